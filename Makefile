@@ -1,0 +1,38 @@
+# Everything runs in .venv, made from requirements.lock. Needs Python 3.11+ and nothing else.
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint serve clean
+
+demo: $(INSTALLED)
+	$(VENV)/bin/deepcluster run configs/demo.yaml
+
+test: lint
+	$(VENV)/bin/pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright
+	$(VENV)/bin/lint-imports
+
+serve: $(INSTALLED)
+	$(VENV)/bin/deepcluster serve
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# Takes the newest versions that fit together; commit the result with the tests passing.
+lock: $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV)

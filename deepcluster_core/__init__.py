@@ -1,0 +1,1 @@
+"""HOW: models, data, clustering, training and artifact formats. Knows no run folder and no Prefect."""

@@ -1,0 +1,1 @@
+"""What stages leave on disk. Only these modules know Zarr, Parquet, Arrow and safetensors."""

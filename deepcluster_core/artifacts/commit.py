@@ -1,0 +1,252 @@
+"""The one way an artifact comes into being: a draft folder, files, and the manifest last.
+
+No directory is renamed, so the same order of writes works on an object store.
+"""
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deepcluster_core.artifacts.manifest import (
+    MANIFEST,
+    FileRecord,
+    Manifest,
+    Provenance,
+    Stage,
+    artifact_key,
+    digest_of,
+    dump_sections,
+    read_manifest,
+    sha256_of,
+)
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.errors import ArtifactError
+
+UNFINISHED = "_unfinished"
+LIBRARIES = ("torch", "torchvision", "faiss-gpu", "faiss-cpu", "numpy", "zarr", "pyarrow", "prefect")
+
+
+@dataclass
+class Draft:
+    """An artifact in the making."""
+
+    folder: Path
+    rows: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the stage counts, for the manifest. JSON values only."""
+
+
+@contextmanager
+def new_artifact(
+    stage: Stage,
+    out: Path,
+    *,
+    config: Mapping[str, StrictConfig],
+    inputs: Mapping[str, Path | str | None],
+    context: Context,
+) -> Iterator[Draft]:
+    """Clear `out`, let the block fill it, then commit it by writing its manifest.
+
+    When the block raises, `out` keeps what was written but has no manifest: it is no artifact,
+    and the next attempt clears it.
+
+    Args:
+        stage: whose artifact it is.
+        out: its folder; created. Other people's files in it are never deleted.
+        config: the sections of the recipe that the stage reads, by name.
+        inputs: folders of the artifacts it reads, or a digest for what is no artifact. Inputs
+            that are None (a first epoch has no checkpoint) take no part.
+        context: seed, epoch and place.
+
+    Raises:
+        ArtifactError: `out` holds files that are no artifact, or an input is not finished.
+    """
+    digests = {
+        name: value if isinstance(value, str) else read_manifest(value).digest
+        for name, value in inputs.items()
+        if value is not None
+    }
+    _clear(out)
+    _reset_peak_memory()
+    start = time.perf_counter()
+    draft = Draft(out)
+    yield draft
+    seconds = time.perf_counter() - start
+    files = _record_files(out)
+    manifest = Manifest(
+        stage=stage.name,
+        version=stage.version,
+        key=artifact_key(
+            stage, config=config, inputs=digests, seed=context.seed, epoch=context.epoch
+        ),
+        digest=digest_of({name: record.sha256 for name, record in files.items()}),
+        inputs=digests,
+        config=dump_sections(config),
+        seed=context.seed,
+        epoch=context.epoch,
+        rows=draft.rows,
+        bytes=sum(record.bytes for record in files.values()),
+        seconds=round(seconds, 4),
+        peak_memory_bytes=_peak_memory_bytes(),
+        facts=draft.facts,
+        files=files,
+        provenance=_provenance(context.device),
+    )
+    write_manifest(out, manifest)
+    (out / UNFINISHED).unlink()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Put the manifest in its place, whole or not at all, and durable before it returns."""
+    write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a small file so that a reader, or a crash, sees the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def prune(folder: Path) -> None:
+    """Delete an artifact's files but keep its manifest, which still stands for its contents."""
+    manifest = read_manifest(folder)
+    write_manifest(folder, manifest.model_copy(update={"pruned": True}))
+    for path in folder.iterdir():
+        if path.name != MANIFEST:
+            _delete(path)
+
+
+def discard(folder: Path) -> None:
+    """Delete an artifact's manifest: from here on it does not exist and will be made again."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if folder.is_dir():
+        (folder / UNFINISHED).touch()
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the artifact for one process at a time; the kernel lets go when the holder dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _clear(out: Path) -> None:
+    """Empty `out` and mark it as ours, its old manifest first: half an artifact is none."""
+    out.mkdir(parents=True, exist_ok=True)
+    ours = (out / MANIFEST).exists() or (out / UNFINISHED).exists()
+    if not ours and any(out.iterdir()):
+        raise ArtifactError(
+            f"{out}: the folder holds files that no stage made, and they would be deleted.\n"
+            f"  Fix: choose an empty or new folder."
+        )
+    (out / UNFINISHED).touch()
+    (out / MANIFEST).unlink(missing_ok=True)
+    for path in out.iterdir():
+        if path.name != UNFINISHED:
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _record_files(folder: Path) -> dict[str, FileRecord]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != UNFINISHED)
+    with ThreadPoolExecutor() as pool:  # hashing and fsync let go of the interpreter lock
+        records = pool.map(_record, paths)
+        return {
+            path.relative_to(folder).as_posix(): record
+            for path, record in zip(paths, records, strict=True)
+        }
+
+
+def _record(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    found = path.stat()
+    return FileRecord(bytes=found.st_size, sha256=sha256_of(path), mtime_ns=found.st_mtime_ns)
+
+
+def _provenance(device: str) -> Provenance:
+    return Provenance(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=device,
+        python=platform.python_version(),
+        **_versions(),
+    )
+
+
+@cache
+def _versions() -> dict[str, Any]:
+    installed = {}
+    for name in LIBRARIES:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "code_version": importlib.metadata.version("deepcluster-pipeline"),
+        "git_commit": _git_commit(),
+        "libraries": installed,
+    }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout this file lies in, with `+changes` if it was edited."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],  # noqa: S607  whichever git the person uses
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _reset_peak_memory() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # not Linux: the peak is then that of the process so far
+
+
+def _peak_memory_bytes() -> int:
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

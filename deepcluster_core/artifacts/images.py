@@ -1,0 +1,283 @@
+"""The images artifact: index.parquet, skipped.parquet and, if packed, pixels/part-*.arrow.
+
+Packed pixels lie in Arrow IPC files, `BATCH_ROWS` images to a record batch, and are read through
+a memory map: image i is found by arithmetic, nothing is parsed, and the operating system's page
+cache is the only cache. Encodings:
+
+- `raw`: decoded uint8 (H, W, C); fastest, largest.
+- `jpeg`, `png`: encoded again at the packed size.
+- `none`: not packed; the original files are read and decoded each time.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.tables import INDEX, read_index, write_table
+from deepcluster_core.data.decode import (
+    UnreadableImageError,
+    decode,
+    decode_packed,
+    encode_jpeg,
+    encode_png,
+)
+from deepcluster_core.errors import ArtifactError
+
+SKIPPED = "skipped.parquet"
+PIXELS = "pixels"
+BATCH_ROWS = 256
+PART_BYTES = 2 << 30
+
+Encoding = Literal["raw", "jpeg", "png", "none"]
+Deep = Literal["range", "stretch"]
+Pixels = NDArray[np.uint8]
+
+INDEX_SCHEMA = pa.schema(
+    {
+        "image_id": pa.int64(),
+        "path": pa.string(),
+        "label": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "format": pa.string(),
+    }
+)
+SKIPPED_SCHEMA = pa.schema({"path": pa.string(), "reason": pa.string()})
+PIXELS_SCHEMA = pa.schema(
+    {"height": pa.int32(), "width": pa.int32(), "pixels": pa.large_binary()}
+)
+
+
+@dataclass(frozen=True)
+class PackedImage:
+    """One readable image on its way into the artifact. Width and height are the original's."""
+
+    path: str
+    label: str | None
+    width: int
+    height: int
+    format: str
+    packed_height: int
+    packed_width: int
+    packed: bytes
+
+
+def encode(pixels_HWC: Pixels, encoding: Encoding, jpeg_quality: int) -> bytes:
+    """Return the bytes that are packed for an image."""
+    match encoding:
+        case "raw":
+            return pixels_HWC.tobytes()
+        case "jpeg":
+            return encode_jpeg(pixels_HWC, jpeg_quality)
+        case "png":
+            return encode_png(pixels_HWC)
+        case "none":
+            return b""
+
+
+class ImagesWriter:
+    """Writes images in the order they come; image_id counts them. Holds one batch in memory."""
+
+    def __init__(self, folder: Path, *, packs: bool) -> None:
+        """Open the tables in `folder`; `packs` is False when the originals are read later."""
+        self._folder, self._packs = folder, packs
+        self._index = pq.ParquetWriter(folder / INDEX, INDEX_SCHEMA, write_page_checksum=True)
+        self._pending: list[PackedImage] = []
+        self._part: pa.ipc.RecordBatchFileWriter | None = None
+        self._part_bytes = self._num_parts = 0
+        self.num_images = self.num_labelled = 0
+        self._skipped: list[tuple[str, str]] = []
+
+    def add(self, image: PackedImage) -> None:
+        """Give `image` the next image_id."""
+        self._pending.append(image)
+        if len(self._pending) == BATCH_ROWS:
+            self._flush()
+
+    def skip(self, path: str, reason: str) -> None:
+        """Note an image that cannot be used."""
+        self._skipped.append((path, reason))
+
+    @property
+    def skipped(self) -> Sequence[tuple[str, str]]:
+        """Path and reason of the images left out."""
+        return self._skipped
+
+    def __enter__(self) -> Self:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Write what is pending and close the files."""
+        if kind is None:
+            self._flush()
+        self._close_part()
+        self._index.close()
+        table = pa.Table.from_pylist(
+            [{"path": path, "reason": reason} for path, reason in self._skipped], SKIPPED_SCHEMA
+        )
+        write_table(self._folder / SKIPPED, table)
+
+    def _flush(self) -> None:
+        images, self._pending = self._pending, []
+        if not images:
+            return
+        ids = range(self.num_images, self.num_images + len(images))
+        rows = [
+            {
+                "image_id": image_id,
+                "path": image.path,
+                "label": image.label,
+                "width": image.width,
+                "height": image.height,
+                "format": image.format,
+            }
+            for image_id, image in zip(ids, images, strict=True)
+        ]
+        self._index.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA))
+        self.num_images += len(images)
+        self.num_labelled += sum(image.label is not None for image in images)
+        if self._packs:
+            self._pack(images)
+
+    def _pack(self, images: list[PackedImage]) -> None:
+        columns = [
+            [image.packed_height for image in images],
+            [image.packed_width for image in images],
+            [image.packed for image in images],
+        ]
+        batch = pa.record_batch(columns, schema=PIXELS_SCHEMA)
+        if self._part is None or self._part_bytes + batch.nbytes > PART_BYTES:
+            self._open_part()
+        assert self._part is not None
+        self._part.write_batch(batch)
+        self._part_bytes += batch.nbytes
+
+    def _open_part(self) -> None:
+        self._close_part()
+        (self._folder / PIXELS).mkdir(exist_ok=True)
+        path = self._folder / PIXELS / f"part-{self._num_parts:05d}.arrow"
+        self._part = pa.ipc.new_file(path, PIXELS_SCHEMA)
+        self._part_bytes, self._num_parts = 0, self._num_parts + 1
+
+    def _close_part(self) -> None:
+        if self._part is not None:
+            self._part.close()
+            self._part = None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Views into the memory map of one record batch."""
+
+    height_B: NDArray[np.int32]
+    width_B: NDArray[np.int32]
+    offset_B: NDArray[np.int64]
+    data: Pixels
+
+
+class Images:
+    """An images artifact. `images[i]` is the image with image_id i; safe to read in threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the artifact in `folder`; pixels are mapped, not read.
+
+        Raises:
+            ArtifactError: not a finished artifact, or its files cannot be opened.
+        """
+        self.folder = folder
+        manifest = read_manifest(folder)
+        self.num_images = manifest.rows
+        self._encoding: Encoding = manifest.facts["encoding"]
+        self._channels: int = manifest.facts["channels"]
+        self._shorter_side: int = manifest.facts["shorter_side"]
+        self._deep: Deep = manifest.facts["deep"]
+        self._originals = Path(manifest.facts["originals"])
+        parts = sorted((folder / PIXELS).glob("part-*.arrow"))
+        self._parts = [_open_part(path) for path in parts]
+        counts = (part.num_record_batches for part in self._parts)
+        self._first_batch = [0, *accumulate(counts)]
+        self._batches: dict[int, _Batch] = {}
+
+    @property
+    def channels(self) -> int:
+        """Of every image."""
+        return self._channels
+
+    def __len__(self) -> int:
+        """Return N."""
+        return self.num_images
+
+    def __getitem__(self, image_id: int) -> Pixels:
+        """Return the pixels (H, W, C) of an image; raw ones are a view of the file."""
+        if self._encoding == "none":
+            return self._read_original(image_id)
+        batch, row = self._batch(image_id // BATCH_ROWS), image_id % BATCH_ROWS
+        stored = batch.data[batch.offset_B[row] : batch.offset_B[row + 1]]
+        if self._encoding == "raw":
+            return stored.reshape(batch.height_B[row], batch.width_B[row], self._channels)
+        return decode_packed(stored.tobytes())
+
+    def _batch(self, number: int) -> _Batch:
+        if number not in self._batches:
+            part = bisect_right(self._first_batch, number) - 1
+            stored = self._parts[part].get_batch(number - self._first_batch[part])
+            _, offsets, data = stored["pixels"].buffers()
+            self._batches[number] = _Batch(
+                stored["height"].to_numpy(),
+                stored["width"].to_numpy(),
+                np.frombuffer(offsets, np.int64, len(stored) + 1),
+                np.frombuffer(data, np.uint8),
+            )
+        return self._batches[number]
+
+    def _read_original(self, image_id: int) -> Pixels:
+        path = self._originals / self._paths[image_id].as_py()
+        try:
+            return decode(
+                path.read_bytes(),
+                channels=self._channels,
+                shorter_side=self._shorter_side,
+                deep=self._deep,
+            ).pixels_HWC
+        except (OSError, UnreadableImageError) as error:
+            raise ArtifactError(
+                f"{path}: could be read when it was indexed, but no longer ({error}).\n"
+                f"  Fix: restore the file, or index again: deepcluster stage index … --force"
+            ) from error
+
+    @cached_property
+    def _paths(self) -> pa.ChunkedArray:
+        return read_index(self.folder, ["image_id", "path"])["path"]
+
+    def true_labels(self) -> NDArray[np.int32] | None:
+        """Return a number for each image's true label, -1 where unknown; None if none is known."""
+        labels = read_index(self.folder, ["image_id", "label"])["label"]
+        if labels.null_count == len(labels):
+            return None
+        codes = labels.combine_chunks().dictionary_encode().indices
+        return codes.fill_null(-1).to_numpy(zero_copy_only=False)
+
+
+def _open_part(path: Path) -> pa.ipc.RecordBatchFileReader:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(
+            f"{path}: cannot be opened ({error}).\n"
+            f"  Fix: index again: deepcluster stage index … --force"
+        ) from error

@@ -1,0 +1,162 @@
+"""Parquet tables that pandas reads for all epochs at once: labels and metrics."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from deepcluster_core.errors import ArtifactError
+
+INDEX = "index.parquet"
+LABELS = "labels.parquet"
+CLUSTERING = "_clustering.safetensors"
+METRICS = "metrics.parquet"
+LABELS_SCHEMA = pa.schema(
+    {
+        "image_id": pa.int64(),
+        "path": pa.string(),
+        "cluster": pa.int32(),
+        "distance": pa.float32(),
+    }
+)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write Parquet with a checksum on every page."""
+    pq.write_table(table, path, write_page_checksum=True)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read Parquet and verify its checksums.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or has other columns.
+    """
+    try:
+        return pq.read_table(
+            path, columns=columns, partitioning=None, page_checksum_verification=True
+        )
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(
+            f"{path}: cannot be read ({str(error).splitlines()[0][:200]}).\n"
+            f"  Fix: run the stage that makes it again, with --force."
+        ) from error
+
+
+def read_index(folder: Path, columns: list[str]) -> pa.Table:
+    """Read columns of an images artifact's index, sorted by image_id, its first column.
+
+    Raises:
+        ArtifactError: missing or damaged, or image_id are not 0 to N - 1, each once.
+    """
+    return _by_image_id(folder / INDEX, columns, stage="index")
+
+
+def _by_image_id(path: Path, columns: list[str], *, stage: str) -> pa.Table:
+    table = read_table(path, columns).sort_by("image_id")
+    if not np.array_equal(table["image_id"].to_numpy(), np.arange(len(table))):
+        raise ArtifactError(
+            f"{path}: image_id must hold 0 to {len(table) - 1}, each once.\n"
+            f"  Fix: run the stage again: deepcluster stage {stage} … --force"
+        )
+    return table
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The clusters of all images at one epoch, in the order of image_id."""
+
+    cluster_N: NDArray[np.int32]
+    distance_N: NDArray[np.float32]
+    """Euclidean, to the own centroid, in the space that was clustered."""
+    k: int
+    """Clusters asked for; ids are 0 to k - 1, and some may be empty."""
+
+
+def write_labels(
+    folder: Path,
+    *,
+    images: Path,
+    cluster_N: NDArray[np.int32],
+    distance_N: NDArray[np.float32],
+    clustering: Mapping[str, NDArray[np.float32]],
+) -> None:
+    """Write labels.parquet, and beside it what is needed to assign new images later.
+
+    Args:
+        folder: of the artifact.
+        images: folder of the images artifact, which knows the paths.
+        cluster_N: cluster of image_id i.
+        distance_N: its distance to the centroid.
+        clustering: the arrays of the PCA and the centroids; `centroids` is (K, Q).
+    """
+    index = read_index(images, ["image_id", "path"])
+    columns = [index["image_id"], index["path"], cluster_N, distance_N]
+    write_table(folder / LABELS, pa.table(columns, schema=LABELS_SCHEMA))
+    save_file({name: np.ascontiguousarray(a) for name, a in clustering.items()}, folder / CLUSTERING)
+
+
+def read_labels(folder: Path) -> Labels:
+    """Read a label table, sorted by image_id whatever order or files its rows came in.
+
+    Raises:
+        ArtifactError: damaged, or image_id are not 0 to N - 1, each once.
+    """
+    table = _by_image_id(folder / LABELS, ["image_id", "cluster", "distance"], stage="cluster")
+    return Labels(
+        cluster_N=table["cluster"].to_numpy(),
+        distance_N=table["distance"].to_numpy(),
+        k=len(read_clustering(folder)["centroids"]),
+    )
+
+
+def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
+    """Return image_id, path and distance of a cluster's images, nearest to its centroid first.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    table = read_table(folder / LABELS)
+    chosen = table.filter(pc.field("cluster") == cluster)
+    return chosen.sort_by([("distance", "ascending"), ("image_id", "ascending")]).to_pylist()
+
+
+def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Read the PCA and the centroids of a label table, as `write_labels` got them.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    path = folder / CLUSTERING
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own class and OSError
+        raise ArtifactError(
+            f"{path}: cannot be read ({error}).\n"
+            f"  Fix: run the cluster stage again: deepcluster stage cluster … --force"
+        ) from error
+
+
+def write_metrics(folder: Path, row: Mapping[str, float | int | None]) -> None:
+    """Write the one row of an epoch. None becomes null; ints are int64, the rest float64."""
+    columns = {
+        name: pa.array([value], pa.int64() if isinstance(value, int) else pa.float64())
+        for name, value in row.items()
+    }
+    write_table(folder / METRICS, pa.table(columns))
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read the row of one epoch.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    return read_table(folder / METRICS).to_pylist()[0]

@@ -1,0 +1,123 @@
+"""What every source gives, and what all of them share."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+READ_EXTENSIONS = (
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .ppm .pgm .pbm .pnm .avif .jp2 .j2k .npy"
+)
+NAMED_EXTENSIONS = ".heic .heif .jxl .tga"
+"""Cannot be read, but are taken, so that the table of skipped images names them."""
+
+IMAGE_EXTENSIONS = frozenset(f"{READ_EXTENSIONS} {NAMED_EXTENSIONS}".split())
+"""Of files that are taken for images, in lower case. Files without an extension never are."""
+
+MAX_FILE_BYTES = 1 << 30
+"""A larger file is not read: a 178-megapixel picture is at most 1 GiB even at 16-bit colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One image that a source names. Nothing of it has been opened yet."""
+
+    path: str
+    """What users see in tables: '/'-separated, relative to the source, always valid UTF-8 (see
+    `displayed`)."""
+    label: str | None
+    """Its class, where the source knows it."""
+    read: Callable[[], bytes]
+    """Return the whole file; from any thread, also after the iteration. Raises OSError with the
+    reason."""
+
+
+class Source(Protocol):
+    """Images in an order that depends on their names only, not on the file system or locale."""
+
+    def images(self) -> Iterator[SourceImage]:
+        """Yield every image, readable or not; nothing is held but the current folder or shard.
+
+        Raises:
+            SourceError: a part of the source cannot be listed, so that images would be lost.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256, in hex, of the names, sizes and times of change of the files.
+
+        No image is opened; a copy of the data elsewhere has the same fingerprint if the times
+        were kept.
+        """
+        ...
+
+    def count(self) -> int | None:
+        """Return how many images `images` yields, or None where that takes reading the data."""
+        ...
+
+
+def displayed(name: str) -> str:
+    r"""Return a file name as valid UTF-8 text: bytes that are not UTF-8 are written `\xff`.
+
+    File systems allow any bytes, Parquet's strings do not. Names that are UTF-8 stay as they are,
+    line breaks included.
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def is_image_name(name: str) -> bool:
+    """Tell by the extension, in upper or lower case."""
+    _, dot, extension = name.rpartition(".")
+    return f"{dot}{extension}".lower() in IMAGE_EXTENSIONS
+
+
+def is_hidden(name: str) -> bool:
+    """Tell files and folders that systems leave behind: .DS_Store, ._photo.jpg, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: missing, not a regular file (reading a pipe would wait for ever), or too large;
+            the text is the reason alone, without the path.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        refuse_large(status.st_size)
+        return path.read_bytes()
+    except OSError as error:
+        raise OSError(error.strerror or str(error)) from error
+    except ValueError as error:  # a NUL in a listed path
+        raise OSError(f"not a file name: {error}") from error
+
+
+def refuse_large(size_bytes: int) -> None:
+    """Raise OSError for a file that is too large to be one image."""
+    if size_bytes > MAX_FILE_BYTES:
+        raise OSError(f"{size_bytes} bytes is over the limit of {MAX_FILE_BYTES} for one image")
+
+
+def fingerprint_files(kind: str, files: Iterable[tuple[str, Path]]) -> str:
+    """Return the SHA-256, in hex, over names, sizes and times of change, in the given order.
+
+    Args:
+        kind: of the source.
+        files: name relative to the source, and where the file lies; a missing file counts as
+            that, and links count as what they point to.
+    """
+    digest = hashlib.sha256(kind.encode())
+    for name, path in files:
+        try:
+            status = path.stat()
+            facts = f"{status.st_size} {status.st_mtime_ns}"
+        except (OSError, ValueError):
+            facts = "missing"
+        digest.update(b"\0%b\0%b" % (os.fsencode(name), facts.encode()))
+    return digest.hexdigest()

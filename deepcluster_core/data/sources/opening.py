@@ -1,0 +1,146 @@
+"""Which kind of source lies at a location."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from deepcluster_core.data.sources.base import Source, displayed, is_hidden
+from deepcluster_core.data.sources.folder import FolderSource, walk_images
+from deepcluster_core.data.sources.listing import ListSource
+from deepcluster_core.data.sources.parquet import ParquetSource
+from deepcluster_core.data.sources.tar import TarSource
+from deepcluster_core.errors import SourceError
+
+Kind = Literal["auto", "folder", "list", "parquet", "tar"]
+
+_KIND_OF_FILE: dict[str, Kind] = {
+    ".parquet": "parquet",
+    ".tar": "tar",
+    ".txt": "list",
+    ".csv": "list",
+    ".tsv": "list",
+}
+SURVEYED_FILES = 10_000
+"""That an error message counts."""
+
+
+def open_source(
+    location: Path, *, kind: Kind = "auto", labels: Literal["auto", "none"] = "auto"
+) -> Source:
+    """Find out what lies at `location`, without opening an image.
+
+    Args:
+        location: a folder of images; a list (.txt, .csv, .tsv); a Parquet or tar file, or a folder
+            that holds such files directly.
+        kind: what it must be; auto decides by the names.
+        labels: none forgets the labels that the source has.
+
+    Raises:
+        SourceError: it does not exist, is of another kind, or could be of several.
+    """
+    if not location.exists():
+        raise SourceError(
+            f"{location}: does not exist.\n"
+            f"  Fix: give the folder, list (.txt, .csv, .tsv), .parquet or .tar file of the images."
+        )
+    if kind == "auto":
+        kind = _kind_of_folder(location) if location.is_dir() else _kind_of_file(location)
+    return _OPENERS[kind](location, with_labels=labels == "auto")
+
+
+def _open_folder(location: Path, *, with_labels: bool) -> Source:
+    if not location.is_dir() or next(walk_images(location), None) is None:
+        raise _nothing_found(location, "a folder that holds images")
+    return FolderSource(location, with_labels=with_labels)
+
+
+def _open_list(location: Path, *, with_labels: bool) -> Source:
+    if not location.is_file():
+        raise _nothing_found(location, "a file that lists images")
+    return ListSource(location, with_labels=with_labels)
+
+
+def _open_parquet(location: Path, *, with_labels: bool) -> Source:
+    return ParquetSource(_shards(location, ".parquet"), with_labels=with_labels)
+
+
+def _open_tar(location: Path, *, with_labels: bool) -> Source:
+    return TarSource(_shards(location, ".tar"), with_labels=with_labels)
+
+
+_OPENERS = {
+    "folder": _open_folder,
+    "list": _open_list,
+    "parquet": _open_parquet,
+    "tar": _open_tar,
+}
+
+
+def _kind_of_file(file: Path) -> Kind:
+    kind = _KIND_OF_FILE.get(file.suffix.lower())
+    if kind is None:
+        raise _nothing_found(file, f"a folder, or a file ending in {', '.join(_KIND_OF_FILE)}")
+    return kind
+
+
+def _kind_of_folder(folder: Path) -> Kind:
+    """Shards count only directly in the folder, images at any depth."""
+    found: list[Kind] = []
+    if next(_files_ending(folder, ".parquet"), None):
+        found.append("parquet")
+    if next(_files_ending(folder, ".tar"), None):
+        found.append("tar")
+    if next(walk_images(folder), None):
+        found.append("folder")
+    if len(found) > 1:
+        raise SourceError(
+            f"{folder}: holds {_survey(folder)}, so it could be of kind {' or '.join(found)}.\n"
+            f"  Fix: set kind to the one that is meant, or give a folder that holds only that."
+        )
+    if not found:
+        raise _nothing_found(
+            folder, "images at any depth, or .parquet or .tar files directly in it"
+        )
+    return found[0]
+
+
+def _shards(location: Path, suffix: str) -> list[Path]:
+    if location.is_file():
+        return [location]
+    files = sorted(_files_ending(location, suffix), key=lambda file: os.fsencode(file.name))
+    if not files:
+        raise _nothing_found(location, f"{suffix} files directly in it")
+    return files
+
+
+def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
+    for file in folder.iterdir():
+        if file.suffix.lower() == suffix and not is_hidden(file.name) and file.is_file():
+            yield file
+
+
+def _nothing_found(location: Path, wanted: str) -> SourceError:
+    found = _survey(location) if location.is_dir() else "a single file"
+    return SourceError(
+        f"{location}: looked for {wanted}; found {found}.\n"
+        f"  Fix: give the folder or file that the images are in."
+    )
+
+
+def _survey(folder: Path) -> str:
+    """Say which kinds of files lie where, in a few words: `12 .parquet (in data), 1 .md`."""
+    counts: Counter[str] = Counter()
+    places: dict[str, str] = {}
+    files = (Path(at, name) for at, _, names in os.walk(folder) for name in names)
+    for file in islice(files, SURVEYED_FILES):
+        suffix = file.suffix.lower() or "without extension"
+        counts[suffix] += 1
+        place = file.parent.relative_to(folder).as_posix()
+        places.setdefault(suffix, "" if place == "." else f" (in {place})")
+    if not counts:
+        return "no files"
+    named = (f"{count} {suffix}{places[suffix]}" for suffix, count in counts.most_common(6))
+    return displayed(", ".join(named))

@@ -1,0 +1,43 @@
+"""The forward pass that turns images into features. Suffixes: B batch, D dims, S pixels, C."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcluster_core.models import Network
+from deepcluster_core.precision import Precision, autocast
+
+
+def extract_features(
+    network: Network,
+    batches: Iterable[NDArray[np.uint8]],
+    *,
+    layer: str | None,
+    device: str,
+    precision: Precision,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the features (B, D) of batches of views (B, S, S, C), in order.
+
+    Args:
+        network: put into eval mode: no dropout, batch normalisation by its running statistics.
+        batches: uint8 pixels.
+        layer: a named layer, averaged over space; None for the feature of the paper.
+        device: a torch device; the network is there.
+        precision: of the forward pass.
+    """
+    network.eval()
+    for views_BSSC in batches:
+        with torch.inference_mode(), autocast(device, precision):
+            images_BCSS = to_images(views_BSSC, device)
+            if layer is None:
+                feature_BD = network.feature(images_BCSS)
+            else:
+                feature_BD = network.layer_feature(images_BCSS, layer)
+            yield feature_BD.float().cpu().numpy()
+
+
+def to_images(views_BSSC: NDArray[np.uint8], device: str) -> torch.Tensor:
+    """Return a batch on the device as (B, C, S, S) uint8, in channels-last memory."""
+    return torch.from_numpy(views_BSSC).to(device, non_blocking=True).permute(0, 3, 1, 2)

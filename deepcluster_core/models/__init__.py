@@ -1,0 +1,157 @@
+"""The networks that can be trained, by name."""
+
+from typing import Annotated, Protocol
+
+import torch
+from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_validator
+
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.models.alexnet import build_alexnet
+from deepcluster_core.models.network import Backbone, Network
+from deepcluster_core.models.smallnet import build_smallnet
+from deepcluster_core.models.sobel import Sobel
+from deepcluster_core.models.torchvision_nets import build_torchvision
+from deepcluster_core.models.vgg import build_vgg16
+from deepcluster_core.seeding import torch_seeded
+
+__all__ = ["NETWORKS", "Builder", "Network", "NetworkConfig", "build_network", "feature_dim_of"]
+
+
+class Builder(Protocol):
+    """What `NETWORKS` holds: a function that makes a backbone."""
+
+    def __call__(self, *, in_channels: int, image_size: int, dropout: float) -> Backbone:
+        """Draw the weights from torch's global generator; ConfigError for too small images."""
+        ...
+
+
+NETWORKS: dict[str, Builder] = {
+    "alexnet": build_alexnet,
+    "vgg16": build_vgg16,
+    "smallnet": build_smallnet,
+}
+TORCHVISION = "torchvision:"
+
+# RGB statistics of ImageNet's training images on a scale of 0 to 1, as everybody uses them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def _list_to_tuple(value: object) -> object:
+    """Let strict validation take what YAML has instead of tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+class NetworkConfig(StrictConfig):
+    """Which network, and what its images go through first. Defaults: section 3.4 of the paper."""
+
+    name: str = "alexnet"
+    """`alexnet`, `vgg16`, `smallnet` (images of 16 to 64 px), or `torchvision:NAME` with any
+    classification network of torchvision, for example `torchvision:resnet50`."""
+
+    image_size: PositiveInt = 224
+    """Side of the square crops that it sees, pixels."""
+
+    sobel: bool = True
+    """Replace the images by two fixed maps of their contrast, without colour."""
+
+    dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
+    """Probability, 0 to 1. 0.5 is the released code's. Networks of torchvision keep their own."""
+
+    mean: Annotated[tuple[FiniteFloat, ...] | None, BeforeValidator(_list_to_tuple)] = None
+    """Subtracted from each channel, on a scale of 0 to 1. Default: ImageNet's RGB statistics, or
+    their average for every channel where there are not 3."""
+
+    std: Annotated[
+        tuple[Annotated[FiniteFloat, Field(gt=0.0)], ...] | None, BeforeValidator(_list_to_tuple)
+    ] = None
+    """Divides each channel after `mean`, on the same scale and with the same default."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        # A name of torchvision's is looked up when the network is built: the import is slow.
+        if name in NETWORKS or (name.startswith(TORCHVISION) and name != TORCHVISION):
+            return name
+        raise ValueError(
+            f"unknown network {name!r}; known: {', '.join(NETWORKS)}, torchvision:NAME"
+        )
+
+
+def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network:
+    """Build and initialise a network on the CPU, in training mode; same seed, same weights.
+
+    Args:
+        config: which one.
+        channels: of the images.
+        seed: of the weights, 0 to 2**63 - 1. The global generator is left as it was.
+
+    Raises:
+        ConfigError: as `feature_dim_of`.
+    """
+    feature_dim_of(config, channels=channels)
+    with torch_seeded(seed):
+        return _assemble(config, channels=channels)
+
+
+def feature_dim_of(config: NetworkConfig, *, channels: int) -> int:
+    """Return D of the network's feature, having tried the network on images of this size.
+
+    Takes a fraction of a second, because no weight is allocated; torchvision's RegNets alone take
+    what building them takes.
+
+    Args:
+        config: which one.
+        channels: of the images.
+
+    Raises:
+        ConfigError: torchvision has no such network, images of this size do not fit it, or `mean`
+            or `std` does not fit the channels.
+    """
+    size = config.image_size
+    # torchvision computes the widths of a RegNet with tensors, which the meta device cannot.
+    place = "cpu" if config.name.startswith(f"{TORCHVISION}regnet") else "meta"
+    try:
+        with torch_seeded(0), torch.device(place):
+            network = _assemble(config, channels=channels)
+        with torch.device("meta"), torch.no_grad():
+            images_NCHW = torch.empty(1, channels, size, size, dtype=torch.uint8)
+            found = tuple(network.to("meta").eval().feature(images_NCHW).shape)
+    except (RuntimeError, ValueError, AssertionError) as error:  # what torch says of bad shapes
+        cause = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"network {config.name} does not take images of {channels} channels and "
+            f"{size} px.\n  Cause: {cause}\n"
+            f"  Fix:   set network.image_size (224 fits all) and extract.resize, or network.name."
+        ) from error
+    assert found == (1, network.feature_dim), f"{config.name}: feature has shape {found}"
+    return network.feature_dim
+
+
+def _assemble(config: NetworkConfig, *, channels: int) -> Network:
+    mean = _per_channel("mean", config.mean, default=IMAGENET_MEAN, channels=channels)
+    std = _per_channel("std", config.std, default=IMAGENET_STD, channels=channels)
+    in_channels = Sobel.out_channels if config.sobel else channels
+    if config.name.startswith(TORCHVISION):
+        name = config.name.removeprefix(TORCHVISION)
+        backbone = build_torchvision(name, in_channels=in_channels, image_size=config.image_size)
+    else:
+        builder = NETWORKS[config.name]
+        backbone = builder(
+            in_channels=in_channels, image_size=config.image_size, dropout=config.dropout
+        )
+    return Network(backbone, mean=mean, std=std, sobel=config.sobel)
+
+
+def _per_channel(
+    key: str, given: tuple[float, ...] | None, *, default: tuple[float, ...], channels: int
+) -> tuple[float, ...]:
+    if given is None:
+        return default if channels == 3 else (sum(default) / len(default),) * channels
+    if len(given) != channels:
+        raise ConfigError(
+            f"network.{key}: has {len(given)} values, but the images have {channels} channels.\n"
+            f"  Fix:   give one value per channel, or leave it out."
+        )
+    return given

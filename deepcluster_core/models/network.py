@@ -1,0 +1,174 @@
+"""A network as the pipeline sees it: uint8 images in, one feature per image out.
+
+Suffixes: N images, C channels, H rows, W columns, D values of a feature.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.models.sobel import Sobel
+
+MAX_LAYERS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What a builder returns: the layers from filtered images to the feature, and their facts."""
+
+    body: nn.Module
+    """Reads float (N, C, H, W), returns the feature (N, `feature_dim`)."""
+
+    feature_dim: int
+    """D."""
+
+    relu_missing: bool
+    """The body stops before its last ReLU, and training has to put it back."""
+
+    taps: dict[str, str] = field(default_factory=dict[str, str])
+    """Short name -> module of `body` whose output is after its ReLU and before the max-pool."""
+
+
+class Network(nn.Module):
+    """Input transform, optional Sobel filter and backbone.
+
+    Reads images as uint8, 0 to 255, or as float, 0 to 1, and converts them on their own device, so
+    that batches travel as bytes. Works under autocast and in channels-last memory.
+    """
+
+    feature_dim: int
+    """D of every feature below."""
+
+    def __init__(
+        self, backbone: Backbone, *, mean: Sequence[float], std: Sequence[float], sobel: bool
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            backbone: must read as many channels as the filter, or else the images, have.
+            mean: one value per channel of the images, on their scale of 0 to 1.
+            std: as `mean`, above 0.
+            sobel: put the fixed filter between the images and the backbone.
+        """
+        super().__init__()
+        # Not saved: they are the configuration's, and a checkpoint carries only what was learnt.
+        self.mean_C11 = nn.Buffer(_column(mean), persistent=False)
+        self.std_C11 = nn.Buffer(_column(std), persistent=False)
+        self.sobel: nn.Module = Sobel() if sobel else nn.Identity()
+        self.backbone: nn.Module = backbone.body
+        # Not in place: the feature before it belongs to whoever asked for it.
+        self.last_relu: nn.Module = nn.ReLU() if backbone.relu_missing else nn.Identity()
+        self.feature_dim = backbone.feature_dim
+        self._taps = {tap: f"backbone.{module}" for tap, module in backbone.taps.items()}
+
+    @property
+    def taps(self) -> dict[str, str]:
+        """Short name, `conv1`, of each layer to probe -> its name among `named_modules()`.
+
+        Their outputs are maps after batch normalisation and ReLU and before the max-pool. Empty
+        for torchvision's networks.
+        """
+        return dict(self._taps)
+
+    def feature(self, images_NCHW: Tensor) -> Tensor:
+        """Return feature_ND, what is clustered; call it in eval mode.
+
+        It is the output before the last ReLU for the networks of this package, which the authors
+        found best, and the input of the dropped classifier for torchvision's.
+        """
+        feature_ND: Tensor = self.backbone(self.sobel(self._normalised(images_NCHW)))
+        return feature_ND
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return hidden_ND, what the head reads in training: the feature after its last ReLU."""
+        hidden_ND: Tensor = self.last_relu(self.feature(images_NCHW))
+        return hidden_ND
+
+    def layer_feature(self, images_NCHW: Tensor, layer: str) -> Tensor:
+        """Return feature_ND of any layer: its output, averaged over space.
+
+        Space is rows and columns of (N, C, H, W), and the tokens of (N, tokens, D) as in vision
+        transformers. Networks that keep their channels last, torchvision's `swin` family, have
+        outputs (N, H, W, C): for them this mean would be a wrong one; use `layer_output`.
+
+        Args:
+            images_NCHW: uint8 or float, as everywhere.
+            layer: see `layer_output`.
+
+        Raises:
+            ConfigError: there is no such layer, or it has no such output.
+        """
+        output = self.layer_output(images_NCHW, layer)
+        if output.ndim == 4:
+            return output.mean(dim=(2, 3))
+        return output.mean(dim=1) if output.ndim == 3 else output.flatten(start_dim=1)
+
+    def layer_output(self, images_NCHW: Tensor, layer: str) -> Tensor:
+        """Return the whole output of any layer, (N, C, H, W) for a convolution.
+
+        The pass ends there: later layers cost nothing, cannot write over the output in place, and
+        need not fit the size of the images, so maps of larger images can be had.
+
+        Args:
+            images_NCHW: uint8 or float, as everywhere.
+            layer: a key of `taps`, or a name of `named_modules()`. Of a module that runs several
+                times in one pass, the first output.
+
+        Raises:
+            ConfigError: there is no such layer, it does not run, or its output is no tensor.
+        """
+        modules = dict(self.named_modules())
+        module = modules.get(self._taps.get(layer, layer))
+        if module is None or not layer:
+            self._refuse_layer(layer)
+        hook = module.register_forward_hook(_stop_here)
+        try:
+            self(images_NCHW)
+        except _ReachedError as reached:
+            if not isinstance(reached.output, Tensor):
+                kind = type(reached.output).__name__
+                raise ConfigError(f"layer {layer!r} returns a {kind}, not a tensor.") from None
+            return reached.output
+        finally:
+            hook.remove()
+        raise ConfigError(f"layer {layer!r} takes no part in the forward pass of this network.")
+
+    def _normalised(self, images_NCHW: Tensor) -> Tensor:
+        num_channels = len(self.mean_C11)
+        if images_NCHW.ndim != 4 or images_NCHW.shape[1] != num_channels:
+            # Checked here because one channel would silently broadcast to three.
+            shape = tuple(images_NCHW.shape)
+            raise ValueError(f"images have shape {shape}, expected (N, {num_channels}, H, W)")
+        if images_NCHW.dtype != torch.uint8 and not images_NCHW.is_floating_point():
+            raise TypeError(f"images are {images_NCHW.dtype}, expected uint8 or float")
+        white = 255 if images_NCHW.dtype == torch.uint8 else 1
+        images_NCHW = images_NCHW.to(self.mean_C11.dtype) / white
+        return (images_NCHW - self.mean_C11) / self.std_C11
+
+    def _refuse_layer(self, layer: str) -> NoReturn:
+        by_depth = sorted((n for n, _ in self.named_modules() if n), key=lambda n: n.count("."))
+        known = [*self._taps, *by_depth]
+        close = difflib.get_close_matches(layer, known, n=MAX_LAYERS_SHOWN)
+        shown = list(dict.fromkeys([*close, *known]))[:MAX_LAYERS_SHOWN]
+        rest = len(known) - len(shown)
+        more = f", and {rest} more (see named_modules())" if rest else ""
+        raise ConfigError(f"layer {layer!r} is unknown. Known: {', '.join(shown)}{more}")
+
+
+def _column(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]
+
+
+class _ReachedError(Exception):  # an exception is the only way out of the middle of a forward pass
+    def __init__(self, output: object) -> None:
+        super().__init__()
+        self.output = output
+
+
+def _stop_here(_module: nn.Module, _inputs: object, output: object) -> NoReturn:
+    raise _ReachedError(output)

@@ -1,0 +1,83 @@
+"""Any classification network of torchvision, as a backbone.
+
+torchvision takes a second or two to import: only the functions here import it, so that a run with
+another network never waits for it.
+"""
+
+import difflib
+from typing import Any
+
+from torch import nn
+
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.models.layers import initialise
+from deepcluster_core.models.network import Backbone
+
+NUM_CLASSES = 1000  # torchvision's default; the classifier is dropped
+
+
+def build_torchvision(name: str, *, in_channels: int, image_size: int) -> Backbone:
+    """Build a network of torchvision with fresh weights; its feature is its classifier's input.
+
+    It starts, and drops out, as torchvision has it: the numbers of the paper are for its own
+    networks. The first convolution is replaced where the channels are not 3.
+
+    Args:
+        name: as in `torchvision.models.list_models`, without a prefix.
+        in_channels: channels of what the first convolution reads: 2 after Sobel.
+        image_size: side of the images, pixels; only some networks have to know it.
+
+    Raises:
+        ConfigError: there is no such network, or it does not end in a linear layer.
+    """
+    from torchvision import models  # noqa: PLC0415 (slow import, see the top)
+
+    known = models.list_models(module=models)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=5) or known[:5]
+        raise ConfigError(
+            f"network.name: torchvision has no classification network {name!r}. "
+            f"Did you mean {', '.join(close)}? It has {len(known)} of them."
+        )
+    body: nn.Module = models.get_model(name, weights=None, **_arguments(name, image_size))
+    feature_dim = _drop_classifier(body, name=name)
+    if in_channels != 3:
+        _replace_first_conv(body, in_channels=in_channels)
+    return Backbone(body, feature_dim=feature_dim, relu_missing=False)
+
+
+def _arguments(name: str, image_size: int) -> dict[str, Any]:
+    if name in ("googlenet", "inception_v3"):
+        # Auxiliary classifiers off. `init_weights` is the default, but torchvision wants it said.
+        return {"aux_logits": False, "init_weights": True}
+    if name.startswith("vit_"):
+        return {"image_size": image_size}
+    if name.startswith("maxvit"):
+        return {"input_size": (image_size, image_size)}
+    return {}
+
+
+def _drop_classifier(body: nn.Module, *, name: str) -> int:
+    """Put the identity in the place of the last linear layer; return how many values it read."""
+    linears = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.Linear)]
+    if not linears or linears[-1][1].out_features != NUM_CLASSES:
+        raise ConfigError(
+            f"network.name: torchvision:{name} does not end in a linear layer, so it has no "
+            f"feature to cluster. Use another one, for example torchvision:resnet18."
+        )
+    path, classifier = linears[-1]
+    body.set_submodule(path, nn.Identity())
+    return classifier.in_features
+
+
+def _replace_first_conv(body: nn.Module, *, in_channels: int) -> None:
+    path, old = next((n, m) for n, m in body.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        kernel_size=(old.kernel_size[0], old.kernel_size[1]),
+        stride=(old.stride[0], old.stride[1]),
+        padding=old.padding if isinstance(old.padding, str) else (old.padding[0], old.padding[1]),
+        bias=old.bias is not None,
+    )
+    body.set_submodule(path, new.apply(initialise))

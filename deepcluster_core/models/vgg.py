@@ -1,0 +1,48 @@
+"""VGG-16 with batch normalisation (Simonyan and Zisserman 2014, configuration D)."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from deepcluster_core.models.layers import conv_block, flat_size, initialise
+from deepcluster_core.models.network import Backbone
+
+FEATURE_DIM = 4096
+
+# One row per stage: output channels of its 3x3 convolutions; a max-pool 2/2 ends each stage.
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+def build_vgg16(*, in_channels: int, image_size: int, dropout: float) -> Backbone:
+    """Build VGG-16 up to fc7; its feature is fc7's output, 4096 values.
+
+    Args:
+        in_channels: channels of what the first convolution reads: 2 after Sobel.
+        image_size: side of the images, pixels; 224 in the paper.
+        dropout: probability, 0 to 1. Once, after fc6, as in the released code; Simonyan and
+            Zisserman have a second one after fc7.
+
+    Raises:
+        ConfigError: the images are too small.
+    """
+    maps, taps = nn.Sequential(), dict[str, str]()
+    for stage, widths in enumerate(STAGES, start=1):
+        for out_channels in widths:
+            # Numbered 1 to 13 through the stages, as the tables of linear probes count them.
+            name = f"conv{len(taps) + 1}"
+            maps.add_module(name, conv_block(in_channels, out_channels))
+            taps[name] = f"maps.{name}"
+            in_channels = out_channels
+        maps.add_module(f"pool{stage}", nn.MaxPool2d(kernel_size=2, stride=2))
+
+    flat_dim = flat_size(maps, image_size=image_size, network="vgg16")
+    layers = OrderedDict[str, nn.Module](
+        maps=maps,
+        flatten=nn.Flatten(),
+        fc6=nn.Linear(flat_dim, FEATURE_DIM),
+        relu6=nn.ReLU(inplace=True),
+        drop6=nn.Dropout(dropout),
+        fc7=nn.Linear(FEATURE_DIM, FEATURE_DIM),
+    )
+    body = nn.Sequential(layers).apply(initialise)
+    return Backbone(body, feature_dim=FEATURE_DIM, relu_missing=True, taps=taps)

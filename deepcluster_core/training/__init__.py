@@ -1,0 +1,1 @@
+"""Training on pseudo-labels: the order of an epoch, and its steps."""

@@ -1,0 +1,150 @@
+"""The command `deepcluster`. What is slow to import is imported by the command that needs it."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepcluster_core.errors import DeepClusterError
+
+USER_ERROR = 2
+RECORDER_S = 2.0  # Prefect's background recorder is that late at most, and is not waited for
+
+app = typer.Typer(
+    help="DeepCluster (Caron et al. 2018): group features, train on the groups, repeat.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable."),
+]
+RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
+EpochOption = Annotated[int | None, typer.Option(min=0, help="Counted from 0.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.")],
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Folder; runs/<name of the recipe> if left out.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run a recipe. What is there already is not made again."""
+    from flows.prepare import resolve  # noqa: PLC0415
+    from flows.show import farewell  # noqa: PLC0415
+    from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+
+    changes = parse_overrides(overrides or [])
+    _, folder = resolve(str(recipe), _given(run), epochs, changes)  # before Prefect takes its time
+    start = time.monotonic()
+    with _prefect():
+        from flows.epoch_loop import deepcluster  # noqa: PLC0415
+
+        deepcluster(
+            str(recipe),
+            run=_given(folder.root),
+            epochs=epochs,
+            overrides=RecipeOverrides.model_validate(changes) if changes else None,
+        )
+    print(farewell(folder, seconds=time.monotonic() - start))  # noqa: T201
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="index, extract, cluster, train or score.")],
+    run: RunFolderOption,
+    epoch: EpochOption = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Another folder for the artifact.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run even if it is there.")] = False,
+) -> None:
+    """Run one stage of one epoch again, in the run or, with --out, elsewhere."""
+    from flows.prepare import existing_run, resolve  # noqa: PLC0415
+    from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+
+    changes = parse_overrides(overrides or [])
+    folder = existing_run(str(run.resolve()))
+    resolve(str(folder.config), str(folder.root), None, changes)
+    with _prefect():
+        from flows.stage_rerun import check, rerun  # noqa: PLC0415
+
+        check(name, epoch, changed=bool(changes), out=_given(out))
+        rerun(
+            name,
+            run=str(folder.root),
+            epoch=epoch,
+            overrides=RecipeOverrides.model_validate(changes) if changes else None,
+            out=_given(out),
+            force=force,
+        )
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    epoch: EpochOption = None,
+    cluster: Annotated[int | None, typer.Option(min=0, help="Needs --epoch.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Images listed at most.")] = 50,
+) -> None:
+    """Show a run: its epochs and artifacts; or one cluster's images, nearest to its centroid first."""
+    from flows.prepare import existing_run  # noqa: PLC0415
+    from flows.show import show_cluster, show_run  # noqa: PLC0415
+
+    folder = existing_run(str(run.absolute()))
+    if cluster is None:
+        show_run(folder, epoch)
+    else:
+        show_cluster(folder, epoch, cluster, limit)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+) -> None:
+    """Start a Prefect server on 127.0.0.1, a worker, and register the deployments."""
+    from flows.serve import serve  # noqa: PLC0415
+
+    serve(port)
+
+
+def main() -> None:
+    """Run the command; a person's mistake exits with 2 and no traceback."""
+    try:
+        app()
+    except DeepClusterError as error:
+        print(f"deepcluster: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print("\ndeepcluster: stopped; the same command goes on from here.", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+
+
+def _given(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+@contextmanager
+def _prefect() -> Iterator[None]:
+    """Import Prefect, keep its own lines off the terminal, and let it write its last records."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    import prefect  # noqa: PLC0415
+    from flows.prepare import ON_TERMINAL  # noqa: PLC0415
+
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).propagate = False  # errors are raised, and printed by `main`
+    ON_TERMINAL.set(True)
+    try:
+        yield
+    finally:
+        time.sleep(RECORDER_S)

@@ -1,0 +1,43 @@
+"""One epoch, which is the method: every arrow of data between stages stands here, and only here."""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Protocol
+
+from flows.job import Job
+from stages import cluster, extract, index, score, train
+
+STAGES = {"index": index, "extract": extract, "cluster": cluster, "train": train, "score": score}
+
+
+class Make(Protocol):
+    """What is done with a stage: run it, run it again, or only say where its artifact is."""
+
+    def __call__(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+        """Return the job whose output the next stages read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an epoch takes over from the one before; nothing in the first."""
+
+    labels: Job | None = None
+    checkpoint: Job | None = None
+
+
+def one_epoch(make: Make, epoch: int, images: Job, before: Before) -> Before:
+    """Extract, cluster, train, score; return what the next epoch takes over."""
+    features = make(extract, epoch, images=images, checkpoint=before.checkpoint)
+    labels = make(cluster, epoch, images=images, features=features)
+    checkpoint = make(train, epoch, images=images, labels=labels, checkpoint=before.checkpoint)
+    make(
+        score,
+        epoch,
+        images=images,
+        features=features,
+        labels=labels,
+        previous=before.labels,
+        checkpoint=checkpoint,
+    )
+    return Before(labels, checkpoint)

@@ -1,0 +1,46 @@
+"""The DeepCluster loop as a Prefect flow. Stages meet only through artifacts on disk."""
+
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from flows.epoch import Before, one_epoch
+from flows.prepare import open_run
+from stages import index
+from stages.recipe import RecipeOverrides
+
+
+def _name() -> str:
+    parameters = flow_run.parameters
+    run = parameters.get("run") or Path(parameters["recipe"]).stem
+    return f"{Path(run).name} ({parameters['recipe']})"
+
+
+@flow(name="deepcluster", flow_run_name=_name, validate_parameters=True)
+def deepcluster(
+    recipe: str = "configs/demo.yaml",
+    run: str | None = None,
+    epochs: Annotated[int, Field(ge=1)] | None = None,
+    overrides: RecipeOverrides | None = None,
+) -> str:
+    """Cluster, train, score, epoch by epoch.
+
+    Args:
+        recipe: path of a YAML file.
+        run: folder of the run; `runs/<name of the recipe>` when left out.
+        epochs: how many the run shall have, those already there included.
+        overrides: keys of the recipe, nested: `{"cluster": {"k": 50}}`.
+
+    Returns:
+        The folder of the run.
+    """
+    opened = open_run(recipe, run, epochs, overrides)
+    images = opened.make(index, None, source=opened.source_fingerprint)
+    before = Before()
+    for epoch in opened.epochs():
+        before = one_epoch(opened.make, epoch, images, before)
+    opened.report.say(opened.report.summary())
+    return str(opened.folder.root)

@@ -1,0 +1,85 @@
+"""From what a person asks for to a run that is ready to go. Everything is checked here first."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from deepcluster_core.errors import ConfigError
+from flows.report import Report
+from flows.run import Run
+from stages.layout import RunFolder
+from stages.recipe import Recipe, load_recipe, save_recipe
+
+ON_TERMINAL: ContextVar[bool] = ContextVar("ON_TERMINAL", default=False)
+"""Set where a person started the flow by hand and reads along."""
+
+
+def resolve(
+    recipe: str, run: str | None, epochs: int | None, overrides: Mapping[str, Any]
+) -> tuple[Recipe, RunFolder]:
+    """Return the recipe with everything put over it, and the folder of the run.
+
+    Args:
+        recipe: path of a YAML file.
+        run: a folder, or a name for one under `runs/`; None is the recipe's name.
+        epochs: instead of the recipe's.
+        overrides: nested keys of the recipe.
+
+    Raises:
+        ConfigError: the recipe is wrong.
+        SourceError: its images are not there.
+    """
+    path = Path(recipe)
+    changes = dict(overrides) | ({} if epochs is None else {"epochs": epochs})
+    loaded = load_recipe(path, changes)
+    root = run_path(run or path.stem)
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root}: is a file, but a run is a folder.\n  Fix: choose another --run.")
+    return loaded, RunFolder(root)
+
+
+def run_path(run: str) -> Path:
+    """Return the folder that is meant: a bare name is one under `runs/`."""
+    return Path("runs") / run if len(Path(run).parts) == 1 else Path(run)
+
+
+def existing_run(run: str) -> RunFolder:
+    """Return the folder of a run that was begun before.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = RunFolder(run_path(run))
+    if not folder.config.exists():
+        known = ", ".join(str(path.parent) for path in sorted(Path("runs").glob("*/config.yaml")))
+        raise ConfigError(
+            f"{folder.root}: is no run: it has no {folder.config.name}.\n"
+            f"  Fix: give the folder of a run. Here are: {known or 'none under runs/'}."
+        )
+    return folder
+
+
+def open_run(
+    recipe: str,
+    run: str | None,
+    epochs: int | None,
+    overrides: BaseModel | None,
+    *,
+    save: bool = True,
+) -> Run:
+    """Return a run that is ready; with `save`, its configuration written to its folder.
+
+    Raises:
+        DeepClusterError: as `resolve`.
+    """
+    changes = overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
+    loaded, folder = resolve(recipe, run, epochs, changes)
+    report = Report(folder, epochs=loaded.epochs, echo=ON_TERMINAL.get())
+    opened = Run(folder, loaded, report)
+    if save:
+        folder.root.mkdir(parents=True, exist_ok=True)
+        save_recipe(loaded, folder.config)
+    return opened

@@ -1,0 +1,155 @@
+"""What a run tells while it goes on: a line an epoch, a bar or lines within the stages."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from prefect.logging import get_run_logger
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.tables import read_metrics
+from deepcluster_core.progress import Progress
+from flows.job import Job
+from flows.ui import Ui
+from stages.layout import RunFolder
+
+PLAIN_EVERY_S = 30.0
+HEADER = (
+    "epoch    loss  NMI before  NMI labels  empty  largest  images/s"
+    "   extract   cluster     train     score"
+)
+
+
+class Report:
+    """Tells of one flow run, on the terminal (`echo`) or in Prefect's log, and in the UI."""
+
+    def __init__(self, folder: RunFolder, *, epochs: int, echo: bool) -> None:
+        """Say nothing yet.
+
+        Args:
+            folder: of the run.
+            epochs: that it shall have.
+            echo: print lines here, because a person started the flow from a terminal.
+        """
+        self._folder, self._epochs, self._echo = folder, epochs, echo
+        self._ui = Ui(folder, epochs=epochs)
+        self._console = Console(soft_wrap=True, highlight=False)
+        self._cached: dict[str, bool] = {}
+        self.num_jobs = self.num_cached = 0
+        self._ui_is_old = True
+
+    def say(self, text: str) -> None:
+        """Tell a line, or several."""
+        if self._echo:
+            self._console.print(text, markup=False)
+        get_run_logger().info(text)
+
+    @contextmanager
+    def progress(self, job: Job) -> Iterator[Progress]:
+        """Show how far a stage is: a bar on a terminal, now and then a line elsewhere."""
+        if self._echo and self._console.is_terminal:
+            with self._bar(job) as bar:
+                yield self._also_in_ui(job, bar)
+        else:
+            yield self._also_in_ui(job, self._lines(job))
+
+    def job_done(self, job: Job, *, cached: bool) -> None:
+        """Note how a stage ended."""
+        self._cached[job.stage.name] = cached
+        self.num_jobs += 1
+        self.num_cached += cached
+        self._ui_is_old |= not cached
+        if job.stage.name == "index":
+            facts = read_manifest(job.out)
+            skipped = facts.facts["skipped"]
+            where = f" (why: {job.out / 'skipped.parquet'})" if skipped else ""
+            how = "Cached" if cached else f"{facts.seconds:.1f} s"
+            self.say(f"index: {facts.rows:,} images, {skipped} skipped{where}, {how}")
+
+    def epoch_done(self, epoch: int) -> None:
+        """Tell the line of an epoch, and bring the UI up to date."""
+        row = read_metrics(self._folder.artifact("metrics", epoch))
+        score = read_manifest(self._folder.artifact("metrics", epoch))
+        seconds = {name: row.get(f"{name}_s", score.seconds) for name in ("extract", "cluster", "train", "score")}
+        if epoch == 0:
+            self.say(HEADER)
+        self.say(epoch_line(epoch, row, seconds, self._cached))
+        if self._ui_is_old or epoch == self._epochs - 1:
+            self._ui.update()
+            self._ui_is_old = False
+
+    def summary(self) -> str:
+        """Return how many stages there were, and how many were there already."""
+        if self.num_cached == self.num_jobs:
+            return f"every stage Cached ({self.num_jobs} of {self.num_jobs})"
+        return f"{self.num_jobs} stages, {self.num_cached} of them Cached"
+
+    @contextmanager
+    def _bar(self, job: Job) -> Iterator[Progress]:
+        columns = (
+            TextColumn("{task.description:<18}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
+        with Bars(*columns, console=self._console, transient=True) as bars:
+            task_id = bars.add_task(job.title, total=None)
+            yield lambda done, total: bars.update(task_id, completed=done, total=total)
+
+    def _lines(self, job: Job) -> Progress:
+        start = told = time.monotonic()
+
+        def tell(done: int, total: int | None) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told < PLAIN_EVERY_S:
+                return
+            told, rate = now, done / (now - start)
+            left = "" if total is None else f" of {total:,}, {(total - done) / rate:,.0f} s left"
+            self.say(f"{job.title}: {done:,} images{left}, {rate:,.0f}/s")
+
+        return tell
+
+    def _also_in_ui(self, job: Job, tell: Progress) -> Progress:
+        def both(done: int, total: int | None) -> None:
+            tell(done, total)
+            self._ui.progress(job, done / total if total else 0.0)
+
+        return both
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Return images per second, once they are known."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} images/s" if speed else "")
+
+
+def epoch_line(
+    epoch: int, row: Mapping[str, Any], seconds: Mapping[str, float], cached: Mapping[str, bool]
+) -> str:
+    """Return the line of an epoch that fits under `HEADER`."""
+    before, labels = (_ratio(row[name]) for name in ("nmi_previous", "nmi_labels"))
+    line = (
+        f"{epoch:>5}{row['loss']:>8.3f}{before:>12}{labels:>12}{row['empty_clusters']:>7,}"
+        f"{row['largest_cluster']:>9,}{row['train_images_per_s']:>10,.0f}"
+    )
+    times = ("Cached" if cached.get(name) else f"{seconds[name]:.1f} s" for name in seconds)
+    return line + "".join(f"{time:>10}" for time in times)
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

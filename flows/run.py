@@ -1,0 +1,178 @@
+"""A run: its folder and recipe, and its jobs as Prefect tasks that are skipped when done."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.cache_policies import CachePolicy
+
+from deepcluster_core.artifacts.commit import discard, lock, prune
+from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.context import Context
+from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
+from deepcluster_core.progress import Progress
+from flows.job import Job, job_of
+from flows.report import Report
+from stages import index
+from stages.cluster import refuse_too_few
+from stages.layout import RunFolder
+from stages.recipe import Recipe
+
+
+@dataclass
+class ByKey(CachePolicy):
+    """The caller passes the content key; nothing else takes part."""
+
+    def compute_key(
+        self,
+        task_ctx: Any,  # noqa: ANN401  Prefect's signature
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,  # noqa: ANN401
+    ) -> str:
+        """Return the key."""
+        return inputs["key"]
+
+
+@task(cache_policy=ByKey(), persist_result=True, result_serializer="json")
+def run_stage(key: str, body: Callable[[], str]) -> dict[str, str]:
+    """Make an artifact. Prefect keeps the key and digest; the artifact on disk is the truth."""
+    return {"key": key, "digest": body()}
+
+
+class Run:
+    """Makes the artifacts of one run folder, each once."""
+
+    def __init__(self, folder: RunFolder, recipe: Recipe, report: Report) -> None:
+        """Look at the source and the device; nothing runs yet.
+
+        Raises:
+            SourceError: the images are not there.
+            ConfigError: nor is the device.
+        """
+        self.folder, self.recipe, self.report = folder, recipe, report
+        self._device = _device(recipe.compute.device)
+        self.source_fingerprint = self._fingerprint()
+
+    def epochs(self) -> Iterator[int]:
+        """Yield the epochs, and after each report it and delete what need not be kept."""
+        for epoch in range(self.recipe.epochs):
+            yield epoch
+            self.report.epoch_done(epoch)
+            self._prune(epoch)
+
+    def job(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+        """Return the job that makes a stage's artifact in this run, without running it."""
+        return job_of(self.folder, self.recipe, stage, epoch, **inputs)
+
+    def make(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+        """Run a stage as a task, or find its artifact: the task then shows `Cached`."""
+        job = self.job(stage, epoch, **inputs)
+        self.ensure(job)
+        if job.stage.name == "index":
+            refuse_too_few(self.recipe.cluster, read_manifest(job.out).rows)
+        return job
+
+    def ensure(self, job: Job, *, force: bool = False, pruned_will_do: bool = True) -> None:
+        """Make an artifact unless it is there.
+
+        Inputs that were pruned are made again first, but only when the job has to run.
+
+        Args:
+            job: whose.
+            force: run it in any case.
+            pruned_will_do: an artifact that was there, and deleted to save space, counts.
+        """
+        if force:
+            discard(job.out)
+        done = job.is_done(pruned_will_do=pruned_will_do)
+        if not done:
+            for opened in job.opened_inputs():
+                self._provide(opened)
+        key = job.key()
+
+        def body() -> str:
+            with lock(job.out):
+                if not job.is_done(pruned_will_do=pruned_will_do):
+                    with self.report.progress(job) as progress:
+                        job.run(self._context(job, progress))
+                return job.digest()
+
+        state = run_stage.with_options(
+            name=job.stage.name,
+            task_run_name=job.title,
+            refresh_cache=not done,
+            result_storage=self.folder.task_results.resolve(),
+        )(key, body, return_state=True)
+        state.result()  # raises what the stage raised
+        self.report.job_done(job, cached=state.name == "Cached")
+
+    def _fingerprint(self) -> str:
+        """Return the fingerprint of the source, which decides whether it is indexed again.
+
+        When the source is gone but its images are packed, the run goes on with those.
+
+        Raises:
+            SourceError: the source cannot be found, and was not packed before.
+        """
+        dataset, images = self.recipe.dataset, self.job(index, None).out
+        try:
+            return dataset.open_source().fingerprint()
+        except SourceError:
+            if inspect(images)[0] is not Condition.WHOLE or dataset.encoding == "none":
+                raise
+            manifest = read_manifest(images)
+            if manifest.config["dataset"]["source"] != str(dataset.source):
+                raise
+            self.report.say(f"{dataset.source} is gone; going on with the images in {images}")
+            return manifest.inputs["source"]
+
+    def _provide(self, job: Job) -> None:
+        """See to it that an input's files are there: pruned ones are made again."""
+        condition, reason = inspect(job.out)
+        if condition is Condition.PRUNED:
+            self.ensure(job, pruned_will_do=False)
+        elif condition is not Condition.WHOLE:
+            epoch = "" if job.epoch is None else f" --epoch {job.epoch}"
+            raise ArtifactError(
+                f"{job.out}: is needed as an input, but is {condition}: {reason}.\n"
+                f"  Fix: deepcluster stage {job.stage.name} --run {self.folder.root}{epoch}, "
+                f"or run the whole recipe."
+            )
+
+    def _context(self, job: Job, progress: Progress) -> Context:
+        compute = self.recipe.compute
+        return Context(
+            seed=self.recipe.seed,
+            epoch=job.epoch,
+            device=self._device,
+            workers=compute.workers or os.cpu_count() or 1,
+            progress=progress,
+        )
+
+    def _prune(self, last: int) -> None:
+        for kind, keep in (
+            ("features", self.recipe.keep.features),
+            ("checkpoints", self.recipe.keep.checkpoints),
+        ):
+            if keep is None:
+                continue
+            for epoch in self.folder.epochs(kind):
+                folder = self.folder.artifact(kind, epoch)
+                if epoch <= last - keep and inspect(folder)[0] is Condition.WHOLE:
+                    prune(folder)
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"compute.device: {wanted} asked for, but this machine has no usable CUDA device.\n"
+            f"  Fix: --set compute.device=cpu, or leave it out."
+        )
+    return wanted

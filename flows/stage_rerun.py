@@ -1,0 +1,86 @@
+"""One stage of one epoch again, in its place in the run or, with other settings, elsewhere."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.errors import ConfigError
+from flows.epoch import STAGES, Before, one_epoch
+from flows.job import Job
+from flows.prepare import existing_run, open_run
+from flows.run import Run
+from stages import index
+from stages.recipe import RecipeOverrides
+
+StageName = Literal["index", "extract", "cluster", "train", "score"]
+
+
+@flow(name="deepcluster-stage", flow_run_name="{stage} epoch {epoch} of {run}")
+def rerun(
+    stage: StageName,
+    run: str = "demo",
+    epoch: Annotated[int, Field(ge=0)] | None = None,
+    overrides: RecipeOverrides | None = None,
+    out: str | None = None,
+    force: bool = False,
+) -> str:
+    """Run one stage, reading what the run has.
+
+    Args:
+        stage: which.
+        run: folder of the run, or its name under `runs/`.
+        epoch: needed for all stages but index.
+        overrides: keys of the recipe, nested; needs `out`.
+        out: another folder for the artifact; the run's own then stays as it is.
+        force: run even if the artifact is there already.
+
+    Returns:
+        The folder of the artifact.
+    """
+    check(stage, epoch, changed=overrides is not None, out=out)
+    folder = existing_run(run)
+    opened = open_run(str(folder.config), str(folder.root), None, overrides, save=False)
+    job = _job(opened, STAGES[stage], epoch)
+    if out is not None:
+        job = replace(job, out=Path(out))
+    opened.ensure(job, force=force)
+    how = "Cached" if opened.report.num_cached else f"{read_manifest(job.out).seconds:.1f} s"
+    opened.report.say(f"{job.title}: {how}, {job.out}")
+    return str(job.out)
+
+
+def check(stage: str, epoch: int | None, *, changed: bool, out: str | None) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        ConfigError: no such stage, no epoch, or changed settings without a place of their own.
+    """
+    if stage not in STAGES:
+        raise ConfigError(f"stage {stage}: there is none; known: {', '.join(STAGES)}.")
+    if epoch is None and stage != "index":
+        raise ConfigError(f"stage {stage}: of which epoch?\n  Fix: --epoch N, counted from 0.")
+    if changed and out is None:
+        raise ConfigError(
+            "Changed settings in the run's own place would make it a mixture of two runs.\n"
+            "  Fix: give another folder: --out DIR."
+        )
+
+
+def _job(run: Run, stage: ModuleType, epoch: int | None) -> Job:
+    """Return the job of a stage, wired as in the loop."""
+    found: dict[ModuleType, Job] = {}
+
+    def note(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+        found[stage] = run.job(stage, epoch, **inputs)
+        return found[stage]
+
+    images = note(index, None, source=run.source_fingerprint)
+    before = Before()
+    for earlier in range(0 if epoch is None else epoch + 1):
+        before = one_epoch(note, earlier, images, before)
+    return found[stage]

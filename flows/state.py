@@ -1,0 +1,85 @@
+"""Which artifacts a run has, and in which condition."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.errors import ArtifactError
+from flows.epoch import Before, one_epoch
+from flows.job import Job, job_of
+from stages import index
+from stages.layout import EPOCH_KINDS, RunFolder
+from stages.recipe import Recipe, load_recipe
+
+STALE = "stale"
+
+
+@dataclass(frozen=True)
+class ArtifactState:
+    """One artifact as it lies on disk. Without a manifest, bytes, rows and key are 0 and empty."""
+
+    kind: str
+    epoch: int | None
+    folder: Path
+    condition: str
+    """A `Condition`, or `stale`: whole, but made from other inputs or settings than are now there."""
+    reason: str
+    bytes: int = 0
+    rows: int = 0
+    seconds: float = 0
+    peak_memory_bytes: int = 0
+    key: str = ""
+
+
+def states_of(folder: RunFolder) -> list[ArtifactState]:
+    """Return the artifacts of a run in data order: the images, then epoch by epoch.
+
+    Raises:
+        ConfigError: the folder is no run: its config.yaml is missing or wrong.
+    """
+    recipe = load_recipe(folder.config)
+    jobs: list[Job] = []
+
+    def note(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+        job = job_of(folder, recipe, stage, epoch, **inputs)
+        jobs.append(job)
+        return job
+
+    images = note(index, None)
+    before = Before()
+    last = max((epoch for kind in EPOCH_KINDS for epoch in folder.epochs(kind)), default=-1)
+    for epoch in range(last + 1):
+        before = one_epoch(note, epoch, images, before)
+    return [_state(job) for job in jobs]
+
+
+def _state(job: Job) -> ArtifactState:
+    condition, reason = inspect(job.out)
+    found = ArtifactState(job.stage.kind, job.epoch, job.out, condition, reason)
+    if condition not in (Condition.WHOLE, Condition.PRUNED):
+        return found
+    manifest = read_manifest(job.out)
+    if _is_stale(job, manifest.key):
+        condition, reason = STALE, "made from other inputs or settings; the next run makes it again"
+    return ArtifactState(
+        job.stage.kind,
+        job.epoch,
+        job.out,
+        condition,
+        reason,
+        bytes=0 if manifest.pruned else manifest.bytes,
+        rows=manifest.rows,
+        seconds=manifest.seconds,
+        peak_memory_bytes=manifest.peak_memory_bytes,
+        key=manifest.key,
+    )
+
+
+def _is_stale(job: Job, key: str) -> bool:
+    if job.stage is index.STAGE:
+        return False  # only the next run looks at the source
+    try:
+        return job.key() != key
+    except ArtifactError:
+        return False  # an input is gone: nothing to compare with

@@ -1,0 +1,75 @@
+"""What Prefect's UI shows of a run beside its tasks: a progress bar, the metrics, its state."""
+
+import re
+import time
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from deepcluster_core.artifacts.tables import METRICS, read_metrics
+from flows.job import Job
+from flows.state import states_of
+from stages.layout import RunFolder
+
+EVERY_S = 5.0
+STAGES_OF_AN_EPOCH = ("extract", "cluster", "train", "score")
+
+
+class Ui:
+    """Writes Prefect artifacts; usable inside a flow run only."""
+
+    def __init__(self, folder: RunFolder, *, epochs: int) -> None:
+        """Write nothing yet."""
+        self._folder, self._epochs = folder, epochs
+        # Prefect takes lower case letters, digits and dashes.
+        self._name = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "run"
+        self._progress_id: UUID | None = None
+        self._told = 0.0
+
+    def progress(self, job: Job, share: float) -> None:
+        """Move the bar: whole epochs, and the share, 0 to 1, of this stage in its epoch."""
+        if time.monotonic() - self._told < EVERY_S:
+            return
+        self._told = time.monotonic()
+        stage = STAGES_OF_AN_EPOCH.index(job.stage.name) if job.epoch is not None else 0
+        done = (job.epoch or 0) + (stage + share) / len(STAGES_OF_AN_EPOCH)
+        self._set(100 * done / self._epochs)
+
+    def update(self) -> None:
+        """Show the metrics of all epochs and the state of the run."""
+        rows = [
+            {"epoch": epoch} | read_metrics(folder)
+            for epoch in self._folder.epochs("metrics")
+            if ((folder := self._folder.artifact("metrics", epoch)) / METRICS).exists()
+        ]
+        create_table_artifact(
+            key=f"{self._name}-metrics", table=rows, description="Metrics by epoch"
+        )
+        create_markdown_artifact(key=f"{self._name}-state", markdown=_markdown(self._folder))
+        self._set(100 * len(rows) / self._epochs)
+
+    def _set(self, percent: float) -> None:
+        percent = min(100.0, percent)
+        if self._progress_id is None:
+            self._progress_id = create_progress_artifact(
+                progress=percent,
+                key=f"{self._name}-progress",
+                description=f"Run {self._folder.name}"
+            )
+        else:
+            update_progress_artifact(self._progress_id, progress=percent)
+
+
+def _markdown(folder: RunFolder) -> str:
+    rows = [
+        f"| {state.kind} | {'' if state.epoch is None else state.epoch} | {state.condition} "
+        f"| {state.bytes:,} | {state.rows:,} | `{state.key[:12]}` |"
+        for state in states_of(folder)
+    ]
+    head = ["| artifact | epoch | condition | bytes | rows | key |", "|---|---|---|--:|--:|---|"]
+    return "\n".join([f"# Run {folder.name}", "", f"`{folder.root.resolve()}`", "", *head, *rows])

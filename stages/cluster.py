@@ -1,0 +1,110 @@
+"""Cluster: features -> labels. PCA, whitening, L2, k-means: every image gets a pseudo-label."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from deepcluster_core import seeding
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.features import Features
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.tables import write_labels
+from deepcluster_core.clustering.kmeans import kmeans
+from deepcluster_core.clustering.pca import Pca, fit_pca
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.errors import FeatureError
+
+STAGE = Stage(name="cluster", version=1, kind="labels", reads=("cluster",))
+
+
+class ClusterConfig(StrictConfig):
+    """How features are grouped. Defaults: section 3.4."""
+
+    k: int = Field(default=10_000, ge=2)
+    """Clusters. Ten per class of ImageNet was best, figure 2(c)."""
+
+    pca_dim: PositiveInt = 256
+    """Dimensions that the PCA keeps."""
+
+    whiten: bool = True
+    """Scale each kept dimension to variance one."""
+
+    iterations: PositiveInt = 20
+    """Of k-means; the number of the authors' code."""
+
+    max_points_per_centroid: PositiveInt | None = None
+    """k-means learns its centroids from a random k times as many images, at most; all images are
+    assigned to them. None: from all images, as the paper."""
+
+
+def run(
+    *, cluster: ClusterConfig, images: Path, features: Path, out: Path, context: Context
+) -> None:
+    """Write the labels artifact, with the PCA and the centroids beside the table."""
+    with new_artifact(
+        STAGE,
+        out,
+        config={"cluster": cluster},
+        inputs={"images": images, "features": features},
+        context=context,
+    ) as draft:
+        stored = Features(features)
+        refuse_too_few(cluster, stored.num_images)
+        blocks = map(torch.from_numpy, stored.blocks())
+        pca = fit_pca(
+            blocks, dim=cluster.pca_dim, whitened=cluster.whiten, device=context.device
+        )
+        fit = kmeans(
+            _reduced(stored, pca, context.device),
+            k=cluster.k,
+            iterations=cluster.iterations,
+            seed=seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans"),
+            max_points_per_centroid=cluster.max_points_per_centroid,
+            gpu=context.device.startswith("cuda"),
+            progress=context.progress,
+        )
+        write_labels(
+            out,
+            images=images,
+            cluster_N=fit.cluster_N,
+            distance_N=fit.distance_N,
+            clustering={
+                "pca_mean": pca.mean_D.numpy(),
+                "pca_components": pca.components_QD.numpy(),
+                "pca_eigenvalues": pca.eigenvalues_Q.numpy(),
+                "centroids": fit.centroids_KQ,
+            },
+        )
+        draft.rows = stored.num_images
+        draft.facts = {
+            "k": cluster.k,
+            "empty": fit.num_empty,
+            "objective": fit.objective,
+            "effective_rank": pca.effective_rank,
+        }
+
+
+def refuse_too_few(cluster: ClusterConfig, num_images: int) -> None:
+    """Raise a FeatureError when this many images cannot be clustered as asked."""
+    for key, least in (("k", cluster.k), ("pca_dim", cluster.pca_dim + 1)):
+        if num_images < least:
+            raise FeatureError(
+                f"cluster.{key}: {getattr(cluster, key)} needs at least {least} images, but there "
+                f"are {num_images}.\n"
+                f"  Fix: --set cluster.{key}={max(1, num_images // 20)}, or add images."
+            )
+
+
+def _reduced(stored: Features, pca: Pca, device: str) -> NDArray[np.float32]:
+    """Return all rows projected, whitened and of length one: (N, pca_dim), the one big array."""
+    rows_NQ = np.empty((stored.num_images, len(pca.components_QD)), np.float32)
+    start = 0
+    for block_BD in stored.blocks():
+        whitened_BQ = pca.whiten(torch.from_numpy(block_BD).to(device))
+        rows_NQ[start : start + len(block_BD)] = whitened_BQ.cpu().numpy()
+        start += len(block_BD)
+    return rows_NQ

@@ -1,0 +1,95 @@
+"""Extract: images (+ checkpoint) -> features. The network in eval mode over the central crops."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from deepcluster_core.artifacts.checkpoints import restore_network
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.features import FeatureDtype, write_features
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.views import center_view
+from deepcluster_core.features import extract_features
+from deepcluster_core.models import NetworkConfig
+from deepcluster_core.precision import Precision
+
+STAGE = Stage(name="extract", version=1, kind="features", reads=("extract", "network"))
+
+
+class ExtractConfig(StrictConfig):
+    """How features are computed."""
+
+    resize: PositiveInt = 256
+    """Pixels of the shorter side before the central crop of network.image_size."""
+
+    layer: str | None = None
+    """A named layer of the network, averaged over space, e.g. conv5. None: the paper's feature,
+    the last hidden layer before its ReLU."""
+
+    batch_size: PositiveInt = 256
+    """Images in a forward pass."""
+
+    dtype: FeatureDtype = "float16"
+    """Of the features on disk; half the space, the same clusters within the spread of seeds."""
+
+    precision: Precision = "float32"
+    """Number format of the forward pass."""
+
+
+def run(
+    *,
+    extract: ExtractConfig,
+    network: NetworkConfig,
+    images: Path,
+    checkpoint: Path | None,
+    out: Path,
+    context: Context,
+) -> None:
+    """Write the features artifact. Without a checkpoint the network is as initialised."""
+    with new_artifact(
+        STAGE,
+        out,
+        config={"extract": extract, "network": network},
+        inputs={"images": images, "checkpoint": checkpoint},
+        context=context,
+    ) as draft:
+        pictures = Images(images)
+        model = restore_network(
+            network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
+        )
+        features = extract_features(
+            model.to(context.device, memory_format=torch.channels_last),
+            _central_views(pictures, extract, network.image_size, context),
+            layer=extract.layer,
+            device=context.device,
+            precision=extract.precision,
+        )
+        draft.rows = len(pictures)
+        draft.facts["dim"] = write_features(
+            out, features, num_images=len(pictures), dtype=extract.dtype
+        )
+
+
+def _central_views(
+    pictures: Images, extract: ExtractConfig, size: int, context: Context
+) -> Iterator[NDArray[np.uint8]]:
+    total = len(pictures)
+
+    def load(start: int) -> NDArray[np.uint8]:
+        ids = range(start, min(start + extract.batch_size, total))
+        return np.stack([center_view(pictures[i], resize=extract.resize, size=size) for i in ids])
+
+    starts = range(0, total, extract.batch_size)
+    for start, views_BSSC in zip(
+        starts, ordered_map(load, starts, workers=context.workers), strict=True
+    ):
+        yield views_BSSC
+        context.progress(start + len(views_BSSC), total)

@@ -1,0 +1,184 @@
+"""Index: source -> images. Every image is opened once, gets its image_id, and is packed."""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from deepcluster_core import seeding
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.images import (
+    SKIPPED,
+    Deep,
+    Encoding,
+    ImagesWriter,
+    PackedImage,
+    encode,
+)
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.data.decode import UnreadableImageError, decode
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.sources import Source, SourceImage, open_source
+from deepcluster_core.errors import SourceError
+
+log = logging.getLogger(__name__)
+
+STAGE = Stage(name="index", version=1, kind="images", reads=("dataset",))
+READ_AT_ONCE = 32
+
+
+class DatasetConfig(StrictConfig):
+    """Which images, and how they are packed."""
+
+    source: Path
+    """A folder, a list (.txt, .csv), Parquet files or tar shards. Relative to the recipe."""
+
+    kind: Literal["auto", "folder", "list", "parquet", "tar"] = "auto"
+    """How `source` is read; auto looks at what lies there."""
+
+    labels: Literal["auto", "none"] = "auto"
+    """Labels that the source happens to have (class folders, a label column) are used to score
+    clusters, never to train. none: forget them."""
+
+    subset: PositiveInt | None = None
+    """Use a random subset of this many images, drawn by the run's seed. None: all."""
+
+    shorter_side: PositiveInt = 256
+    """Pixels. Images are packed with their shorter side resized to this; `Resize 256` of the
+    authors' loader. Training crops are then taken from the resized image, not the original:
+    a deviation that saves decoding a full-size picture twice in every epoch."""
+
+    channels: PositiveInt = 3
+    """1 grey, 3 colour; other numbers need sources in .npy files."""
+
+    encoding: Encoding = "jpeg"
+    """How pixels are packed: raw (fastest, about 260 kB an image at 256 px), jpeg, png, or none to
+    read and decode the original files in every epoch."""
+
+    jpeg_quality: int = Field(default=95, ge=50, le=100)
+    """Of packed JPEGs. At 95 the second compression is invisible; our choice."""
+
+    deep: Deep = "range"
+    """16-bit pictures: range keeps the scale of all values, stretch maps each picture's own
+    darkest and brightest value to 0 and 255."""
+
+    max_skipped_fraction: float = Field(default=0.01, ge=0, le=1)
+    """The stage fails when more than this share of the images, 0 to 1, cannot be read."""
+
+    def open_source(self) -> Source:
+        """Open the source without reading an image.
+
+        Raises:
+            SourceError: it is not there, or not of this kind.
+        """
+        return open_source(self.source, kind=self.kind, labels=self.labels)
+
+
+def run(*, dataset: DatasetConfig, source: str, out: Path, context: Context) -> None:
+    """Write the images artifact. `source` is the fingerprint of the source, part of the key."""
+    opened = dataset.open_source()
+    with new_artifact(
+        STAGE, out, config={"dataset": dataset}, inputs={"source": source}, context=context
+    ) as draft:
+        total, images = _choose(opened, dataset.subset, context.seed)
+        with ImagesWriter(out, packs=dataset.encoding != "none") as writer:
+            seen = 0
+            for results in ordered_map(
+                partial(_read_all, dataset=dataset), _groups(images), workers=context.workers
+            ):
+                for store in results:
+                    store(writer)
+                seen += len(results)
+                context.progress(seen, total)
+        _refuse_losses(writer, dataset, out)
+        draft.rows = writer.num_images
+        draft.facts = {
+            "encoding": dataset.encoding,
+            "channels": dataset.channels,
+            "shorter_side": dataset.shorter_side,
+            "deep": dataset.deep,
+            "originals": str(dataset.source),
+            "skipped": len(writer.skipped),
+            "labelled": writer.num_labelled,
+        }
+    log.info("indexed %d images, skipped %d", writer.num_images, len(writer.skipped))
+
+
+def _choose(
+    source: Source, subset: int | None, seed: int
+) -> tuple[int | None, Iterator[SourceImage]]:
+    """Return how many images come, if that is known, and the images themselves."""
+    if subset is None:
+        return source.count(), source.images()
+    total = source.count()
+    if total is None:
+        total = sum(1 for _ in source.images())
+    if subset > total:
+        raise SourceError(
+            f"dataset.subset: {subset} images asked for, but the source has {total}.\n"
+            f"  Fix: leave dataset.subset out to use all of them."
+        )
+    draw = seeding.numpy_generator(seed, "index", "subset")
+    wanted = np.zeros(total, bool)
+    wanted[draw.choice(total, subset, replace=False)] = True
+    chosen = (image for image, take in zip(source.images(), wanted, strict=True) if take)
+    return subset, chosen
+
+
+def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
+    while group := list(islice(images, READ_AT_ONCE)):
+        yield group
+
+
+def _read_all(
+    images: list[SourceImage], *, dataset: DatasetConfig
+) -> list[Callable[[ImagesWriter], None]]:
+    return [_read(image, dataset) for image in images]
+
+
+def _read(image: SourceImage, dataset: DatasetConfig) -> Callable[[ImagesWriter], None]:
+    """Decode one image; return what the writer has to do with it."""
+    try:
+        decoded = decode(
+            image.read(),
+            channels=dataset.channels,
+            shorter_side=dataset.shorter_side,
+            deep=dataset.deep,
+        )
+    except (OSError, UnreadableImageError) as error:
+        reason = str(error)
+        return lambda writer: writer.skip(image.path, reason)
+    height, width = decoded.pixels_HWC.shape[:2]
+    packed = PackedImage(
+        path=image.path,
+        label=image.label,
+        width=decoded.width,
+        height=decoded.height,
+        format=decoded.format,
+        packed_height=height,
+        packed_width=width,
+        packed=encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality),
+    )
+    return lambda writer: writer.add(packed)
+
+
+def _refuse_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:
+    num_skipped = len(writer.skipped)
+    total = writer.num_images + num_skipped
+    if total == 0:
+        raise SourceError(f"{dataset.source}: holds no images.\n  Fix: see dataset.source.")
+    if num_skipped > dataset.max_skipped_fraction * total or writer.num_images == 0:
+        examples = "".join(f"\n    {path}: {reason}" for path, reason in writer.skipped[:5])
+        raise SourceError(
+            f"{dataset.source}: {num_skipped} of {total} images cannot be read, more than "
+            f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}\n"
+            f"  The whole list: {out / SKIPPED}\n"
+            f"  Fix: repair or remove them, or raise dataset.max_skipped_fraction."
+        )

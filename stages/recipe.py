@@ -1,0 +1,254 @@
+"""A recipe: the whole configuration of a run, from one YAML file and what overrides it."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.models import NetworkConfig, feature_dim_of
+from stages.cluster import ClusterConfig
+from stages.extract import ExtractConfig
+from stages.index import DatasetConfig
+from stages.train import TrainConfig
+
+MAX_RECIPE_BYTES = 1 << 20
+
+
+class KeepConfig(StrictConfig):
+    """How many epochs of the big artifacts stay on disk; labels and metrics stay for ever."""
+
+    features: PositiveInt | None = 2
+    """Epochs whose features are kept, counted from the last. None: all."""
+
+    checkpoints: PositiveInt | None = None
+    """Epochs whose checkpoints are kept, counted from the last. None: all."""
+
+
+class ComputeConfig(StrictConfig):
+    """Where a run computes. Changes no result on a CPU, and no artifact's key."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto: the first CUDA device when there is one, else the CPU."""
+
+    workers: PositiveInt | None = None
+    """Threads that read and transform images. None: one for each core."""
+
+
+class Recipe(StrictConfig):
+    """Everything that decides a run."""
+
+    seed: int = Field(default=31, ge=0)
+    """Every random number of the run comes from it."""
+
+    epochs: PositiveInt = 500
+    """Section 3.4. Raising it later goes on where the run ended."""
+
+    images: Path | None = None
+    """Folder of the images artifact, when several runs share one. None: in the run's folder."""
+
+    dataset: DatasetConfig
+    network: NetworkConfig = NetworkConfig()
+    extract: ExtractConfig = ExtractConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    train: TrainConfig
+    keep: KeepConfig = KeepConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.extract.resize < self.network.image_size:
+            raise ValueError(
+                f"extract.resize: {self.extract.resize} is smaller than network.image_size = "
+                f"{self.network.image_size}, the crop that is taken from it"
+            )
+        if self.extract.layer is None:
+            dim = feature_dim_of(self.network, channels=self.dataset.channels)
+            if self.cluster.pca_dim > dim:
+                raise ValueError(
+                    f"cluster.pca_dim: {self.cluster.pca_dim} is more than the {dim} dimensions "
+                    f"of the feature of network.name = {self.network.name}"
+                )
+        return self
+
+    def section(self, name: str) -> StrictConfig:
+        """Return a section by its name."""
+        return getattr(self, name)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: `1e-5` is a number, and a key given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(  # YAML 1.1 wants a dot and a sign in it
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, put `overrides` over it, and check all of it.
+
+    Paths in the file are relative to the file, those in `overrides` to the working directory.
+
+    Args:
+        path: of a YAML file.
+        overrides: nested like the file: `{"cluster": {"k": 50}}`.
+
+    Raises:
+        ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
+    """
+    values = _read_yaml(path)
+    _resolve_paths(values, path.parent)
+    changes = json.loads(json.dumps(overrides or {}, default=str))
+    _resolve_paths(changes, Path.cwd())
+    return _validate(_merge(values, changes), name=str(path))
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn `["cluster.k=50", …]` into nested values; each value is read as YAML.
+
+    Raises:
+        ConfigError: an assignment has no `=`, or its value is no YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {assignment}: must be key=value, for example cluster.k=50")
+        try:
+            value: Any = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {assignment}: {_one_line(error)}") from error
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        overrides = _merge(overrides, value)
+    return overrides
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the whole resolved configuration; `load_recipe` reads it back."""
+    values = recipe.model_dump(mode="json")
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise ConfigError(f"{path}: is larger than {MAX_RECIPE_BYTES} bytes; not a recipe.")
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a SafeLoader
+    except FileNotFoundError:
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml"))) or "none here"
+        raise ConfigError(f"{path}: there is no such recipe. In configs/: {known}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {_one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold keys and values, not {type(values).__name__}.")
+    return values
+
+
+def _resolve_paths(values: dict[str, Any], base: Path) -> None:
+    """Make the paths in a recipe absolute, in place."""
+    dataset = values.get("dataset")
+    for section, key in ((dataset, "source"), (values, "images")):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            expanded = base / Path(section[key]).expanduser()
+            section[key] = os.path.abspath(expanded)  # noqa: PTH100  resolve() would follow links
+
+
+def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, change in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(change, Mapping)
+        merged[key] = _merge(old, change) if both else change
+    return merged
+
+
+def _validate(values: dict[str, Any], name: str) -> Recipe:
+    try:
+        # Through JSON, so that strict types take lists for tuples and text for paths.
+        return Recipe.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        problems = [_describe(problem) for problem in error.errors()]
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise ConfigError(f"{name}: {count}\n" + "\n".join(problems)) from error
+
+
+def _describe(problem: Any) -> str:  # noqa: ANN401  pydantic's ErrorDetails
+    key = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"  {message}"
+    found = "" if problem["type"] == "missing" else f" (got {_shortened(problem['input'])})"
+    if problem["type"] == "extra_forbidden":
+        message = f"there is no such key{_known_beside(problem['loc'])}"
+    return f"  {key}: {message}{found}"
+
+
+def _known_beside(location: tuple[Any, ...]) -> str:
+    model: Any = Recipe
+    for part in location[:-1]:
+        field = model.model_fields.get(part) if isinstance(model, type) else None
+        model = field.annotation if field else None
+    known = getattr(model, "model_fields", {})
+    return f"; known here: {', '.join(known)}" if known else ""
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _optional(model: type[BaseModel]) -> type[BaseModel]:
+    """Return a model like `model` in which every key may be left out."""
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            annotation = _optional(annotation)
+        elif field.metadata:
+            annotation = Annotated[annotation, *field.metadata]
+        fields[name] = (annotation | None, Field(default=None, description=field.description))
+    # Not strict: values come from JSON, where a path is text. `load_recipe` is strict.
+    made: type[BaseModel] = create_model(
+        f"{model.__name__}Overrides", __config__=ConfigDict(extra="forbid"), **fields
+    )
+    return made
+
+
+class RecipeOverrides(_optional(Recipe)):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]
+    """Any keys of a recipe, none required: the type of a flow parameter, so that a wrong key or
+    value is refused before a run starts.
+    """

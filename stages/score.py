@@ -1,0 +1,104 @@
+"""Score: labels (+ those before) -> metrics. How the clusters changed, and what they agree with."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.manifest import Manifest, Stage, read_manifest
+from deepcluster_core.artifacts.tables import Labels, read_labels, write_metrics
+from deepcluster_core.context import Context
+from deepcluster_core.metrics import cluster_sizes, moved_fraction, nmi
+
+# Of features and checkpoint it reads the manifests alone, so their files may be pruned.
+STAGE = Stage(
+    name="score", version=1, kind="metrics", reads=(), glances_at=("features", "checkpoint")
+)
+
+Row = dict[str, float | int | None]
+
+
+def run(
+    *,
+    images: Path,
+    features: Path,
+    labels: Path,
+    previous: Path | None,
+    checkpoint: Path,
+    out: Path,
+    context: Context,
+) -> None:
+    """Write the metrics artifact: one row about this epoch."""
+    inputs = {"features": features, "labels": labels, "checkpoint": checkpoint}
+    with new_artifact(
+        STAGE,
+        out,
+        config={},
+        inputs=inputs | {"images": images, "previous": previous},
+        context=context,
+    ) as draft:
+        assigned = read_labels(labels)
+        made = {name: read_manifest(folder) for name, folder in inputs.items()}
+        row = (
+            _agreement(assigned, read_labels(previous) if previous else None, Images(images))
+            | _sizes(assigned)
+            | _learning(made)
+            | _cost(made)
+        )
+        write_metrics(out, row)
+        draft.rows = 1
+        draft.facts = row
+
+
+def _agreement(assigned: Labels, before: Labels | None, pictures: Images) -> Row:
+    """Section 4.1: NMI with the labels before (figure 2b) and with the true ones (figure 2a)."""
+    truth_N = pictures.true_labels()
+    known_N = None if truth_N is None else truth_N >= 0
+    return {
+        "nmi_previous": None if before is None else nmi(before.cluster_N, assigned.cluster_N),
+        "nmi_labels": None
+        if truth_N is None
+        else nmi(truth_N[known_N], assigned.cluster_N[known_N]),
+        "moved_fraction": None
+        if before is None
+        else moved_fraction(before.cluster_N, assigned.cluster_N),
+    }
+
+
+def _sizes(assigned: Labels) -> Row:
+    sizes = cluster_sizes(assigned.cluster_N, assigned.k)
+    return {
+        "images": len(assigned.cluster_N),
+        "k": assigned.k,
+        "empty_clusters": sizes.empty,
+        "smallest_cluster": sizes.smallest,
+        "median_cluster": sizes.median,
+        "largest_cluster": sizes.largest,
+        "largest_fraction": sizes.largest_fraction,
+        "entropy_nats": sizes.entropy_nats,
+        "effective_clusters": sizes.effective_clusters,
+    }
+
+
+def _learning(made: Mapping[str, Manifest]) -> Row:
+    """Return the loss beside ln k, which a head that knows nothing would have."""
+    return {
+        "loss": made["checkpoint"].facts["loss"],
+        "ln_k": math.log(made["labels"].facts["k"]),
+        "effective_rank": made["labels"].facts["effective_rank"],
+    }
+
+
+def _cost(made: Mapping[str, Manifest]) -> Row:
+    extract, cluster, train = made["features"], made["labels"], made["checkpoint"]
+    return {
+        "extract_s": extract.seconds,
+        "cluster_s": cluster.seconds,
+        "train_s": train.seconds,
+        "extract_images_per_s": extract.rows / extract.seconds,
+        "train_images_per_s": train.rows / train.seconds,
+        "extract_peak_bytes": extract.peak_memory_bytes,
+        "cluster_peak_bytes": cluster.peak_memory_bytes,
+        "train_peak_bytes": train.peak_memory_bytes,
+    }

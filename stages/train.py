@@ -1,0 +1,164 @@
+"""Train: labels (+ checkpoint) -> checkpoint. One pass over the images on their pseudo-labels."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from deepcluster_core import seeding
+from deepcluster_core.artifacts.checkpoints import (
+    load_momentum,
+    restore_network,
+    write_checkpoint,
+)
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.tables import Labels, read_labels
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
+from deepcluster_core.models import NetworkConfig
+from deepcluster_core.precision import Precision
+from deepcluster_core.training.epoch import (
+    Batch,
+    Sgd,
+    momentum_of,
+    new_head,
+    restore_momentum,
+    train_epoch,
+)
+from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
+
+STAGE = Stage(name="train", version=1, kind="checkpoints", reads=("train", "network"))
+
+Share = Field(ge=0, le=1)
+
+
+class TrainConfig(StrictConfig):
+    """How the network learns from pseudo-labels. Defaults: section 3.4."""
+
+    lr: PositiveFloat = 0.05
+    """Learning rate, constant. The paper names none; this is the authors' code's."""
+
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of the backbone, carried on from epoch to epoch. The head, new in each, has none."""
+
+    weight_decay: float = Field(default=0.00001, ge=0)
+    """L2 penalty on all weights."""
+
+    batch_size: PositiveInt = 256
+
+    balance: Literal["sample", "weigh", "none"] = "sample"
+    """Section 3.3. sample: draw images uniformly over clusters. weigh: draw them evenly and weigh
+    the loss by the inverse of the cluster's size, its equal in expectation. none: neither."""
+
+    reassign_every: PositiveFloat = 1.0
+    """Passes over the data set between two clusterings; may be fractional."""
+
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    """Least and greatest share of the image that a training crop covers; torchvision's default,
+    as in the authors' code."""
+
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Least and greatest width / height of a training crop; likewise."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+
+    precision: Precision = "float32"
+    """Number format of the forward pass; weights, loss and updates are float32."""
+
+
+def run(
+    *,
+    train: TrainConfig,
+    network: NetworkConfig,
+    images: Path,
+    labels: Path,
+    checkpoint: Path | None,
+    out: Path,
+    context: Context,
+) -> None:
+    """Write the checkpoint artifact: the network after this epoch, without its head."""
+    with new_artifact(
+        STAGE,
+        out,
+        config={"train": train, "network": network},
+        inputs={"images": images, "labels": labels, "checkpoint": checkpoint},
+        context=context,
+    ) as draft:
+        pictures, assigned, device = Images(images), read_labels(labels), context.device
+        model = restore_network(
+            network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
+        ).to(device, memory_format=torch.channels_last)
+        head = new_head(model.feature_dim, assigned.k, seed=_seed(context, "head")).to(device)
+        optimizer = Sgd(train.lr, train.momentum, train.weight_decay).of(model)
+        head_optimizer = Sgd(train.lr, 0, train.weight_decay).of(head)
+        if checkpoint is not None:
+            restore_momentum(optimizer, model, load_momentum(checkpoint))
+
+        order_M = _order(assigned, train, context)
+        loss = train_epoch(
+            model,
+            head,
+            (optimizer, head_optimizer),
+            _batches(pictures, assigned, order_M, train, network.image_size, context),
+            num_images=len(order_M),
+            device=device,
+            precision=train.precision,
+            seed=_seed(context, "dropout"),
+            progress=context.progress,
+        )
+        write_checkpoint(out, backbone=model, momentum=momentum_of(optimizer, model))
+        draft.rows = len(order_M)
+        draft.facts = {"loss": loss, "k": assigned.k, "network": network.name}
+
+
+def _seed(context: Context, purpose: str) -> int:
+    return seeding.derive(context.seed, context.epoch or 0, "train", purpose)
+
+
+def _order(assigned: Labels, train: TrainConfig, context: Context) -> NDArray[np.int64]:
+    """Return the image_id of every position of the epoch: a function of seed and epoch."""
+    num_images = len(assigned.cluster_N)
+    num_draws = max(1, round(num_images * train.reassign_every))
+    generator = np.random.default_rng(_seed(context, "order"))
+    if train.balance == "sample":
+        order_M = uniform_order(
+            assigned.cluster_N, k=assigned.k, num_draws=num_draws, generator=generator
+        )
+    else:
+        order_M = plain_order(num_images, num_draws, generator)
+    # Batch normalisation needs two images: a last batch of one is left out.
+    return order_M[:-1] if num_draws > 1 and num_draws % train.batch_size == 1 else order_M
+
+
+def _batches(
+    pictures: Images,
+    assigned: Labels,
+    order_M: NDArray[np.int64],
+    train: TrainConfig,
+    size: int,
+    context: Context,
+) -> Iterator[Batch]:
+    crop = RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip)
+    seed = _seed(context, "augment")
+    weight_K = balancing_weights(assigned.cluster_N, k=assigned.k)
+
+    def load(start: int) -> Batch:
+        ids = order_M[start : start + train.batch_size]
+        draws_BR = augmentation_draws(seed, start, len(ids))
+        views_BSSC = random_views([pictures[i] for i in ids], draws_BR, crop, size=size)
+        cluster_B = assigned.cluster_N[ids].astype(np.int64)
+        weight_B = weight_K[cluster_B] if train.balance == "weigh" else None
+        return Batch(views_BSSC, cluster_B, weight_B)
+
+    starts = range(0, len(order_M), train.batch_size)
+    return ordered_map(load, starts, workers=context.workers)

@@ -1,0 +1,208 @@
+"""Suffixes: N rows, D features, Q kept."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from deepcluster_core.clustering.pca import Pca, fit_pca
+from deepcluster_core.errors import FeatureError
+from deepcluster_core.reduce import Reduce, identity
+
+
+def features(num: int = 400, width: int = 20, *, mean: float = 5.0, seed: int = 0) -> Tensor:
+    """Correlated rows with standard deviations from 1 down to 0.1, away from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    rows_ND = torch.randn(num, width, generator=generator) * torch.logspace(0, -1, width)
+    mix_DD = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+    return rows_ND @ mix_DD + mean
+
+
+def on_ranks(num: int, work: Callable[[int, Reduce], Pca]) -> list[Pca | FeatureError]:
+    """Run `work(rank, reduce)` on threads whose `reduce` sums over all of them."""
+    barrier, parts = Barrier(num, timeout=10), [torch.zeros(0)] * num
+
+    def run(rank: int) -> Pca | FeatureError:
+        def reduce(part: Tensor) -> Tensor:
+            parts[rank] = part
+            barrier.wait()
+            total = torch.stack(parts).sum(dim=0)
+            barrier.wait()
+            return total
+
+        try:
+            return work(rank, reduce)
+        except FeatureError as error:
+            return error
+
+    with ThreadPoolExecutor(num) as pool:
+        return list(pool.map(run, range(num)))
+
+
+def assert_same(one: Pca, other: Pca, *, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(one.mean_D, other.mean_D, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(one.eigenvalues_Q, other.eigenvalues_Q, rtol=tolerance, atol=0)
+    torch.testing.assert_close(one.components_QD, other.components_QD, rtol=0, atol=10 * tolerance)
+    assert one.effective_rank == pytest.approx(other.effective_rank, rel=tolerance)
+
+
+# 1000 stands for features whose mean dwarfs their spread: float32 squares alone would lose it.
+@pytest.mark.parametrize("mean", [0.0, 5.0, 1000.0])
+def test_fit_pca__equals_scikit_learn(mean: float) -> None:
+    rows_ND = features(mean=mean)
+    reference = PCA(n_components=6, whiten=True).fit(rows_ND.double().numpy())
+
+    pca = fit_pca(rows_ND.split(100), dim=6)
+
+    # 1e-3: at a mean of 1000 float32 features have errors of 3e-5, divided by a spread of 0.4.
+    tolerance = 1e-3 if mean == 1000.0 else 1e-5
+    np.testing.assert_allclose(pca.eigenvalues_Q, reference.explained_variance_, rtol=tolerance)
+    ours_NQ = pca.whiten(rows_ND).double().numpy()
+    theirs_NQ = reference.transform(rows_ND.double().numpy())
+    theirs_NQ /= np.linalg.norm(theirs_NQ, axis=1, keepdims=True)
+    signs_Q = np.sign((ours_NQ * theirs_NQ).sum(axis=0))
+    np.testing.assert_allclose(ours_NQ, theirs_NQ * signs_Q, atol=tolerance)
+
+
+def test_fit_pca__unwhitened_keeps_the_proportions_of_components() -> None:
+    rows_ND = features()
+    reference_NQ = PCA(n_components=6).fit_transform(rows_ND.double().numpy())
+    reference_NQ /= np.linalg.norm(reference_NQ, axis=1, keepdims=True)
+
+    ours_NQ = fit_pca([rows_ND], dim=6, whitened=False).whiten(rows_ND).double().numpy()
+
+    np.testing.assert_allclose(np.abs(ours_NQ), np.abs(reference_NQ), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 399])
+def test_fit_pca__does_not_depend_on_the_cut_into_blocks(size: int) -> None:
+    rows_ND = features()
+    assert_same(fit_pca(rows_ND.split(size), dim=6), fit_pca([rows_ND], dim=6))
+
+
+def test_fit_pca__takes_float16_without_overflow_or_loss() -> None:
+    rows_ND = features(num=3000, mean=100.0).half()  # squares sum to 3e7, float16 ends at 65504
+    assert_same(fit_pca([rows_ND], dim=6), fit_pca([rows_ND.float()], dim=6))
+
+
+def test_fit_pca__two_ranks_equal_one() -> None:
+    rows_ND = features()
+    rows_ND[150:] += 3.0  # the ranks' means differ, so each shifts by another vector
+    parts = [rows_ND[:150].split(40), rows_ND[150:].split(60)]
+
+    fits = on_ranks(2, lambda rank, reduce: fit_pca(parts[rank], dim=6, reduce=reduce))
+
+    one = fit_pca([rows_ND], dim=6)
+    for fit in fits:
+        assert isinstance(fit, Pca)
+        assert_same(fit, one)
+
+
+def test_fit_pca__a_rank_may_have_no_rows() -> None:
+    rows_ND = features()
+    parts = [[rows_ND], [], []]
+
+    fits = on_ranks(3, lambda rank, reduce: fit_pca(parts[rank], dim=6, reduce=reduce))
+
+    for fit in fits:
+        assert isinstance(fit, Pca)
+        assert_same(fit, fit_pca([rows_ND], dim=6))
+
+
+def test_fit_pca__all_ranks_raise_what_one_rank_finds() -> None:
+    rows_ND = features()
+    rows_ND[170] = float("nan")
+    parts = [rows_ND[:150].split(40), rows_ND[150:].split(60)]
+
+    errors = on_ranks(2, lambda rank, reduce: fit_pca(parts[rank], dim=6, reduce=reduce))
+
+    assert "1 of 400 feature rows are not finite.\n" in str(errors[0])
+    assert "1 of 400 feature rows are not finite, the first at row 20.\n" in str(errors[1])
+
+
+def test_fit_pca__turns_the_largest_coordinate_positive() -> None:
+    rows_ND = features()
+    components_QD = fit_pca([rows_ND], dim=20).components_QD
+    largest_Q = components_QD.gather(1, components_QD.abs().argmax(dim=1, keepdim=True))
+    assert (largest_Q > 0).all()
+    # Mirrored data have mirrored projections, but the same components.
+    mirrored_QD = fit_pca([-rows_ND], dim=20).components_QD
+    torch.testing.assert_close(mirrored_QD, components_QD, rtol=0, atol=1e-4)
+
+
+def test_fit_pca__effective_rank_counts_directions_of_equal_spread() -> None:
+    axes_ND = torch.cat([torch.eye(6)[:3], -torch.eye(6)[:3]])  # 3 of 6 axes, equal variances
+    assert fit_pca([axes_ND], dim=2).effective_rank == pytest.approx(3.0)
+    axes_ND[:, 0] *= 1000.0
+    assert fit_pca([axes_ND], dim=1).effective_rank == pytest.approx(1.0, abs=1e-5)
+
+
+def test_whiten__rows_have_length_1_and_stay_float32() -> None:
+    rows_ND = features().half()
+    whitened_NQ = fit_pca([rows_ND], dim=6).whiten(rows_ND)
+    assert whitened_NQ.dtype == torch.float32
+    torch.testing.assert_close(whitened_NQ.norm(dim=1), torch.ones(400))
+
+
+def test_whiten__a_row_at_the_mean_becomes_zero_not_nan() -> None:
+    pca = Pca(
+        mean_D=torch.tensor([1.0, 2.0, 3.0]),
+        components_QD=torch.eye(3)[:2],
+        eigenvalues_Q=torch.tensor([4.0, 1.0]),
+        effective_rank=2.0,
+    )
+    whitened_NQ = pca.whiten(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 3.0]]))
+    assert whitened_NQ.tolist() == [[0.0, 0.0], [1.0, 0.0]]
+
+
+def test_fit_pca__counts_rows_that_are_not_finite() -> None:
+    rows_ND = features()
+    rows_ND[123, 4] = float("inf")
+    rows_ND[321] = float("nan")
+    with pytest.raises(FeatureError, match=r"2 of 400 feature rows are not finite, .* row 123"):
+        fit_pca(rows_ND.split(50), dim=6)
+
+
+# 1/3 is not exact in float32: the mean of equal rows differs from them in the last digit.
+@pytest.mark.parametrize("value", [0.0, 1 / 3, -1e4])
+def test_fit_pca__refuses_equal_rows(value: float) -> None:
+    with pytest.raises(FeatureError, match="all 30 feature rows are equal"):
+        fit_pca(torch.full((30, 7), value).split(11), dim=6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim", "message"),
+    [
+        ((6, 20), 6, "6 images have at most 5 components.*at most 5"),
+        ((40, 5), 6, "the features have 5 dimensions.*at most 5"),
+        ((0, 5), 3, "0 images have at most 0 components"),
+    ],
+)
+def test_fit_pca__refuses_more_components_than_the_shape_allows(
+    shape: tuple[int, int], dim: int, message: str
+) -> None:
+    with pytest.raises(FeatureError, match=f"(?s)cluster.pca_dim is {dim}, but.*{message}"):
+        fit_pca([torch.randn(shape, generator=torch.Generator().manual_seed(0))], dim=dim)
+
+
+def test_fit_pca__refuses_more_components_than_the_rank() -> None:
+    flat_ND = features(width=4) @ torch.randn(4, 20, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(FeatureError, match=r"(?s)vary in 4 directions only.*pca_dim to at most 4"):
+        fit_pca([flat_ND], dim=6)
+    assert len(fit_pca([flat_ND], dim=4).eigenvalues_Q) == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_fit_pca__gpu_equals_cpu() -> None:
+    rows_ND = features()
+    on_gpu = fit_pca(rows_ND.split(100), dim=6, reduce=identity, device="cuda")
+    assert_same(on_gpu, fit_pca(rows_ND.split(100), dim=6))
+    whitened_NQ = on_gpu.whiten(rows_ND.cuda())
+    assert whitened_NQ.is_cuda
+    torch.testing.assert_close(whitened_NQ.cpu(), on_gpu.whiten(rows_ND), rtol=0, atol=1e-5)
