@@ -1,1 +1,1 @@
-"""HOW: models, data, clustering, training and artifact formats. Knows no run folder and no Prefect."""
+"""HOW: models, data, clustering, training, artifact formats. Knows no run and no Prefect."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from deepcluster_core.models import Network
 from deepcluster_core.precision import Precision, autocast
@@ -36,6 +37,12 @@ def extract_features(
             else:
                 feature_BD = network.layer_feature(images_BCSS, layer)
             yield feature_BD.float().cpu().numpy()
+
+
+def to_device(module: nn.Module, device: str) -> None:
+    """Move a module to a device, its weights in the memory order in which convolutions are fast."""
+    module.to(device)
+    module.to(memory_format=torch.channels_last)
 
 
 def to_images(views_BSSC: NDArray[np.uint8], device: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ import typer
 from deepcluster_core.errors import DeepClusterError
 
 USER_ERROR = 2
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # before anything imports Prefect
 RECORDER_S = 2.0  # Prefect's background recorder is that late at most, and is not waited for
 
 app = typer.Typer(
@@ -79,9 +80,8 @@ def stage(
     with _prefect():
         from flows.stage_rerun import check, rerun  # noqa: PLC0415
 
-        check(name, epoch, changed=bool(changes), out=_given(out))
         rerun(
-            name,
+            check(name, epoch, changed=bool(changes), out=_given(out)),
             run=str(folder.root),
             epoch=epoch,
             overrides=RecipeOverrides.model_validate(changes) if changes else None,
@@ -97,7 +97,7 @@ def show(
     cluster: Annotated[int | None, typer.Option(min=0, help="Needs --epoch.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Images listed at most.")] = 50,
 ) -> None:
-    """Show a run: its epochs and artifacts; or one cluster's images, nearest to its centroid first."""
+    """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
     from flows.prepare import existing_run  # noqa: PLC0415
     from flows.show import show_cluster, show_run  # noqa: PLC0415
 
@@ -138,7 +138,6 @@ def _given(path: Path | None) -> str | None:
 def _prefect() -> Iterator[None]:
     """Import Prefect, keep its own lines off the terminal, and let it write its last records."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    import prefect  # noqa: PLC0415
     from flows.prepare import ON_TERMINAL  # noqa: PLC0415
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):

@@ -67,9 +67,7 @@ class Job:
     def is_done(self, *, pruned_will_do: bool = True) -> bool:
         """Tell whether the artifact that this job would make is there."""
         condition, _ = inspect(self.out)
-        usable = condition is Condition.WHOLE or (
-            pruned_will_do and condition is Condition.PRUNED
-        )
+        usable = condition is Condition.WHOLE or (pruned_will_do and condition is Condition.PRUNED)
         return usable and read_manifest(self.out).key == self.key()
 
     def opened_inputs(self) -> list["Job"]:
@@ -100,6 +98,4 @@ def job_of(
 ) -> Job:
     """Return the job that makes a stage's artifact in its place in a run."""
     shared = recipe.images if stage.STAGE.kind == "images" else None
-    return Job(
-        stage, recipe, epoch, inputs, shared or folder.artifact(stage.STAGE.kind, epoch)
-    )
+    return Job(stage, recipe, epoch, inputs, shared or folder.artifact(stage.STAGE.kind, epoch))

@@ -37,7 +37,9 @@ def resolve(
     loaded = load_recipe(path, changes)
     root = run_path(run or path.stem)
     if root.exists() and not root.is_dir():
-        raise ConfigError(f"{root}: is a file, but a run is a folder.\n  Fix: choose another --run.")
+        raise ConfigError(
+            f"{root}: is a file, but a run is a folder.\n  Fix: choose another --run."
+        )
     return loaded, RunFolder(root)
 
 

@@ -42,11 +42,15 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     table = Table("epoch", *EPOCH_KINDS, "loss", "NMI labels", box=None, pad_edge=False)
     for number, found in by_epoch.items():
         if number is not None and epoch in (None, number):
-            table.add_row(str(number), *(_cell(found[kind]) for kind in EPOCH_KINDS), *_scores(found))
+            table.add_row(
+                str(number), *(_cell(found[kind]) for kind in EPOCH_KINDS), *_scores(found)
+            )
     console.print(table)
     for state in states:
         if state.condition not in (Condition.WHOLE, Condition.PRUNED):
-            console.print(f"{_short(state.folder)}: {state.condition}: {state.reason}", markup=False)
+            console.print(
+                f"{_short(state.folder)}: {state.condition}: {state.reason}", markup=False
+            )
 
 
 def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int) -> None:
@@ -77,7 +81,6 @@ def farewell(folder: RunFolder, *, seconds: float) -> str:
     """Return what a run made, and what to type next."""
     run, program = _short(folder.root), _program()
     last = folder.epochs("metrics")[-1]
-    largest = read_metrics(folder.artifact("metrics", last))["largest_cluster"]
     features = _short(folder.artifact("features", last))
     return f"""
 {run}: {last + 1} epochs, in {_duration(seconds)}

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from prefect import flow
 from pydantic import Field
@@ -54,8 +54,8 @@ def rerun(
     return str(job.out)
 
 
-def check(stage: str, epoch: int | None, *, changed: bool, out: str | None) -> None:
-    """Refuse what cannot be meant.
+def check(stage: str, epoch: int | None, *, changed: bool, out: str | None) -> StageName:
+    """Return the stage's name, or refuse what cannot be meant.
 
     Raises:
         ConfigError: no such stage, no epoch, or changed settings without a place of their own.
@@ -69,6 +69,7 @@ def check(stage: str, epoch: int | None, *, changed: bool, out: str | None) -> N
             "Changed settings in the run's own place would make it a mixture of two runs.\n"
             "  Fix: give another folder: --out DIR."
         )
+    return cast("StageName", stage)
 
 
 def _job(run: Run, stage: ModuleType, epoch: int | None) -> Job:

@@ -10,7 +10,7 @@ from flows.epoch import Before, one_epoch
 from flows.job import Job, job_of
 from stages import index
 from stages.layout import EPOCH_KINDS, RunFolder
-from stages.recipe import Recipe, load_recipe
+from stages.recipe import load_recipe
 
 STALE = "stale"
 
@@ -23,7 +23,7 @@ class ArtifactState:
     epoch: int | None
     folder: Path
     condition: str
-    """A `Condition`, or `stale`: whole, but made from other inputs or settings than are now there."""
+    """A `Condition`, or `stale`: whole, but of other inputs or settings than are now there."""
     reason: str
     bytes: int = 0
     rows: int = 0

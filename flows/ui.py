@@ -56,11 +56,13 @@ class Ui:
     def _set(self, percent: float) -> None:
         percent = min(100.0, percent)
         if self._progress_id is None:
-            self._progress_id = create_progress_artifact(
+            made = create_progress_artifact(
                 progress=percent,
                 key=f"{self._name}-progress",
-                description=f"Run {self._folder.name}"
+                description=f"Run {self._folder.name}",
             )
+            assert isinstance(made, UUID), "a flow that is not async gets the result itself"
+            self._progress_id = made
         else:
             update_progress_artifact(self._progress_id, progress=percent)
 

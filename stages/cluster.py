@@ -55,9 +55,7 @@ def run(
         stored = Features(features)
         refuse_too_few(cluster, stored.num_images)
         blocks = map(torch.from_numpy, stored.blocks())
-        pca = fit_pca(
-            blocks, dim=cluster.pca_dim, whitened=cluster.whiten, device=context.device
-        )
+        pca = fit_pca(blocks, dim=cluster.pca_dim, whitened=cluster.whiten, device=context.device)
         fit = kmeans(
             _reduced(stored, pca, context.device),
             k=cluster.k,

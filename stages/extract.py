@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
@@ -17,7 +16,7 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
-from deepcluster_core.features import extract_features
+from deepcluster_core.features import extract_features, to_device
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision
 
@@ -65,8 +64,9 @@ def run(
         model = restore_network(
             network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
         )
+        to_device(model, context.device)
         features = extract_features(
-            model.to(context.device, memory_format=torch.channels_last),
+            model,
             _central_views(pictures, extract, network.image_size, context),
             layer=extract.layer,
             device=context.device,

@@ -1,6 +1,5 @@
 """Index: source -> images. Every image is opened once, gets its image_id, and is packed."""
 
-import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -27,8 +26,6 @@ from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Source, SourceImage, open_source
 from deepcluster_core.errors import SourceError
-
-log = logging.getLogger(__name__)
 
 STAGE = Stage(name="index", version=1, kind="images", reads=("dataset",))
 READ_AT_ONCE = 32
@@ -84,6 +81,11 @@ class DatasetConfig(StrictConfig):
 def run(*, dataset: DatasetConfig, source: str, out: Path, context: Context) -> None:
     """Write the images artifact. `source` is the fingerprint of the source, part of the key."""
     opened = dataset.open_source()
+    if dataset.encoding == "none" and opened.originals is None:
+        raise SourceError(
+            f"dataset.encoding: none reads the original files, but {dataset.source} holds many "
+            f"images in one.\n  Fix: dataset.encoding: raw, jpeg or png."
+        )
     with new_artifact(
         STAGE, out, config={"dataset": dataset}, inputs={"source": source}, context=context
     ) as draft:
@@ -91,7 +93,9 @@ def run(*, dataset: DatasetConfig, source: str, out: Path, context: Context) -> 
         with ImagesWriter(out, packs=dataset.encoding != "none") as writer:
             seen = 0
             for results in ordered_map(
-                partial(_read_all, dataset=dataset), _groups(images), workers=context.workers
+                partial(_read_all, dataset=dataset, originals=opened.originals),
+                _groups(images),
+                workers=context.workers,
             ):
                 for store in results:
                     store(writer)
@@ -104,11 +108,10 @@ def run(*, dataset: DatasetConfig, source: str, out: Path, context: Context) -> 
             "channels": dataset.channels,
             "shorter_side": dataset.shorter_side,
             "deep": dataset.deep,
-            "originals": str(dataset.source),
+            "originals": str(opened.originals),
             "skipped": len(writer.skipped),
             "labelled": writer.num_labelled,
         }
-    log.info("indexed %d images, skipped %d", writer.num_images, len(writer.skipped))
 
 
 def _choose(
@@ -138,25 +141,30 @@ def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
 
 
 def _read_all(
-    images: list[SourceImage], *, dataset: DatasetConfig
+    images: list[SourceImage], *, dataset: DatasetConfig, originals: Path | None
 ) -> list[Callable[[ImagesWriter], None]]:
-    return [_read(image, dataset) for image in images]
+    return [_read(image, dataset, originals) for image in images]
 
 
-def _read(image: SourceImage, dataset: DatasetConfig) -> Callable[[ImagesWriter], None]:
+def _read(
+    image: SourceImage, dataset: DatasetConfig, originals: Path | None
+) -> Callable[[ImagesWriter], None]:
     """Decode one image; return what the writer has to do with it."""
     try:
+        if dataset.encoding == "none" and originals and not (originals / image.path).exists():
+            raise OSError("missing, or its name is not UTF-8: to use it, pack the images")
         decoded = decode(
             image.read(),
             channels=dataset.channels,
             shorter_side=dataset.shorter_side,
             deep=dataset.deep,
         )
+        packed = encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality)
     except (OSError, UnreadableImageError) as error:
         reason = str(error)
         return lambda writer: writer.skip(image.path, reason)
     height, width = decoded.pixels_HWC.shape[:2]
-    packed = PackedImage(
+    row = PackedImage(
         path=image.path,
         label=image.label,
         width=decoded.width,
@@ -164,9 +172,9 @@ def _read(image: SourceImage, dataset: DatasetConfig) -> Callable[[ImagesWriter]
         format=decoded.format,
         packed_height=height,
         packed_width=width,
-        packed=encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality),
+        packed=packed,
     )
-    return lambda writer: writer.add(packed)
+    return lambda writer: writer.add(row)
 
 
 def _refuse_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:

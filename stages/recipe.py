@@ -5,8 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Self, cast
 
 import yaml
 from pydantic import (
@@ -187,8 +186,10 @@ def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     merged = dict(values)
     for key, change in changes.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(change, Mapping)
-        merged[key] = _merge(old, change) if both else change
+        if isinstance(old, dict) and isinstance(change, dict):
+            merged[key] = _merge(cast("dict[str, Any]", old), cast("dict[str, Any]", change))
+        else:
+            merged[key] = change
     return merged
 
 
@@ -249,6 +250,7 @@ def _optional(model: type[BaseModel]) -> type[BaseModel]:
 
 
 class RecipeOverrides(_optional(Recipe)):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]
-    """Any keys of a recipe, none required: the type of a flow parameter, so that a wrong key or
-    value is refused before a run starts.
+    """Any keys of a recipe, none required.
+
+    The type of a flow parameter, so that a wrong key or value is refused before a run starts.
     """

@@ -1,12 +1,10 @@
 """Train: labels (+ checkpoint) -> checkpoint. One pass over the images on their pseudo-labels."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -26,19 +24,10 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision
-from deepcluster_core.training.epoch import (
-    Batch,
-    Sgd,
-    momentum_of,
-    new_head,
-    restore_momentum,
-    train_epoch,
-)
+from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
 STAGE = Stage(name="train", version=1, kind="checkpoints", reads=("train", "network"))
-
-Share = Field(ge=0, le=1)
 
 
 class TrainConfig(StrictConfig):
@@ -94,29 +83,29 @@ def run(
         inputs={"images": images, "labels": labels, "checkpoint": checkpoint},
         context=context,
     ) as draft:
-        pictures, assigned, device = Images(images), read_labels(labels), context.device
+        pictures, assigned = Images(images), read_labels(labels)
         model = restore_network(
             network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
-        ).to(device, memory_format=torch.channels_last)
-        head = new_head(model.feature_dim, assigned.k, seed=_seed(context, "head")).to(device)
-        optimizer = Sgd(train.lr, train.momentum, train.weight_decay).of(model)
-        head_optimizer = Sgd(train.lr, 0, train.weight_decay).of(head)
+        )
+        learner = Learner(
+            model,
+            k=assigned.k,
+            sgd=Sgd(train.lr, train.momentum, train.weight_decay),
+            device=context.device,
+            seed=_seed(context, "head"),
+        )
         if checkpoint is not None:
-            restore_momentum(optimizer, model, load_momentum(checkpoint))
-
+            learner.restore_momentum(load_momentum(checkpoint))
         order_M = _order(assigned, train, context)
         loss = train_epoch(
-            model,
-            head,
-            (optimizer, head_optimizer),
+            learner,
             _batches(pictures, assigned, order_M, train, network.image_size, context),
             num_images=len(order_M),
-            device=device,
             precision=train.precision,
             seed=_seed(context, "dropout"),
             progress=context.progress,
         )
-        write_checkpoint(out, backbone=model, momentum=momentum_of(optimizer, model))
+        write_checkpoint(out, backbone=model, momentum=learner.momentum)
         draft.rows = len(order_M)
         draft.facts = {"loss": loss, "k": assigned.k, "network": network.name}
 

@@ -54,9 +54,7 @@ def load_backbone(folder: Path, backbone: nn.Module) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     if shapes != wanted:
-        differing = sorted(
-            name for name in shapes | wanted if shapes.get(name) != wanted.get(name)
-        )
+        differing = sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
         raise ArtifactError(
             f"{folder / MODEL}: holds another network than the recipe's: {differing[0]} is "
             f"{shapes.get(differing[0], 'absent')}, expected {wanted.get(differing[0], 'absent')}"

@@ -38,7 +38,16 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 
 UNFINISHED = "_unfinished"
-LIBRARIES = ("torch", "torchvision", "faiss-gpu", "faiss-cpu", "numpy", "zarr", "pyarrow", "prefect")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "faiss-gpu",
+    "faiss-cpu",
+    "numpy",
+    "zarr",
+    "pyarrow",
+    "prefect",
+)
 
 
 @dataclass

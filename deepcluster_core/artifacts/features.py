@@ -53,7 +53,9 @@ def write_features(
         attributes={"rows": "image_id"},
     )
     written = 0
-    for shard in _regroup(chain([first], batches), np.empty((min(shard_rows, num_images), dim), dtype)):
+    for shard in _regroup(
+        chain([first], batches), np.empty((min(shard_rows, num_images), dim), dtype)
+    ):
         array[written : written + len(shard)] = shard
         written += len(shard)
     if written != num_images:

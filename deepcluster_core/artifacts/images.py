@@ -55,9 +55,7 @@ INDEX_SCHEMA = pa.schema(
     }
 )
 SKIPPED_SCHEMA = pa.schema({"path": pa.string(), "reason": pa.string()})
-PIXELS_SCHEMA = pa.schema(
-    {"height": pa.int32(), "width": pa.int32(), "pixels": pa.large_binary()}
-)
+PIXELS_SCHEMA = pa.schema({"height": pa.int32(), "width": pa.int32(), "pixels": pa.large_binary()})
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,10 @@ class ImagesWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         """Write what is pending and close the files."""
         if kind is None:

@@ -40,9 +40,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         ArtifactError: the file is missing, damaged or has other columns.
     """
     try:
-        return pq.read_table(
-            path, columns=columns, partitioning=None, page_checksum_verification=True
-        )
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns)
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(
             f"{path}: cannot be read ({str(error).splitlines()[0][:200]}).\n"
@@ -100,7 +99,9 @@ def write_labels(
     index = read_index(images, ["image_id", "path"])
     columns = [index["image_id"], index["path"], cluster_N, distance_N]
     write_table(folder / LABELS, pa.table(columns, schema=LABELS_SCHEMA))
-    save_file({name: np.ascontiguousarray(a) for name, a in clustering.items()}, folder / CLUSTERING)
+    save_file(
+        {name: np.ascontiguousarray(a) for name, a in clustering.items()}, folder / CLUSTERING
+    )
 
 
 def read_labels(folder: Path) -> Labels:

@@ -65,7 +65,7 @@ class UnreadableImageError(ValueError):
 class Decoded:
     """A picture, upright, and what it was before it was resized."""
 
-    pixels_HWC: Pixels  # noqa: N815  shape suffix
+    pixels_HWC: Pixels
     width: int
     """Pixels of the original, upright."""
     height: int

@@ -114,7 +114,9 @@ def resized(image_HWC: Pixels, box: Box, size: int) -> Pixels:
         return part_HWC
     if part_HWC.shape[2] == 3:
         return np.asarray(_resize_picture(part_HWC, size))
-    channels = [np.asarray(_resize_picture(channel_HW, size)) for channel_HW in part_HWC.transpose(2, 0, 1)]
+    channels = [
+        np.asarray(_resize_picture(channel_HW, size)) for channel_HW in part_HWC.transpose(2, 0, 1)
+    ]
     return np.stack(channels, axis=-1)
 
 

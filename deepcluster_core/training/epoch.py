@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import SGD
 
 from deepcluster_core import seeding
 from deepcluster_core.errors import TrainingError
-from deepcluster_core.features import to_images
+from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models import Network
 from deepcluster_core.precision import Precision, autocast
 from deepcluster_core.progress import Progress
@@ -38,68 +39,73 @@ class Sgd:
     momentum: float
     weight_decay: float
 
-    def of(self, module: nn.Module) -> torch.optim.SGD:
-        """Return the optimiser of a module's parameters, without momentum gathered so far."""
-        return torch.optim.SGD(
-            module.parameters(),
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
 
+class Learner:
+    """What an epoch changes: a network, a new head, and their optimisers."""
 
-def new_head(dim: int, k: int, *, seed: int) -> nn.Linear:
-    """Return a classifier of D -> K, N(0, 0.01) with zero bias: column c is cluster c."""
-    with seeding.torch_seeded(seed):
-        head = nn.Linear(dim, k)
-        nn.init.normal_(head.weight, 0, 0.01)
-        nn.init.zeros_(head.bias)
-    return head
+    def __init__(self, network: Network, *, k: int, sgd: Sgd, device: str, seed: int) -> None:
+        """Move the network to the device and give it a head.
 
+        Args:
+            network: as the last epoch left it.
+            k: clusters; the head's output c is cluster c.
+            sgd: of the network. The head has the same without momentum: it is new in every epoch.
+            device: a torch device.
+            seed: of the head's weights, N(0, 0.01); its bias is zero.
+        """
+        with seeding.torch_seeded(seed):
+            head = nn.Linear(network.feature_dim, k)
+            nn.init.normal_(head.weight, 0, 0.01)
+            nn.init.zeros_(head.bias)
+        to_device(network, device)
+        self.network, self.head, self.device = network, head.to(device), device
+        decay = sgd.weight_decay
+        self._optimizer = SGD(network.parameters(), sgd.lr, sgd.momentum, weight_decay=decay)
+        self._head_optimizer = SGD(self.head.parameters(), sgd.lr, weight_decay=decay)
 
-def momentum_of(optimizer: torch.optim.SGD, module: nn.Module) -> dict[str, Tensor]:
-    """Return the momentum buffers by the name of their parameter."""
-    state = optimizer.state
-    return {
-        name: state[parameter]["momentum_buffer"]
-        for name, parameter in module.named_parameters()
-        if state[parameter].get("momentum_buffer") is not None
-    }
+    def update(self, loss: Tensor) -> None:
+        """Take one step down the gradient of the loss."""
+        for optimizer in (self._optimizer, self._head_optimizer):
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in (self._optimizer, self._head_optimizer):
+            optimizer.step()
 
+    @property
+    def momentum(self) -> dict[str, Tensor]:
+        """The network's momentum buffers, by the name of their parameter."""
+        state = self._optimizer.state
+        return {
+            name: state[parameter]["momentum_buffer"]
+            for name, parameter in self.network.named_parameters()
+            if state[parameter].get("momentum_buffer") is not None
+        }
 
-def restore_momentum(
-    optimizer: torch.optim.SGD, module: nn.Module, momentum: dict[str, Tensor]
-) -> None:
-    """Put back what `momentum_of` returned."""
-    for name, parameter in module.named_parameters():
-        if name in momentum:
-            buffer = torch.empty_like(parameter).copy_(momentum[name])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
+    def restore_momentum(self, momentum: dict[str, Tensor]) -> None:
+        """Go on with the momentum of an earlier epoch."""
+        for name, parameter in self.network.named_parameters():
+            if name in momentum:
+                buffer = torch.empty_like(parameter).copy_(momentum[name])
+                self._optimizer.state[parameter]["momentum_buffer"] = buffer
 
 
 def train_epoch(
-    network: Network,
-    head: nn.Linear,
-    optimizers: Iterable[torch.optim.Optimizer],
+    learner: Learner,
     batches: Iterable[Batch],
     *,
     num_images: int,
-    device: str,
     precision: Precision,
     seed: int,
     progress: Progress,
 ) -> float:
-    """Train a network and its head on batches of pseudo-labels; return the mean loss, in nats.
+    """Train on batches of pseudo-labels; return the mean loss, in nats.
 
     Dropout in step s draws from (seed, s) alone.
 
     Args:
-        network: on the device; changed in place.
-        head: on the device; changed in place.
-        optimizers: of both.
+        learner: changed in place.
         batches: in the order of the epoch.
         num_images: in all batches, for the progress.
-        device: a torch device.
         precision: of the forward pass; weights, loss and updates are float32.
         seed: of the dropout.
         progress: told after each step.
@@ -107,17 +113,14 @@ def train_epoch(
     Raises:
         TrainingError: the loss is not finite.
     """
-    network.train()
+    learner.network.train()
+    device = torch.device(learner.device)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     seen = 0
     for step, batch in enumerate(batches):
-        with seeding.torch_seeded(seeding.derive(seed, step), torch.device(device)):
-            loss = _loss(network, head, batch, device=device, precision=precision)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
+        with seeding.torch_seeded(seeding.derive(seed, step), device):
+            loss = _loss(learner, batch, precision)
+        learner.update(loss)
         loss_sum += loss.detach() * len(batch.cluster_B)
         seen += len(batch.cluster_B)
         if step % CHECK_EVERY == 0:
@@ -127,12 +130,11 @@ def train_epoch(
     return float(loss_sum) / seen
 
 
-def _loss(
-    network: Network, head: nn.Linear, batch: Batch, *, device: str, precision: Precision
-) -> Tensor:
+def _loss(learner: Learner, batch: Batch, precision: Precision) -> Tensor:
+    device = learner.device
     cluster_B = torch.from_numpy(batch.cluster_B).to(device, non_blocking=True)
     with autocast(device, precision):
-        logits_BK = head(network(to_images(batch.views_BSSC, device)))
+        logits_BK = learner.head(learner.network(to_images(batch.views_BSSC, device)))
     loss_B = functional.cross_entropy(logits_BK.float(), cluster_B, reduction="none")
     if batch.weight_B is not None:
         loss_B = loss_B * torch.from_numpy(batch.weight_B).to(device, non_blocking=True)

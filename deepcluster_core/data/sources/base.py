@@ -38,6 +38,11 @@ class SourceImage:
 class Source(Protocol):
     """Images in an order that depends on their names only, not on the file system or locale."""
 
+    @property
+    def originals(self) -> Path | None:
+        """The folder in which an image's path names its file; None when images share files."""
+        ...
+
     def images(self) -> Iterator[SourceImage]:
         """Yield every image, readable or not; nothing is held but the current folder or shard.
 

@@ -34,6 +34,11 @@ class FolderSource:
         self._root = root.absolute()
         self._with_labels = with_labels
 
+    @property
+    def originals(self) -> Path:
+        """The folder itself."""
+        return self._root
+
     def images(self) -> Iterator[SourceImage]:
         """See `Source`."""
         top = _names(self._root)

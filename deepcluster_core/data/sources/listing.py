@@ -44,6 +44,11 @@ class ListSource:
         self._file = file.absolute()
         self._with_labels = with_labels
 
+    @property
+    def originals(self) -> Path:
+        """The folder of the list: paths are relative to it."""
+        return self._file.parent
+
     def images(self) -> Iterator[SourceImage]:
         """See `Source`. A path that is listed twice is an error, before the first image."""
         for path, _, label in self._sorted_lines():

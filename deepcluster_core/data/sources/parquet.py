@@ -26,6 +26,11 @@ class ParquetSource:
         for file in self._files:
             parquet_images.check_columns(file, with_label=with_labels)
 
+    @property
+    def originals(self) -> None:
+        """None: images are rows."""
+        return None
+
     def images(self) -> Iterator[SourceImage]:
         """See `Source`."""
         for file in self._files:

@@ -32,6 +32,11 @@ class TarSource:
         self._files = [file.absolute() for file in files]
         self._with_labels = with_labels
 
+    @property
+    def originals(self) -> None:
+        """None: images are members."""
+        return None
+
     def images(self) -> Iterator[SourceImage]:
         """See `Source`."""
         for file in self._files:

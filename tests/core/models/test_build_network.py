@@ -12,8 +12,7 @@ SMALL = NetworkConfig(name="smallnet", image_size=32)
 
 def test_build_network__same_seed_same_weights() -> None:
     first, again, other = (
-        build_network(SMALL, channels=3, seed=seed).state_dict()
-        for seed in (1, 1, 2)
+        build_network(SMALL, channels=3, seed=seed).state_dict() for seed in (1, 1, 2)
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["backbone.fc5.weight"], other["backbone.fc5.weight"])
@@ -47,7 +46,9 @@ def test_build_network__uses_imagenets_statistics_unless_told() -> None:
 
 @pytest.mark.parametrize("key", ["mean", "std"])
 def test_build_network__refuses_statistics_of_other_channels(key: str) -> None:
-    config = NetworkConfig.model_validate({"name": "smallnet", "image_size": 32, key: (0.5, 0.5, 0.5)})
+    config = NetworkConfig.model_validate(
+        {"name": "smallnet", "image_size": 32, key: (0.5, 0.5, 0.5)}
+    )
     with pytest.raises(ConfigError, match=f"network.{key}: has 3 values, .* 1 channels"):
         build_network(config, channels=1, seed=0)
 
