@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.errors import DeepClusterError
+from flows.serve import forget_dead_server
 
 USER_ERROR = 2
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # before anything imports Prefect
@@ -120,6 +121,7 @@ def serve(
 
 def main() -> None:
     """Run the command; a person's mistake exits with 2 and no traceback."""
+    forget_dead_server()
     try:
         app()
     except DeepClusterError as error:
