@@ -8,6 +8,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.epoch import Before, one_epoch
+from flows.picture import draw_overview
 from flows.prepare import open_run
 from stages import index
 from stages.recipe import RecipeOverrides
@@ -42,5 +43,6 @@ def deepcluster(
     before = Before()
     for epoch in opened.epochs():
         before = one_epoch(opened.make, epoch, images, before)
+    draw_overview(opened.folder, images.out)
     opened.report.say(opened.report.summary())
     return str(opened.folder.root)

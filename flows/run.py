@@ -18,7 +18,6 @@ from deepcluster_core.progress import Progress
 from flows.job import Job, job_of
 from flows.report import Report
 from stages import index
-from stages.cluster import refuse_too_few
 from stages.layout import RunFolder
 from stages.recipe import Recipe
 
@@ -73,8 +72,8 @@ class Run:
         """Run a stage as a task, or find its artifact: the task then shows `Cached`."""
         job = self.job(stage, epoch, **inputs)
         self.ensure(job)
-        if job.stage.name == "index":
-            refuse_too_few(self.recipe.cluster, read_manifest(job.out).rows)
+        if stage is index:
+            self.report.say(self.recipe.suited_to(read_manifest(job.out).rows))
         return job
 
     def ensure(self, job: Job, *, force: bool = False, pruned_will_do: bool = True) -> None:

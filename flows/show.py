@@ -30,7 +30,7 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     recipe, states = load_recipe(folder.config), states_of(folder)
     console.print(
-        f"{_short(folder.root)}: {recipe.network.name}, k = {recipe.cluster.k:,}, "
+        f"{_short(folder.root)}: {recipe.network.name}, k = {recipe.cluster.k}, "
         f"seed {recipe.seed}, {recipe.epochs} epochs asked for\n"
         f"source {recipe.dataset.source}\n",
         markup=False,
@@ -84,6 +84,7 @@ def farewell(folder: RunFolder, *, seconds: float) -> str:
     features = _short(folder.artifact("features", last))
     return f"""
 {run}: {last + 1} epochs, in {_duration(seconds)}
+  {run}/overview.png     curves and clusters at a glance
   pd.read_parquet("{run}/labels")      the cluster of every image at every epoch
   pd.read_parquet("{run}/metrics")     the learning curve
   zarr.open_array("{features}/features.zarr")     (N, D), row i is image_id i
@@ -97,7 +98,7 @@ Next:
 def _cell(state: ArtifactState) -> Text:
     if state.condition == Condition.MISSING:
         return Text("–", style="dim")
-    known = f"{_size(state.bytes)} {state.key[:8]}" if state.bytes else ""
+    known = f"{_size(state.bytes)} {state.key[:8]}" if state.bytes else state.key[:8]
     said = "" if state.condition == Condition.WHOLE else state.condition
     return Text(" ".join(part for part in (known, said) if part), style=STYLES[state.condition])
 

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Annotated, Literal, cast
 
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from deepcluster_core.artifacts.manifest import read_manifest
@@ -20,7 +21,13 @@ from stages.recipe import RecipeOverrides
 StageName = Literal["index", "extract", "cluster", "train", "score"]
 
 
-@flow(name="deepcluster-stage", flow_run_name="{stage} epoch {epoch} of {run}")
+def _name() -> str:
+    asked = flow_run.parameters
+    of_epoch = "" if asked.get("epoch") is None else f" epoch {asked['epoch']}"
+    return f"{asked['stage']}{of_epoch} of {Path(asked['run']).name}"
+
+
+@flow(name="deepcluster-stage", flow_run_name=_name)
 def rerun(
     stage: StageName,
     run: str = "demo",

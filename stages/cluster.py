@@ -1,6 +1,8 @@
 """Cluster: features -> labels. PCA, whitening, L2, k-means: every image gets a pseudo-label."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -24,11 +26,11 @@ STAGE = Stage(name="cluster", version=1, kind="labels", reads=("cluster",))
 class ClusterConfig(StrictConfig):
     """How features are grouped. Defaults: section 3.4."""
 
-    k: int = Field(default=10_000, ge=2)
-    """Clusters. Ten per class of ImageNet was best, figure 2(c)."""
+    k: Annotated[int, Field(ge=2)] | Literal["auto"] = 10_000
+    """Clusters. Ten per class of ImageNet was best, figure 2(c). auto: see `Sizes`."""
 
-    pca_dim: PositiveInt = 256
-    """Dimensions that the PCA keeps."""
+    pca_dim: PositiveInt | Literal["auto"] = 256
+    """Dimensions that the PCA keeps. auto: see `Sizes`."""
 
     whiten: bool = True
     """Scale each kept dimension to variance one."""
@@ -39,6 +41,40 @@ class ClusterConfig(StrictConfig):
     max_points_per_centroid: PositiveInt | None = None
     """k-means learns its centroids from a random k times as many images, at most; all images are
     assigned to them. None: from all images, as the paper."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """k and pca_dim as numbers, which `auto` leaves to the number of images.
+
+    k: about 100 images a cluster, the paper's 1.28 M / 10,000 = 128 and our demo's 100; at least
+    10 clusters where they would have 10 images each, at most the paper's 10,000.
+    pca_dim: the paper's 256, but at most a quarter of the feature and a tenth of the images:
+    whitening blows the last components of fewer up to noise. Rules of ours, not the paper's.
+    """
+
+    k: int
+    pca_dim: int
+
+    @classmethod
+    def of(cls, cluster: ClusterConfig, *, num_images: int, dim: int) -> "Sizes":
+        """Return the sizes for so many images with features of `dim`.
+
+        Raises:
+            FeatureError: there are too few images.
+        """
+        k, pca_dim = cluster.k, cluster.pca_dim
+        if k == "auto":
+            k = max(2, min(10_000, max(num_images // 100, min(10, num_images // 10))))
+        if pca_dim == "auto":
+            pca_dim = max(1, min(256, dim // 4, num_images // 10))
+        for key, value, least in (("k", k, k), ("pca_dim", pca_dim, pca_dim + 1)):
+            if num_images < least:
+                raise FeatureError(
+                    f"cluster.{key}: {value} needs at least {least} images, but there are "
+                    f"{num_images}.\n  Fix: --set cluster.{key}=auto, or add images."
+                )
+        return cls(k, pca_dim)
 
 
 def run(
@@ -53,12 +89,12 @@ def run(
         context=context,
     ) as draft:
         stored = Features(features)
-        refuse_too_few(cluster, stored.num_images)
+        sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
         blocks = map(torch.from_numpy, stored.blocks())
-        pca = fit_pca(blocks, dim=cluster.pca_dim, whitened=cluster.whiten, device=context.device)
+        pca = fit_pca(blocks, dim=sizes.pca_dim, whitened=cluster.whiten, device=context.device)
         fit = kmeans(
             _reduced(stored, pca, context.device),
-            k=cluster.k,
+            k=sizes.k,
             iterations=cluster.iterations,
             seed=seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans"),
             max_points_per_centroid=cluster.max_points_per_centroid,
@@ -79,22 +115,11 @@ def run(
         )
         draft.rows = stored.num_images
         draft.facts = {
-            "k": cluster.k,
+            "k": sizes.k,
             "empty": fit.num_empty,
             "objective": fit.objective,
             "effective_rank": pca.effective_rank,
         }
-
-
-def refuse_too_few(cluster: ClusterConfig, num_images: int) -> None:
-    """Raise a FeatureError when this many images cannot be clustered as asked."""
-    for key, least in (("k", cluster.k), ("pca_dim", cluster.pca_dim + 1)):
-        if num_images < least:
-            raise FeatureError(
-                f"cluster.{key}: {getattr(cluster, key)} needs at least {least} images, but there "
-                f"are {num_images}.\n"
-                f"  Fix: --set cluster.{key}={max(1, num_images // 20)}, or add images."
-            )
 
 
 def _reduced(stored: Features, pca: Pca, device: str) -> NDArray[np.float32]:

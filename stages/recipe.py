@@ -21,10 +21,10 @@ from pydantic import (
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models import NetworkConfig, feature_dim_of
-from stages.cluster import ClusterConfig
+from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
-from stages.train import TrainConfig
+from stages.train import TrainConfig, batch_size_of
 
 MAX_RECIPE_BYTES = 1 << 20
 
@@ -78,12 +78,32 @@ class Recipe(StrictConfig):
             )
         if self.extract.layer is None:
             dim = feature_dim_of(self.network, channels=self.dataset.channels)
-            if self.cluster.pca_dim > dim:
+            if self.cluster.pca_dim != "auto" and self.cluster.pca_dim > dim:
                 raise ValueError(
                     f"cluster.pca_dim: {self.cluster.pca_dim} is more than the {dim} dimensions "
                     f"of the feature of network.name = {self.network.name}"
                 )
         return self
+
+    def suited_to(self, num_images: int) -> str:
+        """Return in words what is done with so many images, before anything long begins.
+
+        Raises:
+            FeatureError: they are too few for the clusters or dimensions asked for.
+        """
+        network = self.network
+        # A named layer is as wide as it is; only the paper's feature is known before the network.
+        wide = feature_dim_of(network, channels=self.dataset.channels)
+        sizes = Sizes.of(self.cluster, num_images=num_images, dim=wide)
+        batch = batch_size_of(self.train, num_images)
+        asked = (self.cluster.k, self.cluster.pca_dim, self.train.batch_size)
+        told = (
+            f"k = {sizes.k:,} ({num_images / sizes.k:.0f} images a cluster), pca_dim = "
+            f"{sizes.pca_dim}, batches of {batch} ({-(-num_images // batch):,} steps an epoch)"
+        )
+        if "auto" not in asked:
+            return told
+        return f"{told}: auto follows the number of images, a number in the recipe overrules it"
 
     def section(self, name: str) -> StrictConfig:
         """Return a section by its name."""

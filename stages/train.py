@@ -42,7 +42,8 @@ class TrainConfig(StrictConfig):
     weight_decay: float = Field(default=0.00001, ge=0)
     """L2 penalty on all weights."""
 
-    batch_size: PositiveInt = 256
+    batch_size: PositiveInt | Literal["auto"] = 256
+    """auto: about 150 steps an epoch, 16 to 256 images in each; a rule of ours for small data."""
 
     balance: Literal["sample", "weigh", "none"] = "sample"
     """Section 3.3. sample: draw images uniformly over clusters. weigh: draw them evenly and weigh
@@ -63,6 +64,13 @@ class TrainConfig(StrictConfig):
 
     precision: Precision = "float32"
     """Number format of the forward pass; weights, loss and updates are float32."""
+
+
+def batch_size_of(train: TrainConfig, num_images: int) -> int:
+    """Return the batch size as a number, which `auto` leaves to the number of images."""
+    if train.batch_size != "auto":
+        return train.batch_size
+    return min(256, max(16, 2 ** ((num_images // 150).bit_length() - 1)))
 
 
 def run(
@@ -117,6 +125,7 @@ def _seed(context: Context, purpose: str) -> int:
 def _order(assigned: Labels, train: TrainConfig, context: Context) -> NDArray[np.int64]:
     """Return the image_id of every position of the epoch: a function of seed and epoch."""
     num_images = len(assigned.cluster_N)
+    batch_size = batch_size_of(train, num_images)
     num_draws = max(1, round(num_images * train.reassign_every))
     generator = np.random.default_rng(_seed(context, "order"))
     if train.balance == "sample":
@@ -126,7 +135,7 @@ def _order(assigned: Labels, train: TrainConfig, context: Context) -> NDArray[np
     else:
         order_M = plain_order(num_images, num_draws, generator)
     # Batch normalisation needs two images: a last batch of one is left out.
-    return order_M[:-1] if num_draws > 1 and num_draws % train.batch_size == 1 else order_M
+    return order_M[:-1] if num_draws > 1 and num_draws % batch_size == 1 else order_M
 
 
 def _batches(
@@ -139,15 +148,16 @@ def _batches(
 ) -> Iterator[Batch]:
     crop = RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip)
     seed = _seed(context, "augment")
+    batch_size = batch_size_of(train, len(pictures))
     weight_K = balancing_weights(assigned.cluster_N, k=assigned.k)
 
     def load(start: int) -> Batch:
-        ids = order_M[start : start + train.batch_size]
+        ids = order_M[start : start + batch_size]
         draws_BR = augmentation_draws(seed, start, len(ids))
         views_BSSC = random_views([pictures[i] for i in ids], draws_BR, crop, size=size)
         cluster_B = assigned.cluster_N[ids].astype(np.int64)
         weight_B = weight_K[cluster_B] if train.balance == "weigh" else None
         return Batch(views_BSSC, cluster_B, weight_B)
 
-    starts = range(0, len(order_M), train.batch_size)
+    starts = range(0, len(order_M), batch_size)
     return ordered_map(load, starts, workers=context.workers)
