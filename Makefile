@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint serve clean
+.PHONY: demo test lint serve lock clean
 
 demo: $(INSTALLED)
-	$(VENV)/bin/deepcluster run configs/demo.yaml
+	$(VENV)/bin/deepcluster run configs/demo.yaml $(ARGS)
 
 test: lint
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
@@ -18,7 +18,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/lint-imports
 
 serve: $(INSTALLED)
-	$(VENV)/bin/deepcluster serve
+	$(VENV)/bin/deepcluster serve $(ARGS)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

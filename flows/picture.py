@@ -1,11 +1,11 @@
 """overview.png: the learning curves of a run, and images of some of its clusters."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,8 +28,8 @@ def draw_overview(folder: RunFolder, images: Path) -> Path:
     epochs = folder.epochs("metrics")
     rows = [read_metrics(folder.artifact("metrics", epoch)) for epoch in epochs]
     figure = Figure(figsize=(11, 4.6), dpi=110, facecolor=PAPER, layout="constrained")
-    halves = figure.subfigures(1, 2, width_ratios=(1, 1.75))
-    curves, gallery = cast("tuple[SubFigure, SubFigure]", halves)
+    halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.75))
+    curves, gallery = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     above, below = curves.subplots(2, 1, sharex=True)
     _curve(above, epochs, rows, {"nmi_previous": "previous clusters", "nmi_labels": "true labels"})
     above.set_title("NMI of the clusters with …", loc="left", fontsize=10)

@@ -10,7 +10,7 @@ import torch
 from prefect import task
 from prefect.cache_policies import CachePolicy
 
-from deepcluster_core.artifacts.commit import discard, lock, prune
+from deepcluster_core.artifacts.commit import lock, prune
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
@@ -86,9 +86,7 @@ class Run:
             force: run it in any case.
             pruned_will_do: an artifact that was there, and deleted to save space, counts.
         """
-        if force:
-            discard(job.out)
-        done = job.is_done(pruned_will_do=pruned_will_do)
+        done = not force and job.is_done(pruned_will_do=pruned_will_do)
         if not done:
             for opened in job.opened_inputs():
                 self._provide(opened)
@@ -96,7 +94,8 @@ class Run:
 
         def body() -> str:
             with lock(job.out):
-                if not job.is_done(pruned_will_do=pruned_will_do):
+                # A forced stage clears the old artifact itself, once it knows that it can run.
+                if force or not job.is_done(pruned_will_do=pruned_will_do):
                     with self.report.progress(job) as progress:
                         job.run(self._context(job, progress))
                 return job.digest()
@@ -117,10 +116,15 @@ class Run:
 
         Raises:
             SourceError: the source cannot be found, and was not packed before.
+            FeatureError: it has too few images for the clusters asked for.
         """
         dataset, images = self.recipe.dataset, self.job(index, None).out
         try:
-            return dataset.open_source().fingerprint()
+            source = dataset.open_source()
+            total = dataset.subset or source.count()
+            if total is not None:
+                self.recipe.suited_to(total)  # too few: refused before a folder is made
+            return source.fingerprint()
         except SourceError:
             if inspect(images)[0] is not Condition.WHOLE or dataset.encoding == "none":
                 raise
@@ -162,8 +166,10 @@ class Run:
                 continue
             for epoch in self.folder.epochs(kind):
                 folder = self.folder.artifact(kind, epoch)
-                if epoch <= last - keep and inspect(folder)[0] is Condition.WHOLE:
-                    prune(folder)
+                if epoch <= last - keep:
+                    with lock(folder):  # another process may be at the same place of this run
+                        if inspect(folder)[0] is Condition.WHOLE:
+                            prune(folder)
 
 
 def _device(wanted: str) -> str:

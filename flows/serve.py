@@ -32,7 +32,9 @@ def serve(port: int) -> None:
     api = f"http://{HOST}:{port}/api"
     _check(api)
     environment = os.environ | {"PREFECT_API_URL": api}
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     started: list[subprocess.Popen[bytes]] = []
 
     def prefect(*arguments: str) -> subprocess.Popen[bytes]:

@@ -55,7 +55,7 @@ def rerun(
     job = _job(opened, STAGES[stage], epoch)
     if out is not None:
         job = replace(job, out=Path(out))
-    opened.ensure(job, force=force)
+    opened.ensure(job, force=force, pruned_will_do=False)
     how = "Cached" if opened.report.num_cached else f"{read_manifest(job.out).seconds:.1f} s"
     opened.report.say(f"{job.title}: {how}, {job.out}")
     return str(job.out)

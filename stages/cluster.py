@@ -49,8 +49,8 @@ class Sizes:
 
     k: about 100 images a cluster, the paper's 1.28 M / 10,000 = 128 and our demo's 100; at least
     10 clusters where they would have 10 images each, at most the paper's 10,000.
-    pca_dim: the paper's 256, but at most a quarter of the feature and a tenth of the images:
-    whitening blows the last components of fewer up to noise. Rules of ours, not the paper's.
+    pca_dim: the paper's 256, but at most a quarter of the feature, a tenth of the images (whitening
+    blows the last components of fewer up to noise) and the rank. Rules of ours, not the paper's.
     """
 
     k: int
@@ -91,7 +91,13 @@ def run(
         stored = Features(features)
         sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
         blocks = map(torch.from_numpy, stored.blocks())
-        pca = fit_pca(blocks, dim=sizes.pca_dim, whitened=cluster.whiten, device=context.device)
+        pca = fit_pca(
+            blocks,
+            dim=sizes.pca_dim,
+            whitened=cluster.whiten,
+            clip=cluster.pca_dim == "auto",
+            device=context.device,
+        )
         fit = kmeans(
             _reduced(stored, pca, context.device),
             k=sizes.k,
@@ -116,6 +122,7 @@ def run(
         draft.rows = stored.num_images
         draft.facts = {
             "k": sizes.k,
+            "pca_dim": len(pca.components_QD),
             "empty": fit.num_empty,
             "objective": fit.objective,
             "effective_rank": pca.effective_rank,

@@ -47,10 +47,10 @@ class DatasetConfig(StrictConfig):
     subset: PositiveInt | None = None
     """Use a random subset of this many images, drawn by the run's seed. None: all."""
 
-    shorter_side: PositiveInt = 256
+    shorter_side: PositiveInt | None = 256
     """Pixels. Images are packed with their shorter side resized to this; `Resize 256` of the
-    authors' loader. Training crops are then taken from the resized image, not the original:
-    a deviation that saves decoding a full-size picture twice in every epoch."""
+    authors' loader. Training crops are then taken from the resized image, not the original: a
+    deviation that saves decoding a full-size picture twice in every epoch. None: the size stays."""
 
     channels: PositiveInt = 3
     """1 grey, 3 colour; other numbers need sources in .npy files."""

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
@@ -18,13 +18,14 @@ from pydantic import (
     model_validator,
 )
 
+from deepcluster_core.artifacts.commit import write_atomically
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models import NetworkConfig, feature_dim_of
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
-from stages.train import TrainConfig, batch_size_of
+from stages.train import Pace, TrainConfig
 
 MAX_RECIPE_BYTES = 1 << 20
 
@@ -94,12 +95,14 @@ class Recipe(StrictConfig):
         network = self.network
         # A named layer is as wide as it is; only the paper's feature is known before the network.
         wide = feature_dim_of(network, channels=self.dataset.channels)
-        sizes = Sizes.of(self.cluster, num_images=num_images, dim=wide)
-        batch = batch_size_of(self.train, num_images)
-        asked = (self.cluster.k, self.cluster.pca_dim, self.train.batch_size)
+        cluster = self.cluster
+        sizes = Sizes.of(cluster, num_images=num_images, dim=wide)
+        pace = Pace.of(self.train, num_images=num_images)
+        asked = (cluster.k, cluster.pca_dim, self.train.batch_size, self.train.reassign_every)
         told = (
             f"k = {sizes.k:,} ({num_images / sizes.k:.0f} images a cluster), pca_dim = "
-            f"{sizes.pca_dim}, batches of {batch} ({-(-num_images // batch):,} steps an epoch)"
+            f"{sizes.pca_dim}, {pace.steps:,} steps of {pace.batch_size} images an epoch "
+            f"({pace.num_draws / num_images:.3g} times the data set)"
         )
         if "auto" not in asked:
             return told
@@ -116,7 +119,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: yields to the keys beside it
+                continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):  # refused below
+                continue
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark
@@ -144,9 +151,9 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     Raises:
         ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
     """
-    values = _read_yaml(path)
+    values = _plain(_read_yaml(path), name=str(path))
     _resolve_paths(values, path.parent)
-    changes = json.loads(json.dumps(overrides or {}, default=str))
+    changes = _plain(overrides or {}, name="overrides")
     _resolve_paths(changes, Path.cwd())
     return _validate(_merge(values, changes), name=str(path))
 
@@ -175,7 +182,8 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the whole resolved configuration; `load_recipe` reads it back."""
     values = recipe.model_dump(mode="json")
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    write_atomically(path, text.encode())  # a run that goes on here already reads it now and then
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -193,12 +201,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def _plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return values of the types that JSON knows; a folder named 2024-01-01 is text, no date."""
+    try:
+        return json.loads(json.dumps(values, default=str))
+    except (TypeError, ValueError) as error:  # a date as a key, an anchor that holds itself
+        raise ConfigError(f"{name}: holds what no recipe can: {_one_line(error)}.") from error
+
+
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make the paths in a recipe absolute, in place."""
     dataset = values.get("dataset")
     for section, key in ((dataset, "source"), (values, "images")):
         if isinstance(section, dict) and isinstance(section.get(key), str):
-            expanded = base / Path(section[key]).expanduser()
+            expanded = base / os.path.expanduser(section[key])  # noqa: PTH111  leaves ~unknown
             section[key] = os.path.abspath(expanded)  # noqa: PTH100  resolve() would follow links
 
 
@@ -218,20 +234,43 @@ def _validate(values: dict[str, Any], name: str) -> Recipe:
         # Through JSON, so that strict types take lists for tuples and text for paths.
         return Recipe.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        problems = [_describe(problem) for problem in error.errors()]
+        problems = _described(error)
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise ConfigError(f"{name}: {count}\n" + "\n".join(problems)) from error
 
 
-def _describe(problem: Any) -> str:  # noqa: ANN401  pydantic's ErrorDetails
-    key = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"  {message}"
-    found = "" if problem["type"] == "missing" else f" (got {_shortened(problem['input'])})"
+def _described(error: ValidationError) -> list[str]:
+    """Return a line for each key; of a value that may have two types pydantic tells of both."""
+    messages: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
+    for problem in error.errors():
+        key = _key_of(problem["loc"])
+        messages.setdefault(key, []).append(_message(problem))
+        has_value = key and problem["type"] != "missing"
+        found[key] = f" (got {_shortened(problem['input'])})" if has_value else ""
+    return [
+        f"  {key}{': ' if key else ''}"
+        f"{', or '.join(told).replace(', or Input should be ', ', or ')}{found[key]}"
+        for key, told in messages.items()
+    ]
+
+
+def _key_of(location: tuple[Any, ...]) -> str:
+    """Return the dotted key that a person typed, without pydantic's names of types."""
+    parts: list[str] = []
+    model: Any = Recipe
+    for part in location:
+        fields = getattr(model, "model_fields", None)
+        if fields is not None or isinstance(part, int):
+            parts.append(str(part))
+        model = fields[part].annotation if fields and part in fields else None
+    return ".".join(parts)
+
+
+def _message(problem: Any) -> str:  # noqa: ANN401  pydantic's ErrorDetails
     if problem["type"] == "extra_forbidden":
-        message = f"there is no such key{_known_beside(problem['loc'])}"
-    return f"  {key}: {message}{found}"
+        return f"there is no such key{_known_beside(problem['loc'])}"
+    return problem["msg"].removeprefix("Value error, ")
 
 
 def _known_beside(location: tuple[Any, ...]) -> str:

@@ -1,8 +1,9 @@
 """Train: labels (+ checkpoint) -> checkpoint. One pass over the images on their pseudo-labels."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from deepcluster_core.training.sampler import balancing_weights, plain_order, un
 
 STAGE = Stage(name="train", version=1, kind="checkpoints", reads=("train", "network"))
 
+Share = Annotated[float, Field(gt=0, le=1)]
+
 
 class TrainConfig(StrictConfig):
     """How the network learns from pseudo-labels. Defaults: section 3.4."""
@@ -43,20 +46,20 @@ class TrainConfig(StrictConfig):
     """L2 penalty on all weights."""
 
     batch_size: PositiveInt | Literal["auto"] = 256
-    """auto: about 150 steps an epoch, 16 to 256 images in each; a rule of ours for small data."""
+    """auto: see `Pace`."""
 
     balance: Literal["sample", "weigh", "none"] = "sample"
     """Section 3.3. sample: draw images uniformly over clusters. weigh: draw them evenly and weigh
     the loss by the inverse of the cluster's size, its equal in expectation. none: neither."""
 
-    reassign_every: PositiveFloat = 1.0
-    """Passes over the data set between two clusterings; may be fractional."""
+    reassign_every: PositiveFloat | Literal["auto"] = 1.0
+    """Passes over the data set between two clusterings; may be fractional. auto: see `Pace`."""
 
-    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_area: tuple[Share, Share] = (0.08, 1.0)
     """Least and greatest share of the image that a training crop covers; torchvision's default,
     as in the authors' code."""
 
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
     """Least and greatest width / height of a training crop; likewise."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -66,11 +69,38 @@ class TrainConfig(StrictConfig):
     """Number format of the forward pass; weights, loss and updates are float32."""
 
 
-def batch_size_of(train: TrainConfig, num_images: int) -> int:
-    """Return the batch size as a number, which `auto` leaves to the number of images."""
-    if train.batch_size != "auto":
-        return train.batch_size
-    return min(256, max(16, 2 ** ((num_images // 150).bit_length() - 1)))
+@dataclass(frozen=True)
+class Pace:
+    """Batch size and draws as numbers, which `auto` leaves to the number of images N.
+
+    batch_size: 64 below 100,000 images, else the paper's 256. Smaller ones are no cure for few
+    images: see below.
+    reassign_every: as many whole passes as make about 150 steps, never less than one, so that the
+    network has learnt something before its features are clustered again.
+
+    Rules of ours. Measured on 2,000 MNIST digits, k = 20, six epochs: with batches of 16 and one
+    pass features collapse (effective rank 1, NMI with the labels from 0.48 to 0.09); with batches
+    of 64 and five passes they do not (effective rank 8, NMI 0.64).
+    """
+
+    batch_size: int
+    num_draws: int
+    """Images that an epoch trains on, repeated ones counted."""
+
+    @classmethod
+    def of(cls, train: TrainConfig, *, num_images: int) -> "Pace":
+        """Return the numbers for so many images."""
+        batch_size, passes = train.batch_size, train.reassign_every
+        if batch_size == "auto":
+            batch_size = 64 if num_images < 100_000 else 256
+        if passes == "auto":
+            passes = max(1, round(150 * batch_size / num_images))
+        return cls(batch_size, max(1, round(passes * num_images)))
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch: between two clusterings."""
+        return -(-self.num_draws // self.batch_size)
 
 
 def run(
@@ -104,7 +134,8 @@ def run(
         )
         if checkpoint is not None:
             learner.restore_momentum(load_momentum(checkpoint))
-        order_M = _order(assigned, train, context)
+        pace = Pace.of(train, num_images=len(pictures))
+        order_M = _order(assigned, train, pace, context)
         loss = train_epoch(
             learner,
             _batches(pictures, assigned, order_M, train, network.image_size, context),
@@ -122,11 +153,9 @@ def _seed(context: Context, purpose: str) -> int:
     return seeding.derive(context.seed, context.epoch or 0, "train", purpose)
 
 
-def _order(assigned: Labels, train: TrainConfig, context: Context) -> NDArray[np.int64]:
+def _order(assigned: Labels, train: TrainConfig, pace: Pace, context: Context) -> NDArray[np.int64]:
     """Return the image_id of every position of the epoch: a function of seed and epoch."""
-    num_images = len(assigned.cluster_N)
-    batch_size = batch_size_of(train, num_images)
-    num_draws = max(1, round(num_images * train.reassign_every))
+    num_images, num_draws = len(assigned.cluster_N), pace.num_draws
     generator = np.random.default_rng(_seed(context, "order"))
     if train.balance == "sample":
         order_M = uniform_order(
@@ -135,7 +164,7 @@ def _order(assigned: Labels, train: TrainConfig, context: Context) -> NDArray[np
     else:
         order_M = plain_order(num_images, num_draws, generator)
     # Batch normalisation needs two images: a last batch of one is left out.
-    return order_M[:-1] if num_draws > 1 and num_draws % batch_size == 1 else order_M
+    return order_M[:-1] if num_draws > 1 and num_draws % pace.batch_size == 1 else order_M
 
 
 def _batches(
@@ -148,7 +177,7 @@ def _batches(
 ) -> Iterator[Batch]:
     crop = RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip)
     seed = _seed(context, "augment")
-    batch_size = batch_size_of(train, len(pictures))
+    batch_size = Pace.of(train, num_images=len(pictures)).batch_size
     weight_K = balancing_weights(assigned.cluster_N, k=assigned.k)
 
     def load(start: int) -> Batch:

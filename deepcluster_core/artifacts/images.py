@@ -205,7 +205,7 @@ class Images:
         self.num_images = manifest.rows
         self._encoding: Encoding = manifest.facts["encoding"]
         self._channels: int = manifest.facts["channels"]
-        self._shorter_side: int = manifest.facts["shorter_side"]
+        self._shorter_side: int | None = manifest.facts["shorter_side"]
         self._deep: Deep = manifest.facts["deep"]
         self._originals = Path(manifest.facts["originals"])
         parts = sorted((folder / PIXELS).glob("part-*.arrow"))

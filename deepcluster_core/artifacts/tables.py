@@ -41,6 +41,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if absent := set(columns or ()) - set(file.schema_arrow.names):  # `read` skips them
+                raise pa.ArrowInvalid(f"no column {', '.join(sorted(absent))}")
             return file.read(columns)
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(

@@ -60,6 +60,7 @@ def fit_pca(
     *,
     dim: int,
     whitened: bool = True,
+    clip: bool = False,
     reduce: Reduce = identity,
     device: torch.device | str = "cpu",
 ) -> Pca:
@@ -72,6 +73,7 @@ def fit_pca(
             are fast: each costs a pass over D x D besides its product.
         dim: Q, how many components to keep; 256 in section 3.4.
         whitened: whether `Pca.whiten` shall scale components to variance 1.
+        clip: keep fewer components, not an error, where the features have a rank below `dim`.
         reduce: sums over ranks. Every rank raises the same error after the same calls, so none is
             left waiting.
         device: where to compute. float64 is needed, which MPS lacks.
@@ -95,7 +97,12 @@ def fit_pca(
         )
     effective_rank = float(trace**2 / covariance_DD.square().sum())
     eigenvalues_Q, components_QD = _top_eigenpairs(covariance_DD, dim=dim)
-    _check_rank(eigenvalues_Q, dim=dim)
+    # Whitening would blow components without variance, rounding noise, up to variance 1.
+    rank = int((eigenvalues_Q > RANK_TOLERANCE * eigenvalues_Q[0]).sum())
+    if clip:
+        eigenvalues_Q, components_QD = eigenvalues_Q[:rank], components_QD[:rank]
+    else:
+        _check_rank(rank, dim=dim)
     return Pca(
         mean_D=mean_D.float().cpu(),
         components_QD=_fix_signs(components_QD).float().cpu(),
@@ -199,14 +206,13 @@ def _check_finite(num_bad: int, *, num_rows: int, first_bad: int | None) -> None
     )
 
 
-def _check_rank(eigenvalues_Q: Tensor, *, dim: int) -> None:
-    """Refuse components without variance: whitening would blow rounding noise up to variance 1."""
-    rank = int((eigenvalues_Q > RANK_TOLERANCE * eigenvalues_Q[0]).sum())
+def _check_rank(rank: int, *, dim: int) -> None:
+    """Refuse a rank below `dim`."""
     if rank < dim:
         raise FeatureError(
             f"cluster.pca_dim is {dim}, but the features vary in {rank} directions only.\n"
             "  Cause: few or duplicate images, dead units of the network, or collapsed features.\n"
-            f"  Fix:   set cluster.pca_dim to at most {rank}."
+            f"  Fix:   set cluster.pca_dim to at most {rank}, or to auto."
         )
 
 

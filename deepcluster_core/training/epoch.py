@@ -124,9 +124,9 @@ def train_epoch(
         loss_sum += loss.detach() * len(batch.cluster_B)
         seen += len(batch.cluster_B)
         if step % CHECK_EVERY == 0:
-            _refuse_nonfinite(loss_sum, step)
+            _refuse_nonfinite(loss_sum, seen)
         progress(seen, num_images)
-    _refuse_nonfinite(loss_sum, step=-1)
+    _refuse_nonfinite(loss_sum, seen)
     return float(loss_sum) / seen
 
 
@@ -141,10 +141,10 @@ def _loss(learner: Learner, batch: Batch, precision: Precision) -> Tensor:
     return loss_B.mean()
 
 
-def _refuse_nonfinite(loss_sum: Tensor, step: int) -> None:
+def _refuse_nonfinite(loss_sum: Tensor, seen: int) -> None:
     if not math.isfinite(float(loss_sum)):
         raise TrainingError(
-            f"the training loss is not finite any more (noticed at step {step}).\n"
+            f"the training loss is not finite any more (noticed after {seen} images).\n"
             f"  Cause: usually a learning rate that is too high for this network or batch size.\n"
             f"  Fix:   lower train.lr; the checkpoint of the epoch before is kept."
         )

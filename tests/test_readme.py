@@ -1,0 +1,161 @@
+"""The README as a newcomer follows it: every shell command is run, in order, in a fresh copy."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from PIL import Image
+
+from flows.report import HEADER
+from flows.serve import POOL, STEPS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What would take minutes is made smaller, and nothing else: fewer images, fewer epochs.
+SHORTER = {
+    "make demo": 'make demo ARGS="--set dataset.subset=1500 --set cluster.k=20 '
+    '--set cluster.pca_dim=auto --set train.lr=0.001"',
+    "make test": "make --dry-run test",
+    "--run runs/mine": "--run runs/mine --epochs 2 --set train.reassign_every=1",
+}
+COPIED = ("flows", "stages", "deepcluster_core", "configs", "Makefile", "prefect.yaml")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("sh") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    for name in ("requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+        os.utime(folder / name, (0, 0))  # older than .venv/.installed: nothing to install again
+    (folder / ".venv").symlink_to(sys.prefix)
+    draw_pictures(folder / "home" / "pictures")
+    return folder
+
+
+def draw_pictures(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for number in range(150):
+        ramp_HW = np.add.outer(np.arange(80) * (number % 3), np.arange(96) * (number % 5))
+        pixels_HWC = np.stack([ramp_HW % 256] * 3, axis=-1) + draw.integers(0, 40, (80, 96, 3))
+        Image.fromarray((pixels_HWC % 256).astype(np.uint8)).save(folder / f"{number}.jpg")
+
+
+def environment(checkout: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {
+        "HOME": str(checkout / "home"),  # nobody's ~/.prefect
+        "PATH": f"{checkout / '.venv' / 'bin'}:{os.environ['PATH']}",
+    }
+
+
+def run(command: str, checkout: Path) -> str:
+    for long, short in SHORTER.items():
+        command = command.replace(long, short)
+    done = subprocess.run(
+        ["bash", "-ec", command],
+        cwd=checkout,
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@contextmanager
+def serving(checkout: Path, ready: str) -> Iterator[None]:
+    log = checkout / "serve.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            ["make", "serve", "ARGS=--port 4297"],
+            cwd=checkout,
+            env=environment(checkout),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while ready not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+@pytest.mark.timeout(600)
+def test_readme__every_shell_command_works(checkout: Path) -> None:
+    lines = commands()
+    at = lines.index("make serve")
+    printed = {line: run(line, checkout) for line in lines[:at]}
+    with serving(checkout, ready="Worker"):
+        printed |= {line: run(line, checkout) for line in lines[at + 1 :]}
+
+    assert "epoch" in printed["make demo"]
+    assert "pytest" in printed["make test"]
+    shown = printed["deepcluster show runs/demo --epoch 3 --cluster 17"]
+    assert "nearest first" in shown
+    again = run("make demo", checkout)
+    assert "every stage Cached" in again
+
+    os.chdir(checkout)
+    try:
+        found: dict[str, object] = {}
+        for block in blocks("python"):
+            exec(block, found)  # noqa: S102  our own README
+    finally:
+        os.chdir(ROOT)
+    labels, features = found["labels"], found["features"]
+    assert isinstance(labels, pd.DataFrame)
+    assert isinstance(features, zarr.Array)
+    assert list(labels.columns) == ["image_id", "path", "cluster", "distance", "epoch"]
+    assert len(labels) == 10 * features.shape[0]
+
+
+def test_readme__shows_what_a_run_prints() -> None:
+    assert HEADER in README
+
+
+def test_readme__gives_the_commands_that_serve_runs() -> None:
+    for step in STEPS:
+        assert f"prefect --no-prompt {' '.join(step)}" in README
+    assert f"prefect worker start --pool {POOL}" in README
+
+
+def test_readme__names_files_that_exist() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [link for link in links if not link.startswith("http")]
+    assert len(local) > 10, "the pattern still finds links"
+    assert [link for link in local if not (ROOT / link).exists()] == []
