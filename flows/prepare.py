@@ -45,7 +45,7 @@ def resolve(
 
 def run_path(run: str) -> Path:
     """Return the folder that is meant: a bare name is one under `runs/`."""
-    return Path("runs") / run if len(Path(run).parts) == 1 else Path(run)
+    return Path(run) if "/" in run else Path("runs") / run
 
 
 def existing_run(run: str) -> RunFolder:

@@ -27,7 +27,7 @@ STYLES = {
 
 def show_run(folder: RunFolder, epoch: int | None) -> None:
     """Print every artifact of a run, or of one epoch: condition, size, key."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     recipe, states = load_recipe(folder.config), states_of(folder)
     console.print(
         f"{_short(folder.root)}: {recipe.network.name}, k = {recipe.cluster.k}, "
@@ -67,7 +67,7 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
     if cluster >= k:
         raise ConfigError(f"--cluster {cluster}: epoch {epoch} has clusters 0 to {k - 1}.")
     rows = read_cluster(labels, cluster)
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     console.print(f"epoch {epoch}, cluster {cluster}: {len(rows):,} images, nearest first\n")
     console.print(f"{'distance':>8}  {'image_id':>9}  path")
     for row in rows[:limit]:
@@ -93,6 +93,11 @@ Next:
   {program} show {run}
   {program} show {run} --epoch {last} --cluster 0
   {program} stage cluster --run {run} --epoch {last} --set cluster.k=50 --out runs/k50"""
+
+
+def _console() -> Console:
+    """Return the terminal, as wide as it is; a pipe or a file is as wide as the table."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def _cell(state: ArtifactState) -> Text:

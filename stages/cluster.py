@@ -13,14 +13,16 @@ from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.manifest import Stage
-from deepcluster_core.artifacts.tables import write_labels
+from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, write_labels
 from deepcluster_core.clustering.kmeans import kmeans
 from deepcluster_core.clustering.pca import Pca, fit_pca
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
 
-STAGE = Stage(name="cluster", version=1, kind="labels", reads=("cluster",))
+STAGE = Stage(
+    name="cluster", version=1, kind="labels", files=(LABELS, CLUSTERING), reads=("cluster",)
+)
 
 
 class ClusterConfig(StrictConfig):

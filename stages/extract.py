@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 
 from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.features import FeatureDtype, write_features
+from deepcluster_core.artifacts.features import FEATURES, FeatureDtype, write_features
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
@@ -20,7 +20,9 @@ from deepcluster_core.features import extract_features, to_device
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision
 
-STAGE = Stage(name="extract", version=1, kind="features", reads=("extract", "network"))
+STAGE = Stage(
+    name="extract", version=1, kind="features", files=(FEATURES,), reads=("extract", "network")
+)
 
 
 class ExtractConfig(StrictConfig):

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.images import (
+    PIXELS,
     SKIPPED,
     Deep,
     Encoding,
@@ -20,6 +21,7 @@ from deepcluster_core.artifacts.images import (
     encode,
 )
 from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError, decode
@@ -27,7 +29,9 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Source, SourceImage, open_source
 from deepcluster_core.errors import SourceError
 
-STAGE = Stage(name="index", version=1, kind="images", reads=("dataset",))
+STAGE = Stage(
+    name="index", version=1, kind="images", files=(INDEX, SKIPPED, PIXELS), reads=("dataset",)
+)
 READ_AT_ONCE = 32
 
 

@@ -7,13 +7,18 @@ from pathlib import Path
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Manifest, Stage, read_manifest
-from deepcluster_core.artifacts.tables import Labels, read_labels, write_metrics
+from deepcluster_core.artifacts.tables import METRICS, Labels, read_labels, write_metrics
 from deepcluster_core.context import Context
 from deepcluster_core.metrics import cluster_sizes, moved_fraction, nmi
 
 # Of features and checkpoint it reads the manifests alone, so their files may be pruned.
 STAGE = Stage(
-    name="score", version=1, kind="metrics", reads=(), glances_at=("features", "checkpoint")
+    name="score",
+    version=1,
+    kind="metrics",
+    files=(METRICS,),
+    reads=(),
+    glances_at=("features", "checkpoint"),
 )
 
 Row = dict[str, float | int | None]

@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.checkpoints import (
+    MODEL,
+    MOMENTUM,
     load_momentum,
     restore_network,
     write_checkpoint,
@@ -28,7 +30,9 @@ from deepcluster_core.precision import Precision
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
-STAGE = Stage(name="train", version=1, kind="checkpoints", reads=("train", "network"))
+STAGE = Stage(
+    name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM), reads=("train", "network")
+)
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -36,13 +40,13 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class TrainConfig(StrictConfig):
     """How the network learns from pseudo-labels. Defaults: section 3.4."""
 
-    lr: PositiveFloat = 0.05
+    lr: Annotated[FiniteFloat, Field(gt=0)] = 0.05
     """Learning rate, constant. The paper names none; this is the authors' code's."""
 
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of the backbone, carried on from epoch to epoch. The head, new in each, has none."""
 
-    weight_decay: float = Field(default=0.00001, ge=0)
+    weight_decay: FiniteFloat = Field(default=0.00001, ge=0)
     """L2 penalty on all weights."""
 
     batch_size: PositiveInt | Literal["auto"] = 256
@@ -52,7 +56,7 @@ class TrainConfig(StrictConfig):
     """Section 3.3. sample: draw images uniformly over clusters. weigh: draw them evenly and weigh
     the loss by the inverse of the cluster's size, its equal in expectation. none: neither."""
 
-    reassign_every: PositiveFloat | Literal["auto"] = 1.0
+    reassign_every: Annotated[FiniteFloat, Field(gt=0)] | Literal["auto"] = 1.0
     """Passes over the data set between two clusterings; may be fractional. auto: see `Pace`."""
 
     crop_area: tuple[Share, Share] = (0.08, 1.0)

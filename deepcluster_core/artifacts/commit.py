@@ -90,7 +90,7 @@ def new_artifact(
         for name, value in inputs.items()
         if value is not None
     }
-    _clear(out)
+    _clear(out, stage)
     _reset_peak_memory()
     start = time.perf_counter()
     draft = Draft(out)
@@ -149,13 +149,6 @@ def prune(folder: Path) -> None:
             _delete(path)
 
 
-def discard(folder: Path) -> None:
-    """Delete an artifact's manifest: from here on it does not exist and will be made again."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    if folder.is_dir():
-        (folder / UNFINISHED).touch()
-
-
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold the artifact for one process at a time; the kernel lets go when the holder dies."""
@@ -165,11 +158,11 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _clear(out: Path) -> None:
+def _clear(out: Path, stage: Stage) -> None:
     """Empty `out` and mark it as ours, its old manifest first: half an artifact is none."""
     out.mkdir(parents=True, exist_ok=True)
-    ours = (out / MANIFEST).exists() or (out / UNFINISHED).exists()
-    if not ours and any(out.iterdir()):
+    ours = {MANIFEST, UNFINISHED} & {path.name for path in out.iterdir()}
+    if not ours and any(path.name not in stage.files for path in out.iterdir()):
         raise ArtifactError(
             f"{out}: the folder holds files that no stage made, and they would be deleted.\n"
             f"  Fix: choose an empty or new folder."

@@ -42,6 +42,7 @@ def write_features(
     first = next(batches)
     dim = first.shape[1]
     chunk_rows = max(1, CHUNK_BYTES // (dim * np.dtype(dtype).itemsize))
+    chunk_rows = min(chunk_rows, num_images)  # a chunk is written whole
     shard_rows = chunk_rows * (SHARD_BYTES // CHUNK_BYTES)
     array = zarr.create_array(
         folder / FEATURES,

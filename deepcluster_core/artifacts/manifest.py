@@ -30,6 +30,8 @@ class Stage:
     """Raised when the same inputs and configuration would give another artifact."""
     kind: str
     """The folder of its artifacts in a run: `features`, `labels`, …"""
+    files: tuple[str, ...]
+    """Files and folders of an artifact, besides the manifest."""
     reads: tuple[str, ...]
     """Sections of the recipe that the stage reads; the others do not change its key."""
     glances_at: tuple[str, ...] = ()

@@ -40,7 +40,7 @@ def center_view(image_HWC: Pixels, *, resize: int, size: int) -> Pixels:
     """
     height, width = image_HWC.shape[:2]
     side = max(1, round(min(height, width) * size / resize))
-    left, top = (width - side) // 2, (height - side) // 2
+    left, top = round((width - side) / 2), round((height - side) / 2)  # as torchvision rounds
     return resized(image_HWC, (left, top, left + side, top + side), size)
 
 

@@ -1,0 +1,310 @@
+"""How an artifact comes into being, also when its process is killed on the way."""
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deepcluster_core.artifacts.commit import (
+    UNFINISHED,
+    lock,
+    new_artifact,
+    prune,
+    write_atomically,
+)
+from deepcluster_core.artifacts.manifest import (
+    MANIFEST,
+    Condition,
+    Manifest,
+    Stage,
+    inspect,
+    read_manifest,
+)
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.errors import ArtifactError
+
+STAGE = Stage(name="group", version=1, kind="groups", files=("table",), reads=("group",))
+
+
+class GroupConfig(StrictConfig):
+    k: int = 5
+
+
+def commit(
+    folder: Path,
+    files: dict[str, str],
+    *,
+    inputs: dict[str, Path | str | None] | None = None,
+    context: Context | None = None,
+) -> Manifest:
+    """Write an artifact of text files."""
+    with new_artifact(
+        STAGE,
+        folder,
+        config={"group": GroupConfig()},
+        inputs=inputs or {},
+        context=context or Context(seed=1),
+    ) as draft:
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        draft.rows = len(files)
+        draft.facts["names"] = sorted(files)
+    return read_manifest(folder)
+
+
+def fail(folder: Path) -> None:
+    """Attempt an artifact and break off after its first file."""
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_half(folder)
+
+
+def write_half(folder: Path) -> None:
+    with new_artifact(STAGE, folder, config={}, inputs={}, context=Context(seed=1)):
+        (folder / "half").write_text("half")
+        raise RuntimeError("power cut")
+
+
+# Digest and key
+
+
+def test_new_artifact__same_contents_same_digest(tmp_path: Path) -> None:
+    one = commit(tmp_path / "1", {"a": "x", "b/c": "y"}, context=Context(seed=1))
+    other = commit(tmp_path / "2", {"b/c": "y", "a": "x"}, context=Context(seed=2, epoch=3))
+
+    assert one.digest == other.digest
+    assert one.key != other.key
+
+
+@pytest.mark.parametrize("files", [{"a": "y"}, {"b": "x"}, {"a": "x", "b": ""}, {"d/a": "x"}])
+def test_new_artifact__other_contents_other_digest(tmp_path: Path, files: dict[str, str]) -> None:
+    assert commit(tmp_path / "1", files).digest != commit(tmp_path / "2", {"a": "x"}).digest
+
+
+def test_new_artifact__place_takes_no_part_in_the_key(tmp_path: Path) -> None:
+    here = commit(tmp_path / "1", {"a": "x"}, context=Context(seed=1, device="cpu", workers=1))
+    there = commit(tmp_path / "2", {"a": "x"}, context=Context(seed=1, device="cuda:1", workers=9))
+
+    assert (here.key, here.digest) == (there.key, there.digest)
+    assert there.provenance.device == "cuda:1"
+
+
+def test_new_artifact__inputs_take_part_by_their_digest(tmp_path: Path) -> None:
+    first = commit(tmp_path / "first", {"a": "x"})
+    twin = commit(tmp_path / "twin", {"a": "x"}, context=Context(seed=99))
+    other = commit(tmp_path / "other", {"a": "z"})
+
+    by_first, by_twin, by_digest, by_other = (
+        commit(tmp_path / "out", {}, inputs={"images": images, "checkpoint": None})
+        for images in (tmp_path / "first", tmp_path / "twin", twin.digest, tmp_path / "other")
+    )
+
+    assert by_first.inputs == {"images": first.digest}, "an input that is None takes no part"
+    assert by_first.key == by_twin.key == by_digest.key
+    assert by_other.key != by_first.key
+    assert by_other.inputs == {"images": other.digest}
+
+
+def test_new_artifact__manifest_says_what_it_was_made_from(tmp_path: Path) -> None:
+    manifest = commit(tmp_path / "out", {"a": "xyz"}, context=Context(seed=7, epoch=2))
+
+    assert (manifest.seed, manifest.epoch, manifest.rows, manifest.bytes) == (7, 2, 1, 3)
+    assert manifest.config == {"group": {"k": 5}}
+    assert manifest.facts == {"names": ["a"]}
+    assert manifest.seconds >= 0
+    assert manifest.peak_memory_bytes > 10_000_000, "an interpreter alone takes more"
+    assert {"torch", "numpy", "zarr", "pyarrow"} <= set(manifest.provenance.libraries)
+
+
+# Broken off, begun again
+
+
+def test_new_artifact__block_that_raises_leaves_no_artifact(tmp_path: Path) -> None:
+    fail(tmp_path / "out")
+
+    assert not (tmp_path / "out" / MANIFEST).exists()
+    assert inspect(tmp_path / "out")[0] is Condition.UNFINISHED
+    assert (tmp_path / "out" / "half").exists(), "what was written stays to be looked at"
+
+
+def test_new_artifact__next_attempt_clears_the_last(tmp_path: Path) -> None:
+    fail(tmp_path / "out")
+
+    commit(tmp_path / "out", {"a": "x"})
+
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", MANIFEST}
+    assert inspect(tmp_path / "out")[0] is Condition.WHOLE
+
+
+def test_new_artifact__failed_attempt_over_a_finished_one_leaves_none(tmp_path: Path) -> None:
+    commit(tmp_path / "out", {"a": "x", "half": "whole"})
+
+    fail(tmp_path / "out")
+
+    assert inspect(tmp_path / "out")[0] is Condition.UNFINISHED
+    assert not (tmp_path / "out" / "a").exists()
+
+
+def test_new_artifact__input_that_is_no_artifact_leaves_the_old_output(tmp_path: Path) -> None:
+    commit(tmp_path / "out", {"a": "x"})
+
+    with pytest.raises(ArtifactError, match="no finished artifact here"):
+        commit(tmp_path / "out", {"a": "y"}, inputs={"images": tmp_path / "absent"})
+
+    assert inspect(tmp_path / "out")[0] is Condition.WHOLE
+    assert (tmp_path / "out" / "a").read_text() == "x"
+
+
+def test_new_artifact__never_deletes_foreign_files(tmp_path: Path) -> None:
+    thesis = tmp_path / "out" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("five years of work")
+
+    with pytest.raises(ArtifactError, match="files that no stage made"):
+        commit(tmp_path / "out", {"a": "x"})
+
+    assert thesis.read_text() == "five years of work"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_new_artifact__clears_what_lost_its_manifest(tmp_path: Path) -> None:
+    # People delete a manifest to have a stage run again; what is left has the stage's own names.
+    commit(tmp_path / "out", {"table": "old"})
+    (tmp_path / "out" / MANIFEST).unlink()
+
+    commit(tmp_path / "out", {"table": "new"})
+
+    assert inspect(tmp_path / "out")[0] is Condition.WHOLE
+    assert (tmp_path / "out" / "table").read_text() == "new"
+
+
+def test_new_artifact__clears_a_link_but_not_what_it_points_to(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "data").write_text("mine")
+    commit(tmp_path / "out", {"a": "x"})
+    (tmp_path / "out" / "link").symlink_to(elsewhere)
+
+    commit(tmp_path / "out", {"a": "x"})
+
+    assert not (tmp_path / "out" / "link").is_symlink()
+    assert (elsewhere / "data").read_text() == "mine"
+
+
+# Pruned
+
+
+def test_prune__keeps_the_digest_and_only_the_manifest(tmp_path: Path) -> None:
+    whole = commit(tmp_path / "out", {"a": "x", "deep/b": "y"})
+
+    prune(tmp_path / "out")
+
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [MANIFEST]
+    pruned = read_manifest(tmp_path / "out")
+    assert pruned.pruned
+    assert pruned.model_copy(update={"pruned": False}) == whole
+
+
+def test_prune__what_reads_a_pruned_artifact_keeps_its_key(tmp_path: Path) -> None:
+    commit(tmp_path / "in", {"a": "x"})
+    before = commit(tmp_path / "out", {}, inputs={"images": tmp_path / "in"})
+
+    prune(tmp_path / "in")
+
+    assert commit(tmp_path / "out", {}, inputs={"images": tmp_path / "in"}).key == before.key
+
+
+def test_write_atomically__replaces_and_leaves_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "note"
+    for text in (b"long first text", b"short"):
+        write_atomically(path, text)
+
+    assert path.read_bytes() == b"short"
+    assert [found.name for found in tmp_path.iterdir()] == ["note"]
+
+
+# Several processes
+
+TAKES_THE_LOCK = """
+import sys
+from pathlib import Path
+from deepcluster_core.artifacts.commit import lock
+folder = Path(sys.argv[1])
+print("trying", flush=True)
+with lock(folder):
+    (folder.parent / "order").open("a").write("child ")
+"""
+
+WRITES_FOR_EVER = """
+import sys, time
+from pathlib import Path
+from deepcluster_core.artifacts.commit import lock, new_artifact
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.context import Context
+folder, stage = Path(sys.argv[1]), Stage(name="group", version=1, kind="groups", files=("table",), reads=())
+with lock(folder), new_artifact(stage, folder, config={}, inputs={}, context=Context(seed=1)):
+    (folder / "half").write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def start(script: str, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def first_line(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
+
+
+def test_lock__keeps_another_process_out(tmp_path: Path) -> None:
+    folder, order = tmp_path / "run" / "groups", tmp_path / "run" / "order"
+    with lock(folder):
+        child = start(TAKES_THE_LOCK, folder)
+        assert first_line(child) == "trying"
+        time.sleep(0.3)  # a child that the lock did not stop needs some microseconds
+        with order.open("a") as file:
+            file.write("parent ")
+    with child:
+        assert child.wait(timeout=30) == 0
+
+    assert order.read_text() == "parent child "
+
+
+def test_lock__lies_beside_the_folder_and_makes_none(tmp_path: Path) -> None:
+    with lock(tmp_path / "groups" / "epoch=0003"):
+        assert [path.name for path in (tmp_path / "groups").iterdir()] == [".epoch=0003.lock"]
+
+
+def test_new_artifact__killed_process_leaves_no_artifact_and_no_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "groups"
+    with start(WRITES_FOR_EVER, folder) as child:
+        assert first_line(child) == "writing"
+        child.send_signal(signal.SIGKILL)
+        assert child.wait(timeout=30) == -signal.SIGKILL
+
+    assert inspect(folder)[0] is Condition.UNFINISHED
+    assert {path.name for path in folder.iterdir()} == {"half", UNFINISHED}
+    with (tmp_path / ".groups.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if somebody still holds it
+    commit(folder, {"a": "x"})
+    assert inspect(folder)[0] is Condition.WHOLE
+    assert not (folder / "half").exists()
+
+
+def test_new_artifact__manifest_is_plain_json(tmp_path: Path) -> None:
+    commit(tmp_path / "out", {"a": "x"})
+
+    loaded = json.loads((tmp_path / "out" / MANIFEST).read_text())
+
+    assert loaded["stage"] == "group"
+    assert loaded["files"]["a"]["bytes"] == 1

@@ -1,0 +1,158 @@
+"""Suffixes: N rows, D dimensions."""
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts import features
+from deepcluster_core.artifacts.features import FEATURES, FeatureDtype, Features, write_features
+from deepcluster_core.errors import ArtifactError
+
+Floats = NDArray[np.floating]
+
+DIM = 7
+SHARD_ROWS = 12
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a shard of 12 rows of 7 float32, in 4 chunks, so that 50 rows need five of them."""
+    monkeypatch.setattr(features, "CHUNK_BYTES", 3 * DIM * 4)
+    monkeypatch.setattr(features, "SHARD_BYTES", SHARD_ROWS * DIM * 4)
+
+
+def rows(num: int) -> NDArray[np.float32]:
+    """Rows that carry their own number in the first column."""
+    rows_ND = np.random.default_rng(0).normal(size=(num, DIM)).astype(np.float32)
+    rows_ND[:, 0] = np.arange(num)
+    return rows_ND
+
+
+def cut(rows_ND: Floats, sizes: list[int]) -> Iterator[Floats]:
+    """Cut rows into batches of these sizes and one of the rest."""
+    return iter(np.split(rows_ND, list(itertools.accumulate(sizes))))
+
+
+def write(folder: Path, rows_ND: Floats, *, dtype: FeatureDtype = "float32") -> Path:
+    folder.mkdir(exist_ok=True)
+    write_features(folder, cut(rows_ND, [1, 13, 5, 24]), num_images=len(rows_ND), dtype=dtype)
+    return folder
+
+
+def read(folder: Path, block_bytes: int = 128 << 20) -> Floats:
+    return np.concatenate(list(Features(folder).blocks(block_bytes)))
+
+
+def test_write_features__row_i_is_image_i_over_several_shards(tmp_path: Path) -> None:
+    rows_ND = rows(50)
+
+    dim = write_features(tmp_path, cut(rows_ND, [1, 13, 5, 24]), num_images=50, dtype="float32")
+
+    assert dim == DIM
+    assert len(list((tmp_path / FEATURES / "c").rglob("0"))) == 6, "five shards and one folder"
+    np.testing.assert_array_equal(read(tmp_path), rows_ND)
+    np.testing.assert_array_equal(read(tmp_path)[:, 0], np.arange(50))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=5))
+def test_write_features__any_batches_give_the_same_rows(sizes: list[int]) -> None:
+    rows_ND = rows(1 + sum(sizes))
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_features(Path(folder), cut(rows_ND, sizes), num_images=len(rows_ND), dtype="float32")
+        read_ND = read(Path(folder))
+
+    np.testing.assert_array_equal(read_ND, rows_ND)
+
+
+def test_write_features__batches_may_be_reused_by_the_caller(tmp_path: Path) -> None:
+    rows_ND = rows(30)
+    buffer = np.empty((10, DIM), np.float32)
+
+    def batches() -> Iterator[Floats]:
+        for start in range(0, 30, 10):
+            buffer[:] = rows_ND[start : start + 10]
+            yield buffer
+
+    write_features(tmp_path, batches(), num_images=30, dtype="float32")
+
+    np.testing.assert_array_equal(read(tmp_path), rows_ND)
+
+
+def test_write_features__float16_rounds_and_float32_does_not(tmp_path: Path) -> None:
+    rows_ND = rows(20) / 3
+
+    half_ND = read(write(tmp_path / "16", rows_ND, dtype="float16"))
+    full_ND = read(write(tmp_path / "32", rows_ND, dtype="float32"))
+
+    assert (half_ND.dtype, full_ND.dtype) == (np.float16, np.float32)
+    np.testing.assert_array_equal(half_ND, rows_ND.astype(np.float16))
+    np.testing.assert_array_equal(full_ND, rows_ND)
+    assert not np.array_equal(half_ND, full_ND)
+
+
+def test_write_features__beyond_float16_is_infinite_without_a_warning(tmp_path: Path) -> None:
+    rows_ND = rows(20)
+    rows_ND[3, 2] = 70_000
+
+    assert read(write(tmp_path, rows_ND, dtype="float16"))[3, 2] == np.inf
+
+
+@pytest.mark.parametrize("num_images", [49, 51, 12, 100])
+def test_write_features__refuses_another_number_of_rows(tmp_path: Path, num_images: int) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        write_features(tmp_path, cut(rows(50), [20]), num_images=num_images, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("block_bytes", "expected"),
+    [
+        (1, [12, 12, 12, 12, 2]),
+        (2 * SHARD_ROWS * DIM * 4, [24, 24, 2]),
+        (2 * SHARD_ROWS * DIM * 4 + 90, [24, 24, 2]),
+        (1 << 20, [50]),
+    ],
+)
+def test_features__blocks_are_whole_shards(
+    tmp_path: Path, block_bytes: int, expected: list[int]
+) -> None:
+    stored = Features(write(tmp_path, rows(50)))
+
+    assert (stored.num_images, stored.dim) == (50, DIM)
+    assert [len(block) for block in stored.blocks(block_bytes)] == expected
+
+
+@pytest.mark.parametrize("position", [0, 0.3, 0.6, -1])
+def test_features__flipped_byte_is_noticed_when_read(tmp_path: Path, position: float) -> None:
+    write(tmp_path, rows(50))
+    shard = tmp_path / FEATURES / "c" / "1" / "0"
+    data = bytearray(shard.read_bytes())
+    data[-1 if position < 0 else int(position * len(data))] ^= 1
+    shard.write_bytes(data)
+
+    blocks = Features(tmp_path).blocks(block_bytes=1)
+    assert len(next(blocks)) == SHARD_ROWS, "the shard before is whole"
+    with pytest.raises(ArtifactError, match=r"rows from 12 on are damaged.*\n.*stage extract"):
+        next(blocks)
+
+
+def test_features__cut_shard_is_noticed_when_read(tmp_path: Path) -> None:
+    write(tmp_path, rows(50))
+    shard = tmp_path / FEATURES / "c" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-40])
+
+    with pytest.raises(ArtifactError, match="rows from 0 on are damaged"):
+        read(tmp_path)
+
+
+def test_features__missing_array_is_an_error_for_the_user(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="cannot be opened as a Zarr array"):
+        Features(tmp_path)

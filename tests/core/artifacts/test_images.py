@@ -1,0 +1,290 @@
+"""Packed images: what is added comes back, however it is stored and read."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from deepcluster_core.artifacts import images as artifact
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.images import (
+    PIXELS,
+    SKIPPED,
+    Encoding,
+    Images,
+    ImagesWriter,
+    PackedImage,
+    encode,
+)
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.tables import INDEX
+from deepcluster_core.context import Context
+from deepcluster_core.data.decode import decode
+from deepcluster_core.errors import ArtifactError
+
+Pixels = NDArray[np.uint8]
+STAGE = Stage(name="index", version=1, kind="images", files=(), reads=())
+
+
+def pictures(num: int, *, channels: int = 3) -> list[Pixels]:
+    """Draw gradients of different sizes; the first pixel of picture i is i."""
+    drawn: list[Pixels] = []
+    for number in range(num):
+        height, width = 8 + number % 3, 8 + number % 5
+        ramp_HW = np.add.outer(4 * np.arange(height), 6 * np.arange(width)) + number
+        drawn.append(np.repeat(ramp_HW[..., None], channels, axis=2).astype(np.uint8))
+    return drawn
+
+
+def pack(
+    folder: Path,
+    arrays: list[Pixels],
+    encoding: Encoding,
+    *,
+    labels: Sequence[str | None] | None = None,
+    originals: Path | None = None,
+) -> Path:
+    """Write an images artifact as the index stage does."""
+    with new_artifact(STAGE, folder, config={}, inputs={}, context=Context(seed=1)) as draft:
+        with ImagesWriter(folder, packs=encoding != "none") as writer:
+            for number, pixels_HWC in enumerate(arrays):
+                height, width = pixels_HWC.shape[:2]
+                writer.add(
+                    PackedImage(
+                        path=f"{number}.png",
+                        label=labels[number] if labels else None,
+                        width=width * 2,
+                        height=height * 2,
+                        format="PNG",
+                        packed_height=height,
+                        packed_width=width,
+                        packed=encode(pixels_HWC, encoding, jpeg_quality=95),
+                    )
+                )
+        draft.rows = writer.num_images
+        draft.facts = {
+            "encoding": encoding,
+            "channels": arrays[0].shape[2],
+            "shorter_side": 8,
+            "deep": "range",
+            "originals": str(originals),
+        }
+    return folder
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put 4 images into a batch and some 2 batches into a part."""
+    monkeypatch.setattr(artifact, "BATCH_ROWS", 4)
+    monkeypatch.setattr(artifact, "PART_BYTES", 2500)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images__lossless_over_several_parts(
+    tmp_path: Path, encoding: Encoding, channels: int
+) -> None:
+    arrays = pictures(30, channels=channels)
+
+    stored = Images(pack(tmp_path / "images", arrays, encoding))
+
+    parts = list((tmp_path / "images" / PIXELS).iterdir())
+    assert 2 <= len(parts) < 8, "several parts, of several batches each"
+    assert (len(stored), stored.channels) == (30, channels)
+    for number, pixels_HWC in enumerate(arrays):
+        np.testing.assert_array_equal(stored[number], pixels_HWC)
+
+
+def test_images__raw_of_any_number_of_channels(tmp_path: Path) -> None:
+    arrays = pictures(3, channels=5)
+
+    stored = Images(pack(tmp_path / "images", arrays, "raw"))
+
+    assert stored.channels == 5
+    np.testing.assert_array_equal(stored[2], arrays[2])
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_images__jpeg_is_close(tmp_path: Path) -> None:
+    arrays = pictures(30)
+
+    stored = Images(pack(tmp_path / "images", arrays, "jpeg"))
+
+    for number, pixels_HWC in enumerate(arrays):
+        assert stored[number].shape == pixels_HWC.shape
+        # Quality 95 divides the coefficients of a smooth picture by at most 5: 3 at a pixel.
+        np.testing.assert_allclose(stored[number].astype(int), pixels_HWC.astype(int), atol=4)
+
+
+@pytest.mark.parametrize("num", [256, 257])
+def test_images__batches_of_their_real_size(tmp_path: Path, num: int) -> None:
+    arrays = [np.full((1, 1, 1), number % 251, np.uint8) for number in range(num)]
+
+    stored = Images(pack(tmp_path / "images", arrays, "raw"))
+
+    assert [int(stored[number][0, 0, 0]) for number in range(num)] == [i % 251 for i in range(num)]
+
+
+def test_images__raw_is_a_view_of_the_file(tmp_path: Path) -> None:
+    stored = Images(pack(tmp_path / "images", pictures(5), "raw"))
+
+    once, again = stored[3], stored[3]
+
+    assert np.shares_memory(once, again), "nothing was copied"
+    assert not once.flags.writeable, "a training crop must not change the data set"
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_images__many_threads_read_at_once(tmp_path: Path, encoding: Encoding) -> None:
+    folder = pack(tmp_path / "images", pictures(60), encoding)
+    alone = Images(folder)
+    expected = [alone[number].tobytes() for number in range(60)]
+    order = np.random.default_rng(0).integers(60, size=1000).tolist()
+
+    together = Images(folder)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: together[number].tobytes(), order))
+
+    assert found == [expected[number] for number in order]
+
+
+# Encoding none: the originals
+
+
+@pytest.fixture
+def originals(tmp_path: Path) -> Path:
+    """Return a folder of six PNG files of twice the size at which they are read."""
+    folder = tmp_path / "originals"
+    folder.mkdir()
+    for number, pixels_HWC in enumerate(pictures(6)):
+        doubled = pixels_HWC.repeat(2, axis=0).repeat(2, axis=1)
+        Image.fromarray(doubled).save(folder / f"{number}.png")
+    return folder
+
+
+def test_images__none_reads_the_originals_at_the_packed_size(
+    tmp_path: Path, originals: Path
+) -> None:
+    stored = Images(pack(tmp_path / "images", pictures(6), "none", originals=originals))
+
+    assert not (tmp_path / "images" / PIXELS).exists()
+    for number in range(6):
+        data = (originals / f"{number}.png").read_bytes()
+        expected_HWC = decode(data, channels=3, shorter_side=8).pixels_HWC
+        assert min(expected_HWC.shape[:2]) == 8
+        np.testing.assert_array_equal(stored[number], expected_HWC)
+
+
+def test_images__none_names_an_original_that_went_away(tmp_path: Path, originals: Path) -> None:
+    stored = Images(pack(tmp_path / "images", pictures(6), "none", originals=originals))
+    (originals / "3.png").unlink()
+    (originals / "4.png").write_bytes(b"no picture any more")
+
+    assert stored[2].shape[2] == 3
+    for name in ("3.png", "4.png"):
+        with pytest.raises(ArtifactError, match=f"{name}: could be read when it was indexed"):
+            _ = stored[int(name[0])]
+
+
+def test_images__none_finds_originals_by_image_id(tmp_path: Path, originals: Path) -> None:
+    folder = pack(tmp_path / "images", pictures(6), "none", originals=originals)
+    expected = [Images(folder)[number] for number in range(6)]
+
+    shuffle_index(folder)
+
+    for number in range(6):
+        np.testing.assert_array_equal(Images(folder)[number], expected[number])
+
+
+# The table
+
+
+def shuffle_index(folder: Path) -> None:
+    table = pq.read_table(folder / INDEX)
+    pq.write_table(table.take(np.random.default_rng(1).permutation(len(table))), folder / INDEX)
+
+
+def test_images_writer__index_has_a_row_an_image(tmp_path: Path) -> None:
+    pack(tmp_path, pictures(3), "raw", labels=["cat", None, "dog"])
+
+    rows = pq.read_table(tmp_path / INDEX).to_pylist()
+
+    assert [row["image_id"] for row in rows] == [0, 1, 2]
+    assert rows[2] == {
+        "image_id": 2,
+        "path": "2.png",
+        "label": "dog",
+        "width": 20,
+        "height": 20,
+        "format": "PNG",
+    }, "width and height are the original's"
+
+
+def test_images_writer__counts_and_notes_what_it_skips(tmp_path: Path) -> None:
+    with ImagesWriter(tmp_path, packs=True) as writer:
+        writer.skip("a.png", "truncated file (PNG)")
+        writer.skip("b.png", "no picture")
+
+    assert writer.num_images == 0
+    table = pq.read_table(tmp_path / SKIPPED).to_pylist()
+    assert table[1] == {"path": "b.png", "reason": "no picture"}
+    assert not (tmp_path / PIXELS).exists()
+
+
+def test_images_writer__leaves_readable_tables_when_the_block_raises(tmp_path: Path) -> None:
+    def break_off() -> None:
+        with ImagesWriter(tmp_path, packs=True) as writer:
+            writer.skip("a.png", "no picture")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        break_off()
+
+    assert len(pq.read_table(tmp_path / SKIPPED)) == 1
+    assert len(pq.read_table(tmp_path / INDEX)) == 0
+
+
+def nothing(_: Path) -> None:
+    """Leave the artifact as it is."""
+
+
+@pytest.mark.parametrize("change", [nothing, shuffle_index], ids=["in order", "shuffled"])
+def test_true_labels__by_image_id_whatever_the_order_of_rows(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    labels = ["cat", "dog", None, "cat", "eel", None]
+    folder = pack(tmp_path / "images", pictures(6), "raw", labels=labels)
+    change(folder)
+
+    truth_N = Images(folder).true_labels()
+
+    assert truth_N is not None
+    assert (truth_N == -1).tolist() == [False, False, True, False, False, True]
+    known_N = truth_N[truth_N >= 0].tolist()
+    assert len(set(known_N)) == 3
+    assert known_N[0] == known_N[2], "both are cats"
+
+
+def test_true_labels__none_when_no_image_has_one(tmp_path: Path) -> None:
+    assert Images(pack(tmp_path / "images", pictures(3), "raw")).true_labels() is None
+
+
+def test_images__damaged_part_is_an_error_for_the_user(tmp_path: Path) -> None:
+    folder = pack(tmp_path / "images", pictures(6), "raw")
+    part = folder / PIXELS / "part-00000.arrow"
+    part.write_bytes(part.read_bytes()[:-20])
+
+    with pytest.raises(ArtifactError, match=r"part-00000.arrow: cannot be opened"):
+        Images(folder)
+
+
+def test_images__refuses_a_folder_that_is_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no finished artifact"):
+        Images(tmp_path)

@@ -1,0 +1,87 @@
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from deepcluster_core.errors import ArtifactError
+from flows.epoch import Before, one_epoch
+from flows.job import Job, job_of
+from stages import index
+from stages.layout import RunFolder
+from stages.recipe import load_recipe
+from tests.flows.conftest import manifests
+
+
+def jobs_of(run: Path, changes: dict[str, Any] | None = None) -> dict[str, Job]:
+    """Return the jobs of the first two epochs by title, wired as the loop wires them."""
+    folder, recipe = RunFolder(run), load_recipe(run / "config.yaml", changes)
+    found: dict[str, Job] = {}
+
+    def note(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+        job = job_of(folder, recipe, stage, epoch, **inputs)
+        found[job.title] = job
+        return job
+
+    images = note(index, None, source=manifests(run)["images"].inputs["source"])
+    one_epoch(note, 1, images, one_epoch(note, 0, images, Before()))
+    return found
+
+
+def test_key__is_that_of_the_artifact_it_made(finished_run: Path) -> None:
+    made = manifests(finished_run)
+
+    for job in jobs_of(finished_run).values():
+        assert job.key() == made[job.out.relative_to(finished_run).as_posix()].key
+        assert job.is_done()
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"dataset": {"shorter_side": 17}}, {"index"}),
+        ({"extract": {"resize": 17}}, {"extract"}),
+        ({"cluster": {"k": 9}}, {"cluster"}),
+        ({"train": {"lr": 0.1}}, {"train"}),
+        ({"network": {"dropout": 0.25}}, {"extract", "train"}),
+        ({"seed": 32}, {"index", "extract", "cluster", "train", "score"}),
+        ({"epochs": 9, "keep": {"features": 7}, "compute": {"workers": 7}}, set()),
+    ],
+)
+def test_key__changes_with_what_the_stage_reads(
+    changes: dict[str, Any], stages: set[str], finished_run: Path
+) -> None:
+    before, after = jobs_of(finished_run), jobs_of(finished_run, changes)
+
+    changed = {job.stage.name for title, job in after.items() if job.key() != before[title].key()}
+
+    assert changed == stages
+
+
+def test_key__of_inputs_that_are_not_there_is_refused(own_run: Path) -> None:
+    (own_run / "labels/epoch=0000/_manifest.json").unlink()
+
+    with pytest.raises(ArtifactError, match="labels/epoch=0000: there is no finished artifact"):
+        jobs_of(own_run)["train epoch 0"].key()
+
+
+def test_opened_inputs__leaves_out_those_it_only_glances_at(finished_run: Path) -> None:
+    jobs = jobs_of(finished_run)
+
+    def opened(title: str) -> set[str]:
+        return {job.title for job in jobs[title].opened_inputs()}
+
+    assert opened("index") == set()
+    assert opened("extract epoch 0") == {"index"}
+    assert opened("train epoch 1") == {"index", "cluster epoch 1", "train epoch 0"}
+    assert opened("score epoch 1") == {"index", "cluster epoch 1", "cluster epoch 0"}
+
+
+def test_job_of__images_lie_where_the_recipe_shares_them(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    jobs = jobs_of(finished_run, {"images": str(tmp_path / "shared")})
+
+    assert jobs["index"].out == tmp_path / "shared"
+    assert jobs["extract epoch 1"].out == finished_run / "features/epoch=0001"
+    assert jobs["extract epoch 1"].inputs["images"] is jobs["index"]

@@ -1,0 +1,185 @@
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deepcluster_core.artifacts.commit import prune
+from deepcluster_core.artifacts.tables import read_labels
+from deepcluster_core.errors import ArtifactError, ConfigError
+from flows.show import farewell, show_cluster, show_run
+from flows.state import states_of
+from stages.layout import RunFolder
+from stages.recipe import load_recipe, save_recipe
+from tests.flows.conftest import loop, manifests, write_recipe
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def shown(capsys: pytest.CaptureFixture[str], run: Path, epoch: int | None = None) -> list[str]:
+    show_run(RunFolder(run), epoch)
+    return capsys.readouterr().out.splitlines()
+
+
+def conditions(run: Path) -> dict[str, str]:
+    return {
+        state.folder.relative_to(run).as_posix(): state.condition
+        for state in states_of(RunFolder(run))
+    }
+
+
+def test_states_of__finished_run_is_whole_with_the_facts_of_its_manifests(
+    finished_run: Path,
+) -> None:
+    states, made = states_of(RunFolder(finished_run)), manifests(finished_run)
+
+    assert {state.condition for state in states} == {"whole"}
+    found = {
+        state.folder.relative_to(finished_run).as_posix(): (state.key, state.bytes, state.rows)
+        for state in states
+    }
+    assert found == {name: (m.key, m.bytes, m.rows) for name, m in made.items()}
+
+
+def test_states_of__names_each_condition(own_run: Path) -> None:
+    prune(own_run / "features/epoch=0000")
+    shutil.rmtree(own_run / "labels/epoch=0002")
+    (own_run / "checkpoints/epoch=0002/_manifest.json").unlink()
+    (own_run / "metrics/epoch=0002/metrics.parquet").write_bytes(b"")
+    (own_run / "labels/epoch=0001/labels.parquet").unlink()
+
+    odd = {name: found for name, found in conditions(own_run).items() if found != "whole"}
+
+    assert odd == {
+        "features/epoch=0000": "pruned",
+        "labels/epoch=0001": "damaged",
+        "labels/epoch=0002": "missing",
+        "checkpoints/epoch=0002": "unfinished",
+        "metrics/epoch=0002": "damaged",
+    }
+
+
+def test_states_of__artifacts_of_other_settings_are_stale(own_run: Path) -> None:
+    config = own_run / "config.yaml"
+    save_recipe(load_recipe(config, {"cluster": {"k": 9}}), config)
+
+    stale = {name for name, found in conditions(own_run).items() if found == "stale"}
+
+    assert stale == {f"labels/epoch={epoch:04d}" for epoch in range(3)}
+
+
+def test_show_run__a_row_an_epoch_and_a_reason_for_what_is_not_whole(
+    own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prune(own_run / "features/epoch=0000")
+    shutil.rmtree(own_run / "labels/epoch=0001")
+    (own_run / "checkpoints/epoch=0002/model.safetensors").unlink()
+    keys = {name: made.key[:8] for name, made in manifests(own_run).items()}
+
+    lines = shown(capsys, own_run)
+
+    assert "smallnet, k = 8, seed 31, 3 epochs asked for" in lines[0]
+    assert any(re.match(rf"images +\S+ kB {keys['images']}$", line) for line in lines)
+    rows = {line[0]: line for line in lines if line[:2] in ("0 ", "1 ", "2 ")}
+    assert re.search(r"^0 .*\bpruned\b", rows["0"])
+    assert keys["labels/epoch=0000"] in rows["0"]
+    assert "–" in rows["1"]
+    assert re.search(r"^2 .*\bdamaged\b", rows["2"])
+    reasons = lines[-2:]
+    assert reasons[0].endswith("labels/epoch=0001: missing: nothing there")
+    assert reasons[1].endswith(
+        "checkpoints/epoch=0002: damaged: model.safetensors: the file is missing"
+    )
+
+
+def test_show_run__of_one_epoch(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, finished_run, 1)
+
+    assert [line[0] for line in lines if line[:2] in ("0 ", "1 ", "2 ")] == ["1"]
+
+
+def largest_cluster(run: Path, epoch: int) -> tuple[int, int]:
+    """Return its id, and how many images it has."""
+    sizes_K = np.bincount(read_labels(run / f"labels/epoch={epoch:04d}").cluster_N)
+    return int(sizes_K.argmax()), int(sizes_K.max())
+
+
+def test_show_cluster__nearest_images_first(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = pd.read_parquet(finished_run / "labels/epoch=0001/labels.parquet")
+    cluster, _ = largest_cluster(finished_run, 1)
+    members = labels.query(f"cluster == {cluster}").sort_values(["distance", "image_id"])
+
+    show_cluster(RunFolder(finished_run), 1, cluster, 1000)
+
+    head, _, _, *rows = capsys.readouterr().out.splitlines()
+    assert head == f"epoch 1, cluster {cluster}: {len(members)} images, nearest first"
+    assert [row.split()[1:] for row in rows] == [
+        [str(image_id), path]
+        for image_id, path in zip(members["image_id"], members["path"], strict=True)
+    ]
+    distances = [float(row.split()[0]) for row in rows]
+    assert distances == sorted(distances)
+
+
+def test_show_cluster__says_how_to_see_the_rest(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster, count = largest_cluster(finished_run, 0)
+
+    show_cluster(RunFolder(finished_run), 0, cluster, 3)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 + 3 + 1
+    assert lines[-1] == f"… and {count - 3} more; --limit {count} shows all"
+
+
+def test_show_cluster__refuses_what_cannot_be_meant(own_run: Path) -> None:
+    folder = RunFolder(own_run)
+    with pytest.raises(ConfigError, match="--epoch N"):
+        show_cluster(folder, None, 0, 10)
+    with pytest.raises(ConfigError, match="epoch 0 has clusters 0 to 7"):
+        show_cluster(folder, 0, 8, 10)
+    with pytest.raises(ArtifactError, match="no finished artifact"):
+        show_cluster(folder, 3, 0, 10)
+
+
+def test_show__escapes_what_a_file_name_could_do_to_the_terminal(
+    tiny_images: Path, tmp_path: Path, prefect_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = shutil.copytree(tiny_images, tmp_path / "source")
+    shutil.copy(source / "disc/000.png", source / "disc/a\x1b[31m\rb\nc[bold]\u202eé.png")
+    run = tmp_path / "run"
+    loop(write_recipe(tmp_path / "own.yaml", source), run, epochs=1)
+    capsys.readouterr()
+
+    for cluster in range(8):
+        show_cluster(RunFolder(run), 0, cluster, 1000)
+
+    told = capsys.readouterr().out
+    assert r"disc/a\x1b[31m\rb\nc[bold]\u202eé.png" in told
+    assert not {"\x1b", "\r", "\u202e"} & set(told)
+
+
+def test_farewell__names_what_was_made_and_what_to_type(finished_run: Path) -> None:
+    told = farewell(RunFolder(finished_run), seconds=3725.2)
+
+    assert f"{finished_run}: 3 epochs, in 1 h 2 min 5 s" in told
+    _, commands = told.split("Next:\n")
+    assert f"show {finished_run} --epoch 2 --cluster 0" in commands
+    for named in re.findall(r'\("([^"]+)"\)', told):
+        assert Path(named).exists()
+
+
+def test_farewell__is_short_about_paths_below_here(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished_run.parent)
+
+    assert "\nfinished: 3 epochs, in 0 s\n" in farewell(RunFolder(finished_run), seconds=0.2)

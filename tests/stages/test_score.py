@@ -1,0 +1,202 @@
+"""Labels in, metrics out. Suffixes: N images."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import normalized_mutual_info_score
+
+from deepcluster_core.artifacts.commit import new_artifact, prune
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.tables import INDEX, METRICS, read_labels, write_labels
+from deepcluster_core.context import Context
+from deepcluster_core.errors import ArtifactError
+from stages import cluster, index
+from stages.index import DatasetConfig
+from stages.score import run
+
+CONTEXT = Context(seed=31, epoch=1)
+
+Score = Callable[..., pd.Series]
+
+
+@pytest.fixture
+def score(images: Path, features: Path, labels: Path, checkpoint: Path, tmp_path: Path) -> Score:
+    """Return a function that scores the shared artifacts, or others, and reads the row."""
+
+    def of(*, previous: Path | None = None, **others: Path) -> pd.Series:
+        inputs = {
+            "images": images,
+            "features": features,
+            "labels": labels,
+            "checkpoint": checkpoint,
+        } | others
+        out = tmp_path / "metrics"
+        run(**inputs, previous=previous, out=out, context=CONTEXT)
+        return pd.read_parquet(out / METRICS).iloc[0]
+
+    return of
+
+
+def own_labels(out: Path, images: Path, cluster_N: NDArray[np.int32], *, k: int) -> Path:
+    """Write labels as the cluster stage does."""
+    with new_artifact(cluster.STAGE, out, config={}, inputs={}, context=CONTEXT) as draft:
+        write_labels(
+            out,
+            images=images,
+            cluster_N=cluster_N,
+            distance_N=np.zeros(len(cluster_N), np.float32),
+            clustering={"centroids": np.zeros((k, 2), np.float32)},
+        )
+        draft.facts = {"k": k, "effective_rank": 3.5}
+    return out
+
+
+def reference_nmi(one_N: NDArray[np.integer], other_N: NDArray[np.integer]) -> float:
+    return normalized_mutual_info_score(one_N, other_N, average_method="geometric")
+
+
+def test_run__nmi_equals_scikit_learns_geometric(
+    score: Score, images: Path, labels: Path, tmp_path: Path
+) -> None:
+    before_N = np.random.default_rng(0).integers(8, size=240).astype(np.int32)
+    previous = own_labels(tmp_path / "previous", images, before_N, k=8)
+    now_N, truth_N = read_labels(labels).cluster_N, Images(images).true_labels()
+    assert truth_N is not None
+
+    row = score(previous=previous)
+
+    # Sums of a few logarithms in float64, in another order.
+    assert row.nmi_previous == pytest.approx(reference_nmi(before_N, now_N), rel=1e-9)
+    assert row.nmi_labels == pytest.approx(reference_nmi(truth_N, now_N), rel=1e-9)
+    assert 0 < row.nmi_previous < row.nmi_labels < 1, "shapes say more than chance"
+
+
+def test_run__clusters_equal_to_the_classes_score_1(
+    score: Score, images: Path, tmp_path: Path
+) -> None:
+    truth_N = Images(images).true_labels()
+    assert truth_N is not None
+    perfect = own_labels(tmp_path / "perfect", images, (3 - truth_N).astype(np.int32), k=4)
+
+    row = score(labels=perfect, previous=perfect)
+
+    # 1e-12: logarithms in float64.
+    assert row.nmi_labels == pytest.approx(1, abs=1e-12)
+    assert row.nmi_previous == pytest.approx(1, abs=1e-12)
+    assert row.moved_fraction == 0
+
+
+def test_run__by_hand(score: Score, images: Path, tmp_path: Path) -> None:
+    # Previous: halves. Now: the first half whole, the second in quarters, cluster 1 and 4 empty.
+    halves_N = np.repeat([0, 1], [120, 120]).astype(np.int32)
+    parts_N = np.repeat([0, 3, 2], [120, 60, 60]).astype(np.int32)
+    previous = own_labels(tmp_path / "previous", images, halves_N, k=5)
+    now = own_labels(tmp_path / "now", images, parts_N, k=5)
+
+    row = score(labels=now, previous=previous)
+
+    # I = H(halves) = ln 2 and H(parts) = 1.5 ln 2, so NMI = 1 / sqrt(1.5). Float64 logarithms.
+    assert row.nmi_previous == pytest.approx(1 / math.sqrt(1.5), rel=1e-12)
+    assert row.moved_fraction == 0, "a split moves nobody"
+    assert (row.images, row.k, row.empty_clusters) == (240, 5, 2)
+    assert (row.smallest_cluster, row.median_cluster, row.largest_cluster) == (60, 60, 120)
+    assert row.largest_fraction == 0.5
+    assert row.entropy_nats == pytest.approx(1.5 * math.log(2))
+    assert row.effective_clusters == pytest.approx(2**1.5)
+    assert row.ln_k == pytest.approx(math.log(5))
+    assert row.effective_rank == 3.5
+    merged = score(labels=previous, previous=now)
+    assert merged.moved_fraction == 0.25, "a merger moves the smaller part"
+
+
+def test_run__nulls_where_nothing_is_known(
+    score: Score, dataset: DatasetConfig, tmp_path: Path
+) -> None:
+    unlabelled = dataset.model_copy(update={"labels": "none"})
+    images = tmp_path / "images"
+    index.run(dataset=unlabelled, source="any", out=images, context=CONTEXT)
+
+    row = score(images=images, previous=None)
+
+    unknown = {name for name, value in row.items() if pd.isna(value)}
+    assert unknown == {"nmi_labels", "nmi_previous", "moved_fraction"}
+    schema = pq.read_schema(tmp_path / "metrics" / METRICS)
+    assert str(schema.field("nmi_labels").type) == "double", "so that epochs join to one table"
+
+
+def test_run__unlabelled_images_do_not_count_for_nmi_labels(
+    score: Score, images: Path, labels: Path, tmp_path: Path
+) -> None:
+    partly = shutil.copytree(images, tmp_path / "images")
+    table = pd.read_parquet(partly / INDEX)
+    table.loc[table.image_id % 3 == 0, "label"] = None
+    table.to_parquet(partly / INDEX)
+    truth_N = pd.factorize(table.label)[0]
+    known_N = truth_N >= 0
+    assert known_N.sum() == 160
+
+    row = score(images=partly)
+
+    expected = reference_nmi(truth_N[known_N], read_labels(labels).cluster_N[known_N])
+    assert row.nmi_labels == pytest.approx(expected, rel=1e-9)
+
+
+def test_run__cost_and_loss_are_those_of_the_manifests(
+    score: Score, features: Path, labels: Path, checkpoint: Path
+) -> None:
+    extracted, clustered, trained = map(read_manifest, (features, labels, checkpoint))
+
+    row = score()
+
+    assert row.loss == trained.facts["loss"]
+    assert row.effective_rank == clustered.facts["effective_rank"]
+    assert row.ln_k == pytest.approx(math.log(8))
+    assert (row.extract_s, row.cluster_s, row.train_s) == (
+        extracted.seconds,
+        clustered.seconds,
+        trained.seconds,
+    )
+    assert row.extract_images_per_s == pytest.approx(240 / extracted.seconds)
+    assert row.train_images_per_s == pytest.approx(240 / trained.seconds)
+    assert row.train_peak_bytes == trained.peak_memory_bytes
+
+
+def test_run__reads_only_the_manifests_of_features_and_checkpoint(
+    score: Score, features: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    whole = score()
+    pruned = {
+        "features": shutil.copytree(features, tmp_path / "features"),
+        "checkpoint": shutil.copytree(checkpoint, tmp_path / "checkpoint"),
+    }
+    for folder in pruned.values():
+        prune(folder)
+
+    pd.testing.assert_series_equal(score(**pruned), whole)
+
+
+def test_run__same_inputs_same_digest(score: Score, labels: Path, tmp_path: Path) -> None:
+    def once() -> tuple[str, str]:
+        score(previous=labels)
+        manifest = read_manifest(tmp_path / "metrics")
+        return manifest.key, manifest.digest
+
+    assert once() == once()
+    assert inspect(tmp_path / "metrics")[0] is Condition.WHOLE
+    assert read_manifest(tmp_path / "metrics").facts["k"] == 8
+
+
+def test_run__refuses_labels_of_other_images(score: Score, images: Path, tmp_path: Path) -> None:
+    labels = own_labels(tmp_path / "labels", images, np.zeros(240, np.int32), k=2)
+    (labels / "_manifest.json").unlink()
+
+    with pytest.raises(ArtifactError, match="no finished artifact"):
+        score(labels=labels)
