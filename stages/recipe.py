@@ -182,7 +182,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the whole resolved configuration; `load_recipe` reads it back."""
     values = recipe.model_dump(mode="json")
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(values, sort_keys=False)
     write_atomically(path, text.encode())  # a run that goes on here already reads it now and then
 
 

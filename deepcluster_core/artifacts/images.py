@@ -20,7 +20,7 @@ from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
+import pyarrow.ipc  # pyright: ignore[reportUnusedImport]  as pa.ipc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 

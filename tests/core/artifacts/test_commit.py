@@ -248,7 +248,8 @@ from pathlib import Path
 from deepcluster_core.artifacts.commit import lock, new_artifact
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.context import Context
-folder, stage = Path(sys.argv[1]), Stage(name="group", version=1, kind="groups", files=("table",), reads=())
+folder = Path(sys.argv[1])
+stage = Stage(name="group", version=1, kind="groups", files=("table",), reads=())
 with lock(folder), new_artifact(stage, folder, config={}, inputs={}, context=Context(seed=1)):
     (folder / "half").write_text("half")
     print("writing", flush=True)

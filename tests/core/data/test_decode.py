@@ -330,7 +330,7 @@ def test_decode__reduced_jpeg_is_close_to_the_full_one(monkeypatch: pytest.Monke
     blocks_HWC = rng.integers(0, 256, (40, 60, 3), np.uint8).repeat(16, 0).repeat(16, 1)
     data = file_of(Image.fromarray(blocks_HWC), "JPEG", quality=92)
     loaded: list[tuple[int, int]] = []
-    to_8_bit = decode_module._to_8_bit
+    to_8_bit = decode_module._to_8_bit  # pyright: ignore[reportPrivateUsage]
 
     def spy(image: Image.Image, mode: Literal["L", "RGB"], deep: Deep) -> Image.Image:
         loaded.append(image.size)

@@ -253,7 +253,7 @@ def test_fingerprint__changes_with_each_file(
     location, file = make(tmp_path / "root"), tmp_path / "root" / part
     before, changed_ns = open_source(location).fingerprint(), file.stat().st_mtime_ns
 
-    match change:
+    match change:  # pyright: ignore[reportMatchNotExhaustive]
         case "time":
             os.utime(file, ns=(changed_ns, changed_ns + 1))
         case "size":
