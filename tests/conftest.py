@@ -11,7 +11,7 @@ for name in [name for name in os.environ if name.startswith("PREFECT_")]:
 HOME = tempfile.TemporaryDirectory(prefix="prefect-home-", ignore_cleanup_errors=True)
 os.environ["PREFECT_HOME"] = HOME.name
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,25 @@ from PIL import Image, ImageDraw
 
 import flows  # noqa: F401  # pyright: ignore[reportUnusedImport]  settings of OpenMP and Prefect, before these are imported
 
+import faiss  # isort: skip
+import torch  # isort: skip
+
 # The same examples every time: a red run stays red, and is repeated by running it again.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
 CLASSES = ("bar", "cross", "disc", "square")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: on shared cores, two wait for each other longer than they work."""
+    before = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    yield
+    torch.set_num_threads(before[0])
+    faiss.omp_set_num_threads(before[1])
 
 
 def draw_images(root: Path, *, per_class: int = 60, side: int = 24, seed: int = 0) -> Path:

@@ -1,11 +1,8 @@
 """One small epoch, stage by stage, that the tests of the stages read from."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import faiss
 import pytest
-import torch
 
 from deepcluster_core.context import Context
 from deepcluster_core.models import NetworkConfig
@@ -14,19 +11,9 @@ from stages.cluster import ClusterConfig
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.train import TrainConfig
+from tests.stages.recipes import PLAIN, write
 
 EPOCH_0 = Context(seed=31, epoch=0)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: on shared cores, two wait for each other longer than they work."""
-    before = torch.get_num_threads(), faiss.omp_get_max_threads()
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
-    yield
-    torch.set_num_threads(before[0])
-    faiss.omp_set_num_threads(before[1])
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +75,9 @@ def checkpoint(images: Path, labels: Path, network: NetworkConfig) -> Path:
         context=EPOCH_0,
     )
     return out
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return a small recipe that is right."""
+    return write(tmp_path / "recipe.yaml", PLAIN)

@@ -18,26 +18,9 @@ from stages.recipe import (
     parse_overrides,
     save_recipe,
 )
+from tests.stages.recipes import PLAIN, write
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-PLAIN = """
-dataset: {source: pictures}
-network: {name: smallnet, image_size: 16}
-extract: {resize: 20}
-cluster: {k: 5, pca_dim: 4}
-train: {lr: 0.1}
-"""
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return a small recipe that is right."""
-    return write(tmp_path / "recipe.yaml", PLAIN)
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
 
 
 def test_load_recipe__fills_in_the_defaults_of_the_paper(path: Path) -> None:

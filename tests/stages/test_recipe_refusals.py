@@ -7,25 +7,7 @@ import pytest
 
 from deepcluster_core.errors import ConfigError
 from stages.recipe import MAX_RECIPE_BYTES, load_recipe
-
-PLAIN = """
-dataset: {source: pictures}
-network: {name: smallnet, image_size: 16}
-extract: {resize: 20}
-cluster: {k: 5, pca_dim: 4}
-train: {lr: 0.1}
-"""
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return a small recipe that is right."""
-    return write(tmp_path / "recipe.yaml", PLAIN)
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
+from tests.stages.recipes import PLAIN, write
 
 
 def error_of(path: Path, overrides: dict[str, Any] | None = None) -> str:

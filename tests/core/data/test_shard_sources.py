@@ -4,41 +4,14 @@ import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepcluster_core.data.sources import Kind, SourceImage, open_source
-from deepcluster_core.errors import SourceError
-
-Labels = Literal["auto", "none"]
-
-
-def images(location: Path, kind: Kind = "auto", labels: Labels = "auto") -> list[SourceImage]:
-    return list(open_source(location, kind=kind, labels=labels).images())
-
-
-def paths(location: Path, kind: Kind = "auto", labels: Labels = "auto") -> list[str]:
-    return [image.path for image in images(location, kind=kind, labels=labels)]
-
-
-def labels_of(location: Path, kind: Kind = "auto", labels: Labels = "auto") -> list[str | None]:
-    return [image.label for image in images(location, kind=kind, labels=labels)]
-
-
-def error_of(location: Path, kind: Kind = "auto", labels: Labels = "auto") -> str:
-    with pytest.raises(SourceError) as error:
-        images(location, kind=kind, labels=labels)
-    return str(error.value)
-
-
-def reason(image: SourceImage) -> str:
-    with pytest.raises(OSError, match=r".") as error:
-        image.read()
-    return str(error.value)
-
+from deepcluster_core.data.sources import SourceImage, open_source
+from tests.core.data.listed import error_of, images, labels_of, paths, reason
 
 # Parquet
 

@@ -1,0 +1,46 @@
+"""Pictures to decode, and what becomes of them. Suffixes: H height, W width, C channels."""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from deepcluster_core.data.decode import Deep, UnreadableImageError, decode
+
+
+def file_of(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:  # noqa: ANN401  Pillow's own options
+    file = BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def npy_of(values: NDArray[Any]) -> bytes:
+    file = BytesIO()
+    np.save(file, values, allow_pickle=True)
+    return file.getvalue()
+
+
+def gradient(height: int = 40, width: int = 60) -> NDArray[np.uint8]:
+    y_H1, x_1W = np.mgrid[0:height, 0:1][0], np.mgrid[0:1, 0:width][1]
+    planes = [y_H1 * 255 // height + 0 * x_1W, x_1W * 255 // width + 0 * y_H1, (y_H1 + x_1W) % 256]
+    return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def left_right(exif: bytes = b"") -> bytes:
+    """A JPEG, 32 wide and 16 high: left half black, right half white."""
+    pixels_HW = np.zeros((16, 32), np.uint8)
+    pixels_HW[:, 16:] = 255
+    return file_of(Image.fromarray(pixels_HW), "JPEG", quality=95, exif=exif)
+
+
+def pixels_of(data: bytes, channels: int = 3, deep: Deep = "range") -> NDArray[np.uint8]:
+    return decode(data, channels=channels, shorter_side=None, deep=deep).pixels_HWC
+
+
+def reason(data: bytes, channels: int = 3, side: int | None = 8, deep: Deep = "range") -> str:
+    with pytest.raises(UnreadableImageError) as error:
+        decode(data, channels=channels, shorter_side=side, deep=deep)
+    return str(error.value)
