@@ -142,6 +142,8 @@ def _prefect() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from flows.prepare import ON_TERMINAL  # noqa: PLC0415
 
+    if sys.stderr.isatty():
+        print("starting Prefect …", file=sys.stderr)  # noqa: T201
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).propagate = False  # errors are raised, and printed by `main`
     ON_TERMINAL.set(True)

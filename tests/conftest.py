@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402  the environment comes first, see below
 
+import importlib
 import os
 import tempfile
 
@@ -10,19 +11,17 @@ for name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[name]
 HOME = tempfile.TemporaryDirectory(prefix="prefect-home-", ignore_cleanup_errors=True)
 os.environ["PREFECT_HOME"] = HOME.name
+importlib.import_module("flows")  # its settings of OpenMP and Prefect, before those are imported
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image, ImageDraw
-
-import flows  # noqa: F401  # pyright: ignore[reportUnusedImport]  settings of OpenMP and Prefect, before these are imported
-
-import faiss  # isort: skip
-import torch  # isort: skip
 
 # The same examples every time: a red run stays red, and is repeated by running it again.
 settings.register_profile("repeatable", derandomize=True)
