@@ -48,7 +48,9 @@ def run(
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
-    _, folder = resolve(str(recipe), _given(run), epochs, changes)  # before Prefect takes its time
+    resolved, folder = resolve(
+        str(recipe), _given(run), epochs, changes
+    )  # before Prefect takes its time
     start = time.monotonic()
     with _prefect():
         from flows.epoch_loop import deepcluster  # noqa: PLC0415
@@ -59,7 +61,7 @@ def run(
             epochs=epochs,
             overrides=RecipeOverrides.model_validate(changes) if changes else None,
         )
-    print(farewell(folder, seconds=time.monotonic() - start))  # noqa: T201
+    print(farewell(folder, epochs=resolved.epochs, seconds=time.monotonic() - start))  # noqa: T201
 
 
 @app.command()

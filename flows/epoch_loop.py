@@ -43,6 +43,6 @@ def deepcluster(
     before = Before()
     for epoch in opened.epochs():
         before = one_epoch(opened.make, epoch, images, before)
-    draw_overview(opened.folder, images.out)
+    draw_overview(opened.folder, images.out, num_epochs=opened.recipe.epochs)
     opened.report.say(opened.report.summary())
     return str(opened.folder.root)

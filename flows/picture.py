@@ -18,14 +18,15 @@ ROWS, COLUMNS, TILE_PX = 10, 14, 48
 PAPER, INK, BLUE, ORANGE = "#ffffff", "#222222", "#2a6fbb", "#d9762b"
 
 
-def draw_overview(folder: RunFolder, images: Path) -> Path:
+def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
     """Draw the run so far to `overview.png` in its folder, and return that path.
 
     Args:
         folder: of the run; at least one epoch is scored.
         images: folder of its images artifact.
+        num_epochs: of the run; what an earlier recipe left beyond is not drawn.
     """
-    epochs = folder.epochs("metrics")
+    epochs = [epoch for epoch in folder.epochs("metrics") if epoch < num_epochs]
     rows = [read_metrics(folder.artifact("metrics", epoch)) for epoch in epochs]
     figure = Figure(figsize=(11, 4.6), dpi=110, facecolor=PAPER, layout="constrained")
     halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.75))

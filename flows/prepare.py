@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -82,6 +82,25 @@ def open_run(
     report = Report(folder, epochs=loaded.epochs, echo=ON_TERMINAL.get())
     opened = Run(folder, loaded, report)
     if save:
+        if folder.config.exists() and (changed := _changes(load_recipe(folder.config), loaded)):
+            report.say(f"other settings than before: {changed}; what depends on them is made again")
         folder.root.mkdir(parents=True, exist_ok=True)
         save_recipe(loaded, folder.config)
     return opened
+
+
+def _changes(before: Recipe, now: Recipe) -> str:
+    """Return in words which keys differ between two recipes, for example `cluster.k 100 -> 50`."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    keys = [key for key in new if old.get(key) != new[key] and not key.startswith("compute.")]
+    return ", ".join(f"{key} {old.get(key)} -> {new[key]}" for key in keys if key != "epochs")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

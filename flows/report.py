@@ -82,10 +82,8 @@ class Report:
         """Tell the line of an epoch, and bring the UI up to date."""
         row = read_metrics(self._folder.artifact("metrics", epoch))
         score = read_manifest(self._folder.artifact("metrics", epoch))
-        seconds = {
-            name: row.get(f"{name}_s", score.seconds)
-            for name in ("extract", "cluster", "train", "score")
-        }
+        seconds = {name: row[f"{name}_s"] for name in ("extract", "cluster", "train")}
+        seconds["score"] = score.seconds
         if epoch == 0:
             self.say(HEADER)
         self.say(epoch_line(epoch, row, seconds, self._cached))

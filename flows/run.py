@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -62,7 +63,7 @@ class Run:
         for epoch in range(self.recipe.epochs):
             yield epoch
             self.report.epoch_done(epoch)
-            self._prune(epoch)
+            self.prune(epoch)
 
     def job(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
         """Return the job that makes a stage's artifact in this run, without running it."""
@@ -138,6 +139,7 @@ class Run:
         """See to it that an input's files are there: pruned ones are made again."""
         condition, reason = inspect(job.out)
         if condition is Condition.PRUNED:
+            self.report.say(f"{job.title}: deleted before to save space, is made again")
             self.ensure(job, pruned_will_do=False)
         elif condition is not Condition.WHOLE:
             epoch = "" if job.epoch is None else f" --epoch {job.epoch}"
@@ -153,11 +155,12 @@ class Run:
             seed=self.recipe.seed,
             epoch=job.epoch,
             device=self._device,
-            workers=compute.workers or os.cpu_count() or 1,
+            workers=compute.workers or _num_cores(),
             progress=progress,
         )
 
-    def _prune(self, last: int) -> None:
+    def prune(self, last: int, *, spare: Path | None = None) -> None:
+        """Delete the big artifacts that need not be kept once epoch `last` is done, but `spare`."""
         for kind, keep in (
             ("features", self.recipe.keep.features),
             ("checkpoints", self.recipe.keep.checkpoints),
@@ -166,10 +169,17 @@ class Run:
                 continue
             for epoch in self.folder.epochs(kind):
                 folder = self.folder.artifact(kind, epoch)
-                if epoch <= last - keep:
+                if epoch <= last - keep and folder != spare:
                     with lock(folder):  # another process may be at the same place of this run
                         if inspect(folder)[0] is Condition.WHOLE:
                             prune(folder)
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use, which in a container are not all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _device(wanted: str) -> str:

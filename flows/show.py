@@ -29,6 +29,9 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     """Print every artifact of a run, or of one epoch: condition, size, key."""
     console = _console()
     recipe, states = load_recipe(folder.config), states_of(folder)
+    epochs = {state.epoch for state in states}
+    if epoch not in epochs:
+        raise ConfigError(f"--epoch {epoch}: the run has epochs 0 to {len(epochs) - 2} so far.")
     console.print(
         f"{_short(folder.root)}: {recipe.network.name}, k = {recipe.cluster.k}, "
         f"seed {recipe.seed}, {recipe.epochs} epochs asked for\n"
@@ -77,13 +80,13 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
         console.print(f"… and {len(rows) - limit:,} more; --limit {len(rows)} shows all")
 
 
-def farewell(folder: RunFolder, *, seconds: float) -> str:
+def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     """Return what a run made, and what to type next."""
     run, program = _short(folder.root), _program()
-    last = folder.epochs("metrics")[-1]
+    last = epochs - 1
     features = _short(folder.artifact("features", last))
     return f"""
-{run}: {last + 1} epochs, in {_duration(seconds)}
+{run}: {epochs} epoch{"s" if epochs > 1 else ""}, in {_duration(seconds)}
   {run}/overview.png     curves and clusters at a glance
   pd.read_parquet("{run}/labels")      the cluster of every image at every epoch
   pd.read_parquet("{run}/metrics")     the learning curve

@@ -16,6 +16,7 @@ from flows.job import Job
 from flows.prepare import existing_run, open_run
 from flows.run import Run
 from stages import index
+from stages.layout import RunFolder
 from stages.recipe import RecipeOverrides
 
 StageName = Literal["index", "extract", "cluster", "train", "score"]
@@ -52,10 +53,13 @@ def rerun(
     check(stage, epoch, changed=overrides is not None, out=out)
     folder = existing_run(run)
     opened = open_run(str(folder.config), str(folder.root), None, overrides, save=False)
+    _check_fits(opened, stage, epoch, overrides)
     job = _job(opened, STAGES[stage], epoch)
     if out is not None:
-        job = replace(job, out=Path(out))
+        job = replace(job, out=_own_folder(Path(out), folder))
     opened.ensure(job, force=force, pruned_will_do=False)
+    # Inputs that were made again on the way go again; what was asked for stays.
+    opened.prune(max(folder.epochs("metrics"), default=0), spare=job.out)
     how = "Cached" if opened.report.num_cached else f"{read_manifest(job.out).seconds:.1f} s"
     opened.report.say(f"{job.title}: {how}, {job.out}")
     return str(job.out)
@@ -77,6 +81,35 @@ def check(stage: str, epoch: int | None, *, changed: bool, out: str | None) -> S
             "  Fix: give another folder: --out DIR."
         )
     return cast("StageName", stage)
+
+
+def _check_fits(
+    run: Run, stage: StageName, epoch: int | None, overrides: RecipeOverrides | None
+) -> None:
+    """Refuse an epoch that the run does not have, and settings that the stage does not read."""
+    if epoch is not None and epoch >= run.recipe.epochs:
+        raise ConfigError(
+            f"--epoch {epoch}: the run has epochs 0 to {run.recipe.epochs - 1}.\n"
+            f"  Fix: deepcluster run RECIPE --epochs {epoch + 1} goes on to there."
+        )
+    reads = {*STAGES[stage].STAGE.reads, "compute"}
+    unread = sorted((overrides.model_fields_set if overrides else set()) - reads)
+    if unread:
+        raise ConfigError(
+            f"{', '.join(unread)}: stage {stage} does not read it; it reads "
+            f"{', '.join(sorted(reads))}."
+        )
+
+
+def _own_folder(out: Path, run: RunFolder) -> Path:
+    """Return `out`, made, or refuse a place in the run or one that cannot be a folder."""
+    if out.resolve().is_relative_to(run.root.resolve()):
+        raise ConfigError(f"--out {out}: lies in the run itself.\n  Fix: give another folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be made a folder ({error.strerror}).") from error
+    return out
 
 
 def _job(run: Run, stage: ModuleType, epoch: int | None) -> Job:

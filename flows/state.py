@@ -51,17 +51,24 @@ def states_of(folder: RunFolder) -> list[ArtifactState]:
     last = max((epoch for kind in EPOCH_KINDS for epoch in folder.epochs(kind)), default=-1)
     for epoch in range(last + 1):
         before = one_epoch(note, epoch, images, before)
-    return [_state(job) for job in jobs]
+    stale: set[Path] = set()
+    states: list[ArtifactState] = []
+    for job in jobs:
+        states.append(_state(job, stale))
+        if states[-1].condition == STALE:
+            stale.add(job.out)
+    return states
 
 
-def _state(job: Job) -> ArtifactState:
+def _state(job: Job, stale: set[Path]) -> ArtifactState:
     condition, reason = inspect(job.out)
     found = ArtifactState(job.stage.kind, job.epoch, job.out, condition, reason)
     if condition not in (Condition.WHOLE, Condition.PRUNED):
         return found
     manifest = read_manifest(job.out)
-    if _is_stale(job, manifest.key):
-        condition, reason = STALE, "made from other inputs or settings; the next run makes it again"
+    parents = {value.out for value in job.inputs.values() if isinstance(value, Job)}
+    if parents & stale or _is_stale(job, manifest.key):
+        condition, reason = STALE, "of other inputs or settings than are there now"
     return ArtifactState(
         job.stage.kind,
         job.epoch,

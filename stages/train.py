@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, FiniteFloat, PositiveFloat
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.checkpoints import (
@@ -37,6 +37,12 @@ STAGE = Stage(
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("the least comes first, then the greatest")
+    return pair
+
+
 class TrainConfig(StrictConfig):
     """How the network learns from pseudo-labels. Defaults: section 3.4."""
 
@@ -49,7 +55,7 @@ class TrainConfig(StrictConfig):
     weight_decay: FiniteFloat = Field(default=0.00001, ge=0)
     """L2 penalty on all weights."""
 
-    batch_size: PositiveInt | Literal["auto"] = 256
+    batch_size: Annotated[int, Field(ge=2)] | Literal["auto"] = 256
     """auto: see `Pace`."""
 
     balance: Literal["sample", "weigh", "none"] = "sample"
@@ -59,11 +65,14 @@ class TrainConfig(StrictConfig):
     reassign_every: Annotated[FiniteFloat, Field(gt=0)] | Literal["auto"] = 1.0
     """Passes over the data set between two clusterings; may be fractional. auto: see `Pace`."""
 
-    crop_area: tuple[Share, Share] = (0.08, 1.0)
+    crop_area: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.08, 1.0)
     """Least and greatest share of the image that a training crop covers; torchvision's default,
     as in the authors' code."""
 
-    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    crop_ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = (
+        3 / 4,
+        4 / 3,
+    )
     """Least and greatest width / height of a training crop; likewise."""
 
     flip: float = Field(default=0.5, ge=0, le=1)

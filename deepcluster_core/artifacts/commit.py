@@ -161,8 +161,7 @@ def lock(folder: Path) -> Iterator[None]:
 def _clear(out: Path, stage: Stage) -> None:
     """Empty `out` and mark it as ours, its old manifest first: half an artifact is none."""
     out.mkdir(parents=True, exist_ok=True)
-    ours = {MANIFEST, UNFINISHED} & {path.name for path in out.iterdir()}
-    if not ours and any(path.name not in stage.files for path in out.iterdir()):
+    if not (out / UNFINISHED).exists() and _foreign(out, stage):
         raise ArtifactError(
             f"{out}: the folder holds files that no stage made, and they would be deleted.\n"
             f"  Fix: choose an empty or new folder."
@@ -172,6 +171,21 @@ def _clear(out: Path, stage: Stage) -> None:
     for path in out.iterdir():
         if path.name != UNFINISHED:
             _delete(path)
+
+
+def _foreign(out: Path, stage: Stage) -> bool:
+    """Tell whether a folder holds what this stage cannot have made."""
+    made = {*stage.files, MANIFEST}
+    if (out / MANIFEST).exists():
+        try:
+            manifest = read_manifest(out)
+        except ArtifactError:
+            pass  # damaged: its stage may try again
+        else:
+            if manifest.stage != stage.name:
+                return True
+            made |= {name.partition("/")[0] for name in manifest.files}
+    return any(path.name not in made and ".part" not in path.suffixes for path in out.iterdir())
 
 
 def _delete(path: Path) -> None:
@@ -224,17 +238,25 @@ def _versions() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     """Return the commit of the checkout this file lies in, with `+changes` if it was edited."""
+    here = Path(__file__)
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],  # noqa: S607  whichever git the person uses
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
+        _git("ls-files", "--error-unmatch", here.name, at=here.parent)  # else another checkout's
+        return _git(
+            "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*", at=here.parent
         )
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(*arguments: str, at: Path) -> str:
+    found = subprocess.run(  # noqa: S603  our own words
+        ["git", *arguments],  # noqa: S607  whichever git the person uses
+        cwd=at,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
     return found.stdout.strip()
 
 

@@ -231,7 +231,13 @@ class Images:
         stored = batch.data[batch.offset_B[row] : batch.offset_B[row + 1]]
         if self._encoding == "raw":
             return stored.reshape(batch.height_B[row], batch.width_B[row], self._channels)
-        return decode_packed(stored.tobytes())
+        try:
+            return decode_packed(stored.tobytes())
+        except UnreadableImageError as error:
+            raise ArtifactError(
+                f"{self.folder}: the packed image {image_id} is damaged ({error}).\n"
+                f"  Fix: index again: deepcluster stage index … --force"
+            ) from error
 
     def _batch(self, number: int) -> _Batch:
         if number not in self._batches:

@@ -73,9 +73,11 @@ class Manifest(StrictConfig):
     seed: int
     epoch: int | None
     rows: int
+    """Images; of a checkpoint, the images trained on, with repetitions."""
     bytes: int
     seconds: float
     peak_memory_bytes: int
+    """Of the process, in main memory; not the device's."""
     facts: dict[str, Any]
     """What the stage counted on its way, by name."""
     files: dict[str, FileRecord]

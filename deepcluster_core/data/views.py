@@ -1,6 +1,7 @@
 """The two views of an image: the central crop that is clustered, the random crop that trains.
 
-Suffixes: B images of a batch, S side of the view in pixels, C channels.
+Suffixes: B images of a batch, H and W of an image, S side of the view in pixels, C channels,
+R random numbers of an image, A attempts.
 """
 
 from collections.abc import Sequence

@@ -138,3 +138,40 @@ def test_check__refuses_changed_settings_in_the_runs_own_place() -> None:
     assert check("cluster", 1, changed=True, out="elsewhere") == "cluster"
     with pytest.raises(ConfigError, match="--out DIR"):
         check("cluster", 1, changed=True, out=None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"epoch": 3}, r"--epoch 3: the run has epochs 0 to 2\..*--epochs 4"),
+        ({"epoch": 0, "out": "{run}/images"}, "lies in the run itself"),
+        ({"epoch": 0, "out": "{run}/config.yaml/x"}, "lies in the run itself"),
+        ({"epoch": 0, "out": "file/x"}, "cannot be made a folder"),
+        (
+            {"epoch": 0, "out": "elsewhere", "overrides": {"train": {"lr": 0.1}}},
+            "train: stage cluster does not read it",
+        ),
+    ],
+    ids=str,
+)
+def test_rerun__refuses_what_cannot_be_meant_and_loses_nothing(
+    asked: dict[str, Any], told: str, own_run: Path, prefect_server: str
+) -> None:
+    before = artifact_contents(own_run)
+    Path("file").touch()
+    if "out" in asked:
+        asked = asked | {"out": asked["out"].format(run=own_run)}
+
+    with pytest.raises(ConfigError, match=f"(?s){told}"):
+        rerun(stage="cluster", run=str(own_run), **asked)
+
+    assert artifact_contents(own_run) == before
+
+
+def test_rerun__deletes_again_what_it_made_on_the_way(recipe: Path, own_run: Path) -> None:
+    loop(recipe, own_run, overrides={"keep": {"features": 1}})
+    assert inspect(own_run / "features/epoch=0000")[0] is Condition.PRUNED
+
+    call(rerun, stage="cluster", run=str(own_run), epoch=0, force=True)
+
+    assert inspect(own_run / "features/epoch=0000")[0] is Condition.PRUNED

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,12 +191,36 @@ def test_new_artifact__clears_a_link_but_not_what_it_points_to(tmp_path: Path) -
     elsewhere.mkdir()
     (elsewhere / "data").write_text("mine")
     commit(tmp_path / "out", {"a": "x"})
-    (tmp_path / "out" / "link").symlink_to(elsewhere)
+    (tmp_path / "out" / "a").unlink()
+    (tmp_path / "out" / "a").symlink_to(elsewhere)
 
     commit(tmp_path / "out", {"a": "x"})
 
     assert not (tmp_path / "out" / "link").is_symlink()
     assert (elsewhere / "data").read_text() == "mine"
+
+
+def test_new_artifact__never_takes_the_place_of_another_stage(tmp_path: Path) -> None:
+    other = replace(STAGE, name="other")
+    commit(tmp_path / "out", {"a": "x"})
+
+    with (
+        pytest.raises(ArtifactError, match="would be deleted"),
+        new_artifact(other, tmp_path / "out", config={}, inputs={}, context=Context(seed=1)),
+    ):
+        pass
+
+    assert inspect(tmp_path / "out")[0] is Condition.WHOLE
+
+
+def test_new_artifact__never_deletes_notes_beside_an_artifact(tmp_path: Path) -> None:
+    commit(tmp_path / "out", {"a": "x"})
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+
+    with pytest.raises(ArtifactError, match="would be deleted"):
+        commit(tmp_path / "out", {"a": "y"})
+
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
 # Pruned
