@@ -92,8 +92,9 @@ def open_run(
 def _changes(before: Recipe, now: Recipe) -> str:
     """Return in words which keys differ between two recipes, for example `cluster.k 100 -> 50`."""
     old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
-    keys = [key for key in new if old.get(key) != new[key] and not key.startswith("compute.")]
-    return ", ".join(f"{key} {old.get(key)} -> {new[key]}" for key in keys if key != "epochs")
+    keys = [key for key in new if key != "epochs" and not key.startswith("compute.")]
+    differing = (key for key in keys if old.get(key) != new[key])
+    return ", ".join(f"{key} {old.get(key)} -> {new[key]}" for key in differing)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

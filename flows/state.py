@@ -27,8 +27,6 @@ class ArtifactState:
     reason: str
     bytes: int = 0
     rows: int = 0
-    seconds: float = 0
-    peak_memory_bytes: int = 0
     key: str = ""
 
 
@@ -77,8 +75,6 @@ def _state(job: Job, stale: set[Path]) -> ArtifactState:
         reason,
         bytes=0 if manifest.pruned else manifest.bytes,
         rows=manifest.rows,
-        seconds=manifest.seconds,
-        peak_memory_bytes=manifest.peak_memory_bytes,
         key=manifest.key,
     )
 

@@ -12,12 +12,13 @@ from prefect.artifacts import (
 )
 
 from deepcluster_core.artifacts.tables import METRICS, read_metrics
+from flows.epoch import STAGES
 from flows.job import Job
 from flows.state import states_of
 from stages.layout import RunFolder
 
 EVERY_S = 5.0
-STAGES_OF_AN_EPOCH = ("extract", "cluster", "train", "score")
+STAGES_OF_AN_EPOCH = [name for name in STAGES if name != "index"]
 
 
 class Ui:

@@ -151,7 +151,7 @@ def run(
         order_M = _order(assigned, train, pace, context)
         loss = train_epoch(
             learner,
-            _batches(pictures, assigned, order_M, train, network.image_size, context),
+            _batches(pictures, assigned, order_M, pace, train, network.image_size, context),
             num_images=len(order_M),
             precision=train.precision,
             seed=_seed(context, "dropout"),
@@ -184,22 +184,22 @@ def _batches(
     pictures: Images,
     assigned: Labels,
     order_M: NDArray[np.int64],
+    pace: Pace,
     train: TrainConfig,
     size: int,
     context: Context,
 ) -> Iterator[Batch]:
     crop = RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip)
     seed = _seed(context, "augment")
-    batch_size = Pace.of(train, num_images=len(pictures)).batch_size
     weight_K = balancing_weights(assigned.cluster_N, k=assigned.k)
 
     def load(start: int) -> Batch:
-        ids = order_M[start : start + batch_size]
+        ids = order_M[start : start + pace.batch_size]
         draws_BR = augmentation_draws(seed, start, len(ids))
         views_BSSC = random_views([pictures[i] for i in ids], draws_BR, crop, size=size)
         cluster_B = assigned.cluster_N[ids].astype(np.int64)
         weight_B = weight_K[cluster_B] if train.balance == "weigh" else None
         return Batch(views_BSSC, cluster_B, weight_B)
 
-    starts = range(0, len(order_M), batch_size)
+    starts = range(0, len(order_M), pace.batch_size)
     return ordered_map(load, starts, workers=context.workers)
