@@ -16,7 +16,8 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
-from deepcluster_core.features import extract_features, to_device
+from deepcluster_core.features import extract_features
+from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision
 
@@ -44,7 +45,7 @@ class ExtractConfig(StrictConfig):
     0.92 at epoch 0 and 0.98 at epoch 9, of two seeds 0.68 and 0.82; the NMI with the true labels
     moves by up to 0.002, with the seed by up to 0.015."""
 
-    precision: Precision = "float32"
+    precision: Precision = "auto"
     """Number format of the forward pass."""
 
 
@@ -65,11 +66,11 @@ def run(
         inputs={"images": images, "checkpoint": checkpoint},
         context=context,
     ) as draft:
+        keep_freed_memory()
         pictures = Images(images)
         model = restore_network(
             network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
         )
-        to_device(model, context.device)
         features = extract_features(
             model,
             _central_views(pictures, extract, network.image_size, context),

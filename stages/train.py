@@ -25,6 +25,7 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
+from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
@@ -78,7 +79,7 @@ class TrainConfig(StrictConfig):
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
 
-    precision: Precision = "float32"
+    precision: Precision = "auto"
     """Number format of the forward pass; weights, loss and updates are float32."""
 
 
@@ -134,6 +135,7 @@ def run(
         inputs={"images": images, "labels": labels, "checkpoint": checkpoint},
         context=context,
     ) as draft:
+        keep_freed_memory()
         pictures, assigned = Images(images), read_labels(labels)
         model = restore_network(
             network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint

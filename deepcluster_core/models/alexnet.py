@@ -33,10 +33,15 @@ def build_alexnet(*, in_channels: int, image_size: int, dropout: float) -> Backb
     """
     maps = nn.Sequential()
     for name, (out_channels, kernel, stride, padding, pooled) in LAYERS.items():
-        block = conv_block(in_channels, out_channels, kernel=kernel, stride=stride, padding=padding)
+        block = conv_block(
+            in_channels,
+            out_channels,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            pool=(3, 2) if pooled else None,
+        )
         maps.add_module(name, block)
-        if pooled:
-            maps.add_module(name.replace("conv", "pool"), nn.MaxPool2d(kernel_size=3, stride=2))
         in_channels = out_channels
 
     flat_dim = flat_size(maps, image_size=image_size, network="alexnet")
@@ -50,5 +55,5 @@ def build_alexnet(*, in_channels: int, image_size: int, dropout: float) -> Backb
         fc7=nn.Linear(FEATURE_DIM, FEATURE_DIM),
     )
     body = nn.Sequential(layers).apply(initialise)
-    taps = {name: f"maps.{name}" for name in LAYERS}
+    taps = {name: f"maps.{name}.bn" for name in LAYERS}
     return Backbone(body, feature_dim=FEATURE_DIM, relu_missing=True, taps=taps)

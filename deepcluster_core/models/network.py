@@ -31,7 +31,7 @@ class Backbone:
     """The body stops before its last ReLU, and training has to put it back."""
 
     taps: dict[str, str] = field(default_factory=dict[str, str])
-    """Short name -> module of `body` whose output is after its ReLU and before the max-pool."""
+    """Short name -> module of `body` whose output, through a ReLU, is the map to probe."""
 
 
 class Network(nn.Module):
@@ -59,7 +59,7 @@ class Network(nn.Module):
         # Not saved: they are the configuration's, and a checkpoint carries only what was learnt.
         self.mean_C11 = nn.Buffer(_column(mean), persistent=False)
         self.std_C11 = nn.Buffer(_column(std), persistent=False)
-        self.sobel: nn.Module = Sobel() if sobel else nn.Identity()
+        self.sobel = Sobel(mean, std) if sobel else None
         self.backbone: nn.Module = backbone.body
         # Not in place: the feature before it belongs to whoever asked for it.
         self.last_relu: nn.Module = nn.ReLU() if backbone.relu_missing else nn.Identity()
@@ -70,8 +70,8 @@ class Network(nn.Module):
     def taps(self) -> dict[str, str]:
         """Short name, `conv1`, of each layer to probe -> its name among `named_modules()`.
 
-        Their outputs are maps after batch normalisation and ReLU and before the max-pool. Empty
-        for torchvision's networks.
+        By its short name a layer's output is the map after batch normalisation and ReLU and before
+        the max-pool; the module itself stops before the ReLU. Empty for torchvision's networks.
         """
         return dict(self._taps)
 
@@ -81,7 +81,7 @@ class Network(nn.Module):
         It is the output before the last ReLU for the networks of this package, which the authors
         found best, and the input of the dropped classifier for torchvision's.
         """
-        feature_ND: Tensor = self.backbone(self.sobel(self._normalised(images_NCHW)))
+        feature_ND: Tensor = self.backbone(self._inputs(images_NCHW))
         return feature_ND
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -123,7 +123,8 @@ class Network(nn.Module):
             ConfigError: there is no such layer, it does not run, or its output is no tensor.
         """
         modules = dict(self.named_modules())
-        module = modules.get(self._taps.get(layer, layer))
+        tap = self._taps.get(layer)
+        module = modules.get(tap or layer)
         if module is None or not layer:
             self._refuse_layer(layer)
         hook = module.register_forward_hook(_stop_here)
@@ -133,12 +134,14 @@ class Network(nn.Module):
             if not isinstance(reached.output, Tensor):
                 kind = type(reached.output).__name__
                 raise ConfigError(f"layer {layer!r} returns a {kind}, not a tensor.") from None
-            return reached.output
+            # A tap's own ReLU runs after the max-pool, or in place: see `conv_block`.
+            return reached.output if tap is None else reached.output.relu()
         finally:
             hook.remove()
         raise ConfigError(f"layer {layer!r} takes no part in the forward pass of this network.")
 
-    def _normalised(self, images_NCHW: Tensor) -> Tensor:
+    def _inputs(self, images_NCHW: Tensor) -> Tensor:
+        """Return what the backbone reads: the maps of the filter, or the normalised images."""
         num_channels = len(self.mean_C11)
         if images_NCHW.ndim != 4 or images_NCHW.shape[1] != num_channels:
             # Checked here because one channel would silently broadcast to three.
@@ -146,9 +149,12 @@ class Network(nn.Module):
             raise ValueError(f"images have shape {shape}, expected (N, {num_channels}, H, W)")
         if images_NCHW.dtype != torch.uint8 and not images_NCHW.is_floating_point():
             raise TypeError(f"images are {images_NCHW.dtype}, expected uint8 or float")
-        white = 255 if images_NCHW.dtype == torch.uint8 else 1
-        images_NCHW = images_NCHW.to(self.mean_C11.dtype) / white
-        return (images_NCHW - self.mean_C11) / self.std_C11
+        is_bytes = images_NCHW.dtype == torch.uint8
+        if self.sobel is not None:  # reads bytes as they are
+            return self.sobel(images_NCHW if is_bytes else images_NCHW.to(self.mean_C11.dtype))
+        scale_C11 = 1 / (self.std_C11 * 255 if is_bytes else self.std_C11)
+        wide_NCHW = images_NCHW.to(self.mean_C11.dtype)
+        return torch.addcmul(-self.mean_C11 / self.std_C11, wide_NCHW, scale_C11)
 
     def _refuse_layer(self, layer: str) -> NoReturn:
         by_depth = sorted((n for n, _ in self.named_modules() if n), key=lambda n: n.count("."))

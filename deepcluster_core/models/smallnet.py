@@ -25,8 +25,7 @@ def build_smallnet(*, in_channels: int, image_size: int, dropout: float) -> Back
     """
     maps = nn.Sequential()
     for number, out_channels in enumerate(WIDTHS, start=1):
-        maps.add_module(f"conv{number}", conv_block(in_channels, out_channels))
-        maps.add_module(f"pool{number}", nn.MaxPool2d(kernel_size=2, stride=2))
+        maps.add_module(f"conv{number}", conv_block(in_channels, out_channels, pool=(2, 2)))
         in_channels = out_channels
 
     flat_dim = flat_size(maps, image_size=image_size, network="smallnet")
@@ -40,7 +39,7 @@ def build_smallnet(*, in_channels: int, image_size: int, dropout: float) -> Back
         fc6=nn.Linear(FEATURE_DIM, FEATURE_DIM),
     )
     body = nn.Sequential(layers).apply(initialise).apply(_he_normal)
-    taps = {f"conv{number}": f"maps.conv{number}" for number in range(1, len(WIDTHS) + 1)}
+    taps = {f"conv{number}": f"maps.conv{number}.bn" for number in range(1, len(WIDTHS) + 1)}
     return Backbone(body, feature_dim=FEATURE_DIM, relu_missing=True, taps=taps)
 
 

@@ -26,14 +26,14 @@ def build_vgg16(*, in_channels: int, image_size: int, dropout: float) -> Backbon
         ConfigError: the images are too small.
     """
     maps, taps = nn.Sequential(), dict[str, str]()
-    for stage, widths in enumerate(STAGES, start=1):
-        for out_channels in widths:
+    for widths in STAGES:
+        for depth, out_channels in enumerate(widths, start=1):
             # Numbered 1 to 13 through the stages, as the tables of linear probes count them.
             name = f"conv{len(taps) + 1}"
-            maps.add_module(name, conv_block(in_channels, out_channels))
-            taps[name] = f"maps.{name}"
+            pool = (2, 2) if depth == len(widths) else None
+            maps.add_module(name, conv_block(in_channels, out_channels, pool=pool))
+            taps[name] = f"maps.{name}.bn"
             in_channels = out_channels
-        maps.add_module(f"pool{stage}", nn.MaxPool2d(kernel_size=2, stride=2))
 
     flat_dim = flat_size(maps, image_size=image_size, network="vgg16")
     layers = OrderedDict[str, nn.Module](

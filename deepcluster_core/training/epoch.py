@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,9 +60,9 @@ class Learner:
             nn.init.zeros_(head.bias)
         to_device(network, device)
         self.network, self.head, self.device = network, head.to(device), device
-        decay = sgd.weight_decay
-        self._optimizer = SGD(network.parameters(), sgd.lr, sgd.momentum, weight_decay=decay)
-        self._head_optimizer = SGD(self.head.parameters(), sgd.lr, weight_decay=decay)
+        fused: dict[str, Any] = {"weight_decay": sgd.weight_decay, "fused": True}  # one pass each
+        self._optimizer = SGD(network.parameters(), sgd.lr, sgd.momentum, **fused)
+        self._head_optimizer = SGD(self.head.parameters(), sgd.lr, **fused)
 
     def update(self, loss: Tensor) -> None:
         """Take one step down the gradient of the loss."""

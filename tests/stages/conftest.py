@@ -42,7 +42,7 @@ def features(images: Path, network: NetworkConfig) -> Path:
     """Return the features of the network as initialised."""
     out = images.parent / "features" / "epoch=0000"
     extract.run(
-        extract=ExtractConfig(resize=20),
+        extract=ExtractConfig(resize=20, precision="float32"),
         network=network,
         images=images,
         checkpoint=None,

@@ -18,7 +18,7 @@ from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.models import NetworkConfig
 from stages.extract import ExtractConfig, run
 
-PLAIN = ExtractConfig(resize=20, dtype="float32")
+PLAIN = ExtractConfig(resize=20, dtype="float32", precision="float32")
 CONTEXT = Context(seed=31, epoch=0)
 
 
@@ -78,9 +78,9 @@ def test_run__row_i_is_the_feature_of_image_i(
     images: Path, network: NetworkConfig, checkpoint: Path, out: Path, *, trained: bool
 ) -> None:
     at = checkpoint if trained else None
-    extract(images, network, out, checkpoint=at, config=ExtractConfig(resize=20, dtype="float32"))
+    extract(images, network, out, checkpoint=at, config=PLAIN)
 
-    # Another batch size sums in another order: 1e-4 is some hundred roundings of float32.
+    # Another batch size sums in another order, and folded batch normalisation too: 1e-4 is some hundred roundings of float32.
     np.testing.assert_allclose(extracted(out), by_hand(images, network, at), rtol=1e-4, atol=1e-4)
 
 
@@ -123,7 +123,7 @@ def test_run__same_digest_with_any_number_of_workers(
 def test_run__eval_mode_does_not_mix_the_images_of_a_batch(
     images: Path, network: NetworkConfig, features: Path, out: Path, batch_size: int
 ) -> None:
-    config = ExtractConfig(resize=20, batch_size=batch_size, dtype="float32")
+    config = PLAIN.model_copy(update={"batch_size": batch_size})
 
     extract(images, network, out, config=config)
 

@@ -14,6 +14,7 @@ from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, re
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, TrainingError
 from deepcluster_core.models import NetworkConfig
+from deepcluster_core.precision import Precision, is_narrow
 from stages.train import STAGE, Pace, TrainConfig, run
 
 CONTEXT = Context(seed=31, epoch=0)
@@ -141,7 +142,6 @@ def test_run__goes_on_from_the_checkpoint_with_its_momentum(
         TrainConfig(batch_size=32, crop_area=(0.5, 1.0)),
         TrainConfig(batch_size=32, crop_ratio=(1.0, 1.0)),
         TrainConfig(batch_size=32, flip=0.0),
-        TrainConfig(batch_size=32, precision="bfloat16"),
     ],
     ids=lambda config: str(config.model_dump(exclude_defaults=True)),
 )
@@ -150,6 +150,15 @@ def test_run__every_setting_matters(train: Trainer, checkpoint: Path, config: Tr
 
     assert changed.digest != read_manifest(checkpoint).digest
     assert changed.key != read_manifest(checkpoint).key
+
+
+def test_run__computes_in_the_precision_that_was_asked_for(train: Trainer) -> None:
+    precisions: list[Precision] = ["float32", "bfloat16", "auto"]
+    wide, narrow, auto = (
+        train(TrainConfig(batch_size=32, precision=precision)).digest for precision in precisions
+    )
+    assert wide != narrow
+    assert auto == (narrow if is_narrow("cpu", "auto") else wide)
 
 
 def test_run__balances_by_weights_otherwise_than_not_at_all(train: Trainer) -> None:

@@ -206,3 +206,17 @@ def test_fit_pca__gpu_equals_cpu() -> None:
     whitened_NQ = on_gpu.whiten(rows_ND.cuda())
     assert whitened_NQ.is_cuda
     torch.testing.assert_close(whitened_NQ.cpu(), on_gpu.whiten(rows_ND), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num", [30, 39, 40, 41, 200])
+def test_fit_pca__products_of_few_rows_and_covariance_of_many_give_the_same(num: int) -> None:
+    rows_ND = features(num, width=40)
+
+    alone = fit_pca(rows_ND.split(20), dim=5)  # by the rows' products up to 40 of them
+    rows_of_ranks = (rows_ND[:10], rows_ND[10:])  # two ranks always add up covariances
+    together = on_ranks(
+        2, lambda rank, reduce: fit_pca([rows_of_ranks[rank]], dim=5, reduce=reduce)
+    )
+
+    assert isinstance(together[0], Pca)
+    assert_same(alone, together[0])

@@ -17,7 +17,7 @@ from deepcluster_core.data.views import (
     RandomCrop,
     augmentation_draws,
     center_view,
-    random_box,
+    random_boxes,
     random_views,
     resized,
 )
@@ -107,17 +107,23 @@ def test_resized__treats_channels_alike(channels: int) -> None:
     for channel in range(channels):
         grey_HW = Image.fromarray(np.ascontiguousarray(image_HWC[1:18, 2:29, channel]))
         expected_SS = np.asarray(grey_HW.resize((9, 9), Image.Resampling.BILINEAR))
-        np.testing.assert_array_equal(view_SSC[..., channel], expected_SS)
+        # Pillow and torch round the weights of the same filter to different numbers of bits.
+        difference_SS = np.abs(view_SSC[..., channel].astype(int) - expected_SS)
+        assert difference_SS.max() <= 1
+        np.testing.assert_array_equal(
+            view_SSC[..., channel],
+            resized(image_HWC[..., channel : channel + 1], (2, 1, 29, 18), 9)[..., 0],
+        )
 
 
 # The random crop
 
 
 @pytest.mark.parity
-def test_random_box__has_the_distribution_of_torchvision() -> None:
+def test_random_boxes__has_the_distribution_of_torchvision() -> None:
     height, width, num = 60, 80, 4000
     draws_BR = augmentation_draws(1, 0, num)
-    ours = np.array([random_box(height, width, draws_R, PAPER) for draws_R in draws_BR])
+    ours = np.array(random_boxes(np.full(num, height), np.full(num, width), draws_BR, PAPER))
     image = torch.empty(3, height, width)
     get_params = transforms.RandomResizedCrop.get_params
     with torch_seeded(0):
@@ -145,10 +151,11 @@ def test_random_box__has_the_distribution_of_torchvision() -> None:
 
 @pytest.mark.parity
 @pytest.mark.parametrize(("height", "width"), [(10, 400), (400, 10), (10, 13), (50, 50)])
-def test_random_box__without_a_fit_is_torchvisions_central_box(height: int, width: int) -> None:
+def test_random_boxes__without_a_fit_is_torchvisions_central_box(height: int, width: int) -> None:
     too_large = RandomCrop(area=(2.0, 3.0), ratio=PAPER.ratio, flip=0.5)
 
-    box = random_box(height, width, augmentation_draws(1, 0, 1)[0], too_large)
+    draws_1R = augmentation_draws(1, 0, 1)
+    box = random_boxes(np.array([height]), np.array([width]), draws_1R, too_large)[0]
 
     image = torch.empty(3, height, width)
     top, left, box_height, box_width = transforms.RandomResizedCrop.get_params(
@@ -158,10 +165,13 @@ def test_random_box__without_a_fit_is_torchvisions_central_box(height: int, widt
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 1000), st.floats(0.01, 1.0))
-def test_random_box__lies_in_the_image(height: int, width: int, start: int, area: float) -> None:
+def test_random_boxes__lies_in_the_image(height: int, width: int, start: int, area: float) -> None:
     crop = RandomCrop(area=(area, 1.0), ratio=PAPER.ratio, flip=0.5)
 
-    left, top, right, bottom = random_box(height, width, augmentation_draws(3, start, 1)[0], crop)
+    draws_1R = augmentation_draws(3, start, 1)
+    ((left, top, right, bottom),) = random_boxes(
+        np.array([height]), np.array([width]), draws_1R, crop
+    )
 
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height

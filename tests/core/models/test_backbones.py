@@ -1,15 +1,18 @@
 """The networks of the paper and the small one: layers, sizes, weights."""
 
+import copy
 import itertools
 import math
+from collections import OrderedDict
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models import Builder
 from deepcluster_core.models.alexnet import build_alexnet
+from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Backbone, Network
 from deepcluster_core.models.smallnet import build_smallnet
 from deepcluster_core.models.vgg import build_vgg16
@@ -159,3 +162,52 @@ def test_build_smallnet__starts_its_linear_layers_he_normal() -> None:
     # 256 inputs; 65,536 draws, so 1 % is more than three standard errors
     found = dict(body.named_parameters())["fc6.weight"].std().item()
     assert found == pytest.approx(math.sqrt(2 / 256), rel=0.01)
+
+
+@pytest.mark.parametrize("build", [build_alexnet, build_vgg16, build_smallnet])
+def test_conv_block__pools_before_its_relu_to_the_same_values_and_gradients(build: Builder) -> None:
+    with torch_seeded(0):
+        maps = build(in_channels=2, image_size=64, dropout=0.5).body.get_submodule("maps")
+        images_NCHW = torch.randn(3, 2, 64, 64)
+    relu_first = copy.deepcopy(maps)
+    for block in relu_first.children():
+        layers = dict(block.named_children())
+        if pool := layers.pop("pool", None):
+            layers["pool"] = pool
+            relu_first.set_submodule(block_name(relu_first, block), in_order(layers))
+
+    ours, theirs = maps(images_NCHW), relu_first(images_NCHW)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+
+    assert torch.equal(ours, theirs)
+    for name, weight in maps.named_parameters():
+        assert torch.equal(not_none(weight.grad), not_none(relu_first.get_parameter(name).grad))
+
+
+def block_name(parent: nn.Module, child: nn.Module) -> str:
+    return next(name for name, module in parent.named_children() if module is child)
+
+
+def in_order(layers: dict[str, nn.Module]) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(layers))
+
+
+def not_none(gradient: Tensor | None) -> Tensor:
+    assert gradient is not None
+    return gradient
+
+
+def test_fold_batch_norm__leaves_the_function_as_it_was() -> None:
+    network = as_network(build_smallnet(in_channels=2, image_size=32, dropout=0.5), channels=2)
+    with torch_seeded(1):
+        network.train()(torch.rand(64, 2, 32, 32))  # running statistics of their own
+        images_NCHW = torch.rand(4, 2, 32, 32)
+    feature_ND = network.eval().feature(images_NCHW)
+    conv2_NCHW = network.layer_output(images_NCHW, "conv2")
+
+    fold_batch_norm(network)
+
+    assert not [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    torch.testing.assert_close(network.feature(images_NCHW), feature_ND)
+    torch.testing.assert_close(network.layer_output(images_NCHW, "conv2"), conv2_NCHW)

@@ -1,0 +1,59 @@
+"""Suffixes: B batch, S pixels, C channels, D dims."""
+
+import numpy as np
+import pytest
+import torch
+
+from deepcluster_core.features import extract_features, to_images
+from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.precision import Precision, autocast, is_narrow
+
+CONFIG = NetworkConfig(name="smallnet", image_size=32)
+
+
+def views(num: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(256, size=(num, 32, 32, 3), dtype=np.uint8)
+
+
+def extracted(precision: Precision, *, layer: str | None = None) -> np.ndarray:
+    network = build_network(CONFIG, channels=3, seed=0)
+    batches = [views(10)[:6], views(10)[6:]]
+    return np.concatenate(
+        list(extract_features(network, batches, layer=layer, device="cpu", precision=precision))
+    )
+
+
+@pytest.mark.parametrize("layer", [None, "conv3", "backbone.fc5"])
+def test_extract_features__is_the_networks_feature_in_eval_mode(layer: str | None) -> None:
+    network = build_network(CONFIG, channels=3, seed=0).eval()
+    images_BCSS = to_images(views(10), "cpu")
+    with torch.no_grad():
+        expected_BD = (
+            network.layer_feature(images_BCSS, layer) if layer else network.feature(images_BCSS)
+        )
+
+    found_BD = extracted("float32", layer=layer)
+
+    # Batch normalisation is folded into the convolutions, which rounds otherwise.
+    np.testing.assert_allclose(found_BD, expected_BD.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_extract_features__in_bfloat16_rounds_as_autocast_does() -> None:
+    network = build_network(CONFIG, channels=3, seed=0).eval()
+    with torch.no_grad(), autocast("cpu", "bfloat16"):
+        expected_BD = network.feature(to_images(views(10), "cpu")).float().numpy()
+
+    found_BD = extracted("bfloat16")
+
+    exact_BD = extracted("float32")
+    # bfloat16 keeps 8 bits: 0.4 % a rounding, of which there are a dozen on the way.
+    scale = np.abs(exact_BD).max()
+    assert np.abs(found_BD - exact_BD).max() < 0.03 * scale
+    assert np.abs(found_BD - expected_BD).max() < 0.03 * scale
+    assert not np.array_equal(found_BD, exact_BD)
+
+
+def test_is_narrow__does_as_told_and_else_looks_at_the_processor() -> None:
+    assert is_narrow("cpu", "bfloat16")
+    assert not is_narrow("cpu", "float32")
+    assert is_narrow("cpu", "auto") == torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]

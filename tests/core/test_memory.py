@@ -1,0 +1,31 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+TAKES_AND_FREES = """
+import resource, sys
+import numpy as np
+if sys.argv[1] == "kept":
+    from deepcluster_core.memory import keep_freed_memory
+    keep_freed_memory()
+for _ in range(2):
+    np.ones(64 << 17)  # 64 MiB, freed at once
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    np.ones(64 << 17)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(how: str) -> int:
+    command = [sys.executable, "-c", TAKES_AND_FREES, how]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="does nothing without glibc")
+def test_keep_freed_memory__the_kernel_maps_it_once() -> None:
+    # 640 MiB are 163,840 pages of 4 KiB, or 320 of 2 MiB where NumPy gets huge ones.
+    assert page_faults("kept") < 20
+    assert page_faults("given back") >= 320
