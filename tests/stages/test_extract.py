@@ -80,7 +80,8 @@ def test_run__row_i_is_the_feature_of_image_i(
     at = checkpoint if trained else None
     extract(images, network, out, checkpoint=at, config=PLAIN)
 
-    # Another batch size sums in another order, and folded batch normalisation too: 1e-4 is some hundred roundings of float32.
+    # Another batch size sums in another order, as do folded batch normalisations: 1e-4 is some
+    # hundred roundings of float32.
     np.testing.assert_allclose(extracted(out), by_hand(images, network, at), rtol=1e-4, atol=1e-4)
 
 
@@ -111,7 +112,7 @@ def test_run__same_digest_with_any_number_of_workers(
     images: Path, network: NetworkConfig, features: Path, out: Path, workers: int
 ) -> None:
     context = replace(CONTEXT, workers=workers)
-    config = ExtractConfig(resize=20)
+    config = ExtractConfig(resize=20, precision="float32")
 
     manifest = extract(images, network, out, config=config, context=context)
 
