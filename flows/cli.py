@@ -12,11 +12,12 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.errors import DeepClusterError
+from flows.embedded import EmbeddedServer, collect_seldom
 from flows.serve import forget_dead_server
 
 USER_ERROR = 2
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # before anything imports Prefect
-RECORDER_S = 2.0  # Prefect's background recorder is that late at most, and is not waited for
+SERVER = EmbeddedServer()
 
 app = typer.Typer(
     help="DeepCluster (Caron et al. 2018): group features, train on the groups, repeat.",
@@ -43,6 +44,7 @@ def run(
     overrides: Overrides = None,
 ) -> None:
     """Run a recipe. What is there already is not made again."""
+    SERVER.begin()  # beside the imports
     from flows.prepare import resolve  # noqa: PLC0415
     from flows.show import farewell  # noqa: PLC0415
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
@@ -74,6 +76,7 @@ def stage(
     force: Annotated[bool, typer.Option("--force", help="Run even if it is there.")] = False,
 ) -> None:
     """Run one stage of one epoch again, in the run or, with --out, elsewhere."""
+    SERVER.begin()
     from flows.prepare import existing_run, resolve  # noqa: PLC0415
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
 
@@ -94,16 +97,52 @@ def stage(
 
 
 @app.command()
+def sweep(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.")],
+    ks: Annotated[
+        str, typer.Option("--k", metavar="K,K,…", help="All k to compare; those there are Cached.")
+    ],
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Folder; runs/<name of the recipe>-k if left out.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run a recipe for several k, and compare: a run for each, one table, one picture."""
+    from flows.show import show_sweep  # noqa: PLC0415
+    from flows.sweep_plan import parse_ks, plan  # noqa: PLC0415
+    from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+
+    changes = parse_overrides(overrides or [])
+    planned = plan(str(recipe), parse_ks(ks), _given(run), epochs, changes)
+    with _prefect():
+        from flows.sweep import sweep  # noqa: PLC0415
+
+        sweep(
+            [member.k for member in planned.members],
+            str(recipe),
+            run=_given(planned.root.root),
+            epochs=epochs,
+            overrides=RecipeOverrides.model_validate(changes) if changes else None,
+        )
+    show_sweep(planned.root.root)
+
+
+@app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run, or of a sweep.")],
     epoch: EpochOption = None,
     cluster: Annotated[int | None, typer.Option(min=0, help="Needs --epoch.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Images listed at most.")] = 50,
 ) -> None:
     """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
     from flows.prepare import existing_run  # noqa: PLC0415
-    from flows.show import show_cluster, show_run  # noqa: PLC0415
+    from flows.show import show_cluster, show_run, show_sweep  # noqa: PLC0415
+    from flows.sweep_plan import SWEEP  # noqa: PLC0415
 
+    if epoch is None and cluster is None and (run / SWEEP).exists():
+        show_sweep(run)
+        return
     folder = existing_run(str(run.absolute()))
     if cluster is None:
         show_run(folder, epoch)
@@ -123,6 +162,7 @@ def serve(
 
 def main() -> None:
     """Run the command; a person's mistake exits with 2 and no traceback."""
+    collect_seldom()
     forget_dead_server()
     try:
         app()
@@ -132,6 +172,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\ndeepcluster: stopped; the same command goes on from here.", file=sys.stderr)  # noqa: T201
         sys.exit(130)
+    finally:
+        SERVER.end()
 
 
 def _given(path: Path | None) -> str | None:
@@ -140,7 +182,7 @@ def _given(path: Path | None) -> str | None:
 
 @contextmanager
 def _prefect() -> Iterator[None]:
-    """Import Prefect, keep its own lines off the terminal, and let it write its last records."""
+    """Have Prefect ready for flows, with a server, and keep its own lines off the terminal."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from flows.prepare import ON_TERMINAL  # noqa: PLC0415
 
@@ -149,7 +191,5 @@ def _prefect() -> Iterator[None]:
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).propagate = False  # errors are raised, and printed by `main`
     ON_TERMINAL.set(True)
-    try:
+    with SERVER.running():
         yield
-    finally:
-        time.sleep(RECORDER_S)

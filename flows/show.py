@@ -1,20 +1,36 @@
 """What `deepcluster show` prints, and what a run says when it ends."""
 
+import math
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deepcluster_core.artifacts.manifest import Condition, read_manifest
-from deepcluster_core.artifacts.tables import read_cluster, read_metrics
-from deepcluster_core.errors import ConfigError
+from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
+from deepcluster_core.artifacts.tables import read_cluster, read_metrics, read_table
+from deepcluster_core.errors import ArtifactError, ConfigError
 from flows.state import STALE, ArtifactState, states_of
+from flows.sweep_plan import SWEEP, run_of_k
 from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import load_recipe
 
+GIB = 1 << 30
+LEARNT = ("epoch", "loss", "NMI\nbefore", "NMI\nlabels")
+COST = (
+    *("\n   s", "extract\nimages/s", "\nGiB"),
+    *("\n   s", "cluster\nimages/s", "\nGiB"),
+    *("\n   s", "train\nimages/s", "\nGiB"),
+    *("score\n   s", "\nGiB"),
+)
+"""Columns of what the stages of an epoch took: time, pace, peak memory."""
+COMPARED = (
+    *("k", "loss", "  ln k", "NMI\nbefore", "NMI\nlabels"),
+    *("effective\nclusters", "   empty\nclusters", "    all\n epochs"),
+)
 STYLES = {
     Condition.WHOLE: "green",
     Condition.PRUNED: "dim",
@@ -26,7 +42,11 @@ STYLES = {
 
 
 def show_run(folder: RunFolder, epoch: int | None) -> None:
-    """Print every artifact of a run, or of one epoch: condition, size, key."""
+    """Print what the epochs of a run, or one of them, learnt and cost, then every artifact.
+
+    Raises:
+        ConfigError: the run has no such epoch.
+    """
     console = _console()
     recipe, states = load_recipe(folder.config), states_of(folder)
     epochs = {state.epoch for state in states}
@@ -41,19 +61,26 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     by_epoch: dict[int | None, dict[str, ArtifactState]] = {}
     for state in states:
         by_epoch.setdefault(state.epoch, {})[state.kind] = state
-    console.print("images  ", _cell(by_epoch[None]["images"]), end="\n\n")
-    table = Table("epoch", *EPOCH_KINDS, "loss", "NMI labels", box=None, pad_edge=False)
+    images = by_epoch.pop(None)["images"]
+    console.print("images  ", _cell(images), _cost_of_images(images), end="\n\n")
+    artifacts = Table("epoch", *EPOCH_KINDS, box=None, pad_edge=False)
+    rows: list[tuple[str, ...]] = []
     for number, found in by_epoch.items():
-        if number is not None and epoch in (None, number):
-            table.add_row(
-                str(number), *(_cell(found[kind]) for kind in EPOCH_KINDS), *_scores(found)
-            )
-    console.print(table)
+        if epoch in (None, number):
+            rows.append((str(number), *_scores(found["metrics"]), *_costs(found)))
+            artifacts.add_row(str(number), *(_cell(found[kind]) for kind in EPOCH_KINDS))
+    for table in (*_curves(rows, console), artifacts):
+        console.print(table)
+        console.print()
+    if any("+" in cell for row in rows for cell in row):
+        console.print("GiB: peak of main memory + peak of the GPU's", end="\n\n")
     for state in states:
-        if state.condition not in (Condition.WHOLE, Condition.PRUNED):
-            console.print(
-                f"{_short(state.folder)}: {state.condition}: {state.reason}", markup=False
-            )
+        _tell_problem(state, console)
+
+
+def _tell_problem(state: ArtifactState, console: Console) -> None:
+    if state.condition not in (Condition.WHOLE, Condition.PRUNED):
+        console.print(f"{_short(state.folder)}: {state.condition}: {state.reason}", markup=False)
 
 
 def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int) -> None:
@@ -78,6 +105,44 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
         console.print(line, markup=False)
     if len(rows) > limit:
         console.print(f"… and {len(rows) - limit:,} more; --limit {len(rows)} shows all")
+
+
+def show_sweep(folder: Path) -> None:
+    """Print a row for each k of a sweep: its last epoch, and the time that all of them took.
+
+    Args:
+        folder: of the sweep.
+
+    Raises:
+        ArtifactError: its table is missing or damaged.
+    """
+    try:
+        table = read_table(folder / SWEEP).to_pandas()
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{folder / SWEEP}: cannot be read.\n"
+            f"  Fix: deepcluster sweep with all its k makes it again, from the runs that are there."
+        ) from error
+    last, sweep = table["epoch"].max(), _short(folder)
+    rows = [
+        (
+            f"{row['k']:,}",
+            *(_ratio(row[name]) for name in ("loss", "ln_k", "nmi_previous", "nmi_labels")),
+            f"{row['effective_clusters']:,.1f}",
+            f"{row['empty_clusters']:,.0f}",
+            _duration(table.query(f"k == {row['k']}")["seconds"].sum()),
+        )
+        for row in table.query("epoch == epoch.max()").to_dict("records")
+    ]
+    console = _console()
+    console.print(f"\n{sweep}: after {last + 1} epoch{'s' if last else ''}\n", markup=False)
+    console.print(_table(COMPARED, rows))
+    console.print(
+        f"\n  {sweep}/sweep.png     what k does\n"
+        f'  pd.read_parquet("{sweep}/{SWEEP}")     all metrics of all epochs\n'
+        f"  {_program()} show {sweep}/{run_of_k(table['k'].max())}     one of the runs",
+        markup=False,
+    )
 
 
 def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
@@ -111,13 +176,72 @@ def _cell(state: ArtifactState) -> Text:
     return Text(" ".join(part for part in (known, said) if part), style=STYLES[state.condition])
 
 
-def _scores(found: dict[str, ArtifactState]) -> tuple[str, str]:
-    metrics = found["metrics"]
-    if metrics.condition not in (Condition.WHOLE, STALE):
-        return "–", "–"
-    row = read_metrics(metrics.folder)
-    labels = row["nmi_labels"]
-    return f"{row['loss']:.3f}", "–" if labels is None else f"{labels:.3f}"
+def _curves(rows: list[tuple[str, ...]], console: Console) -> list[Table]:
+    """Return what epochs learnt and cost side by side, or one below the other if too wide for it.
+
+    Args:
+        rows: cells under `LEARNT` and then `COST`.
+        console: where they are printed.
+    """
+    whole = _table((*LEARNT, *COST), rows)
+    unlimited = console.options.update(max_width=10_000)
+    if console.measure(whole, options=unlimited).maximum <= console.width:
+        return [whole]
+    split = len(LEARNT)
+    learnt = _table(LEARNT, [row[:split] for row in rows])
+    return [learnt, _table((LEARNT[0], *COST), [(row[0], *row[split:]) for row in rows])]
+
+
+def _table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    """Return a table of numbers."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _scores(metrics: ArtifactState) -> Iterator[str]:
+    """Yield the cells of an epoch under `LEARNT`."""
+    there = metrics.condition in (Condition.WHOLE, STALE)
+    row = read_metrics(metrics.folder) if there else {}
+    for column in ("loss", "nmi_previous", "nmi_labels"):
+        yield _ratio(row.get(column))
+
+
+def _costs(found: dict[str, ArtifactState]) -> Iterator[str]:
+    """Yield the cells of an epoch under `COST`: what each stage took when it ran."""
+    for kind in EPOCH_KINDS:
+        made = read_manifest(found[kind].folder) if found[kind].key else None
+        yield "–" if made is None else _seconds(made.seconds)
+        if kind != "metrics":
+            yield "–" if made is None else f"{made.rows / made.seconds:,.0f}"
+        yield "–" if made is None else _peak(made)
+
+
+def _cost_of_images(images: ArtifactState) -> str:
+    if not images.key:
+        return ""
+    made = read_manifest(images.folder)
+    return (
+        f" {made.rows:,} images in {_seconds(made.seconds)} s, "
+        f"{made.rows / made.seconds:,.0f} images/s, {_peak(made)} GiB"
+    )
+
+
+def _peak(made: Manifest) -> str:
+    """Return the peak of main memory in GiB, `+` that of the GPU where there was one."""
+    device = made.peak_device_bytes
+    return f"{made.peak_memory_bytes / GIB:.2f}" + (f"+{device / GIB:.2f}" if device else "")
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
 
 
 def _size(num_bytes: float) -> str:

@@ -14,7 +14,7 @@ from deepcluster_core.metrics import cluster_sizes, moved_fraction, nmi
 # Of features and checkpoint it reads the manifests alone, so their files may be pruned.
 STAGE = Stage(
     name="score",
-    version=1,
+    version=2,
     kind="metrics",
     files=(METRICS,),
     reads=(),
@@ -96,14 +96,9 @@ def _learning(made: Mapping[str, Manifest]) -> Row:
 
 
 def _cost(made: Mapping[str, Manifest]) -> Row:
-    extract, cluster, train = made["features"], made["labels"], made["checkpoint"]
-    return {
-        "extract_s": extract.seconds,
-        "cluster_s": cluster.seconds,
-        "train_s": train.seconds,
-        "extract_images_per_s": extract.rows / extract.seconds,
-        "train_images_per_s": train.rows / train.seconds,
-        "extract_peak_bytes": extract.peak_memory_bytes,
-        "cluster_peak_bytes": cluster.peak_memory_bytes,
-        "train_peak_bytes": train.peak_memory_bytes,
-    }
+    """Return seconds, pace and memory of the stages it reads from; its own are in its manifest."""
+    stages = {"extract": made["features"], "cluster": made["labels"], "train": made["checkpoint"]}
+    row: Row = {f"{name}_s": by.seconds for name, by in stages.items()}
+    row |= {f"{name}_images_per_s": by.rows / by.seconds for name, by in stages.items()}
+    row |= {f"{name}_peak_bytes": by.peak_memory_bytes for name, by in stages.items()}
+    return row | {f"{name}_peak_device_bytes": by.peak_device_bytes for name, by in stages.items()}

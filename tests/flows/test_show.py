@@ -1,17 +1,19 @@
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from deepcluster_core.artifacts.commit import prune
+from deepcluster_core.artifacts.commit import prune, write_manifest
+from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.errors import ArtifactError, ConfigError
-from flows.show import farewell, show_cluster, show_run
+from flows.show import farewell, show_cluster, show_run, show_sweep
 from flows.state import states_of
-from stages.layout import RunFolder
+from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import load_recipe, save_recipe
 from tests.flows.conftest import loop, manifests, write_recipe
 
@@ -85,7 +87,7 @@ def test_show_run__a_row_an_epoch_and_a_reason_for_what_is_not_whole(
     lines = shown(capsys, own_run)
 
     assert "smallnet, k = 8, seed 31, 3 epochs asked for" in lines[0]
-    assert any(re.match(rf"images +\S+ kB {keys['images']}$", line) for line in lines)
+    assert any(re.match(rf"images +\S+ kB {keys['images']} ", line) for line in lines)
     rows = {line[0]: line for line in lines if line[:2] in ("0 ", "1 ", "2 ")}
     assert re.search(r"^0 .*\bpruned\b", rows["0"])
     assert keys["labels/epoch=0000"] in rows["0"]
@@ -98,10 +100,86 @@ def test_show_run__a_row_an_epoch_and_a_reason_for_what_is_not_whole(
     )
 
 
+def learnt_and_cost(lines: list[str]) -> list[list[str]]:
+    """Return the cells of the epochs in the first table, which ends them on the right."""
+    return [line.split() for line in lines if re.match(r" +\d ", line)]
+
+
+def cost(run: Path, name: str) -> list[str]:
+    """Return what the first table says about an artifact: seconds, images a second, GiB."""
+    made = read_manifest(run / name)
+    pace = [] if name.startswith("metrics") else [f"{made.rows / made.seconds:,.0f}"]
+    return [f"{made.seconds:.1f}", *pace, f"{made.peak_memory_bytes / 2**30:.2f}"]
+
+
+def test_show_run__what_each_epoch_learnt_and_each_of_its_stages_cost(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = shown(capsys, finished_run)
+
+    metrics = pd.read_parquet(finished_run / "metrics")
+    for epoch, cells in enumerate(learnt_and_cost(lines)):
+        row = metrics.iloc[epoch]
+        before = "–" if epoch == 0 else f"{row.nmi_previous:.3f}"
+        expected = [str(epoch), f"{row.loss:.3f}", before, f"{row.nmi_labels:.3f}"]
+        for kind in EPOCH_KINDS:
+            expected += cost(finished_run, f"{kind}/epoch={epoch:04d}")
+        assert cells == expected
+    assert len(learnt_and_cost(lines)) == 3
+    assert max(map(len, lines[lines.index("") :])) <= 100, "no wider than most terminals"
+    index = read_manifest(finished_run / "images")
+    pace = f"240 images in {index.seconds:.1f} s, {240 / index.seconds:,.0f} images/s"
+    assert any(pace in line for line in lines)
+
+
+def test_show_run__cost_of_an_epoch_that_has_not_ended(
+    own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("checkpoints", "metrics"):
+        shutil.rmtree(own_run / kind / "epoch=0002")
+    prune(own_run / "features/epoch=0002")
+
+    *_, cells = learnt_and_cost(shown(capsys, own_run))
+
+    there = cost(own_run, "features/epoch=0002") + cost(own_run, "labels/epoch=0002")
+    assert cells == ["2", "–", "–", "–", *there, *["–"] * 5]
+
+
+def test_show_run__memory_of_a_gpu_beside_that_of_the_process(
+    own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = own_run / "labels/epoch=0002"
+    on_a_gpu = read_manifest(labels).model_copy(update={"peak_device_bytes": 3 << 30})
+    write_manifest(labels, on_a_gpu)
+
+    lines = shown(capsys, own_run)
+
+    *_, cells = learnt_and_cost(lines)
+    *_, peak = cost(own_run, "labels/epoch=0002")
+    assert cells[9] == f"{peak}+3.00"
+    assert "GiB: peak of main memory + peak of the GPU's" in lines
+
+
+def test_show_run__a_narrow_terminal_gets_two_tables(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one is always 80 wide to rich
+    monkeypatch.setenv("COLUMNS", "100")
+    together = learnt_and_cost(shown(capsys, finished_run))
+    monkeypatch.setenv("COLUMNS", "80")
+
+    apart = learnt_and_cost(shown(capsys, finished_run))
+
+    learnt, costs = apart[:3], apart[3:]
+    assert [one + rest[1:] for one, rest in zip(learnt, costs, strict=True)] == together
+
+
 def test_show_run__of_one_epoch(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, finished_run, 1)
 
     assert [line[0] for line in lines if line[:2] in ("0 ", "1 ", "2 ")] == ["1"]
+    assert [cells[0] for cells in learnt_and_cost(lines)] == ["1"]
 
 
 def largest_cluster(run: Path, epoch: int) -> tuple[int, int]:
@@ -166,6 +244,38 @@ def test_show__escapes_what_a_file_name_could_do_to_the_terminal(
     told = capsys.readouterr().out
     assert r"disc/a\x1b[31m\rb\nc[bold]\u202eé.png" in told
     assert not {"\x1b", "\r", "\u202e"} & set(told)
+
+
+def test_show_sweep__a_row_for_each_k_after_its_last_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ("loss", "ln_k", "nmi_previous", "nmi_labels", "effective_clusters", "seconds")
+    rows: list[dict[str, float | None]] = [
+        {"k": k, "epoch": epoch, "empty_clusters": 1_000 * epoch}
+        | {name: k + epoch + place / 8 for place, name in enumerate(columns)}
+        for k in (4, 1000)
+        for epoch in (0, 1)
+    ]
+    rows[3]["nmi_labels"] = None
+    pd.DataFrame(rows).to_parquet(tmp_path / "sweep.parquet")
+
+    show_sweep(tmp_path)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{tmp_path}: after 2 epochs" in lines
+    table = [line.split() for line in lines if re.match(r" *[\d,]+ ", line)]
+    assert table == [
+        "4 5.000 5.125 5.250 5.375 5.5 1,000 10 s".split(),
+        "1,000 1001.000 1001.125 1001.250 – 1,001.5 1,000 33 min 22 s".split(),
+    ]
+    assert lines[-1].endswith(f"show {tmp_path}/k=01000     one of the runs")
+
+
+def test_show_sweep__damaged_table_and_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "sweep.parquet").write_bytes(b"PAR1")
+
+    with pytest.raises(ArtifactError, match=r"(?s)cannot be read.*Fix: deepcluster sweep"):
+        show_sweep(tmp_path)
 
 
 def test_farewell__names_what_was_made_and_what_to_type(finished_run: Path) -> None:

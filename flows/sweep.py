@@ -1,0 +1,91 @@
+"""The same run for several k, the axis of figure 2(c), as a Prefect flow around the loop."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from flows.epoch_loop import deepcluster
+from flows.prepare import open_run
+from flows.report import Report
+from flows.run import Run
+from flows.share import share
+from flows.sweep_plan import VARIED, Sweep, count_images, packed_images, plan, refuse_too_many
+from flows.sweep_table import tabulate, write_comparison
+from stages.recipe import RecipeOverrides
+
+Ks = Annotated[
+    list[Annotated[int, Field(ge=2)]],
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+]
+
+
+def _name() -> str:
+    parameters = flow_run.parameters
+    run = parameters.get("run") or f"{Path(parameters['recipe']).stem}-k"
+    ks = ", ".join(map(str, sorted(parameters["k"])))
+    return f"{Path(run).name}: k = {ks} ({parameters['recipe']})"
+
+
+@flow(name="deepcluster-sweep", flow_run_name=_name)
+def sweep(
+    k: Ks,
+    recipe: str = "configs/demo.yaml",
+    run: str | None = None,
+    epochs: Annotated[int, Field(ge=1)] | None = None,
+    overrides: RecipeOverrides | None = None,
+) -> str:
+    """Run a recipe for each k, and compare.
+
+    Args:
+        k: all numbers of clusters of the comparison; those whose runs are there are Cached.
+        recipe: path of a YAML file.
+        run: folder of the sweep; `runs/<name of the recipe>-k` when left out.
+        epochs: how many each run shall have, those already there included.
+        overrides: keys of the recipe, nested, the same for all k.
+
+    Returns:
+        The folder of the sweep.
+    """
+    planned = plan(recipe, k, run, epochs, _given(overrides))
+    shared = _open(planned, recipe, epochs)
+    share(shared, ((one.folder, one.recipe) for one in planned.members), varied=VARIED)
+    refuse_too_many(planned, packed_images(planned))  # some may have been unreadable
+    for member in planned.members:
+        name = f"{planned.root.name}/{member.folder.name}"
+        shared.report.say(f"\n{name}")
+        deepcluster.with_options(flow_run_name=name)(
+            recipe,
+            run=str(member.folder.root),
+            epochs=epochs,
+            overrides=RecipeOverrides.model_validate(member.overrides),
+        )
+    _compare(planned, shared.report)
+    return str(planned.root.root)
+
+
+def _given(overrides: RecipeOverrides | None) -> dict[str, Any]:
+    return overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
+
+
+def _open(planned: Sweep, recipe: str, epochs: int | None) -> Run:
+    """Return what makes the artifacts that all runs share, once no k is refused."""
+    refuse_too_many(planned, count_images(planned))
+    overrides = RecipeOverrides.model_validate(planned.members[0].overrides)
+    return open_run(recipe, str(planned.root.root), epochs, overrides, save=False)
+
+
+def _compare(planned: Sweep, report: Report) -> None:
+    if others := planned.others():
+        report.say(f"\nnot compared, because not asked for: {', '.join(others)}")
+    if not write_comparison(planned):
+        report.say("\nevery k was there already, and compared: nothing was made")
+        return
+    # Prefect takes lower case letters, digits and dashes.
+    name = re.sub(r"[^a-z0-9]+", "-", planned.root.name.lower()).strip("-") or "sweep"
+    rows = tabulate(planned).to_dict("records")
+    create_table_artifact(key=f"{name}-sweep", table=rows, description="Metrics by k and epoch")
