@@ -29,7 +29,8 @@ class Before:
 def one_epoch(make: Make, epoch: int, images: Job, before: Before) -> Before:
     """Extract, cluster, train, score; return what the next epoch takes over."""
     features = make(extract, epoch, images=images, checkpoint=before.checkpoint)
-    labels = make(cluster, epoch, images=images, features=features)
+    start = before.labels if images.recipe.cluster.warm_start else None
+    labels = make(cluster, epoch, images=images, features=features, previous=start)
     checkpoint = make(train, epoch, images=images, labels=labels, checkpoint=before.checkpoint)
     make(
         score,

@@ -2,20 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field, JsonValue, PositiveInt, ValidationInfo, field_validator
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.manifest import Stage
-from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, write_labels
-from deepcluster_core.clustering.kmeans import kmeans
+from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_labels, write_labels
+from deepcluster_core.clustering.fit import Clustering
+from deepcluster_core.clustering.kmeans import KMeans
 from deepcluster_core.clustering.pca import Pca, fit_pca
+from deepcluster_core.clustering.pic import Pic
+from deepcluster_core.clustering.plugin import PATTERN, PYTHON, Plugin
+from deepcluster_core.clustering.rows import Projected
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
@@ -24,12 +28,30 @@ STAGE = Stage(
     name="cluster", version=1, kind="labels", files=(LABELS, CLUSTERING), reads=("cluster",)
 )
 
+ALGORITHMS = ("kmeans", "spherical", "pic")
+READ_BY = {
+    "max_points_per_centroid": ("kmeans", "spherical"),
+    "warm_start": ("kmeans", "spherical"),
+    "options": (PYTHON,),
+}
+"""Algorithms that read a key which the others would pass over in silence."""
+
+
+def _default_k(given: dict[str, Any]) -> int | Literal["auto"]:
+    return "auto" if given.get("algorithm") == "pic" else 10_000
+
 
 class ClusterConfig(StrictConfig):
     """How features are grouped. Defaults: section 3.4."""
 
-    k: Annotated[int, Field(ge=2)] | Literal["auto"] = 10_000
-    """Clusters. Ten per class of ImageNet was best, figure 2(c). auto: see `Sizes`."""
+    algorithm: str = "kmeans"
+    """`kmeans`; `spherical`, k-means with centroids of length one; `pic`, power iteration
+    clustering, which finds the number of clusters itself; or `python:MODULE:NAME`, a clusterer as
+    scikit-learn's, see `Plugin`."""
+
+    k: Annotated[int, Field(ge=2)] | Literal["auto"] = Field(default_factory=_default_k)
+    """Clusters. Default: 10,000; ten per class of ImageNet was best, figure 2(c). auto: see
+    `Sizes`. With `pic` left out or auto: as many as it finds."""
 
     pca_dim: PositiveInt | Literal["auto"] = 256
     """Dimensions that the PCA keeps. auto: see `Sizes`."""
@@ -38,11 +60,47 @@ class ClusterConfig(StrictConfig):
     """Scale each kept dimension to variance one."""
 
     iterations: PositiveInt = 20
-    """Of k-means; the number of the authors' code."""
+    """Of k-means, spherical or not; the number of the authors' code."""
 
     max_points_per_centroid: PositiveInt | None = None
     """k-means learns its centroids from a random k times as many images, at most; all images are
-    assigned to them. None: from all images, as the paper."""
+    assigned to them. Memory then holds that sample and not all reduced features. None: from all
+    images, as the paper."""
+
+    warm_start: bool = False
+    """k-means starts at the clusters of the epoch before, as they lie among the new features, and
+    so keeps their ids. False: at random images in every epoch, as the paper."""
+
+    pic: Pic = Pic()
+    """Settings of `pic`."""
+
+    options: dict[str, JsonValue] = Field(default={})
+    """Keyword arguments of the `python:` callable."""
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known(cls, algorithm: str) -> str:
+        # A module is imported when a run begins: reading a recipe must not run other code.
+        if algorithm in ALGORITHMS or PATTERN.fullmatch(algorithm):
+            return algorithm
+        known = ", ".join(ALGORITHMS)
+        raise ValueError(f"unknown algorithm {algorithm!r}; known: {known}, python:MODULE:NAME")
+
+    @field_validator("k")
+    @classmethod
+    def _not_of_pic(cls, k: int | str, others: ValidationInfo) -> int | str:
+        if others.data.get("algorithm") == "pic" and k != "auto":
+            raise ValueError("pic finds the number of clusters itself: leave k out, or say auto")
+        return k
+
+    @field_validator(*READ_BY)
+    @classmethod
+    def _is_read(cls, value: object, others: ValidationInfo) -> object:
+        algorithm, readers = others.data.get("algorithm"), READ_BY[others.field_name or ""]
+        if value and algorithm is not None and not algorithm.startswith(readers):
+            known = " and ".join(readers).replace(PYTHON, f"{PYTHON}MODULE:NAME")
+            raise ValueError(f"{algorithm} does not read it, only {known}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -55,7 +113,8 @@ class Sizes:
     blows the last components of fewer up to noise) and the rank. Rules of ours, not the paper's.
     """
 
-    k: int
+    k: int | None
+    """None: the algorithm finds it."""
     pca_dim: int
 
     @classmethod
@@ -76,37 +135,42 @@ class Sizes:
                     f"cluster.{key}: {value} needs at least {least} images, but there are "
                     f"{num_images}.\n  Fix: --set cluster.{key}=auto, or add images."
                 )
-        return cls(k, pca_dim)
+        return cls(None if cluster.algorithm == "pic" else k, pca_dim)
 
 
 def run(
-    *, cluster: ClusterConfig, images: Path, features: Path, out: Path, context: Context
+    *,
+    cluster: ClusterConfig,
+    images: Path,
+    features: Path,
+    previous: Path | None = None,
+    out: Path,
+    context: Context,
 ) -> None:
-    """Write the labels artifact, with the PCA and the centroids beside the table."""
+    """Write the labels artifact, with the PCA and the centroids beside the table.
+
+    `previous` are the labels that a warm start begins with; None in the first epoch.
+    """
     with new_artifact(
         STAGE,
         out,
         config={"cluster": cluster},
-        inputs={"images": images, "features": features},
+        inputs={"images": images, "features": features, "previous": previous},
         context=context,
     ) as draft:
         stored = Features(features)
         sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
-        blocks = map(torch.from_numpy, stored.blocks())
         pca = fit_pca(
-            blocks,
+            map(torch.from_numpy, stored.blocks()),
             dim=sizes.pca_dim,
             whitened=cluster.whiten,
             clip=cluster.pca_dim == "auto",
             device=context.device,
         )
-        fit = kmeans(
-            _reduced(stored, pca, context.device),
-            k=sizes.k,
-            iterations=cluster.iterations,
+        fit = _clustering(cluster, sizes, previous).fit(
+            _rows(stored, pca, context.device),
             seed=seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans"),
-            max_points_per_centroid=cluster.max_points_per_centroid,
-            gpu=context.device.startswith("cuda"),
+            device=context.device,
             progress=context.progress,
         )
         write_labels(
@@ -123,20 +187,33 @@ def run(
         )
         draft.rows = stored.num_images
         draft.facts = {
-            "k": sizes.k,
+            "k": fit.num_clusters,
             "pca_dim": len(pca.components_QD),
             "empty": fit.num_empty,
+            "fitted_on": fit.fitted_on,
             "objective": fit.objective,
             "effective_rank": pca.effective_rank,
         }
 
 
-def _reduced(stored: Features, pca: Pca, device: str) -> NDArray[np.float32]:
-    """Return all rows projected, whitened and of length one: (N, pca_dim), the one big array."""
-    rows_NQ = np.empty((stored.num_images, len(pca.components_QD)), np.float32)
-    start = 0
-    for block_BD in stored.blocks():
-        whitened_BQ = pca.whiten(torch.from_numpy(block_BD).to(device))
-        rows_NQ[start : start + len(block_BD)] = whitened_BQ.cpu().numpy()
-        start += len(block_BD)
-    return rows_NQ
+def _clustering(cluster: ClusterConfig, sizes: Sizes, previous: Path | None) -> Clustering:
+    if sizes.k is None:
+        return cluster.pic
+    if cluster.algorithm.startswith(PYTHON):
+        return Plugin(cluster.algorithm, sizes.k, cluster.options)
+    return KMeans(
+        sizes.k,
+        cluster.iterations,
+        spherical=cluster.algorithm == "spherical",
+        max_points_per_centroid=cluster.max_points_per_centroid,
+        start_N=read_labels(previous).cluster_N if previous else None,
+    )
+
+
+def _rows(stored: Features, pca: Pca, device: str) -> Projected:
+    """Return the rows to cluster: projected, whitened and of length one, as they are read."""
+
+    def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
+        return pca.whiten(torch.from_numpy(raw_BD).to(device)).cpu().numpy()
+
+    return Projected(stored.num_images, len(pca.components_QD), stored.blocks, project)

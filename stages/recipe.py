@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from deepcluster_core.artifacts.commit import write_atomically
+from deepcluster_core.clustering.plugin import PYTHON, load_callable
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models import NetworkConfig, feature_dim_of
@@ -91,18 +92,30 @@ class Recipe(StrictConfig):
 
         Raises:
             FeatureError: they are too few for the clusters or dimensions asked for.
+            ConfigError: the recipe names a clusterer that is not there.
         """
         network = self.network
         # A named layer is as wide as it is; only the paper's feature is known before the network.
         wide = feature_dim_of(network, channels=self.dataset.channels)
         cluster = self.cluster
         sizes = Sizes.of(cluster, num_images=num_images, dim=wide)
+        if cluster.algorithm.startswith(PYTHON):
+            load_callable(cluster.algorithm)
         pace = Pace.of(self.train, num_images=num_images)
-        asked = (cluster.k, cluster.pca_dim, self.train.batch_size, self.train.reassign_every)
+        asked = (
+            sizes.k and cluster.k,
+            cluster.pca_dim,
+            self.train.batch_size,
+            self.train.reassign_every,
+        )
+        clusters = (
+            f"k = {sizes.k:,} ({num_images / sizes.k:.0f} images a cluster)"
+            if sizes.k
+            else f"as many clusters as {cluster.algorithm} finds"
+        )
         told = (
-            f"k = {sizes.k:,} ({num_images / sizes.k:.0f} images a cluster), pca_dim = "
-            f"{sizes.pca_dim}, {pace.steps:,} steps of {pace.batch_size} images an epoch "
-            f"({pace.num_draws / num_images:.3g} times the data set)"
+            f"{clusters}, pca_dim = {sizes.pca_dim}, {pace.steps:,} steps of {pace.batch_size} "
+            f"images an epoch ({pace.num_draws / num_images:.3g} times the data set)"
         )
         if "auto" not in asked:
             return told

@@ -1,1 +1,1 @@
-"""From features to pseudo-labels: PCA, whitening, L2, k-means."""
+"""From features to pseudo-labels: PCA, whitening, L2, and one of several clusterings."""

@@ -1,19 +1,17 @@
-"""K-means with faiss. Suffixes: N rows, Q dimensions, K clusters, B rows of a block."""
+"""K-means with faiss. Suffixes: N rows, S sampled, Q dimensions, K clusters, E empty, B block."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit, distances, means_of
+from deepcluster_core.clustering.rows import Floats, InMemory, Rows
 from deepcluster_core.errors import FeatureError
-from deepcluster_core.metrics import cluster_counts
 from deepcluster_core.progress import Progress, silent
-
-Floats = NDArray[np.float32]
-
-BLOCK_ROWS = 2**14
-"""Rows assigned between two calls of the progress hook: a second on one core at k = 10,000."""
+from deepcluster_core.seeding import numpy_generator
 
 FAISS_SEEDS = 2**31 - 1
 """faiss takes seeds as int32, and negative ones mean the clock."""
@@ -29,36 +27,8 @@ _RUN_ALL = (
 
 
 @dataclass(frozen=True)
-class KMeansFit:
-    """Clusters found by `kmeans`; their ids are row numbers of `centroids_KQ`, never renumbered."""
-
-    centroids_KQ: Floats
-    cluster_N: NDArray[np.int32]
-    distance_N: Floats
-    """Euclidean, not squared, from each row to the centroid of its cluster."""
-    counts_K: NDArray[np.int64]
-    objective: tuple[float, ...]
-    """Sum of squared distances at each iteration, before its update of the centroids; over the
-    sample, if there was one. Good to see the trend by: faiss adds it up in float32, too low beyond
-    some 10 M rows. `distance_N` has the distances after the last update."""
-
-    @property
-    def num_empty(self) -> int:
-        """Clusters without a row."""
-        return int((self.counts_K == 0).sum())
-
-
-def kmeans(
-    rows_NQ: Floats,
-    *,
-    k: int,
-    iterations: int = 20,
-    seed: int,
-    max_points_per_centroid: int | None = None,
-    gpu: bool = False,
-    progress: Progress = silent,
-) -> KMeansFit:
-    """Find `k` clusters with faiss, the implementation of section 3.4, then assign every row.
+class KMeans:
+    """K-means with faiss, the implementation of section 3.4; then every row is assigned.
 
     Centroids start at `k` different random rows. After each update of the centroids, faiss refills
     those without a row, as section 3.3 says: for each, a donor is drawn with a probability
@@ -67,50 +37,119 @@ def kmeans(
     The next assignment shares the donor's rows between the two. So neither the direction nor the
     size of the perturbation is random, and the donor's draw has a fixed seed of its own.
 
-    Clusters can still end empty, and `KMeansFit.num_empty` counts them: the last refill may attract
-    no row, and where many rows are equal there are fewer places than clusters.
+    Clusters can still end empty, and `Fit.num_empty` counts them: the last refill may attract no
+    row, and where many rows are equal there are fewer places than clusters.
 
-    Args:
-        rows_NQ: whitened features of length 1, finite.
-        k: clusters.
-        iterations: 20 in the authors' code; all of them run.
-        seed: 0 to 2^63 - 1; decides the first centroids, and the sample if there is one.
-        max_points_per_centroid: fit on a random sample of this many rows per cluster; None is all.
-        gpu: compute on all visible CUDA devices.
-        progress: hears of rows assigned, after the fit.
-
-    Raises:
-        FeatureError: `k` is below 2 or above the number of rows, or a row is not finite.
+    Spherical k-means (Dhillon and Modha 2001) scales centroids to length 1 at the start and after
+    each update. The nearest of them is then the one of the largest inner product, for rows of any
+    length, so distances mean the same. A centroid whose rows cancel out to zero stays there.
     """
-    rows_NQ = np.ascontiguousarray(rows_NQ, dtype=np.float32)
-    num_rows, width = rows_NQ.shape
-    _check(rows_NQ, k=k)
-    fit = faiss.Kmeans(
-        width,
-        k,
-        niter=iterations,
-        seed=seed % FAISS_SEEDS,
-        gpu=gpu,
-        **_RUN_ALL,
-        min_points_per_centroid=1,  # a warning on stderr otherwise; `k` was checked above
-        max_points_per_centroid=max_points_per_centroid or -(-num_rows // k),
-    )
-    fit.train(rows_NQ)
-    assert fit.centroids is not None
-    assert fit.obj is not None
-    centroids_KQ = np.array(fit.centroids)
-    cluster_N, distance_N = assign(rows_NQ, centroids_KQ, gpu=gpu, progress=progress)
-    return KMeansFit(
-        centroids_KQ=centroids_KQ,
-        cluster_N=cluster_N,
-        distance_N=distance_N,
-        counts_K=cluster_counts(cluster_N, k),
-        objective=tuple(float(value) for value in fit.obj),
-    )
+
+    k: int
+    iterations: int = 20
+    """20 in the authors' code; all of them run."""
+    spherical: bool = False
+    max_points_per_centroid: int | None = None
+    """Learn the centroids from a random sample of this many rows per cluster, without repetition.
+    In memory are then the sample and one block of rows, not all of them. None: from all rows."""
+    start_N: NDArray[np.int32] | None = None
+    """Start at the means of these clusters, ids 0 to k - 1, and so keep their ids; an empty one
+    starts at a random row. None: all start at random rows."""
+
+    def fit(
+        self, rows: Rows, *, seed: int, device: str = "cpu", progress: Progress = silent
+    ) -> Fit:
+        """Find `k` clusters.
+
+        Args:
+            rows: whitened features of length 1, finite.
+            seed: 0 to 2^63 - 1; decides the first centroids, and the sample if there is one.
+            device: any CUDA device means all visible ones.
+            progress: hears of rows assigned, after the fit.
+
+        Raises:
+            FeatureError: `k` is below 2 or above the number of rows, a row is not finite, or the
+                clusters to start from do not fit.
+        """
+        self._check(rows.num_rows)
+        gpu = device.startswith("cuda")
+        sample_S = self._sample(rows.num_rows, seed)
+        points_SQ = rows.all() if sample_S is None else rows.take(sample_S)
+        _check_finite(points_SQ)
+        centroids_KQ, objective = self._train(points_SQ, sample_S, seed=seed, gpu=gpu)
+        fitted_on = len(points_SQ)
+        everything = InMemory(points_SQ) if sample_S is None else rows
+        del points_SQ  # a sample is not needed any more
+        cluster_N, distance_N = assign(everything, centroids_KQ, gpu=gpu, progress=progress)
+        return Fit(centroids_KQ, cluster_N, distance_N, fitted_on, objective)
+
+    def _sample(self, num_rows: int, seed: int) -> NDArray[np.int64] | None:
+        """Return the ids of the rows to learn from, ascending; None is all."""
+        size = self.k * (self.max_points_per_centroid or num_rows)
+        if size >= num_rows:
+            return None
+        generator = numpy_generator(seed, "sample")
+        return np.sort(generator.choice(num_rows, size, replace=False, shuffle=False))
+
+    def _train(
+        self, points_SQ: Floats, sample_S: NDArray[np.int64] | None, *, seed: int, gpu: bool
+    ) -> tuple[Floats, tuple[float, ...]]:
+        """Return centroids_KQ and the objective."""
+        fit = faiss.Kmeans(
+            points_SQ.shape[1],
+            self.k,
+            niter=self.iterations,
+            spherical=self.spherical,
+            seed=seed % FAISS_SEEDS,
+            gpu=gpu,
+            **_RUN_ALL,
+            min_points_per_centroid=1,  # a warning on stderr otherwise; `k` was checked
+            max_points_per_centroid=-(-len(points_SQ) // self.k),  # the sample is ours
+        )
+        fit.train(points_SQ, init_centroids=self._start(points_SQ, sample_S, seed))
+        assert fit.centroids is not None
+        assert fit.obj is not None
+        objective = np.asarray(fit.obj, dtype=np.float64)
+        if self.spherical:  # faiss sums inner products; |x - c|^2 is |x|^2 + 1 - 2 x·c
+            lengths = np.einsum("sq,sq->", points_SQ, points_SQ, dtype=np.float64)
+            objective = lengths + len(points_SQ) - 2 * objective
+        return np.array(fit.centroids), tuple(objective.tolist())
+
+    def _start(
+        self, points_SQ: Floats, sample_S: NDArray[np.int64] | None, seed: int
+    ) -> Floats | None:
+        """Return the centroids to start from, where they are not random rows."""
+        if self.start_N is None:
+            return None
+        start_S = self.start_N if sample_S is None else self.start_N[sample_S]
+        centroids_KQ = means_of(points_SQ, start_S, k=self.k)
+        empty_E = np.flatnonzero(np.bincount(start_S, minlength=self.k) == 0)
+        generator = numpy_generator(seed, "start")
+        random_E = generator.choice(len(points_SQ), len(empty_E), replace=False)
+        centroids_KQ[empty_E] = points_SQ[random_E]
+        return centroids_KQ
+
+    def _check(self, num_rows: int) -> None:
+        """Refuse what faiss would refuse in words that do not name the recipe's key."""
+        if self.k < 2:
+            raise FeatureError(f"cluster.k is {self.k}, but clustering needs at least 2 clusters.")
+        if self.k > num_rows:
+            raise FeatureError(
+                f"cluster.k is {self.k}, but there are only {num_rows} images to cluster.\n"
+                f"  Fix:   set cluster.k to at most {num_rows}, or add images."
+            )
+        start_N = self.start_N
+        if start_N is not None and (len(start_N) != num_rows or start_N.max() >= self.k):
+            raise FeatureError(
+                f"cluster.warm_start: the clusters to start from are {int(start_N.max()) + 1} of "
+                f"{len(start_N)} images, but {self.k} of {num_rows} are asked for.\n"
+                "  Cause: they were made with another cluster.k.\n"
+                "  Fix:   set cluster.warm_start to false, or cluster.k as it was."
+            )
 
 
 def assign(
-    rows_NQ: Floats, centroids_KQ: Floats, *, gpu: bool = False, progress: Progress = silent
+    rows: Rows, centroids_KQ: Floats, *, gpu: bool = False, progress: Progress = silent
 ) -> tuple[NDArray[np.int32], Floats]:
     """Return cluster_N and distance_N: each row's nearest centroid, and how far it is (Euclidean).
 
@@ -118,7 +157,7 @@ def assign(
     centroids were not fitted on are welcome.
 
     Args:
-        rows_NQ: projected by the same PCA as the rows that the centroids come from.
+        rows: projected by the same PCA as the rows that the centroids come from.
         centroids_KQ: float32.
         gpu: search on all visible CUDA devices. Near ties may then go another way than on the CPU.
         progress: hears of rows assigned, once a block.
@@ -128,17 +167,25 @@ def assign(
     centred_KQ = np.ascontiguousarray(centroids_KQ - centre_Q, dtype=np.float32)
     index = _index(centred_KQ, gpu=gpu)
     lowest_K = _lowest_equal(centroids_KQ)
-    num_rows = len(rows_NQ)
-    cluster_N, distance_N = np.empty(num_rows, np.int32), np.empty(num_rows, np.float32)
-    for start in range(0, num_rows, BLOCK_ROWS):
-        here = slice(start, min(start + BLOCK_ROWS, num_rows))
-        rows_BQ = np.ascontiguousarray(rows_NQ[here] - centre_Q, dtype=np.float32)
-        _, nearest_B1 = index.search(rows_BQ, 1)
+    cluster_N = np.empty(rows.num_rows, np.int32)
+    distance_N = np.empty(rows.num_rows, np.float32)
+    start = 0
+    for rows_BQ in _in_pieces(rows):
+        here = slice(start, start + len(rows_BQ))
+        centred_BQ = np.ascontiguousarray(rows_BQ - centre_Q, dtype=np.float32)
+        _, nearest_B1 = index.search(centred_BQ, 1)
         cluster_N[here] = lowest_K[nearest_B1[:, 0]]
-        # Anew from the difference: the expansion has lost the digits of small distances.
-        distance_N[here] = np.linalg.norm(rows_BQ - centred_KQ[cluster_N[here]], axis=1)
-        progress(here.stop, num_rows)
+        distance_N[here] = distances(centred_BQ, centred_KQ, cluster_N[here])
+        start = here.stop
+        progress(start, rows.num_rows)
     return cluster_N, distance_N
+
+
+def _in_pieces(rows: Rows) -> Iterator[Floats]:
+    """Yield all rows, at most `BLOCK_ROWS` at a time."""
+    for block_BQ in rows.blocks():
+        for start in range(0, len(block_BQ), BLOCK_ROWS):
+            yield block_BQ[start : start + BLOCK_ROWS]
 
 
 def _index(centroids_KQ: Floats, *, gpu: bool) -> faiss.Index:
@@ -161,22 +208,14 @@ def _lowest_equal(centroids_KQ: Floats) -> NDArray[np.int64]:
     return np.array([lowest.setdefault(row, cluster) for cluster, row in enumerate(rows)])
 
 
-def _check(rows_NQ: Floats, *, k: int) -> None:
-    """Refuse what faiss would refuse in words that do not name the recipe's key."""
-    num_rows = len(rows_NQ)
-    if k < 2:
-        raise FeatureError(f"cluster.k is {k}, but clustering needs at least 2 clusters.")
-    if k > num_rows:
-        raise FeatureError(
-            f"cluster.k is {k}, but there are only {num_rows} images to cluster.\n"
-            f"  Fix:   set cluster.k to at most {num_rows}, or add images."
-        )
+def _check_finite(rows_NQ: Floats) -> None:
+    """Refuse what no distance can be taken to."""
     # A sum is finite only if its terms are, and needs no N x Q mask.
     with np.errstate(invalid="ignore"):  # inf - inf
         bad_N = ~np.isfinite(rows_NQ.sum(axis=1))
     if bad_N.any():
         raise FeatureError(
-            f"{int(bad_N.sum())} of {num_rows} feature rows are not finite, the first at row "
+            f"{int(bad_N.sum())} of {len(rows_NQ)} feature rows are not finite, the first at row "
             f"{int(bad_N.argmax())}.\n"
             "  Cause: training diverged.\n"
             "  Fix:   go on from an earlier checkpoint with a smaller learning rate."

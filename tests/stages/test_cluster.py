@@ -17,6 +17,7 @@ from deepcluster_core.artifacts.manifest import (
     read_manifest,
 )
 from deepcluster_core.artifacts.tables import INDEX, LABELS, read_clustering, read_labels
+from deepcluster_core.clustering.pic import Pic
 from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
 from stages.cluster import ClusterConfig, Sizes, run
@@ -123,7 +124,106 @@ def test_run__fits_on_a_sample_but_labels_all(images: Path, features: Path, tmp_
 
     manifest = cluster(images, features, tmp_path / "out", config=config)
 
+    assert manifest.facts["fitted_on"] == 80
     assert manifest.rows == len(read_labels(tmp_path / "out").cluster_N) == 240
+
+
+# Other clusterings
+
+
+def test_run__spherical_centroids_have_length_1(
+    images: Path, features: Path, tmp_path: Path
+) -> None:
+    config = ClusterConfig(algorithm="spherical", k=8, pca_dim=16)
+
+    cluster(images, features, tmp_path / "out", config=config)
+
+    centroids_KQ = read_clustering(tmp_path / "out")["centroids"]
+    np.testing.assert_allclose(np.linalg.norm(centroids_KQ, axis=1), 1, atol=1e-6)
+
+
+def test_run__pic_finds_the_number_of_clusters(
+    images: Path, features: Path, tmp_path: Path
+) -> None:
+    config = ClusterConfig(algorithm="pic", pca_dim=16)
+
+    manifest = cluster(images, features, tmp_path / "out", config=config)
+
+    found = read_labels(tmp_path / "out")
+    assert 2 <= found.k == manifest.facts["k"] == found.cluster_N.max() + 1 <= 120
+    assert manifest.config["cluster"]["k"] == "auto"
+    assert read_clustering(tmp_path / "out")["centroids"].shape == (found.k, 16)
+
+
+def test_run__python_takes_a_clusterer_of_scikit_learn(
+    images: Path, features: Path, tmp_path: Path
+) -> None:
+    config = ClusterConfig(
+        algorithm="python:sklearn.cluster:MiniBatchKMeans",
+        options={"batch_size": 64, "n_init": 3},
+        k=8,
+        pca_dim=16,
+    )
+
+    manifest = cluster(images, features, tmp_path / "1", config=config)
+    again = cluster(images, features, tmp_path / "2", config=config)
+
+    assert manifest.facts["k"] == read_labels(tmp_path / "1").k == 8
+    assert (manifest.digest, manifest.key) == (again.digest, again.key), "the seed is the run's"
+
+
+def test_run__python_takes_the_clusterer_of_the_readme(
+    images: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = next(part for part in readme.split("```") if "# my_clusterer.py" in part)
+    (tmp_path / "my_clusterer.py").write_text(code.removeprefix("python\n"))
+    monkeypatch.chdir(tmp_path)
+    config = ClusterConfig(algorithm="python:my_clusterer:make_clusterer", k=8, pca_dim=16)
+
+    manifest = cluster(images, features, tmp_path / "out", config=config)
+
+    assert manifest.facts["k"] == 8
+
+
+def test_run__key_depends_on_the_algorithm_and_its_settings(
+    images: Path, features: Path, labels: Path, tmp_path: Path
+) -> None:
+    python = "python:sklearn.cluster:MiniBatchKMeans"
+    configs = [
+        ClusterConfig(k=8, pca_dim=16, algorithm="spherical"),
+        ClusterConfig(pca_dim=16, algorithm="pic"),
+        ClusterConfig(pca_dim=16, algorithm="pic", pic=Pic(neighbours=4)),
+        ClusterConfig(k=8, pca_dim=16, algorithm=python),
+        ClusterConfig(k=8, pca_dim=16, algorithm=python, options={"batch_size": 64}),
+    ]
+    keys = {cluster(images, features, tmp_path / "out", config=config).key for config in configs}
+
+    assert len({read_manifest(labels).key, *keys}) == 6
+
+
+def test_run__warm_start_keeps_ids_and_is_part_of_the_key(
+    images: Path, features: Path, labels: Path, tmp_path: Path
+) -> None:
+    config = ClusterConfig(k=8, pca_dim=16, iterations=1, warm_start=True)
+    made = {}
+    for name, previous in (("cold", None), ("warm", labels)):
+        run(
+            cluster=config,
+            images=images,
+            features=features,
+            previous=previous,
+            out=tmp_path / name,
+            context=Context(seed=31, epoch=1),
+        )
+        made[name] = read_manifest(tmp_path / name)
+
+    moved = read_labels(tmp_path / "warm").cluster_N != read_labels(labels).cluster_N
+    assert moved.mean() < 0.05
+    assert (read_labels(tmp_path / "cold").cluster_N != read_labels(labels).cluster_N).mean() > 0.5
+    assert made["warm"].inputs["previous"] == read_manifest(labels).digest
+    assert "previous" not in made["cold"].inputs
+    assert made["warm"].key != made["cold"].key
 
 
 # Refused

@@ -59,7 +59,7 @@ def test_load_recipe__unknown_keys_list_the_known(path: Path) -> None:
 
     text = error_of(path)
 
-    assert "cluster.kk: there is no such key; known here: k, pca_dim, whiten," in text
+    assert "cluster.kk: there is no such key; known here: algorithm, k, pca_dim," in text
     assert "sed: there is no such key; known here: seed, epochs, images, dataset," in text
 
 

@@ -7,28 +7,30 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
+from sklearn import cluster as sklearn_cluster
 
-from deepcluster_core.clustering.kmeans import assign, kmeans
+from deepcluster_core.clustering.fit import Fit
+from deepcluster_core.clustering.kmeans import KMeans, assign
+from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import nmi
-
-Floats = NDArray[np.float32]
-
-
-def unit_rows(num: int, width: int = 8, *, seed: int = 0, length: float = 1.0) -> Floats:
-    rows_NQ = np.random.default_rng(seed).standard_normal((num, width))
-    rows_NQ *= length / np.linalg.norm(rows_NQ, axis=1, keepdims=True)
-    return rows_NQ.astype(np.float32)
+from deepcluster_core.progress import Progress, silent
+from tests.core.clustering.groups import blobs, unit_rows
 
 
-def blobs(num: int = 2000, *, k: int, noise: float) -> tuple[Floats, NDArray[np.int64]]:
-    """Unit rows around `k` directions, and which direction each row belongs to."""
-    generator = np.random.default_rng(5)
-    true_N = generator.integers(k, size=num)
-    noise_NQ = noise * generator.standard_normal((num, 16)).astype(np.float32)
-    rows_NQ = unit_rows(k, 16, seed=6)[true_N] + noise_NQ
-    return rows_NQ / np.linalg.norm(rows_NQ, axis=1, keepdims=True), true_N
+def kmeans(
+    rows_NQ: Floats,
+    *,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress = silent,
+    **settings: Any,  # noqa: ANN401  of KMeans
+) -> Fit:
+    return KMeans(**settings).fit(InMemory(rows_NQ), seed=seed, device=device, progress=progress)
+
+
+def counts(fit: Fit) -> NDArray[np.int64]:
+    return np.bincount(fit.cluster_N, minlength=fit.num_clusters)
 
 
 def with_copies(num_copies: int) -> Floats:
@@ -66,7 +68,9 @@ def test_kmeans__objective_is_close_to_scikit_learn() -> None:
     rows_NQ, _ = blobs(k=40, noise=0.2)
     theirs, ours = 0.0, 0.0
     for seed in range(5):
-        reference = KMeans(40, init="random", n_init=cast(Any, 1), max_iter=20, random_state=seed)
+        reference = sklearn_cluster.KMeans(
+            40, init="random", n_init=cast(Any, 1), max_iter=20, random_state=seed
+        )
         theirs += float(cast(Any, reference.fit(rows_NQ)).inertia_) / 5
         ours += inertia(kmeans(rows_NQ, k=40, seed=seed).distance_N) / 5
     # Local optima: one run deviates by 2 % (20 seeds), so the difference of two means of five by
@@ -97,9 +101,8 @@ def test_kmeans__assigns_every_row_to_its_nearest_centroid() -> None:
     )
     np.testing.assert_array_equal(fit.cluster_N, distance_NK.argmin(axis=1))
     np.testing.assert_allclose(fit.distance_N, distance_NK.min(axis=1), atol=1e-6)
-    np.testing.assert_array_equal(fit.counts_K, np.bincount(fit.cluster_N, minlength=50))
     assert (fit.cluster_N.dtype, fit.distance_N.dtype) == (np.int32, np.float32)
-    assert (fit.counts_K.dtype, fit.centroids_KQ.dtype) == (np.int64, np.float32)
+    assert fit.centroids_KQ.dtype == np.float32
 
 
 def test_kmeans__refills_empty_clusters() -> None:
@@ -107,11 +110,11 @@ def test_kmeans__refills_empty_clusters() -> None:
     # The same without refill: of the centroids that start at the copied row, one gets its rows.
     start = np.random.default_rng(0).choice(len(rows_NQ), k, replace=False)
     centroids_KQ = rows_NQ[start]
-    cluster_N, _ = assign(rows_NQ, centroids_KQ)
+    cluster_N, _ = assign(InMemory(rows_NQ), centroids_KQ)
     for _ in range(20):
         for cluster in np.unique(cluster_N):
             centroids_KQ[cluster] = rows_NQ[cluster_N == cluster].mean(axis=0)
-        cluster_N, _ = assign(rows_NQ, centroids_KQ)
+        cluster_N, _ = assign(InMemory(rows_NQ), centroids_KQ)
     assert k - len(np.unique(cluster_N)) >= 3, "the data must need a refill"
 
     assert [kmeans(rows_NQ, k=k, seed=seed).num_empty for seed in range(4)] == [0, 0, 0, 0]
@@ -133,9 +136,9 @@ def test_kmeans__counts_empty_clusters_and_keeps_their_ids() -> None:
     five_NQ = np.repeat(unit_rows(5), 20, axis=0)
     fit = kmeans(five_NQ, k=12, seed=3)
     assert fit.num_empty == 12 - 5, "five different rows cannot fill more than five clusters"
-    assert len(fit.centroids_KQ) == len(fit.counts_K) == 12
-    assert fit.counts_K.sum() == 100
-    np.testing.assert_array_equal(np.unique(fit.cluster_N), np.flatnonzero(fit.counts_K))
+    assert fit.num_clusters == len(fit.centroids_KQ) == 12
+    assert np.count_nonzero(counts(fit)) == 5
+    assert counts(fit).argmin() < fit.cluster_N.max(), "an empty one lies among the others"
 
 
 def test_kmeans__is_a_function_of_its_seed() -> None:
@@ -178,7 +181,7 @@ def test_kmeans__shares_a_process_with_torch() -> None:
 def test_assign__ties_go_to_the_lowest_id() -> None:
     centroids_KQ = np.array([[4, 4], [0, 0], [2, 0], [-0.0, 0], [0, 2]], dtype=np.float32)
     rows_NQ = np.array([[0, 0], [1, 0], [1, 1], [4, 5]], dtype=np.float32)
-    cluster_N, distance_N = assign(rows_NQ, centroids_KQ)
+    cluster_N, distance_N = assign(InMemory(rows_NQ), centroids_KQ)
     assert cluster_N.tolist() == [1, 1, 1, 0]
     np.testing.assert_allclose(distance_N, [0, 1, np.sqrt(2), 1], rtol=1e-6)
 
@@ -189,7 +192,7 @@ def test_assign__equal_centroids_count_as_the_lowest() -> None:
     equal_KQ[:, 0] = 0.0
     equal_KQ[0, 0] = -0.0  # still equal
     rows_NQ = equal_KQ[0] + unit_rows(500, 256, seed=5, length=0.1)
-    cluster_N, _ = assign(rows_NQ, np.concatenate([unit_rows(50, 256), equal_KQ]))
+    cluster_N, _ = assign(InMemory(rows_NQ), np.concatenate([unit_rows(50, 256), equal_KQ]))
     assert set(cluster_N) == {50}
 
 
@@ -197,7 +200,7 @@ def test_assign__keeps_small_distances_far_from_zero() -> None:
     # |x|^2 is 2.6e6, of which float32 keeps multiples of 0.25; the distances are 0.1.
     centroids_KQ = unit_rows(300, 256) + np.float32(100)
     rows_NQ = centroids_KQ.repeat(3, axis=0) + unit_rows(900, 256, seed=2, length=0.1)
-    cluster_N, distance_N = assign(rows_NQ, centroids_KQ)
+    cluster_N, distance_N = assign(InMemory(rows_NQ), centroids_KQ)
     np.testing.assert_array_equal(cluster_N, np.arange(300).repeat(3))
     expected_N = np.linalg.norm(
         rows_NQ.astype(np.float64) - centroids_KQ[cluster_N].astype(np.float64), axis=1
@@ -207,10 +210,12 @@ def test_assign__keeps_small_distances_far_from_zero() -> None:
 
 def test_assign__does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     rows_NQ, centroids_KQ = unit_rows(300), unit_rows(20, seed=1)
-    whole_N, _ = assign(rows_NQ, centroids_KQ)
+    whole_N, _ = assign(InMemory(rows_NQ), centroids_KQ)
     monkeypatch.setattr("deepcluster_core.clustering.kmeans.BLOCK_ROWS", 70)
     heard: list[int] = []
-    cut_N, _ = assign(rows_NQ, centroids_KQ, progress=lambda done, total: heard.append(done))
+    cut_N, _ = assign(
+        InMemory(rows_NQ), centroids_KQ, progress=lambda done, total: heard.append(done)
+    )
     np.testing.assert_array_equal(cut_N, whole_N)
     assert heard == [70, 140, 210, 280, 300]
 
@@ -219,7 +224,7 @@ def test_assign__takes_read_only_rows() -> None:
     # Arrays from Parquet and memory maps are read-only.
     rows_NQ = unit_rows(30)
     rows_NQ.flags.writeable = False
-    cluster_N, _ = assign(rows_NQ, rows_NQ)
+    cluster_N, _ = assign(InMemory(rows_NQ), rows_NQ)
     np.testing.assert_array_equal(cluster_N, np.arange(30))
 
 
@@ -246,8 +251,8 @@ def test_kmeans__refuses_rows_that_are_not_finite() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_kmeans__gpu_is_as_good_as_cpu() -> None:
     rows_NQ, _ = blobs(k=40, noise=0.2)
-    on_cpu, on_gpu = (kmeans(rows_NQ, k=40, seed=0, gpu=gpu) for gpu in (False, True))
+    on_cpu, on_gpu = (kmeans(rows_NQ, k=40, seed=0, device=device) for device in ("cpu", "cuda"))
     # The same start, but rounding may lead to another local optimum.
     assert inertia(on_gpu.distance_N) == pytest.approx(inertia(on_cpu.distance_N), rel=0.05)
-    cluster_N, _ = assign(rows_NQ, on_gpu.centroids_KQ)
+    cluster_N, _ = assign(InMemory(rows_NQ), on_gpu.centroids_KQ)
     assert np.mean(cluster_N == on_gpu.cluster_N) > 0.999

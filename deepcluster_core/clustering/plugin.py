@@ -1,0 +1,248 @@
+"""Clusterers of other people's. Suffixes: N rows, Q dimensions, K clusters."""
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from deepcluster_core.clustering.fit import Fit, fit_of_members
+from deepcluster_core.clustering.rows import Floats, Rows
+from deepcluster_core.errors import ConfigError, FeatureError
+from deepcluster_core.progress import Progress, silent
+
+PYTHON = "python:"
+PATTERN = re.compile(rf"{PYTHON}[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""python:MODULE:NAME"""
+
+SEEDS = 2**32
+"""scikit-learn and NumPy take seeds below this."""
+
+FILLED_IN = {"cluster.k": ("k", "n_clusters"), "the seed of the run": ("seed", "random_state")}
+"""Parameters that are filled in where the callable has them, and from what."""
+
+Make = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A clusterer made by a callable that the recipe names, as scikit-learn's are.
+
+    The callable is called with `options`, and with the number of clusters and a seed if it has
+    parameters named `k` or `n_clusters`, `seed` or `random_state`. What it returns has
+    `fit_predict(rows)`, or `fit(rows)` and then `labels_`; rows are float32 (N, Q), all in memory.
+    Labels are cluster ids from 0, one a row. If it has `cluster_centers_` (K, Q) after that, these
+    are the centroids, else the means of the members are.
+
+    Importing a module runs it, and so does calling what is in it: run no recipe of a stranger
+    without a look at this key. So that one line of a recipe cannot call whatever is installed, the
+    callable is a class with `fit` or `fit_predict`, or a function that is defined in a module in
+    the working directory, where only the person who runs the recipe can have put it.
+
+    A seed makes the same clusters again only if the clusterer takes it; and the artifact's key
+    knows the callable's name and options, but not its code.
+    """
+
+    algorithm: str
+    """python:MODULE:NAME"""
+    k: int
+    options: Mapping[str, JsonValue]
+
+    def fit(
+        self, rows: Rows, *, seed: int, device: str = "cpu", progress: Progress = silent
+    ) -> Fit:
+        """Let the clusterer group all rows.
+
+        Args:
+            rows: whitened features of length 1, finite.
+            seed: 0 to 2^63 - 1; modulo 2^32 given to the callable, if it takes one.
+            device: not used; the clusterer chooses its own.
+            progress: hears when all is done.
+
+        Raises:
+            ConfigError: as `load_callable`; or the callable does not take its arguments, or what it
+                returns is no clusterer.
+            FeatureError: the clusterer refuses the rows or its settings, or what it says of them is
+                not a label a row; or all rows came into one cluster.
+        """
+        clusterer = self._make(load_callable(self.algorithm), seed)
+        rows_NQ = rows.all()
+        try:
+            if hasattr(clusterer, "fit_predict"):
+                labels = clusterer.fit_predict(rows_NQ)
+            else:
+                clusterer.fit(rows_NQ)
+                labels = getattr(clusterer, "labels_", ())
+        except (ValueError, TypeError) as error:  # what scikit-learn says of settings; others crash
+            raise FeatureError(
+                f"{self._key}: the clusterer gave up on {len(rows_NQ)} rows of {rows_NQ.shape[1]} "
+                f"dimensions.\n{_cause(error)}\n"
+                "  Fix:   change cluster.options or cluster.k."
+            ) from error
+        centroids_KQ = self._centroids(clusterer, width=rows_NQ.shape[1])
+        num_clusters = None if centroids_KQ is None else len(centroids_KQ)
+        cluster_N = self._clusters(labels, num_rows=len(rows_NQ), num_clusters=num_clusters)
+        fit = fit_of_members(rows_NQ, cluster_N, centroids_KQ=centroids_KQ)
+        progress(rows.num_rows, rows.num_rows)
+        return fit
+
+    @property
+    def _key(self) -> str:
+        return f"cluster.algorithm {self.algorithm}"
+
+    def _make(self, make: Make, seed: int) -> Any:  # noqa: ANN401  other people's class
+        arguments: dict[str, Any] = dict(self.options)
+        parameters = _parameters(make)
+        for (source, names), value in zip(FILLED_IN.items(), (self.k, seed % SEEDS), strict=True):
+            wanted = [name for name in names if name in parameters]
+            if given := [name for name in wanted if name in self.options]:
+                raise ConfigError(
+                    f"cluster.options.{given[0]}: is filled in from {source}.\n  Fix: leave it out."
+                )
+            arguments |= dict.fromkeys(wanted, value)
+        try:
+            clusterer = make(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{self._key}: cannot be called with {', '.join(arguments) or 'no arguments'}.\n"
+                f"{_cause(error)}\n"
+                "  Fix:   change cluster.options: they are its keyword arguments."
+            ) from error
+        if not _is_clusterer(clusterer):
+            raise ConfigError(
+                f"{self._key}: returned {type(clusterer).__name__}, which has neither fit_predict "
+                "nor fit.\n  Fix: return a clusterer as scikit-learn's."
+            )
+        return clusterer
+
+    def _centroids(self, clusterer: Any, *, width: int) -> Floats | None:  # noqa: ANN401
+        if getattr(clusterer, "cluster_centers_", None) is None:
+            return None
+        centroids_KQ = np.asarray(clusterer.cluster_centers_)
+        if centroids_KQ.ndim != 2 or centroids_KQ.shape[1] != width:
+            raise FeatureError(
+                f"{self._key}: cluster_centers_ has shape {centroids_KQ.shape}, not (clusters, "
+                f"{width}).\n  Fix: give a row of {width} for each cluster, or no cluster_centers_."
+            )
+        if not np.isfinite(centroids_KQ).all():
+            raise FeatureError(
+                f"{self._key}: cluster_centers_ has values that are not finite.\n"
+                "  Fix: delete cluster_centers_, and the means of the members take their place."
+            )
+        return centroids_KQ.astype(np.float32)
+
+    def _clusters(
+        self, labels: object, *, num_rows: int, num_clusters: int | None
+    ) -> NDArray[np.int32]:
+        label_N = np.asarray(labels)
+        if label_N.shape != (num_rows,):
+            raise FeatureError(
+                f"{self._key}: gave labels of shape {label_N.shape} for {num_rows} images.\n"
+                "  Fix: what fit_predict returns, or labels_ is after fit, must be one label for "
+                "each row, in their order."
+            )
+        if label_N.dtype.kind not in "iu":
+            raise FeatureError(
+                f"{self._key}: gave labels of type {label_N.dtype}.\n"
+                "  Fix: return integers, 0 for the first cluster."
+            )
+        least, most = int(label_N.min()), int(label_N.max())
+        highest = (num_rows if num_clusters is None else num_clusters) - 1
+        if least < 0 or most > highest:
+            raise FeatureError(
+                f"{self._key}: gave labels from {least} to {most}, not within 0 to {highest}.\n"
+                "  Cause: -1 is noise to DBSCAN and others, but here every image is in a cluster.\n"
+                "  Fix:   number the clusters from 0, and give what belongs to none one of its own."
+            )
+        counts_K = np.bincount(label_N)
+        if num_clusters is None and not counts_K.all():
+            raise FeatureError(
+                f"{self._key}: gave labels up to {most}, but none of {int(counts_K.argmin())}, and "
+                "no cluster_centers_, so nothing says where that cluster is.\n"
+                "  Fix: return np.unique(labels, return_inverse=True)[1]."
+            )
+        return label_N.astype(np.int32)
+
+
+def load_callable(algorithm: str) -> Make:
+    """Import the module of `python:MODULE:NAME` and return what NAME is there.
+
+    Modules are looked up among the installed ones, then in the working directory.
+
+    Raises:
+        ConfigError: there is no such module or name, the module cannot be imported, or what is
+            there may not be called: see `Plugin`.
+    """
+    module_name, _, name = algorithm.removeprefix(PYTHON).partition(":")
+    module = _imported(module_name, key=f"cluster.algorithm {algorithm}")
+    found = getattr(module, name, None)
+    if found is None:
+        known = ", ".join(sorted(name for name in vars(module) if not name.startswith("_"))[:20])
+        raise ConfigError(
+            f"cluster.algorithm {algorithm}: module {module_name} has no {name}.\n"
+            f"  Fix: name something that it has: {known}."
+        )
+    if _may_be_called(found, module):
+        return found
+    raise ConfigError(
+        f"cluster.algorithm {algorithm}: {name} is no class with fit or fit_predict.\n"
+        "  Cause: a function is called only if its module lies in the working directory, so that "
+        "no recipe can call whatever is installed.\n"
+        f"  Fix:   write a module into {Path.cwd()} whose function calls it."
+    )
+
+
+def _imported(name: str, *, key: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: a file here replaces no installed module
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"{key}: {name} imports {error.name}, which is not installed.\n"
+                f"  Fix: pip install it."
+            ) from error
+        raise ConfigError(
+            f"{key}: there is no module {error.name}, neither installed nor in {here}.\n"
+            "  Fix: start where the module lies, or install it."
+        ) from error
+    except Exception as error:  # whatever other people's code raises
+        raise ConfigError(f"{key}: {name} cannot be imported.\n{_cause(error)}") from error
+
+
+def _may_be_called(found: object, module: ModuleType) -> bool:
+    if inspect.isclass(found):
+        return _is_clusterer(found)
+    return inspect.isfunction(found) and found.__module__ == module.__name__ and _lies_here(module)
+
+
+def _lies_here(module: ModuleType) -> bool:
+    """Tell whether a module lies in the working directory, and not in a .venv that does."""
+    path = Path.cwd().joinpath(*module.__name__.split("."))
+    return module.__file__ in (f"{path}.py", str(path / "__init__.py"))
+
+
+def _is_clusterer(found: object) -> bool:
+    return hasattr(found, "fit_predict") or hasattr(found, "fit")
+
+
+def _parameters(make: Make) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(make).parameters
+    except ValueError:  # written in C, and says nothing
+        return {}
+
+
+def _cause(error: Exception) -> str:
+    return f"  Cause: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
