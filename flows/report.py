@@ -88,7 +88,7 @@ class Report:
             self.say(HEADER)
         self.say(epoch_line(epoch, row, seconds, self._cached))
         if self._ui_is_old or epoch == self._epochs - 1:
-            self._ui.update()
+            self._ui.update(epoch)
             self._ui_is_old = False
 
     def summary(self) -> str:

@@ -16,6 +16,7 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
 from deepcluster_core.progress import Progress
+from flows.embedded import TASK_RUNS
 from flows.job import Job, job_of
 from flows.report import Report
 from stages import index
@@ -56,6 +57,7 @@ class Run:
         """
         self.folder, self.recipe, self.report = folder, recipe, report
         self._device = _device(recipe.compute.device)
+        self._pruned: set[Path] = set()
         self.source_fingerprint = self._fingerprint()
 
     def epochs(self) -> Iterator[int]:
@@ -97,6 +99,7 @@ class Run:
             with lock(job.out):
                 # A forced stage clears the old artifact itself, once it knows that it can run.
                 if force or not job.is_done(pruned_will_do=pruned_will_do):
+                    self._pruned.discard(job.out)
                     with self.report.progress(job) as progress:
                         job.run(self._context(job, progress))
                 return job.digest()
@@ -107,6 +110,8 @@ class Run:
             refresh_cache=not done,
             result_storage=self.folder.task_results.resolve(),
         )(key, body, return_state=True)
+        if (made := TASK_RUNS.get()) is not None and state.state_details.task_run_id:
+            made.append(state.state_details.task_run_id)
         state.result()  # raises what the stage raised
         self.report.job_done(job, cached=state.name == "Cached")
 
@@ -160,7 +165,11 @@ class Run:
         )
 
     def prune(self, last: int, *, spare: Path | None = None) -> None:
-        """Delete the big artifacts that need not be kept once epoch `last` is done, but `spare`."""
+        """Delete the big artifacts that need not be kept once epoch `last` is done, but `spare`.
+
+        Each is looked at once, so that what an earlier process left behind goes too, and the cost
+        of an epoch does not grow with their number.
+        """
         for kind, keep in (
             ("features", self.recipe.keep.features),
             ("checkpoints", self.recipe.keep.checkpoints),
@@ -169,10 +178,11 @@ class Run:
                 continue
             for epoch in self.folder.epochs(kind):
                 folder = self.folder.artifact(kind, epoch)
-                if epoch <= last - keep and folder != spare:
+                if epoch <= last - keep and folder != spare and folder not in self._pruned:
                     with lock(folder):  # another process may be at the same place of this run
                         if inspect(folder)[0] is Condition.WHOLE:
                             prune(folder)
+                    self._pruned.add(folder)
 
 
 def _num_cores() -> int:

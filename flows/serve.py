@@ -44,7 +44,7 @@ def serve(port: int) -> None:
         return started[-1]
 
     try:
-        _wait_until_up(api, prefect("server", "start", "--host", HOST, "--port", str(port)))
+        wait_until_up(api, prefect("server", "start", "--host", HOST, "--port", str(port)))
         for step in STEPS:
             if prefect("--no-prompt", *step).wait() != 0:
                 raise DeepClusterError(f"prefect {' '.join(step)}: failed; see above.")
@@ -94,12 +94,17 @@ Ctrl-C stops server and worker; a run goes on where it was when it is started ag
     )
 
 
-def _wait_until_up(api: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S
+def wait_until_up(api: str, server: subprocess.Popen[bytes], *, within_s: float = START_S) -> None:
+    """Return once a server answers.
+
+    Raises:
+        DeepClusterError: its process ended, or it takes too long.
+    """
+    deadline = time.monotonic() + within_s
     while not _is_up(api):
         if server.poll() is not None or time.monotonic() > deadline:
             raise DeepClusterError(f"{api}: the Prefect server did not start; see above.")
-        time.sleep(0.3)
+        time.sleep(0.05)
 
 
 def _is_up(api: str) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -11,7 +12,8 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from deepcluster_core.artifacts.tables import METRICS, read_metrics
+from deepcluster_core.artifacts.manifest import Condition, inspect
+from deepcluster_core.artifacts.tables import read_metrics
 from flows.epoch import STAGES
 from flows.job import Job
 from flows.state import states_of
@@ -31,6 +33,7 @@ class Ui:
         self._name = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "run"
         self._progress_id: UUID | None = None
         self._told = 0.0
+        self._rows: dict[int, dict[str, Any]] = {}
 
     def progress(self, job: Job, share: float) -> None:
         """Move the bar: whole epochs, and the share, 0 to 1, of this stage in its epoch."""
@@ -41,13 +44,14 @@ class Ui:
         done = (job.epoch or 0) + (stage + share) / len(STAGES_OF_AN_EPOCH)
         self._set(100 * done / self._epochs)
 
-    def update(self) -> None:
-        """Show the metrics of all epochs and the state of the run."""
-        rows = [
-            {"epoch": epoch} | read_metrics(folder)
-            for epoch in self._folder.epochs("metrics")
-            if ((folder := self._folder.artifact("metrics", epoch)) / METRICS).exists()
-        ]
+    def update(self, epoch: int) -> None:
+        """Show the metrics of all epochs and the state of the run, once `epoch` was made."""
+        self._rows.pop(epoch, None)
+        for number in self._folder.epochs("metrics"):
+            folder = self._folder.artifact("metrics", number)
+            if number not in self._rows and inspect(folder)[0] is Condition.WHOLE:
+                self._rows[number] = {"epoch": number} | read_metrics(folder)
+        rows = [self._rows[number] for number in sorted(self._rows)]
         create_table_artifact(
             key=f"{self._name}-metrics", table=rows, description="Metrics by epoch"
         )

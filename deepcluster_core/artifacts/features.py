@@ -1,12 +1,14 @@
 """features.zarr: one Zarr v3 array (N, D), row i belongs to image_id i.
 
-Stored in shards of whole rows, each of many chunks: a writer fills one shard at a time and holds
-no more than that, and several writers never share a file. Every chunk carries a CRC-32C, so
-damaged features are noticed when they are read.
+Stored in shards of whole rows, each of many chunks, so that several writers never share a file.
+Every chunk carries a CRC-32C: damaged features are noticed when they are read. Shards are written
+behind the work that fills them, and read ahead of the work that uses them.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +17,18 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_chunks
 from deepcluster_core.errors import ArtifactError
 
 FEATURES = "features.zarr"
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
+THREADS = 2
+"""That read, or write and wait for the disk. More are not faster: of the checksums, which take as
+long as reading does, only one is computed at a time."""
+CHUNKS_READ = 32
+CHUNKS_WRITTEN = 16
+"""By a thread at once. There are two buffers for so many while features are written."""
 
 FeatureDtype = Literal["float16", "float32"]
 Floats = NDArray[np.floating]
@@ -43,30 +52,79 @@ def write_features(
     dim = first.shape[1]
     chunk_rows = max(1, CHUNK_BYTES // (dim * np.dtype(dtype).itemsize))
     chunk_rows = min(chunk_rows, num_images)  # a chunk is written whole
-    shard_rows = chunk_rows * (SHARD_BYTES // CHUNK_BYTES)
-    array = zarr.create_array(
-        folder / FEATURES,
+    layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
+    path = folder / FEATURES
+    zarr.create_array(
+        path,
         shape=(num_images, dim),
-        chunks=(chunk_rows, dim),
-        shards=(shard_rows, dim),
+        chunks=(layout.chunk_rows, dim),
+        shards=(layout.shard_rows, dim),
         dtype=dtype,
         compressors=[Crc32cCodec()],  # features are noise to a compressor; only check them
         attributes={"rows": "image_id"},
     )
     written = 0
-    for shard in _regroup(
-        chain([first], batches), np.empty((min(shard_rows, num_images), dim), dtype)
-    ):
-        array[written : written + len(shard)] = shard
-        written += len(shard)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="shards") as pool:
+        behind = _Behind(pool, path, layout, num_images)
+        at_once = layout.chunk_rows * math.gcd(CHUNKS_WRITTEN, layout.chunks)
+        buffers = [np.empty((min(at_once, num_images), dim), dtype) for _ in range(2)]
+        for piece_BD in _regroup(chain([first], batches), buffers):
+            behind.write(piece_BD, start=written)
+            written += len(piece_BD)
+        behind.finish()
     if written != num_images:
         raise ValueError(f"{written} rows came for {num_images} images")
     return dim
 
 
-def _regroup(batches: Iterable[Floats], buffer: Floats) -> Iterator[Floats]:
-    """Yield rows in groups of len(buffer), the last one smaller. The buffer is used again."""
-    filled = 0
+class _Behind:
+    """Writes pieces of an array, one after the other, behind the work that makes them.
+
+    A shard that is full is flushed to the disk while the next one is written.
+    """
+
+    def __init__(self, pool: Executor, array: Path, layout: Layout, num_images: int) -> None:
+        """Write nothing yet."""
+        self._pool, self._array, self._layout, self._num_images = pool, array, layout, num_images
+        self._writing: Future[None] | None = None
+        self._finishing: list[Future[None]] = []
+
+    def write(self, piece_BD: Floats, *, start: int) -> None:
+        """Write rows from `start` on, once those before are written; do not wait for them."""
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._pool.submit(self._write, piece_BD, start)
+
+    def finish(self) -> None:
+        """Wait until everything is durable."""
+        if self._writing is not None:
+            self._writing.result()
+        for shard in self._finishing:
+            shard.result()
+
+    def _write(self, piece_BD: Floats, start: int) -> None:
+        layout, end = self._layout, start + len(piece_BD)
+        number, row = divmod(start, layout.shard_rows)
+        path = _shard(self._array, number)
+        append_chunks(path, piece_BD, layout, first=row // layout.chunk_rows)
+        rows = end - number * layout.shard_rows
+        if rows == layout.shard_rows or end == self._num_images:
+            chunks = -(-rows // layout.chunk_rows)
+            row_bytes = piece_BD.nbytes // len(piece_BD)
+            self._finishing.append(
+                self._pool.submit(finish_shard, path, layout, chunks=chunks, row_bytes=row_bytes)
+            )
+
+
+def _shard(array: Path, number: int) -> Path:
+    """Return the file of a shard: they are numbered along the rows, and there is one column."""
+    return array / "c" / str(number) / "0"
+
+
+def _regroup(batches: Iterable[Floats], buffers: Sequence[Floats]) -> Iterator[Floats]:
+    """Yield rows in groups of a buffer's length, the last one smaller. Buffers take turns."""
+    turns = cycle(buffers)
+    buffer, filled = next(turns), 0
     for batch in batches:
         start = 0
         while start < len(batch):
@@ -76,7 +134,7 @@ def _regroup(batches: Iterable[Floats], buffer: Floats) -> Iterator[Floats]:
             start, filled = start + count, filled + count
             if filled == len(buffer):
                 yield buffer
-                filled = 0
+                buffer, filled = next(turns), 0
     if filled:
         yield buffer[:filled]
 
@@ -92,25 +150,64 @@ class Features:
         """
         self.path = folder / FEATURES
         try:
-            self._array = zarr.open_array(self.path, mode="r")
+            array = zarr.open_array(self.path, mode="r")
+            if array.shards is None:
+                raise ValueError("it has no shards")
         except (OSError, ValueError, KeyError) as error:
             raise ArtifactError(
                 f"{self.path}: cannot be opened as a Zarr array ({error}).\n"
                 f"  Fix: run the extract stage again: deepcluster stage extract … --force"
             ) from error
-        self.num_images, self.dim = self._array.shape
+        self.num_images, self.dim = array.shape
+        self._dtype = array.dtype
+        self._layout = Layout(array.chunks[0], array.shards[0] // array.chunks[0])
 
-    def blocks(self, block_bytes: int = 128 << 20) -> Iterator[Floats]:
-        """Yield consecutive rows (n, D) of about `block_bytes`, in whole shards."""
-        shards = self._array.shards
-        shard_rows = shards[0] if shards else 1
-        row_bytes = self.dim * self._array.dtype.itemsize
-        rows = shard_rows * max(1, block_bytes // (shard_rows * row_bytes))
-        for start in range(0, self.num_images, rows):
-            try:
-                yield np.asarray(self._array[start : start + rows])
-            except (OSError, ValueError) as error:
-                raise ArtifactError(
-                    f"{self.path}: rows from {start} on are damaged ({error}).\n"
-                    f"  Fix: run the extract stage again: deepcluster stage extract … --force"
-                ) from error
+    def blocks(self, block_bytes: int = 64 << 20) -> Iterator[Floats]:
+        """Yield consecutive rows (n, D) of about `block_bytes`, in whole shards.
+
+        While one block is used the next is read, so up to three of them take memory.
+        """
+        shard_rows = self._layout.shard_rows
+        row_bytes = self.dim * self._dtype.itemsize
+        size = shard_rows * max(1, block_bytes // (shard_rows * row_bytes))
+        starts = range(0, self.num_images, size)
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="shards") as pool:
+            coming = self._begin(pool, 0, size)
+            for start in starts:
+                block_BD, parts = coming
+                self._wait(parts, start)
+                coming = self._begin(pool, start + size, size)
+                yield block_BD
+
+    def _begin(
+        self, pool: ThreadPoolExecutor, start: int, size: int
+    ) -> tuple[Floats, list[Future[None]]]:
+        """Have rows from `start` on read into a new array; none beyond the last."""
+        layout = self._layout
+        block_BD = np.empty((max(0, min(size, self.num_images - start)), self.dim), self._dtype)
+        parts: list[Future[None]] = []
+        step = layout.chunk_rows * CHUNKS_READ
+        for at in range(0, len(block_BD), layout.shard_rows):
+            path = _shard(self.path, (start + at) // layout.shard_rows)
+            shard_BD = block_BD[at : at + layout.shard_rows]
+            parts += [
+                pool.submit(
+                    read_chunks,
+                    path,
+                    shard_BD[row : row + step],
+                    layout,
+                    first=row // layout.chunk_rows,
+                )
+                for row in range(0, len(shard_BD), step)
+            ]
+        return block_BD, parts
+
+    def _wait(self, parts: list[Future[None]], start: int) -> None:
+        try:
+            for part in parts:
+                part.result()
+        except (OSError, ValueError) as error:
+            raise ArtifactError(
+                f"{self.path}: rows from {start} on are damaged ({error}).\n"
+                f"  Fix: run the extract stage again: deepcluster stage extract … --force"
+            ) from error

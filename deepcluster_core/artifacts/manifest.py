@@ -78,6 +78,9 @@ class Manifest(StrictConfig):
     seconds: float
     peak_memory_bytes: int
     """Of the process, in main memory; not the device's."""
+    peak_device_bytes: int | None = None
+    """Of torch's tensors in the device's own memory; None on a CPU. What faiss takes there is not
+    counted."""
     facts: dict[str, Any]
     """What the stage counted on its way, by name."""
     files: dict[str, FileRecord]

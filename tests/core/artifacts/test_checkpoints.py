@@ -62,6 +62,33 @@ def test_write_checkpoint__channels_last_weights_come_back_in_their_order(tmp_pa
     assert one == other, "the order in memory must not change the digest"
 
 
+@pytest.mark.parametrize("name", ["smallnet", "alexnet", "torchvision:resnet18"])
+def test_restore_network__of_a_checkpoint_has_all_that_a_new_one_has(
+    name: str, tmp_path: Path
+) -> None:
+    config = NetworkConfig(name=name, image_size=64)
+    new = restore_network(config, channels=1, seed=7, checkpoint=None)
+    write_checkpoint(tmp_path, backbone=new, momentum={})
+
+    restored = restore_network(config, channels=1, seed=8, checkpoint=tmp_path)
+
+    expected = dict([*new.named_parameters(), *new.named_buffers()])
+    found = dict([*restored.named_parameters(), *restored.named_buffers()])
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():  # those that are not saved too: mean, std, Sobel
+        assert torch.equal(found[key], tensor), key
+    assert restored.training
+
+
+def test_restore_network__of_a_checkpoint_leaves_the_global_generator_alone(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, backbone=restore(), momentum={})
+    before = torch.get_rng_state()
+
+    restore(checkpoint=tmp_path)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_restore_network__without_a_checkpoint_is_what_the_seed_says() -> None:
     assert_same_state(restore(seed=31), restore(seed=31))
     first, other = restore(seed=31).state_dict(), restore(seed=32).state_dict()

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from deepcluster_core.artifacts.commit import (
     UNFINISHED,
@@ -121,7 +123,42 @@ def test_new_artifact__manifest_says_what_it_was_made_from(tmp_path: Path) -> No
     assert manifest.facts == {"names": ["a"]}
     assert manifest.seconds >= 0
     assert manifest.peak_memory_bytes > 10_000_000, "an interpreter alone takes more"
+    assert manifest.peak_device_bytes is None, "a CPU has no memory of its own"
     assert {"torch", "numpy", "zarr", "pyarrow"} <= set(manifest.provenance.libraries)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_new_artifact__peak_of_the_device_is_that_of_the_block(tmp_path: Path) -> None:
+    def peak_of(num_bytes: int) -> int:
+        on_gpu = Context(seed=1, device="cuda")
+        with new_artifact(STAGE, tmp_path / "out", config={}, inputs={}, context=on_gpu):
+            torch.empty(num_bytes, dtype=torch.uint8, device="cuda")
+        return read_manifest(tmp_path / "out").peak_device_bytes or 0
+
+    held = torch.empty(1 << 20, device="cuda")
+    large, small = peak_of(64 << 20), peak_of(8 << 20)
+
+    assert large - small == 56 << 20
+    assert small >= (8 << 20) + held.nbytes
+
+
+def test_new_artifact__all_is_durable_before_the_manifest_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    out, fsync = tmp_path / "out", os.fsync
+
+    def noted(file: int) -> None:
+        fsync(file)
+        if not (out / MANIFEST).exists():
+            synced.append(os.fstat(file).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    commit(out, {"a": "x", "deep/b": "y"})
+
+    found = [out / "a", out / "deep" / "b", out / "deep", out / MANIFEST]
+    assert {path.stat().st_ino for path in found} <= set(synced), "folders hold the names"
 
 
 # Broken off, begun again

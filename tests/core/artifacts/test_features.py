@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -73,6 +74,16 @@ def test_write_features__any_batches_give_the_same_rows(sizes: list[int]) -> Non
     np.testing.assert_array_equal(read_ND, rows_ND)
 
 
+def test_write_features__zarr_reads_the_same(tmp_path: Path) -> None:
+    write(tmp_path, rows(50), dtype="float16")
+
+    array = zarr.open_array(tmp_path / FEATURES, mode="r")
+
+    assert (array.shape, array.shards, array.chunks) == ((50, DIM), (24, DIM), (6, DIM))
+    np.testing.assert_array_equal(np.asarray(array[:]), rows(50).astype(np.float16))
+    np.testing.assert_array_equal(np.asarray(array[49]), rows(50)[49].astype(np.float16))
+
+
 def test_write_features__batches_may_be_reused_by_the_caller(tmp_path: Path) -> None:
     rows_ND = rows(30)
     buffer = np.empty((10, DIM), np.float32)
@@ -110,6 +121,14 @@ def test_write_features__beyond_float16_is_infinite_without_a_warning(tmp_path: 
 def test_write_features__refuses_another_number_of_rows(tmp_path: Path, num_images: int) -> None:
     with pytest.raises(ValueError, match=r"."):
         write_features(tmp_path, cut(rows(50), [20]), num_images=num_images, dtype="float32")
+
+
+def test_write_features__error_of_a_writing_thread_reaches_the_caller(tmp_path: Path) -> None:
+    (tmp_path / FEATURES / "c" / "1").mkdir(parents=True)
+    (tmp_path / FEATURES / "c" / "1" / "0").mkdir()
+
+    with pytest.raises(IsADirectoryError):
+        write_features(tmp_path, cut(rows(50), [20]), num_images=50, dtype="float32")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +170,13 @@ def test_features__cut_shard_is_noticed_when_read(tmp_path: Path) -> None:
 
     with pytest.raises(ArtifactError, match="rows from 0 on are damaged"):
         read(tmp_path)
+
+
+def test_features__missing_shard_is_noticed_when_read(tmp_path: Path) -> None:
+    (write(tmp_path, rows(50)) / FEATURES / "c" / "2" / "0").unlink()
+
+    with pytest.raises(ArtifactError, match="rows from 24 on are damaged"):
+        read(tmp_path, block_bytes=1)
 
 
 def test_features__missing_array_is_an_error_for_the_user(tmp_path: Path) -> None:
