@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint serve lock clean
+.PHONY: demo test lint serve bench lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/deepcluster run configs/demo.yaml $(ARGS)
@@ -19,6 +19,12 @@ lint: $(INSTALLED)
 
 serve: $(INSTALLED)
 	$(VENV)/bin/deepcluster serve $(ARGS)
+
+# Small sizes, minutes in all; `python -m benchmarks.NAME` without --quick takes the full ones.
+bench: $(INSTALLED)
+	for name in epoch stages loading learning; do \
+		$(VENV)/bin/python -m benchmarks.$$name --quick $(ARGS) || exit; done
+	$(VENV)/bin/python -m benchmarks.report benchmarks/results/quick
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

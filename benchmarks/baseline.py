@@ -1,0 +1,241 @@
+"""The baseline: DeepCluster as one plain loop, the way the authors' released program does it.
+
+Written anew from what that program does (none of its lines is here: its licence forbids it): every
+picture is opened, decoded and transformed on its own by Pillow and torchvision in worker processes
+of a DataLoader, in extraction and in training; float32 and torch's usual memory order throughout;
+features in one array in memory; PCA, whitening and k-means by faiss, called directly; a checkpoint
+by `torch.save`. Nothing is slowed down: torch's own number of threads, one for each core, cuDNN's
+search switched on, and as many worker processes as cores.
+
+What it does not take over are two errors that cost the same time: the sampler is uniform over
+clusters, as section 3.3 says, and labels are not renumbered.
+
+Suffixes: N images, D dims, Q dims kept, K clusters, B batch, C channels, H rows, W columns.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from deepcluster_core.artifacts.checkpoints import restore_network
+from deepcluster_core.models import Network
+from stages.recipe import Recipe
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+ONE_FILTER = [[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]
+OTHER_FILTER = [[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]
+
+
+class PlainNetwork(nn.Module):
+    """The same network in the usual order, behind a Sobel filter of two frozen convolutions.
+
+    Reads images that were normalised one by one before; shares its weights with `network`.
+    """
+
+    def __init__(self, network: Network, *, channels: int, sobel: bool) -> None:
+        """Take the layers of `network`, and the ReLU that training puts back behind them."""
+        super().__init__()
+        self.sobel = _frozen_sobel(channels) if sobel else nn.Identity()
+        self.backbone, self.last_relu = _plain_layers(network.backbone), network.last_relu
+
+    def feature(self, images_BCHW: Tensor) -> Tensor:
+        """Return feature_BD, what is clustered."""
+        return self.backbone(self.sobel(images_BCHW))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return hidden_BD, what the head reads."""
+        return self.last_relu(self.feature(images_BCHW))
+
+
+def _plain_layers(backbone: nn.Module) -> nn.Sequential:
+    """Return convolution, batch normalisation, ReLU, max-pool; then the layers behind the maps."""
+    layers = dict(backbone.named_children())
+    plain: list[nn.Module] = []
+    for block in layers.pop("maps").children():
+        parts = dict(block.named_children())
+        assert (type(parts["conv"]), type(parts["bn"])) == (nn.Conv2d, nn.BatchNorm2d)
+        plain += [parts["conv"], parts["bn"], nn.ReLU(inplace=True)]
+        plain += [parts["pool"]] if "pool" in parts else []
+    return nn.Sequential(*plain, *layers.values())
+
+
+def _frozen_sobel(channels: int) -> nn.Sequential:
+    grey = nn.Conv2d(channels, 1, kernel_size=1)
+    nn.init.constant_(grey.weight, 1 / channels)
+    edges = nn.Conv2d(1, 2, kernel_size=3, padding=1)
+    edges.weight.data = torch.tensor([[ONE_FILTER], [OTHER_FILTER]])
+    for layer in (grey, edges):
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(grey, edges).requires_grad_(False)
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Pictures by path, each opened and transformed when it is asked for."""
+
+    def __init__(
+        self, paths: Sequence[Path], target_N: Ints, transform: transforms.Compose, mode: str
+    ) -> None:
+        """Keep what is needed to load; `mode` is Pillow's, `L` or `RGB`."""
+        self.paths, self.target_N, self.transform, self.mode = paths, target_N, transform, mode
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        """Return a float image (C, H, W), normalised, and its target."""
+        with Image.open(self.paths[position]) as picture:
+            image_CHW = self.transform(picture.convert(self.mode))
+        assert isinstance(image_CHW, Tensor)
+        return image_CHW, int(self.target_N[position])
+
+
+class Baseline:
+    """A run: its network, its optimiser, and the steps of an epoch."""
+
+    def __init__(self, recipe: Recipe, paths: Sequence[Path], *, workers: int) -> None:
+        """Build everything that a run builds once.
+
+        Args:
+            recipe: the numbers are taken from it, so that both sides have the same.
+            paths: of the original pictures; position i is image i.
+            workers: processes that load.
+        """
+        self.recipe, self.paths, self.workers = recipe, paths, workers
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.backends.cudnn.benchmark = True
+        channels = recipe.dataset.channels
+        made = restore_network(  # the weights that ours begins with
+            recipe.network, channels=channels, seed=recipe.seed, checkpoint=None
+        )
+        self.feature_dim = made.feature_dim
+        self.network = PlainNetwork(made, channels=channels, sobel=recipe.network.sobel)
+        self.network.to(self.device)
+        learnt = [p for p in self.network.parameters() if p.requires_grad]
+        train = recipe.train
+        self.optimizer = torch.optim.SGD(
+            learnt, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+        )
+        self._mode = "L" if channels == 1 else "RGB"
+        self._end = [
+            transforms.ToTensor(),
+            transforms.Normalize(made.mean_C11.flatten().tolist(), made.std_C11.flatten().tolist()),
+        ]
+
+    def extract(self) -> Floats:
+        """Return features_ND of the central crops, in eval mode."""
+        size, batch_size = self.recipe.network.image_size, self.recipe.extract.batch_size
+        view = [transforms.Resize(self.recipe.extract.resize), transforms.CenterCrop(size)]
+        every_N = np.arange(len(self.paths))
+        loader = self._loader(every_N, np.zeros_like(every_N), view, batch_size)
+        features_ND = np.zeros((len(self.paths), self.feature_dim), np.float32)
+        self.network.eval()
+        with torch.no_grad():
+            for step, (images_BCHW, _) in enumerate(loader):
+                rows_BD = self.network.feature(images_BCHW.to(self.device)).cpu().numpy()
+                features_ND[step * batch_size : step * batch_size + len(rows_BD)] = rows_BD
+        return features_ND
+
+    def cluster(self, features_ND: Floats, *, seed: int) -> Ints:
+        """Return the cluster of every image: k-means on whitened features of length 1."""
+        cluster = self.recipe.cluster
+        assert isinstance(cluster.k, int)
+        assert isinstance(cluster.pca_dim, int)
+        rows_NQ = reduce_features(features_ND, dim=cluster.pca_dim)
+        kmeans = faiss.Kmeans(
+            cluster.pca_dim,
+            cluster.k,
+            niter=cluster.iterations,
+            max_points_per_centroid=len(rows_NQ),  # all of them
+            min_points_per_centroid=1,  # a warning otherwise
+            seed=seed,
+            gpu=self.device.type == "cuda",
+        )
+        kmeans.train(rows_NQ)
+        assert kmeans.index is not None
+        _, nearest_N1 = kmeans.index.search(rows_NQ, 1)
+        return nearest_N1[:, 0]
+
+    def train(self, cluster_N: Ints, *, seed: int) -> float:
+        """Train one epoch with a new head; return the mean loss, in nats."""
+        train, k = self.recipe.train, self.recipe.cluster.k
+        assert train.reassign_every == 1
+        assert isinstance(train.batch_size, int)
+        assert isinstance(k, int)
+        torch.manual_seed(seed)
+        head = nn.Linear(self.feature_dim, k)
+        nn.init.normal_(head.weight, 0, 0.01)
+        nn.init.zeros_(head.bias)
+        head.to(self.device)
+        head_optimizer = torch.optim.SGD(
+            head.parameters(), lr=train.lr, weight_decay=train.weight_decay
+        )
+        order_M = balanced_order(cluster_N, np.random.default_rng(seed))
+        loader = self._loader(order_M, cluster_N[order_M], self._random_view(), train.batch_size)
+        criterion = nn.CrossEntropyLoss()
+        self.network.train()
+        loss_sum = 0.0
+        for images_BCHW, target_B in loader:
+            logits_BK = head(self.network(images_BCHW.to(self.device)))
+            loss = criterion(logits_BK, target_B.to(self.device))
+            loss_sum += loss.item() * len(target_B)
+            self.optimizer.zero_grad()
+            head_optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            head_optimizer.step()
+        return loss_sum / len(order_M)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint of an epoch."""
+        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state, path)
+
+    def _random_view(self) -> list[Any]:
+        train = self.recipe.train
+        crop = transforms.RandomResizedCrop(
+            self.recipe.network.image_size, scale=train.crop_area, ratio=train.crop_ratio
+        )
+        return [crop, transforms.RandomHorizontalFlip(train.flip)]
+
+    def _loader(
+        self, order_M: Ints, target_M: Ints, view: list[Any], batch_size: int
+    ) -> DataLoader[tuple[Tensor, int]]:
+        paths = [self.paths[i] for i in order_M]
+        pictures = Pictures(paths, target_M, transforms.Compose([*view, *self._end]), self._mode)
+        return DataLoader(
+            pictures,
+            batch_size=batch_size,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+
+def reduce_features(features_ND: Floats, *, dim: int) -> Floats:
+    """Return rows_NQ: projected by faiss's PCA, whitened, of length 1."""
+    pca = faiss.PCAMatrix(features_ND.shape[1], dim, -0.5)
+    pca.train(features_ND)
+    rows_NQ = pca.apply(features_ND)
+    return rows_NQ / np.linalg.norm(rows_NQ, axis=1, keepdims=True)
+
+
+def balanced_order(cluster_N: Ints, generator: np.random.Generator) -> Ints:
+    """Return N rows, every non-empty cluster equally often, shuffled: section 3.3."""
+    present = np.unique(cluster_N)
+    share = len(cluster_N) // len(present) + 1
+    drawn = []
+    for cluster in present:
+        members = np.flatnonzero(cluster_N == cluster)
+        drawn.append(generator.choice(members, share, replace=len(members) <= share))
+    return generator.permutation(np.concatenate(drawn))[: len(cluster_N)]

@@ -1,0 +1,21 @@
+"""The embedded MNIST images as PNG files in class folders, which both sides of a benchmark read."""
+
+from pathlib import Path
+
+from benchmarks.machine import ROOT
+from deepcluster_core.data.sources import open_source
+
+DIGITS = ROOT / "configs" / "data" / "mnist-test.parquet"
+
+
+def write_digits(folder: Path, *, every: int = 1) -> int:
+    """Write each, or each `every`-th, as `folder/<digit>/<number>.png`; return how many."""
+    written = 0
+    images = open_source(DIGITS, kind="parquet", labels="auto").images()
+    for number, image in enumerate(images):
+        if number % every == 0:
+            path = folder / str(image.label) / f"{number:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image.read())
+            written += 1
+    return written

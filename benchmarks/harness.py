@@ -1,0 +1,378 @@
+"""What all benchmarks share: arguments, sides in fresh processes, medians, a table, JSON.
+
+A benchmark is a module of this package that is run with `python -m benchmarks.<name>`:
+
+    def main(argv: list[str] | None = None) -> None:
+        options = Options.of(parser("storage", __doc__).parse_args(argv))
+        with scratch(options) as folder:
+            sides = {
+                "baseline": Side("benchmarks.storage:raw_file", {"folder": str(folder)}),
+                "ours": Side("benchmarks.storage:zarr", {"folder": str(folder)}),
+            }
+            runs = alternate(sides, repeats=options.repeats)
+        baseline, ours = spread(runs["baseline"]), spread(runs["ours"])
+        target = Target("features written, share of a raw file", baseline.median / ours.median, 0.8)
+        Result("storage", targets=[target], runs=runs).tell(options)
+
+    if __name__ == "__main__":
+        sys.exit(guarded(main))
+
+A side is a function, named `module:function`, with JSON values as arguments. It runs in a process
+of its own (`benchmarks.side`) that starts from the environment the person set and does nothing
+else: a new one for each run, or, for what a real program does again and again in one process, one
+for all turns (`alternate(..., afresh=False)`). It returns its figures, numbers by name; `seconds`
+is the time of the call unless the function returns another, `peak_bytes` is added: imports count in
+neither. So the module of a benchmark must import nothing at its top that takes long or changes
+settings, least of all `flows`: sides that need it live in a module of their own, or import inside
+of their function.
+
+`alternate` runs A B A B A B, so that a machine that slows down meets both. `Result.tell` prints the
+table and writes everything, with machine, versions, commit and date, as JSON.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import ENVIRONMENT
+from benchmarks.machine import ROOT, commit, machine, versions
+from benchmarks.side import peak_memory_bytes
+from deepcluster_core.errors import DeepClusterError
+
+RESULTS = Path(__file__).parent / "results"
+LOOK_EVERY_S = 0.05  # at the memory of a side
+
+Figures = dict[str, float]
+
+
+class BenchmarkError(DeepClusterError):
+    """A benchmark cannot be run here, or one of its sides failed."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person asked for."""
+
+    quick: bool
+    """Small sizes, which show that it runs and the order of magnitude."""
+    repeats: int
+    json: Path
+    scratch: Path | None
+    """Folder for temporary data; None is the system's."""
+
+    @classmethod
+    def of(cls, given: argparse.Namespace) -> Self:
+        """Return the options that all benchmarks have."""
+        name = f"{given.benchmark}.json"
+        default = RESULTS / "quick" / name if given.quick else RESULTS / name
+        folder = given.scratch and given.scratch.resolve()  # sides run elsewhere
+        return cls(given.quick, given.repeats, given.json or default, folder)
+
+
+def parser(name: str, doc: str | None, *, repeats: int = 3) -> argparse.ArgumentParser:
+    """Return the arguments that all benchmarks have; a benchmark may add its own.
+
+    Args:
+        name: of the benchmark: `python -m benchmarks.NAME`, and of its JSON file.
+        doc: of its module.
+        repeats: the default.
+    """
+    made = argparse.ArgumentParser(
+        f"python -m benchmarks.{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(benchmark=name)
+    made.add_argument("--quick", action="store_true", help="small sizes, at most two minutes")
+    made.add_argument("--repeats", type=positive, default=repeats, help="runs of each side")
+    made.add_argument(
+        "--json", type=Path, help=f"file to write; else {RESULTS.relative_to(ROOT)}/{name}.json"
+    )
+    made.add_argument("--scratch", type=Path, help="folder for temporary data")
+    return made
+
+
+def positive(text: str) -> int:
+    """Read an argument that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def guarded(main: Callable[[], None]) -> int:
+    """Return 0, or 2 after saying what the person has to change."""
+    try:
+        main()
+    except DeepClusterError as error:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(str(error))
+        return 2
+    return 0
+
+
+@contextmanager
+def scratch(options: Options) -> Iterator[Path]:
+    """Give a new folder for temporary data, and delete it in the end."""
+    with tempfile.TemporaryDirectory(prefix="deepcluster-bench-", dir=options.scratch) as folder:
+        yield Path(folder)
+
+
+@dataclass(frozen=True)
+class Side:
+    """A function to be run in a process of its own."""
+
+    target: str
+    """`module:function`."""
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """JSON values."""
+
+    def run(self) -> Figures:
+        """Run it in a new process and return its figures, with `seconds` and `peak_bytes`.
+
+        The peak is that of the process in main memory, without processes that it starts itself.
+
+        Raises:
+            BenchmarkError: it failed; what it said stands on stderr.
+        """
+        with Running(self) as process:
+            return process.run()
+
+
+class Running:
+    """The process of a side."""
+
+    def __init__(self, side: Side) -> None:
+        """Start it; its imports are done when this returns.
+
+        Raises:
+            BenchmarkError: they failed.
+        """
+        self._side, self._runs = side, 0
+        self._folder = tempfile.TemporaryDirectory(prefix="deepcluster-side-")
+        command = [sys.executable, "-m", "benchmarks.side", side.target]
+        self._process = subprocess.Popen(  # noqa: S603  our own words
+            [*command, json.dumps(side.arguments)], cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE
+        )
+        try:
+            self._ask("imported")
+        except BenchmarkError:
+            self.__exit__()
+            raise
+
+    def run(self) -> Figures:
+        """Run the function once; see `Side.run`."""
+        self._runs += 1
+        answer, peak_bytes = self._ask(f"{self._runs}.json")
+        figures = json.loads(answer.read_text())
+        return figures | {"peak_bytes": max(peak_bytes, figures["peak_bytes"])}
+
+    def __enter__(self) -> Self:
+        """Return the process itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def _ask(self, name: str) -> tuple[Path, int]:
+        """Have a file made; return it and the peak of the memory meanwhile, in bytes.
+
+        The counter is read again and again, because every stage sets it to zero when it begins.
+        """
+        answer, process = Path(self._folder.name) / name, self._process
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended, as is told below
+            process.stdin.write(f"{answer}\n".encode())
+            process.stdin.flush()
+        peak_bytes = 0
+        while not answer.exists():
+            if process.poll() is not None:
+                raise BenchmarkError(f"{self._side.target} failed, exit code {process.returncode}.")
+            peak_bytes = max(peak_bytes, peak_memory_bytes(process.pid))
+            time.sleep(LOOK_EVERY_S)
+        return answer, peak_bytes
+
+
+def alternate(
+    sides: Mapping[str, Side], *, repeats: int, afresh: bool = True, budget_s: float | None = None
+) -> dict[str, list[Figures]]:
+    """Run every side `repeats` times, in turns; return the figures of all runs by side.
+
+    Args:
+        sides: by name, in the order of a turn.
+        repeats: turns.
+        afresh: every run has a process of its own. Else a side keeps one for all its turns, and
+            sleeps in it while the others run.
+        budget_s: leave out turns that would probably end after so many seconds, but never the
+            first; None: run all. The caller has to say how many ran.
+    """
+    runs: dict[str, list[Figures]] = {name: [] for name in sides}
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        kept = {
+            name: stack.enter_context(Running(side)) for name, side in sides.items() if not afresh
+        }
+        for turn in range(repeats):
+            used_s = time.perf_counter() - start
+            if budget_s is not None and turn and used_s * (turn + 1) / turn > budget_s:
+                break
+            for name, side in sides.items():
+                figures = (side if afresh else kept[name]).run()
+                runs[name].append(figures)
+                say(f"  turn {turn + 1} of {repeats}, {name}: {figures['seconds']:.2f} s")
+    return runs
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure of all runs."""
+
+    median: float
+    least: float
+    greatest: float
+    values: list[float]
+
+
+def spread(runs: Sequence[Figures], figure: str = "seconds") -> Spread:
+    """Return the median and the extremes of one figure over runs."""
+    values = [float(run[figure]) for run in runs]
+    return Spread(statistics.median(values), min(values), max(values), values)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One measured value beside what it should reach."""
+
+    what: str
+    value: float
+    bound: float | None = None
+    """None: measured for the record."""
+    unit: str = ""
+    at_most: bool = False
+    """The bound is an upper one."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the bound is kept; None without one."""
+        if self.bound is None:
+            return None
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+    @property
+    def wanted(self) -> str:
+        """The bound in words."""
+        if self.bound is None:
+            return "–"
+        return f"{'≤' if self.at_most else '≥'} {readable(self.bound)}{self.suffix}"
+
+    @property
+    def reached(self) -> str:
+        """The value in words."""
+        return f"{readable(self.value)}{self.suffix}"
+
+    @property
+    def suffix(self) -> str:
+        """The unit behind a number."""
+        return f" {self.unit}" if self.unit else ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a benchmark found."""
+
+    name: str
+    targets: Sequence[Target]
+    runs: Mapping[str, Sequence[Figures]]
+    """Figures of every run, by side."""
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Sizes and choices that the figures depend on."""
+    headline: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Figures that stand at the top level of the JSON."""
+    notes: Sequence[str] = ()
+    """Sentences that belong to the figures."""
+
+    def tell(self, options: Options) -> None:
+        """Print the table and write the JSON."""
+        console = Console(highlight=False, soft_wrap=True, markup=False)
+        console.print(_runs_table(self.runs))
+        console.print(_targets_table(self.targets))
+        for note in self.notes:
+            console.print(note)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(self.record(options), indent=2) + "\n")
+        console.print(f"written: {options.json}")
+
+    def record(self, options: Options) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "benchmark": self.name,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "quick": options.quick,
+            "commit": commit(),
+            "repeats": min((len(runs) for runs in self.runs.values()), default=0),
+            **self.headline,
+            "targets": [asdict(target) | {"met": target.met} for target in self.targets],
+            "settings": dict(self.settings),
+            "notes": list(self.notes),
+            "summary": {
+                side: {name: asdict(spread(runs, name)) for name in _common(runs)}
+                for side, runs in self.runs.items()
+            },
+            "machine": machine(),
+            "versions": versions(),
+        }
+
+
+def say(text: str) -> None:
+    """Tell the person how far it is, on stderr."""
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
+
+
+def readable(value: float) -> str:
+    """Return a number with three digits or all before the point: 0.951, 4.2, 40,000."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _common(runs: Sequence[Figures]) -> list[str]:
+    """Return the names of the figures that every run of a side has."""
+    return [name for name in (runs[0] if runs else {}) if all(name in run for run in runs)]
+
+
+def _runs_table(runs: Mapping[str, Sequence[Figures]]) -> Table:
+    table = Table("side", "figure", "median", "least", "greatest", "runs", box=None, pad_edge=False)
+    for side, figures in runs.items():
+        for name in _common(figures):
+            found = spread(figures, name)
+            shown = (_in_unit(name, value) for value in (found.median, found.least, found.greatest))
+            table.add_row(side, name, *shown, str(len(found.values)))
+    return table
+
+
+def _in_unit(name: str, value: float) -> str:
+    """Return a figure as people read it; the JSON keeps bytes."""
+    return f"{value / 2**30:.2f} GiB" if name.endswith("_bytes") else readable(value)
+
+
+def _targets_table(targets: Sequence[Target]) -> Table:
+    table = Table("what", "reached", "target", "", box=None, pad_edge=False)
+    for target in targets:
+        verdict = {True: "met", False: "missed", None: ""}[target.met]
+        table.add_row(target.what, target.reached, target.wanted, verdict)
+    return table

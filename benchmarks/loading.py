@@ -1,0 +1,62 @@
+"""How much of the training pace is left when images are loaded beside it.
+
+The pace of the train stage, which reads packed images, crops, flips and resizes them in threads, as
+a fraction of the pace of the same network on batches that lie in memory. On the CPU loading takes
+its time from the same cores; on a GPU it has to keep up.
+"""
+
+import sys
+
+from benchmarks.harness import (
+    Options,
+    Result,
+    Target,
+    alternate,
+    guarded,
+    parser,
+    positive,
+    scratch,
+    spread,
+)
+from benchmarks.machine import num_cores
+from benchmarks.workload import make_workload
+
+FULL_IMAGES, QUICK_IMAGES = 2048, 320
+BATCH_SIZE = 256
+QUICK_S = 60
+BOUND = 0.95
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print, write."""
+    made = parser("loading", __doc__)
+    made.add_argument(
+        "--images", type=positive, help=f"pictures; else {FULL_IMAGES}, quick {QUICK_IMAGES}"
+    )
+    given = made.parse_args(argv)
+    options = Options.of(given)
+    count = given.images or (QUICK_IMAGES if options.quick else FULL_IMAGES)
+    encodings = ["raw"] if options.quick else ["raw", "jpeg"]
+    # Several times what is loaded ahead, which the first and the last steps live on.
+    steps = (3 if options.quick else 8) * (2 * num_cores() + 1)
+    overrides = {"cluster": {"k": 100}, "train": {"reassign_every": steps * BATCH_SIZE / count}}
+    with scratch(options) as folder:
+        workload = make_workload(folder, count=count)
+        prepared = {name: workload.prepare(name, name, overrides) for name in encodings}
+        sides = {"in memory": prepared["raw"].side("steps_in_memory")}
+        sides |= {name: run.side("loaded_steps") for name, run in prepared.items()}
+        budget_s = QUICK_S if options.quick else None
+        runs = alternate(sides, repeats=options.repeats, budget_s=budget_s)
+    pace = {side: spread(figures, "images_per_s").median for side, figures in runs.items()}
+    bare = pace.pop("in memory")
+    Result(
+        "loading",
+        [Target(f"pace beside loading, {side}", p / bare, BOUND) for side, p in pace.items()],
+        runs,
+        settings=workload.settings(overrides, steps=steps),
+        notes=[f"{len(runs['in memory'])} of {options.repeats} turns ran, {steps} steps each."],
+    ).tell(options)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

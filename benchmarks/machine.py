@@ -1,0 +1,94 @@
+"""Where and on what a benchmark ran: the machine, the versions, the commit."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "faiss-gpu",
+    "faiss-cpu",
+    "numpy",
+    "pillow",
+    "zarr",
+    "pyarrow",
+    "prefect",
+    "scikit-learn",
+)
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""What decides how fast a CPU multiplies matrices; of these the ones it has are reported."""
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor, the cores and memory this process may use, and the GPUs."""
+    model, instructions = _processor()
+    return {
+        "cpu": model,
+        "instructions": instructions,
+        "cores": num_cores(),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "gpus": _gpus(),
+        "system": platform.platform(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use, which in a container are not all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide the speed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of this checkout, with `+changes` if it was edited; None outside of one."""
+    return _said_by("git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
+
+
+def _processor() -> tuple[str, list[str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine(), []
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
+    flags = fields.get("flags", "").split()
+    model = fields.get("model name", platform.machine())
+    return model, [name for name in INSTRUCTIONS if name in flags]
+
+
+def _gpus() -> list[str]:
+    """Ask the driver, not torch: its import takes seconds."""
+    said = _said_by("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+    return said.splitlines() if said else []
+
+
+def _said_by(program: str, *arguments: str) -> str | None:
+    if shutil.which(program) is None:
+        return None
+    try:
+        found = subprocess.run(  # noqa: S603  our own words
+            [program, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,280 @@
+"""Our side: the pipeline's own stages on the artifacts of a run, wired as in a flow.
+
+Prefect is left out, which `benchmarks.overhead` measures; everything else is as in a run: each
+stage opens its inputs on disk, and its artifact is committed. Epoch 1 is measured, because the
+first one reads no checkpoint.
+"""
+
+# Its settings come before torch, as in every run.
+import flows  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+# isort: split
+import shutil
+import time
+from collections.abc import Mapping
+from itertools import cycle, islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.machine import num_cores
+from benchmarks.quality import neighbour_accuracy
+from benchmarks.synthetic import random_blocks, write_index, write_random_features
+from deepcluster_core.artifacts.features import Features
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.tables import read_labels, read_metrics
+from deepcluster_core.clustering.pca import fit_pca
+from deepcluster_core.context import Context
+from deepcluster_core.data.views import center_view
+from deepcluster_core.memory import keep_freed_memory
+from deepcluster_core.models import build_network
+from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
+from flows.epoch import Before, one_epoch
+from flows.job import Job, job_of
+from stages import cluster, extract, index, train
+from stages.cluster import ClusterConfig
+from stages.layout import EPOCH_KINDS, RunFolder
+from stages.recipe import load_recipe
+from stages.train import Pace
+
+Figures = dict[str, float]
+MEASURED = 1
+LONG_ENOUGH = 20
+"""Batches in which a stage's pace shows apart from its beginning."""
+BATCHES_HELD = 4
+
+
+class Clock:
+    """When a stage had done how many images: its progress."""
+
+    def __init__(self) -> None:
+        """Nothing has happened yet."""
+        self.ticks: list[tuple[float, int]] = []
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Note the time."""
+        self.ticks.append((time.perf_counter(), done))
+
+    def images_per_s(self, *, first: int, last: int = 0) -> float:
+        """Return the pace without the first and the last ticks, which are not like the others."""
+        (start, before), (end, after) = self.ticks[first], self.ticks[-1 - last]
+        return (after - before) / (end - start)
+
+
+class Pipeline:
+    """A run whose stages are called directly, and timed."""
+
+    def __init__(self, recipe: str, overrides: Mapping[str, Any], run: str) -> None:
+        """Read the recipe; nothing runs yet."""
+        self.recipe, self.folder = load_recipe(Path(recipe), overrides), RunFolder(Path(run))
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.workers = num_cores()
+        self.figures: Figures = {}
+        """Seconds of each stage, and on a GPU the peak of its memory."""
+        self.clocks: dict[str, Clock] = {}
+
+    def job(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+        """Return the job that makes an artifact of this run, without running it."""
+        return job_of(self.folder, self.recipe, stage, epoch, **inputs)
+
+    def make(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+        """Run a stage, and note how long it took."""
+        job, name = self.job(stage, epoch, **inputs), stage.STAGE.name
+        clock = self.clocks[name] = Clock()
+        context = Context(
+            self.recipe.seed, epoch, device=self.device, workers=self.workers, progress=clock
+        )
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        job.run(context)
+        self.figures[f"{name}_s"] = time.perf_counter() - start
+        if self.device == "cuda":
+            self.figures[f"{name}_device_bytes"] = torch.cuda.max_memory_allocated()
+        return job
+
+    @property
+    def images(self) -> Job:
+        """The job of the images, packed before."""
+        return self.job(index, None)
+
+    @property
+    def before(self) -> Before:
+        """What the measured epoch takes over from the one before."""
+        return Before(self.job(cluster, MEASURED - 1), self.job(train, MEASURED - 1))
+
+    def clear(self) -> None:
+        """Delete what the measured epoch made."""
+        for kind in EPOCH_KINDS:
+            shutil.rmtree(self.folder.artifact(kind, MEASURED), ignore_errors=True)
+
+
+def prepare(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
+    """Pack the images, and make what epoch 1 reads: labels, and a checkpoint after few images."""
+    pipeline = Pipeline(recipe, overrides, run)
+    source = pipeline.recipe.dataset.open_source().fingerprint()
+    images = pipeline.job(index, None, source=source)
+    if not images.is_done():  # another run may share them
+        pipeline.make(index, None, source=source)
+    packed = read_manifest(images.out)
+    features = pipeline.make(extract, 0, images=images, checkpoint=None)
+    labels = pipeline.make(cluster, 0, images=images, features=features)
+    train_few = {**overrides.get("train", {}), "reassign_every": 16 / packed.rows}
+    short = Pipeline(recipe, {**overrides, "train": train_few}, run)
+    short.make(train, 0, images=images, labels=labels, checkpoint=None)
+    return {"index_s": packed.seconds, "packed_bytes": packed.bytes}
+
+
+def epoch(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
+    """Run one whole epoch."""
+    pipeline = Pipeline(recipe, overrides, run)
+    start = time.perf_counter()
+    one_epoch(pipeline.make, MEASURED, pipeline.images, pipeline.before)
+    seconds = time.perf_counter() - start
+    pipeline.clear()
+    paces = {
+        f"{name}_images_per_s": clock.images_per_s(first=len(clock.ticks) // 10)
+        for name, clock in pipeline.clocks.items()
+        if len(clock.ticks) >= LONG_ENOUGH
+    }
+    return {"seconds": seconds, **pipeline.figures, **paces, "threads": torch.get_num_threads()}
+
+
+def extraction(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
+    """Run the extract stage."""
+    pipeline = Pipeline(recipe, overrides, run)
+    checkpoint = pipeline.before.checkpoint
+    pipeline.make(extract, MEASURED, images=pipeline.images, checkpoint=checkpoint)
+    pipeline.clear()
+    return {"seconds": pipeline.figures["extract_s"]}
+
+
+def training(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
+    """Run the train stage, on the labels of the epoch before."""
+    pipeline = Pipeline(recipe, overrides, run)
+    labels, checkpoint = pipeline.before.labels, pipeline.before.checkpoint
+    pipeline.make(train, MEASURED, images=pipeline.images, labels=labels, checkpoint=checkpoint)
+    pipeline.clear()
+    return {"seconds": pipeline.figures["train_s"]}
+
+
+def loaded_steps(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
+    """Run the train stage; return its pace while images are loaded beside it."""
+    pipeline = Pipeline(recipe, overrides, run)
+    labels, checkpoint = pipeline.before.labels, pipeline.before.checkpoint
+    pipeline.make(train, MEASURED, images=pipeline.images, labels=labels, checkpoint=checkpoint)
+    pipeline.clear()
+    return _pace(pipeline)
+
+
+def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
+    """Train the same network for as many steps on a few batches that lie in memory."""
+    pipeline = Pipeline(recipe, overrides, run)
+    settings, labels = pipeline.recipe.train, pipeline.before.labels
+    assert labels is not None
+    pictures, assigned = Images(pipeline.images.out), read_labels(labels.out)
+    pace = Pace.of(settings, num_images=len(pictures))
+    size = pipeline.recipe.network.image_size
+    batches = [
+        Batch(
+            np.stack([center_view(pictures[int(i)], resize=256, size=size) for i in ids]),
+            assigned.cluster_N[ids].astype(np.int64),
+            None,
+        )
+        for ids in np.arange(BATCHES_HELD * pace.batch_size).reshape(BATCHES_HELD, -1)
+        % len(pictures)
+    ]
+    network = build_network(pipeline.recipe.network, channels=pictures.channels, seed=0)
+    sgd = Sgd(settings.lr, settings.momentum, settings.weight_decay)
+    learner = Learner(network, k=assigned.k, sgd=sgd, device=pipeline.device, seed=0)
+    clock = pipeline.clocks["train"] = Clock()
+    keep_freed_memory()
+    train_epoch(
+        learner,
+        islice(cycle(batches), pace.steps),
+        num_images=pace.num_draws,
+        precision=settings.precision,
+        seed=0,
+        progress=clock,
+    )
+    return _pace(pipeline)
+
+
+def _pace(pipeline: Pipeline) -> Figures:
+    """Return the pace of the steps during which as much is loaded as is used up.
+
+    At first batches are there that were loaded before, in the end none is loaded any more.
+    """
+    ahead = 2 * pipeline.workers + 1
+    clock = pipeline.clocks["train"]
+    ends = (clock.ticks[0][0], clock.ticks[-1][0])
+    return {
+        "seconds": ends[1] - ends[0],
+        "images_per_s": clock.images_per_s(first=ahead, last=ahead),
+    }
+
+
+def reduction(count: int, dim: int, to: int) -> Figures:
+    """Reduce features in memory, block by block as the cluster stage does."""
+    blocks = list(random_blocks(count, dim))
+    start = time.perf_counter()
+    pca = fit_pca(blocks, dim=to)
+    for block_BD in blocks:
+        pca.whiten(block_BD)
+    return {"seconds": time.perf_counter() - start}
+
+
+def learning(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
+    """Run all epochs; return what the last clusters and the last features agree with."""
+    pipeline = Pipeline(recipe, overrides, run)
+    source = pipeline.recipe.dataset.open_source().fingerprint()
+    start = time.perf_counter()
+    images, before = pipeline.make(index, None, source=source), Before()
+    epochs = pipeline.recipe.epochs
+    for number in range(epochs):
+        before = one_epoch(pipeline.make, number, images, before)
+    seconds = time.perf_counter() - start
+    # What an epoch more would cluster: the features of the trained network.
+    features = pipeline.make(extract, epochs, images=images, checkpoint=before.checkpoint)
+    features_ND = np.concatenate(list(Features(features.out).blocks()))
+    truth_N = Images(images.out).true_labels()
+    assert truth_N is not None
+    found = read_metrics(pipeline.folder.artifact("metrics", epochs - 1))
+    return {
+        "seconds": seconds,
+        "nmi_labels": found["nmi_labels"],
+        "neighbours": neighbour_accuracy(features_ND, truth_N),
+        "loss": found["loss"],
+    }
+
+
+def devices() -> Figures:
+    """Count the CUDA devices."""
+    return {"devices": torch.cuda.device_count()}
+
+
+def random_clustering(run: str, count: int, dim: int, k: int) -> Figures:
+    """Run the cluster stage on random features that lie on disk; writing them is not timed."""
+    folder = RunFolder(Path(run))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images, features = folder.artifact("images", None), folder.artifact("features", 0)
+    write_index(images, count=count)
+    write_random_features(features, count=count, dim=dim, device=device)
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    cluster.run(
+        cluster=ClusterConfig(k=k),
+        images=images,
+        features=features,
+        out=folder.artifact("labels", 0),
+        context=Context(seed=0, epoch=0, device=device, workers=num_cores()),
+    )
+    seconds = time.perf_counter() - start
+    held = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    return {"seconds": seconds, "device_bytes": held}

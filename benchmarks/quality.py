@@ -1,0 +1,25 @@
+"""How much features say about true labels. Suffixes: N images, D dims, J neighbours, H half."""
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+
+def neighbour_accuracy(
+    features_ND: NDArray[np.floating], truth_N: NDArray[np.integer], *, neighbours: int = 10
+) -> float:
+    """Return the share of odd rows, 0 to 1, whose nearest even rows vote for their true label.
+
+    Args:
+        features_ND: nearest by cosine.
+        truth_N: true labels, 0 or more; of equally many votes the lowest wins.
+        neighbours: that vote, each the same.
+    """
+    rows_ND = features_ND.astype(np.float32)
+    rows_ND /= np.linalg.norm(rows_ND, axis=1, keepdims=True)
+    index: faiss.Index = faiss.IndexFlatIP(rows_ND.shape[1])
+    index.add(np.ascontiguousarray(rows_ND[::2]))
+    _, nearest_HJ = index.search(np.ascontiguousarray(rows_ND[1::2]), neighbours)
+    votes_HJ = truth_N[::2][nearest_HJ]
+    elected_H = np.array([np.bincount(votes_J).argmax() for votes_J in votes_HJ])
+    return float((elected_H == truth_N[1::2]).mean())

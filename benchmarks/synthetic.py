@@ -1,0 +1,66 @@
+"""Features from a random generator, for what comes after extraction; and artifacts of them.
+
+Suffixes: N rows, D dims, R rank, B block.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.features import FeatureDtype, write_features
+from deepcluster_core.artifacts.images import ImagesWriter, PackedImage
+from deepcluster_core.context import Context
+from stages import extract, index
+
+BLOCK_ROWS = 16_384
+CONTEXT = Context(seed=0, epoch=0)
+
+
+def random_blocks(
+    count: int, dim: int, *, device: str = "cpu", seed: int = 0
+) -> Iterator[torch.Tensor]:
+    """Yield `count` rows of `dim`, float32 on the device, in blocks.
+
+    Their variances fall as 1 / i in an eighth of the dimensions, with a little noise in all: like
+    a network's features, whose spectrum decays and which leave no direction empty.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    rank = dim // 8
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, device=device)
+
+    weight_R1 = torch.arange(1, rank + 1, device=device)[:, None].rsqrt()
+    mix_RD = weight_R1 * normal(rank, dim)
+    for start in range(0, count, BLOCK_ROWS):
+        rows = min(BLOCK_ROWS, count - start)
+        yield normal(rows, rank) @ mix_RD + 0.1 * normal(rows, dim)
+
+
+def random_features(count: int, dim: int) -> NDArray[np.float32]:
+    """Return the rows as one array in memory."""
+    return torch.cat(list(random_blocks(count, dim))).numpy()
+
+
+def write_random_features(
+    out: Path, *, count: int, dim: int, dtype: FeatureDtype = "float16", device: str = "cpu"
+) -> None:
+    """Write a features artifact of random rows."""
+    with new_artifact(extract.STAGE, out, config={}, inputs={}, context=CONTEXT) as draft:
+        rows = (block_BD.cpu().numpy() for block_BD in random_blocks(count, dim, device=device))
+        write_features(out, rows, num_images=count, dtype=dtype)
+        draft.rows = count
+
+
+def write_index(out: Path, *, count: int) -> None:
+    """Write an images artifact that names `count` images which nobody opens."""
+    with new_artifact(index.STAGE, out, config={}, inputs={}, context=CONTEXT) as draft:
+        with ImagesWriter(out, packs=False) as writer:
+            for number in range(count):
+                path = f"{number:09d}.jpg"
+                writer.add(PackedImage(path, None, 500, 375, "JPEG", 256, 341, b""))
+        draft.rows = count

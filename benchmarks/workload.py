@@ -1,0 +1,82 @@
+"""What the benchmarks of images read: ImageNet-like pictures, and runs prepared from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Figures, Side, say
+from benchmarks.machine import ROOT, num_cores
+from benchmarks.pictures import write_pictures
+
+RECIPE = str(ROOT / "configs" / "imagenet-alexnet.yaml")
+
+Overrides = Mapping[str, Any]
+"""Nested keys over the recipe."""
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that has come to epoch 1: images are packed, labels and a checkpoint are there."""
+
+    folder: Path
+    overrides: dict[str, Any]
+    packing: Figures
+    """`index_s`, `packed_bytes`."""
+
+    def side(self, function: str) -> Side:
+        """Return our side of a benchmark: a function of `benchmarks.ours`."""
+        return Side(f"benchmarks.ours:{function}", _arguments(self.overrides, self.folder))
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Pictures, of which runs and baselines are made."""
+
+    folder: Path
+    count: int
+    mean_bytes: int
+    """Of a picture's file."""
+
+    def prepare(self, name: str, encoding: str, overrides: Overrides) -> PreparedRun:
+        """Pack the pictures, unless another run has, and bring a new run to its epoch 1."""
+        say(f"preparing the run {name}, images packed as {encoding}")
+        dataset = {**self._overrides(overrides)["dataset"], "encoding": encoding}
+        images = str(self.folder / f"images-{encoding}")
+        whole = {**self._overrides(overrides), "dataset": dataset, "images": images}
+        run = self.folder / name
+        packing = Side("benchmarks.ours:prepare", _arguments(whole, run)).run()
+        return PreparedRun(run, whole, packing)
+
+    def baseline(self, function: str, overrides: Overrides, *, workers: int, **more: str) -> Side:
+        """Return the other side: a function of `baseline_sides` on the original pictures."""
+        given = {"recipe": RECIPE, "overrides": self._overrides(overrides), "workers": workers}
+        return Side(f"benchmarks.baseline_sides:{function}", given | more)
+
+    def settings(self, overrides: Overrides, **more: object) -> dict[str, Any]:
+        """Return what the figures depend on, for the JSON."""
+        return {
+            "recipe": Path(RECIPE).name,
+            "overrides": dict(overrides),
+            "images": self.count,
+            "mean_jpeg_bytes": self.mean_bytes,
+            "threads": num_cores(),
+            **more,
+        }
+
+    def _overrides(self, overrides: Overrides) -> dict[str, Any]:
+        dataset = {"source": str(self.folder / "pictures"), **overrides.get("dataset", {})}
+        return {"epochs": 2, **overrides, "dataset": dataset}
+
+
+def make_workload(folder: Path, *, count: int) -> Workload:
+    """Write `count` pictures to `folder`, which exists and takes everything else too."""
+    say(f"making {count:,} pictures")
+    pictures = folder / "pictures"
+    write_pictures(pictures, count=count)
+    written_bytes = sum(path.stat().st_size for path in pictures.rglob("*.jpg"))
+    return Workload(folder, count, round(written_bytes / count))
+
+
+def _arguments(overrides: dict[str, Any], run: Path) -> dict[str, Any]:
+    return {"recipe": RECIPE, "overrides": overrides, "run": str(run)}

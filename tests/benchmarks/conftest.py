@@ -1,0 +1,31 @@
+"""Small pictures and recipes on which the sides of benchmarks run in this process."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.pictures import write_pictures
+
+TINY: dict[str, Any] = {
+    "network": {"name": "smallnet", "image_size": 32},
+    "extract": {"resize": 40, "batch_size": 8, "precision": "float32"},
+    "cluster": {"k": 4, "pca_dim": 6},
+    "train": {"batch_size": 8, "precision": "float32"},
+    "dataset": {"shorter_side": 40},
+}
+"""Over configs/imagenet-alexnet.yaml: seconds become milliseconds."""
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 24 pictures. Shared: a test must not change it."""
+    folder = tmp_path_factory.mktemp("benchmark") / "pictures"
+    write_pictures(folder, count=24)
+    return folder
+
+
+@pytest.fixture
+def overrides(pictures: Path) -> dict[str, Any]:
+    """Return `TINY` on these pictures."""
+    return TINY | {"dataset": {**TINY["dataset"], "source": str(pictures), "encoding": "raw"}}

@@ -1,0 +1,31 @@
+"""Sides that the tests of the harness run."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def note(name: str, diary: str) -> dict[str, float]:
+    """Write who ran, and return figures."""
+    with Path(diary).open("a") as file:
+        file.write(name)
+    return {"count": len(Path(diary).read_text())}
+
+
+def fill(mega: int) -> None:
+    """Hold so much memory for a moment."""
+    held = bytearray(os.urandom(1 << 20) * mega)
+    del held
+
+
+def environment() -> dict[str, float]:
+    """Tell which process this is, and what it was born with."""
+    return {
+        "spin": float("GOMP_SPINCOUNT" in os.environ),
+        "flows": float("flows" in sys.modules),
+        "process": os.getpid(),
+    }
+
+
+def fail() -> None:
+    raise RuntimeError("as asked for")

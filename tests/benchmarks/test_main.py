@@ -1,0 +1,37 @@
+"""Whole benchmarks on tiny sizes: seconds, most of them imports of the sides' processes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import epoch, gpu
+from benchmarks.harness import BenchmarkError
+from tests.benchmarks.conftest import TINY
+
+
+def test_epoch__measures_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epoch, "OVERRIDES", TINY)
+    out = tmp_path / "out.json"
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    sizes = ["--images", "24", "--workers", "1", "--repeats", "1", "--scratch", str(scratch)]
+    epoch.main(["--quick", "--json", str(out), *sizes])
+
+    found = json.loads(out.read_text())
+    assert found["speedup"] == pytest.approx(found["baseline_s"] / found["ours_s"])
+    assert (found["repeats"], found["quick"], found["settings"]["images"]) == (1, True, 24)
+    for side in ("baseline", "ours, raw"):
+        parts = found["summary"][side]
+        stages = sum(parts[f"{stage}_s"]["median"] for stage in ("extract", "cluster", "train"))
+        assert 0 < stages <= parts["seconds"]["median"]
+        assert parts["threads"]["median"] == found["summary"]["baseline"]["threads"]["median"]
+    assert not any(scratch.iterdir()), "temporary data are deleted"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would run")
+def test_gpu__refuses_without_a_device(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"no CUDA device.*\n.*Fix:"):
+        gpu.main(["--quick", "--json", str(tmp_path / "out.json")])
