@@ -18,6 +18,11 @@ def is_narrow(device: str, precision: Precision) -> bool:
     return torch.device(device).type == "cpu" and _has_bfloat16()
 
 
+def computed_in(device: str, precision: Precision) -> Precision:
+    """Return what `auto` means on this device, for the manifest."""
+    return "bfloat16" if is_narrow(device, precision) else "float32"
+
+
 def autocast(device: str, precision: Precision) -> torch.autocast:
     """Return the context in which a network's forward pass runs; weights stay float32."""
     return torch.autocast(

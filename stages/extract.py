@@ -19,7 +19,7 @@ from deepcluster_core.data.views import center_view
 from deepcluster_core.features import extract_features
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
-from deepcluster_core.precision import Precision
+from deepcluster_core.precision import Precision, computed_in
 
 STAGE = Stage(
     name="extract", version=1, kind="features", files=(FEATURES,), reads=("extract", "network")
@@ -79,6 +79,7 @@ def run(
             precision=extract.precision,
         )
         draft.rows = len(pictures)
+        draft.facts["precision"] = computed_in(context.device, extract.precision)
         draft.facts["dim"] = write_features(
             out, features, num_images=len(pictures), dtype=extract.dtype
         )

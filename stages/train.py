@@ -27,7 +27,7 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
-from deepcluster_core.precision import Precision
+from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
@@ -161,7 +161,12 @@ def run(
         )
         write_checkpoint(out, backbone=model, momentum=learner.momentum)
         draft.rows = len(order_M)
-        draft.facts = {"loss": loss, "k": assigned.k, "network": network.name}
+        draft.facts = {
+            "loss": loss,
+            "k": assigned.k,
+            "network": network.name,
+            "precision": computed_in(context.device, train.precision),
+        }
 
 
 def _seed(context: Context, purpose: str) -> int:
