@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from deepcluster_core.memory import keep_freed_memory
 from stages import index
 
 Figures = dict[str, float]
+Batch = NDArray[np.float16]
 RAW = "raw"
 BATCH_ROWS = 256
 BLOCK_BYTES = 64 << 20
@@ -72,78 +74,86 @@ def _copied(images: Images | NDArray[np.uint8], count: int) -> Figures:
 
 def write_rows(folder: str, rows: int, dim: int) -> None:
     """Write features, and their rows as a plain file."""
-    raw_written(folder, rows, dim)
-    zarr_written(folder, rows, dim)
+    held = _held(dim)
+    _write_raw(Path(folder), held, rows)
+    _write_zarr(Path(folder), held, rows)
 
 
 def raw_written(folder: str, rows: int, dim: int) -> Figures:
     """Write rows to a plain file, durable in the end."""
-    path, batches = Path(folder) / RAW, _batches(rows, dim)
-    path.unlink(missing_ok=True)
-    start = time.perf_counter()
-    with path.open("wb") as file:
-        for batch_BD in batches:
-            file.write(batch_BD.data)
-        file.flush()
-        os.fsync(file.fileno())
-    return _pace(start, rows, dim)
+    held = _held(dim)
+    return _second(lambda out: _write_raw(out, held, rows), folder, rows * dim)
 
 
 def zarr_written(folder: str, rows: int, dim: int) -> Figures:
     """Write the same rows as the extract stage does, durable in the end."""
-    out, batches = Path(folder), _batches(rows, dim)
-    for path in sorted((out / FEATURES).rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    start = time.perf_counter()
-    write_features(out, batches, num_images=rows, dtype="float16")
-    for path in (out / FEATURES).rglob("*"):
-        opened = os.open(path, os.O_RDONLY)
-        os.fsync(opened)
-        os.close(opened)
-    return _pace(start, rows, dim)
+    held = _held(dim)
+    return _second(lambda out: _write_zarr(out, held, rows), folder, rows * dim)
 
 
 def raw_read(folder: str, rows: int, dim: int) -> Figures:
     """Read the plain file block by block into new arrays."""
     block_values = BLOCK_BYTES // np.dtype(np.float16).itemsize
 
-    def read() -> None:
+    def read(_: Path) -> None:
         with (Path(folder) / RAW).open("rb") as file:
             while len(np.fromfile(file, np.float16, block_values)):
                 pass
 
-    return _second(read, rows, dim)
+    return _second(read, folder, rows * dim)
 
 
 def zarr_read(folder: str, rows: int, dim: int) -> Figures:
     """Read the features block by block as the cluster stage does."""
 
-    def read() -> None:
-        for _ in Features(Path(folder)).blocks(BLOCK_BYTES):
+    def read(_: Path) -> None:
+        for _block_BD in Features(Path(folder)).blocks(BLOCK_BYTES):
             pass
 
-    return _second(read, rows, dim)
+    return _second(read, folder, rows * dim)
 
 
-def _second(read: Callable[[], None], rows: int, dim: int) -> Figures:
-    """Time a second reading, in memory that the process has already, as the stages of a run do.
+def _second(work: Callable[[Path], None], folder: str, values: int) -> Figures:
+    """Time a second go, in memory that the process has already, as the stages of a run do.
 
-    The first one may have to wait for the system to find memory, several times as long.
+    The first may have to wait until the system finds memory, several times as long.
+
+    Args:
+        work: gets a new folder each time.
+        folder: where those are made.
+        values: float16, that it reads or writes.
     """
     keep_freed_memory()
-    read()
-    start = time.perf_counter()
-    read()
-    return _pace(start, rows, dim)
+    seconds = 0.0
+    for _ in range(2):
+        with TemporaryDirectory(dir=folder) as out:
+            start = time.perf_counter()
+            work(Path(out))
+            seconds = time.perf_counter() - start
+    return {"seconds": seconds, "gb_per_s": 2 * values / 1e9 / seconds}
 
 
-def _batches(rows: int, dim: int) -> Iterator[NDArray[np.float16]]:
-    """Return an iterator over batches that are there already: no time goes to making them."""
+def _write_raw(out: Path, held: Sequence[Batch], rows: int) -> None:
+    with (out / RAW).open("wb") as file:
+        for batch_BD in _batches(held, rows):
+            file.write(batch_BD.data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_zarr(out: Path, held: Sequence[Batch], rows: int) -> None:
+    write_features(out, _batches(held, rows), num_images=rows, dtype="float16")
+    for path in (out / FEATURES).rglob("*"):
+        opened = os.open(path, os.O_RDONLY)
+        os.fsync(opened)
+        os.close(opened)
+
+
+def _held(dim: int) -> list[Batch]:
+    """Return a few batches, which are written in turns: no time goes to making them."""
     generator = np.random.default_rng(0)
-    held = [generator.normal(size=(BATCH_ROWS, dim)).astype(np.float16) for _ in range(8)]
+    return [generator.normal(size=(BATCH_ROWS, dim)).astype(np.float16) for _ in range(8)]
+
+
+def _batches(held: Sequence[Batch], rows: int) -> Iterator[Batch]:
     return (held[number % len(held)] for number in range(rows // BATCH_ROWS))
-
-
-def _pace(start: float, rows: int, dim: int) -> Figures:
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "gb_per_s": 2 * rows * dim / 1e9 / seconds}

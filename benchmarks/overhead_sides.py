@@ -1,0 +1,157 @@
+"""What an epoch takes besides compute: the side of `benchmarks.overhead` that runs a flow."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, TypeVar
+
+from benchmarks.machine import ROOT
+
+Figures = dict[str, float]
+T = TypeVar("T")
+
+CONFIGS = ROOT / "configs"
+DIGITS = str(CONFIGS / "data" / "mnist-test.parquet")
+
+
+class Meter:
+    """Tells the time inside of the compute from all other time."""
+
+    def __init__(self) -> None:
+        """Nothing was measured."""
+        self.compute_s = 0.0
+        self.outside_s: dict[str, float] = {}
+        """Of the body of each stage, what was no compute; so far."""
+        self.marks: list[tuple[float, float, dict[str, float]]] = []
+
+    def mark(self) -> None:
+        """Note where an epoch begins or the last one ends."""
+        self.marks.append((time.perf_counter(), self.compute_s, dict(self.outside_s)))
+
+    def call(self, function: Callable[..., T]) -> Callable[..., T]:
+        """Return a function whose calls count as compute."""
+
+        def counted(*args: object, **kwargs: object) -> T:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.compute_s += time.perf_counter() - start
+
+        return counted
+
+    def items(self, function: Callable[..., Iterator[T]], sign: int) -> Callable[..., Iterator[T]]:
+        """Return a function whose items take compute to make; with -1, none although within it."""
+
+        def counted(*args: object, **kwargs: object) -> Iterator[T]:
+            items = function(*args, **kwargs)
+            while True:
+                start = time.perf_counter()
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                finally:
+                    self.compute_s += sign * (time.perf_counter() - start)
+                yield item
+
+        return counted
+
+    def stage(self, module: ModuleType) -> None:
+        """Measure what the body of a stage does besides compute."""
+        name, body = module.STAGE.name, module.run
+
+        def run(**arguments: object) -> None:
+            start, before_s = time.perf_counter(), self.compute_s
+            body(**arguments)
+            outside_s = time.perf_counter() - start - (self.compute_s - before_s)
+            self.outside_s[name] = self.outside_s.get(name, 0.0) + outside_s
+
+        _replace(module, "run", run)
+
+    def figures(self) -> Figures:
+        """Return the medians of all epochs but the first, in seconds.
+
+        `added_s` is all but compute, `<stage>_s` of it in the stage's body, `between_s` the rest:
+        the task engine, keys, the report, the UI, and deleting what is not kept.
+        """
+        epochs: list[Figures] = []
+        for (start, compute_s, outside), (end, compute_end_s, outside_end) in zip(
+            self.marks[1:], self.marks[2:], strict=False
+        ):
+            added_s = end - start - (compute_end_s - compute_s)
+            bodies = {f"{name}_s": outside_end[name] - outside[name] for name in outside}
+            bodies.pop("index_s", None)
+            between_s = added_s - sum(bodies.values())
+            epochs.append(
+                {"seconds": end - start, "added_s": added_s, **bodies, "between_s": between_s}
+            )
+        return {name: statistics.median(epoch[name] for epoch in epochs) for name in epochs[0]}
+
+
+def epochs(run: str, home: str, images: int, n: int) -> Figures:
+    """Run `n` epochs as a flow; return what they took besides compute."""
+    os.environ["PREFECT_HOME"] = home  # before anything imports Prefect
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.pop("PREFECT_API_URL", None)
+    from flows.embedded import EmbeddedServer  # noqa: PLC0415
+    from flows.epoch_loop import deepcluster  # noqa: PLC0415
+    from flows.prepare import ON_TERMINAL  # noqa: PLC0415
+    from stages.recipe import RecipeOverrides  # noqa: PLC0415
+
+    meter, server = Meter(), EmbeddedServer()
+    _attach(meter)
+    ON_TERMINAL.set(True)
+    try:
+        with server.running():
+            deepcluster(
+                str(CONFIGS / "imagenet-alexnet.yaml"),
+                run=run,
+                epochs=n,
+                overrides=RecipeOverrides.model_validate(_overrides(images)),
+            )
+    finally:
+        server.end()
+    return meter.figures()
+
+
+def _overrides(images: int) -> dict[str, Any]:
+    """Return a recipe whose artifacts are as large as said, and whose training is two steps."""
+    dataset = {"source": DIGITS, "subset": images, "shorter_side": 32, "channels": 1}
+    return {
+        "dataset": {**dataset, "encoding": "raw"},
+        "cluster": {"k": 100},
+        "train": {"reassign_every": 512 / images},
+        "keep": {"features": 1},
+    }
+
+
+def _attach(meter: Meter) -> None:
+    """Have the meter see what the stages do. Whatever else they call is what is measured."""
+    from deepcluster_core.artifacts.features import Features  # noqa: PLC0415
+    from deepcluster_core.clustering.kmeans import KMeans  # noqa: PLC0415
+    from flows.run import Run  # noqa: PLC0415
+    from stages import cluster, extract, score, train  # noqa: PLC0415
+
+    _replace(extract, "extract_features", meter.items(extract.extract_features, 1))
+    _replace(cluster, "fit_pca", meter.call(cluster.fit_pca))
+    _replace(KMeans, "fit", meter.call(KMeans.fit))
+    _replace(Features, "blocks", meter.items(Features.blocks, -1))
+    _replace(train, "train_epoch", meter.call(train.train_epoch))
+    for stage in (extract, cluster, train, score):
+        meter.stage(stage)
+    numbers = Run.epochs
+
+    def marked(run: Run) -> Iterator[int]:
+        for number in numbers(run):
+            meter.mark()
+            yield number
+        meter.mark()
+
+    _replace(Run, "epochs", marked)
+
+
+def _replace(owner: object, name: str, value: object) -> None:
+    setattr(owner, name, value)
