@@ -4,6 +4,7 @@ Loading one never runs code. How the epoch went stands in its manifest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,22 @@ DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 
 
 def write_checkpoint(folder: Path, *, backbone: nn.Module, momentum: dict[str, Tensor]) -> None:
-    """Write the state of a network after an epoch.
+    """Write the state of a network after an epoch, both files at once.
+
+    AlexNet's 456 MB take 0.6 s so and 1.1 s one after the other, on two cores of a virtual machine
+    that has to find the memory for them; 0.15 s where it has it.
 
     Args:
         folder: of the artifact.
         backbone: without the head, which every epoch makes anew.
         momentum: buffers of the backbone's optimiser, by the name of the parameter.
     """
-    save_file(_contiguous(backbone.state_dict()), folder / MODEL, metadata={"format": "pt"})
-    save_file(_contiguous(momentum), folder / MOMENTUM)
+    with ThreadPoolExecutor(2) as pool:  # writing lets go of the interpreter lock
+        model = pool.submit(
+            save_file, _contiguous(backbone.state_dict()), folder / MODEL, metadata={"format": "pt"}
+        )
+        pool.submit(save_file, _contiguous(momentum), folder / MOMENTUM).result()
+        model.result()
 
 
 def restore_network(

@@ -23,9 +23,12 @@ from deepcluster_core.errors import ArtifactError
 FEATURES = "features.zarr"
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
-THREADS = 2
-"""That read, or write and wait for the disk. More are not faster: of the checksums, which take as
-long as reading does, only one is computed at a time."""
+READERS = 2
+"""Threads. More are not faster: of the checksums, which take as long as reading does, only one is
+computed at a time."""
+WRITERS = 3
+"""Threads: one writes, the others wait for the disk. 0.5 GB take 0.30 s with one that waits, 0.26 s
+with two, and no less with more."""
 CHUNKS_READ = 32
 CHUNKS_WRITTEN = 16
 """By a thread at once. There are two buffers for so many while features are written."""
@@ -64,7 +67,7 @@ def write_features(
         attributes={"rows": "image_id"},
     )
     written = 0
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="shards") as pool:
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="shards") as pool:
         behind = _Behind(pool, path, layout, num_images)
         at_once = layout.chunk_rows * math.gcd(CHUNKS_WRITTEN, layout.chunks)
         buffers = [np.empty((min(at_once, num_images), dim), dtype) for _ in range(2)]
@@ -171,7 +174,7 @@ class Features:
         row_bytes = self.dim * self._dtype.itemsize
         size = shard_rows * max(1, block_bytes // (shard_rows * row_bytes))
         starts = range(0, self.num_images, size)
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="shards") as pool:
+        with ThreadPoolExecutor(READERS, thread_name_prefix="shards") as pool:
             coming = self._begin(pool, 0, size)
             for start in starts:
                 block_BD, parts = coming
