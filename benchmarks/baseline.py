@@ -152,20 +152,9 @@ class Baseline:
         cluster = self.recipe.cluster
         assert isinstance(cluster.k, int)
         assert isinstance(cluster.pca_dim, int)
-        rows_NQ = reduce_features(features_ND, dim=cluster.pca_dim)
-        kmeans = faiss.Kmeans(
-            cluster.pca_dim,
-            cluster.k,
-            niter=cluster.iterations,
-            max_points_per_centroid=len(rows_NQ),  # all of them
-            min_points_per_centroid=1,  # a warning otherwise
-            seed=seed,
-            gpu=self.device.type == "cuda",
+        return cluster_features(
+            features_ND, dim=cluster.pca_dim, k=cluster.k, iterations=cluster.iterations, seed=seed
         )
-        kmeans.train(rows_NQ)
-        assert kmeans.index is not None
-        _, nearest_N1 = kmeans.index.search(rows_NQ, 1)
-        return nearest_N1[:, 0]
 
     def train(self, cluster_N: Ints, *, seed: int) -> float:
         """Train one epoch with a new head; return the mean loss, in nats."""
@@ -228,6 +217,24 @@ def reduce_features(features_ND: Floats, *, dim: int) -> Floats:
     pca.train(features_ND)
     rows_NQ = pca.apply(features_ND)
     return rows_NQ / np.linalg.norm(rows_NQ, axis=1, keepdims=True)
+
+
+def cluster_features(features_ND: Floats, *, dim: int, k: int, iterations: int, seed: int) -> Ints:
+    """Return the cluster of every row: faiss's PCA and k-means, on everything at once."""
+    rows_NQ = reduce_features(features_ND, dim=dim)
+    kmeans = faiss.Kmeans(
+        dim,
+        k,
+        niter=iterations,
+        max_points_per_centroid=len(rows_NQ),  # all of them
+        min_points_per_centroid=1,  # a warning otherwise
+        seed=seed,
+        gpu=torch.cuda.is_available(),
+    )
+    kmeans.train(rows_NQ)
+    assert kmeans.index is not None
+    _, nearest_N1 = kmeans.index.search(rows_NQ, 1)
+    return nearest_N1[:, 0]
 
 
 def balanced_order(cluster_N: Ints, generator: np.random.Generator) -> Ints:

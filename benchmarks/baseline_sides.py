@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.baseline import Baseline, reduce_features
+from benchmarks.baseline import Baseline, cluster_features, reduce_features
 from benchmarks.quality import neighbour_accuracy
 from benchmarks.synthetic import random_features
 from deepcluster_core.artifacts.tables import read_labels
@@ -71,6 +71,14 @@ def reduction(count: int, dim: int, to: int) -> Figures:
     features_ND = random_features(count, dim)
     start = time.perf_counter()
     reduce_features(features_ND, dim=to)
+    return {"seconds": time.perf_counter() - start}
+
+
+def clustering(count: int, dim: int, k: int) -> Figures:
+    """Reduce features in memory to 256 dimensions, and cluster them."""
+    features_ND = random_features(count, dim)
+    start = time.perf_counter()
+    cluster_features(features_ND, dim=256, k=k, iterations=20, seed=0)
     return {"seconds": time.perf_counter() - start}
 
 

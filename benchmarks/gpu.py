@@ -8,7 +8,6 @@ about 30 GB of disk, and as much memory as the packed images take, 14 GB for 65,
 """
 
 import sys
-from pathlib import Path
 
 from benchmarks.harness import (
     BenchmarkError,
@@ -65,14 +64,13 @@ def main(argv: list[str] | None = None) -> None:
         for name, overrides in NETWORKS.items():
             run = workload.prepare(name, "raw", overrides)
             runs |= alternate({name: run.side("epoch")}, repeats=options.repeats)
-        runs |= alternate({"cluster": _clustering(folder / "random", rows)}, repeats=1)
+        random = str(folder / "random")
+        given = {"run": random, "count": rows, "dim": 4096}
+        Side("benchmarks.ours:write_random_run", given).run()
+        clustering = Side("benchmarks.ours:clustering", {"run": random, "k": K})
+        runs |= alternate({"cluster": clustering}, repeats=options.repeats)
     settings = workload.settings(NETWORKS, rows=rows)
     Result("gpu", _targets(runs, rows), runs, settings=settings).tell(options)
-
-
-def _clustering(folder: Path, rows: int) -> Side:
-    arguments = {"run": str(folder), "count": rows, "dim": 4096, "k": K}
-    return Side("benchmarks.ours:random_clustering", arguments)
 
 
 def _targets(runs: dict[str, list[Figures]], rows: int) -> list[Target]:

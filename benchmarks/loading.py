@@ -2,7 +2,8 @@
 
 The pace of the train stage, which reads packed images, crops, flips and resizes them in threads, as
 a fraction of the pace of the same network on batches that lie in memory. On the CPU loading takes
-its time from the same cores; on a GPU it has to keep up.
+its time from the same cores: no more is left than what loading takes with nothing beside it, and
+that share is measured too. On a GPU it has to keep up.
 """
 
 import sys
@@ -44,18 +45,31 @@ def main(argv: list[str] | None = None) -> None:
         workload = make_workload(folder, count=count)
         prepared = {name: workload.prepare(name, name, overrides) for name in encodings}
         sides = {"in memory": prepared["raw"].side("steps_in_memory")}
-        sides |= {name: run.side("loaded_steps") for name, run in prepared.items()}
+        for name, run in prepared.items():
+            sides |= {name: run.side("loaded_steps"), _alone(name): run.side("loading_alone")}
         budget_s = QUICK_S if options.quick else None
         runs = alternate(sides, repeats=options.repeats, budget_s=budget_s)
     pace = {side: spread(figures, "images_per_s").median for side, figures in runs.items()}
-    bare = pace.pop("in memory")
+    bare = pace["in memory"]
     Result(
         "loading",
-        [Target(f"pace beside loading, {side}", p / bare, BOUND) for side, p in pace.items()],
+        [
+            target
+            for name in encodings
+            for target in (
+                Target(f"pace beside loading, {name}", pace[name] / bare, BOUND),
+                # Seconds an image add up on the same cores.
+                Target(f"  bound of a CPU, {name}", 1 / (1 + bare / pace[_alone(name)])),
+            )
+        ],
         runs,
         settings=workload.settings(overrides, steps=steps),
         notes=[f"{len(runs['in memory'])} of {options.repeats} turns ran, {steps} steps each."],
     ).tell(options)
+
+
+def _alone(encoding: str) -> str:
+    return f"only loading, {encoding}"
 
 
 if __name__ == "__main__":

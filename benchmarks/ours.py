@@ -29,7 +29,8 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_labels, read_metrics
 from deepcluster_core.clustering.pca import fit_pca
 from deepcluster_core.context import Context
-from deepcluster_core.data.views import center_view
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.views import RandomCrop, augmentation_draws, center_view, random_views
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import build_network
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
@@ -204,6 +205,29 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
     return _pace(pipeline)
 
 
+def loading_alone(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
+    """Load batches as the train stage does, on all cores, and use none."""
+    pipeline = Pipeline(recipe, overrides, run)
+    settings, size = pipeline.recipe.train, pipeline.recipe.network.image_size
+    pictures = Images(pipeline.images.out)
+    pace = Pace.of(settings, num_images=len(pictures))
+    crop = RandomCrop(area=settings.crop_area, ratio=settings.crop_ratio, flip=settings.flip)
+    order_M = np.random.default_rng(0).integers(len(pictures), size=pace.steps * pace.batch_size)
+
+    def load(start: int) -> int:
+        ids = order_M[start : start + pace.batch_size]
+        draws_BR = augmentation_draws(0, start, len(ids))
+        return len(random_views([pictures[i] for i in ids], draws_BR, crop, size=size))
+
+    clock, done = Clock(), 0
+    pipeline.clocks["train"] = clock
+    starts = range(0, len(order_M), pace.batch_size)
+    for count in ordered_map(load, starts, workers=pipeline.workers):
+        done += count
+        clock(done, None)
+    return _pace(pipeline)
+
+
 def _pace(pipeline: Pipeline) -> Figures:
     """Return the pace of the steps during which as much is loaded as is used up.
 
@@ -257,24 +281,27 @@ def devices() -> Figures:
     return {"devices": torch.cuda.device_count()}
 
 
-def random_clustering(run: str, count: int, dim: int, k: int) -> Figures:
-    """Run the cluster stage on random features that lie on disk; writing them is not timed."""
+def write_random_run(run: str, count: int, dim: int) -> None:
+    """Write what the cluster stage reads: random features, and an index of as many images."""
     folder = RunFolder(Path(run))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, features = folder.artifact("images", None), folder.artifact("features", 0)
-    write_index(images, count=count)
-    write_random_features(features, count=count, dim=dim, device=device)
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    write_index(folder.artifact("images", None), count=count)
+    write_random_features(folder.artifact("features", 0), count=count, dim=dim, device=device)
+
+
+def clustering(run: str, k: int) -> Figures:
+    """Run the cluster stage on features that lie on disk."""
+    folder = RunFolder(Path(run))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     start = time.perf_counter()
     cluster.run(
         cluster=ClusterConfig(k=k),
-        images=images,
-        features=features,
+        images=folder.artifact("images", None),
+        features=folder.artifact("features", 0),
         out=folder.artifact("labels", 0),
         context=Context(seed=0, epoch=0, device=device, workers=num_cores()),
     )
     seconds = time.perf_counter() - start
+    shutil.rmtree(folder.artifact("labels", 0))
     held = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     return {"seconds": seconds, "device_bytes": held}

@@ -55,7 +55,8 @@ def _curve(
     axes.spines[["top", "right"]].set_visible(False)
     axes.locator_params(axis="x", integer=True)
     axes.tick_params(colors=INK, labelsize=8)
-    axes.legend(frameon=False, fontsize=8)
+    if axes.get_lines():  # after one epoch without true labels there is no NMI at all
+        axes.legend(frameon=False, fontsize=8)
 
 
 def _gallery(axes: Axes, labels: Path, images: Images) -> None:

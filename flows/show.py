@@ -16,7 +16,7 @@ from deepcluster_core.errors import ArtifactError, ConfigError
 from flows.state import STALE, ArtifactState, states_of
 from flows.sweep_plan import SWEEP, run_of_k
 from stages.layout import EPOCH_KINDS, RunFolder
-from stages.recipe import load_recipe
+from stages.recipe import Recipe, load_recipe
 
 GIB = 1 << 30
 LEARNT = ("epoch", "loss", "NMI\nbefore", "NMI\nlabels")
@@ -53,7 +53,7 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     if epoch not in epochs:
         raise ConfigError(f"--epoch {epoch}: the run has epochs 0 to {len(epochs) - 2} so far.")
     console.print(
-        f"{_short(folder.root)}: {recipe.network.name}, k = {recipe.cluster.k}, "
+        f"{_short(folder.root)}: {recipe.network.name}, k = {_clusters(recipe, states)}, "
         f"seed {recipe.seed}, {recipe.epochs} epochs asked for\n"
         f"source {recipe.dataset.source}\n",
         markup=False,
@@ -76,6 +76,13 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
         console.print("GiB: peak of main memory + peak of the GPU's", end="\n\n")
     for state in states:
         _tell_problem(state, console)
+
+
+def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
+    """Return k; where the number is left to the images or the algorithm, the latest one too."""
+    k = str(recipe.cluster.k)
+    made = [state.folder for state in states if state.kind == "labels" and state.key]
+    return f"{k} ({read_manifest(made[-1]).facts['k']})" if k == "auto" and made else k
 
 
 def _tell_problem(state: ArtifactState, console: Console) -> None:

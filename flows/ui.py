@@ -29,8 +29,7 @@ class Ui:
     def __init__(self, folder: RunFolder, *, epochs: int) -> None:
         """Write nothing yet."""
         self._folder, self._epochs = folder, epochs
-        # Prefect takes lower case letters, digits and dashes.
-        self._name = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "run"
+        self._name = _key(folder)
         self._progress_id: UUID | None = None
         self._told = 0.0
         self._rows: dict[int, dict[str, Any]] = {}
@@ -70,6 +69,14 @@ class Ui:
             self._progress_id = made
         else:
             update_progress_artifact(self._progress_id, progress=percent)
+
+
+def _key(folder: RunFolder) -> str:
+    """Return the run's name in lower case letters, digits and dashes, which Prefect takes."""
+    root = folder.root.resolve()
+    # The runs of a sweep have the same names in every sweep: k=00100.
+    name = f"{root.parent.name}-{root.name}" if "=" in root.name else root.name
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
 
 
 def _markdown(folder: RunFolder) -> str:

@@ -45,7 +45,7 @@ def test_steps__in_memory_and_loaded_are_as_many(
     monkeypatch.setattr(ours, "num_cores", lambda: 1)  # 3 batches ahead
     more = overrides | {"train": {**overrides["train"], "reassign_every": 4}}
 
-    for side in (ours.loaded_steps, ours.steps_in_memory):
+    for side in (ours.loaded_steps, ours.steps_in_memory, ours.loading_alone):
         found = side(recipe, more, run)
         assert found["images_per_s"] > 0
 
@@ -79,8 +79,10 @@ def test_learning__both_sides_see_the_same_digits(tmp_path: Path) -> None:
         assert found["loss"] > 0
 
 
-def test_random_clustering__runs_the_stage_on_an_artifact(tmp_path: Path) -> None:
-    found = ours.random_clustering(str(tmp_path), count=600, dim=512, k=10)
+def test_clustering__runs_the_stage_on_an_artifact(tmp_path: Path) -> None:
+    ours.write_random_run(str(tmp_path), count=600, dim=512)
+
+    found = ours.clustering(str(tmp_path), k=10)
 
     assert found["seconds"] > 0
-    assert read_manifest(tmp_path / "labels" / "epoch=0000").rows == 600
+    assert read_manifest(tmp_path / "features" / "epoch=0000").rows == 600
