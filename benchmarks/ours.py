@@ -197,10 +197,9 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
     train_epoch(
         learner,
         islice(cycle(batches), pace.steps),
-        num_images=pace.num_draws,
         precision=settings.precision,
         seed=0,
-        progress=clock,
+        after_step=lambda tally: clock(tally.seen, None),
     )
     return _pace(pipeline)
 

@@ -4,8 +4,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StrictConfig(BaseModel):
-    """Frozen, refuses unknown keys, converts nothing: `"5"` is not 5."""
+    """Frozen, refuses unknown keys and NaN, converts nothing: `"5"` is not 5."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )

@@ -6,6 +6,14 @@ from deepcluster_core.progress import Progress, silent
 
 
 @dataclass(frozen=True)
+class SaveEvery:
+    """How often long work is saved. Whichever comes first; None never does."""
+
+    seconds: float | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
 class Context:
     """Given to every stage beside its configuration, inputs and output.
 
@@ -21,3 +29,5 @@ class Context:
     workers: int = 2
     """Threads that read and transform images while the device computes."""
     progress: Progress = silent
+    save_every: SaveEvery = SaveEvery()
+    """For stages that take hours."""

@@ -20,6 +20,14 @@ class ArtifactError(DeepClusterError):
     """An artifact that a stage needs is missing, damaged or does not fit."""
 
 
+class NewerArtifactError(ArtifactError):
+    """An artifact was written by a later version of this program, and must be left as it is."""
+
+
+class NoRoomError(ArtifactError):
+    """The disk is full."""
+
+
 class FeatureError(DeepClusterError):
     """The features cannot be clustered as asked: too few, not finite, or of too low a rank."""
 

@@ -8,6 +8,7 @@ import os
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false")
 # OpenMP's threads spin 30 times as long before they sleep, and so take the cores from the threads
 # that load images and from other programs. Measured on two cores, an epoch of the demo's training:
 # 7.1 s with the default and 7.5 s so on a quiet machine, 52 s and 17 s beside one busy program.

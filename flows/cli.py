@@ -2,22 +2,35 @@
 
 import logging
 import os
+import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from deepcluster_core.errors import DeepClusterError
 from flows.embedded import EmbeddedServer, collect_seldom
-from flows.serve import forget_dead_server
+from flows.serve import HOST, forget_dead_server
+from flows.terminal import printable_lines
 
 USER_ERROR = 2
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # before anything imports Prefect
 SERVER = EmbeddedServer()
+
+
+class Stopped(BaseException):
+    """Ctrl-C, or SIGTERM from a machine that is taken away. Not typer's to deal with."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the signal's number."""
+        self.exit_code = 128 + number  # the shell's: 130 and 143
+
 
 app = typer.Typer(
     help="DeepCluster (Caron et al. 2018): group features, train on the groups, repeat.",
@@ -30,6 +43,11 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable."),
 ]
+Update = Annotated[
+    bool,
+    typer.Option("--update", help="Replace what this run made with other settings."),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Go on even if it does not seem to fit here.")]
 RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
 EpochOption = Annotated[int | None, typer.Option(min=0, help="Counted from 0.")]
 
@@ -42,17 +60,19 @@ def run(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     overrides: Overrides = None,
+    update: Update = False,
+    yes: Yes = False,
 ) -> None:
     """Run a recipe. What is there already is not made again."""
     SERVER.begin()  # beside the imports
-    from flows.prepare import resolve  # noqa: PLC0415
+    from flows.prepare import refuse_other_settings, resolve  # noqa: PLC0415
     from flows.show import farewell  # noqa: PLC0415
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
-    resolved, folder = resolve(
-        str(recipe), _given(run), epochs, changes
-    )  # before Prefect takes its time
+    # Whatever can be refused is refused before Prefect takes its time.
+    resolved, folder = resolve(str(recipe), _given(run), epochs, changes)
+    refuse_other_settings(folder, resolved, update=update)
     start = time.monotonic()
     with _prefect():
         from flows.epoch_loop import deepcluster  # noqa: PLC0415
@@ -62,6 +82,8 @@ def run(
             run=_given(folder.root),
             epochs=epochs,
             overrides=RecipeOverrides.model_validate(changes) if changes else None,
+            update=update,
+            yes=yes,
         )
     print(farewell(folder, epochs=resolved.epochs, seconds=time.monotonic() - start))  # noqa: T201
 
@@ -107,6 +129,8 @@ def sweep(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     overrides: Overrides = None,
+    update: Update = False,
+    yes: Yes = False,
 ) -> None:
     """Run a recipe for several k, and compare: a run for each, one table, one picture."""
     from flows.show import show_sweep  # noqa: PLC0415
@@ -124,6 +148,8 @@ def sweep(
             run=_given(planned.root.root),
             epochs=epochs,
             overrides=RecipeOverrides.model_validate(changes) if changes else None,
+            update=update,
+            yes=yes,
         )
     show_sweep(planned.root.root)
 
@@ -153,27 +179,38 @@ def show(
 @app.command()
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = HOST,
 ) -> None:
     """Start a Prefect server on 127.0.0.1, a worker, and register the deployments."""
     from flows.serve import serve  # noqa: PLC0415
 
-    serve(port)
+    serve(port, host)
 
 
 def main() -> None:
     """Run the command; a person's mistake exits with 2 and no traceback."""
     collect_seldom()
     forget_dead_server()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as for a job in the background
+            signal.signal(number, _stop)
     try:
         app()
     except DeepClusterError as error:
-        print(f"deepcluster: {error}", file=sys.stderr)  # noqa: T201
+        print(f"deepcluster: {printable_lines(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        print("\ndeepcluster: stopped; the same command goes on from here.", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except Stopped as stopped:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        print(f"\ndeepcluster: stopped. Go on from here with\n  {command}", file=sys.stderr)  # noqa: T201
+        sys.exit(stopped.exit_code)
     finally:
         SERVER.end()
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise Stopped(number)
 
 
 def _given(path: Path | None) -> str | None:

@@ -26,6 +26,8 @@ def deepcluster(
     run: str | None = None,
     epochs: Annotated[int, Field(ge=1)] | None = None,
     overrides: RecipeOverrides | None = None,
+    update: bool = False,
+    yes: bool = False,
 ) -> str:
     """Cluster, train, score, epoch by epoch.
 
@@ -34,11 +36,13 @@ def deepcluster(
         run: folder of the run; `runs/<name of the recipe>` when left out.
         epochs: how many the run shall have, those already there included.
         overrides: keys of the recipe, nested: `{"cluster": {"k": 50}}`.
+        update: replace artifacts of the run that were made with other settings.
+        yes: go on even where the run does not seem to fit on this machine.
 
     Returns:
         The folder of the run.
     """
-    opened = open_run(recipe, run, epochs, overrides)
+    opened = open_run(recipe, run, epochs, overrides, update=update, yes=yes)
     images = opened.make(index, None, source=opened.source_fingerprint)
     before = Before()
     for epoch in opened.epochs():

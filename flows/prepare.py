@@ -1,5 +1,6 @@
 """From what a person asks for to a run that is ready to go. Everything is checked here first."""
 
+from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from deepcluster_core.errors import ConfigError
+from flows.alive import bury_dead, mark_alive
 from flows.report import Report
 from flows.run import Run
-from stages.layout import RunFolder
+from flows.state import STALE, states_of
+from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe, load_recipe, save_recipe
 
+KINDS = ("images", *EPOCH_KINDS)
 ON_TERMINAL: ContextVar[bool] = ContextVar("ON_TERMINAL", default=False)
 """Set where a person started the flow by hand and reads along."""
 
@@ -71,22 +75,77 @@ def open_run(
     overrides: BaseModel | None,
     *,
     save: bool = True,
+    update: bool = False,
+    yes: bool = False,
 ) -> Run:
     """Return a run that is ready; with `save`, its configuration written to its folder.
 
+    Args:
+        recipe: as for `resolve`, like the next two.
+        run: see there.
+        epochs: see there.
+        overrides: nested keys of the recipe.
+        save: it is to make all of its artifacts.
+        update: replace what was made with other settings.
+        yes: go on even where the run does not seem to fit on this machine.
+
     Raises:
-        DeepClusterError: as `resolve`.
+        DeepClusterError: as `resolve` and, with `save`, as `refuse_other_settings`.
     """
     changes = overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
     loaded, folder = resolve(recipe, run, epochs, changes)
     report = Report(folder, epochs=loaded.epochs, echo=ON_TERMINAL.get())
     opened = Run(folder, loaded, report)
+    bury_dead(folder)
     if save:
-        if folder.config.exists() and (changed := _changes(load_recipe(folder.config), loaded)):
+        if changed := refuse_other_settings(folder, loaded, update=update):
             report.say(f"other settings than before: {changed}; what depends on them is made again")
-        folder.root.mkdir(parents=True, exist_ok=True)
-        save_recipe(loaded, folder.config)
+        opened.anyway = yes
+        if opened.num_images is not None:
+            opened.refuse_what_cannot_fit(opened.num_images)
+        _write_config(loaded, folder)
+    opened.alive = mark_alive(folder)
     return opened
+
+
+def _write_config(recipe: Recipe, folder: RunFolder) -> None:
+    try:
+        folder.root.mkdir(parents=True, exist_ok=True)
+        save_recipe(recipe, folder.config)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder.root}: cannot be written to ({error.strerror}).\n"
+            f"  Fix: give another --run, or have the folder's permissions changed."
+        ) from error
+
+
+def refuse_other_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
+    """Return which settings of a run change, where artifacts that depend on them are there.
+
+    Empty if there are none: a run that has made nothing yet, or keys that no artifact depends on.
+
+    Raises:
+        ConfigError: there are some, and nobody has agreed to make those artifacts again.
+    """
+    if not folder.config.exists():
+        return ""
+    before = load_recipe(folder.config)
+    was_stale = {state.folder for state in states_of(folder, before) if state.condition == STALE}
+    stale = [state for state in states_of(folder, recipe) if state.condition == STALE]
+    again = Counter(state.kind for state in stale if state.folder not in was_stale)
+    if not again:
+        return ""
+    changed = _changes(before, recipe)
+    if not update:
+        raise ConfigError(
+            f"{folder.root}: was begun with other settings.\n"
+            f"  Changed: {changed}\n"
+            f"  Artifacts that would be made again, and replaced: "
+            f"{', '.join(f'{again[kind]} {kind}' for kind in KINDS if again[kind])}.\n"
+            f"  Fix:     another --run keeps both; --update (the flow's parameter `update`) "
+            f"replaces them."
+        )
+    return changed
 
 
 def _changes(before: Recipe, now: Recipe) -> str:

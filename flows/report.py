@@ -20,8 +20,10 @@ from rich.text import Text
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
+from deepcluster_core.health import signs
 from deepcluster_core.progress import Progress
 from flows.job import Job
+from flows.terminal import printable_lines
 from flows.ui import Ui
 from stages.layout import RunFolder
 
@@ -52,9 +54,16 @@ class Report:
 
     def say(self, text: str) -> None:
         """Tell a line, or several."""
+        text = printable_lines(text)
         if self._echo:
             self._console.print(text, markup=False)
         get_run_logger().info(text)
+
+    def warn(self, text: str) -> None:
+        """Tell of something that may be wrong, and that does not end the run."""
+        if self._echo:
+            self._console.print(f"warning: {text}", markup=False, style="yellow")
+        get_run_logger().warning(text)
 
     @contextmanager
     def progress(self, job: Job) -> Iterator[Progress]:
@@ -79,7 +88,7 @@ class Report:
             self.say(f"index: {facts.rows:,} images, {skipped} skipped{where}, {how}")
 
     def epoch_done(self, epoch: int) -> None:
-        """Tell the line of an epoch, and bring the UI up to date."""
+        """Tell the line of an epoch and what is wrong with it, and bring the UI up to date."""
         row = read_metrics(self._folder.artifact("metrics", epoch))
         score = read_manifest(self._folder.artifact("metrics", epoch))
         seconds = {name: row[f"{name}_s"] for name in ("extract", "cluster", "train")}
@@ -87,6 +96,8 @@ class Report:
         if epoch == 0:
             self.say(HEADER)
         self.say(epoch_line(epoch, row, seconds, self._cached))
+        for sign in signs(row):
+            self.warn(f"epoch {epoch}: {sign.sentence}")
         if self._ui_is_old or epoch == self._epochs - 1:
             self._ui.update(epoch)
             self._ui_is_old = False

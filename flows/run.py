@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,14 +12,17 @@ import torch
 from prefect import task
 from prefect.cache_policies import CachePolicy
 
-from deepcluster_core.artifacts.commit import lock, prune
+from deepcluster_core.artifacts.commit import lock, prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from deepcluster_core.context import Context
-from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
+from deepcluster_core.context import Context, SaveEvery
+from deepcluster_core.errors import ArtifactError, ConfigError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
+from flows.alive import Alive
 from flows.embedded import TASK_RUNS
 from flows.job import Job, job_of
+from flows.records import drop_foreign
 from flows.report import Report
+from flows.room import disk_needed, refuse_what_cannot_fit
 from stages import index
 from stages.layout import RunFolder
 from stages.recipe import Recipe
@@ -58,6 +62,12 @@ class Run:
         self.folder, self.recipe, self.report = folder, recipe, report
         self._device = _device(recipe.compute.device)
         self._pruned: set[Path] = set()
+        self.alive: Alive | None = None
+        """Held as long as this run goes on."""
+        self.anyway = False
+        """Go on even where the run does not seem to fit on this machine."""
+        self.num_images: int | None = None
+        """None where only indexing the source tells."""
         self.source_fingerprint = self._fingerprint()
 
     def epochs(self) -> Iterator[int]:
@@ -76,8 +86,26 @@ class Run:
         job = self.job(stage, epoch, **inputs)
         self.ensure(job)
         if stage is index:
-            self.report.say(self.recipe.suited_to(read_manifest(job.out).rows))
+            num_images = read_manifest(job.out).rows
+            self.report.say(self.recipe.suited_to(num_images))
+            if self.num_images is None:
+                self.refuse_what_cannot_fit(num_images)
         return job
+
+    def refuse_what_cannot_fit(self, num_images: int) -> None:
+        """Tell what the run needs and what is there.
+
+        Raises:
+            ConfigError: it needs more, and nobody has said that it shall try anyway.
+        """
+        told = refuse_what_cannot_fit(
+            self.folder,
+            self.recipe,
+            num_images=num_images,
+            device=self._device,
+            anyway=self.anyway,
+        )
+        self.report.say(told)
 
     def ensure(self, job: Job, *, force: bool = False, pruned_will_do: bool = True) -> None:
         """Make an artifact unless it is there.
@@ -90,17 +118,20 @@ class Run:
             pruned_will_do: an artifact that was there, and deleted to save space, counts.
         """
         done = not force and job.is_done(pruned_will_do=pruned_will_do)
-        if not done:
+        if done:
+            tidy(job.out)
+        else:
             for opened in job.opened_inputs():
                 self._provide(opened)
         key = job.key()
+        drop_foreign(self.folder.task_results / key)
 
         def body() -> str:
             with lock(job.out):
                 # A forced stage clears the old artifact itself, once it knows that it can run.
                 if force or not job.is_done(pruned_will_do=pruned_will_do):
                     self._pruned.discard(job.out)
-                    with self.report.progress(job) as progress:
+                    with self.report.progress(job) as progress, self._room_explained():
                         job.run(self._context(job, progress))
                 return job.digest()
 
@@ -115,6 +146,17 @@ class Run:
         state.result()  # raises what the stage raised
         self.report.job_done(job, cached=state.name == "Cached")
 
+    @contextmanager
+    def _room_explained(self) -> Iterator[None]:
+        """Add to the error of a full disk how much the run still needs."""
+        try:
+            yield
+        except NoRoomError as error:
+            if self.num_images is None:
+                raise
+            needed = disk_needed(self.folder, self.recipe, self.num_images)
+            raise NoRoomError(f"{error}\n  The run needs about {needed:,} bytes more.") from error
+
     def _fingerprint(self) -> str:
         """Return the fingerprint of the source, which decides whether it is indexed again.
 
@@ -127,9 +169,9 @@ class Run:
         dataset, images = self.recipe.dataset, self.job(index, None).out
         try:
             source = dataset.open_source()
-            total = dataset.subset or source.count()
-            if total is not None:
-                self.recipe.suited_to(total)  # too few: refused before a folder is made
+            self.num_images = dataset.subset or source.count()
+            if self.num_images is not None:
+                self.recipe.suited_to(self.num_images)  # too few: refused before a folder is made
             return source.fingerprint()
         except SourceError:
             if inspect(images)[0] is not Condition.WHOLE or dataset.encoding == "none":
@@ -137,6 +179,7 @@ class Run:
             manifest = read_manifest(images)
             if manifest.config["dataset"]["source"] != str(dataset.source):
                 raise
+            self.num_images = manifest.rows
             self.report.say(f"{dataset.source} is gone; going on with the images in {images}")
             return manifest.inputs["source"]
 
@@ -162,6 +205,7 @@ class Run:
             device=self._device,
             workers=compute.workers or _num_cores(),
             progress=progress,
+            save_every=SaveEvery(compute.save_every_s, compute.save_every_steps),
         )
 
     def prune(self, last: int, *, spare: Path | None = None) -> None:
@@ -195,9 +239,11 @@ def _num_cores() -> int:
 def _device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= there:
         raise ConfigError(
-            f"compute.device: {wanted} asked for, but this machine has no usable CUDA device.\n"
+            f"compute.device: {wanted} asked for, but this machine has {there or 'no'} usable CUDA "
+            f"device{'s' if there > 1 else ''}.\n"
             f"  Fix: --set compute.device=cpu, or leave it out."
         )
     return wanted

@@ -9,32 +9,47 @@ import tomllib
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from types import FrameType
 
 from deepcluster_core.errors import ConfigError, DeepClusterError
 
 HOST = "127.0.0.1"  # the server has no passwords: nobody else's machine shall reach it
+OPEN = """
+warning: --host {host}: other machines can reach this server, which has no passwords. Who reaches it
+can start runs here, and code with them, and reads what the server knows of yours. Let a firewall
+choose who may, or leave --host out and come through ssh -L {port}:{local}:{port}
+"""
 POOL = "local"
 STEPS = (("work-pool", "create", POOL, "--type", "process", "--overwrite"), ("deploy", "--all"))
 START_S = 120.0
 SETTINGS = Path("prefect.toml")
+Address = IPv4Address | IPv6Address
 MARK = "# Written by `deepcluster serve`, and deleted when it stops.\n"
 
 
-def serve(port: int) -> None:
+def serve(port: int, host: str = HOST) -> None:
     """Start server, pool, deployments and worker; return when stopped.
+
+    Args:
+        port: that the server listens on.
+        host: address of this machine that it listens on; a warning tells of one that others reach.
 
     Raises:
         ConfigError: there is no prefect.yaml here, or something else is in the way.
         DeepClusterError: the server does not start, or a step fails.
     """
-    api = f"http://{HOST}:{port}/api"
+    address = address_of(host)
+    url = url_of(address, port)
+    api = f"{url}/api"
     _check(api)
     environment = os.environ | {"PREFECT_API_URL": api}
-    for number in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _interrupt)
+    if not address.is_loopback:
+        print(OPEN.format(host=address, port=port, local=HOST), file=sys.stderr, flush=True)  # noqa: T201
+        # Browsers elsewhere ask where they have the page from.
+        environment.setdefault("PREFECT_UI_API_URL", "/api")
+    _stop_when_told()
     started: list[subprocess.Popen[bytes]] = []
 
     def prefect(*arguments: str) -> subprocess.Popen[bytes]:
@@ -44,14 +59,14 @@ def serve(port: int) -> None:
         return started[-1]
 
     try:
-        wait_until_up(api, prefect("server", "start", "--host", HOST, "--port", str(port)))
+        wait_until_up(api, prefect("server", "start", "--host", str(address), "--port", str(port)))
         for step in STEPS:
             if prefect("--no-prompt", *step).wait() != 0:
                 raise DeepClusterError(f"prefect {' '.join(step)}: failed; see above.")
         # Prefect reads this file where it is called, so nobody has to export PREFECT_API_URL.
         SETTINGS.write_text(f'{MARK}[api]\nurl = "{api}"\n')
         worker = prefect("worker", "start", "--pool", POOL)
-        _tell(port, api)
+        _tell(url, api)
         worker.wait()
     except KeyboardInterrupt:
         print("\nstopping", flush=True)  # noqa: T201
@@ -59,6 +74,28 @@ def serve(port: int) -> None:
         for process in reversed(started):
             _stop(process)
         forget_dead_server()
+
+
+def address_of(host: str) -> Address:
+    """Return an address to listen on. Names other than localhost are not looked up.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return ip_address(HOST if host == "localhost" else host)
+    except ValueError:
+        raise ConfigError(
+            f"--host {host}: is no IP address.\n"
+            f"  Fix: leave it out, or give one of this machine's; 0.0.0.0 stands for all of them."
+        ) from None
+
+
+def url_of(address: Address, port: int) -> str:
+    """Return where this machine itself reaches a server that listens on an address."""
+    if address.is_unspecified:  # on all of its kind
+        address = ip_address(HOST if address.version == 4 else "::1")
+    return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
 
 
 def _check(api: str) -> None:
@@ -82,10 +119,10 @@ def forget_dead_server() -> None:
         SETTINGS.unlink()
 
 
-def _tell(port: int, api: str) -> None:
+def _tell(url: str, api: str) -> None:
     print(  # noqa: T201
         f"""
-The UI:                  http://{HOST}:{port}
+The UI:                  {url}
 In another shell, here:  prefect deployment run deepcluster/epoch-loop --watch
 From any other folder:   export PREFECT_API_URL={api}
 Ctrl-C stops server and worker; a run goes on where it was when it is started again.
@@ -121,6 +158,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
             process.wait(timeout=10)
+
+
+def _stop_when_told() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ from types import ModuleType
 
 from deepcluster_core.artifacts.commit import UNFINISHED, lock, write_manifest
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from flows.alive import ALIVE
 from flows.epoch import Before, one_epoch
 from flows.job import Job, job_of
 from flows.run import Run
@@ -65,7 +66,9 @@ def share(run: Run, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str) ->
         for one, other in zip(made, jobs, strict=True):
             _give(one, other)
         # With Prefect's records of the tasks, so that they show as Cached.
-        shutil.copytree(run.folder.task_results, folder.task_results, dirs_exist_ok=True)
+        records = run.folder.task_results
+        ignored = shutil.ignore_patterns(ALIVE)  # tells of another run's process
+        shutil.copytree(records, folder.task_results, dirs_exist_ok=True, ignore=ignored)
 
 
 def _all_done(jobs: list[Job]) -> bool:

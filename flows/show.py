@@ -3,8 +3,10 @@
 import math
 import shutil
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,12 +15,15 @@ from rich.text import Text
 from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
 from deepcluster_core.artifacts.tables import read_cluster, read_metrics, read_table
 from deepcluster_core.errors import ArtifactError, ConfigError
+from deepcluster_core.health import Sign, signs
 from flows.state import STALE, ArtifactState, states_of
 from flows.sweep_plan import SWEEP, run_of_k
+from flows.terminal import printable, readable_size
 from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe, load_recipe
 
 GIB = 1 << 30
+WIDTH = 100  # of text; most terminals are as wide
 LEARNT = ("epoch", "loss", "NMI\nbefore", "NMI\nlabels")
 COST = (
     *("\n   s", "extract\nimages/s", "\nGiB"),
@@ -55,7 +60,7 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     console.print(
         f"{_short(folder.root)}: {recipe.network.name}, k = {_clusters(recipe, states)}, "
         f"seed {recipe.seed}, {recipe.epochs} epochs asked for\n"
-        f"source {recipe.dataset.source}\n",
+        f"source {printable(str(recipe.dataset.source))}\n",
         markup=False,
     )
     by_epoch: dict[int | None, dict[str, ArtifactState]] = {}
@@ -74,6 +79,7 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
         console.print()
     if any("+" in cell for row in rows for cell in row):
         console.print("GiB: peak of main memory + peak of the GPU's", end="\n\n")
+    _tell_signs((state for state in states if epoch in (None, state.epoch)), console)
     for state in states:
         _tell_problem(state, console)
 
@@ -87,7 +93,8 @@ def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
 
 def _tell_problem(state: ArtifactState, console: Console) -> None:
     if state.condition not in (Condition.WHOLE, Condition.PRUNED):
-        console.print(f"{_short(state.folder)}: {state.condition}: {state.reason}", markup=False)
+        reason = printable(state.reason)
+        console.print(f"{_short(state.folder)}: {state.condition}: {reason}", markup=False)
 
 
 def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int) -> None:
@@ -108,7 +115,7 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
     console.print(f"epoch {epoch}, cluster {cluster}: {len(rows):,} images, nearest first\n")
     console.print(f"{'distance':>8}  {'image_id':>9}  path")
     for row in rows[:limit]:
-        line = f"{row['distance']:8.4f}  {row['image_id']:9}  {_printable(row['path'])}"
+        line = f"{row['distance']:8.4f}  {row['image_id']:9}  {printable(row['path'])}"
         console.print(line, markup=False)
     if len(rows) > limit:
         console.print(f"… and {len(rows) - limit:,} more; --limit {len(rows)} shows all")
@@ -178,7 +185,7 @@ def _console() -> Console:
 def _cell(state: ArtifactState) -> Text:
     if state.condition == Condition.MISSING:
         return Text("–", style="dim")
-    known = f"{_size(state.bytes)} {state.key[:8]}" if state.bytes else state.key[:8]
+    known = f"{readable_size(state.bytes)} {state.key[:8]}" if state.bytes else state.key[:8]
     said = "" if state.condition == Condition.WHOLE else state.condition
     return Text(" ".join(part for part in (known, said) if part), style=STYLES[state.condition])
 
@@ -211,10 +218,32 @@ def _table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
 
 def _scores(metrics: ArtifactState) -> Iterator[str]:
     """Yield the cells of an epoch under `LEARNT`."""
-    there = metrics.condition in (Condition.WHOLE, STALE)
-    row = read_metrics(metrics.folder) if there else {}
+    row = _row(metrics)
     for column in ("loss", "nmi_previous", "nmi_labels"):
         yield _ratio(row.get(column))
+
+
+def _tell_signs(states: Iterable[ArtifactState], console: Console) -> None:
+    """Print each sign that epochs learn nothing, as it was last, and what people do about it."""
+    last: dict[str, Sign] = {}
+    epochs: dict[str, list[int]] = {}
+    for state in states:
+        row = _row(state) if state.kind == "metrics" else {}
+        for sign in signs(row) if row else ():
+            last[sign.name] = sign
+            epochs.setdefault(sign.name, []).append(state.epoch or 0)
+    for name, sign in last.items():
+        seen = epochs[name]
+        where = f"epoch {seen[0]}" if len(seen) == 1 else f"{len(seen)} epochs, last {seen[-1]}"
+        for begin, text in ((f"{name} ({where})", sign.sentence), ("  What helps", sign.advice)):
+            told = textwrap.fill(f"{begin}: {text}", WIDTH, subsequent_indent="    ")
+            console.print(told, markup=False)
+
+
+def _row(metrics: ArtifactState) -> dict[str, Any]:
+    """Return the metrics of an epoch; nothing where they are not there."""
+    there = metrics.condition in (Condition.WHOLE, STALE)
+    return read_metrics(metrics.folder) if there else {}
 
 
 def _costs(found: dict[str, ArtifactState]) -> Iterator[str]:
@@ -251,14 +280,6 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
 
 
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
-
-
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -266,16 +287,11 @@ def _duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
-def _printable(text: str) -> str:
-    """Escape what could move the cursor or colour the terminal: file names are other people's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _short(path: Path) -> str:
     """Return a path as people would type it from here."""
     here = Path.cwd()
     full = path.absolute()
-    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
+    return printable(str(full.relative_to(here) if full.is_relative_to(here) else full))
 
 
 def _program() -> str:

@@ -4,13 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.manifest import (
+    Condition,
+    Manifest,
+    dump_sections,
+    inspect,
+    read_manifest,
+)
 from deepcluster_core.errors import ArtifactError
 from flows.epoch import Before, one_epoch
 from flows.job import Job, job_of
 from stages import index
 from stages.layout import EPOCH_KINDS, RunFolder
-from stages.recipe import load_recipe
+from stages.recipe import Recipe, load_recipe
 
 STALE = "stale"
 
@@ -30,13 +36,17 @@ class ArtifactState:
     key: str = ""
 
 
-def states_of(folder: RunFolder) -> list[ArtifactState]:
+def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactState]:
     """Return the artifacts of a run in data order: the images, then epoch by epoch.
+
+    Args:
+        folder: of the run.
+        recipe: that they are compared with; None: the run's own.
 
     Raises:
         ConfigError: the folder is no run: its config.yaml is missing or wrong.
     """
-    recipe = load_recipe(folder.config)
+    recipe = recipe or load_recipe(folder.config)
     jobs: list[Job] = []
 
     def note(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
@@ -65,7 +75,7 @@ def _state(job: Job, stale: set[Path]) -> ArtifactState:
         return found
     manifest = read_manifest(job.out)
     parents = {value.out for value in job.inputs.values() if isinstance(value, Job)}
-    if parents & stale or _is_stale(job, manifest.key):
+    if parents & stale or _is_stale(job, manifest):
         condition, reason = STALE, "of other inputs or settings than are there now"
     return ArtifactState(
         job.stage.kind,
@@ -79,10 +89,10 @@ def _state(job: Job, stale: set[Path]) -> ArtifactState:
     )
 
 
-def _is_stale(job: Job, key: str) -> bool:
-    if job.stage is index.STAGE:
-        return False  # only the next run looks at the source
+def _is_stale(job: Job, manifest: Manifest) -> bool:
+    if job.stage is index.STAGE:  # only the next run looks at the source
+        return manifest.config != dump_sections({"dataset": job.recipe.dataset})
     try:
-        return job.key() != key
+        return job.key() != manifest.key
     except ArtifactError:
         return False  # an input is gone: nothing to compare with

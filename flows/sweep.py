@@ -38,6 +38,8 @@ def sweep(
     run: str | None = None,
     epochs: Annotated[int, Field(ge=1)] | None = None,
     overrides: RecipeOverrides | None = None,
+    update: bool = False,
+    yes: bool = False,
 ) -> str:
     """Run a recipe for each k, and compare.
 
@@ -47,6 +49,8 @@ def sweep(
         run: folder of the sweep; `runs/<name of the recipe>-k` when left out.
         epochs: how many each run shall have, those already there included.
         overrides: keys of the recipe, nested, the same for all k.
+        update: replace artifacts of its runs that were made with other settings.
+        yes: go on even where a run does not seem to fit on this machine.
 
     Returns:
         The folder of the sweep.
@@ -63,6 +67,8 @@ def sweep(
             run=str(member.folder.root),
             epochs=epochs,
             overrides=RecipeOverrides.model_validate(member.overrides),
+            update=update,
+            yes=yes,
         )
     _compare(planned, shared.report)
     return str(planned.root.root)

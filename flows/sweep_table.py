@@ -4,7 +4,7 @@ from io import BytesIO
 
 import pandas as pd
 
-from deepcluster_core.artifacts.commit import write_atomically
+from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from flows.sweep_picture import draw_sweep
@@ -39,7 +39,7 @@ def tabulate(sweep: Sweep) -> pd.DataFrame:
     Raises:
         ArtifactError: an epoch is not scored.
     """
-    rows: list[dict[str, float | int | None]] = []
+    rows: list[dict[str, float | int | str | None]] = []
     for member in sweep.members:
         for epoch in range(sweep.epochs):
             folder = member.folder.artifact("metrics", epoch)
@@ -49,5 +49,5 @@ def tabulate(sweep: Sweep) -> pd.DataFrame:
             row["seconds"] = stages + read_manifest(folder).seconds  # and of score itself
             rows.append({"k": member.k, "epoch": epoch} | row)
     table = pd.DataFrame(rows)
-    unknown = table.select_dtypes("object")  # nothing but None, of no type so far
-    return table.astype(dict.fromkeys(unknown.columns, float))
+    unknown = table.columns[table.isna().all()]  # nothing but None, of no type so far
+    return table.astype(dict.fromkeys(unknown, float))

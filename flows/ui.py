@@ -17,6 +17,7 @@ from deepcluster_core.artifacts.tables import read_metrics
 from flows.epoch import STAGES
 from flows.job import Job
 from flows.state import states_of
+from flows.terminal import printable
 from stages.layout import RunFolder
 
 EVERY_S = 5.0
@@ -63,7 +64,7 @@ class Ui:
             made = create_progress_artifact(
                 progress=percent,
                 key=f"{self._name}-progress",
-                description=f"Run {self._folder.name}",
+                description=f"Run {_plain(self._folder.name)}",
             )
             assert isinstance(made, UUID), "a flow that is not async gets the result itself"
             self._progress_id = made
@@ -79,6 +80,11 @@ def _key(folder: RunFolder) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
 
 
+def _plain(text: str) -> str:
+    """Return a name as Markdown that shows it as it is: no headings, links or HTML come of it."""
+    return re.sub(r"([^\w\s-]|_)", r"\\\1", printable(text))
+
+
 def _markdown(folder: RunFolder) -> str:
     rows = [
         f"| {state.kind} | {'' if state.epoch is None else state.epoch} | {state.condition} "
@@ -86,4 +92,5 @@ def _markdown(folder: RunFolder) -> str:
         for state in states_of(folder)
     ]
     head = ["| artifact | epoch | condition | bytes | rows | key |", "|---|---|---|--:|--:|---|"]
-    return "\n".join([f"# Run {folder.name}", "", f"`{folder.root.resolve()}`", "", *head, *rows])
+    names = [f"# Run {_plain(folder.name)}", "", _plain(str(folder.root.resolve())), ""]
+    return "\n".join([*names, *head, *rows])

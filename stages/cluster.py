@@ -193,6 +193,7 @@ def run(
             "fitted_on": fit.fitted_on,
             "objective": fit.objective,
             "effective_rank": pca.effective_rank,
+            "dead_features": pca.dead_features,
         }
 
 

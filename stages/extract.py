@@ -9,7 +9,12 @@ from pydantic import PositiveInt
 
 from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.features import FEATURES, FeatureDtype, write_features
+from deepcluster_core.artifacts.features import (
+    FEATURES,
+    FeatureDtype,
+    durable_rows,
+    write_features,
+)
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
@@ -71,9 +76,11 @@ def run(
         model = restore_network(
             network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
         )
+        done = durable_rows(out, draft.saved.facts["rows"]) if draft.saved else 0
+        first = done // extract.batch_size  # batches are the same in every attempt
         features = extract_features(
             model,
-            _central_views(pictures, extract, network.image_size, context),
+            _central_views(pictures, extract, network.image_size, context, first=first),
             layer=extract.layer,
             device=context.device,
             precision=extract.precision,
@@ -81,22 +88,38 @@ def run(
         draft.rows = len(pictures)
         draft.facts["precision"] = computed_in(context.device, extract.precision)
         draft.facts["dim"] = write_features(
-            out, features, num_images=len(pictures), dtype=extract.dtype
+            out,
+            _without(features, done - first * extract.batch_size),
+            num_images=len(pictures),
+            dtype=extract.dtype,
+            start=done,
+            saved=lambda rows: draft.save({"rows": rows}),
         )
 
 
 def _central_views(
-    pictures: Images, extract: ExtractConfig, size: int, context: Context
+    pictures: Images, extract: ExtractConfig, size: int, context: Context, *, first: int
 ) -> Iterator[NDArray[np.uint8]]:
+    """Yield the views of batch `first` and of all after it."""
     total = len(pictures)
 
     def load(start: int) -> NDArray[np.uint8]:
         ids = range(start, min(start + extract.batch_size, total))
-        return np.stack([center_view(pictures[i], resize=extract.resize, size=size) for i in ids])
+        return np.stack(
+            [center_view(pictures.verified(i), resize=extract.resize, size=size) for i in ids]
+        )
 
-    starts = range(0, total, extract.batch_size)
+    starts = range(first * extract.batch_size, total, extract.batch_size)
     for start, views_BSSC in zip(
         starts, ordered_map(load, starts, workers=context.workers), strict=True
     ):
         yield views_BSSC
         context.progress(start + len(views_BSSC), total)
+
+
+def _without(
+    batches: Iterator[NDArray[np.float32]], num_rows: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield batches of rows without the first rows, which all lie in the first batch."""
+    yield next(batches)[num_rows:]
+    yield from batches

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import new_artifact
@@ -30,9 +30,16 @@ from deepcluster_core.data.sources import Source, SourceImage, open_source
 from deepcluster_core.errors import SourceError
 
 STAGE = Stage(
-    name="index", version=1, kind="images", files=(INDEX, SKIPPED, PIXELS), reads=("dataset",)
+    name="index", version=2, kind="images", files=(INDEX, SKIPPED, PIXELS), reads=("dataset",)
 )
 READ_AT_ONCE = 32
+
+
+def without_nul(path: Path) -> Path:
+    """Return a path, or refuse one that no system call takes."""
+    if "\0" in str(path):
+        raise ValueError("holds a NUL, which no name of a file does")
+    return path
 
 
 class DatasetConfig(StrictConfig):
@@ -56,7 +63,7 @@ class DatasetConfig(StrictConfig):
     authors' loader. Training crops are then taken from the resized image, not the original: a
     deviation that saves decoding a full-size picture twice in every epoch. None: the size stays."""
 
-    channels: PositiveInt = 3
+    channels: int = Field(default=3, ge=1, le=1024)
     """1 grey, 3 colour; other numbers need sources in .npy files."""
 
     encoding: Encoding = "jpeg"
@@ -72,6 +79,13 @@ class DatasetConfig(StrictConfig):
 
     max_skipped_fraction: float = Field(default=0.01, ge=0, le=1)
     """The stage fails when more than this share of the images, 0 to 1, cannot be read."""
+
+    @field_validator("source")
+    @classmethod
+    def _named(cls, source: Path) -> Path:
+        if source == Path():  # relative ones are absolute by now: the text was empty
+            raise ValueError("is empty; a dot means the folder of the recipe")
+        return without_nul(source)
 
     def open_source(self) -> Source:
         """Open the source without reading an image.
@@ -187,7 +201,8 @@ def _refuse_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> N
     if total == 0:
         raise SourceError(f"{dataset.source}: holds no images.\n  Fix: see dataset.source.")
     if num_skipped > dataset.max_skipped_fraction * total or writer.num_images == 0:
-        examples = "".join(f"\n    {path}: {reason}" for path, reason in writer.skipped[:5])
+        told = (f"{path}: {reason}".replace("\n", "\\n") for path, reason in writer.skipped[:5])
+        examples = "".join(f"\n    {line}" for line in told)
         raise SourceError(
             f"{dataset.source}: {num_skipped} of {total} images cannot be read, more than "
             f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}\n"

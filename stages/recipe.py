@@ -2,8 +2,7 @@
 
 import json
 import os
-import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
@@ -12,23 +11,29 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     create_model,
+    field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from deepcluster_core.artifacts.commit import write_atomically
+from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.clustering.plugin import PYTHON, load_callable
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models import NetworkConfig, feature_dim_of
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
-from stages.index import DatasetConfig
+from stages.index import DatasetConfig, without_nul
+from stages.recipe_yaml import parse, plain, read_yaml
 from stages.train import Pace, TrainConfig
 
-MAX_RECIPE_BYTES = 1 << 20
+WORKERS_AT_MOST = 4096
+CONFLICTS = "conflicts"  # the type of such an error among pydantic's
 
 
 class KeepConfig(StrictConfig):
@@ -47,8 +52,15 @@ class ComputeConfig(StrictConfig):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto: the first CUDA device when there is one, else the CPU."""
 
-    workers: PositiveInt | None = None
+    workers: Annotated[int, Field(ge=1, le=WORKERS_AT_MOST)] | None = None
     """Threads that read and transform images. None: one for each core."""
+
+    save_every_s: PositiveFloat | None = 300
+    """Seconds of training after which its state is saved, so that a run that is cut short goes on
+    there, at the very next image. None: only when told to stop, by SIGTERM or Ctrl-C."""
+
+    save_every_steps: PositiveInt | None = None
+    """The same in steps; the earlier of the two counts."""
 
 
 class Recipe(StrictConfig):
@@ -71,20 +83,20 @@ class Recipe(StrictConfig):
     keep: KeepConfig = KeepConfig()
     compute: ComputeConfig = ComputeConfig()
 
+    @field_validator("images")
+    @classmethod
+    def _named(cls, images: Path | None) -> Path | None:
+        if images == Path():
+            raise ValueError("is empty; leave it out for a folder in the run")
+        return images if images is None else without_nul(images)
+
     @model_validator(mode="after")
-    def _sizes_fit(self) -> Self:
-        if self.extract.resize < self.network.image_size:
-            raise ValueError(
-                f"extract.resize: {self.extract.resize} is smaller than network.image_size = "
-                f"{self.network.image_size}, the crop that is taken from it"
-            )
-        if self.extract.layer is None:
-            dim = feature_dim_of(self.network, channels=self.dataset.channels)
-            if self.cluster.pca_dim != "auto" and self.cluster.pca_dim > dim:
-                raise ValueError(
-                    f"cluster.pca_dim: {self.cluster.pca_dim} is more than the {dim} dimensions "
-                    f"of the feature of network.name = {self.network.name}"
-                )
+    def _fits_together(self, info: ValidationInfo) -> Self:
+        """Refuse keys that contradict each other; the context names those to say nothing about."""
+        wrong: Collection[str] = info.context or ()
+        told = [text for keys, text in _conflicts(self) if not _are_among(keys, wrong)]
+        if told:
+            raise PydanticCustomError(CONFLICTS, "{told}", {"told": told})
         return self
 
     def suited_to(self, num_images: int) -> str:
@@ -94,10 +106,10 @@ class Recipe(StrictConfig):
             FeatureError: they are too few for the clusters or dimensions asked for.
             ConfigError: the recipe names a clusterer that is not there.
         """
-        network = self.network
-        # A named layer is as wide as it is; only the paper's feature is known before the network.
-        wide = feature_dim_of(network, channels=self.dataset.channels)
         cluster = self.cluster
+        wide = feature_dim_of(
+            self.network, channels=self.dataset.channels, layer=self.extract.layer
+        )
         sizes = Sizes.of(cluster, num_images=num_images, dim=wide)
         if cluster.algorithm.startswith(PYTHON):
             load_callable(cluster.algorithm)
@@ -126,30 +138,57 @@ class Recipe(StrictConfig):
         return getattr(self, name)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people expect it: `1e-5` is a number, and a key given twice is a mistake."""
+def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield what does not fit together: the keys that were compared, and what is wrong."""
+    dataset, extract, network = recipe.dataset, recipe.extract, recipe.network
+    if extract.resize < network.image_size:
+        yield (
+            ("extract.resize", "network.image_size"),
+            f"extract.resize: {extract.resize} is smaller than network.image_size = "
+            f"{network.image_size}, the crop that is taken from it",
+        )
+    if dataset.encoding in ("jpeg", "png") and dataset.channels not in (1, 3):
+        yield (
+            ("dataset.encoding", "dataset.channels"),
+            f"dataset.encoding: a {dataset.encoding} holds 1 or 3 channels, not dataset.channels = "
+            f"{dataset.channels}; raw and none hold any number",
+        )
+    if not _is_json(recipe.cluster.options):
+        yield ("cluster.options",), "cluster.options: holds NaN or infinity, which no manifest can"
+    keys = ("network", "dataset.channels")
+    try:
+        dim = feature_dim_of(network, channels=dataset.channels)
+    except ConfigError as error:
+        yield keys, str(error)
+        return
+    if extract.layer is not None:
+        keys = (*keys, "extract.layer")
+        try:
+            dim = feature_dim_of(network, channels=dataset.channels, layer=extract.layer)
+        except ConfigError as error:
+            yield keys, f"extract.layer: {error}"
+            return
+    pca_dim, of = recipe.cluster.pca_dim, extract.layer or "the feature"
+    if pca_dim != "auto" and pca_dim > dim:
+        yield (
+            (*keys, "cluster.pca_dim", "extract.layer"),
+            f"cluster.pca_dim: {pca_dim} is more than the {dim} dimensions of {of} of "
+            f"network.name = {network.name}",
+        )
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: yields to the keys beside it
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):  # refused below
-                continue
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+
+def _is_json(value: object) -> bool:
+    try:
+        return bool(json.dumps(value, allow_nan=False))
+    except ValueError:
+        return False
 
 
-_Loader.add_implicit_resolver(  # YAML 1.1 wants a dot and a sign in it
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
+    """Tell whether one of the keys, its section or a key in it is wrong by itself."""
+    return any(
+        f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in keys for b in wrong
+    )
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -164,9 +203,9 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     Raises:
         ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
     """
-    values = _plain(_read_yaml(path), name=str(path))
+    values = read_yaml(path)
     _resolve_paths(values, path.parent)
-    changes = _plain(overrides or {}, name="overrides")
+    changes = plain(overrides or {}, name="overrides")
     _resolve_paths(changes, Path.cwd())
     return _validate(_merge(values, changes), name=str(path))
 
@@ -181,11 +220,16 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator or not key.strip():
-            raise ConfigError(f"--set {assignment}: must be key=value, for example cluster.k=50")
+            raise ConfigError(
+                f"--set {assignment}: must be key=value.\n  Fix: for example --set cluster.k=50"
+            )
         try:
-            value: Any = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment}: {_one_line(error)}") from error
+            value = parse(text)
+        except ValueError as error:
+            raise ConfigError(
+                f"--set {assignment}: {error}\n"
+                f"  Fix: write the value as in a recipe, in quotes where the shell needs them."
+            ) from error
         for part in reversed(key.strip().split(".")):
             value = {part: value}
         overrides = _merge(overrides, value)
@@ -199,34 +243,11 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     write_atomically(path, text.encode())  # a run that goes on here already reads it now and then
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise ConfigError(f"{path}: is larger than {MAX_RECIPE_BYTES} bytes; not a recipe.")
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a SafeLoader
-    except FileNotFoundError:
-        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml"))) or "none here"
-        raise ConfigError(f"{path}: there is no such recipe. In configs/: {known}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {_one_line(error)}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold keys and values, not {type(values).__name__}.")
-    return values
-
-
-def _plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return values of the types that JSON knows; a folder named 2024-01-01 is text, no date."""
-    try:
-        return json.loads(json.dumps(values, default=str))
-    except (TypeError, ValueError) as error:  # a date as a key, an anchor that holds itself
-        raise ConfigError(f"{name}: holds what no recipe can: {_one_line(error)}.") from error
-
-
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make the paths in a recipe absolute, in place."""
     dataset = values.get("dataset")
     for section, key in ((dataset, "source"), (values, "images")):
-        if isinstance(section, dict) and isinstance(section.get(key), str):
+        if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
             expanded = base / os.path.expanduser(section[key])  # noqa: PTH111  leaves ~unknown
             section[key] = os.path.abspath(expanded)  # noqa: PTH100  resolve() would follow links
 
@@ -244,28 +265,70 @@ def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 def _validate(values: dict[str, Any], name: str) -> Recipe:
     try:
-        # Through JSON, so that strict types take lists for tuples and text for paths.
-        return Recipe.model_validate_json(json.dumps(values, default=str))
+        return _checked(values)
     except ValidationError as error:
-        problems = _described(error)
+        problems = [*_described(error), *_conflicts_beside(error, values)]
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ConfigError(f"{name}: {count}\n" + "\n".join(problems)) from error
+        raise ConfigError(
+            "\n".join([f"{name}: {count}", *problems])
+            + "\n  Fix: correct the file, or override keys with --set KEY=VALUE."
+        ) from error
+
+
+def _checked(values: Mapping[str, Any], wrong: Collection[str] = ()) -> Recipe:
+    # Through JSON, so that strict types take lists for tuples and text for paths.
+    return Recipe.model_validate_json(json.dumps(values, default=str), context=wrong)
+
+
+def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
+    """Return the conflicts among keys that are right by themselves, where others are wrong.
+
+    pydantic looks for conflicts only once every key is right: so it looks again, without the wrong
+    ones, and nothing is said that depends on what then stands in for them.
+    """
+    rest, wrong = dict(values), set[str]()
+    for problem in error.errors():
+        if not problem["loc"]:  # of the whole: the conflicts themselves
+            return []
+        section, *key = map(str, problem["loc"][:2])
+        wrong.add(".".join([section, *key]))
+        if key and isinstance(rest.get(section), dict):
+            rest[section] = {k: v for k, v in rest[section].items() if k != key[0]}
+        else:
+            rest.pop(section, None)
+    try:
+        _checked(_merge({"dataset": {"source": "/"}, "train": {}}, rest), wrong)
+    except ValidationError as again:
+        return [line for found in again.errors() for line in _told_conflicts(found)]
+    return []
 
 
 def _described(error: ValidationError) -> list[str]:
     """Return a line for each key; of a value that may have two types pydantic tells of both."""
     messages: dict[str, list[str]] = {}
     found: dict[str, str] = {}
+    conflicts: list[str] = []
     for problem in error.errors():
+        if problem["type"] == CONFLICTS:
+            conflicts += _told_conflicts(problem)
+            continue
+        if problem["type"] == "default_factory_not_called":  # for want of a key that is told of
+            continue
         key = _key_of(problem["loc"])
         messages.setdefault(key, []).append(_message(problem))
         has_value = key and problem["type"] != "missing"
         found[key] = f" (got {_shortened(problem['input'])})" if has_value else ""
-    return [
+    return conflicts + [
         f"  {key}{': ' if key else ''}"
         f"{', or '.join(told).replace(', or Input should be ', ', or ')}{found[key]}"
         for key, told in messages.items()
     ]
+
+
+def _told_conflicts(problem: ErrorDetails) -> list[str]:
+    if problem["type"] != CONFLICTS:
+        return []
+    return [f"  {text}".replace("\n", "\n  ") for text in problem.get("ctx", {})["told"]]
 
 
 def _key_of(location: tuple[Any, ...]) -> str:
@@ -298,10 +361,6 @@ def _known_beside(location: tuple[Any, ...]) -> str:
 def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _optional(model: type[BaseModel]) -> type[BaseModel]:

@@ -9,19 +9,20 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Manifest, Stage, read_manifest
 from deepcluster_core.artifacts.tables import METRICS, Labels, read_labels, write_metrics
 from deepcluster_core.context import Context
+from deepcluster_core.health import names, signs
 from deepcluster_core.metrics import cluster_sizes, moved_fraction, nmi
 
 # Of features and checkpoint it reads the manifests alone, so their files may be pruned.
 STAGE = Stage(
     name="score",
-    version=2,
+    version=3,
     kind="metrics",
     files=(METRICS,),
     reads=(),
     glances_at=("features", "checkpoint"),
 )
 
-Row = dict[str, float | int | None]
+Row = dict[str, float | int | str | None]
 
 
 def run(
@@ -51,6 +52,7 @@ def run(
             | _learning(made)
             | _cost(made)
         )
+        row["warnings"] = names(signs(row))
         write_metrics(out, row)
         draft.rows = 1
         draft.facts = row
@@ -92,6 +94,8 @@ def _learning(made: Mapping[str, Manifest]) -> Row:
         "loss": made["checkpoint"].facts["loss"],
         "ln_k": math.log(made["labels"].facts["k"]),
         "effective_rank": made["labels"].facts["effective_rank"],
+        # Labels that were made before it was counted are not made again for it.
+        "dead_features": made["labels"].facts.get("dead_features"),
     }
 
 

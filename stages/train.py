@@ -1,6 +1,6 @@
 """Train: labels (+ checkpoint) -> checkpoint. One pass over the images on their pseudo-labels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,8 +28,9 @@ from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_v
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
-from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
+from deepcluster_core.training.epoch import Batch, Learner, Sgd, Tally, train_epoch
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
+from deepcluster_core.training.saving import save_points
 
 STAGE = Stage(
     name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM), reads=("train", "network")
@@ -63,7 +64,7 @@ class TrainConfig(StrictConfig):
     """Section 3.3. sample: draw images uniformly over clusters. weigh: draw them evenly and weigh
     the loss by the inverse of the cluster's size, its equal in expectation. none: neither."""
 
-    reassign_every: Annotated[FiniteFloat, Field(gt=0)] | Literal["auto"] = 1.0
+    reassign_every: Annotated[FiniteFloat, Field(gt=0, le=1_000_000)] | Literal["auto"] = 1.0
     """Passes over the data set between two clusterings; may be fractional. auto: see `Pace`."""
 
     crop_area: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.08, 1.0)
@@ -137,29 +138,26 @@ def run(
     ) as draft:
         keep_freed_memory()
         pictures, assigned = Images(images), read_labels(labels)
-        model = restore_network(
-            network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
-        )
-        learner = Learner(
-            model,
-            k=assigned.k,
-            sgd=Sgd(train.lr, train.momentum, train.weight_decay),
-            device=context.device,
-            seed=_seed(context, "head"),
-        )
-        if checkpoint is not None:
-            learner.restore_momentum(load_momentum(checkpoint))
+        learner = _learner(network, train, pictures.channels, assigned.k, checkpoint, context)
         pace = Pace.of(train, num_images=len(pictures))
         order_M = _order(assigned, train, pace, context)
-        loss = train_epoch(
-            learner,
-            _batches(pictures, assigned, order_M, pace, train, network.image_size, context),
-            num_images=len(order_M),
-            precision=train.precision,
-            seed=_seed(context, "dropout"),
-            progress=context.progress,
-        )
-        write_checkpoint(out, backbone=model, momentum=learner.momentum)
+        load = _loader(pictures, assigned, order_M, pace, train, network.image_size, context)
+        with save_points(draft, learner, context.save_every) as points:
+
+            def after_step(tally: Tally) -> None:
+                context.progress(tally.seen, len(order_M))
+                points.reached(tally)
+
+            done = points.resume()
+            loss = train_epoch(
+                learner,
+                load(done.step),
+                precision=train.precision,
+                seed=_seed(context, "dropout"),
+                after_step=after_step,
+                tally=done,
+            )
+        write_checkpoint(out, backbone=learner.network, momentum=learner.momentum)
         draft.rows = len(order_M)
         draft.facts = {
             "loss": loss,
@@ -167,6 +165,27 @@ def run(
             "network": network.name,
             "precision": computed_in(context.device, train.precision),
         }
+
+
+def _learner(
+    network: NetworkConfig,
+    train: TrainConfig,
+    channels: int,
+    k: int,
+    checkpoint: Path | None,
+    context: Context,
+) -> Learner:
+    """Return the network of the epoch before, or a new one, with a new head."""
+    learner = Learner(
+        restore_network(network, channels=channels, seed=context.seed, checkpoint=checkpoint),
+        k=k,
+        sgd=Sgd(train.lr, train.momentum, train.weight_decay),
+        device=context.device,
+        seed=_seed(context, "head"),
+    )
+    if checkpoint is not None:
+        learner.restore_momentum(load_momentum(checkpoint))
+    return learner
 
 
 def _seed(context: Context, purpose: str) -> int:
@@ -187,7 +206,7 @@ def _order(assigned: Labels, train: TrainConfig, pace: Pace, context: Context) -
     return order_M[:-1] if num_draws > 1 and num_draws % pace.batch_size == 1 else order_M
 
 
-def _batches(
+def _loader(
     pictures: Images,
     assigned: Labels,
     order_M: NDArray[np.int64],
@@ -195,7 +214,8 @@ def _batches(
     train: TrainConfig,
     size: int,
     context: Context,
-) -> Iterator[Batch]:
+) -> Callable[[int], Iterator[Batch]]:
+    """Return what loads the batches of an epoch from a step on."""
     crop = RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip)
     seed = _seed(context, "augment")
     weight_K = balancing_weights(assigned.cluster_N, k=assigned.k)
@@ -209,4 +229,4 @@ def _batches(
         return Batch(views_BSSC, cluster_B, weight_B)
 
     starts = range(0, len(order_M), pace.batch_size)
-    return ordered_map(load, starts, workers=context.workers)
+    return lambda step: ordered_map(load, starts[step:], workers=context.workers)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepcluster_core import seeding
+from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models import Network, NetworkConfig, build_network
 
@@ -114,6 +115,7 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
+    verify(path)
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own class and OSError

@@ -5,15 +5,12 @@ No directory is renamed, so the same order of writes works on an object store.
 
 import fcntl
 import importlib.metadata
-import os
 import platform
 import resource
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,9 +20,10 @@ from typing import Any
 
 import torch
 
+from deepcluster_core.artifacts.files import delete, record_files, write_atomically
+from deepcluster_core.artifacts.lack import lack_explained
 from deepcluster_core.artifacts.manifest import (
     MANIFEST,
-    FileRecord,
     Manifest,
     Provenance,
     Stage,
@@ -33,11 +31,18 @@ from deepcluster_core.artifacts.manifest import (
     digest_of,
     dump_sections,
     read_manifest,
-    sha256_of,
+)
+from deepcluster_core.artifacts.saved import (
+    PREFIX,
+    Saved,
+    Writer,
+    delete_saved,
+    read_saved,
+    write_saved,
 )
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, NewerArtifactError
 
 UNFINISHED = "_unfinished"
 LIBRARIES = (
@@ -57,9 +62,28 @@ class Draft:
     """An artifact in the making."""
 
     folder: Path
+    key: str
+    saved: Saved | None
+    """What an attempt that was cut short has left to go on from; its files lie in `folder`."""
     rows: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     """What the stage counts, for the manifest. JSON values only."""
+    _start: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far, by all attempts as far as they were of use."""
+        before_s = self.saved.seconds if self.saved else 0.0
+        return before_s + time.perf_counter() - self._start
+
+    def save(self, facts: Mapping[str, Any], files: Mapping[str, Writer] | None = None) -> None:
+        """Save what was done, durably: an attempt after this one goes on from here.
+
+        Args:
+            facts: JSON values that say how far it is.
+            files: writers, by a name that was not used before.
+        """
+        write_saved(self.folder, self.key, seconds=self.seconds, facts=facts, files=files or {})
 
 
 @contextmanager
@@ -73,8 +97,9 @@ def new_artifact(
 ) -> Iterator[Draft]:
     """Clear `out`, let the block fill it, then commit it by writing its manifest.
 
-    When the block raises, `out` keeps what was written but has no manifest: it is no artifact,
-    and the next attempt clears it.
+    When the block raises, or the process dies, `out` keeps what was written but has no manifest: it
+    is no artifact. The next attempt goes on from the draft's last save if that has the same key,
+    else it clears the folder.
 
     Args:
         stage: whose artifact it is.
@@ -85,58 +110,67 @@ def new_artifact(
         context: seed, epoch and place.
 
     Raises:
-        ArtifactError: `out` holds files that are no artifact, or an input is not finished.
+        ArtifactError: `out` holds files that are no artifact, or an input is not finished; or the
+            machine lacks something, see `lack_explained`.
     """
     digests = {
         name: value if isinstance(value, str) else read_manifest(value).digest
         for name, value in inputs.items()
         if value is not None
     }
-    _clear(out, stage)
-    _reset_peak_memory(context.device)
-    start = time.perf_counter()
-    draft = Draft(out)
-    yield draft
-    seconds = time.perf_counter() - start
-    files = _record_files(out)
-    manifest = Manifest(
-        stage=stage.name,
-        version=stage.version,
-        key=artifact_key(
-            stage, config=config, inputs=digests, seed=context.seed, epoch=context.epoch
-        ),
-        digest=digest_of({name: record.sha256 for name, record in files.items()}),
-        inputs=digests,
-        config=dump_sections(config),
-        seed=context.seed,
-        epoch=context.epoch,
-        rows=draft.rows,
-        bytes=sum(record.bytes for record in files.values()),
-        seconds=round(seconds, 4),
-        peak_memory_bytes=_peak_memory_bytes(),
-        peak_device_bytes=_peak_device_bytes(context.device),
-        facts=draft.facts,
-        files=files,
-        provenance=_provenance(context.device),
-    )
-    write_manifest(out, manifest)
-    (out / UNFINISHED).unlink()
+    key = artifact_key(stage, config=config, inputs=digests, seed=context.seed, epoch=context.epoch)
+    with lack_explained(out):
+        _begin(out, stage)
+        saved = read_saved(out, key)
+        if saved is None:
+            _clear(out)
+        _reset_peak_memory(context.device)
+        draft = Draft(out, key, saved)
+        yield draft
+        seconds = draft.seconds
+        parts = (path for path in out.rglob("*") if not _is_temporary(path))
+        files = record_files(out, sorted(parts))
+        manifest = Manifest(
+            stage=stage.name,
+            version=stage.version,
+            key=key,
+            digest=digest_of({name: record.sha256 for name, record in files.items()}),
+            inputs=digests,
+            config=dump_sections(config),
+            seed=context.seed,
+            epoch=context.epoch,
+            rows=draft.rows,
+            bytes=sum(record.bytes for record in files.values()),
+            seconds=round(seconds, 4),
+            peak_memory_bytes=_peak_memory_bytes(),
+            peak_device_bytes=_peak_device_bytes(context.device),
+            facts=draft.facts,
+            files=files,
+            provenance=_provenance(context.device),
+        )
+        write_manifest(out, manifest)
+        _end(out)
+
+
+def tidy(folder: Path) -> None:
+    """Delete what an attempt left that died right after its commit."""
+    if (folder / UNFINISHED).exists():
+        with lock(folder):  # another process may have begun anew
+            if (folder / MANIFEST).exists():
+                _end(folder)
+
+
+def _end(folder: Path) -> None:
+    """Delete what an attempt needed on its way, once the artifact is committed."""
+    delete_saved(folder)
+    for part in folder.glob("*.part"):
+        part.unlink()
+    (folder / UNFINISHED).unlink(missing_ok=True)  # last: it says that there is something to tidy
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Put the manifest in its place, whole or not at all, and durable before it returns."""
-    write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that a reader, or a crash, sees the old one or the new one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync(path.parent)
+    write_atomically(folder / MANIFEST, manifest.sealed().model_dump_json(indent=2).encode())
 
 
 def prune(folder: Path) -> None:
@@ -145,20 +179,22 @@ def prune(folder: Path) -> None:
     write_manifest(folder, manifest.model_copy(update={"pruned": True}))
     for path in folder.iterdir():
         if path.name != MANIFEST:
-            _delete(path)
+            delete(path)
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold the artifact for one process at a time; the kernel lets go when the holder dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+    with lack_explained(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = (folder.parent / f".{folder.name}.lock").open("w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _clear(out: Path, stage: Stage) -> None:
-    """Empty `out` and mark it as ours, its old manifest first: half an artifact is none."""
+def _begin(out: Path, stage: Stage) -> None:
+    """Mark `out` as ours and unfinished; its old manifest goes first: half an artifact is none."""
     out.mkdir(parents=True, exist_ok=True)
     if not (out / UNFINISHED).exists() and _foreign(out, stage):
         raise ArtifactError(
@@ -167,9 +203,19 @@ def _clear(out: Path, stage: Stage) -> None:
         )
     (out / UNFINISHED).touch()
     (out / MANIFEST).unlink(missing_ok=True)
+
+
+def _clear(out: Path) -> None:
+    """Delete what earlier attempts left; saves first, which are worth nothing without the rest."""
+    delete_saved(out)
     for path in out.iterdir():
         if path.name != UNFINISHED:
-            _delete(path)
+            delete(path)
+
+
+def _is_temporary(path: Path) -> bool:
+    """Tell whether a file is for an attempt only: its mark, its save, what a crash left half."""
+    return path.name == UNFINISHED or path.name.startswith(PREFIX) or path.suffix == ".part"
 
 
 def _foreign(out: Path, stage: Stage) -> bool:
@@ -178,6 +224,8 @@ def _foreign(out: Path, stage: Stage) -> bool:
     if (out / MANIFEST).exists():
         try:
             manifest = read_manifest(out)
+        except NewerArtifactError:
+            raise
         except ArtifactError:
             pass  # damaged: its stage may try again
         else:
@@ -185,43 +233,6 @@ def _foreign(out: Path, stage: Stage) -> bool:
                 return True
             made |= {name.partition("/")[0] for name in manifest.files}
     return any(path.name not in made and ".part" not in path.suffixes for path in out.iterdir())
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _record_files(folder: Path) -> dict[str, FileRecord]:
-    """Return the records of all files, after they and their names are durable.
-
-    A file is hashed while the kernel writes it: for AlexNet's checkpoint, 456 MB, 0.17 s on two
-    cores, one after the other 0.35 s.
-    """
-    found = sorted(path for path in folder.rglob("*") if path.name != UNFINISHED)
-    paths = [path for path in found if path.is_file()]
-    with ThreadPoolExecutor() as pool:  # hashing and fsync let go of the interpreter lock
-        recorded = [(path, pool.submit(_sync, path), pool.submit(_record, path)) for path in paths]
-        folders = [pool.submit(_sync, path) for path in found if path.is_dir()]
-        for future in (*folders, *(synced for _, synced, _ in recorded)):
-            future.result()
-        return {path.relative_to(folder).as_posix(): made.result() for path, _, made in recorded}
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, outlive a power cut."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def _record(path: Path) -> FileRecord:
-    found = path.stat()
-    return FileRecord(bytes=found.st_size, sha256=sha256_of(path), mtime_ns=found.st_mtime_ns)
 
 
 def _provenance(device: str) -> Provenance:

@@ -6,7 +6,8 @@ behind the work that fills them, and read ahead of the work that uses them.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import chain, cycle
 from pathlib import Path
@@ -38,18 +39,26 @@ Floats = NDArray[np.floating]
 
 
 def write_features(
-    folder: Path, batches: Iterator[Floats], *, num_images: int, dtype: FeatureDtype
+    folder: Path,
+    batches: Iterator[Floats],
+    *,
+    num_images: int,
+    dtype: FeatureDtype,
+    start: int = 0,
+    saved: Callable[[int], None] = lambda rows: None,
 ) -> int:
     """Write batches of rows, in the order of image_id, as `folder/features.zarr`; return D.
 
     Args:
         folder: of the artifact.
         batches: float arrays (n, D) of any n.
-        num_images: N, the rows that come in all.
+        num_images: N, the rows that the array has in the end.
         dtype: on disk. Values beyond float16's ±65,504 become infinite; clustering refuses them.
+        start: rows that an earlier attempt has written, in whole shards: batches begin there.
+        saved: told how many rows are durable, whenever a shard is.
 
     Raises:
-        ValueError: the batches hold another number of rows than `num_images`.
+        ValueError: the batches hold another number of rows than are missing.
     """
     first = next(batches)
     dim = first.shape[1]
@@ -57,16 +66,18 @@ def write_features(
     chunk_rows = min(chunk_rows, num_images)  # a chunk is written whole
     layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
     path = folder / FEATURES
-    zarr.create_array(
-        path,
-        shape=(num_images, dim),
-        chunks=(layout.chunk_rows, dim),
-        shards=(layout.shard_rows, dim),
-        dtype=dtype,
-        compressors=[Crc32cCodec()],  # features are noise to a compressor; only check them
-        attributes={"rows": "image_id"},
-    )
-    written = 0
+    if start == 0:
+        zarr.create_array(
+            path,
+            shape=(num_images, dim),
+            chunks=(layout.chunk_rows, dim),
+            shards=(layout.shard_rows, dim),
+            dtype=dtype,
+            compressors=[Crc32cCodec()],  # features are noise to a compressor; only check them
+            attributes={"rows": "image_id"},
+            overwrite=True,  # of an attempt whose rows are damaged
+        )
+    written = start
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="shards") as pool:
         behind = _Behind(pool, path, layout, num_images)
         at_once = layout.chunk_rows * math.gcd(CHUNKS_WRITTEN, layout.chunks)
@@ -74,6 +85,9 @@ def write_features(
         for piece_BD in _regroup(chain([first], batches), buffers):
             behind.write(piece_BD, start=written)
             written += len(piece_BD)
+            durable = behind.newly_durable()
+            if durable is not None and durable < num_images:
+                saved(durable)
         behind.finish()
     if written != num_images:
         raise ValueError(f"{written} rows came for {num_images} images")
@@ -90,7 +104,7 @@ class _Behind:
         """Write nothing yet."""
         self._pool, self._array, self._layout, self._num_images = pool, array, layout, num_images
         self._writing: Future[None] | None = None
-        self._finishing: list[Future[None]] = []
+        self._finishing: deque[tuple[int, Future[None]]] = deque()
 
     def write(self, piece_BD: Floats, *, start: int) -> None:
         """Write rows from `start` on, once those before are written; do not wait for them."""
@@ -98,11 +112,19 @@ class _Behind:
             self._writing.result()
         self._writing = self._pool.submit(self._write, piece_BD, start)
 
+    def newly_durable(self) -> int | None:
+        """Return up to which row everything is durable, if that is more than was told before."""
+        durable = None
+        while self._finishing and self._finishing[0][1].done():
+            durable, shard = self._finishing.popleft()
+            shard.result()
+        return durable
+
     def finish(self) -> None:
         """Wait until everything is durable."""
         if self._writing is not None:
             self._writing.result()
-        for shard in self._finishing:
+        for _, shard in self._finishing:
             shard.result()
 
     def _write(self, piece_BD: Floats, start: int) -> None:
@@ -114,14 +136,30 @@ class _Behind:
         if rows == layout.shard_rows or end == self._num_images:
             chunks = -(-rows // layout.chunk_rows)
             row_bytes = piece_BD.nbytes // len(piece_BD)
-            self._finishing.append(
-                self._pool.submit(finish_shard, path, layout, chunks=chunks, row_bytes=row_bytes)
+            finished = self._pool.submit(
+                finish_shard, path, layout, chunks=chunks, row_bytes=row_bytes
             )
+            self._finishing.append((end, finished))
 
 
 def _shard(array: Path, number: int) -> Path:
     """Return the file of a shard: they are numbered along the rows, and there is one column."""
     return array / "c" / str(number) / "0"
+
+
+def durable_rows(folder: Path, rows: int) -> int:
+    """Return how many rows of an unfinished array are as they were written: `rows`, or none.
+
+    Args:
+        folder: of the artifact.
+        rows: that were durable, in whole shards.
+    """
+    try:
+        for _ in Features(folder).blocks(1, rows=rows):  # shard by shard: no others need be there
+            pass
+    except ArtifactError:
+        return 0
+    return rows
 
 
 def _regroup(batches: Iterable[Floats], buffers: Sequence[Floats]) -> Iterator[Floats]:
@@ -165,15 +203,22 @@ class Features:
         self._dtype = array.dtype
         self._layout = Layout(array.chunks[0], array.shards[0] // array.chunks[0])
 
-    def blocks(self, block_bytes: int = 64 << 20) -> Iterator[Floats]:
+    def blocks(self, block_bytes: int = 64 << 20, *, rows: int | None = None) -> Iterator[Floats]:
         """Yield consecutive rows (n, D) of about `block_bytes`, in whole shards.
 
         While one block is used the next is read, so up to three of them take memory.
+
+        Args:
+            block_bytes: of a block.
+            rows: stop once so many have come; None: all.
+
+        Raises:
+            ArtifactError: rows are damaged.
         """
         shard_rows = self._layout.shard_rows
         row_bytes = self.dim * self._dtype.itemsize
         size = shard_rows * max(1, block_bytes // (shard_rows * row_bytes))
-        starts = range(0, self.num_images, size)
+        starts = range(0, self.num_images if rows is None else rows, size)
         with ThreadPoolExecutor(READERS, thread_name_prefix="shards") as pool:
             coming = self._begin(pool, 0, size)
             for start in starts:

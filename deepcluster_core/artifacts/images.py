@@ -7,8 +7,12 @@ cache is the only cache. Encodings:
 - `raw`: decoded uint8 (H, W, C); fastest, largest.
 - `jpeg`, `png`: encoded again at the packed size.
 - `none`: not packed; the original files are read and decoded each time.
+
+Each packed image has a CRC-32C. `Images.verified` checks it, as the extract stage does for every
+image in every epoch, before anything is trained on; `images[i]` does not.
 """
 
+import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+import google_crc32c  # the one that zarr-python depends on
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc  # pyright: ignore[reportUnusedImport]  as pa.ipc
@@ -39,6 +44,7 @@ SKIPPED = "skipped.parquet"
 PIXELS = "pixels"
 BATCH_ROWS = 256
 PART_BYTES = 2 << 30
+SIZE = struct.Struct("<ii")
 
 Encoding = Literal["raw", "jpeg", "png", "none"]
 Deep = Literal["range", "stretch"]
@@ -55,7 +61,14 @@ INDEX_SCHEMA = pa.schema(
     }
 )
 SKIPPED_SCHEMA = pa.schema({"path": pa.string(), "reason": pa.string()})
-PIXELS_SCHEMA = pa.schema({"height": pa.int32(), "width": pa.int32(), "pixels": pa.large_binary()})
+PIXELS_SCHEMA = pa.schema(
+    {
+        "height": pa.int32(),
+        "width": pa.int32(),
+        "crc32c": pa.uint32(),
+        "pixels": pa.large_binary(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,7 @@ class ImagesWriter:
         columns = [
             [image.packed_height for image in images],
             [image.packed_width for image in images],
+            [_checksum(i.packed_height, i.packed_width, i.packed) for i in images],
             [image.packed for image in images],
         ]
         batch = pa.record_batch(columns, schema=PIXELS_SCHEMA)
@@ -187,6 +201,7 @@ class _Batch:
 
     height_B: NDArray[np.int32]
     width_B: NDArray[np.int32]
+    crc32c_B: NDArray[np.uint32]
     offset_B: NDArray[np.int64]
     data: Pixels
 
@@ -234,23 +249,49 @@ class Images:
         try:
             return decode_packed(stored.tobytes())
         except UnreadableImageError as error:
-            raise ArtifactError(
-                f"{self.folder}: the packed image {image_id} is damaged ({error}).\n"
-                f"  Fix: index again: deepcluster stage index … --force"
-            ) from error
+            raise self._damaged(image_id, str(error)) from error
+
+    def verified(self, image_id: int) -> Pixels:
+        """Return the same, after its checksum was found right.
+
+        Raises:
+            ArtifactError: the packed image is damaged.
+        """
+        if self._encoding != "none":
+            batch, row = self._batch(image_id // BATCH_ROWS), image_id % BATCH_ROWS
+            stored = batch.data[batch.offset_B[row] : batch.offset_B[row + 1]]
+            found = _checksum(batch.height_B[row], batch.width_B[row], stored)
+            if found != batch.crc32c_B[row]:
+                raise self._damaged(image_id, "its checksum differs")
+        return self[image_id]
+
+    def _damaged(self, image_id: int, cause: str) -> ArtifactError:
+        return ArtifactError(
+            f"{self.folder / PIXELS}: the packed image {image_id} is damaged ({cause}).\n"
+            f"  Fix: index again: deepcluster stage index --run … --force"
+        )
 
     def _batch(self, number: int) -> _Batch:
         if number not in self._batches:
-            part = bisect_right(self._first_batch, number) - 1
-            stored = self._parts[part].get_batch(number - self._first_batch[part])
-            _, offsets, data = stored["pixels"].buffers()
-            self._batches[number] = _Batch(
-                stored["height"].to_numpy(),
-                stored["width"].to_numpy(),
-                np.frombuffer(offsets, np.int64, len(stored) + 1),
-                np.frombuffer(data, np.uint8),
-            )
+            try:
+                self._batches[number] = self._open_batch(number)
+            except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
+                raise self._damaged(
+                    number * BATCH_ROWS, f"its batch cannot be read: {error}"
+                ) from error
         return self._batches[number]
+
+    def _open_batch(self, number: int) -> _Batch:
+        part = bisect_right(self._first_batch, number) - 1
+        stored = self._parts[part].get_batch(number - self._first_batch[part])
+        _, offsets, data = stored["pixels"].buffers()
+        return _Batch(
+            stored["height"].to_numpy(),
+            stored["width"].to_numpy(),
+            stored["crc32c"].to_numpy(),
+            np.frombuffer(offsets, np.int64, len(stored) + 1),
+            np.frombuffer(data, np.uint8),
+        )
 
     def _read_original(self, image_id: int) -> Pixels:
         path = self._originals / self._paths[image_id].as_py()
@@ -278,6 +319,11 @@ class Images:
             return None
         codes = labels.combine_chunks().dictionary_encode().indices
         return codes.fill_null(-1).to_numpy(zero_copy_only=False)
+
+
+def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:
+    """Return the CRC-32C of an image's size and bytes."""
+    return google_crc32c.extend(google_crc32c.value(SIZE.pack(height, width)), packed)
 
 
 def _open_part(path: Path) -> pa.ipc.RecordBatchFileReader:

@@ -9,16 +9,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import field_validator
+from pydantic_core import from_json
 
+from deepcluster_core.artifacts.files import FileRecord
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, NewerArtifactError
 
 MANIFEST = "_manifest.json"
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,6 @@ class Stage:
     """Sections of the recipe that the stage reads; the others do not change its key."""
     glances_at: tuple[str, ...] = ()
     """Inputs of which it reads the manifest only, so their files need not be there."""
-
-
-class FileRecord(StrictConfig):
-    """One file of an artifact, as it was committed."""
-
-    bytes: int
-    sha256: str
-    mtime_ns: int
-    """When size and time are as committed the file is taken as unchanged, else it is hashed."""
 
 
 class Provenance(StrictConfig):
@@ -87,6 +80,28 @@ class Manifest(StrictConfig):
     provenance: Provenance
     pruned: bool = False
     """The files were deleted to save space; the digest still stands for them."""
+    checksum: str = ""
+    """Digest of everything above: of all files, this one alone has nobody else to vouch for it."""
+
+    @field_validator("files")
+    @classmethod
+    def _in_the_folder(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        for name in files:  # a manifest may be anybody's, and what it names is read
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\0" in name:
+                raise ValueError(f"{name!r} is no file of an artifact")
+        return files
+
+    def sealed(self) -> "Manifest":
+        """Return the manifest with its checksum."""
+        return self.model_copy(update={"checksum": self._digest()})
+
+    def is_intact(self) -> bool:
+        """Tell whether nothing has changed since it was sealed."""
+        return self.checksum == self._digest()
+
+    def _digest(self) -> str:
+        return digest_of(self.model_dump(mode="json", exclude={"checksum"}))
 
 
 class Condition(StrEnum):
@@ -147,21 +162,38 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         ArtifactError: there is none, or it cannot be read.
+        NewerArtifactError: a later version of this program wrote it.
     """
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        _refuse_newer(path, data)
+        manifest = Manifest.model_validate_json(data)
+        if not manifest.is_intact():
+            raise ValueError("its checksum differs: it was changed after it was written")
+        return manifest
     except FileNotFoundError:
         raise ArtifactError(
             f"{folder}: there is no finished artifact here ({MANIFEST} is missing).\n"
             f"  Fix: run the stage that makes it; `deepcluster show RUN` tells what a run has."
         ) from None
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # of pydantic, too
         raise ArtifactError(
             f"{path}: cannot be read as a manifest of this version of the program.\n"
             f"  Cause: {_first_line(error)}\n"
             f"  Fix:   run the stage again; what lies in the folder is not used."
         ) from error
+
+
+def _refuse_newer(path: Path, data: bytes) -> None:
+    found = from_json(data)  # json.loads meets deep brackets with a RecursionError
+    number = found.get("format") if isinstance(found, dict) else None
+    if isinstance(number, int) and number > FORMAT:
+        raise NewerArtifactError(
+            f"{path}: is of format {number}, but this version of the program knows {FORMAT}.\n"
+            f"  Cause: a later version wrote it; it is left as it is.\n"
+            f"  Fix:   update this program, or choose another folder."
+        )
 
 
 def inspect(folder: Path) -> tuple[Condition, str]:
@@ -177,34 +209,31 @@ def inspect(folder: Path) -> tuple[Condition, str]:
     if manifest.pruned:
         return Condition.PRUNED, "deleted to save space; made again when a stage needs it"
     for name, record in manifest.files.items():
-        if problem := _problem_of(folder / name, record):
+        if problem := record.problem_of(folder / name):
             return Condition.DAMAGED, f"{name}: {problem}"
     return Condition.WHOLE, ""
 
 
-def _problem_of(path: Path, record: FileRecord) -> str | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return "the file is missing"
-    if found.st_size != record.bytes:
-        return f"{found.st_size} bytes instead of {record.bytes}"
-    if found.st_mtime_ns == record.mtime_ns:
-        return None
-    if _sha256_at(path, found.st_size, found.st_mtime_ns) != record.sha256:
-        return "its contents changed since it was committed"
-    return None
+def verify(path: Path) -> None:
+    """Check a file of an artifact before it is read, by its digest in the manifest beside it.
 
+    For files that are read as a whole. A folder without a manifest is not looked at: who reads an
+    artifact has read its manifest before.
 
-@lru_cache(maxsize=4096)
-def _sha256_at(path: Path, size: int, mtime_ns: int) -> str:
-    return sha256_of(path)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Raises:
+        ArtifactError: the file is not as it was committed.
+    """
+    if not (path.parent / MANIFEST).exists():
+        return
+    manifest = read_manifest(path.parent)
+    record = manifest.files.get(path.name)
+    problem = record.contents_problem_of(path) if record else "not in the manifest"
+    if problem:
+        epoch = "" if manifest.epoch is None else f" --epoch {manifest.epoch}"
+        raise ArtifactError(
+            f"{path}: {problem}.\n"
+            f"  Fix: make it again: deepcluster stage {manifest.stage} --run …{epoch} --force"
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Parquet tables that pandas reads for all epochs at once: labels and metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError
 
 INDEX = "index.parquet"
@@ -34,17 +36,24 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read Parquet and verify its checksums.
+    """Read Parquet and verify its checksums, and the file's own where an artifact has one.
 
     Raises:
         ArtifactError: the file is missing, damaged or has other columns.
     """
+    verify(path)
+    with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if absent := set(columns or ()) - set(file.schema_arrow.names):  # `read` skips them
+            raise pa.ArrowInvalid(f"no column {', '.join(sorted(absent))}")
+        return file.read(columns)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what Arrow says of damage, or of columns of other types, into an error for people."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if absent := set(columns or ()) - set(file.schema_arrow.names):  # `read` skips them
-                raise pa.ArrowInvalid(f"no column {', '.join(sorted(absent))}")
-            return file.read(columns)
-    except (OSError, pa.ArrowException) as error:
+        yield
+    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
         raise ArtifactError(
             f"{path}: cannot be read ({str(error).splitlines()[0][:200]}).\n"
             f"  Fix: run the stage that makes it again, with --force."
@@ -61,7 +70,9 @@ def read_index(folder: Path, columns: list[str]) -> pa.Table:
 
 
 def _by_image_id(path: Path, columns: list[str], *, stage: str) -> pa.Table:
-    table = read_table(path, columns).sort_by("image_id")
+    table = read_table(path, columns)
+    with _reading(path):
+        table = table.sort_by("image_id")
     if not np.array_equal(table["image_id"].to_numpy(), np.arange(len(table))):
         raise ArtifactError(
             f"{path}: image_id must hold 0 to {len(table) - 1}, each once.\n"
@@ -112,7 +123,10 @@ def read_labels(folder: Path) -> Labels:
     Raises:
         ArtifactError: damaged, or image_id are not 0 to N - 1, each once.
     """
-    table = _by_image_id(folder / LABELS, ["image_id", "cluster", "distance"], stage="cluster")
+    path, names = folder / LABELS, ["image_id", "cluster", "distance"]
+    table = _by_image_id(path, names, stage="cluster")
+    with _reading(path):
+        table = table.cast(pa.schema([LABELS_SCHEMA.field(n).with_nullable(False) for n in names]))
     return Labels(
         cluster_N=table["cluster"].to_numpy(),
         distance_N=table["distance"].to_numpy(),
@@ -126,9 +140,11 @@ def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
     Raises:
         ArtifactError: missing or damaged.
     """
-    table = read_table(folder / LABELS)
-    chosen = table.filter(pc.field("cluster") == cluster)
-    return chosen.sort_by([("distance", "ascending"), ("image_id", "ascending")]).to_pylist()
+    path = folder / LABELS
+    table = read_table(path, LABELS_SCHEMA.names)
+    with _reading(path):
+        chosen = table.filter(pc.field("cluster") == cluster)
+        return chosen.sort_by([("distance", "ascending"), ("image_id", "ascending")]).to_pylist()
 
 
 def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -138,6 +154,7 @@ def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
         ArtifactError: missing or damaged.
     """
     path = folder / CLUSTERING
+    verify(path)
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own class and OSError
@@ -147,11 +164,11 @@ def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
         ) from error
 
 
-def write_metrics(folder: Path, row: Mapping[str, float | int | None]) -> None:
-    """Write the one row of an epoch. None becomes null; ints are int64, the rest float64."""
+def write_metrics(folder: Path, row: Mapping[str, float | int | str | None]) -> None:
+    """Write the one row of an epoch. None becomes null; ints are int64, other numbers float64."""
+    types: dict[type, pa.DataType] = {int: pa.int64(), str: pa.string()}
     columns = {
-        name: pa.array([value], pa.int64() if isinstance(value, int) else pa.float64())
-        for name, value in row.items()
+        name: pa.array([value], types.get(type(value), pa.float64())) for name, value in row.items()
     }
     write_table(folder / METRICS, pa.table(columns))
 
@@ -162,4 +179,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: missing or damaged.
     """
-    return read_table(folder / METRICS).to_pylist()[0]
+    path = folder / METRICS
+    table = read_table(path)
+    with _reading(path):
+        (row,) = table.to_pylist()
+        return row

@@ -42,6 +42,9 @@ class Pca:
 
     Features that collapse onto few directions show here before they show in the clusters.
     """
+    dead_features: float
+    """Share of the D dimensions, 0 to 1, that do not vary: their variance is at most
+    `RANK_TOLERANCE` of the greatest."""
     whitened: bool = True
     """Whether `whiten` scales every component to variance 1."""
 
@@ -104,6 +107,7 @@ def fit_pca(
             "with a smaller learning rate."
         )
     effective_rank = float(trace**2 / spread.square_XX.square().sum())
+    variance_D = spread.variances()
     eigenvalues_Q, components_QD = spread.top(dim)
     # Whitening would blow components without variance, rounding noise, up to variance 1.
     rank = int((eigenvalues_Q > RANK_TOLERANCE * eigenvalues_Q[0]).sum())
@@ -116,6 +120,7 @@ def fit_pca(
         components_QD=_fix_signs(components_QD).float().cpu(),
         eigenvalues_Q=eigenvalues_Q.float().cpu(),
         effective_rank=effective_rank,
+        dead_features=float((variance_D <= RANK_TOLERANCE * variance_D.max()).double().mean()),
         whitened=whitened,
     )
 
@@ -186,6 +191,12 @@ class _Spread:
     """The covariance; or, of fewer rows than D, their products with each other / (N - 1)."""
     centred_ND: Tensor | None
     """In that second case, the rows less their mean."""
+
+    def variances(self) -> Tensor:
+        """Return variance_D, of each feature, float64."""
+        if self.centred_ND is None:
+            return self.square_XX.diagonal()
+        return self.centred_ND.square().sum(dim=0) / (len(self.centred_ND) - 1)
 
     def top(self, dim: int) -> tuple[Tensor, Tensor]:
         """Return the greatest eigenvalues_Q of the covariance and components_QD, float64."""

@@ -322,7 +322,8 @@ def _read_array(data: bytes) -> NDArray[np.uint8 | np.uint16]:
     if len(data) - file.tell() < count * dtype.itemsize:
         raise UnreadableImageError("truncated file (NPY)")
     values = np.frombuffer(data, dtype, count, file.tell())
-    values = values.reshape(shape, order="F" if is_fortran else "C")
+    sides = tuple(map(int, shape))  # a header may say True for 1
+    values = values.reshape(sides, order="F" if is_fortran else "C")
     return values if values.ndim == 3 else values[..., np.newaxis]
 
 

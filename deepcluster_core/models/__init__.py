@@ -1,9 +1,11 @@
 """The networks that can be trained, by name."""
 
+from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 import torch
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_validator
+from torch import nn
 
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
@@ -15,7 +17,16 @@ from deepcluster_core.models.torchvision_nets import build_torchvision
 from deepcluster_core.models.vgg import build_vgg16
 from deepcluster_core.seeding import torch_seeded
 
-__all__ = ["NETWORKS", "Builder", "Network", "NetworkConfig", "build_network", "feature_dim_of"]
+__all__ = [
+    "NETWORKS",
+    "Builder",
+    "Footprint",
+    "Network",
+    "NetworkConfig",
+    "build_network",
+    "feature_dim_of",
+    "footprint_of",
+]
 
 
 class Builder(Protocol):
@@ -95,7 +106,7 @@ def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network
         return _assemble(config, channels=channels)
 
 
-def feature_dim_of(config: NetworkConfig, *, channels: int) -> int:
+def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = None) -> int:
     """Return D of the network's feature, having tried the network on images of this size.
 
     Takes a fraction of a second, because no weight is allocated; torchvision's RegNets alone take
@@ -104,20 +115,20 @@ def feature_dim_of(config: NetworkConfig, *, channels: int) -> int:
     Args:
         config: which one.
         channels: of the images.
+        layer: D of this layer's output averaged over space, see `Network.layer_feature`.
 
     Raises:
-        ConfigError: torchvision has no such network, images of this size do not fit it, or `mean`
-            or `std` does not fit the channels.
+        ConfigError: torchvision has no such network, it has no such layer, images of this size do
+            not fit it, or `mean` or `std` does not fit the channels.
     """
     size = config.image_size
-    # torchvision computes the widths of a RegNet with tensors, which the meta device cannot.
-    place = "cpu" if config.name.startswith(f"{TORCHVISION}regnet") else "meta"
     try:
-        with torch_seeded(0), torch.device(place):
-            network = _assemble(config, channels=channels)
+        network = _weightless(config, channels=channels)
         with torch.device("meta"), torch.no_grad():
             images_NCHW = torch.empty(1, channels, size, size, dtype=torch.uint8)
-            found = tuple(network.to("meta").eval().feature(images_NCHW).shape)
+            if layer is not None:
+                return network.layer_feature(images_NCHW, layer).shape[1]
+            found = tuple(network.feature(images_NCHW).shape)
     except (RuntimeError, ValueError, AssertionError) as error:  # what torch says of bad shapes
         cause = str(error).partition("\n")[0]
         raise ConfigError(
@@ -127,6 +138,44 @@ def feature_dim_of(config: NetworkConfig, *, channels: int) -> int:
         ) from error
     assert found == (1, network.feature_dim), f"{config.name}: feature has shape {found}"
     return network.feature_dim
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """How large a network is, for estimates of memory and disk."""
+
+    weights: int
+    """Values of all its weights."""
+    activations: int
+    """Values that its layers put out for one image, all together."""
+
+
+def footprint_of(config: NetworkConfig, *, channels: int) -> Footprint:
+    """Return the footprint of a network that `feature_dim_of` accepts; no weight is allocated."""
+    network = _weightless(config, channels=channels)
+    activations = 0
+
+    def count(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal activations
+        if isinstance(output, torch.Tensor):
+            activations += output.numel()
+
+    for module in network.modules():
+        if not any(module.children()):
+            module.register_forward_hook(count)
+    size = config.image_size
+    with torch.device("meta"), torch.no_grad():
+        network.feature(torch.empty(1, channels, size, size, dtype=torch.uint8))
+    return Footprint(sum(weight.numel() for weight in network.parameters()), activations)
+
+
+def _weightless(config: NetworkConfig, *, channels: int) -> Network:
+    """Return the network on the meta device, in eval mode: shapes without numbers."""
+    # torchvision computes the widths of a RegNet with tensors, which the meta device cannot.
+    place = "cpu" if config.name.startswith(f"{TORCHVISION}regnet") else "meta"
+    with torch_seeded(0), torch.device(place):
+        network = _assemble(config, channels=channels)
+    return network.to("meta").eval()
 
 
 def _assemble(config: NetworkConfig, *, channels: int) -> Network:

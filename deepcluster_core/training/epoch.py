@@ -1,9 +1,9 @@
 """One pass over pseudo-labels. Suffixes: B batch, K clusters, D dims of the head's input."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from deepcluster_core.errors import TrainingError
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models import Network
 from deepcluster_core.precision import Precision, autocast
-from deepcluster_core.progress import Progress
 
 CHECK_EVERY = 100  # steps between looks at the loss, which make a GPU wait
+PARTS = ("network", "head", "momentum")  # of what a learner has learnt
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,72 @@ class Learner:
             if state[parameter].get("momentum_buffer") is not None
         }
 
-    def restore_momentum(self, momentum: dict[str, Tensor]) -> None:
+    def restore_momentum(self, momentum: Mapping[str, Tensor]) -> None:
         """Go on with the momentum of an earlier epoch."""
         for name, parameter in self.network.named_parameters():
             if name in momentum:
                 buffer = torch.empty_like(parameter).copy_(momentum[name])
                 self._optimizer.state[parameter]["momentum_buffer"] = buffer
 
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that training has changed, in main memory, by name."""
+        parts = (self.network.state_dict(), self.head.state_dict(), self.momentum)
+        return {
+            f"{part}.{name}": tensor.detach().cpu().contiguous()
+            for part, tensors in zip(PARTS, parts, strict=True)
+            for name, tensor in tensors.items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` has returned."""
+        network, head, momentum = (
+            {name.removeprefix(f"{part}."): t for name, t in state.items() if _is_of(part, name)}
+            for part in PARTS
+        )
+        self.network.load_state_dict(network)
+        self.head.load_state_dict(head)
+        self.restore_momentum(momentum)
+
+
+def _is_of(part: str, name: str) -> bool:
+    return name.startswith(f"{part}.")
+
+
+@dataclass
+class Tally:
+    """How far an epoch is."""
+
+    step: int
+    """Steps done."""
+    seen: int
+    """Images."""
+    loss_sum: Tensor
+    """float64, over those images, on the device: reading it would make a GPU wait."""
+
+    @classmethod
+    def of_nothing(cls, device: str) -> Self:
+        """Return the beginning."""
+        return cls(0, 0, torch.zeros((), dtype=torch.float64, device=device))
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any], device: str) -> Self:
+        """Return what `facts` told."""
+        loss_sum = torch.tensor(facts["loss_sum"], dtype=torch.float64, device=device)
+        return cls(facts["step"], facts["seen"], loss_sum)
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as JSON values, none of which loses a digit."""
+        return {"step": self.step, "seen": self.seen, "loss_sum": float(self.loss_sum)}
+
 
 def train_epoch(
     learner: Learner,
     batches: Iterable[Batch],
     *,
-    num_images: int,
     precision: Precision,
     seed: int,
-    progress: Progress,
+    after_step: Callable[[Tally], None],
+    tally: Tally | None = None,
 ) -> float:
     """Train on batches of pseudo-labels; return the mean loss, in nats.
 
@@ -105,30 +155,30 @@ def train_epoch(
 
     Args:
         learner: changed in place.
-        batches: in the order of the epoch.
-        num_images: in all batches, for the progress.
+        batches: in the order of the epoch, from step `tally.step` on.
         precision: of the forward pass; weights, loss and updates are float32.
         seed: of the dropout.
-        progress: told after each step.
+        after_step: told how far it is; the learner stands still meanwhile.
+        tally: of the steps that were done before; None: none.
 
     Raises:
         TrainingError: the loss is not finite.
     """
     learner.network.train()
     device = torch.device(learner.device)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    seen = 0
-    for step, batch in enumerate(batches):
-        with seeding.torch_seeded(seeding.derive(seed, step), device):
+    tally = tally or Tally.of_nothing(learner.device)
+    for batch in batches:
+        with seeding.torch_seeded(seeding.derive(seed, tally.step), device):
             loss = _loss(learner, batch, precision)
         learner.update(loss)
-        loss_sum += loss.detach() * len(batch.cluster_B)
-        seen += len(batch.cluster_B)
-        if step % CHECK_EVERY == 0:
-            _refuse_nonfinite(loss_sum, seen)
-        progress(seen, num_images)
-    _refuse_nonfinite(loss_sum, seen)
-    return float(loss_sum) / seen
+        tally.loss_sum += loss.detach() * len(batch.cluster_B)
+        tally.seen += len(batch.cluster_B)
+        if tally.step % CHECK_EVERY == 0:
+            refuse_nonfinite(tally)
+        tally.step += 1
+        after_step(tally)
+    refuse_nonfinite(tally)
+    return float(tally.loss_sum) / tally.seen
 
 
 def _loss(learner: Learner, batch: Batch, precision: Precision) -> Tensor:
@@ -142,10 +192,15 @@ def _loss(learner: Learner, batch: Batch, precision: Precision) -> Tensor:
     return loss_B.mean()
 
 
-def _refuse_nonfinite(loss_sum: Tensor, seen: int) -> None:
-    if not math.isfinite(float(loss_sum)):
+def refuse_nonfinite(tally: Tally) -> None:
+    """Stop an epoch whose loss is lost.
+
+    Raises:
+        TrainingError: the sum of the loss is not finite.
+    """
+    if not math.isfinite(float(tally.loss_sum)):
         raise TrainingError(
-            f"the training loss is not finite any more (noticed after {seen} images).\n"
+            f"the training loss is not finite any more (noticed after {tally.seen} images).\n"
             f"  Cause: usually a learning rate that is too high for this network or batch size.\n"
             f"  Fix:   lower train.lr; the checkpoint of the epoch before is kept."
         )

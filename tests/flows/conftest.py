@@ -128,7 +128,7 @@ def made_since(before: dict[str, Manifest], run: Path) -> set[str]:
     """Return the artifacts whose stage ran since `before`; deleting to save space is no run."""
 
     def as_made(manifest: Manifest) -> Manifest:
-        return manifest.model_copy(update={"pruned": False})
+        return manifest.model_copy(update={"pruned": False, "checksum": ""})
 
     now = manifests(run)
     return {

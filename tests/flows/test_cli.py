@@ -1,5 +1,6 @@
 """The command as a person types it. What Prefect need not start for is called in this process."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +26,13 @@ def typed(*arguments: str | Path, **environment: str) -> "subprocess.CompletedPr
     )
 
 
+def of_epochs(lines: list[str]) -> list[list[str]]:
+    """Return the words of the lines of epochs; between them there are warnings."""
+    return [line.split() for line in lines[lines.index(HEADER) :] if re.match(r" +\d ", line)]
+
+
 def epoch_numbers(lines: list[str]) -> list[str]:
-    start = lines.index(HEADER)
-    return [line.split()[0] for line in lines[start + 1 : start + 4]]
+    return [words[0] for words in of_epochs(lines)]
 
 
 def test_run__tells_a_line_an_epoch_and_what_to_type_next(recipe: Path) -> None:
@@ -37,7 +42,8 @@ def test_run__tells_a_line_an_epoch_and_what_to_type_next(recipe: Path) -> None:
     lines = first.stdout.splitlines()
     assert lines[0].startswith("index: 240 images, 0 skipped, ")
     assert epoch_numbers(lines) == ["0", "1", "2"]
-    assert "Cached" not in "".join(lines[2:6])
+    assert "Cached" not in str(of_epochs(lines))
+    assert any(line.startswith("warning: epoch 2: the loss is ") for line in lines)
     assert "13 stages, 0 of them Cached" in lines
     assert f"{PROGRAM} show runs/tiny" in first.stdout.split("Next:")[1]
     assert len(manifests(Path("runs/tiny"))) == 13
@@ -53,8 +59,8 @@ def test_run__goes_on_and_shows_what_was_there_as_cached(
     assert (again.returncode, again.stderr) == (0, "")
     lines = again.stdout.splitlines()
     assert epoch_numbers(lines) == ["0", "1", "2"]
-    for line in lines[lines.index(HEADER) + 1 :][:3]:
-        assert line.split()[-4:] == ["Cached"] * 4
+    for words in of_epochs(lines):
+        assert words[-4:] == ["Cached"] * 4
     assert "every stage Cached (13 of 13)" in lines
 
 
@@ -135,7 +141,8 @@ def test_run__lists_the_recipes_there_are(
 ) -> None:
     told = refusal(capsys, "run", "absent.yaml")
 
-    assert told == "deepcluster: absent.yaml: there is no such recipe. In configs/: none here.\n"
+    assert told.startswith("deepcluster: absent.yaml: there is no such recipe.\n  Fix: ")
+    assert told.endswith("In configs/: none here.\n")
 
 
 def test_run__refuses_a_file_as_its_folder(

@@ -29,7 +29,7 @@ def test_deepcluster__warm_start_reads_the_labels_before_and_nothing_else_change
 ) -> None:
     cold = manifests(own_run)
 
-    states = loop(recipe, own_run, overrides={"cluster": {"warm_start": True}})
+    states = loop(recipe, own_run, overrides={"cluster": {"warm_start": True}}, update=True)
 
     warm = manifests(own_run)
     assert in_state(states, "Cached") >= {"index", "extract epoch 0"}

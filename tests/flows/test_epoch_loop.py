@@ -118,7 +118,8 @@ def test_deepcluster__more_epochs_go_on_where_the_run_ended(recipe: Path, own_ru
 
 
 def test_deepcluster__another_k_reruns_what_depends_on_it(recipe: Path, own_run: Path) -> None:
-    states = loop(recipe, own_run, epochs=2, overrides=KEEP_ALL | {"cluster": {"k": 9}})
+    another = KEEP_ALL | {"cluster": {"k": 9}}
+    states = loop(recipe, own_run, epochs=2, overrides=another, update=True)
 
     assert in_state(states, "Cached") == {"index", "extract epoch 0"}
     assert in_state(states, "Completed") == tasks(0, 1) - {"extract epoch 0"}

@@ -182,6 +182,24 @@ def test_show_run__of_one_epoch(finished_run: Path, capsys: pytest.CaptureFixtur
     assert [cells[0] for cells in learnt_and_cost(lines)] == ["1"]
 
 
+def test_show_run__what_is_wrong_with_its_epochs_and_what_helps(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight steps an epoch on 240 noisy shapes: these features do collapse."""
+    metrics = pd.read_parquet(finished_run / "metrics")
+    rank = metrics.effective_rank.iloc[2]
+
+    lines = shown(capsys, finished_run)
+    of_first = shown(capsys, finished_run, 0)
+
+    assert metrics.warnings.tolist() == ["", "loss_at_chance, low_rank", "loss_at_chance, low_rank"]
+    told = f"low_rank (2 epochs, last 2): the features have collapsed onto {rank:.1f} directions"
+    _, advice = " ".join(" ".join(lines).split()).split(told)
+    assert re.match(r"[^:]* What helps: .*train\.reassign_every.*train\.lr", advice)
+    assert sum("What helps" in line for line in lines) == 2
+    assert not any("What helps" in line for line in of_first)
+
+
 def largest_cluster(run: Path, epoch: int) -> tuple[int, int]:
     """Return its id, and how many images it has."""
     sizes_K = np.bincount(read_labels(run / f"labels/epoch={epoch:04d}").cluster_N)

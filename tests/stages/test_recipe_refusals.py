@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deepcluster_core.errors import ConfigError
-from stages.recipe import MAX_RECIPE_BYTES, load_recipe
+from stages.recipe import load_recipe
 from tests.stages.recipes import PLAIN, write
 
 
@@ -29,8 +29,9 @@ keeep: {}
 """
     found = error_of(write(path, text)).splitlines()
 
-    assert found[0] == f"{path}: {len(found) - 1} problems"
-    told = {line.strip().partition(": ")[0]: line for line in found[1:]}
+    assert found[0] == f"{path}: {len(found) - 2} problems"
+    assert found[-1].startswith("  Fix: ")
+    told = {line.strip().partition(": ")[0]: line for line in found[1:-1]}
     assert set(told) == {
         "seed",
         "epochs",
@@ -67,7 +68,7 @@ def test_load_recipe__sections_without_defaults_are_required(path: Path) -> None
     text = error_of(write(path, "seed: 3\n"))
 
     assert "  dataset: Field required\n" in text
-    assert text.endswith("  train: Field required"), "nothing was found, so nothing is shown"
+    assert "\n  train: Field required\n  Fix: " in text, "nothing was found, so nothing is shown"
 
 
 def test_load_recipe__long_values_are_shortened(path: Path) -> None:
@@ -77,70 +78,11 @@ def test_load_recipe__long_values_are_shortened(path: Path) -> None:
     assert len(error_of(path)) < 1000
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("resize: 20", "resize: 15", "extract.resize: 15 is smaller than network.image_size = 16"),
-        (
-            "pca_dim: 4",
-            "pca_dim: 257",
-            "cluster.pca_dim: 257 is more than the 256 dimensions of the feature of "
-            "network.name = smallnet",
-        ),
-    ],
-)
-def test_load_recipe__sizes_must_fit_together(path: Path, old: str, new: str, words: str) -> None:
-    write(path, PLAIN.replace(old, new))
-
-    assert words in error_of(path)
-
-
-def test_load_recipe__images_too_small_for_the_network(path: Path) -> None:
-    write(path, PLAIN.replace("image_size: 16", "image_size: 4"))
-
-    assert "smallnet" in error_of(path)
-
-
 def test_load_recipe__a_key_given_twice_is_a_mistake(path: Path) -> None:
     write(path, PLAIN.replace("{k: 5, pca_dim: 4}", "{k: 5, pca_dim: 4, k: 6}"))
 
     assert "the key 'k' is given twice" in error_of(path)
     assert "line 5" in error_of(path)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "must hold keys and values, not NoneType"),
-        ("- a\n- b\n", "must hold keys and values, not list"),
-        ("just text", "must hold keys and values, not str"),
-        ("a: [1", "cannot be read as YAML"),
-        ("a: 1\n---\nb: 2\n", "cannot be read as YAML"),
-        ("[1, 2]: 3\n", "cannot be read as YAML: .*unhashable key"),
-        ("a: !!python/name:os.system\n", "cannot be read as YAML"),
-        ("2024-01-31: 1\n", "holds what no recipe can"),
-        ("a: &a [*a]\n", "holds what no recipe can"),
-    ],
-    ids=range(9),
-)
-def test_load_recipe__what_is_no_recipe(path: Path, text: str, words: str) -> None:
-    write(path, text)
-
-    with pytest.raises(ConfigError, match=rf"^{path}: {words}"):
-        load_recipe(path)
-
-
-def test_load_recipe__bytes_that_are_no_text(path: Path) -> None:
-    path.write_bytes(b"\xff\xfe\x00a")
-
-    assert "cannot be read as YAML" in error_of(path)
-
-
-def test_load_recipe__refuses_huge_files_unread(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(MAX_RECIPE_BYTES + 1)
-
-    assert "not a recipe" in error_of(path)
 
 
 def test_load_recipe__a_missing_file_names_those_there_are(
@@ -152,7 +94,8 @@ def test_load_recipe__a_missing_file_names_those_there_are(
 
     text = error_of(Path("configs/min.yaml"))
 
-    assert "there is no such recipe. In configs/: configs/mine.yaml" in text
+    assert "there is no such recipe.\n" in text
+    assert "In configs/: configs/mine.yaml" in text
 
 
 def test_load_recipe__overrides_are_checked_like_the_file(path: Path) -> None:

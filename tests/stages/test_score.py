@@ -21,6 +21,7 @@ from deepcluster_core.errors import ArtifactError
 from stages import cluster, index
 from stages.index import DatasetConfig
 from stages.score import run
+from tests.resealed import reseal
 
 CONTEXT = Context(seed=31, epoch=1)
 
@@ -113,6 +114,7 @@ def test_run__by_hand(score: Score, images: Path, tmp_path: Path) -> None:
     assert row.effective_clusters == pytest.approx(2**1.5)
     assert row.ln_k == pytest.approx(math.log(5))
     assert row.effective_rank == 3.5
+    assert "empty_clusters" in row.warnings.split(", ")
     merged = score(labels=previous, previous=now)
     assert merged.moved_fraction == 0.25, "a merger moves the smaller part"
 
@@ -140,6 +142,7 @@ def test_run__unlabelled_images_do_not_count_for_nmi_labels(
     table = pd.read_parquet(partly / INDEX)
     table.loc[table.image_id % 3 == 0, "label"] = None
     table.to_parquet(partly / INDEX)
+    reseal(partly)
     truth_N = pd.factorize(table.label)[0]
     known_N = truth_N >= 0
     assert known_N.sum() == 160
@@ -159,6 +162,7 @@ def test_run__cost_and_loss_are_those_of_the_manifests(
 
     assert row.loss == trained.facts["loss"]
     assert row.effective_rank == clustered.facts["effective_rank"]
+    assert row.dead_features == clustered.facts["dead_features"] == 0
     assert row.ln_k == pytest.approx(math.log(8))
     made = {"extract": extracted, "cluster": clustered, "train": trained}
     found = row.to_dict()
@@ -180,6 +184,18 @@ def test_run__reads_only_the_manifests_of_features_and_checkpoint(
         prune(folder)
 
     pd.testing.assert_series_equal(score(**pruned), whole)
+
+
+def test_run__labels_of_before_dead_features_were_counted(
+    score: Score, images: Path, tmp_path: Path
+) -> None:
+    one_N = np.r_[np.zeros(230), np.arange(1, 11)].astype(np.int32)
+    labels = own_labels(tmp_path / "labels", images, one_N, k=11)
+
+    row = score(labels=labels)
+
+    assert math.isnan(row.dead_features)
+    assert row.warnings == "few_clusters, one_cluster"
 
 
 def test_run__same_inputs_same_digest(score: Score, labels: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from deepcluster_core.errors import ArtifactError, TrainingError
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, is_narrow
 from stages.train import STAGE, Pace, TrainConfig, run
+from tests.resealed import reseal
 
 CONTEXT = Context(seed=31, epoch=0)
 PLAIN = TrainConfig(batch_size=32)
@@ -118,6 +119,7 @@ def test_run__goes_on_from_the_checkpoint_with_its_momentum(
     at_rest = shutil.copytree(checkpoint, tmp_path / "at-rest")
     stopped = {name: torch.zeros_like(m) for name, m in load_momentum(checkpoint).items()}
     save_file(stopped, at_rest / MOMENTUM)
+    reseal(at_rest)
 
     began, went_on, lost = (
         train(context=Context(seed=31, epoch=1), checkpoint=start)

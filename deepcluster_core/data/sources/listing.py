@@ -93,7 +93,9 @@ class ListSource:
                 self._refuse_binary(text)
                 yield from self._texts(text) if delimiter is None else self._table(text, delimiter)
         except OSError as error:
-            raise SourceError(f"{self._file}: cannot be read ({error.strerror}).") from error
+            raise SourceError(
+                f"{self._file}: cannot be read ({error.strerror}).\n  Fix: make it readable."
+            ) from error
 
     def _refuse_binary(self, text: IO[str]) -> None:
         if "\0" in text.read(4096):
@@ -127,7 +129,10 @@ class ListSource:
                 label = None if at_label is None else displayed(row[at_label].strip()) or None
                 yield _plain(row[at_path]), rows.line_num, label
         except csv.Error as error:
-            raise SourceError(f"{self._file}: line {rows.line_num}: {error}.") from error
+            raise SourceError(
+                f"{self._file}: line {rows.line_num}: {error}.\n"
+                f"  Fix: close every quote, and write one that is part of a name twice."
+            ) from error
 
     def _check_row(self, row: list[str], header: list[str], number: int, at_path: int) -> None:
         if len(row) != len(header):
@@ -136,7 +141,9 @@ class ListSource:
                 f'  Fix: put a path that holds the delimiter in quotes: "a, b.jpg"'
             )
         if not row[at_path].strip():
-            raise SourceError(f"{self._file}: line {number} has no path.")
+            raise SourceError(
+                f"{self._file}: line {number} has no path.\n  Fix: write one, or delete the line."
+            )
 
 
 def _plain(path: str) -> str:

@@ -98,7 +98,7 @@ def _kind_of_folder(folder: Path) -> Kind:
     if len(found) > 1:
         raise SourceError(
             f"{folder}: holds {_survey(folder)}, so it could be of kind {' or '.join(found)}.\n"
-            f"  Fix: set kind to the one that is meant, or give a folder that holds only that."
+            f"  Fix: set dataset.kind to the one that is meant, or give a folder of that alone."
         )
     if not found:
         raise _nothing_found(
@@ -142,5 +142,6 @@ def _survey(folder: Path) -> str:
         places.setdefault(suffix, "" if place == "." else f" (in {place})")
     if not counts:
         return "no files"
-    named = (f"{count} {suffix}{places[suffix]}" for suffix, count in counts.most_common(6))
+    most = sorted(counts.items(), key=lambda found: (-found[1], found[0]))[:6]
+    named = (f"{count} {suffix}{places[suffix]}" for suffix, count in most)
     return displayed(", ".join(named))

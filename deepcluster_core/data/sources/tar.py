@@ -70,10 +70,12 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
             while (member := archive.next()) is not None:
                 # tarfile keeps every member it met: gigabytes for a shard of millions.
                 archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+                if member.size < 0:  # a pax header may say so; tarfile would go back, for ever
+                    raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
                 if member.isreg() and not member.issparse() and not _is_hidden(member.name):
                     yield member
             _refuse_early_end(path, archive.offset)
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, ValueError, tarfile.TarError) as error:  # ValueError: numbers in headers
         raise SourceError(
             f"{path}: cannot be read as a tar file ({error}).\n"
             f"  Fix: download or write it again; compressed tar files must be unpacked first "

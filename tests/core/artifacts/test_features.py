@@ -123,11 +123,13 @@ def test_write_features__refuses_another_number_of_rows(tmp_path: Path, num_imag
         write_features(tmp_path, cut(rows(50), [20]), num_images=num_images, dtype="float32")
 
 
-def test_write_features__error_of_a_writing_thread_reaches_the_caller(tmp_path: Path) -> None:
-    (tmp_path / FEATURES / "c" / "1").mkdir(parents=True)
-    (tmp_path / FEATURES / "c" / "1" / "0").mkdir()
+def test_write_features__error_of_a_writing_thread_reaches_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Path("/proc/none")  # where nobody can write
+    monkeypatch.setattr(features, "_shard", lambda array, number: elsewhere / str(number))
 
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OSError, match="/proc/none"):
         write_features(tmp_path, cut(rows(50), [20]), num_images=50, dtype="float32")
 
 

@@ -26,6 +26,7 @@ from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
 from deepcluster_core.errors import ArtifactError
+from tests.resealed import reseal
 
 Pixels = NDArray[np.uint8]
 STAGE = Stage(name="index", version=1, kind="images", files=(), reads=())
@@ -209,6 +210,7 @@ def test_images__none_finds_originals_by_image_id(tmp_path: Path, originals: Pat
 def shuffle_index(folder: Path) -> None:
     table = pq.read_table(folder / INDEX)
     pq.write_table(table.take(np.random.default_rng(1).permutation(len(table))), folder / INDEX)
+    reseal(folder)
 
 
 def test_images_writer__index_has_a_row_an_image(tmp_path: Path) -> None:

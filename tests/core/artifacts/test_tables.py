@@ -251,7 +251,7 @@ def test_metrics__pandas_reads_the_learning_curve(tmp_path: Path) -> None:
 
 
 def test_write_metrics__round_trip(tmp_path: Path) -> None:
-    row = {"nmi_previous": None, "k": 2**40, "loss": 0.1}
+    row = {"nmi_previous": None, "k": 2**40, "loss": 0.1, "warnings": ""}
 
     write_metrics(tmp_path, row)
 

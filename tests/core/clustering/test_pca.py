@@ -142,6 +142,17 @@ def test_fit_pca__effective_rank_counts_directions_of_equal_spread() -> None:
     assert fit_pca([axes_ND], dim=1).effective_rank == pytest.approx(1.0, abs=1e-5)
 
 
+# 20 rows: their products with each other; 400 rows: the covariance. 1/3 is not exact in float32.
+@pytest.mark.parametrize("num_rows", [20, 400])
+def test_fit_pca__dead_features_are_those_that_do_not_vary(num_rows: int) -> None:
+    rows_ND = torch.randn(num_rows, 30, generator=torch.Generator().manual_seed(0))
+    rows_ND[:, 3], rows_ND[:, 7], rows_ND[:, 11] = 0.0, 1 / 3, -1e4
+    rows_ND[:, 20] *= 0.01  # varies little, but does
+
+    assert fit_pca(rows_ND.split(7), dim=5).dead_features == pytest.approx(3 / 30)
+    assert fit_pca([rows_ND[:, 12:]], dim=5).dead_features == 0
+
+
 def test_whiten__rows_have_length_1_and_stay_float32() -> None:
     rows_ND = features().half()
     whitened_NQ = fit_pca([rows_ND], dim=6).whiten(rows_ND)
@@ -155,6 +166,7 @@ def test_whiten__a_row_at_the_mean_becomes_zero_not_nan() -> None:
         components_QD=torch.eye(3)[:2],
         eigenvalues_Q=torch.tensor([4.0, 1.0]),
         effective_rank=2.0,
+        dead_features=0.0,
     )
     whitened_NQ = pca.whiten(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 3.0]]))
     assert whitened_NQ.tolist() == [[0.0, 0.0], [1.0, 0.0]]

@@ -70,7 +70,11 @@ def train(
 ) -> float:
     num_images = sum(len(one.cluster_B) for one in on)
     return train_epoch(
-        model, on, num_images=num_images, precision=precision, seed=seed, progress=progress
+        model,
+        on,
+        precision=precision,
+        seed=seed,
+        after_step=lambda tally: progress(tally.seen, num_images),
     )
 
 

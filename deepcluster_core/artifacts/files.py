@@ -1,0 +1,120 @@
+"""Files that outlive a crash: written, flushed to the disk, hashed; and whether they still are so.
+
+Everything in an artifact goes through here on its way to the disk.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+from deepcluster_core.config import StrictConfig
+
+HASHED_ALWAYS_BYTES = 1 << 20
+"""Files up to this are hashed whenever they are looked at, which takes below a millisecond; bigger
+ones only when their size or time changed, because those are checked when they are read."""
+
+
+class FileRecord(StrictConfig):
+    """One file, as it was when it was durable."""
+
+    bytes: int
+    sha256: str
+    mtime_ns: int
+    """When size and time are as committed a big file is taken as unchanged, else it is hashed."""
+
+    def problem_of(self, path: Path) -> str | None:
+        """Return in words how a file differs from this record, or None; cheap for big ones."""
+        try:
+            found = path.stat()
+        except OSError as error:
+            return _cause(error)
+        same_time = found.st_mtime_ns == self.mtime_ns
+        if self.bytes > HASHED_ALWAYS_BYTES and found.st_size == self.bytes and same_time:
+            return None
+        return self.contents_problem_of(path)
+
+    def contents_problem_of(self, path: Path) -> str | None:
+        """Return the same for what is in the file, whatever its time says."""
+        try:
+            found = path.stat()
+            if found.st_size != self.bytes:
+                return f"{found.st_size} bytes instead of {self.bytes}"
+            same = sha256_at(path, found.st_size, found.st_mtime_ns) == self.sha256
+        except OSError as error:
+            return _cause(error)
+        return None if same else "its contents changed since it was committed"
+
+
+def record_files(folder: Path, found: Iterable[Path]) -> dict[str, FileRecord]:
+    """Return the records of files, by their names in `folder`, after they and those are durable.
+
+    A file is hashed while the kernel writes it: for AlexNet's checkpoint, 456 MB, 0.17 s on two
+    cores, one after the other 0.35 s.
+
+    Args:
+        folder: that the names are relative to.
+        found: files, and folders whose names shall be durable as well.
+    """
+    found = [*found]
+    paths = [path for path in found if path.is_file()]
+    with ThreadPoolExecutor() as pool:  # hashing and fsync let go of the interpreter lock
+        recorded = [(path, pool.submit(sync, path), pool.submit(_record, path)) for path in paths]
+        folders = [pool.submit(sync, path) for path in found if path.is_dir()]
+        for future in (*folders, *(synced for _, synced, _ in recorded)):
+            future.result()
+        return {path.relative_to(folder).as_posix(): made.result() for path, _, made in recorded}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a small file so that a reader, or a crash, sees the old one or the new one."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, outlive a power cut."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a link or a whole folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cause(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    return f"cannot be read ({error.strerror})"
+
+
+def _record(path: Path) -> FileRecord:
+    found = path.stat()
+    return FileRecord(bytes=found.st_size, sha256=sha256_of(path), mtime_ns=found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def sha256_at(path: Path, size: int, mtime_ns: int) -> str:
+    """Return the same of a file of this size and time: within one process, it is hashed once."""
+    return sha256_of(path)

@@ -1,0 +1,66 @@
+"""What the machine lacks while an artifact is made, told so that a person can do something."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from deepcluster_core.errors import ArtifactError, DeepClusterError, NoRoomError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def lack_explained(folder: Path) -> Iterator[None]:
+    """Turn errors for want of disk, permission or memory into ones that say what to do.
+
+    What was written stays, and counts as unfinished.
+
+    Args:
+        folder: of the artifact that the block writes.
+
+    Raises:
+        NoRoomError: the disk is full.
+        ArtifactError: the folder may not be written, or memory is short.
+    """
+    try:
+        yield
+    except DeepClusterError:
+        raise
+    except Exception as error:
+        if (told := _told(error, folder)) is not None:
+            raise told from error
+        raise
+
+
+def _told(error: Exception, folder: Path) -> ArtifactError | None:
+    number = error.errno if isinstance(error, OSError) else None
+    # safetensors has an error of its own for what the system says.
+    if number in FULL or "(os error 28)" in str(error):
+        free = shutil.disk_usage(folder).free
+        return NoRoomError(
+            f"{folder}: the disk is full: {_written(folder):,} bytes of this artifact are written, "
+            f"{free:,} bytes are free.\n"
+            f"  Fix: make room on that disk; the same command goes on then."
+        )
+    if number in FORBIDDEN or "(os error 13)" in str(error) or "(os error 30)" in str(error):
+        return ArtifactError(
+            f"{folder}: may not be written ({error}).\n"
+            f"  Fix: have the permissions of the folder changed; the same command goes on then."
+        )
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+        return ArtifactError(
+            f"{folder}: there is too little memory to make it.\n"
+            f"  Cause: {str(error).partition(chr(10))[0][:200]}\n"
+            f"  Fix:   a smaller extract.batch_size or train.batch_size, or "
+            f"cluster.max_points_per_centroid; the same command goes on then."
+        )
+    return None
+
+
+def _written(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

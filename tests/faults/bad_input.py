@@ -1,0 +1,121 @@
+"""Wrong input through the command, in this process, and what the command says of it."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from deepcluster_core.context import Context
+from flows import cli
+from flows.epoch import Before, one_epoch
+from flows.job import Job
+from flows.prepare import open_run
+from stages import index, score
+
+RECIPE = """
+epochs: 1
+dataset: {source: SOURCE, shorter_side: 16, channels: 1, encoding: raw}
+network: {name: smallnet, image_size: 16}
+extract: {resize: 16}
+cluster: {k: 4, pca_dim: 4}
+train: {batch_size: 16}
+compute: {device: cpu}
+"""
+LONGEST_MESSAGE = 4000  # characters; a list of skipped images, or of keys, is cut
+
+Refused = Callable[..., str]
+
+
+class _DoneError(Exception):
+    """The stage that a test wants is done."""
+
+
+def write_recipe(path: Path, source: Path, **replaced: str) -> Path:
+    """Write a recipe of one small epoch; `cluster="{k: 5}"` replaces or adds that section."""
+    lines = [line for line in RECIPE.splitlines() if line.partition(":")[0] not in replaced]
+    lines += [f"{key}: {value}" for key, value in replaced.items()]
+    path.write_text("\n".join(lines).replace("SOURCE", f"'{source}'"))
+    return path
+
+
+def make(recipe: Path, run: Path, last: ModuleType = score) -> None:
+    """Make the artifacts of the first epoch, up to those of a stage, as a run does.
+
+    Without Prefect, which a refusal has nothing to do with: it takes ten times as long.
+    """
+    with disable_run_logger():
+        opened = open_run(str(recipe), str(run), None, None)
+
+    def make_one(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+        job = opened.job(stage, epoch, **inputs)
+        if not job.is_done():
+            job.run(Context(seed=opened.recipe.seed, epoch=epoch))
+        if stage is last:
+            raise _DoneError
+        return job
+
+    try:
+        images = make_one(index, None, source=opened.source_fingerprint)
+        one_epoch(make_one, 0, images, Before())
+    except _DoneError:
+        return
+
+
+def refusal(
+    body: Callable[[], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """Do what a command does; return its message once it has exited with 2."""
+    monkeypatch.setattr(cli, "app", body)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    captured = capsys.readouterr()
+    assert (caught.value.code, captured.out) == (2, "")
+    check_message(captured.err)
+    return captured.err
+
+
+def check_message(text: str) -> None:
+    """Check that it is one message, that it tells the way out, and that no traceback is in it."""
+    first, *others = text.removesuffix("\n").split("\n")
+    assert first.startswith("deepcluster: ")
+    assert all(line.startswith("  ") for line in others), text
+    assert "Fix:" in text
+    assert "Traceback" not in text
+    assert len(text) < LONGEST_MESSAGE
+
+
+def typed(*arguments: str | Path) -> None:
+    """Run the command with these arguments, in this process."""
+    before, sys.argv = sys.argv, ["deepcluster", *map(str, arguments)]
+    try:
+        TYPER()
+    finally:
+        sys.argv = before
+
+
+TYPER = cli.app
+
+
+def contents(folder: Path) -> dict[str, tuple[int, str]]:
+    """Return of each file of a run when it was written, and its digest."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+def put(folder: Path, name: str | bytes, data: bytes) -> Path:
+    """Write a file, whatever bytes its name has."""
+    path = folder / os.fsdecode(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path

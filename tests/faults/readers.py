@@ -1,0 +1,119 @@
+"""What reads files that may hold any bytes, for the tests that try such bytes."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from deepcluster_core.artifacts.checkpoints import MOMENTUM, load_momentum
+from deepcluster_core.artifacts.commit import write_manifest
+from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, inspect, read_manifest
+from deepcluster_core.artifacts.tables import (
+    CLUSTERING,
+    INDEX,
+    LABELS,
+    METRICS,
+    read_cluster,
+    read_clustering,
+    read_index,
+    read_labels,
+    read_metrics,
+)
+from deepcluster_core.data.decode import UnreadableImageError, decode
+from deepcluster_core.data.sources import open_source
+from deepcluster_core.errors import DeepClusterError
+from stages.recipe import load_recipe, parse_overrides
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something that reads a file."""
+
+    file: str
+    """Its name."""
+    read: Callable[[Path], object]
+    """Called with the file's path."""
+    answers: tuple[type[Exception], ...] = (DeepClusterError,)
+    """What it may raise."""
+    tokens: tuple[bytes, ...] = field(default=())
+    """Pieces of the file's language, for a fuzzer to put in."""
+
+    def try_bytes(self, data: bytes, folder: Path) -> None:
+        """Have it read these bytes; an exception other than an answer comes through."""
+        path = folder / self.file
+        path.write_bytes(data)
+        with suppress(*self.answers):
+            self.read(path)
+
+    def corpus(self) -> list[Path]:
+        """Return the files of interesting bytes that are kept for it."""
+        return sorted((CORPUS / self.name).glob("*"))
+
+    @property
+    def name(self) -> str:
+        """Its name among `READERS`."""
+        return next(name for name, reader in READERS.items() if reader is self)
+
+
+def read_both(path: Path) -> None:
+    """Read as it is; and with a checksum that is right, which whoever means harm can write too."""
+    data = path.read_bytes()
+    inspect(path.parent)
+    with suppress(ValidationError):
+        write_manifest(path.parent, Manifest.model_validate_json(data))
+        inspect(path.parent)
+    path.write_bytes(data)
+    read_manifest(path.parent)
+
+
+def read_assignment(path: Path) -> None:
+    """Read what somebody types; bytes that are no UTF-8 come as Python's surrogates."""
+    parse_overrides([path.read_bytes().decode("utf-8", "surrogateescape")])
+
+
+def read_source(path: Path) -> None:
+    source = open_source(path)
+    source.fingerprint()
+    source.count()
+    for image in source.images():
+        image.path.encode()
+        with suppress(OSError):
+            image.read()
+
+
+def read_all_labels(path: Path) -> None:
+    read_cluster(path.parent, 0)
+    read_labels(path.parent)
+
+
+def read_picture(path: Path) -> None:
+    for channels in (1, 3):
+        decode(path.read_bytes(), channels=channels, shorter_side=8)
+
+
+YAML = tuple(
+    b"!! & *a &a <<: { [ ] } - \t \0 \xff 1e999 .nan .inf !!timestamp !!int !!bool !!binary 0x 0b "
+    b"2024-13-45 ' \" \\ud800 : \n\n  | > ? # %YAML ~ null 1__ 9e9999 -.inf = 190:20:30".split(b" ")
+)
+JSON = tuple(b'{ } [ ] " \\ \\u0000 \\ud800 , : null true 1e999 -0 9999999999999999999999'.split())
+CSV = tuple(b'path label , " "" \n \r \r\n \t \0 \xff \xef\xbb\xbf ../ / //'.split(b" "))
+
+READERS = {
+    "recipe": Reader("recipe.yaml", load_recipe, tokens=YAML),
+    "set": Reader("assignment.txt", read_assignment, tokens=(b"=", b".", *YAML)),
+    "manifest": Reader(MANIFEST, read_both, tokens=JSON),
+    "index": Reader(INDEX, lambda path: read_index(path.parent, ["image_id", "path", "label"])),
+    "labels": Reader(LABELS, read_all_labels),
+    "metrics": Reader(METRICS, lambda path: read_metrics(path.parent)),
+    "clustering": Reader(CLUSTERING, lambda path: read_clustering(path.parent), tokens=JSON),
+    "momentum": Reader(MOMENTUM, lambda path: load_momentum(path.parent), tokens=JSON),
+    "list": Reader("list.txt", read_source, tokens=CSV),
+    "table": Reader("list.csv", read_source, tokens=CSV),
+    "parquet": Reader("shard.parquet", read_source),
+    "tar": Reader("shard.tar", read_source, tokens=(b"ustar", b"0000644\0", b"\0" * 512)),
+    "picture": Reader("picture.bin", read_picture, answers=(UnreadableImageError,)),
+}

@@ -1,0 +1,93 @@
+"""A disk that is too small, then read-only, then large enough."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepcluster_core.artifacts.lack import lack_explained
+from deepcluster_core.errors import ArtifactError
+from tests.faults.programs import WITHIN_S, Program, learnt
+
+FIRST_KIB, LAST_KIB = 48, 1 << 16
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a small file system in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or mount("tmpfs", "tmpfs", folder, f"size={FIRST_KIB}k") != 0:
+        pytest.skip("only root may mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def mount(kind: str, what: str, folder: Path, options: str) -> int:
+    command = ["mount", "-t", kind, "-o", options, what, folder]
+    return subprocess.run(command, check=False, capture_output=True).returncode
+
+
+def refused(program: Program, *more: str) -> str:
+    """Run the program; return the one message with which it ends."""
+    process = program.start(*more)
+    output, _ = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 2, output
+    assert "Traceback" not in output
+    assert output.count("deepcluster: ") == 1
+    assert "Fix:" in output
+    return output
+
+
+def test_run__goes_on_once_there_is_room(
+    program: Program, undisturbed: Program, disk: Path
+) -> None:
+    small = Program(program.recipe, disk / "run", program.home)
+    said = refused(small)
+    assert "does not fit here" in said
+    assert re.search(r"about [\d.]+ [kMG]B of disk \([\d.]+ [kMG]?B free\)", said)
+    assert "Too little: disk" in said
+    assert not small.run.exists(), "refused before anything was written"
+
+    size, full = FIRST_KIB, 0
+    while True:
+        process = small.start("--yes")
+        output, _ = process.communicate(timeout=WITHIN_S)
+        if process.returncode == 0:
+            break
+        assert process.returncode == 2, output
+        assert "Traceback" not in output
+        assert re.search(r"disk/run[^:]*: the disk is full: [\d,]+ bytes of .* free", output)
+        assert re.search(r"needs about [\d,]+ bytes more", output)
+        full, size = full + 1, size * 2
+        assert size < LAST_KIB, output
+        assert mount("tmpfs", "tmpfs", disk, f"remount,size={size}k") == 0
+
+    assert full >= 3, "several stages met a full disk"
+    assert learnt(small.run) == learnt(undisturbed.run)
+
+
+def test_run__says_when_it_may_not_write(program: Program, disk: Path) -> None:
+    mount("tmpfs", "tmpfs", disk, "remount,size=64m,ro")
+    said = refused(Program(program.recipe, disk / "run", program.home))
+    assert "disk/run: cannot be written to (Read-only file system)" in said
+
+
+def test_lack_explained__of_memory(tmp_path: Path) -> None:
+    too_much = 1 << 50
+    for allocate in (lambda: np.zeros(too_much), lambda: torch.zeros(too_much)):
+        with (
+            pytest.raises(ArtifactError, match=r"too little memory[\s\S]*Fix:"),
+            lack_explained(tmp_path),
+        ):
+            allocate()
+
+
+def test_lack_explained__leaves_other_errors_alone(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), lack_explained(tmp_path):
+        raise KeyError("a bug")

@@ -1,0 +1,92 @@
+"""One file, or some, of every kind that is read, as it should be."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from safetensors.numpy import save
+
+from deepcluster_core.artifacts.manifest import MANIFEST
+from deepcluster_core.artifacts.tables import INDEX
+from deepcluster_core.context import Context
+from stages import index
+from stages.index import DatasetConfig
+from tests.stages.recipes import PLAIN
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def whole_files(folder: Path, pictures: Path) -> dict[str, list[bytes]]:
+    """Return the bytes of such files by the name of their reader."""
+    dataset = DatasetConfig(source=pictures, subset=12, shorter_side=8, channels=1, encoding="raw")
+    images = folder / "images"
+    index.run(dataset=dataset, source="any", out=images, context=Context(seed=1))
+    arrays = {"centroids": np.eye(3, dtype=np.float32), "pca_mean": np.zeros(4, np.float32)}
+    encoded = [picture(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")]
+    return {
+        "recipe": [PLAIN.encode(), *(path.read_bytes() for path in CONFIGS.glob("*.yaml"))],
+        "set": [b"cluster.k=50", b"train.crop_area=[0.3, 1e0]", b"dataset={labels: none}"],
+        "manifest": [(images / MANIFEST).read_bytes()],
+        "index": [(images / INDEX).read_bytes()],
+        "labels": [labels_table()],
+        "metrics": [pd.DataFrame([{"loss": 1.5, "k": 5}]).to_parquet()],
+        "clustering": [save(arrays)],
+        "momentum": [save(arrays)],
+        "list": [b"a/b.png\nc.jpg\n\xff.png\n"],
+        "table": [b'path,label\na.png,cat\n"b, c.png",\n', b"label,other,path\n1,2,x.png\n"],
+        "parquet": [parquet_of(encoded)],
+        "tar": [tar_of(encoded)],
+        "picture": [*encoded, array()],
+    }
+
+
+def picture(kind: str) -> bytes:
+    stored = io.BytesIO()
+    ramp_HW = np.add.outer(np.arange(9), np.arange(12)) * 8
+    Image.fromarray(ramp_HW.astype(np.uint8)).save(stored, kind)
+    return stored.getvalue()
+
+
+def array() -> bytes:
+    stored = io.BytesIO()
+    np.save(stored, np.arange(96, dtype=np.uint16).reshape(8, 12))
+    return stored.getvalue()
+
+
+def labels_table() -> bytes:
+    columns = {
+        "image_id": pa.array(range(6), pa.int64()),
+        "path": pa.array([f"{number}.png" for number in range(6)]),
+        "cluster": pa.array([0, 1, 2, 0, 1, 2], pa.int32()),
+        "distance": pa.array(np.linspace(0, 1, 6), pa.float32()),
+    }
+    return parquet(pa.table(columns))
+
+
+def parquet_of(encoded: list[bytes]) -> bytes:
+    rows = [{"bytes": data, "path": f"{number}.png"} for number, data in enumerate(encoded)]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    labels = pa.array(range(len(rows)), pa.int64())
+    return parquet(pa.table({"image": pa.array(rows, kind), "label": labels}))
+
+
+def parquet(table: pa.Table) -> bytes:
+    stored = io.BytesIO()
+    pq.write_table(table, stored, write_page_checksum=True)
+    return stored.getvalue()
+
+
+def tar_of(encoded: list[bytes]) -> bytes:
+    stored = io.BytesIO()
+    with tarfile.open(fileobj=stored, mode="w") as archive:
+        for number, data in enumerate(encoded):
+            for suffix, content in ((".png", data), (".cls", b"%d" % number)):
+                member = tarfile.TarInfo(f"{number:04d}{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return stored.getvalue()

@@ -1,0 +1,83 @@
+"""What a run needs, beside what it takes and what is there."""
+
+from pathlib import Path
+
+import pytest
+
+from deepcluster_core.errors import ConfigError
+from flows import room
+from flows.room import available_memory, disk_needed, refuse_what_cannot_fit
+from stages.estimate import GIB, needs_of
+from stages.layout import RunFolder
+from stages.recipe import load_recipe
+from tests.flows.conftest import manifests
+
+ALEXNET = Path(__file__).parents[2] / "configs" / "imagenet-alexnet.yaml"
+
+
+def test_needs_of__are_near_what_a_run_takes(finished_run: Path) -> None:
+    needs = needs_of(load_recipe(finished_run / "config.yaml"), num_images=240, device="cpu")
+
+    for kind, needed in needs.disk.items():
+        taken = sum(
+            made.bytes for name, made in manifests(finished_run).items() if name.startswith(kind)
+        )
+        assert 0.5 * taken < needed < 4 * taken, kind
+    peak = max(made.peak_memory_bytes for made in manifests(finished_run).values())
+    assert needs.memory > peak
+
+
+def test_needs_of__memory_of_the_papers_network() -> None:
+    """Training AlexNet in batches of 256 was measured to take 4.0 GiB in all on a CPU."""
+    small = {"cluster": {"k": 100}, "dataset": {"source": "nowhere"}}
+    recipe = load_recipe(ALEXNET, small)
+
+    assert 4 * GIB < needs_of(recipe, num_images=10_000, device="cpu").memory < 8 * GIB
+    on_gpu = needs_of(recipe, num_images=10_000, device="cuda")
+    assert on_gpu.memory < 3 * GIB
+    assert 3 * GIB < on_gpu.device < 8 * GIB
+
+
+def test_disk_needed__is_less_by_what_is_there(finished_run: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(finished_run / "config.yaml")
+    whole = disk_needed(RunFolder(tmp_path / "none"), recipe, 240)
+    rest = disk_needed(RunFolder(finished_run), recipe, 240)
+
+    assert rest < whole / 5
+    more = recipe.model_copy(update={"epochs": 6})
+    assert disk_needed(RunFolder(finished_run), more, 240) > whole / 3
+
+
+def test_refuse_what_cannot_fit__names_what_is_too_little(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(finished_run / "config.yaml")
+    folder = RunFolder(tmp_path / "huge")
+    many = 10**11
+
+    with pytest.raises(ConfigError) as refused:
+        refuse_what_cannot_fit(folder, recipe, num_images=many, device="cpu", anyway=False)
+
+    said = str(refused.value)
+    assert "Too little: disk, memory" in said
+    assert "cluster.max_points_per_centroid" in said
+    assert "--yes" in said
+    told = refuse_what_cannot_fit(folder, recipe, num_images=many, device="cpu", anyway=True)
+    assert told.startswith("needs about ")
+
+
+def test_available_memory__is_within_the_limit_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = available_memory()
+    monkeypatch.setattr(room, "CGROUP", tmp_path)
+    for name, text in {
+        "memory.max": f"{GIB}\n",
+        "memory.current": f"{GIB // 2}\n",
+        "memory.stat": f"anon 5\ninactive_file {GIB // 4}\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+
+    assert available_memory() == GIB * 3 // 4 < whole
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory() > GIB

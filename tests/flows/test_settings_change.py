@@ -1,0 +1,73 @@
+"""A run that is started again with other settings."""
+
+import fcntl
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.states import Running
+
+from deepcluster_core.errors import ConfigError
+from flows.alive import ALIVE
+from tests.flows.conftest import KEEP_ALL, artifact_contents, loop
+
+
+def test_deepcluster__other_settings_are_refused_and_named(recipe: Path, own_run: Path) -> None:
+    before, config = artifact_contents(own_run), (own_run / "config.yaml").read_bytes()
+
+    with pytest.raises(ConfigError) as refused:
+        loop(recipe, own_run, overrides=KEEP_ALL | {"cluster": {"k": 9}, "train": {"lr": 0.1}})
+
+    said = str(refused.value)
+    assert "cluster.k 8 -> 9, train.lr 0.05 -> 0.1" in said
+    # The first features are of no label, so they stay.
+    assert "2 features, 3 labels, 3 checkpoints, 3 metrics" in said
+    assert "--update" in said
+    assert artifact_contents(own_run) == before
+    assert (own_run / "config.yaml").read_bytes() == config
+
+
+def test_deepcluster__what_changes_no_artifact_is_no_change(recipe: Path, own_run: Path) -> None:
+    others = {"keep": {"checkpoints": 9, "features": None}, "compute": {"save_every_s": 7.0}}
+
+    assert set(loop(recipe, own_run, overrides=others).values()) == {"Cached"}
+
+
+def test_deepcluster__other_images_are_a_change(recipe: Path, own_run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"dataset.shorter_side 16 -> 20[\s\S]*1 images"):
+        loop(recipe, own_run, overrides=KEEP_ALL | {"dataset": {"shorter_side": 20}})
+
+
+def test_deepcluster__run_that_has_made_nothing_takes_any_settings(
+    recipe: Path, own_run: Path, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.yaml").write_bytes((own_run / "config.yaml").read_bytes())
+
+    states = loop(recipe, begun, epochs=1, overrides={"cluster": {"k": 9}})
+
+    assert set(states.values()) == {"Completed"}
+
+
+@flow
+def never_ends() -> None:
+    """Stands for a flow of which only its record is of interest."""
+
+
+def test_deepcluster__flow_run_of_a_dead_process_is_marked_crashed(
+    recipe: Path, own_run: Path
+) -> None:
+    with get_client(sync_client=True) as client:
+        dead, living = (client.create_flow_run(never_ends, state=Running()).id for _ in range(2))
+        alive = own_run / ".prefect" / ALIVE
+        alive.mkdir(exist_ok=True)
+        (alive / str(dead)).touch()
+        with (alive / str(living)).open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            loop(recipe, own_run, overrides=KEEP_ALL)
+
+        states = [client.read_flow_run(run).state for run in (dead, living)]
+    assert [state and state.type.value for state in states] == ["CRASHED", "RUNNING"]
+    assert not (alive / str(dead)).exists()

@@ -1,0 +1,33 @@
+"""The text of a recipe -> plain values. What is refused: tests/faults/test_bad_recipes.py."""
+
+import pytest
+
+from stages.recipe_yaml import MAX_VALUES, parse
+
+
+def test_parse__takes_aliases_that_people_write() -> None:
+    text = "sizes: &sizes {a: 1, b: 2}\nmine: {<<: *sizes, b: 3}\nagain: [*sizes, *sizes]"
+
+    values = parse(text)
+
+    assert values["mine"] == {"a": 1, "b": 3}
+    assert values["again"] == [{"a": 1, "b": 2}] * 2
+
+
+def test_parse__counts_what_aliases_repeat() -> None:
+    many = MAX_VALUES // 20
+    long = f"long: &long [{'1, ' * many}]\n"
+
+    assert len(parse(f"{long}all: [{'*long, ' * 18}]")["all"]) == 18
+    with pytest.raises(ValueError, match=f"more than {MAX_VALUES:,} values in line 2"):
+        parse(f"{long}all: [{'*long, ' * 20}]")
+
+
+@pytest.mark.parametrize("text", ["😀", '"\\ud83d\\ude00"'])
+def test_parse__joins_the_halves_that_json_writes(text: str) -> None:
+    assert parse(text) == "😀"
+
+
+def test_parse__says_where_a_value_is_not_of_its_kind() -> None:
+    with pytest.raises(ValueError, match=r"'2024-13-45' is no timestamp in line 2, column 4"):
+        parse("a: 1\nb: 2024-13-45")
