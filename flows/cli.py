@@ -193,11 +193,9 @@ def main() -> None:
     """Run the command; a person's mistake exits with 2 and no traceback."""
     collect_seldom()
     forget_dead_server()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as for a job in the background
-            signal.signal(number, _stop)
     try:
-        app()
+        with _stoppable():
+            app()
     except DeepClusterError as error:
         print(f"deepcluster: {printable_lines(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(USER_ERROR)
@@ -207,6 +205,21 @@ def main() -> None:
         sys.exit(stopped.exit_code)
     finally:
         SERVER.end()
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM raise `Stopped` in the block, but for who ignores them."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number in numbers if before[number] is not signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -8,11 +8,13 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
+from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.errors import ConfigError
 from flows.alive import bury_dead, mark_alive
 from flows.report import Report
 from flows.run import Run
 from flows.state import STALE, states_of
+from stages import index
 from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe, load_recipe, save_recipe
 
@@ -100,12 +102,26 @@ def open_run(
     if save:
         if changed := refuse_other_settings(folder, loaded, update=update):
             report.say(f"other settings than before: {changed}; what depends on them is made again")
+        _refuse_other_source(opened, update=update)
         opened.anyway = yes
         if opened.num_images is not None:
             opened.refuse_what_cannot_fit(opened.num_images)
         _write_config(loaded, folder)
     opened.alive = mark_alive(folder)
     return opened
+
+
+def _refuse_other_source(run: Run, *, update: bool) -> None:
+    """Refuse to replace images, and all that was made of them, because files have changed."""
+    out = run.job(index, None).out
+    if update or inspect(out)[0] is not Condition.WHOLE:
+        return
+    if read_manifest(out).inputs["source"] != run.source_fingerprint:
+        raise ConfigError(
+            f"{run.recipe.dataset.source}: its files have changed since {out} was made.\n"
+            f"  Fix: another --run keeps both; --update (the flow's parameter `update`) indexes "
+            f"them again and replaces what was made of them."
+        )
 
 
 def _write_config(recipe: Recipe, folder: RunFolder) -> None:

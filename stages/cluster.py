@@ -129,12 +129,15 @@ class Sizes:
             k = max(2, min(10_000, max(num_images // 100, min(10, num_images // 10))))
         if pca_dim == "auto":
             pca_dim = max(1, min(256, dim // 4, num_images // 10))
-        for key, value, least in (("k", k, k), ("pca_dim", pca_dim, pca_dim + 1)):
-            if num_images < least:
-                raise FeatureError(
-                    f"cluster.{key}: {value} needs at least {least} images, but there are "
-                    f"{num_images}.\n  Fix: --set cluster.{key}=auto, or add images."
-                )
+        needed = {("k", k): k, ("pca_dim", pca_dim): pca_dim + 1}
+        problems = [
+            f"cluster.{key}: {value} needs at least {least} images, but there are {num_images}."
+            f"\n  Fix: --set cluster.{key}=auto, or add images."
+            for (key, value), least in needed.items()
+            if num_images < least
+        ]
+        if problems:
+            raise FeatureError("\n".join(problems))
         return cls(None if cluster.algorithm == "pic" else k, pca_dim)
 
 

@@ -52,7 +52,7 @@ class ComputeConfig(StrictConfig):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto: the first CUDA device when there is one, else the CPU."""
 
-    workers: Annotated[int, Field(ge=1, le=WORKERS_AT_MOST)] | None = None
+    workers: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
     """Threads that read and transform images. None: one for each core."""
 
     save_every_s: PositiveFloat | None = 300

@@ -11,6 +11,7 @@ import torch
 from deepcluster_core.errors import ArtifactError, DeepClusterError, NoRoomError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -25,7 +26,7 @@ def lack_explained(folder: Path) -> Iterator[None]:
 
     Raises:
         NoRoomError: the disk is full.
-        ArtifactError: the folder may not be written, or memory is short.
+        ArtifactError: the folder may not be written, a file is in its place, or memory is short.
     """
     try:
         yield
@@ -46,6 +47,11 @@ def _told(error: Exception, folder: Path) -> ArtifactError | None:
             f"{folder}: the disk is full: {_written(folder):,} bytes of this artifact are written, "
             f"{free:,} bytes are free.\n"
             f"  Fix: make room on that disk; the same command goes on then."
+        )
+    if number in IN_THE_WAY:
+        return ArtifactError(
+            f"{folder}: a file lies where a folder belongs ({error}).\n"
+            f"  Fix: move it away; the same command goes on then."
         )
     if number in FORBIDDEN or "(os error 13)" in str(error) or "(os error 30)" in str(error):
         return ArtifactError(

@@ -48,7 +48,7 @@ def check_columns(path: Path, *, with_label: bool) -> None:
         raise SourceError(
             f"{path}: {LABEL_COLUMN} must be integers or strings; the columns are "
             f"{_listed(schema)}.\n"
-            f"  Fix: set labels: none to do without labels."
+            f"  Fix: set dataset.labels: none to do without labels."
         )
 
 

@@ -316,7 +316,7 @@ def _read_array(data: bytes) -> NDArray[np.uint8 | np.uint16]:
         raise _damaged("NPY", error) from error
     if dtype.kind != "u" or dtype.itemsize > 2:
         raise UnreadableImageError(f"array of {dtype}; uint8 and uint16 are read")
-    if len(shape) not in (2, 3):
+    if len(shape) not in (2, 3) or min(shape) < 0:
         raise UnreadableImageError(f"array of shape {shape}; (H, W) and (H, W, C) are read")
     count = int(np.prod(shape, dtype=object))
     if len(data) - file.tell() < count * dtype.itemsize:

@@ -88,12 +88,13 @@ def kept(data: bytes, reader: Reader) -> Path:
 def mutated(seeds: list[bytes], reader: Reader, chance: np.random.Generator) -> bytes:
     """Return one of the seeds with some bytes changed, moved, repeated, lost or put in."""
     data = bytearray(seeds[chance.integers(len(seeds))])
+    tokens = reader.tokens or (b"\0", b"\xff" * 8)
     for _ in range(chance.integers(1, 6)):
         start, end = sorted(int(n) for n in chance.integers(0, len(data) + 1, size=2))
         short = slice(start, min(end, start + int(chance.integers(1, 64))))
-        match int(chance.integers(7 if reader.tokens else 6)):
-            case 0 if data:
-                data[start % len(data)] ^= 1 << int(chance.integers(8))
+        match int(chance.integers(7)):
+            case 0:
+                data[start : start + 1] = chance.bytes(1)
             case 1:
                 data[short] = chance.bytes(short.stop - short.start)
             case 2:
@@ -106,5 +107,5 @@ def mutated(seeds: list[bytes], reader: Reader, chance: np.random.Generator) -> 
             case 5:
                 del data[end:]
             case _:
-                data[start:start] = reader.tokens[chance.integers(len(reader.tokens))]
+                data[start:start] = tokens[chance.integers(len(tokens))]
     return bytes(data)

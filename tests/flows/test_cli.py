@@ -40,7 +40,8 @@ def test_run__tells_a_line_an_epoch_and_what_to_type_next(recipe: Path) -> None:
 
     assert (first.returncode, first.stderr) == (0, "")
     lines = first.stdout.splitlines()
-    assert lines[0].startswith("index: 240 images, 0 skipped, ")
+    assert lines[0].startswith("needs about ")
+    assert lines[1].startswith("index: 240 images, 0 skipped, ")
     assert epoch_numbers(lines) == ["0", "1", "2"]
     assert "Cached" not in str(of_epochs(lines))
     assert any(line.startswith("warning: epoch 2: the loss is ") for line in lines)

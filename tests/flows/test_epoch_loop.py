@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from deepcluster_core.artifacts.manifest import Condition, inspect
-from deepcluster_core.errors import FeatureError, SourceError
+from deepcluster_core.errors import ConfigError, FeatureError, SourceError
 from tests.flows.conftest import (
     KEEP_ALL,
     artifact_contents,
@@ -170,15 +170,17 @@ def test_deepcluster__packed_images_outlive_their_source(
         loop(recipe, tmp_path / "another", epochs=1)
 
 
-def test_deepcluster__added_image_is_indexed(
+def test_deepcluster__added_image_is_indexed_when_asked_for(
     tiny_images: Path, tmp_path: Path, prefect_server: str
 ) -> None:
     source = shutil.copytree(tiny_images, tmp_path / "source")
     recipe, run = write_recipe(tmp_path / "own.yaml", source), tmp_path / "run"
     loop(recipe, run, epochs=1)
     shutil.copy(source / "disc" / "000.png", source / "disc" / "new.png")
+    with pytest.raises(ConfigError, match=r"source: its files have changed since .*\n.*--update"):
+        loop(recipe, run, epochs=1)
 
-    states = loop(recipe, run, epochs=1)
+    states = loop(recipe, run, epochs=1, update=True)
 
     assert in_state(states, "Completed") == {"index"} | tasks(0)
     assert {made.rows for name, made in manifests(run).items() if "metrics" not in name} == {241}

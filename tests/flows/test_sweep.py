@@ -66,9 +66,19 @@ def swept(
     *ks: int,
     epochs: int = EPOCHS,
     changes: dict[str, Any] | None = None,
+    update: bool = False,
 ) -> Path:
     overrides = None if changes is None else RecipeOverrides.model_validate(changes)
-    return Path(sweep(list(ks), str(recipe), run=str(root), epochs=epochs, overrides=overrides))
+    return Path(
+        sweep(
+            list(ks),
+            str(recipe),
+            run=str(root),
+            epochs=epochs,
+            overrides=overrides,
+            update=update,
+        )
+    )
 
 
 def states_of_run(name: str) -> dict[str, str]:
@@ -207,7 +217,7 @@ def test_sweep__deletes_nobodys_files(recipe: Path, tmp_path: Path, prefect_serv
 def test_sweep__other_settings_are_made_again_in_all_runs(recipe: Path, own_sweep: Path) -> None:
     before = manifests(own_sweep)
 
-    swept(recipe, own_sweep, 4, 8, changes={"dataset": {"subset": 200}})
+    swept(recipe, own_sweep, 4, 8, changes={"dataset": {"subset": 200}}, update=True)
 
     assert made_since(before, own_sweep) == set(before)
     assert set(pd.read_parquet(own_sweep / "sweep.parquet")["images"]) == {200}

@@ -85,7 +85,8 @@ def walk_images(root: Path) -> Iterator[str]:
         else:
             below = _open_level(root, level.prefix + name)
             if any(below.identity == above.identity for above in levels):
-                log.warning("%s leads back to a folder above it; not followed", root / below.prefix)
+                where = str(root / below.prefix)
+                log.warning("%r leads back to a folder above it; not followed", where)
             else:
                 levels.append(below)
 
