@@ -97,12 +97,6 @@ def delete(path: Path) -> None:
         path.unlink()
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _cause(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file is missing"
@@ -111,10 +105,15 @@ def _cause(error: OSError) -> str:
 
 def _record(path: Path) -> FileRecord:
     found = path.stat()
-    return FileRecord(bytes=found.st_size, sha256=sha256_of(path), mtime_ns=found.st_mtime_ns)
+    sha256 = sha256_at(path, found.st_size, found.st_mtime_ns)
+    return FileRecord(bytes=found.st_size, sha256=sha256, mtime_ns=found.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
 def sha256_at(path: Path, size: int, mtime_ns: int) -> str:
-    """Return the same of a file of this size and time: within one process, it is hashed once."""
-    return sha256_of(path)
+    """Return the SHA-256 of a file of this size and time, in hexadecimal.
+
+    Within one process a file is hashed once: what it has committed it reads back from memory.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
