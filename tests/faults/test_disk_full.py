@@ -14,7 +14,7 @@ from deepcluster_core.artifacts.lack import lack_explained
 from deepcluster_core.errors import ArtifactError
 from tests.faults.programs import WITHIN_S, Program, learnt
 
-FIRST_KIB, LAST_KIB = 48, 1 << 16
+FIRST_KIB, LAST_KIB = 64, 1 << 16
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_run__goes_on_once_there_is_room(
         assert "Traceback" not in output
         assert re.search(r"disk/run[^:]*: the disk is full: [\d,]+ bytes of .* free", output)
         assert re.search(r"needs about [\d,]+ bytes more", output)
-        full, size = full + 1, size * 2
+        full, size = full + 1, size * 4
         assert size < LAST_KIB, output
         assert mount("tmpfs", "tmpfs", disk, f"remount,size={size}k") == 0
 

@@ -188,7 +188,8 @@ def test_serve__refuses_to_be_started_twice_in_a_folder(served: Served) -> None:
 def test_serve__sigterm_leaves_nothing_behind(served: Served) -> None:
     """The last test of this file: it stops the server."""
     home = served.environment["PREFECT_HOME"].encode()
-    started = served.run(LOOP, "recipe=tiny.yaml", "run=long", "epochs=10000", watch=False)
+    long = ("run=long", "epochs=10000", "yes=true")  # it will not come to fill the disk
+    started = served.run(LOOP, "recipe=tiny.yaml", *long, watch=False)
     assert started.returncode == 0, started.stdout
     wait_for((served.here / "runs/long/labels/epoch=0000/_manifest.json").exists)
     assert len(processes_with(home)) >= 4, "serve, server, worker and the run"
