@@ -12,17 +12,21 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from typing import IO
 from uuid import UUID
 
+from deepcluster_core.errors import DeepClusterError
 from flows.serve import HOST, wait_until_up
 
 TASK_RUNS: ContextVar[list[UUID] | None] = ContextVar("TASK_RUNS", default=None)
 """Set where the server ends with this process: the task runs that it has to record before."""
 RECORD_S = 10.0  # at most; measured: 0.05 s after 41 tasks in two seconds
+SHOWN = 2000  # characters of what a server has said that does not start
 LAST = 100
 """Task runs asked for at the end: they are recorded in their order, those before are long since."""
 PR_SET_PDEATHSIG = 1  # prctl's option, linux/prctl.h
@@ -35,6 +39,7 @@ class EmbeddedServer:
         """Start nothing."""
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._said: IO[bytes] | None = None
 
     def begin(self) -> None:
         """Start the server's process, once, and do not wait for it."""
@@ -43,7 +48,11 @@ class EmbeddedServer:
         self._port = _free_port()
         command = [sys.executable, "-P", "-m", __name__, str(self._port), str(os.getpid())]
         # Not in our process group: Ctrl-C is for the flow, which then tells the server about it.
-        self._process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  our own words
+        # What it says as it is stopped, in the midst of a request, is for nobody.
+        self._said = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(  # noqa: S603  our own words
+            command, start_new_session=True, stderr=self._said
+        )
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -65,7 +74,10 @@ class EmbeddedServer:
         assert self._process is not None
         api = f"http://{HOST}:{self._port}/api"
         within_s = get_current_settings().server.ephemeral.startup_timeout_seconds
-        wait_until_up(api, self._process, within_s=within_s)
+        try:
+            wait_until_up(api, self._process, within_s=within_s)
+        except DeepClusterError as error:
+            raise DeepClusterError(f"{error}\n{self._last_words()}") from error
         with temporary_settings({PREFECT_API_URL: api}):
             task_runs: list[UUID] = []
             token = TASK_RUNS.set(task_runs)
@@ -78,6 +90,13 @@ class EmbeddedServer:
                     _drain()
                     self._process.terminate()
 
+    def _last_words(self) -> str:
+        """Return the end of what the server has said."""
+        if self._said is None:
+            return ""
+        self._said.seek(0)
+        return self._said.read().decode(errors="replace")[-SHOWN:]
+
     def end(self) -> None:
         """Stop the process if there is one. Never hard: it may be writing Prefect's database."""
         if self._process is not None:
@@ -85,6 +104,9 @@ class EmbeddedServer:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1)
             self._process = None
+        if self._said is not None:
+            self._said.close()
+            self._said = None
 
 
 def collect_seldom() -> None:

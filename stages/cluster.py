@@ -130,14 +130,14 @@ class Sizes:
         if pca_dim == "auto":
             pca_dim = max(1, min(256, dim // 4, num_images // 10))
         needed = {("k", k): k, ("pca_dim", pca_dim): pca_dim + 1}
-        problems = [
-            f"cluster.{key}: {value} needs at least {least} images, but there are {num_images}."
-            f"\n  Fix: --set cluster.{key}=auto, or add images."
-            for (key, value), least in needed.items()
-            if num_images < least
-        ]
-        if problems:
-            raise FeatureError("\n".join(problems))
+        lacking = {key: least for key, least in needed.items() if num_images < least}
+        if lacking:
+            problems = "; ".join(
+                f"cluster.{key}: {value} needs at least {least} images, but there are {num_images}"
+                for (key, value), least in lacking.items()
+            )
+            ways = " ".join(f"--set cluster.{key}=auto" for key, _ in lacking)
+            raise FeatureError(f"{problems}.\n  Fix: {ways}, or add images.")
         return cls(None if cluster.algorithm == "pic" else k, pca_dim)
 
 

@@ -52,6 +52,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_obey,  # noqa: PLW1509  no threads here
         )
 
     def finish(self, *more: str) -> str:
@@ -76,6 +77,11 @@ class Program:
         with closing(sqlite3.connect(self.home / "prefect.db")) as database:
             rows = database.execute("SELECT state_type FROM flow_run ORDER BY created")
             return [state for (state,) in rows]
+
+
+def _obey() -> None:
+    """Take Ctrl-C even where the tests themselves run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def write_recipe(path: Path, source: Path) -> Path:

@@ -37,7 +37,7 @@ FILES = (
     "metrics/epoch=0001/_manifest.json",
     "metrics/epoch=0001/metrics.parquet",
 )
-EXAMPLES = 200
+EXAMPLES = 100
 HARMS = ("flip", "cut", "delete")
 
 
