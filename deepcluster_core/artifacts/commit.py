@@ -127,29 +127,39 @@ def new_artifact(
         _reset_peak_memory(context.device)
         draft = Draft(out, key, saved)
         yield draft
-        seconds = draft.seconds
-        parts = (path for path in out.rglob("*") if not _is_temporary(path))
-        files = record_files(out, sorted(parts))
-        manifest = Manifest(
-            stage=stage.name,
-            version=stage.version,
-            key=key,
-            digest=digest_of({name: record.sha256 for name, record in files.items()}),
-            inputs=digests,
-            config=dump_sections(config),
-            seed=context.seed,
-            epoch=context.epoch,
-            rows=draft.rows,
-            bytes=sum(record.bytes for record in files.values()),
-            seconds=round(seconds, 4),
-            peak_memory_bytes=_peak_memory_bytes(),
-            peak_device_bytes=_peak_device_bytes(context.device),
-            facts=draft.facts,
-            files=files,
-            provenance=_provenance(context.device),
-        )
-        write_manifest(out, manifest)
+        write_manifest(out, _describe(draft, stage, config, digests, context))
         _end(out)
+
+
+def _describe(
+    draft: Draft,
+    stage: Stage,
+    config: Mapping[str, StrictConfig],
+    digests: dict[str, str],
+    context: Context,
+) -> Manifest:
+    """Return the manifest of what was written, once all of it is durable."""
+    seconds = draft.seconds
+    parts = (path for path in draft.folder.rglob("*") if not _is_temporary(path))
+    files = record_files(draft.folder, sorted(parts))
+    return Manifest(
+        stage=stage.name,
+        version=stage.version,
+        key=draft.key,
+        digest=digest_of({name: record.sha256 for name, record in files.items()}),
+        inputs=digests,
+        config=dump_sections(config),
+        seed=context.seed,
+        epoch=context.epoch,
+        rows=draft.rows,
+        bytes=sum(record.bytes for record in files.values()),
+        seconds=round(seconds, 4),
+        peak_memory_bytes=_peak_memory_bytes(),
+        peak_device_bytes=_peak_device_bytes(context.device),
+        facts=draft.facts,
+        files=files,
+        provenance=_provenance(context.device),
+    )
 
 
 def tidy(folder: Path) -> None:
