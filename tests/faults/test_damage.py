@@ -37,7 +37,7 @@ FILES = (
     "metrics/epoch=0001/_manifest.json",
     "metrics/epoch=0001/metrics.parquet",
 )
-EXAMPLES = 100
+EXAMPLES = 60
 HARMS = ("flip", "cut", "delete")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.programs import Program, kill_after, learnt, no_orphan_stays
 
-FEW, MANY = 3, 30
+FEW, MANY = 2, 30
 
 
 @pytest.mark.parametrize(

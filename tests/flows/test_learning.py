@@ -51,6 +51,7 @@ def test_train__a_later_epoch_that_diverges_keeps_the_checkpoints_before(
     assert manifests(tmp_path / "out") == {}
 
 
+@pytest.mark.slow
 def test_loop__a_healthy_run_gives_no_warning(tmp_path: Path, prefect_server: str) -> None:
     (tmp_path / "digits.yaml").write_text(HEALTHY)
 
