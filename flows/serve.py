@@ -24,6 +24,7 @@ choose who may, or leave --host out and come through ssh -L {port}:{local}:{port
 POOL = "local"
 STEPS = (("work-pool", "create", POOL, "--type", "process", "--overwrite"), ("deploy", "--all"))
 START_S = 120.0
+STOP_S = 45.0  # a worker gives its runs 30 s, in which they save their training
 SETTINGS = Path("prefect.toml")
 Address = IPv4Address | IPv6Address
 MARK = "# Written by `deepcluster serve`, and deleted when it stops.\n"
@@ -157,13 +158,22 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
-            process.wait(timeout=10)
+            process.wait(timeout=STOP_S)
 
 
 def _stop_when_told() -> None:
+    """End on these signals, but for those that are ignored here, as under nohup.
+
+    What is ignored would be so in the processes started from here too, and a worker that ignores
+    SIGINT never stops; what has a handler, even one that does nothing, is not.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _interrupt)
+        ignored = signal.getsignal(number) is signal.SIG_IGN
+        signal.signal(number, _ignore if ignored else _interrupt)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Itera
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_IGN),  # as `serve &` has it
         )
     try:
         wait_for(lambda: process.poll() is not None or "The UI:" in log.read_text(), or_show=log)
