@@ -124,6 +124,8 @@ def new_artifact(
         saved = read_saved(out, key)
         if saved is None:
             _clear(out)
+        else:
+            _clear_half_written(out, stage)
         _reset_peak_memory(context.device)
         draft = Draft(out, key, saved)
         yield draft
@@ -221,6 +223,18 @@ def _clear(out: Path) -> None:
     for path in out.iterdir():
         if path.name != UNFINISHED:
             delete(path)
+
+
+def _clear_half_written(out: Path, stage: Stage) -> None:
+    """Delete what a kill left under names that libraries give files until they are whole.
+
+    safetensors writes `.tmp…` beside its file, zarr `….partial` in the folder of the array.
+    """
+    for path in out.iterdir():
+        if path.name not in stage.files and not _is_temporary(path):
+            delete(path)
+    for path in out.rglob("*.partial"):
+        path.unlink()
 
 
 def _is_temporary(path: Path) -> bool:

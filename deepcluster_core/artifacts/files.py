@@ -3,11 +3,14 @@
 Everything in an artifact goes through here on its way to the disk.
 """
 
+import glob
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +19,9 @@ from deepcluster_core.config import StrictConfig
 HASHED_ALWAYS_BYTES = 1 << 20
 """Files up to this are hashed whenever they are looked at, which takes below a millisecond; bigger
 ones only when their size or time changed, because those are checked when they are read."""
+
+OLD_S = 3600.0
+"""Nobody takes so long to write a small file."""
 
 
 class FileRecord(StrictConfig):
@@ -71,6 +77,7 @@ def record_files(folder: Path, found: Iterable[Path]) -> dict[str, FileRecord]:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a small file so that a reader, or a crash, sees the old one or the new one."""
+    _delete_old_parts(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
         file.write(data)
@@ -78,6 +85,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     part.replace(path)
     sync(path.parent)
+
+
+def _delete_old_parts(path: Path) -> None:
+    """Delete what writers of a file left that died, and nothing that another still writes."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > OLD_S:
+                part.unlink()
 
 
 def sync(path: Path) -> None:

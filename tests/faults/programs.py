@@ -123,6 +123,7 @@ def kill_after(process: "subprocess.Popen[str]", folder: Path, draw: random.Rand
             return changed[min(changes, len(changed)) - 1]
         changes, before = changes - len(changed), now
         time.sleep(LOOK_EVERY_S)
+    process.communicate(timeout=WITHIN_S)
     return None
 
 

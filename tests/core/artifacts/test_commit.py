@@ -75,6 +75,33 @@ def write_half(folder: Path) -> None:
         raise RuntimeError("power cut")
 
 
+def test_new_artifact__goes_on_without_what_a_kill_left_half_written(tmp_path: Path) -> None:
+    undisturbed = attempt_with_save(tmp_path / "undisturbed")
+    with pytest.raises(RuntimeError, match="power cut"):
+        attempt_with_save(tmp_path / "cut", cut_short=True)
+    names = {path.name for path in (tmp_path / "cut").rglob("*")}
+    assert names >= {"table", "row", ".tmpNHYuJf", "zarr.0a1b.partial", "_saved-half"}
+
+    resumed = attempt_with_save(tmp_path / "cut")
+
+    assert sorted(resumed.files) == ["table/row"]
+    assert resumed.digest == undisturbed.digest
+    assert not [path for path in (tmp_path / "cut").rglob("*") if "tmp" in path.name]
+
+
+def attempt_with_save(folder: Path, *, cut_short: bool = False) -> Manifest:
+    with new_artifact(STAGE, folder, config={}, inputs={}, context=Context(seed=1)) as draft:
+        if draft.saved is None:
+            (folder / "table").mkdir()
+            (folder / "table" / "row").write_text("durable")
+            draft.save({"rows": 1}, {"half": lambda path: path.write_text("state")})
+        if cut_short:
+            (folder / ".tmpNHYuJf").write_text("safetensors calls it so")
+            (folder / "table" / "zarr.0a1b.partial").write_text("and zarr so")
+            raise RuntimeError("power cut")
+    return read_manifest(folder)
+
+
 # Digest and key
 
 
@@ -290,6 +317,18 @@ def test_write_atomically__replaces_and_leaves_no_part(tmp_path: Path) -> None:
 
     assert path.read_bytes() == b"short"
     assert [found.name for found in tmp_path.iterdir()] == ["note"]
+
+
+def test_write_atomically__deletes_what_dead_writers_left(tmp_path: Path) -> None:
+    path = tmp_path / "note"
+    left, in_work = tmp_path / "note.1.part", tmp_path / "note.2.part"
+    for part in (left, in_work):
+        part.write_bytes(b"half")
+    os.utime(left, (0, 0))
+
+    write_atomically(path, b"whole")
+
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["note", "note.2.part"]
 
 
 # Several processes
