@@ -89,7 +89,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
             yield file
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # of a column's name
         text = str(error).splitlines()[0][:200]
         raise SourceError(
             f"{path}: cannot be read as Parquet ({text}).\n  Fix: download or write the file again."
