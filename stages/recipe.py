@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.clustering.plugin import PYTHON, load_callable
@@ -29,11 +29,11 @@ from deepcluster_core.models import NetworkConfig, feature_dim_of
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig, without_nul
-from stages.recipe_yaml import parse, plain, read_yaml
+from stages.problems import CONFLICTS, described, invalid, told_conflicts
+from stages.recipe_yaml import merged, parse, plain, read_yaml
 from stages.train import Pace, TrainConfig
 
 WORKERS_AT_MOST = 4096
-CONFLICTS = "conflicts"  # the type of such an error among pydantic's
 
 
 class KeepConfig(StrictConfig):
@@ -207,7 +207,7 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     _resolve_paths(values, path.parent)
     changes = plain(overrides or {}, name="overrides")
     _resolve_paths(changes, Path.cwd())
-    return _validate(_merge(values, changes), name=str(path))
+    return _validate(merged(values, changes), name=str(path))
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
             ) from error
         for part in reversed(key.strip().split(".")):
             value = {part: value}
-        overrides = _merge(overrides, value)
+        overrides = merged(overrides, value)
     return overrides
 
 
@@ -252,27 +252,12 @@ def _resolve_paths(values: dict[str, Any], base: Path) -> None:
             section[key] = os.path.abspath(expanded)  # noqa: PTH100  resolve() would follow links
 
 
-def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for key, change in changes.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(change, dict):
-            merged[key] = _merge(cast("dict[str, Any]", old), cast("dict[str, Any]", change))
-        else:
-            merged[key] = change
-    return merged
-
-
 def _validate(values: dict[str, Any], name: str) -> Recipe:
     try:
         return _checked(values)
     except ValidationError as error:
-        problems = [*_described(error), *_conflicts_beside(error, values)]
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ConfigError(
-            "\n".join([f"{name}: {count}", *problems])
-            + "\n  Fix: correct the file, or override keys with --set KEY=VALUE."
-        ) from error
+        problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
+        raise invalid(name, problems) from error
 
 
 def _checked(values: Mapping[str, Any], wrong: Collection[str] = ()) -> Recipe:
@@ -297,70 +282,10 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
         else:
             rest.pop(section, None)
     try:
-        _checked(_merge({"dataset": {"source": "/"}, "train": {}}, rest), wrong)
+        _checked(merged({"dataset": {"source": "/"}, "train": {}}, rest), wrong)
     except ValidationError as again:
-        return [line for found in again.errors() for line in _told_conflicts(found)]
+        return [line for found in again.errors() for line in told_conflicts(found)]
     return []
-
-
-def _described(error: ValidationError) -> list[str]:
-    """Return a line for each key; of a value that may have two types pydantic tells of both."""
-    messages: dict[str, list[str]] = {}
-    found: dict[str, str] = {}
-    conflicts: list[str] = []
-    for problem in error.errors():
-        if problem["type"] == CONFLICTS:
-            conflicts += _told_conflicts(problem)
-            continue
-        if problem["type"] == "default_factory_not_called":  # for want of a key that is told of
-            continue
-        key = _key_of(problem["loc"])
-        messages.setdefault(key, []).append(_message(problem))
-        has_value = key and problem["type"] != "missing"
-        found[key] = f" (got {_shortened(problem['input'])})" if has_value else ""
-    return conflicts + [
-        f"  {key}{': ' if key else ''}"
-        f"{', or '.join(told).replace(', or Input should be ', ', or ')}{found[key]}"
-        for key, told in messages.items()
-    ]
-
-
-def _told_conflicts(problem: ErrorDetails) -> list[str]:
-    if problem["type"] != CONFLICTS:
-        return []
-    return [f"  {text}".replace("\n", "\n  ") for text in problem.get("ctx", {})["told"]]
-
-
-def _key_of(location: tuple[Any, ...]) -> str:
-    """Return the dotted key that a person typed, without pydantic's names of types."""
-    parts: list[str] = []
-    model: Any = Recipe
-    for part in location:
-        fields = getattr(model, "model_fields", None)
-        if fields is not None or isinstance(part, int):
-            parts.append(str(part))
-        model = fields[part].annotation if fields and part in fields else None
-    return ".".join(parts)
-
-
-def _message(problem: Any) -> str:  # noqa: ANN401  pydantic's ErrorDetails
-    if problem["type"] == "extra_forbidden":
-        return f"there is no such key{_known_beside(problem['loc'])}"
-    return problem["msg"].removeprefix("Value error, ")
-
-
-def _known_beside(location: tuple[Any, ...]) -> str:
-    model: Any = Recipe
-    for part in location[:-1]:
-        field = model.model_fields.get(part) if isinstance(model, type) else None
-        model = field.annotation if field else None
-    known = getattr(model, "model_fields", {})
-    return f"; known here: {', '.join(known)}" if known else ""
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _optional(model: type[BaseModel]) -> type[BaseModel]:

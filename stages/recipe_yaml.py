@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -144,6 +144,18 @@ def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
             f"{name}: holds what no recipe can: {one_line(error)}.\n"
             f"  Fix: keys are plain text, values are text, numbers, true, false, null, or lists."
         ) from error
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with others put over them."""
+    both = dict(values)
+    for key, change in changes.items():
+        old = both.get(key)
+        if isinstance(old, dict) and isinstance(change, dict):
+            both[key] = merged(cast("dict[str, Any]", old), cast("dict[str, Any]", change))
+        else:
+            both[key] = change
+    return both
 
 
 def one_line(error: Exception) -> str:

@@ -1,0 +1,85 @@
+"""What pydantic finds wrong with a configuration, in words for who wrote it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from deepcluster_core.errors import ConfigError
+
+CONFLICTS = "conflicts"  # the type of an error about keys that contradict each other
+
+
+def invalid(name: str, problems: list[str]) -> ConfigError:
+    """Return the error that tells all problems of a configuration at once.
+
+    Args:
+        name: of its file.
+        problems: of `described`, at least one.
+    """
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return ConfigError(
+        "\n".join([f"{name}: {count}", *problems])
+        + "\n  Fix: correct the file, or override keys with --set KEY=VALUE."
+    )
+
+
+def described(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return a line for each key; of a value that may have two types pydantic tells of both."""
+    messages: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
+    conflicts: list[str] = []
+    for problem in error.errors():
+        if problem["type"] == CONFLICTS:
+            conflicts += told_conflicts(problem)
+            continue
+        if problem["type"] == "default_factory_not_called":  # for want of a key that is told of
+            continue
+        key = _key_of(problem["loc"], model)
+        messages.setdefault(key, []).append(_message(problem, model))
+        has_value = key and problem["type"] != "missing"
+        found[key] = f" (got {_shortened(problem['input'])})" if has_value else ""
+    return conflicts + [
+        f"  {key}{': ' if key else ''}"
+        f"{', or '.join(told).replace(', or Input should be ', ', or ')}{found[key]}"
+        for key, told in messages.items()
+    ]
+
+
+def told_conflicts(problem: ErrorDetails) -> list[str]:
+    """Return the lines of an error about keys that contradict each other; of another one, none."""
+    if problem["type"] != CONFLICTS:
+        return []
+    return [f"  {text}".replace("\n", "\n  ") for text in problem.get("ctx", {})["told"]]
+
+
+def _key_of(location: tuple[Any, ...], model: type[BaseModel]) -> str:
+    """Return the dotted key that a person typed, without pydantic's names of types."""
+    parts: list[str] = []
+    at: Any = model
+    for part in location:
+        fields = getattr(at, "model_fields", None)
+        if fields is not None or isinstance(part, int):
+            parts.append(str(part))
+        at = fields[part].annotation if fields and part in fields else None
+    return ".".join(parts)
+
+
+def _message(problem: Any, model: type[BaseModel]) -> str:  # noqa: ANN401  pydantic's ErrorDetails
+    if problem["type"] == "extra_forbidden":
+        return f"there is no such key{_known_beside(problem['loc'], model)}"
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def _known_beside(location: tuple[Any, ...], model: type[BaseModel]) -> str:
+    at: Any = model
+    for part in location[:-1]:
+        field = at.model_fields.get(part) if isinstance(at, type) else None
+        at = field.annotation if field else None
+    known = getattr(at, "model_fields", {})
+    return f"; known here: {', '.join(known)}" if known else ""
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
