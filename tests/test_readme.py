@@ -81,6 +81,7 @@ def environment(checkout: Path) -> dict[str, str]:
     return kept | {
         "HOME": str(checkout / "home"),  # nobody's ~/.prefect
         "PATH": f"{checkout / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",  # on shared cores threads wait for each other
     }
 
 
