@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,12 +85,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Itera
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [PROGRAM, "serve", "--port", str(port)],
+            # Ctrl-C is ignored, as by what a script starts with `&`.
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", PROGRAM, "serve", "--port", str(port)],
             cwd=here,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_IGN),  # as `serve &` has it
         )
     try:
         wait_for(lambda: process.poll() is not None or "The UI:" in log.read_text(), or_show=log)
