@@ -320,6 +320,20 @@ class Images:
         codes = labels.combine_chunks().dictionary_encode().indices
         return codes.fill_null(-1).to_numpy(zero_copy_only=False)
 
+    def named_labels(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+        """Return class_N, -1 where the true label is unknown, and the names of classes, sorted.
+
+        Two artifacts with the same set of labels number them alike, whatever images came first.
+        """
+        labels = read_index(self.folder, ["image_id", "label"])["label"]
+        encoded = labels.combine_chunks().dictionary_encode()
+        code_N = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        found: list[str] = encoded.dictionary.to_pylist()
+        names = sorted(found)
+        place = {name: number for number, name in enumerate(names)}
+        class_of_code = np.array([*(place[name] for name in found), -1], np.int32)
+        return class_of_code[code_N], tuple(names)  # code -1 is the last one, which stays -1
+
 
 def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:
     """Return the CRC-32C of an image's size and bytes."""

@@ -1,0 +1,105 @@
+"""Two label tables side by side: the clusters of the images that are in both."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.tables import read_table
+from deepcluster_core.errors import ArtifactError
+
+Key = Literal["image_id", "path"]
+COLUMNS = {"image_id": pa.int64(), "cluster": pa.int32()}
+MAX_CLUSTER = 1 << 24
+"""Ids count clusters from 0. Greater ones are something else, hashes perhaps."""
+AFTER = "_after"
+
+
+@dataclass(frozen=True)
+class LabelPair:
+    """The images that are in both tables, in no particular order."""
+
+    before_N: NDArray[np.int32]
+    after_N: NDArray[np.int32]
+    joined_on: Key
+    num_before: int
+    """Images of the whole table."""
+    num_after: int
+
+
+def read_label_pair(before: Path, after: Path) -> LabelPair:
+    """Read two Parquet files with the columns image_id and cluster, and path if they have it.
+
+    Images are the same where image_id is, unless paths say otherwise: those of another images
+    artifact are numbered anew, so then the images are those with the same path.
+
+    Raises:
+        ArtifactError: a table is missing, damaged or no label table, or they share no image.
+    """
+    tables = _read(before), _read(after)
+    joined, key = _joined(*tables, before=before, after=after)
+    if len(joined) == 0:
+        raise ArtifactError(
+            f"{after}: has no image in common with {before}: no {key} is in both.\n"
+            f"  Fix: compare clusterings of the same images."
+        )
+    return LabelPair(
+        before_N=joined["cluster"].to_numpy(),
+        after_N=joined[f"cluster{AFTER}"].to_numpy(),
+        joined_on=key,
+        num_before=len(tables[0]),
+        num_after=len(tables[1]),
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    """Return the columns that are needed, checked."""
+    with _label_table(path):
+        table = read_table(path)
+        if absent := [name for name in COLUMNS if name not in table.column_names]:
+            raise ValueError(f"it has no column {' and no column '.join(absent)}")
+        fields = [pa.field(name, kind, nullable=False) for name, kind in COLUMNS.items()]
+        if "path" in table.column_names and table["path"].null_count == 0:
+            fields.append(pa.field("path", pa.string()))
+        table = table.select([field.name for field in fields]).cast(pa.schema(fields))
+        if len(table) == 0:
+            raise ValueError("it has no rows")
+        if len(table["image_id"].unique()) < len(table):
+            raise ValueError("an image_id stands in it twice")
+        cluster_N = table["cluster"].to_numpy()
+        low, high = cluster_N.min(), cluster_N.max()
+        if not 0 <= low <= high < MAX_CLUSTER:
+            raise ValueError(f"cluster goes from {low} to {high}, not from 0 to k - 1")
+        return table
+
+
+def _joined(one: pa.Table, other: pa.Table, *, before: Path, after: Path) -> tuple[pa.Table, Key]:
+    """Return the rows of images that are in both tables, and what they were found by."""
+    by_id = one.join(other, "image_id", join_type="inner", right_suffix=AFTER)
+    if "path" not in one.column_names or "path" not in other.column_names:
+        return by_id, "image_id"
+    if len(by_id) and by_id["path"].equals(by_id[f"path{AFTER}"]):
+        return by_id, "image_id"
+    for path, table in ((before, one), (after, other)):
+        with _label_table(path):
+            if len(table["path"].unique()) < len(table):
+                raise ValueError("a path stands in it twice, and image_id means other images")
+    return one.join(other, "path", join_type="inner", right_suffix=AFTER), "path"
+
+
+@contextmanager
+def _label_table(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a table into an error for people."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError) as error:
+        raise ArtifactError(
+            f"{path}: is no table of labels ({str(error).splitlines()[0][:200]}).\n"
+            f"  Fix: give a run, a folder of its labels, or a Parquet file with the columns "
+            f"image_id and cluster, whole numbers."
+        ) from error
