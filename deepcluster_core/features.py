@@ -42,7 +42,8 @@ def extract_features(
                 feature_BD = network.feature(images_BCSS)
             else:
                 feature_BD = network.layer_feature(images_BCSS, layer)
-            yield feature_BD.float().cpu().numpy()
+            computed_BD = feature_BD.float().cpu().numpy()
+        yield computed_BD  # outside: who reads on computes in formats of its own
 
 
 def to_device(module: nn.Module, device: str) -> None:

@@ -67,19 +67,27 @@ def load_backbone(folder: Path, backbone: nn.Module) -> None:
     Raises:
         ArtifactError: damaged, or of another network.
     """
-    state = _load(folder / MODEL)
-    expected = backbone.state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    if shapes != wanted:
-        differing = sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
-        raise ArtifactError(
-            f"{folder / MODEL}: holds another network than the recipe's: {differing[0]} is "
-            f"{shapes.get(differing[0], 'absent')}, expected {wanted.get(differing[0], 'absent')}"
-            f" ({len(differing)} such tensors).\n"
-            f"  Fix: use another --run, or the recipe that this run began with."
-        )
-    backbone.load_state_dict(state)
+    path = folder / MODEL
+    fix = "use another --run, or the recipe that this run began with."
+    _fill(backbone, _load(path), path, fix=fix)
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Fill `network` with the weights of a file from anywhere, such as one trained with labels.
+
+    Args:
+        path: a .safetensors file with the names and shapes of the network's state_dict.
+        network: has the names of `model.safetensors` in a checkpoint.
+
+    Raises:
+        ArtifactError: it cannot be read, or is of another network.
+    """
+    fix = f"save the state_dict of this network with safetensors, named as in a run's {MODEL}."
+    try:
+        state = load_file(path)
+    except Exception as error:  # safetensors raises its own class and OSError
+        raise ArtifactError(f"{path}: cannot be read ({error}).\n  Fix: {fix}") from error
+    _fill(network, state, path, fix=fix)
 
 
 def load_momentum(folder: Path) -> dict[str, Tensor]:
@@ -89,6 +97,21 @@ def load_momentum(folder: Path) -> dict[str, Tensor]:
         ArtifactError: missing or damaged.
     """
     return _load(folder / MOMENTUM)
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], path: Path, *, fix: str) -> None:
+    """Load a state whose names and shapes are the network's, all of them and no other."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if shapes != wanted:
+        differing = sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
+        raise ArtifactError(
+            f"{path}: holds another network than the recipe's: {differing[0]} is "
+            f"{shapes.get(differing[0], 'absent')}, expected {wanted.get(differing[0], 'absent')}"
+            f" ({len(differing)} such tensors).\n"
+            f"  Fix: {fix}"
+        )
+    network.load_state_dict(state)
 
 
 class _WithoutDraws(TorchFunctionMode):

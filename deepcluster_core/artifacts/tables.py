@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -33,6 +34,11 @@ LABELS_SCHEMA = pa.schema(
 def write_table(path: Path, table: pa.Table) -> None:
     """Write Parquet with a checksum on every page."""
     pq.write_table(table, path, write_page_checksum=True)
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write the columns of a data frame as Parquet, with a checksum on every page."""
+    write_table(path, pa.Table.from_pandas(frame, preserve_index=False))
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -4,12 +4,13 @@ Suffixes: N images, C channels, H rows, W columns, D values of a feature.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models.sobel import Sobel
@@ -122,23 +123,45 @@ class Network(nn.Module):
         Raises:
             ConfigError: there is no such layer, it does not run, or its output is no tensor.
         """
-        modules = dict(self.named_modules())
-        tap = self._taps.get(layer)
-        module = modules.get(tap or layer)
+        return self.read_layers(images_NCHW, {layer: _as_it_is})[layer]
+
+    def read_layers(
+        self, images_NCHW: Tensor, readers: Mapping[str, Callable[[Tensor], Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return, in one pass, what is read from the whole outputs of several layers.
+
+        The pass ends at the last of them.
+
+        Args:
+            images_NCHW: uint8 or float, as everywhere.
+            readers: by layer as in `layer_output`, what to make of its output. Each is called when
+                the layer has run, so that the maps of all layers never lie in memory together,
+                and returns a tensor of its own: later layers may write over the output in place.
+
+        Raises:
+            ConfigError: as `layer_output`.
+        """
+        found: dict[str, Tensor] = {}
+        hooks: list[RemovableHandle] = []
+        try:
+            for layer, reader in readers.items():
+                module = self._module_of(layer)
+                hook = _hook(layer, reader, found, is_tap=layer in self._taps, of=len(readers))
+                hooks.append(module.register_forward_hook(hook))
+            self(images_NCHW)
+        except _ReachedError:
+            return {layer: found[layer] for layer in readers}
+        finally:
+            for hook in hooks:
+                hook.remove()
+        absent = next(layer for layer in readers if layer not in found)
+        raise ConfigError(f"layer {absent!r} takes no part in the forward pass of this network.")
+
+    def _module_of(self, layer: str) -> nn.Module:
+        module = dict(self.named_modules()).get(self._taps.get(layer, layer))
         if module is None or not layer:
             self._refuse_layer(layer)
-        hook = module.register_forward_hook(_stop_here)
-        try:
-            self(images_NCHW)
-        except _ReachedError as reached:
-            if not isinstance(reached.output, Tensor):
-                kind = type(reached.output).__name__
-                raise ConfigError(f"layer {layer!r} returns a {kind}, not a tensor.") from None
-            # A tap's own ReLU runs after the max-pool, or in place: see `conv_block`.
-            return reached.output if tap is None else reached.output.relu()
-        finally:
-            hook.remove()
-        raise ConfigError(f"layer {layer!r} takes no part in the forward pass of this network.")
+        return module
 
     def _inputs(self, images_NCHW: Tensor) -> Tensor:
         """Return what the backbone reads: the maps of the filter, or the normalised images."""
@@ -171,10 +194,31 @@ def _column(values: Sequence[float]) -> Tensor:
 
 
 class _ReachedError(Exception):  # an exception is the only way out of the middle of a forward pass
-    def __init__(self, output: object) -> None:
-        super().__init__()
-        self.output = output
+    pass
 
 
-def _stop_here(_module: nn.Module, _inputs: object, output: object) -> NoReturn:
-    raise _ReachedError(output)
+def _hook(
+    layer: str,
+    reader: Callable[[Tensor], Tensor],
+    found: dict[str, Tensor],
+    *,
+    is_tap: bool,
+    of: int,
+) -> Callable[[nn.Module, object, object], None]:
+    """Return what puts the reading of a layer's first output into `found`, and ends a full pass."""
+
+    def read(_module: nn.Module, _inputs: object, output: object) -> None:
+        if not isinstance(output, Tensor):
+            kind = type(output).__name__
+            raise ConfigError(f"layer {layer!r} returns a {kind}, not a tensor.")
+        if layer not in found:
+            # A tap's own ReLU runs after the max-pool, or in place: see `conv_block`.
+            found[layer] = reader(output.relu() if is_tap else output)
+        if len(found) == of:
+            raise _ReachedError
+
+    return read
+
+
+def _as_it_is(output: Tensor) -> Tensor:
+    return output

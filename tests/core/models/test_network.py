@@ -158,3 +158,38 @@ def test_layer_feature__averages_the_tokens_of_a_transformer() -> None:
     )
     feature_ND = network.layer_feature(torch.ones(2, 1, 3, 4), "backbone.0")
     assert feature_ND.shape == (2, 12)
+
+
+def test_read_layers__reads_all_in_one_pass() -> None:
+    network = smallnet().eval()
+    layers = ("backbone.fc6", "conv1", "backbone.maps.conv1.bn", "conv3")
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    alone = {layer: network.layer_output(images(), layer) for layer in layers}
+    network.register_forward_pre_hook(count)
+    together = network.read_layers(images(), dict.fromkeys(layers, torch.clone))
+
+    assert passes == 1
+    assert list(together) == list(layers), "in the order that was asked for"
+    for layer, output in alone.items():
+        assert torch.equal(together[layer], output)
+
+
+def test_read_layers__ends_with_the_last_and_leaves_no_hook_behind() -> None:
+    network = smallnet().eval()
+    # Images that the linear layers cannot take, so that the pass has to end before them.
+    maps = network.read_layers(images(1, size=96), {"conv4": torch.clone, "conv2": torch.clone})
+
+    assert maps["conv4"].shape == (1, 256, 12, 12)
+    assert network(images()).shape == (4, 256)
+
+
+def test_read_layers__names_the_one_that_does_not_run() -> None:
+    network = smallnet()
+    network.add_module("spare", nn.Identity())
+    with pytest.raises(ConfigError, match="'spare' takes no part"):
+        network.read_layers(images(), dict.fromkeys(("conv1", "spare"), torch.clone))

@@ -1,0 +1,1 @@
+"""Probes, neighbours and pictures: what the evaluations compute."""

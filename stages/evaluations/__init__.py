@@ -1,0 +1,1 @@
+"""Evaluations: what features are worth and what clusters hold. Stages like the others, one each."""

@@ -1,0 +1,208 @@
+"""Knn: images (+ checkpoint) -> how often an image's nearest neighbours tell its class."""
+
+import math
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.views import center_view
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.evaluation.knn import Neighbours, nearest, unit_rows, votes
+from deepcluster_core.features import extract_features
+from deepcluster_core.memory import keep_freed_memory
+from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.precision import Precision, computed_in
+from stages.evaluations.central import resize_for
+from stages.evaluations.compared import compared, supervised_digest
+from stages.evaluations.labelled import Data, Labelled, open_labelled
+from stages.evaluations.results import RESULTS, Row, write_results
+
+STAGE = Stage(
+    name="knn",
+    version=1,
+    kind="evaluations/knn",
+    files=(RESULTS,),
+    reads=("network", "protocol"),
+)
+
+
+class KnnConfig(StrictConfig):
+    """How neighbours vote."""
+
+    ks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Numbers of neighbours; each gives a row. Wu et al. 2018 use 200."""
+
+    temperature: PositiveFloat
+    """A neighbour's vote weighs exp(cosine similarity / temperature). No unit; 0.07 in Wu et al.
+    2018."""
+
+    layer: str
+    """A named layer of the network, averaged over space, e.g. conv5. auto: the feature that the
+    paper clusters, the last hidden layer before its ReLU; a run that clusters another names it."""
+
+    resize: PositiveInt | Literal["auto"]
+    """Pixels of the shorter side before the central crop of network.image_size. auto: 256 / 224 of
+    the image size, as in the paper; up to 64 px the image size, so that nothing is cut away."""
+
+    validation_fraction: float = Field(gt=0, lt=1)
+    """Share of each class, 0 to 1, that is looked up among the rest, where there are no validation
+    images of their own."""
+
+    batch_size: PositiveInt
+    """Images in a forward pass."""
+
+    precision: Precision
+    """Number format of the forward pass; similarities are float32."""
+
+
+CONFIG = KnnConfig
+
+
+def run(  # noqa: PLR0913  an evaluation takes its inputs by name
+    *,
+    network: NetworkConfig,
+    protocol: KnnConfig,
+    images: Path,
+    validation: Path | None,
+    checkpoint: Path | None,
+    supervised: Path | None,
+    out: Path,
+    context: Context,
+) -> None:
+    """Write a row for each compared network and k: top1 in percent, beside chance.
+
+    Args:
+        network: of the run.
+        protocol: see its keys.
+        images: the training images; those without a label take no part.
+        validation: images to classify; None: a part of each class of `images`.
+        checkpoint: None: the network as initialised is judged alone.
+        supervised: weights trained with labels, a .safetensors file, to compare with.
+        out: folder of the artifact.
+        context: the epoch is that of `checkpoint`.
+    """
+    with new_artifact(
+        STAGE,
+        out,
+        config={"network": network, "protocol": protocol},
+        inputs={
+            "images": images,
+            "validation": validation,
+            "checkpoint": checkpoint,
+            "supervised": supervised_digest(supervised),
+        },
+        context=context,
+    ) as draft:
+        keep_freed_memory()
+        data = open_labelled(
+            images, validation, validation_fraction=protocol.validation_fraction, seed=context.seed
+        )
+        _refuse_more_than_there_are(max(protocol.ks), data)
+        num_networks = 1 + (checkpoint is not None) + (supervised is not None)
+        total = num_networks * (len(data.training.class_N) + len(data.validation.class_N))
+        views = _CentralViews(protocol, network.image_size, context, total=total)
+        networks = compared(
+            network,
+            channels=data.training.pictures.channels,
+            seed=context.seed,
+            checkpoint=checkpoint,
+            epoch=context.epoch,
+            supervised=supervised,
+        )
+        rows: list[Row] = []
+        for name, model in networks:
+            found = _neighbours(model, data, protocol, views, context.device)
+            rows += _rows(name, found, data, protocol)
+        draft.facts |= {
+            "classes": len(data.classes),
+            "training_images": len(data.training.class_N),
+            "validation_images": len(data.validation.class_N),
+            "precision": computed_in(context.device, protocol.precision),
+        }
+        write_results(draft, rows, protocol)
+
+
+class _CentralViews:
+    """Makes the views that features are computed from, and counts them for the progress."""
+
+    def __init__(self, protocol: KnnConfig, size: int, context: Context, *, total: int) -> None:
+        """Make nothing yet; `total` views will be asked for in all."""
+        self._resize, self._size = resize_for(size, protocol.resize), size
+        self._batch_size, self._context = protocol.batch_size, context
+        self._done, self._total = 0, total
+
+    def batches(self, chosen: Labelled) -> Iterator[NDArray[np.uint8]]:
+        """Yield the views (B, S, S, C) of images, in order."""
+        ids = chosen.image_id_N.tolist()
+        groups = (ids[at : at + self._batch_size] for at in range(0, len(ids), self._batch_size))
+
+        def load(group: list[int]) -> NDArray[np.uint8]:
+            pictures = (chosen.pictures.verified(image_id) for image_id in group)
+            views = [center_view(p, resize=self._resize, size=self._size) for p in pictures]
+            return np.stack(views)
+
+        for views_BSSC in ordered_map(load, groups, workers=self._context.workers):
+            yield views_BSSC
+            self._done += len(views_BSSC)
+            self._context.progress(self._done, self._total)
+
+
+def _neighbours(
+    network: Network, data: Data, protocol: KnnConfig, views: _CentralViews, device: str
+) -> Neighbours:
+    """Return the training images nearest to each validation image in the features of a network.
+
+    Memory holds the features of the validation images, 16 kB each for AlexNet, and of some
+    thousand training images.
+    """
+    features = extract_features(
+        network,
+        chain(views.batches(data.validation), views.batches(data.training)),
+        layer=None if protocol.layer == "auto" else protocol.layer,
+        device=device,
+        precision=protocol.precision,
+    )
+    rows = (unit_rows(features_BD).to(device) for features_BD in features)
+    num_batches = math.ceil(len(data.validation.class_N) / protocol.batch_size)
+    queries_MD = torch.cat(list(islice(rows, num_batches)))
+    return nearest(queries_MD, rows, k=max(protocol.ks))
+
+
+def _rows(name: str, found: Neighbours, data: Data, protocol: KnnConfig) -> Iterator[Row]:
+    """Yield the row of each k. Chance is to answer the commonest class of the training images."""
+    truth_M = data.validation.class_N
+    commonest = np.bincount(data.training.class_N).argmax()
+    chance = _percent(truth_M == commonest)
+    for k, class_M in votes(
+        found,
+        data.training.class_N,
+        ks=protocol.ks,
+        temperature=protocol.temperature,
+        num_classes=len(data.classes),
+    ):
+        yield {"network": name, "k": k, "top1": _percent(class_M == truth_M), "chance": chance}
+
+
+def _percent(is_right_M: NDArray[np.bool_]) -> float:
+    return 100 * int(is_right_M.sum()) / len(is_right_M)
+
+
+def _refuse_more_than_there_are(k: int, data: Data) -> None:
+    num_training = len(data.training.class_N)
+    if k > num_training:
+        raise ConfigError(
+            f"ks: {k} neighbours are asked for, but there are {num_training} training images with "
+            f"a label.\n"
+            f"  Fix: --set ks=[1,5], or others up to {num_training}"
+        )

@@ -1,0 +1,351 @@
+"""Maximal: network, images -> what excites its filters most (figures 4 and 5).
+
+For some filters of each layer an image learnt to excite it, and the nine of the run's images that
+do so most. Suffixes: F filters of a layer, K images kept, S side, C channels, B batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
+
+from deepcluster_core import seeding
+from deepcluster_core.artifacts.checkpoints import restore_network
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.tables import read_index, write_frame
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.views import center_view
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.evaluation.ascent import (
+    Ascent,
+    Learnt,
+    Start,
+    iterations_for,
+    learn_images,
+    passes,
+)
+from deepcluster_core.evaluation.maps import chosen_filters, depth, layers_to_read, num_filters
+from deepcluster_core.evaluation.mosaic import Pixels, captioned, fitted, grid
+from deepcluster_core.evaluation.strongest import Batch, strongest_images
+from deepcluster_core.features import to_device
+from deepcluster_core.memory import keep_freed_memory
+from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.layers import fold_batch_norm
+from deepcluster_core.precision import Precision, computed_in
+from stages.evaluations.central import resize_for
+from stages.evaluations.results import RESULTS, Row, write_results
+
+STRONGEST = "images.parquet"
+PICTURES = "layers"
+
+STAGE = Stage(
+    name="maximal",
+    version=1,
+    kind="evaluations/maximal",
+    files=(RESULTS, STRONGEST, PICTURES),
+    reads=("network", "protocol"),
+)
+
+KEEP = 9  # images of a filter, as in figures 4 and 5
+TILE_PX = 74
+LEARNT_PX = 3 * TILE_PX + 2  # 224: as high as three tiles with a pixel between them
+COLUMNS, GAP_PX = 4, 14
+
+Length = Annotated[FiniteFloat, Field(gt=0)]
+Amount = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class MaximalConfig(StrictConfig):
+    """Which filters, and how images are learnt and looked for."""
+
+    layers: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)]
+    """auto: every convolution with a short name, conv1 to conv5 of AlexNet. Or names, also of any
+    other module whose output is a map."""
+
+    filters: PositiveInt | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+    """How many of each layer, spread evenly over it, or the numbers of them."""
+
+    start_mean: FiniteFloat
+    """Of the noise that an image starts as, on a scale of 0 to 255."""
+
+    start_std: Amount
+    """Its standard deviation, likewise."""
+
+    steps: tuple[Length, Length]
+    """Length of a step, the L2 norm over all values of an image on a scale of 0 to 255: at the
+    first convolution of the network and at the last. Between them geometric, by the number of
+    convolutions before the layer."""
+
+    iterations: PositiveInt | Literal["auto"]
+    """Steps in every layer. auto: so many that all steps together are as long, for a value of the
+    image, as 30,000 steps of 3 or 3,000 of 30 for one of 224 px in colour, those of figure 4:
+    90,000 / step · image_size / 224 · sqrt(channels / 3)."""
+
+    l2: Amount
+    """Penalty on the sum of squares of the image as the network normalises it."""
+
+    blur_sigma: Amount
+    """Of the Gaussian that smooths the image now and then, pixels; 0: none."""
+
+    blur_every: PositiveInt
+    """Steps between two blurs."""
+
+    subset: PositiveInt | None
+    """Look for the nine among a random subset of so many images, drawn by the run's seed, the
+    same in every epoch. null: all of them."""
+
+    resize: PositiveInt | Literal["auto"]
+    """Pixels of the shorter side before the central crop of network.image_size. auto: 256 / 224 of
+    the image size, as in the paper; up to 64 px the image size, so that nothing is cut away."""
+
+    batch_size: PositiveInt
+    """Images in a forward pass."""
+
+    precision: Precision
+    """Number format of the pass over the images. Images are always learnt in float32."""
+
+    def ascent_at(self, depth: float, *, channels: int, size: int) -> Ascent:
+        """Return how images climb at a layer, see `maps.depth`, for images of this size."""
+        first, last = self.steps
+        step = first * (last / first) ** depth
+        steps = iterations_for(step, channels=channels, size=size)
+        return Ascent(
+            step=step,
+            iterations=steps if self.iterations == "auto" else self.iterations,
+            l2=self.l2,
+            blur_sigma=self.blur_sigma,
+            blur_every=self.blur_every,
+        )
+
+
+CONFIG = MaximalConfig
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Which filters of a layer are looked at, and how their images climb."""
+
+    name: str
+    filters: list[int]
+    ascent: Ascent
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """What was found about a filter."""
+
+    layer: str
+    number: int
+    learnt: Learnt
+    image_id_K: NDArray[np.int64]
+    activation_K: NDArray[np.float32]
+
+
+def run(
+    *,
+    network: NetworkConfig,
+    protocol: MaximalConfig,
+    images: Path,
+    checkpoint: Path | None,
+    out: Path,
+    context: Context,
+) -> None:
+    """Write a row and a picture of each filter, and a row for each image that excites it most.
+
+    Memory does not grow with the number of images, but for their paths, which are read once, and
+    for 16 bytes an image where a subset is drawn.
+    """
+    with new_artifact(
+        STAGE,
+        out,
+        config={"network": network, "protocol": protocol},
+        inputs={"images": images, "checkpoint": checkpoint},
+        context=context,
+    ) as draft:
+        keep_freed_memory()
+        pictures = Images(images)
+        model = restore_network(
+            network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
+        ).eval()
+        to_device(model, context.device)
+        fold_batch_norm(model)
+        layers = _layers(model, protocol, size=network.image_size)
+        views = _Views(pictures, protocol, network.image_size, context, layers)
+        filters = list(_filters(model, layers, protocol, views, context))
+        _draw(draft.folder / PICTURES, filters, views)
+        write_frame(draft.folder / STRONGEST, _strongest(filters, images))
+        draft.facts["precision"] = computed_in(context.device, protocol.precision)
+        draft.facts["iterations"] = {layer.name: layer.ascent.iterations for layer in layers}
+        write_results(draft, [_row(found) for found in filters], protocol)
+
+
+def _layers(model: Network, protocol: MaximalConfig, *, size: int) -> list[_Layer]:
+    """Return what is to be done, having tried it.
+
+    Raises:
+        ConfigError: there is no such layer, or no such filter.
+    """
+    asked = None if protocol.layers == "auto" else protocol.layers
+    layers: list[_Layer] = []
+    for name in layers_to_read(model, asked):
+        number = num_filters(model, name, size=size)
+        filters = chosen_filters(protocol.filters, of=number, layer=name)
+        at = depth(model, name)
+        ascent = protocol.ascent_at(at, channels=len(model.mean_C11), size=size)
+        layers.append(_Layer(name, filters, ascent))
+    return layers
+
+
+class _Views:
+    """Makes the views of the images that are looked through, and counts the work for progress."""
+
+    def __init__(
+        self,
+        pictures: Images,
+        protocol: MaximalConfig,
+        size: int,
+        context: Context,
+        layers: Sequence[_Layer],
+    ) -> None:
+        """Make none yet.
+
+        Raises:
+            ConfigError: `protocol` asks for more images than there are, or larger crops than fit.
+        """
+        self._pictures, self._context = pictures, context
+        self.size = size
+        self._resize, self._batch_size = resize_for(size, protocol.resize), protocol.batch_size
+        self._ids = _subset(len(pictures), protocol.subset, seed=context.seed)
+        steps = sum(layer.ascent.iterations * passes(len(layer.filters)) for layer in layers)
+        self._done, self._total = 0, len(self._ids) + steps
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield numbers of images and their views (B, S, S, C), in order."""
+
+        def load(start: int) -> Batch:
+            ids_B = np.asarray(self._ids[start : start + self._batch_size], np.int64)
+            return ids_B, np.stack([self.view(image_id) for image_id in ids_B.tolist()])
+
+        starts = range(0, len(self._ids), self._batch_size)
+        for batch in ordered_map(load, starts, workers=self._context.workers):
+            yield batch
+            self.advance(len(batch[0]))
+
+    def view(self, image_id: int) -> Pixels:
+        """Return what the network sees of an image, (S, S, C)."""
+        picture_HWC = self._pictures.verified(image_id)
+        return center_view(picture_HWC, resize=self._resize, size=self.size)
+
+    def advance(self, amount: int = 1) -> None:
+        """Tell that so many images were looked at, or steps made."""
+        self._done += amount
+        self._context.progress(self._done, self._total)
+
+
+def _subset(total: int, wanted: int | None, *, seed: int) -> range | NDArray[np.int64]:
+    """Return the numbers of the images that are looked through, increasing."""
+    if wanted is None:
+        return range(total)
+    if wanted > total:
+        raise ConfigError(
+            f"subset: {wanted} images asked for, but the run has {total}.\n"
+            f"  Fix: --set subset=null looks through all of them."
+        )
+    drawn = seeding.numpy_generator(seed, "maximal", "subset").choice(total, wanted, replace=False)
+    return np.sort(drawn)
+
+
+def _filters(
+    model: Network,
+    layers: Sequence[_Layer],
+    protocol: MaximalConfig,
+    views: _Views,
+    context: Context,
+) -> Iterator[_Filter]:
+    """Look through the images once for all filters; yield each with the image learnt for it."""
+    strongest = strongest_images(
+        model,
+        views.batches(),
+        {layer.name: layer.filters for layer in layers},
+        keep=KEEP,
+        device=context.device,
+        precision=protocol.precision,
+    )
+    start = Start(protocol.start_mean, protocol.start_std, seed=context.seed)
+    for layer in layers:
+        images = learn_images(
+            model,
+            layer.name,
+            layer.filters,
+            ascent=layer.ascent,
+            start=start,
+            size=views.size,
+            stepped=views.advance,
+        )
+        found = strongest[layer.name]
+        for number, learnt, image_id_K, activation_K in zip(
+            layer.filters, images, found.image_id_FK, found.activation_FK, strict=True
+        ):
+            yield _Filter(layer.name, number, learnt, image_id_K, activation_K)
+
+
+def _draw(folder: Path, filters: Sequence[_Filter], views: _Views) -> None:
+    """Draw a picture a layer: the image learnt for each filter beside the nine of the run's."""
+    folder.mkdir()
+    for layer, of_layer in groupby(filters, key=attrgetter("layer")):
+        tiles = [captioned(_tile(found, views), f"filter {found.number}") for found in of_layer]
+        picture_HWC = grid(tiles, columns=COLUMNS, gap_px=GAP_PX)
+        Image.fromarray(picture_HWC).save(folder / f"{layer}.png")
+
+
+def _tile(found: _Filter, views: _Views) -> Pixels:
+    nine = [fitted(views.view(image_id), TILE_PX) for image_id in found.image_id_K.tolist()]
+    learnt_HWC = fitted(found.learnt.image_SSC, LEARNT_PX)
+    return grid([learnt_HWC, grid(nine, columns=3, gap_px=1)], columns=2, gap_px=3)
+
+
+def _strongest(filters: Sequence[_Filter], images: Path) -> pd.DataFrame:
+    """Return a row for each layer, filter and rank, in this order; rank 1 is the strongest."""
+    paths = read_index(images, ["image_id", "path"])["path"]
+    return pd.DataFrame(
+        [
+            {
+                "layer": found.layer,
+                "filter": found.number,
+                "rank": rank,
+                "image_id": image_id,
+                "path": paths[image_id].as_py(),
+                "activation": activation,
+            }
+            for found in filters
+            for rank, (image_id, activation) in enumerate(
+                zip(found.image_id_K.tolist(), found.activation_K.tolist(), strict=True), start=1
+            )
+        ]
+    )
+
+
+def _row(found: _Filter) -> Row:
+    """Return what the noise, the image learnt from it, and the run's best image do to a filter."""
+    return {
+        "layer": found.layer,
+        "filter": found.number,
+        "start_activation": found.learnt.start_activation,
+        "activation": found.learnt.activation,
+        "start_log_probability": found.learnt.start_log_probability,
+        "log_probability": found.learnt.log_probability,
+        "image_id": int(found.image_id_K[0]),
+        "image_activation": float(found.activation_K[0]),
+    }

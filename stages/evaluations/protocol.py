@@ -1,0 +1,34 @@
+"""The protocol of an evaluation: every number that its result depends on, from one YAML file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from deepcluster_core.config import StrictConfig
+from stages.problems import described, invalid
+from stages.recipe_yaml import merged, plain, read_yaml
+
+PROTOCOLS = Path(__file__).parents[2] / "configs/evaluations"
+
+Protocol = TypeVar("Protocol", bound=StrictConfig)
+
+
+def load_protocol(path: Path, kind: type[Protocol], overrides: Mapping[str, Any]) -> Protocol:
+    """Read a protocol, put `overrides` over it, and check all of it: no key has a default.
+
+    Args:
+        path: of the YAML file.
+        kind: the class of the protocol.
+        overrides: keys of it.
+
+    Raises:
+        ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
+    """
+    values = merged(read_yaml(path), plain(overrides, name="overrides"))
+    try:
+        return kind.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise invalid(str(path), described(error, kind)) from error

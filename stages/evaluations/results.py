@@ -1,0 +1,41 @@
+"""results.parquet: the table that every evaluation leaves, and `deepcluster evaluate` prints."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deepcluster_core.artifacts.commit import Draft
+from deepcluster_core.artifacts.manifest import digest_of
+from deepcluster_core.artifacts.tables import read_table, write_frame
+from deepcluster_core.config import StrictConfig
+
+RESULTS = "results.parquet"
+PROTOCOL = "protocol"
+
+Row = Mapping[str, float | int | str | None]
+
+
+def write_results(draft: Draft, rows: Sequence[Row], protocol: StrictConfig) -> None:
+    """Write the table of an evaluation, and in each row the digest of the protocol it followed.
+
+    Args:
+        draft: of the artifact; its rows and the fact `protocol` are set.
+        rows: at least one, all with the same columns.
+        protocol: every number that the evaluation depends on.
+    """
+    digest = digest_of(protocol.model_dump(mode="json"))
+    table = pd.DataFrame([dict(row) for row in rows]).assign(**{PROTOCOL: digest})
+    write_frame(draft.folder / RESULTS, table)
+    draft.rows = len(rows)
+    draft.facts[PROTOCOL] = digest
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of an evaluation, the column `protocol` among them.
+
+    Raises:
+        ArtifactError: the table is missing or damaged.
+    """
+    return read_table(folder / RESULTS).to_pylist()

@@ -1,0 +1,92 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deepcluster_core.artifacts.checkpoints import MODEL, restore_network
+from deepcluster_core.errors import ArtifactError
+from deepcluster_core.models import NetworkConfig
+from stages.evaluations.compared import compared, supervised_digest
+
+
+@pytest.fixture
+def weights(network: NetworkConfig, tmp_path: Path) -> Path:
+    """Return weights from elsewhere: those of another seed, named as ours."""
+    other = restore_network(network, channels=1, seed=99, checkpoint=None)
+    path = tmp_path / "supervised.safetensors"
+    save_file({name: t.contiguous() for name, t in other.state_dict().items()}, path)
+    return path
+
+
+def states(
+    network: NetworkConfig, checkpoint: Path | None, supervised: Path | None
+) -> dict[str, dict[str, Tensor]]:
+    found = compared(
+        network, channels=1, seed=31, checkpoint=checkpoint, epoch=7, supervised=supervised
+    )
+    return {name: model.state_dict() for name, model in found}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_compared__random_trained_and_supervised(
+    network: NetworkConfig, checkpoint: Path, weights: Path
+) -> None:
+    found = states(network, checkpoint, weights)
+
+    expected = {
+        "random": restore_network(network, channels=1, seed=31, checkpoint=None),
+        "epoch 7": restore_network(network, channels=1, seed=31, checkpoint=checkpoint),
+        "supervised": restore_network(network, channels=1, seed=99, checkpoint=None),
+    }
+    assert list(found) == list(expected)
+    for name, model in expected.items():
+        assert same(found[name], model.state_dict()), name
+    assert not same(found["random"], found["epoch 7"])
+
+
+def test_compared__only_what_there_is(network: NetworkConfig, checkpoint: Path) -> None:
+    assert list(states(network, None, None)) == ["random"]
+    assert list(states(network, checkpoint, None)) == ["random", "epoch 7"]
+
+
+def test_compared__takes_the_weights_of_a_checkpoint_as_supervised(
+    network: NetworkConfig, checkpoint: Path
+) -> None:
+    found = states(network, checkpoint, checkpoint / MODEL)
+
+    assert same(found["supervised"], found["epoch 7"])
+
+
+def test_compared__refuses_weights_of_another_network(
+    network: NetworkConfig, weights: Path
+) -> None:
+    wide = network.model_copy(update={"image_size": 32})
+
+    with pytest.raises(ArtifactError, match=r"supervised\.safetensors: holds another network") as e:
+        states(wide, None, weights)
+    assert "Fix: save the state_dict" in str(e.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no safetensors"])
+def test_compared__refuses_what_is_no_file_of_weights(
+    network: NetworkConfig, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors: cannot be read"):
+        states(network, None, path)
+
+
+def test_supervised_digest__is_that_of_the_contents(weights: Path, tmp_path: Path) -> None:
+    assert supervised_digest(None) is None
+    assert supervised_digest(weights) == hashlib.sha256(weights.read_bytes()).hexdigest()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        supervised_digest(tmp_path / "absent.safetensors")

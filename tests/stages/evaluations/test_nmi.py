@@ -1,0 +1,121 @@
+"""Metrics of epochs in, figure 2 out."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.tables import write_metrics
+from deepcluster_core.context import Context
+from stages import score
+from stages.evaluations.nmi import COLUMNS, CONFIG, PICTURE, run
+from stages.evaluations.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.results import RESULTS
+
+CONTEXT = Context(seed=31, epoch=2)
+
+
+def metrics(folder: Path, *, k: int, nmi_labels: float | None, previous: float | None) -> Path:
+    """Write metrics as the score stage does, as far as they are read."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, 1.0) | {
+        "k": k,
+        "nmi_labels": nmi_labels,
+        "nmi_previous": previous,
+        "moved_fraction": previous,
+        "warnings": "",
+    }
+    with new_artifact(score.STAGE, folder, config={}, inputs={}, context=CONTEXT) as draft:
+        write_metrics(folder, row)
+        draft.rows = 1
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "nmi"
+
+
+def evaluate(out: Path, made: dict[str, Path]) -> pd.DataFrame:
+    protocol = load_protocol(PROTOCOLS / "nmi.yaml", CONFIG, {})
+    run(protocol=protocol, out=out, context=CONTEXT, **made)
+    return pd.read_parquet(out / RESULTS)
+
+
+def of_run(root: Path, *, ks: tuple[int, ...] = (8, 8, 8)) -> dict[str, Path]:
+    names = [f"epoch={epoch:04d}" for epoch in range(len(ks))]
+    return {
+        name: metrics(
+            root / name,
+            k=k,
+            nmi_labels=(epoch + 5) / 10,
+            previous=epoch / 10 if epoch else None,
+        )
+        for epoch, (name, k) in enumerate(zip(names, ks, strict=True))
+    }
+
+
+def width(picture: Path) -> int:
+    with Image.open(picture) as opened:
+        return opened.width
+
+
+def test_run__a_row_for_each_epoch_in_order(tmp_path: Path, out: Path) -> None:
+    made = of_run(tmp_path, ks=(9, 7, 8))  # some clusterings find k themselves
+
+    table = evaluate(out, dict(reversed(made.items())))
+
+    assert table["epoch"].tolist() == [0, 1, 2]
+    assert table["k"].tolist() == [9, 7, 8]
+    assert table["nmi_labels"].tolist() == [0.5, 0.6, 0.7]
+    assert table["nmi_previous"].tolist() == pytest.approx([math.nan, 0.1, 0.2], nan_ok=True)
+    assert set(read_manifest(out).inputs) == set(made)
+    assert read_manifest(out).rows == 3
+
+
+def test_run__of_a_sweep_has_a_third_panel(tmp_path: Path, out: Path) -> None:
+    evaluate(out, of_run(tmp_path))
+    width_of_two = width(out / PICTURE)
+    sweep = {
+        f"k={k:05d}/{name}": path
+        for k in (100, 10)
+        for name, path in of_run(tmp_path / str(k), ks=(k, k)).items()
+    }
+
+    table = evaluate(out, sweep)
+
+    assert list(zip(table["k"], table["epoch"], strict=True)) == [
+        (10, 0),
+        (10, 1),
+        (100, 0),
+        (100, 1),
+    ]
+    assert width(out / PICTURE) == pytest.approx(width_of_two * 3 / 2, abs=2)
+
+
+def test_run__without_true_labels(tmp_path: Path, out: Path) -> None:
+    made = {"epoch=0000": metrics(tmp_path / "0", k=8, nmi_labels=None, previous=None)}
+
+    table = evaluate(out, made)
+
+    assert table["nmi_labels"].tolist() == pytest.approx([math.nan], nan_ok=True)
+    assert str(table["nmi_labels"].dtype) == "float64", "so that results join to one table"
+
+
+def test_run__same_inputs_same_bytes(tmp_path: Path, out: Path) -> None:
+    made = of_run(tmp_path)
+
+    def digest() -> str:
+        evaluate(out, made)
+        return read_manifest(out).digest
+
+    assert digest() == digest()
+
+
+def test_run__refuses_names_that_say_no_epoch(tmp_path: Path, out: Path) -> None:
+    with pytest.raises(ValueError, match="not seven"):
+        evaluate(out, {"seven": of_run(tmp_path)["epoch=0000"]})
