@@ -1,0 +1,93 @@
+"""The views of linear classification: random crops to train on, five or ten fixed ones to judge.
+
+Suffixes: B images of a batch, V views of an image, H and W of an image, S side of a view in
+pixels, C channels, R random numbers of an image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from deepcluster_core.data.views import Pixels, center_view
+
+LEFT, TOP, FLIP = 20, 21, 22  # columns of `augmentation_draws`
+
+
+@dataclass(frozen=True)
+class Views:
+    """How images become the views that classifiers see."""
+
+    resize: int
+    """What the shorter side is brought to, pixels; at least `size`."""
+    size: int
+    """S."""
+    random_crop: bool
+    """Whether the crop that is trained on lies anywhere in the central square, or in its centre."""
+    flip: float
+    """Probability, 0 to 1, that it is mirrored. Without any, mirrored crops do not count either."""
+
+    @property
+    def are_fixed(self) -> bool:
+        """Whether an image's view is the same in every epoch."""
+        return not self.random_crop and self.flip == 0
+
+    @property
+    def num_crops(self) -> int:
+        """V of `fixed_crops`."""
+        return 10 if self.flip > 0 else 5
+
+
+def training_views(images: Sequence[Pixels], draws_BR: NDArray[np.float64], views: Views) -> Pixels:
+    """Return views (B, S, S, C): Resize, CenterCrop to a square, RandomCrop, horizontal flip.
+
+    All crops have one scale, as in the released code, unlike those that train the network.
+
+    Args:
+        images: B arrays (H, W, C), each of any size.
+        draws_BR: of `augmentation_draws`, a row an image.
+        views: how.
+    """
+    size, margin = views.size, views.resize - views.size
+    views_BSSC = np.empty((len(images), size, size, images[0].shape[2]), np.uint8)
+    left_B, top_B = (draws_BR[:, [LEFT, TOP]] * (margin + 1)).astype(np.int64).T
+    step_B = np.where(draws_BR[:, FLIP] < views.flip, -1, 1)
+    for number, (image_HWC, left, top, step) in enumerate(
+        zip(images, left_B, top_B, step_B, strict=True)
+    ):
+        if views.random_crop:
+            square_HWC = center_view(image_HWC, resize=views.resize, size=views.resize)
+            view_SSC = square_HWC[top : top + size, left : left + size]
+        else:
+            view_SSC = center_view(image_HWC, resize=views.resize, size=size)
+        views_BSSC[number] = view_SSC[:, ::step]
+    return views_BSSC
+
+
+def fixed_crops(image_HWC: Pixels, views: Views) -> Pixels:
+    """Return the four corners and the centre of an image, (V, S, S, C), then the same mirrored.
+
+    Table 1 of the paper averages over these ten crops of the resized image.
+    """
+    whole_HWC, size = with_shorter_side(image_HWC, views.resize), views.size
+    bottom, right = whole_HWC.shape[0] - size, whole_HWC.shape[1] - size
+    center = (round(bottom / 2), round(right / 2))  # as torchvision rounds
+    places = ((0, 0), (0, right), (bottom, 0), (bottom, right), center)
+    five_VSSC = np.stack([whole_HWC[y : y + size, x : x + size] for y, x in places])
+    return np.concatenate((five_VSSC, five_VSSC[:, :, ::-1])) if views.flip > 0 else five_VSSC
+
+
+def with_shorter_side(image_HWC: Pixels, side: int) -> Pixels:
+    """Return an image resized so that its shorter side has `side` pixels; see `views.resized`."""
+    height, width = image_HWC.shape[:2]
+    shorter = min(height, width)
+    if shorter == side:
+        return image_HWC
+    to = (side * height // shorter, side * width // shorter)  # cut off, as torchvision does
+    # Contiguous and in this order the image counts as channels-last, and takes torch's fast path.
+    image_1CHW = torch.from_numpy(np.array(image_HWC))[None].permute(0, 3, 1, 2)
+    whole_1CHW = interpolate(image_1CHW, to, mode="bilinear", antialias=True)
+    return whole_1CHW.permute(0, 2, 3, 1)[0].numpy()

@@ -1,0 +1,75 @@
+"""Linear: images, labels and networks -> accuracy of a linear classifier on each layer. Table 1."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.context import Context
+from deepcluster_core.models import Network, NetworkConfig
+from stages.evaluations.probing import AUTO, FEATURE, Inputs, Probing, ProbingConfig, Shape
+from stages.evaluations.results import RESULTS, write_results
+
+STAGE = Stage(
+    name="linear",
+    version=1,
+    kind="evaluations/linear",
+    files=(RESULTS,),
+    reads=("network", "protocol"),
+)
+
+
+class LinearConfig(ProbingConfig):
+    """The protocol of table 1."""
+
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["auto"]
+    """Named layers of the network, see `Network.layer_output`. auto: all its convolutions, or, of
+    torchvision's networks, its feature alone."""
+
+    def shape_of(self, network: Network) -> Shape:
+        """Return the layers as names."""
+        if self.layers != AUTO:
+            return Shape(self.layers)
+        return Shape(tuple(network.taps) or (FEATURE,))
+
+
+CONFIG = LinearConfig
+
+
+def run(  # noqa: PLR0913  an evaluation takes its inputs by name
+    *,
+    network: NetworkConfig,
+    protocol: LinearConfig,
+    images: Path,
+    validation: Path | None,
+    checkpoint: Path | None,
+    supervised: Path | None,
+    out: Path,
+    context: Context,
+) -> None:
+    """Write the accuracies: a row for each layer of each network that is compared.
+
+    Args:
+        network: of the run.
+        protocol: how the classifiers learn.
+        images: to learn from; some of them are labelled.
+        validation: another images artifact, to judge on; None: a part of `images`.
+        checkpoint: of the epoch; None compares no trained network.
+        supervised: a .safetensors file of weights of the same network, trained with labels.
+        out: folder of the artifact.
+        context: seed, epoch and place.
+    """
+    inputs = Inputs(images, validation, checkpoint, supervised)
+    with new_artifact(
+        STAGE,
+        out,
+        config={"network": network, "protocol": protocol},
+        inputs=inputs.digested(),
+        context=context,
+    ) as draft:
+        probing = Probing(STAGE.name, protocol, network, inputs, protocol.shape_of)
+        rows, facts = probing.run(context)
+        draft.facts.update(facts)
+        write_results(draft, rows, protocol)

@@ -1,0 +1,84 @@
+"""Mlp: images, labels and networks -> accuracy of a perceptron on the last layer. Section 4.3."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.context import Context
+from deepcluster_core.models import Network, NetworkConfig
+from stages.evaluations.probing import AUTO, FEATURE, Inputs, Probing, ProbingConfig, Shape
+from stages.evaluations.results import RESULTS, write_results
+
+STAGE = Stage(
+    name="mlp",
+    version=1,
+    kind="evaluations/mlp",
+    files=(RESULTS,),
+    reads=("network", "protocol"),
+)
+
+
+class MlpConfig(ProbingConfig):
+    """The multilayer perceptron of sections 3.2 and 4.3."""
+
+    layer: str
+    """A named layer of the network, see `Network.layer_output`. auto: the last convolution, as
+    section 3.2 has it, or, of torchvision's networks, the feature."""
+
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | Literal["auto"]
+    """Units of each hidden layer. auto: two as wide as the network's feature, which for AlexNet are
+    fc6 and fc7."""
+
+    dropout: float = Field(ge=0, lt=1)
+    """Probability before each layer of the perceptron."""
+
+    def shape_of(self, network: Network) -> Shape:
+        """Return the layers by name and size."""
+        layer = [FEATURE, *network.taps][-1] if self.layer == AUTO else self.layer
+        hidden = (network.feature_dim,) * 2 if self.hidden == AUTO else self.hidden
+        return Shape((layer,), hidden, self.dropout)
+
+
+CONFIG = MlpConfig
+
+
+def run(  # noqa: PLR0913  an evaluation takes its inputs by name
+    *,
+    network: NetworkConfig,
+    protocol: MlpConfig,
+    images: Path,
+    validation: Path | None,
+    checkpoint: Path | None,
+    supervised: Path | None,
+    out: Path,
+    context: Context,
+) -> None:
+    """Write the accuracies: a row for each network that is compared.
+
+    Args:
+        network: of the run.
+        protocol: how the perceptrons learn.
+        images: to learn from; some of them are labelled.
+        validation: another images artifact, to judge on; None: a part of `images`.
+        checkpoint: of the epoch; None compares no trained network.
+        supervised: a .safetensors file of weights of the same network, trained with labels.
+        out: folder of the artifact.
+        context: seed, epoch and place.
+    """
+    inputs = Inputs(images, validation, checkpoint, supervised)
+    with new_artifact(
+        STAGE,
+        out,
+        config={"network": network, "protocol": protocol},
+        inputs=inputs.digested(),
+        context=context,
+    ) as draft:
+        probing = Probing(STAGE.name, protocol, network, inputs, protocol.shape_of)
+        rows, facts = probing.run(context)
+        draft.facts.update(facts)
+        for row in rows:
+            del row["layer"]  # the protocol's
+        write_results(draft, rows, protocol)

@@ -1,0 +1,230 @@
+"""What linear and mlp share: classifiers on the frozen networks that an evaluation compares."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
+
+from deepcluster_core import seeding
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.evaluation.classify import Plan, Score, Task, classify
+from deepcluster_core.evaluation.crops import Views
+from deepcluster_core.evaluation.pooling import Frozen
+from deepcluster_core.evaluation.probe import Descent
+from deepcluster_core.evaluation.values import Examples, Supply
+from deepcluster_core.memory import keep_freed_memory
+from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.precision import Precision, computed_in
+from stages.evaluations.compared import compared, supervised_digest
+from stages.evaluations.labelled import Labelled, open_labelled
+
+AUTO = "auto"
+FEATURE = "last_relu"  # the layer of `Network` that puts out what its head reads
+
+Decay = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class ProbingConfig(StrictConfig):
+    """How classifiers on frozen features are trained and judged: section 4.3."""
+
+    validation_fraction: float = Field(gt=0, lt=1)
+    """Share of each class, 0 to 1, that is set aside to judge on, where no validation images are
+    given."""
+
+    resize: PositiveInt | Literal["auto"]
+    """Pixels of the shorter side, from which crops of network.image_size are taken. auto: 256/224
+    of that size, as the released code has it for 224."""
+
+    random_crop: bool
+    """Whether training crops lie anywhere in the central square, as in the released code, or all in
+    its centre. Without them and without flips the values of an image never change: they are
+    computed once and kept, if cache_bytes allows."""
+
+    flip: float = Field(ge=0, le=1)
+    """Probability of a horizontal flip in training. At 0, for images of which the mirrored one is
+    another thing, as with digits, the mirrored half of the ten crops is left out as well."""
+
+    epochs: PositiveInt
+    """Passes over the training images."""
+
+    batch_size: PositiveInt
+    """Images in a step."""
+
+    lr: Annotated[FiniteFloat, Field(gt=0)]
+    """Learning rate in the first step; in step t, counted from 0, lr / sqrt(1 + lr · decay · t)."""
+
+    momentum: float = Field(ge=0, lt=1)
+    """Of the classifiers' weights."""
+
+    weight_decays: Annotated[tuple[Decay, ...], Field(min_length=1)]
+    """Candidates for the L2 penalty. Each layer takes the one that does best in cross-validation
+    on the training images; one alone is taken as it is."""
+
+    folds: Annotated[int, Field(ge=2)]
+    """Of the cross-validation: for each of several candidates 1 + folds classifiers are trained,
+    all at the same time, which takes 14 bytes of device memory per weight."""
+
+    cache_bytes: NonNegativeInt
+    """Main memory for values that never change: of the validation crops, and of the training views
+    if they are fixed. What does not fit is computed again in every epoch."""
+
+    precision: Precision
+    """Number format of networks and classifiers; weights, loss and updates are float32."""
+
+    def views_for(self, network: NetworkConfig) -> Views:
+        """Return the views in pixels.
+
+        Raises:
+            ConfigError: no crop of the network's size fits.
+        """
+        size = network.image_size
+        resize = round(size * 256 / 224) if self.resize == AUTO else self.resize
+        if resize < size:
+            raise ConfigError(
+                f"resize: {resize} px is less than the {size} px that the network sees.\n"
+                f"  Fix:   set it to {size} or more, or to {AUTO}."
+            )
+        return Views(resize, size, random_crop=self.random_crop, flip=self.flip)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Which classifiers are put on a network."""
+
+    layers: tuple[str, ...]
+    """Of the network, one classifier each."""
+    hidden: tuple[int, ...] = ()
+    """Units of each hidden layer of a classifier; linear ones have none."""
+    dropout: float = 0.0
+    """Probability before each layer of a classifier with hidden ones."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is read."""
+
+    images: Path
+    validation: Path | None
+    """Another images artifact; None: a part of the first."""
+    checkpoint: Path | None
+    supervised: Path | None
+    """A file of weights."""
+
+    def digested(self) -> dict[str, Path | str | None]:
+        """Return them as `new_artifact` takes them."""
+        return vars(self) | {"supervised": supervised_digest(self.supervised)}
+
+    @property
+    def num_networks(self) -> int:
+        """How many `compared` yields."""
+        return 1 + (self.checkpoint is not None) + (self.supervised is not None)
+
+
+@dataclass(frozen=True)
+class Probing:
+    """An evaluation by classifiers, linear or not."""
+
+    name: str
+    protocol: ProbingConfig
+    network: NetworkConfig
+    inputs: Inputs
+    shape_of: Callable[[Network], Shape]
+    """Tells which classifiers to put on a network."""
+
+    def run(self, context: Context) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
+        """Return a row for each layer of each network, and facts about the whole."""
+        keep_freed_memory()
+        data = open_labelled(
+            self.inputs.images,
+            self.inputs.validation,
+            validation_fraction=self.protocol.validation_fraction,
+            seed=context.seed,
+        )
+        task = Task(_examples(data.training), _examples(data.validation), len(data.classes))
+        networks = compared(
+            self.network,
+            channels=data.training.pictures.channels,
+            seed=context.seed,
+            checkpoint=self.inputs.checkpoint,
+            epoch=context.epoch,
+            supervised=self.inputs.supervised,
+        )
+        done = 0
+        total = self.protocol.epochs * len(task.training.class_N) * self.inputs.num_networks
+
+        def after_batch(num_images: int) -> None:
+            nonlocal done
+            done += num_images
+            context.progress(done, total)
+
+        rows = [
+            {"network": name} | row
+            for name, network in networks
+            for row in self._rows(network, task, context, after_batch)
+        ]
+        facts = {
+            "classes": task.num_classes,
+            "training_images": len(task.training.class_N),
+            "validation_images": len(task.validation.class_N),
+            "precision": computed_in(context.device, self.protocol.precision),
+        }
+        return rows, facts
+
+    def _rows(
+        self, network: Network, task: Task, context: Context, after_batch: Callable[[int], None]
+    ) -> list[dict[str, Any]]:
+        """Return a row for each layer of one network."""
+        protocol, views = self.protocol, self.protocol.views_for(self.network)
+        shape = self.shape_of(network)
+        frozen = Frozen(
+            network,
+            shape.layers,
+            name=self.network.name,
+            size=views.size,
+            device=context.device,
+            precision=protocol.precision,
+        )
+        scores = classify(
+            Supply(frozen, views, batch_size=protocol.batch_size, workers=context.workers),
+            task,
+            _plan(protocol, shape),
+            seed=seeding.derive(context.seed, context.epoch or 0, self.name),
+            after_batch=after_batch,
+        )
+        return [
+            {"layer": layer, "numbers": frozen.numbers[layer]}
+            | _judged(score)
+            | {"chance": 100 * task.chance}
+            for layer, score in scores.items()
+        ]
+
+
+def _examples(labelled: Labelled) -> Examples:
+    pictures, image_id_N = labelled.pictures, labelled.image_id_N
+    return Examples(lambda row: pictures.verified(int(image_id_N[row])), labelled.class_N)
+
+
+def _plan(protocol: ProbingConfig, shape: Shape) -> Plan:
+    return Plan(
+        epochs=protocol.epochs,
+        descent=Descent(protocol.lr, protocol.momentum),
+        decays=protocol.weight_decays,
+        folds=protocol.folds,
+        hidden=shape.hidden,
+        dropout=shape.dropout,
+        cache_bytes=protocol.cache_bytes,
+    )
+
+
+def _judged(score: Score) -> dict[str, float | int]:
+    """Return the columns of a classifier: accuracies in percent, epochs counted from 0."""
+    return {
+        "weight_decay": score.decay,
+        "top1_best": 100 * max(score.top1_N),
+        "top1_last": 100 * score.top1_N[-1],
+        "best_epoch": score.best_epoch,
+    }
