@@ -1,0 +1,121 @@
+"""Images that were not clustered: to the clusters that there are.
+
+Suffixes: N and B rows, D features, Q kept, K clusters.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcluster_core.clustering.kmeans import assign
+from deepcluster_core.clustering.pca import Pca
+from deepcluster_core.clustering.rows import Floats, Projected, Raw
+from deepcluster_core.errors import ArtifactError, FeatureError
+
+AT_ONCE = 4096
+"""Rows searched together: the index of centroids is built once for them. A multiple of the rows
+that are projected together, so that products round as they did when the run was clustered."""
+
+
+@dataclass(frozen=True)
+class Assigner:
+    """The projection and the centroids of a label table."""
+
+    pca: Pca
+    centroids_KQ: Floats
+    device: str = "cpu"
+
+    @classmethod
+    def of(
+        cls, clustering: Mapping[str, NDArray[np.float32]], *, whitened: bool, device: str
+    ) -> "Assigner":
+        """Return the assigner of the arrays that `write_labels` got.
+
+        Args:
+            clustering: `pca_mean`, `pca_components`, `pca_eigenvalues`, `centroids`.
+            whitened: as the features were when they were clustered.
+            device: where to compute; near ties may go another way on a GPU than on the CPU.
+
+        Raises:
+            ArtifactError: an array is missing, or they do not fit each other.
+        """
+        try:
+            mean_D, components_QD, eigenvalues_Q = (
+                torch.from_numpy(clustering[f"pca_{name}"])
+                for name in ("mean", "components", "eigenvalues")
+            )
+            centroids_KQ = clustering["centroids"]
+        except KeyError as error:
+            raise ArtifactError(f"{error}: missing among the arrays of the labels.") from error
+        width = len(eigenvalues_Q)
+        fits = components_QD.shape == (width, len(mean_D)) and centroids_KQ.shape[1:] == (width,)
+        if not fits:
+            raise ArtifactError("the PCA and the centroids of the labels do not fit each other.")
+        # Measures of the whole covariance, which take no part in the projection, are not kept.
+        pca = Pca(mean_D, components_QD, eigenvalues_Q, nan, nan, whitened)
+        return cls(pca, centroids_KQ, device)
+
+    def assign(
+        self, batches: Iterable[tuple[list[str], Raw]]
+    ) -> Iterator[tuple[list[str], NDArray[np.int32], Floats]]:
+        """Yield paths, cluster_B and distance_B of batches of names and features, in order.
+
+        The nearest centroid and how far it is, Euclidean, as `kmeans.assign` finds it.
+
+        Raises:
+            FeatureError: features are not finite, or of another width than the run's.
+        """
+        for paths, raw_BD in _grouped(batches, AT_ONCE):
+            self._check(paths, raw_BD)
+            rows = Projected(
+                len(raw_BD), self.centroids_KQ.shape[1], lambda raw=raw_BD: iter([raw]), self._rows
+            )
+            gpu = self.device.startswith("cuda")
+            yield paths, *assign(rows, self.centroids_KQ, gpu=gpu)
+
+    def _rows(self, raw_BD: Raw) -> Floats:
+        # The features may come from a generator that waits within its autocast, which would round
+        # the projection as well: measured on the demo, 7 of 10,000 images changed their cluster.
+        with torch.autocast(torch.device(self.device).type, enabled=False):
+            return self.pca.whiten(torch.from_numpy(raw_BD).to(self.device)).cpu().numpy()
+
+    def _check(self, paths: list[str], raw_BD: Raw) -> None:
+        dim = len(self.pca.mean_D)
+        if raw_BD.shape[1] != dim:
+            raise FeatureError(
+                f"the features have {raw_BD.shape[1]} values, but the labels were made from {dim}."
+                f"\n  Cause: the network or extract.layer of the recipe was changed since then.\n"
+                f"  Fix:   make the run again, deepcluster run, or name an epoch that fits."
+            )
+        bad_B = ~np.isfinite(raw_BD).all(axis=1)
+        if bad_B.any():
+            raise FeatureError(
+                f"{paths[int(bad_B.argmax())]}: its feature is not finite, and so are "
+                f"{int(bad_B.sum())} of {len(paths)} about it.\n"
+                f"  Cause: training diverged, or values are beyond the range of extract.dtype.\n"
+                f"  Fix:   name an earlier --epoch."
+            )
+
+
+def _grouped(
+    batches: Iterable[tuple[list[str], Raw]], size: int
+) -> Iterator[tuple[list[str], Raw]]:
+    """Yield the same rows, `size` at a time; the last ones may be fewer."""
+    paths: list[str] = []
+    held: list[Raw] = []
+    for some_paths, raw_BD in batches:
+        start = 0
+        while start < len(raw_BD):
+            end = start + size - len(paths)
+            paths += some_paths[start:end]
+            held.append(raw_BD[start:end])
+            start = end
+            if len(paths) == size:
+                yield paths, np.concatenate(held)
+                paths, held = [], []
+    if paths:
+        yield paths, np.concatenate(held)

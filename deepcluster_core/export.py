@@ -1,0 +1,234 @@
+"""A network as a file that other programs run without this one.
+
+Suffixes: N images, C channels, S pixels of a side, D values of a feature.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.models import Network
+
+METADATA = "deepcluster"
+"""Key, or name of the extra file, of the JSON text about the network."""
+EXTRA_FILE = f"{METADATA}.json"
+INPUT, OUTPUT, BATCH = "images", "feature", "N"
+BACKBONE = "backbone."
+ONNX_PACKAGES = ("onnx", "onnxscript")
+ONNX_BYTES = 2 << 30
+"""Of weights that fit into one ONNX file, a message of protobuf."""
+TOLERANCE = 1e-4
+"""Of the greatest value of the features, by which those of the graph and of the network may differ.
+Rounding alone was measured to make 1e-6."""
+
+
+class Portable(nn.Module):
+    """Images as float32 (N, C, S, S), 0 to 1, to features (N, D), for any N; in eval mode.
+
+    The same function as `Network.feature` or `Network.layer_feature`, written with what every
+    exporter knows: the network's own Sobel filter cuts a batch by the size of a cache, and layers
+    are read by hooks.
+    """
+
+    def __init__(self, network: Network, layer: str | None) -> None:
+        """Share the weights of `network`.
+
+        Args:
+            network: of this package or of torchvision.
+            layer: a key of `network.taps` or a name of one of its modules; its output is averaged
+                over space. None: the network's feature.
+
+        Raises:
+            ConfigError: the layer is not in the backbone, or cannot be cut out of it.
+        """
+        super().__init__()
+        self.mean_C11 = nn.Buffer(network.mean_C11.clone())
+        self.std_C11 = nn.Buffer(network.std_C11.clone())
+        self.sobel_2133 = nn.Buffer(_sobel()) if network.sobel is not None else None
+        self.layer = layer
+        self.is_tap = layer in network.taps
+        self.backbone = network.backbone if layer is None else _cut(network, layer)
+        self.eval().requires_grad_(requires_grad=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return feature_ND."""
+        inputs = (images - self.mean_C11) / self.std_C11
+        if self.sobel_2133 is not None:
+            grey_N1SS = inputs.mean(dim=1, keepdim=True)
+            inputs = nn.functional.conv2d(grey_N1SS, self.sobel_2133, padding=1)
+        if self.layer is None:
+            feature_ND: Tensor = self.backbone(inputs)
+            return feature_ND
+        output: Tensor = self.backbone(inputs)[self.layer]
+        if self.is_tap:
+            output = output.relu()
+        if output.ndim == 4:
+            return output.mean(dim=(2, 3))
+        return output.mean(dim=1) if output.ndim == 3 else output.flatten(start_dim=1)
+
+
+def _sobel() -> Tensor:
+    """Return the two filters, as `Sobel` describes them."""
+    smooth, difference = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, -1.0])
+    horizontal_33 = torch.outer(smooth, difference)
+    return torch.stack((horizontal_33, torch.outer(difference, smooth)))[:, None]
+
+
+def _cut(network: Network, layer: str) -> nn.Module:
+    """Return the backbone up to a layer; its output is a dict with that layer's."""
+    name = network.taps.get(layer, layer)
+    try:
+        if not name.startswith(BACKBONE):
+            raise ValueError("it is no part of the backbone")
+        return create_feature_extractor(network.backbone, {name.removeprefix(BACKBONE): layer})
+    except Exception as error:  # torch.fx traces any code, and fails in many ways
+        raise ConfigError(
+            f"layer {layer!r} cannot be cut out for export.\n"
+            f"  Cause: {str(error).partition(chr(10))[0][:200]}\n"
+            f"  Fix:   leave --layer out, or name another one."
+        ) from error
+
+
+def write_safetensors(path: Path, network: Portable, metadata: str, _size: int) -> None:
+    """Write the backbone's weights under their own names; to run it, build it and load them."""
+    weights = {
+        name: weight.detach().contiguous() for name, weight in network.backbone.state_dict().items()
+    }
+    save_file(weights, path, metadata={"format": "pt", METADATA: metadata})
+
+
+def write_torchscript(path: Path, network: Portable, metadata: str, size: int) -> None:
+    """Write a TorchScript archive: `torch.jit.load`."""
+    with _quiet():
+        # Tracing's own check compares graphs, which differ without harm for transformers.
+        traced = torch.jit.trace(network, _example(network, size), check_trace=False)
+        assert isinstance(traced, torch.jit.ScriptModule)
+        _check(traced, network, size, "torchscript")
+        torch.jit.save(traced, path, _extra_files={EXTRA_FILE: metadata.encode()})
+
+
+def write_torch_export(path: Path, network: Portable, metadata: str, size: int) -> None:
+    """Write an exported program: `torch.export.load(…).module()`."""
+    program = _program(network, size)
+    with _quiet(), path.open("wb") as file:
+        torch.export.save(program, file, extra_files={EXTRA_FILE: metadata})
+
+
+def write_onnx(path: Path, network: Portable, metadata: str, size: int) -> None:
+    """Write an ONNX model in one file."""
+    missing = [package for package in ONNX_PACKAGES if find_spec(package) is None]
+    if missing:
+        raise ConfigError(
+            f"--format onnx needs the packages {' and '.join(ONNX_PACKAGES)}, here without "
+            f"{' and '.join(missing)}.\n  Fix: pip install {' '.join(ONNX_PACKAGES)}"
+        )
+    num_bytes = sum(weight.nbytes for weight in network.state_dict().values())
+    if num_bytes >= ONNX_BYTES:
+        raise ConfigError(
+            f"--format onnx: {num_bytes:,} bytes of weights do not fit into one ONNX file.\n"
+            f"  Fix: --format torch-export, or torchscript."
+        )
+    with _quiet():
+        model = torch.onnx.export(
+            _program(network, size),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={INPUT: {0: BATCH}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert model is not None
+    model.model.metadata_props[METADATA] = metadata
+    model.save(path, external_data=False)
+
+
+Writer = Callable[[Path, Portable, str, int], None]
+WRITERS: Mapping[str, tuple[str, Writer]] = {
+    "safetensors": (".safetensors", write_safetensors),
+    "torchscript": (".pt", write_torchscript),
+    "onnx": (".onnx", write_onnx),
+    "torch-export": (".pt2", write_torch_export),
+}
+"""Format -> the suffix of its files, and what writes one."""
+
+
+def write_network(
+    path: Path, network: Portable, *, format: str, metadata: Mapping[str, Any], size: int
+) -> None:
+    """Write a network.
+
+    Args:
+        path: of the file.
+        network: on the CPU.
+        format: a key of `WRITERS`.
+        metadata: plain values; put into the file as JSON text.
+        size: S.
+
+    Raises:
+        ConfigError: a package is missing, or the format cannot hold this network.
+    """
+    _, write = WRITERS[format]
+    write(path, network, json.dumps(metadata), size)
+
+
+def _program(network: Portable, size: int) -> torch.export.ExportedProgram:
+    batch = {0: torch.export.Dim(BATCH, min=1)}
+    with _quiet():
+        try:
+            example = (_example(network, size),)
+            program = torch.export.export(network, example, dynamic_shapes={INPUT: batch})
+        except Exception as error:  # of torch.export, many
+            raise _cannot("torch-export and onnx", str(error)) from error
+        _check(program.module(), network, size, "torch-export and onnx")
+    return program
+
+
+def _check(made: Callable[[Tensor], Tensor], network: Portable, size: int, format: str) -> None:
+    """Refuse a graph that is another function than the network for another number of images."""
+    images = _example(network, size, count=3)
+    with torch.no_grad():
+        wanted_ND, found_ND = network(images), made(images)
+    apart = float((found_ND - wanted_ND).abs().max())
+    if not apart <= TOLERANCE * float(wanted_ND.abs().max()):
+        raise _cannot(format, f"features differ by {apart:g}")
+
+
+def _cannot(format: str, cause: str) -> ConfigError:
+    return ConfigError(
+        f"--format {format}: this network cannot be written so.\n"
+        f"  Cause: {cause.partition(chr(10))[0][:200]}\n"
+        f"  Fix:   --format safetensors, or another one."
+    )
+
+
+def _example(network: Portable, size: int, count: int = 2) -> Tensor:
+    """Return images of all values, the same ones every time."""
+    shape = (count, len(network.mean_C11), size, size)
+    return torch.linspace(0, 1, torch.Size(shape).numel()).reshape(shape)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignore what exporters warn of: that TorchScript is old, and of branches of fixed outcome."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+        tracer: type[Warning] = torch.jit.TracerWarning  # pyright: ignore[reportPrivateImportUsage]
+        warnings.filterwarnings("ignore", category=tracer)
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
