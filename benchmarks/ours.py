@@ -35,7 +35,7 @@ from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import build_network
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
 from flows.epoch import Before, one_epoch
-from flows.job import Job, job_of
+from flows.job import Input, Job, job_of
 from stages import cluster, extract, index, train
 from stages.cluster import ClusterConfig
 from stages.layout import EPOCH_KINDS, RunFolder
@@ -78,11 +78,11 @@ class Pipeline:
         """Seconds of each stage, and on a GPU the peak of its memory."""
         self.clocks: dict[str, Clock] = {}
 
-    def job(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def job(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         """Return the job that makes an artifact of this run, without running it."""
         return job_of(self.folder, self.recipe, stage, epoch, **inputs)
 
-    def make(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def make(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         """Run a stage, and note how long it took."""
         job, name = self.job(stage, epoch, **inputs), stage.STAGE.name
         clock = self.clocks[name] = Clock()

@@ -1,6 +1,5 @@
 """The command `deepcluster`. What is slow to import is imported by the command that needs it."""
 
-import logging
 import os
 import shlex
 import signal
@@ -15,13 +14,23 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.errors import DeepClusterError
-from flows.embedded import EmbeddedServer, collect_seldom
+from flows.cli_results import results
+from flows.cli_shared import (
+    SERVER,
+    EpochOption,
+    Overrides,
+    RunFolderOption,
+    Update,
+    Yes,
+    given,
+    prefect_ready,
+)
+from flows.embedded import collect_seldom
 from flows.serve import HOST, forget_dead_server
 from flows.terminal import printable_lines
 
 USER_ERROR = 2
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # before anything imports Prefect
-SERVER = EmbeddedServer()
 
 
 class Stopped(BaseException):
@@ -38,18 +47,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable."),
-]
-Update = Annotated[
-    bool,
-    typer.Option("--update", help="Replace what this run made with other settings."),
-]
-Yes = Annotated[bool, typer.Option("--yes", help="Go on even if it does not seem to fit here.")]
-RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
-EpochOption = Annotated[int | None, typer.Option(min=0, help="Counted from 0.")]
+app.add_typer(results)
 
 
 @app.command()
@@ -71,15 +69,15 @@ def run(
 
     changes = parse_overrides(overrides or [])
     # Whatever can be refused is refused before Prefect takes its time.
-    resolved, folder = resolve(str(recipe), _given(run), epochs, changes)
+    resolved, folder = resolve(str(recipe), given(run), epochs, changes)
     refuse_other_settings(folder, resolved, update=update)
     start = time.monotonic()
-    with _prefect():
+    with prefect_ready():
         from flows.epoch_loop import deepcluster  # noqa: PLC0415
 
         deepcluster(
             str(recipe),
-            run=_given(folder.root),
+            run=given(folder.root),
             epochs=epochs,
             overrides=RecipeOverrides.model_validate(changes) if changes else None,
             update=update,
@@ -99,21 +97,21 @@ def stage(
 ) -> None:
     """Run one stage of one epoch again, in the run or, with --out, elsewhere."""
     SERVER.begin()
-    from flows.prepare import existing_run, resolve  # noqa: PLC0415
+    from flows.prepare import existing_run, resolve, typed_run  # noqa: PLC0415
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
-    folder = existing_run(str(run.resolve()))
+    folder = existing_run(typed_run(run))
     resolve(str(folder.config), str(folder.root), None, changes)
-    with _prefect():
+    with prefect_ready():
         from flows.stage_rerun import check, rerun  # noqa: PLC0415
 
         rerun(
-            check(name, epoch, changed=bool(changes), out=_given(out)),
+            check(name, epoch, changed=bool(changes), out=given(out)),
             run=str(folder.root),
             epoch=epoch,
             overrides=RecipeOverrides.model_validate(changes) if changes else None,
-            out=_given(out),
+            out=given(out),
             force=force,
         )
 
@@ -138,42 +136,20 @@ def sweep(
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
-    planned = plan(str(recipe), parse_ks(ks), _given(run), epochs, changes)
-    with _prefect():
+    planned = plan(str(recipe), parse_ks(ks), given(run), epochs, changes)
+    with prefect_ready():
         from flows.sweep import sweep  # noqa: PLC0415
 
         sweep(
             [member.k for member in planned.members],
             str(recipe),
-            run=_given(planned.root.root),
+            run=given(planned.root.root),
             epochs=epochs,
             overrides=RecipeOverrides.model_validate(changes) if changes else None,
             update=update,
             yes=yes,
         )
     show_sweep(planned.root.root)
-
-
-@app.command()
-def show(
-    run: Annotated[Path, typer.Argument(help="Folder of the run, or of a sweep.")],
-    epoch: EpochOption = None,
-    cluster: Annotated[int | None, typer.Option(min=0, help="Needs --epoch.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Images listed at most.")] = 50,
-) -> None:
-    """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
-    from flows.prepare import existing_run  # noqa: PLC0415
-    from flows.show import show_cluster, show_run, show_sweep  # noqa: PLC0415
-    from flows.sweep_plan import SWEEP  # noqa: PLC0415
-
-    if epoch is None and cluster is None and (run / SWEEP).exists():
-        show_sweep(run)
-        return
-    folder = existing_run(str(run.absolute()))
-    if cluster is None:
-        show_run(folder, epoch)
-    else:
-        show_cluster(folder, epoch, cluster, limit)
 
 
 @app.command()
@@ -224,22 +200,3 @@ def _stoppable() -> Iterator[None]:
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     raise Stopped(number)
-
-
-def _given(path: Path | None) -> str | None:
-    return None if path is None else str(path.absolute())
-
-
-@contextmanager
-def _prefect() -> Iterator[None]:
-    """Have Prefect ready for flows, with a server, and keep its own lines off the terminal."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    from flows.prepare import ON_TERMINAL  # noqa: PLC0415
-
-    if sys.stderr.isatty():
-        print("starting Prefect …", file=sys.stderr)  # noqa: T201
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).propagate = False  # errors are raised, and printed by `main`
-    ON_TERMINAL.set(True)
-    with SERVER.running():
-        yield

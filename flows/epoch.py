@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
 
-from flows.job import Job
+from flows.job import Input, Job
 from stages import cluster, extract, index, score, train
 
 STAGES = {"index": index, "extract": extract, "cluster": cluster, "train": train, "score": score}
@@ -13,7 +13,7 @@ STAGES = {"index": index, "extract": extract, "cluster": cluster, "train": train
 class Make(Protocol):
     """What is done with a stage: run it, run it again, or only say where its artifact is."""
 
-    def __call__(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def __call__(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         """Return the job whose output the next stages read."""
         ...
 

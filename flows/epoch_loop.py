@@ -8,6 +8,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.epoch import Before, one_epoch
+from flows.page import key_pictures, write_page
 from flows.picture import draw_overview
 from flows.prepare import open_run
 from stages import index
@@ -48,5 +49,6 @@ def deepcluster(
     for epoch in opened.epochs():
         before = one_epoch(opened.make, epoch, images, before)
     draw_overview(opened.folder, images.out, num_epochs=opened.recipe.epochs)
-    opened.report.say(opened.report.summary())
+    write_page(opened.folder)
+    opened.report.run_done(key_pictures(opened.folder))
     return str(opened.folder.root)

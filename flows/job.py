@@ -1,10 +1,12 @@
 """A job: one stage, its configuration and inputs, and the folder its artifact goes to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Union
 
+from deepcluster_core.artifacts.files import sha256_at
 from deepcluster_core.artifacts.manifest import (
     Condition,
     Stage,
@@ -12,9 +14,34 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
+from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
+from deepcluster_core.errors import ConfigError
 from stages.layout import RunFolder
 from stages.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of somebody's that a stage reads."""
+
+    out: Path
+
+    def digest(self) -> str:
+        """Return the digest of its contents.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        try:
+            found = self.out.stat()
+            return sha256_at(self.out, found.st_size, found.st_mtime_ns)
+        except OSError as error:
+            raise ConfigError(f"{self.out}: cannot be read ({error.strerror}).") from error
+
+
+Input = Union["Job", File, str, None]
+"""What a stage reads: another job's artifact, a file, or, of what is neither, a digest."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +51,10 @@ class Job:
     module: ModuleType
     recipe: Recipe
     epoch: int | None
-    inputs: Mapping[str, "Job | str | None"]
+    inputs: Mapping[str, Input]
     out: Path
+    own: Mapping[str, StrictConfig] = field(default_factory=dict[str, StrictConfig])
+    """Sections of its configuration that are no part of the recipe: an evaluation's protocol."""
 
     @property
     def stage(self) -> Stage:
@@ -44,13 +73,13 @@ class Job:
             ArtifactError: an input is not there.
         """
         digests = {
-            name: value.digest() if isinstance(value, Job) else value
+            name: value if isinstance(value, str) else value.digest()
             for name, value in self.inputs.items()
             if value is not None
         }
         return artifact_key(
             self.stage,
-            config={name: self.recipe.section(name) for name in self.stage.reads},
+            config=self._sections(),
             inputs=digests,
             seed=self.recipe.seed,
             epoch=self.epoch,
@@ -80,12 +109,18 @@ class Job:
 
     def run(self, context: Context) -> None:
         """Run the stage, in this process."""
-        sections = {name: self.recipe.section(name) for name in self.stage.reads}
         inputs = {
-            name: value.out if isinstance(value, Job) else value
+            name: value.out if isinstance(value, Job | File) else value
             for name, value in self.inputs.items()
         }
-        self.module.run(**sections, **inputs, out=self.out, context=context)
+        self.module.run(**self._sections(), **inputs, out=self.out, context=context)
+
+    def _sections(self) -> dict[str, StrictConfig]:
+        """Return the sections that the stage reads, by name."""
+        return {
+            name: self.own[name] if name in self.own else self.recipe.section(name)
+            for name in self.stage.reads
+        }
 
 
 def job_of(
@@ -94,7 +129,7 @@ def job_of(
     stage: ModuleType,
     epoch: int | None,
     /,
-    **inputs: Job | str | None,
+    **inputs: Input,
 ) -> Job:
     """Return the job that makes a stage's artifact in its place in a run."""
     shared = recipe.images if stage.STAGE.kind == "images" else None

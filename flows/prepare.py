@@ -54,6 +54,11 @@ def run_path(run: str) -> Path:
     return Path(run) if "/" in run else Path("runs") / run
 
 
+def typed_run(run: Path) -> str:
+    """Return the folder that a person means: one that is there or, for a bare name, `runs/NAME`."""
+    return str((run if run.exists() else run_path(str(run))).absolute())
+
+
 def existing_run(run: str) -> RunFolder:
     """Return the folder of a run that was begun before.
 

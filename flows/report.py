@@ -1,33 +1,22 @@
 """What a run tells while it goes on: a line an epoch, a bar or lines within the stages."""
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from prefect.logging import get_run_logger
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
-from rich.text import Text
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.health import signs
 from deepcluster_core.progress import Progress
 from flows.job import Job
+from flows.progress import bar, lines
 from flows.terminal import printable_lines
 from flows.ui import Ui
 from stages.layout import RunFolder
 
-PLAIN_EVERY_S = 30.0
 HEADER = (
     "epoch    loss  NMI before  NMI labels  empty  largest  images/s"
     "   extract   cluster     train     score"
@@ -46,7 +35,7 @@ class Report:
             echo: print lines here, because a person started the flow from a terminal.
         """
         self._folder, self._epochs, self._echo = folder, epochs, echo
-        self._ui = Ui(folder, epochs=epochs)
+        self.ui = Ui(folder, epochs=epochs)
         self._console = Console(soft_wrap=True, highlight=False)
         self._cached: dict[str, bool] = {}
         self.num_jobs = self.num_cached = 0
@@ -69,10 +58,10 @@ class Report:
     def progress(self, job: Job) -> Iterator[Progress]:
         """Show how far a stage is: a bar on a terminal, now and then a line elsewhere."""
         if self._echo and self._console.is_terminal:
-            with self._bar(job) as bar:
-                yield self._also_in_ui(job, bar)
+            with bar(job.title, self._console) as told:
+                yield self._also_in_ui(job, told)
         else:
-            yield self._also_in_ui(job, self._lines(job))
+            yield self._also_in_ui(job, lines(job.title, self.say))
 
     def job_done(self, job: Job, *, cached: bool) -> None:
         """Note how a stage ended."""
@@ -87,6 +76,11 @@ class Report:
             how = "Cached" if cached else f"{facts.seconds:.1f} s"
             self.say(f"index: {facts.rows:,} images, {skipped} skipped{where}, {how}")
 
+    def ended(self, job: Job, *, cached: bool) -> None:
+        """Tell of the one stage that was asked for, and where its artifact is."""
+        how = "Cached" if cached else f"{read_manifest(job.out).seconds:.1f} s"
+        self.say(f"{job.title}: {how}, {job.out}")
+
     def epoch_done(self, epoch: int) -> None:
         """Tell the line of an epoch and what is wrong with it, and bring the UI up to date."""
         row = read_metrics(self._folder.artifact("metrics", epoch))
@@ -99,55 +93,28 @@ class Report:
         for sign in signs(row):
             self.warn(f"epoch {epoch}: {sign.sentence}")
         if self._ui_is_old or epoch == self._epochs - 1:
-            self._ui.update(epoch)
+            self.ui.update(epoch)
             self._ui_is_old = False
 
-    def summary(self) -> str:
-        """Return how many stages there were, and how many were there already."""
+    def run_done(self, pictures: Mapping[str, bytes]) -> None:
+        """Tell how many stages there were, and were there already; show pictures of what is new.
+
+        Args:
+            pictures: PNG, by name.
+        """
         if self.num_cached == self.num_jobs:
-            return f"every stage Cached ({self.num_jobs} of {self.num_jobs})"
-        return f"{self.num_jobs} stages, {self.num_cached} of them Cached"
-
-    @contextmanager
-    def _bar(self, job: Job) -> Iterator[Progress]:
-        columns = (
-            TextColumn("{task.description:<18}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-        )
-        with Bars(*columns, console=self._console, transient=True) as bars:
-            task_id = bars.add_task(job.title, total=None)
-            yield lambda done, total: bars.update(task_id, completed=done, total=total)
-
-    def _lines(self, job: Job) -> Progress:
-        start = told = time.monotonic()
-
-        def tell(done: int, total: int | None) -> None:
-            nonlocal told
-            now = time.monotonic()
-            if now - told < PLAIN_EVERY_S:
-                return
-            told, rate = now, done / (now - start)
-            left = "" if total is None else f" of {total:,}, {(total - done) / rate:,.0f} s left"
-            self.say(f"{job.title}: {done:,} images{left}, {rate:,.0f}/s")
-
-        return tell
+            self.say(f"every stage Cached ({self.num_jobs} of {self.num_jobs})")
+            return
+        for name, png in pictures.items():
+            self.ui.show_picture(name, png, f"Run {self._folder.name}: {name}")
+        self.say(f"{self.num_jobs} stages, {self.num_cached} of them Cached")
 
     def _also_in_ui(self, job: Job, tell: Progress) -> Progress:
         def both(done: int, total: int | None) -> None:
             tell(done, total)
-            self._ui.progress(job, done / total if total else 0.0)
+            self.ui.progress(job, done / total if total else 0.0)
 
         return both
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Return images per second, once they are known."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} images/s" if speed else "")
 
 
 def epoch_line(

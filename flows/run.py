@@ -1,6 +1,5 @@
 """A run: its folder and recipe, and its jobs as Prefect tasks that are skipped when done."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,18 +7,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from prefect import task
 from prefect.cache_policies import CachePolicy
 
 from deepcluster_core.artifacts.commit import lock, prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.context import Context, SaveEvery
-from deepcluster_core.errors import ArtifactError, ConfigError, NoRoomError, SourceError
+from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
 from flows.alive import Alive
 from flows.embedded import TASK_RUNS
-from flows.job import Job, job_of
+from flows.job import Input, Job, job_of
+from flows.machine import num_cores, usable_device
 from flows.records import drop_foreign
 from flows.report import Report
 from flows.room import disk_needed, refuse_what_cannot_fit
@@ -60,7 +59,7 @@ class Run:
             ConfigError: nor is the device.
         """
         self.folder, self.recipe, self.report = folder, recipe, report
-        self._device = _device(recipe.compute.device)
+        self._device = usable_device(recipe.compute.device)
         self._pruned: set[Path] = set()
         self.alive: Alive | None = None
         """Held as long as this run goes on."""
@@ -77,11 +76,11 @@ class Run:
             self.report.epoch_done(epoch)
             self.prune(epoch)
 
-    def job(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def job(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         """Return the job that makes a stage's artifact in this run, without running it."""
         return job_of(self.folder, self.recipe, stage, epoch, **inputs)
 
-    def make(self, stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def make(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         """Run a stage as a task, or find its artifact: the task then shows `Cached`."""
         job = self.job(stage, epoch, **inputs)
         self.ensure(job)
@@ -107,8 +106,8 @@ class Run:
         )
         self.report.say(told)
 
-    def ensure(self, job: Job, *, force: bool = False, pruned_will_do: bool = True) -> None:
-        """Make an artifact unless it is there.
+    def ensure(self, job: Job, *, force: bool = False, pruned_will_do: bool = True) -> bool:
+        """Make an artifact unless it is there; tell whether it was.
 
         Inputs that were pruned are made again first, but only when the job has to run.
 
@@ -144,7 +143,9 @@ class Run:
         if (made := TASK_RUNS.get()) is not None and state.state_details.task_run_id:
             made.append(state.state_details.task_run_id)
         state.result()  # raises what the stage raised
-        self.report.job_done(job, cached=state.name == "Cached")
+        cached = state.name == "Cached"
+        self.report.job_done(job, cached=cached)
+        return cached
 
     @contextmanager
     def _room_explained(self) -> Iterator[None]:
@@ -203,7 +204,7 @@ class Run:
             seed=self.recipe.seed,
             epoch=job.epoch,
             device=self._device,
-            workers=compute.workers or _num_cores(),
+            workers=compute.workers or num_cores(),
             progress=progress,
             save_every=SaveEvery(compute.save_every_s, compute.save_every_steps),
         )
@@ -227,23 +228,3 @@ class Run:
                         if inspect(folder)[0] is Condition.WHOLE:
                             prune(folder)
                     self._pruned.add(folder)
-
-
-def _num_cores() -> int:
-    """Return how many cores this process may use, which in a container are not all there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= there:
-        raise ConfigError(
-            f"compute.device: {wanted} asked for, but this machine has {there or 'no'} usable CUDA "
-            f"device{'s' if there > 1 else ''}.\n"
-            f"  Fix: --set compute.device=cpu, or leave it out."
-        )
-    return wanted

@@ -14,7 +14,7 @@ from deepcluster_core.artifacts.commit import UNFINISHED, lock, write_manifest
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from flows.alive import ALIVE
 from flows.epoch import Before, one_epoch
-from flows.job import Job, job_of
+from flows.job import Input, Job, job_of
 from flows.run import Run
 from stages import index
 from stages.layout import RunFolder
@@ -32,7 +32,7 @@ def common_jobs(folder: RunFolder, recipe: Recipe, *, source: str, varied: str) 
     """
     found: dict[Path, Job] = {}
 
-    def note(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         job = job_of(folder, recipe, stage, epoch, **inputs)
         made_by = [value for value in inputs.values() if isinstance(value, Job)]
         if varied not in job.stage.reads and all(maker.out in found for maker in made_by):

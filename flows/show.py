@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
+from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_cluster, read_metrics, read_table
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.health import Sign, signs
@@ -52,13 +52,13 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     Raises:
         ConfigError: the run has no such epoch.
     """
-    console = _console()
+    console = console_for_tables()
     recipe, states = load_recipe(folder.config), states_of(folder)
     epochs = {state.epoch for state in states}
     if epoch not in epochs:
         raise ConfigError(f"--epoch {epoch}: the run has epochs 0 to {len(epochs) - 2} so far.")
     console.print(
-        f"{_short(folder.root)}: {recipe.network.name}, k = {_clusters(recipe, states)}, "
+        f"{short(folder.root)}: {recipe.network.name}, k = {_clusters(recipe, states)}, "
         f"seed {recipe.seed}, {recipe.epochs} epochs asked for\n"
         f"source {printable(str(recipe.dataset.source))}\n",
         markup=False,
@@ -79,6 +79,7 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
         console.print()
     if any("+" in cell for row in rows for cell in row):
         console.print("GiB: peak of main memory + peak of the GPU's", end="\n\n")
+    _tell_evaluations(folder, console)
     _tell_signs((state for state in states if epoch in (None, state.epoch)), console)
     for state in states:
         _tell_problem(state, console)
@@ -91,10 +92,19 @@ def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
     return f"{k} ({read_manifest(made[-1]).facts['k']})" if k == "auto" and made else k
 
 
+def _tell_evaluations(folder: RunFolder, console: Console) -> None:
+    for path in sorted((folder.root / "evaluations").glob("[!_]*")):
+        kind = f"evaluations/{path.name}"
+        for epoch in folder.epochs(kind):
+            condition, _ = inspect(folder.artifact(kind, epoch))
+            place = short(folder.artifact(kind, epoch))
+            console.print(f"{place}  {condition}", markup=False)
+
+
 def _tell_problem(state: ArtifactState, console: Console) -> None:
     if state.condition not in (Condition.WHOLE, Condition.PRUNED):
         reason = printable(state.reason)
-        console.print(f"{_short(state.folder)}: {state.condition}: {reason}", markup=False)
+        console.print(f"{short(state.folder)}: {state.condition}: {reason}", markup=False)
 
 
 def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int) -> None:
@@ -111,7 +121,7 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
     if cluster >= k:
         raise ConfigError(f"--cluster {cluster}: epoch {epoch} has clusters 0 to {k - 1}.")
     rows = read_cluster(labels, cluster)
-    console = _console()
+    console = console_for_tables()
     console.print(f"epoch {epoch}, cluster {cluster}: {len(rows):,} images, nearest first\n")
     console.print(f"{'distance':>8}  {'image_id':>9}  path")
     for row in rows[:limit]:
@@ -137,7 +147,7 @@ def show_sweep(folder: Path) -> None:
             f"{folder / SWEEP}: cannot be read.\n"
             f"  Fix: deepcluster sweep with all its k makes it again, from the runs that are there."
         ) from error
-    last, sweep = table["epoch"].max(), _short(folder)
+    last, sweep = table["epoch"].max(), short(folder)
     rows = [
         (
             f"{row['k']:,}",
@@ -148,7 +158,7 @@ def show_sweep(folder: Path) -> None:
         )
         for row in table.query("epoch == epoch.max()").to_dict("records")
     ]
-    console = _console()
+    console = console_for_tables()
     console.print(f"\n{sweep}: after {last + 1} epoch{'s' if last else ''}\n", markup=False)
     console.print(_table(COMPARED, rows))
     console.print(
@@ -161,12 +171,12 @@ def show_sweep(folder: Path) -> None:
 
 def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     """Return what a run made, and what to type next."""
-    run, program = _short(folder.root), _program()
+    run, program = short(folder.root), _program()
     last = epochs - 1
-    features = _short(folder.artifact("features", last))
+    features = short(folder.artifact("features", last))
     return f"""
 {run}: {epochs} epoch{"s" if epochs > 1 else ""}, in {_duration(seconds)}
-  {run}/overview.png     curves and clusters at a glance
+  {run}/report.html      curves and clusters, to look at in a browser
   pd.read_parquet("{run}/labels")      the cluster of every image at every epoch
   pd.read_parquet("{run}/metrics")     the learning curve
   zarr.open_array("{features}/features.zarr")     (N, D), row i is image_id i
@@ -177,7 +187,7 @@ Next:
   {program} stage cluster --run {run} --epoch {last} --set cluster.k=50 --out runs/k50"""
 
 
-def _console() -> Console:
+def console_for_tables() -> Console:
     """Return the terminal, as wide as it is; a pipe or a file is as wide as the table."""
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
@@ -287,7 +297,7 @@ def _duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """Return a path as people would type it from here."""
     here = Path.cwd()
     full = path.absolute()
@@ -296,4 +306,4 @@ def _short(path: Path) -> str:
 
 def _program() -> str:
     """Return how to call this command: by its name only where a shell would find it."""
-    return "deepcluster" if shutil.which("deepcluster") else _short(Path(sys.argv[0]))
+    return "deepcluster" if shutil.which("deepcluster") else short(Path(sys.argv[0]))

@@ -9,10 +9,9 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ConfigError
 from flows.epoch import STAGES, Before, one_epoch
-from flows.job import Job
+from flows.job import Input, Job
 from flows.prepare import existing_run, open_run
 from flows.run import Run
 from stages import index
@@ -57,11 +56,10 @@ def rerun(
     job = _job(opened, STAGES[stage], epoch)
     if out is not None:
         job = replace(job, out=_own_folder(Path(out), folder))
-    opened.ensure(job, force=force, pruned_will_do=False)
+    cached = opened.ensure(job, force=force, pruned_will_do=False)
     # Inputs that were made again on the way go again; what was asked for stays.
     opened.prune(max(folder.epochs("metrics"), default=0), spare=job.out)
-    how = "Cached" if opened.report.num_cached else f"{read_manifest(job.out).seconds:.1f} s"
-    opened.report.say(f"{job.title}: {how}, {job.out}")
+    opened.report.ended(job, cached=cached)
     return str(job.out)
 
 
@@ -116,7 +114,7 @@ def _job(run: Run, stage: ModuleType, epoch: int | None) -> Job:
     """Return the job of a stage, wired as in the loop."""
     found: dict[ModuleType, Job] = {}
 
-    def note(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         found[stage] = run.job(stage, epoch, **inputs)
         return found[stage]
 

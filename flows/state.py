@@ -13,7 +13,7 @@ from deepcluster_core.artifacts.manifest import (
 )
 from deepcluster_core.errors import ArtifactError
 from flows.epoch import Before, one_epoch
-from flows.job import Job, job_of
+from flows.job import Input, Job, job_of
 from stages import index
 from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe, load_recipe
@@ -49,7 +49,7 @@ def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactS
     recipe = recipe or load_recipe(folder.config)
     jobs: list[Job] = []
 
-    def note(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         job = job_of(folder, recipe, stage, epoch, **inputs)
         jobs.append(job)
         return job

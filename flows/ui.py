@@ -1,11 +1,13 @@
 """What Prefect's UI shows of a run beside its tasks: a progress bar, the metrics, its state."""
 
+import base64
 import re
 import time
 from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -21,6 +23,8 @@ from flows.terminal import printable
 from stages.layout import RunFolder
 
 EVERY_S = 5.0
+PICTURE_BYTES = 2 << 20
+"""Pictures travel as text through Prefect's API and lie in its database."""
 STAGES_OF_AN_EPOCH = [name for name in STAGES if name != "index"]
 
 
@@ -36,10 +40,16 @@ class Ui:
         self._rows: dict[int, dict[str, Any]] = {}
 
     def progress(self, job: Job, share: float) -> None:
-        """Move the bar: whole epochs, and the share, 0 to 1, of this stage in its epoch."""
+        """Move the bar: whole epochs, and the share, 0 to 1, of this stage in its epoch.
+
+        An evaluation is a whole by itself.
+        """
         if time.monotonic() - self._told < EVERY_S:
             return
         self._told = time.monotonic()
+        if job.stage.name not in STAGES:
+            self._set(100 * share)
+            return
         stage = STAGES_OF_AN_EPOCH.index(job.stage.name) if job.epoch is not None else 0
         done = (job.epoch or 0) + (stage + share) / len(STAGES_OF_AN_EPOCH)
         self._set(100 * done / self._epochs)
@@ -57,6 +67,20 @@ class Ui:
         )
         create_markdown_artifact(key=f"{self._name}-state", markdown=_markdown(self._folder))
         self._set(100 * len(rows) / self._epochs)
+
+    def show_table(self, name: str, rows: list[dict[str, Any]], description: str) -> None:
+        """Show a table of the run under a name of its own."""
+        create_table_artifact(
+            key=f"{self._name}-{_dashed(name)}", table=rows, description=description
+        )
+
+    def show_picture(self, name: str, png: bytes, description: str) -> None:
+        """Show a picture of the run under a name of its own, if it is small enough for it."""
+        if len(png) > PICTURE_BYTES:
+            return
+        url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        key = f"{self._name}-{_dashed(name)}"
+        create_image_artifact(image_url=url, key=key, description=description)
 
     def _set(self, percent: float) -> None:
         percent = min(100.0, percent)
@@ -77,7 +101,12 @@ def _key(folder: RunFolder) -> str:
     root = folder.root.resolve()
     # The runs of a sweep have the same names in every sweep: k=00100.
     name = f"{root.parent.name}-{root.name}" if "=" in root.name else root.name
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
+    return _dashed(name) or "run"
+
+
+def _dashed(text: str) -> str:
+    """Return text in lower case letters, digits and dashes, as keys of artifacts have to be."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _plain(text: str) -> str:

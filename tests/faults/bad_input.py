@@ -13,7 +13,7 @@ from prefect.logging import disable_run_logger
 from deepcluster_core.context import Context
 from flows import cli
 from flows.epoch import Before, one_epoch
-from flows.job import Job
+from flows.job import Input, Job
 from flows.prepare import open_run
 from stages import index, score
 
@@ -51,7 +51,7 @@ def make(recipe: Path, run: Path, last: ModuleType = score) -> None:
     with disable_run_logger():
         opened = open_run(str(recipe), str(run), None, None)
 
-    def make_one(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def make_one(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         job = opened.job(stage, epoch, **inputs)
         if not job.is_done():
             job.run(Context(seed=opened.recipe.seed, epoch=epoch))

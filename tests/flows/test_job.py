@@ -6,7 +6,7 @@ import pytest
 
 from deepcluster_core.errors import ArtifactError
 from flows.epoch import Before, one_epoch
-from flows.job import Job, job_of
+from flows.job import Input, Job, job_of
 from stages import index
 from stages.layout import RunFolder
 from stages.recipe import load_recipe
@@ -18,7 +18,7 @@ def jobs_of(run: Path, changes: dict[str, Any] | None = None) -> dict[str, Job]:
     folder, recipe = RunFolder(run), load_recipe(run / "config.yaml", changes)
     found: dict[str, Job] = {}
 
-    def note(stage: ModuleType, epoch: int | None, /, **inputs: Job | str | None) -> Job:
+    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
         job = job_of(folder, recipe, stage, epoch, **inputs)
         found[job.title] = job
         return job

@@ -131,7 +131,7 @@ def test_sweep__the_loop_goes_on_with_one_of_its_runs(recipe: Path, own_sweep: P
 
 def test_sweep__second_call_makes_nothing(recipe: Path, own_sweep: Path) -> None:
     def made() -> dict[str, tuple[int, str]]:
-        written_by_any_run = (".lock", "config.yaml", "overview.png")
+        written_by_any_run = (".lock", "config.yaml", "overview.png", "report.html")
         found = contents(own_sweep).items()
         return {name: at for name, at in found if not name.endswith(written_by_any_run)}
 

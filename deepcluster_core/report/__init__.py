@@ -1,0 +1,1 @@
+"""report.html: charts, the cluster gallery and the page around them."""

@@ -1,0 +1,184 @@
+"""Which clusters the gallery shows, and what is told of each.
+
+Suffixes: N images, K clusters, M images of one cluster, C cells: pairs of a cluster and a class
+that occur, P clusters that have images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcluster_core.clustering.changes import Change
+from deepcluster_core.metrics import cluster_counts
+
+Ints = NDArray[np.integer]
+Reals = NDArray[np.floating]
+
+NEAREST, FARTHEST = 12, 4
+"""Images shown of a cluster. Our choice: two rows on a phone, enough to see what they share and
+what hardly belongs."""
+CLASSES_TOLD = 3
+ALL = "All clusters"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One image of a cluster."""
+
+    image_id: int
+    distance: float
+    """To the centroid, in the space that was clustered."""
+    label: int
+    """The true one; -1 where unknown."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What is shown of one cluster."""
+
+    cluster: int
+    size: int
+    nearest: tuple[Member, ...]
+    """To the centroid, the nearest first."""
+    farthest: tuple[Member, ...]
+    """The farthest last; in a small cluster what `nearest` leaves."""
+    classes: tuple[tuple[int, float], ...]
+    """The true labels that most of its images have, and their shares of those that have any."""
+    changes: tuple[Change, ...]
+    """What it was in the epoch before; empty where nothing is known of that."""
+
+    @property
+    def purity(self) -> float | None:
+        """Share, 0 to 1, of the most frequent true label; None where none is known."""
+        return self.classes[0][1] if self.classes else None
+
+    @property
+    def shown(self) -> tuple[Member, ...]:
+        """All of its images that are shown."""
+        return self.nearest + self.farthest
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A labelling, and what is known beside it."""
+
+    cluster_N: Ints
+    distance_N: Reals
+    label_N: Ints | None
+    """True labels, -1 where unknown; None if no image has one."""
+    k: int
+    changes: Sequence[Change] = ()
+    """Since the epoch before."""
+
+
+def choose(
+    assigned: Assigned, *, clusters: int, generator: np.random.Generator
+) -> dict[str, list[int]]:
+    """Return clusters under headings: largest, smallest, purest, most mixed, random.
+
+    Each stands under one heading alone, and all that have images in one list if that many are
+    asked for, the largest first.
+
+    Args:
+        assigned: the labelling.
+        clusters: how many at most.
+        generator: chooses the random ones.
+    """
+    counts_K = cluster_counts(assigned.cluster_N, assigned.k)
+    largest_P = np.argsort(-counts_K, kind="stable")[: np.count_nonzero(counts_K)]
+    if len(largest_P) <= clusters:
+        return {ALL: largest_P.tolist()}
+    orders: dict[str, Ints] = {"Largest": largest_P, "Smallest": largest_P[::-1]}
+    if assigned.label_N is not None:
+        purity_K = _purities(assigned.cluster_N, assigned.label_N, assigned.k)
+        judged_P = largest_P[~np.isnan(purity_K[largest_P])]
+        orders["Purest"] = judged_P[np.argsort(-purity_K[judged_P], kind="stable")]
+        orders["Most mixed"] = judged_P[np.argsort(purity_K[judged_P], kind="stable")]
+    orders["Random"] = generator.permutation(largest_P)
+    return _share_out(orders, clusters)
+
+
+def describe(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Cluster]:
+    """Return what is told of each of the clusters that were chosen, by id."""
+    changes: dict[int, list[Change]] = {}
+    for change in assigned.changes:
+        if change.cluster is not None:
+            changes.setdefault(change.cluster, []).append(change)
+    return {
+        cluster: _describe(assigned, cluster, ids_M, tuple(changes.get(cluster, ())))
+        for cluster, ids_M in _members(assigned, chosen).items()
+    }
+
+
+def _share_out(orders: Mapping[str, Ints], clusters: int) -> dict[str, list[int]]:
+    """Give each heading its part of `clusters`: the first in its order that no other has yet."""
+    taken: set[int] = set()
+    groups: dict[str, list[int]] = {}
+    left = clusters
+    for place, (heading, order) in enumerate(orders.items()):
+        part = left // (len(orders) - place)
+        found = [cluster for cluster in order.tolist() if cluster not in taken][:part]
+        taken.update(found)
+        left -= len(found)
+        if found:
+            groups[heading] = found
+    return groups
+
+
+def _purities(cluster_N: Ints, label_N: Ints, k: int) -> Reals:
+    """Return the share, 0 to 1, of the most frequent label in each cluster; NaN: none is known."""
+    known_N = label_N >= 0
+    width = int(label_N.max()) + 1
+    keys_N = cluster_N[known_N].astype(np.int64) * width + label_N[known_N]
+    key_C, count_C = np.unique(keys_N, return_counts=True)
+    most_K, all_K = np.zeros(k), np.zeros(k)
+    np.maximum.at(most_K, key_C // width, count_C)
+    np.add.at(all_K, key_C // width, count_C)
+    return np.divide(most_K, all_K, out=np.full(k, np.nan), where=all_K > 0)
+
+
+def _members(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Ints]:
+    """Return the ids of the images of each cluster, the nearest to its centroid first."""
+    is_wanted_K = np.zeros(assigned.k, dtype=np.bool_)
+    is_wanted_K[[*chosen]] = True
+    ids = np.flatnonzero(is_wanted_K[assigned.cluster_N])
+    order = np.lexsort((ids, assigned.distance_N[ids], assigned.cluster_N[ids]))
+    ids = ids[order]
+    cluster_of = assigned.cluster_N[ids]
+    bounds = np.searchsorted(cluster_of, [*chosen]), np.searchsorted(cluster_of, [*chosen], "right")
+    return {cluster: ids[start:end] for cluster, start, end in zip(chosen, *bounds, strict=True)}
+
+
+def _describe(
+    assigned: Assigned, cluster: int, ids_M: Ints, changes: tuple[Change, ...]
+) -> Cluster:
+    labels_M = np.full(len(ids_M), -1) if assigned.label_N is None else assigned.label_N[ids_M]
+    members = [
+        Member(int(ids_M[place]), float(assigned.distance_N[ids_M[place]]), int(labels_M[place]))
+        for place in _shown(len(ids_M))
+    ]
+    return Cluster(
+        cluster,
+        len(ids_M),
+        tuple(members[:NEAREST]),
+        tuple(members[NEAREST:]),
+        _classes(labels_M),
+        changes,
+    )
+
+
+def _shown(members: int) -> list[int]:
+    """Return the places, in the order of distance, of the images that are shown."""
+    far = range(max(NEAREST, members - FARTHEST), members)
+    return [*range(min(NEAREST, members)), *far]
+
+
+def _classes(labels_M: Ints) -> tuple[tuple[int, float], ...]:
+    known = labels_M[labels_M >= 0]
+    if len(known) == 0:
+        return ()
+    labels, counts = np.unique(known, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:CLASSES_TOLD]
+    return tuple((int(labels[place]), float(counts[place] / len(known))) for place in most)

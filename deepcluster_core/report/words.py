@@ -1,0 +1,137 @@
+"""What a run's numbers say, in sentences: what a person who knows the method would look at."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deepcluster_core.health import CHANCE, Sign, signs
+from deepcluster_core.report.html import known, number, share
+
+Row = Mapping[str, Any]
+"""Metrics of an epoch by the names of their columns, with `epoch` beside them."""
+
+JUDGED = ("k", "loss", "effective_clusters", "largest_fraction", "empty_clusters")
+"""Without these no sign of trouble is looked for."""
+
+RISING = 0.01
+"""Difference of the mean NMI of the last three epochs and of the three before from which it still
+rises. Our choice: the demo's goes up and down by as much from one epoch to the next."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing to look at."""
+
+    tone: Literal["good", "plain", "bad"]
+    title: str
+    text: str
+
+
+def remarks(rows: Sequence[Row]) -> list[Remark]:
+    """Return what the epochs so far say, what is wrong with them first.
+
+    Args:
+        rows: of the epochs that are scored, in order; none give no remark.
+    """
+    if not rows:
+        return []
+    found = [*_troubles(rows), _loss(rows), _stability(rows), _labels(rows), _sizes(rows[-1])]
+    return [remark for remark in found if remark is not None]
+
+
+def _troubles(rows: Sequence[Row]) -> Iterator[Remark]:
+    """Yield each sign that epochs learn nothing, as it was last, with what people do about it."""
+    last: dict[str, Sign] = {}
+    epochs: dict[str, list[int]] = {}
+    for row in rows:
+        for sign in signs(row) if all(known(row.get(name)) for name in JUDGED) else ():
+            last[sign.name] = sign
+            epochs.setdefault(sign.name, []).append(row["epoch"])
+    for name, sign in last.items():
+        seen = epochs[name]
+        where = f"epoch {seen[0]}" if len(seen) == 1 else f"{len(seen)} epochs, last {seen[-1]}"
+        sentence = sign.sentence[:1].upper() + sign.sentence[1:]
+        text = f"{sentence} ({where}). What helps: {sign.advice}"
+        yield Remark("bad", name.replace("_", " ").capitalize(), text)
+
+
+def _loss(rows: Sequence[Row]) -> Remark | None:
+    """Compare the loss with that of a head that knows nothing, which has ln k."""
+    seen = _known(rows, "loss")
+    if not seen:
+        return None
+    (begin, first), (end, last) = seen[0], seen[-1]
+    chance = rows[-1].get("ln_k")
+    where = f"After epoch {end} it is {number(last)}"
+    compared = f"; with nothing learnt it would be ln k = {number(chance)}" if known(chance) else ""
+    if len(seen) == 1:
+        return Remark("plain", "Loss", f"{where}{compared}. It should fall from epoch to epoch.")
+    was = f"{where}, after epoch {begin} it was {number(first)}{compared}."
+    if last >= first or (known(chance) and last >= CHANCE * chance):
+        return Remark("bad", "The loss does not fall", f"{was} The network cannot tell clusters.")
+    return Remark("good", "The loss falls", f"{was} The network learns to tell the clusters apart.")
+
+
+def _stability(rows: Sequence[Row]) -> Remark | None:
+    """Section 4.1, figure 2(b): it rises, and saturates below 0.8."""
+    seen = _known(rows, "nmi_previous")
+    moved = rows[-1].get("moved_fraction")
+    if not seen:
+        return None
+    (begin, first), (end, last) = seen[0], seen[-1]
+    paper = "In the paper it rises and saturates below 0.8 (section 4.1, figure 2b)."
+    text = f"NMI {number(last)} between the clusters of epochs {end - 1} and {end}"
+    if known(moved):
+        text += f"; {share(moved)} of the images changed company"
+    if len(seen) == 1:
+        return Remark("plain", "Stability of the clusters", f"{text}. {paper}")
+    text += f". It began at {number(first)} in epoch {begin}. {paper}"
+    if last < first:
+        return Remark("bad", "The clusters become less stable", text)
+    if _still_rises([value for _, value in seen]):
+        text += " It still rises: more epochs may help."
+    return Remark("good", "The clusters settle", text)
+
+
+def _still_rises(values: Sequence[float]) -> bool:
+    if len(values) < 6:
+        return False
+    return sum(values[-3:]) / 3 - sum(values[-6:-3]) / 3 > RISING
+
+
+def _labels(rows: Sequence[Row]) -> Remark | None:
+    """Section 4.1, figure 2(a): the dependence between the clusters and the labels increases."""
+    seen = _known(rows, "nmi_labels")
+    if not seen:
+        return None
+    (begin, first), (end, last) = seen[0], seen[-1]
+    text = f"NMI {number(last)} in epoch {end}"
+    if begin == 0:
+        of_what = "the clusters of the network as initialised, epoch 0, have"
+    else:
+        of_what = f"those of epoch {begin} have"
+    if begin != end:
+        text += f"; {of_what} {number(first)}"
+    text += ". No label was used to learn; it only judges the clusters."
+    if begin == end:
+        return Remark("plain", "Agreement with the true labels", text)
+    if last <= first:
+        return Remark("bad", "The clusters agree less with the true labels", text)
+    return Remark("good", "The clusters agree more with the true labels", text)
+
+
+def _sizes(row: Row) -> Remark | None:
+    effective, k, largest = row.get("effective_clusters"), row.get("k"), row.get("largest_fraction")
+    if not (known(effective) and known(k) and known(largest)):
+        return None
+    empty = row.get("empty_clusters")
+    none = "no cluster is empty" if empty == 0 else f"{number(empty)} clusters are empty"
+    text = (
+        f"As spread out as {effective:.1f} clusters of equal size, of k = {number(k)}; "
+        f"the largest holds {share(largest)} of the images, {none}."
+    )
+    return Remark("plain", "Sizes of the clusters", text)
+
+
+def _known(rows: Sequence[Row], column: str) -> list[tuple[int, float]]:
+    return [(row["epoch"], value) for row in rows if known(value := row.get(column))]

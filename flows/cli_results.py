@@ -1,0 +1,181 @@
+"""Commands that look at what a run has made, and use it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli_shared import SERVER, EpochOption, RunArgument, given, prefect_ready
+
+SourceArgument = Annotated[
+    Path, typer.Argument(help="Images: a folder, a list, Parquet files or tar shards.")
+]
+LayerOption = Annotated[
+    str | None, typer.Option(help="For example conv5; what the run clusters if left out.")
+]
+
+results = typer.Typer()
+
+
+@results.command()
+def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
+    name: Annotated[str, typer.Argument(help="linear, knn, mlp, filters, maximal or nmi.")],
+    run: RunArgument,
+    epoch: EpochOption = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the protocol."),
+    ] = None,
+    protocol: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file; configs/evaluations/NAME.yaml if left out."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled images, instead of the run's own.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Images to score on, instead of a part held out.")
+    ] = None,
+    supervised: Annotated[
+        Path | None, typer.Option(help="Weights of the same network to compare, .safetensors.")
+    ] = None,
+    result: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Replace a result that was made otherwise.")
+    ] = False,
+) -> None:
+    """Judge the network of an epoch: a table, and for some pictures; Cached when it is there."""
+    SERVER.begin()
+    from flows.prepare import typed_run  # noqa: PLC0415
+    from stages.recipe import parse_overrides  # noqa: PLC0415
+
+    changes = parse_overrides(overrides or [])
+    with prefect_ready():
+        from flows.evaluate import check, evaluate  # noqa: PLC0415
+        from flows.show_results import show_results  # noqa: PLC0415
+
+        folder = evaluate(
+            check(name),
+            run=typed_run(run),
+            epoch=epoch,
+            protocol=given(protocol),
+            overrides=changes,
+            data=given(data),
+            validation=given(validation),
+            supervised=given(supervised),
+            result=result,
+            update=update,
+        )
+        show_results(Path(folder))
+
+
+@results.command()
+def show(
+    run: RunArgument,
+    epoch: EpochOption = None,
+    cluster: Annotated[int | None, typer.Option(min=0, help="Needs --epoch.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Images listed at most.")] = 50,
+) -> None:
+    """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
+    from flows.prepare import existing_run, typed_run  # noqa: PLC0415
+    from flows.show import show_cluster, show_run, show_sweep  # noqa: PLC0415
+    from flows.sweep_plan import SWEEP  # noqa: PLC0415
+
+    place = typed_run(run)
+    if epoch is None and cluster is None and (Path(place) / SWEEP).exists():
+        show_sweep(Path(place))
+        return
+    folder = existing_run(place)
+    if cluster is None:
+        show_run(folder, epoch)
+    else:
+        show_cluster(folder, epoch, cluster, limit)
+
+
+@results.command()
+def diff(
+    first: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, or a label table: its folder or file.")
+    ],
+    second: Annotated[
+        str | None, typer.Argument(metavar="[OTHER]", help="Another one to compare with.")
+    ] = None,
+    from_epoch: Annotated[int | None, typer.Option("--from", min=0, help="Epoch of RUN.")] = None,
+    to_epoch: Annotated[
+        int | None, typer.Option("--to", min=0, help="Later epoch of RUN, or epoch of OTHER.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the whole table: .parquet or .csv.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Clusters listed at most.")] = 30,
+) -> None:
+    """Show which clusters split, merged or moved: between epochs, runs or label tables."""
+    from flows.diff import show_diff  # noqa: PLC0415
+
+    show_diff(first, second, from_epoch=from_epoch, to_epoch=to_epoch, out=out, limit=limit)
+
+
+@results.command()
+def report(
+    run: RunArgument,
+    clusters: Annotated[
+        int | None, typer.Option(min=1, help="In the gallery, at most; 40 if left out.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of the clusters drawn at random; the run's if left out."),
+    ] = None,
+) -> None:
+    """Write report.html into a run's folder: curves, evaluations, and what the clusters hold."""
+    from flows.page import CLUSTERS, write_page  # noqa: PLC0415
+    from flows.prepare import existing_run, typed_run  # noqa: PLC0415
+
+    print(write_page(existing_run(typed_run(run)), clusters=clusters or CLUSTERS, seed=seed))  # noqa: T201
+
+
+@results.command()
+def assign(
+    run: RunArgument,
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option(help="A .parquet file.")],
+    epoch: EpochOption = None,
+) -> None:
+    """Write the clusters of images that the run has never seen."""
+    from flows.new_images import assign  # noqa: PLC0415
+    from flows.prepare import typed_run  # noqa: PLC0415
+
+    assign(typed_run(run), source, out=out, epoch=epoch)
+
+
+@results.command()
+def embed(
+    run: RunArgument,
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option(help="A .zarr folder or a .parquet file.")],
+    epoch: EpochOption = None,
+    layer: LayerOption = None,
+) -> None:
+    """Write the features of images that the run has never seen."""
+    from flows.new_images import embed  # noqa: PLC0415
+    from flows.prepare import typed_run  # noqa: PLC0415
+
+    embed(typed_run(run), source, out=out, epoch=epoch, layer=layer)
+
+
+@results.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    format: Annotated[
+        str, typer.Option(help="safetensors, torchscript, onnx or torch-export.")
+    ] = "safetensors",
+    epoch: EpochOption = None,
+    layer: LayerOption = None,
+) -> None:
+    """Write the backbone as a file that other programs load without this one."""
+    from flows.export import export  # noqa: PLC0415
+    from flows.prepare import typed_run  # noqa: PLC0415
+
+    export(typed_run(run), format=format, out=out, epoch=epoch, layer=layer)

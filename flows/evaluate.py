@@ -1,0 +1,283 @@
+"""One evaluation of one epoch of a run, or of several runs of a sweep, as a Prefect flow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, cast
+
+from prefect import flow
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from deepcluster_core.artifacts.manifest import Condition, digest_of, inspect, read_manifest
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.errors import ConfigError
+from flows.epoch import Before, one_epoch
+from flows.job import File, Input, Job
+from flows.prepare import ON_TERMINAL, existing_run, open_run, run_path
+from flows.report import Report
+from flows.run import Run
+from flows.sweep_plan import SWEEP
+from stages import index, score, train
+from stages.evaluations import filters, knn, linear, maximal, mlp, nmi
+from stages.evaluations.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.results import read_results
+from stages.layout import RunFolder
+from stages.recipe import Recipe
+
+EVALUATIONS: dict[str, ModuleType] = {
+    "linear": linear,
+    "knn": knn,
+    "mlp": mlp,
+    "filters": filters,
+    "maximal": maximal,
+    "nmi": nmi,
+}
+LABELLED = ("linear", "knn", "mlp")
+"""Those that need true labels, and compare networks by them."""
+
+Name = Literal["linear", "knn", "mlp", "filters", "maximal", "nmi"]
+
+
+def _name() -> str:
+    asked = flow_run.parameters
+    of_epoch = "" if asked.get("epoch") is None else f" epoch {asked['epoch']}"
+    return f"{asked['name']}{of_epoch} of {Path(asked['run']).name}"
+
+
+@flow(name="deepcluster-evaluate", flow_run_name=_name)
+def evaluate(  # noqa: PLR0913, PLR0917  each is a field of the deployment's form
+    name: Name,
+    run: str = "demo",
+    epoch: Annotated[int, Field(ge=0)] | None = None,
+    protocol: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    data: str | None = None,
+    validation: str | None = None,
+    supervised: str | None = None,
+    result: str | None = None,
+    update: bool = False,
+) -> str:
+    """Evaluate the network of an epoch, or its clusters.
+
+    Args:
+        name: which evaluation.
+        run: folder of the run, or its name under `runs/`; for `nmi` that of a sweep, too.
+        epoch: whose network; the last that is trained when left out.
+        protocol: path of a YAML file; `configs/evaluations/<name>.yaml` when left out.
+        overrides: keys of the protocol.
+        data: labelled images instead of the run's own, as `dataset.source` takes them.
+        validation: images to score on; a part of the others is held out when left out.
+        supervised: a .safetensors file with weights of the same network, to compare with.
+        result: name of the result's folder; the evaluation's when left out.
+        update: replace a result that was made otherwise.
+
+    Returns:
+        The folder of the result.
+    """
+    asked = Asked(name, protocol, overrides or {}, data, validation, supervised, result)
+    asked.refuse_unread()
+    opened, job = _prepare(asked, run, epoch)
+    refuse_other_result(job, update=update)
+    cached = opened.ensure(job, pruned_will_do=False)
+    opened.prune(max(opened.folder.epochs("metrics"), default=0))
+    opened.report.ended(job, cached=cached)
+    if not cached:
+        _show_in_ui(opened.report, job)
+    return str(job.out)
+
+
+def _show_in_ui(report: Report, job: Job) -> None:
+    rows, name = read_results(job.out), job.out.parent.name
+    report.ui.show_table(name, rows, job.title)
+    for path in sorted(job.out.rglob("*.png")):
+        report.ui.show_picture(
+            f"{name}-{path.stem}", path.read_bytes(), f"{job.title}: {path.stem}"
+        )
+
+
+def check(name: str) -> Name:
+    """Return an evaluation's name.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in EVALUATIONS:
+        raise ConfigError(f"evaluate {name}: there is none; known: {', '.join(EVALUATIONS)}.")
+    return cast("Name", name)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked for, beside the run; see `evaluate`."""
+
+    name: Name
+    protocol: str | None
+    overrides: Mapping[str, Any]
+    data: str | None
+    validation: str | None
+    supervised: str | None
+    result: str | None
+
+    def refuse_unread(self) -> None:
+        """Refuse what the evaluation would pass over in silence.
+
+        Raises:
+            ConfigError: there is such a thing, or the result's name is no name.
+        """
+        given = {"data": self.data, "validation": self.validation, "supervised": self.supervised}
+        unread = [f"--{key}" for key, value in given.items() if value is not None]
+        if self.name not in LABELLED and unread:
+            raise ConfigError(
+                f"{', '.join(unread)}: {self.name} does not read it.\n"
+                f"  Fix: leave it out; {', '.join(LABELLED)} read it."
+            )
+        if self.result is not None and (Path(self.result).name != self.result or not self.result):
+            raise ConfigError(
+                f"--result {self.result}: must be a plain name, of a folder in evaluations/."
+            )
+
+    @property
+    def module(self) -> ModuleType:
+        """The stage."""
+        return EVALUATIONS[self.name]
+
+    def sections(self) -> dict[str, StrictConfig]:
+        """Return the protocol, checked."""
+        path = Path(self.protocol) if self.protocol else PROTOCOLS / f"{self.name}.yaml"
+        return {"protocol": load_protocol(path, self.module.CONFIG, self.overrides)}
+
+    def out(self, folder: RunFolder, epoch: int) -> Path:
+        """Return the folder of the result."""
+        return folder.artifact(f"evaluations/{self.result or self.name}", epoch)
+
+
+def _prepare(asked: Asked, run: str, epoch: int | None) -> tuple[Run, Job]:
+    """Return the run that makes an evaluation, and its job."""
+    own = asked.sections()
+    root = RunFolder(run_path(run))
+    if asked.module is nmi and (root.root / SWEEP).exists():
+        return _of_sweep(asked, root, epoch, own)
+    folder = existing_run(run)
+    opened = open_run(str(folder.config), str(folder.root), None, None, save=False)
+    made = made_until(opened, epoch)
+    out = asked.out(folder, made.epoch)
+    return opened, Job(
+        asked.module, opened.recipe, made.epoch, _inputs(asked, opened, made), out, own
+    )
+
+
+@dataclass(frozen=True)
+class Made:
+    """Jobs of a run up to an epoch."""
+
+    epoch: int
+    images: Job
+    checkpoint: Job
+    metrics: dict[str, Job]
+
+
+def made_until(run: Run, epoch: int | None) -> Made:
+    """Return the jobs of a run up to an epoch, or up to the last one that is trained.
+
+    Raises:
+        ConfigError: it has no such epoch.
+    """
+    folder = run.folder
+    trained = [
+        number
+        for number in folder.epochs("checkpoints")
+        if inspect(folder.artifact("checkpoints", number))[0] in (Condition.WHOLE, Condition.PRUNED)
+    ]
+    if not trained:
+        raise ConfigError(f"{folder.root}: has no trained epoch yet.\n  Fix: deepcluster run …")
+    last = trained[-1] if epoch is None else epoch
+    if last not in trained:
+        raise ConfigError(
+            f"--epoch {last}: is not trained; epochs {trained[0]} to {trained[-1]} are."
+        )
+    found: dict[ModuleType, Job] = {}
+    metrics: dict[str, Job] = {}
+
+    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
+        found[stage] = run.job(stage, epoch, **inputs)
+        if stage is score:
+            metrics[found[stage].out.name] = found[stage]
+        return found[stage]
+
+    images = note(index, None, source=run.source_fingerprint)
+    before = Before()
+    for earlier in range(last + 1):
+        before = one_epoch(note, earlier, images, before)
+    return Made(last, images, found[train], metrics)
+
+
+def _inputs(asked: Asked, run: Run, made: Made) -> dict[str, Input]:
+    """Return what the evaluation's stage reads; labelled images of others are indexed first."""
+    if asked.module is nmi:
+        return dict(made.metrics)
+    if asked.name not in LABELLED:
+        return {"images": made.images, "checkpoint": made.checkpoint}
+    supervised = None if asked.supervised is None else File(Path(asked.supervised))
+    return {
+        "images": made.images if asked.data is None else _indexed(run, asked.data),
+        "validation": None if asked.validation is None else _indexed(run, asked.validation),
+        "checkpoint": made.checkpoint,
+        "supervised": supervised,
+    }
+
+
+def _indexed(run: Run, source: str) -> Job:
+    """Return the job of other images than the run's, packed as those are, once it is done."""
+    path = Path(source).expanduser().absolute()
+    changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None}
+    dataset = run.recipe.dataset.model_copy(update=changes)
+    recipe = run.recipe.model_copy(update={"dataset": dataset})
+    place = run.folder.root / "evaluations" / "_data" / digest_of(str(path))[:12]
+    fingerprint = dataset.open_source().fingerprint()
+    job = Job(index, recipe, None, {"source": fingerprint}, place)
+    run.ensure(job)
+    return job
+
+
+def _of_sweep(
+    asked: Asked, root: RunFolder, epoch: int | None, own: Mapping[str, StrictConfig]
+) -> tuple[Run, Job]:
+    """Return the same for the runs of a sweep, up to an epoch that all of them have."""
+    metrics: dict[str, Input] = {}
+    last: list[int] = []
+    recipes: list[Recipe] = []
+    for path in sorted(root.root.glob("k=*/config.yaml")):
+        member = open_run(str(path), str(path.parent), None, None, save=False)
+        made = made_until(member, epoch)
+        metrics |= {f"{path.parent.name}/{name}": job for name, job in made.metrics.items()}
+        last.append(made.epoch)
+        recipes.append(member.recipe)
+    if not recipes:
+        raise ConfigError(f"{root.root}: the runs of this sweep are gone.")
+    report = Report(root, epochs=recipes[0].epochs, echo=ON_TERMINAL.get())
+    opened = Run(root, recipes[0], report)
+    until = min(last)
+    shared = {name: job for name, job in metrics.items() if int(name[-4:]) <= until}
+    return opened, Job(asked.module, recipes[0], until, shared, asked.out(root, until), own)
+
+
+def refuse_other_result(job: Job, *, update: bool) -> None:
+    """Refuse to replace a result by one that was made otherwise.
+
+    Raises:
+        ConfigError: there is one, and nobody has agreed.
+    """
+    if update or inspect(job.out)[0] is not Condition.WHOLE or job.is_done():
+        return
+    before = read_manifest(job.out)
+    old, new = before.config.get("protocol", {}), job.own["protocol"].model_dump(mode="json")
+    changed = ", ".join(
+        f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]
+    )
+    raise ConfigError(
+        f"{job.out}: holds a result that was made otherwise.\n"
+        f"  Changed: {changed or 'the network or the images'}\n"
+        f"  Fix:     --as NAME keeps both (the flow's parameter `result`); --update replaces it."
+    )

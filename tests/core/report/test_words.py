@@ -1,0 +1,97 @@
+import math
+from typing import Any
+
+import pytest
+
+from deepcluster_core.report.words import remarks
+
+
+def row(epoch: int, **changes: object) -> dict[str, Any]:
+    """Return metrics like the demo's."""
+    return {
+        "epoch": epoch,
+        "k": 100,
+        "loss": 4.161 - 0.25 * epoch,
+        "ln_k": 4.605,
+        "nmi_previous": 0.55 + 0.02 * epoch if epoch else None,
+        "nmi_labels": 0.524 + 0.01 * epoch,
+        "moved_fraction": 0.38 if epoch else None,
+        "effective_clusters": 95.9,
+        "largest_fraction": 0.0168,
+        "empty_clusters": 0,
+        "effective_rank": 6.7,
+    } | changes
+
+
+def tones(rows: list[dict[str, Any]]) -> dict[str, str]:
+    return {remark.title: remark.tone for remark in remarks(rows)}
+
+
+def texts(rows: list[dict[str, Any]]) -> str:
+    return "\n".join(remark.text for remark in remarks(rows))
+
+
+def test_remarks__of_a_healthy_run_read_its_numbers() -> None:
+    rows = [row(epoch) for epoch in range(10)]
+
+    assert tones(rows) == {
+        "The loss falls": "good",
+        "The clusters settle": "good",
+        "The clusters agree more with the true labels": "good",
+        "Sizes of the clusters": "plain",
+    }
+    said = texts(rows)
+    for expected in (
+        "it is 1.911",
+        "it was 4.161",
+        "ln k = 4.605",
+        "NMI 0.730",
+        "saturates below 0.8",
+    ):
+        assert expected in said
+    assert "It still rises" in said
+    assert "the network as initialised, epoch 0, have 0.524" in said
+
+
+def test_remarks__a_settled_run_is_not_told_to_go_on() -> None:
+    rows = [row(epoch, nmi_previous=0.77 + 0.001 * epoch) for epoch in range(10)]
+
+    assert "It still rises" not in texts(rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "title"),
+    [
+        ("loss", 4.7, "The loss does not fall"),
+        ("loss", 4.6, "The loss does not fall"),  # at chance, though below that of the first epoch
+        ("nmi_previous", 0.3, "The clusters become less stable"),
+        ("nmi_labels", 0.4, "The clusters agree less with the true labels"),
+    ],
+)
+def test_remarks__what_goes_wrong_is_said(column: str, value: float, title: str) -> None:
+    rows = [row(0, loss=4.65), row(1), row(2, **{column: value})]
+
+    assert tones(rows)[title] == "bad"
+
+
+def test_remarks__signs_of_trouble_come_first_with_epochs_and_advice() -> None:
+    rows = [row(0), row(1, effective_rank=1.16), row(2), row(3, effective_rank=1.3)]
+
+    first = remarks(rows)[0]
+    assert (first.tone, first.title) == ("bad", "Low rank")
+    assert "1.3 directions" in first.text
+    assert "(2 epochs, last 3). What helps: take larger batches" in first.text
+
+
+def test_remarks__one_epoch_without_labels_has_nothing_to_compare() -> None:
+    rows = [row(0, nmi_labels=None)]
+
+    assert tones(rows) == {"Loss": "plain", "Sizes of the clusters": "plain"}
+    assert "It should fall" in texts(rows)
+
+
+def test_remarks__unknown_numbers_are_no_remarks() -> None:
+    assert remarks([]) == []
+    unknown = dict.fromkeys(row(0), None) | {"epoch": 0}
+    assert remarks([unknown, row(1, loss=math.nan) | {"effective_clusters": math.nan}]) != []
+    assert remarks([unknown]) == []
