@@ -192,7 +192,7 @@ class Probing:
             Supply(frozen, views, batch_size=protocol.batch_size, workers=context.workers),
             task,
             _plan(protocol, shape),
-            seed=seeding.derive(context.seed, context.epoch or 0, self.name),
+            seed=seeding.derive(context.seed, "evaluations", self.name),  # the same in every epoch
             after_batch=after_batch,
         )
         return [
