@@ -14,13 +14,14 @@ from deepcluster_core.artifacts.manifest import Condition, digest_of, inspect, r
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from flows.epoch import Before, one_epoch
-from flows.job import File, Input, Job
+from flows.job import Given, Input, Job
 from flows.prepare import ON_TERMINAL, existing_run, open_run, run_path
 from flows.report import Report
 from flows.run import Run
 from flows.sweep_plan import SWEEP
 from stages import index, score, train
 from stages.evaluations import filters, knn, linear, maximal, mlp, nmi
+from stages.evaluations.compared import supervised_digest
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
 from stages.layout import RunFolder
@@ -219,13 +220,16 @@ def _inputs(asked: Asked, run: Run, made: Made) -> dict[str, Input]:
         return dict(made.metrics)
     if asked.name not in LABELLED:
         return {"images": made.images, "checkpoint": made.checkpoint}
-    supervised = None if asked.supervised is None else File(Path(asked.supervised))
     return {
         "images": made.images if asked.data is None else _indexed(run, asked.data),
         "validation": None if asked.validation is None else _indexed(run, asked.validation),
         "checkpoint": made.checkpoint,
-        "supervised": supervised,
+        "supervised": None if asked.supervised is None else _weights(Path(asked.supervised)),
     }
+
+
+def _weights(path: Path) -> Given:
+    return Given(path, supervised_digest(path))
 
 
 def _indexed(run: Run, source: str) -> Job:

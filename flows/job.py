@@ -6,7 +6,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Union
 
-from deepcluster_core.artifacts.files import sha256_at
 from deepcluster_core.artifacts.manifest import (
     Condition,
     Stage,
@@ -16,32 +15,25 @@ from deepcluster_core.artifacts.manifest import (
 )
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.errors import ConfigError
 from stages.layout import RunFolder
 from stages.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class File:
-    """A file of somebody's that a stage reads."""
+class Given:
+    """What a stage reads from outside of the run."""
 
     out: Path
+    contents: str
+    """Digest of what lies there."""
 
     def digest(self) -> str:
-        """Return the digest of its contents.
-
-        Raises:
-            ConfigError: it cannot be read.
-        """
-        try:
-            found = self.out.stat()
-            return sha256_at(self.out, found.st_size, found.st_mtime_ns)
-        except OSError as error:
-            raise ConfigError(f"{self.out}: cannot be read ({error.strerror}).") from error
+        """Return the digest, as that of a job's artifact."""
+        return self.contents
 
 
-Input = Union["Job", File, str, None]
-"""What a stage reads: another job's artifact, a file, or, of what is neither, a digest."""
+Input = Union["Job", Given, str, None]
+"""What a stage reads: a job's artifact, what was given or, of what is neither, a digest."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,7 @@ class Job:
     def run(self, context: Context) -> None:
         """Run the stage, in this process."""
         inputs = {
-            name: value.out if isinstance(value, Job | File) else value
+            name: value.out if isinstance(value, Job | Given) else value
             for name, value in self.inputs.items()
         }
         self.module.run(**self._sections(), **inputs, out=self.out, context=context)

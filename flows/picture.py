@@ -12,10 +12,10 @@ from PIL import Image
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import read_cluster, read_labels, read_metrics
 from deepcluster_core.metrics import cluster_counts
+from deepcluster_core.palette import BLUE, INK, ORANGE, PAPER
 from stages.layout import RunFolder
 
 ROWS, COLUMNS, TILE_PX = 10, 14, 48
-PAPER, INK, BLUE, ORANGE = "#ffffff", "#222222", "#2a6fbb", "#d9762b"
 
 
 def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:

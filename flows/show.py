@@ -164,14 +164,14 @@ def show_sweep(folder: Path) -> None:
     console.print(
         f"\n  {sweep}/sweep.png     what k does\n"
         f'  pd.read_parquet("{sweep}/{SWEEP}")     all metrics of all epochs\n'
-        f"  {_program()} show {sweep}/{run_of_k(table['k'].max())}     one of the runs",
+        f"  {program_name()} show {sweep}/{run_of_k(table['k'].max())}     one of the runs",
         markup=False,
     )
 
 
 def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     """Return what a run made, and what to type next."""
-    run, program = short(folder.root), _program()
+    run, program = short(folder.root), program_name()
     last = epochs - 1
     features = short(folder.artifact("features", last))
     return f"""
@@ -304,6 +304,6 @@ def short(path: Path) -> str:
     return printable(str(full.relative_to(here) if full.is_relative_to(here) else full))
 
 
-def _program() -> str:
+def program_name() -> str:
     """Return how to call this command: by its name only where a shell would find it."""
     return "deepcluster" if shutil.which("deepcluster") else short(Path(sys.argv[0]))

@@ -6,9 +6,10 @@ from typing import Any
 from rich.table import Table
 
 from deepcluster_core.artifacts.manifest import read_manifest
-from flows.show import console_for_tables, short
+from flows.show import console_for_tables, program_name, short
 from flows.terminal import printable
 from stages.evaluations.results import PROTOCOL, RESULTS, read_results
+from stages.layout import RunFolder
 
 ROWS_SHOWN = 60
 
@@ -31,6 +32,11 @@ def show_results(folder: Path) -> None:
     for name in sorted(read_manifest(folder).files):
         if name != RESULTS:
             console.print(f"  {place}/{name}", markup=False)
+    run = RunFolder(folder.parents[2])
+    if run.config.exists():
+        console.print(
+            f"  {program_name()} report {short(run.root)}     shows it on the page", markup=False
+        )
 
 
 def results_table(rows: list[dict[str, Any]]) -> Table:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from flows.picture import BLUE, INK, ORANGE, PAPER
+from deepcluster_core.palette import BLUE, INK, ORANGE, PAPER
 
 GREY = "#888888"
 

@@ -77,7 +77,9 @@ def draw_pictures(folder: Path) -> None:
 
 
 def environment(checkout: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    # Not the settings of Prefect, nor the options of a `make` that runs the tests.
+    ours = ("PREFECT_", "MAKE", "MFLAGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {
         "HOME": str(checkout / "home"),  # nobody's ~/.prefect
         "PATH": f"{checkout / '.venv' / 'bin'}:{os.environ['PATH']}",

@@ -242,10 +242,9 @@ class Images:
         """Return the pixels (H, W, C) of an image; raw ones are a view of the file."""
         if self._encoding == "none":
             return self._read_original(image_id)
-        batch, row = self._batch(image_id // BATCH_ROWS), image_id % BATCH_ROWS
-        stored = batch.data[batch.offset_B[row] : batch.offset_B[row + 1]]
+        stored, height, width, _ = self._stored(image_id)
         if self._encoding == "raw":
-            return stored.reshape(batch.height_B[row], batch.width_B[row], self._channels)
+            return stored.reshape(height, width, self._channels)
         try:
             return decode_packed(stored.tobytes())
         except UnreadableImageError as error:
@@ -258,12 +257,16 @@ class Images:
             ArtifactError: the packed image is damaged.
         """
         if self._encoding != "none":
-            batch, row = self._batch(image_id // BATCH_ROWS), image_id % BATCH_ROWS
-            stored = batch.data[batch.offset_B[row] : batch.offset_B[row + 1]]
-            found = _checksum(batch.height_B[row], batch.width_B[row], stored)
-            if found != batch.crc32c_B[row]:
+            stored, height, width, crc32c = self._stored(image_id)
+            if _checksum(height, width, stored) != crc32c:
                 raise self._damaged(image_id, "its checksum differs")
         return self[image_id]
+
+    def _stored(self, image_id: int) -> tuple[Pixels, int, int, int]:
+        """Return the packed bytes of an image, its height and width, and the checksum of them."""
+        batch, row = self._batch(image_id // BATCH_ROWS), image_id % BATCH_ROWS
+        stored = batch.data[batch.offset_B[row] : batch.offset_B[row + 1]]
+        return stored, batch.height_B[row], batch.width_B[row], batch.crc32c_B[row]
 
     def _damaged(self, image_id: int, cause: str) -> ArtifactError:
         return ArtifactError(

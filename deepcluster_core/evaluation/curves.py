@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-PAPER, INK, BLUE, ORANGE, GREY = "#ffffff", "#222222", "#2a6fbb", "#d9762b", "#888888"
+from deepcluster_core.palette import BLUE, GREY, INK, ORANGE, PAPER
+
 PANEL_IN = (4.4, 3.6)
 
 

@@ -48,14 +48,12 @@ def compared(
         yield SUPERVISED, reference
 
 
-def supervised_digest(path: Path | None) -> str | None:
+def supervised_digest(path: Path) -> str:
     """Return the SHA-256 of a file of weights, an input like any other of an evaluation's key.
 
     Raises:
         ArtifactError: it cannot be read.
     """
-    if path is None:
-        return None
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

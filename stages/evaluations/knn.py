@@ -100,7 +100,7 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
             "images": images,
             "validation": validation,
             "checkpoint": checkpoint,
-            "supervised": supervised_digest(supervised),
+            "supervised": supervised and supervised_digest(supervised),
         },
         context=context,
     ) as draft:

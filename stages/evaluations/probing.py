@@ -116,7 +116,7 @@ class Inputs:
 
     def digested(self) -> dict[str, Path | str | None]:
         """Return them as `new_artifact` takes them."""
-        return vars(self) | {"supervised": supervised_digest(self.supervised)}
+        return vars(self) | {"supervised": self.supervised and supervised_digest(self.supervised)}
 
     @property
     def num_networks(self) -> int:

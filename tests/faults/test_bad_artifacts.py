@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
 from deepcluster_core.artifacts.commit import write_manifest
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, inspect, read_manifest
 from flows.epoch_loop import deepcluster
+from flows.evaluate import evaluate
 from flows.stage_rerun import rerun
 from flows.sweep import sweep
 from stages import cluster, train
@@ -272,8 +274,9 @@ def test_program__refuses_a_broken_source(tmp_path: Path) -> None:
         (rerun, {"run": "demo"}, "'stage' is a required property"),
         (rerun, {"stage": "train", "epoch": -1}, "-1 is less than the minimum of 0"),
         (sweep, {"k": "many"}, "is not of type 'array'"),
+        (evaluate, {"name": "knnn"}, "'knnn' is not one of"),
     ],
-    ids=str,
+    ids=lambda value: value.name if isinstance(value, Flow) else str(value),
 )
 def test_deployments__refuse_wrong_parameters(
     flow: Any,  # noqa: ANN401  any Flow

@@ -103,7 +103,7 @@ def test_evaluate__supervised_weights_are_one_more_row(own_run: Path) -> None:
         ({"protocol": "nowhere.yaml"}, r"nowhere\.yaml: there is no such recipe"),
         ({"name": "nmi", "overrides": {}, "data": "x"}, r"--data: nmi does not read it"),
         ({"result": "../knn"}, r"--result \.\./knn: must be a plain name"),
-        ({"supervised": "nowhere.safetensors"}, r"nowhere\.safetensors: cannot be read"),
+        ({"supervised": "nowhere.safetensors"}, r"nowhere\.safetensors: the weights trained"),
         ({"data": "nowhere"}, r"nowhere: does not exist"),
     ],
 )

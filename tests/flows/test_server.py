@@ -131,6 +131,7 @@ def test_serve__shows_progress_metrics_and_state(served: Served, finished: FlowR
 
     kinds = {key: made.type for key, made in found.items()}
     assert kinds == {
+        "served-overview": "image",
         "served-progress": "progress",
         "served-metrics": "table",
         "served-state": "markdown",
@@ -143,7 +144,7 @@ def test_serve__shows_progress_metrics_and_state(served: Served, finished: FlowR
 @pytest.mark.parametrize(
     ("deployment", "parameter", "problem"),
     [
-        (LOOP, "ecophs=5", "'ecophs' was unexpected"),
+        (LOOP, "ecophs=5", "not found on the deployment: 'ecophs'"),
         (LOOP, "epochs=0", "0 is less than the minimum of 1"),
         (LOOP, 'overrides={"cluster": {"kk": 5}}', "'kk' was unexpected"),
         (LOOP, 'overrides={"train": {"lr": "fast"}}', "for field 'overrides.train.lr'"),

@@ -17,11 +17,14 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from deepcluster_core.artifacts.commit import UNFINISHED, prune
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError, FeatureError, SourceError
 from flows.cli import main
+from flows.evaluate import evaluate
 from flows.stage_rerun import rerun
 from flows.sweep import sweep
 from flows.sweep_picture import draw_sweep
+from stages.evaluations.results import read_results
 from stages.recipe import RecipeOverrides
 from tests.flows.conftest import (
     ENVIRONMENT,
@@ -389,3 +392,15 @@ def test_sweep_command__refuses_wrong_k_with_exit_code_2(
     assert (caught.value.code, captured.out) == (2, "")
     assert captured.err.startswith("deepcluster: --k")
     assert not list(Path().iterdir()), "nothing is created"
+
+
+def test_evaluate__nmi_of_a_sweep_has_a_row_for_each_k_and_epoch(own_sweep: Path) -> None:
+    first = call(evaluate, name="nmi", run=str(own_sweep))
+    again = call(evaluate, name="nmi", run=str(own_sweep))
+
+    assert (first, again) == ({"nmi epoch 1": "Completed"}, {"nmi epoch 1": "Cached"})
+    rows = read_results(own_sweep / "evaluations/nmi/epoch=0001")
+    assert [(row["k"], row["epoch"]) for row in rows] == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    of_8 = read_metrics(own_sweep / "k=00008/metrics/epoch=0001")
+    assert rows[-1]["nmi_labels"] == of_8["nmi_labels"]
+    assert (own_sweep / "evaluations/nmi/epoch=0001/nmi.png").exists()

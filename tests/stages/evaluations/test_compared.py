@@ -86,7 +86,6 @@ def test_compared__refuses_what_is_no_file_of_weights(
 
 
 def test_supervised_digest__is_that_of_the_contents(weights: Path, tmp_path: Path) -> None:
-    assert supervised_digest(None) is None
     assert supervised_digest(weights) == hashlib.sha256(weights.read_bytes()).hexdigest()
     with pytest.raises(ArtifactError, match="cannot be read"):
         supervised_digest(tmp_path / "absent.safetensors")
