@@ -11,11 +11,13 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from deepcluster_core.artifacts.manifest import digest_of, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError
-from flows.evaluate import EVALUATIONS, LABELLED, evaluate
+from flows.evaluate import evaluate
+from flows.evaluations import COMPARING, EVALUATIONS
 from flows.show_results import show_results
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
 from tests.conftest import draw_images
+from tests.drawn_landmarks import draw_landmarks
 from tests.flows.conftest import call, contents, recorded_tasks
 
 REPOSITORY = Path(__file__).parents[2]
@@ -94,6 +96,20 @@ def test_evaluate__supervised_weights_are_one_more_row(own_run: Path) -> None:
     assert given == [row["top1"] for row in of_epoch_0 if row["network"] == "epoch 0"]
 
 
+def test_evaluate__reads_data_sets_as_they_are_distributed(own_run: Path, tmp_path: Path) -> None:
+    oxford = draw_landmarks(tmp_path / "oxford")
+    small = {"long_side": 64, "dims": 16}
+    asked = {"name": "retrieval", "run": str(own_run), "data": str(oxford), "overrides": small}
+
+    assert call(evaluate, **asked) == {"retrieval epoch 2": "Completed"}
+    assert call(evaluate, **asked) == {"retrieval epoch 2": "Cached"}
+    rows = read_results(own_run / "evaluations/retrieval/epoch=0002")
+    assert [row["network"] for row in rows] == ["random", "epoch 2"]
+    next(oxford.rglob("*.jpg")).touch()
+    with pytest.raises(ConfigError, match=r"holds a result that was made otherwise"):
+        call(evaluate, **asked)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -102,6 +118,7 @@ def test_evaluate__supervised_weights_are_one_more_row(own_run: Path) -> None:
         ({"overrides": {"temperature": 0.0}}, r"temperature: Input should be greater than 0"),
         ({"protocol": "nowhere.yaml"}, r"nowhere\.yaml: there is no such recipe"),
         ({"name": "nmi", "overrides": {}, "data": "x"}, r"--data: nmi does not read it"),
+        ({"name": "retrieval", "overrides": {}}, r"retrieval: on which data set.*--data DIR"),
         ({"result": "../knn"}, r"--result \.\./knn: must be a plain name"),
         ({"supervised": "nowhere.safetensors"}, r"nowhere\.safetensors: the weights trained"),
         ({"data": "nowhere"}, r"nowhere: does not exist"),
@@ -113,7 +130,7 @@ def test_evaluate__refuses_and_changes_nothing(
     before = contents(finished_run)
     asked: dict[str, Any] = {"name": "knn", "run": str(finished_run)} | parameters
 
-    with pytest.raises(DeepClusterError, match=message):
+    with pytest.raises(DeepClusterError, match=f"(?s){message}"):
         evaluate(**asked)
 
     assert contents(finished_run) == before
@@ -159,7 +176,7 @@ def test_evaluations__each_has_a_deployment_and_a_protocol_with_every_number() -
         assert written.keys() == module.CONFIG.model_fields.keys()
         assert all(field.is_required() for field in module.CONFIG.model_fields.values())
         assert module.STAGE.kind == f"evaluations/{name}"
-    assert set(LABELLED) < EVALUATIONS.keys()
+    assert set(COMPARING) < EVALUATIONS.keys()
 
 
 def test_show_results__names_every_file(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,311 @@
+"""Data sets of landmarks to find again: Oxford5k, Paris6k, and folders of one's own.
+
+Images may lie anywhere below the folder: flat, in `jpg/`, or as Paris6k ships them,
+`paris/<landmark>/*.jpg`. What is to be found is told in one of two ways:
+
+- As both data sets ship it: for each query the files `<query>_query.txt`, `<query>_good.txt`,
+  `<query>_ok.txt` and `<query>_junk.txt`, in the folder or in one directly in it (`gt_files/`). The
+  first holds a name and a box, `oxc1_all_souls_000013 136.5 34.1 648.5 955.7`, the others a name a
+  line. Names are those of files without folder and extension; the prefix `oxc1_` is no part of one.
+- By `ground_truth.yaml` in the folder, a list of queries with paths relative to the folder:
+
+      - query: church/017.jpg
+        box: [136.5, 34.1, 648.5, 955.7]
+        good: [church/003.jpg, church/021.jpg]
+        ok: [church/008.jpg]
+        junk: []
+
+  `box` is left, top, right, bottom in pixels of the upright image; without it the query is the
+  whole image. `ok` and `junk` may be left out. The query's own image is junk unless it is listed.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.data.sources.base import displayed, fingerprint_files
+from deepcluster_core.data.sources.folder import walk_images
+from deepcluster_core.errors import SourceError
+
+GROUND_TRUTH = "ground_truth.yaml"
+QUERY = "_query.txt"
+PREFIX = "oxc1_"
+ARCHIVES = (".tar", ".tgz", ".tar.gz")
+ORIGIN = "Oxford5k and Paris6k come from robots.ox.ac.uk/~vgg/data, oxbuildings and parisbuildings"
+
+CORRUPT = frozenset(
+    f"paris_{name}"
+    for name in (
+        "louvre_000136 louvre_000146 moulinrouge_000422 museedorsay_001059 notredame_000188 "
+        "pantheon_000284 pantheon_000960 pantheon_000974 pompidou_000195 pompidou_000196 "
+        "pompidou_000201 pompidou_000467 pompidou_000640 sacrecoeur_000299 sacrecoeur_000330 "
+        "sacrecoeur_000353 triomphe_000662 triomphe_000833 triomphe_000863 triomphe_000867"
+    ).split()
+)
+"""Paris6k's distributors list these 20 files as corrupt; nobody counts them."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of the upright original; right and bottom are outside."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A part of an image, and where else its landmark is. Numbers are those of `Landmarks`."""
+
+    name: str
+    image: int
+    box: Box | None
+    """None: the whole image."""
+    positive: frozenset[int]
+    """Images that show it, well or not so well: good and ok."""
+    junk: frozenset[int]
+    """Images that hardly show it: neither right nor wrong."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """A data set; no image of it was opened yet."""
+
+    root: Path
+    images: tuple[str, ...]
+    """The data base: paths below `root`, in the order of their bytes."""
+    queries: tuple[Query, ...]
+    files: tuple[Path, ...]
+    """Of the ground truth."""
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of the images' names, sizes and times, and of the ground truth."""
+        digest = hashlib.sha256(fingerprint_images(self.root, self.images).encode())
+        for path in self.files:
+            data = _read(path)
+            digest.update(b"\0%b\0%d\0%b" % (os.fsencode(path.name), len(data), data))
+        return digest.hexdigest()
+
+
+def open_landmarks(root: Path, parse_yaml: Callable[[str], Any]) -> Landmarks:
+    """Read the names and the ground truth of a data set.
+
+    Args:
+        root: its folder.
+        parse_yaml: text to values; raises ValueError.
+
+    Raises:
+        SourceError: the data set is not there, laid out otherwise, or not whole.
+    """
+    images = list_photographs(root)
+    listed, folders = root / GROUND_TRUTH, _folders_with_queries(root)
+    found = [*([listed] if listed.is_file() else []), *folders]
+    if len(found) != 1:
+        raise SourceError(_not_one_ground_truth(root, found))
+    if listed.is_file():
+        return Landmarks(root, images, _listed(listed, images, parse_yaml), (listed,))
+    files = sorted(path for path in folders[0].iterdir() if path.suffix == ".txt")
+    return Landmarks(root, images, _shipped(folders[0], images, root), tuple(files))
+
+
+def list_photographs(root: Path) -> tuple[str, ...]:
+    """Return the paths of all images below a folder, without those that are known as corrupt.
+
+    Raises:
+        SourceError: the folder is missing, cannot be listed, or holds none.
+    """
+    if not root.is_dir():
+        raise SourceError(
+            f"{root}: there is no such folder.\n  Fix: give the data set's. {ORIGIN}."
+        )
+    images = tuple(name for name in walk_images(root) if _stem(name) not in CORRUPT)
+    if not images:
+        raise SourceError(
+            f"{root}: there are no images in this folder or below it.\n"
+            f"  Looked for: *.jpg, jpg/*.jpg, paris/<landmark>/*.jpg\n"
+            f"  {_unpack(root)}"
+        )
+    return images
+
+
+def fingerprint_images(root: Path, images: Sequence[str]) -> str:
+    """Return a SHA-256 of the names, sizes and times of images; none is opened."""
+    return fingerprint_files("landmarks", ((name, root / name) for name in images))
+
+
+def _folders_with_queries(root: Path) -> list[Path]:
+    try:
+        below = sorted(path for path in root.iterdir() if path.is_dir())
+        return [folder for folder in (root, *below) if next(folder.glob(f"*{QUERY}"), None)]
+    except OSError as error:
+        raise SourceError(f"{root}: cannot be listed ({error.strerror}).") from error
+
+
+def _not_one_ground_truth(root: Path, found: Sequence[Path]) -> str:
+    if found:
+        names = ", ".join(str(path) for path in found)
+        return (
+            f"{root}: has more than one ground truth: {names}.\n  Fix: move all but one out of it."
+        )
+    return (
+        f"{root}: has images, but nothing says what is to be found in which.\n"
+        f"  Looked for: <query>{QUERY} in it and in the folders directly in it, and {GROUND_TRUTH}"
+        f"\n  {_unpack(root)}"
+    )
+
+
+def _unpack(root: Path) -> str:
+    """Return the way out where something is missing that may lie in an archive."""
+    for path in sorted(root.iterdir()):
+        if path.name.endswith(ARCHIVES):
+            return f"Fix: unpack what it holds: tar -xf {path} -C {root}"
+    return f"Fix: give the data set's own folder. {ORIGIN}."
+
+
+class _Names:
+    """Finds images by what a ground truth calls them."""
+
+    def __init__(self, root: Path, pairs: Iterable[tuple[str, int]]) -> None:
+        """Take names and numbers of images."""
+        self._root = root
+        self._number: dict[str, int] = {}
+        self._twice: set[str] = set()
+        for name, number in pairs:
+            if name in self._number:
+                self._twice.add(name)
+            self._number[name] = number
+
+    def find(self, names: Iterable[str], where: str) -> frozenset[int]:
+        """Return the numbers of images; those known as corrupt are passed over.
+
+        Raises:
+            SourceError: there is no such image, or there are several.
+        """
+        asked = [name for name in names if _stem(name) not in CORRUPT]
+        absent = [name for name in asked if name not in self._number]
+        if absent:
+            raise SourceError(
+                f"{where}: {len(absent)} of the {len(asked)} images that it names are not below "
+                f"{self._root}, the first of them {absent[0]!r}.\n"
+                f"  Cause: images are missing, or the ground truth is that of another data set."
+            )
+        if twice := sorted(self._twice.intersection(asked)):
+            raise SourceError(
+                f"{where}: names {twice[0]!r}, and there are several images of this name below "
+                f"{self._root}.\n"
+                f"  Fix: keep one of them, or name images by their paths in {GROUND_TRUTH}."
+            )
+        return frozenset(self._number[name] for name in asked)
+
+
+def _query(
+    name: str,
+    box: Box | None,
+    images: frozenset[int],
+    lists: tuple[frozenset[int], ...],
+    where: str,
+) -> Query:
+    """Return a query, checked."""
+    positive, junk = lists
+    if box is not None and not (box[0] < box[2] and box[1] < box[3]):
+        raise SourceError(f"{where}: the box {box} is none: left, top, right, bottom are wanted.")
+    if not images:
+        raise SourceError(f"{where}: the query's image is one of those that are known as corrupt.")
+    if not positive:
+        raise SourceError(f"{where}: no image is good or ok, so there is nothing to find.")
+    if positive & junk:
+        raise SourceError(f"{where}: lists an image both as good or ok and as junk.")
+    return Query(name, next(iter(images)), box, positive, junk)
+
+
+def _shipped(folder: Path, images: Sequence[str], root: Path) -> tuple[Query, ...]:
+    """Read the four files of each query."""
+    names = _Names(root, ((displayed(_stem(name)), n) for n, name in enumerate(images)))
+    queries: list[Query] = []
+    for path in sorted(folder.glob(f"*{QUERY}")):
+        name = path.name.removesuffix(QUERY)
+        image, box = _query_line(path)
+        good, ok, junk = (
+            names.find(_lines(listed), str(listed))
+            for listed in (folder / f"{name}_{kind}.txt" for kind in ("good", "ok", "junk"))
+        )
+        own = names.find([image], str(path))
+        queries.append(_query(displayed(name), box, own, (good | ok, junk), str(path)))
+    return tuple(queries)
+
+
+def _query_line(path: Path) -> tuple[str, Box]:
+    lines = _lines(path)
+    try:
+        (line,) = lines
+        name, *sides = line.rsplit(maxsplit=4)
+        left, top, right, bottom = map(float, sides)
+    except ValueError as error:
+        raise SourceError(
+            f"{path}: must hold one line, a name and the four numbers of a box; it begins with "
+            f"{' '.join(lines)[:80]!r}."
+        ) from error
+    return name.removeprefix(PREFIX), (left, top, right, bottom)
+
+
+def _lines(path: Path) -> list[str]:
+    text = _read(path).decode("utf-8", "backslashreplace")  # as `displayed` writes names
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+class _Listed(StrictConfig):
+    """A query of `ground_truth.yaml`."""
+
+    query: str
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
+    good: tuple[str, ...]
+    ok: tuple[str, ...] = ()
+    junk: tuple[str, ...] = ()
+
+
+_LISTED = TypeAdapter(Annotated[list[_Listed], Field(min_length=1)])
+
+
+def _listed(
+    path: Path, images: Sequence[str], parse_yaml: Callable[[str], Any]
+) -> tuple[Query, ...]:
+    """Read `ground_truth.yaml`."""
+    try:
+        entries = _LISTED.validate_python(parse_yaml(_read(path).decode()), strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SourceError(
+            f"{path}: {error.error_count()} problem(s), the first at {key or 'the top'}: "
+            f"{first['msg']}.\n"
+            f"  Fix: a list of queries, each with the keys query and good, and if need be box, ok "
+            f"and junk."
+        ) from error
+    except ValueError as error:
+        raise SourceError(f"{path}: cannot be read as YAML: {error}") from error
+    names = _Names(path.parent, ((displayed(name), n) for n, name in enumerate(images)))
+    queries: list[Query] = []
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path}, query {number}"
+        own = names.find([entry.query], where)
+        positive = names.find((*entry.good, *entry.ok), where)
+        junk = names.find(entry.junk, where) | (own - positive)
+        name = f"{number} {entry.query}"
+        queries.append(_query(name, entry.box, own, (positive, junk), where))
+    return tuple(queries)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(
+            f"{path}: this part of the ground truth cannot be read ({error.strerror}).\n"
+            f"  Fix: unpack all of it. {ORIGIN}."
+        ) from error
+
+
+def _stem(name: str) -> str:
+    """Return the name of a file without its folder and extension."""
+    return name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]

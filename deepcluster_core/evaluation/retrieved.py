@@ -1,0 +1,63 @@
+"""A picture of what was found: a row for each query, its best-ranked images framed by verdict.
+
+Suffixes: H rows, W columns, C channels of an image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colour
+
+Pixels = NDArray[np.uint8]
+Verdict = Literal["right", "wrong", "junk"]
+
+COLOUR = {"right": (42, 157, 74), "wrong": (200, 50, 45), "junk": (136, 136, 136)}
+TILE_PX = 112
+FRAME_PX = 4
+GAP_PX = 8
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A query and what came of it."""
+
+    query_HWC: Pixels
+    average_precision: float
+    """0 to 1."""
+    found: Sequence[tuple[Pixels, Verdict]]
+    """Best first, images (H, W, C) of any size."""
+
+
+def draw_retrieved(rows: Sequence[Shown]) -> Pixels:
+    """Return the picture (H, W, 3).
+
+    Args:
+        rows: at least one, all with as many images.
+    """
+    tiles: list[Pixels] = []
+    for row in rows:
+        asked = framed(_small(row.query_HWC))
+        tiles.append(captioned(asked, f"AP {100 * row.average_precision:.1f}"))
+        for rank, (image_HWC, verdict) in enumerate(row.found, start=1):
+            tiles.append(captioned(_judged(_small(image_HWC), verdict), f"{rank} {verdict}"))
+    return grid(tiles, columns=1 + len(rows[0].found), gap_px=GAP_PX)
+
+
+def _small(image_HWC: Pixels) -> Pixels:
+    """Return an image in colour whose longer side is `TILE_PX`, its aspect kept."""
+    picture = Image.fromarray(np.ascontiguousarray(in_colour(image_HWC)))
+    scale = TILE_PX / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2))
+
+
+def _judged(picture_HWC: Pixels, verdict: Verdict) -> Pixels:
+    height, width = (side + 2 * FRAME_PX for side in picture_HWC.shape[:2])
+    framed_HWC = np.full((height, width, 3), COLOUR[verdict], np.uint8)
+    framed_HWC[FRAME_PX:-FRAME_PX, FRAME_PX:-FRAME_PX] = picture_HWC
+    return framed_HWC

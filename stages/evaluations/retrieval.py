@@ -1,0 +1,308 @@
+"""Retrieval: photographs of landmarks, networks -> how well each finds them again. Table 5.
+
+Suffixes: N images of the data base, Q queries, D values of a descriptor, K ranks.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from pydantic import Field, PositiveInt
+
+from deepcluster_core import seeding
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.manifest import Stage, digest_of
+from deepcluster_core.artifacts.tables import write_frame
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import Context
+from deepcluster_core.data.landmarks import (
+    Query,
+    fingerprint_images,
+    list_photographs,
+    open_landmarks,
+)
+from deepcluster_core.data.photographs import Album, Pixels
+from deepcluster_core.data.sources.base import displayed
+from deepcluster_core.evaluation.ranking import chance
+from deepcluster_core.evaluation.retrieved import Shown, Verdict, draw_retrieved
+from deepcluster_core.evaluation.rmac import RegionReader
+from deepcluster_core.evaluation.search import Found, Task, search
+from deepcluster_core.memory import keep_freed_memory
+from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.precision import Precision, computed_in
+from stages.evaluations.compared import compared, supervised_digest
+from stages.evaluations.results import RESULTS, Row, write_results
+from stages.recipe_yaml import parse
+
+QUERIES = "queries.parquet"
+PICTURE = "retrieval.png"
+
+STAGE = Stage(
+    name="retrieval",
+    version=1,
+    kind="evaluations/retrieval",
+    files=(RESULTS, QUERIES, PICTURE),
+    reads=("network", "protocol"),
+)
+
+SHOWN_QUERIES, SHOWN_RANKS = 8, 8
+NAMED = 50  # images left out that the manifest names
+
+
+class RetrievalConfig(StrictConfig):
+    """How images are described and compared."""
+
+    layer: str
+    """A named layer of the network whose output is a map, e.g. conv5. auto: the last of its
+    convolutions, without the max-pool after it."""
+
+    long_side: PositiveInt
+    """Pixels of the longer side of images; the shorter one keeps the aspect. Queries are cut out of
+    such an image, and not resized again."""
+
+    levels: PositiveInt
+    """Grids of square regions, each finer than the one before."""
+
+    overlap: float = Field(ge=0, lt=1)
+    """Of neighbouring regions along the longer side of a map, a share of their side, 0 to 1."""
+
+    dims: PositiveInt
+    """Values of a descriptor. Where the layer has fewer filters, or the images to learn from fewer
+    regions or directions, so many; results tell."""
+
+    eigenvalue_floor: float = Field(ge=0, le=1)
+    """Whitening divides by no eigenvalue below this share of the largest."""
+
+    whiten_with: Path | None
+    """Folder of images, in any layout, whose regions the whitening is learnt from. null: the data
+    base itself."""
+
+    whiten_images: PositiveInt
+    """At most so many of them, drawn by the run's seed."""
+
+    precision: Precision
+    """Number format of the forward pass; all after it is float32."""
+
+    def other(self, data: Path) -> Path | None:
+        """Return the folder to learn the whitening from; None: the data base itself."""
+        if self.whiten_with is None:
+            return None
+        other = self.whiten_with.expanduser().absolute()
+        return None if other.resolve() == data.resolve() else other
+
+
+CONFIG = RetrievalConfig
+
+
+def data_digest(data: Path, protocol: RetrievalConfig) -> str:
+    """Return a digest of the data set: of images their names, sizes and times.
+
+    Raises:
+        SourceError: it, or the one to learn the whitening from, is not there or laid out otherwise.
+    """
+    other = protocol.other(data)
+    learnt_on = None if other is None else fingerprint_images(other, list_photographs(other))
+    return digest_of([open_landmarks(data, parse).fingerprint(), learnt_on])
+
+
+def run(  # noqa: PLR0913  an evaluation takes its inputs by name
+    *,
+    network: NetworkConfig,
+    protocol: RetrievalConfig,
+    data: Path,
+    checkpoint: Path | None,
+    supervised: Path | None,
+    channels: int,
+    out: Path,
+    context: Context,
+) -> None:
+    """Write a row for each compared network: the mean average precision over all queries, percent.
+
+    Memory does not grow with the number of images but for their names and 2 kB each.
+
+    Args:
+        network: of the run.
+        protocol: see its keys.
+        data: folder of the data set, see `landmarks`.
+        checkpoint: None: the network as initialised is judged alone.
+        supervised: weights trained with labels, a .safetensors file, to compare with.
+        channels: of the run's images.
+        out: folder of the artifact.
+        context: the epoch is that of `checkpoint`.
+    """
+    with new_artifact(
+        STAGE,
+        out,
+        config={"network": network, "protocol": protocol},
+        inputs={
+            "data": data_digest(data, protocol),
+            "checkpoint": checkpoint,
+            "supervised": supervised and supervised_digest(supervised),
+        },
+        context=context,
+    ) as draft:
+        keep_freed_memory()
+        task = _task(data, protocol, channels=channels, seed=context.seed)
+        for query in task.queries:  # before hours are spent
+            task.part(query)
+        num_networks = 1 + (checkpoint is not None) + (supervised is not None)
+        stepped = _Steps(context, num_networks * task.steps)
+        networks = compared(
+            network,
+            channels=channels,
+            seed=context.seed,
+            checkpoint=checkpoint,
+            epoch=context.epoch,
+            supervised=supervised,
+        )
+        found = {
+            name: _searched(model, task, protocol, context, stepped) for name, model in networks
+        }
+        shown = list(found)[0 if checkpoint is None else 1]
+        Image.fromarray(_drawn(task, found[shown])).save(out / PICTURE)
+        write_frame(out / QUERIES, pd.DataFrame(list(_of_queries(task, found))))
+        draft.facts |= {
+            "picture_of": shown,
+            "left_out": _named(task, found[shown]),
+            "precision": computed_in(context.device, protocol.precision),
+        }
+        write_results(draft, [_row(task, *one, protocol) for one in found.items()], protocol)
+
+
+class _Steps:
+    """Counts images for the progress."""
+
+    def __init__(self, context: Context, total: int) -> None:
+        """Begin at none."""
+        self._context, self._done, self._total = context, 0, total
+
+    def __call__(self) -> None:
+        """Tell that an image is done."""
+        self._done += 1
+        self._context.progress(self._done, self._total)
+
+
+def _task(data: Path, protocol: RetrievalConfig, *, channels: int, seed: int) -> Task:
+    """Return what to look for, and the images to learn the whitening from."""
+    landmarks = open_landmarks(data, parse)
+    folder = protocol.other(data) or data
+    names = list_photographs(folder)
+    if len(names) > protocol.whiten_images:
+        stream = seeding.numpy_generator(seed, STAGE.name, "whitening")
+        drawn = stream.choice(len(names), protocol.whiten_images, replace=False)
+        names = tuple(names[number] for number in np.sort(drawn).tolist())
+    return Task(
+        base=Album(data, landmarks.images, channels, protocol.long_side),
+        queries=landmarks.queries,
+        learn_on=Album(folder, names, channels, protocol.long_side),
+    )
+
+
+def _searched(
+    model: Network, task: Task, protocol: RetrievalConfig, context: Context, stepped: _Steps
+) -> Found:
+    """Return what a network finds, by the numbers of the protocol."""
+    reader = RegionReader(
+        model,
+        layer=protocol.layer,
+        levels=protocol.levels,
+        overlap=protocol.overlap,
+        device=context.device,
+        precision=protocol.precision,
+    )
+    return search(
+        reader,
+        task,
+        dims=protocol.dims,
+        floor=protocol.eigenvalue_floor,
+        workers=context.workers,
+        stepped=stepped,
+    )
+
+
+def _row(task: Task, network: str, found: Found, protocol: RetrievalConfig) -> Row:
+    """Return what a network reached, in percent, beside the mean of random rankings."""
+    by_chance = [
+        chance(
+            len(query.positive - found.left_out.keys()),
+            found.ranked_QN.shape[1] - len(query.junk - found.left_out.keys()),
+        )
+        for query in task.queries
+    ]
+    return {
+        "network": network,
+        "data_set": _name(task.base),
+        "queries": len(task.queries),
+        "images": found.ranked_QN.shape[1],
+        "left_out": len(found.left_out),
+        "mAP": 100 * float(np.mean(found.precision_Q)),
+        "chance": 100 * float(np.mean(by_chance)),
+        "dims": found.dims,
+        "whitened_on": _name(task.learn_on),
+        "deviations": "; ".join(_deviations(task, found, protocol)),
+    }
+
+
+def _deviations(task: Task, found: Found, protocol: RetrievalConfig) -> Iterator[str]:
+    """Name what is otherwise than in table 5."""
+    if task.learn_on.root == task.base.root:
+        yield "whitening learnt on the data base itself, not on another data set"
+    if protocol.layer != "auto":
+        yield f"layer {protocol.layer}, not the last convolution"
+    for what, here, there in (
+        ("long side", protocol.long_side, 1024),
+        ("grid levels", protocol.levels, 3),
+        ("overlap", protocol.overlap, 0.4),
+        ("dims", found.dims, 512),
+        ("eigenvalue floor", protocol.eigenvalue_floor, 1e-5),
+    ):
+        if here != there:
+            yield f"{what} {here}, not {there}"
+    if found.left_out:
+        yield f"{len(found.left_out)} images that cannot be used left out"
+
+
+def _name(album: Album) -> str:
+    return displayed(album.root.resolve().name)
+
+
+def _named(task: Task, found: Found) -> dict[str, str]:
+    """Return the first images left out, and why."""
+    named = list(found.left_out.items())[:NAMED]
+    return {displayed(task.base.names[number]): why for number, why in named}
+
+
+def _of_queries(task: Task, found: Mapping[str, Found]) -> Iterator[Row]:
+    """Yield a row for each network and query."""
+    for network, of_network in found.items():
+        for query, precision in zip(task.queries, of_network.precision_Q, strict=True):
+            yield {
+                "network": network,
+                "query": query.name,
+                "path": displayed(task.base.names[query.image]),
+                "positives": len(query.positive),
+                "junk": len(query.junk),
+                "AP": 100 * precision,
+            }
+
+
+def _drawn(task: Task, found: Found) -> Pixels:
+    """Return a picture of some queries, spread evenly, and the images ranked best for each."""
+    chosen = np.linspace(0, len(task.queries) - 1, min(SHOWN_QUERIES, len(task.queries)))
+    rows: list[Shown] = []
+    for number in chosen.round().astype(int).tolist():
+        query = task.queries[number]
+        best = found.ranked_QN[number, :SHOWN_RANKS].tolist()
+        images: list[tuple[Pixels, Verdict]] = [
+            (task.base.read(image).pixels_HWC, _verdict(query, image)) for image in best
+        ]
+        rows.append(Shown(task.part(query), found.precision_Q[number], images))
+    return draw_retrieved(rows)
+
+
+def _verdict(query: Query, image: int) -> Verdict:
+    if image in query.junk:
+        return "junk"
+    return "right" if image in query.positive else "wrong"
