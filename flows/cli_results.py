@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from deepcluster_core.errors import ConfigError
 from flows.cli_shared import SERVER, EpochOption, RunArgument, given, prefect_ready
 
 SourceArgument = Annotated[
@@ -14,13 +15,22 @@ LayerOption = Annotated[
     str | None, typer.Option(help="For example conv5; what the run clusters if left out.")
 ]
 
+TABLE = "table"
 results = typer.Typer()
 
 
 @results.command()
 def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
-    name: Annotated[str, typer.Argument(help="linear, knn, mlp, filters, maximal or nmi.")],
-    run: RunArgument,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="linear, knn, mlp, filters, maximal, nmi, voc-classification or retrieval; "
+            "or table1 to table5."
+        ),
+    ],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="A run or sweep; for tables, runs.")
+    ],
     epoch: EpochOption = None,
     overrides: Annotated[
         list[str] | None,
@@ -31,7 +41,8 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         typer.Option(help="A YAML file; configs/evaluations/NAME.yaml if left out."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Labelled images, instead of the run's own.")
+        Path | None,
+        typer.Option(help="Labelled images instead of the run's own, or a data set's folder."),
     ] = None,
     validation: Annotated[
         Path | None, typer.Option(help="Images to score on, instead of a part held out.")
@@ -46,26 +57,46 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         bool, typer.Option("--update", help="Replace a result that was made otherwise.")
     ] = False,
 ) -> None:
-    """Judge the network of an epoch: a table, and for some pictures; Cached when it is there."""
+    """Judge the network of an epoch: a table, and for some pictures; Cached when it is there.
+
+    table1 to table5 set what runs have measured beside the paper's numbers.
+    """
+    if name.startswith(TABLE):
+        from flows.prepare import existing_run, typed_run  # noqa: PLC0415
+        from flows.tables import show_table  # noqa: PLC0415
+
+        show_table(name, [existing_run(typed_run(run)) for run in runs])
+        return
+    run = _only(runs)
     SERVER.begin()
-    from flows.prepare import typed_run  # noqa: PLC0415
+    from flows.evaluations import Asked, check  # noqa: PLC0415
     from stages.recipe import parse_overrides  # noqa: PLC0415
 
-    changes = parse_overrides(overrides or [])
+    asked = Asked(
+        check(name),
+        given(protocol),
+        parse_overrides(overrides or []),
+        data=given(data),
+        validation=given(validation),
+        supervised=given(supervised),
+        result=result,
+    )
+    asked.refuse_unfit()  # before Prefect takes its time
     with prefect_ready():
-        from flows.evaluate import check, evaluate  # noqa: PLC0415
+        from flows.evaluate import evaluate  # noqa: PLC0415
+        from flows.prepare import typed_run  # noqa: PLC0415
         from flows.show_results import show_results  # noqa: PLC0415
 
         folder = evaluate(
-            check(name),
+            asked.name,
             run=typed_run(run),
             epoch=epoch,
-            protocol=given(protocol),
-            overrides=changes,
-            data=given(data),
-            validation=given(validation),
-            supervised=given(supervised),
-            result=result,
+            protocol=asked.protocol,
+            overrides=dict(asked.overrides),
+            data=asked.data,
+            validation=asked.validation,
+            supervised=asked.supervised,
+            result=asked.result,
             update=update,
         )
         show_results(Path(folder))
@@ -179,3 +210,17 @@ def export(
     from flows.prepare import typed_run  # noqa: PLC0415
 
     export(typed_run(run), format=format, out=out, epoch=epoch, layer=layer)
+
+
+def _only(runs: list[Path]) -> Path:
+    """Return the one run that is meant.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if len(runs) > 1:
+        raise ConfigError(
+            f"{' '.join(map(str, runs))}: an evaluation is of one run.\n"
+            f"  Fix: name one; table1 to table5 take several."
+        )
+    return runs[0]

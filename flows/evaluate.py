@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -14,31 +14,18 @@ from deepcluster_core.artifacts.manifest import Condition, digest_of, inspect, r
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from flows.epoch import Before, one_epoch
+from flows.evaluations import COMPARING, LABELLED, TRANSFER, Asked, Name
 from flows.job import Given, Input, Job
 from flows.prepare import ON_TERMINAL, existing_run, open_run, run_path
 from flows.report import Report
 from flows.run import Run
 from flows.sweep_plan import SWEEP
 from stages import index, score, train
-from stages.evaluations import filters, knn, linear, maximal, mlp, nmi
+from stages.evaluations import nmi
 from stages.evaluations.compared import supervised_digest
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
 from stages.layout import RunFolder
 from stages.recipe import Recipe
-
-EVALUATIONS: dict[str, ModuleType] = {
-    "linear": linear,
-    "knn": knn,
-    "mlp": mlp,
-    "filters": filters,
-    "maximal": maximal,
-    "nmi": nmi,
-}
-LABELLED = ("linear", "knn", "mlp")
-"""Those that need true labels, and compare networks by them."""
-
-Name = Literal["linear", "knn", "mlp", "filters", "maximal", "nmi"]
 
 
 def _name() -> str:
@@ -78,7 +65,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is a field of the deployment's for
         The folder of the result.
     """
     asked = Asked(name, protocol, overrides or {}, data, validation, supervised, result)
-    asked.refuse_unread()
+    asked.refuse_unfit()
     opened, job = _prepare(asked, run, epoch)
     refuse_other_result(job, update=update)
     cached = opened.ensure(job, pruned_will_do=False)
@@ -98,62 +85,6 @@ def _show_in_ui(report: Report, job: Job) -> None:
         )
 
 
-def check(name: str) -> Name:
-    """Return an evaluation's name.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    if name not in EVALUATIONS:
-        raise ConfigError(f"evaluate {name}: there is none; known: {', '.join(EVALUATIONS)}.")
-    return cast("Name", name)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a person asked for, beside the run; see `evaluate`."""
-
-    name: Name
-    protocol: str | None
-    overrides: Mapping[str, Any]
-    data: str | None
-    validation: str | None
-    supervised: str | None
-    result: str | None
-
-    def refuse_unread(self) -> None:
-        """Refuse what the evaluation would pass over in silence.
-
-        Raises:
-            ConfigError: there is such a thing, or the result's name is no name.
-        """
-        given = {"data": self.data, "validation": self.validation, "supervised": self.supervised}
-        unread = [f"--{key}" for key, value in given.items() if value is not None]
-        if self.name not in LABELLED and unread:
-            raise ConfigError(
-                f"{', '.join(unread)}: {self.name} does not read it.\n"
-                f"  Fix: leave it out; {', '.join(LABELLED)} read it."
-            )
-        if self.result is not None and (Path(self.result).name != self.result or not self.result):
-            raise ConfigError(
-                f"--result {self.result}: must be a plain name, of a folder in evaluations/."
-            )
-
-    @property
-    def module(self) -> ModuleType:
-        """The stage."""
-        return EVALUATIONS[self.name]
-
-    def sections(self) -> dict[str, StrictConfig]:
-        """Return the protocol, checked."""
-        path = Path(self.protocol) if self.protocol else PROTOCOLS / f"{self.name}.yaml"
-        return {"protocol": load_protocol(path, self.module.CONFIG, self.overrides)}
-
-    def out(self, folder: RunFolder, epoch: int) -> Path:
-        """Return the folder of the result."""
-        return folder.artifact(f"evaluations/{self.result or self.name}", epoch)
-
-
 def _prepare(asked: Asked, run: str, epoch: int | None) -> tuple[Run, Job]:
     """Return the run that makes an evaluation, and its job."""
     own = asked.sections()
@@ -163,10 +94,10 @@ def _prepare(asked: Asked, run: str, epoch: int | None) -> tuple[Run, Job]:
     folder = existing_run(run)
     opened = open_run(str(folder.config), str(folder.root), None, None, save=False)
     made = made_until(opened, epoch)
-    out = asked.out(folder, made.epoch)
-    return opened, Job(
-        asked.module, opened.recipe, made.epoch, _inputs(asked, opened, made), out, own
-    )
+    out, inputs = asked.out(folder, made.epoch), _inputs(asked, opened, made, own)
+    # Pictures of other data sets are read as the run's network wants them.
+    told = {"channels": opened.recipe.dataset.channels} if asked.name in TRANSFER else {}
+    return opened, Job(asked.module, opened.recipe, made.epoch, inputs, out, own, told)
 
 
 @dataclass(frozen=True)
@@ -214,22 +145,26 @@ def made_until(run: Run, epoch: int | None) -> Made:
     return Made(last, images, found[train], metrics)
 
 
-def _inputs(asked: Asked, run: Run, made: Made) -> dict[str, Input]:
+def _inputs(
+    asked: Asked, run: Run, made: Made, own: Mapping[str, StrictConfig]
+) -> dict[str, Input]:
     """Return what the evaluation's stage reads; labelled images of others are indexed first."""
     if asked.module is nmi:
         return dict(made.metrics)
-    if asked.name not in LABELLED:
-        return {"images": made.images, "checkpoint": made.checkpoint}
-    return {
-        "images": made.images if asked.data is None else _indexed(run, asked.data),
-        "validation": None if asked.validation is None else _indexed(run, asked.validation),
-        "checkpoint": made.checkpoint,
-        "supervised": None if asked.supervised is None else _weights(Path(asked.supervised)),
-    }
-
-
-def _weights(path: Path) -> Given:
-    return Given(path, supervised_digest(path))
+    inputs: dict[str, Input] = {"checkpoint": made.checkpoint}
+    if asked.name in TRANSFER:
+        data = Path(asked.data or "")
+        inputs["data"] = Given(data, asked.module.data_digest(data, own["protocol"]))
+    else:
+        inputs["images"] = made.images if asked.data is None else _indexed(run, asked.data)
+    if asked.name in LABELLED:
+        inputs["validation"] = None if asked.validation is None else _indexed(run, asked.validation)
+    if asked.supervised is not None:
+        weights = Path(asked.supervised)
+        inputs["supervised"] = Given(weights, supervised_digest(weights))
+    elif asked.name in COMPARING:
+        inputs["supervised"] = None
+    return inputs
 
 
 def _indexed(run: Run, source: str) -> Job:

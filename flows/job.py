@@ -47,6 +47,8 @@ class Job:
     out: Path
     own: Mapping[str, StrictConfig] = field(default_factory=dict[str, StrictConfig])
     """Sections of its configuration that are no part of the recipe: an evaluation's protocol."""
+    told: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What the stage is told that follows from its inputs, and so is no part of the key."""
 
     @property
     def stage(self) -> Stage:
@@ -105,7 +107,7 @@ class Job:
             name: value.out if isinstance(value, Job | Given) else value
             for name, value in self.inputs.items()
         }
-        self.module.run(**self._sections(), **inputs, out=self.out, context=context)
+        self.module.run(**self._sections(), **inputs, **self.told, out=self.out, context=context)
 
     def _sections(self) -> dict[str, StrictConfig]:
         """Return the sections that the stage reads, by name."""

@@ -1,0 +1,109 @@
+"""The evaluations by name, and what a person asks of one. Everything is checked here first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, cast
+
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.errors import ConfigError
+from stages.evaluations import (
+    filters,
+    knn,
+    linear,
+    maximal,
+    mlp,
+    nmi,
+    retrieval,
+    voc_classification,
+)
+from stages.evaluations.protocol import PROTOCOLS, load_protocol
+from stages.layout import RunFolder
+
+EVALUATIONS: dict[str, ModuleType] = {
+    "linear": linear,
+    "knn": knn,
+    "mlp": mlp,
+    "filters": filters,
+    "maximal": maximal,
+    "nmi": nmi,
+    "voc-classification": voc_classification,
+    "retrieval": retrieval,
+}
+LABELLED = ("linear", "knn", "mlp")
+"""Those that need true labels, of the run's own images or of others."""
+TRANSFER = ("voc-classification", "retrieval")
+"""Those that need a data set of its own, as its distributors ship it."""
+COMPARING = (*LABELLED, *TRANSFER)
+"""Those that compare networks, a supervised one too if it is given."""
+READ_BY = {"data": COMPARING, "validation": LABELLED, "supervised": COMPARING}
+"""Options that the other evaluations would pass over in silence."""
+
+Name = Literal[
+    "linear", "knn", "mlp", "filters", "maximal", "nmi", "voc-classification", "retrieval"
+]
+
+
+def check(name: str) -> Name:
+    """Return an evaluation's name.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in EVALUATIONS:
+        known = ", ".join(EVALUATIONS)
+        raise ConfigError(f"evaluate {name}: there is none; known: {known}, table1 to table5.")
+    return cast("Name", name)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked for, beside the run; see `flows.evaluate`."""
+
+    name: Name
+    protocol: str | None
+    overrides: Mapping[str, Any]
+    data: str | None
+    validation: str | None
+    supervised: str | None
+    result: str | None
+
+    def refuse_unfit(self) -> None:
+        """Refuse what the evaluation does not read, or lacks.
+
+        Raises:
+            ConfigError: there is such a thing, the result's name is no name, or the protocol is
+                wrong.
+        """
+        self.sections()
+        given = {"data": self.data, "validation": self.validation, "supervised": self.supervised}
+        for option, readers in READ_BY.items():
+            if given[option] is not None and self.name not in readers:
+                raise ConfigError(
+                    f"--{option}: {self.name} does not read it.\n"
+                    f"  Fix: leave it out; {', '.join(readers)} read it."
+                )
+        if self.name in TRANSFER and self.data is None:
+            raise ConfigError(
+                f"evaluate {self.name}: on which data set?\n"
+                f"  Fix: --data DIR, the folder of the data set as it is distributed."
+            )
+        if self.result is not None and (Path(self.result).name != self.result or not self.result):
+            raise ConfigError(
+                f"--result {self.result}: must be a plain name, of a folder in evaluations/."
+            )
+
+    @property
+    def module(self) -> ModuleType:
+        """The stage."""
+        return EVALUATIONS[self.name]
+
+    def sections(self) -> dict[str, StrictConfig]:
+        """Return the protocol, checked."""
+        path = Path(self.protocol) if self.protocol else PROTOCOLS / f"{self.name}.yaml"
+        return {"protocol": load_protocol(path, self.module.CONFIG, self.overrides)}
+
+    def out(self, folder: RunFolder, epoch: int) -> Path:
+        """Return the folder of the result."""
+        return folder.artifact(f"evaluations/{self.result or self.name}", epoch)
