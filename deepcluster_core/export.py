@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models import Network
 
@@ -106,6 +107,7 @@ def write_safetensors(path: Path, network: Portable, metadata: str, _size: int) 
         name: weight.detach().contiguous() for name, weight in network.backbone.state_dict().items()
     }
     save_file(weights, path, metadata={"format": "pt", METADATA: metadata})
+    let_others_read(path)
 
 
 def write_torchscript(path: Path, network: Portable, metadata: str, size: int) -> None:

@@ -123,7 +123,10 @@ def made_until(run: Run, epoch: int | None) -> Made:
         if inspect(folder.artifact("checkpoints", number))[0] in (Condition.WHOLE, Condition.PRUNED)
     ]
     if not trained:
-        raise ConfigError(f"{folder.root}: has no trained epoch yet.\n  Fix: deepcluster run …")
+        raise ConfigError(
+            f"{folder.root}: has no trained epoch yet.\n"
+            f"  Fix: deepcluster run {folder.config} --run {folder.root} goes on with it."
+        )
     last = trained[-1] if epoch is None else epoch
     if last not in trained:
         raise ConfigError(

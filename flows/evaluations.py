@@ -91,7 +91,7 @@ class Asked:
             )
         if self.result is not None and (Path(self.result).name != self.result or not self.result):
             raise ConfigError(
-                f"--result {self.result}: must be a plain name, of a folder in evaluations/."
+                f"--as {self.result}: must be a plain name, of a folder in evaluations/."
             )
 
     @property

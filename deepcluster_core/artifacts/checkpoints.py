@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepcluster_core import seeding
+from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models import Network, NetworkConfig, build_network
@@ -41,6 +42,8 @@ def write_checkpoint(folder: Path, *, backbone: nn.Module, momentum: dict[str, T
         )
         pool.submit(save_file, _contiguous(momentum), folder / MOMENTUM).result()
         model.result()
+    for name in (MODEL, MOMENTUM):
+        let_others_read(folder / name)
 
 
 def restore_network(

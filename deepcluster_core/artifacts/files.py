@@ -104,6 +104,13 @@ def sync(path: Path) -> None:
         os.close(opened)
 
 
+def let_others_read(path: Path) -> None:
+    """Give a file the permissions that new files get here; safetensors keeps its own private."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def delete(path: Path) -> None:
     """Delete a file, a link or a whole folder."""
     if path.is_dir() and not path.is_symlink():

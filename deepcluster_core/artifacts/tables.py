@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError
 
@@ -121,6 +122,7 @@ def write_labels(
     save_file(
         {name: np.ascontiguousarray(a) for name, a in clustering.items()}, folder / CLUSTERING
     )
+    let_others_read(folder / CLUSTERING)
 
 
 def read_labels(folder: Path) -> Labels:

@@ -79,7 +79,7 @@ def depth(network: Network, layer: str) -> float:
 
     By the number of convolutions up to its end, in the order in which the network names them.
     """
-    own = network.taps.get(layer, layer)
+    own = network.module_name(layer)
     names = [name for name, _ in network.named_modules()]
     convolutions = [isinstance(module, nn.Conv2d) for module in network.modules()]
     end = max(n for n, name in enumerate(names) if name == own or name.startswith(f"{own}."))

@@ -117,8 +117,8 @@ class Network(nn.Module):
 
         Args:
             images_NCHW: uint8 or float, as everywhere.
-            layer: a key of `taps`, or a name of `named_modules()`. Of a module that runs several
-                times in one pass, the first output.
+            layer: a key of `taps`, or a name of `named_modules()`, also of the backbone's own:
+                `layer4`. Of a module that runs several times in one pass, the first output.
 
         Raises:
             ConfigError: there is no such layer, it does not run, or its output is no tensor.
@@ -145,7 +145,7 @@ class Network(nn.Module):
         hooks: list[RemovableHandle] = []
         try:
             for layer, reader in readers.items():
-                module = self._module_of(layer)
+                module = self.get_submodule(self.module_name(layer))
                 hook = _hook(layer, reader, found, is_tap=layer in self._taps, of=len(readers))
                 hooks.append(module.register_forward_hook(hook))
             self(images_NCHW)
@@ -157,11 +157,17 @@ class Network(nn.Module):
         absent = next(layer for layer in readers if layer not in found)
         raise ConfigError(f"layer {absent!r} takes no part in the forward pass of this network.")
 
-    def _module_of(self, layer: str) -> nn.Module:
-        module = dict(self.named_modules()).get(self._taps.get(layer, layer))
-        if module is None or not layer:
-            self._refuse_layer(layer)
-        return module
+    def module_name(self, layer: str) -> str:
+        """Return the name of a layer, see `layer_output`, among `named_modules()`.
+
+        Raises:
+            ConfigError: there is no such layer.
+        """
+        known, name = dict(self.named_modules()), self._taps.get(layer, layer)
+        for found in (name, f"backbone.{name}"):
+            if name and found in known:
+                return found
+        self._refuse_layer(layer)
 
     def _inputs(self, images_NCHW: Tensor) -> Tensor:
         """Return what the backbone reads: the maps of the filter, or the normalised images."""

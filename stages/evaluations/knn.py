@@ -41,7 +41,8 @@ class KnnConfig(StrictConfig):
     """How neighbours vote."""
 
     ks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-    """Numbers of neighbours; each gives a row. Wu et al. 2018 use 200."""
+    """Numbers of neighbours; each gives a row, unless there are fewer training images. Wu et al.
+    2018 use 200."""
 
     temperature: PositiveFloat
     """A neighbour's vote weighs exp(cosine similarity / temperature). No unit; 0.07 in Wu et al.
@@ -108,7 +109,7 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         data = open_labelled(
             images, validation, validation_fraction=protocol.validation_fraction, seed=context.seed
         )
-        _refuse_more_than_there_are(max(protocol.ks), data)
+        fitting = protocol.model_copy(update={"ks": _fitting(protocol.ks, data)})
         num_networks = 1 + (checkpoint is not None) + (supervised is not None)
         total = num_networks * (len(data.training.class_N) + len(data.validation.class_N))
         views = _CentralViews(protocol, network.image_size, context, total=total)
@@ -122,12 +123,13 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         )
         rows: list[Row] = []
         for name, model in networks:
-            found = _neighbours(model, data, protocol, views, context.device)
-            rows += _rows(name, found, data, protocol)
+            found = _neighbours(model, data, fitting, views, context.device)
+            rows += _rows(name, found, data, fitting)
         draft.facts |= {
             "classes": len(data.classes),
             "training_images": len(data.training.class_N),
             "validation_images": len(data.validation.class_N),
+            "ks_left_out": [k for k in protocol.ks if k not in fitting.ks],
             "precision": computed_in(context.device, protocol.precision),
         }
         write_results(draft, rows, protocol)
@@ -198,11 +200,17 @@ def _percent(is_right_M: NDArray[np.bool_]) -> float:
     return 100 * int(is_right_M.sum()) / len(is_right_M)
 
 
-def _refuse_more_than_there_are(k: int, data: Data) -> None:
+def _fitting(ks: tuple[int, ...], data: Data) -> tuple[int, ...]:
+    """Return the numbers of neighbours that there are.
+
+    Raises:
+        ConfigError: none is so small.
+    """
     num_training = len(data.training.class_N)
-    if k > num_training:
-        raise ConfigError(
-            f"ks: {k} neighbours are asked for, but there are {num_training} training images with "
-            f"a label.\n"
-            f"  Fix: --set ks=[1,5], or others up to {num_training}"
-        )
+    if fitting := tuple(k for k in ks if k <= num_training):
+        return fitting
+    raise ConfigError(
+        f"ks: {min(ks)} neighbours are asked for, but there are {num_training} training images "
+        f"with a label.\n"
+        f"  Fix: --set ks=[1,5], or others up to {num_training}"
+    )

@@ -60,8 +60,10 @@ def open_labelled(
     if len(classes) < 2:
         found = f"has images of one class alone, {classes[0]!r}" if classes else "has no labels"
         raise ArtifactError(
-            f"{images}: {found}, but this evaluation needs at least two labelled classes.\n"
-            f"  Fix: index a source with class folders or a label column, and dataset.labels: auto."
+            f"{_source_of(images)}: {found}, but this evaluation needs at least two labelled "
+            f"classes.\n"
+            f"  Fix: --data SOURCE with class folders or a label column; or index the run's images "
+            f"with theirs, dataset.labels: auto."
         )
     if validation is not None:
         others = _opened_beside(validation, images, pictures)
@@ -125,8 +127,8 @@ def _matched(others: Images, classes: tuple[str, ...]) -> Labelled:
     class_N, names = others.named_labels()
     if not names:
         raise ArtifactError(
-            f"{others.folder}: has no labels, so nothing can be validated on it.\n"
-            f"  Fix: index it from a source with class folders or a label column."
+            f"{_source_of(others.folder)}: has no labels, so nothing can be validated on it.\n"
+            f"  Fix: --validation SOURCE with class folders or a label column."
         )
     unknown = sorted(set(names) - set(classes))
     if unknown:
@@ -139,6 +141,11 @@ def _matched(others: Images, classes: tuple[str, ...]) -> Labelled:
     place = {name: number for number, name in enumerate(classes)}
     class_of_name = np.array([*(place[name] for name in names), -1], np.int32)
     return _known(others, class_of_name[class_N])  # -1, unknown, is the last and stays -1
+
+
+def _source_of(images: Path) -> str:
+    """Return what people know an images artifact by: where its images come from."""
+    return str(read_manifest(images).config["dataset"]["source"])
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

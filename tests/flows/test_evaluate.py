@@ -119,7 +119,7 @@ def test_evaluate__reads_data_sets_as_they_are_distributed(own_run: Path, tmp_pa
         ({"protocol": "nowhere.yaml"}, r"nowhere\.yaml: there is no such recipe"),
         ({"name": "nmi", "overrides": {}, "data": "x"}, r"--data: nmi does not read it"),
         ({"name": "retrieval", "overrides": {}}, r"retrieval: on which data set.*--data DIR"),
-        ({"result": "../knn"}, r"--result \.\./knn: must be a plain name"),
+        ({"result": "../knn"}, r"--as \.\./knn: must be a plain name"),
         ({"supervised": "nowhere.safetensors"}, r"nowhere\.safetensors: the weights trained"),
         ({"data": "nowhere"}, r"nowhere: does not exist"),
     ],

@@ -151,3 +151,11 @@ def test_load_momentum__of_an_optimiser_without_momentum_is_empty(tmp_path: Path
     write_checkpoint(tmp_path, backbone=restore(), momentum={})
 
     assert load_momentum(tmp_path) == {}
+
+
+def test_write_checkpoint__has_the_permissions_of_other_new_files(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, backbone=restore(), momentum={})
+    (tmp_path / "other").touch()
+
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert set(modes.values()) == {modes["other"]}

@@ -129,6 +129,14 @@ def test_layer_output__has_maps_of_images_that_the_linear_layers_cannot_take() -
     assert network.layer_output(images(1, size=96), "conv4").shape == (1, 256, 12, 12)
 
 
+def test_layer_output__knows_the_backbones_own_names() -> None:
+    network = smallnet().eval()
+
+    short = network.layer_output(images(), "maps.conv2")
+
+    assert torch.equal(short, network.layer_output(images(), "backbone.maps.conv2"))
+
+
 def test_layer_output__leaves_no_hook_behind() -> None:
     network = smallnet().eval()
     network.layer_output(images(), "conv1")

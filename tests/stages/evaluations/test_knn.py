@@ -150,11 +150,18 @@ def test_run__another_layer_and_other_weights_are_another_artifact(
     assert len(set(keys)) == 3
 
 
+def test_run__leaves_out_more_neighbours_than_there_are(knn: Knn, tmp_path: Path) -> None:
+    rows = knn(keys={"ks": [1, 193]})
+
+    assert {row["k"] for row in rows} == {1}
+    assert read_manifest(tmp_path / "knn").facts["ks_left_out"] == [193]
+
+
 def test_run__refuses_what_cannot_be_computed(
     knn: Knn, relabelled: Relabel, network: NetworkConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"193 neighbours are asked for, but there are 192 "):
-        knn(keys={"ks": [1, 193]})
+        knn(keys={"ks": [193, 200]})
     with pytest.raises(ConfigError, match="resize: 15 px is smaller"):
         knn(keys={"resize": 15})
     with pytest.raises(ConfigError, match="layer 'conv9' is unknown"):
