@@ -45,7 +45,8 @@ def serve(port: int, host: str = HOST) -> None:
     url = url_of(address, port)
     api = f"{url}/api"
     _check(api)
-    environment = os.environ | {"PREFECT_API_URL": api}
+    # prefect.yaml has runs work in $PWD, which after `make -C` or from a program is another folder.
+    environment = os.environ | {"PREFECT_API_URL": api, "PWD": str(Path.cwd())}
     if not address.is_loopback:
         print(OPEN.format(host=address, port=port, local=HOST), file=sys.stderr, flush=True)  # noqa: T201
         # Browsers elsewhere ask where they have the page from.

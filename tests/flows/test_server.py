@@ -81,7 +81,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Itera
     write_recipe(here / "tiny.yaml", tiny_images)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = ENVIRONMENT | {"PREFECT_HOME": str(home), "PWD": str(here)}
+    environment = ENVIRONMENT | {"PREFECT_HOME": str(home), "PWD": "/"}
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
