@@ -42,3 +42,10 @@ def one_epoch(make: Make, epoch: int, images: Job, before: Before) -> Before:
         checkpoint=checkpoint,
     )
     return Before(labels, checkpoint)
+
+
+def each_epoch(make: Make, num_epochs: int, images: Job) -> None:
+    """Go through the first epochs of a run, one after the other."""
+    before = Before()
+    for epoch in range(num_epochs):
+        before = one_epoch(make, epoch, images, before)

@@ -13,7 +13,7 @@ from pydantic import Field
 from deepcluster_core.artifacts.manifest import Condition, digest_of, inspect, read_manifest
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
-from flows.epoch import Before, one_epoch
+from flows.epoch import each_epoch
 from flows.evaluations import COMPARING, LABELLED, TRANSFER, Asked, Name
 from flows.job import Given, Input, Job
 from flows.prepare import ON_TERMINAL, existing_run, open_run, run_path
@@ -142,9 +142,7 @@ def made_until(run: Run, epoch: int | None) -> Made:
         return found[stage]
 
     images = note(index, None, source=run.source_fingerprint)
-    before = Before()
-    for earlier in range(last + 1):
-        before = one_epoch(note, earlier, images, before)
+    each_epoch(note, last + 1, images)
     return Made(last, images, found[train], metrics)
 
 

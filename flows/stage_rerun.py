@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from deepcluster_core.errors import ConfigError
-from flows.epoch import STAGES, Before, one_epoch
+from flows.epoch import STAGES, each_epoch
 from flows.job import Input, Job
 from flows.prepare import existing_run, open_run
 from flows.run import Run
@@ -119,7 +119,5 @@ def _job(run: Run, stage: ModuleType, epoch: int | None) -> Job:
         return found[stage]
 
     images = note(index, None, source=run.source_fingerprint)
-    before = Before()
-    for earlier in range(0 if epoch is None else epoch + 1):
-        before = one_epoch(note, earlier, images, before)
+    each_epoch(note, 0 if epoch is None else epoch + 1, images)
     return found[stage]

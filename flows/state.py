@@ -12,7 +12,7 @@ from deepcluster_core.artifacts.manifest import (
     read_manifest,
 )
 from deepcluster_core.errors import ArtifactError
-from flows.epoch import Before, one_epoch
+from flows.epoch import each_epoch
 from flows.job import Input, Job, job_of
 from stages import index
 from stages.layout import EPOCH_KINDS, RunFolder
@@ -55,10 +55,8 @@ def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactS
         return job
 
     images = note(index, None)
-    before = Before()
     last = max((epoch for kind in EPOCH_KINDS for epoch in folder.epochs(kind)), default=-1)
-    for epoch in range(last + 1):
-        before = one_epoch(note, epoch, images, before)
+    each_epoch(note, last + 1, images)
     stale: set[Path] = set()
     states: list[ArtifactState] = []
     for job in jobs:

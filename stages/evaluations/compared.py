@@ -48,6 +48,11 @@ def compared(
         yield SUPERVISED, reference
 
 
+def num_compared(checkpoint: Path | None, supervised: Path | None) -> int:
+    """Return how many networks `compared` yields."""
+    return 1 + (checkpoint is not None) + (supervised is not None)
+
+
 def supervised_digest(path: Path) -> str:
     """Return the SHA-256 of a file of weights, an input like any other of an evaluation's key.
 

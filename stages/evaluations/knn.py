@@ -24,7 +24,7 @@ from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.central import resize_for
-from stages.evaluations.compared import compared, supervised_digest
+from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.labelled import Data, Labelled, open_labelled
 from stages.evaluations.results import RESULTS, Row, write_results
 
@@ -110,7 +110,7 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
             images, validation, validation_fraction=protocol.validation_fraction, seed=context.seed
         )
         fitting = protocol.model_copy(update={"ks": _fitting(protocol.ks, data)})
-        num_networks = 1 + (checkpoint is not None) + (supervised is not None)
+        num_networks = num_compared(checkpoint, supervised)
         total = num_networks * (len(data.training.class_N) + len(data.validation.class_N))
         views = _CentralViews(protocol, network.image_size, context, total=total)
         networks = compared(

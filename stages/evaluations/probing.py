@@ -19,7 +19,7 @@ from deepcluster_core.evaluation.values import Examples, Supply
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
-from stages.evaluations.compared import compared, supervised_digest
+from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.labelled import Labelled, open_labelled
 
 AUTO = "auto"
@@ -121,7 +121,7 @@ class Inputs:
     @property
     def num_networks(self) -> int:
         """How many `compared` yields."""
-        return 1 + (self.checkpoint is not None) + (self.supervised is not None)
+        return num_compared(self.checkpoint, self.supervised)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from deepcluster_core.evaluation.search import Found, Task, search
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
-from stages.evaluations.compared import compared, supervised_digest
+from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.results import RESULTS, Row, write_results
 from stages.recipe_yaml import parse
 
@@ -147,7 +147,7 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         task = _task(data, protocol, channels=channels, seed=context.seed)
         for query in task.queries:  # before hours are spent
             task.part(query)
-        num_networks = 1 + (checkpoint is not None) + (supervised is not None)
+        num_networks = num_compared(checkpoint, supervised)
         stepped = _Steps(context, num_networks * task.steps)
         networks = compared(
             network,

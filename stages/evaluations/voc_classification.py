@@ -26,7 +26,7 @@ from deepcluster_core.interrupts import held_back
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
-from stages.evaluations.compared import compared, supervised_digest
+from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import RESULTS, Row, write_results
 from stages.evaluations.saves import Saves
@@ -195,7 +195,7 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
             epoch=context.epoch,
             supervised=supervised,
         )
-        num_networks = 1 + (checkpoint is not None) + (supervised is not None)
+        num_networks = num_compared(checkpoint, supervised)
         evaluation = _Evaluation(protocol, network.image_size, task, context, num_networks)
         with held_back() as held:
             saves = Saves(draft, context.save_every, held)
