@@ -76,13 +76,32 @@ class Network(nn.Module):
         """
         return dict(self._taps)
 
+    def inputs(self, images_NCHW: Tensor) -> Tensor:
+        """Return what the backbone reads: the maps of the filter, or the normalised images.
+
+        Any height and width will do.
+        """
+        num_channels = len(self.mean_C11)
+        if images_NCHW.ndim != 4 or images_NCHW.shape[1] != num_channels:
+            # Checked here because one channel would silently broadcast to three.
+            shape = tuple(images_NCHW.shape)
+            raise ValueError(f"images have shape {shape}, expected (N, {num_channels}, H, W)")
+        if images_NCHW.dtype != torch.uint8 and not images_NCHW.is_floating_point():
+            raise TypeError(f"images are {images_NCHW.dtype}, expected uint8 or float")
+        is_bytes = images_NCHW.dtype == torch.uint8
+        if self.sobel is not None:  # reads bytes as they are
+            return self.sobel(images_NCHW if is_bytes else images_NCHW.to(self.mean_C11.dtype))
+        scale_C11 = 1 / (self.std_C11 * 255 if is_bytes else self.std_C11)
+        wide_NCHW = images_NCHW.to(self.mean_C11.dtype)
+        return torch.addcmul(-self.mean_C11 / self.std_C11, wide_NCHW, scale_C11)
+
     def feature(self, images_NCHW: Tensor) -> Tensor:
         """Return feature_ND, what is clustered; call it in eval mode.
 
         It is the output before the last ReLU for the networks of this package, which the authors
         found best, and the input of the dropped classifier for torchvision's.
         """
-        feature_ND: Tensor = self.backbone(self._inputs(images_NCHW))
+        feature_ND: Tensor = self.backbone(self.inputs(images_NCHW))
         return feature_ND
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -168,22 +187,6 @@ class Network(nn.Module):
             if name and found in known:
                 return found
         self._refuse_layer(layer)
-
-    def _inputs(self, images_NCHW: Tensor) -> Tensor:
-        """Return what the backbone reads: the maps of the filter, or the normalised images."""
-        num_channels = len(self.mean_C11)
-        if images_NCHW.ndim != 4 or images_NCHW.shape[1] != num_channels:
-            # Checked here because one channel would silently broadcast to three.
-            shape = tuple(images_NCHW.shape)
-            raise ValueError(f"images have shape {shape}, expected (N, {num_channels}, H, W)")
-        if images_NCHW.dtype != torch.uint8 and not images_NCHW.is_floating_point():
-            raise TypeError(f"images are {images_NCHW.dtype}, expected uint8 or float")
-        is_bytes = images_NCHW.dtype == torch.uint8
-        if self.sobel is not None:  # reads bytes as they are
-            return self.sobel(images_NCHW if is_bytes else images_NCHW.to(self.mean_C11.dtype))
-        scale_C11 = 1 / (self.std_C11 * 255 if is_bytes else self.std_C11)
-        wide_NCHW = images_NCHW.to(self.mean_C11.dtype)
-        return torch.addcmul(-self.mean_C11 / self.std_C11, wide_NCHW, scale_C11)
 
     def _refuse_layer(self, layer: str) -> NoReturn:
         by_depth = sorted((n for n, _ in self.named_modules() if n), key=lambda n: n.count("."))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.context import SaveEvery
-from deepcluster_core.evaluation.fine_tuning import FineTuned
+from deepcluster_core.evaluation.learner import Learner
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from stages.evaluations.results import Row
 
@@ -36,7 +36,7 @@ class Saves:
         self._saved_at: tuple[str, int] | None = None
         self._last_s = time.monotonic()
 
-    def resume(self, name: str, model: FineTuned) -> int:
+    def resume(self, name: str, model: Learner) -> int:
         """Bring a network to where it was saved; return how many steps that is."""
         saved = self._draft.saved
         if saved is None or saved.facts.get("network") != name:
@@ -47,7 +47,7 @@ class Saves:
         self._saved_at = (name, step)
         return step
 
-    def reached(self, name: str, model: FineTuned, step: int) -> None:
+    def reached(self, name: str, model: Learner, step: int) -> None:
         """Save after a step of training, if it is time.
 
         Raises:
@@ -57,7 +57,7 @@ class Saves:
             self._save(name, model, step)
         self.end_if_told(name, model, step)
 
-    def end_if_told(self, name: str, model: FineTuned, step: int) -> None:
+    def end_if_told(self, name: str, model: Learner, step: int) -> None:
         """Look for a signal.
 
         Raises:
@@ -72,7 +72,7 @@ class Saves:
         self.rows += rows
         self._draft.save(self._facts())
 
-    def _save(self, name: str, model: FineTuned, step: int) -> None:
+    def _save(self, name: str, model: Learner, step: int) -> None:
         if self._saved_at == (name, step):
             return  # the name of its file is used
         file, state = f"{len(self.rows)}-step={step}.safetensors", model.state()

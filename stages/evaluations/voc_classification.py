@@ -20,7 +20,8 @@ from deepcluster_core.data.views import RandomCrop
 from deepcluster_core.data.voc import DIFFICULT, PRESENT, Marks, Voc
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.average_precision import average_precision
-from deepcluster_core.evaluation.fine_tuning import Descent, FineTuned, Part, Start, Tuning
+from deepcluster_core.evaluation.fine_tuning import FineTuned, Part, Start, Tuning
+from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.multilabel import Crops, Loading, Marked, fit, judge
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.memory import keep_freed_memory
@@ -130,7 +131,7 @@ class VocClassificationConfig(StrictConfig):
             train_batch_norm=self.train_batch_norm,
             start=Start(self.weight_std, self.bias),
             descent=Descent(
-                self.lr, self.halve_every, self.momentum, self.weight_decay, self.clip_norm
+                self.lr, 0.5, self.halve_every, self.momentum, self.weight_decay, self.clip_norm
             ),
         )
 

@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepcluster_core.evaluation.fine_tuning import (
-    Descent,
     FineTuned,
     Part,
     Start,
     Tuning,
     last_linear_layers,
 )
+from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.models import Network, NetworkConfig, build_network
 
-GENTLE = Descent(lr=0.01, halve_every=10, momentum=0.9, weight_decay=1e-6, clip_norm=10.0)
+GENTLE = Descent(lr=0.01, drop=0.5, drop_every=10, momentum=0.9, weight_decay=1e-6, clip_norm=10.0)
 
 
 def network(name: str = "smallnet", *, size: int = 16) -> Network:
@@ -142,7 +142,9 @@ def test_last_linear_layers__are_those_behind_everything_else(
 def test_learn__scales_long_gradients_to_the_bound() -> None:
     def length_of_step(clip_norm: float, scale: float) -> float:
         built = network()
-        once = Descent(lr=1.0, halve_every=9, momentum=0.0, weight_decay=0.0, clip_norm=clip_norm)
+        once = Descent(
+            lr=1.0, drop=0.5, drop_every=9, momentum=0.0, weight_decay=0.0, clip_norm=clip_norm
+        )
         model = tuned(built, descent=once)
         before = {name: tensor.clone() for name, tensor in model.state().items()}
         model.learn(views(), lambda outputs_BC: scale * pull(outputs_BC), 0)
@@ -179,7 +181,7 @@ def test_restore__goes_on_with_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize(("step", "lr"), [(0, 0.01), (9, 0.01), (10, 0.005), (35, 0.00125)])
-def test_lr_at__halves_every_so_often(step: int, lr: float) -> None:
+def test_lr_at__drops_every_so_often(step: int, lr: float) -> None:
     assert GENTLE.lr_at(step) == pytest.approx(lr)
 
 
