@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models import Network
 
@@ -106,8 +106,7 @@ def write_safetensors(path: Path, network: Portable, metadata: str, _size: int) 
     weights = {
         name: weight.detach().contiguous() for name, weight in network.backbone.state_dict().items()
     }
-    save_file(weights, path, metadata={"format": "pt", METADATA: metadata})
-    let_others_read(path)
+    path.write_bytes(save(weights, metadata={"format": "pt", METADATA: metadata}))
 
 
 def write_torchscript(path: Path, network: Portable, metadata: str, size: int) -> None:
@@ -117,14 +116,16 @@ def write_torchscript(path: Path, network: Portable, metadata: str, size: int) -
         traced = torch.jit.trace(network, _example(network, size), check_trace=False)
         assert isinstance(traced, torch.jit.ScriptModule)
         _check(traced, network, size, "torchscript")
-        torch.jit.save(traced, path, _extra_files={EXTRA_FILE: metadata.encode()})
+        torch.jit.save(traced, made := BytesIO(), _extra_files={EXTRA_FILE: metadata.encode()})
+    path.write_bytes(made.getbuffer())
 
 
 def write_torch_export(path: Path, network: Portable, metadata: str, size: int) -> None:
     """Write an exported program: `torch.export.load(…).module()`."""
     program = _program(network, size)
-    with _quiet(), path.open("wb") as file:
-        torch.export.save(program, file, extra_files={EXTRA_FILE: metadata})
+    with _quiet():
+        torch.export.save(program, made := BytesIO(), extra_files={EXTRA_FILE: metadata})
+    path.write_bytes(made.getbuffer())
 
 
 def write_onnx(path: Path, network: Portable, metadata: str, size: int) -> None:
@@ -168,7 +169,7 @@ WRITERS: Mapping[str, tuple[str, Writer]] = {
 def write_network(
     path: Path, network: Portable, *, format: str, metadata: Mapping[str, Any], size: int
 ) -> None:
-    """Write a network.
+    """Write a network, from memory: on a full disk, torch's own writers end the process.
 
     Args:
         path: of the file.
@@ -179,6 +180,7 @@ def write_network(
 
     Raises:
         ConfigError: a package is missing, or the format cannot hold this network.
+        OSError: the file cannot be written.
     """
     _, write = WRITERS[format]
     write(path, network, json.dumps(metadata), size)

@@ -1,16 +1,21 @@
 """A small Pascal VOC: drawn pictures of several objects in the layout of the real one."""
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image, ImageDraw
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from deepcluster_core.data.voc import PALETTE, VOID
 
 CLASSES = ("bar", "cross", "disc", "square")
 WIDTH, HEIGHT = 80, 60
 SIZES = {"train": 60, "val": 60, "test": 120}
+SIZES_2012 = {"train": 60, "val": 60}
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,48 @@ def write_voc(
     Pictures are 80 x 60 pixels, with one or two objects of different classes; one object in ten is
     faint and difficult. The same seed gives the same bytes; 240 pictures take 0.3 s.
     """
-    folder = root / "VOCdevkit" / "VOC2007"
+    folder, drawn = root / "VOCdevkit" / "VOC2007", dict[str, list[Drawn]]()
+    for name, picture in _write_year(folder, sizes, seed, stroke=3):
+        drawn[name] = picture.objects
+    return drawn
+
+
+def write_voc2012(
+    root: Path, *, sizes: Mapping[str, int] = SIZES_2012, seed: int = 0
+) -> dict[str, NDArray[np.uint8]]:
+    """Write `root/VOCdevkit/VOC2012`, with masks; return the mask of each picture by its name.
+
+    The same pictures, but of lines twice as thick. Classes have the numbers 1 to 4 in the order of
+    `CLASSES`, as class_names.txt says; difficult objects and a pixel around each object are void.
+    """
+    folder, masks = root / "VOCdevkit" / "VOC2012", dict[str, NDArray[np.uint8]]()
+    for part in ("SegmentationClass", "ImageSets/Segmentation"):
+        (folder / part).mkdir(parents=True)
+    for name, picture in _write_year(folder, sizes, seed, stroke=6):
+        masks[name] = picture.mask_HW
+        mask = Image.fromarray(picture.mask_HW)
+        mask.putpalette(PALETTE.tobytes())
+        mask.save(folder / "SegmentationClass" / f"{name}.png")
+    for path in sorted((folder / "ImageSets/Main").glob("*.txt")):
+        if "_" not in path.name:
+            shutil.copy(path, folder / "ImageSets/Segmentation")
+    (folder / "class_names.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
+    return masks
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture, and what is on it."""
+
+    image: Image.Image
+    objects: list[Drawn]
+    mask_HW: NDArray[np.uint8]
+
+
+def _write_year(
+    folder: Path, sizes: Mapping[str, int], seed: int, *, stroke: int
+) -> Iterator[tuple[str, _Picture]]:
+    """Write pictures, annotations, and at the end the lists; yield what was drawn."""
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
     generator = np.random.default_rng(seed)
@@ -40,17 +86,20 @@ def write_voc(
     for subset, size in sizes.items():
         subsets[subset] = [f"{len(drawn) + number:06d}" for number in range(size)]
         for name in subsets[subset]:
-            picture, drawn[name] = _draw(generator)
-            picture.save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
+            picture = _draw(generator, stroke)
+            drawn[name] = picture.objects
+            picture.image.save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
             (folder / "Annotations" / f"{name}.xml").write_text(annotation(name, drawn[name]))
+            yield name, picture
     subsets["trainval"] = subsets.get("train", []) + subsets.get("val", [])
     for subset, names in subsets.items():
         write_lists(folder, subset, {name: drawn[name] for name in names})
-    return drawn
 
 
 def write_lists(folder: Path, subset: str, drawn: Mapping[str, Sequence[Drawn]]) -> None:
-    """Write the list of each class for a subset, in VOC's columns."""
+    """Write the plain list of a subset, and that of each class in VOC's columns."""
+    plain = "".join(f"{name}\n" for name in drawn)
+    (folder / "ImageSets/Main" / f"{subset}.txt").write_text(plain)
     for class_name in CLASSES:
         lines = [f"{name} {mark_of(class_name, objects):2d}\n" for name, objects in drawn.items()]
         (folder / "ImageSets/Main" / f"{class_name}_{subset}.txt").write_text("".join(lines))
@@ -80,9 +129,10 @@ def annotation(name: str, objects: Sequence[Drawn]) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _draw(generator: np.random.Generator) -> tuple[Image.Image, list[Drawn]]:
+def _draw(generator: np.random.Generator, stroke: int) -> _Picture:
     picture = Image.new("RGB", (WIDTH, HEIGHT), (40, 40, 40))
     brush, objects = ImageDraw.Draw(picture), list[Drawn]()
+    mask_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
     names = generator.permutation(CLASSES)[: generator.integers(1, 3)]
     for place, name in enumerate(names):  # one in the left half, one in the right
         half = int(generator.integers(9, 14))
@@ -92,31 +142,57 @@ def _draw(generator: np.random.Generator) -> tuple[Image.Image, list[Drawn]]:
         shade = tuple(int(n) for n in generator.integers(60, 70) + np.zeros(3, int))
         if not difficult:
             shade = tuple(int(n) for n in generator.integers(150, 255, size=3))
-        objects.append(Drawn(str(name), _shape(brush, str(name), (x, y), half, shade), difficult))
+        shape = _Shape(str(name), (x, y), half, stroke)
+        objects.append(Drawn(str(name), shape.box, difficult))
+        shape.draw(brush, shade)
+        _mark(mask_HW, shape, VOID if difficult else 1 + CLASSES.index(str(name)))
     noise = generator.normal(0, 12, size=(HEIGHT, WIDTH, 3))
     noisy = np.clip(np.asarray(picture) + noise, 0, 255)
-    return Image.fromarray(noisy.astype(np.uint8)), objects
+    return _Picture(Image.fromarray(noisy.astype(np.uint8)), objects, mask_HW)
 
 
-def _shape(
-    brush: ImageDraw.ImageDraw,
-    name: str,
-    center: tuple[int, int],
-    half: int,
-    shade: tuple[int, ...],
-) -> tuple[int, int, int, int]:
-    """Draw a shape and return its box."""
-    x, y = center
-    left, top, right, bottom = x - half, y - half, x + half, y + half
-    match name:
-        case "disc":
-            brush.ellipse((left, top, right, bottom), fill=shade)
-        case "square":
-            brush.rectangle((left, top, right, bottom), outline=shade, width=3)
-        case "bar":
-            left, right = x - 3, x + 3
-            brush.rectangle((left, top, right, bottom), fill=shade)
-        case _:
-            brush.line((left, top, right, bottom), fill=shade, width=3)
-            brush.line((left, bottom, right, top), fill=shade, width=3)
-    return left, top, right + 1, bottom + 1
+@dataclass(frozen=True)
+class _Shape:
+    """The outline of an object."""
+
+    name: str
+    center: tuple[int, int]
+    half: int
+    """Pixels from the centre to the sides; across a bar it is `stroke`."""
+    stroke: int
+    """Thickness of lines."""
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """As in `Drawn`."""
+        left, top, right, bottom = self._sides
+        return left, top, right + 1, bottom + 1
+
+    def draw(self, brush: ImageDraw.ImageDraw, ink: int | tuple[int, ...]) -> None:
+        """Draw it in one colour."""
+        left, top, right, bottom = self._sides
+        match self.name:
+            case "disc":
+                brush.ellipse((left, top, right, bottom), fill=ink)
+            case "square":
+                brush.rectangle((left, top, right, bottom), outline=ink, width=self.stroke)
+            case "bar":
+                brush.rectangle((left, top, right, bottom), fill=ink)
+            case _:
+                brush.line((left, top, right, bottom), fill=ink, width=self.stroke)
+                brush.line((left, bottom, right, top), fill=ink, width=self.stroke)
+
+    @property
+    def _sides(self) -> tuple[int, int, int, int]:
+        x, y = self.center
+        across = self.stroke if self.name == "bar" else self.half
+        return x - across, y - self.half, x + across, y + self.half
+
+
+def _mark(mask_HW: NDArray[np.uint8], shape: _Shape, number: int) -> None:
+    """Put an object into a mask, and void around it."""
+    stencil = Image.new("L", (WIDTH, HEIGHT))
+    shape.draw(ImageDraw.Draw(stencil), 1)
+    around_HW = np.asarray(stencil.filter(ImageFilter.MaxFilter(3))) > 0
+    mask_HW[around_HW] = VOID
+    mask_HW[np.asarray(stencil) > 0] = number

@@ -100,6 +100,18 @@ def decode(
         raise UnreadableImageError("needs more memory than there is") from error
 
 
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a picture as `decode` turns it; of its header alone.
+
+    Raises:
+        UnreadableImageError: the header is damaged, or not that of a picture.
+    """
+    with _quiet_pillow():
+        image = _open(data)
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)  # a quarter turn
+
+
 def encode_jpeg(pixels_HWC: Pixels, quality: int) -> bytes:
     """Return a JPEG file of 1 or 3 channels; `quality` is Pillow's, 1 to 100.
 

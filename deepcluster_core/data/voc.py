@@ -1,50 +1,65 @@
-"""Pascal VOC as its organisers ship it: class lists, annotations and pictures of one year.
+"""Pascal VOC as its organisers ship it: lists, annotations, masks and pictures of one year.
 
     VOCdevkit/VOC2007/ImageSets/Main/<class>_<subset>.txt   lines `000012  1`
+    VOCdevkit/VOC2007/ImageSets/Main/<subset>.txt           lines `000012`
+    VOCdevkit/VOC2007/ImageSets/Segmentation/<subset>.txt   lines `000032`
     VOCdevkit/VOC2007/Annotations/000012.xml
     VOCdevkit/VOC2007/JPEGImages/000012.jpg
+    VOCdevkit/VOC2007/SegmentationClass/000032.png
+    VOCdevkit/VOC2007/class_names.txt                       of other trees, see `mask_classes`
 
-Suffixes: N images of a subset, C classes.
+Suffixes: N images of a subset, C classes, H height, W width.
 """
 
-import codecs
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcluster_core.data.decode import Pixels, UnreadableImageError, decode
-from deepcluster_core.data.sources.base import fingerprint_files
+from deepcluster_core.data.decode import Pixels, UnreadableImageError, decode, upright_size
+from deepcluster_core.data.voc_annotations import VocObject, parse_objects
+from deepcluster_core.data.voc_lists import (
+    ABSENT,
+    DIFFICULT,
+    PRESENT,
+    read_class_names,
+    read_marks,
+    read_names,
+)
+from deepcluster_core.data.voc_masks import CLASSES, PALETTE, VOID, decode_mask
+from deepcluster_core.data.voc_shipped import SHIPPED_SUBSETS, again, find_tree, some
 from deepcluster_core.errors import SourceError
 
-HOME = "host.robots.ox.ac.uk/pascal/VOC"
-TRAINVAL = {2007: "VOCtrainval_06-Nov-2007.tar", 2012: "VOCtrainval_11-May-2012.tar"}
-TEST = {2007: "VOCtest_06-Nov-2007.tar"}  # of other years the truth was not published
-SHOWN = 5  # names in a message
+__all__ = [
+    "ABSENT",
+    "CLASSES",
+    "DIFFICULT",
+    "PALETTE",
+    "PRESENT",
+    "VOID",
+    "Marks",
+    "Task",
+    "Voc",
+    "VocObject",
+]
 
-PRESENT, DIFFICULT, ABSENT = 1, 0, -1
-"""Marks of an image in the list of a class. Difficult: all its objects of the class are."""
+Task = Literal["Main", "Segmentation"]
+"""Folder of lists: Main for classification and detection."""
 
-_MARKS = {"1": PRESENT, "+1": PRESENT, "0": DIFFICULT, "-1": ABSENT}
-_DECLARED = re.compile(rb"""\A\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
-
-
-@dataclass(frozen=True)
-class VocObject:
-    """One object of a picture."""
-
-    name: str
-    """Its class."""
-    box: tuple[float, float, float, float]
-    """Left, top, right, bottom in pixels from 0; right and bottom are outside. The files count from
-    1 and include the last pixel."""
-    difficult: bool
-    """Whether it counts neither for nor against a detector."""
+PICTURES, ANNOTATIONS, MASKS = "JPEGImages", "Annotations", "SegmentationClass"
+_ENDINGS = {PICTURES: ".jpg", ANNOTATIONS: ".xml", MASKS: ".png"}
+_READ_FOR: dict[Task, tuple[str, ...]] = {
+    "Main": (PICTURES, ANNOTATIONS),
+    "Segmentation": (PICTURES, MASKS),
+}
+_CALLED = {PICTURES: "pictures", ANNOTATIONS: "annotations", MASKS: "masks"}
+CLASS_NAMES = "class_names.txt"
+_LISTS = "ImageSets/Main"
 
 
 @dataclass(frozen=True)
@@ -58,20 +73,31 @@ class Marks:
 
 
 class Voc:
-    """One year of Pascal VOC, or a tree of somebody's in the same layout."""
+    """One year of Pascal VOC, or a tree of somebody's in the same layout.
+
+    Boxes and masks are those of upright pictures: where a picture says that it is to be turned, it
+    is (VOC's say nothing).
+    """
 
     def __init__(self, data: Path, year: int = 2007) -> None:
         """Find the year's folder.
 
         Args:
-            data: the folder that holds VOCdevkit, or VOCdevkit, or VOC<year> in it.
+            data: the folder that holds VOCdevkit, or VOCdevkit, or VOC<year> in it; or the folder
+                with the archives as they are shipped, VOCtrainval_06-Nov-2007.tar and
+                VOCtest_06-Nov-2007.tar; or one tar file with VOC<year>, whatever its name.
             year: of the challenge.
 
         Raises:
-            SourceError: none of these is there.
+            SourceError: none of these is there, or a tar file is compressed or cut off.
         """
         self.year = year
-        self.folder = _find(data, year)
+        self._tree = find_tree(data, year)
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for messages."""
+        return self._tree.show()
 
     def classes(self, *subsets: str) -> tuple[str, ...]:
         """Return the names of the classes, sorted: those that have a list in every subset.
@@ -84,8 +110,8 @@ class Voc:
         for other in others:
             if lacking := sorted(found[first] ^ found[other]):
                 raise SourceError(
-                    f"{self._lists}: the subsets {first} and {other} have lists of other classes: "
-                    f"{_some(lacking)} are in one of them alone.\n"
+                    f"{self._tree.show(_LISTS)}: the subsets {first} and {other} have lists of "
+                    f"other classes: {some(lacking)} are in one of them alone.\n"
                     f"  Fix: give each class a list for both, <class>_{first}.txt and "
                     f"<class>_{other}.txt."
                 )
@@ -101,18 +127,38 @@ class Voc:
         Raises:
             SourceError: a list is missing or damaged, or lists of classes differ in their images.
         """
-        paths = [self._list_of(name, subset) for name in classes]
-        columns = [_read_list(path) for path in paths]
+        paths = [_list_of(subset, "Main", name) for name in classes]
+        columns = [read_marks(self._tree, path) for path in paths]
         for path, column in zip(paths, columns, strict=True):
             if lacking := sorted(column.keys() ^ columns[0].keys()):
                 raise SourceError(
-                    f"{path}: lists other images than {paths[0].name}: {_some(lacking)} are in one "
-                    f"of them alone.\n"
-                    f"  Fix: {self._again(subset)}"
+                    f"{self._tree.show(path)}: lists other images than {Path(paths[0]).name}: "
+                    f"{some(lacking)} are in one of them alone.\n"
+                    f"  Fix: {again(self.year, subset)}"
                 )
         names = tuple(sorted(columns[0]))
         mark_NC = np.array([[column[name] for column in columns] for name in names], np.int8)
         return Marks(names, mark_NC)
+
+    def listed(self, subset: str, task: Task) -> tuple[str, ...]:
+        """Return the names of the images of a subset, sorted, each once.
+
+        Args:
+            subset: train, val, trainval, test, or a list of one's own.
+            task: Main has all images, Segmentation those that have a mask.
+
+        Raises:
+            SourceError: the list is missing, damaged or empty.
+        """
+        path, there = _list_of(subset, task), self._tree.names(f"ImageSets/{task}")
+        if f"{subset}.txt" not in there:
+            own = some(sorted(name.removesuffix(".txt") for name in there)) or "none is there"
+            known = subset in SHIPPED_SUBSETS
+            raise SourceError(
+                f"{self._tree.show(path)}: there is no such list.\n"
+                f"  Fix: {again(self.year, subset) if known else f'name one of these: {own}'}"
+            )
+        return read_names(self._tree, path)
 
     def objects(self, name: str) -> tuple[VocObject, ...]:
         """Return the objects of a picture, in the order of its annotation.
@@ -120,16 +166,10 @@ class Voc:
         Raises:
             SourceError: the annotation is missing or damaged.
         """
-        path = self.folder / "Annotations" / f"{name}.xml"
         try:
-            return tuple(_object(found) for found in _parse(path.read_bytes()).findall("object"))
-        except OSError as error:
-            cause = error.strerror or str(error)
-        except (ValueError, ElementTree.ParseError) as error:
-            cause = str(error)
-        raise SourceError(
-            f"{path}: the annotation cannot be read ({cause}).\n  Fix: {self._again('its subset')}"
-        )
+            return parse_objects(self._tree.read(_path(ANNOTATIONS, name)))
+        except (OSError, ValueError) as error:
+            raise self._unreadable("annotation", ANNOTATIONS, name, error) from error
 
     def picture(self, name: str, *, channels: int) -> Pixels:
         """Return a picture (H, W, C) in its own size; may be called from many threads.
@@ -137,171 +177,116 @@ class Voc:
         Raises:
             SourceError: it is missing or damaged.
         """
-        path = self.picture_path(name)
         try:
-            return decode(path.read_bytes(), channels=channels, shorter_side=None).pixels_HWC
-        except OSError as error:
-            cause = error.strerror or str(error)
-        except UnreadableImageError as error:
-            cause = str(error)
-        raise SourceError(
-            f"{path}: the picture cannot be read ({cause}).\n  Fix: {self._again('its subset')}"
-        )
+            data = self._tree.read(_path(PICTURES, name))
+            return decode(data, channels=channels, shorter_side=None).pixels_HWC
+        except (OSError, UnreadableImageError) as error:
+            raise self._unreadable("picture", PICTURES, name, error) from error
 
-    def picture_path(self, name: str) -> Path:
-        """Return where a picture should be."""
-        return self.folder / "JPEGImages" / f"{name}.jpg"
+    def mask_classes(self) -> tuple[str, ...]:
+        """Return what the numbers in masks mean, from 0, the background.
+
+        VOC's own trees do not say it: without `class_names.txt` beside ImageSets, a name a line,
+        they are `CLASSES`.
+
+        Raises:
+            SourceError: the file is damaged, or has a name twice.
+        """
+        if CLASS_NAMES not in self._tree.names(""):
+            return CLASSES
+        return read_class_names(self._tree, CLASS_NAMES)
+
+    def mask(self, name: str) -> NDArray[np.uint8]:
+        """Return the numbers of the classes (H, W) of a picture's pixels, VOID where none counts.
+
+        May be called from many threads.
+
+        Raises:
+            SourceError: the mask or its picture is missing or damaged, the mask has colours instead
+                of numbers, is of another size than the picture, or has the number of no class.
+        """
+        try:
+            size = upright_size(self._tree.read(_path(PICTURES, name)))
+        except (OSError, UnreadableImageError) as error:
+            raise self._unreadable("picture", PICTURES, name, error) from error
+        try:
+            data = self._tree.read(_path(MASKS, name))
+            return decode_mask(data, num_classes=self._num_classes, size=size)
+        except (OSError, ValueError) as error:
+            raise self._unreadable("mask", MASKS, name, error) from error
 
     def fingerprint(self, subsets: Sequence[str], classes: Sequence[str]) -> str:
         """Return a SHA-256, in hex, of the lists' contents and of their pictures' sizes and times.
 
-        Takes 0.6 s for the 9,963 pictures of VOC 2007; none is opened.
+        Those of the archives if they are not unpacked. Takes 0.6 s for the 9,963 pictures of VOC
+        2007; none is opened.
 
         Raises:
             SourceError: a list is missing or damaged, or a picture is missing.
         """
-        names = sorted({name for subset in subsets for name in self.marks(subset, classes).names})
-        self._refuse_absent(names)
-        lists = [self._list_of(name, subset) for subset in subsets for name in classes]
-        told = ((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in lists)
-        kind = "\n".join(["voc", *(f"{name} {digest}" for name, digest in told)])
-        return fingerprint_files(kind, ((name, self.picture_path(name)) for name in names))
+        names = {name for subset in subsets for name in self.marks(subset, classes).names}
+        lists = [_list_of(subset, "Main", name) for subset in subsets for name in classes]
+        return self._fingerprint(lists, names, (PICTURES,))
 
-    @property
-    def _lists(self) -> Path:
-        return self.folder / "ImageSets" / "Main"
+    def fingerprint_listed(self, subsets: Sequence[str], task: Task) -> str:
+        """Return the same for plain lists, their pictures, and their annotations or masks.
 
-    def _list_of(self, name: str, subset: str) -> Path:
-        return self._lists / f"{name}_{subset}.txt"
+        Raises:
+            SourceError: a list is missing or damaged, or a picture, annotation or mask is missing.
+        """
+        names = {name for subset in subsets for name in self.listed(subset, task)}
+        lists = [_list_of(subset, task) for subset in subsets]
+        if task == "Segmentation" and CLASS_NAMES in self._tree.names(""):
+            lists.append(CLASS_NAMES)
+        return self._fingerprint(lists, names, _READ_FOR[task])
+
+    @cached_property
+    def _num_classes(self) -> int:
+        return len(self.mask_classes())
+
+    def _fingerprint(
+        self, lists: Iterable[str], names: Iterable[str], folders: Sequence[str]
+    ) -> str:
+        names = sorted(names)
+        for folder in folders:
+            self._refuse_absent(folder, names)
+        told = ((path, hashlib.sha256(self._tree.read(path)).hexdigest()) for path in lists)
+        kind = "\n".join(["voc", *(f"{path} {digest}" for path, digest in told)])
+        paths = (_path(folder, name) for folder in folders for name in names)
+        return self._tree.fingerprint(kind, paths)
 
     def _classes_of(self, subset: str) -> set[str]:
         ending = f"_{subset}.txt"
-        found = {path.name.removesuffix(ending) for path in self._lists.glob(f"[!.]*{ending}")}
+        names = [name for name in self._tree.names(_LISTS) if not name.startswith(".")]
+        found = {name.removesuffix(ending) for name in names if name.endswith(ending)}
         if not found:
             raise SourceError(
-                f"{self._lists}: there are no lists <class>{ending} of the subset {subset}.\n"
-                f"  Fix: {self._again(subset)}"
+                f"{self._tree.show(_LISTS)}: there are no lists <class>{ending} of the subset "
+                f"{subset}.\n"
+                f"  Fix: {again(self.year, subset)}"
             )
         return found
 
-    def _refuse_absent(self, names: Iterable[str]) -> None:
-        there = {path.stem for path in (self.folder / "JPEGImages").glob("*.jpg")}
-        if absent := [name for name in names if name not in there]:
+    def _refuse_absent(self, folder: str, names: Sequence[str]) -> None:
+        there, ending = self._tree.names(folder), _ENDINGS[folder]
+        if absent := [f"{name}{ending}" for name in names if f"{name}{ending}" not in there]:
             raise SourceError(
-                f"{self.folder / 'JPEGImages'}: {len(absent)} pictures of the lists are missing: "
-                f"{_some([f'{name}.jpg' for name in absent])}.\n"
-                f"  Fix: {self._again('their subset')}"
+                f"{self._tree.show(folder)}: {len(absent)} {_CALLED[folder]} of the lists are "
+                f"missing: {some(absent)}.\n"
+                f"  Fix: {again(self.year)}"
             )
 
-    def _again(self, subset: str) -> str:
-        """Say how to get what is missing."""
-        known = TEST if subset == "test" else TRAINVAL
-        archive = known.get(self.year, "the archive") if subset in _SUBSETS else "the archive"
-        return (
-            f"unpack {archive} of {subset} again, over the same VOCdevkit; "
-            f"the organisers of VOC distribute it: {HOME}"
+    def _unreadable(self, what: str, folder: str, name: str, cause: Exception) -> SourceError:
+        return SourceError(
+            f"{self._tree.show(_path(folder, name))}: the {what} cannot be read ({cause}).\n"
+            f"  Fix: {again(self.year)}"
         )
 
 
-_SUBSETS = ("train", "val", "trainval", "test")
+def _list_of(subset: str, task: Task, class_name: str | None = None) -> str:
+    name = subset if class_name is None else f"{class_name}_{subset}"
+    return f"ImageSets/{task}/{name}.txt"
 
 
-def _find(data: Path, year: int) -> Path:
-    own = f"VOC{year}"
-    candidates = [data / "VOCdevkit" / own, data / own]
-    if re.fullmatch(r"VOC\d{4}", data.name) is None or data.name == own:
-        candidates.append(data)
-    for folder in candidates:
-        if (folder / "ImageSets").is_dir():
-            return folder
-    archives = [name for name in (TRAINVAL.get(year), TEST.get(year)) if name]
-    if data.is_dir():
-        names = sorted(path.name for path in data.iterdir())
-        found = _some(names) if names else "nothing"
-    else:
-        names, found = [], "a file" if data.exists() else "no such folder"
-    packed = [name for name in names if name in archives]
-    unpack = "; ".join(f"tar -xf {data / name} -C {data}" for name in packed)
-    raise SourceError(
-        f"{data}: holds no Pascal VOC {year}.\n"
-        f"  Looked for: VOCdevkit/{own}/ImageSets, {own}/ImageSets or ImageSets\n"
-        f"  Found:      {found}\n"
-        f"  Fix:        "
-        + (
-            unpack
-            or f"unpack {' and '.join(archives)} into one folder; from {HOME}, the organisers'"
-        )
-    )
-
-
-def _read_list(path: Path) -> dict[str, int]:
-    """Return the marks of a class, by the name of the picture."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(
-            f"{path}: the list cannot be read ({error}).\n  Fix: take the list as VOC ships it."
-        ) from error
-    marks: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        match line.split():
-            case []:
-                continue
-            case [name, mark] if mark in _MARKS and name not in marks and Path(name).name == name:
-                marks[name] = _MARKS[mark]
-            case _:
-                raise SourceError(
-                    f"{path}, line {number}: {line[:80]!r} is not the name of a picture, each "
-                    f"once, and 1, 0 or -1.\n"
-                    f"  Fix: take the list as VOC ships it."
-                )
-    return marks
-
-
-def _parse(data: bytes) -> ElementTree.Element:
-    text = _text(data)
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can grow without end
-        raise ValueError("it defines a document type, as no annotation of VOC does")
-    return ElementTree.fromstring(text)  # noqa: S314  no entities, see above
-
-
-def _text(data: bytes) -> str:
-    """Return the text of an annotation: what it declares is not always how it is written.
-
-    A byte order mark counts before the declaration; bytes that neither they nor UTF-8 can explain
-    are Latin-1, in which every byte means something: names of classes and numbers are ASCII.
-    """
-    declared = _DECLARED.match(data)
-    encodings = [declared[1].decode("ascii")] if declared else []
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encodings.insert(0, "utf-16")
-    elif data.startswith(codecs.BOM_UTF8):
-        encodings.insert(0, "utf-8-sig")
-    for encoding in (*encodings, "utf-8"):
-        try:
-            text = data.decode(encoding)
-        except (LookupError, ValueError):
-            continue
-        if text.lstrip().startswith("<"):
-            return text.lstrip()
-    return data.decode("latin-1").lstrip()
-
-
-def _object(found: ElementTree.Element) -> VocObject:
-    name = (found.findtext("name") or "").strip()
-    if not name:
-        raise ValueError("an object has no name")
-    sides = [found.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    try:
-        left, top, right, bottom = (float(side or "") for side in sides)
-    except ValueError:
-        raise ValueError(f"the {name} has no box of four numbers, but {sides}") from None
-    if not (1 <= left <= right < np.inf and 1 <= top <= bottom < np.inf):
-        raise ValueError(f"the {name} has an impossible box, {sides}")
-    difficult = (found.findtext("difficult") or "0").strip()
-    return VocObject(name, (left - 1, top - 1, right, bottom), difficult == "1")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _path(folder: str, name: str) -> str:
+    return f"{folder}/{name}{_ENDINGS[folder]}"

@@ -23,10 +23,15 @@ from deepcluster_core.artifacts.tables import (
 )
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.sources import open_source
+from deepcluster_core.data.voc import CLASSES, Voc
+from deepcluster_core.data.voc_annotations import parse_objects
+from deepcluster_core.data.voc_masks import decode_mask
 from deepcluster_core.errors import DeepClusterError
 from stages.recipe import load_recipe, parse_overrides
 
 CORPUS = Path(__file__).parent / "corpus"
+MASK_SIZE = (12, 9)
+"""Width and height in pixels of the masks to be read."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +100,29 @@ def read_picture(path: Path) -> None:
         decode(path.read_bytes(), channels=channels, shorter_side=8)
 
 
+def read_voc(path: Path) -> None:
+    voc = Voc(path, 2012)
+    voc.marks("train", voc.classes("train"))
+    for name in voc.listed("train", "Segmentation"):
+        voc.objects(name)
+        voc.mask(name)
+        voc.picture(name, channels=3)
+
+
+def read_mask(path: Path) -> None:
+    decode_mask(path.read_bytes(), num_classes=len(CLASSES), size=MASK_SIZE)
+
+
 YAML = tuple(
     b"!! & *a &a <<: { [ ] } - \t \0 \xff 1e999 .nan .inf !!timestamp !!int !!bool !!binary 0x 0b "
     b"2024-13-45 ' \" \\ud800 : \n\n  | > ? # %YAML ~ null 1__ 9e9999 -.inf = 190:20:30".split(b" ")
 )
 JSON = tuple(b'{ } [ ] " \\ \\u0000 \\ud800 , : null true 1e999 -0 9999999999999999999999'.split())
+XML = tuple(
+    b"<object> </object> <bndbox> <xmin> 1e999 nan <!DOCTYPE <!ENTITY &a; &#xd800; <![CDATA[ ]]> "
+    b"<?xml encoding='utf-16' encoding='utf-7' encoding='idna' \xff\xfe \xef\xbb\xbf \0".split(b" ")
+)
+PNG = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fdAT", b"zTXt", b"IEND", b"eXIf")
 CSV = tuple(b'path label , " "" \n \r \r\n \t \0 \xff \xef\xbb\xbf ../ / //'.split(b" "))
 
 READERS = {
@@ -116,4 +139,9 @@ READERS = {
     "parquet": Reader("shard.parquet", read_source),
     "tar": Reader("shard.tar", read_source, tokens=(b"ustar", b"0000644\0", b"\0" * 512)),
     "picture": Reader("picture.bin", read_picture, answers=(UnreadableImageError,)),
+    "voc": Reader("voc.tar", read_voc, tokens=(*XML, *PNG)),
+    "annotation": Reader(
+        "1.xml", lambda path: parse_objects(path.read_bytes()), answers=(ValueError,), tokens=XML
+    ),
+    "mask": Reader("mask.png", read_mask, answers=(ValueError,), tokens=PNG),
 }

@@ -12,6 +12,7 @@ import torch
 
 from deepcluster_core.artifacts.lack import lack_explained
 from deepcluster_core.errors import ArtifactError
+from flows.export import SUFFIXES, export
 from tests.faults.programs import WITHIN_S, Program, learnt
 
 FIRST_KIB, LAST_KIB = 64, 1 << 16
@@ -76,6 +77,18 @@ def test_run__says_when_it_may_not_write(program: Program, disk: Path) -> None:
     mount("tmpfs", "tmpfs", disk, "remount,size=64m,ro")
     said = refused(Program(program.recipe, disk / "run", program.home))
     assert "disk/run: cannot be written to (Read-only file system)" in said
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_export__says_that_the_disk_is_full_and_leaves_nothing(
+    format: str, undisturbed: Program, disk: Path
+) -> None:
+    out = disk / f"network{SUFFIXES[format]}"
+
+    with pytest.raises(ArtifactError, match=r"be written \(\[Errno 28\] .*\n  Fix: make room"):
+        export(str(undisturbed.run), format=format, out=out)
+
+    assert not list(disk.iterdir())
 
 
 def test_lack_explained__of_memory(tmp_path: Path) -> None:

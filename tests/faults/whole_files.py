@@ -14,9 +14,11 @@ from safetensors.numpy import save
 from deepcluster_core.artifacts.manifest import MANIFEST
 from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.context import Context
+from deepcluster_core.data.voc import PALETTE, VOID
 from stages import index
 from stages.index import DatasetConfig
 from tests.stages.recipes import PLAIN
+from tests.voc_tree import write_voc2012
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -42,6 +44,9 @@ def whole_files(folder: Path, pictures: Path) -> dict[str, list[bytes]]:
         "parquet": [parquet_of(encoded)],
         "tar": [tar_of(encoded)],
         "picture": [*encoded, array()],
+        "voc": [voc_of_one(folder / "voc")],
+        "annotation": [path.read_bytes() for path in folder.glob("voc/**/*.xml")],
+        "mask": [mask(PALETTE.tobytes()), mask(bytes(range(63)))],
     }
 
 
@@ -49,6 +54,24 @@ def picture(kind: str) -> bytes:
     stored = io.BytesIO()
     ramp_HW = np.add.outer(np.arange(9), np.arange(12)) * 8
     Image.fromarray(ramp_HW.astype(np.uint8)).save(stored, kind)
+    return stored.getvalue()
+
+
+def mask(palette: bytes) -> bytes:
+    """Return a mask of 12 x 9 pixels."""
+    stored = io.BytesIO()
+    image = Image.fromarray(np.resize(np.array([0, 3, 20, VOID], np.uint8), (9, 12)))
+    image.putpalette(palette)
+    image.save(stored, "PNG", bits=8)
+    return stored.getvalue()
+
+
+def voc_of_one(root: Path) -> bytes:
+    """Write a Pascal VOC of one picture; return the bytes of its tar file."""
+    write_voc2012(root, sizes={"train": 1})
+    stored = io.BytesIO()
+    with tarfile.open(fileobj=stored, mode="w") as archive:
+        archive.add(root, ".")
     return stored.getvalue()
 
 

@@ -242,7 +242,7 @@ def test_tar__cut_after_it_was_listed(tmp_path: Path) -> None:
     (image,) = images(file)
     os.truncate(file, 3000)
 
-    assert reason(image) == "the shard is cut off inside this image"
+    assert reason(image) == "the tar file is cut off inside this member"
 
 
 def test_tar__compressed_or_no_tar_at_all(tmp_path: Path) -> None:

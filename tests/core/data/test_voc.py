@@ -1,5 +1,6 @@
 """Pascal VOC: layouts, lists, annotations of every encoding, and what is told of bad ones."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +36,15 @@ def lists(tree: Path) -> Path:
 @pytest.mark.parametrize("above", [0, 1, 2], ids=["VOC2007", "VOCdevkit", "what holds it"])
 def test_voc__finds_the_year_in_every_layout(tree: Path, above: int) -> None:
     data = (tree, *tree.parents)[above]
-    assert Voc(data).folder == tree
+    assert Voc(data).place == str(tree)
     assert Voc(data).classes("trainval", "test") == CLASSES
+
+
+def test_voc__finds_the_year_below_trainval(tree: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "TrainVal" / "VOCdevkit"
+    moved.parent.mkdir()
+    tree.parent.rename(moved)
+    assert Voc(tmp_path).place == str(moved / "VOC2007")
 
 
 def test_marks__are_those_of_the_drawn_objects(tmp_path: Path) -> None:
@@ -144,7 +152,7 @@ def test_picture__has_its_own_size_and_the_channels_asked_for(tree: Path) -> Non
     voc = Voc(tree)
     assert voc.picture("000003", channels=3).shape == (60, 80, 3)
     assert voc.picture("000003", channels=1).shape == (60, 80, 1)
-    path = voc.picture_path("000003")
+    path = tree / "JPEGImages" / "000003.jpg"
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(SourceError, match=r"000003\.jpg: .*truncated.*\n.*robots\.ox\.ac\.uk"):
         voc.picture("000003", channels=3)
@@ -162,15 +170,11 @@ def append(path: Path, text: str) -> None:
 BAD_TREES: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (
         lambda tree: shutil.rmtree(tree.parent),
-        r"Found: +nothing\n.*unpack VOCtrainval_06-Nov-2007\.tar and VOCtest_06-Nov-2007\.tar",
+        r"Found: +nothing\n.*put VOCtrainval_06-Nov-2007\.tar and VOCtest_06-Nov-2007\.tar into",
     ),
     "other things": (
         lambda tree: tree.parent.rename(tree.parents[1] / "pictures"),
         r"Looked for: VOCdevkit/VOC2007/ImageSets.*\n +Found: +pictures\n",
-    ),
-    "packed": (
-        lambda tree: tree.parent.rename(tree.parents[1] / "VOCtest_06-Nov-2007.tar"),
-        r"Fix: +tar -xf \S+/VOCtest_06-Nov-2007\.tar -C ",
     ),
     "another year": (
         lambda tree: tree.rename(tree.parent / "VOC2012"),
@@ -224,9 +228,9 @@ def test_voc__bad_trees_are_told(
 def test_voc__what_is_no_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"Found: +no such folder"):
         Voc(tmp_path / "absent")
-    (tmp_path / "archive.tar").touch()
-    with pytest.raises(SourceError, match=r"Found: +a file"):
-        Voc(tmp_path / "archive.tar")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match=r"Found: +a file of a kind that is not read"):
+        Voc(tmp_path / "pipe")
 
 
 def test_fingerprint__follows_lists_and_pictures_but_not_the_place(

@@ -1,0 +1,166 @@
+"""Boxes in which objects may be, as somebody's method proposed them for pictures of Pascal VOC.
+
+    selective_search_data/voc_2007_<subset>.mat   as Fast R-CNN's archive of them is laid out
+    proposals/<subset>.parquet                    of one's own, by whatever method
+
+A .mat file has the cell arrays `boxes`, of a matrix (P, 4) for each picture, and `images`, their
+names; columns are top, left, bottom, right, counted from 1, and the last pixel is included. Without
+`images` the pictures are those of VOC's list, in its order. Parquet has a row for each box and the
+columns name, left, top, right, bottom: pixels from 0, right and bottom are outside. Of both, the
+best boxes of a picture come first. Files of trainval serve train and val, too.
+
+Suffixes: P proposals of a picture.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.io import loadmat
+
+from deepcluster_core.errors import SourceError
+
+SIDES = ["left", "top", "right", "bottom"]
+SHOWN = 5  # names in a message
+
+Boxes = NDArray[np.float32]
+
+
+def find_proposals(data: Path, subset: str) -> Path | None:
+    """Return the file of a subset's proposals in the folder of a data set; None: there is none."""
+    of_subsets = (subset, "trainval") if subset in ("train", "val") else (subset,)
+    for name in of_subsets:
+        for path in _looked_for(data, name):
+            if path.is_file():
+                return path
+    return None
+
+
+def need_proposals(data: Path, subset: str) -> Path:
+    """Return the same.
+
+    Raises:
+        SourceError: there is none.
+    """
+    found = find_proposals(data, subset)
+    if found is None:
+        ours, theirs = _looked_for(data, subset)
+        raise SourceError(
+            f"{data}: there are no proposals for {subset}.\n"
+            f"  Looked for: {theirs.relative_to(data)}, {ours.relative_to(data)}\n"
+            f"  Fix: put the file there (the first is of the archive of selective search boxes "
+            f"that Fast R-CNN's released code fetches), or let a network propose: "
+            f"--set proposals=rpn"
+        )
+    return found
+
+
+def proposals_digest(path: Path) -> str:
+    """Return the SHA-256, in hex, of a file of proposals.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+
+
+def read_proposals(path: Path, names: Sequence[str], *, limit: int) -> list[Boxes]:
+    """Return boxes_P4 of each picture: left, top, right, bottom; right and bottom are outside.
+
+    All of VOC 2007's trainval, 2,000 a picture, are 160 MB.
+
+    Args:
+        path: of `find_proposals`.
+        names: of the pictures; the file may have others, too.
+        limit: so many of each, the first.
+
+    Raises:
+        SourceError: the file is damaged, laid out otherwise, or lacks pictures.
+    """
+    boxes_of = _of_mat(path, names, limit) if path.suffix == ".mat" else _of_parquet(path, limit)
+    if absent := [name for name in names if name not in boxes_of]:
+        more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
+        raise SourceError(
+            f"{path}: has no proposals for {', '.join(absent[:SHOWN])}{more}.\n"
+            f"  Cause: it is of other pictures, or not whole.\n"
+            f"  Fix:   give the file of this subset, or let a network propose: "
+            f"--set proposals=rpn"
+        )
+    return [boxes_of[name] for name in names]
+
+
+def _looked_for(data: Path, subset: str) -> tuple[Path, Path]:
+    theirs = data / "selective_search_data" / f"voc_2007_{subset}.mat"
+    return data / "proposals" / f"{subset}.parquet", theirs
+
+
+def _of_mat(path: Path, names: Sequence[str], limit: int) -> dict[str, Boxes]:
+    try:
+        found: Mapping[str, Any] = loadmat(path, variable_names=["boxes", "images"])
+    except Exception as error:  # scipy meets damaged files with nearly any
+        raise _unreadable(path, str(error).splitlines()[0][:200] if str(error) else "") from error
+    cells = np.ravel(found.get("boxes", ()))
+    pictures = [_stem(cell) for cell in np.ravel(found["images"])] if "images" in found else names
+    if len(cells) != len(pictures):
+        raise _unreadable(
+            path, f"boxes has {len(cells)} cells, but there are {len(pictures)} pictures"
+        )
+    return {
+        name: _from_one(path, name, cell, limit) for name, cell in zip(pictures, cells, strict=True)
+    }
+
+
+def _stem(cell: Any) -> str:  # noqa: ANN401  scipy's: text in arrays in arrays
+    while isinstance(cell, np.ndarray) and cell.size:
+        cell = cell.flat[0]
+    return Path(str(cell)).stem
+
+
+def _from_one(path: Path, name: str, cell: Any, limit: int) -> Boxes:  # noqa: ANN401  likewise
+    """Return boxes that count from 1, top first, as ours."""
+    matrix = np.asarray(cell)
+    if matrix.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if matrix.dtype.kind not in "uif" or matrix.ndim != 2 or matrix.shape[1] != 4:
+        raise _unreadable(path, f"boxes of {name} are {matrix.dtype} {matrix.shape}, not (P, 4)")
+    box_P4 = matrix[:limit, [1, 0, 3, 2]].astype(np.float32) - np.array([1, 1, 0, 0], np.float32)
+    return _finite(path, name, box_P4)
+
+
+def _of_parquet(path: Path, limit: int) -> dict[str, Boxes]:
+    try:
+        table = pd.read_parquet(path, columns=["name", *SIDES])
+        name_P = table["name"].to_numpy(dtype=str)
+        box_P4 = table[SIDES].to_numpy(dtype=np.float32)
+    except Exception as error:  # Arrow has classes of its own
+        raise _unreadable(path, str(error).splitlines()[0][:200] if str(error) else "") from error
+    order_P = np.argsort(name_P, kind="stable")
+    names, first = np.unique(name_P[order_P], return_index=True)
+    parts = np.split(box_P4[order_P], first[1:])
+    return {
+        str(name): _finite(path, str(name), part_P4[:limit])
+        for name, part_P4 in zip(names, parts, strict=False)
+    }
+
+
+def _finite(path: Path, name: str, box_P4: Boxes) -> Boxes:
+    if not np.isfinite(box_P4).all():
+        raise _unreadable(path, f"boxes of {name} are not all finite")
+    return np.ascontiguousarray(box_P4)
+
+
+def _unreadable(path: Path, reason: str) -> SourceError:
+    return SourceError(
+        f"{path}: cannot be read as proposals ({reason}).\n"
+        f"  Cause: damaged, or neither laid out as Fast R-CNN's .mat files nor Parquet with the "
+        f"columns name, {', '.join(SIDES)}.\n"
+        f"  Fix:   get it again, or let a network propose: --set proposals=rpn"
+    )
