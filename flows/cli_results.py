@@ -24,8 +24,8 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
     name: Annotated[
         str,
         typer.Argument(
-            help="linear, knn, mlp, filters, maximal, nmi, voc-classification or retrieval; "
-            "or table1 to table5."
+            help="linear, knn, mlp, filters, maximal, nmi, retrieval, voc-classification, "
+            "voc-detection or voc-segmentation (those three also with -all); or table1 to table5."
         ),
     ],
     runs: Annotated[
@@ -56,6 +56,9 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
     update: Annotated[
         bool, typer.Option("--update", help="Replace a result that was made otherwise.")
     ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write table1 to table5 there, too: .csv, .parquet or .md.")
+    ] = None,
 ) -> None:
     """Judge the network of an epoch: a table, and for some pictures; Cached when it is there.
 
@@ -63,10 +66,15 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
     """
     if name.startswith(TABLE):
         from flows.prepare import existing_run, typed_run  # noqa: PLC0415
-        from flows.tables import show_table  # noqa: PLC0415
+        from flows.show_tables import show_table  # noqa: PLC0415
 
-        show_table(name, [existing_run(typed_run(run)) for run in runs])
+        show_table(name, [existing_run(typed_run(run)) for run in runs], out)
         return
+    if out is not None:
+        raise ConfigError(
+            f"--out {out}: is for table1 to table5.\n"
+            f"  Fix: leave it out; each result is a Parquet table in the run's evaluations/."
+        )
     run = _only(runs)
     SERVER.begin()
     from flows.evaluations import Asked, check  # noqa: PLC0415
@@ -85,7 +93,8 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
     with prefect_ready():
         from flows.evaluate import evaluate  # noqa: PLC0415
         from flows.prepare import typed_run  # noqa: PLC0415
-        from flows.show_results import show_results  # noqa: PLC0415
+        from flows.show_results import show_by_k, show_results  # noqa: PLC0415
+        from flows.sweep_plan import is_sweep  # noqa: PLC0415
 
         folder = evaluate(
             asked.name,
@@ -99,7 +108,10 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
             result=asked.result,
             update=update,
         )
-        show_results(Path(folder))
+        if is_sweep(Path(folder)):
+            show_by_k(Path(folder), asked.result or asked.name, epoch)
+        else:
+            show_results(Path(folder))
 
 
 @results.command()

@@ -1,4 +1,4 @@
-"""One evaluation of one epoch of a run, or of several runs of a sweep, as a Prefect flow."""
+"""One evaluation of one epoch of a run, or of every run of a sweep, as a Prefect flow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from flows.job import Given, Input, Job
 from flows.prepare import ON_TERMINAL, existing_run, open_run, run_path
 from flows.report import Report
 from flows.run import Run
-from flows.sweep_plan import SWEEP
+from flows.sweep import compare
+from flows.sweep_plan import Sweep, is_sweep, open_sweep
 from stages import index, score, train
 from stages.evaluations import nmi
 from stages.evaluations.compared import supervised_digest
@@ -51,8 +52,9 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is a field of the deployment's for
 
     Args:
         name: which evaluation.
-        run: folder of the run, or its name under `runs/`; for `nmi` that of a sweep, too.
-        epoch: whose network; the last that is trained when left out.
+        run: folder of the run, or its name under `runs/`; or of a sweep: every run that it
+            compares is evaluated, as if asked alone.
+        epoch: whose network; the last that is trained, in every run, when left out.
         protocol: path of a YAML file; `configs/evaluations/<name>.yaml` when left out.
         overrides: keys of the protocol.
         data: labelled images instead of the run's own, as `dataset.source` takes them.
@@ -62,10 +64,13 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is a field of the deployment's for
         update: replace a result that was made otherwise.
 
     Returns:
-        The folder of the result.
+        The folder of the result; of a sweep that of its picture and table, which are drawn again.
     """
     asked = Asked(name, protocol, overrides or {}, data, validation, supervised, result)
     asked.refuse_unfit()
+    root = RunFolder(run_path(run))
+    if is_sweep(root.root) and asked.module is not nmi:
+        return _evaluate_each(asked, root, epoch, update=update)
     opened, job = _prepare(asked, run, epoch)
     refuse_other_result(job, update=update)
     cached = opened.ensure(job, pruned_will_do=False)
@@ -85,11 +90,54 @@ def _show_in_ui(report: Report, job: Job) -> None:
         )
 
 
+def _evaluate_each(asked: Asked, root: RunFolder, epoch: int | None, *, update: bool) -> str:
+    """Evaluate the same epoch of all runs of a sweep, each for itself, and compare them."""
+    sweep = open_sweep(root)
+    report = Report(root, epochs=sweep.epochs, echo=ON_TERMINAL.get())
+    until = _common_epoch(sweep, epoch)
+    runs = [str(member.folder.root) for member in sweep.members]
+    # Before hours are spent on the first. The runs stay open: each marks this flow run as alive.
+    prepared = [_prepare(asked, run, until) for run in runs]
+    for _, job in prepared:
+        refuse_other_result(job, update=update)
+    for run in runs:
+        report.say(f"\n{root.name}/{Path(run).name}")
+        evaluate(
+            asked.name,
+            run=run,
+            epoch=until,
+            protocol=asked.protocol,
+            overrides=dict(asked.overrides),
+            data=asked.data,
+            validation=asked.validation,
+            supervised=asked.supervised,
+            result=asked.result,
+            update=update,
+        )
+    compare(sweep, report)
+    return str(root.root)
+
+
+def _common_epoch(sweep: Sweep, wanted: int | None) -> int:
+    """Return the epoch that is asked for, or the last one that all runs of a sweep have.
+
+    Raises:
+        ConfigError: a run has no such epoch, or the sweep does not compare it.
+    """
+    last = min(_trained(member.folder, wanted) for member in sweep.members)
+    if wanted is not None and wanted >= sweep.epochs:
+        raise ConfigError(
+            f"--epoch {wanted}: {sweep.root.root} compares epochs 0 to {sweep.epochs - 1}.\n"
+            f"  Fix: deepcluster sweep --epochs {wanted + 1} makes more."
+        )
+    return min(last, sweep.epochs - 1)
+
+
 def _prepare(asked: Asked, run: str, epoch: int | None) -> tuple[Run, Job]:
     """Return the run that makes an evaluation, and its job."""
     own = asked.sections()
     root = RunFolder(run_path(run))
-    if asked.module is nmi and (root.root / SWEEP).exists():
+    if is_sweep(root.root):
         return _of_sweep(asked, root, epoch, own)
     folder = existing_run(run)
     opened = open_run(str(folder.config), str(folder.root), None, None, save=False)
@@ -116,22 +164,7 @@ def made_until(run: Run, epoch: int | None) -> Made:
     Raises:
         ConfigError: it has no such epoch.
     """
-    folder = run.folder
-    trained = [
-        number
-        for number in folder.epochs("checkpoints")
-        if inspect(folder.artifact("checkpoints", number))[0] in (Condition.WHOLE, Condition.PRUNED)
-    ]
-    if not trained:
-        raise ConfigError(
-            f"{folder.root}: has no trained epoch yet.\n"
-            f"  Fix: deepcluster run {folder.config} --run {folder.root} goes on with it."
-        )
-    last = trained[-1] if epoch is None else epoch
-    if last not in trained:
-        raise ConfigError(
-            f"--epoch {last}: is not trained; epochs {trained[0]} to {trained[-1]} are."
-        )
+    last = _trained(run.folder, epoch)
     found: dict[ModuleType, Job] = {}
     metrics: dict[str, Job] = {}
 
@@ -144,6 +177,29 @@ def made_until(run: Run, epoch: int | None) -> Made:
     images = note(index, None, source=run.source_fingerprint)
     each_epoch(note, last + 1, images)
     return Made(last, images, found[train], metrics)
+
+
+def _trained(folder: RunFolder, wanted: int | None) -> int:
+    """Return the epoch that is asked for, or the last one that is trained.
+
+    Raises:
+        ConfigError: the run has no such epoch.
+    """
+    trained = [
+        number
+        for number in folder.epochs("checkpoints")
+        if inspect(folder.artifact("checkpoints", number))[0] in (Condition.WHOLE, Condition.PRUNED)
+    ]
+    if not trained:
+        raise ConfigError(
+            f"{folder.root}: has no trained epoch yet.\n"
+            f"  Fix: deepcluster run {folder.config} --run {folder.root} goes on with it."
+        )
+    if wanted is not None and wanted not in trained:
+        first, last = trained[0], trained[-1]
+        there = f"epochs {first} to {last} are" if first < last else f"epoch {first} is"
+        raise ConfigError(f"--epoch {wanted}: is not trained in {folder.name}; {there}.")
+    return trained[-1] if wanted is None else wanted
 
 
 def _inputs(
@@ -174,7 +230,9 @@ def _indexed(run: Run, source: str) -> Job:
     changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None}
     dataset = run.recipe.dataset.model_copy(update=changes)
     recipe = run.recipe.model_copy(update={"dataset": dataset})
-    place = run.folder.root / "evaluations" / "_data" / digest_of(str(path))[:12]
+    above = run.folder.root.parent
+    root = above if is_sweep(above) else run.folder.root  # of a sweep once, for all of its runs
+    place = root / "evaluations" / "_data" / digest_of(str(path))[:12]
     fingerprint = dataset.open_source().fingerprint()
     job = Job(index, recipe, None, {"source": fingerprint}, place)
     run.ensure(job)
@@ -188,14 +246,12 @@ def _of_sweep(
     metrics: dict[str, Input] = {}
     last: list[int] = []
     recipes: list[Recipe] = []
-    for path in sorted(root.root.glob("k=*/config.yaml")):
-        member = open_run(str(path), str(path.parent), None, None, save=False)
+    for folder in (member.folder for member in open_sweep(root).members):
+        member = open_run(str(folder.config), str(folder.root), None, None, save=False)
         made = made_until(member, epoch)
-        metrics |= {f"{path.parent.name}/{name}": job for name, job in made.metrics.items()}
+        metrics |= {f"{folder.name}/{name}": job for name, job in made.metrics.items()}
         last.append(made.epoch)
         recipes.append(member.recipe)
-    if not recipes:
-        raise ConfigError(f"{root.root}: the runs of this sweep are gone.")
     report = Report(root, epochs=recipes[0].epochs, echo=ON_TERMINAL.get())
     opened = Run(root, recipes[0], report)
     until = min(last)

@@ -17,10 +17,13 @@ from stages.evaluations import (
     nmi,
     retrieval,
     voc_classification,
+    voc_detection,
+    voc_segmentation,
 )
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.layout import RunFolder
 
+# Each has a protocol of its name, and a stage may have several.
 EVALUATIONS: dict[str, ModuleType] = {
     "linear": linear,
     "knn": knn,
@@ -29,11 +32,24 @@ EVALUATIONS: dict[str, ModuleType] = {
     "maximal": maximal,
     "nmi": nmi,
     "voc-classification": voc_classification,
+    "voc-classification-all": voc_classification,
+    "voc-detection": voc_detection,
+    "voc-detection-all": voc_detection,
+    "voc-segmentation": voc_segmentation,
+    "voc-segmentation-all": voc_segmentation,
     "retrieval": retrieval,
 }
 LABELLED = ("linear", "knn", "mlp")
 """Those that need true labels, of the run's own images or of others."""
-TRANSFER = ("voc-classification", "retrieval")
+TRANSFER = (
+    "voc-classification",
+    "voc-classification-all",
+    "voc-detection",
+    "voc-detection-all",
+    "voc-segmentation",
+    "voc-segmentation-all",
+    "retrieval",
+)
 """Those that need a data set of its own, as its distributors ship it."""
 COMPARING = (*LABELLED, *TRANSFER)
 """Those that compare networks, a supervised one too if it is given."""
@@ -41,7 +57,19 @@ READ_BY = {"data": COMPARING, "validation": LABELLED, "supervised": COMPARING}
 """Options that the other evaluations would pass over in silence."""
 
 Name = Literal[
-    "linear", "knn", "mlp", "filters", "maximal", "nmi", "voc-classification", "retrieval"
+    "linear",
+    "knn",
+    "mlp",
+    "filters",
+    "maximal",
+    "nmi",
+    "voc-classification",
+    "voc-classification-all",
+    "voc-detection",
+    "voc-detection-all",
+    "voc-segmentation",
+    "voc-segmentation-all",
+    "retrieval",
 ]
 
 

@@ -67,7 +67,9 @@ def existing_run(run: str) -> RunFolder:
     """
     folder = RunFolder(run_path(run))
     if not folder.config.exists():
-        known = ", ".join(str(path.parent) for path in sorted(Path("runs").glob("*/config.yaml")))
+        inside = sorted(folder.root.glob("*/config.yaml"))  # of a sweep, for example
+        found = inside or sorted(Path("runs").glob("*/config.yaml"))
+        known = ", ".join(str(path.parent) for path in found)
         raise ConfigError(
             f"{folder.root}: is no run: it has no {folder.config.name}.\n"
             f"  Fix: give the folder of a run. Here are: {known or 'none under runs/'}."

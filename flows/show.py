@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, read_manifest
-from deepcluster_core.artifacts.tables import read_cluster, read_metrics, read_table
-from deepcluster_core.errors import ArtifactError, ConfigError
+from deepcluster_core.artifacts.tables import read_cluster, read_metrics
+from deepcluster_core.errors import ConfigError
 from deepcluster_core.health import Sign, signs
 from flows.state import STALE, ArtifactState, states_of
-from flows.sweep_plan import SWEEP, run_of_k
+from flows.sweep_plan import SWEEP, read_sweep, run_of_k
 from flows.terminal import printable, readable_size
 from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe, load_recipe
@@ -54,9 +54,8 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     """
     console = console_for_tables()
     recipe, states = load_recipe(folder.config), states_of(folder)
-    epochs = {state.epoch for state in states}
-    if epoch not in epochs:
-        raise ConfigError(f"--epoch {epoch}: the run has epochs 0 to {len(epochs) - 2} so far.")
+    if epoch is not None:
+        _refuse_later(folder, epoch, (s.epoch for s in states if s.epoch is not None))
     console.print(
         f"{short(folder.root)}: {recipe.network.name}, k = {_clusters(recipe, states)}, "
         f"seed {recipe.seed}, {recipe.epochs} epochs asked for\n"
@@ -83,6 +82,25 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     _tell_signs((state for state in states if epoch in (None, state.epoch)), console)
     for state in states:
         _tell_problem(state, console)
+
+
+def _refuse_later(folder: RunFolder, epoch: int, there: Iterable[int]) -> None:
+    """Refuse an epoch after all those of which something is there.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    last = max(there, default=-1)
+    if epoch <= last:
+        return
+    place = short(folder.root)
+    if last < 0:
+        raise ConfigError(
+            f"--epoch {epoch}: {place} has no epoch yet.\n"
+            f"  Fix: deepcluster run {place}/config.yaml --run {place} goes on with it."
+        )
+    epochs = f"epochs 0 to {last}" if last else "epoch 0 alone"
+    raise ConfigError(f"--epoch {epoch}: {place} has {epochs} so far.\n  Fix: name one of them.")
 
 
 def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
@@ -116,6 +134,7 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
     """
     if epoch is None:
         raise ConfigError("--cluster: cluster ids mean nothing without an epoch.\n  Fix: --epoch N")
+    _refuse_later(folder, epoch, folder.epochs("labels"))
     labels = folder.artifact("labels", epoch)
     k = read_manifest(labels).facts["k"]
     if cluster >= k:
@@ -140,21 +159,15 @@ def show_sweep(folder: Path) -> None:
     Raises:
         ArtifactError: its table is missing or damaged.
     """
-    try:
-        table = read_table(folder / SWEEP).to_pandas()
-    except ArtifactError as error:
-        raise ArtifactError(
-            f"{folder / SWEEP}: cannot be read.\n"
-            f"  Fix: deepcluster sweep with all its k makes it again, from the runs that are there."
-        ) from error
-    last, sweep = table["epoch"].max(), short(folder)
+    table = read_sweep(folder)
+    last, sweep = max(table["epoch"]), short(folder)
     rows = [
         (
             f"{row['k']:,}",
             *(_ratio(row[name]) for name in ("loss", "ln_k", "nmi_previous", "nmi_labels")),
             f"{row['effective_clusters']:,.1f}",
             f"{row['empty_clusters']:,.0f}",
-            _duration(table.query(f"k == {row['k']}")["seconds"].sum()),
+            _duration(sum(table.query(f"k == {row['k']}")["seconds"])),
         )
         for row in table.query("epoch == epoch.max()").to_dict("records")
     ]
@@ -164,7 +177,7 @@ def show_sweep(folder: Path) -> None:
     console.print(
         f"\n  {sweep}/sweep.png     what k does\n"
         f'  pd.read_parquet("{sweep}/{SWEEP}")     all metrics of all epochs\n'
-        f"  {program_name()} show {sweep}/{run_of_k(table['k'].max())}     one of the runs",
+        f"  {program_name()} show {sweep}/{run_of_k(max(table['k']))}     one of the runs",
         markup=False,
     )
 

@@ -1,12 +1,16 @@
-"""What `deepcluster evaluate` prints of a result."""
+"""What `deepcluster evaluate` prints of a result, or of those of a sweep."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.table import Table
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from flows.show import console_for_tables, program_name, short
+from flows.sweep_plan import SWEEP, open_sweep
+from flows.sweep_values import REFERENCES, TRAINED, evaluated
 from flows.terminal import printable
 from stages.evaluations.results import PROTOCOL, RESULTS, read_results
 from stages.layout import RunFolder
@@ -26,17 +30,54 @@ def show_results(folder: Path) -> None:
     console.print(results_table(rows[:ROWS_SHOWN]))
     if len(rows) > ROWS_SHOWN:
         console.print(f"… and {len(rows) - ROWS_SHOWN:,} more rows")
-    place = short(folder)
+    place, run = short(folder), RunFolder(folder.parents[2])
     console.print(f"\nprotocol {rows[0][PROTOCOL][:12]}, all of it in {place}/_manifest.json")
     console.print(f'  pd.read_parquet("{place}/{RESULTS}")', markup=False)
-    for name in sorted(read_manifest(folder).files):
-        if name != RESULTS:
-            console.print(f"  {place}/{name}", markup=False)
-    run = RunFolder(folder.parents[2])
     if run.config.exists():
         console.print(
             f"  {program_name()} report {short(run.root)}     shows it on the page", markup=False
         )
+    for name in sorted(read_manifest(folder).files):
+        if name != RESULTS:
+            console.print(f"  {place}/{name}", markup=False)
+
+
+def show_by_k(root: Path, result: str, epoch: int | None) -> None:
+    """Print what an evaluation says about the runs of a sweep, a row for each k, and where it lies.
+
+    Args:
+        root: folder of the sweep.
+        result: name of the result in the runs' `evaluations/`.
+        epoch: that was evaluated; None: the last of which every run has a result.
+
+    Raises:
+        ArtifactError: a table is missing or damaged.
+        ConfigError: a run is gone.
+    """
+    sweep, kind = open_sweep(RunFolder(root)), f"evaluations/{result}"
+    runs = [member.folder for member in sweep.members]
+    epochs = set(range(sweep.epochs)).intersection(*(run.epochs(kind) for run in runs))
+    until = max(epochs) if epoch is None else epoch
+    console, place = console_for_tables(), short(root)
+    console.print(f"\n{place}: {printable(result)} after epoch {until}\n", markup=False)
+    table = evaluated(sweep).table.query("result == @result and epoch == @until")
+    if len(table):
+        console.print(results_table(_by_k(table)))
+        console.print(f"\n  {place}/sweep.png     the same as curves", markup=False)
+        console.print(f'  pd.read_parquet("{place}/{SWEEP}")', markup=False)
+    for run in runs:
+        console.print(f"  {short(run.artifact(kind, until))}", markup=False)
+
+
+def _by_k(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row for each k, and first one for each network that is the same for all."""
+    unknown = dict.fromkeys(table["measure"])
+    references = [name for name in REFERENCES if name in set(table["network"])]
+    rows: dict[str, dict[str, Any]] = {name: {"k": name} | unknown for name in references}
+    for one in table.to_dict("records"):
+        name = f"{one['k']:,}" if one["network"] == TRAINED else one["network"]
+        rows.setdefault(name, {"k": name} | unknown)[one["measure"]] = one["value"]
+    return list(rows.values())
 
 
 def results_table(rows: list[dict[str, Any]]) -> Table:
@@ -45,7 +86,7 @@ def results_table(rows: list[dict[str, Any]]) -> Table:
     names = [name for name in rows[0] if name != PROTOCOL]
     for name in names:
         is_text = any(isinstance(row[name], str) for row in rows)
-        table.add_column(name.replace("_", "\n"), justify="left" if is_text else "right")
+        table.add_column(re.sub("[_ ]", "\n", name), justify="left" if is_text else "right")
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in names))
     return table

@@ -16,6 +16,7 @@ from flows.run import Run
 from flows.share import share
 from flows.sweep_plan import VARIED, Sweep, count_images, packed_images, plan, refuse_too_many
 from flows.sweep_table import tabulate, write_comparison
+from flows.sweep_values import evaluated
 from stages.recipe import RecipeOverrides
 
 Ks = Annotated[
@@ -70,7 +71,7 @@ def sweep(
             update=update,
             yes=yes,
         )
-    _compare(planned, shared.report)
+    compare(planned, shared.report)
     return str(planned.root.root)
 
 
@@ -85,13 +86,21 @@ def _open(planned: Sweep, recipe: str, epochs: int | None) -> Run:
     return open_run(recipe, str(planned.root.root), epochs, overrides, save=False)
 
 
-def _compare(planned: Sweep, report: Report) -> None:
+def compare(planned: Sweep, report: Report) -> None:
+    """Write the table and the picture of a sweep, unless they are there, and tell of them.
+
+    Raises:
+        ArtifactError: an epoch is not scored, or cannot be read.
+    """
     if others := planned.others():
         report.say(f"\nnot compared, because not asked for: {', '.join(others)}")
-    if not write_comparison(planned):
+    values = evaluated(planned)
+    if values.unlike:
+        report.say(f"\nnot compared, because made otherwise for some k: {', '.join(values.unlike)}")
+    if not write_comparison(planned, values):
         report.say("\nevery k was there already, and compared: nothing was made")
         return
     # Prefect takes lower case letters, digits and dashes.
     name = re.sub(r"[^a-z0-9]+", "-", planned.root.name.lower()).strip("-") or "sweep"
-    rows = tabulate(planned).to_dict("records")
+    rows = tabulate(planned, values).to_dict("records")
     create_table_artifact(key=f"{name}-sweep", table=rows, description="Metrics by k and epoch")

@@ -1,6 +1,8 @@
 """sweep.png: what k does, after figure 2(c) of the paper."""
 
+import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import IO
 
 import pandas as pd
@@ -10,32 +12,48 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from deepcluster_core.palette import BLUE, INK, ORANGE, PAPER
+from flows.sweep_values import REFERENCES, TRAINED
+from flows.terminal import printable
 
 GREY = "#888888"
+LINES_INSIDE = 4
+"""Of a panel, up to which their names hide none of them."""
 
 
-def draw_sweep(table: pd.DataFrame, to: IO[bytes]) -> None:
+def draw_sweep(table: pd.DataFrame, values: pd.DataFrame, to: IO[bytes]) -> None:
     """Draw a sweep as a PNG.
 
     Args:
         table: one row for each k and epoch, in that order.
+        values: what evaluations say about its networks, see `Evaluated.table`; a panel for each.
         to: where the PNG is written.
     """
-    figure = Figure(figsize=(11, 6.6), dpi=110, facecolor=PAPER, layout="constrained")
-    ((agreement, curves), (clusters, loss)) = figure.subplots(2, 2)
+    results = [of_one for _, of_one in values.groupby("result")]
+    num_rows = 2 + math.ceil(len(results) / 2)
+    size = (11, 3.3 * num_rows)
+    figure = Figure(figsize=size, dpi=110, facecolor=PAPER, layout="constrained")
+    agreement, curves, clusters, loss, *others = figure.subplots(num_rows, 2).flat
+    judged, unused = others[: len(results)], others[len(results) :]
     last = table.query("epoch == epoch.max()")
     ks = list(last["k"])
     _draw_agreement(agreement, last)
     _draw_curves(curves, table, ks)
     _draw_clusters(clusters, last)
     _draw_loss(loss, last)
-    for axes in (agreement, clusters, loss):
+    for axes, of_one in zip(judged, results, strict=True):
+        _draw_values(axes, of_one)
+    for axes in unused:
+        axes.remove()
+    for axes in (agreement, clusters, loss, *judged):
         _logarithmic(axes, ks)
-    for axes in (agreement, curves, clusters, loss):
+    for axes in (agreement, curves, clusters, loss, *judged):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK, labelsize=8)
         if axes.get_lines():  # of one epoch without true labels nothing is known
             axes.legend(frameon=False, fontsize=8)
+    for axes in judged:
+        if len(axes.get_lines()) > LINES_INSIDE:
+            axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(to, format="png")
 
 
@@ -82,6 +100,30 @@ def _draw_loss(axes: Axes, last: pd.DataFrame) -> None:
     axes.plot(last["k"], last["ln_k"], ":", color=GREY, label="ln k: nothing learnt")
     axes.plot(last["k"], last["loss"], ".-", color=BLUE, label="loss")
     axes.set_title("Training loss, nats", loc="left", fontsize=10)
+
+
+def _draw_values(axes: Axes, values: pd.DataFrame) -> None:
+    """Draw figure 2(c): what an evaluation says of the last epoch that it was asked of, against k.
+
+    Networks that are the same for every k are lines across; on a GPU, where they may differ in the
+    last digits, at their mean.
+    """
+    last = values.query("epoch == epoch.max()")
+    measures = list(last["measure"].unique())
+    for place, measure in enumerate(measures):
+        alone = len(measures) == 1
+        shade = BLUE if alone else colormaps["viridis"](0.9 * place / (len(measures) - 1))
+        by_network = dict(list(last.query("measure == @measure").groupby("network")))
+        if (trained := by_network.get(TRAINED)) is not None:
+            axes.plot(trained["k"], trained["value"], ".-", color=shade, label=measure)
+        for network, style in zip(REFERENCES, ("--", ":"), strict=True):
+            if network in by_network:
+                label = f"{network} network" if place == len(measures) - 1 else None
+                height = fmean(by_network[network]["value"])
+                colour = GREY if alone else shade
+                axes.axhline(height, ls=style, lw=1, color=colour, label=label)
+    title = f"{printable(last['result'].iloc[0])} after epoch {last['epoch'].max()}, percent"
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
 
 
 def _logarithmic(axes: Axes, ks: Sequence[int]) -> None:

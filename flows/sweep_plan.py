@@ -1,21 +1,26 @@
 """Which runs a sweep over k consists of. Everything is checked here, before any of them starts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from deepcluster_core.errors import ConfigError, SourceError
+from deepcluster_core.artifacts.tables import read_table
+from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
 from flows.job import job_of
 from flows.prepare import resolve
 from stages import index
 from stages.layout import RunFolder
-from stages.recipe import Recipe
+from stages.recipe import Recipe, load_recipe
 
 VARIED = "cluster"
 """The section of the recipe that the swept key lies in."""
 SWEEP = "sweep.parquet"
+RUNS = "k=*"
+"""Folders of the runs."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,8 @@ class Member:
     k: int
     folder: RunFolder
     recipe: Recipe
-    overrides: dict[str, Any]
-    """Of the sweep's recipe, nested, k included."""
+    overrides: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Of the sweep's recipe, nested, k included; of a run that is there its recipe has them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Sweep:
     """Holds what is made once for all runs, and what is found by comparing them."""
     members: list[Member]
     """By ascending k."""
+    epochs: int
+    """Of every run that are compared."""
 
     @property
     def table(self) -> Path:
@@ -51,12 +58,7 @@ class Sweep:
     def others(self) -> list[str]:
         """Return the names of the runs that lie in the folder but were not asked for."""
         asked = {member.folder.name for member in self.members}
-        return sorted(p.name for p in self.root.root.glob("k=*") if p.name not in asked)
-
-    @property
-    def epochs(self) -> int:
-        """Of every run."""
-        return self.members[0].recipe.epochs
+        return sorted(p.name for p in self.root.root.glob(RUNS) if p.name not in asked)
 
 
 def run_of_k(k: int) -> str:
@@ -107,7 +109,47 @@ def plan(
         path = str(root.root / run_of_k(k))
         own, folder = resolve(recipe, path, epochs, overrides)
         members.append(Member(k, folder, own, overrides))
-    return Sweep(root, members)
+    return Sweep(root, members, epochs=members[0].recipe.epochs)
+
+
+def is_sweep(folder: Path) -> bool:
+    """Tell whether a folder holds the runs of a sweep, compared or not yet."""
+    return (folder / SWEEP).exists() or any(folder.glob(f"{RUNS}/config.yaml"))
+
+
+def open_sweep(root: RunFolder) -> Sweep:
+    """Return the runs that a sweep has compared, as they are on disk.
+
+    Raises:
+        ArtifactError: its table is missing or damaged.
+        ConfigError: one of the runs is gone.
+    """
+    table = read_sweep(root.root)
+    members: list[Member] = []
+    for k in sorted(set(table["k"])):
+        folder = RunFolder(root.root / run_of_k(k))
+        if not folder.config.exists():
+            raise ConfigError(
+                f"{folder.root}: is gone, but {SWEEP} compares it.\n"
+                f"  Fix: deepcluster sweep with the other k compares those that are there."
+            )
+        members.append(Member(k, folder, load_recipe(folder.config)))
+    return Sweep(root, members, epochs=max(table["epoch"]) + 1)
+
+
+def read_sweep(folder: Path) -> pd.DataFrame:
+    """Return the table of a sweep: a row for each k and epoch.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    try:
+        return read_table(folder / SWEEP).to_pandas()
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{folder / SWEEP}: cannot be read.\n"
+            f"  Fix: deepcluster sweep with all its k makes it again, from the runs that are there."
+        ) from error
 
 
 def _refuse_wrong(ks: Sequence[int], changes: Mapping[str, Any]) -> None:

@@ -9,10 +9,15 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from flows.sweep_picture import draw_sweep
 from flows.sweep_plan import Sweep
+from flows.sweep_values import Evaluated
 
 
-def write_comparison(sweep: Sweep) -> bool:
+def write_comparison(sweep: Sweep, values: Evaluated) -> bool:
     """Write the table and the picture of a sweep whose runs are done, unless they are there.
+
+    Args:
+        sweep: whose.
+        values: what evaluations say about its runs.
 
     Returns:
         Whether anything was written.
@@ -20,21 +25,23 @@ def write_comparison(sweep: Sweep) -> bool:
     Raises:
         ArtifactError: an epoch is not scored.
     """
-    table = tabulate(sweep)
+    table = tabulate(sweep, values)
     data = table.to_parquet(index=False, write_page_checksum=True)
     if sweep.picture.exists() and sweep.table.exists() and sweep.table.read_bytes() == data:
         return False
     drawn = BytesIO()
-    draw_sweep(table, drawn)
+    draw_sweep(table, values.table, drawn)
     write_atomically(sweep.picture, drawn.getvalue())
     write_atomically(sweep.table, data)  # last: the picture is never older
     return True
 
 
-def tabulate(sweep: Sweep) -> pd.DataFrame:
+def tabulate(sweep: Sweep, values: Evaluated) -> pd.DataFrame:
     """Return one row for each k and epoch: the metrics, and `seconds` of all four stages.
 
-    The seconds of what was made once for all k count for each of them.
+    The seconds of what was made once for all k count for each of them. A column for each number of
+    the evaluations follows, null where it is not known: `voc-classification ap` of the network of
+    that k and epoch, `voc-classification ap random`.
 
     Raises:
         ArtifactError: an epoch is not scored.
@@ -50,4 +57,5 @@ def tabulate(sweep: Sweep) -> pd.DataFrame:
             rows.append({"k": member.k, "epoch": epoch} | row)
     table = pd.DataFrame(rows)
     unknown = table.columns[table.isna().all()]  # nothing but None, of no type so far
-    return table.astype(dict.fromkeys(unknown, float))
+    table = table.astype(dict.fromkeys(unknown, float))
+    return table.join(values.by_row, on=["k", "epoch"])

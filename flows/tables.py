@@ -1,24 +1,22 @@
-"""The paper's tables, with what runs have measured beside its numbers."""
+"""The paper's tables, and what runs have measured of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
-from rich.table import Table
 
-from deepcluster_core.artifacts.manifest import Condition, inspect
+from deepcluster_core.artifacts.manifest import MANIFEST, Condition, inspect, read_manifest
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
-from flows.show import console_for_tables
-from flows.terminal import printable
-from stages.evaluations.results import read_results
+from stages.evaluations.results import RESULTS, read_results
 from stages.layout import RunFolder
 from stages.problems import described, invalid
 from stages.recipe import load_recipe
 from stages.recipe_yaml import read_yaml
 
 TABLES = Path(__file__).parents[1] / "configs/tables"
-PAPER, OURS = "paper", "ours"
 
 Cells = tuple[float | None, ...]
 
@@ -34,6 +32,8 @@ class Column(StrictConfig):
     """Column of that result."""
     where: dict[str, str]
     """What other columns of its row must hold."""
+    network: str | None = None
+    """What the run must train, `network.name` of its recipe; None where any will do."""
 
 
 class PaperTable(StrictConfig):
@@ -66,52 +66,56 @@ def load_table(name: str) -> PaperTable:
     return table
 
 
-def show_table(name: str, runs: Sequence[RunFolder]) -> None:
-    """Print the rows of the paper, then those of runs; a cell that was not measured is empty."""
-    paper = load_table(name)
-    console = console_for_tables()
-    console.print(f"\n{paper.title}\n{paper.unit}\n", markup=False)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("of")
-    table.add_column("method")
-    for column in paper.columns:
-        table.add_column(column.name.replace(" ", "\n"), justify="right")
-    for method, cells in paper.rows.items():
-        table.add_row(PAPER, method, *(_cell(cell, "–") for cell in cells))
-    ours = [row for run in runs for row in measured(paper, run)]
-    for method, cells in ours:
-        table.add_row(OURS, printable(method), *(_cell(cell, "") for cell in cells))
-    console.print(table)
-    if ours:
-        console.print("\nColumns name the paper's data sets; ours are on those of the results.")
-    else:
-        results = ", ".join(dict.fromkeys(column.result for column in paper.columns))
-        console.print(f"\nno run has one of the results {results} yet: deepcluster evaluate …")
+@dataclass(frozen=True)
+class Cell:
+    """A number that a run has measured."""
+
+    value: float
+    result: Path
+    """Folder that it is from."""
+    deviations: tuple[str, ...]
+    """In what it is not the paper's protocol."""
+    named_in: str
+    """File of the result that names them."""
 
 
-def measured(paper: PaperTable, run: RunFolder) -> Iterator[tuple[str, Cells]]:
+@dataclass(frozen=True)
+class Row:
+    """A network of a run, in a table of the paper."""
+
+    method: str
+    cells: tuple[Cell | None, ...]
+    """One a column; None where it was not measured."""
+
+
+def measured(paper: PaperTable, run: RunFolder) -> Iterator[Row]:
     """Yield a row for each network that a run's results compare: what it is, and what is known.
 
     Networks: the random one, those after epochs, and a supervised one. Where results of several
     epochs tell of the same network, the latest counts.
     """
-    source = load_recipe(run.config).dataset.source.name
-    found: dict[str, dict[str, float]] = {}
+    recipe = load_recipe(run.config)
+    found: dict[str, dict[str, Cell]] = {}
     for column in paper.columns:
+        if column.network not in (None, recipe.network.name):
+            continue
         kind = f"evaluations/{column.result}"
         for epoch in run.epochs(kind):
             folder = run.artifact(kind, epoch)
             if inspect(folder)[0] is not Condition.WHOLE:
                 continue
             for row in read_results(folder):
-                if all(str(row.get(key)) == value for key, value in column.where.items()):
-                    found.setdefault(row["network"], {})[column.name] = row[column.value]
-    for network, values in found.items():
-        yield (
-            f"{run.name} (of {source}), {network}",
-            tuple(values.get(c.name) for c in paper.columns),
-        )
+                is_it = all(str(row.get(key)) == value for key, value in column.where.items())
+                if is_it and row[column.value] is not None:
+                    cell = Cell(row[column.value], folder, *_deviations(folder, row))
+                    found.setdefault(row["network"], {})[column.name] = cell
+    for network, cells in found.items():
+        method = f"{run.name} (of {recipe.dataset.source.name}), {network}"
+        yield Row(method, tuple(cells.get(column.name) for column in paper.columns))
 
 
-def _cell(value: float | None, absent: str) -> str:
-    return absent if value is None else f"{value:.1f}"
+def _deviations(folder: Path, row: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Return the deviations that a result names, and where: as a fact of all or by network."""
+    if facts := read_manifest(folder).facts.get("deviations"):
+        return tuple(facts), MANIFEST
+    return tuple(filter(None, (row.get("deviations") or "").split("; "))), RESULTS

@@ -20,9 +20,13 @@ from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
+from stages.evaluations.deviations import changed_keys
 from stages.evaluations.labelled import Labelled, open_labelled
+from stages.evaluations.protocol import PROTOCOLS
 
 AUTO = "auto"
+NO_DEVIATION = ("layers", "validation_fraction", "cache_bytes", "precision")
+"""Keys that are told otherwise, or do not change the result of a layer."""
 FEATURE = "last_relu"  # the layer of `Network` that puts out what its head reads
 
 Decay = Annotated[FiniteFloat, Field(ge=0)]
@@ -171,8 +175,21 @@ class Probing:
             "training_images": len(task.training.class_N),
             "validation_images": len(task.validation.class_N),
             "precision": computed_in(context.device, self.protocol.precision),
+            "deviations": self._deviations(data.training.pictures.channels),
         }
         return rows, facts
+
+    def _deviations(self, channels: int) -> list[str]:
+        """Say what differs from the protocol that is shipped, and from ImageNet's images."""
+        shipped = PROTOCOLS / f"{self.name}.yaml"
+        found = changed_keys(self.protocol, shipped, but=NO_DEVIATION)
+        if self.inputs.validation is None:
+            found.append("judged on a part of the run's images instead of a validation set")
+        if self.network.image_size != 224:
+            found.append(f"crops of {self.network.image_size} px instead of 224")
+        if channels != 3:
+            found.append(f"images of {channels} channels instead of 3")
+        return found
 
     def _rows(
         self, network: Network, task: Task, context: Context, after_batch: Callable[[int], None]

@@ -28,6 +28,7 @@ from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
+from stages.evaluations.deviations import changed_keys
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import RESULTS, Row, write_results
 from stages.evaluations.saves import Saves
@@ -44,7 +45,7 @@ SHIPPED: dict[Part, Path] = {
     "all": PROTOCOLS / "voc-classification-all.yaml",
 }
 """The paper's numbers for each mode."""
-NO_DEVIATION = ("train", "select", "cache_bytes", "precision")
+NO_DEVIATION = ("train", "cache_bytes", "precision")
 """Keys that are told otherwise, or do not change the result."""
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -228,7 +229,7 @@ def _open(data: Path, protocol: VocClassificationConfig, channels: int) -> _Task
     positives_C = (both[1].mark_NC == PRESENT).sum(axis=0)
     if not positives_C.all():
         raise SourceError(
-            f"{voc.folder}: no picture of {protocol.subsets[1]} shows a "
+            f"{voc.place}: no picture of {protocol.subsets[1]} shows a "
             f"{classes[positives_C.argmin()]} for sure, so that it has no average precision.\n"
             f"  Fix: give it some, or take its lists away."
         )
@@ -357,13 +358,7 @@ def _deviations(
     protocol: VocClassificationConfig, network: NetworkConfig, channels: int, renewed: int
 ) -> list[str]:
     """Say what differs from the paper's protocol, as the shipped file of this mode has it."""
-    paper = load_protocol(SHIPPED[protocol.train], VocClassificationConfig, {})
-    ours, theirs = protocol.model_dump(mode="json"), paper.model_dump(mode="json")
-    found = [
-        f"{key}: {ours[key]} instead of {theirs[key]}"
-        for key in ours
-        if ours[key] != theirs[key] and key not in NO_DEVIATION
-    ]
+    found = changed_keys(protocol, SHIPPED[protocol.train], but=NO_DEVIATION)
     if network.image_size != 224:
         found.append(f"crops of {network.image_size} px instead of 224")
     if channels != 3:

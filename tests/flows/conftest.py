@@ -20,6 +20,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from flows.epoch_loop import deepcluster
+from flows.sweep import sweep
 
 PROGRAM = Path(sys.executable).with_name("deepcluster")
 # Threads on a few hundred small pictures wait for each other: ten times slower on busy cores.
@@ -27,6 +28,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 """Of every process that a test starts."""
 RECORDED_WITHIN_S = 60
 KEEP_ALL: dict[str, Any] = {"keep": {"features": None}}
+SWEPT_EPOCHS = 2
 STAGES = ("extract", "cluster", "train", "score")
 RECIPE = """
 epochs: 3
@@ -79,6 +81,24 @@ def finished_run(
 def own_run(finished_run: Path, tmp_path: Path) -> Path:
     """Return a copy of `finished_run` that a test may change."""
     return shutil.copytree(finished_run, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def finished_sweep(
+    prefect_server: str, recipe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a sweep over two k, two epochs each. Shared: a test must not change it."""
+    root = tmp_path_factory.mktemp("sweeps") / "finished"
+    states = call(sweep, k=[8, 4], recipe=str(recipe), run=str(root), epochs=SWEPT_EPOCHS)
+    runs = {"deepcluster-0", "deepcluster-1"}  # what Prefect calls them among the tasks
+    assert states == dict.fromkeys({"index", "extract epoch 0"} | runs, "Completed")
+    return root
+
+
+@pytest.fixture
+def own_sweep(finished_sweep: Path, tmp_path: Path) -> Path:
+    """Return a copy of `finished_sweep` that a test may change; no file of it has two names."""
+    return shutil.copytree(finished_sweep, tmp_path / "own")
 
 
 def loop(recipe: Path, run: Path, **parameters: object) -> dict[str, str]:

@@ -113,7 +113,7 @@ def test_evaluate__reads_data_sets_as_they_are_distributed(own_run: Path, tmp_pa
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"epoch": 7}, r"--epoch 7: is not trained; epochs 0 to 2 are"),
+        ({"epoch": 7}, r"--epoch 7: is not trained in finished; epochs 0 to 2 are"),
         ({"overrides": {"kk": 1}}, r"kk: there is no such key; known here: ks, "),
         ({"overrides": {"temperature": 0.0}}, r"temperature: Input should be greater than 0"),
         ({"protocol": "nowhere.yaml"}, r"nowhere\.yaml: there is no such recipe"),
@@ -175,7 +175,7 @@ def test_evaluations__each_has_a_deployment_and_a_protocol_with_every_number() -
         written = yaml.safe_load((PROTOCOLS / f"{name}.yaml").read_text())
         assert written.keys() == module.CONFIG.model_fields.keys()
         assert all(field.is_required() for field in module.CONFIG.model_fields.values())
-        assert module.STAGE.kind == f"evaluations/{name}"
+        assert module.STAGE.kind == f"evaluations/{name.removesuffix('-all')}"
     assert set(COMPARING) < EVALUATIONS.keys()
 
 
@@ -185,6 +185,6 @@ def test_show_results__names_every_file(own_run: Path, capsys: pytest.CaptureFix
     show_results(Path(folder))
 
     printed = capsys.readouterr().out
-    assert "filters.png" in printed
+    assert printed.splitlines()[-1].endswith("filters.png"), "pictures last, not above the table"
     assert 'results.parquet")' in printed
     assert read_results(Path(folder))[0]["protocol"][:12] in printed

@@ -243,8 +243,22 @@ def test_show_cluster__refuses_what_cannot_be_meant(own_run: Path) -> None:
         show_cluster(folder, None, 0, 10)
     with pytest.raises(ConfigError, match="epoch 0 has clusters 0 to 7"):
         show_cluster(folder, 0, 8, 10)
-    with pytest.raises(ArtifactError, match="no finished artifact"):
+    with pytest.raises(ConfigError, match=r"--epoch 3: .*run has epochs 0 to 2 so far\.\n  Fix: "):
         show_cluster(folder, 3, 0, 10)
+    shutil.rmtree(own_run / "labels/epoch=0001")
+    with pytest.raises(ArtifactError, match="no finished artifact"):
+        show_cluster(folder, 1, 0, 10)
+
+
+def test_show_run__absent_epoch_names_those_there_are(own_run: Path) -> None:
+    folder = RunFolder(own_run)
+    with pytest.raises(ConfigError, match=r"--epoch 3: .*run has epochs 0 to 2 so far\.\n  Fix: "):
+        show_run(folder, 3)
+
+    for kind in EPOCH_KINDS:
+        shutil.rmtree(own_run / kind)
+    with pytest.raises(ConfigError, match=r"has no epoch yet\.\n  Fix: deepcluster run .*run"):
+        show_run(folder, 0)
 
 
 def test_show__escapes_what_a_file_name_could_do_to_the_terminal(

@@ -29,6 +29,7 @@ from stages.recipe import RecipeOverrides
 from tests.flows.conftest import (
     ENVIRONMENT,
     PROGRAM,
+    SWEPT_EPOCHS,
     artifact_contents,
     call,
     contents,
@@ -42,32 +43,13 @@ from tests.flows.conftest import (
 )
 
 COMMON = ("images", "features/epoch=0000")
-EPOCHS = 2
-
-
-@pytest.fixture(scope="session")
-def finished_sweep(
-    prefect_server: str, recipe: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Return a sweep over two k, two epochs each. Shared: a test must not change it."""
-    root = tmp_path_factory.mktemp("sweeps") / "finished"
-    states = call(sweep, k=[8, 4], recipe=str(recipe), run=str(root), epochs=EPOCHS)
-    runs = {"deepcluster-0", "deepcluster-1"}  # what Prefect calls them among the tasks
-    assert states == dict.fromkeys({"index", "extract epoch 0"} | runs, "Completed")
-    return root
-
-
-@pytest.fixture
-def own_sweep(finished_sweep: Path, tmp_path: Path) -> Path:
-    """Return a copy of `finished_sweep` that a test may change; no file of it has two names."""
-    return shutil.copytree(finished_sweep, tmp_path / "own")
 
 
 def swept(
     recipe: Path,
     root: Path,
     *ks: int,
-    epochs: int = EPOCHS,
+    epochs: int = SWEPT_EPOCHS,
     changes: dict[str, Any] | None = None,
     update: bool = False,
 ) -> Path:
@@ -115,7 +97,7 @@ def test_sweep__its_runs_are_those_that_the_loop_would_have_made(
     recipe: Path, finished_sweep: Path, tmp_path: Path
 ) -> None:
     swept_run = finished_sweep / "k=00004"
-    loop(recipe, tmp_path / "alone", epochs=EPOCHS, overrides={"cluster": {"k": 4}})
+    loop(recipe, tmp_path / "alone", epochs=SWEPT_EPOCHS, overrides={"cluster": {"k": 4}})
 
     alone, found = manifests(tmp_path / "alone"), manifests(swept_run)
     assert set(found) == set(alone)
@@ -342,7 +324,7 @@ def test_draw_sweep__of_one_epoch_and_one_k_about_which_little_is_known() -> Non
     table = pd.DataFrame([known | {"nmi_labels": np.nan, "nmi_previous": np.nan}])
     drawn = io.BytesIO()
 
-    draw_sweep(table, drawn)
+    draw_sweep(table, pd.DataFrame(columns=["result"]), drawn)
 
     with Image.open(drawn) as picture:
         assert picture.format == "PNG"
@@ -352,7 +334,7 @@ def test_sweep_command__prints_the_comparison(
     recipe: Path, own_sweep: Path, prefect_server: str
 ) -> None:
     done = subprocess.run(
-        [PROGRAM, "sweep", recipe, "--k", "8,4", "--run", own_sweep, "--epochs", str(EPOCHS)],
+        [PROGRAM, "sweep", recipe, "--k", "8,4", "--run", own_sweep, "--epochs", str(SWEPT_EPOCHS)],
         env=ENVIRONMENT | {"PREFECT_API_URL": prefect_server},
         text=True,
         capture_output=True,
@@ -364,7 +346,7 @@ def test_sweep_command__prints_the_comparison(
     lines = done.stdout.splitlines()
     assert lines.count("every stage Cached (9 of 9)") == 2
     assert "every k was there already, and compared: nothing was made" in lines
-    compared = lines[lines.index(f"{own_sweep}: after {EPOCHS} epochs") :]
+    compared = lines[lines.index(f"{own_sweep}: after {SWEPT_EPOCHS} epochs") :]
     assert [line.split()[0] for line in compared[4:6]] == ["4", "8"]
 
 
@@ -376,7 +358,7 @@ def test_show_command__of_a_sweep_is_its_comparison(
     with pytest.raises(SystemExit, match="0"):
         main()
 
-    assert f"{finished_sweep}: after {EPOCHS} epochs" in capsys.readouterr().out
+    assert f"{finished_sweep}: after {SWEPT_EPOCHS} epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ks", ["1,8", "8,x", "8,8", ""])

@@ -84,6 +84,9 @@ def test_run__has_a_row_for_each_layer_of_each_network(evaluated: Linear, tmp_pa
     assert (rows.chance == 25).all(), "four classes of equal size"
     assert of_network(rows, "random").top1_best.min() > 50, "shapes are told apart"
     facts = read_manifest(tmp_path / "linear").facts
+    assert {"judged on a part of the run's images instead of a validation set"} < set(
+        facts["deviations"]
+    )
     assert facts["training_images"] + facts["validation_images"] == 240
     assert facts["classes"] == 4
 

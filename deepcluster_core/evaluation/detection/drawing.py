@@ -1,0 +1,71 @@
+"""A picture of what a detector found: pictures side by side, boxes in colours of their verdict.
+
+Suffixes: H rows, W columns, C channels of a picture.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from deepcluster_core.data.decode import Pixels
+from deepcluster_core.evaluation.mosaic import captioned, grid, in_colour
+
+TILE_PX = 240
+GAP_PX = 8
+LINE_PX = 2
+TEXT_PX = 11
+
+COLOUR = {
+    "right": (42, 157, 74),
+    "wrong": (200, 50, 45),
+    "difficult": (42, 111, 187),
+    "missed": (150, 150, 150),
+}
+"""The last are objects that nothing is right of."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """One box."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels of the picture."""
+    text: str
+    verdict: str
+    """A key of `COLOUR`."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture."""
+
+    name: str
+    picture_HWC: Pixels
+    outlines: Sequence[Outline]
+
+
+def draw_detections(shown: Sequence[Shown], *, columns: int) -> Pixels:
+    """Return the picture (H, W, 3) of one or more pictures."""
+    tiles = [captioned(_outlined(one), one.name) for one in shown]
+    return grid(tiles, columns=columns, gap_px=GAP_PX)
+
+
+def _outlined(shown: Shown) -> Pixels:
+    """Return a picture in colour whose longer side is `TILE_PX`, with its boxes."""
+    picture = Image.fromarray(np.ascontiguousarray(in_colour(shown.picture_HWC)))
+    scale = TILE_PX / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    picture = picture.resize(size, Image.Resampling.BILINEAR)
+    brush, font = ImageDraw.Draw(picture), ImageFont.load_default(TEXT_PX)
+    for outline in shown.outlines:
+        left, top, right, bottom = (side * scale for side in outline.box)
+        colour = COLOUR[outline.verdict]
+        brush.rectangle(
+            (left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=LINE_PX
+        )
+        text_box = brush.textbbox((left + LINE_PX, top), outline.text, font=font)
+        brush.rectangle(text_box, fill=colour)
+        brush.text((left + LINE_PX, top), outline.text, fill=(255, 255, 255), font=font)
+    return np.asarray(picture)

@@ -1,0 +1,370 @@
+"""Table 2's detection, on a drawn Pascal VOC and a network that saw it without labels."""
+
+import json
+import signal
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from deepcluster_core.artifacts.checkpoints import MODEL
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.context import Context, SaveEvery
+from deepcluster_core.data.voc import Voc
+from deepcluster_core.errors import ConfigError, SourceError
+from deepcluster_core.evaluation.detection.scaling import Scale
+from deepcluster_core.evaluation.detection.verdicts import overlaps
+from deepcluster_core.interrupts import HeldBack, Interrupted
+from deepcluster_core.models import NetworkConfig
+from stages import cluster, extract, index, train
+from stages.cluster import ClusterConfig
+from stages.evaluations import voc_detection
+from stages.evaluations.protocol import load_protocol
+from stages.evaluations.results import RESULTS
+from stages.evaluations.voc_detection import DETECTIONS, PICTURE, data_digest
+from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
+from stages.extract import ExtractConfig
+from stages.index import DatasetConfig
+from stages.train import TrainConfig
+from tests.voc_tree import CLASSES, write_voc
+
+SIZES = {"train": 60, "val": 16, "test": 60}
+FEW = {"train": 8, "val": 8, "test": 12}
+EPOCHS = 8
+NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
+LAST = Context(seed=31, epoch=EPOCHS - 1, workers=1)
+# A drawn tree needs no 40,000 steps; fewer are larger.
+SHORT: dict[str, Any] = {"iterations": 200, "lr": 0.01, "drop_every": 150, "precision": "float32"}
+BRIEF: dict[str, Any] = SHORT | {"iterations": 4, "proposals": "file"}
+
+Keys = dict[str, Any]
+Evaluated = Callable[..., pd.DataFrame]
+
+
+def protocol(mode: str = "fc6-8", /, **changes: object) -> VocDetectionConfig:
+    paths = {str(part): path for part, path in SHIPPED.items()}
+    return load_protocol(paths[mode], VocDetectionConfig, changes)
+
+
+@pytest.fixture(scope="session")
+def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a drawn VOC of 136 pictures. Shared: a test must not change it."""
+    root = tmp_path_factory.mktemp("voc")
+    write_voc(root, sizes=SIZES)
+    return root
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a smaller one, with proposals. Shared, likewise."""
+    root = tmp_path_factory.mktemp("few")
+    write_voc(root, sizes=FEW)
+    for subset in ("trainval", "test"):
+        write_proposals(root, subset)
+    return root
+
+
+def write_proposals(root: Path, subset: str) -> None:
+    """Propose boxes around the objects, and others anywhere."""
+    voc, generator = Voc(root), np.random.default_rng(0)
+    rows: list[tuple[object, ...]] = []
+    for name in voc.listed(subset, "Main"):
+        around = [found.box + generator.normal(0, 2, 4) for found in voc.objects(name)] * 2
+        low_N2 = generator.uniform(0, (60, 40), (20, 2))
+        anywhere = np.concatenate((low_N2, low_N2 + generator.uniform(6, 40, (20, 2))), axis=1)
+        rows += [(name, *box) for box in (*around, *anywhere)]
+    (root / "proposals").mkdir(exist_ok=True)
+    columns = ["name", "left", "top", "right", "bottom"]
+    pd.DataFrame(rows, columns=columns).to_parquet(root / "proposals" / f"{subset}.parquet")
+
+
+@pytest.fixture(scope="session")
+def pretrained(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of a short run on the pictures, without any label."""
+    root, checkpoint = tmp_path_factory.mktemp("run"), None
+    dataset = DatasetConfig(
+        source=voc / "VOCdevkit/VOC2007/JPEGImages", shorter_side=60, channels=3, encoding="raw"
+    )
+    source = dataset.open_source().fingerprint()
+    index.run(dataset=dataset, source=source, out=root / "images", context=Context(seed=31))
+    for epoch in range(EPOCHS):
+        context = Context(seed=31, epoch=epoch, workers=1)
+        shared: Keys = {"images": root / "images", "context": context}
+        features, labels = root / f"features-{epoch}", root / f"labels-{epoch}"
+        extract.run(
+            extract=ExtractConfig(resize=40, precision="float32"),
+            network=NETWORK,
+            checkpoint=checkpoint,
+            out=features,
+            **shared,
+        )
+        clustering = ClusterConfig(k=10, pca_dim=16)
+        cluster.run(cluster=clustering, features=features, out=labels, **shared)
+        learning = TrainConfig(batch_size=64, reassign_every=4, crop_area=(0.1, 0.6))
+        out = root / f"checkpoint-{epoch}"
+        train.run(
+            train=learning,
+            network=NETWORK,
+            labels=labels,
+            checkpoint=checkpoint,
+            out=out,
+            **shared,
+        )
+        checkpoint = out
+    assert checkpoint is not None
+    return checkpoint
+
+
+@pytest.fixture
+def evaluated(few: Path, tmp_path: Path) -> Evaluated:
+    """Return a function that evaluates, and reads the rows; the random network unless told."""
+
+    def of(keys: VocDetectionConfig, *, out: str = "out", **others: object) -> pd.DataFrame:
+        given: Keys = {
+            "network": NETWORK,
+            "data": few,
+            "checkpoint": None,
+            "supervised": None,
+            "channels": 3,
+            "context": LAST,
+        }
+        given.update(others)
+        voc_detection.run(protocol=keys, out=tmp_path / out, **given)
+        return pd.read_parquet(tmp_path / out / RESULTS)
+
+    return of
+
+
+def mean(rows: pd.DataFrame, network: str) -> float:
+    found = rows.query("network == @network and `class` == 'mean'")
+    return float(found.ap.iloc[0])
+
+
+def test_run__the_pretrained_network_beats_random_and_chance(
+    evaluated: Evaluated, voc: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    rows = evaluated(protocol(**SHORT), data=voc, checkpoint=pretrained)
+
+    assert rows["class"].tolist() == [*CLASSES, "mean"] * 2
+    each = rows[rows["class"] != "mean"]
+    trained = f"epoch {EPOCHS - 1}"
+    for name in ("random", trained):
+        assert mean(rows, name) == pytest.approx(each.query("network == @name").ap.mean())
+    # Measured: MEASURED. A random box is right of next to nothing.
+    assert mean(rows, trained) > 75
+    assert mean(rows, trained) > mean(rows, "random") + 20
+    facts = read_manifest(tmp_path / "out").facts
+    assert (facts["trained_on"], facts["judged_on"]) == ("trainval", "test")
+    assert facts["judged_images"] == 60
+    assert 60 < facts["training_images"] <= 76
+    assert facts["proposals"] == "rpn"
+    assert facts["picture_of"] == trained
+    assert facts["seconds_per_step"].keys() == {"random", trained}
+    assert facts["hours_at_full_length"] > 0
+    with Image.open(tmp_path / "out" / PICTURE) as picture:
+        assert picture.width > 4 * 240
+    check_detections(pd.read_parquet(tmp_path / "out" / DETECTIONS), rows, voc)
+
+
+def check_detections(table: pd.DataFrame, rows: pd.DataFrame, voc: Path) -> None:
+    """What the table calls right overlaps an object of its class, in pixels of the picture."""
+    right = table[table.verdict == "right"]
+    for row in right.to_dict(orient="records"):
+        boxes = [found.box for found in Voc(voc).objects(row["name"]) if found.name == row["class"]]
+        box_14 = np.array([[row[side] for side in ("left", "top", "right", "bottom")]])
+        assert overlaps(box_14, np.array(boxes)).max() >= 0.5
+    found = right.groupby(["network", "class"]).size()
+    for row in rows[rows["class"] != "mean"].to_dict(orient="records"):
+        assert found.get((row["network"], row["class"]), 0) <= row["objects"]
+
+
+def test_run__looks_where_the_file_proposes(evaluated: Evaluated, tmp_path: Path) -> None:
+    rows = evaluated(protocol(**BRIEF))
+    facts = read_manifest(tmp_path / "out").facts
+    assert facts["proposals"] == "proposals/trainval.parquet, proposals/test.parquet"
+    assert rows.proposed.between(90, 100).all(), "they are around the objects"
+    assert rows.proposals.between(20, 24).all()
+    assert not any("rpn" in told or "trained with" in told for told in facts["deviations"])
+
+
+def test_run__proposes_by_a_network_where_there_is_no_file(
+    evaluated: Evaluated, few: Path, tmp_path: Path
+) -> None:
+    rows = evaluated(protocol(**BRIEF | {"proposals": "rpn", "judged_proposals": 17}))
+    assert read_manifest(tmp_path / "out").facts["proposals"] == "rpn"
+    assert rows.proposals.eq(17).all()
+    assert data_digest(few, protocol(proposals="rpn")) != data_digest(few, protocol())
+
+
+def test_run__selects_on_val(evaluated: Evaluated, tmp_path: Path) -> None:
+    evaluated(protocol(**BRIEF | {"proposals": "rpn"}, select=True))
+    facts = read_manifest(tmp_path / "out").facts
+    assert (facts["trained_on"], facts["judged_on"]) == ("train", "val")
+    assert facts["judged_images"] == 8
+
+
+def test_run__names_every_deviation(evaluated: Evaluated, tmp_path: Path) -> None:
+    evaluated(protocol("all", **BRIEF, detections=50), channels=1)
+    told = read_manifest(tmp_path / "out").facts["deviations"]
+    assert {
+        "iterations: 4 instead of 40000",
+        "lr: 0.01 instead of 0.001",
+        "drop_every: 150 instead of 30000",
+        "detections: 50 instead of 100",
+        "regions of a file of one's own instead of selective search",
+        "pictures of a shorter side of 86 px instead of 600",
+        "pictures of 1 channels instead of 3",
+    } <= set(told)
+    assert any("biases" in sentence for sentence in told)
+    assert any("convolutions" in sentence for sentence in told)
+
+
+@pytest.mark.parametrize("keys", [{}, {"proposals": "rpn"}], ids=["file", "rpn"])
+def test_run__writes_the_same_bytes_again(evaluated: Evaluated, tmp_path: Path, keys: Keys) -> None:
+    given = BRIEF | keys
+    evaluated(protocol(**given))
+    other = Context(seed=31, epoch=EPOCHS - 1, workers=3)
+    evaluated(protocol(**given, cache_bytes=0), out="again", context=other)
+    first, again = (pd.read_parquet(tmp_path / out / DETECTIONS) for out in ("out", "again"))
+    pd.testing.assert_frame_equal(first, again)
+    evaluated(protocol(**given), out="third", context=other)
+    for name in (RESULTS, DETECTIONS, PICTURE):
+        first, again = ((tmp_path / out / name).read_bytes() for out in ("out", "third"))
+        assert first == again
+
+
+def test_run__weights_trained_with_labels_are_one_more_network(
+    evaluated: Evaluated, pretrained: Path, tmp_path: Path
+) -> None:
+    rows = evaluated(protocol(**BRIEF), checkpoint=pretrained, supervised=pretrained / MODEL)
+    trained = f"epoch {EPOCHS - 1}"
+    assert rows.network.unique().tolist() == ["random", trained, "supervised"]
+    assert mean(rows, "supervised") == mean(rows, trained), "the same weights"
+    table = pd.read_parquet(tmp_path / "out" / DETECTIONS)
+    assert set(table.network) <= {"random", trained, "supervised"}
+
+
+@pytest.mark.parametrize(("told", "saved_at"), [(False, 2), (True, 3)], ids=["crash", "Ctrl-C"])
+def test_run__cut_short_goes_on_and_ends_with_the_same_files(
+    evaluated: Evaluated,
+    pretrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    told: bool,
+    saved_at: int,
+) -> None:
+    whole = evaluated(protocol(**BRIEF), out="whole", checkpoint=pretrained)
+    held = HeldBack()  # a real signal would end the worker that runs the tests
+    monkeypatch.setattr(voc_detection, "held_back", lambda: nullcontext(held))
+
+    def stop_in_the_second_network(done: int, total: int | None) -> None:
+        if done == 4 * 2 + FEW["test"] + 3 * 2:
+            if not told:
+                raise ZeroDivisionError("the machine is gone")
+            held.signal = signal.SIGINT
+
+    cut = replace(LAST, progress=stop_in_the_second_network, save_every=SaveEvery(steps=2))
+    with pytest.raises(Interrupted if told else ZeroDivisionError):
+        evaluated(protocol(**BRIEF), checkpoint=pretrained, context=cut)
+    saved = json.loads((tmp_path / "out" / "_saved.json").read_text())["facts"]
+    assert (saved["network"], saved["step"]) == (f"epoch {EPOCHS - 1}", saved_at)
+    assert {row["network"] for row in saved["rows"]} == {"random"}
+    held.signal = None
+
+    after = evaluated(protocol(**BRIEF), checkpoint=pretrained)
+
+    pd.testing.assert_frame_equal(after, whole)
+    for name in (DETECTIONS, PICTURE):
+        first, again = ((tmp_path / out / name).read_bytes() for out in ("whole", "out"))
+        assert first == again, "those of the network before were kept"
+    assert not [*(tmp_path / "out").glob("_saved*"), *(tmp_path / "out").glob("*.part")]
+
+
+def test_run__reports_how_far_it_is(evaluated: Evaluated) -> None:
+    told: list[tuple[int, int | None]] = []
+
+    def progress(done: int, total: int | None) -> None:
+        told.append((done, total))
+
+    evaluated(protocol(**BRIEF), context=replace(LAST, progress=progress))
+    total = 4 * 2 + FEW["test"]
+    assert {of for _, of in told} == {total}
+    assert told[-1][0] == total
+
+
+def test_run__proposals_of_one_subset_alone_are_told(evaluated: Evaluated, tmp_path: Path) -> None:
+    write_voc(tmp_path / "voc", sizes=FEW)
+    write_proposals(tmp_path / "voc", "trainval")
+    with pytest.raises(SourceError, match="no proposals for test"):
+        evaluated(protocol(), data=tmp_path / "voc")
+    with pytest.raises(SourceError, match="no proposals for train"):
+        evaluated(protocol(proposals="file"), data=tmp_path)
+
+
+def test_run__refuses_a_network_that_it_cannot_take_apart(evaluated: Evaluated) -> None:
+    network = NetworkConfig(name="torchvision:resnet18", image_size=32)
+    with pytest.raises(ConfigError, match="alexnet, vgg16 or smallnet"):
+        evaluated(protocol(**BRIEF), network=network)
+
+
+def test_data_digest__depends_on_what_is_read(few: Path, tmp_path: Path) -> None:
+    selecting = protocol(select=True, proposals="rpn")
+    assert data_digest(few, selecting) != data_digest(few, protocol(proposals="rpn"))
+    write_voc(tmp_path, sizes=FEW)
+    before = data_digest(tmp_path, protocol())
+    for subset in ("trainval", "test"):
+        write_proposals(tmp_path, subset)
+    assert data_digest(tmp_path, protocol()) != before
+
+
+def test_scale__is_600_for_224_and_in_proportion_for_others() -> None:
+    assert protocol().scale(224) == Scale(600, 1000)
+    assert protocol().scale(112) == Scale(300, 500)
+    assert protocol(shorter_side=90).scale(32) == Scale(90, 150)
+    assert protocol(shorter_side=90, longer_side=99).scale(32) == Scale(90, 99)
+
+
+def test_design__follows_the_size_and_where_regions_come_from() -> None:
+    by_file, by_network = (protocol().design(224, proposes=p) for p in (False, True))
+    assert by_file.proposing is None
+    assert by_file.sampling.background_iou == 0.1
+    assert by_network.proposing is not None
+    assert by_network.proposing.anchor_sides == (128, 256, 512)
+    assert by_network.sampling.background_iou == 0
+    small = protocol(background_iou=0.05).design(112, proposes=True)
+    assert small.proposing is not None
+    assert small.proposing.anchor_sides == (64, 128, 256)
+    assert small.sampling.background_iou == 0.05
+
+
+@pytest.mark.parametrize("mode", ["fc6-8", "all"])
+def test_protocol__has_every_key_and_no_other(mode: str) -> None:
+    path = {str(part): path for part, path in SHIPPED.items()}[mode]
+    assert set(yaml.safe_load(path.read_text())) == set(VocDetectionConfig.model_fields)
+    assert all(field.is_required() for field in VocDetectionConfig.model_fields.values())
+    assert protocol(mode).train == mode
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"train": "fc8"},
+        {"proposals": "selective"},
+        {"background_iou": "none"},
+        {"anchor_sides": [0]},
+        {"drop": 0},
+        {"lr": 0},
+    ],
+    ids=str,
+)
+def test_protocol__refuses_what_means_nothing(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        protocol(**wrong)

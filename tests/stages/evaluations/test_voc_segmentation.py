@@ -1,0 +1,353 @@
+"""Table 2's segmentation, on a drawn Pascal VOC and a network that saw it without labels."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from deepcluster_core.artifacts.checkpoints import MODEL
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.context import Context, SaveEvery
+from deepcluster_core.data.voc import PALETTE, VOID
+from deepcluster_core.errors import ConfigError, SourceError
+from deepcluster_core.interrupts import HeldBack, Interrupted
+from deepcluster_core.models import NetworkConfig
+from stages import cluster, extract, index, train
+from stages.cluster import ClusterConfig
+from stages.evaluations import voc_segmentation
+from stages.evaluations.protocol import load_protocol
+from stages.evaluations.results import RESULTS
+from stages.evaluations.voc_segmentation import (
+    ALWAYS,
+    PICTURE,
+    SHIPPED,
+    VocSegmentationConfig,
+    data_digest,
+)
+from stages.extract import ExtractConfig
+from stages.index import DatasetConfig
+from stages.train import TrainConfig
+from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc2012
+
+SIZES = {"train": 40, "val": 200}
+FEW = 12  # of val, in a list of their own
+EPOCHS = 8
+NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
+LAST = Context(seed=31, epoch=EPOCHS - 1, workers=1)
+# A drawn tree needs no 100,000 steps, and its pictures of 80 x 60 px no 100 px around them.
+SHORT: dict[str, Any] = {
+    "iterations": 100,
+    "batch_size": 8,
+    "lr": 0.05,
+    "padding": 16,
+    "precision": "float32",
+}
+BRIEF: dict[str, Any] = SHORT | {"iterations": 6, "judged_list": "few"}
+
+Keys = dict[str, Any]
+Evaluated = Callable[..., pd.DataFrame]
+
+
+def protocol(mode: str = "fc6-8", /, **changes: object) -> VocSegmentationConfig:
+    paths = {str(part): path for part, path in SHIPPED.items()}
+    return load_protocol(paths[mode], VocSegmentationConfig, changes)
+
+
+@pytest.fixture(scope="session")
+def voc2012(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a drawn VOC of 240 pictures. Shared: a test must not change it."""
+    root = tmp_path_factory.mktemp("voc2012")
+    write_voc2012(root, sizes=SIZES)
+    lists = root / "VOCdevkit/VOC2012/ImageSets/Segmentation"
+    few = (lists / "val.txt").read_text().split()[:FEW]
+    (lists / "few.txt").write_text("\n".join(few) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def pretrained(voc2012: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of a short run on the pictures, without any label."""
+    root, checkpoint = tmp_path_factory.mktemp("run"), None
+    dataset = DatasetConfig(
+        source=voc2012 / "VOCdevkit/VOC2012/JPEGImages",
+        shorter_side=60,
+        channels=3,
+        encoding="raw",
+    )
+    source = dataset.open_source().fingerprint()
+    index.run(dataset=dataset, source=source, out=root / "images", context=Context(seed=31))
+    for epoch in range(EPOCHS):
+        context = Context(seed=31, epoch=epoch, workers=1)
+        shared: Keys = {"images": root / "images", "context": context}
+        features, labels = root / f"features-{epoch}", root / f"labels-{epoch}"
+        extract.run(
+            extract=ExtractConfig(resize=40, precision="float32"),
+            network=NETWORK,
+            checkpoint=checkpoint,
+            out=features,
+            **shared,
+        )
+        clustering = ClusterConfig(k=10, pca_dim=16)
+        cluster.run(cluster=clustering, features=features, out=labels, **shared)
+        learning = TrainConfig(batch_size=64, reassign_every=4, crop_area=(0.1, 0.6))
+        out = root / f"checkpoint-{epoch}"
+        train.run(
+            train=learning,
+            network=NETWORK,
+            labels=labels,
+            checkpoint=checkpoint,
+            out=out,
+            **shared,
+        )
+        checkpoint = out
+    assert checkpoint is not None
+    return checkpoint
+
+
+@pytest.fixture
+def evaluated(voc2012: Path, pretrained: Path, tmp_path: Path) -> Evaluated:
+    """Return a function that evaluates the checkpoint, and reads the rows."""
+
+    def of(keys: VocSegmentationConfig, *, out: str = "out", **others: object) -> pd.DataFrame:
+        given: Keys = {
+            "network": NETWORK,
+            "data": voc2012,
+            "checkpoint": pretrained,
+            "supervised": None,
+            "channels": 3,
+            "context": LAST,
+        }
+        given.update(others)
+        voc_segmentation.run(protocol=keys, out=tmp_path / out, **given)
+        return pd.read_parquet(tmp_path / out / RESULTS)
+
+    return of
+
+
+def mean(rows: pd.DataFrame, network: str) -> float:
+    found = rows.query("network == @network and `class` == 'mean'")
+    return float(found.iu.iloc[0])
+
+
+def true_masks(tree: Path, subset: str) -> list[Any]:
+    folder = tree / "VOCdevkit/VOC2012"
+    names = (folder / f"ImageSets/Segmentation/{subset}.txt").read_text().split()
+    return [np.asarray(Image.open(folder / f"SegmentationClass/{name}.png")) for name in names]
+
+
+def test_run__the_pretrained_network_beats_random_and_chance(
+    evaluated: Evaluated, voc2012: Path, tmp_path: Path
+) -> None:
+    rows = evaluated(protocol(**SHORT))
+
+    assert rows["class"].tolist() == [*("background", *CLASSES), "mean"] * 2
+    each = rows[rows["class"] != "mean"]
+    for name in ("random", f"epoch {EPOCHS - 1}"):
+        assert mean(rows, name) == pytest.approx(each.query("network == @name").iu.mean())
+    truth = np.concatenate([mask_HW.ravel() for mask_HW in true_masks(voc2012, "val")])
+    counts = [(truth == number).sum() for number in range(1 + len(CLASSES))]
+    assert each.query("network == 'random'").pixels.tolist() == counts
+    all_background = 100 * counts[0] / sum(counts) / (1 + len(CLASSES))
+    assert all_background < 19, "chance"
+    # Measured: 55.5 and 41.9; of other seeds 56.2 and 36.6, 57.5 and 43.3. In 200 steps the random
+    # network learns it nearly alike.
+    assert mean(rows, f"epoch {EPOCHS - 1}") > 48
+    assert mean(rows, f"epoch {EPOCHS - 1}") > mean(rows, "random") + 7
+    facts = read_manifest(tmp_path / "out").facts
+    assert (facts["trained_on"], facts["training_images"]) == ("train", 40)
+    assert (facts["judged_on"], facts["judged_images"]) == ("val", 200)
+    found = each.query("network == 'random'").found.sum()
+    assert facts["pixel_accuracy"]["random"] == pytest.approx(100 * found / sum(counts), abs=0.01)
+    assert facts["seconds_per_step"].keys() == {"random", f"epoch {EPOCHS - 1}"}
+    assert facts["hours_at_full_length"] > 0
+
+
+def test_run__finetuning_reaches_convolutions(evaluated: Evaluated) -> None:
+    frozen, all_of_it = (
+        evaluated(protocol(mode, **BRIEF, train_batch_norm=True), out=mode, checkpoint=None)
+        for mode in ("fc6-8", "all")
+    )
+    assert mean(frozen, "random") != mean(all_of_it, "random")
+
+
+def test_run__draws_pictures_their_masks_and_those_of_each_network(
+    evaluated: Evaluated, voc2012: Path, tmp_path: Path
+) -> None:
+    evaluated(protocol(**BRIEF))
+    picture_HWC = np.asarray(Image.open(tmp_path / "out" / PICTURE))
+    height = round(240 * HEIGHT / WIDTH)
+    assert picture_HWC.shape[0] > 6 * height
+    assert picture_HWC.shape[1] == 4 * 242 + 3 * 6
+    shown = {tuple(colour) for colour in picture_HWC[:, 248:490].reshape(-1, 3)}
+    in_truth = {number for mask_HW in true_masks(voc2012, "few") for number in np.unique(mask_HW)}
+    assert tuple(PALETTE[VOID]) in shown
+    assert len(shown & {tuple(PALETTE[number]) for number in in_truth}) >= 4
+
+
+def test_run__selects_on_a_fifth_of_train(
+    evaluated: Evaluated, voc2012: Path, tmp_path: Path
+) -> None:
+    tree = tmp_path / "voc"
+    shutil.copytree(voc2012, tree)
+    (tree / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink()
+    keys = protocol(**SHORT | {"iterations": 2}, select=True)
+    rows = evaluated(keys, data=tree, checkpoint=None)
+    facts = read_manifest(tmp_path / "out").facts
+    assert (facts["trained_on"], facts["training_images"]) == ("train but a fifth", 32)
+    assert (facts["judged_on"], facts["judged_images"]) == ("a fifth of train", 8)
+
+    # Not the first ones nor the last, and the same whatever else is in the list.
+    judged = rows.query("`class` == 'mean'").pixels.iloc[0]
+    counted = [(mask_HW != VOID).sum() for mask_HW in true_masks(voc2012, "train")]
+    assert judged not in (sum(counted[:8]), sum(counted[-8:]))
+
+
+def test_run__names_every_deviation(evaluated: Evaluated, tmp_path: Path) -> None:
+    evaluated(protocol("all", **BRIEF), checkpoint=None)
+    assert set(read_manifest(tmp_path / "out").facts["deviations"]) == {
+        "iterations: 6 instead of 100000",
+        "batch_size: 8 instead of 20",
+        "lr: 0.05 instead of 0.0001",
+        "padding: 16 instead of 100",
+        "judged_list: few instead of val",
+        "a network for images of 32 px instead of 224",
+        *ALWAYS,
+    }
+
+
+def test_run__writes_the_same_bytes_again_whatever_is_kept_in_memory(
+    evaluated: Evaluated, tmp_path: Path
+) -> None:
+    evaluated(protocol(**BRIEF))
+    evaluated(protocol(**BRIEF), out="again", context=replace(LAST, workers=2))
+    first, again = ((tmp_path / name) for name in ("out", "again"))
+    for file in (RESULTS, PICTURE):
+        assert (first / file).read_bytes() == (again / file).read_bytes()
+    columns = ["network", "class", "iu", "pixels", "found"]
+    unkept = evaluated(protocol(**BRIEF, cache_bytes=0), out="unkept")
+    kept = pd.read_parquet(first / RESULTS)
+    pd.testing.assert_frame_equal(unkept[columns], kept[columns], check_exact=True)
+
+
+def test_run__weights_trained_with_labels_are_one_more_network(
+    evaluated: Evaluated, pretrained: Path
+) -> None:
+    rows = evaluated(protocol(**BRIEF), supervised=pretrained / MODEL)
+    assert rows.network.unique().tolist() == ["random", f"epoch {EPOCHS - 1}", "supervised"]
+    assert mean(rows, "supervised") == mean(rows, f"epoch {EPOCHS - 1}"), "the same weights"
+
+
+def test_run__reads_grey_pictures_for_a_network_of_one_channel(evaluated: Evaluated) -> None:
+    rows = evaluated(protocol(**BRIEF), checkpoint=None, channels=1)
+    assert rows.iu.between(0, 100).all()
+
+
+@pytest.mark.parametrize("mode", ["fc6-8", "all"])
+@pytest.mark.parametrize(("told", "saved_at"), [(False, 2), (True, 3)], ids=["crash", "Ctrl-C"])
+def test_run__cut_short_goes_on_and_ends_with_the_same_bytes(
+    evaluated: Evaluated,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    mode: str,
+    told: bool,
+    saved_at: int,
+) -> None:
+    evaluated(protocol(mode, **BRIEF), out="whole")
+    held = HeldBack()  # a real signal would end the worker that runs the tests
+    monkeypatch.setattr(voc_segmentation, "held_back", lambda: nullcontext(held))
+
+    def stop_in_the_second_network(done: int, total: int | None) -> None:
+        if done == 6 * 8 + FEW + 3 * 8:
+            if not told:
+                raise ZeroDivisionError("the machine is gone")
+            held.signal = signal.SIGINT
+
+    cut = replace(LAST, progress=stop_in_the_second_network, save_every=SaveEvery(steps=2))
+    with pytest.raises(Interrupted if told else ZeroDivisionError):
+        evaluated(protocol(mode, **BRIEF), context=cut)
+    saved = json.loads((tmp_path / "out" / "_saved.json").read_text())["facts"]
+    assert (saved["network"], saved["step"]) == (f"epoch {EPOCHS - 1}", saved_at)
+    assert {row["network"] for row in saved["rows"]} == {"random"}
+    held.signal = None
+
+    evaluated(protocol(mode, **BRIEF))
+
+    for file in (RESULTS, PICTURE):
+        whole, after = (tmp_path / name / file for name in ("whole", "out"))
+        assert whole.read_bytes() == after.read_bytes()
+    assert not list((tmp_path / "out").glob("_saved*"))
+
+
+def test_run__reports_how_far_it_is(evaluated: Evaluated) -> None:
+    told: list[tuple[int, int | None]] = []
+
+    def progress(done: int, total: int | None) -> None:
+        told.append((done, total))
+
+    evaluated(protocol(**BRIEF), context=replace(LAST, progress=progress))
+    total = 2 * (6 * 8 + FEW)
+    assert {of for _, of in told} == {total}
+    assert told[-1][0] == total
+
+
+def test_run__pictures_in_both_lists_are_refused(evaluated: Evaluated) -> None:
+    keys = protocol(**BRIEF, training_list="trainval")
+    with pytest.raises(SourceError, match=r"12 pictures are in both lists, trainval and few"):
+        evaluated(keys, checkpoint=None)
+
+
+def test_run__masks_that_are_all_void_are_told(
+    evaluated: Evaluated, voc2012: Path, tmp_path: Path
+) -> None:
+    tree = tmp_path / "voc"
+    shutil.copytree(voc2012, tree)
+    folder = tree / "VOCdevkit/VOC2012"
+    for name in (folder / "ImageSets/Segmentation/few.txt").read_text().split():
+        void = np.full((HEIGHT, WIDTH), VOID, np.uint8)
+        Image.fromarray(void).save(folder / f"SegmentationClass/{name}.png")
+    with pytest.raises(SourceError, match="no pixel of few counts"):
+        evaluated(protocol(**BRIEF), data=tree, checkpoint=None)
+
+
+def test_run__networks_of_other_parts_are_refused(evaluated: Evaluated) -> None:
+    other = NetworkConfig(name="torchvision:resnet18", image_size=32)
+    with pytest.raises(ConfigError, match=r"alexnet, vgg16 or smallnet"):
+        evaluated(protocol(**BRIEF), network=other, checkpoint=None)
+
+
+def test_data_digest__depends_on_what_is_read(voc2012: Path, tmp_path: Path) -> None:
+    final, selecting = (data_digest(voc2012, protocol(select=select)) for select in (False, True))
+    assert final != selecting
+    assert data_digest(voc2012 / "VOCdevkit/VOC2012", protocol()) == final
+    assert data_digest(voc2012, protocol(judged_list="few")) != final
+    with pytest.raises(SourceError, match=r"Pascal VOC 2012"):
+        data_digest(tmp_path, protocol())
+
+
+@pytest.mark.parametrize("mode", ["fc6-8", "all"])
+def test_protocol__has_every_key_and_no_other(mode: str) -> None:
+    path = {str(part): path for part, path in SHIPPED.items()}[mode]
+    assert set(yaml.safe_load(path.read_text())) == set(VocSegmentationConfig.model_fields)
+    assert all(field.is_required() for field in VocSegmentationConfig.model_fields.values())
+    assert protocol(mode).train == mode
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"train": "fc8"}, {"training_list": ""}, {"padding": -1}, {"momentum": 1}, {"lr": 0}],
+    ids=str,
+)
+def test_protocol__refuses_what_means_nothing(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        protocol(**wrong)
