@@ -20,6 +20,7 @@ from PIL import Image
 
 from flows.report import HEADER
 from flows.serve import POOL, STEPS
+from tests.voc_tree import write_voc, write_voc2012
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,12 +29,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORTER = {
     "make test": "make --dry-run test",
     "--run runs/mine": "--run runs/mine --epochs 2 --set train.reassign_every=1",
+    "--data ~/VOC": "--data ~/VOC --set iterations=2",
 }
 SHORTER_DEMO = {
     "dataset": {"subset": 1000},
     "cluster": {"k": 20, "pca_dim": "auto"},
     "train": {"lr": 0.001},  # 16 steps an epoch are too few for the recipe's
 }
+VOC_SIZES = {"train": 8, "val": 8, "test": 16}
 COPIED = ("flows", "stages", "deepcluster_core", "configs", "Makefile", "prefect.yaml")
 
 
@@ -64,6 +67,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values[section] |= changes
     demo.write_text(yaml.safe_dump(values))
     draw_pictures(folder / "home" / "pictures")
+    write_voc(folder / "home" / "VOC", sizes=VOC_SIZES)
+    write_voc2012(folder / "home" / "VOC", sizes={"train": 8, "val": 8})
     return folder
 
 
@@ -136,6 +141,8 @@ def test_readme__every_shell_command_works(checkout: Path) -> None:
         printed |= {line: run(line, checkout) for line in lines[at + 1 :]}
 
     assert "epoch" in printed["make demo"]
+    table2 = printed["deepcluster evaluate table2 runs/mine"].splitlines()
+    assert any(line.startswith("ours") and line.count("*") == 3 for line in table2)
     assert "pytest" in printed["make test"]
     shown = printed["deepcluster show runs/demo --epoch 3 --cluster 17"]
     assert "nearest first" in shown

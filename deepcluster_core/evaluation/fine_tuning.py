@@ -86,8 +86,6 @@ class FineTuned(Learner):
         to_device(network, device)
         self._network, self._head = network, head.to(device)
         self._precision: Precision = precision
-        self.num_renewed = len(linear)
-        """Linear layers of the network that began anew."""
         super().__init__(tuning.descent, seed=seed, device=device, network=network, fc8=self._head)
 
     def learn(

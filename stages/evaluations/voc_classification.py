@@ -1,12 +1,13 @@
 """Voc-classification: Pascal VOC 2007, networks -> average precision of each class. Tables 2, 3."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -20,18 +21,25 @@ from deepcluster_core.data.views import RandomCrop
 from deepcluster_core.data.voc import DIFFICULT, PRESENT, Marks, Voc
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.average_precision import average_precision
-from deepcluster_core.evaluation.fine_tuning import FineTuned, Part, Start, Tuning
+from deepcluster_core.evaluation.fine_tuning import (
+    FineTuned,
+    Part,
+    Start,
+    Tuning,
+    last_linear_layers,
+)
 from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.multilabel import Crops, Loading, Marked, fit, judge
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models import Network, NetworkConfig, build_network
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.deviations import changed_keys
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import RESULTS, Row, write_results
 from stages.evaluations.saves import Saves
+from stages.evaluations.turns import Turns, pace
 
 STAGE = Stage(
     name="voc-classification",
@@ -197,14 +205,22 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
             epoch=context.epoch,
             supervised=supervised,
         )
-        num_networks = num_compared(checkpoint, supervised)
-        evaluation = _Evaluation(protocol, network.image_size, task, context, num_networks)
         with held_back() as held:
             saves = Saves(draft, context.save_every, held)
+            evaluation = _Evaluation(protocol, network.image_size, task, context)
+            turns = Turns(
+                saves,
+                context,
+                networks=num_compared(checkpoint, supervised),
+                iterations=protocol.iterations,
+                batch_size=protocol.batch_size,
+                judged=len(task.judged.mark_NC),
+            )
             for name, model in networks:
-                evaluation.evaluate(name, model, saves)
+                if not turns.is_over(name):
+                    saves.finished(evaluation.rows(name, model, turns))
         draft.facts |= _facts(protocol, task, saves, context)
-        draft.facts["deviations"] = _deviations(protocol, network, channels, evaluation.renewed)
+        draft.facts["deviations"] = _deviations(protocol, network, channels)
         write_results(draft, saves.rows, protocol)
 
 
@@ -246,15 +262,10 @@ def _open(data: Path, protocol: VocClassificationConfig, channels: int) -> _Task
 
 
 class _Evaluation:
-    """Trains and judges one network after another on the same crops."""
+    """Trains and judges networks on the same crops."""
 
     def __init__(
-        self,
-        protocol: VocClassificationConfig,
-        size: int,
-        task: _Task,
-        context: Context,
-        num_networks: int,
+        self, protocol: VocClassificationConfig, size: int, task: _Task, context: Context
     ) -> None:
         """Do nothing yet; `size` is that of the crops, pixels."""
         self._protocol, self._task, self._context = protocol, task, context
@@ -266,67 +277,35 @@ class _Evaluation:
             # The same in every epoch.
             seed=seeding.derive(context.seed, "evaluations", STAGE.name),
         )
-        self._done, self._of_training = 0, protocol.iterations * protocol.batch_size
-        self._of_one = self._of_training + len(task.judged.mark_NC)
-        self._total = num_networks * self._of_one
-        self.renewed = 0
-        """Linear layers of a network that began anew, beside fc8."""
 
-    def evaluate(self, name: str, network: Network, saves: Saves) -> None:
-        """Put the rows of a network into `saves`, unless they are there."""
-        if any(row["network"] == name for row in saves.rows):
-            self._went(self._of_one)
-            return
-        protocol = self._protocol
+    def rows(self, name: str, network: Network, turns: Turns) -> list[Row]:
+        """Return the rows of a network."""
         model = FineTuned(
             network,
             outputs=len(self._task.classes),
-            tuning=protocol.tuning(),
+            tuning=self._protocol.tuning(),
             device=self._context.device,
-            precision=protocol.precision,
+            precision=self._protocol.precision,
             seed=seeding.derive(self._loading.seed, "network"),
         )
-        self.renewed = model.num_renewed
-        self._train(name, model, saves)
-        saves.finished(list(self._rows(name, model, saves)))
+        iterations = self._protocol.iterations
+        learn = partial(fit, model, self._task.training, self._loading, iterations=iterations)
+        turns.train(name, model, learn)
+        batches = judge(model, self._task.judged, self._loading)
+        logits_NC = np.concatenate(list(turns.judge(name, model, batches, size=len)))
+        return list(_rows(name, self._task, logits_NC))
 
-    def _train(self, name: str, model: FineTuned, saves: Saves) -> None:
-        first, begun_s = saves.resume(name, model), time.perf_counter()
-        self._went(first * self._loading.batch_size)
 
-        def after_step(step: int) -> None:
-            self._went(self._loading.batch_size)
-            saves.seconds_per_step[name] = (time.perf_counter() - begun_s) / (step - first)
-            saves.reached(name, model, step)
-
-        fit(
-            model,
-            self._task.training,
-            self._loading,
-            iterations=self._protocol.iterations,
-            start=first,
-            after_step=after_step,
-        )
-
-    def _rows(self, name: str, model: FineTuned, saves: Saves) -> Iterator[Row]:
-        batches: list[NDArray[np.float32]] = []
-        for logits_BC in judge(model, self._task.judged, self._loading):
-            batches.append(logits_BC)
-            self._went(len(logits_BC))
-            saves.end_if_told(name, model, self._protocol.iterations)
-        logits_NC, mark_NC = np.concatenate(batches), self._task.judged.mark_NC
-        precisions: list[float] = []
-        for column, class_name in enumerate(self._task.classes):
-            counts_N = mark_NC[:, column] != DIFFICULT
-            is_right_N = mark_NC[counts_N, column] == PRESENT
-            percent = 100 * average_precision(logits_NC[counts_N, column], is_right_N)
-            precisions.append(percent)
-            yield _row(name, class_name, percent, is_right_N)
-        yield _row(name, "mean", float(np.mean(precisions)), mark_NC == PRESENT)
-
-    def _went(self, num_images: int) -> None:
-        self._done += num_images
-        self._context.progress(self._done, self._total)
+def _rows(network: str, task: _Task, logits_NC: NDArray[np.float32]) -> Iterator[Row]:
+    mark_NC = task.judged.mark_NC
+    precisions: list[float] = []
+    for column, class_name in enumerate(task.classes):
+        counts_N = mark_NC[:, column] != DIFFICULT
+        is_right_N = mark_NC[counts_N, column] == PRESENT
+        percent = 100 * average_precision(logits_NC[counts_N, column], is_right_N)
+        precisions.append(percent)
+        yield _row(network, class_name, percent, is_right_N)
+    yield _row(network, "mean", float(np.mean(precisions)), mark_NC == PRESENT)
 
 
 def _row(network: str, class_name: str, percent: float, is_right: NDArray[np.bool_]) -> Row:
@@ -339,23 +318,19 @@ def _facts(
 ) -> dict[str, Any]:
     """Return what the table does not say."""
     paper = load_protocol(SHIPPED[protocol.train], VocClassificationConfig, {})
-    seconds_per_step = saves.seconds_per_step
-    return {
+    return pace(saves, full_iterations=paper.iterations) | {
         "train": protocol.train,
         "trained_on": protocol.subsets[0],
         "judged_on": protocol.subsets[1],
         "classes": len(task.classes),
         "training_images": len(task.training.mark_NC),
         "judged_images": len(task.judged.mark_NC),
-        "seconds_per_step": {name: round(s, 5) for name, s in seconds_per_step.items()},
-        # What all networks would take to train in the paper's number of steps, on this machine.
-        "hours_at_full_length": round(sum(seconds_per_step.values()) * paper.iterations / 3600, 2),
         "precision": computed_in(context.device, protocol.precision),
     }
 
 
 def _deviations(
-    protocol: VocClassificationConfig, network: NetworkConfig, channels: int, renewed: int
+    protocol: VocClassificationConfig, network: NetworkConfig, channels: int
 ) -> list[str]:
     """Say what differs from the paper's protocol, as the shipped file of this mode has it."""
     found = changed_keys(protocol, SHIPPED[protocol.train], but=NO_DEVIATION)
@@ -363,6 +338,8 @@ def _deviations(
         found.append(f"crops of {network.image_size} px instead of 224")
     if channels != 3:
         found.append(f"pictures of {channels} channels instead of 3")
-    if renewed != 2:
+    with torch.device("meta"):  # its layers, not their weights
+        built = build_network(network, channels=channels, seed=0)
+    if (renewed := len(last_linear_layers(built.backbone))) != 2:
         found.append(f"{renewed} linear layers renewed below fc8 instead of 2")
     return found
