@@ -15,7 +15,6 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.models import NetworkConfig
-from stages import cluster, extract, index, train
 from stages.cluster import ClusterConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
@@ -27,10 +26,9 @@ from stages.evaluations.retrieval import (
     data_digest,
     run,
 )
-from stages.extract import ExtractConfig
-from stages.index import DatasetConfig
 from stages.train import TrainConfig
 from tests.drawn_landmarks import BUILDINGS, draw_landmarks
+from tests.pretraining import pretrain
 
 CONTEXT = Context(seed=31, epoch=0)
 FIRST = next(iter(BUILDINGS))
@@ -197,51 +195,19 @@ def test_data_digest__follows_both_data_sets(oxford: Path, paris: Path, tmp_path
         data_digest(own, protocol(whiten_with=str(tmp_path / "absent")))
 
 
-def trained_on(photographs: Path, network: NetworkConfig, run: Path, *, epochs: int) -> Path:
-    """Return the checkpoint of a small run on unlabelled photographs."""
-    dataset = DatasetConfig(
-        source=photographs, labels="none", shorter_side=40, channels=1, encoding="raw"
-    )
-    source, images = dataset.open_source().fingerprint(), run / "images"
-    index.run(dataset=dataset, source=source, out=images, context=Context(seed=31))
-    checkpoint: Path | None = None
-    for epoch in range(epochs):
-        at = {kind: run / kind / f"epoch={epoch:04d}" for kind in ("features", "labels", "model")}
-        now = Context(seed=31, epoch=epoch)
-        extract.run(
-            extract=ExtractConfig(resize=40),
-            network=network,
-            images=images,
-            checkpoint=checkpoint,
-            out=at["features"],
-            context=now,
-        )
-        cluster.run(
-            cluster=ClusterConfig(k=12, pca_dim=32),
-            images=images,
-            features=at["features"],
-            out=at["labels"],
-            context=now,
-        )
-        train.run(
-            train=TrainConfig(batch_size=32, reassign_every=10, crop_area=(0.3, 1.0), flip=0),
-            network=network,
-            images=images,
-            labels=at["labels"],
-            checkpoint=checkpoint,
-            out=at["model"],
-            context=now,
-        )
-        checkpoint = at["model"]
-    assert checkpoint is not None
-    return checkpoint
-
-
 def test_run__a_network_that_learnt_without_labels_finds_more_than_a_random_one(
     retrieve: Retrieve, oxford: Path, tmp_path: Path
 ) -> None:
     network = NetworkConfig(name="smallnet", image_size=32)
-    checkpoint = trained_on(oxford / "jpg", network, tmp_path / "run", epochs=5)
+    checkpoint = pretrain(
+        oxford / "jpg",
+        tmp_path / "run",
+        network=network,
+        dataset={"labels": "none", "shorter_side": 40, "channels": 1},
+        clustering=ClusterConfig(k=12, pca_dim=32),
+        learning=TrainConfig(batch_size=32, reassign_every=10, crop_area=(0.3, 1.0), flip=0),
+        epochs=5,
+    )
 
     random, trained = retrieve(
         network=network, checkpoint=checkpoint, keys={"long_side": 96, "dims": 64}

@@ -19,22 +19,14 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_boxes
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.interrupts import HeldBack, Interrupted
-from deepcluster_core.models import NetworkConfig
-from stages import cluster, extract, index, train
-from stages.cluster import ClusterConfig
 from stages.evaluations import voc_classification
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_classification import SHIPPED, VocClassificationConfig, data_digest
-from stages.extract import ExtractConfig
-from stages.index import DatasetConfig
-from stages.train import TrainConfig
+from tests.pretraining import EPOCHS, LAST, NETWORK, pretrain
 from tests.voc_tree import CLASSES, write_voc
 
 SIZES = {"train": 16, "val": 16, "test": 360}
-EPOCHS = 8
-NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
-LAST = Context(seed=31, epoch=EPOCHS - 1, workers=1)
 # smallnet needs wider weights than AlexNet, and a drawn tree no 80,000 steps.
 SHORT: dict[str, Any] = {
     "iterations": 150,
@@ -66,38 +58,7 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pretrained(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the checkpoint of a short run on the pictures, without any label."""
-    root, checkpoint = tmp_path_factory.mktemp("run"), None
-    dataset = DatasetConfig(
-        source=voc / "VOCdevkit/VOC2007/JPEGImages", shorter_side=60, channels=3, encoding="raw"
-    )
-    source = dataset.open_source().fingerprint()
-    index.run(dataset=dataset, source=source, out=root / "images", context=Context(seed=31))
-    for epoch in range(EPOCHS):
-        context = Context(seed=31, epoch=epoch, workers=1)
-        shared: Keys = {"images": root / "images", "context": context}
-        features, labels = root / f"features-{epoch}", root / f"labels-{epoch}"
-        extract.run(
-            extract=ExtractConfig(resize=40, precision="float32"),
-            network=NETWORK,
-            checkpoint=checkpoint,
-            out=features,
-            **shared,
-        )
-        clustering = ClusterConfig(k=10, pca_dim=16)
-        cluster.run(cluster=clustering, features=features, out=labels, **shared)
-        learning = TrainConfig(batch_size=64, reassign_every=4, crop_area=(0.1, 0.6))
-        out = root / f"checkpoint-{epoch}"
-        train.run(
-            train=learning,
-            network=NETWORK,
-            labels=labels,
-            checkpoint=checkpoint,
-            out=out,
-            **shared,
-        )
-        checkpoint = out
-    assert checkpoint is not None
-    return checkpoint
+    return pretrain(voc / "VOCdevkit/VOC2007/JPEGImages", tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

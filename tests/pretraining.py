@@ -1,0 +1,75 @@
+"""A short run of the pipeline's own stages, without labels and without Prefect."""
+
+from pathlib import Path
+from typing import Any
+
+from deepcluster_core.context import Context
+from deepcluster_core.models import NetworkConfig
+from stages import cluster, extract, index, train
+from stages.cluster import ClusterConfig
+from stages.extract import ExtractConfig
+from stages.index import DatasetConfig
+from stages.train import TrainConfig
+
+SEED = 31
+EPOCHS = 8
+NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
+LAST = Context(seed=SEED, epoch=EPOCHS - 1, workers=1)
+"""Of what evaluates the network that is trained here."""
+
+
+def pretrain(
+    pictures: Path,
+    root: Path,
+    *,
+    network: NetworkConfig = NETWORK,
+    dataset: dict[str, Any] | None = None,
+    clustering: ClusterConfig | None = None,
+    learning: TrainConfig | None = None,
+    epochs: int = EPOCHS,
+) -> Path:
+    """Return the checkpoint of the last epoch; the settings are those for `tests.voc_tree`.
+
+    Args:
+        pictures: folder of images.
+        root: an empty folder for all artifacts.
+        network: what is trained.
+        dataset: settings of it, over those here.
+        clustering: k and the PCA.
+        learning: of an epoch.
+        epochs: one at least.
+    """
+    settings: dict[str, Any] = {"shorter_side": 60, "channels": 3, "encoding": "raw"}
+    source = DatasetConfig(source=pictures, **settings | (dataset or {}))
+    fingerprint = source.open_source().fingerprint()
+    index.run(dataset=source, source=fingerprint, out=root / "images", context=Context(seed=SEED))
+    checkpoint: Path | None = None
+    for epoch in range(epochs):
+        context = Context(seed=SEED, epoch=epoch, workers=1)
+        shared: dict[str, Any] = {"images": root / "images", "context": context}
+        features, labels = root / f"features-{epoch}", root / f"labels-{epoch}"
+        extract.run(
+            extract=ExtractConfig(resize=40, precision="float32"),
+            network=network,
+            checkpoint=checkpoint,
+            out=features,
+            **shared,
+        )
+        cluster.run(
+            cluster=clustering or ClusterConfig(k=10, pca_dim=16),
+            features=features,
+            out=labels,
+            **shared,
+        )
+        out = root / f"checkpoint-{epoch}"
+        train.run(
+            train=learning or TrainConfig(batch_size=64, reassign_every=4, crop_area=(0.1, 0.6)),
+            network=network,
+            labels=labels,
+            checkpoint=checkpoint,
+            out=out,
+            **shared,
+        )
+        checkpoint = out
+    assert checkpoint is not None
+    return checkpoint
