@@ -36,7 +36,8 @@ def draw_masks(rows: Sequence[Shown], classes: Sequence[str]) -> Pixels:
     """
     tiles: list[Pixels] = []
     for row in rows:
-        inside = [classes[number] for number in np.unique(row.truth_HW) if number not in (0, VOID)]
+        numbers: list[int] = np.unique(row.truth_HW).tolist()
+        inside = [classes[number] for number in numbers if number not in (0, VOID)]
         columns = {
             row.name: in_colour(row.picture_HWC),
             ", ".join(inside) or classes[0]: PALETTE[row.truth_HW],

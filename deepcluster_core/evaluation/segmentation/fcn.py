@@ -2,7 +2,7 @@
 
 Source: Shelhamer, Long, Darrell 2017 (arXiv:1605.06211), of one stream and a stride of 32 pixels,
 as their FCN-AlexNet and FCN-32s. Suffixes: N pictures, K windows of their maps, S side of a window,
-C channels or classes, H rows and W columns of a picture, h and w of its scores.
+D its values, C channels or classes, H rows and W columns of a picture, h and w of its scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ class Fcn(Learner):
             classes: C.
             transfer: what is trained, and how.
             device: a torch device.
-            precision: of the forward pass; scores of pixels, weights and updates are float32.
+            precision: of the forward pass but for scores; they, weights and updates are float32.
             seed: of dropout.
 
         Raises:
@@ -84,7 +84,8 @@ class Fcn(Learner):
         to_device(network, device)
         self._network, self._head = network, head.to(device)
         self._dense = Dense(network)
-        self._padding, self._precision = transfer.padding, precision
+        self._padding = transfer.padding
+        self._precision: Precision = precision
         maps = network.backbone.get_submodule("maps")
         self.maps_change = any(weight.requires_grad for weight in maps.parameters())
         """Whether a picture's map is another one after each step."""
@@ -146,7 +147,8 @@ class Fcn(Learner):
         with autocast(self.device, self._precision):
             windows_KD = torch.cat([functional.unfold(map_1Chw, side)[0].T for map_1Chw in maps])
             windows_KCSS = windows_KD.unflatten(1, (-1, side, side))
-            score_KC = self._head(self._dense.hidden(windows_KCSS)).float()
+            hidden_KD = self._dense.hidden(windows_KCSS)
+        score_KC = self._head(hidden_KD.float())
         axes = [self._axes(size) for size in sizes]
         parts = score_KC.split([rows.scores * columns.scores for rows, columns in axes])
         return [_interpolated(part_KC, *pair) for part_KC, pair in zip(parts, axes, strict=True)]

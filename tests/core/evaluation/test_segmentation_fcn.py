@@ -86,10 +86,12 @@ def test_fcn__begins_without_a_guess() -> None:
     assert not mask_HW.any()
 
 
-@pytest.mark.parametrize("part", ["fc6-8", "all"])
-def test_fcn__learns_its_part(part: Part) -> None:
+@pytest.mark.parametrize(
+    ("part", "train_batch_norm"), [("fc6-8", False), ("fc6-8", True), ("all", True)]
+)
+def test_fcn__learns_its_part(*, part: Part, train_batch_norm: bool) -> None:
     built = network()
-    model = fcn(built, part=part, train_batch_norm=part == "all")
+    model = fcn(built, part=part, train_batch_norm=train_batch_norm)
     before = {name: value.clone() for name, value in built.named_parameters()}
 
     losses = learn(model, 12)
@@ -99,8 +101,9 @@ def test_fcn__learns_its_part(part: Part) -> None:
     fc6_and_7 = {
         f"backbone.{name}.{kind}" for name in ("fc5", "fc6") for kind in ("weight", "bias")
     }
-    assert changed == (set(before) if part == "all" else fc6_and_7)
-    assert model.maps_change == (part == "all")
+    normalised = {name for name in before if ".bn." in name}
+    assert changed == (set(before) if part == "all" else fc6_and_7 | normalised)
+    assert model.maps_change == train_batch_norm == bool(normalised)
 
 
 def test_loss__is_the_mean_over_pixels_that_count_and_then_over_pictures() -> None:

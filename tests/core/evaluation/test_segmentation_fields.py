@@ -45,9 +45,9 @@ def test_fields_of__is_the_middle_of_the_pixels_that_a_score_is_made_of(
     assert fields_of(built) == fields
 
     dense = Dense(averaging(built))
-    picture_1CHW = torch.ones(1, 3, 10 * fields.stride + 200, 12 * fields.stride + 200)
+    row, column = 3, 4  # far from the border, which would cut fields
+    picture_1CHW = torch.ones(1, 3, 11 * fields.stride + 64, 12 * fields.stride + 64)
     map_1Chw = dense.map(picture_1CHW.requires_grad_(), pooled=True)
-    row, column = 3, 5  # far from the border, which would cut fields
     map_1Chw[..., row : row + dense.window, column : column + dense.window].sum().backward()
 
     assert picture_1CHW.grad is not None

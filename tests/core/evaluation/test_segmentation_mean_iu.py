@@ -74,6 +74,10 @@ def test_intersection_over_union__is_scikit_learns() -> None:
     truth_HW, found_HW = masks(9)
     iu_C = intersection_over_union(confusion(truth_HW, found_HW, num_classes=5))
     counts_HW = truth_HW != VOID
-    theirs_C = jaccard_score(truth_HW[counts_HW], found_HW[counts_HW], average=None)
+    theirs_C = jaccard_score(
+        truth_HW[counts_HW],
+        found_HW[counts_HW],
+        average=None,  # pyright: ignore[reportArgumentType]  of each class
+    )
     assert iu_C == pytest.approx(theirs_C)
     assert mean_iu(iu_C) == pytest.approx(np.mean(theirs_C))

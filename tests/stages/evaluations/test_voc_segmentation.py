@@ -3,7 +3,7 @@
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,33 +17,29 @@ from PIL import Image
 
 from deepcluster_core.artifacts.checkpoints import MODEL
 from deepcluster_core.artifacts.manifest import read_manifest
-from deepcluster_core.context import Context, SaveEvery
+from deepcluster_core.context import SaveEvery
+from deepcluster_core.data.decode import Pixels
 from deepcluster_core.data.voc import PALETTE, VOID
 from deepcluster_core.errors import ConfigError, SourceError
+from deepcluster_core.evaluation.segmentation.drawing import Shown, draw_masks
+from deepcluster_core.evaluation.segmentation.fcn import Mask
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models import NetworkConfig
-from stages import cluster, extract, index, train
-from stages.cluster import ClusterConfig
 from stages.evaluations import voc_segmentation
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_segmentation import (
     ALWAYS,
     PICTURE,
-    SHIPPED,
-    VocSegmentationConfig,
+    WITHOUT_SBD,
     data_digest,
 )
-from stages.extract import ExtractConfig
-from stages.index import DatasetConfig
-from stages.train import TrainConfig
+from stages.evaluations.voc_segmentation_protocol import SHIPPED, VocSegmentationConfig
+from tests.pretraining import EPOCHS, LAST, NETWORK, pretrain
 from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc2012
 
 SIZES = {"train": 40, "val": 200}
-FEW = 12  # of val, in a list of their own
-EPOCHS = 8
-NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
-LAST = Context(seed=31, epoch=EPOCHS - 1, workers=1)
+FEW = {"train": 20, "val": 12}
 # A drawn tree needs no 100,000 steps, and its pictures of 80 x 60 px no 100 px around them.
 SHORT: dict[str, Any] = {
     "iterations": 100,
@@ -52,7 +48,7 @@ SHORT: dict[str, Any] = {
     "padding": 16,
     "precision": "float32",
 }
-BRIEF: dict[str, Any] = SHORT | {"iterations": 6, "judged_list": "few"}
+BRIEF: dict[str, Any] = SHORT | {"iterations": 8, "batch_size": 4, "momentum": 0.5}
 
 Keys = dict[str, Any]
 Evaluated = Callable[..., pd.DataFrame]
@@ -68,60 +64,39 @@ def voc2012(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a drawn VOC of 240 pictures. Shared: a test must not change it."""
     root = tmp_path_factory.mktemp("voc2012")
     write_voc2012(root, sizes=SIZES)
-    lists = root / "VOCdevkit/VOC2012/ImageSets/Segmentation"
-    few = (lists / "val.txt").read_text().split()[:FEW]
-    (lists / "few.txt").write_text("\n".join(few) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one of 32 pictures whose background is void. Shared: a test must not change it.
+
+    In a few steps a network learns nothing but the background, if there is one; here it finds
+    several classes, and other weights find others.
+    """
+    root = tmp_path_factory.mktemp("objects")
+    write_voc2012(root, sizes=FEW)
+    for path in (root / "VOCdevkit/VOC2012/SegmentationClass").iterdir():
+        mask_HW = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask_HW == 0, VOID, mask_HW).astype(np.uint8)).save(path)
     return root
 
 
 @pytest.fixture(scope="session")
 def pretrained(voc2012: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the checkpoint of a short run on the pictures, without any label."""
-    root, checkpoint = tmp_path_factory.mktemp("run"), None
-    dataset = DatasetConfig(
-        source=voc2012 / "VOCdevkit/VOC2012/JPEGImages",
-        shorter_side=60,
-        channels=3,
-        encoding="raw",
-    )
-    source = dataset.open_source().fingerprint()
-    index.run(dataset=dataset, source=source, out=root / "images", context=Context(seed=31))
-    for epoch in range(EPOCHS):
-        context = Context(seed=31, epoch=epoch, workers=1)
-        shared: Keys = {"images": root / "images", "context": context}
-        features, labels = root / f"features-{epoch}", root / f"labels-{epoch}"
-        extract.run(
-            extract=ExtractConfig(resize=40, precision="float32"),
-            network=NETWORK,
-            checkpoint=checkpoint,
-            out=features,
-            **shared,
-        )
-        clustering = ClusterConfig(k=10, pca_dim=16)
-        cluster.run(cluster=clustering, features=features, out=labels, **shared)
-        learning = TrainConfig(batch_size=64, reassign_every=4, crop_area=(0.1, 0.6))
-        out = root / f"checkpoint-{epoch}"
-        train.run(
-            train=learning,
-            network=NETWORK,
-            labels=labels,
-            checkpoint=checkpoint,
-            out=out,
-            **shared,
-        )
-        checkpoint = out
-    assert checkpoint is not None
-    return checkpoint
+    pictures = voc2012 / "VOCdevkit/VOC2012/JPEGImages"
+    return pretrain(pictures, tmp_path_factory.mktemp("run2012"))
 
 
 @pytest.fixture
-def evaluated(voc2012: Path, pretrained: Path, tmp_path: Path) -> Evaluated:
+def evaluated(objects: Path, pretrained: Path, tmp_path: Path) -> Evaluated:
     """Return a function that evaluates the checkpoint, and reads the rows."""
 
     def of(keys: VocSegmentationConfig, *, out: str = "out", **others: object) -> pd.DataFrame:
         given: Keys = {
             "network": NETWORK,
-            "data": voc2012,
+            "data": objects,
             "checkpoint": pretrained,
             "supervised": None,
             "channels": 3,
@@ -139,16 +114,19 @@ def mean(rows: pd.DataFrame, network: str) -> float:
     return float(found.iu.iloc[0])
 
 
-def true_masks(tree: Path, subset: str) -> list[Any]:
-    folder = tree / "VOCdevkit/VOC2012"
-    names = (folder / f"ImageSets/Segmentation/{subset}.txt").read_text().split()
-    return [np.asarray(Image.open(folder / f"SegmentationClass/{name}.png")) for name in names]
+def names(tree: Path, subset: str) -> list[str]:
+    return (tree / f"VOCdevkit/VOC2012/ImageSets/Segmentation/{subset}.txt").read_text().split()
+
+
+def true_masks(tree: Path, subset: str) -> list[Mask]:
+    folder = tree / "VOCdevkit/VOC2012/SegmentationClass"
+    return [np.asarray(Image.open(folder / f"{name}.png")) for name in names(tree, subset)]
 
 
 def test_run__the_pretrained_network_beats_random_and_chance(
     evaluated: Evaluated, voc2012: Path, tmp_path: Path
 ) -> None:
-    rows = evaluated(protocol(**SHORT))
+    rows = evaluated(protocol(**SHORT), data=voc2012)
 
     assert rows["class"].tolist() == [*("background", *CLASSES), "mean"] * 2
     each = rows[rows["class"] != "mean"]
@@ -172,24 +150,43 @@ def test_run__the_pretrained_network_beats_random_and_chance(
     assert facts["hours_at_full_length"] > 0
 
 
+def test_run__a_class_that_is_nowhere_does_not_count(evaluated: Evaluated) -> None:
+    rows = evaluated(protocol(**BRIEF), checkpoint=None)
+    without, others = rows[rows["class"] == "background"], rows[1:-1]
+    assert without.iu.isna().all()
+    assert without.pixels.tolist() == [0]
+    assert mean(rows, "random") == pytest.approx(others.iu.mean())
+    assert (others.found > 0).sum() > 1, "otherwise other tests here test little"
+
+
 def test_run__finetuning_reaches_convolutions(evaluated: Evaluated) -> None:
     frozen, all_of_it = (
-        evaluated(protocol(mode, **BRIEF, train_batch_norm=True), out=mode, checkpoint=None)
-        for mode in ("fc6-8", "all")
+        evaluated(protocol(mode, **BRIEF), out=mode, checkpoint=None) for mode in ("fc6-8", "all")
     )
     assert mean(frozen, "random") != mean(all_of_it, "random")
 
 
 def test_run__draws_pictures_their_masks_and_those_of_each_network(
-    evaluated: Evaluated, voc2012: Path, tmp_path: Path
+    evaluated: Evaluated, objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    drawn: list[Shown] = []
+
+    def draw(rows: list[Shown], classes: Sequence[str]) -> Pixels:
+        drawn.extend(rows)
+        return draw_masks(rows, classes)
+
+    monkeypatch.setattr(voc_segmentation, "draw_masks", draw)
     evaluated(protocol(**BRIEF))
+    assert len({row.name for row in drawn}) == len(drawn) == 6
+    assert all(list(row.found) == [f"epoch {EPOCHS - 1}", "random"] for row in drawn)
+    truths = dict(zip(names(objects, "val"), true_masks(objects, "val"), strict=True))
+    assert all((row.truth_HW == truths[row.name]).all() for row in drawn)
     picture_HWC = np.asarray(Image.open(tmp_path / "out" / PICTURE))
     height = round(240 * HEIGHT / WIDTH)
     assert picture_HWC.shape[0] > 6 * height
     assert picture_HWC.shape[1] == 4 * 242 + 3 * 6
     shown = {tuple(colour) for colour in picture_HWC[:, 248:490].reshape(-1, 3)}
-    in_truth = {number for mask_HW in true_masks(voc2012, "few") for number in np.unique(mask_HW)}
+    in_truth = {number for mask_HW in truths.values() for number in np.unique(mask_HW)}
     assert tuple(PALETTE[VOID]) in shown
     assert len(shown & {tuple(PALETTE[number]) for number in in_truth}) >= 4
 
@@ -213,16 +210,21 @@ def test_run__selects_on_a_fifth_of_train(
 
 
 def test_run__names_every_deviation(evaluated: Evaluated, tmp_path: Path) -> None:
-    evaluated(protocol("all", **BRIEF), checkpoint=None)
+    swapped = {"training_list": "val", "judged_list": "train"}
+    evaluated(protocol("all", **BRIEF, **swapped), checkpoint=None)
     assert set(read_manifest(tmp_path / "out").facts["deviations"]) == {
-        "iterations: 6 instead of 100000",
-        "batch_size: 8 instead of 20",
+        "iterations: 8 instead of 100000",
+        "batch_size: 4 instead of 20",
         "lr: 0.05 instead of 0.0001",
+        "momentum: 0.5 instead of 0.9",
         "padding: 16 instead of 100",
-        "judged_list: few instead of val",
+        "judged_list: train instead of val",
+        "training_list: val instead of train",
         "a network for images of 32 px instead of 224",
         *ALWAYS,
     }
+    evaluated(protocol(**BRIEF), checkpoint=None)
+    assert WITHOUT_SBD in read_manifest(tmp_path / "out").facts["deviations"]
 
 
 def test_run__writes_the_same_bytes_again_whatever_is_kept_in_memory(
@@ -233,10 +235,9 @@ def test_run__writes_the_same_bytes_again_whatever_is_kept_in_memory(
     first, again = ((tmp_path / name) for name in ("out", "again"))
     for file in (RESULTS, PICTURE):
         assert (first / file).read_bytes() == (again / file).read_bytes()
-    columns = ["network", "class", "iu", "pixels", "found"]
-    unkept = evaluated(protocol(**BRIEF, cache_bytes=0), out="unkept")
-    kept = pd.read_parquet(first / RESULTS)
-    pd.testing.assert_frame_equal(unkept[columns], kept[columns], check_exact=True)
+    unkept = evaluated(protocol(**BRIEF, cache_bytes=0), out="unkept").drop(columns="protocol")
+    kept = pd.read_parquet(first / RESULTS).drop(columns="protocol")
+    pd.testing.assert_frame_equal(unkept, kept, check_exact=True)
 
 
 def test_run__weights_trained_with_labels_are_one_more_network(
@@ -249,7 +250,7 @@ def test_run__weights_trained_with_labels_are_one_more_network(
 
 def test_run__reads_grey_pictures_for_a_network_of_one_channel(evaluated: Evaluated) -> None:
     rows = evaluated(protocol(**BRIEF), checkpoint=None, channels=1)
-    assert rows.iu.between(0, 100).all()
+    assert rows.iu.dropna().between(0, 100).all()
 
 
 @pytest.mark.parametrize("mode", ["fc6-8", "all"])
@@ -263,12 +264,13 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_bytes(
     told: bool,
     saved_at: int,
 ) -> None:
-    evaluated(protocol(mode, **BRIEF), out="whole")
+    rows = evaluated(protocol(mode, **BRIEF), out="whole")
+    assert (rows[len(rows) // 2 : -1].found > 0).sum() > 1, "the second network finds many classes"
     held = HeldBack()  # a real signal would end the worker that runs the tests
     monkeypatch.setattr(voc_segmentation, "held_back", lambda: nullcontext(held))
 
     def stop_in_the_second_network(done: int, total: int | None) -> None:
-        if done == 6 * 8 + FEW + 3 * 8:
+        if done == 8 * 4 + 12 + 3 * 4:
             if not told:
                 raise ZeroDivisionError("the machine is gone")
             held.signal = signal.SIGINT
@@ -296,27 +298,27 @@ def test_run__reports_how_far_it_is(evaluated: Evaluated) -> None:
         told.append((done, total))
 
     evaluated(protocol(**BRIEF), context=replace(LAST, progress=progress))
-    total = 2 * (6 * 8 + FEW)
+    total = 2 * (8 * 4 + 12)
     assert {of for _, of in told} == {total}
     assert told[-1][0] == total
 
 
 def test_run__pictures_in_both_lists_are_refused(evaluated: Evaluated) -> None:
     keys = protocol(**BRIEF, training_list="trainval")
-    with pytest.raises(SourceError, match=r"12 pictures are in both lists, trainval and few"):
+    with pytest.raises(SourceError, match=r"12 pictures are in both lists, trainval and val"):
         evaluated(keys, checkpoint=None)
 
 
 def test_run__masks_that_are_all_void_are_told(
-    evaluated: Evaluated, voc2012: Path, tmp_path: Path
+    evaluated: Evaluated, objects: Path, tmp_path: Path
 ) -> None:
     tree = tmp_path / "voc"
-    shutil.copytree(voc2012, tree)
+    shutil.copytree(objects, tree)
     folder = tree / "VOCdevkit/VOC2012"
-    for name in (folder / "ImageSets/Segmentation/few.txt").read_text().split():
+    for name in names(tree, "val"):
         void = np.full((HEIGHT, WIDTH), VOID, np.uint8)
         Image.fromarray(void).save(folder / f"SegmentationClass/{name}.png")
-    with pytest.raises(SourceError, match="no pixel of few counts"):
+    with pytest.raises(SourceError, match="no pixel of val counts"):
         evaluated(protocol(**BRIEF), data=tree, checkpoint=None)
 
 
@@ -330,7 +332,7 @@ def test_data_digest__depends_on_what_is_read(voc2012: Path, tmp_path: Path) -> 
     final, selecting = (data_digest(voc2012, protocol(select=select)) for select in (False, True))
     assert final != selecting
     assert data_digest(voc2012 / "VOCdevkit/VOC2012", protocol()) == final
-    assert data_digest(voc2012, protocol(judged_list="few")) != final
+    assert data_digest(voc2012, protocol(judged_list="trainval")) != final
     with pytest.raises(SourceError, match=r"Pascal VOC 2012"):
         data_digest(tmp_path, protocol())
 
