@@ -3,6 +3,7 @@
 That is what lets a long evaluation go on where it was saved, and end with the same result.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD
 
 from deepcluster_core import seeding
+from deepcluster_core.errors import TrainingError
+
+CHECK_EVERY = 100  # steps between looks at the loss, which make a GPU wait
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,27 @@ class Learner:
             for module in part.modules():
                 if isinstance(module, nn.Dropout):
                     module.train(on)
+
+
+def refuse_nonfinite(loss: Tensor, step: int, *, iterations: int) -> None:
+    """Look at a loss now and then, and at the last one.
+
+    Args:
+        loss: a scalar.
+        step: its number, from 0.
+        iterations: how many there are.
+
+    Raises:
+        TrainingError: it is looked at, and is not finite.
+    """
+    if step % CHECK_EVERY and step + 1 < iterations:
+        return
+    if not math.isfinite(float(loss)):
+        raise TrainingError(
+            f"the loss is not finite any more (noticed after {step + 1} steps).\n"
+            f"  Cause: usually a learning rate that is too high for these features.\n"
+            f"  Fix:   lower lr: --set lr=…"
+        )
 
 
 def _trained(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:

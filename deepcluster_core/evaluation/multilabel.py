@@ -4,7 +4,6 @@ Suffixes: N images, M images drawn, B images of a batch, V views of an image, C 
 channels of a view, behind S, its side).
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -19,12 +18,11 @@ from deepcluster_core import seeding
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import Pixels, RandomCrop, augmentation_draws, random_views
 from deepcluster_core.data.voc import DIFFICULT, PRESENT
-from deepcluster_core.errors import TrainingError
 from deepcluster_core.evaluation.crops import Views, fixed_crops
 from deepcluster_core.evaluation.fine_tuning import FineTuned
+from deepcluster_core.evaluation.learner import refuse_nonfinite
 from deepcluster_core.training.sampler import plain_order
 
-CHECK_EVERY = 100  # steps between looks at the loss, which make a GPU wait
 FIXED = "fixed"
 
 
@@ -131,8 +129,7 @@ def fit(
     ):
         mark = torch.from_numpy(mark_BC).to(model.device, non_blocking=True)
         loss = model.learn(views_BSSC, lambda logits_BC, m=mark: masked_loss(logits_BC, m), step)
-        if step % CHECK_EVERY == 0 or step + 1 == iterations:
-            _refuse_nonfinite(loss, step)
+        refuse_nonfinite(loss, step, iterations=iterations)
         after_step(step + 1)
 
 
@@ -154,12 +151,3 @@ def judge(model: FineTuned, images: Marked, loading: Loading) -> Iterator[NDArra
     for views_BSSC in ordered_map(load, range(0, num_images, each), workers=loading.workers):
         logits_BVC = model.outputs(views_BSSC).unflatten(0, (-1, crops.num_judged))
         yield logits_BVC.sum(dim=1).cpu().numpy()
-
-
-def _refuse_nonfinite(loss: Tensor, step: int) -> None:
-    if not math.isfinite(float(loss)):
-        raise TrainingError(
-            f"the loss is not finite any more (noticed after {step + 1} steps).\n"
-            f"  Cause: usually a learning rate that is too high for these features.\n"
-            f"  Fix:   lower lr: --set lr=…"
-        )

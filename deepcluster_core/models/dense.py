@@ -4,12 +4,22 @@ Suffixes: N images, K windows, C channels, H rows, W columns, S side of a window
 """
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models.network import Network
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the pixels of a map look, along either axis."""
+
+    stride: int
+    """Pixels of the image from one to the next: 16 for AlexNet and VGG-16, 32 if pooled."""
+    first: float
+    """Centre of what the first one sees, in pixels of the image; its first pixel's centre is 0."""
 
 
 class Dense:
@@ -22,10 +32,6 @@ class Dense:
 
     window: int
     """S: side of what fc6 reads, in pixels of the pooled map: 6 for AlexNet, 7 for VGG-16."""
-    stride: int
-    """Pixels of an image for a pixel of the map that is not pooled: 16 for both."""
-    pooled_stride: int
-    """The same for the pooled map: 32 for both."""
 
     def __init__(self, network: Network) -> None:
         """Find the halves.
@@ -42,20 +48,33 @@ class Dense:
                 "is what this evaluation takes apart.\n"
                 "  Fix: evaluate a run with network.name alexnet, vgg16 or smallnet."
             )
-        self._network, self._maps, self._fc6 = network, maps, linear[0]
+        self._network, self._maps = network, maps
         after_flat = list(layers).index("flatten") + 1
         self._behind = list(layers.values())[after_flat:]
         convolutions = [layer for layer in maps.modules() if isinstance(layer, nn.Conv2d)]
         self.channels = convolutions[-1].out_channels
         """C of the maps."""
         self.window = math.isqrt(linear[0].in_features // self.channels)
-        strides = [
-            _stride(layer)
-            for layer in maps.modules()
-            if isinstance(layer, nn.Conv2d | nn.MaxPool2d)
-        ]
-        self.pooled_stride = math.prod(strides)
-        self.stride = self.pooled_stride // strides[-1]  # that of the last max-pool
+
+    def place(self, *, pooled: bool) -> Place:
+        """Return where the pixels of a map look, from kernels, strides and paddings.
+
+        Where a layer is not padded fully, as several of AlexNet are not, the first one looks at a
+        place inside of the image.
+
+        Args:
+            pooled: see `map`.
+        """
+        layers = [m for m in self._maps.modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d)]
+        first, stride = 0.0, 1
+        for layer in layers if pooled else layers[:-1]:  # the last one is the max-pool
+            kernel, step, padding = (
+                value if isinstance(value, int) else int(value[0])
+                for value in (layer.kernel_size, layer.stride, layer.padding)
+            )
+            first += stride * ((kernel - 1) / 2 - padding)
+            stride *= step
+        return Place(stride, first)
 
     def map(self, images_NCHW: Tensor, *, pooled: bool) -> Tensor:
         """Return map_NCHW: the last convolution's, after its ReLU.
@@ -79,31 +98,3 @@ class Dense:
         for layer in self._behind:
             hidden_KD = layer(hidden_KD)
         return self._network.last_relu(hidden_KD)
-
-    def hidden_map(self, map_NCHW: Tensor, *, padding: int) -> Tensor:
-        """Return hidden_NDHW: the same for every window of a pooled map, in one pass.
-
-        The linear layers become convolutions, as in Shelhamer et al.: at each place this is
-        `hidden` of the window there. Dropout before fc6 drops pixels that several windows share.
-
-        Args:
-            map_NCHW: pooled.
-            padding: pixels of 0 around it.
-        """
-        hidden_NDHW = map_NCHW
-        for layer in self._behind:
-            if layer is self._fc6:
-                weight_DCSS = self._fc6.weight.unflatten(1, (self.channels, self.window, -1))
-                hidden_NDHW = functional.conv2d(
-                    hidden_NDHW, weight_DCSS, self._fc6.bias, padding=padding
-                )
-            elif isinstance(layer, nn.Linear):
-                weight_DD11 = layer.weight[:, :, None, None]
-                hidden_NDHW = functional.conv2d(hidden_NDHW, weight_DD11, layer.bias)
-            else:
-                hidden_NDHW = layer(hidden_NDHW)
-        return self._network.last_relu(hidden_NDHW)
-
-
-def _stride(layer: nn.Conv2d | nn.MaxPool2d) -> int:
-    return layer.stride if isinstance(layer.stride, int) else int(layer.stride[0])

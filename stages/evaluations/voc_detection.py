@@ -1,7 +1,6 @@
 """Voc-detection: Pascal VOC 2007, networks -> average precision of each class. Tables 2, 3, 4."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from deepcluster_core.data.proposals import (
     read_proposals,
 )
 from deepcluster_core.data.voc import Voc
-from deepcluster_core.evaluation.detection.detector import Detector
+from deepcluster_core.evaluation.detection.detector import Design, Detector
 from deepcluster_core.evaluation.detection.drawing import draw_detections
 from deepcluster_core.evaluation.detection.fitting import Feeding, Found, Pictured, fit, judge
 from deepcluster_core.evaluation.detection.scoring import ClassScore, scored, shown
@@ -42,6 +41,7 @@ from stages.evaluations.deviations import changed_keys
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS, Row, write_results
 from stages.evaluations.saves import Saves
+from stages.evaluations.turns import Turns, pace
 from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
 
 DETECTIONS = "detections.parquet"
@@ -61,8 +61,10 @@ NO_DEVIATION = ("train", "select", "proposals", "cache_bytes", "precision")
 """Keys that are told otherwise, or do not change the result."""
 ALWAYS_OTHERWISE = (
     "biases learn as fast as weights and decay with them, not twice as fast without decay",
-    "all convolutions are trained where any is; Fast R-CNN leaves AlexNet's first layer and "
-    "VGG-16's first four",
+    "where convolutions are trained, all are; not all but AlexNet's first or VGG-16's first four",
+    "gradients are clipped",
+    "targets of boxes are scaled by constants, not by how they vary",
+    "regions are moved by what the network's padding moves its maps",
 )
 """Of Fast R-CNN, in either mode."""
 
@@ -130,7 +132,7 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         context=context,
     ) as draft:
         keep_freed_memory()
-        data_set = _open(data, protocol, channels)
+        data_set = _open(data, protocol, network.image_size, channels)
         networks = compared(
             network,
             channels=channels,
@@ -139,21 +141,21 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
             epoch=context.epoch,
             supervised=supervised,
         )
-        evaluation = _Evaluation(
-            protocol,
-            network.image_size,
-            data_set,
-            draft,
-            context,
-            num_networks=num_compared(checkpoint, supervised),
-        )
+        evaluation = _Evaluation(protocol, network.image_size, data_set, context)
         with held_back() as held:
             saves = Saves(draft, context.save_every, held)
-            names = [evaluation.evaluate(name, model, saves) for name, model in networks]
-        frame = evaluation.detections()
-        write_frame(out / DETECTIONS, frame)
-        drawn = names[0 if checkpoint is None else 1]
-        Image.fromarray(_drawn(data_set, frame.query("network == @drawn"))).save(out / PICTURE)
+            turns = Turns(
+                saves,
+                context,
+                networks=num_compared(checkpoint, supervised),
+                iterations=protocol.iterations,
+                batch_size=protocol.batch_size,
+                judged=len(data_set.judged.objects),
+            )
+            of_network = _detections(networks, evaluation, turns, saves, draft)
+        write_frame(out / DETECTIONS, pd.concat(of_network.values(), ignore_index=True))
+        drawn = list(of_network)[0 if checkpoint is None else 1]
+        Image.fromarray(_drawn(data_set, of_network[drawn])).save(out / PICTURE)
         draft.facts |= _facts(protocol, data_set, saves, context) | {"picture_of": drawn}
         draft.facts["deviations"] = _deviations(protocol, data_set, network, channels)
         write_results(draft, saves.rows, protocol)
@@ -166,13 +168,16 @@ class _DataSet:
     judged: Pictured
     proposals: str
     """The files that they are read from, or rpn."""
+    design: Design
+    """Of a detector for it."""
 
 
-def _open(data: Path, protocol: VocDetectionConfig, channels: int) -> _DataSet:
+def _open(data: Path, protocol: VocDetectionConfig, image_size: int, channels: int) -> _DataSet:
     """Read lists, annotations and proposals; pictures are read when they are asked for."""
     voc = Voc(data)
     task = open_task(voc, protocol.subsets)
     files = _files_of_proposals(data, protocol)
+    design = protocol.design(image_size, proposes=files is None)
 
     def pictured(subset: Subset, file: Path | None, limit_bytes: int) -> Pictured:
         def read(row: int) -> Pixels:
@@ -186,12 +191,13 @@ def _open(data: Path, protocol: VocDetectionConfig, channels: int) -> _DataSet:
         )
 
     of_training, of_judged = files or (None, None)
-    keeps_pictures = not protocol.design(224, proposes=False).has_fixed_maps
+    kept_bytes = 0 if design.has_fixed_maps else protocol.cache_bytes
     return _DataSet(
         task,
-        pictured(task.training, of_training, protocol.cache_bytes * keeps_pictures),
+        pictured(task.training, of_training, kept_bytes),
         pictured(task.judged, of_judged, 0),  # each is asked for once by each network
         "rpn" if files is None else ", ".join(str(file.relative_to(data)) for file in files),
+        design,
     )
 
 
@@ -200,22 +206,14 @@ def _tensor(boxes: list[NDArray[np.float32]], row: int) -> Tensor:
 
 
 class _Evaluation:
-    """Trains and judges one network after another on the same pictures."""
+    """Trains and judges networks on the same pictures."""
 
     def __init__(
-        self,
-        protocol: VocDetectionConfig,
-        image_size: int,
-        data_set: _DataSet,
-        draft: Draft,
-        context: Context,
-        *,
-        num_networks: int,
+        self, protocol: VocDetectionConfig, image_size: int, data_set: _DataSet, context: Context
     ) -> None:
-        """Do nothing yet; `image_size` is what the network was made for, pixels."""
-        self._protocol, self._data_set = protocol, data_set
-        self._draft, self._context = draft, context
-        self._design = protocol.design(image_size, proposes=data_set.proposals == "rpn")
+        """Do nothing yet; `image_size` is what the networks were made for, pixels."""
+        self._protocol, self._data_set, self._context = protocol, data_set, context
+        self.task = data_set.task
         self._feeding = Feeding(
             protocol.scale(image_size),
             protocol.flip,
@@ -225,72 +223,41 @@ class _Evaluation:
             # The same in every epoch.
             seed=seeding.derive(context.seed, "evaluations", STAGE.name),
         )
-        self._done = 0
-        self._of_one = protocol.iterations * protocol.batch_size + len(data_set.judged.objects)
-        self._num_networks = num_networks
-        self._num_begun = 0
 
-    def evaluate(self, name: str, network: Network, saves: Saves) -> str:
-        """Put the rows of a network into `saves`, unless they are there; return its name."""
-        self._num_begun += 1
-        if any(row["network"] == name for row in saves.rows):
-            self._went(self._of_one)
-            return name
+    def found(self, name: str, network: Network, turns: Turns) -> list[Found]:
+        """Return what a network finds in the judged pictures."""
         model = Detector(
             network,
-            self._design,
+            self._data_set.design,
             num_classes=len(self._data_set.task.classes),
             device=self._context.device,
             precision=self._protocol.precision,
             seed=seeding.derive(self._feeding.seed, "network"),
         )
-        self._train(name, model, saves)
-        task, found = self._data_set.task, self._judge(name, model, saves)
-        frame, scores = scored(found, task.judged, task.classes)
-        frame.insert(0, "network", name)
-        write_frame(self._part(self._num_begun), frame)  # before its rows are: they say it is there
-        saves.finished(list(_rows(name, found, scores)))
-        return name
+        iterations = self._protocol.iterations
+        learn = partial(fit, model, self._data_set.training, self._feeding, iterations=iterations)
+        turns.train(name, model, learn)
+        return list(turns.judge(name, model, judge(model, self._data_set.judged, self._feeding)))
 
-    def detections(self) -> pd.DataFrame:
-        """Return those of all networks, finished in whatever attempt."""
-        numbers = range(1, self._num_networks + 1)
-        parts = [read_table(self._part(number)).to_pandas() for number in numbers]
-        return pd.concat(parts, ignore_index=True)
 
-    def _part(self, number: int) -> Path:
-        """Return where detections of a network wait; files of this ending go with the commit."""
-        return self._draft.folder / f"detections-{number}.part"
-
-    def _train(self, name: str, model: Detector, saves: Saves) -> None:
-        first, begun_s = saves.resume(name, model), time.perf_counter()
-        self._went(first * self._protocol.batch_size)
-
-        def after_step(step: int) -> None:
-            self._went(self._protocol.batch_size)
-            saves.seconds_per_step[name] = (time.perf_counter() - begun_s) / (step - first)
-            saves.reached(name, model, step)
-
-        fit(
-            model,
-            self._data_set.training,
-            self._feeding,
-            iterations=self._protocol.iterations,
-            start=first,
-            after_step=after_step,
-        )
-
-    def _judge(self, name: str, model: Detector, saves: Saves) -> list[Found]:
-        found: list[Found] = []
-        for one in judge(model, self._data_set.judged, self._feeding):
-            found.append(one)
-            self._went(1)
-            saves.end_if_told(name, model, self._protocol.iterations)
-        return found
-
-    def _went(self, num_pictures: int) -> None:
-        self._done += num_pictures
-        self._context.progress(self._done, self._num_networks * self._of_one)
+def _detections(
+    networks: Iterable[tuple[str, Network]],
+    evaluation: _Evaluation,
+    turns: Turns,
+    saves: Saves,
+    draft: Draft,
+) -> dict[str, pd.DataFrame]:
+    """Return the table of each network, in whatever attempt it was made; put rows into `saves`."""
+    parts: dict[str, Path] = {}
+    for name, network in networks:
+        parts[name] = draft.folder / f"detections-{len(parts)}.part"  # goes with the commit
+        if not turns.is_over(name):
+            found = evaluation.found(name, network, turns)
+            table, scores = scored(found, evaluation.task.judged, evaluation.task.classes)
+            table.insert(0, "network", name)
+            write_frame(parts[name], table)  # before the rows, which say that it is there
+            saves.finished(list(_rows(name, found, scores)))
+    return {name: read_table(part).to_pandas() for name, part in parts.items()}
 
 
 def _rows(network: str, found: list[Found], scores: list[ClassScore]) -> Iterator[Row]:
@@ -328,8 +295,7 @@ def _facts(
 ) -> dict[str, Any]:
     """Return what the table does not say."""
     paper = load_protocol(SHIPPED[protocol.train], VocDetectionConfig, {})
-    seconds_per_step = saves.seconds_per_step
-    return {
+    return pace(saves, full_iterations=paper.iterations) | {
         "train": protocol.train,
         "trained_on": protocol.subsets[0],
         "judged_on": protocol.subsets[1],
@@ -337,9 +303,6 @@ def _facts(
         "training_images": len(data_set.training.objects),
         "judged_images": len(data_set.judged.objects),
         "proposals": data_set.proposals,
-        "seconds_per_step": {name: round(s, 5) for name, s in seconds_per_step.items()},
-        # What all networks would take to train in the shipped number of steps, on this machine.
-        "hours_at_full_length": round(sum(seconds_per_step.values()) * paper.iterations / 3600, 2),
         "precision": computed_in(context.device, protocol.precision),
     }
 
@@ -351,9 +314,12 @@ def _deviations(
     found = changed_keys(protocol, SHIPPED[protocol.train], but=NO_DEVIATION)
     found += ALWAYS_OTHERWISE
     if data_set.proposals == "rpn":
-        found.append("regions of a network trained with the detector instead of selective search")
+        found.append(
+            "regions are not of selective search, but of Faster R-CNN's network, trained with the "
+            "detector on its maps; a convolution and two layers of its own"
+        )
     elif "selective_search_data" not in data_set.proposals:
-        found.append("regions of a file of one's own instead of selective search")
+        found.append("regions are not of selective search, but of a file of one's own")
     shorter = protocol.scale(network.image_size).shorter_side
     if protocol.shorter_side == "auto" and shorter != 600:
         found.append(f"pictures of a shorter side of {shorter} px instead of 600")

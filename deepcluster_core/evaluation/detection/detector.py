@@ -26,7 +26,7 @@ from deepcluster_core.evaluation.detection.sampling import (
     Sampling,
     sample_regions,
 )
-from deepcluster_core.evaluation.detection.windows import place_of, pooled_windows
+from deepcluster_core.evaluation.detection.windows import pooled_windows
 from deepcluster_core.evaluation.fine_tuning import Part, Start, freeze, last_linear_layers
 from deepcluster_core.evaluation.learner import Descent, Learner
 from deepcluster_core.features import to_device, to_images
@@ -127,13 +127,14 @@ class Detector(Learner):
         Raises:
             ConfigError: the network has no such halves.
         """
-        self._dense, self._place = Dense(network), place_of(network)
+        self._dense = Dense(network)
+        self._place = self._dense.place(pooled=False)
         self._design = design
         self._precision: Precision = precision
-        self._score = nn.Linear(network.feature_dim, 1 + num_classes)
-        self._box = nn.Linear(network.feature_dim, 4 * (1 + num_classes))
         self._rpn = None
         with seeding.torch_seeded(seeding.derive(seed, "weights")):
+            self._score = nn.Linear(network.feature_dim, 1 + num_classes)
+            self._box = nn.Linear(network.feature_dim, 4 * (1 + num_classes))
             Start(design.weight_std, 0.0)(self._score)
             Start(design.box_std, 0.0)(self._box)
             for layer in last_linear_layers(network.backbone) if design.renew else ():
@@ -183,7 +184,7 @@ class Detector(Learner):
             assert self._rpn is not None
             proposals_R4, _ = propose(self._rpn, map_1CHW, size)
         parts = [
-            self._judged(pooled_windows(map_1CHW, some_R4, self._place, side=self._dense.window))
+            self._judged(self._windows(map_1CHW, some_R4))
             for some_R4 in proposals_R4.split(REGIONS_AT_ONCE)
         ]
         score_RC, move_RX = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -207,9 +208,7 @@ class Detector(Learner):
                 loss = loss + proposing_loss / len(examples)
             sample = sample_regions(proposals_P4, example.objects, self._design.sampling)
             samples.append(sample)
-            windows.append(
-                pooled_windows(map_1CHW, sample.box_R4, self._place, side=self._dense.window)
-            )
+            windows.append(self._windows(map_1CHW, sample.box_R4))
         score_RC, move_RX = self._judged(torch.cat(windows))
         label_R = torch.cat([sample.label_R for sample in samples])
         target_R4 = self._coder.encode_single(
@@ -217,6 +216,9 @@ class Detector(Learner):
             torch.cat([sample.box_R4 for sample in samples]),
         )
         return loss + region_loss(score_RC, move_RX, label_R, target_R4)
+
+    def _windows(self, map_1CHW: Tensor, box_R4: Tensor) -> Tensor:
+        return pooled_windows(map_1CHW, box_R4, self._place, side=self._dense.window)
 
     def _judged(self, windows_RCSS: Tensor) -> tuple[Tensor, Tensor]:
         """Return score_RC, before the softmax, and what moves the box of each region, (R, 4 C)."""

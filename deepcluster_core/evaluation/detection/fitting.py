@@ -3,7 +3,6 @@
 Suffixes: M pictures drawn, O objects of a picture, P proposals.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,14 +13,12 @@ from torchvision.ops import box_iou
 from deepcluster_core import seeding
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.errors import TrainingError
 from deepcluster_core.evaluation.detection.detector import Detections, Detector, Example
 from deepcluster_core.evaluation.detection.sampling import Objects
 from deepcluster_core.evaluation.detection.scaling import Frame, Scale, clipped, scaled
 from deepcluster_core.evaluation.detection.verdicts import MIN_IOU
+from deepcluster_core.evaluation.learner import refuse_nonfinite
 from deepcluster_core.training.sampler import plain_order
-
-CHECK_EVERY = 100  # steps between looks at the loss, which make a GPU wait
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,9 @@ class KeptMaps:
     """Maps and frames by row and flip, in main memory, as long as they fit.
 
     A map of AlexNet at 600 x 800 pixels is 0.9 MB in bfloat16; all of VOC 2007's trainval, and
-    mirrored, take 9 GB, and 40,000 steps of two pictures ask for each of them 8 times.
+    mirrored, take 9 GB, and 40,000 steps of two pictures ask for each of them 8 times. Measured on
+    two cores, in bfloat16, with 2,000 proposals: a step takes 0.15 s with kept maps and 0.19 s
+    without; for VGG-16 0.30 s and 0.67 s.
     """
 
     def __init__(self, *, limit_bytes: int) -> None:
@@ -138,8 +137,7 @@ def fit(
     for step, loaded in zip(steps, ordered_map(load, steps, workers=feeding.workers), strict=True):
         examples = [_example(model, training, one, kept) for one in loaded]
         loss = model.learn(examples, step)
-        if step % CHECK_EVERY == 0 or step + 1 == iterations:
-            _refuse_nonfinite(loss, step)
+        refuse_nonfinite(loss, step, iterations=iterations)
         after_step(step + 1)
 
 
@@ -210,12 +208,3 @@ def _proposals(model: Detector, pictured: Pictured, row: int, frame: Frame) -> T
     if pictured.proposals is None:
         return None
     return clipped(frame.enter(pictured.proposals(row).to(model.device)), frame.size)
-
-
-def _refuse_nonfinite(loss: Tensor, step: int) -> None:
-    if not math.isfinite(float(loss)):
-        raise TrainingError(
-            f"the loss is not finite any more (noticed after {step + 1} steps).\n"
-            f"  Cause: usually a learning rate that is too high for these features.\n"
-            f"  Fix:   lower lr: --set lr=…"
-        )

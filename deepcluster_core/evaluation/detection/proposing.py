@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from deepcluster_core.evaluation.detection.windows import Place
+from deepcluster_core.models.dense import Place
 
 # Ren et al. 2015 (Faster R-CNN), sections 3.1 and 3.3, and its released code.
 RATIOS = (0.5, 1.0, 2.0)  # height / width

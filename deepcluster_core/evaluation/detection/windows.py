@@ -3,43 +3,11 @@
 Suffixes: R regions, C channels, H rows, W columns of a map, S side of the square.
 """
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import roi_pool
 
-from deepcluster_core.models import Network
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the pixels of a map look."""
-
-    stride: int
-    """Pixels of the image from one to the next."""
-    first: float
-    """Centre of what the first one sees, in pixels of the image; its first pixel's centre is 0."""
-
-
-def place_of(network: Network) -> Place:
-    """Return where the pixels of a network's map look, see `Dense`, before the last max-pool.
-
-    What a layer without enough padding does not see at the edges moves the first centre inwards: to
-    15 for our AlexNet, whose first layers are padded less than in the one that Fast R-CNN was made
-    for, and to 7.5 for VGG-16.
-    """
-    first, stride = 0.0, 1
-    maps = network.backbone.get_submodule("maps")
-    *layers, _ = (layer for layer in maps.modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d))
-    for layer in layers:
-        kernel, step, padding = (
-            value if isinstance(value, int) else int(value[0])
-            for value in (layer.kernel_size, layer.stride, layer.padding)
-        )
-        first += stride * ((kernel - 1) / 2 - padding)
-        stride *= step
-    return Place(stride, first)
+from deepcluster_core.models.dense import Place
 
 
 def pooled_windows(map_1CHW: Tensor, box_R4: Tensor, place: Place, *, side: int) -> Tensor:

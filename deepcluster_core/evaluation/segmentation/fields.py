@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepcluster_core.models import Network
 from deepcluster_core.models.dense import Dense
@@ -68,20 +68,11 @@ class Fields:
 
 
 def fields_of(network: Network) -> Fields:
-    """Return the fields of a network's last linear layers, from kernels, strides and paddings.
+    """Return the fields of a network's last linear layers.
 
     Raises:
         ConfigError: see `Dense`.
     """
     dense = Dense(network)
-    center, stride = 0.0, 1
-    for layer in network.backbone.get_submodule("maps").modules():
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            kernel, step, padding = (
-                value if isinstance(value, int) else int(value[0])
-                for value in (layer.kernel_size, layer.stride, layer.padding)
-            )
-            center += stride * ((kernel - 1) / 2 - padding)
-            stride *= step
-    center += stride * (dense.window - 1) / 2
-    return Fields(stride, center)
+    place = dense.place(pooled=True)
+    return Fields(place.stride, place.first + place.stride * (dense.window - 1) / 2)

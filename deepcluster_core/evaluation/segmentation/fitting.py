@@ -1,6 +1,5 @@
 """A fully convolutional network and many pictures: it learns from some, and judges others."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,11 +8,9 @@ from torch import Tensor
 from deepcluster_core import seeding
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.errors import TrainingError
+from deepcluster_core.evaluation.learner import refuse_nonfinite
 from deepcluster_core.evaluation.segmentation.fcn import Fcn, Mask
 from deepcluster_core.training.sampler import plain_order
-
-CHECK_EVERY = 100  # steps between looks at the loss, which make a GPU wait
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,7 @@ def fit(
             return model.loss([maps.of(one) for one in batch], [one.mask_HW for one in batch])
 
         loss = model.descend(loss_of, step)
-        if step % CHECK_EVERY == 0 or step + 1 == iterations:
-            _refuse_nonfinite(loss, step)
+        refuse_nonfinite(loss, step, iterations=iterations)
         after_step(step + 1)
 
 
@@ -134,12 +130,3 @@ class _Maps:
             self._free_bytes -= map_1CHW.nbytes
             self._kept[loaded.row] = map_1CHW.cpu()
         return map_1CHW
-
-
-def _refuse_nonfinite(loss: Tensor, step: int) -> None:
-    if not math.isfinite(float(loss)):
-        raise TrainingError(
-            f"the loss is not finite any more (noticed after {step + 1} steps).\n"
-            f"  Cause: usually a learning rate that is too high for these features.\n"
-            f"  Fix:   lower lr: --set lr=…"
-        )

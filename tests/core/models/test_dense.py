@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models import Network, NetworkConfig, build_network
-from deepcluster_core.models.dense import Dense
+from deepcluster_core.models.dense import Dense, Place
 
 
 def network(name: str, size: int, *, sobel: bool = True) -> Network:
@@ -25,18 +25,17 @@ def images(count: int, height: int, width: int | None = None) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "window", "stride"),
-    [("alexnet", 224, 6, 16), ("vgg16", 64, 2, 16), ("smallnet", 32, 2, 8)],
+    ("name", "size", "window"), [("alexnet", 224, 6), ("vgg16", 64, 2), ("smallnet", 32, 2)]
 )
 @torch.no_grad()
-def test_dense__halves_make_the_whole(name: str, size: int, window: int, stride: int) -> None:
+def test_dense__halves_make_the_whole(name: str, size: int, window: int) -> None:
     built = network(name, size)
     dense, images_NCSS = Dense(built), images(2, size)
 
     map_NCSS = dense.map(images_NCSS, pooled=True)
 
     assert map_NCSS.shape == (2, dense.channels, window, window)
-    assert (dense.window, dense.stride, dense.pooled_stride) == (window, stride, 2 * stride)
+    assert dense.window == window
     torch.testing.assert_close(dense.hidden(map_NCSS), built(images_NCSS))
 
 
@@ -49,19 +48,32 @@ def test_map__that_is_not_pooled_is_the_tap_of_the_last_convolution() -> None:
     torch.testing.assert_close(map_NCHW, built.layer_output(images_NCHW, "conv4"))
 
 
-@torch.no_grad()
-def test_hidden_map__is_hidden_of_each_window() -> None:
-    dense = Dense(network("smallnet", 32))
-    map_NCHW = dense.map(images(2, 80, 112), pooled=True)
-
-    hidden_NDHW = dense.hidden_map(map_NCHW, padding=0)
-
-    assert hidden_NDHW.shape[2:] == (4, 6)
-    for row, column in [(0, 0), (2, 5), (3, 1)]:
-        window_NCSS = map_NCHW[:, :, row : row + 2, column : column + 2]
-        expected_ND = dense.hidden(window_NCSS)
-        torch.testing.assert_close(hidden_NDHW[:, :, row, column], expected_ND)
-    assert dense.hidden_map(map_NCHW, padding=1).shape[2:] == (6, 8)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("alexnet", Place(16, 15)), ("vgg16", Place(16, 7.5)), ("smallnet", Place(8, 3.5))],
+)
+def test_place__is_the_centre_of_what_a_pixel_depends_on(name: str, expected: Place) -> None:
+    built = build_network(NetworkConfig(name=name, image_size=64), channels=3, seed=1).eval()
+    place = Dense(built).place(pooled=False)
+    assert place == expected
+    *layers, _ = (
+        layer
+        for layer in built.backbone.get_submodule("maps").modules()
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d)
+    )
+    # The same windows, but every pixel in one counts.
+    linear = [
+        nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding)
+        if isinstance(layer, nn.MaxPool2d)
+        else layer
+        for layer in layers
+    ]
+    image = torch.zeros(1, 2, 448, 448, requires_grad=True)  # Sobel's channels
+    pixel = 13  # far from the edges
+    nn.Sequential(*linear)(image)[0, 0, pixel, pixel].backward()
+    assert image.grad is not None
+    seen = image.grad[0].abs().sum(dim=(0, 1)).nonzero()
+    assert (seen[0] + seen[-1]).item() / 2 == place.first + pixel * place.stride
 
 
 def test_dense__refuses_networks_of_other_parts() -> None:

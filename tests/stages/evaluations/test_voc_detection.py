@@ -20,29 +20,27 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.voc import Voc
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.evaluation.detection.scaling import Scale
-from deepcluster_core.evaluation.detection.verdicts import overlaps
+from deepcluster_core.evaluation.detection.scoring import SIDES
+from deepcluster_core.evaluation.detection.verdicts import overlaps, precision_at_recalls, verdicts
+from deepcluster_core.evaluation.detection.voc_task import read_subset
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models import NetworkConfig
-from stages import cluster, extract, index, train
-from stages.cluster import ClusterConfig
 from stages.evaluations import voc_detection
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_detection import DETECTIONS, PICTURE, data_digest
 from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
-from stages.extract import ExtractConfig
-from stages.index import DatasetConfig
-from stages.train import TrainConfig
-from tests.voc_tree import CLASSES, write_voc
+from tests.pretraining import EPOCHS, LAST, NETWORK, pretrain
+from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc
 
 SIZES = {"train": 60, "val": 16, "test": 60}
-FEW = {"train": 8, "val": 8, "test": 12}
-EPOCHS = 8
-NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
-LAST = Context(seed=31, epoch=EPOCHS - 1, workers=1)
+FEW = {"train": 14, "val": 14, "test": 12}
+STEP = 4  # pixels from window to window
+WINDOWS = 492
+TRAINED = f"epoch {EPOCHS - 1}"
 # A drawn tree needs no 40,000 steps; fewer are larger.
-SHORT: dict[str, Any] = {"iterations": 200, "lr": 0.01, "drop_every": 150, "precision": "float32"}
-BRIEF: dict[str, Any] = SHORT | {"iterations": 4, "proposals": "file"}
+SHORT: dict[str, Any] = {"iterations": 120, "lr": 0.02, "drop_every": 90, "precision": "float32"}
+BRIEF: dict[str, Any] = SHORT | {"iterations": 4}
 
 Keys = dict[str, Any]
 Evaluated = Callable[..., pd.DataFrame]
@@ -55,31 +53,32 @@ def protocol(mode: str = "fc6-8", /, **changes: object) -> VocDetectionConfig:
 
 @pytest.fixture(scope="session")
 def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a drawn VOC of 136 pictures. Shared: a test must not change it."""
-    root = tmp_path_factory.mktemp("voc")
-    write_voc(root, sizes=SIZES)
-    return root
+    """Return a drawn VOC of 136 pictures with proposals. Shared: a test must not change it."""
+    return drawn(tmp_path_factory.mktemp("voc"), SIZES)
 
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a smaller one, with proposals. Shared, likewise."""
-    root = tmp_path_factory.mktemp("few")
-    write_voc(root, sizes=FEW)
+    """Return one of 40 pictures. Shared, likewise."""
+    return drawn(tmp_path_factory.mktemp("few"), FEW)
+
+
+def drawn(root: Path, sizes: dict[str, int]) -> Path:
+    write_voc(root, sizes=sizes)
     for subset in ("trainval", "test"):
         write_proposals(root, subset)
     return root
 
 
 def write_proposals(root: Path, subset: str) -> None:
-    """Propose boxes around the objects, and others anywhere."""
-    voc, generator = Voc(root), np.random.default_rng(0)
-    rows: list[tuple[object, ...]] = []
-    for name in voc.listed(subset, "Main"):
-        around = [found.box + generator.normal(0, 2, 4) for found in voc.objects(name)] * 2
-        low_N2 = generator.uniform(0, (60, 40), (20, 2))
-        anywhere = np.concatenate((low_N2, low_N2 + generator.uniform(6, 40, (20, 2))), axis=1)
-        rows += [(name, *box) for box in (*around, *anywhere)]
+    """Propose the same everywhere: three sliding windows."""
+    windows = [
+        (left, top, left + width, top + height)
+        for width, height in ((8, 22), (20, 20), (26, 26))
+        for left in range(0, WIDTH - width + 1, STEP)
+        for top in range(0, HEIGHT - height + 1, STEP)
+    ]
+    rows = [(name, *box) for name in Voc(root).listed(subset, "Main") for box in windows]
     (root / "proposals").mkdir(exist_ok=True)
     columns = ["name", "left", "top", "right", "bottom"]
     pd.DataFrame(rows, columns=columns).to_parquet(root / "proposals" / f"{subset}.parquet")
@@ -88,38 +87,7 @@ def write_proposals(root: Path, subset: str) -> None:
 @pytest.fixture(scope="session")
 def pretrained(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the checkpoint of a short run on the pictures, without any label."""
-    root, checkpoint = tmp_path_factory.mktemp("run"), None
-    dataset = DatasetConfig(
-        source=voc / "VOCdevkit/VOC2007/JPEGImages", shorter_side=60, channels=3, encoding="raw"
-    )
-    source = dataset.open_source().fingerprint()
-    index.run(dataset=dataset, source=source, out=root / "images", context=Context(seed=31))
-    for epoch in range(EPOCHS):
-        context = Context(seed=31, epoch=epoch, workers=1)
-        shared: Keys = {"images": root / "images", "context": context}
-        features, labels = root / f"features-{epoch}", root / f"labels-{epoch}"
-        extract.run(
-            extract=ExtractConfig(resize=40, precision="float32"),
-            network=NETWORK,
-            checkpoint=checkpoint,
-            out=features,
-            **shared,
-        )
-        clustering = ClusterConfig(k=10, pca_dim=16)
-        cluster.run(cluster=clustering, features=features, out=labels, **shared)
-        learning = TrainConfig(batch_size=64, reassign_every=4, crop_area=(0.1, 0.6))
-        out = root / f"checkpoint-{epoch}"
-        train.run(
-            train=learning,
-            network=NETWORK,
-            labels=labels,
-            checkpoint=checkpoint,
-            out=out,
-            **shared,
-        )
-        checkpoint = out
-    assert checkpoint is not None
-    return checkpoint
+    return pretrain(voc / "VOCdevkit/VOC2007/JPEGImages", tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -153,45 +121,76 @@ def test_run__the_pretrained_network_beats_random_and_chance(
     rows = evaluated(protocol(**SHORT), data=voc, checkpoint=pretrained)
 
     assert rows["class"].tolist() == [*CLASSES, "mean"] * 2
-    each = rows[rows["class"] != "mean"]
-    trained = f"epoch {EPOCHS - 1}"
-    for name in ("random", trained):
+    each = rows.query("`class` != 'mean'")
+    for name in ("random", TRAINED):
         assert mean(rows, name) == pytest.approx(each.query("network == @name").ap.mean())
-    # Measured: MEASURED. A random box is right of next to nothing.
-    assert mean(rows, trained) > 75
-    assert mean(rows, trained) > mean(rows, "random") + 20
+    # Measured: 83.4 and 70.5; with two other seeds 88.7 and 79.1, 83.9 and 68.9. A random network's
+    # maps tell such shapes apart, too: in 300 steps 96.4 and 84.0.
+    assert mean(rows, TRAINED) > 76
+    assert mean(rows, TRAINED) > mean(rows, "random") + 5
+    table = pd.read_parquet(tmp_path / "out" / DETECTIONS).query("network == @TRAINED")
+    assert chance(table, voc) < 10
+    check_right(table, each.query("network == @TRAINED"), voc)
     facts = read_manifest(tmp_path / "out").facts
     assert (facts["trained_on"], facts["judged_on"]) == ("trainval", "test")
     assert facts["judged_images"] == 60
     assert 60 < facts["training_images"] <= 76
-    assert facts["proposals"] == "rpn"
-    assert facts["picture_of"] == trained
-    assert facts["seconds_per_step"].keys() == {"random", trained}
+    assert facts["picture_of"] == TRAINED
+    assert facts["seconds_per_step"].keys() == {"random", TRAINED}
     assert facts["hours_at_full_length"] > 0
     with Image.open(tmp_path / "out" / PICTURE) as picture:
         assert picture.width > 4 * 240
-    check_detections(pd.read_parquet(tmp_path / "out" / DETECTIONS), rows, voc)
 
 
-def check_detections(table: pd.DataFrame, rows: pd.DataFrame, voc: Path) -> None:
+def chance(table: pd.DataFrame, voc: Path) -> float:
+    """Return the mean average precision of the same detections in other pictures, percent."""
+    subset, generator = read_subset(Voc(voc), "test"), np.random.default_rng(0)
+    precisions: list[float] = []
+    for class_name in CLASSES:
+        of_class, truth = table.query("`class` == @class_name"), subset.truth(class_name)
+        score_D = of_class["score"].to_numpy()
+        picture_D = generator.integers(len(subset.names), size=len(of_class))
+        verdict_D = verdicts(picture_D, score_D, of_class[SIDES].to_numpy(), truth)
+        num_objects = int((~truth.difficult_O).sum())
+        precisions.append(precision_at_recalls(score_D, verdict_D, num_objects=num_objects))
+    return 100 * float(np.mean(precisions))
+
+
+def check_right(table: pd.DataFrame, rows: pd.DataFrame, voc: Path) -> None:
     """What the table calls right overlaps an object of its class, in pixels of the picture."""
-    right = table[table.verdict == "right"]
-    for row in right.to_dict(orient="records"):
-        boxes = [found.box for found in Voc(voc).objects(row["name"]) if found.name == row["class"]]
-        box_14 = np.array([[row[side] for side in ("left", "top", "right", "bottom")]])
-        assert overlaps(box_14, np.array(boxes)).max() >= 0.5
-    found = right.groupby(["network", "class"]).size()
-    for row in rows[rows["class"] != "mean"].to_dict(orient="records"):
-        assert found.get((row["network"], row["class"]), 0) <= row["objects"]
+    right = table.query("verdict == 'right'")
+    assert len(right) > 50
+    keys = right[["name", "class"]].to_numpy().tolist()
+    for (name, class_name), box_4 in zip(keys, right[SIDES].to_numpy(), strict=True):
+        boxes = [found.box for found in Voc(voc).objects(name) if found.name == class_name]
+        assert overlaps(box_4[None], np.array(boxes)).max() >= 0.5
+    found = right["class"].value_counts().to_dict()
+    objects = dict(zip(rows["class"], rows.objects, strict=True))
+    assert all(found[class_name] <= objects[class_name] for class_name in CLASSES)
+
+
+@pytest.mark.slow
+def test_run__the_pretrained_network_proposes_better_than_random(
+    evaluated: Evaluated, voc: Path, pretrained: Path
+) -> None:
+    keys = protocol(
+        **SHORT | {"iterations": 300, "lr": 0.01, "drop_every": 220, "proposals": "rpn"}
+    )
+    rows = evaluated(keys, data=voc, checkpoint=pretrained).query("`class` == 'mean'")
+    # Measured: 80.7 and 73.7, too near to each other; they propose 100 % and 75 % of the objects.
+    assert rows.ap.min() > 50
+    proposed = dict(zip(rows.network, rows.proposed, strict=True))
+    assert proposed[TRAINED] > 90
+    assert proposed[TRAINED] > proposed["random"] + 5
 
 
 def test_run__looks_where_the_file_proposes(evaluated: Evaluated, tmp_path: Path) -> None:
     rows = evaluated(protocol(**BRIEF))
     facts = read_manifest(tmp_path / "out").facts
     assert facts["proposals"] == "proposals/trainval.parquet, proposals/test.parquet"
-    assert rows.proposed.between(90, 100).all(), "they are around the objects"
-    assert rows.proposals.between(20, 24).all()
-    assert not any("rpn" in told or "trained with" in told for told in facts["deviations"])
+    assert rows.proposed.eq(100).all()
+    assert rows.proposals.eq(WINDOWS).all()
+    assert not any("Faster" in told for told in facts["deviations"])
 
 
 def test_run__proposes_by_a_network_where_there_is_no_file(
@@ -207,7 +206,7 @@ def test_run__selects_on_val(evaluated: Evaluated, tmp_path: Path) -> None:
     evaluated(protocol(**BRIEF | {"proposals": "rpn"}, select=True))
     facts = read_manifest(tmp_path / "out").facts
     assert (facts["trained_on"], facts["judged_on"]) == ("train", "val")
-    assert facts["judged_images"] == 8
+    assert facts["judged_images"] == 14
 
 
 def test_run__names_every_deviation(evaluated: Evaluated, tmp_path: Path) -> None:
@@ -215,10 +214,10 @@ def test_run__names_every_deviation(evaluated: Evaluated, tmp_path: Path) -> Non
     told = read_manifest(tmp_path / "out").facts["deviations"]
     assert {
         "iterations: 4 instead of 40000",
-        "lr: 0.01 instead of 0.001",
-        "drop_every: 150 instead of 30000",
+        "lr: 0.02 instead of 0.001",
+        "drop_every: 90 instead of 30000",
         "detections: 50 instead of 100",
-        "regions of a file of one's own instead of selective search",
+        "regions are not of selective search, but of a file of one's own",
         "pictures of a shorter side of 86 px instead of 600",
         "pictures of 1 channels instead of 3",
     } <= set(told)
@@ -244,11 +243,10 @@ def test_run__weights_trained_with_labels_are_one_more_network(
     evaluated: Evaluated, pretrained: Path, tmp_path: Path
 ) -> None:
     rows = evaluated(protocol(**BRIEF), checkpoint=pretrained, supervised=pretrained / MODEL)
-    trained = f"epoch {EPOCHS - 1}"
-    assert rows.network.unique().tolist() == ["random", trained, "supervised"]
-    assert mean(rows, "supervised") == mean(rows, trained), "the same weights"
+    assert rows.network.unique().tolist() == ["random", TRAINED, "supervised"]
+    assert mean(rows, "supervised") == mean(rows, TRAINED), "the same weights"
     table = pd.read_parquet(tmp_path / "out" / DETECTIONS)
-    assert set(table.network) <= {"random", trained, "supervised"}
+    assert set(table.network) <= {"random", TRAINED, "supervised"}
 
 
 @pytest.mark.parametrize(("told", "saved_at"), [(False, 2), (True, 3)], ids=["crash", "Ctrl-C"])
@@ -275,7 +273,7 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_files(
     with pytest.raises(Interrupted if told else ZeroDivisionError):
         evaluated(protocol(**BRIEF), checkpoint=pretrained, context=cut)
     saved = json.loads((tmp_path / "out" / "_saved.json").read_text())["facts"]
-    assert (saved["network"], saved["step"]) == (f"epoch {EPOCHS - 1}", saved_at)
+    assert (saved["network"], saved["step"]) == (TRAINED, saved_at)
     assert {row["network"] for row in saved["rows"]} == {"random"}
     held.signal = None
 
@@ -305,8 +303,9 @@ def test_run__proposals_of_one_subset_alone_are_told(evaluated: Evaluated, tmp_p
     write_proposals(tmp_path / "voc", "trainval")
     with pytest.raises(SourceError, match="no proposals for test"):
         evaluated(protocol(), data=tmp_path / "voc")
-    with pytest.raises(SourceError, match="no proposals for train"):
-        evaluated(protocol(proposals="file"), data=tmp_path)
+    (tmp_path / "voc/proposals/trainval.parquet").unlink()
+    with pytest.raises(SourceError, match="no proposals for trainval"):
+        evaluated(protocol(proposals="file"), data=tmp_path / "voc")
 
 
 def test_run__refuses_a_network_that_it_cannot_take_apart(evaluated: Evaluated) -> None:

@@ -128,6 +128,28 @@ def test_fit__mirrors_half_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(seen) == 24
 
 
+def test_fit__what_is_mirrored_takes_its_boxes_along() -> None:
+    picture_HWC = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    box_P4 = torch.tensor([[3.0, 3, 20, 25], [2, 2, 21, 24], [10, 10, 30, 30], [0, 5, 30, 30]])
+    mirrored_P4 = torch.stack((40 - box_P4[:, 2], box_P4[:, 1], 40 - box_P4[:, 0], box_P4[:, 3]), 1)
+    states: list[dict[str, Tensor]] = []
+    for pixels_HWC, all_P4, flip in (
+        (picture_HWC, box_P4, 1.0),
+        (np.ascontiguousarray(picture_HWC[:, ::-1]), mirrored_P4, 0.0),
+    ):
+        objects, model = Objects(all_P4[:1], torch.tensor([1])), detector()
+        fit(
+            model,
+            Pictured(lambda _row, p=pixels_HWC: p, [objects], lambda _row, b=all_P4: b[1:]),
+            replace(FEEDING, scale=Scale(30, 40), flip=flip),
+            iterations=3,
+            start=0,
+            after_step=lambda _done: None,
+        )
+        states.append(model.state())
+    assert same(*states)
+
+
 def test_fit__a_loss_that_is_not_finite_is_told() -> None:
     wild = replace(DESIGN, descent=replace(DESIGN.descent, lr=1e30))
     with pytest.raises(TrainingError, match="lower lr"):

@@ -15,7 +15,7 @@ from deepcluster_core.evaluation.detection.proposing import (
     proposal_network,
     propose,
 )
-from deepcluster_core.evaluation.detection.windows import Place
+from deepcluster_core.models.dense import Place
 
 PLACE = Place(16, 15)
 SIDES = (32.0, 64.0)

@@ -1,45 +1,14 @@
-"""Windows of a map: where its pixels look, and what of it lies in a box."""
+"""Windows of a map: what of it lies in a box."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from deepcluster_core.evaluation.detection.windows import Place, place_of, pooled_windows
-from deepcluster_core.models import NetworkConfig, build_network
-from deepcluster_core.models.dense import Dense
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("alexnet", Place(16, 15)), ("vgg16", Place(16, 7.5)), ("smallnet", Place(8, 3.5))],
-)
-def test_place_of__is_the_centre_of_what_a_pixel_depends_on(name: str, expected: Place) -> None:
-    size = 64 if name == "smallnet" else 224
-    network = build_network(NetworkConfig(name=name, image_size=size), channels=3, seed=1).eval()
-    place = place_of(network)
-    assert place == expected
-    assert place.stride == Dense(network).stride
-    *layers, _ = (
-        layer
-        for layer in network.backbone.get_submodule("maps").modules()
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d)
-    )
-    # The same windows, but every pixel in one counts.
-    linear = [
-        nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding)
-        if isinstance(layer, nn.MaxPool2d)
-        else layer
-        for layer in layers
-    ]
-    image = torch.zeros(1, 3, 448, 448, requires_grad=True)
-    pixel = 13  # far from the edges
-    nn.Sequential(*linear)(image)[0, 0, pixel, pixel].backward()
-    assert image.grad is not None
-    seen = image.grad[0].abs().sum(dim=(0, 1)).nonzero()
-    assert (seen[0] + seen[-1]).item() / 2 == place.first + pixel * place.stride
+from deepcluster_core.evaluation.detection.windows import pooled_windows
+from deepcluster_core.models.dense import Place
 
 
 def literal_windows(map_CHW: Tensor, box: list[float], place: Place, side: int) -> Tensor:
