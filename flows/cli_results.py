@@ -36,6 +36,12 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the protocol."),
     ] = None,
+    select: Annotated[
+        bool,
+        typer.Option(
+            "--select", help="As --set select=true: leave out the pictures of the report."
+        ),
+    ] = False,
     protocol: Annotated[
         Path | None,
         typer.Option(help="A YAML file; configs/evaluations/NAME.yaml if left out."),
@@ -83,7 +89,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
     asked = Asked(
         check(name),
         given(protocol),
-        parse_overrides(overrides or []),
+        parse_overrides([*(overrides or []), *(["select=true"] if select else [])]),
         data=given(data),
         validation=given(validation),
         supervised=given(supervised),

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from deepcluster_core.artifacts.manifest import read_manifest
 from flows.cli import main
 from flows.report import HEADER
 from tests.flows.conftest import ENVIRONMENT, PROGRAM, manifests
+from tests.voc_tree import write_voc
 
 WITHIN_S = 120
 HERE = {"COLUMNS": "200"}  # a table is as wide as the terminal
@@ -199,3 +201,17 @@ def test_run__refuses_what_it_sees_only_in_the_source(
     assert problem in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not list(Path().iterdir()), "nothing is created"
+
+
+def test_evaluate__select_leaves_the_pictures_of_the_report_alone(
+    own_run: Path, tmp_path: Path, prefect_server: str
+) -> None:
+    write_voc(tmp_path / "voc", sizes={"train": 8, "val": 8})  # and none to test
+    brief = ("--set", "iterations=2", "--set", "crops=1")
+
+    asked = ("evaluate", "voc-classification", own_run, "--data", tmp_path / "voc", "--select")
+    ended = typed(*asked, *brief, PREFECT_API_URL=prefect_server)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    facts = read_manifest(own_run / "evaluations/voc-classification/epoch=0002").facts
+    assert (facts["trained_on"], facts["judged_on"]) == ("train", "val")
