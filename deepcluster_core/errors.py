@@ -34,3 +34,9 @@ class FeatureError(DeepClusterError):
 
 class TrainingError(DeepClusterError):
     """Training cannot go on."""
+
+
+def first_line(error: BaseException, *, limit: int = 200) -> str:
+    """Return the first line of an error's message, or the error's class if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:limit] if lines else type(error).__name__

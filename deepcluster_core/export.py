@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from deepcluster_core.errors import ConfigError
+from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.models import Network
 
 METADATA = "deepcluster"
@@ -96,7 +96,7 @@ def _cut(network: Network, layer: str) -> nn.Module:
     except Exception as error:  # torch.fx traces any code, and fails in many ways
         raise ConfigError(
             f"layer {layer!r} cannot be cut out for export.\n"
-            f"  Cause: {str(error).partition(chr(10))[0][:200]}\n"
+            f"  Cause: {first_line(error)}\n"
             f"  Fix:   leave --layer out, or name another one."
         ) from error
 
@@ -193,7 +193,7 @@ def _program(network: Portable, size: int) -> torch.export.ExportedProgram:
             example = (_example(network, size),)
             program = torch.export.export(network, example, dynamic_shapes={INPUT: batch})
         except Exception as error:  # of torch.export, many
-            raise _cannot("torch-export and onnx", str(error)) from error
+            raise _cannot("torch-export and onnx", first_line(error)) from error
         _check(program.module(), network, size, "torch-export and onnx")
     return program
 
@@ -211,7 +211,7 @@ def _check(made: Callable[[Tensor], Tensor], network: Portable, size: int, forma
 def _cannot(format: str, cause: str) -> ConfigError:
     return ConfigError(
         f"--format {format}: this network cannot be written so.\n"
-        f"  Cause: {cause.partition(chr(10))[0][:200]}\n"
+        f"  Cause: {cause}\n"
         f"  Fix:   --format safetensors, or another one."
     )
 

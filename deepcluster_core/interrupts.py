@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, held back until a moment at which work can be saved."""
+"""Ctrl-C, SIGTERM and SIGHUP, held back until a moment at which work can be saved."""
 
 import signal
 import threading
@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""SIGHUP: the terminal was closed, or the connection to it was lost."""
 
 
 class Interrupted(Exception):  # noqa: N818  no error: somebody asked for it

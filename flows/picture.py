@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import read_cluster, read_labels, read_metrics
+from deepcluster_core.figures import Axes, Figure, default_style
 from deepcluster_core.metrics import cluster_counts
 from deepcluster_core.palette import BLUE, INK, ORANGE, PAPER
 from stages.layout import RunFolder
@@ -18,6 +17,7 @@ from stages.layout import RunFolder
 ROWS, COLUMNS, TILE_PX = 10, 14, 48
 
 
+@default_style()
 def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
     """Draw the run so far to `overview.png` in its folder, and return that path.
 

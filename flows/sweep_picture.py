@@ -6,11 +6,17 @@ from statistics import fmean
 from typing import IO
 
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from deepcluster_core.figures import (
+    Axes,
+    Figure,
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullLocator,
+    colormaps,
+    default_style,
+)
 from deepcluster_core.palette import BLUE, INK, ORANGE, PAPER
 from flows.sweep_values import REFERENCES, TRAINED
 from flows.terminal import printable
@@ -20,6 +26,7 @@ LINES_INSIDE = 4
 """Of a panel, up to which their names hide none of them."""
 
 
+@default_style()
 def draw_sweep(table: pd.DataFrame, values: pd.DataFrame, to: IO[bytes]) -> None:
     """Draw a sweep as a PNG.
 

@@ -1,5 +1,8 @@
 """Text for people: safe to show on a terminal, since names of files are other people's; sizes."""
 
+import shlex
+from pathlib import Path
+
 
 def printable(text: str) -> str:
     """Return text without what moves the cursor, colours or reorders: that is written as escape."""
@@ -18,3 +21,14 @@ def readable_size(num_bytes: float) -> str:
             return f"{num_bytes:.3g} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:,.3g} TB"
+
+
+def shell_words(*words: str | Path) -> str:
+    """Return words as they are typed into a shell, quoted where they hold blanks or brackets."""
+    return printable(shlex.join(str(word) for word in words))
+
+
+def python_text(text: str) -> str:
+    """Return text, which is printable, as it is typed into Python."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.tables import read_table
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, first_line
 
 Key = Literal["image_id", "path"]
 COLUMNS = {"image_id": pa.int64(), "cluster": pa.int32()}
@@ -99,7 +99,7 @@ def _label_table(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, ValueError) as error:
         raise ArtifactError(
-            f"{path}: is no table of labels ({str(error).splitlines()[0][:200]}).\n"
+            f"{path}: is no table of labels ({first_line(error)}).\n"
             f"  Fix: give a run, a folder of its labels, or a Parquet file with the columns "
             f"image_id and cluster, whole numbers."
         ) from error

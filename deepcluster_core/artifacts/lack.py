@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from deepcluster_core.errors import ArtifactError, DeepClusterError, NoRoomError
+from deepcluster_core.errors import ArtifactError, DeepClusterError, NoRoomError, first_line
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
@@ -61,7 +61,7 @@ def _told(error: Exception, folder: Path) -> ArtifactError | None:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
         return ArtifactError(
             f"{folder}: there is too little memory to make it.\n"
-            f"  Cause: {str(error).partition(chr(10))[0][:200]}\n"
+            f"  Cause: {first_line(error)}\n"
             f"  Fix:   a smaller extract.batch_size or train.batch_size, or "
             f"cluster.max_points_per_centroid; the same command goes on then."
         )

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from deepcluster_core.artifacts.files import FileRecord
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.errors import ArtifactError, NewerArtifactError
+from deepcluster_core.errors import ArtifactError, NewerArtifactError, first_line
 
 MANIFEST = "_manifest.json"
 FORMAT = 1
@@ -180,7 +180,7 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError) as error:  # of pydantic, too
         raise ArtifactError(
             f"{path}: cannot be read as a manifest of this version of the program.\n"
-            f"  Cause: {_first_line(error)}\n"
+            f"  Cause: {first_line(error)}\n"
             f"  Fix:   run the stage again; what lies in the folder is not used."
         ) from error
 
@@ -205,7 +205,7 @@ def inspect(folder: Path) -> tuple[Condition, str]:
     try:
         manifest = read_manifest(folder)
     except ArtifactError as error:
-        return Condition.DAMAGED, _first_line(error)
+        return Condition.DAMAGED, first_line(error)
     if manifest.pruned:
         return Condition.PRUNED, "deleted to save space; made again when a stage needs it"
     for name, record in manifest.files.items():
@@ -234,7 +234,3 @@ def verify(path: Path) -> None:
             f"{path}: {problem}.\n"
             f"  Fix: make it again: deepcluster stage {manifest.stage} --run …{epoch} --force"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepcluster_core.errors import SourceError
+from deepcluster_core.errors import SourceError, first_line
 
 IMAGE_COLUMNS = ("image", "img", "bytes")
 LABEL_COLUMN = "label"
@@ -90,7 +90,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             yield file
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # of a column's name
-        text = str(error).splitlines()[0][:200]
+        text = first_line(error)
         raise SourceError(
             f"{path}: cannot be read as Parquet ({text}).\n  Fix: download or write the file again."
         ) from error

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, first_line
 
 INDEX = "index.parquet"
 LABELS = "labels.parquet"
@@ -62,7 +62,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
         raise ArtifactError(
-            f"{path}: cannot be read ({str(error).splitlines()[0][:200]}).\n"
+            f"{path}: cannot be read ({first_line(error)}).\n"
             f"  Fix: run the stage that makes it again, with --force."
         ) from error
 

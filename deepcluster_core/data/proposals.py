@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from deepcluster_core.errors import SourceError
+from deepcluster_core.errors import SourceError, first_line
 
 SIDES = ["left", "top", "right", "bottom"]
 SHOWN = 5  # names in a message
@@ -106,7 +106,7 @@ def _of_mat(path: Path, names: Sequence[str], limit: int) -> dict[str, Boxes]:
     try:
         found: Mapping[str, Any] = loadmat(path, variable_names=["boxes", "images"])
     except Exception as error:  # scipy meets damaged files with nearly any
-        raise _unreadable(path, str(error).splitlines()[0][:200] if str(error) else "") from error
+        raise _unreadable(path, first_line(error)) from error
     cells = np.ravel(found.get("boxes", ()))
     pictures = [_stem(cell) for cell in np.ravel(found["images"])] if "images" in found else names
     if len(cells) != len(pictures):
@@ -141,7 +141,7 @@ def _of_parquet(path: Path, limit: int) -> dict[str, Boxes]:
         name_P = table["name"].to_numpy(dtype=str)
         box_P4 = table[SIDES].to_numpy(dtype=np.float32)
     except Exception as error:  # Arrow has classes of its own
-        raise _unreadable(path, str(error).splitlines()[0][:200] if str(error) else "") from error
+        raise _unreadable(path, first_line(error)) from error
     order_P = np.argsort(name_P, kind="stable")
     names, first = np.unique(name_P[order_P], return_index=True)
     parts = np.split(box_P4[order_P], first[1:])

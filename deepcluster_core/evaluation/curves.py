@@ -4,16 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from deepcluster_core.figures import (
+    Axes,
+    Figure,
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullLocator,
+    colormaps,
+    default_style,
+)
 from deepcluster_core.palette import BLUE, GREY, INK, ORANGE, PAPER
 
 PANEL_IN = (4.4, 3.6)
 
 
+@default_style()
 def draw_agreement(run: pd.DataFrame, to: IO[bytes]) -> None:
     """Draw figures 2a and 2b of one run as a PNG: NMI with true labels, and with clusters before.
 
@@ -27,6 +34,7 @@ def draw_agreement(run: pd.DataFrame, to: IO[bytes]) -> None:
     _finish(figure, (labels, previous), to)
 
 
+@default_style()
 def draw_agreements(runs: pd.DataFrame, to: IO[bytes]) -> None:
     """Draw the same of a sweep, a line for each k, and what k does: figure 2c as a PNG.
 

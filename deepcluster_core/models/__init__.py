@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_val
 from torch import nn
 
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.errors import ConfigError
+from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.models.alexnet import build_alexnet
 from deepcluster_core.models.network import Backbone, Network
 from deepcluster_core.models.smallnet import build_smallnet
@@ -130,7 +130,7 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
                 return network.layer_feature(images_NCHW, layer).shape[1]
             found = tuple(network.feature(images_NCHW).shape)
     except (RuntimeError, ValueError, AssertionError) as error:  # what torch says of bad shapes
-        cause = str(error).partition("\n")[0]
+        cause = first_line(error)
         raise ConfigError(
             f"network {config.name} does not take images of {channels} channels and "
             f"{size} px.\n  Cause: {cause}\n"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, first_line
 
 FORMAT = "WEBP" if features.check("webp") else "JPEG"
 MEDIA_TYPE = f"image/{FORMAT.lower()}"
@@ -72,7 +72,7 @@ def _attempt(images: Pictures, image_id: int, side: int) -> tuple[bytes, int] | 
     try:
         return thumbnail(images[image_id], side)
     except ArtifactError as error:
-        return str(error).splitlines()[0]
+        return first_line(error, limit=2000)
 
 
 def thumbnail(image_HWC: Pixels, side: int) -> tuple[bytes, int]:
