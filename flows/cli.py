@@ -1,7 +1,6 @@
 """The command `deepcluster`. What is slow to import is imported by the command that needs it."""
 
 import os
-import shlex
 import signal
 import sys
 import time
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -26,19 +25,34 @@ from flows.cli_shared import (
     prefect_ready,
 )
 from flows.embedded import collect_seldom
+from flows.failures import (
+    DEBUG,
+    discard_output,
+    explained,
+    print_error,
+    report_unexpected,
+    require_working_folder,
+    writes_to,
+)
 from flows.serve import HOST, forget_dead_server
-from flows.terminal import printable_lines
+from flows.terminal import printable_lines, shell_words
 
 USER_ERROR = 2
+UNEXPECTED = 1
+NOBODY_READS = 141
+"""As the shell reports of programs that end since their output is not read any more."""
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # before anything imports Prefect
 
 
 class Stopped(BaseException):
-    """Ctrl-C, or SIGTERM from a machine that is taken away. Not typer's to deal with."""
+    """Ctrl-C, SIGTERM from a machine that is taken away, SIGHUP from a terminal that was closed.
+
+    Not typer's to deal with.
+    """
 
     def __init__(self, number: int) -> None:
         """Keep the signal's number."""
-        self.exit_code = 128 + number  # the shell's: 130 and 143
+        self.exit_code = 128 + number  # the shell's: 130, 143 and 129
 
 
 app = typer.Typer(
@@ -48,6 +62,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(results)
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help=f"Print the traceback of an error; also {DEBUG}=1."),
+    ] = False,
+) -> None:
+    """DeepCluster (Caron et al. 2018): group features, train on the groups, repeat."""
+    if debug:
+        os.environ[DEBUG] = "1"  # for the processes that are started from here too
 
 
 @app.command()
@@ -72,6 +98,7 @@ def run(
     resolved, folder = resolve(str(recipe), given(run), epochs, changes)
     refuse_other_settings(folder, resolved, update=update)
     start = time.monotonic()
+    writes_to(folder.root)
     with prefect_ready():
         from flows.epoch_loop import deepcluster  # noqa: PLC0415
 
@@ -103,6 +130,7 @@ def stage(
     changes = parse_overrides(overrides or [])
     folder = existing_run(typed_run(run))
     resolve(str(folder.config), str(folder.root), None, changes)
+    writes_to(folder.root if out is None else None)
     with prefect_ready():
         from flows.stage_rerun import check, rerun  # noqa: PLC0415
 
@@ -137,6 +165,7 @@ def sweep(
 
     changes = parse_overrides(overrides or [])
     planned = plan(str(recipe), parse_ks(ks), given(run), epochs, changes)
+    writes_to(planned.root.root)
     with prefect_ready():
         from flows.sweep import sweep  # noqa: PLC0415
 
@@ -166,27 +195,55 @@ def serve(
 
 
 def main() -> None:
-    """Run the command; a person's mistake exits with 2 and no traceback."""
-    collect_seldom()
-    forget_dead_server()
+    """Run the command.
+
+    A person's mistake is reported with its fix and exit code 2, any other error in one line with
+    exit code 1; neither with a traceback.
+    """
     try:
         with _stoppable():
-            app()
+            _run_command()
     except DeepClusterError as error:
-        print(f"deepcluster: {printable_lines(str(error))}", file=sys.stderr)  # noqa: T201
-        sys.exit(USER_ERROR)
+        _refuse(error)
     except Stopped as stopped:
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        print(f"\ndeepcluster: stopped. Go on from here with\n  {command}", file=sys.stderr)  # noqa: T201
+        command = shell_words(Path(sys.argv[0]).name, *sys.argv[1:])
+        print_error(f"\ndeepcluster: stopped. Go on from here with\n  {command}")
         sys.exit(stopped.exit_code)
+    except BrokenPipeError:
+        discard_output()
+        sys.exit(NOBODY_READS)
+    except Exception as error:  # a mistake of ours, or a library's
+        if (cause := explained(error)) is not None:
+            _refuse(cause)
+        report_unexpected(error)
+        discard_output()
+        sys.exit(UNEXPECTED)
     finally:
         SERVER.end()
 
 
+def _run_command() -> None:
+    require_working_folder()
+    collect_seldom()
+    forget_dead_server()
+    try:
+        app()
+    finally:
+        sys.stdout.flush()  # here, and not as Python ends, where an error cannot be explained
+
+
+def _refuse(error: DeepClusterError) -> NoReturn:
+    print_error(f"deepcluster: {printable_lines(str(error))}")
+    sys.exit(USER_ERROR)
+
+
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM raise `Stopped` in the block, but for who ignores them."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """Have Ctrl-C, SIGTERM and a closed terminal raise `Stopped` in the block.
+
+    Signals that are ignored stay ignored: `nohup` is for that.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     taken = [number for number in numbers if before[number] is not signal.SIG_IGN]
     for number in taken:

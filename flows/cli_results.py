@@ -7,6 +7,7 @@ import typer
 
 from deepcluster_core.errors import ConfigError
 from flows.cli_shared import SERVER, EpochOption, RunArgument, given, prefect_ready
+from flows.failures import writes_to
 
 SourceArgument = Annotated[
     Path, typer.Argument(help="Images: a folder, a list, Parquet files or tar shards.")
@@ -96,6 +97,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         result=result,
     )
     asked.refuse_unfit()  # before Prefect takes its time
+    writes_to(run)
     with prefect_ready():
         from flows.evaluate import evaluate  # noqa: PLC0415
         from flows.prepare import typed_run  # noqa: PLC0415

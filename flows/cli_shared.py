@@ -11,6 +11,9 @@ from typing import Annotated
 import typer
 
 from flows.embedded import EmbeddedServer
+from flows.environment import NOTES
+from flows.failures import print_error
+from flows.terminal import printable
 
 SERVER = EmbeddedServer()
 
@@ -41,6 +44,8 @@ def prefect_ready() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from flows.prepare import ON_TERMINAL  # noqa: PLC0415
 
+    while NOTES:
+        print_error(f"deepcluster: {printable(NOTES.pop(0))}")
     if sys.stderr.isatty():
         print("starting Prefect …", file=sys.stderr)  # noqa: T201
     for name in ("prefect.flow_runs", "prefect.task_runs"):

@@ -137,7 +137,9 @@ def ignore_strict_warnings() -> None:
     if len(kept) == len(given):
         return
     os.environ["PYTHONWARNINGS"] = ",".join(kept)
-    warnings.filters[:] = [one for one in warnings.filters if one[0] != "error"]
+    others = [one for one in warnings.filters if one[0] != "error"]
+    warnings.resetwarnings()
+    warnings.filters.extend(others)  # pyright: ignore[reportAttributeAccessIssue]  a list
 
 
 def set_size_of_terminal() -> None:

@@ -21,6 +21,7 @@ from flows.report import Report
 from flows.run import Run
 from flows.sweep import compare
 from flows.sweep_plan import Sweep, is_sweep, open_sweep
+from flows.terminal import shell_words
 from stages import index, score, train
 from stages.evaluations import nmi
 from stages.evaluations.compared import supervised_digest
@@ -193,7 +194,8 @@ def _trained(folder: RunFolder, wanted: int | None) -> int:
     if not trained:
         raise ConfigError(
             f"{folder.root}: has no trained epoch yet.\n"
-            f"  Fix: deepcluster run {folder.config} --run {folder.root} goes on with it."
+            f"  Fix: deepcluster run {shell_words(folder.config)} --run {shell_words(folder.root)} "
+            f"goes on with it."
         )
     if wanted is not None and wanted not in trained:
         first, last = trained[0], trained[-1]

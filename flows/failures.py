@@ -4,7 +4,6 @@ import errno
 import os
 import shlex
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -35,6 +34,30 @@ def print_error(text: str) -> None:
     """Print to standard error, if anybody still reads it: the terminal may have been closed."""
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def discard_output() -> None:
+    """Have Python end without an attempt to write what nobody could read before."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def require_working_folder() -> None:
+    """Raise an error if the working folder cannot be used; relative paths are looked up there.
+
+    Raises:
+        ConfigError: it was deleted, or it may not be entered.
+    """
+    try:
+        here = Path.cwd()
+        (here / "prefect.toml").exists()  # Prefect and we read this file
+    except OSError as error:
+        raise ConfigError(
+            f"the working folder cannot be used ({error.strerror}).\n"
+            f"  Fix: cd to a folder that exists and that you can enter."
+        ) from error
 
 
 def report_unexpected(error: Exception) -> None:
@@ -109,14 +132,15 @@ def _tried() -> str:
     return ", ".join(printable(folder) for folder in [*set_here, "/tmp", "/var/tmp", "/usr/tmp"])  # noqa: S108  where Python looks
 
 
+_READS_SETTINGS = {"root_settings_context", "get_current_settings"}
+"""Functions of Prefect, which are called when it is imported."""
+
+
 def _prefect_setting(error: Exception) -> DeepClusterError | None:
     """Return an error that names the settings of Prefect that are invalid."""
-    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    parts = [Path(name).parts for name in frames]
-    if not any(("prefect", "settings") in zip(part, part[1:], strict=False) for part in parts):
-        settings_class = str(getattr(error, "title", ""))
-        if not settings_class.endswith("Settings"):
-            return None
+    functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    if functions.isdisjoint(_READS_SETTINGS):
+        return None
     problems = list(_invalid(error)) or [printable(first_line(error))]
     return ConfigError(
         f"Prefect cannot read its settings: {'; '.join(problems)}.\n"
@@ -149,8 +173,3 @@ def _variable(field: str, value: object) -> str:
 def _profiles() -> str:
     home = os.environ.get("PREFECT_HOME", "~/.prefect")
     return printable(os.environ.get("PREFECT_PROFILES_PATH", f"{home}/profiles.toml"))
-
-
-def no_temporary_file() -> None:
-    """Raise what Python raises without a folder for temporary files, if there is none."""
-    tempfile.gettempdir()

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.outputs import (
@@ -30,12 +29,12 @@ from deepcluster_core.new_images import Forward, Pixels, features_of
 from deepcluster_core.progress import Progress
 from flows.past_run import PastRun
 from flows.progress import bar, lines
-from flows.terminal import printable_lines
+from flows.terminal import plain_console, printable_lines
 from stages.recipe import Recipe
 
 NEAREST = ("kmeans", "spherical")
 """Algorithms whose clusters are all that lies nearest to a centroid."""
-CONSOLE = Console(soft_wrap=True, highlight=False)
+CONSOLE = plain_console()
 
 Features = Iterator[tuple[list[str], NDArray[np.floating]]]
 """Paths and features (B, D) of a batch."""

@@ -12,6 +12,7 @@ from deepcluster_core.models import Network, feature_dim_of
 from flows.machine import num_cores, usable_device
 from flows.prepare import existing_run
 from flows.state import STALE, ArtifactState, states_of
+from flows.terminal import shell_words
 from stages.layout import RunFolder
 from stages.recipe import Recipe, load_recipe
 
@@ -77,11 +78,11 @@ class PastRun:
             return state.folder
         folder = self.folder.artifact(kind, epoch)
         why = "missing" if state is None else f"{state.condition}: {state.reason}"
-        root = self.folder.root
+        run, config = shell_words(self.folder.root), shell_words(self.folder.config)
         raise ArtifactError(
             f"{folder}: is needed, but is {why}.\n"
-            f"  Fix: deepcluster stage {MADE_BY[kind]} --run {root} --epoch {epoch}, or "
-            f"deepcluster run {self.folder.config} --run {root} for all that is lacking."
+            f"  Fix: deepcluster stage {MADE_BY[kind]} --run {run} --epoch {epoch}, or "
+            f"deepcluster run {config} --run {run} for all that is missing."
         )
 
     def network(self, checkpoint: Path | None) -> Network:
@@ -134,10 +135,10 @@ class PastRun:
             if of_kind == kind and epoch is not None and state.condition in USABLE[kind]
         ]
         if not found:
-            root = self.folder.root
+            run, config = shell_words(self.folder.root), shell_words(self.folder.config)
             raise ArtifactError(
-                f"{root}: has no whole {kind} yet.\n"
-                f"  Fix: deepcluster run {self.folder.config} --run {root}"
+                f"{self.folder.root}: has no whole {kind} yet.\n"
+                f"  Fix: deepcluster run {config} --run {run}"
             )
         return max(found)
 

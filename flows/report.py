@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from prefect.logging import get_run_logger
-from rich.console import Console
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
@@ -13,7 +12,7 @@ from deepcluster_core.health import signs
 from deepcluster_core.progress import Progress
 from flows.job import Job
 from flows.progress import bar, lines
-from flows.terminal import printable_lines
+from flows.terminal import plain_console, printable_lines
 from flows.ui import Ui
 from stages.layout import RunFolder
 
@@ -36,7 +35,7 @@ class Report:
         """
         self._folder, self._epochs, self._echo = folder, epochs, echo
         self.ui = Ui(folder, epochs=epochs)
-        self._console = Console(soft_wrap=True, highlight=False)
+        self._console = plain_console()
         self._cached: dict[str, bool] = {}
         self.num_jobs = self.num_cached = 0
         self._ui_is_old = True

@@ -22,6 +22,7 @@ from flows.machine import num_cores, usable_device
 from flows.records import drop_foreign
 from flows.report import Report
 from flows.room import disk_needed, refuse_what_cannot_fit
+from flows.terminal import shell_words
 from stages import index
 from stages.layout import RunFolder
 from stages.recipe import Recipe
@@ -192,9 +193,10 @@ class Run:
             self.ensure(job, pruned_will_do=False)
         elif condition is not Condition.WHOLE:
             epoch = "" if job.epoch is None else f" --epoch {job.epoch}"
+            run = shell_words(self.folder.root)
             raise ArtifactError(
                 f"{job.out}: is needed as an input, but is {condition}: {reason}.\n"
-                f"  Fix: deepcluster stage {job.stage.name} --run {self.folder.root}{epoch}, "
+                f"  Fix: deepcluster stage {job.stage.name} --run {run}{epoch}, "
                 f"or run the whole recipe."
             )
 

@@ -18,7 +18,7 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.health import Sign, signs
 from flows.state import STALE, ArtifactState, states_of
 from flows.sweep_plan import SWEEP, read_sweep, run_of_k
-from flows.terminal import printable, readable_size
+from flows.terminal import plain_console, printable, python_text, readable_size, shell_words
 from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe, load_recipe
 
@@ -96,8 +96,7 @@ def _refuse_later(folder: RunFolder, epoch: int, there: Iterable[int]) -> None:
     place = short(folder.root)
     if last < 0:
         raise ConfigError(
-            f"--epoch {epoch}: {place} has no epoch yet.\n"
-            f"  Fix: deepcluster run {place}/config.yaml --run {place} goes on with it."
+            f"--epoch {epoch}: {place} has no epoch yet.\n  Fix: {go_on(folder)} goes on with it."
         )
     epochs = f"epochs 0 to {last}" if last else "epoch 0 alone"
     raise ConfigError(f"--epoch {epoch}: {place} has {epochs} so far.\n  Fix: name one of them.")
@@ -176,33 +175,34 @@ def show_sweep(folder: Path) -> None:
     console.print(_table(COMPARED, rows))
     console.print(
         f"\n  {sweep}/sweep.png     what k does\n"
-        f'  pd.read_parquet("{sweep}/{SWEEP}")     all metrics of all epochs\n'
-        f"  {program_name()} show {sweep}/{run_of_k(max(table['k']))}     one of the runs",
+        f"  pd.read_parquet({python_text(f'{sweep}/{SWEEP}')})     all metrics of all epochs\n"
+        f"  {program_name()} show {shell_path(folder / run_of_k(max(table['k'])))}"
+        f"     one of the runs",
         markup=False,
     )
 
 
 def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     """Return what a run made, and what to type next."""
-    run, program = short(folder.root), program_name()
+    run, typed, program = short(folder.root), shell_path(folder.root), program_name()
     last = epochs - 1
     features = short(folder.artifact("features", last))
     return f"""
 {run}: {epochs} epoch{"s" if epochs > 1 else ""}, in {_duration(seconds)}
   {run}/report.html      curves and clusters, to look at in a browser
-  pd.read_parquet("{run}/labels")      the cluster of every image at every epoch
-  pd.read_parquet("{run}/metrics")     the learning curve
-  zarr.open_array("{features}/features.zarr")     (N, D), row i is image_id i
+  pd.read_parquet({python_text(f"{run}/labels")})      the cluster of every image at every epoch
+  pd.read_parquet({python_text(f"{run}/metrics")})     the learning curve
+  zarr.open_array({python_text(f"{features}/features.zarr")})     (N, D), row i is image_id i
 
 Next:
-  {program} show {run}
-  {program} show {run} --epoch {last} --cluster 0
-  {program} stage cluster --run {run} --epoch {last} --set cluster.k=50 --out runs/k50"""
+  {program} show {typed}
+  {program} show {typed} --epoch {last} --cluster 0
+  {program} stage cluster --run {typed} --epoch {last} --set cluster.k=50 --out runs/k50"""
 
 
 def console_for_tables() -> Console:
     """Return the terminal, as wide as it is; a pipe or a file is as wide as the table."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+    return plain_console(width=None if sys.stdout.isatty() else 160)
 
 
 def _cell(state: ArtifactState) -> Text:
@@ -312,11 +312,26 @@ def _duration(seconds: float) -> str:
 
 def short(path: Path) -> str:
     """Return a path as people would type it from here."""
-    here = Path.cwd()
-    full = path.absolute()
-    return printable(str(full.relative_to(here) if full.is_relative_to(here) else full))
+    return printable(str(_from_here(path)))
+
+
+def shell_path(path: Path) -> str:
+    """Return a path as people would type it into a shell from here, quoted where it must be."""
+    typed = str(_from_here(path))
+    return shell_words(f"./{typed}" if typed.startswith("-") else typed)
+
+
+def go_on(folder: RunFolder) -> str:
+    """Return the command that continues a run."""
+    run = shell_path(folder.root)
+    return f"deepcluster run {shell_path(folder.config)} --run {run}"
+
+
+def _from_here(path: Path) -> Path:
+    here, full = Path.cwd(), path.absolute()
+    return full.relative_to(here) if full.is_relative_to(here) else full
 
 
 def program_name() -> str:
     """Return how to call this command: by its name only where a shell would find it."""
-    return "deepcluster" if shutil.which("deepcluster") else short(Path(sys.argv[0]))
+    return "deepcluster" if shutil.which("deepcluster") else shell_path(Path(sys.argv[0]))

@@ -8,10 +8,10 @@ import pandas as pd
 from rich.table import Table
 
 from deepcluster_core.artifacts.manifest import read_manifest
-from flows.show import console_for_tables, program_name, short
+from flows.show import console_for_tables, program_name, shell_path, short
 from flows.sweep_plan import SWEEP, open_sweep
 from flows.sweep_values import REFERENCES, TRAINED, evaluated
-from flows.terminal import printable
+from flows.terminal import printable, python_text
 from stages.evaluations.results import PROTOCOL, RESULTS, read_results
 from stages.layout import RunFolder
 
@@ -32,10 +32,11 @@ def show_results(folder: Path) -> None:
         console.print(f"… and {len(rows) - ROWS_SHOWN:,} more rows")
     place, run = short(folder), RunFolder(folder.parents[2])
     console.print(f"\nprotocol {rows[0][PROTOCOL][:12]}, all of it in {place}/_manifest.json")
-    console.print(f'  pd.read_parquet("{place}/{RESULTS}")', markup=False)
+    console.print(f"  pd.read_parquet({python_text(f'{place}/{RESULTS}')})", markup=False)
     if run.config.exists():
         console.print(
-            f"  {program_name()} report {short(run.root)}     shows it on the page", markup=False
+            f"  {program_name()} report {shell_path(run.root)}     shows it on the page",
+            markup=False,
         )
     for name in sorted(read_manifest(folder).files):
         if name != RESULTS:
@@ -64,7 +65,7 @@ def show_by_k(root: Path, result: str, epoch: int | None) -> None:
     if len(table):
         console.print(results_table(_by_k(table)))
         console.print(f"\n  {place}/sweep.png     the same as curves", markup=False)
-        console.print(f'  pd.read_parquet("{place}/{SWEEP}")', markup=False)
+        console.print(f"  pd.read_parquet({python_text(f'{place}/{SWEEP}')})", markup=False)
     for run in runs:
         console.print(f"  {short(run.artifact(kind, until))}", markup=False)
 
