@@ -112,24 +112,6 @@ def import_own_packages() -> None:
             spec.loader.exec_module(module)
 
 
-def ignore_empty_python_path() -> None:
-    """Drop empty entries of PYTHONPATH, which stand for the working folder.
-
-    `export PYTHONPATH=$PYTHONPATH:/some/folder` makes one, and a file `random.py` there would
-    replace Python's. A recipe's `python:MODULE:NAME` looks into the working folder by itself.
-    """
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    kept = [entry for entry in given if entry]
-    if len(kept) == len(given) or not kept:
-        return
-    os.environ["PYTHONPATH"] = os.pathsep.join(kept)
-    with suppress(OSError):
-        here = Path.cwd()
-        ours = Path(__file__).parents[1]
-        if here != ours and here not in [Path(entry).absolute() for entry in kept]:
-            sys.path[:] = [entry for entry in sys.path if entry != str(here)]
-
-
 def ignore_strict_warnings() -> None:
     """Drop `error` from PYTHONWARNINGS: libraries warn of each other's old functions at import."""
     given = [one for one in os.environ.get("PYTHONWARNINGS", "").split(",") if one]
@@ -319,7 +301,6 @@ STEPS: tuple[Callable[[], None], ...] = (
     open_closed_streams,
     replace_unencodable_characters,
     import_own_packages,
-    ignore_empty_python_path,
     ignore_strict_warnings,
     set_size_of_terminal,
     raise_limit_of_open_files,
