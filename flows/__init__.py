@@ -16,3 +16,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Without a server of their own people get the embedded one; 20 s to start are not always enough.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "true")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+
+from flows.loopback import reach_loopback_directly
+
+reach_loopback_directly()

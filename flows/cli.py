@@ -26,6 +26,7 @@ from flows.cli_shared import (
     prefect_ready,
 )
 from flows.embedded import collect_seldom
+from flows.prefect_settings import settings_errors_explained
 from flows.serve import HOST, forget_dead_server
 from flows.terminal import printable_lines
 
@@ -170,7 +171,7 @@ def main() -> None:
     collect_seldom()
     forget_dead_server()
     try:
-        with _stoppable():
+        with _stoppable(), settings_errors_explained():
             app()
     except DeepClusterError as error:
         print(f"deepcluster: {printable_lines(str(error))}", file=sys.stderr)  # noqa: T201
