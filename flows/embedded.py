@@ -7,6 +7,7 @@ the process of the server; nothing else imports its code.
 
 import ctypes
 import gc
+import logging
 import os
 import signal
 import socket
@@ -17,7 +18,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import IO
+from threading import Thread
+from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
 from deepcluster_core.errors import DeepClusterError
@@ -26,6 +28,9 @@ from flows.prefect_database import lock_unless_current, usable_database
 from flows.prefect_settings import DATABASE_URL, EPHEMERAL, origin_of
 from flows.serve import HOST, WaitError, wait_until_up
 from flows.server_errors import ServerError, own_server_error, server_error
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
 
 TASK_RUNS: ContextVar[list[UUID] | None] = ContextVar("TASK_RUNS", default=None)
 """Set where the server ends with this process: the task runs that it has to record before."""
@@ -45,11 +50,16 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._said: IO[bytes] | None = None
+        self._stopping = False
 
     def begin(self) -> None:
         """Start the server's process, once, and do not wait for it."""
         if self._process is not None or os.environ.get("PREFECT_API_URL"):
             return
+        with suppress(OSError):  # `wait` tries again, and explains it
+            self._begin()
+
+    def _begin(self) -> None:
         # What it says as it is stopped, in the midst of a request, is for nobody.
         self._said = tempfile.TemporaryFile()
         # The port is bound here and handed over, so that no other program can take it meanwhile.
@@ -97,20 +107,11 @@ class EmbeddedServer:
         """Have the flows in the block use the server of this command."""
         from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
-        try:
-            self.begin()
-        except OSError as error:
-            raise own_server_error(str(error), "", usable_database()[0]) from error
+        api = self.wait(within_s)
         assert self._process is not None
-        api = f"http://{HOST}:{self._port}/api"
-        try:
-            wait_until_up(api, self._process, within_s=within_s)
-        except WaitError as error:
-            raise own_server_error(str(error), self._output(), usable_database()[0]) from error
-        for line in self._output().splitlines():
-            if line.startswith(NOTE):
-                print(line, file=sys.stderr)  # noqa: T201
-        with temporary_settings({PREFECT_API_URL: api}):
+        with temporary_settings({PREFECT_API_URL: api}) as settings:
+            # Prefect's client asks a server that has gone for minutes, in case it comes back.
+            Thread(target=self._watch, args=(self._process, settings), daemon=True).start()
             task_runs: list[UUID] = []
             token = TASK_RUNS.set(task_runs)
             try:
@@ -123,7 +124,47 @@ class EmbeddedServer:
                 if self._process.poll() is None:
                     _wait_until_recorded(task_runs[-LAST:])
                     _drain()
+                    self._stopping = True
                     self._process.terminate()
+
+    def wait(self, within_s: float) -> str:
+        """Start the server if `begin` has not, wait until it answers, and return its URL.
+
+        Raises:
+            ServerError: it does not start.
+        """
+        try:
+            if self._process is None:
+                self._begin()
+        except OSError as error:
+            raise own_server_error(str(error), "", usable_database()[0]) from error
+        assert self._process is not None
+        api = f"http://{HOST}:{self._port}/api"
+        try:
+            wait_until_up(api, self._process, within_s=within_s)
+        except WaitError as error:
+            raise own_server_error(str(error), self._output(), usable_database()[0]) from error
+        for line in self._output().splitlines():
+            if line.startswith(NOTE):
+                print(line, file=sys.stderr)  # noqa: T201
+        return api
+
+    def _watch(self, process: subprocess.Popen[bytes], settings: "Settings") -> None:
+        """Have Prefect's client fail at once, and quietly, when the server ends before the flow.
+
+        Args:
+            process: of the server.
+            settings: those that the client looks at before it tries again.
+        """
+        process.wait()
+        if self._stopping:
+            return
+        settings.client.max_retries = 0
+        # What its services cannot send any more they print, whole events among it. One message
+        # stands for all of that.
+        logging.raiseExceptions = False
+        for name in ("prefect", "prefect._internal"):
+            logging.getLogger(name).handlers.clear()
 
     def _explain_if_ended(self, error: Exception) -> None:
         """Raise another error if the flow has failed because the server has ended."""
@@ -143,6 +184,7 @@ class EmbeddedServer:
 
     def end(self) -> None:
         """Stop the process if there is one. Never hard: it may be writing Prefect's database."""
+        self._stopping = True
         if self._process is not None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):

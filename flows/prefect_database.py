@@ -4,12 +4,10 @@ import fcntl
 import importlib.util
 import os
 import re
-import sqlite3
 import sys
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
@@ -66,6 +64,8 @@ def usable_database() -> tuple[Database, str]:
     file = database.file
     if file is None or not database.is_default or not is_newer(file):
         return database, ""
+    from importlib.metadata import version  # noqa: PLC0415  slow to import, and rarely needed
+
     here = version("prefect")
     own = file.with_name(f"{file.stem}-{here}{file.suffix}")
     note = (
@@ -126,6 +126,8 @@ def _is_current(database: Database) -> bool:
 
 def _revisions_of(file: Path) -> set[str]:
     """Return the migrations that a database names as its last; empty if that cannot be read."""
+    import sqlite3  # noqa: PLC0415  not needed where a server is configured
+
     if not file.is_file():
         return set()
     with suppress(sqlite3.Error):

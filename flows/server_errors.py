@@ -10,7 +10,8 @@ from flows.prefect_settings import DATABASE_HOST, DATABASE_URL, HOME, Origin, or
 from flows.terminal import printable
 
 SHOWN = 300  # characters of a server's last words
-EXCEPTION = re.compile(r"(\w+\.)*\w*(Error|Exception|Failure|NotFound)\b.*")
+EXCEPTION = re.compile(r"(?!ERROR|WARNING|INFO)[a-zA-Z_][\w.]*(: .*)?")
+"""The line of a traceback that names the error: not indented, a class and what it says."""
 OTHER_HOME = "set PREFECT_HOME to a new folder"
 
 
@@ -45,7 +46,7 @@ DATABASE_CAUSES = (
         "readonly database|unable to open database|disk I/O error|Permission denied|"
         "Read-only file system",
         "cannot be written",
-        "make its folder writable",
+        "check that its folder is writable and its disk not full",
     ),
     _Cause(
         "ConnectionRefused|Connect call failed|gaierror|TimeoutError|Network is unreachable",
@@ -114,6 +115,6 @@ def own_server_error(what_happened: str, said: str, database: Database) -> Serve
 def last_words(said: str) -> str:
     """Return the line of a server's output that names the error; the last line if none does."""
     lines = [line.rstrip() for line in said.splitlines() if line.strip()]
-    errors = [line for line in lines if EXCEPTION.match(line)]
+    errors = [line for line in lines if EXCEPTION.fullmatch(line)]
     found = errors[-1] if errors else "".join(lines[-1:])
     return found if len(found) <= SHOWN else f"{found[:SHOWN]} …"
