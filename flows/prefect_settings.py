@@ -140,7 +140,10 @@ def _in_profile(setting: Setting) -> Origin | None:
 def _is_from_settings(traceback: TracebackType | None) -> bool:
     """Return whether an error was raised while Prefect read its settings."""
     while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__name__", "").startswith("prefect.settings."):
+        frame = traceback.tb_frame
+        made = type(frame.f_locals.get("__pydantic_self__"))  # what pydantic is about to create
+        modules = (frame.f_globals.get("__name__", ""), made.__module__)
+        if any(module.startswith("prefect.settings.") for module in modules):
             return True
         traceback = traceback.tb_next
     return False
