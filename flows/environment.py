@@ -22,6 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
+from flows.loopback import reach_loopback_directly
+
 NOTES: list[str] = []
 """One line each: what is kept in another place than usual, and the setting that changes it."""
 
@@ -311,5 +313,6 @@ STEPS: tuple[Callable[[], None], ...] = (
     set_defaults,
     set_prefect_home,
     set_matplotlib,
+    reach_loopback_directly,
 )
 """In this order: folders need a temporary folder, and Prefect and matplotlib need HOME."""

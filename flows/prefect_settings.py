@@ -1,0 +1,111 @@
+"""Where a setting of Prefect was read from."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of Prefect."""
+
+    names: tuple[str, ...]
+    """As an environment variable."""
+    keys: tuple[str, ...]
+    """In prefect.toml, and below [tool.prefect] in pyproject.toml."""
+
+
+API_URL = Setting(("PREFECT_API_URL",), ("api", "url"))
+DATABASE_URL = Setting(
+    ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"),
+    ("server", "database", "connection_url"),
+)
+DATABASE_HOST = Setting(
+    ("PREFECT_SERVER_DATABASE_HOST", "PREFECT_API_DATABASE_HOST"), ("server", "database", "host")
+)
+EPHEMERAL = Setting(
+    ("PREFECT_SERVER_EPHEMERAL_ENABLED", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"),
+    ("server", "ephemeral", "enabled"),
+)
+HOME = Setting(("PREFECT_HOME",), ("home",))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a setting was read from."""
+
+    name: str
+    """As it is spelled there."""
+    place: str
+    undo: str
+    """How to remove it, in the infinitive."""
+
+    def __str__(self) -> str:
+        """Return both for a message."""
+        return f"{self.name}, {self.place}"
+
+
+def origin_of(setting: Setting) -> Origin | None:
+    """Return where Prefect has read a setting from, or None if it is not set anywhere.
+
+    The order of the places is Prefect's own.
+    """
+    if name := _spelled(setting, os.environ):
+        return Origin(name, "an environment variable", f"unset {name}")
+    if name := _spelled(setting, _dotenv()):
+        path = Path(".env").absolute()
+        return Origin(name, str(path), f"remove {name} from {path}")
+    for file, prefix in (("prefect.toml", ()), ("pyproject.toml", ("tool", "prefect"))):
+        *tables, key = (*prefix, *setting.keys)
+        if _in_toml(Path(file), [*tables, key]):
+            path = Path(file).absolute()
+            table = f" under [{'.'.join(tables)}]" if tables else ""
+            return Origin(f"{key}{table}", str(path), f"remove it from {path}")
+    return _in_profile(setting)
+
+
+def without_password(url: str) -> str:
+    """Return a URL without user and password, for messages."""
+    return re.sub(r"//[^/]*@", "//", url)
+
+
+def _spelled(setting: Setting, values: Mapping[str, str | None]) -> str | None:
+    """Return the name under which a setting has a value; Prefect ignores the case of names."""
+    for wanted in setting.names:
+        for name, value in values.items():
+            if name.upper() == wanted and value:
+                return name
+    return None
+
+
+def _dotenv() -> Mapping[str, str | None]:
+    from dotenv import dotenv_values  # noqa: PLC0415
+
+    return dotenv_values(".env") if Path(".env").is_file() else {}
+
+
+def _in_toml(path: Path, keys: list[str]) -> bool:
+    try:
+        value: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        for key in keys:
+            value = value[key]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _in_profile(setting: Setting) -> Origin | None:
+    from prefect.context import get_settings_context  # noqa: PLC0415
+
+    profile = get_settings_context().profile
+    name = _spelled(setting, profile.to_environment_variables())
+    # Without a file of the person's own, the profile is Prefect's default.
+    if name is None or profile.source is None:
+        return None
+    return Origin(
+        name, f"the profile {profile.name} in {profile.source}", f"prefect config unset {name}"
+    )
