@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from deepcluster_core.errors import FeatureError
+from deepcluster_core.precision import exact_float32
 from deepcluster_core.reduce import Reduce, identity
 
 RANK_TOLERANCE = 1e-7
@@ -48,6 +49,7 @@ class Pca:
     whitened: bool = True
     """Whether `whiten` scales every component to variance 1."""
 
+    @exact_float32()
     def whiten(self, rows_ND: Tensor) -> Tensor:
         """Project rows, scale each component to variance 1, and scale each row to length 1.
 
@@ -66,6 +68,7 @@ class Pca:
         return torch.nn.functional.normalize(rows_NQ)
 
 
+@exact_float32()
 def fit_pca(
     blocks: Iterable[Tensor],
     *,
