@@ -216,8 +216,9 @@ def _clustering(cluster: ClusterConfig, sizes: Sizes, previous: Path | None) -> 
 
 def _rows(stored: Features, pca: Pca, device: str) -> Projected:
     """Return the rows to cluster: projected, whitened and of length one, as they are read."""
+    on_device = pca.to(device)  # once, not for each piece of rows
 
     def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
-        return pca.whiten(torch.from_numpy(raw_BD).to(device)).cpu().numpy()
+        return on_device.whiten(torch.from_numpy(raw_BD).to(device)).cpu().numpy()
 
     return Projected(stored.num_images, len(pca.components_QD), stored.blocks, project)
