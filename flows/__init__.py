@@ -6,6 +6,8 @@ person has set stays as it is.
 
 import os
 
+from deepcluster_core.limits import limit_threads
+
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false")
@@ -16,3 +18,5 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Without a server of their own people get the embedded one; 20 s to start are not always enough.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "true")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+# Fewer threads than cores where the container may use a part of their time only.
+limit_threads()

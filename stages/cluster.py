@@ -14,6 +14,7 @@ from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_labels, write_labels
+from deepcluster_core.clustering.faiss_index import load_faiss
 from deepcluster_core.clustering.fit import Clustering
 from deepcluster_core.clustering.kmeans import KMeans
 from deepcluster_core.clustering.pca import Pca, fit_pca
@@ -161,6 +162,8 @@ def run(
         inputs={"images": images, "features": features, "previous": previous},
         context=context,
     ) as draft:
+        if not cluster.algorithm.startswith(PYTHON):
+            load_faiss()  # an error now, not after the PCA
         stored = Features(features)
         sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
         pca = fit_pca(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -34,6 +35,8 @@ from stages.recipe_yaml import merged, parse, plain, read_yaml
 from stages.train import Pace, TrainConfig
 
 WORKERS_AT_MOST = 4096
+DEVICES = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,4}))?")
+OTHER_DEVICES = ("mps", "xpu", "hip", "rocm", "xla", "tpu", "hpu", "npu", "vulkan", "metal", "mtia")
 
 
 class KeepConfig(StrictConfig):
@@ -49,8 +52,8 @@ class KeepConfig(StrictConfig):
 class ComputeConfig(StrictConfig):
     """Where a run computes. Changes no result on a CPU, and no artifact's key."""
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """auto: the first CUDA device when there is one, else the CPU."""
+    device: str = "auto"
+    """auto: the current CUDA device, which is the first one, when there is any, else the CPU."""
 
     workers: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
     """Threads that read and transform images. None: one for each core."""
@@ -61,6 +64,22 @@ class ComputeConfig(StrictConfig):
 
     save_every_steps: PositiveInt | None = None
     """The same in steps; the earlier of the two counts."""
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, device: str) -> str:
+        if DEVICES.fullmatch(device):
+            return device
+        raise ValueError(f"{device!r} is not one of auto, cpu, cuda and cuda:N; {_why_not(device)}")
+
+
+def _why_not(device: str) -> str:
+    kind = device.partition(":")[0].lower()
+    if kind in OTHER_DEVICES:
+        return "GPUs of other makers than NVIDIA are not supported"
+    if kind in ("cuda", "gpu", "nvidia"):
+        return "N is the number of a GPU, from 0, as in cuda:1"
+    return "CPUs and NVIDIA GPUs (CUDA) are supported"
 
 
 class Recipe(StrictConfig):

@@ -47,16 +47,21 @@ def gpu_number(device: str) -> int | None:
 
 
 def reason_for_cpu(device: str) -> str | None:
-    """Return why faiss computes on the CPU although the device is a GPU; None where it does not."""
+    """Return why faiss computes on the CPU although the device is a GPU; None where it does not.
+
+    Raises:
+        ConfigError: there is no faiss.
+    """
+    faiss = load_faiss()
     if _torch_number(device) is None or gpu_number(device) is not None:
         return None
-    faiss = load_faiss()
     return (
-        f"faiss {faiss.__version__} cannot use {device} (it finds {_num_gpus() or 'no'} GPU"
-        f"{'' if _num_gpus() == 1 else 's'}, torch finds {torch.cuda.device_count()}), so k-means "
-        f"and the search for nearest clusters or neighbours run on the CPU. With a million images "
-        f"that takes minutes instead of seconds; the other stages use the GPU.\n"
-        f"  Fix: pip install faiss-gpu in place of faiss-cpu (Linux on x86-64 only)."
+        f"faiss {faiss.__version__} cannot use {device} (GPUs that it finds: {_num_gpus()}; that "
+        f"torch finds: {torch.cuda.device_count()}), so k-means and the search for nearest "
+        f"clusters or neighbours run on the CPU, which takes much longer for many images. All else "
+        f"uses the GPU.\n"
+        f"  To cluster on the GPU as well: pip install faiss-gpu in place of faiss-cpu (Linux on "
+        f"x86-64 only)."
     )
 
 
