@@ -77,10 +77,8 @@ def _of_groups() -> Iterator[int]:
         limit = min(limit for limit in limits if limit is not None)
         if used is None or limit >= NO_LIMIT:
             continue
-        files = int(
-            counted.get("inactive_file" if group.version == 2 else "total_inactive_file", 0)
-        )
-        yield max(0, limit - max(0, used - files))
+        name = "inactive_file" if group.version == 2 else "total_inactive_file"
+        yield max(0, limit - max(0, used - int(counted.get(name, 0))))
 
 
 _MEMORY_FILES = {

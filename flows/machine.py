@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -69,7 +70,9 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
 
 
 def _num_usable() -> int:
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of an old driver: `remarks` says more
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _named(count: int) -> str:
@@ -93,7 +96,8 @@ def _cause(usable: int) -> str:
             f"{'' if driver is None else f'; the driver is {driver}'}. "
             f"Install a build with CUDA to use a GPU: https://pytorch.org/get-started\n"
         )
-    if visible is not None:
+    said = _words_of_torch()
+    if visible is not None and "No CUDA GPUs" in said:
         return f"  Cause: CUDA_VISIBLE_DEVICES={visible!r} shows no GPU that exists to {built}.\n"
     if there is None:
         return ""
@@ -104,7 +108,7 @@ def _cause(usable: int) -> str:
         )
     return (
         f"  Cause: {built}, built for CUDA {torch.version.cuda}, cannot use NVIDIA's driver "
-        f"{driver or 'of unknown version'}: {_words_of_torch()}\n"
+        f"{driver or 'of unknown version'}: {said}\n"
         f"  To use the GPU, update the driver, or install a torch for an older CUDA.\n"
     )
 

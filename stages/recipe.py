@@ -70,7 +70,7 @@ class ComputeConfig(StrictConfig):
     def _is_device(cls, device: str) -> str:
         if DEVICES.fullmatch(device):
             return device
-        raise ValueError(f"{device!r} is not one of auto, cpu, cuda and cuda:N; {_why_not(device)}")
+        raise ValueError(f"must be auto, cpu, cuda or cuda:N; {_why_not(device)}")
 
 
 def _why_not(device: str) -> str:
