@@ -133,7 +133,7 @@ def _driver_version() -> str | None:
         text = (PROC / "version").read_text(errors="replace")
     except OSError:
         return _asked()
-    found = re.search(r"Kernel Module\D*([\d.]+)", text)
+    found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", text)
     return found[1] if found else "of unknown version"
 
 
