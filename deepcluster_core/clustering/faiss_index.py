@@ -117,10 +117,10 @@ def train_centroids(
 
 
 def _torch_number(device: str) -> int | None:
-    chosen = torch.device(device)
-    if chosen.type != "cuda":
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
         return None
-    return torch.cuda.current_device() if chosen.index is None else chosen.index
+    return int(number) if number else torch.cuda.current_device()
 
 
 def _num_gpus() -> int:

@@ -43,7 +43,7 @@ def test_main__has_a_side_for_each_encoding_and_says_what_fits_into_memory(
     assert {"alexnet, jpeg", "alexnet, raw", "vgg16, jpeg", "vgg16, raw", "cluster"} == set(
         found["summary"]
     )
-    wanted = {each["name"]: each.get("target") for each in found["targets"]}
+    wanted = {each["what"]: each["bound"] for each in found["targets"]}
     assert wanted["AlexNet, training, jpeg"] == gpu.TRAINING
     assert wanted["AlexNet, training, raw"] is None, "not what the recipe packs"
     assert "jpeg: 1,281,167 images like these are 51 GB, which fit into the 100 GB" in str(
