@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -49,10 +50,25 @@ class KeepConfig(StrictConfig):
     """Epochs whose checkpoints are kept, counted from the last. None: all."""
 
 
+def _device(text: str) -> str:
+    if DEVICES.fullmatch(text):
+        return text
+    raise ValueError(f"must be auto, cpu, cuda or cuda:N; {_why_not(text)}")
+
+
+def _why_not(text: str) -> str:
+    kind = text.partition(":")[0].lower()
+    if kind in OTHER_DEVICES:
+        return "GPUs of other makers than NVIDIA are not supported"
+    if kind in ("cuda", "gpu", "nvidia"):
+        return "N is the number of a GPU, from 0, as in cuda:1"
+    return "CPUs and NVIDIA GPUs (CUDA) are supported"
+
+
 class ComputeConfig(StrictConfig):
     """Where a run computes. Changes no result on a CPU, and no artifact's key."""
 
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     """auto: the current CUDA device, which is the first one, when there is any, else the CPU."""
 
     workers: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
@@ -64,22 +80,6 @@ class ComputeConfig(StrictConfig):
 
     save_every_steps: PositiveInt | None = None
     """The same in steps; the earlier of the two counts."""
-
-    @field_validator("device")
-    @classmethod
-    def _is_device(cls, device: str) -> str:
-        if DEVICES.fullmatch(device):
-            return device
-        raise ValueError(f"must be auto, cpu, cuda or cuda:N; {_why_not(device)}")
-
-
-def _why_not(device: str) -> str:
-    kind = device.partition(":")[0].lower()
-    if kind in OTHER_DEVICES:
-        return "GPUs of other makers than NVIDIA are not supported"
-    if kind in ("cuda", "gpu", "nvidia"):
-        return "N is the number of a GPU, from 0, as in cuda:1"
-    return "CPUs and NVIDIA GPUs (CUDA) are supported"
 
 
 class Recipe(StrictConfig):
