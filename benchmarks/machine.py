@@ -8,6 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from deepcluster_core.limits import num_cores
+
+__all__ = ["ROOT", "commit", "machine", "num_cores", "versions"]
+
 ROOT = Path(__file__).parent.parent
 LIBRARIES = (
     "torch",
@@ -37,13 +41,6 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "load": round(os.getloadavg()[0], 2),
     }
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use, which in a container are not all there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

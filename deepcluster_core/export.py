@@ -20,6 +20,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.models import Network
+from deepcluster_core.precision import exact_float32
 
 METADATA = "deepcluster"
 """Key, or name of the extra file, of the JSON text about the network."""
@@ -166,6 +167,7 @@ WRITERS: Mapping[str, tuple[str, Writer]] = {
 """Format -> the suffix of its files, and what writes one."""
 
 
+@exact_float32()
 def write_network(
     path: Path, network: Portable, *, format: str, metadata: Mapping[str, Any], size: int
 ) -> None:

@@ -18,6 +18,7 @@ from deepcluster_core.features import extract_features
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network
 from deepcluster_core.precision import Precision
+from deepcluster_core.shortage import is_shortage
 
 READ_AT_ONCE = 32
 """Images that a thread reads before it hands over their views."""
@@ -93,6 +94,8 @@ def _read(images: Iterable[SourceImage], view: View, workers: int) -> Iterator[_
         try:
             return _Read(image.path, view(image.read()), "")
         except (OSError, UnreadableImageError) as error:
+            if is_shortage(error):  # the image may be good
+                raise
             return _Read(image.path, None, str(error))
 
     def read_all(group: list[SourceImage]) -> list[_Read]:

@@ -1,6 +1,11 @@
 """Which number format the network computes in."""
 
-from typing import Literal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import torch
 
@@ -23,11 +28,109 @@ def computed_in(device: str, precision: Precision) -> Precision:
     return "bfloat16" if is_narrow(device, precision) else "float32"
 
 
-def autocast(device: str, precision: Precision) -> torch.autocast:
-    """Return the context in which a network's forward pass runs; weights stay float32."""
-    return torch.autocast(
-        torch.device(device).type, dtype=torch.bfloat16, enabled=is_narrow(device, precision)
-    )
+@contextmanager
+def autocast(device: str, precision: Precision) -> Iterator[None]:
+    """Run the block's forward pass in this precision; weights, and what stays float32, are exact.
+
+    A backward pass outside of the block needs `exact_float32` around it as well.
+    """
+    kind = torch.device(device).type
+    narrow = is_narrow(device, precision)
+    with exact_float32(), torch.autocast(kind, dtype=torch.bfloat16, enabled=narrow):
+        yield
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute float32 products in float32 within the block: no TF32, no bfloat16 in their place.
+
+    By default torch lets cuDNN round the inputs of float32 convolutions to TF32, which keeps 10
+    bits of the mantissa, and a person or a plugin can allow the same for products of matrices.
+    Convolutions that autocast has made bfloat16 are not affected.
+
+    torch keeps these settings once for the whole process. That also covers the threads in which
+    autograd runs a backward pass. Where several threads are within such blocks, the first one to
+    enter changes the settings and the last one to leave restores them; the other threads of the
+    process compute more exactly meanwhile, never less.
+    """
+    _EXACT.enter()
+    try:
+        yield
+    finally:
+        _EXACT.leave()
+
+
+class _Exact:
+    """Counts the blocks that are open in all threads, and holds the settings from before them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._before: list[tuple[_Setting, Any]] = []
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._open == 0:
+                self._before = [(setting, setting.read()) for setting in _settings()]
+                for setting, _ in self._before:
+                    setting.make_exact()
+            self._open += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                for setting, value in self._before:
+                    setting.write(value)
+
+
+_EXACT = _Exact()
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A setting of torch that lets float32 products be computed in a shorter format."""
+
+    get: Callable[[], Any]
+    set: Callable[[Any], None]
+    exact: Any
+
+    def read(self) -> Any:  # noqa: ANN401  a bool or a text
+        """Return its value; None where torch refuses, since a person mixed old and new settings."""
+        try:
+            return self.get()
+        except RuntimeError:
+            return None
+
+    def write(self, value: Any) -> None:  # noqa: ANN401
+        """Set it, unless it has this value."""
+        if value is not None and self.read() != value:
+            self.set(value)
+
+    def make_exact(self) -> None:
+        """Set it to its exact value."""
+        if self.read() not in (self.exact, "none"):  # none: nothing was allowed
+            self.write(self.exact)
+
+
+def _settings() -> list[_Setting]:
+    """Return all of them, older ones first, because they overwrite those that replace them.
+
+    The older ones are kept in step, because torch refuses to read them where they contradict the
+    newer ones, and some of its own functions read them.
+    """
+    cudnn, mkldnn, cublas = torch.backends.cudnn, torch.backends.mkldnn, torch.backends.cuda.matmul
+    get, set_ = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+    older = [_attribute(cudnn, "allow_tf32", False), _Setting(get, set_, "highest")]
+    if not hasattr(cudnn, "conv"):  # before torch 2.9
+        return older
+    owners = [cublas, *(getattr(cudnn, name) for name in ("conv", "rnn"))]
+    owners += [getattr(mkldnn, name) for name in ("conv", "rnn", "matmul")]
+    return older + [_attribute(owner, "fp32_precision", "ieee") for owner in owners]
+
+
+def _attribute(owner: object, name: str, exact: object) -> _Setting:
+    return _Setting(partial(getattr, owner, name), partial(setattr, owner, name), exact)
 
 
 def _has_bfloat16() -> bool:

@@ -149,10 +149,16 @@ def raise_limit_of_open_files() -> None:
 
 
 def set_threads() -> None:
-    """Drop numbers of threads that are none: libraries complain of them on the terminal."""
+    """Drop numbers of threads that are invalid, of which libraries complain on the terminal.
+
+    Where a container may use only a part of its cores' time, set a number that fits.
+    """
+    from deepcluster_core.limits import limit_threads  # noqa: PLC0415  see `import_own_packages`
+
     for name in THREAD_COUNTS:
         if name in os.environ and not THREADS.fullmatch(os.environ[name].strip()):
             del os.environ[name]
+    limit_threads()
 
 
 # Folders and the user

@@ -27,6 +27,7 @@ from deepcluster_core.errors import SourceError
 from deepcluster_core.models import Network
 from deepcluster_core.new_images import Forward, Pixels, features_of
 from deepcluster_core.progress import Progress
+from flows.machine import remarks
 from flows.past_run import PastRun
 from flows.progress import bar, lines
 from flows.terminal import plain_console, printable_lines
@@ -183,6 +184,8 @@ def _reading(
     past: PastRun, source: Source, title: str, skipped: Path, about: dict[str, Any]
 ) -> Iterator[_Reading]:
     """Yield the reading of a source; note at `skipped` what cannot be used, if there is such."""
+    for text in remarks(past.recipe.compute.device, uses_faiss=False):
+        _say(f"warning: {text}")
     with _shown(title) as progress, SkippedTable(skipped, about) as left_out:
         reading = _Reading(past, source, left_out, progress)
         yield reading

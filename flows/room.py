@@ -7,12 +7,11 @@ import torch
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
+from deepcluster_core.limits import available_memory
 from flows.terminal import readable_size
 from stages.estimate import Needs, needs_of
 from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe
-
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def refuse_what_cannot_fit(
@@ -54,33 +53,6 @@ def refuse_what_cannot_fit(
 def disk_needed(folder: RunFolder, recipe: Recipe, num_images: int) -> int:
     """Return the bytes that a run has still to write."""
     return _disk_needed(folder, recipe, needs_of(recipe, num_images=num_images, device="cpu"))
-
-
-def available_memory() -> int:
-    """Return the bytes of main memory that this process may still take, within its container."""
-    known = [_of_system(), _of_container()]
-    return min((value for value in known if value is not None), default=1 << 62)
-
-
-def _of_system() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None  # not Linux: nothing is refused for want of memory
-    found = dict(line.split(":") for line in lines)
-    return int(found["MemAvailable"].split()[0]) * 1024
-
-
-def _of_container() -> int | None:
-    """Return what is left of the limit of a control group; files in its cache can be dropped."""
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-        counted = (CGROUP / "memory.stat").read_text().splitlines()
-    except (OSError, ValueError):
-        return None
-    files = sum(int(line.split()[1]) for line in counted if line.startswith("inactive_file "))
-    return None if limit == "max" else int(limit) - used + files
 
 
 def _disk_needed(folder: RunFolder, recipe: Recipe, needs: Needs) -> int:

@@ -12,13 +12,14 @@ from prefect.cache_policies import CachePolicy
 
 from deepcluster_core.artifacts.commit import lock, prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.clustering.plugin import PYTHON
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
 from flows.alive import Alive
 from flows.embedded import TASK_RUNS
 from flows.job import Input, Job, job_of
-from flows.machine import num_cores, usable_device
+from flows.machine import num_cores, remarks, usable_device
 from flows.records import drop_foreign
 from flows.report import Report
 from flows.room import disk_needed, refuse_what_cannot_fit
@@ -26,6 +27,9 @@ from flows.terminal import shell_words
 from stages import index
 from stages.layout import RunFolder
 from stages.recipe import Recipe
+
+BEFORE_CLUSTERING = ("index", "extract", "cluster")
+"""Stages after which, or in which, images are clustered."""
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Run:
         self.folder, self.recipe, self.report = folder, recipe, report
         self._device = usable_device(recipe.compute.device)
         self._pruned: set[Path] = set()
+        self._remarked = False
         self.alive: Alive | None = None
         """Held as long as this run goes on."""
         self.anyway = False
@@ -131,6 +136,7 @@ class Run:
                 # A forced stage clears the old artifact itself, once it knows that it can run.
                 if force or not job.is_done(pruned_will_do=pruned_will_do):
                     self._pruned.discard(job.out)
+                    self._remark(job)
                     with self.report.progress(job) as progress, self._room_explained():
                         job.run(self._context(job, progress))
                 return job.digest()
@@ -147,6 +153,16 @@ class Run:
         cached = state.name == "Cached"
         self.report.job_done(job, cached=cached)
         return cached
+
+    def _remark(self, job: Job) -> None:
+        """Report once, before the first stage that runs, what is odd about this machine."""
+        if self._remarked:
+            return
+        self._remarked = True
+        clusters = job.stage.name in BEFORE_CLUSTERING
+        own = self.recipe.cluster.algorithm.startswith(PYTHON)
+        for text in remarks(self.recipe.compute.device, uses_faiss=clusters and not own):
+            self.report.warn(text)
 
     @contextmanager
     def _room_explained(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_labels, write_labels
+from deepcluster_core.clustering.faiss_index import load_faiss
 from deepcluster_core.clustering.fit import Clustering
 from deepcluster_core.clustering.kmeans import KMeans
 from deepcluster_core.clustering.pca import Pca, fit_pca
@@ -161,6 +162,8 @@ def run(
         inputs={"images": images, "features": features, "previous": previous},
         context=context,
     ) as draft:
+        if not cluster.algorithm.startswith(PYTHON):
+            load_faiss()  # an error now, not after the PCA
         stored = Features(features)
         sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
         pca = fit_pca(
@@ -216,8 +219,9 @@ def _clustering(cluster: ClusterConfig, sizes: Sizes, previous: Path | None) -> 
 
 def _rows(stored: Features, pca: Pca, device: str) -> Projected:
     """Return the rows to cluster: projected, whitened and of length one, as they are read."""
+    on_device = pca.to(device)  # once, not for each piece of rows
 
     def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
-        return pca.whiten(torch.from_numpy(raw_BD).to(device)).cpu().numpy()
+        return on_device.whiten(torch.from_numpy(raw_BD).to(device)).cpu().numpy()
 
     return Projected(stored.num_images, len(pca.components_QD), stored.blocks, project)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepcluster_core.clustering.faiss_index import SCRATCH_BYTES
 from deepcluster_core.models import feature_dim_of, footprint_of
 from stages.cluster import Sizes
 from stages.index import DatasetConfig
@@ -23,6 +24,9 @@ PER_ACTIVATION_BYTES = 8
 3.0 GiB for its activations in bfloat16 on a CPU, 5.3 bytes for each value."""
 PER_WEIGHT_BYTES = 16
 """In training: weight, gradient, momentum, and a copy while a checkpoint is written."""
+PCA_MATRICES = 6
+"""Squares of the width of a feature in float64, on a GPU: the covariance, a copy, its eigenvectors
+and what the solver needs for itself. Counted, not measured."""
 LABEL_BYTES = 60
 """A row of a label table: numbers, and a path of usual length."""
 ENCODED_BYTES_PER_PIXEL = {"jpeg": 0.6, "png": 2.0}
@@ -68,9 +72,13 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
     sample = recipe.cluster.max_points_per_centroid
     clustered = num_images if sample is None else min(num_images, k * sample)
     clustering = CLUSTERING_BYTES + 4 * clustered * sizes.pca_dim
-    on_device = device.startswith("cuda")
-    memory = max(clustering, 0 if on_device else training)
-    return Needs(disk, PROCESS_BYTES + memory, training if on_device else 0)
+    if not device.startswith("cuda"):
+        return Needs(disk, PROCESS_BYTES + max(clustering, training), 0)
+    # On the device the PCA comes first. Then faiss takes room beside the vectors of its index,
+    # which are the centroids, or with `pic` all rows.
+    pca = 8 * PCA_MATRICES * min(dim, num_images) ** 2
+    search = SCRATCH_BYTES + 4 * (sizes.k or num_images) * sizes.pca_dim
+    return Needs(disk, PROCESS_BYTES + clustering, max(training, pca, search))
 
 
 def _image_bytes(dataset: DatasetConfig) -> int:

@@ -28,6 +28,7 @@ from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Source, SourceImage, open_source
 from deepcluster_core.errors import SourceError
+from deepcluster_core.shortage import is_shortage
 
 STAGE = Stage(
     name="index", version=2, kind="images", files=(INDEX, SKIPPED, PIXELS), reads=("dataset",)
@@ -179,6 +180,8 @@ def _read(
         )
         packed = encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality)
     except (OSError, UnreadableImageError) as error:
+        if is_shortage(error):  # the image may be good
+            raise
         reason = str(error)
         return lambda writer: writer.skip(image.path, reason)
     height, width = decoded.pixels_HWC.shape[:2]

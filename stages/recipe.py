@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -34,6 +36,8 @@ from stages.recipe_yaml import merged, parse, plain, read_yaml
 from stages.train import Pace, TrainConfig
 
 WORKERS_AT_MOST = 4096
+DEVICES = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,4}))?")
+OTHER_DEVICES = ("mps", "xpu", "hip", "rocm", "xla", "tpu", "hpu", "npu", "vulkan", "metal", "mtia")
 
 
 class KeepConfig(StrictConfig):
@@ -46,11 +50,26 @@ class KeepConfig(StrictConfig):
     """Epochs whose checkpoints are kept, counted from the last. None: all."""
 
 
+def _device(text: str) -> str:
+    if DEVICES.fullmatch(text):
+        return text
+    raise ValueError(f"must be auto, cpu, cuda or cuda:N; {_why_not(text)}")
+
+
+def _why_not(text: str) -> str:
+    kind = text.partition(":")[0].lower()
+    if kind in OTHER_DEVICES:
+        return "GPUs of other makers than NVIDIA are not supported"
+    if kind in ("cuda", "gpu", "nvidia"):
+        return "N is the number of a GPU, from 0, as in cuda:1"
+    return "CPUs and NVIDIA GPUs (CUDA) are supported"
+
+
 class ComputeConfig(StrictConfig):
     """Where a run computes. Changes no result on a CPU, and no artifact's key."""
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """auto: the first CUDA device when there is one, else the CPU."""
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    """auto: the current CUDA device, which is the first one, when there is any, else the CPU."""
 
     workers: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
     """Threads that read and transform images. None: one for each core."""

@@ -17,6 +17,7 @@ from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.shortage import is_shortage
 
 MODEL = "model.safetensors"
 MOMENTUM = "momentum.safetensors"
@@ -89,6 +90,8 @@ def load_weights(path: Path, network: nn.Module) -> None:
     try:
         state = load_file(path)
     except Exception as error:  # safetensors raises its own class and OSError
+        if is_shortage(error):
+            raise
         raise ArtifactError(f"{path}: cannot be read ({error}).\n  Fix: {fix}") from error
     _fill(network, state, path, fix=fix)
 
@@ -145,6 +148,8 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own class and OSError
+        if is_shortage(error):
+            raise
         raise _damaged(path, error) from error
 
 

@@ -20,6 +20,7 @@ from zarr.codecs import Crc32cCodec
 
 from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_chunks
 from deepcluster_core.errors import ArtifactError
+from deepcluster_core.shortage import is_shortage
 
 FEATURES = "features.zarr"
 CHUNK_BYTES = 1 << 20
@@ -195,6 +196,8 @@ class Features:
             if array.shards is None:
                 raise ValueError("it has no shards")
         except (OSError, ValueError, KeyError) as error:
+            if is_shortage(error):
+                raise
             raise ArtifactError(
                 f"{self.path}: cannot be opened as a Zarr array ({error}).\n"
                 f"  Fix: run the extract stage again: deepcluster stage extract … --force"
@@ -255,6 +258,8 @@ class Features:
             for part in parts:
                 part.result()
         except (OSError, ValueError) as error:
+            if is_shortage(error):
+                raise
             raise ArtifactError(
                 f"{self.path}: rows from {start} on are damaged ({error}).\n"
                 f"  Fix: run the extract stage again: deepcluster stage extract … --force"

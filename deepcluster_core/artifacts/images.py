@@ -22,13 +22,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-import google_crc32c  # the one that zarr-python depends on
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc  # pyright: ignore[reportUnusedImport]  as pa.ipc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from deepcluster_core.artifacts.checksum import crc32c
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import INDEX, read_index, write_table
 from deepcluster_core.data.decode import (
@@ -39,6 +39,7 @@ from deepcluster_core.data.decode import (
     encode_png,
 )
 from deepcluster_core.errors import ArtifactError
+from deepcluster_core.shortage import is_shortage
 
 SKIPPED = "skipped.parquet"
 PIXELS = "pixels"
@@ -279,6 +280,8 @@ class Images:
             try:
                 self._batches[number] = self._open_batch(number)
             except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
+                if is_shortage(error):
+                    raise
                 raise self._damaged(
                     number * BATCH_ROWS, f"its batch cannot be read: {error}"
                 ) from error
@@ -306,6 +309,8 @@ class Images:
                 deep=self._deep,
             ).pixels_HWC
         except (OSError, UnreadableImageError) as error:
+            if is_shortage(error):
+                raise
             raise ArtifactError(
                 f"{path}: could be read when it was indexed, but no longer ({error}).\n"
                 f"  Fix: restore the file, or index again: deepcluster stage index … --force"
@@ -340,13 +345,15 @@ class Images:
 
 def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:
     """Return the CRC-32C of an image's size and bytes."""
-    return google_crc32c.extend(google_crc32c.value(SIZE.pack(height, width)), packed)
+    return crc32c(packed, crc32c(SIZE.pack(height, width)))
 
 
 def _open_part(path: Path) -> pa.ipc.RecordBatchFileReader:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except (OSError, pa.ArrowException) as error:
+        if is_shortage(error):
+            raise
         raise ArtifactError(
             f"{path}: cannot be opened ({error}).\n"
             f"  Fix: index again: deepcluster stage index … --force"

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
-from deepcluster_core.errors import ArtifactError, DeepClusterError, NoRoomError, first_line
+from deepcluster_core.errors import ArtifactError, DeepClusterError, NoRoomError
+from deepcluster_core.shortage import explained
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
@@ -26,7 +25,8 @@ def lack_explained(folder: Path) -> Iterator[None]:
 
     Raises:
         NoRoomError: the disk is full.
-        ArtifactError: the folder may not be written, a file is in its place, or memory is short.
+        ArtifactError: the folder may not be written, a file is in its place, memory is short, or
+            the system allows no more open files or threads.
     """
     try:
         yield
@@ -58,14 +58,7 @@ def _told(error: Exception, folder: Path) -> ArtifactError | None:
             f"{folder}: may not be written ({error}).\n"
             f"  Fix: have the permissions of the folder changed; the same command goes on then."
         )
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
-        return ArtifactError(
-            f"{folder}: there is too little memory to make it.\n"
-            f"  Cause: {first_line(error)}\n"
-            f"  Fix:   a smaller extract.batch_size or train.batch_size, or "
-            f"cluster.max_points_per_centroid; the same command goes on then."
-        )
-    return None
+    return explained(error, folder)
 
 
 def _written(folder: Path) -> int:

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from deepcluster_core.artifacts.files import FileRecord
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ArtifactError, NewerArtifactError, first_line
+from deepcluster_core.shortage import is_shortage
 
 MANIFEST = "_manifest.json"
 FORMAT = 1
@@ -178,6 +179,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"  Fix: run the stage that makes it; `deepcluster show RUN` tells what a run has."
         ) from None
     except (OSError, ValueError) as error:  # of pydantic, too
+        if is_shortage(error):
+            raise
         raise ArtifactError(
             f"{path}: cannot be read as a manifest of this version of the program.\n"
             f"  Cause: {first_line(error)}\n"

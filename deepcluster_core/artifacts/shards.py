@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c  # the one that zarr-python depends on
 import numpy as np
 from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.checksum import crc32c
 
 Floats = NDArray[np.floating]
 
@@ -52,7 +53,7 @@ def append_chunks(path: Path, rows_BD: Floats, layout: Layout, *, first: int) ->
         for chunk_BD in _cut(rows_BD, layout.chunk_rows):
             stored_BD = _filled_up(chunk_BD, layout.chunk_rows)
             file.write(stored_BD.data)
-            file.write(CHECKSUM.pack(google_crc32c.value(stored_BD)))
+            file.write(CHECKSUM.pack(crc32c(stored_BD)))
 
 
 def finish_shard(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> None:
@@ -63,7 +64,7 @@ def finish_shard(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> 
     index_C2[:chunks, 1] = length
     with path.open("ab") as file:
         file.write(index_C2.data)
-        file.write(CHECKSUM.pack(google_crc32c.value(index_C2)))
+        file.write(CHECKSUM.pack(crc32c(index_C2)))
         file.flush()
         os.fsync(file.fileno())
 
@@ -90,7 +91,7 @@ def _read_index(file: int, layout: Layout) -> list[tuple[int, int]]:
     end = os.fstat(file).st_size
     stored = os.pread(file, size, max(0, end - size))
     places, checksum = stored[: -CHECKSUM.size], stored[-CHECKSUM.size :]
-    if len(stored) != size or CHECKSUM.pack(google_crc32c.value(places)) != checksum:
+    if len(stored) != size or CHECKSUM.pack(crc32c(places)) != checksum:
         raise ValueError("the index of the shard is damaged")
     index_C2 = np.frombuffer(places, "<u8").reshape(-1, 2)
     return [(int(offset), int(length)) for offset, length in index_C2]
@@ -103,7 +104,7 @@ def _read_chunk(file: int, chunk_BD: Floats, offset: int, length: int) -> None:
     rows = chunk_BD.data.cast("B")
     if os.preadv(file, [rows, beyond, checksum], offset) != length:
         raise ValueError(f"the shard ends within the chunk at byte {offset}")
-    found = google_crc32c.extend(google_crc32c.value(chunk_BD), bytes(beyond))
+    found = crc32c(bytes(beyond), crc32c(chunk_BD))
     if CHECKSUM.unpack(checksum) != (found,):
         raise ValueError(f"the checksum of the chunk at byte {offset} differs")
 

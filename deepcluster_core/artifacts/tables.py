@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError, first_line
+from deepcluster_core.shortage import is_shortage
 
 INDEX = "index.parquet"
 LABELS = "labels.parquet"
@@ -61,6 +62,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
+        if is_shortage(error):
+            raise
         raise ArtifactError(
             f"{path}: cannot be read ({first_line(error)}).\n"
             f"  Fix: run the stage that makes it again, with --force."
@@ -166,6 +169,8 @@ def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own class and OSError
+        if is_shortage(error):
+            raise
         raise ArtifactError(
             f"{path}: cannot be read ({error}).\n"
             f"  Fix: run the cluster stage again: deepcluster stage cluster … --force"

@@ -5,19 +5,20 @@ Suffixes: N and B rows, D features, Q kept, K clusters.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcluster_core.clustering.kmeans import assign
+from deepcluster_core.clustering.kmeans import Nearest
 from deepcluster_core.clustering.pca import Pca
 from deepcluster_core.clustering.rows import Floats, Projected, Raw
 from deepcluster_core.errors import ArtifactError, FeatureError
 
 AT_ONCE = 4096
-"""Rows searched together: the index of centroids is built once for them. A multiple of the rows
+"""Rows searched together. A multiple of the rows
 that are projected together, so that products round as they did when the run was clustered."""
 
 
@@ -74,14 +75,21 @@ class Assigner:
             rows = Projected(
                 len(raw_BD), self.centroids_KQ.shape[1], lambda raw=raw_BD: iter([raw]), self._rows
             )
-            gpu = self.device.startswith("cuda")
-            yield paths, *assign(rows, self.centroids_KQ, gpu=gpu)
+            yield paths, *self._nearest.assign(rows)
+
+    @cached_property
+    def _nearest(self) -> Nearest:
+        return Nearest(self.centroids_KQ, device=self.device)
+
+    @cached_property
+    def _projection(self) -> Pca:
+        return self.pca.to(self.device)
 
     def _rows(self, raw_BD: Raw) -> Floats:
         # The features may come from a generator that waits within its autocast, which would round
         # the projection as well: measured on the demo, 7 of 10,000 images changed their cluster.
         with torch.autocast(torch.device(self.device).type, enabled=False):
-            return self.pca.whiten(torch.from_numpy(raw_BD).to(self.device)).cpu().numpy()
+            return self._projection.whiten(torch.from_numpy(raw_BD).to(self.device)).cpu().numpy()
 
     def _check(self, paths: list[str], raw_BD: Raw) -> None:
         dim = len(self.pca.mean_D)

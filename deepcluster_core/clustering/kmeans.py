@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcluster_core.clustering.faiss_index import exact_index, train_centroids
 from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit, distances, means_of
 from deepcluster_core.clustering.rows import Floats, InMemory, Rows
 from deepcluster_core.errors import FeatureError
@@ -15,15 +15,6 @@ from deepcluster_core.seeding import numpy_generator
 
 FAISS_SEEDS = 2**31 - 1
 """faiss takes seeds as int32, and negative ones mean the clock."""
-
-# faiss adds the objective up in float32, where a sum of 24 M ones was measured to stop at 2^24. A
-# faiss that ends early when the objective stands still would then stop after two iterations, so it
-# must not. Versions without the option always run them all.
-_RUN_ALL = (
-    {"early_stop_threshold": -1.0}
-    if hasattr(faiss.ClusteringParameters, "early_stop_threshold")
-    else {}
-)
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,8 @@ class KMeans:
         Args:
             rows: whitened features of length 1, finite.
             seed: 0 to 2^63 - 1; decides the first centroids, and the sample if there is one.
-            device: any CUDA device means all visible ones.
+            device: a torch device; `cuda:1` computes on that GPU alone. Where faiss has no GPU
+                support, it computes on the CPU, see `faiss_index.reason_for_cpu`.
             progress: hears of rows assigned, after the fit.
 
         Raises:
@@ -72,15 +64,14 @@ class KMeans:
                 clusters to start from do not fit.
         """
         self._check(rows.num_rows)
-        gpu = device.startswith("cuda")
         sample_S = self._sample(rows.num_rows, seed)
         points_SQ = rows.all() if sample_S is None else rows.take(sample_S)
         _check_finite(points_SQ)
-        centroids_KQ, objective = self._train(points_SQ, sample_S, seed=seed, gpu=gpu)
+        centroids_KQ, objective = self._train(points_SQ, sample_S, seed=seed, device=device)
         fitted_on = len(points_SQ)
         everything = InMemory(points_SQ) if sample_S is None else rows
         del points_SQ  # a sample is not needed any more
-        cluster_N, distance_N = assign(everything, centroids_KQ, gpu=gpu, progress=progress)
+        cluster_N, distance_N = assign(everything, centroids_KQ, device=device, progress=progress)
         return Fit(centroids_KQ, cluster_N, distance_N, fitted_on, objective)
 
     def _sample(self, num_rows: int, seed: int) -> NDArray[np.int64] | None:
@@ -92,28 +83,29 @@ class KMeans:
         return np.sort(generator.choice(num_rows, size, replace=False, shuffle=False))
 
     def _train(
-        self, points_SQ: Floats, sample_S: NDArray[np.int64] | None, *, seed: int, gpu: bool
+        self, points_SQ: Floats, sample_S: NDArray[np.int64] | None, *, seed: int, device: str
     ) -> tuple[Floats, tuple[float, ...]]:
         """Return centroids_KQ and the objective."""
-        fit = faiss.Kmeans(
-            points_SQ.shape[1],
-            self.k,
+        index = exact_index(points_SQ.shape[1], device=device, inner_product=self.spherical)
+        centroids_KQ, objective = train_centroids(
+            points_SQ,
+            k=self.k,
+            index=index,
+            start_KQ=self._start(points_SQ, sample_S, seed),
             niter=self.iterations,
             spherical=self.spherical,
             seed=seed % FAISS_SEEDS,
-            gpu=gpu,
-            **_RUN_ALL,
+            # faiss adds the objective up in float32, where a sum of 24 M ones was measured to stop
+            # at 2^24. A faiss that ends early when the objective stands still would then stop after
+            # two iterations, so it must not. Versions without the option always run them all.
+            early_stop_threshold=-1.0,
             min_points_per_centroid=1,  # a warning on stderr otherwise; `k` was checked
             max_points_per_centroid=-(-len(points_SQ) // self.k),  # the sample is ours
         )
-        fit.train(points_SQ, init_centroids=self._start(points_SQ, sample_S, seed))
-        assert fit.centroids is not None
-        assert fit.obj is not None
-        objective = np.asarray(fit.obj, dtype=np.float64)
         if self.spherical:  # faiss sums inner products; |x - c|^2 is |x|^2 + 1 - 2 x·c
             lengths = np.einsum("sq,sq->", points_SQ, points_SQ, dtype=np.float64)
             objective = lengths + len(points_SQ) - 2 * objective
-        return np.array(fit.centroids), tuple(objective.tolist())
+        return centroids_KQ, tuple(objective.tolist())
 
     def _start(
         self, points_SQ: Floats, sample_S: NDArray[np.int64] | None, seed: int
@@ -148,37 +140,54 @@ class KMeans:
             )
 
 
+class Nearest:
+    """Finds the nearest centroid of rows, as often as wanted; the centroids stay on the device."""
+
+    def __init__(self, centroids_KQ: Floats, *, device: str = "cpu") -> None:
+        """Build the index.
+
+        Args:
+            centroids_KQ: float32.
+            device: a torch device. On a GPU near ties may go another way than on the CPU.
+        """
+        # faiss expands |x - c|^2 into products: around a common centre, fewer digits cancel.
+        self._centre_Q = centroids_KQ.mean(axis=0)
+        self._centred_KQ = np.ascontiguousarray(centroids_KQ - self._centre_Q, dtype=np.float32)
+        self._lowest_K = _lowest_equal(centroids_KQ)
+        self._index = exact_index(centroids_KQ.shape[1], device=device)
+        self._index.add(self._centred_KQ)
+
+    def assign(
+        self, rows: Rows, *, progress: Progress = silent
+    ) -> tuple[NDArray[np.int32], Floats]:
+        """Return cluster_N and distance_N: the nearest centroid, and how far it is (Euclidean).
+
+        Of equally near centroids the one of lowest id wins; of equal centroids always. Rows that
+        the centroids were not fitted on are welcome.
+
+        Args:
+            rows: projected by the same PCA as the rows that the centroids come from.
+            progress: hears of rows assigned, once a block.
+        """
+        cluster_N = np.empty(rows.num_rows, np.int32)
+        distance_N = np.empty(rows.num_rows, np.float32)
+        start = 0
+        for rows_BQ in _in_pieces(rows):
+            here = slice(start, start + len(rows_BQ))
+            centred_BQ = np.ascontiguousarray(rows_BQ - self._centre_Q, dtype=np.float32)
+            _, nearest_B1 = self._index.search(centred_BQ, 1)
+            cluster_N[here] = self._lowest_K[nearest_B1[:, 0]]
+            distance_N[here] = distances(centred_BQ, self._centred_KQ, cluster_N[here])
+            start = here.stop
+            progress(start, rows.num_rows)
+        return cluster_N, distance_N
+
+
 def assign(
-    rows: Rows, centroids_KQ: Floats, *, gpu: bool = False, progress: Progress = silent
+    rows: Rows, centroids_KQ: Floats, *, device: str = "cpu", progress: Progress = silent
 ) -> tuple[NDArray[np.int32], Floats]:
-    """Return cluster_N and distance_N: each row's nearest centroid, and how far it is (Euclidean).
-
-    Of equally near centroids the one of lowest id wins; of equal centroids always. Rows that the
-    centroids were not fitted on are welcome.
-
-    Args:
-        rows: projected by the same PCA as the rows that the centroids come from.
-        centroids_KQ: float32.
-        gpu: search on all visible CUDA devices. Near ties may then go another way than on the CPU.
-        progress: hears of rows assigned, once a block.
-    """
-    # faiss expands |x - c|^2 into products: around a common centre, fewer digits cancel in them.
-    centre_Q = centroids_KQ.mean(axis=0)
-    centred_KQ = np.ascontiguousarray(centroids_KQ - centre_Q, dtype=np.float32)
-    index = _index(centred_KQ, gpu=gpu)
-    lowest_K = _lowest_equal(centroids_KQ)
-    cluster_N = np.empty(rows.num_rows, np.int32)
-    distance_N = np.empty(rows.num_rows, np.float32)
-    start = 0
-    for rows_BQ in _in_pieces(rows):
-        here = slice(start, start + len(rows_BQ))
-        centred_BQ = np.ascontiguousarray(rows_BQ - centre_Q, dtype=np.float32)
-        _, nearest_B1 = index.search(centred_BQ, 1)
-        cluster_N[here] = lowest_K[nearest_B1[:, 0]]
-        distance_N[here] = distances(centred_BQ, centred_KQ, cluster_N[here])
-        start = here.stop
-        progress(start, rows.num_rows)
-    return cluster_N, distance_N
+    """Return cluster_N and distance_N as `Nearest.assign` does, for rows that come but once."""
+    return Nearest(centroids_KQ, device=device).assign(rows, progress=progress)
 
 
 def _in_pieces(rows: Rows) -> Iterator[Floats]:
@@ -186,15 +195,6 @@ def _in_pieces(rows: Rows) -> Iterator[Floats]:
     for block_BQ in rows.blocks():
         for start in range(0, len(block_BQ), BLOCK_ROWS):
             yield block_BQ[start : start + BLOCK_ROWS]
-
-
-def _index(centroids_KQ: Floats, *, gpu: bool) -> faiss.Index:
-    """Return an exact index of the centroids."""
-    index: faiss.Index = faiss.IndexFlatL2(centroids_KQ.shape[1])
-    if gpu:
-        index = faiss.index_cpu_to_all_gpus(index)
-    index.add(centroids_KQ)
-    return index
 
 
 def _lowest_equal(centroids_KQ: Floats) -> NDArray[np.int64]:

@@ -7,13 +7,14 @@ Section 3.4: "features are PCA-reduced to 256 dimensions, whitened and l2-normal
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import scipy.linalg
 import torch
 from torch import Tensor
 
 from deepcluster_core.errors import FeatureError
+from deepcluster_core.precision import exact_float32
 from deepcluster_core.reduce import Reduce, identity
 
 RANK_TOLERANCE = 1e-7
@@ -30,7 +31,7 @@ enough: at D = 4096 nine sixteenths of it are computed."""
 
 @dataclass(frozen=True)
 class Pca:
-    """A fitted projection; all tensors are float32 on the CPU."""
+    """A fitted projection; all tensors are float32, on the CPU unless `to` moved them."""
 
     mean_D: Tensor
     components_QD: Tensor
@@ -48,6 +49,16 @@ class Pca:
     whitened: bool = True
     """Whether `whiten` scales every component to variance 1."""
 
+    def to(self, device: torch.device | str) -> "Pca":
+        """Return the same projection with its tensors on a device, for many calls of `whiten`."""
+        return replace(
+            self,
+            mean_D=self.mean_D.to(device),
+            components_QD=self.components_QD.to(device),
+            eigenvalues_Q=self.eigenvalues_Q.to(device),
+        )
+
+    @exact_float32()
     def whiten(self, rows_ND: Tensor) -> Tensor:
         """Project rows, scale each component to variance 1, and scale each row to length 1.
 
@@ -66,6 +77,7 @@ class Pca:
         return torch.nn.functional.normalize(rows_NQ)
 
 
+@exact_float32()
 def fit_pca(
     blocks: Iterable[Tensor],
     *,

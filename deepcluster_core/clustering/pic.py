@@ -1,11 +1,11 @@
 """Power iteration clustering. Suffixes: N rows, Q dimensions, M neighbours, E edges, K clusters."""
 
-import faiss
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, PositiveInt
 
+from deepcluster_core.clustering.faiss_index import exact_index, gpu_number, load_faiss
 from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit, fit_of_members
 from deepcluster_core.clustering.rows import Floats, Rows
 from deepcluster_core.config import StrictConfig
@@ -56,7 +56,7 @@ class Pic(StrictConfig):
         Args:
             rows: whitened features of length 1, finite.
             seed: not used: nothing here is random.
-            device: any CUDA device searches neighbours on all visible ones.
+            device: a torch device, which searches the neighbours.
             progress: hears of rows whose neighbours are found.
 
         Raises:
@@ -69,8 +69,9 @@ class Pic(StrictConfig):
                 f"cluster.pic.neighbours is {self.neighbours}, but there are only {len(rows_NQ)} "
                 f"images.\n  Fix:   set it to at most {len(rows_NQ) - 1}, or add images."
             )
-        gpu = device.startswith("cuda")
-        nearest_NM, squared_NM = _neighbours(rows_NQ, self.neighbours, gpu=gpu, progress=progress)
+        nearest_NM, squared_NM = _neighbours(
+            rows_NQ, self.neighbours, device=device, progress=progress
+        )
         graph = _graph(nearest_NM, np.exp(-squared_NM / self.sigma**2))
         summit_N = _summits(_upwards(graph, self._heights(graph)))
         cluster_N = _join_single(summit_N, nearest_NM)
@@ -101,21 +102,21 @@ class Pic(StrictConfig):
 
 
 def _neighbours(
-    rows_NQ: Floats, count: int, *, gpu: bool, progress: Progress
+    rows_NQ: Floats, count: int, *, device: str, progress: Progress
 ) -> tuple[Ids, NDArray[np.float64]]:
     """Return, of each row's nearest others, the ids, nearest first, and squared distances."""
     num_rows = len(rows_NQ)
     nearest_NM = np.empty((num_rows, count), np.int32)
     squared_NM = np.empty((num_rows, count), np.float64)
     index = None
-    if gpu:
-        index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatL2(rows_NQ.shape[1]))
+    if gpu_number(device) is not None:
+        index = exact_index(rows_NQ.shape[1], device=device)
         index.add(rows_NQ)
     for start in range(0, num_rows, BLOCK_ROWS):
         here = slice(start, min(start + BLOCK_ROWS, num_rows))
         rows_BQ = rows_NQ[here]
         if index is None:  # straight from the array: an index would hold a copy of it
-            squared_BL, nearest_BL = faiss.knn(rows_BQ, rows_NQ, count + 1)
+            squared_BL, nearest_BL = load_faiss().knn(rows_BQ, rows_NQ, count + 1)
         else:
             squared_BL, nearest_BL = index.search(rows_BQ, count + 1)
         others_BL = _others(nearest_BL, np.arange(here.start, here.stop))

@@ -20,6 +20,7 @@ from torch.nn import functional
 from deepcluster_core import seeding
 from deepcluster_core.evaluation.maps import mean_activation
 from deepcluster_core.models import Network
+from deepcluster_core.precision import exact_float32
 
 AT_ONCE = 32
 """Images in a pass. What an image becomes does not depend on those beside it."""
@@ -139,6 +140,7 @@ def passes(num_targets: int) -> int:
     return -(-num_targets // AT_ONCE)
 
 
+@exact_float32()
 def climb(
     network: Network,
     layer: str,
@@ -188,6 +190,7 @@ def objective(
 
 
 @torch.no_grad()
+@exact_float32()
 def excitement(network: Network, layer: str, image_TCSS: Tensor, target_T: Tensor) -> Excitement:
     """Return what images of 0 to 255 do to their targets, all maps after their ReLU."""
     return _excitement(network, layer, image_TCSS, target_T, revive=False)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from deepcluster_core.errors import FeatureError
+from deepcluster_core.precision import exact_float32
 
 BLOCK_ROWS = 4096
 """Training images that are compared at once: large enough for a fast matrix product."""
@@ -50,6 +51,7 @@ def unit_rows(features_BD: NDArray[np.float32]) -> Tensor:
     return rows_BD
 
 
+@exact_float32()
 def nearest(
     queries_MD: Tensor, batches: Iterable[Tensor], *, k: int, block_rows: int = BLOCK_ROWS
 ) -> Neighbours:

@@ -14,6 +14,7 @@ from torch.optim import SGD
 
 from deepcluster_core import seeding
 from deepcluster_core.errors import TrainingError
+from deepcluster_core.precision import exact_float32
 
 CHECK_EVERY = 100  # steps between looks at the loss, which make a GPU wait
 
@@ -67,6 +68,7 @@ class Learner:
             fused=True,
         )
 
+    @exact_float32()
     def descend(self, loss_of: Callable[[], Tensor], step: int) -> Tensor:
         """Take one step and return its loss, on the device.
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from deepcluster_core import seeding
 from deepcluster_core.errors import TrainingError
-from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.precision import Precision, autocast, exact_float32
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Probes:
         """Return P."""
         return len(self._decay_P)
 
+    @exact_float32()
     def learn(self, values_BD: Tensor, class_B: Tensor, counts_PB: Tensor) -> None:
         """Take one step down the gradient of the mean cross entropy.
 

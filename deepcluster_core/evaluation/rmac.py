@@ -22,6 +22,7 @@ from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models import Network
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.shortage import lacks_memory
 
 LARGEST_TRIED_PX = 256
 BLOCK_ROWS = 4096  # `fit_pca` is slow in small blocks
@@ -118,10 +119,11 @@ class RegionReader:
         blank_1CSS = torch.zeros(1, len(column), side, side, device=column.device)
         try:
             output = self._map(blank_1CSS)
-        except (
-            RuntimeError,
-            AssertionError,
-        ):  # torch's, of kernels, pools or sizes that do not fit
+        except (RuntimeError, AssertionError) as error:
+            # torch's, of kernels, pools or sizes that do not fit; or for want of memory, which
+            # tells nothing about the layer.
+            if lacks_memory(error):
+                raise
             return False
         return output.ndim == 4 and output.numel() > 0
 
@@ -169,7 +171,8 @@ def fit_whitening(regions: Iterable[Tensor], *, dims: int, floor: float) -> Pca:
         )
     fitting = min(dims, held[0].shape[1], num_rows - 1)
     pca = fit_pca(_blocks(chain(held, rows)), dim=fitting, clip=True, device=held[0].device)
-    return replace(pca, eigenvalues_Q=pca.eigenvalues_Q.clamp(min=floor * pca.eigenvalues_Q[0]))
+    floored_Q = pca.eigenvalues_Q.clamp(min=floor * pca.eigenvalues_Q[0])
+    return replace(pca, eigenvalues_Q=floored_Q).to(held[0].device)
 
 
 def _blocks(regions: Iterable[Tensor]) -> Iterator[Tensor]:

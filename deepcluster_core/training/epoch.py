@@ -16,7 +16,7 @@ from deepcluster_core import seeding
 from deepcluster_core.errors import TrainingError
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models import Network
-from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.precision import Precision, autocast, exact_float32
 
 CHECK_EVERY = 100  # steps between looks at the loss, which make a GPU wait
 PARTS = ("network", "head", "momentum")  # of what a learner has learnt
@@ -64,6 +64,7 @@ class Learner:
         self._optimizer = SGD(network.parameters(), sgd.lr, sgd.momentum, **fused)
         self._head_optimizer = SGD(self.head.parameters(), sgd.lr, **fused)
 
+    @exact_float32()
     def update(self, loss: Tensor) -> None:
         """Take one step down the gradient of the loss."""
         for optimizer in (self._optimizer, self._head_optimizer):

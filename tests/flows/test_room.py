@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.errors import ConfigError
-from flows import room
-from flows.room import available_memory, disk_needed, refuse_what_cannot_fit
+from flows.room import disk_needed, refuse_what_cannot_fit
 from stages.estimate import GIB, needs_of
 from stages.layout import RunFolder
 from stages.recipe import load_recipe
@@ -66,18 +65,17 @@ def test_refuse_what_cannot_fit__names_what_is_too_little(
     assert told.startswith("needs about ")
 
 
-def test_available_memory__is_within_the_limit_of_the_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = available_memory()
-    monkeypatch.setattr(room, "CGROUP", tmp_path)
-    for name, text in {
-        "memory.max": f"{GIB}\n",
-        "memory.current": f"{GIB // 2}\n",
-        "memory.stat": f"anon 5\ninactive_file {GIB // 4}\n",
-    }.items():
-        (tmp_path / name).write_text(text)
+def test_needs_of__clustering_counts_on_a_gpu() -> None:
+    """Arithmetic: faiss takes 1.5 GiB beside its index, and the network here is small."""
+    small = {
+        "cluster": {"k": 100, "algorithm": "kmeans"},
+        "dataset": {"source": "nowhere"},
+        "network": {"name": "smallnet", "image_size": 32},
+        "train": {"batch_size": 2},
+    }
+    needs = needs_of(load_recipe(ALEXNET, small), num_images=10_000, device="cuda:1")
+    assert 1.5 * GIB < needs.device < 2 * GIB
 
-    assert available_memory() == GIB * 3 // 4 < whole
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory() > GIB
+    whole = {"cluster": {"algorithm": "pic", "k": "auto"}}
+    of_pic = needs_of(load_recipe(ALEXNET, small | whole), num_images=10_000_000, device="cuda")
+    assert of_pic.device > 10_000_000 * 4 * 256, "all rows lie in the index"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from deepcluster_core.shortage import is_shortage
+
 READ_EXTENSIONS = (
     ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .ppm .pgm .pbm .pnm .avif .jp2 .j2k .npy"
 )
@@ -98,6 +100,8 @@ def read_file(path: Path) -> bytes:
         refuse_large(status.st_size)
         return path.read_bytes()
     except OSError as error:
+        if is_shortage(error):  # the file may be good
+            raise
         raise OSError(error.strerror or str(error)) from error
     except ValueError as error:  # a NUL in a listed path
         raise OSError(f"not a file name: {error}") from error

@@ -32,7 +32,7 @@ from deepcluster_core.evaluation.learner import Descent, Learner
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models import Network
 from deepcluster_core.models.dense import Dense
-from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.precision import Precision, autocast, exact_float32
 
 BOX_UNITS = (10.0, 10.0, 5.0, 5.0)
 """What shifts and logarithms of sizes are multiplied with, so that targets vary by about 1: the
@@ -170,6 +170,7 @@ class Detector(Learner):
         return self.descend(lambda: self._loss(examples), step)
 
     @torch.no_grad()
+    @exact_float32()
     def detect(
         self, map_1CHW: Tensor, size: tuple[int, int], proposals_R4: Tensor | None
     ) -> tuple[Detections, Tensor]:

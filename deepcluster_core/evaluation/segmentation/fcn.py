@@ -23,7 +23,7 @@ from deepcluster_core.evaluation.segmentation.fields import Axis, fields_of
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models import Network
 from deepcluster_core.models.dense import Dense
-from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.precision import Precision, autocast, exact_float32
 
 Mask = NDArray[np.uint8]
 """Numbers of classes (H, W), or VOID."""
@@ -115,6 +115,7 @@ class Fcn(Learner):
         return torch.stack(losses).mean()
 
     @torch.no_grad()
+    @exact_float32()
     def masks(self, pictures: Sequence[Pixels]) -> list[Mask]:
         """Return for each pixel of each picture the class of the highest score, without dropout."""
         maps = [self.map(picture_HWC) for picture_HWC in pictures]

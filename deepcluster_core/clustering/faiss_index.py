@@ -1,0 +1,127 @@
+"""faiss, which is imported only where it is needed, and exact indexes on the device of a run.
+
+faiss comes in builds with and without CUDA, and torch likewise, so a machine can have a GPU that
+only one of them can use. faiss then computes on the CPU, which `reason_for_cpu` explains.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcluster_core.errors import ConfigError
+
+SCRATCH_BYTES = 3 << 29
+"""Memory that faiss reserves on a GPU for its intermediate results, as long as an index is there:
+its own limit for GPUs of more than 8 GiB."""
+
+
+def load_faiss() -> Any:  # noqa: ANN401  it ships no types
+    """Return the module.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    try:
+        import faiss  # noqa: PLC0415  machines without it do everything that does not need it
+    except ImportError as error:
+        raise ConfigError(
+            f"clustering by kmeans, spherical or pic, and assigning images to clusters, need the "
+            f"package faiss, which cannot be imported.\n"
+            f"  Cause: {error}\n"
+            f"  Fix:   pip install faiss-gpu (Linux on x86-64; it also works without a GPU), or "
+            f"faiss-cpu elsewhere; or set cluster.algorithm=python:MODULE:NAME."
+        ) from error
+    return faiss
+
+
+def gpu_number(device: str) -> int | None:
+    """Return faiss's number of a torch device; None where faiss has to compute on the CPU.
+
+    Both libraries number the GPUs that CUDA shows to the process alike. `cuda` without a number is
+    torch's current device.
+    """
+    number = _torch_number(device)
+    return number if number is not None and number < _num_gpus() else None
+
+
+def reason_for_cpu(device: str) -> str | None:
+    """Return why faiss computes on the CPU although the device is a GPU; None where it does not.
+
+    Raises:
+        ConfigError: there is no faiss.
+    """
+    faiss = load_faiss()
+    if _torch_number(device) is None or gpu_number(device) is not None:
+        return None
+    return (
+        f"faiss {faiss.__version__} cannot use {device} (GPUs that it finds: {_num_gpus()}; that "
+        f"torch finds: {torch.cuda.device_count()}), so k-means and the search for nearest "
+        f"clusters or neighbours run on the CPU, which takes much longer for many images. All else "
+        f"uses the GPU.\n"
+        f"  To cluster on the GPU as well: pip install faiss-gpu in place of faiss-cpu (Linux on "
+        f"x86-64 only)."
+    )
+
+
+def exact_index(width: int, *, device: str, inner_product: bool = False) -> Any:  # noqa: ANN401
+    """Return an empty index that compares with every vector, on this device and no other one.
+
+    Args:
+        width: of the vectors.
+        device: a torch device. On a GPU, `SCRATCH_BYTES` are taken until the index is deleted.
+        inner_product: look for the greatest inner product, not the least distance.
+    """
+    faiss = load_faiss()
+    index = faiss.IndexFlatIP(width) if inner_product else faiss.IndexFlatL2(width)
+    number = gpu_number(device)
+    if number is None:
+        return index
+    # The index shares ownership of the resources.
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
+
+
+def train_centroids(
+    points_SQ: NDArray[np.float32],
+    *,
+    k: int,
+    index: Any,  # noqa: ANN401
+    start_KQ: NDArray[np.float32] | None,
+    **settings: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return centroids_KQ and faiss's objective at each iteration.
+
+    What `faiss.Kmeans` does, on an index of ours: that one takes all GPUs or the first ones.
+
+    Args:
+        points_SQ: float32, in C order.
+        k: clusters.
+        index: empty, on the device that shall compute.
+        start_KQ: first centroids; None: random rows.
+        settings: fields of `faiss.ClusteringParameters`; those that this version lacks are left.
+    """
+    faiss = load_faiss()
+    parameters = faiss.ClusteringParameters()
+    for name, value in settings.items():
+        if hasattr(parameters, name):
+            setattr(parameters, name, value)
+    clustering = faiss.Clustering(points_SQ.shape[1], k, parameters)
+    if start_KQ is not None:
+        faiss.copy_array_to_vector(np.ascontiguousarray(start_KQ).ravel(), clustering.centroids)
+    clustering.train(points_SQ, index)
+    centroids_KQ = faiss.vector_to_array(clustering.centroids).reshape(k, -1)
+    stats = clustering.iteration_stats
+    objective = np.array([stats.at(step).obj for step in range(stats.size())], np.float64)
+    return centroids_KQ, objective
+
+
+def _torch_number(device: str) -> int | None:
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return None
+    return int(number) if number else torch.cuda.current_device()
+
+
+def _num_gpus() -> int:
+    return load_faiss().get_num_gpus()

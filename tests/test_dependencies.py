@@ -1,0 +1,82 @@
+"""Every package that the code imports is declared, so that it is there on every machine.
+
+What another package happens to bring along may be gone with its next version.
+"""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PRODUCT = ("flows", "stages", "deepcluster_core")
+OURS = {*PRODUCT, "benchmarks", "tests"}
+LOCK = ROOT / "requirements.lock"
+
+
+@cache
+def declared() -> dict[str, set[str]]:
+    """Return the names of distributions, by group; `run` needs no extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = {"run": project["dependencies"], **project["optional-dependencies"]}
+    return {name: {canonical(text) for text in texts} for name, texts in groups.items()}
+
+
+def canonical(requirement: str) -> str:
+    """Return the name in a requirement, in the form in which names are compared."""
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert found
+    return re.sub(r"[-_.]+", "-", found[0]).lower()
+
+
+def imported(folders: Iterable[str]) -> dict[str, str]:
+    """Return the top-level names of foreign modules that are imported anywhere, and a file each."""
+    found: dict[str, str] = {}
+    for path in (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for name in names_in(node):
+                found.setdefault(name, str(path.relative_to(ROOT)))
+    return {
+        name: path for name, path in found.items() if name not in sys.stdlib_module_names | OURS
+    }
+
+
+def names_in(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [node.module.partition(".")[0]]
+    return []
+
+
+def undeclared(folders: Iterable[str], *groups: str) -> dict[str, str]:
+    """Return modules whose distributions are in none of these groups."""
+    known = set[str]().union(*(declared()[group] for group in groups))
+    brought_by = packages_distributions()
+    return {
+        name: path
+        for name, path in imported(folders).items()
+        if not known & {canonical(each) for each in brought_by.get(name, [name])}
+    }
+
+
+def test_product__imports_only_what_it_declares() -> None:
+    # onnx is imported by name only where it is asked for, and has an extra of its own.
+    assert undeclared(PRODUCT, "run") == {}
+
+
+def test_tests_and_benchmarks__import_only_what_the_dev_extra_adds() -> None:
+    assert undeclared(("tests", "benchmarks"), "run", "dev") == {}
+
+
+@pytest.mark.parametrize("group", ["run", "onnx", "dev"])
+def test_lock__has_every_declared_package_with_its_hashes(group: str) -> None:
+    entries = re.split(r"\n(?=\S)", LOCK.read_text())
+    locked = {canonical(entry) for entry in entries if "--hash=sha256:" in entry}
+    assert declared()[group] - locked == set()
