@@ -195,7 +195,12 @@ def _reading(
 def _opened(recipe: Recipe, source: Path) -> Source:
     """Open a source; the run's own as the run does, though with all its images."""
     is_own = source.absolute() == recipe.dataset.source
-    return open_source(source, kind=recipe.dataset.kind if is_own else "auto", labels="none")
+    return open_source(
+        source,
+        kind=recipe.dataset.kind if is_own else "auto",
+        labels="none",
+        image_key=recipe.dataset.image_keys if is_own else None,
+    )
 
 
 def _view(data: bytes, recipe: Recipe) -> Pixels:

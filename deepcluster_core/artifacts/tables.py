@@ -86,7 +86,8 @@ def _by_image_id(path: Path, columns: list[str], *, stage: str) -> pa.Table:
         table = in_one_piece(table)
         # Our tables are written in this order: comparing the ids is cheaper than sorting the rows.
         if not _counts_up(table["image_id"]):
-            table = table.take(pc.sort_indices(table["image_id"]))
+            order = pc.sort_indices(table["image_id"])  # pyright: ignore[reportAttributeAccessIssue]
+            table = table.take(order)
         is_complete = _counts_up(table["image_id"])
     if not is_complete:
         raise ArtifactError(
@@ -118,9 +119,12 @@ def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column of text with the type `string`, in several chunks if it needs them."""
     if not pa.types.is_large_string(column.type):
         return column
-    starts = range(0, len(column), STRING_CHUNK_ROWS)
-    pieces = [column.slice(start, STRING_CHUNK_ROWS).cast(pa.string()) for start in starts]
-    return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.string())
+    chunks: list[pa.Array] = []
+    for start in range(0, len(column), STRING_CHUNK_ROWS):
+        stop = min(start + STRING_CHUNK_ROWS, len(column))
+        # `take` copies the rows. A slice keeps the offsets of the whole, which may need 64 bits.
+        chunks += column.take(np.arange(start, stop)).cast(pa.string()).chunks
+    return pa.chunked_array(chunks, pa.string())
 
 
 @dataclass(frozen=True)
