@@ -64,7 +64,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn what Arrow says of damage, or of columns of other types, into an error for people."""
     try:
         yield
-    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
+    except (OSError, pa.ArrowException, ValueError, OverflowError, KeyError) as error:
         raise ArtifactError(
             f"{path}: cannot be read ({str(error).splitlines()[0][:200]}).\n"
             f"  Fix: run the stage that makes it again, with --force."

@@ -51,13 +51,7 @@ def open_source(
         SourceError: it does not exist, is of another kind, or could be of several.
         ConfigError: `image_key` is given, but the source is of another kind.
     """
-    if not location.exists():
-        raise SourceError(
-            f"{location}: does not exist.\n"
-            f"  Fix: give the folder, list (.txt, .csv, .tsv), .parquet or .tar file of the images."
-        )
-    if kind == "auto":
-        kind = _kind_of_folder(location) if location.is_dir() else _kind_of_file(location)
+    kind = _kind_of(location) if kind == "auto" else _existing(location, kind)
     with_labels = labels == "auto"
     if kind == "tar":
         return _open_tar(location, with_labels=with_labels, image_key=image_key)
@@ -70,6 +64,30 @@ def open_source(
             f"  Fix: leave dataset.image_key out."
         )
     return _OPENERS[kind](location, with_labels=with_labels)
+
+
+def has_samples(location: Path) -> bool:
+    """Tell whether images lie at `location` in tar or Parquet files, so that `image_key` fits.
+
+    Raises:
+        SourceError: as `open_source`.
+    """
+    return _kind_of(location) in ("tar", "parquet")
+
+
+def _existing(location: Path, kind: Kind) -> Kind:
+    """Return `kind`, or raise where nothing lies at `location`."""
+    if not location.exists():
+        raise SourceError(
+            f"{location}: does not exist.\n"
+            f"  Fix: give the folder, list (.txt, .csv, .tsv), .parquet or .tar file of the images."
+        )
+    return kind
+
+
+def _kind_of(location: Path) -> Kind:
+    _existing(location, "auto")
+    return _kind_of_folder(location) if location.is_dir() else _kind_of_file(location)
 
 
 def _open_folder(location: Path, *, with_labels: bool) -> Source:
@@ -154,11 +172,20 @@ def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
 def _nothing_found(location: Path, wanted: str) -> SourceError:
     found = _survey(location) if location.is_dir() else "a single file"
     fix = "give the folder or file that the images are in"
+    if location.is_dir() and (shard := next(_shards_below(location), None)):
+        fix = f"give the folder that the shards are in: {displayed(str(shard.parent))}"
     files = location.iterdir() if location.is_dir() else [location]
     if compressed := next((file for file in files if file.suffix.lower() in COMPRESSED), None):
         name = displayed(compressed.name)
         fix += f"; compressed tar files must be unpacked first, for example: tar -xf {name}"
     return SourceError(f"{location}: looked for {wanted}; found {found}.\n  Fix: {fix}.")
+
+
+def _shards_below(folder: Path) -> Iterator[Path]:
+    files = (Path(at, name) for at, _, names in os.walk(folder) for name in sorted(names))
+    for file in islice(files, SURVEYED_FILES):
+        if file.suffix.lower() in (".parquet", ".tar"):
+            yield file
 
 
 def _survey(folder: Path) -> str:

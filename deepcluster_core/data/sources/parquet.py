@@ -1,5 +1,6 @@
 """Parquet files of images, in the layout of the Hugging Face hub."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from deepcluster_core.errors import ConfigError, SourceError
 
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """What Hive and Spark write for a missing value."""
+
+SPLIT = re.compile(r"(train|validation|val|test)-\d+-of-\d+")
+"""Names of files on the Hugging Face hub."""
 
 
 class ParquetSource:
@@ -105,6 +109,12 @@ class ParquetSource:
             said.append(
                 f"files without a column of labels: {len(without)} of {len(self._files)}, for "
                 f"example {displayed(self._name(without[0]))}"
+            )
+        parts = {found[1] for file in self._files if (found := SPLIT.match(file.name))}
+        if len(parts) > 1:
+            said.append(
+                f"files of several splits are read as one data set: {', '.join(sorted(parts))}; "
+                f"to read one, give a folder of its files alone"
             )
         return said
 
