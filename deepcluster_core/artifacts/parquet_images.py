@@ -7,14 +7,13 @@ text, which differ in how they lie in memory only: all of them are read.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic_core import from_json
@@ -107,16 +106,16 @@ def read_image_rows(path: Path, layout: Layout) -> Iterator[ImageRow]:
         columns += [layout.label] if layout.label else []
         first = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            images = _single(path, _plain(batch[layout.image]), first)
+            images, places = _one_a_row(path, _plain(batch[layout.image]), first)
             is_struct = pa.types.is_struct(images.type)
             encoded = _plain(_field(images, "bytes")) if is_struct else images
             paths = [None] * len(batch)
             if stored:
                 paths = _values(_field(images, "path") if has_fields else batch[stored])
             labels = _values(batch[layout.label]) if layout.label else [None] * len(batch)
-            for row, (shown, label) in enumerate(zip(paths, labels, strict=True)):
+            for place, shown, label in zip(places, paths, labels, strict=True):
                 is_unknown = label is not None and label == layout.unknown
-                yield ImageRow(shown, None if is_unknown else label, partial(_read, encoded, row))
+                yield ImageRow(shown, None if is_unknown else label, partial(_read, encoded, place))
             first += len(batch)
 
 
@@ -134,8 +133,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise SourceError(f"{path}: cannot be read as Parquet ({cause}).\n  Fix: {fix}.") from error
 
 
-def _read(encoded: pa.Array, row: int) -> bytes:
-    data = encoded[row].as_py()
+def _read(encoded: pa.Array, place: int | None) -> bytes:
+    data = None if place is None else encoded[place].as_py()
     if data is None:
         raise OSError("the row holds no image (null)")
     return data
@@ -241,20 +240,23 @@ def _path_column(file: pq.ParquetFile, column: str) -> str | None:
     return name if len(paths.unique()) == len(paths) else None
 
 
-def _single(path: Path, images: pa.Array, first: int) -> pa.Array:
-    """Return the one image in the list of each row, null for an empty list; else `images`."""
+def _one_a_row(path: Path, images: pa.Array, first: int) -> tuple[pa.Array, Sequence[int | None]]:
+    """Return images, and where among them that of each row is: of lists, which hold one each."""
     if not _is_list(images.type):
-        return images
-    lengths_B = images.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    if (lengths_B > 1).any():
-        row = int(np.argmax(lengths_B > 1))
-        raise SourceError(
-            f"{path}: row {first + row} holds a list of {lengths_B[row]} images, but a row must "
-            f"hold one.\n"
-            f"  Fix: write a row for each image."
-        )
-    place_B = np.cumsum(lengths_B) - 1
-    return _plain(images.flatten()).take(pa.array(place_B, mask=lengths_B == 0))
+        return images, range(len(images))
+    lengths = images.value_lengths().fill_null(0).to_pylist()
+    place = 0
+    places: list[int | None] = []
+    for row, length in enumerate(lengths):
+        if length > 1:
+            raise SourceError(
+                f"{path}: row {first + row} holds a list of {length} images, but a row must hold "
+                f"one.\n"
+                f"  Fix: write a row for each image."
+            )
+        places.append(place if length else None)
+        place += length
+    return _plain(images.flatten()), places
 
 
 # Columns of labels
