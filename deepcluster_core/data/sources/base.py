@@ -77,6 +77,8 @@ def displayed(name: str) -> str:
     File systems allow any bytes, Parquet's strings do not. Names that are UTF-8 stay as they are,
     line breaks included.
     """
+    if name.isascii():
+        return name
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -7,12 +7,16 @@ the extension is the rest: `v1.0/p1.seg.png` has the key `v1.0/p1` and the exten
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from deepcluster_core.data.sources.base import is_image_name
 from deepcluster_core.data.sources.labels import label_in_json, label_of
 
 TEXT_LABELS = ("cls", "cls.txt", "class", "class.txt", "class_id", "label", "label.txt", "target")
 """Extensions of members whose whole text is the label, in the order in which they are tried."""
+WITHOUT_TXT = (*TEXT_LABELS, "json")
+WITH_TXT = (*WITHOUT_TXT, "txt")
 MAX_TEXT_BYTES = 4096
 MAX_JSON_BYTES = 1 << 20
 
@@ -31,8 +35,7 @@ WEAK_PICTURES = frozenset(("npy", "heic", "heif", "jxl", "tga"))
 """Beside another picture, an array is rather an embedding; the others cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A regular member of a tar file, with a harmless name."""
 
     name: str
@@ -43,9 +46,19 @@ class Member:
     size: int
 
     @property
+    def is_plain_picture(self) -> bool:
+        """Whether the extension is one of pictures, without a word in front."""
+        return "." not in self.extension and self.is_picture
+
+    @property
     def is_picture(self) -> bool:
         """Whether the last part of the extension is one of pictures."""
-        return is_image_name(f".{self.extension}")
+        return _is_picture(self.extension)
+
+
+@lru_cache(4096)  # there are millions of members, of few extensions
+def _is_picture(extension: str) -> bool:
+    return is_image_name(f".{extension}")
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -74,6 +87,8 @@ def chosen_pictures(
         AmbiguousPictureError: there are two plain extensions, such as `jpg` and `png`.
     """
     pictures = [member for member in sample if member.is_picture]
+    if len(pictures) == 1 and image_key is None and pictures[0].is_plain_picture:
+        return pictures
     if image_key is not None:
         return [member for member in pictures if member.extension in image_key]
     if len(pictures) > 1:
@@ -124,8 +139,8 @@ def find_label(
         with_txt: `txt` members hold labels.
     """
     own = picture.extension.rpartition(".")[0]
-    for prefix in dict.fromkeys((f"{own}." if own else "", "")):
-        for extension in (*TEXT_LABELS, "json", *(["txt"] if with_txt else [])):
+    for prefix in (f"{own}.", "") if own else ("",):
+        for extension in WITH_TXT if with_txt else WITHOUT_TXT:
             member = beside.get(prefix + extension)
             if member is not None:
                 label = read_label(member, read)

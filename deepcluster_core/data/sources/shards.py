@@ -1,14 +1,19 @@
 """Tar shards as a source of images, with the labels that WebDataset and ImageNet put there."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
+from typing import IO
 
 from deepcluster_core.data.sources.base import SourceImage, displayed, fingerprint_files
+from deepcluster_core.data.sources.grouping import Sample, adjacent, grouped
 from deepcluster_core.data.sources.labels import label_of
 from deepcluster_core.data.sources.samples import (
     MAX_TEXT_BYTES,
@@ -22,19 +27,15 @@ from deepcluster_core.data.sources.samples import (
     split_name,
 )
 from deepcluster_core.data.sources.tally import Tally, counts
-from deepcluster_core.data.sources.tar import harmless, members, read_at, read_member
+from deepcluster_core.data.sources.tar import harmless, members, read_member
 from deepcluster_core.errors import ConfigError, SourceError
 
 LISTED_AT_ONCE = 50_000
 """Members of a shard that are held in memory, so that those of a sample may lie anywhere in it. In
 a larger shard they must lie side by side."""
-LARGEST_SAMPLE = 10_000
 TEXTS_LOOKED_AT = 1000
 COUNTED_IN_ERRORS = 100_000
 LABELS = frozenset((*TEXT_LABELS, "json", "txt"))
-
-_Sample = dict[str, Member]
-"""The members of a sample by name, in stored order."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,28 @@ class _Shard:
         """Return what people are shown."""
         return f"{self.shown}/{displayed(member.name)}"
 
-    def head_of(self, member: Member, limit: int) -> bytes:
-        """Return the first bytes of a member."""
-        return read_at(self.file, member.offset, min(member.size, limit))
-
     def holds_one_class(self) -> bool | None:
         """Tell by the first picture; None where there is no picture."""
         first = next((member for member in self.listed() if member.is_picture), None)
         return None if first is None else is_class_file(self.stem, first.name)
+
+
+class _Heads:
+    """Reads the first bytes of members, through one handle for all: labels are many and short."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def __call__(self, member: Member, limit: int) -> bytes:
+        if self._file is None:
+            self._file = self._path.open("rb", buffering=0)
+        return os.pread(self._file.fileno(), min(member.size, limit), member.offset)
+
+    def close(self) -> None:
+        """Close the handle, if it was opened."""
+        if self._file is not None:
+            self._file.close()
 
 
 class TarSource:
@@ -147,71 +162,87 @@ class _Listing:
             label = displayed(shard.stem) if hold_classes else None
             for found in self._images(shard, inner if depth == 0 else None):
                 self.has_images = True
-                yield replace(found, label=found.label or label)
+                yield found if found.label or label is None else replace(found, label=label)
             yield from self.images_of(inner, depth=depth + 1) if inner else ()
 
     def _images(self, shard: _Shard, inner: list[_Shard] | None) -> Iterator[SourceImage]:
         names: set[int] = set()
         kinds: set[str] = set()
-        for samples in self._batches(shard):
-            batch: list[tuple[int, SourceImage]] = []
-            for sample in samples:
-                for picture, label in self._pictures(shard, sample, inner):
-                    path = self._unique(shard, picture, names)
-                    read = partial(read_member, shard.file, picture.offset, picture.size)
-                    batch.append((picture.offset, SourceImage(path, label, read)))
-                    if label is not None:
-                        kinds.add("numbers" if label.lstrip("+-").isdecimal() else "names")
-            yield from (image for _, image in sorted(batch, key=lambda placed: placed[0]))
+        with closing(_Heads(shard.file)) as heads:
+            for samples in self._batches(shard, heads):
+                batch: list[tuple[int, SourceImage]] = []
+                for sample in samples:
+                    for picture, label in self._pictures(shard, sample, heads, inner):
+                        path = self._unique(shard, picture, names)
+                        read = partial(read_member, shard.file, picture.offset, picture.size)
+                        batch.append((picture.offset, SourceImage(path, label, read)))
+                        if label is not None:
+                            kinds.add("numbers" if label.lstrip("+-").isdecimal() else "names")
+                batch.sort(key=itemgetter(0))
+                yield from (image for _, image in batch)
         if len(kinds) == 1:
             self._refuse_other_kind(kinds.pop(), shard)
 
-    def _batches(self, shard: _Shard) -> Iterator[list[_Sample]]:
+    def _batches(self, shard: _Shard, heads: _Heads) -> Iterator[list[Sample]]:
         """Yield the samples of a shard, all at once if they are few enough."""
         listed = shard.listed()
         head = list(islice(listed, LISTED_AT_ONCE))
-        samples = _grouped(head)
+        samples = grouped(head)
         if self._with_labels and self._with_txt is None:
-            self._with_txt = _has_txt_labels(shard, samples)
+            self._with_txt = _has_txt_labels(heads, samples)
             self._tally.txt_are_captions = self._with_txt is False
         if len(head) < LISTED_AT_ONCE:
             yield samples
             return
         apart = _Apart()
-        for sample in _adjacent(chain(head, listed)):
+        for sample in adjacent(chain(head, listed)):
             if self._with_labels:
                 apart.refuse(shard, sample)
             yield [sample]
 
     def _pictures(
-        self, shard: _Shard, sample: _Sample, inner: list[_Shard] | None
+        self, shard: _Shard, sample: Sample, heads: _Heads, inner: list[_Shard] | None
     ) -> Iterator[tuple[Member, str | None]]:
         """Yield the pictures of a sample with their labels, and count what is left out."""
-        all_members = sample.values()
+        first = next(iter(sample.values()))
+        if len(sample) == 1 and self._image_key is None and first.is_plain_picture:
+            yield first, None  # there may be millions of these
+            return
         try:
-            chosen = chosen_pictures(all_members, self._image_key)
+            chosen = chosen_pictures(sample.values(), self._image_key)
         except AmbiguousPictureError:
             raise self._ambiguous(shard, sample) from None
         used = {member.name for member in chosen}
-        beside = {m.extension: m for m in all_members if not m.is_picture}
-        for picture in chosen:
-            label = None
-            if self._with_labels and beside:
-                found = find_label(
-                    picture, beside, read=shard.head_of, with_txt=bool(self._with_txt)
-                )
-                label = found.label
-                if found.member is not None:
-                    used.add(found.member.name)
-                    if label is None:
-                        self._tally.no_label_in(shard.path_of(found.member))
-            yield picture, label
-        if len({picture.extension for picture in chosen}) > 1:
+        if self._with_labels:
+            yield from self._labelled(shard, sample, chosen, heads, used)
+        else:
+            yield from ((picture, None) for picture in chosen)
+        if len(chosen) > 1:
             self._tally.take_several([picture.extension for picture in chosen])
-        self._count_others(shard, sample, used, inner)
+        if len(used) < len(sample):
+            self._count_others(shard, sample, used, inner)
+
+    def _labelled(
+        self,
+        shard: _Shard,
+        sample: Sample,
+        chosen: Sequence[Member],
+        heads: _Heads,
+        used: set[str],
+    ) -> Iterator[tuple[Member, str | None]]:
+        """Yield pictures with their labels; add the members that hold those to `used`."""
+        beside = {m.extension: m for m in sample.values() if not m.is_picture}
+        with_txt = bool(self._with_txt)
+        for picture in chosen:
+            found = find_label(picture, beside, read=heads, with_txt=with_txt)
+            if found.member is not None:
+                used.add(found.member.name)
+                if found.label is None:
+                    self._tally.no_label_in(shard.path_of(found.member))
+            yield picture, found.label
 
     def _count_others(
-        self, shard: _Shard, sample: _Sample, used: set[str], inner: list[_Shard] | None
+        self, shard: _Shard, sample: Sample, used: set[str], inner: list[_Shard] | None
     ) -> None:
         has_picture = False
         for member in sample.values():
@@ -248,7 +279,7 @@ class _Listing:
                 f"  Fix: write the labels alike, or set dataset.labels: none to do without."
             )
 
-    def _ambiguous(self, shard: _Shard, sample: _Sample) -> ConfigError:
+    def _ambiguous(self, shard: _Shard, sample: Sample) -> ConfigError:
         """Return the error for samples with pictures of several plain formats."""
         found = Counter(
             member.extension
@@ -293,7 +324,7 @@ class _Apart:
         self._pictures: set[str] = set()
         self._labels: set[str] = set()
 
-    def refuse(self, shard: _Shard, sample: _Sample) -> None:
+    def refuse(self, shard: _Shard, sample: Sample) -> None:
         """Raise if the picture and the label of one key came in two samples."""
         has_label = has_picture = False
         key = ""
@@ -318,40 +349,13 @@ class _Apart:
             mine.add(key)
 
 
-def _grouped(listed: Sequence[Member]) -> list[_Sample]:
-    """Return the samples of members in any order; a name that comes again begins another one."""
-    samples: list[_Sample] = []
-    latest: dict[str, _Sample] = {}
-    for member in listed:
-        sample = latest.get(member.key)
-        if sample is None or member.name in sample:
-            sample = latest[member.key] = {}
-            samples.append(sample)
-        sample[member.name] = member
-    return samples
-
-
-def _adjacent(listed: Iterator[Member]) -> Iterator[_Sample]:
-    """Yield the samples of members that lie side by side."""
-    sample: _Sample = {}
-    key = None
-    for member in listed:
-        if member.key != key or member.name in sample or len(sample) >= LARGEST_SAMPLE:
-            if sample:
-                yield sample
-            sample, key = {}, member.key
-        sample[member.name] = member
-    if sample:
-        yield sample
-
-
-def _has_txt_labels(shard: _Shard, samples: Sequence[_Sample]) -> bool | None:
+def _has_txt_labels(heads: _Heads, samples: Sequence[Sample]) -> bool | None:
     """Tell whether the txt members beside pictures are labels; None if there are none."""
     texts: list[str] = []
     for sample in samples:
         found = {member.extension: member for member in sample.values()}
         if "txt" in found and len(found) > 1 and found.keys().isdisjoint(TEXT_LABELS):
-            text = label_of(shard.head_of(found["txt"], MAX_TEXT_BYTES))
+            text = label_of(heads(found["txt"], MAX_TEXT_BYTES))
             texts += [text] if text else []
         if len(texts) == TEXTS_LOOKED_AT:
             break

@@ -31,7 +31,9 @@ class Tally:
         _count(self.left_out, extension or "without extension")
 
     def take_several(self, extensions: list[str]) -> None:
-        """Count the pictures of a sample of which more than one is used."""
+        """Count the pictures of a sample of which more than one is used, unless they are alike."""
+        if len(set(extensions)) == 1:
+            return
         self.num_multiple += 1
         for extension in extensions:
             _count(self.views, extension)

@@ -84,8 +84,12 @@ def read_at(path: Path, offset: int, size: int) -> bytes:
 
 def harmless(name: str) -> str:
     """Return a member's name without a leading '/' and any '.' and '..'."""
+    if name[:1] not in ("/", ".") and "/." not in name and "//" not in name:
+        return name.rstrip("/")  # nearly all names; there may be millions
     return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
 def _is_hidden(name: str) -> bool:
+    if name[:1] not in ("/", ".") and "/." not in name and "__MACOSX" not in name:
+        return False
     return any(is_hidden(part) for part in harmless(name).split("/"))

@@ -19,7 +19,7 @@ DATA = [b"one", b"two", b"six"]
 ROWS = [{"bytes": data, "path": f"{data.decode()}.png"} for data in DATA]
 
 
-class Named(pa.ExtensionType):
+class Named(pa.ExtensionType):  # pyright: ignore[reportUntypedBaseClass]
     """A type around another one, as data sets register for images and labels."""
 
     def __init__(self, storage: pa.DataType) -> None:
@@ -33,12 +33,15 @@ class Named(pa.ExtensionType):
         return cls(storage)
 
 
-def write(path: Path, metadata: dict[bytes, bytes] | None = None, **columns: Any) -> Path:  # noqa: ANN401
+def write(path: Path, /, **columns: Any) -> Path:  # noqa: ANN401  arrays or lists
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table(columns)
-    if metadata is not None:
-        table = table.replace_schema_metadata(metadata)
-    pq.write_table(table, path)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def described(path: Path, features: bytes, /, **columns: Any) -> Path:  # noqa: ANN401
+    """Write a file with what the Hugging Face hub stores about its columns."""
+    pq.write_table(pa.table(columns).replace_schema_metadata({b"huggingface": features}), path)
     return path
 
 
@@ -173,9 +176,9 @@ def test_parquet__paths_without_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_parquet__minus_one_of_a_class_label_is_no_label(tmp_path: Path) -> None:
-    described = b'{"info": {"features": {"label": {"names": ["a"], "_type": "ClassLabel"}}}}'
-    known = write(tmp_path / "a.parquet", {b"huggingface": described}, image=DATA, label=[0, -1, 1])
-    other = write(tmp_path / "b.parquet", {b"huggingface": b"[]"}, image=DATA, label=[0, -1, 1])
+    features = b'{"info": {"features": {"label": {"names": ["a"], "_type": "ClassLabel"}}}}'
+    known = described(tmp_path / "a.parquet", features, image=DATA, label=[0, -1, 1])
+    other = described(tmp_path / "b.parquet", b"[]", image=DATA, label=[0, -1, 1])
 
     assert labels_of(known) == ["0", None, "1"]
     assert labels_of(other) == ["0", "-1", "1"]
