@@ -6,13 +6,12 @@ columns of WebDataset (`jpg`, `cls`, `json`, `__key__`). Arrow has several types
 text, which differ in how they lie in memory only: all of them are read.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,7 +72,6 @@ def read_layout(path: Path, *, with_label: bool, image_key: str | None = None) -
     with _opened(path) as file:
         schema = file.schema_arrow
         image = _image_column(path, schema, image_key)
-        _refuse_paths_alone(path, file, image)
     label = _label_column(schema) if with_label else None
     return Layout(
         image=image,
@@ -104,19 +102,23 @@ def read_image_rows(path: Path, layout: Layout) -> Iterator[ImageRow]:
         columns = [f"{layout.image}.bytes" if has_fields else layout.image]
         columns += [stored] if stored else []
         columns += [layout.label] if layout.label else []
-        first = 0
+        first = num_images = num_paths = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             images, places = _one_a_row(path, _plain(batch[layout.image]), first)
             is_struct = pa.types.is_struct(images.type)
             encoded = _plain(_field(images, "bytes")) if is_struct else images
+            num_images += len(encoded) - encoded.null_count
             paths = [None] * len(batch)
             if stored:
-                paths = _values(_field(images, "path") if has_fields else batch[stored])
+                paths = _values(batch[stored] if stored == KEY_COLUMN else _field(images, "path"))
+                num_paths += len(paths) - paths.count(None)
             labels = _values(batch[layout.label]) if layout.label else [None] * len(batch)
             for place, shown, label in zip(places, paths, labels, strict=True):
                 is_unknown = label is not None and label == layout.unknown
                 yield ImageRow(shown, None if is_unknown else label, partial(_read, encoded, place))
             first += len(batch)
+        if num_paths and not num_images:
+            _refuse_paths_alone(path, layout.image, first)
 
 
 @contextmanager
@@ -187,34 +189,13 @@ def _is_image_struct(kind: pa.DataType) -> bool:
     return _is_binary(_plain_type(kind.field("bytes").type))
 
 
-def _refuse_paths_alone(path: Path, file: pq.ParquetFile, column: str) -> None:
-    """Refuse a file whose rows hold the paths of image files instead of images."""
-    kind = _plain_type(file.schema_arrow.field(column).type)
-    if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
-        return
-    counts = _nulls_by_column(file)
-    num_rows = file.metadata.num_rows
-    is_empty = num_rows > 0 and counts[f"{column}.bytes"] == num_rows
-    if is_empty and counts[f"{column}{PATH_FIELD}"] < num_rows:
-        raise SourceError(
-            f"{path}: holds the paths of image files, but no images: {column}.bytes is null in "
-            f"each of its {num_rows:,} rows.\n"
-            f"  Fix: give a list of those files as the source (a .csv with the columns path and "
-            f"label), or write the table again with the images embedded."
-        )
-
-
-def _nulls_by_column(file: pq.ParquetFile) -> Counter[str]:
-    """Return the nulls in each column, from the footer; nothing of columns that do not tell."""
-    counts: Counter[str] = Counter()
-    for group in range(file.metadata.num_row_groups):
-        row_group = file.metadata.row_group(group)
-        for number in range(row_group.num_columns):
-            column = row_group.column(number)
-            statistics = column.statistics
-            if statistics is not None and statistics.has_null_count:
-                counts[column.path_in_schema] += statistics.null_count
-    return counts
+def _refuse_paths_alone(path: Path, column: str, num_rows: int) -> NoReturn:
+    raise SourceError(
+        f"{path}: holds the paths of image files, but no images: {column}.bytes is null in "
+        f"each of its {num_rows:,} rows.\n"
+        f"  Fix: give a list of those files as the source (a .csv with the columns path and "
+        f"label), or write the table again with the images embedded."
+    )
 
 
 def _path_column(file: pq.ParquetFile, column: str) -> str | None:

@@ -149,6 +149,14 @@ def test_parquet__columns_of_webdataset(
     assert [image.read() for image in images(file)] == DATA
 
 
+def test_parquet__keys_of_webdataset_beside_structs_without_a_path(tmp_path: Path) -> None:
+    rows = pa.array([{"bytes": data} for data in DATA])
+    file = write(tmp_path / "x.parquet", jpg=rows, __key__=["a", "b", "c"])
+
+    assert paths(file) == ["a", "b", "c"]
+    assert [image.read() for image in images(file)] == DATA
+
+
 def test_parquet__a_column_is_chosen_by_image_key(tmp_path: Path) -> None:
     file = write(tmp_path / "x.parquet", jpg=DATA, png=DATA[::-1], right=DATA)
 
