@@ -12,6 +12,7 @@ from pydantic import Field
 
 from deepcluster_core.artifacts.manifest import Condition, digest_of, inspect, read_manifest
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
 from flows.epoch import each_epoch
 from flows.evaluations import COMPARING, LABELLED, TRANSFER, Asked, Name
@@ -230,6 +231,8 @@ def _indexed(run: Run, source: str) -> Job:
     """Return the job of other images than the run's, packed as those are, once it is done."""
     path = Path(source).expanduser().absolute()
     changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None}
+    if run.recipe.dataset.image_key is not None and not has_samples(path):
+        changes["image_key"] = None
     dataset = run.recipe.dataset.model_copy(update=changes)
     recipe = run.recipe.model_copy(update={"dataset": dataset})
     above = run.folder.root.parent

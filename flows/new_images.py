@@ -21,7 +21,7 @@ from deepcluster_core.artifacts.outputs import (
 from deepcluster_core.artifacts.tables import read_clustering
 from deepcluster_core.clustering.assign import Assigner
 from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
-from deepcluster_core.data.sources import Source, open_source
+from deepcluster_core.data.sources import Source, has_samples, open_source
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import SourceError
 from deepcluster_core.models import Network
@@ -197,7 +197,15 @@ def _reading(
 def _opened(recipe: Recipe, source: Path) -> Source:
     """Open a source; the run's own as the run does, though with all its images."""
     is_own = source.absolute() == recipe.dataset.source
-    return open_source(source, kind=recipe.dataset.kind if is_own else "auto", labels="none")
+    image_key = recipe.dataset.image_keys
+    if image_key is not None and not is_own and not has_samples(source):
+        image_key = None
+    return open_source(
+        source,
+        kind=recipe.dataset.kind if is_own else "auto",
+        labels="none",
+        image_key=image_key,
+    )
 
 
 def _view(data: bytes, recipe: Recipe) -> Pixels:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import new_artifact
@@ -43,8 +43,15 @@ def without_nul(path: Path) -> Path:
     return path
 
 
+def _list_to_tuple(value: object) -> object:
+    """Let strict validation take what YAML has instead of tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class DatasetConfig(StrictConfig):
     """Which images, and how they are packed."""
+
+    absent_when_none = frozenset(("image_key",))
 
     source: Path
     """A folder, a list (.txt, .csv), Parquet files or tar shards. Relative to the recipe."""
@@ -55,6 +62,16 @@ class DatasetConfig(StrictConfig):
     labels: Literal["auto", "none"] = "auto"
     """Labels that the source happens to have (class folders, a label column) are used to score
     clusters, never to train. none: forget them."""
+
+    image_key: Annotated[
+        Annotated[str, Field(min_length=1)]
+        | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+        | None,
+        BeforeValidator(_list_to_tuple),
+    ] = None
+    """Which picture of a sample, where it has several. Tar shards: its extension, such as
+    `left.jpg`, or a list of extensions, each of which is an image. Parquet: its column. None: the
+    only picture; masks and the like are left out."""
 
     subset: PositiveInt | None = None
     """Use a random subset of this many images, drawn by the run's seed. None: all."""
@@ -93,8 +110,16 @@ class DatasetConfig(StrictConfig):
 
         Raises:
             SourceError: it is not there, or not of this kind.
+            ConfigError: `image_key` does not fit it.
         """
-        return open_source(self.source, kind=self.kind, labels=self.labels)
+        return open_source(
+            self.source, kind=self.kind, labels=self.labels, image_key=self.image_keys
+        )
+
+    @property
+    def image_keys(self) -> tuple[str, ...] | None:
+        """`image_key` as a tuple, if it is given."""
+        return (self.image_key,) if isinstance(self.image_key, str) else self.image_key
 
 
 def run(*, dataset: DatasetConfig, source: str, out: Path, context: Context) -> None:
@@ -131,6 +156,8 @@ def run(*, dataset: DatasetConfig, source: str, out: Path, context: Context) -> 
             "skipped": len(writer.skipped),
             "labelled": writer.num_labelled,
         }
+        if notes := opened.notes():
+            draft.facts["notes"] = notes
 
 
 def _choose(

@@ -155,7 +155,11 @@ def artifact_key(
 
 def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
     """Return sections of a recipe as plain values, as manifests and keys hold them."""
-    return {name: section.model_dump(mode="json") for name, section in config.items()}
+    dumped: dict[str, Any] = {}
+    for name, section in config.items():
+        absent = {key for key in section.absent_when_none if getattr(section, key) is None}
+        dumped[name] = section.model_dump(mode="json", exclude=absent)
+    return dumped
 
 
 def read_manifest(folder: Path) -> Manifest:

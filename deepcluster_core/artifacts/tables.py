@@ -23,6 +23,10 @@ INDEX = "index.parquet"
 LABELS = "labels.parquet"
 CLUSTERING = "_clustering.safetensors"
 METRICS = "metrics.parquet"
+STRING_LIMIT_BYTES = (1 << 31) - 1
+"""Of text in one chunk of Arrow's type `string`."""
+STRING_CHUNK_ROWS = 1 << 16
+"""Rows that stay below that limit even with the longest paths: 4 KiB, each byte written `\\xff`."""
 LABELS_SCHEMA = pa.schema(
     {
         "image_id": pa.int64(),
@@ -61,7 +65,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn what Arrow says of damage, or of columns of other types, into an error for people."""
     try:
         yield
-    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
+    except (OSError, pa.ArrowException, ValueError, OverflowError, KeyError) as error:
         if is_shortage(error):
             raise
         raise ArtifactError(
@@ -82,13 +86,48 @@ def read_index(folder: Path, columns: list[str]) -> pa.Table:
 def _by_image_id(path: Path, columns: list[str], *, stage: str) -> pa.Table:
     table = read_table(path, columns)
     with _reading(path):
-        table = table.sort_by("image_id")
-    if not np.array_equal(table["image_id"].to_numpy(), np.arange(len(table))):
+        table = in_one_piece(table)
+        # Our tables are written in this order: comparing the ids is cheaper than sorting the rows.
+        if not _counts_up(table["image_id"]):
+            order = pc.sort_indices(table["image_id"])  # pyright: ignore[reportAttributeAccessIssue]
+            table = table.take(order)
+        is_complete = _counts_up(table["image_id"])
+    if not is_complete:
         raise ArtifactError(
             f"{path}: image_id must hold 0 to {len(table) - 1}, each once.\n"
             f"  Fix: run the stage again: deepcluster stage {stage} … --force"
         )
     return table
+
+
+def _counts_up(ids: pa.ChunkedArray) -> bool:
+    return np.array_equal(ids.to_numpy(), np.arange(len(ids)))
+
+
+def in_one_piece(table: pa.Table) -> pa.Table:
+    """Return the table with each column in one chunk, whatever its size.
+
+    The offsets of Arrow's `string` have 32 bits, so a chunk holds 2 GiB of text at most, and
+    sorting, taking and combining larger columns raise an overflow error. A column that may be
+    larger becomes `large_string`, whose offsets have 64 bits.
+    """
+    for number, column in enumerate(table.columns):
+        if pa.types.is_string(column.type) and column.nbytes > STRING_LIMIT_BYTES:
+            name = table.column_names[number]
+            table = table.set_column(number, name, column.cast(pa.large_string()))
+    return table.combine_chunks()
+
+
+def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of text with the type `string`, in several chunks if it needs them."""
+    if not pa.types.is_large_string(column.type):
+        return column
+    chunks: list[pa.Array] = []
+    for start in range(0, len(column), STRING_CHUNK_ROWS):
+        stop = min(start + STRING_CHUNK_ROWS, len(column))
+        # `take` copies the rows. A slice keeps the offsets of the whole, which may need 64 bits.
+        chunks += column.take(np.arange(start, stop)).cast(pa.string()).chunks
+    return pa.chunked_array(chunks, pa.string())
 
 
 @dataclass(frozen=True)
@@ -120,7 +159,7 @@ def write_labels(
         clustering: the arrays of the PCA and the centroids; `centroids` is (K, Q).
     """
     index = read_index(images, ["image_id", "path"])
-    columns = [index["image_id"], index["path"], cluster_N, distance_N]
+    columns = [index["image_id"], as_strings(index["path"]), cluster_N, distance_N]
     write_table(folder / LABELS, pa.table(columns, schema=LABELS_SCHEMA))
     save_file(
         {name: np.ascontiguousarray(a) for name, a in clustering.items()}, folder / CLUSTERING
@@ -154,7 +193,7 @@ def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
     path = folder / LABELS
     table = read_table(path, LABELS_SCHEMA.names)
     with _reading(path):
-        chosen = table.filter(pc.field("cluster") == cluster)
+        chosen = in_one_piece(table.filter(pc.field("cluster") == cluster))
         return chosen.sort_by([("distance", "ascending"), ("image_id", "ascending")]).to_pylist()
 
 

@@ -58,6 +58,10 @@ class FolderSource:
         """Walk the folders: names only, seconds for a million images."""
         return sum(1 for _ in walk_images(self._root))
 
+    def notes(self) -> list[str]:
+        """See `Source`."""
+        return []
+
 
 @dataclass(frozen=True)
 class _Level:

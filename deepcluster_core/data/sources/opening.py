@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -11,8 +11,8 @@ from deepcluster_core.data.sources.base import Source, displayed, is_hidden
 from deepcluster_core.data.sources.folder import FolderSource, walk_images
 from deepcluster_core.data.sources.listing import ListSource
 from deepcluster_core.data.sources.parquet import ParquetSource
-from deepcluster_core.data.sources.tar import TarSource
-from deepcluster_core.errors import SourceError
+from deepcluster_core.data.sources.shards import TarSource
+from deepcluster_core.errors import ConfigError, SourceError
 
 Kind = Literal["auto", "folder", "list", "parquet", "tar"]
 
@@ -27,8 +27,15 @@ SURVEYED_FILES = 10_000
 """That an error message counts."""
 
 
+COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".tbz2", ".xz", ".txz", ".lz4")
+
+
 def open_source(
-    location: Path, *, kind: Kind = "auto", labels: Literal["auto", "none"] = "auto"
+    location: Path,
+    *,
+    kind: Kind = "auto",
+    labels: Literal["auto", "none"] = "auto",
+    image_key: Sequence[str] | None = None,
 ) -> Source:
     """Find out what lies at `location`, without opening an image.
 
@@ -37,18 +44,50 @@ def open_source(
             that holds such files directly.
         kind: what it must be; auto decides by the names.
         labels: none forgets the labels that the source has.
+        image_key: of tar shards, the extensions of the pictures to take; of Parquet files, the
+            column. None: decided by the names.
 
     Raises:
         SourceError: it does not exist, is of another kind, or could be of several.
+        ConfigError: `image_key` is given, but the source is of another kind.
     """
+    kind = _kind_of(location) if kind == "auto" else _existing(location, kind)
+    with_labels = labels == "auto"
+    if kind == "tar":
+        return _open_tar(location, with_labels=with_labels, image_key=image_key)
+    if kind == "parquet":
+        return _open_parquet(location, with_labels=with_labels, image_key=image_key)
+    if image_key:
+        raise ConfigError(
+            f"dataset.image_key: {', '.join(image_key)} chooses among the pictures of a sample in "
+            f"tar or Parquet files, but {location} is of kind {kind}.\n"
+            f"  Fix: leave dataset.image_key out."
+        )
+    return _OPENERS[kind](location, with_labels=with_labels)
+
+
+def has_samples(location: Path) -> bool:
+    """Tell whether images lie at `location` in tar or Parquet files, so that `image_key` fits.
+
+    Raises:
+        SourceError: as `open_source`.
+    """
+    return _kind_of(location) in ("tar", "parquet")
+
+
+def _existing(location: Path, kind: Kind) -> Kind:
+    """Return `kind`, or raise where nothing lies at `location`."""
     if not location.exists():
         raise SourceError(
             f"{location}: does not exist.\n"
             f"  Fix: give the folder, list (.txt, .csv, .tsv), .parquet or .tar file of the images."
         )
-    if kind == "auto":
-        kind = _kind_of_folder(location) if location.is_dir() else _kind_of_file(location)
-    return _OPENERS[kind](location, with_labels=labels == "auto")
+    return kind
+
+
+def _kind_of(location: Path) -> Kind:
+    _existing(location, "auto")
+    return _kind_of_folder(location) if location.is_dir() else _kind_of_file(location)
 
 
 def _open_folder(location: Path, *, with_labels: bool) -> Source:
@@ -63,20 +102,24 @@ def _open_list(location: Path, *, with_labels: bool) -> Source:
     return ListSource(location, with_labels=with_labels)
 
 
-def _open_parquet(location: Path, *, with_labels: bool) -> Source:
-    return ParquetSource(_shards(location, ".parquet"), with_labels=with_labels)
+def _open_parquet(location: Path, *, with_labels: bool, image_key: Sequence[str] | None) -> Source:
+    root = location.parent if location.is_file() else location
+    files = [location] if location.is_file() else sorted_by_name(root, _parquet_files(root))
+    if not files:
+        raise _nothing_found(location, ".parquet files directly in it, or in partitions")
+    return ParquetSource(root, files, with_labels=with_labels, image_key=image_key)
 
 
-def _open_tar(location: Path, *, with_labels: bool) -> Source:
-    return TarSource(_shards(location, ".tar"), with_labels=with_labels)
+def _open_tar(location: Path, *, with_labels: bool, image_key: Sequence[str] | None) -> Source:
+    files = [location]
+    if not location.is_file():
+        files = sorted_by_name(location, _files_ending(location, ".tar"))
+    if not files:
+        raise _nothing_found(location, ".tar files directly in it")
+    return TarSource(files, with_labels=with_labels, image_key=image_key)
 
 
-_OPENERS = {
-    "folder": _open_folder,
-    "list": _open_list,
-    "parquet": _open_parquet,
-    "tar": _open_tar,
-}
+_OPENERS = {"folder": _open_folder, "list": _open_list}
 
 
 def _kind_of_file(file: Path) -> Kind:
@@ -89,7 +132,7 @@ def _kind_of_file(file: Path) -> Kind:
 def _kind_of_folder(folder: Path) -> Kind:
     """Shards count only directly in the folder, images at any depth."""
     found: list[Kind] = []
-    if next(_files_ending(folder, ".parquet"), None):
+    if next(_parquet_files(folder), None):
         found.append("parquet")
     if next(_files_ending(folder, ".tar"), None):
         found.append("tar")
@@ -107,13 +150,17 @@ def _kind_of_folder(folder: Path) -> Kind:
     return found[0]
 
 
-def _shards(location: Path, suffix: str) -> list[Path]:
-    if location.is_file():
-        return [location]
-    files = sorted(_files_ending(location, suffix), key=lambda file: os.fsencode(file.name))
-    if not files:
-        raise _nothing_found(location, f"{suffix} files directly in it")
-    return files
+def sorted_by_name(root: Path, files: Iterator[Path]) -> list[Path]:
+    """Return files in the order of the bytes of their names relative to `root`."""
+    return sorted(files, key=lambda file: os.fsencode(file.relative_to(root)))
+
+
+def _parquet_files(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder, and in the partitions in it: folders named `column=value`."""
+    yield from _files_ending(folder, ".parquet")
+    for below in folder.iterdir():
+        if "=" in below.name and not is_hidden(below.name) and below.is_dir():
+            yield from _parquet_files(below)
 
 
 def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
@@ -124,10 +171,21 @@ def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
 
 def _nothing_found(location: Path, wanted: str) -> SourceError:
     found = _survey(location) if location.is_dir() else "a single file"
-    return SourceError(
-        f"{location}: looked for {wanted}; found {found}.\n"
-        f"  Fix: give the folder or file that the images are in."
-    )
+    fix = "give the folder or file that the images are in"
+    if location.is_dir() and (shard := next(_shards_below(location), None)):
+        fix = f"give the folder that the shards are in: {displayed(str(shard.parent))}"
+    files = location.iterdir() if location.is_dir() else [location]
+    if compressed := next((file for file in files if file.suffix.lower() in COMPRESSED), None):
+        name = displayed(compressed.name)
+        fix += f"; compressed tar files must be unpacked first, for example: tar -xf {name}"
+    return SourceError(f"{location}: looked for {wanted}; found {found}.\n  Fix: {fix}.")
+
+
+def _shards_below(folder: Path) -> Iterator[Path]:
+    files = (Path(at, name) for at, _, names in os.walk(folder) for name in sorted(names))
+    for file in islice(files, SURVEYED_FILES):
+        if file.suffix.lower() in (".parquet", ".tar"):
+            yield file
 
 
 def _survey(folder: Path) -> str:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from deepcluster_core.artifacts import tables
 from deepcluster_core.artifacts.commit import lock, new_artifact
 from deepcluster_core.artifacts.images import INDEX_SCHEMA
 from deepcluster_core.artifacts.manifest import Stage
@@ -256,3 +257,67 @@ def test_write_metrics__round_trip(tmp_path: Path) -> None:
     write_metrics(tmp_path, row)
 
     assert read_metrics(tmp_path) == row
+
+
+# More text than one chunk of Arrow's `string` holds
+
+
+def no_sorting(*_: object, **__: object) -> None:
+    raise AssertionError("rows that are in order already are not sorted")
+
+
+def test_read_index__does_not_sort_what_is_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_index(tmp_path / "images", list(range(50)))
+    monkeypatch.setattr(tables.pc, "sort_indices", no_sorting)
+
+    paths = read_index(images, ["image_id", "path"])["path"]
+
+    assert paths.to_pylist() == [f"{number}.png" for number in range(50)]
+    assert paths.num_chunks == 1, "one is found without a search through chunks"
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [4, 0, 5, 2, 1, 3]], ids=str)
+def test_write_labels__large_text_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: list[int]
+) -> None:
+    images = write_index(tmp_path / "images", order)
+    expected = (write(tmp_path / "small", images) / LABELS).read_bytes()
+    monkeypatch.setattr(tables, "STRING_LIMIT_BYTES", 0)
+
+    folder = write(tmp_path / "large", images)
+
+    assert (folder / LABELS).read_bytes() == expected
+    assert [row["path"] for row in read_cluster(folder, 2)] == ["2.png", "5.png", "0.png"]
+    found = read_index(images, ["image_id", "path"])["path"]
+    assert found.type == pa.large_string()
+    assert found.to_pylist() == [f"{number}.png" for number in range(6)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_write_labels__more_than_2_gib_of_paths(tmp_path: Path, is_shuffled: bool) -> None:
+    num, batch = 600_000, 50_000
+    paths = [f"{number:0>3900}" for number in range(num)]
+    ids = np.arange(num)
+    if is_shuffled:
+        np.random.default_rng(0).shuffle(ids)
+    with pq.ParquetWriter(tmp_path / INDEX, INDEX_SCHEMA) as writer:
+        for start in range(0, num, batch):
+            chosen = ids[start : start + batch]
+            nulls = pa.nulls(len(chosen))
+            text = [paths[number] for number in chosen]
+            columns = [chosen, text, *(nulls.cast(field.type) for field in list(INDEX_SCHEMA)[2:])]
+            writer.write_table(pa.table(columns, schema=INDEX_SCHEMA))
+    assert sum(map(len, paths)) > 1 << 31
+
+    folder = write(tmp_path, tmp_path, np.zeros(num, np.int32), np.zeros(num, np.float32))
+
+    with pq.ParquetFile(folder / LABELS) as file:
+        at = 0
+        for rows in file.iter_batches(batch, columns=["image_id", "path"]):
+            assert rows["image_id"].to_pylist() == list(range(at, at + len(rows)))
+            assert rows["path"].to_pylist() == paths[at : at + len(rows)]
+            at += len(rows)
+    assert at == num

@@ -151,7 +151,7 @@ def test_tar__members_in_stored_order_with_labels(tmp_path: Path) -> None:
     found = images(file)
 
     assert [image.path[6:] for image in found] == ["b.png", "a.JPG", "c.png", "d.png", "e.left.png"]
-    assert [image.label for image in found] == ["7", "cat", None, None, None]
+    assert [image.label for image in found] == ["7", "cat", None, None, "1"]
     assert [image.read() for image in found] == [b"B", b"A", b"C", b"D", b"E"]
     assert labels_of(file, labels="none") == [None] * 5
     assert open_source(file).count() is None

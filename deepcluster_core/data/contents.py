@@ -1,0 +1,56 @@
+"""What a file really is, by its first bytes, when it cannot be read as what its name says."""
+
+import os
+import shlex
+from pathlib import Path
+
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", "zstd -d"),
+    b"BZh": ("bzip2", "bunzip2"),
+    b"\xfd7zXZ\0": ("xz", "unxz"),
+    b"\x04\x22\x4d\x18": ("LZ4", "lz4 -d"),
+}
+_OTHERS = {
+    b"version https://git-lfs": ("a Git LFS pointer, not the file itself", "git lfs pull"),
+    b"PK\x03\x04": ("a zip archive", "unpack it and give the folder"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "unpack it and give the folder"),
+    b"Rar!": ("a RAR archive", "unpack it and give the folder"),
+    b"PAR1": ("a Parquet file", "name it .parquet"),
+    b"PARE": ("an encrypted Parquet file", "decrypt it with the program that wrote it"),
+    b"ARROW1": ("an Arrow file", "write it as Parquet"),
+    b"\xff\xff\xff\xff": ("an Arrow stream", "write it as Parquet"),
+    b"<!DOCTYPE": ("a web page, perhaps of a failed download", "download the file again"),
+    b"<html": ("a web page, perhaps of a failed download", "download the file again"),
+}
+
+
+def described_contents(path: Path, start: int = 0) -> tuple[str, str] | None:
+    """Return what a file is, and how to get from it what is wanted; None where it is not known.
+
+    Args:
+        path: of a file that could not be read.
+        start: where in the file the part of interest begins.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            head = file.read(512)
+    except OSError:
+        return None
+    if not head and not start:
+        return "empty file, 0 bytes", "download or write it again, or remove it"
+    if head[257:262] == b"ustar":  # a tar file begins with a name, which may be anything
+        return None
+    shown = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    for magic, (name, program) in _COMPRESSED.items():
+        if head.startswith(magic):
+            return (
+                f"compressed with {name}",
+                f"compressed tar files must be unpacked first: {program} "
+                f"< {shlex.quote(shown)} > unpacked.tar",
+            )
+    for magic, found in _OTHERS.items():
+        if head.lower().startswith(magic.lower()):
+            return found
+    return None
