@@ -28,6 +28,7 @@ from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Source, SourceImage, open_source
 from deepcluster_core.errors import SourceError
+from deepcluster_core.local_paths import is_url, url_problem
 
 STAGE = Stage(
     name="index", version=2, kind="images", files=(INDEX, SKIPPED, PIXELS), reads=("dataset",)
@@ -35,10 +36,12 @@ STAGE = Stage(
 READ_AT_ONCE = 32
 
 
-def without_nul(path: Path) -> Path:
-    """Return a path, or refuse one that no system call takes."""
+def usable_path(path: Path) -> Path:
+    """Return a path, or raise ValueError for one that no system call takes, and for a URL."""
     if "\0" in str(path):
         raise ValueError("holds a NUL, which no name of a file does")
+    if is_url(str(path)) and not path.exists():
+        raise ValueError(url_problem(str(path)))
     return path
 
 
@@ -85,7 +88,7 @@ class DatasetConfig(StrictConfig):
     def _named(cls, source: Path) -> Path:
         if source == Path():  # relative ones are absolute by now: the text was empty
             raise ValueError("is empty; a dot means the folder of the recipe")
-        return without_nul(source)
+        return usable_path(source)
 
     def open_source(self) -> Source:
         """Open the source without reading an image.

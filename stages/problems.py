@@ -1,5 +1,6 @@
 """What pydantic finds wrong with a configuration, in words for who wrote it."""
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -7,6 +8,7 @@ from pydantic_core import ErrorDetails
 
 from deepcluster_core.errors import ConfigError
 
+_PLAIN_NUMBER = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 CONFLICTS = "conflicts"  # the type of an error about keys that contradict each other
 
 
@@ -68,7 +70,17 @@ def _key_of(location: tuple[Any, ...], model: type[BaseModel]) -> str:
 def _message(problem: Any, model: type[BaseModel]) -> str:  # noqa: ANN401  pydantic's ErrorDetails
     if problem["type"] == "extra_forbidden":
         return f"there is no such key{_known_beside(problem['loc'], model)}"
-    return problem["msg"].removeprefix("Value error, ")
+    return problem["msg"].removeprefix("Value error, ") + _hint(problem["type"], problem["input"])
+
+
+def _hint(kind: str, value: object) -> str:
+    """Return what a person may have meant by a value of another type than its key's."""
+    if kind in ("string_type", "path_type") and isinstance(value, bool | int | float | None):
+        return "; YAML takes it for another type, so put a text in quotes"
+    if kind in ("int_type", "float_type") and isinstance(value, str):
+        if value[:1].isdigit() and not _PLAIN_NUMBER.fullmatch(value):
+            return "; write it in plain digits, and nothing behind it"
+    return ""
 
 
 def _known_beside(location: tuple[Any, ...], model: type[BaseModel]) -> str:
