@@ -31,6 +31,15 @@ def url_problem(text: str) -> str:
     )
 
 
+def usable_path(path: Path) -> Path:
+    """Return a path, or raise ValueError for one that no system call takes, and for a URL."""
+    if "\0" in str(path):
+        raise ValueError("holds a NUL, which no name of a file does")
+    if is_url(str(path)) and not path.exists():
+        raise ValueError(url_problem(str(path)))
+    return path
+
+
 def refuse_url(path: str | Path, key: str = "") -> None:
     """Raise for a URL, of which a folder with a name such as `s3:` would be made.
 

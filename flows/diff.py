@@ -18,6 +18,7 @@ from deepcluster_core.artifacts.outputs import whole_files
 from deepcluster_core.artifacts.tables import LABELS, write_frame
 from deepcluster_core.clustering.changes import MOVED, SAME, Change, Kind, Part, changes
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import expanded, refuse_url
 from deepcluster_core.metrics import nmi
 from flows.prepare import existing_run, typed_run
 from flows.show import console_for_tables, short
@@ -117,7 +118,8 @@ def _table(given: str, epoch: int | None, option: str) -> Path:
 
 def _given_table(given: str) -> Path | None:
     """Return the table that is named itself; None if a run is."""
-    path = Path(given)
+    refuse_url(given)
+    path = expanded(given, Path())
     if path.is_file():
         return path
     if not (path / LABELS).exists():

@@ -28,21 +28,12 @@ from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Source, SourceImage, open_source
 from deepcluster_core.errors import SourceError
-from deepcluster_core.local_paths import is_url, url_problem
+from deepcluster_core.local_paths import usable_path
 
 STAGE = Stage(
     name="index", version=2, kind="images", files=(INDEX, SKIPPED, PIXELS), reads=("dataset",)
 )
 READ_AT_ONCE = 32
-
-
-def usable_path(path: Path) -> Path:
-    """Return a path, or raise ValueError for one that no system call takes, and for a URL."""
-    if "\0" in str(path):
-        raise ValueError("holds a NUL, which no name of a file does")
-    if is_url(str(path)) and not path.exists():
-        raise ValueError(url_problem(str(path)))
-    return path
 
 
 class DatasetConfig(StrictConfig):

@@ -149,7 +149,7 @@ def _read_yaml(text: str) -> Any:  # noqa: ANN401  whatever the text holds
     end = 0
     for token in yaml.scan(text):
         if "#" in text[end : token.start_mark.index]:
-            raise ValueError("# begins a comment here, which would be cut off; put a text in quotes")
+            raise ValueError("# begins a comment, which would be cut off; put a text in quotes")
         end = token.end_mark.index
     return value
 

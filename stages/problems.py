@@ -8,7 +8,11 @@ from pydantic_core import ErrorDetails
 
 from deepcluster_core.errors import ConfigError
 
-_PLAIN_NUMBER = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+_OTHER_NOTATION = re.compile(
+    r"[-+]?(0[xob]?[0-9a-fA-F_]+|[0-9]+(_[0-9]+)+|[0-9]+(:[0-9]+)+|[0-9.]+[eE][-+]?[0-9]+)"
+    r"|[0-9].* #.*"
+)
+"""Numbers that are not in plain decimal digits, or that a comment follows."""
 CONFLICTS = "conflicts"  # the type of an error about keys that contradict each other
 
 
@@ -76,10 +80,10 @@ def _message(problem: Any, model: type[BaseModel]) -> str:  # noqa: ANN401  pyda
 def _hint(kind: str, value: object) -> str:
     """Return what a person may have meant by a value of another type than its key's."""
     if kind in ("string_type", "path_type") and isinstance(value, bool | int | float | None):
-        return "; YAML takes it for another type, so put a text in quotes"
-    if kind in ("int_type", "float_type") and isinstance(value, str):
-        if value[:1].isdigit() and not _PLAIN_NUMBER.fullmatch(value):
-            return "; write it in plain digits, and nothing behind it"
+        return "; put it in quotes"
+    is_number = kind in ("int_type", "float_type")
+    if is_number and isinstance(value, str) and _OTHER_NOTATION.fullmatch(value):
+        return " in plain decimal digits"
     return ""
 
 

@@ -24,11 +24,11 @@ from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.clustering.plugin import PYTHON, load_callable
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.local_paths import expanded, is_url
+from deepcluster_core.local_paths import expanded, is_url, usable_path
 from deepcluster_core.models import NetworkConfig, feature_dim_of
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
-from stages.index import DatasetConfig, usable_path
+from stages.index import DatasetConfig
 from stages.overrides import parse_assignments
 from stages.problems import CONFLICTS, described, invalid, told_conflicts
 from stages.recipe_yaml import dump, merged, plain, read_yaml
@@ -224,7 +224,9 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the whole resolved configuration; `load_recipe` reads it back."""
     values = recipe.model_dump(mode="json")
-    write_atomically(path, dump(values).encode())  # a run that goes on here already reads it now and then
+    write_atomically(
+        path, dump(values).encode()
+    )  # a run that goes on here already reads it now and then
 
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
