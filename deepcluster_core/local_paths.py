@@ -82,18 +82,15 @@ def expanded(text: str | Path, base: Path) -> Path:
 
 def missing_hint(path: Path) -> str:
     """Return what in a path that does not exist may be the mistake, as a clause; else nothing."""
-    text = str(path)
-    last = path.name
-    if found := _VARIABLE.search(text):
-        return f" ({found[0]} is taken literally: variables are expanded by the shell alone)"
-    if _DRIVE.search(text):
-        return " (it looks like a path on Windows; give the path under which this machine has it)"
-    if "\\" in text:
-        return " (it holds backslashes; folders are separated by / here)"
-    if any(part.startswith("~") for part in path.parts):
-        return " (~ and ~user mean a home folder only at the beginning, if there is such a user)"
-    if last[:1] in "\"'" and last[:1] == last[-1:]:
-        return " (the quotation marks are taken as part of the name)"
-    if last != last.strip():
-        return " (the blank at an end of the name is taken as part of it)"
-    return ""
+    text, name = str(path), path.name
+    in_home = any(part.startswith("~") for part in path.parts)
+    quoted = name[:1] in "\"'" and name[:1] == name[-1:]
+    mistakes = {
+        "variables such as $HOME are expanded by the shell alone": _VARIABLE.search(text),
+        "it looks like a path on Windows; this machine has it elsewhere": _DRIVE.search(text),
+        "folders are separated by / here, not by backslashes": "\\" in text,
+        "~ means a home folder only at the beginning, if there is such a user": in_home,
+        "the quotation marks are taken as part of the name": quoted,
+        "the blank at an end of the name is taken as part of it": name != name.strip(),
+    }
+    return next((f" ({hint})" for hint, is_made in mistakes.items() if is_made), "")

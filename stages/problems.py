@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from deepcluster_core.errors import ConfigError
 
 _OTHER_NOTATION = re.compile(
-    r"[-+]?(0[xob]?[0-9a-fA-F_]+|[0-9]+(_[0-9]+)+|[0-9]+(:[0-9]+)+|[0-9.]+[eE][-+]?[0-9]+)"
+    r"[-+]?(0[xob]?[0-9a-fA-F_]+|[0-9]+(_[0-9]+)+|[0-9]+(:[0-9]+)+)"
     r"|[0-9].* #.*"
 )
 """Numbers that are not in plain decimal digits, or that a comment follows."""
