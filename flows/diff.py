@@ -59,6 +59,8 @@ def show_diff(
         ConfigError: no such run or epoch, an epoch of what is no run, or `out` ends otherwise.
         ArtifactError: a table is missing or damaged, they share no image, or `out` is there.
     """
+    for text in (first, second or ""):
+        refuse_url(text)
     if out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(f"--out {out}: must end in {' or '.join(SUFFIXES)}.")
     before, after = _tables(first, second, from_epoch, to_epoch)
@@ -118,7 +120,6 @@ def _table(given: str, epoch: int | None, option: str) -> Path:
 
 def _given_table(given: str) -> Path | None:
     """Return the table that is named itself; None if a run is."""
-    refuse_url(given)
     path = expanded(given, Path())
     if path.is_file():
         return path

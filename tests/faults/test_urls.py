@@ -1,7 +1,7 @@
 """URLs where a path belongs: refused by name, and no folder `s3:` is made."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -21,18 +21,21 @@ REFUSED = f"{URL}: is the address of a remote place, which is not supported"
 GIVEN = {"ks": "2,3", "name": "knn"}
 
 
-def commands() -> dict[str, Callable[..., None]]:
-    infos = [*cli.app.registered_commands, *results.registered_commands]
-    return {info.callback.__name__: info.callback for info in infos if info.callback}
+COMMANDS = {
+    info.callback.__name__: info.callback
+    for info in [*cli.app.registered_commands, *results.registered_commands]
+    if info.callback
+}
 
 
 def parameters(command: str) -> Iterator[tuple[str, str, bool, bool]]:
     """Yield name, option or "", whether it is needed, and whether it is a path."""
-    function = commands()[command]
+    function = COMMANDS[command]
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, info = get_args(hints[name])
-        declared = [each for each in info.param_decls or () if each.startswith("--")]
+        named = (info.default, *(info.param_decls or ()))  # typer puts the first into `default`
+        declared = [each for each in named if str(each).startswith("--")]
         option = (declared or [f"--{name}"])[0] if isinstance(info, OptionInfo) else ""
         is_path = "Path" in str(kind) or (command == "diff" and name in ("first", "second"))
         yield name, option, parameter.default is inspect.Parameter.empty, is_path
@@ -40,7 +43,7 @@ def parameters(command: str) -> Iterator[tuple[str, str, bool, bool]]:
 
 def places() -> Iterator[tuple[str, str]]:
     """Yield every argument and option of a command that is a path."""
-    for command in commands():
+    for command in COMMANDS:
         for name, _, _, is_path in parameters(command):
             if is_path:
                 yield command, name
