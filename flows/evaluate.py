@@ -256,8 +256,13 @@ def _of_sweep(
     report = Report(root, epochs=recipes[0].epochs, echo=ON_TERMINAL.get())
     opened = Run(root, recipes[0], report)
     until = min(last)
-    shared = {name: job for name, job in metrics.items() if (job.epoch or 0) <= until}
+    shared = jobs_until(until, metrics)
     return opened, Job(asked.module, recipes[0], until, shared, asked.out(root, until), own)
+
+
+def jobs_until(epoch: int, jobs: Mapping[str, Job]) -> dict[str, Job]:
+    """Return the jobs of epochs up to this one; names are not parsed: numbers have any length."""
+    return {name: job for name, job in jobs.items() if job.epoch is not None and job.epoch <= epoch}
 
 
 def refuse_other_result(job: Job, *, update: bool) -> None:

@@ -197,8 +197,10 @@ def _refuse_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> N
     if num_skipped > dataset.max_skipped_fraction * total or writer.num_images == 0:
         told = (f"{path}: {reason}".replace("\n", "\\n") for path, reason in writer.skipped[:5])
         examples = "".join(f"\n    {line}" for line in told)
+        gone = sum(reason.startswith("No such file") for _, reason in writer.skipped)
         raise SourceError(
-            f"{dataset.source}: {num_skipped} of {total} images cannot be read, more than "
+            f"{dataset.source}: {num_skipped} of {total} images cannot be read"
+            f"{f' ({gone} of them do not exist)' if gone else ''}, more than "
             f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}\n"
             f"  The whole list: {out / SKIPPED}\n"
             f"  Fix: repair or remove them, or raise dataset.max_skipped_fraction."

@@ -224,9 +224,8 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the whole resolved configuration; `load_recipe` reads it back."""
     values = recipe.model_dump(mode="json")
-    write_atomically(
-        path, dump(values).encode()
-    )  # a run that goes on here already reads it now and then
+    # Atomically, since a run that already goes on here reads it now and then.
+    write_atomically(path, dump(values).encode())
 
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
