@@ -22,6 +22,7 @@ from flows.cli_shared import (
     Update,
     Yes,
     given,
+    path,
     prefect_ready,
 )
 from flows.embedded import collect_seldom
@@ -78,9 +79,12 @@ def options(
 
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.", parser=path)
+    ],
     run: Annotated[
-        Path | None, typer.Option("--run", help="Folder; runs/<name of the recipe> if left out.")
+        Path | None,
+        typer.Option("--run", help="Folder; runs/<name of the recipe> if left out.", parser=path),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     overrides: Overrides = None,
@@ -119,7 +123,9 @@ def stage(
     run: RunFolderOption,
     epoch: EpochOption = None,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Another folder for the artifact.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Another folder for the artifact.", parser=path)
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run even if it is there.")] = False,
 ) -> None:
     """Run one stage of one epoch again, in the run or, with --out, elsewhere."""
@@ -146,12 +152,15 @@ def stage(
 
 @app.command()
 def sweep(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.", parser=path)
+    ],
     ks: Annotated[
         str, typer.Option("--k", metavar="K,K,…", help="All k to compare; those there are Cached.")
     ],
     run: Annotated[
-        Path | None, typer.Option("--run", help="Folder; runs/<name of the recipe>-k if left out.")
+        Path | None,
+        typer.Option("--run", help="Folder; runs/<name of the recipe>-k if left out.", parser=path),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     overrides: Overrides = None,

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.errors import ConfigError
-from flows.cli_shared import SERVER, EpochOption, RunArgument, given, prefect_ready
+from flows.cli_shared import SERVER, EpochOption, RunArgument, given, path, prefect_ready
 from flows.failures import writes_to
 
 SourceArgument = Annotated[
-    Path, typer.Argument(help="Images: a folder, a list, Parquet files or tar shards.")
+    Path, typer.Argument(help="Images: a folder, a list, Parquet files or tar shards.", parser=path)
 ]
 LayerOption = Annotated[
     str | None, typer.Option(help="For example conv5; what the run clusters if left out.")
@@ -30,7 +30,8 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         ),
     ],
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="A run or sweep; for tables, runs.")
+        list[Path],
+        typer.Argument(metavar="RUN…", help="A run or sweep; for tables, runs.", parser=path),
     ],
     epoch: EpochOption = None,
     overrides: Annotated[
@@ -45,17 +46,21 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
     ] = False,
     protocol: Annotated[
         Path | None,
-        typer.Option(help="A YAML file; configs/evaluations/NAME.yaml if left out."),
+        typer.Option(help="A YAML file; configs/evaluations/NAME.yaml if left out.", parser=path),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled images instead of the run's own, or a data set's folder."),
+        typer.Option(
+            help="Labelled images instead of the run's own, or a data set's folder.", parser=path
+        ),
     ] = None,
     validation: Annotated[
-        Path | None, typer.Option(help="Images to score on, instead of a part held out.")
+        Path | None,
+        typer.Option(help="Images to score on, instead of a part held out.", parser=path),
     ] = None,
     supervised: Annotated[
-        Path | None, typer.Option(help="Weights of the same network to compare, .safetensors.")
+        Path | None,
+        typer.Option(help="Weights of the same network to compare, .safetensors.", parser=path),
     ] = None,
     result: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
@@ -64,7 +69,8 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         bool, typer.Option("--update", help="Replace a result that was made otherwise.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Write table1 to table5 there, too: .csv, .parquet or .md.")
+        Path | None,
+        typer.Option(help="Write table1 to table5 there, too: .csv, .parquet or .md.", parser=path),
     ] = None,
 ) -> None:
     """Judge the network of an epoch: a table, and for some pictures; Cached when it is there.
@@ -84,13 +90,13 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         )
     run = _only(runs)
     SERVER.begin()
-    from flows.evaluations import Asked, check  # noqa: PLC0415
-    from stages.recipe import parse_overrides  # noqa: PLC0415
+    from flows.evaluations import Asked, check, parse_protocol_keys  # noqa: PLC0415
 
+    checked, assignments = check(name), [*(overrides or []), *(["select=true"] if select else [])]
     asked = Asked(
-        check(name),
+        checked,
         given(protocol),
-        parse_overrides([*(overrides or []), *(["select=true"] if select else [])]),
+        parse_protocol_keys(checked, assignments),
         data=given(data),
         validation=given(validation),
         supervised=given(supervised),
@@ -158,7 +164,7 @@ def diff(
         int | None, typer.Option("--to", min=0, help="Later epoch of RUN, or epoch of OTHER.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the whole table: .parquet or .csv.")
+        Path | None, typer.Option(help="Write the whole table: .parquet or .csv.", parser=path)
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Clusters listed at most.")] = 30,
 ) -> None:
@@ -190,7 +196,7 @@ def report(
 def assign(
     run: RunArgument,
     source: SourceArgument,
-    out: Annotated[Path, typer.Option(help="A .parquet file.")],
+    out: Annotated[Path, typer.Option(help="A .parquet file.", parser=path)],
     epoch: EpochOption = None,
 ) -> None:
     """Write the clusters of images that the run has never seen."""
@@ -204,7 +210,7 @@ def assign(
 def embed(
     run: RunArgument,
     source: SourceArgument,
-    out: Annotated[Path, typer.Option(help="A .zarr folder or a .parquet file.")],
+    out: Annotated[Path, typer.Option(help="A .zarr folder or a .parquet file.", parser=path)],
     epoch: EpochOption = None,
     layer: LayerOption = None,
 ) -> None:
@@ -218,7 +224,7 @@ def embed(
 @results.command()
 def export(
     run: RunArgument,
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write.", parser=path)],
     format: Annotated[
         str, typer.Option(help="safetensors, torchscript, onnx or torch-export.")
     ] = "safetensors",

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from deepcluster_core.local_paths import expanded, refuse_url
 from flows.embedded import EmbeddedServer
 from flows.environment import NOTES
 from flows.failures import print_error
@@ -26,9 +27,21 @@ Update = Annotated[
     typer.Option("--update", help="Replace what this run made with other settings."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on even if it does not seem to fit here.")]
-RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
+
+
+def path(text: str) -> Path:
+    """Return the path that was typed; its name is what the help calls the argument.
+
+    Raises:
+        ConfigError: it is a URL.
+    """
+    refuse_url(text)
+    return expanded(text, Path())
+
+
+RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", parser=path)]
 RunArgument = Annotated[
-    Path, typer.Argument(help="Folder of the run or sweep, or its name in runs/.")
+    Path, typer.Argument(help="Folder of the run or sweep, or its name in runs/.", parser=path)
 ]
 EpochOption = Annotated[int | None, typer.Option(min=0, help="Counted from 0.")]
 

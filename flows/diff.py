@@ -18,6 +18,7 @@ from deepcluster_core.artifacts.outputs import whole_files
 from deepcluster_core.artifacts.tables import LABELS, write_frame
 from deepcluster_core.clustering.changes import MOVED, SAME, Change, Kind, Part, changes
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import expanded, refuse_url
 from deepcluster_core.metrics import nmi
 from flows.prepare import existing_run, typed_run
 from flows.show import console_for_tables, short
@@ -58,6 +59,8 @@ def show_diff(
         ConfigError: no such run or epoch, an epoch of what is no run, or `out` ends otherwise.
         ArtifactError: a table is missing or damaged, they share no image, or `out` is there.
     """
+    for text in (first, second or ""):
+        refuse_url(text)
     if out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(f"--out {out}: must end in {' or '.join(SUFFIXES)}.")
     before, after = _tables(first, second, from_epoch, to_epoch)
@@ -117,7 +120,7 @@ def _table(given: str, epoch: int | None, option: str) -> Path:
 
 def _given_table(given: str) -> Path | None:
     """Return the table that is named itself; None if a run is."""
-    path = Path(given)
+    path = expanded(given, Path())
     if path.is_file():
         return path
     if not (path / LABELS).exists():

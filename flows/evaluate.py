@@ -14,6 +14,7 @@ from deepcluster_core.artifacts.manifest import Condition, digest_of, inspect, r
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import expanded
 from flows.epoch import each_epoch
 from flows.evaluations import COMPARING, LABELLED, TRANSFER, Asked, Name
 from flows.job import Given, Input, Job
@@ -213,14 +214,14 @@ def _inputs(
         return dict(made.metrics)
     inputs: dict[str, Input] = {"checkpoint": made.checkpoint}
     if asked.name in TRANSFER:
-        data = Path(asked.data or "")
+        data = expanded(asked.data or "", Path())
         inputs["data"] = Given(data, asked.module.data_digest(data, own["protocol"]))
     else:
         inputs["images"] = made.images if asked.data is None else _indexed(run, asked.data)
     if asked.name in LABELLED:
         inputs["validation"] = None if asked.validation is None else _indexed(run, asked.validation)
     if asked.supervised is not None:
-        weights = Path(asked.supervised)
+        weights = expanded(asked.supervised, Path())
         inputs["supervised"] = Given(weights, supervised_digest(weights))
     elif asked.name in COMPARING:
         inputs["supervised"] = None
@@ -229,7 +230,7 @@ def _inputs(
 
 def _indexed(run: Run, source: str) -> Job:
     """Return the job of other images than the run's, packed as those are, once it is done."""
-    path = Path(source).expanduser().absolute()
+    path = expanded(source, Path()).absolute()
     changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None}
     if run.recipe.dataset.image_key is not None and not has_samples(path):
         changes["image_key"] = None
@@ -248,7 +249,7 @@ def _of_sweep(
     asked: Asked, root: RunFolder, epoch: int | None, own: Mapping[str, StrictConfig]
 ) -> tuple[Run, Job]:
     """Return the same for the runs of a sweep, up to an epoch that all of them have."""
-    metrics: dict[str, Input] = {}
+    metrics: dict[str, Job] = {}
     last: list[int] = []
     recipes: list[Recipe] = []
     for folder in (member.folder for member in open_sweep(root).members):
@@ -260,8 +261,13 @@ def _of_sweep(
     report = Report(root, epochs=recipes[0].epochs, echo=ON_TERMINAL.get())
     opened = Run(root, recipes[0], report)
     until = min(last)
-    shared = {name: job for name, job in metrics.items() if int(name[-4:]) <= until}
+    shared = jobs_until(until, metrics)
     return opened, Job(asked.module, recipes[0], until, shared, asked.out(root, until), own)
+
+
+def jobs_until(epoch: int, jobs: Mapping[str, Job]) -> dict[str, Job]:
+    """Return the jobs of epochs up to this one; names are not parsed: numbers have any length."""
+    return {name: job for name, job in jobs.items() if job.epoch is not None and job.epoch <= epoch}
 
 
 def refuse_other_result(job: Job, *, update: bool) -> None:

@@ -1,6 +1,6 @@
 """The evaluations by name, and what a person asks of one. Everything is checked here first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import refuse_url
 from stages.evaluations import (
     filters,
     knn,
@@ -22,6 +23,7 @@ from stages.evaluations import (
 )
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.layout import RunFolder
+from stages.overrides import parse_assignments
 
 # Each has a protocol of its name, and a stage may have several.
 EVALUATIONS: dict[str, ModuleType] = {
@@ -85,6 +87,15 @@ def check(name: str) -> Name:
     return cast("Name", name)
 
 
+def parse_protocol_keys(name: Name, assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn `["ks=[1, 5]", …]` into values, each read by the type of the protocol's key.
+
+    Raises:
+        ConfigError: see `parse_assignments`.
+    """
+    return parse_assignments(assignments, EVALUATIONS[name].CONFIG)
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a person asked for, beside the run; see `flows.evaluate`."""
@@ -104,8 +115,10 @@ class Asked:
             ConfigError: there is such a thing, the result's name is no name, or the protocol is
                 wrong.
         """
-        self.sections()
         given = {"data": self.data, "validation": self.validation, "supervised": self.supervised}
+        for option, text in given.items():
+            refuse_url(text or "", f"--{option}")
+        self.sections()
         for option, readers in READ_BY.items():
             if given[option] is not None and self.name not in readers:
                 raise ConfigError(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
+from deepcluster_core.local_paths import refuse_url
 from deepcluster_core.models import Network, feature_dim_of
 from flows.machine import num_cores, usable_device
 from flows.prepare import existing_run
@@ -120,6 +121,7 @@ class PastRun:
         Raises:
             ConfigError: it is such.
         """
+        refuse_url(out, "--out")
         if out.suffix not in suffixes:
             raise ConfigError(f"--out {out}: must end in {' or '.join(suffixes)}.")
         place, root = out.absolute().parent.resolve(), self.folder.root.resolve()

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import expanded, refuse_url
 from flows.alive import bury_dead, mark_alive
 from flows.report import Report
 from flows.run import Run
@@ -51,7 +52,8 @@ def resolve(
 
 def run_path(run: str) -> Path:
     """Return the folder that is meant: a bare name is one under `runs/`."""
-    return Path(run) if "/" in run else Path("runs") / run
+    refuse_url(run, "run")
+    return expanded(run, Path()) if "/" in run else Path("runs") / run
 
 
 def typed_run(run: Path) -> str:

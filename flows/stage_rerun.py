@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import expanded, refuse_url
 from flows.epoch import STAGES, each_epoch
 from flows.job import Input, Job
 from flows.prepare import existing_run, open_run
@@ -49,13 +50,14 @@ def rerun(
     Returns:
         The folder of the artifact.
     """
+    refuse_url(out or "", "out")
     check(stage, epoch, changed=overrides is not None, out=out)
     folder = existing_run(run)
     opened = open_run(str(folder.config), str(folder.root), None, overrides, save=False)
     _check_fits(opened, stage, epoch, overrides)
     job = _job(opened, STAGES[stage], epoch)
     if out is not None:
-        job = replace(job, out=_own_folder(Path(out), folder))
+        job = replace(job, out=_own_folder(expanded(out, Path()), folder))
     cached = opened.ensure(job, force=force, pruned_will_do=False)
     # Inputs that were made again on the way go again; what was asked for stays.
     opened.prune(max(folder.epochs("metrics"), default=0), spare=job.out)

@@ -28,19 +28,13 @@ from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Source, SourceImage, open_source
 from deepcluster_core.errors import SourceError
+from deepcluster_core.local_paths import usable_path
 from deepcluster_core.shortage import is_shortage
 
 STAGE = Stage(
     name="index", version=2, kind="images", files=(INDEX, SKIPPED, PIXELS), reads=("dataset",)
 )
 READ_AT_ONCE = 32
-
-
-def without_nul(path: Path) -> Path:
-    """Return a path, or refuse one that no system call takes."""
-    if "\0" in str(path):
-        raise ValueError("holds a NUL, which no name of a file does")
-    return path
 
 
 def _list_to_tuple(value: object) -> object:
@@ -103,7 +97,7 @@ class DatasetConfig(StrictConfig):
     def _named(cls, source: Path) -> Path:
         if source == Path():  # relative ones are absolute by now: the text was empty
             raise ValueError("is empty; a dot means the folder of the recipe")
-        return without_nul(source)
+        return usable_path(source)
 
     def open_source(self) -> Source:
         """Open the source without reading an image.
@@ -233,8 +227,10 @@ def _refuse_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> N
     if num_skipped > dataset.max_skipped_fraction * total or writer.num_images == 0:
         told = (f"{path}: {reason}".replace("\n", "\\n") for path, reason in writer.skipped[:5])
         examples = "".join(f"\n    {line}" for line in told)
+        gone = sum(reason.startswith("No such file") for _, reason in writer.skipped)
         raise SourceError(
-            f"{dataset.source}: {num_skipped} of {total} images cannot be read, more than "
+            f"{dataset.source}: {num_skipped} of {total} images cannot be read"
+            f"{f' ({gone} of them do not exist)' if gone else ''}, more than "
             f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}\n"
             f"  The whole list: {out / SKIPPED}\n"
             f"  Fix: repair or remove them, or raise dataset.max_skipped_fraction."

@@ -34,4 +34,11 @@ class RunFolder:
     def epochs(self, kind: str) -> list[int]:
         """Return the epochs of which something of this kind lies on disk, in order."""
         names = (path.name for path in (self.root / kind).glob("epoch=*"))
-        return sorted(int(name[6:]) for name in names if name[6:].isdigit())
+        return sorted(epoch for epoch in map(epoch_of, names) if epoch is not None)
+
+
+def epoch_of(name: str) -> int | None:
+    """Return the epoch of which an artifact of this name is; None if it is none of ours."""
+    _, _, digits = name.partition("epoch=")
+    is_number = digits.isascii() and digits.isdigit()
+    return int(digits) if is_number and name == f"epoch={int(digits):04d}" else None

@@ -1,5 +1,6 @@
 """What pydantic finds wrong with a configuration, in words for who wrote it."""
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -7,6 +8,11 @@ from pydantic_core import ErrorDetails
 
 from deepcluster_core.errors import ConfigError
 
+_OTHER_NOTATION = re.compile(
+    r"[-+]?(0[xob]?[0-9a-fA-F_]+|[0-9]+(_[0-9]+)+|[0-9]+(:[0-9]+)+)"
+    r"|[0-9].* #.*"
+)
+"""Numbers that are not in plain decimal digits, or that a comment follows."""
 CONFLICTS = "conflicts"  # the type of an error about keys that contradict each other
 
 
@@ -68,7 +74,17 @@ def _key_of(location: tuple[Any, ...], model: type[BaseModel]) -> str:
 def _message(problem: Any, model: type[BaseModel]) -> str:  # noqa: ANN401  pydantic's ErrorDetails
     if problem["type"] == "extra_forbidden":
         return f"there is no such key{_known_beside(problem['loc'], model)}"
-    return problem["msg"].removeprefix("Value error, ")
+    return problem["msg"].removeprefix("Value error, ") + _hint(problem["type"], problem["input"])
+
+
+def _hint(kind: str, value: object) -> str:
+    """Return what a person may have meant by a value of another type than its key's."""
+    if kind in ("string_type", "path_type") and isinstance(value, bool | int | float | None):
+        return "; put it in quotes"
+    is_number = kind in ("int_type", "float_type")
+    if is_number and isinstance(value, str) and _OTHER_NOTATION.fullmatch(value):
+        return " in plain decimal digits"
+    return ""
 
 
 def _known_beside(location: tuple[Any, ...], model: type[BaseModel]) -> str:

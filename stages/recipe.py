@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,12 +26,14 @@ from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.clustering.plugin import PYTHON, load_callable
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import expanded, is_url, usable_path
 from deepcluster_core.models import NetworkConfig, feature_dim_of
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
-from stages.index import DatasetConfig, without_nul
+from stages.index import DatasetConfig
+from stages.overrides import parse_assignments
 from stages.problems import CONFLICTS, described, invalid, told_conflicts
-from stages.recipe_yaml import merged, parse, plain, read_yaml
+from stages.recipe_yaml import dump, merged, plain, read_yaml
 from stages.train import Pace, TrainConfig
 
 WORKERS_AT_MOST = 4096
@@ -107,7 +108,7 @@ class Recipe(StrictConfig):
     def _named(cls, images: Path | None) -> Path | None:
         if images == Path():
             raise ValueError("is empty; leave it out for a folder in the run")
-        return images if images is None else without_nul(images)
+        return images if images is None else usable_path(images)
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
@@ -222,6 +223,7 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     Raises:
         ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
     """
+    path = expanded(path, Path())
     values = read_yaml(path)
     _resolve_paths(values, path.parent)
     changes = plain(overrides or {}, name="overrides")
@@ -230,45 +232,31 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
-    """Turn `["cluster.k=50", …]` into nested values; each value is read as YAML.
+    """Turn `["cluster.k=50", …]` into nested values, each read by the type of its key.
 
     Raises:
-        ConfigError: an assignment has no `=`, or its value is no YAML.
+        ConfigError: see `parse_assignments`.
     """
-    overrides: dict[str, Any] = {}
-    for assignment in assignments:
-        key, separator, text = assignment.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(
-                f"--set {assignment}: must be key=value.\n  Fix: for example --set cluster.k=50"
-            )
-        try:
-            value = parse(text)
-        except ValueError as error:
-            raise ConfigError(
-                f"--set {assignment}: {error}\n"
-                f"  Fix: write the value as in a recipe, in quotes where the shell needs them."
-            ) from error
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
-        overrides = merged(overrides, value)
-    return overrides
+    return parse_assignments(assignments, Recipe)
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the whole resolved configuration; `load_recipe` reads it back."""
     values = recipe.model_dump(mode="json")
-    text = yaml.safe_dump(values, sort_keys=False)
-    write_atomically(path, text.encode())  # a run that goes on here already reads it now and then
+    # Atomically, since a run that already goes on here reads it now and then.
+    write_atomically(path, dump(values).encode())
 
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
-    """Make the paths in a recipe absolute, in place."""
+    """Make the paths in a recipe absolute, in place; a URL stays, to be refused by its key."""
     dataset = values.get("dataset")
     for section, key in ((dataset, "source"), (values, "images")):
         if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
-            expanded = base / os.path.expanduser(section[key])  # noqa: PTH111  leaves ~unknown
-            section[key] = os.path.abspath(expanded)  # noqa: PTH100  resolve() would follow links
+            text: str = section[key]
+            if is_url(text) and not (base / text).exists():
+                continue
+            path = expanded(text, base)
+            section[key] = os.path.abspath(path)  # noqa: PTH100  resolve() would follow links
 
 
 def _validate(values: dict[str, Any], name: str) -> Recipe:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import yaml
 
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import refuse_url
 
 MAX_RECIPE_BYTES = 1 << 20
 
@@ -76,11 +77,40 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(  # YAML 1.1 wants a dot and a sign in it
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
+_INTEGER = r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"
+"""Without what YAML 1.1 makes of `010`, 8, and of `1:30`, 90: those are text."""
+_FLOAT = (
+    r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$"
+    r"|[-+]?[0-9]+[eE][-+]?[0-9]+$"  # YAML 1.1 wants a dot and a sign in it
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
 )
+_OWN = {"int": _INTEGER, "float": _FLOAT}
+_TEXT = ("timestamp", "value")
+"""Dates and `=`, which no key holds: a folder named 2024-01-31T10:00:00Z keeps its name."""
+
+
+def _set_resolvers() -> None:
+    tags = {f"tag:yaml.org,2002:{name}" for name in (*_OWN, *_TEXT)}
+    _Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in tags]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    for name, pattern in _OWN.items():
+        for kind in (_Loader, _Dumper):
+            tag = f"tag:yaml.org,2002:{name}"
+            kind.add_implicit_resolver(tag, re.compile(pattern), list("-+.0123456789"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts a text into quotes where either YAML 1.1 or `_Loader` takes it for something else."""
+
+
+_set_resolvers()
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Return values as a text that `parse` reads back."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
 def parse(text: str) -> Any:  # noqa: ANN401  whatever the text holds
@@ -104,6 +134,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is not there, too large, no YAML, or holds no keys.
     """
+    refuse_url(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_RECIPE_BYTES + 1)  # a device has no size to ask for
@@ -132,7 +163,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return values of the types that JSON knows; a folder named 2024-01-01 is text, no date.
+    """Return values of the types that JSON knows.
 
     Raises:
         ConfigError: a key is no text, or the values cannot be written down.

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.local_paths import expanded
 from stages.problems import described, invalid
 from stages.recipe_yaml import merged, plain, read_yaml
 
@@ -27,6 +28,7 @@ def load_protocol(path: Path, kind: type[Protocol], overrides: Mapping[str, Any]
     Raises:
         ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
     """
+    path = expanded(path, Path())
     values = merged(read_yaml(path), plain(overrides, name="overrides"))
     try:
         return kind.model_validate_json(json.dumps(values))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import new_artifact
@@ -29,6 +29,7 @@ from deepcluster_core.evaluation.ranking import chance
 from deepcluster_core.evaluation.retrieved import Shown, Verdict, draw_retrieved
 from deepcluster_core.evaluation.rmac import RegionReader
 from deepcluster_core.evaluation.search import Found, Task, search
+from deepcluster_core.local_paths import expanded, usable_path
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
@@ -85,11 +86,16 @@ class RetrievalConfig(StrictConfig):
     precision: Precision
     """Number format of the forward pass; all after it is float32."""
 
+    @field_validator("whiten_with")
+    @classmethod
+    def _usable(cls, whiten_with: Path | None) -> Path | None:
+        return None if whiten_with is None else usable_path(whiten_with)
+
     def other(self, data: Path) -> Path | None:
         """Return the folder to learn the whitening from; None: the data base itself."""
         if self.whiten_with is None:
             return None
-        other = self.whiten_with.expanduser().absolute()
+        other = expanded(self.whiten_with, Path()).absolute()
         return None if other.resolve() == data.resolve() else other
 
 

@@ -126,7 +126,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         file_of("x.txt", b"a.png\nb.png\n./a.png\n"),
         "lines 1 and 3 both name 'a.png'",
     ),
-    "no text": (file_of("x.txt", "a.png\n".encode("utf-16")), "is not a list in UTF-8 text"),
+    "no text": (file_of("x.txt", "a.png\n".encode("utf-16-le")), "is not a list in UTF-8 text"),
 }
 # The same, seen only while the images are read.
 FAILED: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -386,4 +386,5 @@ def test_run__leaves_out_listed_files_that_are_missing(tmp_path: Path) -> None:
     assert rows.path.tolist() == ["a.png", "b.png"]
     assert rows.label.fillna("").tolist() == ["", "cat"]
     assert skipped.path.tolist() == ["gone.png"]
-    assert skipped.reason.tolist() == ["No such file or directory"]
+    gone = f"No such file or directory: line 3, looked for {folder}/gone.png"
+    assert skipped.reason.tolist() == [gone]

@@ -172,7 +172,8 @@ def test_recipes__make_no_python_objects(value: str, proof: Path, tmp_path: Path
     with pytest.raises(ConfigError, match="could not determine a constructor"):
         load_recipe(write(tmp_path / "recipe.yaml", f"{PLAIN}\nseed: {value}\n"))
     with pytest.raises(ConfigError, match="could not determine a constructor"):
-        parse_overrides([f"seed={value}"])
+        parse_overrides([f"cluster.options.x={value}"])
+    assert parse_overrides([f"seed={value}"]) == {"seed": value}, "text, which no number is"
 
 
 # Folders

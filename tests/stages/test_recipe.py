@@ -150,7 +150,9 @@ def test_parse_overrides__nests_dotted_keys(
     assert parse_overrides(assignments) == expected
 
 
-@pytest.mark.parametrize("assignment", ["cluster.k", "=5", " =5", "cluster.k=[1", "a={b: 1, b: 2}"])
+@pytest.mark.parametrize(
+    "assignment", ["cluster.k", "=5", " =5", "train.crop_area=[1", "cluster={k: 3, k: 4}"]
+)
 def test_parse_overrides__refuses_what_is_no_assignment(assignment: str) -> None:
     with pytest.raises(ConfigError, match=r"^--set "):
         parse_overrides([assignment])
@@ -166,15 +168,14 @@ scalars = (
 )
 
 
-@given(st.dictionaries(keys, st.dictionaries(keys, scalars, min_size=1), max_size=4))
-def test_parse_overrides__reads_what_json_prints(nested: dict[str, dict[str, Any]]) -> None:
-    assignments = [
-        f"{section}.{key}={json.dumps(value)}"
-        for section, values in nested.items()
-        for key, value in values.items()
-    ]
+@given(st.dictionaries(keys, scalars, max_size=4))
+def test_parse_overrides__options_of_any_type_are_read_as_json_prints_them(
+    options: dict[str, Any],
+) -> None:
+    assignments = [f"cluster.options.{key}={json.dumps(value)}" for key, value in options.items()]
+    expected = {"cluster": {"options": options}} if options else {}
 
-    assert repr(parse_overrides(assignments)) == repr(nested), "types too: 1 is not 1.0 or true"
+    assert repr(parse_overrides(assignments)) == repr(expected), "types too: 1 is not 1.0 or true"
 
 
 def test_recipe_overrides__any_keys_and_none_required() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.recipe_yaml import MAX_VALUES, parse
+from stages.recipe_yaml import MAX_VALUES, dump, parse
 
 
 def test_parse__takes_aliases_that_people_write() -> None:
@@ -30,4 +30,25 @@ def test_parse__joins_the_halves_that_json_writes(text: str) -> None:
 
 def test_parse__says_where_a_value_is_not_of_its_kind() -> None:
     with pytest.raises(ValueError, match=r"'2024-13-45' is no timestamp in line 2, column 4"):
-        parse("a: 1\nb: 2024-13-45")
+        parse("a: 1\nb: !!timestamp 2024-13-45")
+
+
+@pytest.mark.parametrize("text", ["010", "-010", "1:30", "1:30.5", "2024-01-31", "="])
+def test_parse__leaves_as_text_what_yaml_1_1_converts(text: str) -> None:
+    assert parse(f"a: {text}") == {"a": text}, "a number of another base, or a date"
+
+
+def test_parse__dates_with_a_time_keep_their_spelling() -> None:
+    assert parse("2024-01-31T10:00:00Z") == "2024-01-31T10:00:00Z"
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("1_000", 1000), ("0x10", 16), ("-5", -5)])
+def test_parse__takes_integers(text: str, number: int) -> None:
+    assert parse(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["1e5", "1e-5", ".5e3", "010", "1:30", "2024-01-31", "no", "~", "5", "0x10", "="]
+)
+def test_dump__puts_texts_in_quotes_that_look_like_other_types(text: str) -> None:
+    assert parse(dump({"a": text})) == {"a": text}

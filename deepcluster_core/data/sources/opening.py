@@ -13,6 +13,7 @@ from deepcluster_core.data.sources.listing import ListSource
 from deepcluster_core.data.sources.parquet import ParquetSource
 from deepcluster_core.data.sources.shards import TarSource
 from deepcluster_core.errors import ConfigError, SourceError
+from deepcluster_core.local_paths import missing_hint, refuse_url
 
 Kind = Literal["auto", "folder", "list", "parquet", "tar"]
 
@@ -22,6 +23,7 @@ _KIND_OF_FILE: dict[str, Kind] = {
     ".txt": "list",
     ".csv": "list",
     ".tsv": "list",
+    ".lst": "list",
 }
 SURVEYED_FILES = 10_000
 """That an error message counts."""
@@ -78,8 +80,9 @@ def has_samples(location: Path) -> bool:
 def _existing(location: Path, kind: Kind) -> Kind:
     """Return `kind`, or raise where nothing lies at `location`."""
     if not location.exists():
+        refuse_url(location)
         raise SourceError(
-            f"{location}: does not exist.\n"
+            f"{location}: does not exist{missing_hint(location)}.\n"
             f"  Fix: give the folder, list (.txt, .csv, .tsv), .parquet or .tar file of the images."
         )
     return kind

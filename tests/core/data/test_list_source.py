@@ -1,3 +1,5 @@
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -66,8 +68,9 @@ def test_list__missing_files_come_and_cannot_be_read(tmp_path: Path) -> None:
     by_path = {image.path: image for image in images(lists)}
 
     assert by_path["a.png"].read() == b"a.png"
-    assert reason(by_path["gone.png"]) == "No such file or directory"
-    assert reason(by_path["."]) == "not a regular file"
+    gone = f"No such file or directory: line 2, looked for {tmp_path}/gone.png"
+    assert reason(by_path["gone.png"]) == gone
+    assert reason(by_path["."]) == f"line 3 names a folder, not a file: {tmp_path}"
     assert "not a file name" in reason(by_path["no\0name"])
     assert open_source(lists).fingerprint()
 
@@ -125,7 +128,189 @@ def test_list__bad_tables_say_where(tmp_path: Path, text: str, said: str) -> Non
     assert said in error_of(tmp_path / "list.csv")
 
 
-def test_list__picture_or_utf_16_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_bytes("a.png\n".encode("utf-16"))
+@pytest.mark.parametrize("data", ["a.png\n".encode("utf-16-le"), b"\x89PNG\r\n\0\0"])
+def test_list__picture_or_utf_16_without_a_mark_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(data)
 
     assert "save it as UTF-8" in error_of(tmp_path / "list.txt")
+
+
+def test_list__utf_16_that_is_cut_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("a.png\n".encode("utf-16")[:-1])
+
+    assert "is not UTF-16, though its byte order mark says so" in error_of(tmp_path / "list.txt")
+
+
+# As other programs and machines write them
+
+
+def read_all(lists: Path) -> list[tuple[bytes, str | None]]:
+    return [(image.read(), image.label) for image in images(lists)]
+
+
+NAMES = ["data/a 1.png", "data/b.png", "data/c, d.png"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{} {}", "{}   {}", "{}\t{}", "{},{}", "{};{}", "7\t{1}\t{0}", '"{}",{}', "'{}' {}"],
+)
+def test_list__labels_behind_paths(tmp_path: Path, line: str) -> None:
+    put(tmp_path, *NAMES)
+    lists = tmp_path / "list.txt"
+    lists.write_text("".join(line.format(name, n) + "\n" for n, name in enumerate(NAMES)))
+
+    assert read_all(lists) == [(name.encode(), str(n)) for n, name in enumerate(NAMES)]
+    assert labels_of(lists, labels="none") == [None] * 3
+
+
+def test_list__blanks_in_names_are_not_taken_for_labels(tmp_path: Path) -> None:
+    put(tmp_path, "a 1", "a 2", "a")
+    (tmp_path / "list.txt").write_text("a 1\na 2\n")
+
+    assert read_all(tmp_path / "list.txt") == [(b"a 1", None), (b"a 2", None)]
+
+
+def test_list__a_line_without_a_label_among_labelled_ones(tmp_path: Path) -> None:
+    put(tmp_path, *NAMES)
+    (tmp_path / "list.txt").write_text(f"{NAMES[0]}\n{NAMES[1]} cat\n{NAMES[2]} dog\n")
+
+    assert labels_of(tmp_path / "list.txt") == [None, "cat", "dog"]
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "", "NULL", "<NA>"])
+def test_list__a_missing_label_is_none(tmp_path: Path, label: str) -> None:
+    put(tmp_path, "a.png", "b.png")
+    (tmp_path / "list.csv").write_text(f"path,label\na.png,{label}\nb.png,none\n")
+
+    assert labels_of(tmp_path / "list.csv") == [None, "none"]
+
+
+DECOMPOSED = unicodedata.normalize("NFD", "é")
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        (b"~/a.png", "home/a.png"),
+        (b"FILE", "data/a b.png"),
+        (b"data\\a.png", "data/a.png"),
+        (b'"data/a.png"', "data/a.png"),
+        (b" data/a.png", "data/a.png"),
+        ("\u00e9/\u00e9.png".encode(), f"{DECOMPOSED}/{DECOMPOSED}.png"),
+        (f"{DECOMPOSED}/\u00e9.png".encode(), f"\u00e9/{DECOMPOSED}.png"),
+        ("Größe.png".encode("cp1252"), "Größe.png"),
+        ("data\\Größe.png".encode("cp1252"), unicodedata.normalize("NFD", "data/Größe.png")),
+    ],
+)
+def test_list__other_spellings_of_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bytes, name: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    put(tmp_path, name, "other.png")
+    url = (tmp_path / name).as_uri().encode()
+    (tmp_path / "list.txt").write_bytes(listed.replace(b"FILE", url) + b"\nother.png\n")
+
+    (found,) = (image for image in images(tmp_path / "list.txt") if image.path != "other.png")
+
+    assert found.read() == name.encode()
+    assert (tmp_path / found.path).exists(), "its path names the file, for encoding: none"
+
+
+@pytest.mark.parametrize("name", ["~a.png", "a\\b.png", '"a.png"', " a.png", "#a.png", "\xff.png"])
+def test_list__a_file_of_exactly_this_name_comes_first(tmp_path: Path, name: str) -> None:
+    put(tmp_path, name, "a.png", "a/b.png")
+    (tmp_path / "list.txt").write_bytes(os.fsencode(name) + b"\n")
+
+    assert images(tmp_path / "list.txt")[0].read() == os.fsencode(name)
+
+
+def test_list__comments_are_left_out(tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    (tmp_path / "list.txt").write_text("# training, 2024\na.png\n")
+    (tmp_path / "list.csv").write_text("# training, 2024\n\npath,label\na.png,1\n")
+
+    assert paths(tmp_path / "list.txt") == paths(tmp_path / "list.csv") == ["a.png"]
+    assert open_source(tmp_path / "list.txt").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("semicolon.csv", b"\xef\xbb\xbfpath;label\r\na.png;x\r\n"),
+        ("separator.csv", b"sep=|\r\nlabel|path\r\nx|a.png\r\n"),
+        ("capitals.csv", b"Path,Label\na.png,x\n"),
+        ("carriage.csv", b"path,label\ra.png,x\r"),
+        ("columns.txt", b"path\tlabel\na.png\tx\n"),
+        ("excel.txt", "path\tlabel\r\na.png\tx\r\n".encode("utf-16")),
+        ("mxnet.lst", b"0\tx\ta.png\n"),
+    ],
+)
+def test_list__tables_as_programs_save_them(tmp_path: Path, name: str, data: bytes) -> None:
+    put(tmp_path, "a.png")
+    (tmp_path / name).write_bytes(data)
+
+    assert read_all(tmp_path / name) == [(b"a.png", "x")]
+
+
+def test_list__lines_that_end_as_on_old_macs(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    (tmp_path / "list.txt").write_bytes(b"a.png\rb.png\r")
+
+    assert paths(tmp_path / "list.txt") == ["a.png", "b.png"]
+
+
+def test_list__paths_from_a_folder_above(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path, "data/a.png", "data/b.png", "lists/data/c.png")
+    lists = tmp_path / "lists/list.txt"
+    lists.write_text("data/a.png\ndata/b.png\ndata/c.png\n")
+
+    found = {image.path: image for image in images(lists)}
+
+    assert found["data/a.png"].read() == b"data/a.png"
+    assert reason(found["data/c.png"]).endswith(f"{tmp_path}/data/c.png"), "bases are never mixed"
+    assert f"{lists}: its paths are read relative to {tmp_path}, not to its own" in caplog.text
+    assert open_source(lists).originals == tmp_path
+
+
+def test_list__the_working_folder_is_only_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "here", "a.png")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/list.txt").write_text("a.png\n")
+    monkeypatch.chdir(tmp_path / "here")
+
+    (image,) = images(tmp_path / "lists/list.txt")
+
+    assert f"looked for {tmp_path}/lists/a.png; it is in the working folder" in reason(image)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("s3://bucket/a.png", "line 2 is the address of a remote place, which is not supported"),
+        ("C:\\pics\\a.png", "it looks like a path on Windows"),
+        ("$HOME/a.png", "variables such as $HOME are expanded by the shell alone"),
+        ("~nobody-of-this-name/a.png", "~ means a home folder only at the beginning"),
+    ],
+)
+def test_list__what_cannot_be_meant_is_named(tmp_path: Path, line: str, said: str) -> None:
+    put(tmp_path, "a.png", "b.png")
+    (tmp_path / "list.txt").write_text(f"a.png\n{line}\nb.png\n")
+
+    (image,) = (
+        each for each in images(tmp_path / "list.txt") if each.path not in ("a.png", "b.png")
+    )
+
+    assert said in reason(image)
+
+
+def test_fingerprint__of_a_plain_list_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    os.utime(tmp_path / "a.png", ns=(0, 10**18))
+    (tmp_path / "list.csv").write_text("path,label\n./a.png,1\ngone.png,\n")
+
+    expected = "b95407acced51f4f2ba54bb13d66edc8ec4e34b5f68af1a2fd770f866998d0ac"
+
+    assert open_source(tmp_path / "list.csv").fingerprint() == expected

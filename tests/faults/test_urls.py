@@ -1,0 +1,116 @@
+"""URLs where a path belongs: refused by name, and no folder `s3:` is made."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+from typer.models import OptionInfo
+
+from flows import cli
+from flows.cli_results import results
+from flows.evaluations import Asked
+from flows.prepare import resolve
+from flows.stage_rerun import rerun
+from tests.faults.bad_input import Refused, typed, write_recipe
+
+URL = "s3://bucket/x"
+REFUSED = f"{URL}: is the address of a remote place, which is not supported"
+# What is given for other arguments and options that are needed.
+GIVEN = {"ks": "2,3", "name": "knn"}
+
+
+COMMANDS = {
+    info.callback.__name__: info.callback
+    for info in [*cli.app.registered_commands, *results.registered_commands]
+    if info.callback
+}
+
+
+def parameters(command: str) -> Iterator[tuple[str, str, bool, bool]]:
+    """Yield name, option or "", whether it is needed, and whether it is a path."""
+    function = COMMANDS[command]
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, info = get_args(hints[name])
+        named = (info.default, *(info.param_decls or ()))  # typer puts the first into `default`
+        declared = [each for each in named if str(each).startswith("--")]
+        option = (declared or [f"--{name}"])[0] if isinstance(info, OptionInfo) else ""
+        is_path = "Path" in str(kind) or (command == "diff" and name in ("first", "second"))
+        yield name, option, parameter.default is inspect.Parameter.empty, is_path
+
+
+def places() -> Iterator[tuple[str, str]]:
+    """Yield every argument and option of a command that is a path."""
+    for command in COMMANDS:
+        for name, _, _, is_path in parameters(command):
+            if is_path:
+                yield command, name
+
+
+@pytest.fixture
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert list(tmp_path.iterdir()) == [], "nothing is made"
+
+
+def arguments(command: str, place: str) -> list[str]:
+    """Return a command line with the URL in one place, and something in all that are needed."""
+    words: list[str] = []
+    for name, option, is_needed, _ in parameters(command):
+        if name == place or is_needed:
+            words += [option] if option else []
+            words.append(URL if name == place else GIVEN.get(name, "x.parquet"))
+    return words
+
+
+@pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.parametrize(("command", "place"), list(places()))
+def test_command__refuses_a_url(command: str, place: str, refused: Refused) -> None:
+    message = refused(lambda: typed(command, *arguments(command, place)))
+
+    assert REFUSED in message
+
+
+def test_places__are_found() -> None:
+    assert {("run", "recipe"), ("run", "run"), ("assign", "source"), ("diff", "first")} < set(
+        places()
+    )
+
+
+@pytest.mark.parametrize("key", ["dataset.source", "images"])
+def test_run__refuses_a_url_by_its_key(
+    key: str, refused: Refused, small_source: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "right.yaml", small_source)
+
+    message = refused(lambda: typed("run", recipe, "--set", f"{key}={URL}", "--set", "seed=x"))
+
+    assert "2 problems" in message
+    assert f"{key}: is the address of a remote place" in message
+
+
+def test_run__names_the_path_of_a_file_url(
+    refused: Refused, small_source: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "right.yaml", small_source)
+
+    message = refused(lambda: typed("run", recipe, "--set", "dataset.source=file:///x/a%20b"))
+
+    assert "dataset.source: is a URL; give the path alone: /x/a b" in message
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_flows__refuse_urls_of_their_parameters(refused: Refused) -> None:
+    recipe = str(Path(__file__).parents[2] / "configs/demo.yaml")
+
+    assert REFUSED in refused(lambda: resolve(recipe, URL, None, {}))
+    assert REFUSED in refused(lambda: resolve(URL, None, None, {}))
+    assert REFUSED in refused(lambda: rerun.fn("index", run=URL))
+    assert REFUSED in refused(lambda: rerun.fn("index", run="run", out=URL))
+    for option in ("data", "validation", "supervised", "protocol"):
+        given = dict.fromkeys(("data", "validation", "supervised", "result", "protocol"))
+        asked = Asked("knn", overrides={}, **(given | {option: URL}))
+        assert REFUSED in refused(asked.refuse_unfit)

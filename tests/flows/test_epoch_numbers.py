@@ -1,0 +1,41 @@
+"""Epochs of five digits, and folders whose names only look like those of epochs."""
+
+from pathlib import Path
+
+from flows.evaluate import jobs_until
+from flows.job import Job
+from stages import score
+from stages.layout import RunFolder, epoch_of
+from stages.recipe import load_recipe
+
+DEMO = Path(__file__).parents[2] / "configs/demo.yaml"
+
+
+def test_jobs_until__epochs_of_five_digits(tmp_path: Path) -> None:
+    recipe, folder = load_recipe(DEMO), RunFolder(tmp_path)
+    outs = {epoch: folder.artifact("metrics", epoch) for epoch in (3, 9_999, 10_003)}
+    jobs = {out.name: Job(score, recipe, epoch, {}, out) for epoch, out in outs.items()}
+
+    assert [job.epoch for job in jobs_until(5, jobs).values()] == [3]
+    assert [job.epoch for job in jobs_until(10_003, jobs).values()] == [3, 9_999, 10_003]
+
+
+def test_epoch_of__names_that_are_not_ours() -> None:
+    assert epoch_of("epoch=0007") == 7
+    assert epoch_of("epoch=12345") == 12_345
+    for name in (
+        "epoch=7",
+        "epoch=00007",
+        "epoch=\u00b2",
+        "epoch=\u0660\u0660\u0660\u0667",
+        "epoch=",
+        "x-epoch=0007",
+    ):
+        assert epoch_of(name) is None, name
+
+
+def test_run_folder__epochs_are_those_that_it_would_write(tmp_path: Path) -> None:
+    for name in ("epoch=0001", "epoch=10000", "epoch=2", "epoch=\u00b2"):
+        (tmp_path / "labels" / name).mkdir(parents=True)
+
+    assert RunFolder(tmp_path).epochs("labels") == [1, 10_000]
