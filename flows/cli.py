@@ -63,6 +63,7 @@ def run(
 ) -> None:
     """Run a recipe. What is there already is not made again."""
     SERVER.begin()  # beside the imports
+    from flows.access import refuse_unwritable_run  # noqa: PLC0415
     from flows.prepare import refuse_other_settings, resolve  # noqa: PLC0415
     from flows.show import farewell  # noqa: PLC0415
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
@@ -71,6 +72,7 @@ def run(
     # Whatever can be refused is refused before Prefect takes its time.
     resolved, folder = resolve(str(recipe), given(run), epochs, changes)
     refuse_other_settings(folder, resolved, update=update)
+    refuse_unwritable_run(folder)
     start = time.monotonic()
     with prefect_ready():
         from flows.epoch_loop import deepcluster  # noqa: PLC0415
@@ -132,11 +134,12 @@ def sweep(
 ) -> None:
     """Run a recipe for several k, and compare: a run for each, one table, one picture."""
     from flows.show import show_sweep  # noqa: PLC0415
-    from flows.sweep_plan import parse_ks, plan  # noqa: PLC0415
+    from flows.sweep_plan import parse_ks, plan, refuse_unwritable_sweep  # noqa: PLC0415
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
     planned = plan(str(recipe), parse_ks(ks), given(run), epochs, changes)
+    refuse_unwritable_sweep(planned)
     with prefect_ready():
         from flows.sweep import sweep  # noqa: PLC0415
 

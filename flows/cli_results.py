@@ -16,6 +16,7 @@ LayerOption = Annotated[
 ]
 
 TABLE = "table"
+PAGE_SUFFIXES = (".html", ".htm")
 results = typer.Typer()
 
 
@@ -63,7 +64,11 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         bool, typer.Option("--update", help="Replace a result that was made otherwise.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Write table1 to table5 there, too: .csv, .parquet or .md.")
+        Path | None,
+        typer.Option(
+            help="Another folder for the result; the run is then only read. Of table1 to table5, "
+            "a file: .csv, .parquet or .md."
+        ),
     ] = None,
 ) -> None:
     """Judge the network of an epoch: a table, and for some pictures; Cached when it is there.
@@ -76,14 +81,10 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
 
         show_table(name, [existing_run(typed_run(run)) for run in runs], out)
         return
-    if out is not None:
-        raise ConfigError(
-            f"--out {out}: is for table1 to table5.\n"
-            f"  Fix: leave it out; each result is a Parquet table in the run's evaluations/."
-        )
     run = _only(runs)
     SERVER.begin()
-    from flows.evaluations import Asked, check  # noqa: PLC0415
+    from flows.evaluations import Asked, check, refuse_file  # noqa: PLC0415
+    from flows.prepare import typed_run  # noqa: PLC0415
     from stages.recipe import parse_overrides  # noqa: PLC0415
 
     asked = Asked(
@@ -94,12 +95,14 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         validation=given(validation),
         supervised=given(supervised),
         result=result,
+        folder=given(out),
     )
+    refuse_file(out)
     asked.refuse_unfit()  # before Prefect takes its time
+    typed_run(run)
     with prefect_ready():
         from flows.evaluate import evaluate  # noqa: PLC0415
-        from flows.prepare import typed_run  # noqa: PLC0415
-        from flows.show_results import show_by_k, show_results  # noqa: PLC0415
+        from flows.show_results import show_by_k, show_each  # noqa: PLC0415
         from flows.sweep_plan import is_sweep  # noqa: PLC0415
 
         folder = evaluate(
@@ -113,11 +116,12 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
             supervised=asked.supervised,
             result=asked.result,
             update=update,
+            out=asked.folder,
         )
         if is_sweep(Path(folder)):
             show_by_k(Path(folder), asked.result or asked.name, epoch)
         else:
-            show_results(Path(folder))
+            show_each(Path(folder))
 
 
 @results.command()
@@ -176,12 +180,21 @@ def report(
         int | None,
         typer.Option(min=0, help="Of the clusters drawn at random; the run's if left out."),
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="An .html file elsewhere; the run is then only read.")
+    ] = None,
 ) -> None:
     """Write report.html into a run's folder: curves, evaluations, and what the clusters hold."""
     from flows.page import CLUSTERS, write_page  # noqa: PLC0415
     from flows.prepare import existing_run, typed_run  # noqa: PLC0415
 
-    print(write_page(existing_run(typed_run(run)), clusters=clusters or CLUSTERS, seed=seed))  # noqa: T201
+    if out is not None and out.suffix not in PAGE_SUFFIXES:
+        raise ConfigError(
+            f"--out {out}: must end in {' or '.join(PAGE_SUFFIXES)}.\n"
+            f"  Fix: --out {out.with_suffix(PAGE_SUFFIXES[0])}"
+        )
+    folder = existing_run(typed_run(run))
+    print(write_page(folder, clusters=clusters or CLUSTERS, seed=seed, out=out))  # noqa: T201
 
 
 @results.command()
