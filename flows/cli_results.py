@@ -9,7 +9,11 @@ from deepcluster_core.errors import ConfigError
 from flows.cli_shared import SERVER, EpochOption, RunArgument, given, prefect_ready
 
 SourceArgument = Annotated[
-    Path, typer.Argument(help="Images: a folder, a list, Parquet files or tar shards.")
+    Path, typer.Argument(help="Images: a picture, a folder, a list, Parquet files or tar shards.")
+]
+KindOption = Annotated[
+    str | None,
+    typer.Option(help="Of the images, where several could be meant: folder, list, parquet or tar."),
 ]
 LayerOption = Annotated[
     str | None, typer.Option(help="For example conv5; what the run clusters if left out.")
@@ -203,12 +207,13 @@ def assign(
     source: SourceArgument,
     out: Annotated[Path, typer.Option(help="A .parquet file.")],
     epoch: EpochOption = None,
+    kind: KindOption = None,
 ) -> None:
     """Write the clusters of images that the run has never seen."""
     from flows.new_images import assign  # noqa: PLC0415
     from flows.prepare import typed_run  # noqa: PLC0415
 
-    assign(typed_run(run), source, out=out, epoch=epoch)
+    assign(typed_run(run), source, out=out, epoch=epoch, kind=kind)
 
 
 @results.command()
@@ -218,12 +223,13 @@ def embed(
     out: Annotated[Path, typer.Option(help="A .zarr folder or a .parquet file.")],
     epoch: EpochOption = None,
     layer: LayerOption = None,
+    kind: KindOption = None,
 ) -> None:
     """Write the features of images that the run has never seen."""
     from flows.new_images import embed  # noqa: PLC0415
     from flows.prepare import typed_run  # noqa: PLC0415
 
-    embed(typed_run(run), source, out=out, epoch=epoch, layer=layer)
+    embed(typed_run(run), source, out=out, epoch=epoch, layer=layer, kind=kind)
 
 
 @results.command()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,9 @@ from deepcluster_core.artifacts.outputs import (
 from deepcluster_core.artifacts.tables import read_clustering
 from deepcluster_core.clustering.assign import Assigner
 from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
-from deepcluster_core.data.sources import Source, open_source
+from deepcluster_core.data.sources import Kind, Source, open_source
 from deepcluster_core.data.views import center_view
-from deepcluster_core.errors import SourceError
+from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.models import Network
 from deepcluster_core.new_images import Forward, Pixels, features_of
 from deepcluster_core.progress import Progress
@@ -41,7 +41,9 @@ Features = Iterator[tuple[list[str], NDArray[np.floating]]]
 """Paths and features (B, D) of a batch."""
 
 
-def assign(run: str, source: Path, *, out: Path, epoch: int | None = None) -> None:
+def assign(
+    run: str, source: Path, *, out: Path, epoch: int | None = None, kind: str | None = None
+) -> None:
     """Write a table of clusters and distances of images, with the columns of a run's labels.
 
     An epoch's clusters are those of the network before its training. The run's own images get the
@@ -52,6 +54,7 @@ def assign(run: str, source: Path, *, out: Path, epoch: int | None = None) -> No
         source: of images, as `dataset.source` takes them.
         out: a .parquet file; beside it .skipped.parquet names the images that cannot be used.
         epoch: whose clusters; the last ones when left out.
+        kind: of `source`, as `dataset.kind` says it.
 
     Raises:
         ConfigError: no such run or epoch, or `out` is no place for a table.
@@ -64,7 +67,7 @@ def assign(run: str, source: Path, *, out: Path, epoch: int | None = None) -> No
     labels = past.whole("labels", epoch)
     checkpoint = None if epoch == 0 else past.whole("checkpoints", epoch - 1)
     past.refuse_out(out, (".parquet",))
-    images = _opened(past.recipe, source)
+    images = _opened(past.recipe, source, kind)
     config = read_manifest(labels).config["cluster"]
     assigner = Assigner.of(read_clustering(labels), whitened=config["whiten"], device=past.device)
     if config["algorithm"] not in NEAREST:
@@ -79,11 +82,17 @@ def assign(run: str, source: Path, *, out: Path, epoch: int | None = None) -> No
         stored = _as_stored(features, past.recipe.extract.dtype)
         for paths, cluster_B, distance_B in assigner.assign(stored):
             written.add(paths, cluster_B, distance_B)
-    _say(reading.summary(out))
+    _say("\n  ".join([reading.summary(out), *images.notes()]))
 
 
 def embed(
-    run: str, source: Path, *, out: Path, epoch: int | None = None, layer: str | None = None
+    run: str,
+    source: Path,
+    *,
+    out: Path,
+    epoch: int | None = None,
+    layer: str | None = None,
+    kind: str | None = None,
 ) -> None:
     """Write the features of images, by the network as an epoch's training left it.
 
@@ -95,6 +104,7 @@ def embed(
             that cannot be used.
         epoch: after whose training; the last one when left out.
         layer: averaged over space, for example conv5; what the run clusters when left out.
+        kind: of `source`, as `dataset.kind` says it.
 
     Raises:
         ConfigError: no such run, epoch or layer, or `out` is no place for features.
@@ -107,7 +117,7 @@ def embed(
     past.refuse_out(out, (".zarr", ".parquet"))
     layer = layer or past.recipe.extract.layer
     dim = past.dim(layer)
-    images = _opened(past.recipe, source)
+    images = _opened(past.recipe, source, kind)
     about = past.about(checkpoint=checkpoint) | {"source": str(source), "layer": layer}
     index = [_beside(out, "index")] if out.suffix == ".zarr" else []
     with (
@@ -119,7 +129,7 @@ def embed(
     ):
         for paths, feature_BD in reading.features(past.network(checkpoint), layer):
             written.add(paths, feature_BD)
-    _say(reading.summary(out))
+    _say("\n  ".join([reading.summary(out), *images.notes()]))
 
 
 @dataclass
@@ -192,10 +202,14 @@ def _reading(
         skipped.unlink()
 
 
-def _opened(recipe: Recipe, source: Path) -> Source:
+def _opened(recipe: Recipe, source: Path, kind: str | None) -> Source:
     """Open a source; the run's own as the run does, though with all its images."""
-    is_own = source.absolute() == recipe.dataset.source
-    return open_source(source, kind=recipe.dataset.kind if is_own else "auto", labels="none")
+    known = get_args(Kind)
+    if kind is not None and kind not in known:
+        raise ConfigError(f"--kind {kind}: there is none such; choose from {', '.join(known)}.")
+    is_own = source.resolve() == recipe.dataset.source.resolve()
+    chosen = kind or (recipe.dataset.kind if is_own else "auto")
+    return open_source(source, kind=cast("Kind", chosen), labels="none")
 
 
 def _view(data: bytes, recipe: Recipe) -> Pixels:

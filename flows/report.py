@@ -74,7 +74,8 @@ class Report:
             skipped = facts.facts["skipped"]
             where = f" (why: {job.out / 'skipped.parquet'})" if skipped else ""
             how = "Cached" if cached else f"{facts.seconds:.1f} s"
-            self.say(f"index: {facts.rows:,} images, {skipped} skipped{where}, {how}")
+            notes = "".join(f"\n  {note}" for note in facts.facts.get("notes", ()))
+            self.say(f"index: {facts.rows:,} images, {skipped} skipped{where}, {how}{notes}")
 
     def ended(self, job: Job, *, cached: bool) -> None:
         """Tell of the one stage that was asked for, and where its artifact is."""

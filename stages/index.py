@@ -130,6 +130,8 @@ def run(*, dataset: DatasetConfig, source: str, out: Path, context: Context) -> 
             "skipped": len(writer.skipped),
             "labelled": writer.num_labelled,
         }
+        if notes := opened.notes():
+            draft.facts["notes"] = notes
 
 
 def _choose(

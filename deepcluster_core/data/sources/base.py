@@ -63,6 +63,13 @@ class Source(Protocol):
         """Return how many images `images` yields, or None where that takes reading the data."""
         ...
 
+    def notes(self) -> list[str]:
+        """Return what people should know of the last listing by `images`, a sentence each.
+
+        Above all: what was left out, and what was decided that the names leave open.
+        """
+        ...
+
 
 def displayed(name: str) -> str:
     r"""Return a file name as valid UTF-8 text: bytes that are not UTF-8 are written `\xff`.

@@ -65,6 +65,10 @@ class ListSource:
         """Read the list once."""
         return sum(1 for _ in self._lines())
 
+    def notes(self) -> list[str]:
+        """See `Source`."""
+        return []
+
     def _sorted_lines(self) -> Iterator[_Line]:
         with ExitStack() as files:
             runs = list(_runs(self._lines(), files))

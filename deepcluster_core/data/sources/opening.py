@@ -1,14 +1,20 @@
 """Which kind of source lies at a location."""
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from deepcluster_core.data.sources.base import Source, displayed, is_hidden
-from deepcluster_core.data.sources.folder import FolderSource, walk_images
+from deepcluster_core.artifacts.own_output import is_own_table, kind_of_folder
+from deepcluster_core.data.sources.base import Source, displayed, is_hidden, is_image_name
+from deepcluster_core.data.sources.folder import (
+    NAMED_AT_MOST,
+    FolderSource,
+    PictureSource,
+    walk_images,
+)
 from deepcluster_core.data.sources.listing import ListSource
 from deepcluster_core.data.sources.parquet import ParquetSource
 from deepcluster_core.data.sources.tar import TarSource
@@ -23,6 +29,7 @@ _KIND_OF_FILE: dict[str, Kind] = {
     ".csv": "list",
     ".tsv": "list",
 }
+NEVER_IMAGES = ("artifact", "array")
 SURVEYED_FILES = 10_000
 """That an error message counts."""
 
@@ -33,8 +40,9 @@ def open_source(
     """Find out what lies at `location`, without opening an image.
 
     Args:
-        location: a folder of images; a list (.txt, .csv, .tsv); a Parquet or tar file, or a folder
-            that holds such files directly.
+        location: a folder of images; a single picture; a list (.txt, .csv, .tsv); a Parquet or tar
+            file, or a folder that holds such files directly. What this program wrote into a folder
+            does not count.
         kind: what it must be; auto decides by the names.
         labels: none forgets the labels that the source has.
 
@@ -46,6 +54,13 @@ def open_source(
             f"{location}: does not exist.\n"
             f"  Fix: give the folder, list (.txt, .csv, .tsv), .parquet or .tar file of the images."
         )
+    if location.is_dir() and (made := kind_of_folder(location)) in NEVER_IMAGES:
+        raise SourceError(
+            f"{location}: is an {made} of this program, not a folder of images.\n"
+            f"  Fix: give the folder or file that the images are in."
+        )
+    if kind == "auto" and is_image_name(location.name) and location.is_file():
+        return PictureSource(location)
     if kind == "auto":
         kind = _kind_of_folder(location) if location.is_dir() else _kind_of_file(location)
     return _OPENERS[kind](location, with_labels=labels == "auto")
@@ -98,7 +113,8 @@ def _kind_of_folder(folder: Path) -> Kind:
     if len(found) > 1:
         raise SourceError(
             f"{folder}: holds {_survey(folder)}, so it could be of kind {' or '.join(found)}.\n"
-            f"  Fix: set dataset.kind to the one that is meant, or give a folder of that alone."
+            f"  Fix: say which is meant (dataset.kind in a recipe, --kind of assign and embed), or "
+            f"give a folder of that alone."
         )
     if not found:
         raise _nothing_found(
@@ -119,15 +135,26 @@ def _shards(location: Path, suffix: str) -> list[Path]:
 def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
     for file in folder.iterdir():
         if file.suffix.lower() == suffix and not is_hidden(file.name) and file.is_file():
-            yield file
+            if suffix != ".parquet" or not is_own_table(file):
+                yield file
 
 
 def _nothing_found(location: Path, wanted: str) -> SourceError:
     found = _survey(location) if location.is_dir() else "a single file"
+    if location.is_dir() and (left_out := _left_out(location)):
+        found += f", of which this program's own results do not count ({left_out})"
     return SourceError(
         f"{location}: looked for {wanted}; found {found}.\n"
         f"  Fix: give the folder or file that the images are in."
     )
+
+
+def _left_out(folder: Path) -> str:
+    """Return which folders of runs and the like lie in a folder, the first of them."""
+    left_out: list[str] = []
+    deque(walk_images(folder, left_out), maxlen=0)
+    more = ", …" if len(left_out) > NAMED_AT_MOST else ""
+    return ", ".join(left_out[:NAMED_AT_MOST]) + more
 
 
 def _survey(folder: Path) -> str:

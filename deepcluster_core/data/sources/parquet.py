@@ -48,3 +48,7 @@ class ParquetSource:
     def count(self) -> int:
         """Read the footers."""
         return sum(parquet_images.count_rows(file) for file in self._files)
+
+    def notes(self) -> list[str]:
+        """See `Source`."""
+        return []

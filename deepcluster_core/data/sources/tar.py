@@ -58,6 +58,10 @@ class TarSource:
         """Return None: a tar file has no table of its members."""
         return
 
+    def notes(self) -> list[str]:
+        """See `Source`."""
+        return []
+
 
 def members(path: Path, *, must_end: bool = False) -> Iterator[tarfile.TarInfo]:
     """Yield the regular members that are not hidden; 20 microseconds each.
