@@ -146,6 +146,7 @@ def open_run(
     if makes == "run":
         if changed := refuse_other_settings(folder, loaded, update=update):
             report.say(f"other settings than before: {changed}; what depends on them is made again")
+        _warn_inside_source(opened)
         _refuse_other_source(opened, update=update)
         opened.anyway = yes
         if opened.num_images is not None:
@@ -153,6 +154,16 @@ def open_run(
         _write_config(loaded, folder)
     opened.alive = mark_alive(opened.records)
     return opened
+
+
+def _warn_inside_source(run: Run) -> None:
+    """Warn of a run among its own images, by whatever paths the two are named."""
+    source, root = run.recipe.dataset.source.resolve(), run.folder.root.resolve()
+    if source.is_dir() and root.is_relative_to(source):
+        run.report.warn(
+            f"{run.folder.root}: the run lies in the folder of its own images, "
+            f"{run.recipe.dataset.source}; what it writes is not taken for images"
+        )
 
 
 def _refuse_other_source(run: Run, *, update: bool) -> None:

@@ -190,14 +190,16 @@ class Run:
             if self.num_images is not None:
                 self.recipe.suited_to(self.num_images)  # too few: refused before a folder is made
             return source.fingerprint()
-        except SourceError:
+        except SourceError as error:
             if inspect(images)[0] is not Condition.WHOLE or dataset.encoding == "none":
                 raise
             manifest = read_manifest(images)
             if manifest.config["dataset"]["source"] != str(dataset.source):
                 raise
             self.num_images = manifest.rows
-            self.report.say(f"{dataset.source} is gone; going on with the images in {images}")
+            is_denied = isinstance(error.__cause__, PermissionError)
+            why = "cannot be read by you" if is_denied else "is gone"
+            self.report.say(f"{dataset.source} {why}; going on with the images in {images}")
             return manifest.inputs["source"]
 
     def _provide(self, job: Job) -> None:

@@ -2,12 +2,14 @@
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, ParamSpec
 
 from deepcluster_core.artifacts.own_output import is_own_table, kind_of_folder
+from deepcluster_core.artifacts.permissions import why_not_readable
 from deepcluster_core.data.sources.base import Source, displayed, is_hidden, is_image_name
 from deepcluster_core.data.sources.folder import (
     NAMED_AT_MOST,
@@ -20,6 +22,7 @@ from deepcluster_core.data.sources.parquet import ParquetSource
 from deepcluster_core.data.sources.tar import TarSource
 from deepcluster_core.errors import SourceError
 
+Parameters = ParamSpec("Parameters")
 Kind = Literal["auto", "folder", "list", "parquet", "tar"]
 
 _KIND_OF_FILE: dict[str, Kind] = {
@@ -34,6 +37,24 @@ SURVEYED_FILES = 10_000
 """That an error message counts."""
 
 
+def _permissions_explained(opener: Callable[Parameters, Source]) -> Callable[Parameters, Source]:
+    """Have a function raise SourceError where a file or folder may not be read."""
+
+    @wraps(opener)
+    def explained(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Source:
+        try:
+            return opener(*args, **kwargs)
+        except PermissionError as error:
+            raise SourceError(
+                f"{error.filename}: cannot be read ({error.strerror}).\n"
+                f"  Cause: {why_not_readable(Path(error.filename))}\n"
+                f"  Fix:   have its permissions changed."
+            ) from error
+
+    return explained
+
+
+@_permissions_explained
 def open_source(
     location: Path, *, kind: Kind = "auto", labels: Literal["auto", "none"] = "auto"
 ) -> Source:
