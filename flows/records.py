@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect.serializers import JSONSerializer
 from prefect.settings import get_current_settings
 
-from deepcluster_core.artifacts.permissions import first_unwritable
+from deepcluster_core.artifacts.permissions import first_unwritable, is_allowed
 from flows.alive import ALIVE
 from stages.layout import RunFolder
 
@@ -47,7 +47,7 @@ def usable_place(records: Path, key: str, *, is_done: bool) -> Path:
     record = records / key
     try:
         drop_foreign(record)
-        if os.path.lexists(record) and not os.access(record, os.R_OK if is_done else os.W_OK):
+        if os.path.lexists(record) and not is_allowed(record, os.R_OK if is_done else os.W_OK):
             record.unlink()  # another user's, in a folder of both
     except OSError:
         return _temporary()

@@ -34,11 +34,12 @@ _TABLES = (
     {"image_id", "path", "cluster", "distance"},
     {"image_id", "path", "label", "width", "height", "format"},
     {"loss", "nmi_previous", "nmi_labels", "empty_clusters"},
-    {"network", "protocol"},
     {"path", "reason"},
 )
 """Columns of tables in a run, which say nothing else about where they come from: of labels, images,
-metrics and sweeps, evaluations, skipped images."""
+metrics and sweeps, skipped images."""
+_LAST_OF_RESULTS = ["protocol"]
+"""Last column of every evaluation's result."""
 
 
 def kind_of_folder(folder: Path, names: Collection[str] | None = None) -> str | None:
@@ -63,7 +64,9 @@ def is_own_table(path: Path) -> bool:
     if ABOUT.encode() in (schema.metadata or {}):
         return True
     columns = set(schema.names)
-    return not columns & set(IMAGE_COLUMNS) and any(table <= columns for table in _TABLES)
+    if columns & set(IMAGE_COLUMNS):
+        return False
+    return schema.names[-1:] == _LAST_OF_RESULTS or any(table <= columns for table in _TABLES)
 
 
 def _kind(folder: Path, names: Collection[str]) -> str | None:

@@ -15,14 +15,14 @@ def may_write(folder: Path) -> bool:
     takes read-only mounts and immutable folders into account; nothing is touched to find out.
     """
     try:
-        return _is_allowed(_existing(folder), os.W_OK | os.X_OK)
+        return is_allowed(_existing(folder), os.W_OK | os.X_OK)
     except OSError:  # a folder on the way may not be entered
         return False
 
 
 def may_read(path: Path) -> bool:
     """Return whether a file may be read, or a folder listed and entered."""
-    return _is_allowed(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
+    return is_allowed(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
 
 
 def first_unwritable(folders: Iterable[Path]) -> Path | None:
@@ -45,7 +45,7 @@ def why_not_writable(path: Path) -> str:
     if is_read_only:
         return f"{place} is on a file system that is mounted read-only."
     facts = f"{_described(place, status)}; you are {_user(os.geteuid())}."
-    if not _is_allowed(place, os.W_OK):
+    if not is_allowed(place, os.W_OK):
         return facts
     if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
         return f"{facts} It is a sticky folder: what is in it may be replaced by its owner only."
@@ -63,7 +63,7 @@ def why_not_readable(path: Path) -> str:
         except OSError as error:
             return f"{place} cannot be reached ({error.strerror})."
         wanted = os.X_OK if stat.S_ISDIR(status.st_mode) else os.R_OK
-        if not _is_allowed(place, wanted | (os.R_OK if place == path else 0)):
+        if not is_allowed(place, wanted | (os.R_OK if place == path else 0)):
             return f"{_described(place, status)}; you are {_user(os.geteuid())}."
     return f"You are {_user(os.geteuid())}."
 
@@ -94,7 +94,8 @@ def _existing(path: Path) -> Path:
             return place
 
 
-def _is_allowed(path: Path, mode: int) -> bool:
+def is_allowed(path: Path, mode: int) -> bool:
+    """Return whether this process may do what `mode` says, os.R_OK for example, as its user."""
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 

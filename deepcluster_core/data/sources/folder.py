@@ -140,7 +140,7 @@ def walk_images(root: Path, left_out: list[str] | None = None) -> Iterator[str]:
         else:
             below = _open_level(root, level.prefix + name)
             if below.made_by_us:
-                if left_out is not None:
+                if left_out is not None and below.made_by_us != "array":  # no pictures in it
                     left_out.append(f"{displayed(below.prefix)} ({below.made_by_us})")
             elif any(below.identity == above.identity for above in levels):
                 where = str(root / below.prefix)
