@@ -51,8 +51,8 @@ def littered(tmp_path_factory: pytest.TempPathFactory, small_source: Path) -> Pa
     embed(str(run), source, out=source / "embedded.zarr")
     embed(str(run), source, out=source / "bar/embedded.parquet")
     labels = run / "labels/epoch=0000/labels.parquet"
-    diff = {"from_epoch": None, "to_epoch": None, "limit": 1, "out": source / "diff.parquet"}
-    show_diff(str(labels), str(source / "assigned.parquet"), **diff)
+    assigned, diff = str(source / "assigned.parquet"), source / "diff.parquet"
+    show_diff(str(labels), assigned, from_epoch=None, to_epoch=None, out=diff, limit=1)
     for table in ("labels/epoch=0000/labels", "metrics/epoch=0000/metrics", "images/index"):
         shutil.copy(run / f"{table}.parquet", source)
     return source
