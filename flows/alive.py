@@ -16,8 +16,6 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from stages.layout import RunFolder
-
 ALIVE = "alive"
 KILLED = Crashed(message="Its process was killed, as the next run in the same folder noticed.")
 
@@ -26,33 +24,64 @@ class Alive:
     """Tells, as long as it is there, that the process of a flow run lives."""
 
     def __init__(self, path: Path) -> None:
-        """Lock the file."""
+        """Lock the file.
+
+        Raises:
+            OSError: it cannot be made, or the file system has no locks.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_CREAT | os.O_WRONLY)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY, 0o666)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except OSError:  # an unlocked mark would say that its process is dead
+            path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1
+            raise
 
     def __del__(self) -> None:
         """Let go of it."""
-        os.close(self._file)
+        if getattr(self, "_file", -1) >= 0:
+            os.close(self._file)
 
 
-def mark_alive(folder: RunFolder) -> Alive | None:
-    """Return the mark of this flow run; None outside of one."""
+def mark_alive(records: Path) -> Alive | None:
+    """Return the mark of this flow run; None outside of one, and where no mark can be made.
+
+    Args:
+        records: folder that Prefect's records of the run lie in.
+    """
     if flow_run.id is None:
         return None
-    return Alive(folder.task_results / ALIVE / flow_run.id)
+    with suppress(OSError):  # only whether a kill is noticed depends on it
+        return Alive(records / ALIVE / flow_run.id)
+    return None
 
 
-def bury_dead(folder: RunFolder) -> int:
-    """Have Prefect show the flow runs of dead processes as Crashed; return how many there were."""
-    dead = [path for path in (folder.task_results / ALIVE).glob("*") if _is_dead(path)]
+def bury_dead(records: Path) -> int:
+    """Have Prefect show the flow runs of dead processes as Crashed; return how many there were.
+
+    Marks of other users are left alone: their flow runs are known to their own servers.
+
+    Args:
+        records: folder that Prefect's records of the run lie in.
+    """
+    dead = [path for path in (records / ALIVE).glob("*") if _is_own(path) and _is_dead(path)]
     if not dead:
         return 0
     with get_client(sync_client=True) as client:
         buried = sum(_bury(UUID(path.name), client) for path in dead)
     for path in dead:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
     return buried
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _is_dead(path: Path) -> bool:

@@ -93,6 +93,7 @@ def run(
 ) -> None:
     """Run a recipe. What is there already is not made again."""
     SERVER.begin()  # beside the imports
+    from flows.access import refuse_unwritable_run  # noqa: PLC0415
     from flows.prepare import refuse_other_settings, resolve  # noqa: PLC0415
     from flows.show import farewell  # noqa: PLC0415
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
@@ -101,6 +102,7 @@ def run(
     # Whatever can be refused is refused before Prefect takes its time.
     resolved, folder = resolve(str(recipe), given(run), epochs, changes)
     refuse_other_settings(folder, resolved, update=update)
+    refuse_unwritable_run(folder)
     start = time.monotonic()
     writes_to(folder.root)
     with prefect_ready():
@@ -169,12 +171,13 @@ def sweep(
 ) -> None:
     """Run a recipe for several k, and compare: a run for each, one table, one picture."""
     from flows.show import show_sweep  # noqa: PLC0415
-    from flows.sweep_plan import parse_ks, plan  # noqa: PLC0415
+    from flows.sweep_plan import parse_ks, plan, refuse_unwritable_sweep  # noqa: PLC0415
     from stages.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
     planned = plan(str(recipe), parse_ks(ks), given(run), epochs, changes)
     writes_to(planned.root.root)
+    refuse_unwritable_sweep(planned)
     with prefect_ready():
         from flows.sweep import sweep  # noqa: PLC0415
 

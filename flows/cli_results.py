@@ -10,13 +10,25 @@ from flows.cli_shared import SERVER, EpochOption, RunArgument, given, path, pref
 from flows.failures import writes_to
 
 SourceArgument = Annotated[
-    Path, typer.Argument(help="Images: a folder, a list, Parquet files or tar shards.", parser=path)
+    Path,
+    typer.Argument(
+        help="Images: a picture, a folder, a list, Parquet files or tar shards.", parser=path
+    ),
+]
+KindOption = Annotated[
+    str | None,
+    typer.Option(help="Of the images, where several could be meant: folder, list, parquet or tar."),
+]
+ImageKeyOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Of tar or Parquet files with several pictures a sample; repeatable."),
 ]
 LayerOption = Annotated[
     str | None, typer.Option(help="For example conv5; what the run clusters if left out.")
 ]
 
 TABLE = "table"
+PAGE_SUFFIXES = (".html", ".htm")
 results = typer.Typer()
 
 
@@ -70,7 +82,10 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write table1 to table5 there, too: .csv, .parquet or .md.", parser=path),
+        typer.Option(
+            help="Another folder for the result; the run is then only read. Of table1 to table5, "
+            "a file: .csv, .parquet or .md."
+        ),
     ] = None,
 ) -> None:
     """Judge the network of an epoch: a table, and for some pictures; Cached when it is there.
@@ -83,14 +98,15 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
 
         show_table(name, [existing_run(typed_run(run)) for run in runs], out)
         return
-    if out is not None:
-        raise ConfigError(
-            f"--out {out}: is for table1 to table5.\n"
-            f"  Fix: leave it out; each result is a Parquet table in the run's evaluations/."
-        )
     run = _only(runs)
     SERVER.begin()
-    from flows.evaluations import Asked, check, parse_protocol_keys  # noqa: PLC0415
+    from flows.evaluations import (  # noqa: PLC0415
+        Asked,
+        check,
+        parse_protocol_keys,
+        refuse_file,
+    )
+    from flows.prepare import typed_run  # noqa: PLC0415
 
     checked, assignments = check(name), [*(overrides or []), *(["select=true"] if select else [])]
     asked = Asked(
@@ -101,13 +117,15 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         validation=given(validation),
         supervised=given(supervised),
         result=result,
+        folder=given(out),
     )
+    refuse_file(out)
     asked.refuse_unfit()  # before Prefect takes its time
-    writes_to(run)
+    typed_run(run)
+    writes_to(out or run)
     with prefect_ready():
         from flows.evaluate import evaluate  # noqa: PLC0415
-        from flows.prepare import typed_run  # noqa: PLC0415
-        from flows.show_results import show_by_k, show_results  # noqa: PLC0415
+        from flows.show_results import show_by_k, show_each  # noqa: PLC0415
         from flows.sweep_plan import is_sweep  # noqa: PLC0415
 
         folder = evaluate(
@@ -121,11 +139,12 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
             supervised=asked.supervised,
             result=asked.result,
             update=update,
+            out=asked.folder,
         )
         if is_sweep(Path(folder)):
             show_by_k(Path(folder), asked.result or asked.name, epoch)
         else:
-            show_results(Path(folder))
+            show_each(Path(folder))
 
 
 @results.command()
@@ -184,12 +203,21 @@ def report(
         int | None,
         typer.Option(min=0, help="Of the clusters drawn at random; the run's if left out."),
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="An .html file elsewhere; the run is then only read.")
+    ] = None,
 ) -> None:
     """Write report.html into a run's folder: curves, evaluations, and what the clusters hold."""
     from flows.page import CLUSTERS, write_page  # noqa: PLC0415
     from flows.prepare import existing_run, typed_run  # noqa: PLC0415
 
-    print(write_page(existing_run(typed_run(run)), clusters=clusters or CLUSTERS, seed=seed))  # noqa: T201
+    if out is not None and out.suffix not in PAGE_SUFFIXES:
+        raise ConfigError(
+            f"--out {out}: must end in {' or '.join(PAGE_SUFFIXES)}.\n"
+            f"  Fix: --out {out.with_suffix(PAGE_SUFFIXES[0])}"
+        )
+    folder = existing_run(typed_run(run))
+    print(write_page(folder, clusters=clusters or CLUSTERS, seed=seed, out=out))  # noqa: T201
 
 
 @results.command()
@@ -198,12 +226,14 @@ def assign(
     source: SourceArgument,
     out: Annotated[Path, typer.Option(help="A .parquet file.", parser=path)],
     epoch: EpochOption = None,
+    kind: KindOption = None,
+    image_key: ImageKeyOption = None,
 ) -> None:
     """Write the clusters of images that the run has never seen."""
     from flows.new_images import assign  # noqa: PLC0415
     from flows.prepare import typed_run  # noqa: PLC0415
 
-    assign(typed_run(run), source, out=out, epoch=epoch)
+    assign(typed_run(run), source, out=out, epoch=epoch, kind=kind, image_key=image_key)
 
 
 @results.command()
@@ -213,12 +243,14 @@ def embed(
     out: Annotated[Path, typer.Option(help="A .zarr folder or a .parquet file.", parser=path)],
     epoch: EpochOption = None,
     layer: LayerOption = None,
+    kind: KindOption = None,
+    image_key: ImageKeyOption = None,
 ) -> None:
     """Write the features of images that the run has never seen."""
     from flows.new_images import embed  # noqa: PLC0415
     from flows.prepare import typed_run  # noqa: PLC0415
 
-    embed(typed_run(run), source, out=out, epoch=epoch, layer=layer)
+    embed(typed_run(run), source, out=out, epoch=epoch, layer=layer, kind=kind, image_key=image_key)
 
 
 @results.command()

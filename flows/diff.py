@@ -14,8 +14,8 @@ from rich.table import Table
 
 from deepcluster_core.artifacts.label_pairs import LabelPair, read_label_pair
 from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
-from deepcluster_core.artifacts.outputs import whole_files
-from deepcluster_core.artifacts.tables import LABELS, write_frame
+from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
+from deepcluster_core.artifacts.tables import LABELS
 from deepcluster_core.clustering.changes import MOVED, SAME, Change, Kind, Part, changes
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url
@@ -229,7 +229,7 @@ def _write(out: Path, found: list[Change]) -> None:
     frame = frame.astype({"cluster": "Int64", "previous": "Int64"})
     with whole_files(out) as (part,):
         if out.suffix == ".parquet":
-            write_frame(part, frame)
+            write_marked_frame(part, frame, {"command": "diff"})
         else:
             as_text = {name: frame[name].map(json.dumps) for name in ("came_from", "went_to")}
             frame.assign(**as_text).to_csv(part, index=False)

@@ -1,7 +1,7 @@
 """One evaluation of one epoch of a run, or of every run of a sweep, as a Prefect flow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -50,6 +50,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is a field of the deployment's for
     supervised: str | None = None,
     result: str | None = None,
     update: bool = False,
+    out: str | None = None,
 ) -> str:
     """Evaluate the network of an epoch, or its clusters.
 
@@ -65,11 +66,14 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is a field of the deployment's for
         supervised: a .safetensors file with weights of the same network, to compare with.
         result: name of the result's folder; the evaluation's when left out.
         update: replace a result that was made otherwise.
+        out: another folder for the result; the run is then only read. Of a sweep, a folder that
+            gets one for each run.
 
     Returns:
-        The folder of the result; of a sweep that of its picture and table, which are drawn again.
+        The folder of the result; of a sweep that of its picture and table, which are drawn again,
+        or `out`.
     """
-    asked = Asked(name, protocol, overrides or {}, data, validation, supervised, result)
+    asked = Asked(name, protocol, overrides or {}, data, validation, supervised, result, out)
     asked.refuse_unfit()
     root = RunFolder(run_path(run))
     if is_sweep(root.root) and asked.module is not nmi:
@@ -80,12 +84,12 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is a field of the deployment's for
     opened.prune(max(opened.folder.epochs("metrics"), default=0))
     opened.report.ended(job, cached=cached)
     if not cached:
-        _show_in_ui(opened.report, job)
+        _show_in_ui(opened.report, job, result or name)
     return str(job.out)
 
 
-def _show_in_ui(report: Report, job: Job) -> None:
-    rows, name = read_results(job.out), job.out.parent.name
+def _show_in_ui(report: Report, job: Job, name: str) -> None:
+    rows = read_results(job.out)
     report.ui.show_table(name, rows, job.title)
     for path in sorted(job.out.rglob("*.png")):
         report.ui.show_picture(
@@ -100,10 +104,11 @@ def _evaluate_each(asked: Asked, root: RunFolder, epoch: int | None, *, update: 
     until = _common_epoch(sweep, epoch)
     runs = [str(member.folder.root) for member in sweep.members]
     # Before hours are spent on the first. The runs stay open: each marks this flow run as alive.
-    prepared = [_prepare(asked, run, until) for run in runs]
+    asked_of = {run: replace(asked, folder=_member_out(asked, run)) for run in runs}
+    prepared = [_prepare(of_run, run, until) for run, of_run in asked_of.items()]
     for _, job in prepared:
         refuse_other_result(job, update=update)
-    for run in runs:
+    for run, of_run in asked_of.items():
         report.say(f"\n{root.name}/{Path(run).name}")
         evaluate(
             asked.name,
@@ -116,9 +121,17 @@ def _evaluate_each(asked: Asked, root: RunFolder, epoch: int | None, *, update: 
             supervised=asked.supervised,
             result=asked.result,
             update=update,
+            out=of_run.folder,
         )
+    if asked.folder is not None:  # the sweep is only read: its table and picture stay as they are
+        return asked.folder
     compare(sweep, report)
     return str(root.root)
+
+
+def _member_out(asked: Asked, run: str) -> str | None:
+    """Return the folder for the result of a run of a sweep, if the results go elsewhere."""
+    return None if asked.folder is None else str(Path(asked.folder) / Path(run).name)
 
 
 def _common_epoch(sweep: Sweep, wanted: int | None) -> int:
@@ -143,7 +156,8 @@ def _prepare(asked: Asked, run: str, epoch: int | None) -> tuple[Run, Job]:
     if is_sweep(root.root):
         return _of_sweep(asked, root, epoch, own)
     folder = existing_run(run)
-    opened = open_run(str(folder.config), str(folder.root), None, None, save=False)
+    makes = "artifact" if asked.folder is None else "elsewhere"
+    opened = open_run(str(folder.config), str(folder.root), None, None, makes=makes)
     made = made_until(opened, epoch)
     out, inputs = asked.out(folder, made.epoch), _inputs(asked, opened, made, own)
     # Pictures of other data sets are read as the run's network wants them.
@@ -217,9 +231,11 @@ def _inputs(
         data = expanded(asked.data or "", Path())
         inputs["data"] = Given(data, asked.module.data_digest(data, own["protocol"]))
     else:
-        inputs["images"] = made.images if asked.data is None else _indexed(run, asked.data)
+        inputs["images"] = made.images if asked.data is None else _indexed(asked, run, asked.data)
     if asked.name in LABELLED:
-        inputs["validation"] = None if asked.validation is None else _indexed(run, asked.validation)
+        inputs["validation"] = (
+            None if asked.validation is None else _indexed(asked, run, asked.validation)
+        )
     if asked.supervised is not None:
         weights = expanded(asked.supervised, Path())
         inputs["supervised"] = Given(weights, supervised_digest(weights))
@@ -228,7 +244,7 @@ def _inputs(
     return inputs
 
 
-def _indexed(run: Run, source: str) -> Job:
+def _indexed(asked: Asked, run: Run, source: str) -> Job:
     """Return the job of other images than the run's, packed as those are, once it is done."""
     path = expanded(source, Path()).absolute()
     changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None}
@@ -236,9 +252,7 @@ def _indexed(run: Run, source: str) -> Job:
         changes["image_key"] = None
     dataset = run.recipe.dataset.model_copy(update=changes)
     recipe = run.recipe.model_copy(update={"dataset": dataset})
-    above = run.folder.root.parent
-    root = above if is_sweep(above) else run.folder.root  # of a sweep once, for all of its runs
-    place = root / "evaluations" / "_data" / digest_of(str(path))[:12]
+    place = asked.data_folder(run.folder) / digest_of(str(path))[:12]
     fingerprint = dataset.open_source().fingerprint()
     job = Job(index, recipe, None, {"source": fingerprint}, place)
     run.ensure(job)
@@ -253,13 +267,13 @@ def _of_sweep(
     last: list[int] = []
     recipes: list[Recipe] = []
     for folder in (member.folder for member in open_sweep(root).members):
-        member = open_run(str(folder.config), str(folder.root), None, None, save=False)
+        member = open_run(str(folder.config), str(folder.root), None, None, makes="elsewhere")
         made = made_until(member, epoch)
         metrics |= {f"{folder.name}/{name}": job for name, job in made.metrics.items()}
         last.append(made.epoch)
         recipes.append(member.recipe)
     report = Report(root, epochs=recipes[0].epochs, echo=ON_TERMINAL.get())
-    opened = Run(root, recipes[0], report)
+    opened = Run(root, recipes[0], report, only_reads=asked.folder is not None)
     until = min(last)
     shared = jobs_until(until, metrics)
     return opened, Job(asked.module, recipes[0], until, shared, asked.out(root, until), own)
@@ -286,5 +300,6 @@ def refuse_other_result(job: Job, *, update: bool) -> None:
     raise ConfigError(
         f"{job.out}: holds a result that was made otherwise.\n"
         f"  Changed: {changed or 'the network or the images'}\n"
-        f"  Fix:     --as NAME keeps both (the flow's parameter `result`); --update replaces it."
+        f"  Fix:     --as NAME keeps both (the flow's parameter `result`), or another --out; "
+        f"--update replaces it."
     )

@@ -9,6 +9,8 @@ from typing import Any, Literal, cast
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import refuse_url
+from flows.prepare import own_folder
+from flows.sweep_plan import is_sweep
 from stages.evaluations import (
     filters,
     knn,
@@ -57,6 +59,7 @@ COMPARING = (*LABELLED, *TRANSFER)
 """Those that compare networks, a supervised one too if it is given."""
 READ_BY = {"data": COMPARING, "validation": LABELLED, "supervised": COMPARING}
 """Options that the other evaluations would pass over in silence."""
+TABLE_SUFFIXES = (".csv", ".parquet", ".md")
 
 Name = Literal[
     "linear",
@@ -96,6 +99,16 @@ def parse_protocol_keys(name: Name, assignments: Iterable[str]) -> dict[str, Any
     return parse_assignments(assignments, EVALUATIONS[name].CONFIG)
 
 
+def refuse_file(out: Path | None) -> None:
+    """Raise ConfigError where --out is named like a table: a result is a folder."""
+    if out is not None and out.suffix in TABLE_SUFFIXES:
+        raise ConfigError(
+            f"--out {out}: names a file, but an evaluation's result is a folder.\n"
+            f"  Fix: --out {out.with_suffix('')}; the table in it is results.parquet. Only table1 "
+            f"to table5 write a single file."
+        )
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a person asked for, beside the run; see `flows.evaluate`."""
@@ -107,6 +120,8 @@ class Asked:
     validation: str | None
     supervised: str | None
     result: str | None
+    folder: str | None = None
+    """Of the result, where it does not go into the run."""
 
     def refuse_unfit(self) -> None:
         """Refuse what the evaluation does not read, or lacks.
@@ -134,6 +149,12 @@ class Asked:
             raise ConfigError(
                 f"--as {self.result}: must be a plain name, of a folder in evaluations/."
             )
+        if self.result is not None and self.folder is not None:
+            raise ConfigError(
+                f"--as {self.result}, --out {self.folder}: both say where the result goes.\n"
+                f"  Fix: --as names a folder in the run's evaluations/, --out one elsewhere; give "
+                f"one of them."
+            )
 
     @property
     def module(self) -> ModuleType:
@@ -146,5 +167,20 @@ class Asked:
         return {"protocol": load_protocol(path, self.module.CONFIG, self.overrides)}
 
     def out(self, folder: RunFolder, epoch: int) -> Path:
-        """Return the folder of the result."""
+        """Return the folder of the result, or raise ConfigError where --out names no fit one."""
+        if self.folder is not None:
+            return own_folder(Path(self.folder), folder)
         return folder.artifact(f"evaluations/{self.result or self.name}", epoch)
+
+    def data_folder(self, folder: RunFolder) -> Path:
+        """Return the folder for indexed images of --data and --validation.
+
+        The runs of a sweep share one.
+        """
+        if self.folder is None:
+            above = folder.root.parent
+            return (above if is_sweep(above) else folder.root) / "evaluations" / "_data"
+        out = Path(self.folder)
+        if folder.name == out.name and is_sweep(folder.root.parent):
+            out = out.parent
+        return out.with_name(f"{out.name}.data")

@@ -1,11 +1,11 @@
 """Images that a run has never seen: their clusters, and their features."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ from deepcluster_core.artifacts.outputs import (
 from deepcluster_core.artifacts.tables import read_clustering
 from deepcluster_core.clustering.assign import Assigner
 from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
-from deepcluster_core.data.sources import Source, has_samples, open_source
+from deepcluster_core.data.sources import Kind, Source, has_samples, open_source
 from deepcluster_core.data.views import center_view
-from deepcluster_core.errors import SourceError
+from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.models import Network
 from deepcluster_core.new_images import Forward, Pixels, features_of
 from deepcluster_core.progress import Progress
@@ -41,7 +41,15 @@ Features = Iterator[tuple[list[str], NDArray[np.floating]]]
 """Paths and features (B, D) of a batch."""
 
 
-def assign(run: str, source: Path, *, out: Path, epoch: int | None = None) -> None:
+def assign(
+    run: str,
+    source: Path,
+    *,
+    out: Path,
+    epoch: int | None = None,
+    kind: str | None = None,
+    image_key: Sequence[str] | None = None,
+) -> None:
     """Write a table of clusters and distances of images, with the columns of a run's labels.
 
     An epoch's clusters are those of the network before its training. The run's own images get the
@@ -52,6 +60,8 @@ def assign(run: str, source: Path, *, out: Path, epoch: int | None = None) -> No
         source: of images, as `dataset.source` takes them.
         out: a .parquet file; beside it .skipped.parquet names the images that cannot be used.
         epoch: whose clusters; the last ones when left out.
+        kind: of `source`, as `dataset.kind` has it.
+        image_key: which pictures of a sample to take, as `dataset.image_key` has it.
 
     Raises:
         ConfigError: no such run or epoch, or `out` is no place for a table.
@@ -64,7 +74,7 @@ def assign(run: str, source: Path, *, out: Path, epoch: int | None = None) -> No
     labels = past.whole("labels", epoch)
     checkpoint = None if epoch == 0 else past.whole("checkpoints", epoch - 1)
     past.refuse_out(out, (".parquet",))
-    images = _opened(past.recipe, source)
+    images = _opened(past.recipe, source, kind, image_key)
     config = read_manifest(labels).config["cluster"]
     assigner = Assigner.of(read_clustering(labels), whitened=config["whiten"], device=past.device)
     if config["algorithm"] not in NEAREST:
@@ -79,11 +89,18 @@ def assign(run: str, source: Path, *, out: Path, epoch: int | None = None) -> No
         stored = _as_stored(features, past.recipe.extract.dtype)
         for paths, cluster_B, distance_B in assigner.assign(stored):
             written.add(paths, cluster_B, distance_B)
-    _say(reading.summary(out))
+    _say("\n  ".join([reading.summary(out), *images.notes()]))
 
 
 def embed(
-    run: str, source: Path, *, out: Path, epoch: int | None = None, layer: str | None = None
+    run: str,
+    source: Path,
+    *,
+    out: Path,
+    epoch: int | None = None,
+    layer: str | None = None,
+    kind: str | None = None,
+    image_key: Sequence[str] | None = None,
 ) -> None:
     """Write the features of images, by the network as an epoch's training left it.
 
@@ -95,6 +112,8 @@ def embed(
             that cannot be used.
         epoch: after whose training; the last one when left out.
         layer: averaged over space, for example conv5; what the run clusters when left out.
+        kind: of `source`, as `dataset.kind` has it.
+        image_key: which pictures of a sample to take, as `dataset.image_key` has it.
 
     Raises:
         ConfigError: no such run, epoch or layer, or `out` is no place for features.
@@ -107,7 +126,7 @@ def embed(
     past.refuse_out(out, (".zarr", ".parquet"))
     layer = layer or past.recipe.extract.layer
     dim = past.dim(layer)
-    images = _opened(past.recipe, source)
+    images = _opened(past.recipe, source, kind, image_key)
     about = past.about(checkpoint=checkpoint) | {"source": str(source), "layer": layer}
     index = [_beside(out, "index")] if out.suffix == ".zarr" else []
     with (
@@ -119,7 +138,7 @@ def embed(
     ):
         for paths, feature_BD in reading.features(past.network(checkpoint), layer):
             written.add(paths, feature_BD)
-    _say(reading.summary(out))
+    _say("\n  ".join([reading.summary(out), *images.notes()]))
 
 
 @dataclass
@@ -194,18 +213,18 @@ def _reading(
         skipped.unlink()
 
 
-def _opened(recipe: Recipe, source: Path) -> Source:
+def _opened(
+    recipe: Recipe, source: Path, kind: str | None, image_key: Sequence[str] | None
+) -> Source:
     """Open a source; the run's own as the run does, though with all its images."""
-    is_own = source.absolute() == recipe.dataset.source
-    image_key = recipe.dataset.image_keys
-    if image_key is not None and not is_own and not has_samples(source):
-        image_key = None
-    return open_source(
-        source,
-        kind=recipe.dataset.kind if is_own else "auto",
-        labels="none",
-        image_key=image_key,
-    )
+    known = get_args(Kind)
+    if kind is not None and kind not in known:
+        raise ConfigError(f"unknown --kind {kind}; choose from {', '.join(known)}.")
+    is_own = source.resolve() == recipe.dataset.source.resolve()
+    chosen = kind or (recipe.dataset.kind if is_own else "auto")
+    if image_key is None and (is_own or (recipe.dataset.image_keys and has_samples(source))):
+        image_key = recipe.dataset.image_keys
+    return open_source(source, kind=cast("Kind", chosen), labels="none", image_key=image_key)
 
 
 def _view(data: bytes, recipe: Recipe) -> Pixels:

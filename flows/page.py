@@ -19,6 +19,7 @@ from deepcluster_core.artifacts.manifest import (
 )
 from deepcluster_core.artifacts.tables import read_index, read_labels, read_metrics
 from deepcluster_core.clustering.changes import changes
+from deepcluster_core.errors import ConfigError
 from deepcluster_core.metrics import cluster_counts
 from deepcluster_core.report.cards import Gallery
 from deepcluster_core.report.evaluations import Evaluation
@@ -26,6 +27,7 @@ from deepcluster_core.report.gallery import Assigned, Cluster, choose, describe
 from deepcluster_core.report.page import FORMAT, Report, inputs_of, render
 from deepcluster_core.report.thumbnails import make_thumbnails
 from deepcluster_core.seeding import numpy_generator
+from flows.access import refuse_unwritable_page
 from flows.state import ArtifactState, states_of
 from stages.evaluations.results import read_results
 from stages.layout import RunFolder
@@ -46,8 +48,14 @@ NAMED_AT_MOST = 5
 Ints = NDArray[np.integer]
 
 
-def write_page(folder: RunFolder, *, clusters: int = CLUSTERS, seed: int | None = None) -> Path:
-    """Write `report.html` in the folder of a run, and return its path.
+def write_page(
+    folder: RunFolder,
+    *,
+    clusters: int = CLUSTERS,
+    seed: int | None = None,
+    out: Path | None = None,
+) -> Path:
+    """Write `report.html` in the folder of a run, or `out`, and return its path.
 
     Nothing is done if the page there was made from the same. Beside the labels of two epochs, the
     paths and true labels of all images are in memory for a moment: some 30 bytes an image and
@@ -57,17 +65,25 @@ def write_page(folder: RunFolder, *, clusters: int = CLUSTERS, seed: int | None 
         folder: of the run; it may still go on, or have nothing yet.
         clusters: in the gallery, at most.
         seed: chooses the random ones of them; None: the run's.
+        out: another file, so that the run is only read.
 
     Raises:
-        ConfigError: the folder is no run.
+        ConfigError: the folder is no run, or the page may not be written there.
         ArtifactError: an artifact that seemed whole cannot be read, or the page not be written.
     """
-    path = folder.root / PAGE
+    path = out or folder.root / PAGE
     collected = _Run(folder, clusters=clusters, seed=seed)
     inputs = collected.digest()
-    if inputs_of(path) != inputs:
+    made_from = inputs_of(path)
+    if out is not None and made_from is None and out.exists():
+        raise ConfigError(
+            f"--out {out}: is there already, and no report.\n  Fix: give another name."
+        )
+    if made_from != inputs:
+        refuse_unwritable_page(path)
         page = render(collected.report(inputs))
-        with lack_explained(folder.root):
+        with lack_explained(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, page)
     return path
 

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url
+from flows.access import refuse_unreadable, refuse_unwritable_run
 from flows.alive import bury_dead, mark_alive
 from flows.report import Report
 from flows.run import Run
@@ -20,6 +22,8 @@ from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe, load_recipe, save_recipe
 
 KINDS = ("images", *EPOCH_KINDS)
+Makes = Literal["run", "artifact", "elsewhere"]
+"""What a run is opened for."""
 ON_TERMINAL: ContextVar[bool] = ContextVar("ON_TERMINAL", default=False)
 """Set where a person started the flow by hand and reads along."""
 
@@ -57,17 +61,46 @@ def run_path(run: str) -> Path:
 
 
 def typed_run(run: Path) -> str:
-    """Return the folder that a person means: one that is there or, for a bare name, `runs/NAME`."""
-    return str((run if run.exists() else run_path(str(run))).absolute())
+    """Return the folder that a person means: one that is there or, for a bare name, `runs/NAME`.
+
+    Raises:
+        ConfigError: it is there, but may not be read.
+    """
+    refuse_unreadable(run)
+    found = (run if run.exists() else run_path(str(run))).absolute()
+    refuse_unreadable(found)
+    return str(found)
+
+
+def own_folder(out: Path, run: RunFolder) -> Path:
+    """Return a folder for a result outside of the run it is made from, and create it.
+
+    Raises:
+        ConfigError: it lies in the run, or cannot be a folder.
+    """
+    if out.resolve().is_relative_to(run.root.resolve()):
+        raise ConfigError(f"--out {out}: lies in the run itself.\n  Fix: give another folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise ConfigError(
+            f"--out {out}: cannot be made a folder ({error.strerror}).\n"
+            f"  Cause: {why_not_writable(out)}\n"
+            f"  Fix:   give a folder that you may write."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be made a folder ({error.strerror}).") from error
+    return out
 
 
 def existing_run(run: str) -> RunFolder:
     """Return the folder of a run that was begun before.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it may not be read.
     """
     folder = RunFolder(run_path(run))
+    refuse_unreadable(folder.root)
     if not folder.config.exists():
         inside = sorted(folder.root.glob("*/config.yaml"))  # of a sweep, for example
         found = inside or sorted(Path("runs").glob("*/config.yaml"))
@@ -85,39 +118,54 @@ def open_run(
     epochs: int | None,
     overrides: BaseModel | None,
     *,
-    save: bool = True,
+    makes: Makes = "run",
     update: bool = False,
     yes: bool = False,
 ) -> Run:
-    """Return a run that is ready; with `save`, its configuration written to its folder.
+    """Return a run that is ready; one that is made as a whole has its configuration written.
 
     Args:
         recipe: as for `resolve`, like the next two.
         run: see there.
         epochs: see there.
         overrides: nested keys of the recipe.
-        save: it is to make all of its artifacts.
+        makes: all of the run, one artifact in it, or something elsewhere, for which the run is
+            only read.
         update: replace what was made with other settings.
         yes: go on even where the run does not seem to fit on this machine.
 
     Raises:
-        DeepClusterError: as `resolve` and, with `save`, as `refuse_other_settings`.
+        DeepClusterError: as `resolve` and, of a whole run, as `refuse_other_settings` and
+            `refuse_unwritable_run`.
     """
     changes = overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
     loaded, folder = resolve(recipe, run, epochs, changes)
     report = Report(folder, epochs=loaded.epochs, echo=ON_TERMINAL.get())
-    opened = Run(folder, loaded, report)
-    bury_dead(folder)
-    if save:
+    if makes == "run":
+        refuse_unwritable_run(folder)
+    opened = Run(folder, loaded, report, only_reads=makes == "elsewhere")
+    bury_dead(opened.records)
+    if makes == "run":
         if changed := refuse_other_settings(folder, loaded, update=update):
             report.say(f"other settings than before: {changed}; what depends on them is made again")
+        _warn_inside_source(opened)
         _refuse_other_source(opened, update=update)
         opened.anyway = yes
         if opened.num_images is not None:
             opened.refuse_what_cannot_fit(opened.num_images)
         _write_config(loaded, folder)
-    opened.alive = mark_alive(folder)
+    opened.alive = mark_alive(opened.records)
     return opened
+
+
+def _warn_inside_source(run: Run) -> None:
+    """Warn of a run among its own images, by whatever paths the two are named."""
+    source, root = run.recipe.dataset.source.resolve(), run.folder.root.resolve()
+    if source.is_dir() and root.is_relative_to(source):
+        run.report.warn(
+            f"{run.folder.root}: the run lies in the folder of its own images, "
+            f"{run.recipe.dataset.source}; what it writes is not taken for images"
+        )
 
 
 def _refuse_other_source(run: Run, *, update: bool) -> None:

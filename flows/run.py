@@ -12,15 +12,17 @@ from prefect.cache_policies import CachePolicy
 
 from deepcluster_core.artifacts.commit import lock, prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.clustering.plugin import PYTHON
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
+from flows.access import refuse_unwritable_result
 from flows.alive import Alive
 from flows.embedded import TASK_RUNS
 from flows.job import Input, Job, job_of
 from flows.machine import num_cores, remarks, usable_device
-from flows.records import drop_foreign
+from flows.records import place_of_records, usable_place
 from flows.report import Report
 from flows.room import disk_needed, refuse_what_cannot_fit
 from flows.terminal import shell_words
@@ -56,8 +58,17 @@ def run_stage(key: str, body: Callable[[], str]) -> dict[str, str]:
 class Run:
     """Makes the artifacts of one run folder, each once."""
 
-    def __init__(self, folder: RunFolder, recipe: Recipe, report: Report) -> None:
+    def __init__(
+        self, folder: RunFolder, recipe: Recipe, report: Report, *, only_reads: bool = False
+    ) -> None:
         """Look at the source and the device; nothing runs yet.
+
+        Args:
+            folder: of the run.
+            recipe: of the run.
+            report: of this flow run.
+            only_reads: what is made goes elsewhere; in the run only what was pruned is made again,
+                when it is needed.
 
         Raises:
             SourceError: the images are not there.
@@ -67,6 +78,9 @@ class Run:
         self._device = usable_device(recipe.compute.device)
         self._pruned: set[Path] = set()
         self._remarked = False
+        self.records = place_of_records(folder, only_reads=only_reads)
+        """Folder of Prefect's records of tasks, and of the marks of processes that are alive."""
+        self._may_prune = not only_reads
         self.alive: Alive | None = None
         """Held as long as this run goes on."""
         self.anyway = False
@@ -124,14 +138,16 @@ class Run:
         """
         done = not force and job.is_done(pruned_will_do=pruned_will_do)
         if done:
-            tidy(job.out)
+            self._tidy(job)
         else:
+            refuse_unwritable_result(job.out)  # before hours are spent on its inputs
             for opened in job.opened_inputs():
                 self._provide(opened)
         key = job.key()
-        drop_foreign(self.folder.task_results / key)
 
         def body() -> str:
+            if not force and job.is_done(pruned_will_do=pruned_will_do):
+                return job.digest()  # without a lock, which needs permissions that reading does not
             with lock(job.out):
                 # A forced stage clears the old artifact itself, once it knows that it can run.
                 if force or not job.is_done(pruned_will_do=pruned_will_do):
@@ -145,7 +161,7 @@ class Run:
             name=job.stage.name,
             task_run_name=job.title,
             refresh_cache=not done,
-            result_storage=self.folder.task_results.resolve(),
+            result_storage=usable_place(self.records, key, is_done=done).resolve(),
         )(key, body, return_state=True)
         if (made := TASK_RUNS.get()) is not None and state.state_details.task_run_id:
             made.append(state.state_details.task_run_id)
@@ -191,14 +207,16 @@ class Run:
             if self.num_images is not None:
                 self.recipe.suited_to(self.num_images)  # too few: refused before a folder is made
             return source.fingerprint()
-        except SourceError:
+        except SourceError as error:
             if inspect(images)[0] is not Condition.WHOLE or dataset.encoding == "none":
                 raise
             manifest = read_manifest(images)
             if manifest.config["dataset"]["source"] != str(dataset.source):
                 raise
             self.num_images = manifest.rows
-            self.report.say(f"{dataset.source} is gone; going on with the images in {images}")
+            is_denied = isinstance(error.__cause__, PermissionError)
+            why = "cannot be read by you" if is_denied else "is gone"
+            self.report.say(f"{dataset.source} {why}; going on with the images in {images}")
             return manifest.inputs["source"]
 
     def _provide(self, job: Job) -> None:
@@ -206,6 +224,7 @@ class Run:
         condition, reason = inspect(job.out)
         if condition is Condition.PRUNED:
             self.report.say(f"{job.title}: deleted before to save space, is made again")
+            self._may_prune = True  # what is made again on the way goes again
             self.ensure(job, pruned_will_do=False)
         elif condition is not Condition.WHOLE:
             epoch = "" if job.epoch is None else f" --epoch {job.epoch}"
@@ -227,12 +246,20 @@ class Run:
             save_every=SaveEvery(compute.save_every_s, compute.save_every_steps),
         )
 
+    def _tidy(self, job: Job) -> None:
+        """Tidy an artifact that is there, unless it lies in a run that is only read from."""
+        if self._may_prune or not job.out.is_relative_to(self.folder.root):
+            tidy(job.out)
+
     def prune(self, last: int, *, spare: Path | None = None) -> None:
         """Delete the big artifacts that need not be kept once epoch `last` is done, but `spare`.
 
         Each is looked at once, so that what an earlier process left behind goes too, and the cost
-        of an epoch does not grow with their number.
+        of an epoch does not grow with their number. Nothing is deleted in a run that is only read
+        from.
         """
+        if not self._may_prune:
+            return
         for kind, keep in (
             ("features", self.recipe.keep.features),
             ("checkpoints", self.recipe.keep.checkpoints),
@@ -242,7 +269,17 @@ class Run:
             for epoch in self.folder.epochs(kind):
                 folder = self.folder.artifact(kind, epoch)
                 if epoch <= last - keep and folder != spare and folder not in self._pruned:
-                    with lock(folder):  # another process may be at the same place of this run
-                        if inspect(folder)[0] is Condition.WHOLE:
-                            prune(folder)
+                    self._prune(folder)
                     self._pruned.add(folder)
+
+    def _prune(self, folder: Path) -> None:
+        """Delete the files of an artifact, or say why they stay: the run goes on either way."""
+        try:
+            if inspect(folder)[0] is not Condition.WHOLE:
+                return
+            with lock(folder):  # another process may be at the same place of this run
+                if inspect(folder)[0] is Condition.WHOLE:
+                    prune(folder)
+        except (OSError, ArtifactError) as error:
+            cause = why_not_writable(folder) if isinstance(error, PermissionError) else str(error)
+            self.report.warn(f"{folder}: is kept although it need not be. {cause}")

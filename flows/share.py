@@ -7,12 +7,12 @@ itself: it can be shown, gone on with, pruned, moved and deleted without regard 
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
 from deepcluster_core.artifacts.commit import UNFINISHED, lock, write_manifest
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from flows.alive import ALIVE
 from flows.epoch import Before, one_epoch
 from flows.job import Input, Job, job_of
 from flows.run import Run
@@ -65,10 +65,15 @@ def share(run: Run, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str) ->
     for folder, jobs in lacking.items():
         for one, other in zip(made, jobs, strict=True):
             _give(one, other)
-        # With Prefect's records of the tasks, so that they show as Cached.
-        records = run.folder.task_results
-        ignored = shutil.ignore_patterns(ALIVE)  # tells of another run's process
-        shutil.copytree(records, folder.task_results, dirs_exist_ok=True, ignore=ignored)
+        _give_records(run, made, folder)
+
+
+def _give_records(run: Run, made: list[Job], other: RunFolder) -> None:
+    """Give another run Prefect's records of jobs, so that their tasks show as Cached there."""
+    for key in (job.key() for job in made):
+        with suppress(OSError):  # another user's, for example: the task then shows as Completed
+            other.task_results.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.records / key, other.task_results / key)
 
 
 def _all_done(jobs: list[Job]) -> bool:

@@ -43,6 +43,7 @@ STYLES = {
     Condition.MISSING: "dim",
     Condition.UNFINISHED: "yellow",
     Condition.DAMAGED: "bold red",
+    Condition.UNREADABLE: "bold red",
 }
 
 

@@ -7,15 +7,28 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
 from flows.show import console_for_tables, program_name, shell_path, short
-from flows.sweep_plan import SWEEP, open_sweep
+from flows.sweep_plan import RUNS, SWEEP, open_sweep
 from flows.sweep_values import REFERENCES, TRAINED, evaluated
 from flows.terminal import printable, python_text
 from stages.evaluations.results import PROTOCOL, RESULTS, read_results
 from stages.layout import RunFolder
 
 ROWS_SHOWN = 60
+
+
+def show_each(folder: Path) -> None:
+    """Print the table of an evaluation or, where `evaluate --out` wrote one for each run, of all.
+
+    Raises:
+        ArtifactError: one is missing or damaged.
+    """
+    found = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(RUNS))
+    for one in found or [folder]:
+        if one != folder:
+            console_for_tables().print(f"\n{short(one)}", markup=False)
+        show_results(one)
 
 
 def show_results(folder: Path) -> None:
@@ -30,10 +43,11 @@ def show_results(folder: Path) -> None:
     console.print(results_table(rows[:ROWS_SHOWN]))
     if len(rows) > ROWS_SHOWN:
         console.print(f"… and {len(rows) - ROWS_SHOWN:,} more rows")
-    place, run = short(folder), RunFolder(folder.parents[2])
+    place = short(folder)
     console.print(f"\nprotocol {rows[0][PROTOCOL][:12]}, all of it in {place}/_manifest.json")
     console.print(f"  pd.read_parquet({python_text(f'{place}/{RESULTS}')})", markup=False)
-    if run.config.exists():
+    run = RunFolder(folder.parent.parent.parent)  # unless --out put it elsewhere
+    if folder.parent.parent.name == "evaluations" and run.config.exists():
         console.print(
             f"  {program_name()} report {shell_path(run.root)}     shows it on the page",
             markup=False,

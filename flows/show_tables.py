@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from deepcluster_core.artifacts.outputs import whole_files
-from deepcluster_core.artifacts.tables import write_frame
+from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
 from deepcluster_core.errors import ConfigError
 from flows.show import console_for_tables, short
 from flows.tables import Cell, PaperTable, Row, load_table, measured
@@ -125,4 +124,4 @@ def _write(out: Path, frame: pd.DataFrame, markdown: str) -> None:
         elif out.suffix == ".csv":
             frame.to_csv(part, index=False)
         else:
-            write_frame(part, frame)
+            write_marked_frame(part, frame, {"command": "evaluate"})

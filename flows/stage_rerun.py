@@ -13,10 +13,9 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url
 from flows.epoch import STAGES, each_epoch
 from flows.job import Input, Job
-from flows.prepare import existing_run, open_run
+from flows.prepare import existing_run, open_run, own_folder
 from flows.run import Run
 from stages import index
-from stages.layout import RunFolder
 from stages.recipe import RecipeOverrides
 
 StageName = Literal["index", "extract", "cluster", "train", "score"]
@@ -53,11 +52,12 @@ def rerun(
     refuse_url(out or "", "out")
     check(stage, epoch, changed=overrides is not None, out=out)
     folder = existing_run(run)
-    opened = open_run(str(folder.config), str(folder.root), None, overrides, save=False)
+    makes = "artifact" if out is None else "elsewhere"
+    opened = open_run(str(folder.config), str(folder.root), None, overrides, makes=makes)
     _check_fits(opened, stage, epoch, overrides)
     job = _job(opened, STAGES[stage], epoch)
     if out is not None:
-        job = replace(job, out=_own_folder(expanded(out, Path()), folder))
+        job = replace(job, out=own_folder(expanded(out, Path()), folder))
     cached = opened.ensure(job, force=force, pruned_will_do=False)
     # Inputs that were made again on the way go again; what was asked for stays.
     opened.prune(max(folder.epochs("metrics"), default=0), spare=job.out)
@@ -99,17 +99,6 @@ def _check_fits(
             f"{', '.join(unread)}: stage {stage} does not read it; it reads "
             f"{', '.join(sorted(reads))}."
         )
-
-
-def _own_folder(out: Path, run: RunFolder) -> Path:
-    """Return `out`, made, or refuse a place in the run or one that cannot be a folder."""
-    if out.resolve().is_relative_to(run.root.resolve()):
-        raise ConfigError(f"--out {out}: lies in the run itself.\n  Fix: give another folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be made a folder ({error.strerror}).") from error
-    return out
 
 
 def _job(run: Run, stage: ModuleType, epoch: int | None) -> Job:

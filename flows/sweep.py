@@ -14,7 +14,15 @@ from flows.prepare import open_run
 from flows.report import Report
 from flows.run import Run
 from flows.share import share
-from flows.sweep_plan import VARIED, Sweep, count_images, packed_images, plan, refuse_too_many
+from flows.sweep_plan import (
+    VARIED,
+    Sweep,
+    count_images,
+    packed_images,
+    plan,
+    refuse_too_many,
+    refuse_unwritable_sweep,
+)
 from flows.sweep_table import tabulate, write_comparison
 from flows.sweep_values import evaluated
 from stages.recipe import RecipeOverrides
@@ -81,9 +89,10 @@ def _given(overrides: RecipeOverrides | None) -> dict[str, Any]:
 
 def _open(planned: Sweep, recipe: str, epochs: int | None) -> Run:
     """Return what makes the artifacts that all runs share, once no k is refused."""
+    refuse_unwritable_sweep(planned)
     refuse_too_many(planned, count_images(planned))
     overrides = RecipeOverrides.model_validate(planned.members[0].overrides)
-    return open_run(recipe, str(planned.root.root), epochs, overrides, save=False)
+    return open_run(recipe, str(planned.root.root), epochs, overrides, makes="artifact")
 
 
 def compare(planned: Sweep, report: Report) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_table
 from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
+from flows.access import refuse_unwritable_run
 from flows.job import job_of
 from flows.prepare import resolve
 from stages import index
@@ -184,6 +185,12 @@ def refuse_too_many(sweep: Sweep, num_images: int | None) -> None:
             f"  Fix: leave them out, or add images."
         )
     sweep.members[0].recipe.suited_to(num_images)
+
+
+def refuse_unwritable_sweep(sweep: Sweep) -> None:
+    """Raise ConfigError unless the folder of a sweep and those of its runs may be written."""
+    for folder in (sweep.root, *(member.folder for member in sweep.members)):
+        refuse_unwritable_run(folder)
 
 
 def count_images(sweep: Sweep) -> int | None:

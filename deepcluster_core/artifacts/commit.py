@@ -3,15 +3,18 @@
 No directory is renamed, so the same order of writes works on an object store.
 """
 
+import errno
 import fcntl
 import importlib.metadata
+import logging
+import os
 import platform
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -21,17 +24,20 @@ from typing import Any
 import torch
 
 from deepcluster_core.artifacts.files import delete, record_files, write_atomically
-from deepcluster_core.artifacts.lack import lack_explained
+from deepcluster_core.artifacts.lack import FORBIDDEN, SHARING, lack_explained
 from deepcluster_core.artifacts.manifest import (
     MANIFEST,
+    Condition,
     Manifest,
     Provenance,
     Stage,
     artifact_key,
     digest_of,
     dump_sections,
+    inspect,
     read_manifest,
 )
+from deepcluster_core.artifacts.permissions import first_unwritable, may_write
 from deepcluster_core.artifacts.saved import (
     PREFIX,
     Saved,
@@ -44,7 +50,11 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, NewerArtifactError
 
+log = logging.getLogger(__name__)
+
 UNFINISHED = "_unfinished"
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What `flock` says on network and FUSE file systems that do not lock."""
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -165,11 +175,16 @@ def _describe(
 
 
 def tidy(folder: Path) -> None:
-    """Delete what an attempt left that died right after its commit."""
-    if (folder / UNFINISHED).exists():
-        with lock(folder):  # another process may have begun anew
-            if (folder / MANIFEST).exists():
-                _end(folder)
+    """Delete what an attempt left that died right after its commit.
+
+    The artifact is whole without it, so what may not be deleted stays: its owner's next attempt
+    tidies.
+    """
+    if not (folder / UNFINISHED).exists() or not may_write(folder):
+        return
+    with suppress(OSError, ArtifactError), lock(folder):  # another process may have begun anew
+        if (folder / MANIFEST).exists():
+            _end(folder)
 
 
 def _end(folder: Path) -> None:
@@ -186,7 +201,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def prune(folder: Path) -> None:
-    """Delete an artifact's files but keep its manifest, which still stands for its contents."""
+    """Delete an artifact's files but keep its manifest, which still stands for its contents.
+
+    Raises:
+        PermissionError: some of them may not be deleted; then all of them stay.
+    """
+    inside = (path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())
+    if (denied := first_unwritable([folder, *inside])) is not None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(denied))
     manifest = read_manifest(folder)
     write_manifest(folder, manifest.model_copy(update={"pruned": True}))
     for path in folder.iterdir():
@@ -196,18 +218,67 @@ def prune(folder: Path) -> None:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the artifact for one process at a time; the kernel lets go when the holder dies."""
+    """Hold the artifact for one process at a time; the kernel lets go when the holder dies.
+
+    Raises:
+        ArtifactError: neither the lock file beside the folder nor the folder may be opened.
+    """
     with lack_explained(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        file = (folder.parent / f".{folder.name}.lock").open("w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        opened = _open_lock(folder)
+    try:
+        _hold(opened, folder)
         yield
+    finally:
+        os.close(opened)
+
+
+def _open_lock(folder: Path) -> int:
+    """Return an open lock file, or the open folder itself where no file may be made beside it.
+
+    Another user's lock file is often only readable, which is enough to lock it on a local file
+    system. It is opened before anything is created: in a sticky folder the kernel refuses to
+    create a file that is there already and belongs to somebody else.
+    """
+    path = folder.parent / f".{folder.name}.lock"
+    for flags in (os.O_RDWR, os.O_RDONLY):  # NFS locks only what is open for writing
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            if error.errno not in FORBIDDEN:
+                raise
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in FORBIDDEN or not folder.is_dir() or not may_write(folder):
+            raise
+    return os.open(folder, os.O_RDONLY)
+
+
+def _hold(opened: int, folder: Path) -> None:
+    """Lock an open file; where the file system has no locks, go on without and say so."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        _warn_without_locks(str(folder.parent))
+
+
+@cache
+def _warn_without_locks(place: str) -> None:
+    """Log a warning, once for each folder."""
+    log.warning(
+        "%s: this file system has no file locks; let no two processes work on it at once", place
+    )
 
 
 def _begin(out: Path, stage: Stage) -> None:
     """Mark `out` as ours and unfinished; its old manifest goes first: half an artifact is none."""
     out.mkdir(parents=True, exist_ok=True)
+    _refuse_unreadable(out)
     if not (out / UNFINISHED).exists() and _foreign(out, stage):
         raise ArtifactError(
             f"{out}: the folder holds files that no stage made, and they would be deleted.\n"
@@ -215,6 +286,21 @@ def _begin(out: Path, stage: Stage) -> None:
         )
     (out / UNFINISHED).touch()
     (out / MANIFEST).unlink(missing_ok=True)
+
+
+def _refuse_unreadable(out: Path) -> None:
+    """Refuse to delete what may not even be read: it may be a whole artifact of somebody else.
+
+    Raises:
+        ArtifactError: there is such a file.
+    """
+    condition, reason = inspect(out)
+    if condition is Condition.UNREADABLE:
+        raise ArtifactError(
+            f"{out}: holds what you may not read, and it is left as it is.\n"
+            f"  Cause: {reason}\n"
+            f"  Fix:   have the permissions changed, or choose another folder. {SHARING}"
+        )
 
 
 def _clear(out: Path) -> None:

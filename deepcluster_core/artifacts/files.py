@@ -33,9 +33,15 @@ class FileRecord(StrictConfig):
     """When size and time are as committed a big file is taken as unchanged, else it is hashed."""
 
     def problem_of(self, path: Path) -> str | None:
-        """Return in words how a file differs from this record, or None; cheap for big ones."""
+        """Return in words how a file differs from this record, or None; cheap for big ones.
+
+        Raises:
+            PermissionError: it may not be read, so that nobody can tell.
+        """
         try:
             found = path.stat()
+        except PermissionError:
+            raise
         except OSError as error:
             return _cause(error)
         same_time = found.st_mtime_ns == self.mtime_ns
@@ -44,12 +50,14 @@ class FileRecord(StrictConfig):
         return self.contents_problem_of(path)
 
     def contents_problem_of(self, path: Path) -> str | None:
-        """Return the same for what is in the file, whatever its time says."""
+        """Return the same for what is in the file, whatever its time says; raises the same."""
         try:
             found = path.stat()
             if found.st_size != self.bytes:
                 return f"{found.st_size} bytes instead of {self.bytes}"
             same = sha256_at(path, found.st_size, found.st_mtime_ns) == self.sha256
+        except PermissionError:
+            raise
         except OSError as error:
             return _cause(error)
         return None if same else "its contents changed since it was committed"

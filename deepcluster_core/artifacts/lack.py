@@ -3,15 +3,20 @@
 import errno
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from deepcluster_core.artifacts.permissions import may_read, why_not_readable, why_not_writable
 from deepcluster_core.errors import ArtifactError, DeepClusterError, NoRoomError
 from deepcluster_core.shortage import explained
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+SHARING = (
+    "A folder that a group shares needs chmod -R g+rwX, chmod g+s on every folder in it, and umask "
+    "002 for all its members."
+)
 
 
 @contextmanager
@@ -54,11 +59,27 @@ def _told(error: Exception, folder: Path) -> ArtifactError | None:
             f"  Fix: move it away; the same command goes on then."
         )
     if number in FORBIDDEN or "(os error 13)" in str(error) or "(os error 30)" in str(error):
+        verb, cause = _denied(_place_of(error, folder))
         return ArtifactError(
-            f"{folder}: may not be written ({error}).\n"
-            f"  Fix: have the permissions of the folder changed; the same command goes on then."
+            f"{folder}: may not be {verb} ({error}).\n"
+            f"  Cause: {cause}\n"
+            f"  Fix:   have the permissions changed; the same command goes on then. {SHARING}"
         )
     return explained(error, folder)
+
+
+def _denied(place: Path) -> tuple[str, str]:
+    """Return what may not be done with a file or folder, and why."""
+    with suppress(OSError):
+        if place.exists() and not may_read(place):
+            return "read", why_not_readable(place)
+    return "written", why_not_writable(place)
+
+
+def _place_of(error: Exception, folder: Path) -> Path:
+    """Return what could not be written: the error names it, unless a library raised its own."""
+    name = error.filename if isinstance(error, OSError) else None
+    return Path(name) if isinstance(name, str) and Path(name).is_absolute() else folder
 
 
 def _written(folder: Path) -> int:

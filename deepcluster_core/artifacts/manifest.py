@@ -4,9 +4,11 @@ An artifact is one folder. Its manifest is written last, so a folder without a v
 not an artifact, whatever else lies in it.
 """
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -16,6 +18,7 @@ from pydantic import field_validator
 from pydantic_core import from_json
 
 from deepcluster_core.artifacts.files import FileRecord
+from deepcluster_core.artifacts.permissions import may_read, why_not_readable
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ArtifactError, NewerArtifactError, first_line
 from deepcluster_core.shortage import is_shortage
@@ -113,6 +116,8 @@ class Condition(StrEnum):
     MISSING = "missing"
     UNFINISHED = "unfinished"
     DAMAGED = "damaged"
+    UNREADABLE = "unreadable"
+    """Its files are there, but this user may not read them: it may be whole."""
 
 
 def canonical_json(value: object) -> str:
@@ -205,6 +210,19 @@ def _refuse_newer(path: Path, data: bytes) -> None:
 
 def inspect(folder: Path) -> tuple[Condition, str]:
     """Return the condition of the artifact in `folder` and, unless it is whole, why in words."""
+    try:
+        return _inspected(folder)
+    except PermissionError as error:
+        place = Path(error.filename) if isinstance(error.filename, str) else folder
+        return Condition.UNREADABLE, why_not_readable(place)
+
+
+def _inspected(folder: Path) -> tuple[Condition, str]:
+    """Return the same as `inspect`.
+
+    Raises:
+        PermissionError: a file or folder may not be read.
+    """
     if not (folder / MANIFEST).exists():
         if not folder.exists() or not any(folder.iterdir()):
             return Condition.MISSING, "nothing there"
@@ -212,13 +230,23 @@ def inspect(folder: Path) -> tuple[Condition, str]:
     try:
         manifest = read_manifest(folder)
     except ArtifactError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise error.__cause__ from error
         return Condition.DAMAGED, first_line(error)
     if manifest.pruned:
         return Condition.PRUNED, "deleted to save space; made again when a stage needs it"
+    if problem := next(_problems(folder, manifest), ""):
+        return Condition.DAMAGED, problem
+    return Condition.WHOLE, ""
+
+
+def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield in words how the files of an artifact differ from its manifest; raises as above."""
     for name, record in manifest.files.items():
         if problem := record.problem_of(folder / name):
-            return Condition.DAMAGED, f"{name}: {problem}"
-    return Condition.WHOLE, ""
+            yield f"{name}: {problem}"
+        elif not may_read(folder / name):  # big files are not hashed: nothing has opened them
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / name))
 
 
 def verify(path: Path) -> None:
@@ -234,7 +262,14 @@ def verify(path: Path) -> None:
         return
     manifest = read_manifest(path.parent)
     record = manifest.files.get(path.name)
-    problem = record.contents_problem_of(path) if record else "not in the manifest"
+    try:
+        problem = record.contents_problem_of(path) if record else "not in the manifest"
+    except PermissionError as error:
+        raise ArtifactError(
+            f"{path}: cannot be read ({error.strerror}).\n"
+            f"  Cause: {why_not_readable(path)}\n"
+            f"  Fix:   have its permissions changed."
+        ) from error
     if problem:
         epoch = "" if manifest.epoch is None else f" --epoch {manifest.epoch}"
         raise ArtifactError(

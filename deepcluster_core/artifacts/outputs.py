@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
@@ -22,7 +23,7 @@ from deepcluster_core.artifacts.features import CHUNK_BYTES, SHARD_BYTES, Featur
 from deepcluster_core.artifacts.files import delete, sync
 from deepcluster_core.artifacts.images import SKIPPED_SCHEMA
 from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard
-from deepcluster_core.artifacts.tables import LABELS_SCHEMA
+from deepcluster_core.artifacts.tables import LABELS_SCHEMA, write_table
 from deepcluster_core.errors import ArtifactError
 
 ABOUT = "deepcluster"
@@ -86,6 +87,13 @@ def _delete_all(paths: Sequence[Path]) -> None:
 def _make_durable(path: Path) -> None:
     for found in [path, *path.rglob("*")] if path.is_dir() else [path]:
         sync(found)
+
+
+def write_marked_frame(path: Path, frame: pd.DataFrame, about: About) -> None:
+    """Write the columns of a data frame as Parquet, with what it was made with in its metadata."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), ABOUT: json.dumps(about)}
+    write_table(path, table.replace_schema_metadata(metadata))
 
 
 class _Table:

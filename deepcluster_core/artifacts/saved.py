@@ -35,9 +35,15 @@ class Saved(StrictConfig):
 
 
 def read_saved(folder: Path, key: str) -> Saved | None:
-    """Return the save for an artifact of this key; None if there is none, or it is damaged."""
+    """Return the save for an artifact of this key; None if there is none, or it is damaged.
+
+    Raises:
+        PermissionError: there is one of another user, which may not be read: it is not lost.
+    """
     try:
         saved = Saved.model_validate_json((folder / SAVED).read_bytes())
+    except PermissionError:
+        raise
     except (OSError, ValidationError):
         return None
     damaged = any(record.problem_of(folder / name) for name, record in saved.files.items())

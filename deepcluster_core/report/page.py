@@ -86,7 +86,7 @@ def inputs_of(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             found = INPUTS.search(file.read(HEAD_BYTES))
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
     return found[1].decode() if found else None
 

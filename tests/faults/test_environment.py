@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_show__works_in_a_hostile_environment(earlier_run: Path, tmp_path: Path)
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252:strict", None])
 def test_help__replaces_what_cannot_be_encoded(encoding: str | None, tmp_path: Path) -> None:
     c_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    settings = c_locale if encoding is None else {"PYTHONIOENCODING": encoding}
+    settings: dict[str, Any] = c_locale if encoding is None else {"PYTHONIOENCODING": encoding}
 
     helped = typed("--help", here=tmp_path, **settings, TERMINAL_WIDTH="abc")
     refused = typed("show", "absent – \udcff", here=tmp_path, **settings)

@@ -24,7 +24,8 @@ HOSTILE = "<img src=x onerror=alert(1)>\"'&\x1b[2J"
 
 
 def page_of(run: Path, **options: int) -> str:
-    return write_page(RunFolder(run), **options).read_text(encoding="utf-8")
+    settings: dict[str, Any] = options
+    return write_page(RunFolder(run), **settings).read_text(encoding="utf-8")
 
 
 def text_of(page: str) -> str:

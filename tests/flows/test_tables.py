@@ -165,7 +165,7 @@ def test_show_table__refuses_to_write_elsewhere_or_over(finished_run: Path, tmp_
     assert there.read_text() == "mine"
 
 
-def test_evaluate_command__out_is_of_tables_alone(
+def test_evaluate_command__a_file_is_of_tables_alone(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["evaluate", "knn", str(finished_run), "--out", "knn.csv"]
@@ -174,4 +174,5 @@ def test_evaluate_command__out_is_of_tables_alone(
     with pytest.raises(SystemExit, match="2"):
         main()
 
-    assert "--out knn.csv: is for table1 to table5.\n  Fix: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "knn.csv: names a file, but an evaluation's result is a folder.\n  Fix: --out " in said

@@ -1,20 +1,29 @@
 """Which kind of source lies at a location."""
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, ParamSpec
 
-from deepcluster_core.data.sources.base import Source, displayed, is_hidden
-from deepcluster_core.data.sources.folder import FolderSource, walk_images
+from deepcluster_core.artifacts.own_output import is_own_table, kind_of_folder
+from deepcluster_core.artifacts.permissions import why_not_readable
+from deepcluster_core.data.sources.base import Source, displayed, is_hidden, is_image_name
+from deepcluster_core.data.sources.folder import (
+    NAMED_AT_MOST,
+    FolderSource,
+    PictureSource,
+    walk_images,
+)
 from deepcluster_core.data.sources.listing import ListSource
 from deepcluster_core.data.sources.parquet import ParquetSource
 from deepcluster_core.data.sources.shards import TarSource
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.local_paths import missing_hint, refuse_url
 
+Parameters = ParamSpec("Parameters")
 Kind = Literal["auto", "folder", "list", "parquet", "tar"]
 
 _KIND_OF_FILE: dict[str, Kind] = {
@@ -25,6 +34,7 @@ _KIND_OF_FILE: dict[str, Kind] = {
     ".tsv": "list",
     ".lst": "list",
 }
+NEVER_IMAGES = ("artifact", "array")
 SURVEYED_FILES = 10_000
 """That an error message counts."""
 
@@ -32,6 +42,24 @@ SURVEYED_FILES = 10_000
 COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".tbz2", ".xz", ".txz", ".lz4")
 
 
+def _permissions_explained(opener: Callable[Parameters, Source]) -> Callable[Parameters, Source]:
+    """Have a function raise SourceError where a file or folder may not be read."""
+
+    @wraps(opener)
+    def explained(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Source:
+        try:
+            return opener(*args, **kwargs)
+        except PermissionError as error:
+            raise SourceError(
+                f"{error.filename}: cannot be read ({error.strerror}).\n"
+                f"  Cause: {why_not_readable(Path(error.filename))}\n"
+                f"  Fix:   have its permissions changed."
+            ) from error
+
+    return explained
+
+
+@_permissions_explained
 def open_source(
     location: Path,
     *,
@@ -42,8 +70,9 @@ def open_source(
     """Find out what lies at `location`, without opening an image.
 
     Args:
-        location: a folder of images; a list (.txt, .csv, .tsv); a Parquet or tar file, or a folder
-            that holds such files directly.
+        location: a folder of images; a single picture; a list (.txt, .csv, .tsv); a Parquet or tar
+            file, or a folder that holds such files directly. What this program wrote into a folder
+            does not count.
         kind: what it must be; auto decides by the names.
         labels: none forgets the labels that the source has.
         image_key: of tar shards, the extensions of the pictures to take; of Parquet files, the
@@ -53,6 +82,8 @@ def open_source(
         SourceError: it does not exist, is of another kind, or could be of several.
         ConfigError: `image_key` is given, but the source is of another kind.
     """
+    if kind == "auto" and is_image_name(location.name) and location.is_file():
+        return PictureSource(location)
     kind = _kind_of(location) if kind == "auto" else _existing(location, kind)
     with_labels = labels == "auto"
     if kind == "tar":
@@ -84,6 +115,11 @@ def _existing(location: Path, kind: Kind) -> Kind:
         raise SourceError(
             f"{location}: does not exist{missing_hint(location)}.\n"
             f"  Fix: give the folder, list (.txt, .csv, .tsv), .parquet or .tar file of the images."
+        )
+    if location.is_dir() and (made := kind_of_folder(location)) in NEVER_IMAGES:
+        raise SourceError(
+            f"{location}: is an {made} of this program, not a folder of images.\n"
+            f"  Fix: give the folder or file that the images are in."
         )
     return kind
 
@@ -144,7 +180,8 @@ def _kind_of_folder(folder: Path) -> Kind:
     if len(found) > 1:
         raise SourceError(
             f"{folder}: holds {_survey(folder)}, so it could be of kind {' or '.join(found)}.\n"
-            f"  Fix: set dataset.kind to the one that is meant, or give a folder of that alone."
+            f"  Fix: say which is meant (dataset.kind in a recipe, --kind of assign and embed), or "
+            f"give a folder of that alone."
         )
     if not found:
         raise _nothing_found(
@@ -169,12 +206,15 @@ def _parquet_files(folder: Path) -> Iterator[Path]:
 def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
     for file in folder.iterdir():
         if file.suffix.lower() == suffix and not is_hidden(file.name) and file.is_file():
-            yield file
+            if suffix != ".parquet" or not is_own_table(file):
+                yield file
 
 
 def _nothing_found(location: Path, wanted: str) -> SourceError:
     found = _survey(location) if location.is_dir() else "a single file"
     fix = "give the folder or file that the images are in"
+    if location.is_dir() and (left_out := _left_out(location)):
+        found += f", of which this program's own results do not count ({left_out})"
     if location.is_dir() and (shard := next(_shards_below(location), None)):
         fix = f"give the folder that the shards are in: {displayed(str(shard.parent))}"
     files = location.iterdir() if location.is_dir() else [location]
@@ -187,8 +227,16 @@ def _nothing_found(location: Path, wanted: str) -> SourceError:
 def _shards_below(folder: Path) -> Iterator[Path]:
     files = (Path(at, name) for at, _, names in os.walk(folder) for name in sorted(names))
     for file in islice(files, SURVEYED_FILES):
-        if file.suffix.lower() in (".parquet", ".tar"):
+        if file.suffix.lower() in (".parquet", ".tar") and not is_own_table(file):
             yield file
+
+
+def _left_out(folder: Path) -> str:
+    """Return which folders of runs and the like lie in a folder, the first of them."""
+    left_out: list[str] = []
+    deque(walk_images(folder, left_out), maxlen=0)
+    more = ", …" if len(left_out) > NAMED_AT_MOST else ""
+    return ", ".join(left_out[:NAMED_AT_MOST]) + more
 
 
 def _survey(folder: Path) -> str:

@@ -287,9 +287,9 @@ def test_open_source__wrong_kind_of_folder(tmp_path: Path, kind: Kind) -> None:
 
 
 def test_open_source__file_of_unknown_kind(tmp_path: Path) -> None:
-    put(tmp_path, "a.tar.gz", "b.png")
+    put(tmp_path, "a.tar.gz", "b.png", "c.docx")
 
-    for name in ("a.tar.gz", "b.png"):
+    for name in ("a.tar.gz", "c.docx"):
         assert "ending in .parquet, .tar, .txt, .csv, .tsv" in error_of(tmp_path / name)
     assert "a folder that holds images" in error_of(tmp_path / "b.png", kind="folder")
 

@@ -1,0 +1,121 @@
+"""Why a file or folder cannot be written or read: whose it is, and what stands in the way."""
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def may_write(folder: Path) -> bool:
+    """Return whether entries of a folder may be made and replaced.
+
+    A folder that does not exist yet may be written where the nearest one above it may. The answer
+    takes read-only mounts and immutable folders into account; nothing is touched to find out.
+    """
+    try:
+        return is_allowed(_existing(folder), os.W_OK | os.X_OK)
+    except OSError:  # a folder on the way may not be entered
+        return False
+
+
+def may_read(path: Path) -> bool:
+    """Return whether a file may be read, or a folder listed and entered."""
+    return is_allowed(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
+
+
+def first_unwritable(folders: Iterable[Path]) -> Path | None:
+    """Return the first of some folders that may not be written, or None."""
+    return next((folder for folder in folders if not may_write(folder)), None)
+
+
+def why_not_writable(path: Path) -> str:
+    """Return in a sentence why `path` cannot be made, replaced or deleted.
+
+    The sentence names the owner, the permissions and the person, for example: `/data/run belongs to
+    alice (uid 1001), group lab, with permissions drwxr-xr-x; you are bob (uid 1002).`
+    """
+    try:
+        place = _obstacle(path)
+        is_read_only = bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+        status = place.stat()
+    except OSError:
+        return why_not_readable(path)
+    if is_read_only:
+        return f"{place} is on a file system that is mounted read-only."
+    facts = f"{_described(place, status)}; you are {_user(os.geteuid())}."
+    if not is_allowed(place, os.W_OK):
+        return facts
+    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
+        return f"{facts} It is a sticky folder: what is in it may be replaced by its owner only."
+    return (
+        f"{facts} Its permissions allow it, so something else forbids it: an immutable flag "
+        f"(see lsattr), or a network file system that does not trust this user."
+    )
+
+
+def why_not_readable(path: Path) -> str:
+    """Return in a sentence why a file cannot be read, or a folder not be listed."""
+    for place in (*reversed(path.absolute().parents), path):
+        try:
+            status = place.stat()
+        except OSError as error:
+            return f"{place} cannot be reached ({error.strerror})."
+        wanted = os.X_OK if stat.S_ISDIR(status.st_mode) else os.R_OK
+        if not is_allowed(place, wanted | (os.R_OK if place == path else 0)):
+            return f"{_described(place, status)}; you are {_user(os.geteuid())}."
+    return f"You are {_user(os.geteuid())}."
+
+
+def _obstacle(path: Path) -> Path:
+    """Return what stands in the way of writing `path`: its folder, itself, or a folder above."""
+    place = _existing(path)
+    if place == path and not path.is_dir() and not may_write(path.parent):
+        return path.parent
+    return place
+
+
+def _existing(path: Path) -> Path:
+    """Return `path`, or the nearest folder above it that exists.
+
+    Raises:
+        OSError: a folder on the way may not be entered.
+    """
+    place = path.absolute()
+    while True:
+        try:
+            place.stat()
+        except FileNotFoundError:
+            place = place.parent
+        except NotADirectoryError:  # a file is in the way, which is for others to report
+            place = place.parent
+        else:
+            return place
+
+
+def is_allowed(path: Path, mode: int) -> bool:
+    """Return whether this process may do what `mode` says, os.R_OK for example, as its user."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _described(place: Path, status: os.stat_result) -> str:
+    group = _name_of_group(status.st_gid)
+    return (
+        f"{place} belongs to {_user(status.st_uid)}, group {group}, with permissions "
+        f"{stat.filemode(status.st_mode)}"
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:  # of a container or a network file system, for example
+        return f"the user with uid {uid}"
+
+
+def _name_of_group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
