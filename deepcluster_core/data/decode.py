@@ -38,6 +38,8 @@ from deepcluster_core.data.npy_arrays import read_array
 from deepcluster_core.data.quiet import quiet_pillow
 from deepcluster_core.data.signatures import explained, iso_media_kind
 from deepcluster_core.data.tiff_pages import (
+    HEIGHT,
+    WIDTH,
     Page,
     as_pillow_reads_it,
     correct_tiles,
@@ -163,6 +165,8 @@ def upright_size(data: bytes) -> tuple[int, int]:
 
 def _upright_size(opened: _Opened) -> tuple[int, int]:
     width, height = opened.image.size
+    if page := opened.page:  # some Pillows have already exchanged the sides of a TIFF
+        width, height = page.value(WIDTH, width), page.value(HEIGHT, height)
     return (height, width) if _orientation(opened.image) >= 5 else (width, height)  # quarter turn
 
 
@@ -241,15 +245,12 @@ def _with_or_without_notes(data: bytes, use: Callable[[_Opened], T]) -> T:
     """
     try:
         return use(_open(data))
-    except DamagedImageError as error:
+    except (DamagedImageError, UnsupportedImageError):  # broken notes can look like either
         start = data.lstrip(_BLANKS)
         bare = without_notes(start)
         if bare == start:
             raise
-        try:
-            return use(_open(bare))
-        except DamagedImageError:
-            raise error from None  # with all notes it says more truly what is there
+    return use(_open(bare))
 
 
 @cache
@@ -293,6 +294,7 @@ def _open_as(name: str, opener: Callable[..., ImageFile.ImageFile], data: bytes)
 
 def _failed(name: str, data: bytes, error: Exception, *, is_header: bool) -> UnreadableImageError:
     """Tell damaged files from those that the codec was not made for."""
+    is_header = is_header or "unknown raw mode" in str(error)  # Pillow finds out late
     if feature := unsupported_feature(name, data, is_header=is_header):
         return UnsupportedImageError(feature)
     text = str(error)
