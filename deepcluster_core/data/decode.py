@@ -49,6 +49,7 @@ from deepcluster_core.data.tiff_pages import (
 from deepcluster_core.data.unreadable import (
     DamagedImageError,
     UnreadableImageError,
+    UnsupportedFeatureError,
     UnsupportedImageError,
 )
 from deepcluster_core.data.unsupported import is_lookalike, refused_raw, unsupported_feature
@@ -87,9 +88,7 @@ arbitrary bytes (TGA), and those that start other programs (EPS)."""
 
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
 """What editors and web servers put in front of files: a byte order mark, blanks, line breaks. No
-picture begins with any of them."""
-
-_BLANK_BYTES = tuple(_BLANKS[at : at + 1] for at in range(len(_BLANKS)))
+picture that we read begins with any of them."""
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -245,7 +244,7 @@ def _with_or_without_notes(data: bytes, use: Callable[[_Opened], T]) -> T:
     """
     try:
         return use(_open(data))
-    except (DamagedImageError, UnsupportedImageError):  # broken notes can look like either
+    except (DamagedImageError, UnsupportedFeatureError):  # broken notes can look like either
         start = data.lstrip(_BLANKS)
         bare = without_notes(start)
         if bare == start:
@@ -263,16 +262,22 @@ def _plugins() -> list[tuple[str, Callable[..., ImageFile.ImageFile], Callable[.
 
 def _open(data: bytes) -> _Opened:
     """Read the header. Not `Image.open`: it warns of large pictures and hides their size."""
-    if data[:1] in _BLANK_BYTES:  # some web servers send line breaks before the picture
-        data = data.lstrip(_BLANKS)
+    for start in (data, data.lstrip(_BLANKS)):
+        if found := _find_plugin(start):
+            return _open_as(*found, start)
+    raise UnsupportedImageError(explained(data))
+
+
+def _find_plugin(data: bytes) -> tuple[str, Callable[..., ImageFile.ImageFile]] | None:
     media = iso_media_kind(data)
     for name, opener, accepts in _plugins():
-        accepted = media == "AVIF" if name == "AVIF" else accepts(data[:16])
-        if accepted is True and not is_lookalike(name, data):
-            return _open_as(name, opener, data)
+        start = data[:16].ljust(16, b"\0")  # Pillow looks at bytes without asking for their number
+        accepted = media == "AVIF" if name == "AVIF" else accepts(start)
         if isinstance(accepted, str):  # Pillow's words for: this format was not built in
             raise UnsupportedImageError(f"{name} is not supported by the installed Pillow")
-    raise UnsupportedImageError(explained(data))
+        if accepted and not is_lookalike(name, data):
+            return name, opener
+    return None
 
 
 def _open_as(name: str, opener: Callable[..., ImageFile.ImageFile], data: bytes) -> _Opened:
@@ -296,7 +301,7 @@ def _failed(name: str, data: bytes, error: Exception, *, is_header: bool) -> Unr
     """Tell damaged files from those that the codec was not made for."""
     is_header = is_header or "unknown raw mode" in str(error)  # Pillow finds out late
     if feature := unsupported_feature(name, data, is_header=is_header):
-        return UnsupportedImageError(feature)
+        return UnsupportedFeatureError(feature)
     text = str(error)
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return DamagedImageError(f"truncated file ({name})")

@@ -137,7 +137,7 @@ def explained(data: bytes) -> str:
     for at, start, words in _OTHERS:
         if len(start) >= shortest and data.startswith(start, at):
             return f"not an image but {words}"
-    found = _icon(data) or _riff(data) or _media(data)
+    found = _riff(data) or _media(data) or _icon(data)
     return found or _markup(data) or _text(data) or _targa(data) or _unknown(data)
 
 
