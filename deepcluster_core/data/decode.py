@@ -3,14 +3,20 @@
 What a picture may be, and what becomes of it:
 
 - The content decides what it is, never the name. Of several frames or pages the first is taken.
-- Transparent pixels are laid on white. EXIF orientation is applied. Colour profiles are ignored.
+- Text, profiles and other notes never refuse a picture: where a codec stumbles over them, the
+  picture is read without them (`bare_pictures`).
+- Transparent pixels are laid on white. EXIF orientation is applied; one that is damaged counts as
+  none. Colour profiles are ignored.
 - 16-bit grey, integer and floating-point pictures become 8-bit by `deep`. `range` keeps the scale
   of all 16 bits, so that brightness can be compared between pictures; but a microscope or detector
-  that uses 12 of its 16 bits then gives 15 of 255 at most: black. `stretch` maps the least and the
-  greatest value of each picture (of each channel, for arrays) to 0 and 255. 16-bit *colour* files
-  are read by Pillow as 8-bit, their high bytes: as `range`, whatever `deep` says.
+  that uses 12 of its 16 bits then gives 15 of 255 at most: black. (A file that says that it has 12
+  bits reaches white.) `stretch` maps the least and the greatest value of each picture (of each
+  channel, for arrays) to 0 and 255. 16-bit *colour* files are read by Pillow as 8-bit, their high
+  bytes: as `range`, whatever `deep` says. Where 0 is white the values are inverted first, as for 8
+  bits, within the range of their type; floating-point ones from 65535, fractions from 1.
 - `.npy` arrays (H, W) or (H, W, C) of uint8 or uint16 have any number of channels.
 - A truncated picture is refused, never padded.
+- Files of other kinds are refused by their name, with what to do (`signatures`, `unsupported`).
 """
 
 from collections.abc import Callable
@@ -33,6 +39,7 @@ from deepcluster_core.data.deep_values import (
     with_true_key,
     with_true_values,
 )
+from deepcluster_core.data.encode import MAX_JPEG_SIDE, encode_jpeg, encode_png
 from deepcluster_core.data.npy_arrays import MAGIC as NPY_MAGIC
 from deepcluster_core.data.npy_arrays import read_array
 from deepcluster_core.data.quiet import quiet_pillow
@@ -78,9 +85,6 @@ MAX_PIXELS = 178_956_970
 MAX_ASPECT = 100
 """Longer side / shorter side. A line of pixels, enlarged until its shorter side fits, would fill
 the memory, and no crop of it shows anything. Our choice; photographs stay below 20."""
-
-MAX_JPEG_SIDE = 65_500
-"""Of the encoder, libjpeg."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
 """Pillow's names, tried in this order. Left out: formats without a signature, which accept
@@ -169,38 +173,9 @@ def _upright_size(opened: _Opened) -> tuple[int, int]:
     return (height, width) if _orientation(opened.image) >= 5 else (width, height)  # quarter turn
 
 
-def encode_jpeg(pixels_HWC: Pixels, quality: int) -> bytes:
-    """Return a JPEG file of 1 or 3 channels; `quality` is Pillow's, 1 to 100.
-
-    Raises:
-        UnreadableImageError: a side is too long for the format.
-    """
-    height, width = pixels_HWC.shape[:2]
-    if max(height, width) > MAX_JPEG_SIDE:
-        raise UnreadableImageError(
-            f"{width} x {height} pixels: a JPEG has at most {MAX_JPEG_SIDE} a side, a PNG more"
-        )
-    return _encode(pixels_HWC, "JPEG", quality=quality)
-
-
-def encode_png(pixels_HWC: Pixels) -> bytes:
-    """Return a PNG file of 1 or 3 channels, lossless."""
-    return _encode(pixels_HWC, "PNG")
-
-
 def decode_packed(data: bytes) -> Pixels:
     """Return pixels_HWC of what `encode_jpeg` or `encode_png` made; checks nothing else."""
     return _pixels(_open(data).image)
-
-
-def _encode(pixels_HWC: Pixels, format: str, **options: int) -> bytes:
-    channels = pixels_HWC.shape[2]
-    if channels not in (1, 3):
-        raise ValueError(f"{format} holds 1 or 3 channels, not {channels}: pack raw pixels instead")
-    file = BytesIO()
-    pixels = pixels_HWC[..., 0] if channels == 1 else pixels_HWC
-    Image.fromarray(pixels).save(file, format, **options)
-    return file.getvalue()
 
 
 def _decode_picture(data: bytes, channels: int, shorter_side: int | None, deep: Deep) -> Decoded:

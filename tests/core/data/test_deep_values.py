@@ -2,6 +2,7 @@
 
 import zlib
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from deepcluster_core.data.decode import decode, upright_size
 from tests.core.data.pictures import file_of, pixels_of, reason
 from tests.core.data.png_chunks import chunk, with_chunks
-from tests.core.data.tiffs import packed_12_bit, tiff_of
+from tests.core.data.tiffs import Order, packed_12_bit, tiff_of
 
 RNG = np.random.default_rng(0)
 DEEP_HW = RNG.integers(0, 65536, (6, 8)).astype(np.uint16)
@@ -19,7 +20,7 @@ DEEP_HW[0, :2] = 0, 65535
 SHOWN_HW = ((DEEP_HW.astype(int) + 128) // 257).astype(np.uint8)
 """What `range` makes of the values."""
 
-LAYOUTS = [
+LAYOUTS: list[tuple[Order, bool, bool]] = [
     (order, deflate, planar)
     for order in ("<", ">")
     for deflate in (False, True)
@@ -27,14 +28,14 @@ LAYOUTS = [
 ]
 
 
-def close(found_HW: NDArray[np.uint8], wanted_HW: NDArray[np.uint8]) -> bool:
+def close(found_HW: NDArray[np.uint8], wanted_HW: NDArray[Any]) -> bool:
     return int(np.abs(found_HW.astype(int) - wanted_HW).max()) <= 1
 
 
 @pytest.mark.parametrize(("order", "deflate", "planar"), LAYOUTS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "uint32", "float32"])
 def test_decode__white_is_zero_looks_as_black_is_zero(
-    dtype: str, order: str, deflate: bool, planar: bool
+    dtype: str, order: Order, deflate: bool, planar: bool
 ) -> None:
     scale = {"uint8": 8, "int16": 1}.get(dtype, 0)
     values_HW = (DEEP_HW >> scale).astype(dtype)
@@ -106,7 +107,7 @@ def test_decode__12_bits_reach_white() -> None:
 
 
 @pytest.mark.parametrize(("order", "deflate", "planar"), LAYOUTS)
-def test_decode__16_bit_colour_is_its_high_bytes(order: str, deflate: bool, planar: bool) -> None:
+def test_decode__16_bit_colour_is_its_high_bytes(order: Order, deflate: bool, planar: bool) -> None:
     values_HWC = RNG.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
     data = tiff_of(values_HWC, order=order, deflate=deflate, planar=planar, photometric=2)
 
@@ -114,7 +115,7 @@ def test_decode__16_bit_colour_is_its_high_bytes(order: str, deflate: bool, plan
 
 
 @pytest.mark.parametrize(("order", "deflate", "planar"), LAYOUTS)
-def test_decode__16_bit_alpha_is_laid_on_white(order: str, deflate: bool, planar: bool) -> None:
+def test_decode__16_bit_alpha_is_laid_on_white(order: Order, deflate: bool, planar: bool) -> None:
     values_HWC = RNG.integers(0, 65536, (5, 7, 4)).astype(np.uint16)
     data = tiff_of(
         values_HWC,
@@ -145,7 +146,7 @@ def test_decode__predictors(predictor_format: str) -> None:
 @pytest.mark.parametrize("photometric", [0, 1])
 @pytest.mark.parametrize(("order", "deflate", "planar"), LAYOUTS[::2])
 def test_decode__deep_tiffs_are_turned_upright(
-    orientation: int, photometric: int, order: str, deflate: bool, planar: bool
+    orientation: int, photometric: int, order: Order, deflate: bool, planar: bool
 ) -> None:
     stored_HW = [
         DEEP_HW,

@@ -3,11 +3,12 @@
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+Order = Literal["<", ">"]
 Tag = tuple[int, int, list[int]]
 """Number, type (1 byte, 3 short, 4 long) and values."""
 
@@ -17,7 +18,7 @@ _LETTERS = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B"}
 def tiff_of(
     values_HWC: NDArray[Any],
     *,
-    order: str = "<",
+    order: Order = "<",
     photometric: int = 1,
     deflate: bool = False,
     planar: bool = False,
