@@ -24,8 +24,8 @@ _PNG_HEADER_END = 33
 _XMP_KEY, _RAW_EXIF_KEY = b"XML:com.adobe.xmp", b"Raw profile type exif"
 _XMP_OF_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
-_MARKER = re.compile(rb"\xff+[^\xff\0]")
-"""Of a JPEG: padding, 0xFF and the kind; a zero would mean that 0xFF is a value."""
+_PADDING = re.compile(rb"\xff+")
+"""Before the kind of a segment in a JPEG, at least one."""
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _WEBP_NOTES = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
 _WEBP_PIXELS = frozenset({b"VP8X", b"ALPH", b"VP8 ", b"VP8L", b"ANIM", b"ANMF"})
@@ -181,10 +181,12 @@ def _is_jpeg_note(marker: int, start: bytes, size: int) -> bool:
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and end of the segments of a JPEG, to the first scan; whole ones only."""
     at = 2
-    while found := _MARKER.search(data, at):
-        at = found.end() - 2
+    while found := _PADDING.search(data, at):
+        at = found.end() - 1
+        if at + 4 > len(data):
+            return
         marker = data[at + 1]
-        if marker == 0x01 or 0xD0 <= marker <= 0xD9:  # these stand alone
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:  # these stand alone
             at += 2
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
