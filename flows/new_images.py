@@ -184,8 +184,10 @@ class _Reading:
         if self.used == 0:
             examples = "".join(f"\n    {line}" for line in self.skipped.first)
             raise SourceError(
-                f"none of {self.skipped.rows} images can be read.{examples}\n"
-                f"  Fix: repair them, or look whether dataset.channels of the run fits them."
+                f"none of {self.skipped.rows} images can be read.{examples}"
+                f"{self.skipped.reasons.most_common()}\n"
+                f"  Fix: convert or repair them, or look whether dataset.channels of the run fits "
+                f"them."
             )
 
     def summary(self, out: Path) -> str:

@@ -27,6 +27,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Source, SourceImage, open_source
+from deepcluster_core.data.unreadable import Reasons
 from deepcluster_core.errors import SourceError
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.shortage import is_shortage
@@ -228,10 +229,16 @@ def _refuse_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> N
         told = (f"{path}: {reason}".replace("\n", "\\n") for path, reason in writer.skipped[:5])
         examples = "".join(f"\n    {line}" for line in told)
         gone = sum(reason.startswith("No such file") for _, reason in writer.skipped)
+        reasons = Reasons()
+        for _, reason in writer.skipped:
+            reasons.add(reason)
+        is_any_readable = writer.num_images > 0
+        ways = ", or raise dataset.max_skipped_fraction" if is_any_readable else ""
         raise SourceError(
             f"{dataset.source}: {num_skipped} of {total} images cannot be read"
             f"{f' ({gone} of them do not exist)' if gone else ''}, more than "
-            f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}\n"
+            f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}"
+            f"{reasons.most_common()}\n"
             f"  The whole list: {out / SKIPPED}\n"
-            f"  Fix: repair or remove them, or raise dataset.max_skipped_fraction."
+            f"  Fix: convert, repair or remove them{ways}."
         )

@@ -24,6 +24,7 @@ from deepcluster_core.artifacts.files import delete, sync
 from deepcluster_core.artifacts.images import SKIPPED_SCHEMA
 from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard
 from deepcluster_core.artifacts.tables import LABELS_SCHEMA, write_table
+from deepcluster_core.data.unreadable import Reasons
 from deepcluster_core.errors import ArtifactError
 
 ABOUT = "deepcluster"
@@ -161,10 +162,12 @@ class SkippedTable(_Table):
         super().__init__(path, SKIPPED_SCHEMA, about)
         self.first: list[str] = []
         """What was said of the first five."""
+        self.reasons = Reasons()
 
     def add(self, path: str, reason: str) -> None:
         """Note an image that cannot be used."""
         self._add([path], [reason])
+        self.reasons.add(reason)
         if len(self.first) < 5:
             self.first.append(f"{path}: {reason}".replace("\n", "\\n"))
 

@@ -3,33 +3,81 @@
 What a picture may be, and what becomes of it:
 
 - The content decides what it is, never the name. Of several frames or pages the first is taken.
-- Transparent pixels are laid on white. EXIF orientation is applied. Colour profiles are ignored.
+- Text, profiles and other notes never refuse a picture: where a codec stumbles over them, the
+  picture is read without them (`bare_pictures`).
+- Transparent pixels are laid on white. EXIF orientation is applied; one that is damaged counts as
+  none. Colour profiles are ignored.
 - 16-bit grey, integer and floating-point pictures become 8-bit by `deep`. `range` keeps the scale
   of all 16 bits, so that brightness can be compared between pictures; but a microscope or detector
-  that uses 12 of its 16 bits then gives 15 of 255 at most: black. `stretch` maps the least and the
-  greatest value of each picture (of each channel, for arrays) to 0 and 255. 16-bit *colour* files
-  are read by Pillow as 8-bit, their high bytes: as `range`, whatever `deep` says.
+  that uses 12 of its 16 bits then gives 15 of 255 at most: black. (A file that says that it has 12
+  bits reaches white.) `stretch` maps the least and the greatest value of each picture (of each
+  channel, for arrays) to 0 and 255. 16-bit *colour* files are read by Pillow as 8-bit, their high
+  bytes: as `range`, whatever `deep` says. Where 0 is white the values are inverted first, as for 8
+  bits, within the range of their type; floating-point ones from 65535, fractions from 1.
 - `.npy` arrays (H, W) or (H, W, C) of uint8 or uint16 have any number of channels.
 - A truncated picture is refused, never padded.
+- Files of other kinds are refused by their name, with what to do (`signatures`, `unsupported`).
 """
 
-import re
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from typing import IO, Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from numpy.lib import format as npy
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngImageFile
 
-Deep = Literal["range", "stretch"]
-Pixels = NDArray[np.uint8]
+from deepcluster_core.data.bare_pictures import without_notes
+from deepcluster_core.data.deep_values import (
+    Deep,
+    Pixels,
+    deep_to_grey,
+    eight_bits,
+    is_deep,
+    with_true_key,
+    with_true_values,
+)
+from deepcluster_core.data.encode import MAX_JPEG_SIDE, encode_jpeg, encode_png
+from deepcluster_core.data.npy_arrays import MAGIC as NPY_MAGIC
+from deepcluster_core.data.npy_arrays import read_array
+from deepcluster_core.data.quiet import quiet_pillow
+from deepcluster_core.data.signatures import explained, iso_media_kind
+from deepcluster_core.data.tiff_pages import (
+    HEIGHT,
+    WIDTH,
+    Page,
+    as_pillow_reads_it,
+    correct_tiles,
+    raw_of_camera,
+    read_page,
+)
+from deepcluster_core.data.unreadable import (
+    DamagedImageError,
+    UnreadableImageError,
+    UnsupportedFeatureError,
+    UnsupportedImageError,
+)
+from deepcluster_core.data.unsupported import is_lookalike, refused_raw, unsupported_feature
+
+__all__ = [
+    "FORMATS",
+    "MAX_ASPECT",
+    "MAX_JPEG_SIDE",
+    "MAX_PIXELS",
+    "Decoded",
+    "Deep",
+    "Pixels",
+    "UnreadableImageError",
+    "decode",
+    "decode_packed",
+    "encode_jpeg",
+    "encode_png",
+    "upright_size",
+]
+
+T = TypeVar("T")
 
 MAX_PIXELS = 178_956_970
 """Larger pictures are refused before they are decoded: Pillow's own limit for an error."""
@@ -38,12 +86,13 @@ MAX_ASPECT = 100
 """Longer side / shorter side. A line of pixels, enlarged until its shorter side fits, would fill
 the memory, and no crop of it shows anything. Our choice; photographs stay below 20."""
 
-MAX_JPEG_SIDE = 65_500
-"""Of the encoder, libjpeg."""
-
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
 """Pillow's names, tried in this order. Left out: formats without a signature, which accept
 arbitrary bytes (TGA), and those that start other programs (EPS)."""
+
+_BLANKS = b"\xef\xbb\xbf \t\r\n"
+"""What editors and web servers put in front of files: a byte order mark, blanks, line breaks. No
+picture that we read begins with any of them."""
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -57,10 +106,6 @@ _UPRIGHT = {
 }
 
 
-class UnreadableImageError(ValueError):
-    """This picture cannot be used; the message is the reason, short, for the skipped table."""
-
-
 @dataclass(frozen=True)
 class Decoded:
     """A picture, upright, and what it was before it was resized."""
@@ -71,6 +116,17 @@ class Decoded:
     height: int
     format: str
     """JPEG, PNG, NPY …: found in the content."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A picture whose header was read."""
+
+    image: ImageFile.ImageFile
+    data: bytes
+    """What Pillow reads: the file, perhaps with corrected tags."""
+    page: Page | None
+    """Tags of a TIFF file, as they were before that."""
 
 
 def decode(
@@ -92,9 +148,9 @@ def decode(
     if not data:
         raise UnreadableImageError("empty file")
     try:
-        if data.startswith(npy.MAGIC_PREFIX):
+        if data.startswith(NPY_MAGIC):
             return _decode_array(data, channels, shorter_side, deep)
-        with _quiet_pillow():
+        with quiet_pillow():
             return _decode_picture(data, channels, shorter_side, deep)
     except MemoryError as error:
         raise UnreadableImageError("needs more memory than there is") from error
@@ -106,69 +162,69 @@ def upright_size(data: bytes) -> tuple[int, int]:
     Raises:
         UnreadableImageError: the header is damaged, or not that of a picture.
     """
-    with _quiet_pillow():
-        image = _open(data)
-        width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)  # a quarter turn
+    with quiet_pillow():
+        return _with_or_without_notes(data, _upright_size)
 
 
-def encode_jpeg(pixels_HWC: Pixels, quality: int) -> bytes:
-    """Return a JPEG file of 1 or 3 channels; `quality` is Pillow's, 1 to 100.
-
-    Raises:
-        UnreadableImageError: a side is too long for the format.
-    """
-    height, width = pixels_HWC.shape[:2]
-    if max(height, width) > MAX_JPEG_SIDE:
-        raise UnreadableImageError(
-            f"{width} x {height} pixels: a JPEG has at most {MAX_JPEG_SIDE} a side, a PNG more"
-        )
-    return _encode(pixels_HWC, "JPEG", quality=quality)
-
-
-def encode_png(pixels_HWC: Pixels) -> bytes:
-    """Return a PNG file of 1 or 3 channels, lossless."""
-    return _encode(pixels_HWC, "PNG")
+def _upright_size(opened: _Opened) -> tuple[int, int]:
+    width, height = opened.image.size
+    if page := opened.page:  # some Pillows have already exchanged the sides of a TIFF
+        width, height = page.value(WIDTH, width), page.value(HEIGHT, height)
+    return (height, width) if _orientation(opened.image) >= 5 else (width, height)  # quarter turn
 
 
 def decode_packed(data: bytes) -> Pixels:
     """Return pixels_HWC of what `encode_jpeg` or `encode_png` made; checks nothing else."""
-    return _pixels(_open(data))
-
-
-def _encode(pixels_HWC: Pixels, format: str, **options: int) -> bytes:
-    channels = pixels_HWC.shape[2]
-    if channels not in (1, 3):
-        raise ValueError(f"{format} holds 1 or 3 channels, not {channels}: pack raw pixels instead")
-    file = BytesIO()
-    pixels = pixels_HWC[..., 0] if channels == 1 else pixels_HWC
-    Image.fromarray(pixels).save(file, format, **options)
-    return file.getvalue()
+    return _pixels(_open(data).image)
 
 
 def _decode_picture(data: bytes, channels: int, shorter_side: int | None, deep: Deep) -> Decoded:
-    image = _open(data)
-    name = image.format or "picture"
     if channels not in (1, 3):
+        name = _open(data).image.format or "picture"
         raise UnreadableImageError(
             f"a {name} file gives 1 or 3 channels, not {channels}: use .npy arrays (H, W, C)"
         )
+    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+    return _with_or_without_notes(data, lambda opened: _decoded(opened, mode, shorter_side, deep))
+
+
+def _decoded(
+    opened: _Opened, mode: Literal["L", "RGB"], shorter_side: int | None, deep: Deep
+) -> Decoded:
+    image = opened.image
+    name = image.format or "picture"
     _refuse_size(image.width, image.height)
     # Pillow's plugins meet damaged files with nearly any exception, and one damaged picture of
     # a hundred million must not end the run.
     try:
-        width, height = _load(image, shorter_side)
+        width, height = _load(opened, shorter_side)
         orientation = _orientation(image)
-        plain = _to_8_bit(image, "L" if channels == 1 else "RGB", deep)
+        plain = _to_8_bit(_true_pixels(opened), mode, deep)
     except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:
-        raise _damaged(name, error) from error
+        raise _failed(name, opened.data, error, is_header=False) from error
     if orientation in _UPRIGHT:
         plain = plain.transpose(_UPRIGHT[orientation])
     if orientation >= 5:  # a quarter turn
         width, height = height, width
     return Decoded(_pixels(_resized(plain, (width, height), shorter_side)), width, height, name)
+
+
+def _with_or_without_notes(data: bytes, use: Callable[[_Opened], T]) -> T:
+    """Open and use a picture; if that fails, once more without text, profiles and the like.
+
+    What a codec can read as it is stays as the codec reads it. The second attempt costs damaged
+    files as much as the first.
+    """
+    try:
+        return use(_open(data))
+    except (DamagedImageError, UnsupportedFeatureError):  # broken notes can look like either
+        start = data.lstrip(_BLANKS)
+        bare = without_notes(start)
+        if bare == start:
+            raise
+    return use(_open(bare))
 
 
 @cache
@@ -179,29 +235,52 @@ def _plugins() -> list[tuple[str, Callable[..., ImageFile.ImageFile], Callable[.
     return [(name, opener, accepts) for name, opener, accepts in found if accepts is not None]
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+def _open(data: bytes) -> _Opened:
     """Read the header. Not `Image.open`: it warns of large pictures and hides their size."""
-    file: IO[bytes] = BytesIO(data)
+    for start in (data, data.lstrip(_BLANKS)):
+        if found := _find_plugin(start):
+            return _open_as(*found, start)
+    raise UnsupportedImageError(explained(data))
+
+
+def _find_plugin(data: bytes) -> tuple[str, Callable[..., ImageFile.ImageFile]] | None:
+    media = iso_media_kind(data)
     for name, opener, accepts in _plugins():
-        accepted = accepts(data[:16])
+        start = data[:16].ljust(16, b"\0")  # Pillow looks at bytes without asking for their number
+        accepted = media == "AVIF" if name == "AVIF" else accepts(start)
         if isinstance(accepted, str):  # Pillow's words for: this format was not built in
-            raise UnreadableImageError(accepted)
-        if accepted:
-            try:
-                file.seek(0)
-                return opener(file, "")
-            except MemoryError:
-                raise
-            except Exception as error:
-                raise _damaged(name, error) from error
-    raise UnreadableImageError(f"not an image: starts with {data[:8]!r}")
+            raise UnsupportedImageError(f"{name} is not supported by the installed Pillow")
+        if accepted and not is_lookalike(name, data):
+            return name, opener
+    return None
 
 
-def _damaged(name: str, error: Exception) -> UnreadableImageError:
+def _open_as(name: str, opener: Callable[..., ImageFile.ImageFile], data: bytes) -> _Opened:
+    page = read_page(data) if name == "TIFF" else None
+    if page is not None:
+        if raw := raw_of_camera(page):
+            raise UnsupportedImageError(refused_raw(raw))
+        data = as_pillow_reads_it(data, page)
+    try:
+        image = opener(BytesIO(data), "")
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _failed(name, data, error, is_header=True) from error
+    if page is not None:
+        correct_tiles(image, page)
+    return _Opened(image, data, page)
+
+
+def _failed(name: str, data: bytes, error: Exception, *, is_header: bool) -> UnreadableImageError:
+    """Tell damaged files from those that the codec was not made for."""
+    is_header = is_header or "unknown raw mode" in str(error)  # Pillow finds out late
+    if feature := unsupported_feature(name, data, is_header=is_header):
+        return UnsupportedFeatureError(feature)
     text = str(error)
     if "truncated" in text.lower() or isinstance(error, EOFError):
-        return UnreadableImageError(f"truncated file ({name})")
-    return UnreadableImageError(f"damaged or truncated {name} file: {text[:200]}")
+        return DamagedImageError(f"truncated file ({name})")
+    return DamagedImageError(f"damaged or truncated {name} file: {text[:200]}")
 
 
 def _refuse_size(width: int, height: int) -> None:
@@ -215,7 +294,7 @@ def _refuse_size(width: int, height: int) -> None:
         )
 
 
-def _load(image: ImageFile.ImageFile, shorter_side: int | None) -> tuple[int, int]:
+def _load(opened: _Opened, shorter_side: int | None) -> tuple[int, int]:
     """Decode the pixels in place; return width and height of the whole picture.
 
     JPEGs can be decoded at 1/2, 1/4 or 1/8 in a quarter of the time (8 megapixels to 256: 11 ms,
@@ -224,6 +303,7 @@ def _load(image: ImageFile.ImageFile, shorter_side: int | None) -> tuple[int, in
     against the full decode, edges and noise differ by 0.5 to 0.8 of 255 on average, without that
     margin by 0.8 to 2.4.
     """
+    image = opened.image
     size = image.size
     if shorter_side is not None:
         image.draft(None, (2 * shorter_side, 2 * shorter_side))
@@ -242,9 +322,19 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
+def _true_pixels(opened: _Opened) -> Image.Image:
+    """Return what was loaded, corrected where Pillow has not read what the file means."""
+    image = opened.image
+    if opened.page is not None:
+        return with_true_values(image, opened.page)
+    if isinstance(image, PngImageFile) and image.has_transparency_data:
+        return with_true_key(image, opened.data)
+    return image
+
+
 def _to_8_bit(image: Image.Image, mode: Literal["L", "RGB"], deep: Deep) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image), deep)).convert(mode)
+    if is_deep(image):
+        return deep_to_grey(image, deep).convert(mode)
     if image.has_transparency_data:
         if image.mode in ("La", "RGBa"):  # multiplied by alpha; Pillow converts in steps
             image = image.convert(image.mode.upper())
@@ -252,31 +342,6 @@ def _to_8_bit(image: Image.Image, mode: Literal["L", "RGB"], deep: Deep) -> Imag
         white = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(white, rgba)
     return image.convert(mode)
-
-
-def _eight_bits(values_HW: NDArray[Any], deep: Deep) -> Pixels:
-    """Map one channel to 0..255, as `deep` says; a uniform channel is stretched to 0.
-
-    Raises:
-        UnreadableImageError: values are not finite; or `range` was asked for, and they are
-            not 16-bit values: negative, above 65535, or fractions from 0 to 1.
-    """
-    if values_HW.dtype.kind == "u" and values_HW.dtype.itemsize == 2 and deep == "range":
-        return ((values_HW.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    low, high = float(values_HW.min()), float(values_HW.max())
-    if not np.isfinite([low, high]).all():
-        raise UnreadableImageError("pixel values are infinite or not numbers")
-    if deep == "range":
-        is_fraction = values_HW.dtype.kind == "f" and 0 < high <= 1
-        if low < 0 or high > 65535 or is_fraction:
-            raise UnreadableImageError(
-                f"pixel values from {low:g} to {high:g} do not use the 16-bit range; "
-                f"deep: stretch maps them to 0..255"
-            )
-        low, high = 0.0, 65535.0
-    if low == high:
-        return np.zeros(values_HW.shape, np.uint8)
-    return np.rint((values_HW.astype(np.float64) - low) * (255 / (high - low))).astype(np.uint8)
 
 
 def _pixels(image: Image.Image) -> Pixels:
@@ -297,7 +362,7 @@ def _resized(image: Image.Image, size: tuple[int, int], shorter_side: int | None
 
 
 def _decode_array(data: bytes, channels: int, shorter_side: int | None, deep: Deep) -> Decoded:
-    values_HWC = _read_array(data)
+    values_HWC = read_array(data)
     height, width, found = values_HWC.shape
     if found != channels:
         raise UnreadableImageError(f"array of {found} channels, not {channels}")
@@ -308,59 +373,7 @@ def _decode_array(data: bytes, channels: int, shorter_side: int | None, deep: De
     for channel in range(channels):
         plane_HW = values_HWC[..., channel]
         if plane_HW.dtype.itemsize == 2:
-            plane_HW = _eight_bits(plane_HW, deep)
+            plane_HW = eight_bits(plane_HW, deep)
         image = Image.fromarray(np.ascontiguousarray(plane_HW))
         planes.append(np.asarray(_resized(image, (width, height), shorter_side)))
     return Decoded(np.stack(planes, axis=-1), width, height, "NPY")
-
-
-def _read_array(data: bytes) -> NDArray[np.uint8 | np.uint16]:
-    """Return a view (H, W, C) of the array in an `.npy` file.
-
-    Not `np.load`: it makes room for what the header promises before it looks at the data.
-    """
-    file = BytesIO(data)
-    try:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, is_fortran, dtype = read_header(file)
-    except Exception as error:  # the header is a Python literal, and fails in many ways
-        raise _damaged("NPY", error) from error
-    if dtype.kind != "u" or dtype.itemsize > 2:
-        raise UnreadableImageError(f"array of {dtype}; uint8 and uint16 are read")
-    if len(shape) not in (2, 3) or min(shape) < 0:
-        raise UnreadableImageError(f"array of shape {shape}; (H, W) and (H, W, C) are read")
-    count = int(np.prod(shape, dtype=object))
-    if len(data) - file.tell() < count * dtype.itemsize:
-        raise UnreadableImageError("truncated file (NPY)")
-    values = np.frombuffer(data, dtype, count, file.tell())
-    sides = tuple(map(int, shape))  # a header may say True for 1
-    values = values.reshape(sides, order="F" if is_fortran else "C")
-    return values if values.ndim == 3 else values[..., np.newaxis]
-
-
-_quiet_lock = threading.Lock()
-_quiet_threads = 0
-_IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-
-
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Ignore Pillow's warnings (damaged EXIF blocks and the like) while any thread is inside.
-
-    `warnings.catch_warnings` is not made for threads: each puts back the list of filters it
-    found, so that two which overlap can leave a wrong list behind. This adds a single filter
-    with the first thread and takes away that one with the last.
-    """
-    global _quiet_threads  # noqa: PLW0603  the filters of a process are global themselves
-    with _quiet_lock:
-        if _quiet_threads == 0:
-            warnings.filterwarnings("ignore", module=_IGNORE_PILLOW[3].pattern)
-        _quiet_threads += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_threads -= 1
-            if _quiet_threads == 0 and _IGNORE_PILLOW in warnings.filters:
-                warnings.filters.remove(_IGNORE_PILLOW)  # pyright: ignore[reportAttributeAccessIssue]

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
+from deepcluster_core.data.bare_pictures import without_notes
+
 VOID = 255
 """Number of pixels that belong to no class: borders of objects, and difficult objects."""
 
@@ -48,7 +50,7 @@ def decode_mask(data: bytes, *, num_classes: int, size: tuple[int, int]) -> NDAr
             number of no class; the text is the reason alone.
     """
     try:
-        image = PngImageFile(BytesIO(data))
+        image = PngImageFile(BytesIO(without_notes(data)))
         _refuse_unfit(image, bits=data[24], size=size)  # where the header of a PNG has them
         number_HW = np.array(image)
     except ValueError:

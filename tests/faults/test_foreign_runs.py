@@ -322,9 +322,7 @@ def _read_only(run: Path) -> Iterator[None]:
 
 def _everything(run: Path) -> dict[str, object]:
     """Return all names, and the digests of all files; locks too."""
-    names: dict[str, object] = dict.fromkeys(
-        str(path.relative_to(run)) for path in sorted(run.rglob("*"))
-    )
+    names = {str(path.relative_to(run)): None for path in sorted(run.rglob("*"))}
     return {**names, **contents(run)}
 
 

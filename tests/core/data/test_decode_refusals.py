@@ -29,7 +29,7 @@ def test_decode__empty_file() -> None:
 
 
 def test_decode__not_an_image_shows_how_it_starts() -> None:
-    assert reason(b"<html><body>404") == "not an image: starts with b'<html><b'"
+    assert reason(b"\x90\x91\x92 something") == "not an image: starts with b'\\x90\\x91\\x92 some'"
 
 
 def saved(format: str, **options: Any) -> bytes:  # noqa: ANN401  Pillow's own options

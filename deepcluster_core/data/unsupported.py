@@ -1,0 +1,240 @@
+"""Why a picture of a format that we read is beyond the codec though nothing is wrong with it.
+
+Asked after a codec has failed: each function looks at the header alone and names the feature, or
+returns None where the file is rather damaged.
+"""
+
+import re
+from functools import cache
+from io import BytesIO
+
+from PIL import Image
+from PIL.TiffImagePlugin import COMPRESSION_INFO
+
+from deepcluster_core.data.bare_pictures import jpeg_segments
+from deepcluster_core.data.signatures import is_text
+from deepcluster_core.data.tiff_pages import (
+    BITS,
+    COMPRESSION,
+    EXTRA_SAMPLES,
+    FLOAT,
+    HEIGHT,
+    PHOTOMETRIC,
+    PLANAR,
+    SAMPLES,
+    SIGNED,
+    STRIP_OFFSETS,
+    TILE_OFFSETS,
+    WIDTH,
+    Page,
+    is_truncated,
+    raw_of_camera,
+    read_page,
+)
+
+_CONVERT = "convert it to PNG or 8-bit JPEG"
+
+_JPEG_KINDS = {
+    0xC3: "lossless",
+    0xC5: "hierarchical",
+    0xC6: "hierarchical",
+    0xC7: "hierarchical",
+    0xC9: "arithmetic coding",
+    0xCA: "arithmetic coding",
+    0xCB: "arithmetic coding",
+    0xCD: "arithmetic coding",
+    0xCE: "arithmetic coding",
+    0xCF: "arithmetic coding",
+    0xF7: "JPEG-LS",
+}
+"""By the marker of the frame."""
+
+_COMPRESSIONS = {
+    9: "JBIG",
+    10: "JBIG",
+    32766: "NeXT",
+    32767: "Sony ARW",
+    32769: "Epson raw",
+    32770: "Samsung raw",
+    32908: "Pixar film",
+    32909: "Pixar log",
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    34661: "JBIG",
+    34676: "SGI log",
+    34677: "SGI log",
+    34712: "JPEG 2000",
+    34713: "Nikon NEF",
+    34715: "JBIG 2",
+    34887: "LERC",
+    34892: "lossy DNG",
+    34925: "LZMA",
+    34926: "Zstandard",
+    34934: "JPEG XR",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+    65000: "Kodak raw",
+    65535: "Pentax raw",
+}
+"""Of TIFF files, those that Pillow or its libtiff may lack."""
+
+_ALWAYS_READ = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946})
+"""Compressions of TIFF files that each Pillow reads."""
+
+_PNM_START = re.compile(rb"P[1-6f]\s+[\d#]|P0CMYK|PyP|PyRGBA|PyCMYK")
+"""The latter are of old versions of Pillow."""
+
+_COLOURS = {
+    0: "grey",
+    1: "grey",
+    2: "RGB",
+    3: "palette",
+    4: "mask",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "CIE Lab",
+    9: "ICC Lab",
+    10: "ITU Lab",
+    32844: "LogL",
+    32845: "LogLuv",
+}
+"""By the photometric interpretation of TIFF files."""
+
+_BMP_COMPRESSIONS = {4: "JPEG inside", 5: "PNG inside", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
+
+
+def unsupported_feature(name: str, data: bytes, *, is_header: bool) -> str | None:
+    """Return in words what of a file the codec lacks, and what helps.
+
+    Args:
+        name: Pillow's, of the format.
+        data: the file.
+        is_header: the codec failed at the header, not at the pixels.
+    """
+    if name in ("JPEG", "MPO"):
+        return _of_jpeg(data)
+    if name == "TIFF":
+        return _of_tiff(data, is_header=is_header)
+    if name == "BMP":
+        return _of_bmp(data)
+    if name == "JPEG2000":
+        return _of_jpeg_2000(data)
+    if name == "PNG" and data[12:16] == b"CgBI":
+        return f"PNG in Apple's own variant (CgBI) is not supported: {_CONVERT}"
+    return None
+
+
+def _of_jpeg(data: bytes) -> str | None:
+    for marker, at, end in jpeg_segments(data):
+        is_frame = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+        if not (is_frame or marker == 0xF7) or end - at < 10:
+            continue
+        bits, height, layers = data[at + 4], data[at + 5 : at + 7], data[at + 9]
+        if marker in _JPEG_KINDS:
+            feature = f"JPEG ({_JPEG_KINDS[marker]})"
+        elif bits in (12, 16):
+            feature = f"JPEG of {bits} bits"
+        elif layers not in (1, 3, 4) and 0 < layers < 9:
+            feature = f"JPEG of {layers} channels"
+        elif not any(height):
+            feature = "JPEG that gives its height after its pixels (DNL)"
+        else:
+            return None
+        return f"{feature} is not supported: {_CONVERT}"
+    return None
+
+
+def _of_bmp(data: bytes) -> str | None:
+    header, bits = (int.from_bytes(data[at : at + n], "little") for at, n in ((14, 4), (28, 2)))
+    compression = int.from_bytes(data[30:34], "little")
+    if header == 16:
+        feature = "BMP of OS/2 2.0 with a short header"
+    elif header not in (40, 52, 56, 64, 108, 124) or len(data) < 54:
+        return None
+    elif compression in _BMP_COMPRESSIONS:
+        feature = f"BMP with {_BMP_COMPRESSIONS[compression]}"
+    elif bits in (2, 64):
+        feature = f"BMP of {bits} bits a pixel"
+    elif compression in (3, 6) and bits in (16, 32):
+        feature = "BMP with this layout of colour bits"
+    else:
+        return None
+    return f"{feature} is not supported: convert it to PNG"
+
+
+def _of_jpeg_2000(data: bytes) -> str | None:
+    at = data.find(b"\xff\x4f\xff\x51", 0, 1 << 20)
+    layers = int.from_bytes(data[at + 40 : at + 42]) if at >= 0 else 0
+    if 4 < layers < 1 << 14:
+        return f"JPEG 2000 of {layers} channels is not supported: save a .npy array (H, W, C)"
+    return None
+
+
+def _of_tiff(data: bytes, *, is_header: bool) -> str | None:
+    page = read_page(data)
+    if page is None or is_truncated(page):
+        return None
+    if raw := raw_of_camera(page):
+        return refused_raw(raw)
+    compression = page.value(COMPRESSION, 1)
+    if not _has_codec(compression):
+        known = f" ({_COMPRESSIONS[compression]})" if compression in _COMPRESSIONS else ""
+        return f"TIFF with compression {compression}{known} is not supported: {_CONVERT}"
+    if page.value(COMPRESSION, 1) == 7 and page.bits != 8:
+        return f"TIFF with a JPEG of {page.bits} bits is not supported: {_CONVERT}"
+    return _layout(page) if is_header and _is_plausible(page) else None
+
+
+@cache
+def _has_codec(compression: int) -> bool:
+    """Tell whether this Pillow and its libtiff know a compression of TIFF files."""
+    if compression in _ALWAYS_READ:
+        return True
+    if compression not in COMPRESSION_INFO:
+        return False
+    try:
+        Image.new("RGB", (16, 16)).save(
+            BytesIO(), "TIFF", compression=COMPRESSION_INFO[compression]
+        )
+    except Exception:  # Pillow passes on what libtiff says, in several ways
+        return False
+    return True
+
+
+def refused_raw(name: str) -> str:
+    """Return the refusal of a camera's raw file."""
+    return f"camera raw ({name}) is not supported: convert it to JPEG"
+
+
+def _is_plausible(page: Page) -> bool:
+    """Tell whether the numbers of a header can be meant."""
+    has_pixels = STRIP_OFFSETS in page.entries or TILE_OFFSETS in page.entries
+    has_size = page.value(WIDTH, 0) > 0 and page.value(HEIGHT, 0) > 0
+    bits = page.values(BITS, (1,))
+    return has_pixels and has_size and all(0 < n <= 128 for n in bits) and page.samples > 0
+
+
+def _layout(page: Page) -> str:
+    """Name samples that Pillow has no mode for."""
+    samples, bits, colour = page.samples, page.bits, page.value(PHOTOMETRIC, -1)
+    is_separate = page.value(PLANAR, 1) == 2
+    kind = {SIGNED: "-bit signed", FLOAT: "-bit floating-point"}.get(page.sample_format, "-bit")
+    words = f"{samples} {bits}{kind} channels" if samples != 1 else f"one {bits}{kind} channel"
+    name = _COLOURS.get(colour, f"colour space {colour}")
+    extra = len(page.values(EXTRA_SAMPLES))
+    more = f", {extra} of them extra" if extra and SAMPLES in page.entries else ""
+    planes = ", one after the other" if is_separate and samples > 1 else ""
+    return (
+        f"TIFF with {words} ({name}{more}{planes}) is not supported: save 8-bit grey or RGB, "
+        f"or a .npy array (H, W, C)"
+    )
+
+
+def is_lookalike(name: str, data: bytes) -> bool:
+    """Tell whether a file only begins with the letters of a format whose signature is short."""
+    if name == "PPM":
+        return _PNM_START.match(data) is None
+    return name == "BMP" and is_text(data)
