@@ -10,8 +10,8 @@ from stages.cluster import ClusterConfig
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.train import TrainConfig
+from tests.margins import SEED
 
-SEED = 31
 EPOCHS = 8
 NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
 LAST = Context(seed=SEED, epoch=EPOCHS - 1, workers=1)
