@@ -12,10 +12,10 @@ import pytest
 
 from deepcluster_core.artifacts.manifest import MANIFEST
 from tests.flows.conftest import ENVIRONMENT, STAGES, loop, manifests
+from tests.patience import WITHIN_S
 
 SCRIPT = Path(__file__).with_name("counted_run.py")
 BODIES = sorted(["index None", *(f"{stage} {epoch}" for stage in STAGES for epoch in range(3))])
-WITHIN_S = 120
 
 
 @pytest.fixture

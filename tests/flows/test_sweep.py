@@ -41,6 +41,7 @@ from tests.flows.conftest import (
     tasks,
     write_recipe,
 )
+from tests.patience import WITHIN_S
 
 COMMON = ("images", "features/epoch=0000")
 
@@ -338,7 +339,7 @@ def test_sweep_command__prints_the_comparison(
         env=ENVIRONMENT | {"PREFECT_API_URL": prefect_server},
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=WITHIN_S,
         check=False,
     )
 
