@@ -14,7 +14,7 @@ from stages.evaluations.results import RESULTS
 from tests.margins import SEED, above
 
 FAST = {
-    "epochs": 12,
+    "epochs": 6,
     "batch_size": 32,
     "folds": 2,
     "weight_decays": [0.0001, 0.01],

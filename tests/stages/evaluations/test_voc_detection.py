@@ -31,7 +31,7 @@ from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_detection import DETECTIONS, PICTURE, data_digest
 from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
 from tests.margins import above, below
-from tests.pretraining import EPOCHS, LAST, NETWORK, pretrain
+from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
 from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc
 
 SIZES = {"train": 60, "val": 16, "test": 60}
@@ -117,7 +117,7 @@ def mean(rows: pd.DataFrame, network: str) -> float:
 
 
 @pytest.mark.learns
-def test_run__the_pretrained_network_beats_random_and_chance(
+def test_run__both_networks_beat_chance(
     evaluated: Evaluated, voc: Path, pretrained: Path, tmp_path: Path
 ) -> None:
     rows = evaluated(protocol(**SHORT), data=voc, checkpoint=pretrained)
@@ -126,11 +126,10 @@ def test_run__the_pretrained_network_beats_random_and_chance(
     each = rows.query("`class` != 'mean'")
     for name in ("random", TRAINED):
         assert mean(rows, name) == pytest.approx(each.query("network == @name").ap.mean())
-    # Measured: 83.4 and 70.5; with two other seeds 88.7 and 79.1, 83.9 and 68.9. A random network's
+    # Measured with three seeds and on two processors: 87 ± 4.4 and 72 ± 4.6. A random network's
     # maps tell such shapes apart, too: in 300 steps 96.4 and 84.0.
-    trained, random = mean(rows, TRAINED), mean(rows, "random")
-    assert above("detection: mean AP", trained, 76)
-    assert above("detection: mean AP over random", trained - random, 5)
+    assert above("detection: mean AP", mean(rows, TRAINED), 65)
+    assert above("detection: mean AP of random", mean(rows, "random"), 50)
     table = pd.read_parquet(tmp_path / "out" / DETECTIONS).query("network == @TRAINED")
     assert below("detection: mean AP by chance", chance(table, voc), 10)
     check_right(table, each.query("network == @TRAINED"), voc)
@@ -143,6 +142,20 @@ def test_run__the_pretrained_network_beats_random_and_chance(
     assert facts["hours_at_full_length"] > 0
     with Image.open(tmp_path / "out" / PICTURE) as picture:
         assert picture.width > 4 * 240
+
+
+@pytest.mark.slow
+@pytest.mark.learns
+def test_run__pretrained_networks_beat_random_ones(
+    evaluated: Evaluated, voc: Path, tmp_path: Path
+) -> None:
+    def lead(**given: object) -> float:
+        rows = evaluated(protocol(**SHORT), data=voc, **given)
+        return mean(rows, TRAINED) - mean(rows, "random")
+
+    # Measured: 18 ± 7 for one. In 300 steps a random network learns it nearly alike.
+    found = mean_lead(voc / "VOCdevkit/VOC2007/JPEGImages", tmp_path / "runs", lead)
+    assert above("detection: mean lead over random", found, 0)
 
 
 def chance(table: pd.DataFrame, voc: Path) -> float:
