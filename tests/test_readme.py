@@ -58,9 +58,6 @@ EVERY_TIME = {
     "deepcluster run configs/own-images.yaml --set dataset.source=~/pictures --run runs/mine",
     "deepcluster show runs/demo",
     "deepcluster show runs/demo --epoch 3 --cluster 17",
-    "deepcluster evaluate knn runs/demo",
-    "deepcluster report runs/demo --clusters 60",
-    "deepcluster assign runs/mine ~/pictures --out new-labels.parquet",
 }
 """What a newcomer begins with. The others are slow: minutes, most of them starts of processes."""
 EXPECTED = {
