@@ -3,13 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint serve bench lock clean
+# What must hold on every processor: the bytes and numbers that everything else is made from.
+NARROW := tests/core/clustering tests/core/test_features.py tests/core/training \
+	tests/stages/test_extract.py tests/stages/test_cluster.py tests/stages/test_train.py \
+	tests/faults/test_mid_epoch.py
+
+.PHONY: demo test test-narrow test-slow lint serve bench lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/deepcluster run configs/demo.yaml $(ARGS)
 
-test: lint
+test: lint test-narrow
 	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# With the kernels that libraries choose on older processors; see tests/processors.py.
+test-narrow: $(INSTALLED)
+	$(VENV)/bin/python -m tests.processors avx2 sse41 -- $(VENV)/bin/pytest --quiet \
+		--numprocesses 2 --dist loadfile -k "not told_to_end" $(NARROW)
+
+# What takes too long for every change: longer fuzzing, more kills, rarer commands of the README.
+test-slow: $(INSTALLED)
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

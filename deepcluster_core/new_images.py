@@ -32,7 +32,11 @@ Skip = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Forward:
-    """How the network is applied; as in the run, so that the same images give the same features."""
+    """How the network is applied; as in the run, so that its images give its features.
+
+    To the last digit they do so where all of them come, in the same order: in a batch with others,
+    or in a smaller one, the last digits may be others.
+    """
 
     layer: str | None
     batch_size: int

@@ -134,5 +134,7 @@ def _attribute(owner: object, name: str, exact: object) -> _Setting:
 
 
 def _has_bfloat16() -> bool:
-    # The public functions of torch tell of AVX-512 alone, on which bfloat16 is emulated.
-    return torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
+    # torch's own question is about the processor alone; oneDNN, which computes the products, may be
+    # kept from its instructions by ONEDNN_MAX_CPU_ISA, and would then emulate them slowly.
+    processor = torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
+    return processor and torch.ops.mkldnn._is_mkldnn_bf16_supported()

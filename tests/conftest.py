@@ -27,12 +27,13 @@ from PIL import Image, ImageDraw
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
+LONGEST = {"test_readme.py", "test_sweep.py", "test_cli.py", "test_voc_detection.py"}
 CLASSES = ("bar", "cross", "disc", "square")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file that takes longest, or one worker ends with it while others idle."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    """Begin with the files that take longest, or one worker ends with one while others idle."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True, scope="session")

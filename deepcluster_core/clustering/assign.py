@@ -65,7 +65,9 @@ class Assigner:
     ) -> Iterator[tuple[list[str], NDArray[np.int32], Floats]]:
         """Yield paths, cluster_B and distance_B of batches of names and features, in order.
 
-        The nearest centroid and how far it is, Euclidean, as `kmeans.assign` finds it.
+        The nearest centroid and how far it is, Euclidean, as `kmeans.assign` finds it. Features
+        that are equally far from two centroids, but for the last digits, may go to either; to
+        which one can depend on how many others are searched with them.
 
         Raises:
             FeatureError: features are not finite, or of another width than the run's.

@@ -53,7 +53,15 @@ def test_extract_features__in_bfloat16_rounds_as_autocast_does() -> None:
     assert not np.array_equal(found_BD, exact_BD)
 
 
-def test_is_narrow__does_as_told_and_else_looks_at_the_processor() -> None:
+@pytest.mark.parametrize("computes", [False, True])
+@pytest.mark.parametrize("processor", [False, True])
+def test_is_narrow__does_as_told_and_else_looks_at_processor_and_library(
+    monkeypatch: pytest.MonkeyPatch, *, processor: bool, computes: bool
+) -> None:
+    """oneDNN computes in bfloat16 only where ONEDNN_MAX_CPU_ISA lets it."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: computes)
+
     assert is_narrow("cpu", "bfloat16")
     assert not is_narrow("cpu", "float32")
-    assert is_narrow("cpu", "auto") == torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
+    assert is_narrow("cpu", "auto") == (processor and computes)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from stages.layout import EPOCH_KINDS
+from tests.patience import WITHIN_S
 
 PROGRAM = Path(sys.executable).with_name("deepcluster")
 EPOCHS = 2
@@ -29,7 +30,6 @@ keep: {{features: null}}
 compute: {{save_every_steps: 4}}
 """
 LOOK_EVERY_S = 0.001
-WITHIN_S = 120
 MEASURED = ("_s", "_per_s", "_bytes")
 """Endings of the columns of metrics that depend on the machine and the moment."""
 

@@ -171,7 +171,6 @@ TEXTS = {
 
 
 @pytest.mark.parametrize(("data", "told"), TEXTS.values(), ids=TEXTS)
-@pytest.mark.timeout(20)
 def test_run__refuses_a_file_that_is_no_recipe(
     data: bytes, told: str, refused: Refused, earlier_run: Path, tmp_path: Path
 ) -> None:

@@ -171,7 +171,6 @@ def test_run__refuses_a_source_before_anything_is_made(
 
 
 @pytest.mark.parametrize(("build", "told"), FAILED.values(), ids=FAILED)
-@pytest.mark.timeout(20)
 def test_run__refuses_a_source_without_images(
     build: Callable[[Path], Path], told: str, refused: Refused, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def refused(program: Program, *more: str) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_run__goes_on_once_there_is_room(
     program: Program, undisturbed: Program, disk: Path
 ) -> None:

@@ -17,7 +17,7 @@ from tests.faults.whole_files import whole_files
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
 """For each reader."""
-SLOWEST_S = 10.0
+HANGS_S = 120.0
 """For a file of some kilobytes; one that takes longer grows with something else than its size."""
 NAMES = sorted(READERS)
 
@@ -47,11 +47,7 @@ def test_reader__takes_the_files_that_are_right(name: str, seeds: Seeds, tmp_pat
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*/*")), ids=lambda path: path.name)
 def test_reader__answers_what_the_corpus_holds(path: Path, tmp_path: Path) -> None:
-    begun = time.monotonic()
-
     READERS[path.parent.name].try_bytes(path.read_bytes(), tmp_path)
-
-    assert time.monotonic() - begun < SLOWEST_S
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,7 +68,7 @@ def test_reader__answers_whatever_the_fuzzer_finds(name: str, seeds: Seeds, tmp_
         data = mutated(seeds[name], reader, chance)
         try:
             reader.try_bytes(data, tmp_path)
-            assert time.monotonic() - begun < SLOWEST_S, "too slow"
+            assert time.monotonic() - begun < HANGS_S, "hangs"
         except Exception as error:
             pytest.fail(f"{kept(data, reader)}: {type(error).__name__}: {error}")
 

@@ -5,13 +5,14 @@ import random
 import pytest
 
 from tests.faults.programs import Program, kill_after, learnt, no_orphan_stays
+from tests.patience import WITHIN_S
 
 FEW, MANY = 2, 30
 
 
 @pytest.mark.parametrize(
     ("kills", "seed"),
-    [(FEW, 1), pytest.param(MANY, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
+    [(FEW, 1), pytest.param(MANY, 2, marks=[pytest.mark.slow, pytest.mark.timeout(4 * WITHIN_S)])],
 )
 def test_run__killed_at_random_moments(
     program: Program, undisturbed: Program, kills: int, seed: int

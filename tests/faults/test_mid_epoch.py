@@ -188,7 +188,11 @@ def test_extract__damaged_shard_is_not_gone_on_from(
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "TERM"]
+    ("number", "exit_code"),
+    [
+        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, id="TERM", marks=pytest.mark.slow),
+    ],
 )
 def test_run__told_to_end_saves_and_says_how_to_go_on(
     program: Program, undisturbed: Program, number: int, exit_code: int

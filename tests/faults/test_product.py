@@ -14,6 +14,7 @@ import pytest
 
 from deepcluster_core.errors import ConfigError
 from flows.serve import address_of, url_of, wait_until_up
+from tests.patience import WITHIN_S
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("flows", "stages", "deepcluster_core")
@@ -144,7 +145,7 @@ def test_address_of__refuses_what_is_none(host: str) -> None:
 
 def reachable(host: str, port: int) -> bool:
     try:
-        with socket.create_connection((host, port), timeout=5):
+        with socket.create_connection((host, port), timeout=WITHIN_S):
             return True
     except OSError:
         return False
@@ -193,7 +194,7 @@ def test_flows__no_telemetry_unless_the_person_says_so(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=WITHIN_S,
         check=True,
     )
     assert json.loads(told.stdout) == expected

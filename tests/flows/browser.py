@@ -17,8 +17,9 @@ from typing import Any
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
+from tests.patience import WITHIN_S
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-STARTED_WITHIN_S = 30
 PROGRAM = next((found for name in NAMES if (found := shutil.which(name))), None)
 """None where there is no such browser."""
 COMPLAINTS = {"Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"}
@@ -77,7 +78,7 @@ class Tab:
         return base64.b64decode(self.tell("Page.captureScreenshot", format="png")["data"])
 
     def _next(self) -> dict[str, Any]:
-        message = json.loads(self._socket.recv(timeout=STARTED_WITHIN_S))
+        message = json.loads(self._socket.recv(timeout=WITHIN_S))
         if message.get("method") in COMPLAINTS:
             self.complaints.append(message["params"])
         if message.get("method") == "Network.requestWillBeSent":
@@ -111,13 +112,13 @@ def browser() -> Iterator[Tab]:
                 yield Tab(socket)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=WITHIN_S)
 
 
 def _address(profile: Path) -> str:
     """Return the address of the first page, once the browser has written its port down."""
     written = profile / "DevToolsActivePort"
-    deadline = time.monotonic() + STARTED_WITHIN_S
+    deadline = time.monotonic() + WITHIN_S
     while not (written.exists() and "\n" in written.read_text()):
         assert time.monotonic() < deadline, "Chromium does not start"
         time.sleep(0.05)
@@ -125,7 +126,7 @@ def _address(profile: Path) -> str:
     with connect(f"ws://127.0.0.1:{port}{path}") as socket:
         while True:
             socket.send(json.dumps({"id": 1, "method": "Target.getTargets"}))
-            found = json.loads(socket.recv(timeout=STARTED_WITHIN_S))["result"]["targetInfos"]
+            found = json.loads(socket.recv(timeout=WITHIN_S))["result"]["targetInfos"]
             pages = [target["targetId"] for target in found if target["type"] == "page"]
             if pages:
                 return f"ws://127.0.0.1:{port}/devtools/page/{pages[0]}"

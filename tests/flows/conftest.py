@@ -21,12 +21,12 @@ from prefect.testing.utilities import prefect_test_harness
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from flows.epoch_loop import deepcluster
 from flows.sweep import sweep
+from tests.patience import WITHIN_S
 
 PROGRAM = Path(sys.executable).with_name("deepcluster")
 # Threads on a few hundred small pictures wait for each other: ten times slower on busy cores.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 """Of every process that a test starts."""
-RECORDED_WITHIN_S = 60
 KEEP_ALL: dict[str, Any] = {"keep": {"features": None}}
 SWEPT_EPOCHS = 2
 STAGES = ("extract", "cluster", "train", "score")
@@ -45,7 +45,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start one server for all flows of this folder; yield its URL."""
     with contextlib.ExitStack() as stack:
         with contextlib.chdir(tmp_path_factory.mktemp("here")):  # Prefect reads ./prefect.toml
-            stack.enter_context(prefect_test_harness(server_startup_timeout=120))
+            stack.enter_context(prefect_test_harness(server_startup_timeout=WITHIN_S))
         yield PREFECT_API_URL.value()
 
 
@@ -118,7 +118,7 @@ def call(flow: Flow[..., Any], **parameters: object) -> dict[str, str]:
 def recorded_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> dict[str, str]:
     """Return task states once all are final: Prefect's recorder comes some seconds behind."""
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-    deadline = time.monotonic() + RECORDED_WITHIN_S
+    deadline = time.monotonic() + WITHIN_S
     while True:
         runs = client.read_task_runs(flow_run_filter=of_run)
         if runs and all(run.state and run.state.is_final() for run in runs):

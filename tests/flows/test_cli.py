@@ -11,9 +11,9 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from flows.cli import main
 from flows.report import HEADER
 from tests.flows.conftest import ENVIRONMENT, PROGRAM, manifests
+from tests.patience import WITHIN_S
 from tests.voc_tree import write_voc
 
-WITHIN_S = 120
 HERE = {"COLUMNS": "200"}  # a table is as wide as the terminal
 
 

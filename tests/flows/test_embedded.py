@@ -13,8 +13,8 @@ import pytest
 
 from flows.embedded import EmbeddedServer
 from tests.flows.conftest import ENVIRONMENT, PROGRAM
+from tests.patience import WITHIN_S
 
-WITHIN_S = 120
 BEGINS = """
 import sys, time
 from flows.embedded import EmbeddedServer

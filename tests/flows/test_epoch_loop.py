@@ -154,6 +154,7 @@ def test_deepcluster__pruned_features_are_made_again_for_the_stage_that_needs_th
     assert inspect(own_run / "features/epoch=0000")[0] is Condition.PRUNED
 
 
+@pytest.mark.slow
 def test_deepcluster__packed_images_outlive_their_source(
     tiny_images: Path, tmp_path: Path, prefect_server: str
 ) -> None:
@@ -170,6 +171,7 @@ def test_deepcluster__packed_images_outlive_their_source(
         loop(recipe, tmp_path / "another", epochs=1)
 
 
+@pytest.mark.slow
 def test_deepcluster__added_image_is_indexed_when_asked_for(
     tiny_images: Path, tmp_path: Path, prefect_server: str
 ) -> None:

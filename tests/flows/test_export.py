@@ -54,6 +54,7 @@ def wanted_features(run: Path, epoch: int, pictures: Path) -> NDArray[np.float32
         return network.feature(torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)).numpy()
 
 
+@pytest.mark.slow
 def test_export__files_and_their_metadata_are_all_that_another_program_needs(
     own_run: Path, pictures: Path
 ) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from deepcluster_core.artifacts.manifest import MANIFEST
 from tests.flows.conftest import ENVIRONMENT, STAGES, loop, manifests
+from tests.patience import WITHIN_S
 
 SCRIPT = Path(__file__).with_name("counted_run.py")
 BODIES = sorted(["index None", *(f"{stage} {epoch}" for stage in STAGES for epoch in range(3))])
-WITHIN_S = 120
 
 
 @pytest.fixture
@@ -64,6 +64,7 @@ def test_deepcluster__two_processes_share_a_run(
     assert digests(run) == digests(finished_run)
 
 
+@pytest.mark.slow
 def test_deepcluster__killed_run_goes_on_as_if_nothing_had_happened(
     recipe: Path, finished_run: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

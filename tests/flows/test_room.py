@@ -14,7 +14,7 @@ from tests.flows.conftest import manifests
 ALEXNET = Path(__file__).parents[2] / "configs" / "imagenet-alexnet.yaml"
 
 
-def test_needs_of__are_near_what_a_run_takes(finished_run: Path) -> None:
+def test_needs_of__disk_is_near_what_a_run_takes(finished_run: Path) -> None:
     needs = needs_of(load_recipe(finished_run / "config.yaml"), num_images=240, device="cpu")
 
     for kind, needed in needs.disk.items():
@@ -22,8 +22,6 @@ def test_needs_of__are_near_what_a_run_takes(finished_run: Path) -> None:
             made.bytes for name, made in manifests(finished_run).items() if name.startswith(kind)
         )
         assert 0.5 * taken < needed < 4 * taken, kind
-    peak = max(made.peak_memory_bytes for made in manifests(finished_run).values())
-    assert needs.memory > peak
 
 
 def test_needs_of__memory_of_the_papers_network() -> None:

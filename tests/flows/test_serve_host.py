@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.flows.conftest import ENVIRONMENT, PROGRAM
+from tests.patience import WITHIN_S
 
 REPOSITORY = Path(__file__).parents[2]
-WITHIN_S = 120
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
@@ -37,7 +37,7 @@ def test_serve__on_all_addresses_with_a_warning(tmp_path: Path) -> None:
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
             url = f"http://127.0.0.2:{port}/ui-settings"
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=WITHIN_S) as answer:
                 settings = json.load(answer)
         finally:
             served.terminate()

@@ -22,9 +22,9 @@ from prefect.client.schemas.objects import FlowRun
 
 from deepcluster_core.artifacts.tables import read_labels
 from tests.flows.conftest import ENVIRONMENT, PROGRAM, recorded_tasks, tasks, write_recipe
+from tests.patience import WITHIN_S
 
 REPOSITORY = Path(__file__).parents[2]
-WITHIN_S = 120
 LOOP, STAGE = "deepcluster/epoch-loop", "deepcluster-stage/rerun"
 
 

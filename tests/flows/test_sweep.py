@@ -41,6 +41,7 @@ from tests.flows.conftest import (
     tasks,
     write_recipe,
 )
+from tests.patience import WITHIN_S
 
 COMMON = ("images", "features/epoch=0000")
 
@@ -151,6 +152,7 @@ def test_sweep__compares_what_was_asked_for(recipe: Path, own_sweep: Path) -> No
     assert artifact_contents(own_sweep / "k=00008") == before
 
 
+@pytest.mark.slow
 def test_sweep__each_run_outlives_what_happens_to_the_others(
     recipe: Path, tmp_path: Path, prefect_server: str
 ) -> None:
@@ -169,6 +171,7 @@ def test_sweep__each_run_outlives_what_happens_to_the_others(
     assert set(again.values()) == {"Cached"}
 
 
+@pytest.mark.slow
 def test_sweep__goes_on_where_sharing_was_cut_short(recipe: Path, own_sweep: Path) -> None:
     """As if killed after some files had their second names, but not the manifest."""
     cut_short = own_sweep / "k=00004"
@@ -199,6 +202,7 @@ def test_sweep__deletes_nobodys_files(recipe: Path, tmp_path: Path, prefect_serv
     assert own.exists()
 
 
+@pytest.mark.slow
 def test_sweep__other_settings_are_made_again_in_all_runs(recipe: Path, own_sweep: Path) -> None:
     before = manifests(own_sweep)
 
@@ -208,6 +212,7 @@ def test_sweep__other_settings_are_made_again_in_all_runs(recipe: Path, own_swee
     assert set(pd.read_parquet(own_sweep / "sweep.parquet")["images"]) == {200}
 
 
+@pytest.mark.slow
 def test_sweep__copies_where_a_file_cannot_have_two_names(
     recipe: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +232,7 @@ def test_sweep__copies_where_a_file_cannot_have_two_names(
         assert times == {file: record.mtime_ns for file, record in made.items()}
 
 
+@pytest.mark.slow
 def test_sweep__images_that_the_recipe_shares_stay_where_they_are(
     recipe: Path, tmp_path: Path, prefect_server: str
 ) -> None:
@@ -238,6 +244,7 @@ def test_sweep__images_that_the_recipe_shares_stay_where_they_are(
     assert not list(root.rglob("images"))
 
 
+@pytest.mark.slow
 def test_sweep__packed_images_outlive_their_source(
     tiny_images: Path, tmp_path: Path, prefect_server: str
 ) -> None:
@@ -296,6 +303,7 @@ def test_sweep__table_has_the_metrics_and_seconds_of_each_k_and_epoch(finished_s
     assert str(schema.field("k").type) == str(schema.field("epoch").type) == "int64"
 
 
+@pytest.mark.slow
 def test_sweep__damaged_table_is_made_again(recipe: Path, own_sweep: Path) -> None:
     before = (own_sweep / "sweep.parquet").read_bytes()
     (own_sweep / "sweep.parquet").write_bytes(before[:-1])
@@ -308,6 +316,7 @@ def test_sweep__damaged_table_is_made_again(recipe: Path, own_sweep: Path) -> No
         assert picture.width > 1000
 
 
+@pytest.mark.slow
 def test_sweep__without_true_labels(recipe: Path, tmp_path: Path, prefect_server: str) -> None:
     unlabelled = {"dataset": {"labels": "none"}}
 
@@ -338,7 +347,7 @@ def test_sweep_command__prints_the_comparison(
         env=ENVIRONMENT | {"PREFECT_API_URL": prefect_server},
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=WITHIN_S,
         check=False,
     )
 

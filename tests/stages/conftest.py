@@ -11,9 +11,10 @@ from stages.cluster import ClusterConfig
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.train import TrainConfig
+from tests.margins import SEED
 from tests.stages.recipes import PLAIN, write
 
-EPOCH_0 = Context(seed=31, epoch=0)
+EPOCH_0 = Context(seed=SEED, epoch=0)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def images(dataset: DatasetConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     """Return an images artifact. Shared, as all artifacts here: a test must not change it."""
     out = tmp_path_factory.mktemp("run") / "images"
     source = dataset.open_source().fingerprint()
-    index.run(dataset=dataset, source=source, out=out, context=Context(seed=31))
+    index.run(dataset=dataset, source=source, out=out, context=Context(seed=SEED))
     return out
 
 

@@ -16,9 +16,10 @@ from deepcluster_core.errors import ArtifactError, TrainingError
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, is_narrow
 from stages.train import STAGE, Pace, TrainConfig, run
+from tests.margins import SEED, below
 from tests.resealed import reseal
 
-CONTEXT = Context(seed=31, epoch=0)
+CONTEXT = Context(seed=SEED, epoch=0)
 PLAIN = TrainConfig(batch_size=32)
 
 
@@ -70,6 +71,7 @@ def test_run__writes_a_network_and_its_momentum(network: NetworkConfig, checkpoi
         assert not torch.equal(parameter, parameters[name]), f"{name} did not learn"
 
 
+@pytest.mark.learns
 def test_run__learns_the_clusters(train: Trainer) -> None:
     without_dropout = train.network.model_copy(update={"dropout": 0.0})
     config = TrainConfig(batch_size=32, lr=0.01, crop_area=(0.5, 1.0), reassign_every=16.0)
@@ -77,7 +79,7 @@ def test_run__learns_the_clusters(train: Trainer) -> None:
     loss = train(config, network=without_dropout).facts["loss"]
 
     # A head that knows nothing has ln 8 = 2.08; the mean over the epoch was measured as 1.34.
-    assert loss < 1.7
+    assert below("loss of an epoch", loss, 1.7)
 
 
 @pytest.mark.parametrize("workers", [1, 5])

@@ -31,6 +31,7 @@ from deepcluster_core.artifacts.manifest import (
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
+from tests.patience import WITHIN_S
 
 STAGE = Stage(name="group", version=1, kind="groups", files=("table",), reads=("group",))
 
@@ -377,7 +378,7 @@ def test_lock__keeps_another_process_out(tmp_path: Path) -> None:
         with order.open("a") as file:
             file.write("parent ")
     with child:
-        assert child.wait(timeout=30) == 0
+        assert child.wait(timeout=WITHIN_S) == 0
 
     assert order.read_text() == "parent child "
 
@@ -392,7 +393,7 @@ def test_new_artifact__killed_process_leaves_no_artifact_and_no_lock(tmp_path: P
     with start(WRITES_FOR_EVER, folder) as child:
         assert first_line(child) == "writing"
         child.send_signal(signal.SIGKILL)
-        assert child.wait(timeout=30) == -signal.SIGKILL
+        assert child.wait(timeout=WITHIN_S) == -signal.SIGKILL
 
     assert inspect(folder)[0] is Condition.UNFINISHED
     assert {path.name for path in folder.iterdir()} == {"half", UNFINISHED}

@@ -13,6 +13,7 @@ from torch import Tensor
 from deepcluster_core.clustering.pca import Pca, fit_pca
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.reduce import Reduce, identity
+from tests.patience import WITHIN_S
 
 
 def features(num: int = 400, width: int = 20, *, mean: float = 5.0, seed: int = 0) -> Tensor:
@@ -25,7 +26,7 @@ def features(num: int = 400, width: int = 20, *, mean: float = 5.0, seed: int = 
 
 def on_ranks(num: int, work: Callable[[int, Reduce], Pca]) -> list[Pca | FeatureError]:
     """Run `work(rank, reduce)` on threads whose `reduce` sums over all of them."""
-    barrier, parts = Barrier(num, timeout=10), [torch.zeros(0)] * num
+    barrier, parts = Barrier(num, timeout=WITHIN_S), [torch.zeros(0)] * num
 
     def run(rank: int) -> Pca | FeatureError:
         def reduce(part: Tensor) -> Tensor:

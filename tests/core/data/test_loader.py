@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepcluster_core.data.loader import ordered_map
+from tests.patience import WITHIN_S
 
 
 def square_slowly(number: int) -> int:
@@ -33,7 +34,7 @@ def test_ordered_map__works_at_once_in_all_workers() -> None:
     # Nobody passes the barrier before three calls are inside; fewer threads would time out.
     barrier = threading.Barrier(3)
 
-    found = list(ordered_map(lambda _: barrier.wait(timeout=30) >= 0, range(3), workers=3))
+    found = list(ordered_map(lambda _: barrier.wait(timeout=WITHIN_S) >= 0, range(3), workers=3))
 
     assert found == [True] * 3
 

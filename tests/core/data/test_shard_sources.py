@@ -12,6 +12,7 @@ import pytest
 
 from deepcluster_core.data.sources import SourceImage, open_source
 from tests.core.data.listed import error_of, images, labels_of, paths, reason
+from tests.patience import WITHIN_S
 
 # Parquet
 
@@ -207,7 +208,7 @@ def test_tar__sparse_members_are_passed_over(tmp_path: Path) -> None:
 def test_tar__reads_from_threads_while_it_goes_on(tmp_path: Path) -> None:
     members = {f"{i:04}.png": b"%d" % i * 600 for i in range(200)}
     file = write_tar(tmp_path / "x.tar", members)
-    started = threading.Barrier(2, timeout=10)
+    started = threading.Barrier(2, timeout=WITHIN_S)
 
     def read(image: SourceImage) -> bytes:
         if image.path.endswith("0000.png"):

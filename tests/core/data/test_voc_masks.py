@@ -18,6 +18,7 @@ from deepcluster_core.data.voc import CLASSES, PALETTE, VOID, Task, Voc
 from deepcluster_core.data.voc_masks import decode_mask
 from deepcluster_core.errors import SourceError
 from tests import voc_tree
+from tests.patience import WITHIN_S
 from tests.voc_tree import HEIGHT, WIDTH, write_voc2012
 
 SIZES = {"train": 5, "val": 4}
@@ -95,7 +96,7 @@ def test_mask__has_the_numbers_of_what_was_drawn(tmp_path: Path) -> None:
 def test_mask__many_threads_read_at_once(tree: Path) -> None:
     voc, names = Voc(tree, 2012), [f"{number:06d}" for number in range(9)]
     expected = {name: Voc(tree, 2012).mask(name) for name in names}
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=WITHIN_S)
 
     def read(name: str) -> bool:
         if name < "000004":

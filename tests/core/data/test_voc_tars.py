@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from deepcluster_core.data.voc import Task, Voc
 from deepcluster_core.errors import SourceError
+from tests.patience import WITHIN_S
 from tests.voc_tree import CLASSES, write_voc, write_voc2012
 
 TRAINVAL, TEST = "VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"
@@ -146,7 +147,10 @@ def test_voc__the_last_file_of_a_name_counts(unpacked: Path, tmp_path: Path) -> 
 def test_voc__many_threads_read_from_one_archive(unpacked: Path, tmp_path: Path) -> None:
     path = pack(tmp_path / "voc.tar", unpacked, is_2012)
     voc, there = Voc(path, 2012), Voc(unpacked, 2012)
-    names, together = there.listed("trainval", "Segmentation") * 4, threading.Barrier(4, timeout=10)
+    names, together = (
+        there.listed("trainval", "Segmentation") * 4,
+        threading.Barrier(4, timeout=WITHIN_S),
+    )
 
     def is_same(number: int) -> bool:
         if number < 4:

@@ -17,8 +17,9 @@ from deepcluster_core.evaluation.pooling import Frozen
 from deepcluster_core.evaluation.probe import Descent, Probes
 from deepcluster_core.evaluation.values import Batches, Examples, Replay, Supply
 from deepcluster_core.models import NetworkConfig, build_network
+from tests.margins import SHIFT, above
 
-SIZE, SEED, CLASSES, LR = 16, 11, 3, 0.01
+SIZE, SEED, CLASSES, LR = 16, 11 + SHIFT, 3, 0.01
 LAYERS = ("conv2", "conv4")
 FIXED = Views(20, SIZE, random_crop=False, flip=0)
 RANDOM = Views(20, SIZE, random_crop=True, flip=0.5)
@@ -134,6 +135,7 @@ class Reference:
 
 
 @pytest.mark.parity
+@pytest.mark.learns
 def test_classify__equals_one_classifier_at_a_time() -> None:
     scores = classified()
 
@@ -143,7 +145,8 @@ def test_classify__equals_one_classifier_at_a_time() -> None:
         right = {decay: reference.held_out_right(decay) for decay in PLAN.decays}
         assert right[score.decay] == max(right.values())
         assert score.top1_N == pytest.approx(reference.top1(score.decay))
-    assert max(scores["conv4"].top1_N) > 0.6, "a third is chance"
+    best = max(scores["conv4"].top1_N)
+    assert above("classifiers: top-1", best, 0.6), "a third is chance"
 
 
 def test_classify__chooses_the_decay_that_leaves_something_learnt() -> None:

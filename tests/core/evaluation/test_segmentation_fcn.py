@@ -16,6 +16,7 @@ from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.segmentation import fcn as fcn_module
 from deepcluster_core.evaluation.segmentation.fcn import Fcn, Mask, Transfer
 from deepcluster_core.models import Network, NetworkConfig, build_network
+from tests.margins import SHIFT, below
 
 GENTLE = Descent(lr=0.05, drop=1, drop_every=1, momentum=0.9, weight_decay=5e-4, clip_norm=math.inf)
 SIZES = ((40, 60), (60, 40), (33, 47))
@@ -46,7 +47,7 @@ def fcn(
         transfer=transfer,
         device="cpu",
         precision="float32",
-        seed=7,
+        seed=7 + SHIFT,
     )
 
 
@@ -86,6 +87,7 @@ def test_fcn__begins_without_a_guess() -> None:
     assert not mask_HW.any()
 
 
+@pytest.mark.learns
 @pytest.mark.parametrize(
     ("part", "train_batch_norm"), [("fc6-8", False), ("fc6-8", True), ("all", True)]
 )
@@ -96,7 +98,8 @@ def test_fcn__learns_its_part(*, part: Part, train_batch_norm: bool) -> None:
 
     losses = learn(model, 12)
 
-    assert losses[-1] < 0.85 * losses[0]
+    name = f"FCN: loss left, {part}, train_batch_norm {train_batch_norm}"
+    assert below(name, losses[-1] / losses[0], 0.85)
     changed = {name for name, now in built.named_parameters() if (now != before[name]).any()}
     fc6_and_7 = {
         f"backbone.{name}.{kind}" for name in ("fc5", "fc6") for kind in ("weight", "bias")

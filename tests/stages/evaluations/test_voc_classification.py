@@ -23,7 +23,8 @@ from stages.evaluations import voc_classification
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_classification import SHIPPED, VocClassificationConfig, data_digest
-from tests.pretraining import EPOCHS, LAST, NETWORK, pretrain
+from tests.margins import above
+from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
 from tests.voc_tree import CLASSES, write_voc
 
 SIZES = {"train": 16, "val": 16, "test": 360}
@@ -86,9 +87,8 @@ def mean(rows: pd.DataFrame, network: str) -> float:
     return float(found.ap.iloc[0])
 
 
-def test_run__the_pretrained_network_beats_random_and_chance(
-    evaluated: Evaluated, tmp_path: Path
-) -> None:
+@pytest.mark.learns
+def test_run__both_networks_beat_chance(evaluated: Evaluated, tmp_path: Path) -> None:
     rows = evaluated(protocol(**SHORT))
 
     assert rows["class"].tolist() == [*CLASSES, "mean"] * 2
@@ -96,14 +96,28 @@ def test_run__the_pretrained_network_beats_random_and_chance(
     assert 100 * each.positives.mean() / SIZES["test"] < 40, "chance"
     for name in ("random", f"epoch {EPOCHS - 1}"):
         assert mean(rows, name) == pytest.approx(each.query("network == @name").ap.mean())
-    # Measured: 89.7 and 73.5. From 80 labelled pictures the random network learns it nearly alike.
-    assert mean(rows, f"epoch {EPOCHS - 1}") > 80
-    assert mean(rows, f"epoch {EPOCHS - 1}") > mean(rows, "random") + 8
+    # Measured on two processors: 88.5 ± 1.6 and 74 ± 0.5.
+    assert above("classification: mean AP", mean(rows, f"epoch {EPOCHS - 1}"), 70)
+    assert above("classification: mean AP of random", mean(rows, "random"), 55)
     facts = read_manifest(tmp_path / "out").facts
     assert (facts["trained_on"], facts["training_images"]) == ("trainval", 32)
     assert (facts["judged_on"], facts["judged_images"]) == ("test", 360)
     assert facts["seconds_per_step"].keys() == {"random", f"epoch {EPOCHS - 1}"}
     assert facts["hours_at_full_length"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.learns
+def test_run__pretrained_networks_beat_random_ones(
+    evaluated: Evaluated, voc: Path, tmp_path: Path
+) -> None:
+    def lead(**given: object) -> float:
+        rows = evaluated(protocol(**SHORT), data=voc, **given)
+        return mean(rows, f"epoch {EPOCHS - 1}") - mean(rows, "random")
+
+    # Measured: 15 ± 2 for one. From 80 labelled pictures the random network learns it nearly alike.
+    found = mean_lead(voc / "VOCdevkit/VOC2007/JPEGImages", tmp_path / "runs", lead)
+    assert above("classification: mean lead over random", found, 0)
 
 
 def test_run__selects_on_val(evaluated: Evaluated, tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_detection import DETECTIONS, PICTURE, data_digest
 from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
-from tests.pretraining import EPOCHS, LAST, NETWORK, pretrain
+from tests.margins import above, below
+from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
 from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc
 
 SIZES = {"train": 60, "val": 16, "test": 60}
@@ -115,7 +116,8 @@ def mean(rows: pd.DataFrame, network: str) -> float:
     return float(found.ap.iloc[0])
 
 
-def test_run__the_pretrained_network_beats_random_and_chance(
+@pytest.mark.learns
+def test_run__both_networks_beat_chance(
     evaluated: Evaluated, voc: Path, pretrained: Path, tmp_path: Path
 ) -> None:
     rows = evaluated(protocol(**SHORT), data=voc, checkpoint=pretrained)
@@ -124,12 +126,12 @@ def test_run__the_pretrained_network_beats_random_and_chance(
     each = rows.query("`class` != 'mean'")
     for name in ("random", TRAINED):
         assert mean(rows, name) == pytest.approx(each.query("network == @name").ap.mean())
-    # Measured: 83.4 and 70.5; with two other seeds 88.7 and 79.1, 83.9 and 68.9. A random network's
+    # Measured with three seeds and on two processors: 87 ± 4.4 and 72 ± 4.6. A random network's
     # maps tell such shapes apart, too: in 300 steps 96.4 and 84.0.
-    assert mean(rows, TRAINED) > 76
-    assert mean(rows, TRAINED) > mean(rows, "random") + 5
+    assert above("detection: mean AP", mean(rows, TRAINED), 65)
+    assert above("detection: mean AP of random", mean(rows, "random"), 50)
     table = pd.read_parquet(tmp_path / "out" / DETECTIONS).query("network == @TRAINED")
-    assert chance(table, voc) < 10
+    assert below("detection: mean AP by chance", chance(table, voc), 10)
     check_right(table, each.query("network == @TRAINED"), voc)
     facts = read_manifest(tmp_path / "out").facts
     assert (facts["trained_on"], facts["judged_on"]) == ("trainval", "test")
@@ -140,6 +142,20 @@ def test_run__the_pretrained_network_beats_random_and_chance(
     assert facts["hours_at_full_length"] > 0
     with Image.open(tmp_path / "out" / PICTURE) as picture:
         assert picture.width > 4 * 240
+
+
+@pytest.mark.slow
+@pytest.mark.learns
+def test_run__pretrained_networks_beat_random_ones(
+    evaluated: Evaluated, voc: Path, tmp_path: Path
+) -> None:
+    def lead(**given: object) -> float:
+        rows = evaluated(protocol(**SHORT), data=voc, **given)
+        return mean(rows, TRAINED) - mean(rows, "random")
+
+    # Measured: 18 ± 7 for one. In 300 steps a random network learns it nearly alike.
+    found = mean_lead(voc / "VOCdevkit/VOC2007/JPEGImages", tmp_path / "runs", lead)
+    assert above("detection: mean lead over random", found, 0)
 
 
 def chance(table: pd.DataFrame, voc: Path) -> float:
@@ -159,7 +175,7 @@ def chance(table: pd.DataFrame, voc: Path) -> float:
 def check_right(table: pd.DataFrame, rows: pd.DataFrame, voc: Path) -> None:
     """What the table calls right overlaps an object of its class, in pixels of the picture."""
     right = table.query("verdict == 'right'")
-    assert len(right) > 50
+    assert above("detection: right ones", len(right), 50)
     keys = right[["name", "class"]].to_numpy().tolist()
     for (name, class_name), box_4 in zip(keys, right[SIDES].to_numpy(), strict=True):
         boxes = [found.box for found in Voc(voc).objects(name) if found.name == class_name]
@@ -170,6 +186,7 @@ def check_right(table: pd.DataFrame, rows: pd.DataFrame, voc: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.learns
 def test_run__the_pretrained_network_proposes_better_than_random(
     evaluated: Evaluated, voc: Path, pretrained: Path
 ) -> None:
@@ -178,10 +195,11 @@ def test_run__the_pretrained_network_proposes_better_than_random(
     )
     rows = evaluated(keys, data=voc, checkpoint=pretrained).query("`class` == 'mean'")
     # Measured: 80.7 and 73.7, too near to each other; they propose 100 % and 75 % of the objects.
-    assert rows.ap.min() > 50
+    assert above("detection, RPN: least mean AP", rows.ap.min(), 50)
     proposed = dict(zip(rows.network, rows.proposed, strict=True))
-    assert proposed[TRAINED] > 90
-    assert proposed[TRAINED] > proposed["random"] + 5
+    over_random = proposed[TRAINED] - proposed["random"]
+    assert above("detection, RPN: proposed", proposed[TRAINED], 90)
+    assert above("detection, RPN: proposed over random", over_random, 5)
 
 
 def test_run__looks_where_the_file_proposes(evaluated: Evaluated, tmp_path: Path) -> None:

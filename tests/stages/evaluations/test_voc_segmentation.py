@@ -35,7 +35,8 @@ from stages.evaluations.voc_segmentation import (
     data_digest,
 )
 from stages.evaluations.voc_segmentation_protocol import SHIPPED, VocSegmentationConfig
-from tests.pretraining import EPOCHS, LAST, NETWORK, pretrain
+from tests.margins import above
+from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
 from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc2012
 
 SIZES = {"train": 40, "val": 200}
@@ -123,7 +124,8 @@ def true_masks(tree: Path, subset: str) -> list[Mask]:
     return [np.asarray(Image.open(folder / f"{name}.png")) for name in names(tree, subset)]
 
 
-def test_run__the_pretrained_network_beats_random_and_chance(
+@pytest.mark.learns
+def test_run__both_networks_beat_chance(
     evaluated: Evaluated, voc2012: Path, tmp_path: Path
 ) -> None:
     rows = evaluated(protocol(**SHORT), data=voc2012)
@@ -137,10 +139,9 @@ def test_run__the_pretrained_network_beats_random_and_chance(
     assert each.query("network == 'random'").pixels.tolist() == counts
     all_background = 100 * counts[0] / sum(counts) / (1 + len(CLASSES))
     assert all_background < 19, "chance"
-    # Measured: 55.5 and 41.9; of other seeds 56.2 and 36.6, 57.5 and 43.3. In 200 steps the random
-    # network learns it nearly alike.
-    assert mean(rows, f"epoch {EPOCHS - 1}") > 48
-    assert mean(rows, f"epoch {EPOCHS - 1}") > mean(rows, "random") + 7
+    # Measured with three seeds and on three processors: 54 ± 5 and 41 ± 2.6.
+    assert above("segmentation: mean IU", mean(rows, f"epoch {EPOCHS - 1}"), 35)
+    assert above("segmentation: mean IU of random", mean(rows, "random"), 28)
     facts = read_manifest(tmp_path / "out").facts
     assert (facts["trained_on"], facts["training_images"]) == ("train", 40)
     assert (facts["judged_on"], facts["judged_images"]) == ("val", 200)
@@ -148,6 +149,20 @@ def test_run__the_pretrained_network_beats_random_and_chance(
     assert facts["pixel_accuracy"]["random"] == pytest.approx(100 * found / sum(counts), abs=0.01)
     assert facts["seconds_per_step"].keys() == {"random", f"epoch {EPOCHS - 1}"}
     assert facts["hours_at_full_length"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.learns
+def test_run__pretrained_networks_beat_random_ones(
+    evaluated: Evaluated, voc2012: Path, tmp_path: Path
+) -> None:
+    def lead(**given: object) -> float:
+        rows = evaluated(protocol(**SHORT), data=voc2012, **given)
+        return mean(rows, f"epoch {EPOCHS - 1}") - mean(rows, "random")
+
+    # Measured: 14 ± 5.5 for one. In 200 steps the random network learns it nearly alike.
+    found = mean_lead(voc2012 / "VOCdevkit/VOC2012/JPEGImages", tmp_path / "runs", lead)
+    assert above("segmentation: mean lead over random", found, 0)
 
 
 def test_run__a_class_that_is_nowhere_does_not_count(evaluated: Evaluated) -> None:

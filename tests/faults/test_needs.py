@@ -1,0 +1,13 @@
+"""What a run takes of memory, in a process that has done nothing else."""
+
+from stages.estimate import needs_of
+from stages.recipe import load_recipe
+from tests.faults.programs import Program
+from tests.flows.conftest import manifests
+
+
+def test_needs_of__memory_is_enough_for_a_run(undisturbed: Program) -> None:
+    needs = needs_of(load_recipe(undisturbed.run / "config.yaml"), num_images=240, device="cpu")
+
+    peak = max(made.peak_memory_bytes for made in manifests(undisturbed.run).values())
+    assert needs.memory > peak
