@@ -28,6 +28,7 @@ from flows.cli_shared import (
 from flows.embedded import collect_seldom
 from flows.failures import (
     DEBUG,
+    debugging,
     discard_output,
     explained,
     print_error,
@@ -225,7 +226,7 @@ def main() -> None:
         discard_output()
         sys.exit(NOBODY_READS)
     except Exception as error:  # a mistake of ours, or a library's
-        if (cause := explained(error)) is not None:
+        if (cause := explained(error)) is not None and not debugging():
             _refuse(cause)
         report_unexpected(error)
         discard_output()

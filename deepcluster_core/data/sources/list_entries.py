@@ -11,15 +11,13 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from deepcluster_core.data.sources.base import displayed, is_image_name
+from deepcluster_core.data.sources.labels import label_of
 from deepcluster_core.local_paths import is_url, missing_hint, url_problem
 
 log = logging.getLogger(__name__)
 
 SURVEYED_LINES = 256
 """Lines from which it is found out how a list is to be read."""
-
-_NO_LABEL = frozenset({"", "nan", "null", "<na>"})
-"""In lower case: how tables of other programs write that there is no label."""
 
 Split = Callable[[str], tuple[str, str | None]]
 """From a line to a path and, if there is one, a label."""
@@ -64,10 +62,9 @@ def _numbered(line: str) -> tuple[str, str | None]:
 _SPLITS: tuple[Split, ...] = (_whole, _by_tab, _by_blank, _by_comma, _by_semicolon, _numbered)
 
 
-def label_of(text: str | None) -> str | None:
-    """Return a label as valid UTF-8, or None for what stands for a missing one."""
-    label = displayed(_from_ansi(text or "")).strip()
-    return None if label.lower() in _NO_LABEL else label
+def label_of_entry(text: str | None) -> str | None:
+    """Return the label of an entry, decoded; None where it is missing."""
+    return label_of(displayed(_from_ansi(text or "")))
 
 
 # How a list is read

@@ -21,7 +21,7 @@ from deepcluster_core.data.sources.list_entries import (
     SURVEYED_LINES,
     Reading,
     choose_reading,
-    label_of,
+    label_of_entry,
     why_unreadable,
 )
 from deepcluster_core.data.sources.list_text import ListText
@@ -99,7 +99,7 @@ class ListSource:
             if not is_table and reading.is_comment(line):
                 continue
             path, label = (line, cell) if is_table else reading.split(line)
-            yield reading.path(path), number, label_of(label) if self._with_labels else None
+            yield reading.path(path), number, label_of_entry(label) if self._with_labels else None
 
     @cached_property
     def _text(self) -> ListText:

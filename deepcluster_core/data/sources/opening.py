@@ -105,7 +105,7 @@ def has_samples(location: Path) -> bool:
     Raises:
         SourceError: as `open_source`.
     """
-    return _kind_of(location) in ("tar", "parquet")
+    return not is_image_name(location.name) and _kind_of(location) in ("tar", "parquet")
 
 
 def _existing(location: Path, kind: Kind) -> Kind:
