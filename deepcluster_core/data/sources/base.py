@@ -11,8 +11,8 @@ from typing import Protocol
 from deepcluster_core.shortage import is_shortage
 
 READ_EXTENSIONS = (
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .ppm .pgm .pbm .pnm .avif .jp2 .j2k .npy "
-    ".apng .dib .pfm .avifs .jpf .jpx .j2c .jpc"
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .ppm .pgm .pbm .pnm .avif .jp2 .j2k "
+    ".npy .apng .dib .pfm .avifs .jpf .jpx .j2c .jpc"
 )
 NAMED_EXTENSIONS = ".heic .heif .jxl .tga"
 """Cannot be read, but are taken, so that the table of skipped images names them."""
