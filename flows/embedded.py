@@ -182,13 +182,17 @@ class EmbeddedServer:
         self._said.seek(0)
         return self._said.read().decode(errors="replace")
 
-    def end(self) -> None:
-        """Stop the process if there is one. Never hard: it may be writing Prefect's database."""
+    def end(self, within_s: float = 1) -> None:
+        """Stop the process if there is one. Never hard: it may be writing Prefect's database.
+
+        Args:
+            within_s: wait this long for its end; it ends by itself in any case.
+        """
         self._stopping = True
         if self._process is not None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=1)
+                self._process.wait(timeout=within_s)
             self._process = None
         if self._said is not None:
             self._said.close()

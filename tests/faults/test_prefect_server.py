@@ -21,16 +21,18 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from prefect.context import use_profile
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_API_URL,
     PREFECT_HOME,
     PREFECT_SERVER_EPHEMERAL_ENABLED,
+    Profile,
     temporary_settings,
 )
 
 from deepcluster_core.errors import ConfigError
-from flows import configured_server, serve
+from flows import configured_server, loopback, serve
 from flows.embedded import EmbeddedServer
 from flows.prefect_database import configured_database, usable_database
 from flows.prefect_settings import API_URL, origin_of
@@ -253,24 +255,26 @@ def test_origin_of__names_the_file(file: str, text: str, name: str) -> None:
     assert (origin.name, origin.place) == (name, str(Path(file).absolute()))
 
 
-@pytest.mark.parametrize("place", [".env", "profiles.toml"])
+def test_origin_of__names_the_profile(tmp_path: Path) -> None:
+    path = tmp_path / "profiles.toml"
+    profile = Profile(name="mine", settings={"PREFECT_API_URL": "http://x/api"}, source=path)
+
+    with use_profile(profile, include_current_context=False):
+        origin = origin_of(API_URL)
+
+    assert str(origin) == f"PREFECT_API_URL, the profile mine in {path}"
+
+
 def test_run__configured_server_is_refused_before_anything_is_made(
-    place: str, small_source: Path, tmp_path: Path
+    small_source: Path, tmp_path: Path
 ) -> None:
-    home, run = tmp_path / "home", tmp_path / "run"
-    home.mkdir()
+    run = tmp_path / "run"
     recipe = write_recipe(tmp_path / "recipe.yaml", small_source)
-    if place == ".env":
-        Path(".env").write_text("PREFECT_API_URL=http://127.0.0.1:1/api\n")
-        expected = f"PREFECT_API_URL, {Path('.env').absolute()}"
-    else:
-        profile = '[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:1/api"\n'
-        (home / place).write_text(f'active = "mine"\n{profile}')
-        expected = f"PREFECT_API_URL, the profile mine in {home / place}"
+    Path(".env").write_text("PREFECT_API_URL=http://127.0.0.1:1/api\n")
 
     ended = subprocess.run(
         [PROGRAM, "run", recipe, "--run", run],
-        env=os.environ | {"PREFECT_HOME": str(home)},
+        env=os.environ | {"PREFECT_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,
         timeout=WITHIN_S,
@@ -279,7 +283,8 @@ def test_run__configured_server_is_refused_before_anything_is_made(
 
     assert ended.returncode == 2
     assert ended.stderr.startswith("deepcluster: the configured Prefect server http://127.0.0.1:1")
-    assert f"\n  Setting: {expected}\n  Fix: start that server, or" in ended.stderr
+    setting = f"PREFECT_API_URL, {Path('.env').absolute()}"
+    assert f"\n  Setting: {setting}\n  Fix: start that server, or" in ended.stderr
     assert len(ended.stderr.splitlines()) == 3
     assert not run.exists()
 
@@ -380,7 +385,7 @@ def test_wait__damaged_database_is_reported_with_the_servers_words_above(
     with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url}):
         with pytest.raises(ServerError) as caught:
             server.wait(WITHIN_S)
-    server.end()
+    server.end(WITHIN_S)
 
     assert f"its database {tmp_path / 'prefect.db'} is damaged" in str(caught.value)
     assert "file is not a database" in capsys.readouterr().err
@@ -409,7 +414,8 @@ def test_forget_dead_server__was_killed_while_it_wrote() -> None:
     assert not serve.SETTINGS.exists()
 
 
-def test_forget_dead_server__a_busy_server_is_kept() -> None:
+def test_forget_dead_server__a_busy_server_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loopback, "HEALTH_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as busy:
         url = f"http://127.0.0.1:{busy.getsockname()[1]}/api"
         serve.SETTINGS.write_text(f'{serve.MARK}[api]\nurl = "{url}"\n')

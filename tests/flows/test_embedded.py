@@ -1,7 +1,10 @@
 """The server of one command: what it records, and when it ends."""
 
+import fcntl
 import os
+import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -9,15 +12,19 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import prefect
 import pytest
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
 from flows.embedded import EmbeddedServer
+from flows.prefect_database import configured_database, lock_unless_current
 from tests.flows.conftest import ENVIRONMENT, PROGRAM
 from tests.patience import WITHIN_S
 
 BEGINS = """
 import sys, time
 from flows.embedded import EmbeddedServer
+from flows.prefect_database import configured_database, lock_unless_current
 server = EmbeddedServer()
 server.begin()
 time.sleep(float(sys.argv[1]))
@@ -107,3 +114,129 @@ def test_main__ends_at_once_where_a_file_configures_a_server() -> None:
     )
 
     assert ended.returncode == 0
+
+
+def start_at_once(number: int, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start several servers on a new database; raises if one of them does not start."""
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    servers = [EmbeddedServer() for _ in range(number)]
+    try:
+        for server in servers:
+            server.begin()
+        for server in servers:
+            server.wait(WITHIN_S)
+    finally:
+        for server in servers:
+            server.end(WITHIN_S)
+
+
+def test_wait__several_first_starts_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for turn in range(2):
+        start_at_once(3, tmp_path / str(turn), monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_wait__several_first_starts_at_once_many_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for turn in range(20):
+        start_at_once(3, tmp_path / str(turn), monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database that this Prefect has created. Shared: a test must not change it."""
+    home = tmp_path_factory.mktemp("migrated")
+    with pytest.MonkeyPatch.context() as patch:
+        start_at_once(1, home, patch)
+    return home / "prefect.db"
+
+
+def url_of(file: Path) -> str:
+    return f"sqlite+aiosqlite:///{file}"
+
+
+def test_lock_unless_current__of_a_new_database(tmp_path: Path) -> None:
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url_of(tmp_path / "new.db")}):
+        lock = lock_unless_current(configured_database())
+
+    assert lock is not None
+    with (tmp_path / "new.db.lock").open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    os.close(lock)
+
+
+def test_lock_unless_current__is_not_needed_once_the_database_is_there(migrated: Path) -> None:
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url_of(migrated)}):
+        assert lock_unless_current(configured_database()) is None
+
+    with migrated.with_name("prefect.db.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_lock_unless_current__where_nothing_can_be_written(tmp_path: Path) -> None:
+    place = tmp_path / "missing" / "prefect.db"
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url_of(place)}):
+        assert lock_unless_current(configured_database()) is None
+
+
+def test_run__beside_a_newer_database_and_behind_a_proxy(
+    migrated: Path, recipe: Path, tmp_path: Path
+) -> None:
+    """Two things that kept the server from being reached; one start is enough to see both."""
+    home, run = tmp_path / "home", tmp_path / "run"
+    home.mkdir()
+    own = home / f"prefect-{prefect.__version__}.db"
+    for file in (home / "prefect.db", own):
+        shutil.copy(migrated, file)
+    with closing(sqlite3.connect(home / "prefect.db")) as database:
+        database.execute("update alembic_version set version_num = 'ffffffffffff'")
+        database.commit()
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        url = f"127.0.0.1:{proxy.getsockname()[1]}"
+        proxies = {"http_proxy": f"http://{url}", "HTTPS_PROXY": f"http://{url}"}
+        socks = {"ALL_PROXY": f"socks5://{url}", "no_proxy": "localhost,[::1]"}
+
+        ended = subprocess.run(
+            [PROGRAM, "run", recipe, "--run", run, "--epochs", "1"],
+            env=ENVIRONMENT | proxies | socks | {"PREFECT_HOME": str(home)},
+            timeout=WITHIN_S,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert ended.returncode == 0, ended.stderr
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    assert ended.stderr.startswith(f"note: {home / 'prefect.db'} was upgraded by another version")
+    assert len(ended.stderr.splitlines()) == 1
+    with closing(sqlite3.connect(own)) as database:
+        assert database.execute(RECORDED, [f"{run.name} %"]).fetchall() == [("Completed",)] * 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_run__server_is_killed_in_the_middle(recipe: Path, tmp_path: Path) -> None:
+    before, run = servers(), tmp_path / "run"
+    command = [PROGRAM, "run", recipe, "--run", run, "--epochs", "200", "--yes"]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + WITHIN_S
+        while not (run / "metrics/epoch=0000").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for server in servers() - before:
+            os.kill(server, signal.SIGKILL)
+        _, errors = process.communicate(timeout=WITHIN_S)
+
+    assert process.returncode == 2
+    assert errors == (
+        "deepcluster: the Prefect server of this command: it ended before the run did.\n"
+        "  Fix: run the same command again; what is finished is not made again.\n"
+    )
