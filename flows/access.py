@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from deepcluster_core.artifacts.lack import SHARING
 from deepcluster_core.artifacts.permissions import (
+    SHARING,
     first_unwritable,
+    is_read_only,
     may_read,
     why_not_readable,
     why_not_writable,
@@ -56,10 +57,15 @@ def refuse_unwritable_page(path: Path) -> None:
 
 def _refuse_unwritable(places: Iterable[Path], fix: str) -> None:
     if (denied := first_unwritable(places)) is not None:
-        cause = why_not_writable(denied)
-        why = "Read-only file system" if "mounted read-only" in cause else "Permission denied"
+        why = "Permission denied"
+        if is_read_only(denied):
+            why = "Read-only file system"
+        else:
+            fix = f"{fix} {SHARING}"
         raise ConfigError(
-            f"{denied}: cannot be written to ({why}).\n  Cause: {cause}\n  Fix:   {fix} {SHARING}"
+            f"{denied}: cannot be written to ({why}).\n"
+            f"  Cause: {why_not_writable(denied)}\n"
+            f"  Fix:   {fix}"
         )
 
 

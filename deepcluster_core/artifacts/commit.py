@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from deepcluster_core.artifacts.files import delete, record_files, write_atomically
-from deepcluster_core.artifacts.lack import FORBIDDEN, SHARING, lack_explained
+from deepcluster_core.artifacts.lack import FORBIDDEN, lack_explained
 from deepcluster_core.artifacts.manifest import (
     MANIFEST,
     Condition,
@@ -37,7 +37,7 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
-from deepcluster_core.artifacts.permissions import first_unwritable, may_write
+from deepcluster_core.artifacts.permissions import SHARING, first_unwritable, may_write
 from deepcluster_core.artifacts.saved import (
     PREFIX,
     Saved,

@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deepcluster_core.artifacts.permissions import may_read, why_not_readable, why_not_writable
+from deepcluster_core.artifacts.permissions import (
+    SHARING,
+    is_read_only,
+    may_read,
+    why_not_readable,
+    why_not_writable,
+)
 from deepcluster_core.errors import ArtifactError, DeepClusterError, NoRoomError
 from deepcluster_core.shortage import explained
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-SHARING = (
-    "A folder that a group shares needs chmod -R g+rwX, chmod g+s on every folder in it, and umask "
-    "002 for all its members."
-)
 
 
 @contextmanager
@@ -59,11 +61,13 @@ def _told(error: Exception, folder: Path) -> ArtifactError | None:
             f"  Fix: move it away; the same command goes on then."
         )
     if number in FORBIDDEN or "(os error 13)" in str(error) or "(os error 30)" in str(error):
-        verb, cause = _denied(_place_of(error, folder))
+        place = _place_of(error, folder)
+        verb, cause = _denied(place)
+        sharing = "" if is_read_only(place) else f" {SHARING}"
         return ArtifactError(
             f"{folder}: may not be {verb} ({error}).\n"
             f"  Cause: {cause}\n"
-            f"  Fix:   have the permissions changed; the same command goes on then. {SHARING}"
+            f"  Fix:   have the permissions changed; the same command goes on then.{sharing}"
         )
     return explained(error, folder)
 

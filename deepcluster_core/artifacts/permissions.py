@@ -7,6 +7,11 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+SHARING = (
+    "A folder that a group shares needs chmod -R g+rwX, chmod g+s on every folder in it, and umask "
+    "002 for all its members."
+)
+
 
 def may_write(folder: Path) -> bool:
     """Return whether entries of a folder may be made and replaced.
@@ -38,14 +43,13 @@ def why_not_writable(path: Path) -> str:
     """
     try:
         place = _obstacle(path)
-        is_read_only = bool(os.statvfs(place).f_flag & os.ST_RDONLY)
         status = place.stat()
     except OSError:
         return why_not_readable(path)
-    if is_read_only:
+    if is_read_only(place):
         return f"{place} is on a file system that is mounted read-only."
     facts = f"{_described(place, status)}; you are {_user(os.geteuid())}."
-    if not is_allowed(place, os.W_OK):
+    if not _mode_allows(status):
         return facts
     if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
         return f"{facts} It is a sticky folder: what is in it may be replaced by its owner only."
@@ -53,6 +57,14 @@ def why_not_writable(path: Path) -> str:
         f"{facts} Its permissions allow it, so something else forbids it: an immutable flag "
         f"(see lsattr), or a network file system that does not trust this user."
     )
+
+
+def is_read_only(path: Path) -> bool:
+    """Return whether `path`, or the folder that it would be made in, is mounted read-only."""
+    try:
+        return bool(os.statvfs(_existing(path)).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def why_not_readable(path: Path) -> str:
@@ -97,6 +109,15 @@ def _existing(path: Path) -> Path:
 def is_allowed(path: Path, mode: int) -> bool:
     """Return whether this process may do what `mode` says, os.R_OK for example, as its user."""
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _mode_allows(status: os.stat_result) -> bool:
+    """Return whether the permission bits alone let this process write."""
+    user = os.geteuid()
+    if user in (0, status.st_uid):
+        return user == 0 or bool(status.st_mode & stat.S_IWUSR)
+    is_in_group = status.st_gid in (os.getegid(), *os.getgroups())
+    return bool(status.st_mode & (stat.S_IWGRP if is_in_group else stat.S_IWOTH))
 
 
 def _described(place: Path, status: os.stat_result) -> str:
