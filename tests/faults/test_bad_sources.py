@@ -89,6 +89,18 @@ def member(kind: bytes = tarfile.REGTYPE, to: str = "", **pax: str) -> tarfile.T
     return info
 
 
+def parquets_of(**labels: pa.Array) -> Callable[[Path], Path]:
+    """Return what makes a folder of Parquet files of one row; each has its own label."""
+
+    def build(folder: Path) -> Path:
+        folder.mkdir()
+        for name, label in labels.items():
+            pq.write_table(pa.table({"image": [GOOD], "label": label}), folder / f"{name}.parquet")
+        return folder
+
+    return build
+
+
 def mixed(folder: Path) -> Path:
     parquet_of(image=pa.array([GOOD]))(folder)
     put(folder, "a.png", GOOD)
@@ -117,6 +129,19 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         parquet_of(image=pa.array([GOOD]), label=pa.array([[1]])),
         "label must be integers or strings",
     ),
+    "labels of two kinds": (
+        parquets_of(a=pa.array([1]), b=pa.array(["cat"])),
+        "labels are numbers in a.parquet but names in b.parquet",
+    ),
+    "several columns": (
+        parquet_of(jpg=pa.array([GOOD]), png=pa.array([GOOD])),
+        "several columns hold images: jpg, png.\n  Fix: choose one with dataset.image_key: jpg",
+    ),
+    "Git LFS": (
+        file_of("x.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        "a Git LFS pointer, not the file itself",
+    ),
+    "compressed": (file_of("x.tar.gz", b"\x1f\x8b\x08"), "for example: tar -xf x.tar.gz"),
     "no Parquet": (file_of("x.parquet", b"PAR1 is not all"), "cannot be read as Parquet"),
     "no header": (file_of("x.csv", b"a.png,cat\n"), "needs a column named path in its first line"),
     "three columns": (file_of("x.csv", b"path,label\na, b.png,1\n"), "line 2 has 3 columns"),
@@ -148,6 +173,19 @@ FAILED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "nulls": (parquet_of(image=pa.array([None] * 9, pa.binary())), "the row holds no image (null)"),
     "no members": (tar_of(("notes.txt", b"a")), "x.tar: holds no images"),
+    "several pictures": (
+        tar_of(("a.jpg", JPEG), ("a.png", GOOD), ("a.cls", b"1")),
+        "Found: 1 jpg, 1 png\n  Fix:   choose with dataset.image_key: jpg",
+    ),
+    "masks alone": (tar_of(("a.seg.png", GOOD)), "choose one of these: dataset.image_key: seg.png"),
+    "paths alone": (
+        parquet_of(image=pa.array([{"bytes": None, "path": f"{n}.png"} for n in range(9)], STRUCT)),
+        "holds the paths of image files, but no images",
+    ),
+    "lists of images": (
+        parquet_of(images=pa.array([[GOOD]] * 8 + [[GOOD, GOOD]])),
+        "row 8 holds a list of 2 images, but a row must hold one",
+    ),
     "gzip": (file_of("x.tar", b"\x1f\x8b\x08" + bytes(600)), "cannot be read as a tar file"),
     "cut": (
         lambda folder: put(folder, "x.tar", tar_of(("a.png", GOOD * 9))(folder).read_bytes()[:700]),
@@ -189,6 +227,8 @@ def test_run__refuses_a_source_without_images(
         ("subset", "41", "dataset.subset: 41 images asked for, but the source has 40"),
         ("kind", "list", "looked for a file that lists images"),
         ("kind", "tar", "looked for .tar files directly in it"),
+        ("image_key", "jpg", "dataset.image_key: jpg chooses among the pictures of a sample"),
+        ("image_key", "[]", "dataset.image_key"),
     ],
 )
 def test_run__refuses_a_source_that_is_not_as_said(

@@ -1,15 +1,24 @@
 """Source in, images artifact out."""
 
+import io
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from deepcluster_core.artifacts.images import SKIPPED, Encoding, Images
-from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, read_manifest
+from deepcluster_core.artifacts.manifest import (
+    Condition,
+    Manifest,
+    dump_sections,
+    inspect,
+    read_manifest,
+)
 from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
@@ -213,3 +222,46 @@ def test_run__subset_of_all_images_is_all_images(
 def test_run__refuses_a_subset_larger_than_the_source(tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"dataset.subset: 241 images .*the source has 240"):
         index(config(tiny_images, subset=241), tmp_path / "out")
+
+
+# Samples with several pictures
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> Path:
+    """Return a tar file of three samples with two pictures and a mask each."""
+    data = io.BytesIO()
+    Image.new("L", (24, 20), 200).save(data, "PNG")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for n in range(3):
+            for extension in ("left.png", "right.png", "seg.png"):
+                member = tarfile.TarInfo(f"{n}.{extension}")
+                member.size = len(data.getvalue())
+                archive.addfile(member, io.BytesIO(data.getvalue()))
+    return tmp_path / "x.tar"
+
+
+def test_run__notes_what_was_left_out_and_decided(views: Path, tmp_path: Path) -> None:
+    manifest = index(config(views), tmp_path / "out")
+
+    assert manifest.rows == 6
+    left_out, several = manifest.facts["notes"]
+    assert left_out == "left out: 3 seg.png"
+    assert "3 left.png, 3 right.png" in several
+
+
+@pytest.mark.parametrize("key", ["left.png", ["left.png"]])
+def test_run__image_key_chooses_the_picture(
+    views: Path, tmp_path: Path, key: str | list[str]
+) -> None:
+    index(config(views, image_key=key), tmp_path / "out")
+
+    assert table(tmp_path / "out").path.tolist() == [f"x.tar/{n}.left.png" for n in range(3)]
+
+
+def test_dataset_config__image_key_is_in_no_key_unless_it_is_given(tmp_path: Path) -> None:
+    without = dump_sections({"dataset": config(tmp_path)})["dataset"]
+    given = dump_sections({"dataset": config(tmp_path, image_key="jpg")})["dataset"]
+
+    assert "image_key" not in without
+    assert given == without | {"image_key": "jpg"}
