@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 SURVEYED_LINES = 256
 """Lines from which it is found out how a list is to be read."""
 
-_NO_LABEL = frozenset({"", "nan", "null", "<na>"})
+_NO_LABEL = frozenset({"", "nan", "null", "<na>", "#n/a"})
 """In lower case: how tables of other programs write that there is no label."""
 
 Split = Callable[[str], tuple[str, str | None]]
