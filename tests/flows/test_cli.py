@@ -129,7 +129,7 @@ def test_run__names_all_problems_at_once(recipe: Path, capsys: pytest.CaptureFix
     ("assignment", "problem"),
     [
         ("cluster.k", "must be key=value"),
-        ("cluster.k=[", "--set cluster.k=[: "),
+        ("cluster=[", "--set cluster=[: "),
         ("cluster.k=many", "cluster.k: "),
     ],
 )
