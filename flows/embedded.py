@@ -24,7 +24,7 @@ from uuid import UUID
 
 from deepcluster_core.errors import DeepClusterError
 from flows.loopback import drop_unusable_proxies, is_loopback, reach_loopback_directly
-from flows.prefect_database import lock_unless_current, usable_database
+from flows.prefect_database import WAITING, lock_unless_current, usable_database
 from flows.prefect_settings import DATABASE_URL, EPHEMERAL, origin_of
 from flows.serve import HOST, WaitError, wait_until_up
 from flows.server_errors import ServerError, own_server_error, server_error
@@ -141,7 +141,13 @@ class EmbeddedServer:
         assert self._process is not None
         api = f"http://{HOST}:{self._port}/api"
         try:
-            wait_until_up(api, self._process, within_s=within_s)
+            try:
+                wait_until_up(api, self._process, within_s=within_s)
+            except WaitError:
+                # The time that another process takes for the database does not count as its own.
+                if self._process.poll() is not None or WAITING not in self._output():
+                    raise
+                wait_until_up(api, self._process, within_s=within_s)
         except WaitError as error:
             raise own_server_error(str(error), self._output(), usable_database()[0]) from error
         for line in self._output().splitlines():

@@ -16,6 +16,7 @@ from flows.prefect_settings import DATABASE_HOST, DATABASE_URL, origin_of, witho
 SQLITE = re.compile(r"sqlite(\+\w+)?:///(?P<path>[^?]+)")
 URL = "sqlite+aiosqlite:///{path}"
 REVISION = re.compile(r"""^(down_)?revision\s*=\s*["']([^"']+)["']""", re.MULTILINE)
+WAITING = "Waiting for another process that prepares the database"
 MIGRATIONS = "server/database/_migrations/versions/sqlite"
 
 
@@ -114,8 +115,7 @@ def _lock(lock: int, kind: int, database: Database) -> None:
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        words = f"Waiting for another process that prepares {database.shown}"
-        print(words, file=sys.stderr, flush=True)  # noqa: T201
+        print(WAITING, database.shown, file=sys.stderr, flush=True)  # noqa: T201
         fcntl.flock(lock, kind)
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from deepcluster_core.errors import SourceError, first_line
+from deepcluster_core.shortage import is_shortage
 
 SIDES = ["left", "top", "right", "bottom"]
 SHOWN = 5  # names in a message
@@ -69,6 +70,8 @@ def proposals_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
+        if is_shortage(error):
+            raise
         raise _unreadable(path, error.strerror or str(error)) from error
 
 
@@ -106,6 +109,8 @@ def _of_mat(path: Path, names: Sequence[str], limit: int) -> dict[str, Boxes]:
     try:
         found: Mapping[str, Any] = loadmat(path, variable_names=["boxes", "images"])
     except Exception as error:  # scipy meets damaged files with nearly any
+        if is_shortage(error):
+            raise
         raise _unreadable(path, first_line(error)) from error
     cells = np.ravel(found.get("boxes", ()))
     pictures = [_stem(cell) for cell in np.ravel(found["images"])] if "images" in found else names
@@ -141,6 +146,8 @@ def _of_parquet(path: Path, limit: int) -> dict[str, Boxes]:
         name_P = table["name"].to_numpy(dtype=str)
         box_P4 = table[SIDES].to_numpy(dtype=np.float32)
     except Exception as error:  # Arrow has classes of its own
+        if is_shortage(error):
+            raise
         raise _unreadable(path, first_line(error)) from error
     order_P = np.argsort(name_P, kind="stable")
     names, first = np.unique(name_P[order_P], return_index=True)

@@ -34,6 +34,7 @@ from deepcluster_core.data.voc_lists import (
 from deepcluster_core.data.voc_masks import CLASSES, PALETTE, VOID, decode_mask
 from deepcluster_core.data.voc_shipped import SHIPPED_SUBSETS, again, find_tree, some
 from deepcluster_core.errors import SourceError
+from deepcluster_core.shortage import is_shortage
 
 __all__ = [
     "ABSENT",
@@ -169,6 +170,8 @@ class Voc:
         try:
             return parse_objects(self._tree.read(_path(ANNOTATIONS, name)))
         except (OSError, ValueError) as error:
+            if is_shortage(error):
+                raise
             raise self._unreadable("annotation", ANNOTATIONS, name, error) from error
 
     def picture(self, name: str, *, channels: int) -> Pixels:
@@ -181,6 +184,8 @@ class Voc:
             data = self._tree.read(_path(PICTURES, name))
             return decode(data, channels=channels, shorter_side=None).pixels_HWC
         except (OSError, UnreadableImageError) as error:
+            if is_shortage(error):
+                raise
             raise self._unreadable("picture", PICTURES, name, error) from error
 
     def mask_classes(self) -> tuple[str, ...]:
@@ -208,11 +213,15 @@ class Voc:
         try:
             size = upright_size(self._tree.read(_path(PICTURES, name)))
         except (OSError, UnreadableImageError) as error:
+            if is_shortage(error):
+                raise
             raise self._unreadable("picture", PICTURES, name, error) from error
         try:
             data = self._tree.read(_path(MASKS, name))
             return decode_mask(data, num_classes=self._num_classes, size=size)
         except (OSError, ValueError) as error:
+            if is_shortage(error):
+                raise
             raise self._unreadable("mask", MASKS, name, error) from error
 
     def fingerprint(self, subsets: Sequence[str], classes: Sequence[str]) -> str:

@@ -257,7 +257,7 @@ def test_origin_of__names_the_file(file: str, text: str, name: str) -> None:
 
 def test_origin_of__names_the_profile(tmp_path: Path) -> None:
     path = tmp_path / "profiles.toml"
-    profile = Profile(name="mine", settings={"PREFECT_API_URL": "http://x/api"}, source=path)
+    profile = Profile(name="mine", settings={PREFECT_API_URL: "http://x/api"}, source=path)
 
     with use_profile(profile, include_current_context=False):
         origin = origin_of(API_URL)
