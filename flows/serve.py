@@ -28,7 +28,8 @@ choose who may, or leave --host out and come through ssh -L {port}:{local}:{port
 """
 POOL = "local"
 STEPS = (("work-pool", "create", POOL, "--type", "process", "--overwrite"), ("deploy", "--all"))
-START_S = 120.0
+START_S = 300.0
+"""For a server that is slow or hangs; one that has ended is noticed at once."""
 STOP_S = 45.0  # a worker gives its runs 30 s, in which they save their training
 SETTINGS = Path("prefect.toml")
 Address = IPv4Address | IPv6Address
@@ -125,12 +126,13 @@ def _wait_for_server(api: str, server: subprocess.Popen[bytes], database: Databa
     try:
         wait_until_up(api, server)
     except WaitError as error:
-        raise server_error(
-            "the Prefect server did not start",
-            f"{error}",
-            f"correct what its output above names; if that is its database {database.shown}, "
-            f"{OTHER_HOME}",
-        ) from error
+        fix = "try again when the machine is less busy"
+        if server.poll() is not None:
+            fix = (
+                f"correct what its output above names; if that is its database {database.shown}, "
+                f"{OTHER_HOME}"
+            )
+        raise server_error("the Prefect server did not start", str(error), fix) from error
 
 
 def _wait_while_both_run(server: subprocess.Popen[bytes], worker: subprocess.Popen[bytes]) -> None:

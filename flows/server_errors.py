@@ -13,6 +13,11 @@ SHOWN = 300  # characters of a server's last words
 EXCEPTION = re.compile(r"(?!ERROR|WARNING|INFO)[a-zA-Z_][\w.]*(: .*)?")
 """The line of a traceback that names the error: not indented, a class and what it says."""
 OTHER_HOME = "set PREFECT_HOME to a new folder"
+_GENERAL_FIX = (
+    "run the command again; on a busy machine set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS "
+    f"to more; if that does not help, {OTHER_HOME}, or start a server with `prefect server start` "
+    "and set PREFECT_API_URL to its address"
+)
 
 
 class ServerError(DeepClusterError):
@@ -103,13 +108,7 @@ def own_server_error(what_happened: str, said: str, database: Database) -> Serve
             reason = f"its database {database.shown} {cause.reason}"
             return server_error(server, reason, f"{cause.fix}, or {undo}", origin)
     above = "; its last words are above" if words else ""
-    return server_error(
-        server,
-        f"{what_happened}{above}",
-        f"run the command again; if that does not help, {OTHER_HOME}, or start a server with "
-        f"`prefect server start` and set PREFECT_API_URL to its address",
-        origin,
-    )
+    return server_error(server, f"{what_happened}{above}", _GENERAL_FIX, origin)
 
 
 def last_words(said: str) -> str:
