@@ -39,7 +39,7 @@ DEFAULTS = {
     # Without a server of their own people get the embedded one; 20 s to start are not always
     # enough.
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
 }
 """Set where the person has not set them."""
 

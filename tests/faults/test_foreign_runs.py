@@ -33,6 +33,7 @@ from tests.faults.other_user import (
     needs_root,
     open_folder,
 )
+from tests.patience import WITHIN_S
 
 OWN, GROUP = 0o022, 0o002
 """Umasks."""
@@ -44,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a server of Prefect for all commands of this file; yield its URL."""
     with contextlib.ExitStack() as stack:
         with contextlib.chdir(tmp_path_factory.mktemp("here")):
-            stack.enter_context(prefect_test_harness(server_startup_timeout=120))
+            stack.enter_context(prefect_test_harness(server_startup_timeout=WITHIN_S))
         yield PREFECT_API_URL.value()
 
 

@@ -21,9 +21,9 @@ from flows import loopback, serve
 from flows.embedded import EmbeddedServer
 from flows.prefect_database import configured_database, usable_database
 from flows.server_errors import ServerError, last_words, own_server_error
+from tests.patience import WITHIN_S
 
 REPOSITORY = Path(__file__).parents[2]
-WITHIN_S = 120
 NEWER = "ffffffffffff"
 
 

@@ -31,8 +31,7 @@ from flows.embedded import EmbeddedServer
 from flows.prefect_settings import API_URL, origin_of
 from flows.server_errors import ServerError
 from tests.faults.programs import PROGRAM, write_recipe
-
-WITHIN_S = 120
+from tests.patience import WITHIN_S
 
 
 @pytest.fixture(autouse=True)

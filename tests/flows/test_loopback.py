@@ -27,6 +27,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 ASKS = """
 import sys, flows, os
 from flows.loopback import drop_unusable_proxies
+from tests.patience import WITHIN_S
 drop_unusable_proxies(os.environ)
 import httpx
 from websockets.proxy import get_proxy
@@ -167,7 +168,7 @@ def test_loopback__no_client_asks_the_proxy(
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | proxies | no_proxy,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=WITHIN_S,
         check=True,
     )
 
