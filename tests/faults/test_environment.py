@@ -30,7 +30,7 @@ from tests.faults import bad_input
 from tests.faults.programs import PROGRAM
 
 ROOT = Path(__file__).parents[2]
-WITHIN_S = 300
+WITHIN_S = 600
 INLINE = "module://matplotlib_inline.backend_inline"
 NO_SUCH_USER = """
 import pwd

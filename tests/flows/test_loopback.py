@@ -21,13 +21,13 @@ from flows.loopback import (
     is_up,
     reach_loopback_directly,
 )
+from tests.patience import WITHIN_S
 
 REPOSITORY = Path(__file__).parents[2]
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 ASKS = """
 import sys, flows, os
 from flows.loopback import drop_unusable_proxies
-from tests.patience import WITHIN_S
 drop_unusable_proxies(os.environ)
 import httpx
 from websockets.proxy import get_proxy
