@@ -6,9 +6,11 @@ the lock when the process dies, however it does: a file that can be locked is of
 
 import fcntl
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -45,6 +47,12 @@ class Alive:
             os.close(self._file)
 
 
+_MARKING = threading.Lock()
+_MARKS: WeakValueDictionary[Path, Alive] = WeakValueDictionary()
+"""Those of this process. A flow run that evaluates a sweep opens several runs, and their records may
+lie in one folder."""
+
+
 def mark_alive(records: Path) -> Alive | None:
     """Return the mark of this flow run; None outside of one, and where no mark can be made.
 
@@ -53,9 +61,14 @@ def mark_alive(records: Path) -> Alive | None:
     """
     if flow_run.id is None:
         return None
-    with suppress(OSError):  # only whether a kill is noticed depends on it
-        return Alive(records / ALIVE / flow_run.id)
-    return None
+    path = records / ALIVE / flow_run.id
+    with _MARKING:
+        # A second lock on the file would wait for the first one, which this process holds.
+        if (mark := _MARKS.get(path)) is not None:
+            return mark
+        with suppress(OSError):  # only whether a kill is noticed depends on it
+            mark = _MARKS[path] = Alive(path)
+        return mark
 
 
 def bury_dead(records: Path) -> int:
