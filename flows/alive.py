@@ -49,7 +49,7 @@ class Alive:
 
 _MARKING = threading.Lock()
 _MARKS: WeakValueDictionary[Path, Alive] = WeakValueDictionary()
-"""Those of this process. A flow run that evaluates a sweep opens several runs, and their records may
+"""Those of this process. A flow run that evaluates a sweep opens several runs, whose records may
 lie in one folder."""
 
 
