@@ -13,7 +13,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from deepcluster_core.artifacts import commit
+from deepcluster_core.artifacts import commit, locks
 from deepcluster_core.artifacts.commit import lock, prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.artifacts.permissions import why_not_writable
@@ -207,7 +207,7 @@ def test_lock__where_the_file_system_has_none(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(commit.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     for _ in range(2):
         with lock(tmp_path / "images"):
             pass
