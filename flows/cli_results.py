@@ -84,7 +84,8 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         Path | None,
         typer.Option(
             help="Another folder for the result; the run is then only read. Of table1 to table5, "
-            "a file: .csv, .parquet or .md."
+            "a file: .csv, .parquet or .md.",
+            parser=path,
         ),
     ] = None,
 ) -> None:
@@ -204,7 +205,8 @@ def report(
         typer.Option(min=0, help="Of the clusters drawn at random; the run's if left out."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="An .html file elsewhere; the run is then only read.")
+        Path | None,
+        typer.Option(help="An .html file elsewhere; the run is then only read.", parser=path),
     ] = None,
 ) -> None:
     """Write report.html into a run's folder: curves, evaluations, and what the clusters hold."""

@@ -131,7 +131,7 @@ class Asked:
                 wrong.
         """
         given = {"data": self.data, "validation": self.validation, "supervised": self.supervised}
-        for option, text in given.items():
+        for option, text in (given | {"out": self.folder}).items():
             refuse_url(text or "", f"--{option}")
         self.sections()
         for option, readers in READ_BY.items():

@@ -15,7 +15,11 @@ import pyarrow.parquet as pq
 from deepcluster_core.artifacts.commit import UNFINISHED
 from deepcluster_core.artifacts.manifest import MANIFEST
 from deepcluster_core.artifacts.outputs import ABOUT
-from deepcluster_core.artifacts.parquet_images import OTHER_COLUMNS, USUAL_COLUMNS
+from deepcluster_core.artifacts.parquet_images import (
+    OTHER_COLUMNS,
+    USUAL_COLUMNS,
+    is_image_type,
+)
 
 CONFIG, TASK_RESULTS, SWEEP = "config.yaml", ".prefect", "sweep.parquet"
 """Names in the folder of a run, and in that of a sweep."""
@@ -64,7 +68,10 @@ def is_own_table(path: Path) -> bool:
     if ABOUT.encode() in (schema.metadata or {}):
         return True
     columns = set(schema.names)
-    if columns & {*USUAL_COLUMNS, *OTHER_COLUMNS}:
+    if any(
+        is_image_type(schema.field(name).type)
+        for name in {*USUAL_COLUMNS, *OTHER_COLUMNS} & columns
+    ):
         return False
     return schema.names[-1:] == _LAST_OF_RESULTS or any(table <= columns for table in _TABLES)
 

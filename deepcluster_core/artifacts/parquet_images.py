@@ -146,7 +146,7 @@ def _read(encoded: pa.Array, place: int | None) -> bytes:
 
 
 def _image_column(path: Path, schema: pa.Schema, image_key: str | None) -> str:
-    fits = [field.name for field in schema if _is_image(field.type)]
+    fits = [field.name for field in schema if is_image_type(field.type)]
     if image_key is not None:
         if image_key in fits:
             return image_key
@@ -175,7 +175,8 @@ def _image_column(path: Path, schema: pa.Schema, image_key: str | None) -> str:
     )
 
 
-def _is_image(kind: pa.DataType) -> bool:
+def is_image_type(kind: pa.DataType) -> bool:
+    """Return whether a column of this type may hold encoded images."""
     kind = _plain_type(kind)
     if _is_list(kind):
         kind = _plain_type(kind.value_type)
