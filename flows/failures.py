@@ -20,9 +20,8 @@ _WRITTEN_TO: list[Path] = []
 
 
 def writes_to(run: str | Path | None) -> None:
-    """Note the run's folder that a command writes to; logs of unexpected errors go there."""
-    if run is not None:
-        _WRITTEN_TO[:] = [Path(run).absolute()]
+    """Note the run's folder that a command writes to, or None; logs of errors go there."""
+    _WRITTEN_TO[:] = [] if run is None else [Path(run).absolute()]
 
 
 def debugging() -> bool:
