@@ -26,6 +26,7 @@ def failing(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv(failures.DEBUG, raising=False)
     monkeypatch.chdir(tmp_path)
+    failures.writes_to(None)
 
     def fail(error: Exception) -> tuple[int, str]:
         def body() -> None:

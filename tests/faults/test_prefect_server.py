@@ -220,7 +220,9 @@ def test_running__own_server_is_switched_off(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     with (
         pytest.raises(ServerError) as caught,
-        temporary_settings({PREFECT_SERVER_EPHEMERAL_ENABLED: False}),
+        temporary_settings(
+            {PREFECT_SERVER_EPHEMERAL_ENABLED: False}, restore_defaults={PREFECT_API_URL}
+        ),
     ):
         with EmbeddedServer().running():
             pass

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 
 from deepcluster_core.errors import ConfigError
-from flows.serve import address_of, url_of, wait_until_up
+from flows.embedded import EmbeddedServer
+from flows.serve import address_of, url_of
 from tests.patience import WITHIN_S
 
 ROOT = Path(__file__).parents[2]
@@ -152,18 +155,17 @@ def reachable(host: str, port: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
-def test_embedded__listens_on_loopback_alone(tmp_path: Path) -> None:
+def test_embedded__listens_on_loopback_alone() -> None:
     """What listens on all addresses answers at 127.0.0.2 too."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "flows.embedded", str(port), str(os.getpid())]
-    with subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}) as one:
-        try:
-            wait_until_up(f"http://127.0.0.1:{port}/api", one, within_s=120)
-            assert reachable("127.0.0.1", port)
-            assert not reachable("127.0.0.2", port)
-        finally:
-            one.terminate()
+    server = EmbeddedServer()
+    try:
+        with server.running():
+            url = urlsplit(PREFECT_API_URL.value() or "")
+            assert url.port is not None
+            assert reachable("127.0.0.1", url.port)
+            assert not reachable("127.0.0.2", url.port)
+    finally:
+        server.end()
 
 
 SETTINGS = """

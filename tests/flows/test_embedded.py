@@ -39,15 +39,15 @@ where flow_run.name like ?
 """
 
 
-def servers() -> set[int]:
-    """Return the processes that are embedded servers."""
+def servers(parent: int) -> set[int]:
+    """Return the embedded servers of a process; other tests have theirs at the same time."""
     found: set[int] = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:  # it has ended
             continue
-        if b"flows.embedded" in words:
+        if b"flows.embedded" in words and words[-2] == str(parent).encode():
             found.add(int(path.parent.name))
     return found
 
@@ -74,7 +74,6 @@ def test_running__every_task_is_recorded_when_the_command_has_ended(
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it stays behind")
 @pytest.mark.parametrize("after_s", [0, 3])
 def test_begin__killed_command_leaves_no_server(after_s: int) -> None:
-    before = servers()
     command = [sys.executable, "-c", BEGINS, str(after_s)]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -82,27 +81,27 @@ def test_begin__killed_command_leaves_no_server(after_s: int) -> None:
         process.send_signal(signal.SIGKILL)
 
     deadline = time.monotonic() + WITHIN_S
-    while servers() - before:
+    while servers(process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def test_end__leaves_no_server() -> None:
-    server, before = EmbeddedServer(), servers()
+    server, before = EmbeddedServer(), servers(os.getpid())
     server.begin()
 
     server.end()
 
-    assert servers() <= before
+    assert servers(os.getpid()) <= before
 
 
 def test_begin__starts_nothing_beside_a_configured_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
-    server, before = EmbeddedServer(), servers()
+    server, before = EmbeddedServer(), servers(os.getpid())
 
     server.begin()
 
-    assert servers() <= before
+    assert servers(os.getpid()) <= before
 
 
 def test_main__ends_at_once_where_a_file_configures_a_server() -> None:
@@ -224,7 +223,7 @@ def test_run__beside_a_newer_database_and_behind_a_proxy(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_run__server_is_killed_in_the_middle(recipe: Path, tmp_path: Path) -> None:
-    before, run = servers(), tmp_path / "run"
+    run = tmp_path / "run"
     command = [PROGRAM, "run", recipe, "--run", run, "--epochs", "200", "--yes"]
     with subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -234,7 +233,7 @@ def test_run__server_is_killed_in_the_middle(recipe: Path, tmp_path: Path) -> No
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        for server in servers() - before:
+        for server in servers(process.pid):
             os.kill(server, signal.SIGKILL)
         _, errors = process.communicate(timeout=WITHIN_S)
 
