@@ -166,11 +166,10 @@ class EmbeddedServer:
         if self._stopping:
             return
         settings.client.max_retries = 0
-        # What its services cannot send any more they print, whole events among it. One message
-        # stands for all of that.
+        # What its services cannot send any more they log, whole events among it. One message, which
+        # is printed and not logged, stands for all of that. Handlers would be added again.
         logging.raiseExceptions = False
-        for name in ("prefect", "prefect._internal"):
-            logging.getLogger(name).handlers.clear()
+        logging.disable(logging.CRITICAL)
 
     def _explain_if_ended(self, error: Exception) -> None:
         """Raise another error if the flow has failed because the server has ended."""
