@@ -170,6 +170,10 @@ class EmbeddedServer:
         # is printed and not logged, stands for all of that. Handlers would be added again.
         logging.raiseExceptions = False
         logging.disable(logging.CRITICAL)
+        for name, logger in logging.Logger.manager.loggerDict.items():
+            # These ignore `logging.disable`, to do without its lock.
+            if name.startswith("prefect._internal") and isinstance(logger, logging.Logger):
+                logger.disabled = True
 
     def _explain_if_ended(self, error: Exception) -> None:
         """Raise another error if the flow has failed because the server has ended."""
