@@ -18,7 +18,7 @@ from deepcluster_core.evaluation.segmentation.fcn import Fcn, Mask, Transfer
 from deepcluster_core.models import Network, NetworkConfig, build_network
 from tests.margins import SHIFT, below
 
-GENTLE = Descent(lr=0.05, drop=1, drop_every=1, momentum=0.9, weight_decay=5e-4, clip_norm=math.inf)
+GENTLE = Descent(lr=0.01, drop=1, drop_every=1, momentum=0.9, weight_decay=5e-4, clip_norm=math.inf)
 SIZES = ((40, 60), (60, 40), (33, 47))
 
 
@@ -99,7 +99,8 @@ def test_fcn__learns_its_part(*, part: Part, train_batch_norm: bool) -> None:
     losses = learn(model, 12)
 
     name = f"FCN: loss left, {part}, train_batch_norm {train_batch_norm}"
-    assert below(name, losses[-1] / losses[0], 0.95)
+    # Measured with three seeds: 0.29 to 0.40 of fc6-8, 0.13 to 0.17 of all.
+    assert below(name, losses[-1] / losses[0], 0.7)
     changed = {name for name, now in built.named_parameters() if (now != before[name]).any()}
     fc6_and_7 = {
         f"backbone.{name}.{kind}" for name in ("fc5", "fc6") for kind in ("weight", "bias")
