@@ -14,7 +14,7 @@ def crc32c(data: bytes | NDArray[np.generic], before: int = 0) -> int:
 
     Large arrays are copied, which takes a fraction of the time for which every other thread would
     wait otherwise: those that read images, and the one that feeds the GPU. Smaller data, such as
-    one image, are read in microseconds, and there is no way to let others run meanwhile.
+    one image, is read in microseconds, and other threads cannot run during that time.
     """
     if not isinstance(data, bytes) and data.nbytes >= RELEASED_FROM_BYTES:
         data = data.tobytes()

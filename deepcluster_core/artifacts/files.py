@@ -50,7 +50,7 @@ class FileRecord(StrictConfig):
         return self.contents_problem_of(path)
 
     def contents_problem_of(self, path: Path) -> str | None:
-        """Return the same for what is in the file, whatever its time says; raises the same."""
+        """Return how the contents differ, whatever the file's time is; raises as `problem_of`."""
         try:
             found = path.stat()
             if found.st_size != self.bytes:

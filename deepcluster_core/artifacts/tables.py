@@ -24,7 +24,7 @@ LABELS = "labels.parquet"
 CLUSTERING = "_clustering.safetensors"
 METRICS = "metrics.parquet"
 STRING_LIMIT_BYTES = (1 << 31) - 1
-"""Of text in one chunk of Arrow's type `string`."""
+"""The limit on text in one chunk of Arrow's type `string`."""
 STRING_CHUNK_ROWS = 1 << 16
 """Rows that stay below that limit even with the longest paths: 4 KiB, each byte written `\\xff`."""
 LABELS_SCHEMA = pa.schema(

@@ -50,7 +50,7 @@ def reason_for_cpu(device: str) -> str | None:
     """Return why faiss computes on the CPU although the device is a GPU; None where it does not.
 
     Raises:
-        ConfigError: there is no faiss.
+        ConfigError: faiss is not installed.
     """
     faiss = load_faiss()
     if _torch_number(device) is None or gpu_number(device) is not None:

@@ -8,7 +8,7 @@ from deepcluster_core.data.deep_values import Pixels
 from deepcluster_core.data.unreadable import UnreadableImageError
 
 MAX_JPEG_SIDE = 65_500
-"""Of the encoder, libjpeg."""
+"""The limit of the encoder, libjpeg."""
 
 
 def encode_jpeg(pixels_HWC: Pixels, quality: int) -> bytes:

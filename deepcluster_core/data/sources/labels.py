@@ -15,10 +15,10 @@ LABEL_KEYS = (
     *("label", "labels", "class", "class_id", "cls", "category", "category_id", "target"),
     *("class_name", "label_name", "category_name", "class_idx", "class_index", "label_id"),
 )
-"""Of JSON objects, in the order in which they are tried; upper and lower case are alike."""
+"""Keys of JSON objects, in the order in which they are tried; case is ignored."""
 
 NAME_KEYS = ("name", "id", "value", *LABEL_KEYS)
-"""Of an object that is the value of a label key: `"label": {"id": 3, "name": "cat"}`."""
+"""Keys of an object that is the value of a label key: `"label": {"id": 3, "name": "cat"}`."""
 
 
 def label_of(cell: object) -> str | None:
@@ -55,7 +55,7 @@ def label_in(value: object) -> str | None:
     """Return the label in a value from JSON: the value itself, or what a label key holds.
 
     Label keys are looked for in the object first, then in the objects that it holds. A list of
-    several labels is no class.
+    several labels is not a class.
     """
     if not isinstance(value, Mapping):
         return _single(value)
