@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import WITHIN_S
+
 UID, GID = 12345, 12345
 """Of nobody."""
-WITHIN_S = 600
 ROOT = Path(__file__).parents[2]
 COMMANDS = """
 import contextlib, io, json, os, sys, traceback

@@ -16,9 +16,9 @@ import pytest
 from flows.terminal import shell_words
 from tests.faults import bad_input
 from tests.faults.programs import PROGRAM
+from tests.patience import WITHIN_S
 
 ROOT = Path(__file__).parents[2]
-WITHIN_S = 600
 INLINE = "module://matplotlib_inline.backend_inline"
 NO_SUCH_USER = """
 import pwd

@@ -21,8 +21,6 @@ from flows.prefect_database import configured_database, lock_unless_current
 from tests.flows.conftest import ENVIRONMENT, PROGRAM
 from tests.patience import WITHIN_S
 
-START_S = 600
-"""How long a server takes on a busy machine is not what is tested."""
 BEGINS = """
 import sys, time
 from flows.embedded import EmbeddedServer
@@ -125,7 +123,7 @@ def start_at_once(number: int, home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         for server in servers:
             server.begin()
         for server in servers:
-            server.wait(START_S)
+            server.wait(WITHIN_S)
     finally:
         for server in servers:
             server.end(WITHIN_S)
