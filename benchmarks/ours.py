@@ -169,6 +169,7 @@ def training(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Run the train stage, on the labels of the epoch before."""
     pipeline = Pipeline(recipe, overrides, run)
     labels, checkpoint = pipeline.before.labels, pipeline.before.checkpoint
+    assert labels is not None
     pipeline.make(train, MEASURED, images=pipeline.images, labels=labels, checkpoint=checkpoint)
     pipeline.clear()
     return {"seconds": pipeline.figures["train_s"]}
@@ -178,6 +179,7 @@ def loaded_steps(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Run the train stage; return its pace while images are loaded beside it."""
     pipeline = Pipeline(recipe, overrides, run)
     labels, checkpoint = pipeline.before.labels, pipeline.before.checkpoint
+    assert labels is not None
     pipeline.make(train, MEASURED, images=pipeline.images, labels=labels, checkpoint=checkpoint)
     pipeline.clear()
     return _pace(pipeline)
