@@ -11,7 +11,7 @@ from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.evaluation.curves import draw_agreement, draw_agreements
+from deepcluster_core.report.agreement import draw_agreement, draw_agreements
 from stages.evaluations.results import RESULTS, write_results
 
 PICTURE = "nmi.png"
