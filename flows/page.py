@@ -21,9 +21,8 @@ from deepcluster_core.artifacts.tables import read_index, read_labels, read_metr
 from deepcluster_core.clustering.changes import changes
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.metrics import cluster_counts
-from deepcluster_core.report.cards import Gallery
-from deepcluster_core.report.evaluations import Evaluation
-from deepcluster_core.report.gallery import Assigned, Cluster, choose, describe
+from deepcluster_core.report.evaluations import Evaluation, Picture
+from deepcluster_core.report.gallery import Assigned, Cluster, Gallery, choose, describe
 from deepcluster_core.report.page import FORMAT, Report, inputs_of, render
 from deepcluster_core.report.thumbnails import make_thumbnails
 from deepcluster_core.seeding import numpy_generator
@@ -261,7 +260,7 @@ class _Run:
                 name,
                 epoch,
                 read_results(found),
-                {file: (found / file).read_bytes() for file in pictures},
+                [Picture(file, (found / file).read_bytes()) for file in pictures],
                 "" if read <= present else "Made from artifacts that the run no longer has.",
             )
 
