@@ -28,7 +28,7 @@ from torchvision import transforms
 
 from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.models import Network
-from stages.recipe import Recipe
+from stages.runs.recipe import Recipe
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

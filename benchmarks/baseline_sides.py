@@ -13,7 +13,7 @@ from benchmarks.quality import neighbour_accuracy
 from benchmarks.synthetic import random_features
 from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.metrics import nmi
-from stages.recipe import load_recipe
+from stages.runs.recipe import load_recipe
 
 Figures = dict[str, float]
 CHECKPOINT = "checkpoint.pth.tar"

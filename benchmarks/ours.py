@@ -5,10 +5,11 @@ stage opens its inputs on disk, and its artifact is committed. Epoch 1 is measur
 first one reads no checkpoint.
 """
 
-# Its settings come before torch, as in every run.
-import flows  # noqa: F401  # pyright: ignore[reportUnusedImport]
+# ruff: noqa: E402  the environment is prepared before torch is imported, as in every run
+from flows.engine import environment
 
-# isort: split
+environment.prepare()
+
 import shutil
 import time
 from collections.abc import Mapping
@@ -34,12 +35,12 @@ from deepcluster_core.data.views import RandomCrop, augmentation_draws, center_v
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import build_network
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
-from flows.epoch import Before, one_epoch
-from flows.job import Input, Job, job_of
 from stages import cluster, extract, index, train
 from stages.cluster import ClusterConfig
-from stages.layout import EPOCH_KINDS, RunFolder
-from stages.recipe import load_recipe
+from stages.runs.epoch import Before, one_epoch
+from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.job import Input, Job, job_of
+from stages.runs.recipe import load_recipe
 from stages.train import Pace
 
 Figures = dict[str, float]

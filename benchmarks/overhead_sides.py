@@ -96,10 +96,10 @@ def epochs(run: str, home: str, images: int, n: int) -> Figures:
     os.environ["PREFECT_HOME"] = home  # before anything imports Prefect
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.pop("PREFECT_API_URL", None)
-    from flows.embedded import EmbeddedServer  # noqa: PLC0415
+    from flows.engine.open_run import ON_TERMINAL  # noqa: PLC0415
     from flows.epoch_loop import deepcluster  # noqa: PLC0415
-    from flows.prepare import ON_TERMINAL  # noqa: PLC0415
-    from stages.recipe import RecipeOverrides  # noqa: PLC0415
+    from flows.prefect_.embedded import EmbeddedServer  # noqa: PLC0415
+    from stages.runs.recipe import RecipeOverrides  # noqa: PLC0415
 
     meter, server = Meter(), EmbeddedServer()
     _attach(meter)
@@ -132,7 +132,7 @@ def _attach(meter: Meter) -> None:
     """Have the meter see what the stages do. Whatever else they call is what is measured."""
     from deepcluster_core.artifacts.features import Features  # noqa: PLC0415
     from deepcluster_core.clustering.kmeans import KMeans  # noqa: PLC0415
-    from flows.run import Run  # noqa: PLC0415
+    from flows.engine.run import Run  # noqa: PLC0415
     from stages import cluster, extract, score, train  # noqa: PLC0415
 
     _replace(extract, "extract_features", meter.items(extract.extract_features, 1))

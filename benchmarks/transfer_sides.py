@@ -1,9 +1,10 @@
 """The sides of `benchmarks.transfer`: a Pascal VOC of photographs, and some steps on it."""
 
-# Its settings come before torch, as in every run.
-import flows  # noqa: F401  # pyright: ignore[reportUnusedImport]
+# ruff: noqa: E402  the environment is prepared before torch is imported, as in every run
+from flows.engine import environment
 
-# isort: split
+environment.prepare()
+
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.data.voc import CLASSES
 from deepcluster_core.models import NetworkConfig
-from flows.evaluations import EVALUATIONS
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
+from stages.runs.evaluations import EVALUATIONS
 
 SUBSETS = {2007: ("Main", ("trainval", "test")), 2012: ("Segmentation", ("train", "val"))}
 PICTURES = {"voc-classification": 5011, "voc-detection": 5011, "voc-segmentation": 1464}

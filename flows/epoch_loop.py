@@ -7,12 +7,12 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.epoch import Before, one_epoch
-from flows.page import key_pictures, write_page
-from flows.picture import draw_overview
-from flows.prepare import open_run
+from flows.engine.open_run import open_run
+from flows.show.overview import draw_overview
+from flows.show.page import key_pictures, write_page
 from stages import index
-from stages.recipe import RecipeOverrides
+from stages.runs.epoch import Before, one_epoch
+from stages.runs.recipe import RecipeOverrides
 
 
 def _name() -> str:

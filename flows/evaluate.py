@@ -15,21 +15,22 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded
-from flows.epoch import each_epoch
-from flows.evaluations import COMPARING, LABELLED, TRANSFER, Asked, Name
-from flows.job import Given, Input, Job
-from flows.prepare import ON_TERMINAL, existing_run, open_run, run_path
-from flows.report import Report
-from flows.run import Run
+from flows.engine.open_run import ON_TERMINAL, open_run
+from flows.engine.report import Report
+from flows.engine.run import Run
 from flows.sweep import compare
-from flows.sweep_plan import Sweep, is_sweep, open_sweep
-from flows.terminal import shell_words
 from stages import index, score, train
 from stages.evaluations import nmi
 from stages.evaluations.compared import supervised_digest
 from stages.evaluations.results import read_results
-from stages.layout import RunFolder
-from stages.recipe import Recipe
+from stages.runs.epoch import each_epoch
+from stages.runs.evaluations import COMPARING, LABELLED, TRANSFER, Asked, Name
+from stages.runs.folder import RunFolder
+from stages.runs.job import Given, Input, Job
+from stages.runs.locate import existing_run, run_path
+from stages.runs.recipe import Recipe
+from stages.runs.sweep_plan import Sweep, is_sweep, open_sweep
+from stages.runs.terminal import shell_words
 
 
 def _name() -> str:

@@ -11,12 +11,13 @@ from pydantic import Field
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url
-from flows.epoch import STAGES, each_epoch
-from flows.job import Input, Job
-from flows.prepare import existing_run, open_run, own_folder
-from flows.run import Run
+from flows.engine.open_run import open_run
+from flows.engine.run import Run
 from stages import index
-from stages.recipe import RecipeOverrides
+from stages.runs.epoch import STAGES, each_epoch
+from stages.runs.job import Input, Job
+from stages.runs.locate import existing_run, own_folder
+from stages.runs.recipe import RecipeOverrides
 
 StageName = Literal["index", "extract", "cluster", "train", "score"]
 

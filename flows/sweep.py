@@ -9,12 +9,15 @@ from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from flows.engine.open_run import open_run
+from flows.engine.report import Report
+from flows.engine.run import Run
+from flows.engine.sharing import share
 from flows.epoch_loop import deepcluster
-from flows.prepare import open_run
-from flows.report import Report
-from flows.run import Run
-from flows.share import share
-from flows.sweep_plan import (
+from flows.show.sweep_table import tabulate, write_comparison
+from flows.show.sweep_values import evaluated
+from stages.runs.recipe import RecipeOverrides
+from stages.runs.sweep_plan import (
     VARIED,
     Sweep,
     count_images,
@@ -23,9 +26,6 @@ from flows.sweep_plan import (
     refuse_too_many,
     refuse_unwritable_sweep,
 )
-from flows.sweep_table import tabulate, write_comparison
-from flows.sweep_values import evaluated
-from stages.recipe import RecipeOverrides
 
 Ks = Annotated[
     list[Annotated[int, Field(ge=2)]],

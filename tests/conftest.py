@@ -2,7 +2,6 @@
 
 # ruff: noqa: E402  the environment comes first, see below
 
-import importlib
 import os
 import tempfile
 
@@ -11,7 +10,9 @@ for name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[name]
 HOME = tempfile.TemporaryDirectory(prefix="prefect-home-", ignore_cleanup_errors=True)
 os.environ["PREFECT_HOME"] = HOME.name
-importlib.import_module("flows")  # its settings of OpenMP and Prefect, before those are imported
+from flows.engine.environment import prepare
+
+prepare()  # settings of OpenMP and Prefect, before those are imported
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

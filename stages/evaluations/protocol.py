@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.config_problems import described, invalid
+from deepcluster_core.config_yaml import merged, plain, read_yaml
 from deepcluster_core.local_paths import expanded
-from stages.problems import described, invalid
-from stages.recipe_yaml import merged, plain, read_yaml
 
 PROTOCOLS = Path(__file__).parents[2] / "configs/evaluations"
 

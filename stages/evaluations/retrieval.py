@@ -16,6 +16,7 @@ from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.manifest import Stage, digest_of
 from deepcluster_core.artifacts.tables import write_frame
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.config_yaml import parse
 from deepcluster_core.context import Context
 from deepcluster_core.data.landmarks import (
     Query,
@@ -35,7 +36,6 @@ from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.results import RESULTS, Row, write_results
-from stages.recipe_yaml import parse
 
 QUERIES = "queries.parquet"
 PICTURE = "retrieval.png"

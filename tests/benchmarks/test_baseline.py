@@ -16,7 +16,7 @@ from deepcluster_core.clustering.pca import fit_pca
 from deepcluster_core.context import Context
 from deepcluster_core.models import NetworkConfig, build_network
 from stages import extract, index
-from stages.recipe import Recipe, load_recipe
+from stages.runs.recipe import Recipe, load_recipe
 from tests.margins import SHIFT, below
 
 CONTEXT = Context(seed=31, epoch=0)

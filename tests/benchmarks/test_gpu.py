@@ -9,7 +9,7 @@ import pytest
 from benchmarks import gpu
 from benchmarks.harness import Figures, Side
 from benchmarks.workload import PreparedRun, Workload
-from stages.recipe import load_recipe
+from stages.runs.recipe import load_recipe
 
 
 class FakeWorkload(Workload):

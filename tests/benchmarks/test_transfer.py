@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import transfer
 from benchmarks.transfer_sides import write_trees
-from flows.evaluations import EVALUATIONS
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
+from stages.runs.evaluations import EVALUATIONS
 from tests.benchmarks.conftest import TINY
 
 

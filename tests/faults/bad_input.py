@@ -11,11 +11,11 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from deepcluster_core.context import Context
-from flows import cli
-from flows.epoch import Before, one_epoch
-from flows.job import Input, Job
-from flows.prepare import open_run
+from flows.cli import main as cli
+from flows.engine.open_run import open_run
 from stages import index, score
+from stages.runs.epoch import Before, one_epoch
+from stages.runs.job import Input, Job
 
 RECIPE = """
 epochs: 1

@@ -19,7 +19,7 @@ UID, GID = 12345, 12345
 ROOT = Path(__file__).parents[2]
 COMMANDS = """
 import contextlib, io, json, os, sys, traceback
-from flows import cli
+from flows.cli import main as cli
 answers = []
 for umask, arguments in json.loads(sys.argv[1]):
     os.umask(umask)

@@ -27,7 +27,7 @@ from deepcluster_core.data.voc import CLASSES, Voc
 from deepcluster_core.data.voc_annotations import parse_objects
 from deepcluster_core.data.voc_masks import decode_mask
 from deepcluster_core.errors import DeepClusterError
-from stages.recipe import load_recipe, parse_overrides
+from stages.runs.recipe import load_recipe, parse_overrides
 
 CORPUS = Path(__file__).parent / "corpus"
 MASK_SIZE = (12, 9)

@@ -16,8 +16,8 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.artifacts.tables import read_clustering, read_labels, read_metrics
 from deepcluster_core.errors import ArtifactError
-from flows.state import states_of
-from stages.layout import RunFolder
+from stages.runs.folder import RunFolder
+from stages.runs.states import states_of
 from tests.faults.programs import Program, learnt
 
 FILES = (

@@ -12,7 +12,7 @@ import torch
 
 from deepcluster_core.artifacts.lack import lack_explained
 from deepcluster_core.errors import ArtifactError
-from flows.export import SUFFIXES, export
+from stages.runs.export import SUFFIXES, export
 from tests.faults.programs import WITHIN_S, Program, learnt
 
 FIRST_KIB, LAST_KIB = 64, 1 << 16

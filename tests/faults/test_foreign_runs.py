@@ -18,11 +18,11 @@ from deepcluster_core.artifacts.commit import lock, prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.errors import ArtifactError, ConfigError
-from flows.access import refuse_unreadable, refuse_unwritable_run
-from flows.alive import ALIVE, bury_dead
-from flows.prepare import existing_run
-from flows.records import usable_place
-from stages.layout import RunFolder
+from flows.prefect_.crashed_runs import ALIVE, bury_dead
+from flows.prefect_.task_records import usable_place
+from stages.runs.access import refuse_unreadable, refuse_unwritable_run
+from stages.runs.folder import RunFolder
+from stages.runs.locate import existing_run
 from tests.faults.bad_input import contents, make, write_recipe
 from tests.faults.other_user import (
     GID,

@@ -1,7 +1,7 @@
 """What a run takes of memory, in a process that has done nothing else."""
 
-from stages.estimate import needs_of
-from stages.recipe import load_recipe
+from stages.runs.estimate import needs_of
+from stages.runs.recipe import load_recipe
 from tests.faults.programs import Program
 from tests.flows.conftest import manifests
 

@@ -19,17 +19,17 @@ from deepcluster_core.artifacts.own_output import is_own_table, kind_of_folder
 from deepcluster_core.context import Context
 from deepcluster_core.data.sources import open_source
 from deepcluster_core.errors import ConfigError, SourceError
-from flows.diff import show_diff
+from flows.engine.open_run import open_run
 from flows.evaluate import _prepare  # pyright: ignore[reportPrivateUsage]
-from flows.evaluations import Asked
-from flows.new_images import assign, embed
-from flows.page import write_page
-from flows.picture import draw_overview
-from flows.prepare import open_run
-from flows.sweep_plan import plan
-from flows.sweep_table import write_comparison
-from flows.sweep_values import evaluated
-from stages.layout import RunFolder
+from flows.show.diff import show_diff
+from flows.show.overview import draw_overview
+from flows.show.page import write_page
+from flows.show.sweep_table import write_comparison
+from flows.show.sweep_values import evaluated
+from stages.runs.evaluations import Asked
+from stages.runs.folder import RunFolder
+from stages.runs.new_images import assign, embed
+from stages.runs.sweep_plan import plan
 from tests.faults.bad_input import make, write_recipe
 
 PICTURES = 40
@@ -108,7 +108,7 @@ def test_run__in_its_own_source_finds_everything_done_and_warns(
     said: list[str] = []
     for update in (False, True):
         with disable_run_logger(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("flows.report.Report.warn", lambda _, text: said.append(text))
+            patch.setattr("flows.engine.report.Report.warn", lambda _, text: said.append(text))
             opened = open_run(
                 str(littered.parent / "recipe.yaml"), str(path), None, None, update=update
             )

@@ -17,10 +17,10 @@ from prefect.settings import (
 )
 
 from deepcluster_core.errors import ConfigError
-from flows import loopback, serve
-from flows.embedded import EmbeddedServer
-from flows.prefect_database import configured_database, usable_database
-from flows.server_errors import ServerError, last_words, own_server_error
+from flows.prefect_ import loopback, serve
+from flows.prefect_.database import configured_database, usable_database
+from flows.prefect_.embedded import EmbeddedServer
+from flows.prefect_.server_errors import ServerError, last_words, own_server_error
 from tests.patience import WITHIN_S
 
 REPOSITORY = Path(__file__).parents[2]

@@ -26,10 +26,10 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows import configured_server
-from flows.embedded import EmbeddedServer
-from flows.prefect_settings import API_URL, origin_of
-from flows.server_errors import ServerError
+from flows.prefect_ import configured_server
+from flows.prefect_.embedded import EmbeddedServer
+from flows.prefect_.server_errors import ServerError
+from flows.prefect_.settings import API_URL, origin_of
 from tests.faults.programs import PROGRAM, write_recipe
 from tests.patience import WITHIN_S
 

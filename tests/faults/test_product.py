@@ -15,8 +15,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 from deepcluster_core.errors import ConfigError
-from flows.embedded import EmbeddedServer
-from flows.serve import address_of, url_of
+from flows.prefect_.embedded import EmbeddedServer
+from flows.prefect_.serve import address_of, url_of
 from tests.patience import WITHIN_S
 
 ROOT = Path(__file__).parents[2]

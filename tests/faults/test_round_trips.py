@@ -26,7 +26,7 @@ from deepcluster_core.artifacts.tables import (
 )
 from deepcluster_core.context import Context
 from stages import index
-from stages.recipe import Recipe, load_recipe, save_recipe
+from stages.runs.recipe import Recipe, load_recipe, save_recipe
 from tests.stages.recipes import PLAIN, write
 
 IN_FILES = settings(deadline=None, max_examples=25)

@@ -8,11 +8,11 @@ from typing import get_args, get_type_hints
 import pytest
 from typer.models import OptionInfo
 
-from flows import cli
-from flows.cli_results import results
-from flows.evaluations import Asked
-from flows.prepare import resolve
+from flows.cli import main as cli
+from flows.cli.results import results
 from flows.stage_rerun import rerun
+from stages.runs.evaluations import Asked
+from stages.runs.locate import resolve
 from tests.faults.bad_input import Refused, typed, write_recipe
 
 URL = "s3://bucket/x"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deepcluster_core.context import Context
-from flows.epoch import STAGES
 from flows.epoch_loop import deepcluster
+from stages.runs.epoch import STAGES
 
 
 def main(recipe: str, run: str, notes: str, go: str | None = None) -> None:

@@ -13,7 +13,7 @@ from deepcluster_core.artifacts.label_pairs import read_label_pair
 from deepcluster_core.clustering.changes import KINDS
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.metrics import nmi
-from flows.diff import show_diff
+from flows.show.diff import show_diff
 
 # 30 images: 0 splits into 0 and 1, 1 and 2 merge into 2, 3 becomes 5.
 BEFORE = np.repeat([0, 1, 2, 3], [12, 5, 4, 9])

@@ -16,15 +16,15 @@ import prefect
 import pytest
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
-from flows.embedded import EmbeddedServer
-from flows.prefect_database import configured_database, lock_unless_current
+from flows.prefect_.database import configured_database, lock_unless_current
+from flows.prefect_.embedded import EmbeddedServer
 from tests.flows.conftest import ENVIRONMENT, PROGRAM
 from tests.patience import WITHIN_S
 
 BEGINS = """
 import sys, time
-from flows.embedded import EmbeddedServer
-from flows.prefect_database import configured_database, lock_unless_current
+from flows.prefect_.embedded import EmbeddedServer
+from flows.prefect_.database import configured_database, lock_unless_current
 server = EmbeddedServer()
 server.begin()
 time.sleep(float(sys.argv[1]))
@@ -45,7 +45,7 @@ def servers(parent: int) -> set[int]:
             words = path.read_bytes().split(b"\0")
         except OSError:  # it has ended
             continue
-        if b"flows.embedded" in words and words[-2] == str(parent).encode():
+        if b"flows.prefect_.embedded" in words and words[-2] == str(parent).encode():
             found.add(int(path.parent.name))
     return found
 
@@ -106,7 +106,7 @@ def test_main__ends_at_once_where_a_file_configures_a_server() -> None:
     Path("prefect.toml").write_text('[api]\nurl = "http://127.0.0.1:1/api"\n')
 
     ended = subprocess.run(
-        [sys.executable, "-m", "flows.embedded", "1", str(os.getpid())],
+        [sys.executable, "-m", "flows.prefect_.embedded", "1", str(os.getpid())],
         env=ENVIRONMENT,
         timeout=WITHIN_S,
         check=False,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import environment
+from flows.engine import environment
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from deepcluster_core.artifacts.manifest import digest_of, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError
 from flows.evaluate import evaluate
-from flows.evaluations import COMPARING, EVALUATIONS
-from flows.show_results import show_results
+from flows.show.results import show_results
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
+from stages.runs.evaluations import COMPARING, EVALUATIONS
 from tests.conftest import draw_images
 from tests.drawn_landmarks import draw_landmarks
 from tests.flows.conftest import call, contents, recorded_tasks

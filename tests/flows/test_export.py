@@ -15,8 +15,8 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.data.decode import decode
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ArtifactError, ConfigError
-from flows.export import SUFFIXES, export
-from flows.past_run import PastRun
+from stages.runs.export import SUFFIXES, export
+from stages.runs.past_run import PastRun
 from tests.foreign import run_elsewhere
 
 ROUNDING = 1e-5

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from deepcluster_core.errors import ArtifactError
-from flows.epoch import Before, one_epoch
-from flows.job import Input, Job, job_of
 from stages import index
-from stages.layout import RunFolder
-from stages.recipe import load_recipe
+from stages.runs.epoch import Before, one_epoch
+from stages.runs.folder import RunFolder
+from stages.runs.job import Input, Job, job_of
+from stages.runs.recipe import load_recipe
 from tests.flows.conftest import manifests
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.loopback import (
+from flows.prefect_.loopback import (
     LOOPBACK,
     drop_unusable_proxies,
     is_gone,
@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 ASKS = """
 import sys, flows, os
-from flows.loopback import drop_unusable_proxies
+from flows.prefect_.loopback import drop_unusable_proxies
 drop_unusable_proxies(os.environ)
 import httpx
 from websockets.proxy import get_proxy

@@ -12,8 +12,8 @@ import torch
 
 from deepcluster_core.clustering import faiss_index
 from deepcluster_core.errors import ConfigError
-from flows import machine
-from flows.machine import remarks, usable_device
+from stages.runs import machine
+from stages.runs.machine import remarks, usable_device
 
 VERSION = (
     "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n"

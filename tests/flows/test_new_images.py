@@ -18,8 +18,8 @@ from rich.console import Console
 from deepcluster_core.artifacts.commit import prune
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError, SourceError
-from flows import new_images
-from flows.new_images import assign, embed
+from stages.runs import new_images
+from stages.runs.new_images import assign, embed
 from tests.flows.conftest import loop
 
 OUT = Path("labels.parquet")
@@ -297,7 +297,7 @@ def test_assign__tells_how_far_it_is_in_lines_or_on_a_bar(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("flows.progress.PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr("stages.runs.progress.PLAIN_EVERY_S", 0.0)
     assign(str(finished_run), tiny_images, out=OUT)
     assert "assign epoch 2: 240 images of 240, 0 s left, " in capsys.readouterr().out
 

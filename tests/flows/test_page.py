@@ -12,10 +12,10 @@ from deepcluster_core.artifacts.commit import new_artifact, prune
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from flows.page import key_pictures, write_page
+from flows.show.page import key_pictures, write_page
 from stages.evaluations.results import RESULTS, write_results
-from stages.layout import RunFolder
-from stages.recipe import load_recipe, save_recipe
+from stages.runs.folder import RunFolder
+from stages.runs.recipe import load_recipe, save_recipe
 from tests.flows.browser import PROGRAM, Tab, browser
 from tests.flows.conftest import loop, write_recipe
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.errors import ConfigError
-from flows.prepare import existing_run, resolve, run_path
+from stages.runs.locate import existing_run, resolve, run_path
 
 
 @pytest.mark.parametrize(

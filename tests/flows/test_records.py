@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prefect.serializers import JSONSerializer
 
-from flows.records import drop_foreign
+from flows.prefect_.task_records import drop_foreign
 from tests.flows.conftest import KEEP_ALL, in_state, loop
 
 JSON = JSONSerializer().model_dump()

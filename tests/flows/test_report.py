@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from flows.report import HEADER, epoch_line
+from flows.engine.report import HEADER, epoch_line
 
 NAMES = ("extract", "cluster", "train", "score")
 USUAL: dict[str, Any] = {

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.errors import ConfigError
-from flows.room import disk_needed, refuse_what_cannot_fit
-from stages.estimate import GIB, needs_of
-from stages.layout import RunFolder
-from stages.recipe import load_recipe
+from stages.runs.estimate import GIB, needs_of
+from stages.runs.folder import RunFolder
+from stages.runs.recipe import load_recipe
+from stages.runs.resources import disk_needed, refuse_what_cannot_fit
 from tests.flows.conftest import manifests
 
 ALEXNET = Path(__file__).parents[2] / "configs" / "imagenet-alexnet.yaml"

@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Running
 
 from deepcluster_core.errors import ConfigError
-from flows.alive import ALIVE
+from flows.prefect_.crashed_runs import ALIVE
 from tests.flows.conftest import KEEP_ALL, artifact_contents, loop
 
 

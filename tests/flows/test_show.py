@@ -11,10 +11,10 @@ from deepcluster_core.artifacts.commit import prune, write_manifest
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_labels, read_metrics, write_metrics
 from deepcluster_core.errors import ArtifactError, ConfigError
-from flows.show import farewell, show_cluster, show_run, show_sweep
-from flows.state import states_of
-from stages.layout import EPOCH_KINDS, RunFolder
-from stages.recipe import load_recipe, save_recipe
+from flows.show.run import farewell, show_cluster, show_run, show_sweep
+from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.recipe import load_recipe, save_recipe
+from stages.runs.states import states_of
 from tests.flows.conftest import loop, manifests, write_recipe
 from tests.resealed import reseal
 

@@ -19,13 +19,13 @@ from deepcluster_core.artifacts.commit import UNFINISHED, prune
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError, FeatureError, SourceError
-from flows.cli import main
+from flows.cli.main import main
 from flows.evaluate import evaluate
+from flows.show.sweep_picture import draw_sweep
 from flows.stage_rerun import rerun
 from flows.sweep import sweep
-from flows.sweep_picture import draw_sweep
 from stages.evaluations.results import read_results
-from stages.recipe import RecipeOverrides
+from stages.runs.recipe import RecipeOverrides
 from tests.flows.conftest import (
     ENVIRONMENT,
     PROGRAM,

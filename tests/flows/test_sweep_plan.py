@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from deepcluster_core.errors import ConfigError
-from flows.share import common_jobs
-from flows.sweep_plan import parse_ks, plan
-from stages.layout import RunFolder
-from stages.recipe import load_recipe
+from stages.runs.folder import RunFolder
+from stages.runs.recipe import load_recipe
+from stages.runs.sharing import common_jobs
+from stages.runs.sweep_plan import parse_ks, plan
 
 
 @pytest.mark.parametrize("text", ["", "10,", "10;20", "10,x", "1e3", "auto", "-4", "2.5", "²"])

@@ -11,13 +11,13 @@ from PIL import Image
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import DeepClusterError
 from flows.evaluate import evaluate
-from flows.evaluations import COMPARING, EVALUATIONS
-from flows.show_results import show_by_k
+from flows.show.results import show_by_k
+from flows.show.sweep_values import VALUES, evaluated
 from flows.sweep import sweep
-from flows.sweep_plan import open_sweep
-from flows.sweep_values import VALUES, evaluated
 from stages.evaluations.results import read_results
-from stages.layout import RunFolder
+from stages.runs.evaluations import COMPARING, EVALUATIONS
+from stages.runs.folder import RunFolder
+from stages.runs.sweep_plan import open_sweep
 from tests.conftest import draw_images
 from tests.flows.conftest import SWEPT_EPOCHS, call, contents
 from tests.voc_tree import write_voc

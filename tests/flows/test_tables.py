@@ -9,12 +9,12 @@ import pytest
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
-from flows.cli import main
+from flows.cli.main import main
 from flows.evaluate import evaluate
-from flows.show_tables import show_table
-from flows.tables import TABLES, load_table, measured
+from flows.show.paper_tables import TABLES, load_table, measured
+from flows.show.tables import show_table
 from stages.evaluations.results import read_results
-from stages.layout import RunFolder
+from stages.runs.folder import RunFolder
 from tests.drawn_landmarks import draw_landmarks
 from tests.flows.conftest import PROGRAM
 from tests.voc_tree import write_voc

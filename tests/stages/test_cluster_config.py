@@ -6,7 +6,7 @@ import pytest
 
 from deepcluster_core.errors import ConfigError
 from stages.cluster import ClusterConfig
-from stages.recipe import load_recipe, parse_overrides, save_recipe
+from stages.runs.recipe import load_recipe, parse_overrides, save_recipe
 from tests.stages.recipes import PLAIN, write
 
 

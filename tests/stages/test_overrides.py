@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.errors import ConfigError
 from stages.evaluations.knn import KnnConfig
 from stages.evaluations.maximal import MaximalConfig
 from stages.evaluations.retrieval import RetrievalConfig
-from stages.overrides import parse_assignments
-from stages.recipe import RecipeOverrides, load_recipe, parse_overrides
+from stages.runs.recipe import RecipeOverrides, load_recipe, parse_overrides
 from tests.stages.recipes import PLAIN, write
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1).filter(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deepcluster_core.errors import ConfigError, FeatureError
-from stages.recipe import (
+from stages.runs.recipe import (
     Recipe,
     RecipeOverrides,
     load_recipe,

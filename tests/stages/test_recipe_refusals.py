@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deepcluster_core.errors import ConfigError
-from stages.recipe import load_recipe
+from stages.runs.recipe import load_recipe
 from tests.stages.recipes import PLAIN, write
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.recipe_yaml import MAX_VALUES, dump, parse
+from deepcluster_core.config_yaml import MAX_VALUES, dump, parse
 
 
 def test_parse__takes_aliases_that_people_write() -> None:

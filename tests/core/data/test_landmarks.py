@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deepcluster_core.config_yaml import parse
 from deepcluster_core.data.landmarks import (
     CORRUPT,
     GROUND_TRUTH,
@@ -15,7 +16,6 @@ from deepcluster_core.data.landmarks import (
     open_landmarks,
 )
 from deepcluster_core.errors import SourceError
-from stages.recipe_yaml import parse
 
 
 def opened(root: Path) -> Landmarks:

@@ -1,0 +1,174 @@
+"""What the command prints, and where it writes the traceback, for an error that nobody foresaw."""
+
+import errno
+import os
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from deepcluster_core.errors import ConfigError, DeepClusterError, first_line
+from flows.engine.environment import is_writable, private_folder
+from stages.runs.terminal import printable
+
+DEBUG = "DEEPCLUSTER_DEBUG"
+LOG = "deepcluster-error.log"
+_WRITTEN_TO: list[Path] = []
+
+
+def writes_to(run: str | Path | None) -> None:
+    """Note the run's folder that a command writes to, or None; logs of errors go there."""
+    _WRITTEN_TO[:] = [] if run is None else [Path(run).absolute()]
+
+
+def debugging() -> bool:
+    """Return whether tracebacks are printed."""
+    return os.environ.get(DEBUG, "").lower() not in ("", "0", "false", "no", "off")
+
+
+def print_error(text: str) -> None:
+    """Print to standard error, if anybody still reads it: the terminal may have been closed."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def discard_output() -> None:
+    """Have Python end without an attempt to write what nobody could read before."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def require_working_folder() -> None:
+    """Raise an error if the working folder cannot be used; relative paths are looked up there.
+
+    Raises:
+        ConfigError: it was deleted, or it may not be entered.
+    """
+    try:
+        here = Path.cwd()
+        (here / "prefect.toml").exists()  # Prefect and we read this file
+    except OSError as error:
+        raise ConfigError(
+            f"the working folder cannot be used ({error.strerror}).\n"
+            f"  Fix: cd to a folder that exists and that you can enter."
+        ) from error
+
+
+def report_unexpected(error: Exception) -> None:
+    """Print one line about an error, and write the traceback to a file; print it when debugging."""
+    text = "".join(traceback.format_exception(error))
+    line = f"deepcluster: {type(error).__name__}"
+    if str(error).strip():
+        line += f": {printable(first_line(error))}"
+    if debugging():
+        print_error(f"{text}{line}")
+        return
+    if (log := _write_log(text)) is not None:
+        print_error(f"{line} (not expected; the traceback is in {printable(str(log))})")
+    else:
+        print_error(f"{text}{line} (not expected; no folder for a log of it can be written)")
+
+
+def _write_log(text: str) -> Path | None:
+    """Append to the log; return where it is, or None if it cannot be written anywhere."""
+    command = printable(shlex.join(sys.argv))
+    entry = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {command}\n{text}\n"
+    for folder in _log_folders():
+        with suppress(OSError):
+            with (folder / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(entry)
+            return folder / LOG
+    return None
+
+
+def _log_folders() -> Iterator[Path]:
+    """Yield folders for the log, best first."""
+    yield from (folder for folder in _WRITTEN_TO if is_writable(folder))
+    with suppress(OSError, RuntimeError):
+        state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+        if state.is_absolute() and is_writable(Path.home()):
+            (state / "deepcluster").mkdir(mode=0o700, parents=True, exist_ok=True)
+            yield state / "deepcluster"
+    if (folder := private_folder()) is not None:
+        yield folder
+
+
+def explained(error: Exception) -> DeepClusterError | None:
+    """Return an error that says what to do about the environment, if that is the cause."""
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    if "No usable temporary directory" in text or "writable cache directory" in text:
+        return ConfigError(_NO_TEMPORARY_FOLDER.format(tried=_tried()))
+    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+        return ConfigError(_TOO_MANY_FILES.format(cause=printable(first_line(error))))
+    if isinstance(error, ImportError) and any(sign in text for sign in _NO_ADDRESS_SPACE):
+        return ConfigError(_NO_MEMORY.format(cause=printable(first_line(error))))
+    return _prefect_setting(error)
+
+
+_NO_TEMPORARY_FOLDER = (
+    "TMPDIR: no folder for temporary files can be written (tried {tried}).\n"
+    "  Fix: set TMPDIR to a folder that you can write."
+)
+_TOO_MANY_FILES = (
+    "too many files are open ({cause}).\n"
+    "  Fix: allow more, `ulimit -n 4096` for example, and run the same command again."
+)
+_NO_ADDRESS_SPACE = ("failed to map segment", "Cannot allocate memory", "cannot allocate memory")
+_NO_MEMORY = (
+    "there is too little memory to load a library ({cause}).\n"
+    "  Fix: allow more, `ulimit -v unlimited` for example, or use a machine with more memory."
+)
+
+
+def _tried() -> str:
+    set_here = [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)]
+    return ", ".join(printable(folder) for folder in [*set_here, "/tmp", "/var/tmp", "/usr/tmp"])  # noqa: S108  where Python looks
+
+
+_READS_SETTINGS = {"root_settings_context", "get_current_settings"}
+"""Functions of Prefect, which are called when it is imported."""
+
+
+def _prefect_setting(error: Exception) -> DeepClusterError | None:
+    """Return an error that names the settings of Prefect that are invalid."""
+    functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    if functions.isdisjoint(_READS_SETTINGS):
+        return None
+    problems = list(_invalid(error)) or [printable(first_line(error))]
+    return ConfigError(
+        f"Prefect cannot read its settings: {'; '.join(problems)}.\n"
+        f"  Fix: correct or remove it: in the environment, in .env, prefect.toml or "
+        f"pyproject.toml of this folder, or in {_profiles()}."
+    )
+
+
+def _invalid(error: Exception) -> Iterator[str]:
+    """Yield each invalid setting with the reason: PREFECT_LOGGING_LEVEL='x': Input should be …."""
+    for problem in getattr(error, "errors", list)():
+        if problem.get("type") == "default_factory_not_called":  # follows from another one
+            continue
+        words = [str(word) for word in problem["loc"]]
+        name = _variable(words[-1] if words else "", problem.get("input"))
+        yield printable(f"{name} = {problem.get('input')!r}: {problem['msg']}")
+
+
+def _variable(field: str, value: object) -> str:
+    """Return the variable of the environment that an invalid value is from, else the field."""
+    if field.upper().startswith("PREFECT_"):
+        return field.upper()
+    for name, text in os.environ.items():
+        if name.startswith("PREFECT_") and name.endswith(field.upper()):
+            if text.strip().lower() == str(value).strip().lower():
+                return name
+    return field
+
+
+def _profiles() -> str:
+    home = os.environ.get("PREFECT_HOME", "~/.prefect")
+    return printable(os.environ.get("PREFECT_PROFILES_PATH", f"{home}/profiles.toml"))

@@ -1,0 +1,273 @@
+"""The command `deepcluster`. What is slow to import is imported by the command that needs it."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from deepcluster_core.errors import DeepClusterError
+from flows.cli.failures import (
+    DEBUG,
+    debugging,
+    discard_output,
+    explained,
+    print_error,
+    report_unexpected,
+    require_working_folder,
+    writes_to,
+)
+from flows.cli.options import (
+    SERVER,
+    EpochOption,
+    Overrides,
+    RunFolderOption,
+    Update,
+    Yes,
+    given,
+    path,
+    prefect_ready,
+)
+from flows.cli.results import results
+from flows.prefect_.embedded import collect_seldom
+from flows.prefect_.serve import HOST, forget_dead_server
+from stages.runs.terminal import printable_lines, shell_words
+
+USER_ERROR = 2
+UNEXPECTED = 1
+NOBODY_READS = 141
+"""As the shell reports of programs that end since their output is not read any more."""
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # before anything imports Prefect
+
+
+class Stopped(BaseException):
+    """Ctrl-C, SIGTERM from a machine that is taken away, SIGHUP from a terminal that was closed.
+
+    Not typer's to deal with.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Keep the signal's number."""
+        self.exit_code = 128 + number  # the shell's: 130, 143 and 129
+
+
+app = typer.Typer(
+    help="DeepCluster (Caron et al. 2018): group features, train on the groups, repeat.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(results)
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help=f"Print the traceback of an error; also {DEBUG}=1."),
+    ] = False,
+) -> None:
+    """DeepCluster (Caron et al. 2018): group features, train on the groups, repeat."""
+    if debug:
+        os.environ[DEBUG] = "1"  # for the processes that are started from here too
+
+
+@app.command()
+def run(
+    recipe: Annotated[
+        Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.", parser=path)
+    ],
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Folder; runs/<name of the recipe> if left out.", parser=path),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    overrides: Overrides = None,
+    update: Update = False,
+    yes: Yes = False,
+) -> None:
+    """Run a recipe. What is there already is not made again."""
+    SERVER.begin()  # beside the imports
+    from flows.show.run import farewell  # noqa: PLC0415
+    from stages.runs.access import refuse_unwritable_run  # noqa: PLC0415
+    from stages.runs.locate import resolve  # noqa: PLC0415
+    from stages.runs.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+    from stages.runs.settings_changes import refuse_other_settings  # noqa: PLC0415
+
+    changes = parse_overrides(overrides or [])
+    # Whatever can be refused is refused before Prefect takes its time.
+    resolved, folder = resolve(str(recipe), given(run), epochs, changes)
+    refuse_other_settings(folder, resolved, update=update)
+    refuse_unwritable_run(folder)
+    start = time.monotonic()
+    writes_to(folder.root)
+    with prefect_ready():
+        from flows.epoch_loop import deepcluster  # noqa: PLC0415
+
+        deepcluster(
+            str(recipe),
+            run=given(folder.root),
+            epochs=epochs,
+            overrides=RecipeOverrides.model_validate(changes) if changes else None,
+            update=update,
+            yes=yes,
+        )
+    print(farewell(folder, epochs=resolved.epochs, seconds=time.monotonic() - start))  # noqa: T201
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="index, extract, cluster, train or score.")],
+    run: RunFolderOption,
+    epoch: EpochOption = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Another folder for the artifact.", parser=path)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run even if it is there.")] = False,
+) -> None:
+    """Run one stage of one epoch again, in the run or, with --out, elsewhere."""
+    SERVER.begin()
+    from stages.runs.locate import existing_run, resolve, typed_run  # noqa: PLC0415
+    from stages.runs.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+
+    changes = parse_overrides(overrides or [])
+    folder = existing_run(typed_run(run))
+    resolve(str(folder.config), str(folder.root), None, changes)
+    writes_to(folder.root if out is None else None)
+    with prefect_ready():
+        from flows.stage_rerun import check, rerun  # noqa: PLC0415
+
+        rerun(
+            check(name, epoch, changed=bool(changes), out=given(out)),
+            run=str(folder.root),
+            epoch=epoch,
+            overrides=RecipeOverrides.model_validate(changes) if changes else None,
+            out=given(out),
+            force=force,
+        )
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[
+        Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.", parser=path)
+    ],
+    ks: Annotated[
+        str, typer.Option("--k", metavar="K,K,…", help="All k to compare; those there are Cached.")
+    ],
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Folder; runs/<name of the recipe>-k if left out.", parser=path),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    overrides: Overrides = None,
+    update: Update = False,
+    yes: Yes = False,
+) -> None:
+    """Run a recipe for several k, and compare: a run for each, one table, one picture."""
+    from flows.show.run import show_sweep  # noqa: PLC0415
+    from stages.runs.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+    from stages.runs.sweep_plan import parse_ks, plan, refuse_unwritable_sweep  # noqa: PLC0415
+
+    changes = parse_overrides(overrides or [])
+    planned = plan(str(recipe), parse_ks(ks), given(run), epochs, changes)
+    writes_to(planned.root.root)
+    refuse_unwritable_sweep(planned)
+    with prefect_ready():
+        from flows.sweep import sweep  # noqa: PLC0415
+
+        sweep(
+            [member.k for member in planned.members],
+            str(recipe),
+            run=given(planned.root.root),
+            epochs=epochs,
+            overrides=RecipeOverrides.model_validate(changes) if changes else None,
+            update=update,
+            yes=yes,
+        )
+    show_sweep(planned.root.root)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = HOST,
+) -> None:
+    """Start a Prefect server on 127.0.0.1, a worker, and register the deployments."""
+    from flows.prefect_.serve import serve  # noqa: PLC0415
+
+    serve(port, host)
+
+
+def main() -> None:
+    """Run the command.
+
+    A person's mistake is reported with its fix and exit code 2, any other error in one line with
+    exit code 1; neither with a traceback.
+    """
+    try:
+        with _stoppable():
+            _run_command()
+    except DeepClusterError as error:
+        _refuse(error)
+    except Stopped as stopped:
+        command = shell_words(Path(sys.argv[0]).name, *sys.argv[1:])
+        print_error(f"\ndeepcluster: stopped. Go on from here with\n  {command}")
+        sys.exit(stopped.exit_code)
+    except BrokenPipeError:
+        discard_output()
+        sys.exit(NOBODY_READS)
+    except Exception as error:  # a mistake of ours, or a library's
+        if (cause := explained(error)) is not None and not debugging():
+            _refuse(cause)
+        report_unexpected(error)
+        discard_output()
+        sys.exit(UNEXPECTED)
+    finally:
+        SERVER.end()
+
+
+def _run_command() -> None:
+    require_working_folder()
+    collect_seldom()
+    forget_dead_server()
+    try:
+        app()
+    finally:
+        sys.stdout.flush()  # here, and not as Python ends, where an error cannot be explained
+
+
+def _refuse(error: DeepClusterError) -> NoReturn:
+    print_error(f"deepcluster: {printable_lines(str(error))}")
+    sys.exit(USER_ERROR)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Have Ctrl-C, SIGTERM and a closed terminal raise `Stopped` in the block.
+
+    Signals that are ignored stay ignored: `nohup` is for that.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number in numbers if before[number] is not signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise Stopped(number)

@@ -1,0 +1,286 @@
+"""Commands that look at what a run has made, and use it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepcluster_core.errors import ConfigError
+from flows.cli.failures import writes_to
+from flows.cli.options import SERVER, EpochOption, RunArgument, given, path, prefect_ready
+
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Images: a picture, a folder, a list, Parquet files or tar shards.", parser=path
+    ),
+]
+KindOption = Annotated[
+    str | None,
+    typer.Option(help="Of the images, where several could be meant: folder, list, parquet or tar."),
+]
+ImageKeyOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Of tar or Parquet files with several pictures a sample; repeatable."),
+]
+LayerOption = Annotated[
+    str | None, typer.Option(help="For example conv5; what the run clusters if left out.")
+]
+
+TABLE = "table"
+PAGE_SUFFIXES = (".html", ".htm")
+results = typer.Typer()
+
+
+@results.command()
+def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="linear, knn, mlp, filters, maximal, nmi, retrieval, voc-classification, "
+            "voc-detection or voc-segmentation (those three also with -all); or table1 to table5."
+        ),
+    ],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="A run or sweep; for tables, runs.", parser=path),
+    ],
+    epoch: EpochOption = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the protocol."),
+    ] = None,
+    select: Annotated[
+        bool,
+        typer.Option(
+            "--select", help="As --set select=true: leave out the pictures of the report."
+        ),
+    ] = False,
+    protocol: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file; configs/evaluations/NAME.yaml if left out.", parser=path),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled images instead of the run's own, or a data set's folder.", parser=path
+        ),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="Images to score on, instead of a part held out.", parser=path),
+    ] = None,
+    supervised: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the same network to compare, .safetensors.", parser=path),
+    ] = None,
+    result: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Replace a result that was made otherwise.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another folder for the result; the run is then only read. Of table1 to table5, "
+            "a file: .csv, .parquet or .md.",
+            parser=path,
+        ),
+    ] = None,
+) -> None:
+    """Judge the network of an epoch: a table, and for some pictures; Cached when it is there.
+
+    table1 to table5 set what runs have measured beside the paper's numbers.
+    """
+    if name.startswith(TABLE):
+        from flows.show.tables import show_table  # noqa: PLC0415
+        from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
+
+        show_table(name, [existing_run(typed_run(run)) for run in runs], out)
+        return
+    run = _only(runs)
+    SERVER.begin()
+    from stages.runs.evaluations import (  # noqa: PLC0415
+        Asked,
+        check,
+        parse_protocol_keys,
+        refuse_file,
+    )
+    from stages.runs.locate import typed_run  # noqa: PLC0415
+
+    checked, assignments = check(name), [*(overrides or []), *(["select=true"] if select else [])]
+    asked = Asked(
+        checked,
+        given(protocol),
+        parse_protocol_keys(checked, assignments),
+        data=given(data),
+        validation=given(validation),
+        supervised=given(supervised),
+        result=result,
+        folder=given(out),
+    )
+    refuse_file(out)
+    asked.refuse_unfit()  # before Prefect takes its time
+    typed_run(run)
+    writes_to(out or run)
+    with prefect_ready():
+        from flows.evaluate import evaluate  # noqa: PLC0415
+        from flows.show.results import show_by_k, show_each  # noqa: PLC0415
+        from stages.runs.sweep_plan import is_sweep  # noqa: PLC0415
+
+        folder = evaluate(
+            asked.name,
+            run=typed_run(run),
+            epoch=epoch,
+            protocol=asked.protocol,
+            overrides=dict(asked.overrides),
+            data=asked.data,
+            validation=asked.validation,
+            supervised=asked.supervised,
+            result=asked.result,
+            update=update,
+            out=asked.folder,
+        )
+        if is_sweep(Path(folder)):
+            show_by_k(Path(folder), asked.result or asked.name, epoch)
+        else:
+            show_each(Path(folder))
+
+
+@results.command()
+def show(
+    run: RunArgument,
+    epoch: EpochOption = None,
+    cluster: Annotated[int | None, typer.Option(min=0, help="Needs --epoch.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Images listed at most.")] = 50,
+) -> None:
+    """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
+    from flows.show.run import show_cluster, show_run, show_sweep  # noqa: PLC0415
+    from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
+    from stages.runs.sweep_plan import SWEEP  # noqa: PLC0415
+
+    place = typed_run(run)
+    if epoch is None and cluster is None and (Path(place) / SWEEP).exists():
+        show_sweep(Path(place))
+        return
+    folder = existing_run(place)
+    if cluster is None:
+        show_run(folder, epoch)
+    else:
+        show_cluster(folder, epoch, cluster, limit)
+
+
+@results.command()
+def diff(
+    first: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, or a label table: its folder or file.")
+    ],
+    second: Annotated[
+        str | None, typer.Argument(metavar="[OTHER]", help="Another one to compare with.")
+    ] = None,
+    from_epoch: Annotated[int | None, typer.Option("--from", min=0, help="Epoch of RUN.")] = None,
+    to_epoch: Annotated[
+        int | None, typer.Option("--to", min=0, help="Later epoch of RUN, or epoch of OTHER.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the whole table: .parquet or .csv.", parser=path)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Clusters listed at most.")] = 30,
+) -> None:
+    """Show which clusters split, merged or moved: between epochs, runs or label tables."""
+    from flows.show.diff import show_diff  # noqa: PLC0415
+
+    show_diff(first, second, from_epoch=from_epoch, to_epoch=to_epoch, out=out, limit=limit)
+
+
+@results.command()
+def report(
+    run: RunArgument,
+    clusters: Annotated[
+        int | None, typer.Option(min=1, help="In the gallery, at most; 40 if left out.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of the clusters drawn at random; the run's if left out."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="An .html file elsewhere; the run is then only read.", parser=path),
+    ] = None,
+) -> None:
+    """Write report.html into a run's folder: curves, evaluations, and what the clusters hold."""
+    from flows.show.page import CLUSTERS, write_page  # noqa: PLC0415
+    from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
+
+    if out is not None and out.suffix not in PAGE_SUFFIXES:
+        raise ConfigError(
+            f"--out {out}: must end in {' or '.join(PAGE_SUFFIXES)}.\n"
+            f"  Fix: --out {out.with_suffix(PAGE_SUFFIXES[0])}"
+        )
+    folder = existing_run(typed_run(run))
+    print(write_page(folder, clusters=clusters or CLUSTERS, seed=seed, out=out))  # noqa: T201
+
+
+@results.command()
+def assign(
+    run: RunArgument,
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option(help="A .parquet file.", parser=path)],
+    epoch: EpochOption = None,
+    kind: KindOption = None,
+    image_key: ImageKeyOption = None,
+) -> None:
+    """Write the clusters of images that the run has never seen."""
+    from stages.runs.locate import typed_run  # noqa: PLC0415
+    from stages.runs.new_images import assign  # noqa: PLC0415
+
+    assign(typed_run(run), source, out=out, epoch=epoch, kind=kind, image_key=image_key)
+
+
+@results.command()
+def embed(
+    run: RunArgument,
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option(help="A .zarr folder or a .parquet file.", parser=path)],
+    epoch: EpochOption = None,
+    layer: LayerOption = None,
+    kind: KindOption = None,
+    image_key: ImageKeyOption = None,
+) -> None:
+    """Write the features of images that the run has never seen."""
+    from stages.runs.locate import typed_run  # noqa: PLC0415
+    from stages.runs.new_images import embed  # noqa: PLC0415
+
+    embed(typed_run(run), source, out=out, epoch=epoch, layer=layer, kind=kind, image_key=image_key)
+
+
+@results.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The file to write.", parser=path)],
+    format: Annotated[
+        str, typer.Option(help="safetensors, torchscript, onnx or torch-export.")
+    ] = "safetensors",
+    epoch: EpochOption = None,
+    layer: LayerOption = None,
+) -> None:
+    """Write the backbone as a file that other programs load without this one."""
+    from stages.runs.export import export  # noqa: PLC0415
+    from stages.runs.locate import typed_run  # noqa: PLC0415
+
+    export(typed_run(run), format=format, out=out, epoch=epoch, layer=layer)
+
+
+def _only(runs: list[Path]) -> Path:
+    """Return the one run that is meant.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if len(runs) > 1:
+        raise ConfigError(
+            f"{' '.join(map(str, runs))}: an evaluation is of one run.\n"
+            f"  Fix: name one; table1 to table5 take several."
+        )
+    return runs[0]

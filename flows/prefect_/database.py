@@ -1,0 +1,156 @@
+"""The database of Prefect's own server: its version, and a lock while it is created or upgraded."""
+
+import fcntl
+import importlib.util
+import os
+import re
+import sys
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+from flows.prefect_.settings import DATABASE_HOST, DATABASE_URL, origin_of, without_password
+
+SQLITE = re.compile(r"sqlite(\+\w+)?:///(?P<path>[^?]+)")
+URL = "sqlite+aiosqlite:///{path}"
+REVISION = re.compile(r"""^(down_)?revision\s*=\s*["']([^"']+)["']""", re.MULTILINE)
+WAITING = "Waiting for another process that prepares the database"
+MIGRATIONS = "server/database/_migrations/versions/sqlite"
+
+
+@dataclass(frozen=True)
+class Database:
+    """The database that a server started here uses."""
+
+    url: str
+    is_default: bool
+    """Nobody has chosen it."""
+    home: Path
+    """PREFECT_HOME."""
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite database."""
+        found = SQLITE.fullmatch(self.url.split("?")[0])
+        return Path(found["path"]) if found and ":memory:" not in self.url else None
+
+    @property
+    def shown(self) -> str:
+        """The database for a message, without its password."""
+        return str(self.file) if self.file else without_password(self.url)
+
+
+def configured_database() -> Database:
+    """Return the database of Prefect's settings."""
+    from prefect.settings import (  # noqa: PLC0415
+        PREFECT_API_DATABASE_CONNECTION_URL,
+        PREFECT_HOME,
+    )
+
+    chosen = origin_of(DATABASE_URL) or origin_of(DATABASE_HOST)
+    url = PREFECT_API_DATABASE_CONNECTION_URL.value() or ""
+    return Database(str(url), chosen is None, Path(PREFECT_HOME.value()))
+
+
+def usable_database() -> tuple[Database, str]:
+    """Return the database that a server started here can use, and a note if it is another one.
+
+    Once a newer Prefect has upgraded the database in PREFECT_HOME, this version cannot open it any
+    more. The artifacts of runs do not depend on the database, so a run need not stop for that: a
+    second file beside it takes the records. A database that somebody has chosen is not replaced.
+    """
+    database = configured_database()
+    file = database.file
+    if file is None or not database.is_default or not is_newer(file):
+        return database, ""
+    from importlib.metadata import version  # noqa: PLC0415  slow to import, and rarely needed
+
+    here = version("prefect")
+    own = file.with_name(f"{file.stem}-{here}{file.suffix}")
+    note = (
+        f"note: {file} was upgraded by another version of Prefect than {here}, which is used here; "
+        f"this command keeps its records in {own}"
+    )
+    return Database(URL.format(path=own), True, database.home), note
+
+
+def is_newer(file: Path) -> bool:
+    """Return whether a database was upgraded by a version of Prefect that this one cannot know."""
+    revisions = _revisions_of(file)
+    return bool(revisions) and not revisions <= _known_revisions()[0]
+
+
+def lock_unless_current(database: Database) -> int | None:
+    """Wait until no other process creates or upgrades a database; lock it if it needs that.
+
+    Prefect has no such lock: of several first starts at once, some fail in the migrations.
+
+    Returns:
+        A file descriptor to keep open until the server has started, or None if the database is up
+        to date. The kernel releases the lock of a process that has ended.
+    """
+    try:
+        place = database.file or database.home / "database"
+        lock = os.open(place.with_name(f"{place.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:  # the folder cannot be written to; the server itself will report that
+        return None
+    try:
+        # A server that finds the database up to date only waits for one that is still at it.
+        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
+            _lock(lock, kind, database)
+            if _is_current(database):
+                os.close(lock)
+                return None
+            if kind == fcntl.LOCK_SH:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+    except OSError:  # a file system without locks
+        os.close(lock)
+        return None
+    return lock
+
+
+def _lock(lock: int, kind: int, database: Database) -> None:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(WAITING, database.shown, file=sys.stderr, flush=True)  # noqa: T201
+        fcntl.flock(lock, kind)
+
+
+def _is_current(database: Database) -> bool:
+    """Return whether an SQLite database has all migrations of this Prefect."""
+    return database.file is not None and _revisions_of(database.file) == _known_revisions()[1]
+
+
+def _revisions_of(file: Path) -> set[str]:
+    """Return the migrations that a database names as its last; empty if that cannot be read."""
+    import sqlite3  # noqa: PLC0415  not needed where a server is configured
+
+    if not file.is_file():
+        return set()
+    with suppress(sqlite3.Error):
+        url = f"file:{quote(str(file))}?mode=ro"
+        with closing(sqlite3.connect(url, uri=True, timeout=1)) as opened:
+            rows = opened.execute("select version_num from alembic_version").fetchall()
+            return {str(row[0]) for row in rows}
+    return set()
+
+
+@cache
+def _known_revisions() -> tuple[set[str], set[str]]:
+    """Return all migrations that this Prefect knows, and the last of them.
+
+    Read from its files, because importing alembic and Prefect's server takes seconds.
+    """
+    found = importlib.util.find_spec("prefect")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    known: set[str] = set()
+    replaced: set[str] = set()
+    for package in found.submodule_search_locations:
+        for path in (Path(package) / MIGRATIONS).glob("*.py"):
+            for down, revision in REVISION.findall(path.read_text(encoding="utf-8")):
+                (replaced if down else known).add(revision)
+    return known, known - replaced

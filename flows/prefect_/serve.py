@@ -1,0 +1,296 @@
+"""A Prefect server on this machine, with a worker and our deployments, until Ctrl-C."""
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from types import FrameType
+
+from deepcluster_core.errors import ConfigError
+from flows.prefect_.database import Database, lock_unless_current, usable_database
+from flows.prefect_.loopback import (
+    drop_unusable_proxies,
+    is_gone,
+    is_proxy,
+    is_up,
+    reach_loopback_directly,
+)
+from flows.prefect_.server_errors import OTHER_HOME, ServerError, server_error
+from flows.prefect_.settings import DATABASE_URL
+
+HOST = "127.0.0.1"  # the server has no passwords: nobody else's machine shall reach it
+OPEN = """
+warning: --host {host}: other machines can reach this server, which has no passwords. Who reaches it
+can start runs here, and code with them, and reads what the server knows of yours. Let a firewall
+choose who may, or leave --host out and come through ssh -L {port}:{local}:{port}
+"""
+POOL = "local"
+STEPS = (("work-pool", "create", POOL, "--type", "process", "--overwrite"), ("deploy", "--all"))
+START_S = 300.0
+"""For a server that is slow or hangs; one that has ended is noticed at once."""
+STOP_S = 45.0  # a worker gives its runs 30 s, in which they save their training
+SETTINGS = Path("prefect.toml")
+Address = IPv4Address | IPv6Address
+MARK = "# Written by `deepcluster serve`, and deleted when it stops.\n"
+
+
+def serve(port: int, host: str = HOST) -> None:
+    """Start server, pool, deployments and worker; return when stopped.
+
+    Args:
+        port: that the server listens on.
+        host: address of this machine that it listens on; a warning tells of one that others reach.
+
+    Raises:
+        ConfigError: there is no prefect.yaml here, or something else is in the way.
+        DeepClusterError: the server does not start, or a step fails.
+    """
+    address = address_of(host)
+    url = url_of(address, port)
+    api = f"{url}/api"
+    _check(api, address, port)
+    if not address.is_loopback:
+        print(OPEN.format(host=address, port=port, local=HOST), file=sys.stderr, flush=True)  # noqa: T201
+    _stop_when_told()
+    database = _database()
+    environment = _environment(api, address, database)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def prefect(*arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "prefect", *arguments]
+        # A session of its own, so that all of its processes can be stopped together.
+        started.append(subprocess.Popen(command, env=environment, start_new_session=True))  # noqa: S603
+        return started[-1]
+
+    try:
+        with _locked(database):
+            server = prefect("server", "start", "--host", str(address), "--port", str(port))
+            _wait_for_server(api, server, database)
+        for step in STEPS:
+            if (code := prefect("--no-prompt", *step).wait()) != 0:
+                raise _ended(f"`prefect {' '.join(step)}`", code)
+        # Prefect reads this file where it is called, so nobody has to export PREFECT_API_URL.
+        SETTINGS.write_text(f'{MARK}[api]\nurl = "{api}"\n')
+        worker = prefect("worker", "start", "--pool", POOL)
+        _tell(url, api)
+        _wait_while_both_run(server, worker)
+    except KeyboardInterrupt:
+        print("\nstopping", flush=True)  # noqa: T201
+    finally:
+        for process in reversed(started):
+            _stop(process)
+        forget_dead_server()
+
+
+def _database() -> Database:
+    """Return the database for the server; print a note if it is not that of Prefect's settings."""
+    database, note = usable_database()
+    if note:
+        print(note, file=sys.stderr, flush=True)  # noqa: T201
+    return database
+
+
+@contextmanager
+def _locked(database: Database) -> Iterator[None]:
+    """Let no other process start a server in the block if the database is not up to date."""
+    lock = lock_unless_current(database)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _environment(api: str, address: Address, database: Database) -> dict[str, str]:
+    """Return the environment of the processes that are started here.
+
+    Args:
+        api: where the server will be.
+        address: that it listens on.
+        database: for the server.
+    """
+    # prefect.yaml has runs work in $PWD, which after `make -C` or from a program is another folder.
+    environment = os.environ | {"PREFECT_API_URL": api, "PWD": str(Path.cwd())}
+    reach_loopback_directly(environment, str(address))
+    drop_unusable_proxies(environment)
+    environment[DATABASE_URL.names[0]] = database.url
+    if not address.is_loopback:
+        # Browsers elsewhere ask where they have the page from.
+        environment.setdefault("PREFECT_UI_API_URL", "/api")
+    return environment
+
+
+def _wait_for_server(api: str, server: subprocess.Popen[bytes], database: Database) -> None:
+    try:
+        wait_until_up(api, server)
+    except WaitError as error:
+        fix = "try again when the machine is less busy"
+        if server.poll() is not None:
+            fix = (
+                f"correct what its output above names; if that is its database {database.shown}, "
+                f"{OTHER_HOME}"
+            )
+        raise server_error("the Prefect server did not start", str(error), fix) from error
+
+
+def _wait_while_both_run(server: subprocess.Popen[bytes], worker: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of the worker or the server: neither is of use without the other."""
+    while True:
+        for name, process in (("the Prefect server", server), ("the worker", worker)):
+            if (code := process.poll()) is not None:
+                raise _ended(name, code)
+        time.sleep(0.2)
+
+
+def _ended(name: str, code: int) -> ServerError:
+    """Return the error for a process that has ended by itself."""
+    if code < 0:
+        reason = f"it was stopped by {signal.Signals(-code).name}"
+        return server_error(name, reason, "start `deepcluster serve` again")
+    reason = f"it ended with exit code {code}"
+    fix = "correct what its output above names, and start `deepcluster serve` again"
+    return server_error(name, reason, fix)
+
+
+def address_of(host: str) -> Address:
+    """Return an address to listen on. Names other than localhost are not looked up.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return ip_address(HOST if host == "localhost" else host)
+    except ValueError:
+        raise ConfigError(
+            f"--host {host}: is no IP address.\n"
+            f"  Fix: leave it out, or give one of this machine's; 0.0.0.0 stands for all of them."
+        ) from None
+
+
+def url_of(address: Address, port: int) -> str:
+    """Return where this machine itself reaches a server that listens on an address."""
+    if address.is_unspecified:  # on all of its kind
+        address = ip_address(HOST if address.version == 4 else "::1")
+    return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
+
+
+def _check(api: str, address: Address, port: int) -> None:
+    forget_dead_server()
+    if SETTINGS.exists():
+        raise ConfigError(
+            f"{SETTINGS}: would be overwritten; or another `deepcluster serve` runs here.\n"
+            f"  Fix: stop that, or rename the file."
+        )
+    if not Path("prefect.yaml").exists():
+        raise ConfigError("prefect.yaml: not here.\n  Fix: run this where the repository lies.")
+    if is_up(api):
+        raise ConfigError(f"{api}: a server runs there already.\n  Fix: stop it, or use --port.")
+    _check_port(address, port)
+
+
+def _check_port(address: Address, port: int) -> None:
+    """Raise an error if a server cannot listen there; starting one to see that takes long."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family) as tried:
+            # As servers do: connections that were closed just now do not keep the port.
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((str(address), port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"--port {port}: another program listens there.\n"
+                f"  Fix: stop it, or use another --port."
+            ) from error
+        what, option = f"--host {address} --port {port}", "--host and --port"
+        if error.errno == errno.EACCES:
+            what, option = f"--port {port}", "--port of 1024 or more"
+        raise ConfigError(
+            f"{what}: cannot be listened on ({error.strerror}).\n  Fix: use another {option}."
+        ) from error
+
+
+def forget_dead_server() -> None:
+    """Delete the settings that a killed `serve` left behind: nobody answers there any more."""
+    try:
+        text = SETTINGS.read_text()
+    except (OSError, ValueError):  # most often there is none
+        return
+    if not text.startswith(MARK):
+        return
+    try:
+        api = tomllib.loads(text)["api"]["url"]
+    except (tomllib.TOMLDecodeError, KeyError):  # killed while it wrote the file
+        api = ""
+    if not api or is_gone(api):
+        with suppress(OSError):  # whoever may not delete it reads in an error what it says
+            SETTINGS.unlink()
+
+
+def _tell(url: str, api: str) -> None:
+    # The `prefect` of another shell does not exempt this machine from a proxy by itself.
+    names = sorted(name for name in os.environ if is_proxy(name))
+    direct = f"\nThere, first:            unset {' '.join(names)}" if names else ""
+    print(  # noqa: T201
+        f"""
+The UI:                  {url}
+In another shell, here:  prefect deployment run deepcluster/epoch-loop --watch{direct}
+From any other folder:   export PREFECT_API_URL={api}
+Ctrl-C stops server and worker; a run goes on where it was when it is started again.
+""",
+        flush=True,
+    )
+
+
+class WaitError(Exception):
+    """A server that was started does not answer; the text says why."""
+
+
+def wait_until_up(api: str, server: subprocess.Popen[bytes], *, within_s: float = START_S) -> None:
+    """Return once a server answers.
+
+    Raises:
+        WaitError: its process ended, or it takes too long.
+    """
+    deadline = time.monotonic() + within_s
+    while not is_up(api):
+        if (code := server.poll()) is not None:
+            raise WaitError(f"its process ended with exit code {code}")
+        if time.monotonic() > deadline:
+            raise WaitError(f"it did not answer at {api} within {within_s:g} s")
+        time.sleep(0.05)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started, gently at first."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(timeout=STOP_S)
+
+
+def _stop_when_told() -> None:
+    """End on these signals, but for those that are ignored here, as under nohup.
+
+    What is ignored would be so in the processes started from here too, and a worker that ignores
+    SIGINT never stops; what has a handler, even one that does nothing, is not.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+        ignored = signal.getsignal(number) is signal.SIG_IGN
+        signal.signal(number, _ignore if ignored else _interrupt)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

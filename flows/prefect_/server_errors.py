@@ -1,0 +1,119 @@
+"""The one message for every way in which a Prefect server cannot be used."""
+
+import re
+import sys
+from dataclasses import dataclass
+
+from deepcluster_core.errors import DeepClusterError
+from flows.prefect_.database import Database
+from flows.prefect_.settings import DATABASE_HOST, DATABASE_URL, HOME, Origin, origin_of
+from stages.runs.terminal import printable
+
+SHOWN = 300  # characters of a server's last words
+EXCEPTION = re.compile(r"(?!ERROR|WARNING|INFO)[a-zA-Z_][\w.]*(: .*)?")
+"""The line of a traceback that names the error: not indented, a class and what it says."""
+OTHER_HOME = "set PREFECT_HOME to a new folder"
+_GENERAL_FIX = (
+    "run the command again; on a busy machine set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS "
+    f"to more; if that does not help, {OTHER_HOME}, or start a server with `prefect server start` "
+    "and set PREFECT_API_URL to its address"
+)
+
+
+class ServerError(DeepClusterError):
+    """A Prefect server is needed, and there is none that can be used."""
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """What a server's words mean, in words for people."""
+
+    words: str
+    """A regular expression."""
+    reason: str
+    fix: str
+
+
+DATABASE_CAUSES = (
+    _Cause(
+        "Can't locate revision",
+        "was upgraded by another version of Prefect",
+        "use the version of Prefect that upgraded it",
+    ),
+    _Cause("database is locked", "is locked by another program", "stop that program"),
+    _Cause("disk is full|No space left", "cannot grow: its disk is full", "free some space"),
+    _Cause(
+        "file is not a database|malformed|not an error",
+        "is damaged or not a database",
+        "move that file away (it only holds records of past runs)",
+    ),
+    _Cause(
+        "readonly database|unable to open database|disk I/O error|Permission denied|"
+        "Read-only file system",
+        "cannot be written",
+        "check that its folder is writable and its disk not full",
+    ),
+    _Cause(
+        "ConnectionRefused|Connect call failed|gaierror|TimeoutError|Network is unreachable",
+        "cannot be reached",
+        "start the database server",
+    ),
+    _Cause(
+        "password authentication|InvalidPassword|InvalidAuthorization|does not exist",
+        "does not accept this user",
+        "correct the user, the password or the name of the database",
+    ),
+    _Cause(
+        "Could not parse|Unable to infer database|NoSuchModule|Can't load plugin|ArgumentError",
+        "is not one that Prefect can use",
+        "correct it",
+    ),
+    _Cause(
+        "already exists|duplicate column|no such table|no such column|UndefinedTable",
+        "is another program's, or was left unfinished",
+        "move it away",
+    ),
+)
+
+
+def server_error(server: str, reason: str, fix: str, origin: Origin | None = None) -> ServerError:
+    """Return the message.
+
+    Args:
+        server: which one, for example its URL.
+        reason: why it cannot be used.
+        fix: what to do.
+        origin: the setting that chose this server or its database, if somebody has set it.
+    """
+    setting = f"\n  Setting: {origin}" if origin else ""
+    return ServerError(f"{server}: {reason}.{setting}\n  Fix: {fix}.")
+
+
+def own_server_error(what_happened: str, said: str, database: Database) -> ServerError:
+    """Return the message for a server started by this program, and print the server's last words.
+
+    Args:
+        what_happened: for example "it ended while it started".
+        said: all that the server has printed.
+        database: that it was to use.
+    """
+    words = last_words(said)
+    if words:
+        print(f"Prefect server: {printable(words)}", file=sys.stderr, flush=True)  # noqa: T201
+    server = "the Prefect server of this command did not start"
+    origin = origin_of(DATABASE_URL) or origin_of(DATABASE_HOST) or origin_of(HOME)
+    for cause in DATABASE_CAUSES:
+        if words and re.search(cause.words, said):
+            undo = OTHER_HOME if database.is_default or origin is None else origin.undo
+            reason = f"its database {database.shown} {cause.reason}"
+            return server_error(server, reason, f"{cause.fix}, or {undo}", origin)
+    above = "; its last words are above" if words else ""
+    return server_error(server, f"{what_happened}{above}", _GENERAL_FIX, origin)
+
+
+def last_words(said: str) -> str:
+    """Return the line of a server's output that names the error; the last line if none does."""
+    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if EXCEPTION.fullmatch(line)]
+    found = errors[-1] if errors else "".join(lines[-1:])
+    return found if len(found) <= SHOWN else f"{found[:SHOWN]} …"

@@ -1,0 +1,1 @@
+"""What a person looks at: tables, pictures, reports and progress. Needs no Prefect."""

@@ -1,0 +1,240 @@
+"""What `deepcluster diff` prints: which clusters split, merged or moved from one table to another.
+
+Between two epochs of a run, two runs, or any two tables with the clusters of the same images.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from deepcluster_core.artifacts.label_pairs import LabelPair, read_label_pair
+from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
+from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
+from deepcluster_core.artifacts.tables import LABELS
+from deepcluster_core.clustering.changes import MOVED, SAME, Change, Kind, Part, changes
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import expanded, refuse_url
+from deepcluster_core.metrics import nmi
+from flows.show.run import console_for_tables, short
+from stages.runs.folder import RunFolder
+from stages.runs.locate import existing_run, typed_run
+
+SUFFIXES = (".parquet", ".csv")
+MEANINGS: dict[Kind, str] = {
+    "split": "several clusters after consist mostly of images of one before",
+    "merged": "one cluster after holds most of each of several before",
+    "new": "like no cluster before",
+    "vanished": "like no cluster after",
+    "moved": f"of the images in either, {100 * MOVED:.0f} to {100 * SAME:.0f} % are in both",
+    "same": f"of the images in either, more than {100 * SAME:.0f} % are in both",
+}
+
+
+def show_diff(
+    first: str,
+    second: str | None,
+    *,
+    from_epoch: int | None,
+    to_epoch: int | None,
+    out: Path | None,
+    limit: int,
+) -> None:
+    """Print what became of clusters: counts by kind, then those that are no longer the same.
+
+    Args:
+        first: a run, the folder of a labels artifact, or a Parquet file with image_id and cluster.
+        second: another one; None: a later epoch of the run `first`.
+        from_epoch: of `first`, if it is a run. None: the one before `to_epoch` where `second` is
+            None, else the last.
+        to_epoch: of `second`, or of `first` where that is None. None: the last.
+        out: write all of it there, too; Parquet or CSV, by how it ends.
+        limit: clusters listed at most; `out` has all.
+
+    Raises:
+        ConfigError: no such run or epoch, an epoch of what is no run, or `out` ends otherwise.
+        ArtifactError: a table is missing or damaged, they share no image, or `out` is there.
+    """
+    for text in (first, second or ""):
+        refuse_url(text)
+    if out is not None and out.suffix not in SUFFIXES:
+        raise ConfigError(f"--out {out}: must end in {' or '.join(SUFFIXES)}.")
+    before, after = _tables(first, second, from_epoch, to_epoch)
+    pair = read_label_pair(before, after)
+    found = changes(
+        pair.before_N,
+        pair.after_N,
+        k_before=int(pair.before_N.max()) + 1,
+        k_after=int(pair.after_N.max()) + 1,
+    )
+    console = console_for_tables()
+    console.print(f"{_name(before)} → {_name(after)}", markup=False)
+    console.print(f"{_common(pair)}, NMI {nmi(pair.before_N, pair.after_N):.3f}\n")
+    console.print(_counts(found))
+    console.print()
+    _list([change for change in found if change.kind != "same"], limit, console)
+    if out is not None:
+        _write(out, found)
+        console.print(f"\n{short(out)}: all {len(found):,} rows", markup=False)
+
+
+def _tables(
+    first: str, second: str | None, from_epoch: int | None, to_epoch: int | None
+) -> tuple[Path, Path]:
+    """Return the two label tables that are meant."""
+    if second is not None:
+        return _table(first, from_epoch, "--from"), _table(second, to_epoch, "--to")
+    if (table := _given_table(first)) is not None:
+        raise ConfigError(
+            f"{table}: is one table, and a diff needs two.\n"
+            f"  Fix: name another one after it, or give a run, which has several epochs."
+        )
+    run = existing_run(typed_run(Path(first)))
+    epochs = _epochs(run)
+    until = _epoch(run, to_epoch, "--to")
+    earlier = [epoch for epoch in epochs if epoch < until]
+    if from_epoch is None and not earlier:
+        raise ConfigError(
+            f"{short(run.root)}: has no labels before epoch {until} to compare with.\n"
+            f"  Fix: --from and --to name two epochs that it has, of {_listed(epochs)}; or give a "
+            f"second run."
+        )
+    since = earlier[-1] if from_epoch is None else _epoch(run, from_epoch, "--from")
+    return run.artifact("labels", since) / LABELS, run.artifact("labels", until) / LABELS
+
+
+def _table(given: str, epoch: int | None, option: str) -> Path:
+    """Return the label table of a run's epoch, of an artifact, or the file itself."""
+    table = _given_table(given)
+    if table is None:
+        run = existing_run(typed_run(Path(given)))
+        return run.artifact("labels", _epoch(run, epoch, option)) / LABELS
+    if epoch is not None:
+        raise ConfigError(f"{option} {epoch}: {given} is a table, and has no epochs.")
+    return table
+
+
+def _given_table(given: str) -> Path | None:
+    """Return the table that is named itself; None if a run is."""
+    path = expanded(given, Path())
+    if path.is_file():
+        return path
+    if not (path / LABELS).exists():
+        return None
+    read_manifest(path)  # refuse what is not finished
+    return path / LABELS
+
+
+def _name(table: Path) -> str:
+    """Return what a person calls a table: a run's by its folder, which tells the epoch."""
+    return short(table.parent if table.name == LABELS else table)
+
+
+def _epochs(run: RunFolder) -> list[int]:
+    """Return the epochs of which labels are there."""
+    return [n for n in run.epochs("labels") if (run.artifact("labels", n) / MANIFEST).exists()]
+
+
+def _epoch(run: RunFolder, wanted: int | None, option: str) -> int:
+    """Return the epoch that is asked for, or the last one."""
+    epochs = _epochs(run)
+    if not epochs:
+        raise ConfigError(f"{short(run.root)}: has no labels yet.\n  Fix: run it first.")
+    if wanted is None:
+        return epochs[-1]
+    if wanted not in epochs:
+        has = _listed(epochs)
+        raise ConfigError(f"{option} {wanted}: {short(run.root)} has labels of epoch {has}.")
+    return wanted
+
+
+def _listed(epochs: list[int]) -> str:
+    """Return epochs in words: `0 to 9` where none is missing."""
+    first, last = epochs[0], epochs[-1]
+    if len(epochs) > 2 and last - first + 1 == len(epochs):
+        return f"{first} to {last}"
+    return ", ".join(map(str, epochs))
+
+
+def _common(pair: LabelPair) -> str:
+    """Return how many images are compared, and of how many."""
+    common = len(pair.before_N)
+    if common == pair.num_before == pair.num_after:
+        of = ""
+    else:
+        of = f" in common, of {pair.num_before:,} and {pair.num_after:,}"
+    on = ", found by their path" if pair.joined_on == "path" else ""
+    return f"{common:,} images{of}{on}"
+
+
+def _counts(found: list[Change]) -> Table:
+    """Return a table of how many clusters are of each kind.
+
+    Beside them the images that they hold after; those of clusters that vanished, before.
+    """
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("")
+    for header in ("clusters\nbefore", "clusters\nafter", "images"):
+        table.add_column(header, justify="right")
+    table.add_column("")
+    for kind, meaning in MEANINGS.items():
+        chosen = [change for change in found if change.kind == kind]
+        before = {c.previous: c.previous_size for c in chosen if c.previous is not None}
+        after = {c.cluster: c.size for c in chosen if c.cluster is not None}
+        images = sum((after or before).values())
+        table.add_row(kind, f"{len(before):,}", f"{len(after):,}", f"{images:,}", meaning)
+    return table
+
+
+def _list(found: list[Change], limit: int, console: Console) -> None:
+    """Print a row for each change."""
+    if not found:
+        console.print("every cluster is still the same")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("")
+    for header in ("cluster\nbefore", "\nimages", "cluster\nafter", "\nimages", "in\nboth"):
+        table.add_column(header, justify="right")
+    table.add_column("images went to\n(share of before)")
+    table.add_column("images came from\n(share of after)")
+    for change in found[:limit]:
+        table.add_row(
+            change.kind,
+            *_cluster(change.previous, change.previous_size),
+            *_cluster(change.cluster, change.size),
+            f"{change.shared:,}" if change.shared else "–",
+            _parts(change.went_to),
+            _parts(change.came_from),
+        )
+    console.print(table)
+    if len(found) > limit:
+        console.print(f"… and {len(found) - limit:,} more; --limit {len(found)} shows all")
+
+
+def _cluster(cluster: int | None, size: int) -> tuple[str, str]:
+    return ("–", "–") if cluster is None else (str(cluster), f"{size:,}")
+
+
+def _parts(parts: tuple[Part, ...]) -> str:
+    return ", ".join(f"{part.cluster}: {100 * part.share:.0f} %" for part in parts) or "–"
+
+
+def _write(out: Path, found: list[Change]) -> None:
+    """Write all changes; in CSV the lists of parts are JSON."""
+    frame = pd.DataFrame([_plain(change) for change in found])
+    frame = frame.astype({"cluster": "Int64", "previous": "Int64"})
+    with whole_files(out) as (part,):
+        if out.suffix == ".parquet":
+            write_marked_frame(part, frame, {"command": "diff"})
+        else:
+            as_text = {name: frame[name].map(json.dumps) for name in ("came_from", "went_to")}
+            frame.assign(**as_text).to_csv(part, index=False)
+
+
+def _plain(change: Change) -> dict[str, Any]:
+    row = asdict(change)
+    return row | {name: list(row[name]) for name in ("came_from", "went_to")}

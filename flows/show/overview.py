@@ -1,0 +1,94 @@
+"""overview.png: the learning curves of a run, and images of some of its clusters."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.tables import read_cluster, read_labels, read_metrics
+from deepcluster_core.figures import Axes, default_style
+from deepcluster_core.metrics import cluster_counts
+from deepcluster_core.report.plots import (
+    CHANCE,
+    LOSS,
+    PREVIOUS_CLUSTERS,
+    TRUE_LABELS,
+    draw_curves,
+    finish,
+    new_figure,
+    put_epochs_across,
+    set_title,
+)
+from stages.runs.folder import RunFolder
+
+ROWS, COLUMNS, TILE_PX = 10, 14, 48
+
+
+@default_style()
+def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
+    """Draw the run so far to `overview.png` in its folder, and return that path.
+
+    Args:
+        folder: of the run; at least one epoch is scored.
+        images: folder of its images artifact.
+        num_epochs: of the run; what an earlier recipe left beyond is not drawn.
+    """
+    epochs = [epoch for epoch in folder.epochs("metrics") if epoch < num_epochs]
+    rows = [read_metrics(folder.artifact("metrics", epoch)) for epoch in epochs]
+    table = pd.DataFrame(rows, dtype=object).assign(epoch=epochs)
+    figure = new_figure(11, 4.6)
+    halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.75))
+    curves, gallery = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
+    above, below = curves.subplots(2, 1, sharex=True)
+    draw_curves(above, table, "epoch", (PREVIOUS_CLUSTERS, TRUE_LABELS))
+    set_title(above, "NMI of the clusters with …")
+    draw_curves(below, table, "epoch", (LOSS, CHANCE))
+    set_title(below, "Training loss, nats")
+    put_epochs_across(below)
+    for axes in (above, below):
+        finish(axes)
+    _gallery(gallery.subplots(), folder.artifact("labels", epochs[-1]), Images(images))
+    path = folder.root / "overview.png"
+    figure.savefig(path)
+    return path
+
+
+def _gallery(axes: Axes, labels: Path, images: Images) -> None:
+    """Show clusters from the largest to the smallest, in each the images nearest the centroid."""
+    assigned = read_labels(labels)
+    counts_K = cluster_counts(assigned.cluster_N, assigned.k)
+    populated = np.argsort(-counts_K, kind="stable")[: np.count_nonzero(counts_K)]
+    places = np.linspace(0, len(populated) - 1, min(ROWS, len(populated))).round().astype(int)
+    chosen = populated[places]
+    strips = [_strip(images, read_cluster(labels, int(cluster))) for cluster in chosen]
+    axes.imshow(np.concatenate(strips), interpolation="none")
+    axes.set_yticks(
+        [TILE_PX * (row + 0.5) for row in range(len(chosen))],
+        [f"cluster {cluster}\n{counts_K[cluster]:,} images" for cluster in chosen],
+        fontsize=7,
+    )
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("Clusters from the largest to the smallest, nearest first", fontsize=10)
+
+
+def _strip(images: Images, members: list[dict[str, Any]]) -> NDArray[np.uint8]:
+    strip_HWC = np.full((TILE_PX, TILE_PX * COLUMNS, 3), 255, np.uint8)
+    for place, member in enumerate(members[:COLUMNS]):
+        left = place * TILE_PX
+        strip_HWC[1:-1, left + 1 : left + TILE_PX - 1] = _tile(images[member["image_id"]])
+    return strip_HWC
+
+
+def _tile(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the whole image on a square, as colours; of many channels the first."""
+    picture_HWC = image_HWC if image_HWC.shape[2] == 3 else image_HWC[:, :, :1].repeat(3, axis=2)
+    picture = Image.fromarray(np.ascontiguousarray(picture_HWC))
+    side = TILE_PX - 2
+    picture = picture.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(picture)

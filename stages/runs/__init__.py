@@ -1,0 +1,1 @@
+"""What a run is: its folder, recipe, plan of jobs and states. Needs no Prefect."""

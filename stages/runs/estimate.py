@@ -1,0 +1,91 @@
+"""What a run will need: disk, main memory, the device's memory. Before anything long begins.
+
+Rough, and meant to be too high rather than too low; each rule says where it comes from.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepcluster_core.clustering.faiss_index import SCRATCH_BYTES
+from deepcluster_core.models import feature_dim_of, footprint_of
+from stages.cluster import Sizes
+from stages.index import DatasetConfig
+from stages.runs.recipe import Recipe
+from stages.train import Pace
+
+GIB = 1 << 30
+PROCESS_BYTES = GIB
+"""Of the process without data: 0.6 GiB of imports measured, the rest for Prefect and threads."""
+CLUSTERING_BYTES = 3 * GIB // 2
+"""Beside the rows that are clustered: 1.4 GiB measured at 200,000 x 4,096 with k = 1,000."""
+PER_ACTIVATION_BYTES = 8
+"""In training: values, gradients and work space of the layers. AlexNet with batches of 256 took
+3.0 GiB for its activations in bfloat16 on a CPU, 5.3 bytes for each value."""
+PER_WEIGHT_BYTES = 16
+"""In training: weight, gradient, momentum, and a copy while a checkpoint is written."""
+PCA_MATRICES = 6
+"""Squares of the width of a feature in float64, on a GPU: the covariance, a copy, its eigenvectors
+and what the solver needs for itself. Counted, not measured."""
+LABEL_BYTES = 60
+"""A row of a label table: numbers, and a path of usual length."""
+ENCODED_BYTES_PER_PIXEL = {"jpeg": 0.6, "png": 2.0}
+"""Of colour photographs: JPEG at quality 95 measured 0.4 to 0.6."""
+ASPECT = 4 / 3
+"""Longer side to shorter one."""
+ORIGINAL_SIDE = 500
+"""Pixels, where images keep their size: ImageNet's usual."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes."""
+
+    disk: dict[str, int]
+    """By kind of artifact, of the whole run at its largest."""
+    memory: int
+    """Peak of the process in main memory."""
+    device: int
+    """Peak in the device's own memory; 0 on a CPU."""
+
+
+def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
+    """Return what a run of a recipe needs for so many images."""
+    network, channels = recipe.network, recipe.dataset.channels
+    dim = feature_dim_of(network, channels=channels)
+    size = footprint_of(network, channels=channels)
+    sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim)
+    pace = Pace.of(recipe.train, num_images=num_images)
+    k = sizes.k or num_images
+    kept_features = min(recipe.epochs, (recipe.keep.features or recipe.epochs) + 1)
+    kept_checkpoints = min(recipe.epochs, (recipe.keep.checkpoints or recipe.epochs) + 1)
+    value_bytes = np.dtype(recipe.extract.dtype).itemsize
+    disk = {
+        "images": num_images * _image_bytes(recipe.dataset),
+        "features": num_images * dim * value_bytes * kept_features,
+        "labels": (num_images * LABEL_BYTES + 4 * (k + dim) * sizes.pca_dim) * recipe.epochs,
+        "checkpoints": 2 * 4 * size.weights * kept_checkpoints,
+    }
+    training = PER_WEIGHT_BYTES * (size.weights + dim * k) + (
+        PER_ACTIVATION_BYTES * size.activations * pace.batch_size
+    )
+    sample = recipe.cluster.max_points_per_centroid
+    clustered = num_images if sample is None else min(num_images, k * sample)
+    clustering = CLUSTERING_BYTES + 4 * clustered * sizes.pca_dim
+    if not device.startswith("cuda"):
+        return Needs(disk, PROCESS_BYTES + max(clustering, training), 0)
+    # On the device the PCA comes first. Then faiss takes room beside the vectors of its index,
+    # which are the centroids, or with `pic` all rows.
+    pca = 8 * PCA_MATRICES * min(dim, num_images) ** 2
+    search = SCRATCH_BYTES + 4 * (sizes.k or num_images) * sizes.pca_dim
+    return Needs(disk, PROCESS_BYTES + clustering, max(training, pca, search))
+
+
+def _image_bytes(dataset: DatasetConfig) -> int:
+    """Return what an image takes when it is packed, on average."""
+    side = dataset.shorter_side or ORIGINAL_SIDE
+    pixels = side * side * ASPECT
+    if dataset.encoding == "none":
+        return 0
+    per_pixel = ENCODED_BYTES_PER_PIXEL.get(dataset.encoding, float(dataset.channels))
+    return round(pixels * per_pixel)

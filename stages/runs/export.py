@@ -1,0 +1,107 @@
+"""The network of a run as a file that other programs run without this one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepcluster_core.artifacts.outputs import whole_files
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.export import INPUT, OUTPUT, WRITERS, Portable, write_network
+from stages.runs.past_run import PastRun
+from stages.runs.recipe import Recipe
+from stages.runs.terminal import printable, readable_size
+
+SUFFIXES = {name: suffix for name, (suffix, _) in WRITERS.items()}
+
+
+def export(
+    run: str, *, format: str, out: Path, epoch: int | None = None, layer: str | None = None
+) -> None:
+    """Write the network of an epoch, from images as float32 (N, C, S, S), 0 to 1, to features.
+
+    The normalisation, and the Sobel filter where the run has it, are part of the graph. How a
+    picture becomes such an image, and where the network comes from, stands in the file's metadata.
+
+    Args:
+        run: folder of the run, or its name under `runs/`.
+        format: safetensors, weights alone; or torchscript, onnx or torch-export.
+        out: the file; it ends as the format says.
+        epoch: after whose training; the last one when left out.
+        layer: averaged over space, for example conv5; what the run clusters when left out.
+
+    Raises:
+        ConfigError: no such run, epoch, layer or format, `out` ends otherwise, a package is
+            missing, or the format cannot hold this network.
+        ArtifactError: the checkpoint is not there, or `out` is.
+    """
+    if format not in SUFFIXES:
+        raise ConfigError(f"--format {format}: there is none; known: {', '.join(SUFFIXES)}.")
+    past = PastRun.open(run)
+    epoch = past.epoch("checkpoints", epoch)
+    checkpoint = past.whole("checkpoints", epoch)
+    past.refuse_out(out, (SUFFIXES[format],))
+    layer = layer or past.recipe.extract.layer
+    dim = past.dim(layer)
+    with whole_files(out) as (part,):
+        network = Portable(past.network(checkpoint), layer)
+        metadata = {
+            **preprocessing(past.recipe, network),
+            "input": {"name": INPUT, "dtype": "float32", "range": [0, 1]},
+            "output": {"name": OUTPUT, "dtype": "float32", "dim": dim, "layer": layer},
+            "architecture": repr(network.backbone),
+            "torch": str(torch.__version__),
+            **past.about(checkpoint=checkpoint),
+        }
+        size = past.recipe.network.image_size
+        write_network(part, network, format=format, metadata=metadata, size=size)
+    channels = past.recipe.dataset.channels
+    print(  # noqa: T201
+        f"{printable(str(out))}: {readable_size(out.stat().st_size)}, the network after epoch "
+        f"{epoch}, from images (N, {channels}, {size}, {size}) to features (N, {dim})"
+    )
+
+
+def preprocessing(recipe: Recipe, network: Portable) -> dict[str, Any]:
+    """Return how a picture becomes the image that the network reads, in numbers and in words.
+
+    The packing of a run as JPEG, which changes pixels a little, is left out.
+    """
+    channels, shorter_side = recipe.dataset.channels, recipe.dataset.shorter_side
+    size, resize = recipe.network.image_size, recipe.extract.resize
+    mode = {1: "L", 3: "RGB"}.get(channels)
+    steps = [
+        f"open upright (EXIF orientation), transparency on white, as Pillow's mode {mode}"
+        if mode
+        else f"an array (H, W, {channels}) of uint8",
+        f"resize, the shorter side to {shorter_side}, the longer one to "
+        f"longer * {shorter_side} // shorter; Pillow's BILINEAR"
+        if shorter_side
+        else "keep the size",
+        f"crop the central square: side = round(shorter * {size} / {resize}), "
+        f"left = round((width - side) / 2), top = round((height - side) / 2)",
+        f"resize the crop to {size} x {size}; Pillow's BILINEAR",
+        "divide by 255, float32, channels before rows and columns",
+        "in the runnable formats a part of the graph: (images - mean) / std by channel",
+    ]
+    if recipe.network.sobel:
+        steps.append(
+            "also: the mean of the channels, padded by one zero, cross-correlated with "
+            "[[1, 0, -1], [2, 0, -2], [1, 0, -1]] and [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]"
+        )
+    return {
+        "channels": channels,
+        "shorter_side": shorter_side,
+        "resize": resize,
+        "image_size": size,
+        "mean": _plain(network.mean_C11),
+        "std": _plain(network.std_C11),
+        "sobel": recipe.network.sobel,
+        "steps": steps,
+    }
+
+
+def _plain(column_C11: torch.Tensor) -> list[float]:
+    """Return the values with the digits that float32 has."""
+    return [float(str(np.float32(value))) for value in column_C11.flatten().tolist()]

@@ -1,0 +1,96 @@
+"""Find the folder of a run, and its recipe, from what a person typed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepcluster_core.artifacts.permissions import why_not_writable
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import expanded, refuse_url
+from stages.runs.access import refuse_unreadable
+from stages.runs.folder import RunFolder
+from stages.runs.recipe import Recipe, load_recipe
+
+
+def resolve(
+    recipe: str, run: str | None, epochs: int | None, overrides: Mapping[str, Any]
+) -> tuple[Recipe, RunFolder]:
+    """Return the recipe with everything put over it, and the folder of the run.
+
+    Args:
+        recipe: path of a YAML file.
+        run: a folder, or a name for one under `runs/`; None is the recipe's name.
+        epochs: instead of the recipe's.
+        overrides: nested keys of the recipe.
+
+    Raises:
+        ConfigError: the recipe is wrong.
+        SourceError: its images are not there.
+    """
+    path = Path(recipe)
+    changes = dict(overrides) | ({} if epochs is None else {"epochs": epochs})
+    loaded = load_recipe(path, changes)
+    root = run_path(run or path.stem)
+    if root.exists() and not root.is_dir():
+        raise ConfigError(
+            f"{root}: is a file, but a run is a folder.\n  Fix: choose another --run."
+        )
+    return loaded, RunFolder(root)
+
+
+def run_path(run: str) -> Path:
+    """Return the folder that is meant: a bare name is one under `runs/`."""
+    refuse_url(run, "run")
+    return expanded(run, Path()) if "/" in run else Path("runs") / run
+
+
+def typed_run(run: Path) -> str:
+    """Return the folder that a person means: one that is there or, for a bare name, `runs/NAME`.
+
+    Raises:
+        ConfigError: it is there, but may not be read.
+    """
+    refuse_unreadable(run)
+    found = (run if run.exists() else run_path(str(run))).absolute()
+    refuse_unreadable(found)
+    return str(found)
+
+
+def own_folder(out: Path, run: RunFolder) -> Path:
+    """Return a folder for a result outside of the run it is made from, and create it.
+
+    Raises:
+        ConfigError: it lies in the run, or cannot be a folder.
+    """
+    if out.resolve().is_relative_to(run.root.resolve()):
+        raise ConfigError(f"--out {out}: lies in the run itself.\n  Fix: give another folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise ConfigError(
+            f"--out {out}: cannot be made a folder ({error.strerror}).\n"
+            f"  Cause: {why_not_writable(out)}\n"
+            f"  Fix:   give a folder that you may write."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be made a folder ({error.strerror}).") from error
+    return out
+
+
+def existing_run(run: str) -> RunFolder:
+    """Return the folder of a run that was begun before.
+
+    Raises:
+        ConfigError: there is none, or it may not be read.
+    """
+    folder = RunFolder(run_path(run))
+    refuse_unreadable(folder.root)
+    if not folder.config.exists():
+        inside = sorted(folder.root.glob("*/config.yaml"))  # of a sweep, for example
+        found = inside or sorted(Path("runs").glob("*/config.yaml"))
+        known = ", ".join(str(path.parent) for path in found)
+        raise ConfigError(
+            f"{folder.root}: is no run: it has no {folder.config.name}.\n"
+            f"  Fix: give the folder of a run. Here are: {known or 'none under runs/'}."
+        )
+    return folder

@@ -1,0 +1,264 @@
+"""Images that a run has never seen: their clusters, and their features."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.outputs import (
+    FeaturesArray,
+    FeaturesTable,
+    LabelsTable,
+    SkippedTable,
+    whole_files,
+)
+from deepcluster_core.artifacts.tables import read_clustering
+from deepcluster_core.clustering.assign import Assigner
+from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
+from deepcluster_core.data.sources import Kind, Source, has_samples, open_source
+from deepcluster_core.data.views import center_view
+from deepcluster_core.errors import ConfigError, SourceError
+from deepcluster_core.models import Network
+from deepcluster_core.new_images import Forward, Pixels, features_of
+from deepcluster_core.progress import Progress
+from stages.runs.machine import remarks
+from stages.runs.past_run import PastRun
+from stages.runs.progress import bar, lines
+from stages.runs.recipe import Recipe
+from stages.runs.terminal import plain_console, printable_lines
+
+NEAREST = ("kmeans", "spherical")
+"""Algorithms whose clusters are all that lies nearest to a centroid."""
+CONSOLE = plain_console()
+
+Features = Iterator[tuple[list[str], NDArray[np.floating]]]
+"""Paths and features (B, D) of a batch."""
+
+
+def assign(
+    run: str,
+    source: Path,
+    *,
+    out: Path,
+    epoch: int | None = None,
+    kind: str | None = None,
+    image_key: Sequence[str] | None = None,
+) -> None:
+    """Write a table of clusters and distances of images, with the columns of a run's labels.
+
+    An epoch's clusters are those of the network before its training. The run's own images get the
+    clusters that they have, up to ties within float16.
+
+    Args:
+        run: folder of the run, or its name under `runs/`.
+        source: of images, as `dataset.source` takes them.
+        out: a .parquet file; beside it .skipped.parquet names the images that cannot be used.
+        epoch: whose clusters; the last ones when left out.
+        kind: of `source`, as `dataset.kind` has it.
+        image_key: which pictures of a sample to take, as `dataset.image_key` has it.
+
+    Raises:
+        ConfigError: no such run or epoch, or `out` is no place for a table.
+        ArtifactError: labels or checkpoint are not there, or `out` is.
+        SourceError: there are no images, or none can be read.
+        FeatureError: features are not finite.
+    """
+    past = PastRun.open(run)
+    epoch = past.epoch("labels", epoch)
+    labels = past.whole("labels", epoch)
+    checkpoint = None if epoch == 0 else past.whole("checkpoints", epoch - 1)
+    past.refuse_out(out, (".parquet",))
+    images = _opened(past.recipe, source, kind, image_key)
+    config = read_manifest(labels).config["cluster"]
+    assigner = Assigner.of(read_clustering(labels), whitened=config["whiten"], device=past.device)
+    if config["algorithm"] not in NEAREST:
+        _say(f"clusters of {config['algorithm']}: each image goes to that of the nearest mean")
+    about = past.about(labels=labels, checkpoint=checkpoint) | {"source": str(source)}
+    with (
+        whole_files(out, _beside(out, "skipped")) as (table, skipped),
+        _reading(past, images, f"assign epoch {epoch}", skipped, about) as reading,
+        LabelsTable(table, about) as written,
+    ):
+        features = reading.features(past.network(checkpoint), past.recipe.extract.layer)
+        stored = _as_stored(features, past.recipe.extract.dtype)
+        for paths, cluster_B, distance_B in assigner.assign(stored):
+            written.add(paths, cluster_B, distance_B)
+    _say("\n  ".join([reading.summary(out), *images.notes()]))
+
+
+def embed(
+    run: str,
+    source: Path,
+    *,
+    out: Path,
+    epoch: int | None = None,
+    layer: str | None = None,
+    kind: str | None = None,
+    image_key: Sequence[str] | None = None,
+) -> None:
+    """Write the features of images, by the network as an epoch's training left it.
+
+    Args:
+        run: folder of the run, or its name under `runs/`.
+        source: of images, as `dataset.source` takes them.
+        out: .zarr, an array as of a run's features, and beside it .index.parquet with the path of
+            each row; or .parquet, a table of both. Beside either, .skipped.parquet names the images
+            that cannot be used.
+        epoch: after whose training; the last one when left out.
+        layer: averaged over space, for example conv5; what the run clusters when left out.
+        kind: of `source`, as `dataset.kind` has it.
+        image_key: which pictures of a sample to take, as `dataset.image_key` has it.
+
+    Raises:
+        ConfigError: no such run, epoch or layer, or `out` is no place for features.
+        ArtifactError: the checkpoint is not there, or `out` is.
+        SourceError: there are no images, or none can be read.
+    """
+    past = PastRun.open(run)
+    epoch = past.epoch("checkpoints", epoch)
+    checkpoint = past.whole("checkpoints", epoch)
+    past.refuse_out(out, (".zarr", ".parquet"))
+    layer = layer or past.recipe.extract.layer
+    dim = past.dim(layer)
+    images = _opened(past.recipe, source, kind, image_key)
+    about = past.about(checkpoint=checkpoint) | {"source": str(source), "layer": layer}
+    index = [_beside(out, "index")] if out.suffix == ".zarr" else []
+    with (
+        whole_files(out, _beside(out, "skipped"), *index) as (main, skipped, *rows),
+        _reading(past, images, f"embed epoch {epoch}", skipped, about) as reading,
+        FeaturesArray(main, rows[0], about, dim=dim, dtype=past.recipe.extract.dtype)
+        if rows
+        else FeaturesTable(main, about, dim=dim) as written,
+    ):
+        for paths, feature_BD in reading.features(past.network(checkpoint), layer):
+            written.add(paths, feature_BD)
+    _say("\n  ".join([reading.summary(out), *images.notes()]))
+
+
+@dataclass
+class _Reading:
+    """The way from the images of a source to their features, and how far along it we are."""
+
+    past: PastRun
+    source: Source
+    skipped: SkippedTable
+    progress: Progress
+    used: int = 0
+    _start: float = field(default_factory=time.monotonic)
+
+    def features(self, network: Network, layer: str | None) -> Features:
+        """Yield paths and features of the images that can be used, as the run computes them."""
+        recipe, total = self.past.recipe, self.source.count()
+        extract = recipe.extract
+        forward = Forward(layer, extract.batch_size, self.past.device, extract.precision)
+
+        def view(data: bytes) -> Pixels:
+            return _view(data, recipe)
+
+        for paths, feature_BD in features_of(
+            network,
+            self.source.images(),
+            view,
+            forward,
+            skip=self.skipped.add,
+            workers=self.past.workers,
+        ):
+            self.used += len(paths)
+            yield paths, feature_BD
+            self.progress(self.used + self.skipped.rows, total)
+
+    def refuse_none(self) -> None:
+        """Refuse a source that gave nothing.
+
+        Raises:
+            SourceError: there was no image, or none could be read.
+        """
+        if self.used == 0 and self.skipped.rows == 0:
+            raise SourceError("the source holds no images.\n  Fix: give one that does.")
+        if self.used == 0:
+            examples = "".join(f"\n    {line}" for line in self.skipped.first)
+            raise SourceError(
+                f"none of {self.skipped.rows} images can be read.{examples}"
+                f"{self.skipped.reasons.most_common()}\n"
+                f"  Fix: convert or repair them, or look whether dataset.channels of the run fits "
+                f"them."
+            )
+
+    def summary(self, out: Path) -> str:
+        """Return in words what was done."""
+        seconds, num_skipped = time.monotonic() - self._start, self.skipped.rows
+        where = f" (why: {_beside(out, 'skipped')})" if num_skipped else ""
+        return (
+            f"{out}: {self.used:,} images, {num_skipped:,} skipped{where}, {seconds:.1f} s, "
+            f"{self.used / seconds:,.0f} images/s"
+        )
+
+
+@contextmanager
+def _reading(
+    past: PastRun, source: Source, title: str, skipped: Path, about: dict[str, Any]
+) -> Iterator[_Reading]:
+    """Yield the reading of a source; note at `skipped` what cannot be used, if there is such."""
+    for text in remarks(past.recipe.compute.device, uses_faiss=False):
+        _say(f"warning: {text}")
+    with _shown(title) as progress, SkippedTable(skipped, about) as left_out:
+        reading = _Reading(past, source, left_out, progress)
+        yield reading
+        reading.refuse_none()
+    if left_out.rows == 0:
+        skipped.unlink()
+
+
+def _opened(
+    recipe: Recipe, source: Path, kind: str | None, image_key: Sequence[str] | None
+) -> Source:
+    """Open a source; the run's own as the run does, though with all its images."""
+    known = get_args(Kind)
+    if kind is not None and kind not in known:
+        raise ConfigError(f"unknown --kind {kind}; choose from {', '.join(known)}.")
+    is_own = source.resolve() == recipe.dataset.source.resolve()
+    chosen = kind or (recipe.dataset.kind if is_own else "auto")
+    if image_key is None and (is_own or (recipe.dataset.image_keys and has_samples(source))):
+        image_key = recipe.dataset.image_keys
+    return open_source(source, kind=cast("Kind", chosen), labels="none", image_key=image_key)
+
+
+def _view(data: bytes, recipe: Recipe) -> Pixels:
+    """Return what the network sees of a picture: the same bytes as of one that the run packed."""
+    dataset = recipe.dataset
+    pixels_HWC = decode(
+        data, channels=dataset.channels, shorter_side=dataset.shorter_side, deep=dataset.deep
+    ).pixels_HWC
+    if dataset.encoding == "jpeg":  # the others lose nothing
+        pixels_HWC = decode_packed(encode_jpeg(pixels_HWC, dataset.jpeg_quality))
+    return center_view(pixels_HWC, resize=recipe.extract.resize, size=recipe.network.image_size)
+
+
+def _as_stored(features: Features, dtype: str) -> Features:
+    """Round as a run does between extracting and clustering."""
+    for paths, feature_BD in features:
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused
+            yield paths, feature_BD.astype(dtype)
+
+
+def _beside(out: Path, what: str) -> Path:
+    return out.with_suffix(f".{what}.parquet")
+
+
+@contextmanager
+def _shown(title: str) -> Iterator[Progress]:
+    if CONSOLE.is_terminal:
+        with bar(title, CONSOLE) as progress:
+            yield progress
+    else:
+        yield lines(title, _say)
+
+
+def _say(text: str) -> None:
+    CONSOLE.print(printable_lines(text), markup=False)

@@ -1,0 +1,150 @@
+"""A run as it was made, for commands that only read from it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from deepcluster_core.artifacts.checkpoints import restore_network
+from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
+from deepcluster_core.errors import ArtifactError, ConfigError
+from deepcluster_core.local_paths import refuse_url
+from deepcluster_core.models import Network, feature_dim_of
+from stages.runs.folder import RunFolder
+from stages.runs.locate import existing_run
+from stages.runs.machine import num_cores, usable_device
+from stages.runs.recipe import Recipe, load_recipe
+from stages.runs.states import STALE, ArtifactState, states_of
+from stages.runs.terminal import shell_words
+
+Kind = Literal["labels", "checkpoints"]
+MADE_BY = {"labels": "cluster", "checkpoints": "train"}
+USABLE = {"labels": (Condition.WHOLE,), "checkpoints": (Condition.WHOLE, STALE)}
+"""Stale labels do not belong to the network beside them; a stale network is one all the same."""
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run with the conditions that its artifacts were in when it was opened."""
+
+    folder: RunFolder
+    recipe: Recipe
+    states: dict[tuple[str, int | None], ArtifactState]
+
+    @classmethod
+    def open(cls, run: str) -> "PastRun":
+        """Open a run by its folder, or its name under `runs/`.
+
+        Raises:
+            ConfigError: there is none, or its configuration cannot be read.
+        """
+        folder = existing_run(run)
+        states = {(state.kind, state.epoch): state for state in states_of(folder)}
+        return cls(folder, load_recipe(folder.config), states)
+
+    @property
+    def device(self) -> str:
+        """The torch device of the run; ConfigError where this machine has none such."""
+        return usable_device(self.recipe.compute.device)
+
+    @property
+    def workers(self) -> int:
+        """Threads that read."""
+        return self.recipe.compute.workers or num_cores()
+
+    def epoch(self, kind: Kind, wanted: int | None) -> int:
+        """Return the epoch that is asked for; None asks for the last one that is there.
+
+        Raises:
+            ConfigError: the run has no such epoch.
+            ArtifactError: the last one is asked for, and there is none.
+        """
+        if wanted is None:
+            return self._last(kind)
+        if not 0 <= wanted < self.recipe.epochs:
+            raise ConfigError(
+                f"--epoch {wanted}: the run has epochs 0 to {self.recipe.epochs - 1}.\n"
+                f"  Fix: name one of them, or leave --epoch out for the last."
+            )
+        return wanted
+
+    def whole(self, kind: Kind, epoch: int) -> Path:
+        """Return the folder of an artifact that can be used.
+
+        Raises:
+            ArtifactError: it is missing, pruned, damaged or does not fit; says what makes it.
+        """
+        state = self.states.get((kind, epoch))
+        if state is not None and state.condition in USABLE[kind]:
+            return state.folder
+        folder = self.folder.artifact(kind, epoch)
+        why = "missing" if state is None else f"{state.condition}: {state.reason}"
+        run, config = shell_words(self.folder.root), shell_words(self.folder.config)
+        raise ArtifactError(
+            f"{folder}: is needed, but is {why}.\n"
+            f"  Fix: deepcluster stage {MADE_BY[kind]} --run {run} --epoch {epoch}, or "
+            f"deepcluster run {config} --run {run} for all that is missing."
+        )
+
+    def network(self, checkpoint: Path | None) -> Network:
+        """Return the network of a checkpoint; without one, as the run initialised it.
+
+        Raises:
+            ArtifactError: the checkpoint is damaged.
+        """
+        recipe = self.recipe
+        return restore_network(
+            recipe.network,
+            channels=recipe.dataset.channels,
+            seed=recipe.seed,
+            checkpoint=checkpoint,
+        )
+
+    def dim(self, layer: str | None) -> int:
+        """Return the width of a layer's feature.
+
+        Raises:
+            ConfigError: the network has no such layer.
+        """
+        recipe = self.recipe
+        return feature_dim_of(recipe.network, channels=recipe.dataset.channels, layer=layer)
+
+    def about(self, **artifacts: Path | None) -> dict[str, Any]:
+        """Return where something comes from: the run, its recipe, and the artifacts by name."""
+        found = {name: path and _origin(read_manifest(path)) for name, path in artifacts.items()}
+        recipe = self.recipe.model_dump(mode="json")
+        return {"run": self.folder.name, **found, "recipe": recipe}
+
+    def refuse_out(self, out: Path, suffixes: Collection[str]) -> None:
+        """Refuse a name that says another format, and a place among the run's artifacts.
+
+        Raises:
+            ConfigError: it is such.
+        """
+        refuse_url(out, "--out")
+        if out.suffix not in suffixes:
+            raise ConfigError(f"--out {out}: must end in {' or '.join(suffixes)}.")
+        place, root = out.absolute().parent.resolve(), self.folder.root.resolve()
+        if place != root and place.is_relative_to(root):
+            raise ConfigError(
+                f"--out {out}: lies among the artifacts of the run.\n  Fix: give another folder."
+            )
+
+    def _last(self, kind: Kind) -> int:
+        found = [
+            epoch
+            for (of_kind, epoch), state in self.states.items()
+            if of_kind == kind and epoch is not None and state.condition in USABLE[kind]
+        ]
+        if not found:
+            run, config = shell_words(self.folder.root), shell_words(self.folder.config)
+            raise ArtifactError(
+                f"{self.folder.root}: has no whole {kind} yet.\n"
+                f"  Fix: deepcluster run {config} --run {run}"
+            )
+        return max(found)
+
+
+def _origin(manifest: Manifest) -> dict[str, Any]:
+    provenance = manifest.provenance.model_dump(mode="json")
+    return {"epoch": manifest.epoch, "key": manifest.key, "digest": manifest.digest} | provenance

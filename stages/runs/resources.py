@@ -1,0 +1,94 @@
+"""Whether a run fits on this machine: what it needs beside what is there."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.errors import ArtifactError, ConfigError
+from deepcluster_core.limits import available_memory
+from stages.runs.estimate import Needs, needs_of
+from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.recipe import Recipe
+from stages.runs.terminal import readable_size
+
+
+def refuse_what_cannot_fit(
+    folder: RunFolder, recipe: Recipe, *, num_images: int, device: str, anyway: bool
+) -> str:
+    """Return in words what a run still needs and what is there.
+
+    Args:
+        folder: of the run; what it has already need not be made.
+        recipe: of the run.
+        num_images: that it has.
+        device: that it computes on.
+        anyway: never refuse.
+
+    Raises:
+        ConfigError: it needs more than there is.
+    """
+    needs = needs_of(recipe, num_images=num_images, device=device)
+    found = [
+        ("disk", _disk_needed(folder, recipe, needs), _free_disk(folder.root)),
+        ("memory", needs.memory, available_memory()),
+    ]
+    if needs.device:
+        found.append(("GPU memory", needs.device, torch.cuda.mem_get_info(device)[0]))
+    told = ", ".join(
+        f"{readable_size(need)} of {what} ({readable_size(there)} free)"
+        for what, need, there in found
+    )
+    lacking = [what for what, need, there in found if need > there]
+    if lacking and not anyway:
+        raise ConfigError(
+            f"{folder.root}: this run does not fit here: about {told}.\n"
+            f"  Too little: {', '.join(lacking)}. The estimate is rough, and rather too high.\n"
+            f"  Fix: {_advice(lacking)}; or --yes (the flow's parameter `yes`) to try anyway."
+        )
+    return f"needs about {told}"
+
+
+def disk_needed(folder: RunFolder, recipe: Recipe, num_images: int) -> int:
+    """Return the bytes that a run has still to write."""
+    return _disk_needed(folder, recipe, needs_of(recipe, num_images=num_images, device="cpu"))
+
+
+def _disk_needed(folder: RunFolder, recipe: Recipe, needs: Needs) -> int:
+    """Return the bytes that are still to be written: of each kind, less what lies there."""
+    there = dict.fromkeys(needs.disk, 0)
+    for kind in needs.disk:
+        places = (
+            [folder.artifact(kind, epoch) for epoch in folder.epochs(kind)]
+            if kind in EPOCH_KINDS
+            else [recipe.images or folder.artifact(kind, None)]
+        )
+        there[kind] = sum(map(_bytes_of, places))
+    whole = {kind for kind, size in there.items() if kind not in EPOCH_KINDS and size}
+    return sum(max(0, needs.disk[kind] - there[kind]) for kind in needs.disk if kind not in whole)
+
+
+def _bytes_of(artifact: Path) -> int:
+    try:
+        manifest = read_manifest(artifact)
+    except ArtifactError:
+        return 0
+    return 0 if manifest.pruned else manifest.bytes
+
+
+def _free_disk(path: Path) -> int:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _advice(lacking: list[str]) -> str:
+    ways = {
+        "disk": "make room, give a --run on another disk, or keep less (keep.features, "
+        "keep.checkpoints)",
+        "memory": "set cluster.max_points_per_centroid or a smaller train.batch_size",
+        "GPU memory": "set a smaller train.batch_size",
+    }
+    return "; ".join(ways[what] for what in lacking)

@@ -1,0 +1,59 @@
+"""Which settings of a run differ from those its artifacts were made with."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, cast
+
+from deepcluster_core.errors import ConfigError
+from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.recipe import Recipe, load_recipe
+from stages.runs.states import STALE, states_of
+
+KINDS = ("images", *EPOCH_KINDS)
+
+
+def refuse_other_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
+    """Return which settings of a run change, where artifacts that depend on them are there.
+
+    Empty if there are none: a run that has made nothing yet, or keys that no artifact depends on.
+
+    Raises:
+        ConfigError: there are some, and nobody has agreed to make those artifacts again.
+    """
+    if not folder.config.exists():
+        return ""
+    before = load_recipe(folder.config)
+    was_stale = {state.folder for state in states_of(folder, before) if state.condition == STALE}
+    stale = [state for state in states_of(folder, recipe) if state.condition == STALE]
+    again = Counter(state.kind for state in stale if state.folder not in was_stale)
+    if not again:
+        return ""
+    changed = _changes(before, recipe)
+    if not update:
+        raise ConfigError(
+            f"{folder.root}: was begun with other settings.\n"
+            f"  Changed: {changed}\n"
+            f"  Artifacts that would be made again, and replaced: "
+            f"{', '.join(f'{again[kind]} {kind}' for kind in KINDS if again[kind])}.\n"
+            f"  Fix:     another --run keeps both; --update (the flow's parameter `update`) "
+            f"replaces them."
+        )
+    return changed
+
+
+def _changes(before: Recipe, now: Recipe) -> str:
+    """Return in words which keys differ between two recipes, for example `cluster.k 100 -> 50`."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    keys = [key for key in new if key != "epochs" and not key.startswith("compute.")]
+    differing = (key for key in keys if old.get(key) != new[key])
+    return ", ".join(f"{key} {old.get(key)} -> {new[key]}" for key in differing)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,96 @@
+"""Which artifacts a run has, and in which condition."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from deepcluster_core.artifacts.manifest import (
+    Condition,
+    Manifest,
+    dump_sections,
+    inspect,
+    read_manifest,
+)
+from deepcluster_core.errors import ArtifactError
+from stages import index
+from stages.runs.epoch import each_epoch
+from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.job import Input, Job, job_of
+from stages.runs.recipe import Recipe, load_recipe
+
+STALE = "stale"
+
+
+@dataclass(frozen=True)
+class ArtifactState:
+    """One artifact as it lies on disk. Without a manifest, bytes, rows and key are 0 and empty."""
+
+    kind: str
+    epoch: int | None
+    folder: Path
+    condition: str
+    """A `Condition`, or `stale`: whole, but of other inputs or settings than are now there."""
+    reason: str
+    bytes: int = 0
+    rows: int = 0
+    key: str = ""
+
+
+def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactState]:
+    """Return the artifacts of a run in data order: the images, then epoch by epoch.
+
+    Args:
+        folder: of the run.
+        recipe: that they are compared with; None: the run's own.
+
+    Raises:
+        ConfigError: the folder is no run: its config.yaml is missing or wrong.
+    """
+    recipe = recipe or load_recipe(folder.config)
+    jobs: list[Job] = []
+
+    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
+        job = job_of(folder, recipe, stage, epoch, **inputs)
+        jobs.append(job)
+        return job
+
+    images = note(index, None)
+    last = max((epoch for kind in EPOCH_KINDS for epoch in folder.epochs(kind)), default=-1)
+    each_epoch(note, last + 1, images)
+    stale: set[Path] = set()
+    states: list[ArtifactState] = []
+    for job in jobs:
+        states.append(_state(job, stale))
+        if states[-1].condition == STALE:
+            stale.add(job.out)
+    return states
+
+
+def _state(job: Job, stale: set[Path]) -> ArtifactState:
+    condition, reason = inspect(job.out)
+    found = ArtifactState(job.stage.kind, job.epoch, job.out, condition, reason)
+    if condition not in (Condition.WHOLE, Condition.PRUNED):
+        return found
+    manifest = read_manifest(job.out)
+    parents = {value.out for value in job.inputs.values() if isinstance(value, Job)}
+    if parents & stale or _is_stale(job, manifest):
+        condition, reason = STALE, "of other inputs or settings than are there now"
+    return ArtifactState(
+        job.stage.kind,
+        job.epoch,
+        job.out,
+        condition,
+        reason,
+        bytes=0 if manifest.pruned else manifest.bytes,
+        rows=manifest.rows,
+        key=manifest.key,
+    )
+
+
+def _is_stale(job: Job, manifest: Manifest) -> bool:
+    if job.stage is index.STAGE:  # only the next run looks at the source
+        return manifest.config != dump_sections({"dataset": job.recipe.dataset})
+    try:
+        return job.key() != manifest.key
+    except ArtifactError:
+        return False  # an input is gone: nothing to compare with

@@ -1,0 +1,208 @@
+"""Which runs a sweep over k consists of. Everything is checked here, before any of them starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.tables import read_table
+from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
+from stages import index
+from stages.runs.access import refuse_unwritable_run
+from stages.runs.folder import RunFolder
+from stages.runs.job import job_of
+from stages.runs.locate import resolve
+from stages.runs.recipe import Recipe, load_recipe
+
+VARIED = "cluster"
+"""The section of the recipe that the swept key lies in."""
+SWEEP = "sweep.parquet"
+RUNS = "k=*"
+"""Folders of the runs."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep."""
+
+    k: int
+    folder: RunFolder
+    recipe: Recipe
+    overrides: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Of the sweep's recipe, nested, k included; of a run that is there its recipe has them."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that differ in k alone, in folders below one."""
+
+    root: RunFolder
+    """Holds what is made once for all runs, and what is found by comparing them."""
+    members: list[Member]
+    """By ascending k."""
+    epochs: int
+    """Of every run that are compared."""
+
+    @property
+    def table(self) -> Path:
+        """One row for each k and epoch."""
+        return self.root.root / SWEEP
+
+    @property
+    def picture(self) -> Path:
+        """The table as curves."""
+        return self.root.root / "sweep.png"
+
+    def others(self) -> list[str]:
+        """Return the names of the runs that lie in the folder but were not asked for."""
+        asked = {member.folder.name for member in self.members}
+        return sorted(p.name for p in self.root.root.glob(RUNS) if p.name not in asked)
+
+
+def run_of_k(k: int) -> str:
+    """Return the name of the folder of a run, as Hive would write it."""
+    return f"k={k:05d}"
+
+
+def parse_ks(text: str) -> list[int]:
+    """Turn `10,100,1000` into numbers.
+
+    Raises:
+        ConfigError: there is another thing in it than numbers.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if wrong := [part for part in parts if not (part.isascii() and part.isdigit())]:
+        raise ConfigError(
+            f"--k {text}: no whole number: {', '.join(map(repr, wrong))}.\n"
+            f"  Fix: numbers with commas between them, for example --k 10,100,1000."
+        )
+    return [int(part) for part in parts]
+
+
+def plan(
+    recipe: str, ks: Sequence[int], run: str | None, epochs: int | None, changes: Mapping[str, Any]
+) -> Sweep:
+    """Return the runs of a sweep; nothing is written.
+
+    Args:
+        recipe: path of a YAML file.
+        ks: numbers of clusters, in any order.
+        run: folder of the sweep, or a name for one under `runs/`; None: the recipe's name and `-k`.
+        epochs: instead of the recipe's.
+        changes: nested keys of the recipe, the same for all runs.
+
+    Raises:
+        ConfigError: the recipe or a k is wrong, or the folder is that of a run.
+    """
+    _refuse_wrong(ks, changes)
+    _, root = resolve(recipe, run or f"{Path(recipe).stem}-k", epochs, changes)
+    if root.config.exists():
+        raise ConfigError(
+            f"{root.root}: is a run, but a sweep has a folder for each.\n"
+            f"  Fix: choose another --run."
+        )
+    members: list[Member] = []
+    for k in sorted(ks):
+        overrides = dict(changes) | {VARIED: dict(changes.get(VARIED) or {}) | {"k": k}}
+        path = str(root.root / run_of_k(k))
+        own, folder = resolve(recipe, path, epochs, overrides)
+        members.append(Member(k, folder, own, overrides))
+    return Sweep(root, members, epochs=members[0].recipe.epochs)
+
+
+def is_sweep(folder: Path) -> bool:
+    """Tell whether a folder holds the runs of a sweep, compared or not yet."""
+    return (folder / SWEEP).exists() or any(folder.glob(f"{RUNS}/config.yaml"))
+
+
+def open_sweep(root: RunFolder) -> Sweep:
+    """Return the runs that a sweep has compared, as they are on disk.
+
+    Raises:
+        ArtifactError: its table is missing or damaged.
+        ConfigError: one of the runs is gone.
+    """
+    table = read_sweep(root.root)
+    members: list[Member] = []
+    for k in sorted(set(table["k"])):
+        folder = RunFolder(root.root / run_of_k(k))
+        if not folder.config.exists():
+            raise ConfigError(
+                f"{folder.root}: is gone, but {SWEEP} compares it.\n"
+                f"  Fix: deepcluster sweep with the other k compares those that are there."
+            )
+        members.append(Member(k, folder, load_recipe(folder.config)))
+    return Sweep(root, members, epochs=max(table["epoch"]) + 1)
+
+
+def read_sweep(folder: Path) -> pd.DataFrame:
+    """Return the table of a sweep: a row for each k and epoch.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    try:
+        return read_table(folder / SWEEP).to_pandas()
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{folder / SWEEP}: cannot be read.\n"
+            f"  Fix: deepcluster sweep with all its k makes it again, from the runs that are there."
+        ) from error
+
+
+def _refuse_wrong(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
+    problems = [f"{k} is no number of clusters: at least 2" for k in ks if k < 2]
+    problems += [f"{k} is given {ks.count(k)} times" for k in sorted(set(ks)) if ks.count(k) > 1]
+    if not ks:
+        problems.append("none is given")
+    if problems:
+        raise ConfigError(
+            f"--k: {'; '.join(problems)}.\n  Fix: for example --k 10,100,1000, each once."
+        )
+    section = changes.get(VARIED)
+    if isinstance(section, Mapping) and "k" in section:
+        raise ConfigError(
+            "--set cluster.k: is what the sweep varies.\n  Fix: leave it out; --k has them all."
+        )
+
+
+def refuse_too_many(sweep: Sweep, num_images: int | None) -> None:
+    """Refuse all k that are more than the images, at once; of unknown many images, none.
+
+    Raises:
+        ConfigError: there are some.
+        FeatureError: the images are too few for the other settings.
+    """
+    if num_images is None:
+        return
+    too_many = [str(member.k) for member in sweep.members if member.k > num_images]
+    if too_many:
+        raise ConfigError(
+            f"--k {','.join(too_many)}: more clusters than the {num_images:,} images.\n"
+            f"  Fix: leave them out, or add images."
+        )
+    sweep.members[0].recipe.suited_to(num_images)
+
+
+def refuse_unwritable_sweep(sweep: Sweep) -> None:
+    """Raise ConfigError unless the folder of a sweep and those of its runs may be written."""
+    for folder in (sweep.root, *(member.folder for member in sweep.members)):
+        refuse_unwritable_run(folder)
+
+
+def count_images(sweep: Sweep) -> int | None:
+    """Return how many images the source has; None where only indexing it tells."""
+    dataset = sweep.members[0].recipe.dataset
+    try:
+        return dataset.subset or dataset.open_source().count()
+    except SourceError:  # gone: refused when a run needs it, but packed images may do
+        return packed_images(sweep)
+
+
+def packed_images(sweep: Sweep) -> int | None:
+    """Return how many images were indexed for all runs together; None before."""
+    images = job_of(sweep.root, sweep.members[0].recipe, index, None).out
+    return read_manifest(images).rows if inspect(images)[0] is Condition.WHOLE else None
