@@ -1,25 +1,18 @@
 """report.html: one file that fetches nothing and runs nothing but its own script."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from deepcluster_core.report import charts
+from deepcluster_core.report.environment import templates
 from deepcluster_core.report.evaluations import Evaluation, Table, by_name
 from deepcluster_core.report.gallery import Gallery
 from deepcluster_core.report.metric_charts import metric_charts, seconds_of, sizes_chart
-from deepcluster_core.report.thumbnails import MEDIA_TYPE
-from deepcluster_core.report.words import Remark, cluster_history, remarks
-from deepcluster_core.text import duration, number, printable_lines, readable_size, share
+from deepcluster_core.report.words import Remark, remarks
+from deepcluster_core.text import duration, number
 
 FORMAT = 2
 """Raised when the same inputs would give another page."""
@@ -83,50 +76,6 @@ def inputs_of(path: Path) -> str | None:
     except (FileNotFoundError, PermissionError):
         return None
     return found[1].decode() if found else None
-
-
-@cache
-def templates() -> Environment:
-    """Return the templates of the page, which escape all that they are given.
-
-    Names of files and labels hold anything: what moves or reorders text, or does not fit into
-    UTF-8, is written as an escape, too.
-    """
-    environment = Environment(
-        loader=PackageLoader("deepcluster_core.report"),
-        autoescape=True,
-        finalize=_printable,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "compact": "{:g}".format,
-        "csp_hash": _csp_hash,
-        "data_uri": _data_uri,
-        "history": cluster_history,
-        "images": lambda count: "1 image" if count == 1 else f"{count:,} images",
-        "number": number,
-        "share": share,
-        "size": readable_size,
-    }
-    environment.globals |= {"area": charts, "thumbnail_type": MEDIA_TYPE}
-    return environment
-
-
-def _printable(value: object) -> object:
-    return value if isinstance(value, Markup) else printable_lines(str(value))
-
-
-def _csp_hash(text: str) -> str:
-    """Return how a content security policy names an inline part of the page."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _data_uri(data: bytes, media_type: str) -> str:
-    """Return bytes as an address that needs no network."""
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -25,8 +25,8 @@ from deepcluster_core.report.plots import (
     set_title,
     shades,
 )
+from deepcluster_core.text import printable
 from flows.show.sweep_values import REFERENCES, TRAINED
-from stages.runs.terminal import printable
 
 LINES_INSIDE = 4
 """A panel with more lines has its legend beside it, where it hides none of them."""

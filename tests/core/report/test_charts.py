@@ -12,7 +12,7 @@ from deepcluster_core.report.charts import (
     size_histogram,
     stacked_bars,
 )
-from deepcluster_core.report.page import templates
+from deepcluster_core.report.environment import templates
 
 LOSS = Caption("Loss <&>", "nats")
 EPOCHS = [0, 1, 2, 3]
