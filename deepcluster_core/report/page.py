@@ -21,13 +21,30 @@ INPUTS = re.compile(rb'<meta name="deepcluster-inputs" content="([0-9a-f]{64})">
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What a run does, and how far it is."""
+
+    network: str
+    image_size: int
+    is_sobel_filtered: bool
+    source: str
+    images: int | None
+    """None where they are not counted yet."""
+    k: int | str
+    algorithm: str
+    epochs: int
+    scored: int
+    """Epochs that are done."""
+    seed: int
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the page shows. Text is plain text: the templates escape it."""
 
     name: str
     """Of the run."""
-    sentence: str
-    """What the run is."""
+    setup: Setup
     notes: Sequence[str]
     """What is missing, or not to be trusted."""
     rows: Sequence[Mapping[str, Any]]
@@ -53,7 +70,7 @@ def render(report: Report) -> bytes:
     page = templates().get_template("report.html.j2")
     return page.render(
         name=report.name,
-        sentence=report.sentence,
+        setup=report.setup,
         figures=_figures(report.rows),
         remarks=_remarks(report),
         charts=metric_charts(report.rows, sizes) if report.rows else [],

@@ -10,7 +10,7 @@ import numpy as np
 from deepcluster_core.clustering.changes import changes
 from deepcluster_core.report.evaluations import PICTURE_AT_MOST, Evaluation, Picture
 from deepcluster_core.report.gallery import Assigned, Gallery, choose, describe
-from deepcluster_core.report.page import Report, inputs_of, render
+from deepcluster_core.report.page import Report, Setup, inputs_of, render
 from deepcluster_core.report.thumbnails import Thumbnails, thumbnail
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> \x1b[2J \udcff"
@@ -73,7 +73,7 @@ def report() -> Report:
     row = {"epoch": 0, "loss": 4.0, "k": 3, "images": 28, "warnings": HOSTILE, "train_s": 5.0}
     return Report(
         name=HOSTILE,
-        sentence=HOSTILE,
+        setup=Setup(HOSTILE, 16, True, HOSTILE, 28, 3, HOSTILE, epochs=2, scored=2, seed=31),
         notes=[HOSTILE],
         rows=[row, row | {"epoch": 1, "loss": float("nan")}],
         sizes=[20, 5, 3],
