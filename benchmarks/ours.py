@@ -35,13 +35,14 @@ from deepcluster_core.data.views import RandomCrop, augmentation_draws, center_v
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import build_network
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
-from stages import cluster, extract, index, train
-from stages.cluster import ClusterConfig
+from stages.cluster import ClusterConfig, cluster
+from stages.extract import extract
+from stages.index import index
 from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.job import Input, Job, job_of
 from stages.runs.recipe import load_recipe
-from stages.train import Pace
+from stages.train import Pace, train
 
 Figures = dict[str, float]
 MEASURED = 1

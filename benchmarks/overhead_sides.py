@@ -133,7 +133,10 @@ def _attach(meter: Meter) -> None:
     from deepcluster_core.artifacts.features import Features  # noqa: PLC0415
     from deepcluster_core.clustering.kmeans import KMeans  # noqa: PLC0415
     from flows.engine.run import Run  # noqa: PLC0415
-    from stages import cluster, extract, score, train  # noqa: PLC0415
+    from stages.cluster import cluster
+    from stages.extract import extract
+    from stages.score import score
+    from stages.train import train  # noqa: PLC0415
 
     _replace(extract, "extract_features", meter.items(extract.extract_features, 1))
     _replace(cluster, "fit_pca", meter.call(cluster.fit_pca))

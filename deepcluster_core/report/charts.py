@@ -3,7 +3,8 @@
 A template draws them as inline SVG, and a few lines of script put the values into the legend that
 the pointer, a finger or the arrow keys point at. They are not matplotlib's SVG: that has fixed
 colours, where these follow the page between light and dark; its text is shapes, which nobody can
-search or read out; and it is several times as large. Lengths are units of the drawing.
+search or read out; and the loss of 50 epochs takes 31 kB instead of 4. Lengths are units of the
+drawing.
 """
 
 from collections.abc import Iterable, Sequence

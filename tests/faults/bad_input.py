@@ -13,9 +13,10 @@ from prefect.logging import disable_run_logger
 from deepcluster_core.context import Context
 from flows.cli import main as cli
 from flows.engine.open_run import open_run
-from stages import index, score
+from stages.index import index
 from stages.runs.epoch import Before, one_epoch
 from stages.runs.job import Input, Job
+from stages.score import score
 
 RECIPE = """
 epochs: 1

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from flows.evaluate import jobs_until
-from stages import score
 from stages.runs.folder import RunFolder, epoch_of
 from stages.runs.job import Job
 from stages.runs.recipe import load_recipe
+from stages.score import score
 
 DEMO = Path(__file__).parents[2] / "configs/demo.yaml"
 

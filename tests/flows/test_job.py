@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from deepcluster_core.errors import ArtifactError
-from stages import index
+from stages.index import index
 from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import RunFolder
 from stages.runs.job import Input, Job, job_of

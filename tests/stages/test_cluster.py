@@ -40,7 +40,7 @@ def cluster(
 
 def own_features(out: Path, rows_ND: NDArray[np.float32]) -> Path:
     """Write rows as the extract stage does."""
-    stage = Stage(name="extract", version=1, kind="features", files=(), reads=())
+    stage = Stage(name="extract", version=1, kind="features", files=())
     with new_artifact(stage, out, config={}, inputs={}, context=CONTEXT) as draft:
         write_features(out, iter([rows_ND]), num_images=len(rows_ND), dtype="float32")
         draft.rows = len(rows_ND)

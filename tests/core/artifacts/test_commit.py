@@ -33,7 +33,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 from tests.patience import WITHIN_S
 
-STAGE = Stage(name="group", version=1, kind="groups", files=("table",), reads=("group",))
+STAGE = Stage(name="group", version=1, kind="groups", files=("table",))
 
 
 class GroupConfig(StrictConfig):
@@ -351,7 +351,7 @@ from deepcluster_core.artifacts.commit import lock, new_artifact
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.context import Context
 folder = Path(sys.argv[1])
-stage = Stage(name="group", version=1, kind="groups", files=("table",), reads=())
+stage = Stage(name="group", version=1, kind="groups", files=("table",))
 with lock(folder), new_artifact(stage, folder, config={}, inputs={}, context=Context(seed=1)):
     (folder / "half").write_text("half")
     print("writing", flush=True)

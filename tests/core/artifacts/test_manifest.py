@@ -25,7 +25,7 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 
-STAGE = Stage(name="group", version=1, kind="groups", files=("table",), reads=("group",))
+STAGE = Stage(name="group", version=1, kind="groups", files=("table",))
 
 
 class GroupConfig(StrictConfig):

@@ -15,12 +15,11 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError, FeatureError
 from deepcluster_core.models import NetworkConfig
-from stages import extract
 from stages.evaluations.knn import CONFIG, STAGE, KnnConfig, run
 from stages.evaluations.labelled import open_labelled
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
-from stages.extract import ExtractConfig
+from stages.extract import ExtractConfig, extract
 from tests.margins import SEED, above
 from tests.stages.evaluations.conftest import Relabel
 

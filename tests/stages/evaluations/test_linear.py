@@ -14,8 +14,8 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.models import NetworkConfig
-from stages.evaluations import linear, mlp
-from stages.evaluations.linear import LinearConfig
+from stages.evaluations.linear import LinearConfig, linear
+from stages.evaluations.mlp import mlp
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import RESULTS
 from tests.margins import SEED, above, below

@@ -19,10 +19,14 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_boxes
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.interrupts import HeldBack, Interrupted
-from stages.evaluations import voc_classification
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
-from stages.evaluations.voc_classification import SHIPPED, VocClassificationConfig, data_digest
+from stages.evaluations.voc_classification import (
+    SHIPPED,
+    VocClassificationConfig,
+    data_digest,
+    voc_classification,
+)
 from tests.margins import above
 from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
 from tests.voc_tree import CLASSES, write_voc

@@ -25,10 +25,9 @@ from deepcluster_core.evaluation.detection.verdicts import overlaps, precision_a
 from deepcluster_core.evaluation.detection.voc_task import read_subset
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models import NetworkConfig
-from stages.evaluations import voc_detection
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
-from stages.evaluations.voc_detection import DETECTIONS, PICTURE, data_digest
+from stages.evaluations.voc_detection import DETECTIONS, PICTURE, data_digest, voc_detection
 from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
 from tests.margins import above, below
 from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain

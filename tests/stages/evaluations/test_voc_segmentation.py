@@ -25,7 +25,6 @@ from deepcluster_core.evaluation.segmentation.drawing import Shown, draw_masks
 from deepcluster_core.evaluation.segmentation.fcn import Mask
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models import NetworkConfig
-from stages.evaluations import voc_segmentation
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_segmentation import (
@@ -33,6 +32,7 @@ from stages.evaluations.voc_segmentation import (
     PICTURE,
     WITHOUT_SBD,
     data_digest,
+    voc_segmentation,
 )
 from stages.evaluations.voc_segmentation_protocol import SHIPPED, VocSegmentationConfig
 from tests.margins import above
