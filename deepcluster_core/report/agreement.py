@@ -7,16 +7,7 @@ from typing import IO
 import pandas as pd
 
 from deepcluster_core.figures import Axes, Figure, default_style
-from deepcluster_core.report.plots import (
-    PREVIOUS_CLUSTERS,
-    TRUE_LABELS,
-    draw_curves,
-    draw_runs,
-    finish,
-    new_figure,
-    put_k_across,
-    set_title,
-)
+from deepcluster_core.report import plots
 
 PANEL_WIDTH_IN, PANEL_HEIGHT_IN = 4.4, 3.6
 
@@ -24,7 +15,7 @@ TITLES = {
     "nmi_labels": "(a) NMI with the true labels",
     "nmi_previous": "(b) NMI with the clusters before",
 }
-AGAINST_K = (TRUE_LABELS, replace(PREVIOUS_CLUSTERS, name="clusters before"))
+AGAINST_K = (plots.TRUE_LABELS, replace(plots.PREVIOUS_CLUSTERS, name="clusters before"))
 
 
 @default_style()
@@ -37,8 +28,8 @@ def draw_agreement(run: pd.DataFrame, to: IO[bytes]) -> None:
     """
     figure, panels = _panels(2)
     for axes, column in zip(panels, TITLES, strict=True):
-        draw_runs(axes, {"": run}, column)
-        set_title(axes, TITLES[column])
+        plots.draw_runs(axes, {"": run}, column)
+        plots.set_title(axes, TITLES[column])
     _save(figure, panels, to)
 
 
@@ -57,21 +48,21 @@ def draw_agreements(runs: pd.DataFrame, to: IO[bytes]) -> None:
     figure, panels = _panels(3)
     lines = {f"k = {k:,}": run for k, run in runs.groupby("k")}
     for axes, column in zip(panels[:2], TITLES, strict=True):
-        draw_runs(axes, lines, column)
-        set_title(axes, TITLES[column])
+        plots.draw_runs(axes, lines, column)
+        plots.set_title(axes, TITLES[column])
     last = runs.drop_duplicates("k", keep="last")
-    draw_curves(panels[2], last, "k", AGAINST_K)
-    set_title(panels[2], "(c) NMI after the last epoch, against k")
-    put_k_across(panels[2], list(last["k"]))
+    plots.draw_curves(panels[2], last, "k", AGAINST_K)
+    plots.set_title(panels[2], "(c) NMI after the last epoch, against k")
+    plots.put_k_across(panels[2], list(last["k"]))
     _save(figure, panels, to)
 
 
 def _panels(number: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = new_figure(number * PANEL_WIDTH_IN, PANEL_HEIGHT_IN)
+    figure = plots.new_figure(number * PANEL_WIDTH_IN, PANEL_HEIGHT_IN)
     return figure, list(figure.subplots(1, number))
 
 
 def _save(figure: Figure, panels: Sequence[Axes], to: IO[bytes]) -> None:
     for axes in panels:
-        finish(axes)
+        plots.finish(axes)
     figure.savefig(to, format="png")

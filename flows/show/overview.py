@@ -12,17 +12,7 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import read_cluster, read_labels, read_metrics
 from deepcluster_core.figures import Axes, default_style
 from deepcluster_core.metrics import cluster_counts
-from deepcluster_core.report.plots import (
-    CHANCE,
-    LOSS,
-    PREVIOUS_CLUSTERS,
-    TRUE_LABELS,
-    draw_curves,
-    finish,
-    new_figure,
-    put_epochs_across,
-    set_title,
-)
+from deepcluster_core.report import plots
 from stages.runs.folder import RunFolder
 
 ROWS, COLUMNS, TILE_PX = 10, 14, 48
@@ -40,17 +30,17 @@ def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
     epochs = [epoch for epoch in folder.epochs("metrics") if epoch < num_epochs]
     rows = [read_metrics(folder.artifact("metrics", epoch)) for epoch in epochs]
     table = pd.DataFrame(rows, dtype=object).assign(epoch=epochs)
-    figure = new_figure(11, 4.6)
+    figure = plots.new_figure(11, 4.6)
     halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.75))
     curves, gallery = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     above, below = curves.subplots(2, 1, sharex=True)
-    draw_curves(above, table, "epoch", (PREVIOUS_CLUSTERS, TRUE_LABELS))
-    set_title(above, "NMI of the clusters with …")
-    draw_curves(below, table, "epoch", (LOSS, CHANCE))
-    set_title(below, "Training loss, nats")
-    put_epochs_across(below)
+    plots.draw_curves(above, table, "epoch", (plots.PREVIOUS_CLUSTERS, plots.TRUE_LABELS))
+    plots.set_title(above, "NMI of the clusters with …")
+    plots.draw_curves(below, table, "epoch", (plots.LOSS, plots.CHANCE))
+    plots.set_title(below, "Training loss, nats")
+    plots.put_epochs_across(below)
     for axes in (above, below):
-        finish(axes)
+        plots.finish(axes)
     _gallery(gallery.subplots(), folder.artifact("labels", epochs[-1]), Images(images))
     path = folder.root / "overview.png"
     figure.savefig(path)

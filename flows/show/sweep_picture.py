@@ -7,24 +7,7 @@ from typing import IO
 import pandas as pd
 
 from deepcluster_core.figures import Axes, default_style
-from deepcluster_core.report.plots import (
-    BLUE,
-    CHANCE,
-    DOTTED_LINE,
-    GREY,
-    LOSS,
-    ORANGE,
-    PREVIOUS_CLUSTERS,
-    TRUE_LABELS,
-    Curve,
-    draw_curves,
-    draw_runs,
-    finish,
-    new_figure,
-    put_k_across,
-    set_title,
-    shades,
-)
+from deepcluster_core.report import plots
 from deepcluster_core.text import printable
 from flows.show.sweep_values import REFERENCES, TRAINED
 
@@ -43,50 +26,50 @@ def draw_sweep(table: pd.DataFrame, values: pd.DataFrame, to: IO[bytes]) -> None
     """
     results = [of_one for _, of_one in values.groupby("result")]
     num_rows = 2 + math.ceil(len(results) / 2)
-    figure = new_figure(11, 3.3 * num_rows)
+    figure = plots.new_figure(11, 3.3 * num_rows)
     agreement, curves, clusters, loss, *others = figure.subplots(num_rows, 2).flat
     evaluated, unused = others[: len(results)], others[len(results) :]
     last = table.query("epoch == epoch.max()")
     _draw_agreement(agreement, last)
     _draw_runs(curves, table)
     _draw_clusters(clusters, last)
-    draw_curves(loss, last, "k", (CHANCE, LOSS))
-    set_title(loss, "Training loss, nats")
+    plots.draw_curves(loss, last, "k", (plots.CHANCE, plots.LOSS))
+    plots.set_title(loss, "Training loss, nats")
     for axes, of_one in zip(evaluated, results, strict=True):
         _draw_values(axes, of_one)
     for axes in unused:
         axes.remove()
     for axes in (agreement, clusters, loss, *evaluated):
-        put_k_across(axes, list(last["k"]))
+        plots.put_k_across(axes, list(last["k"]))
     for axes in (agreement, curves, clusters, loss):
-        finish(axes)
+        plots.finish(axes)
     for axes in evaluated:
-        finish(axes, legend_beside=len(axes.get_lines()) > LINES_INSIDE)
+        plots.finish(axes, legend_beside=len(axes.get_lines()) > LINES_INSIDE)
     figure.savefig(to, format="png")
 
 
 def _draw_agreement(axes: Axes, last: pd.DataFrame) -> None:
-    draw_curves(axes, last, "k", (TRUE_LABELS, PREVIOUS_CLUSTERS))
-    set_title(axes, f"NMI of the clusters of epoch {last['epoch'].max()} with …")
+    plots.draw_curves(axes, last, "k", (plots.TRUE_LABELS, plots.PREVIOUS_CLUSTERS))
+    plots.set_title(axes, f"NMI of the clusters of epoch {last['epoch'].max()} with …")
 
 
 def _draw_runs(axes: Axes, table: pd.DataFrame) -> None:
     """Draw the NMI by epoch, a line for each k: with the true labels if any are known."""
     is_labelled = len(table["nmi_labels"].dropna()) > 0
-    shown = TRUE_LABELS if is_labelled else PREVIOUS_CLUSTERS
-    draw_runs(axes, {f"k = {k:,}": run for k, run in table.groupby("k")}, shown.column)
+    shown = plots.TRUE_LABELS if is_labelled else plots.PREVIOUS_CLUSTERS
+    plots.draw_runs(axes, {f"k = {k:,}": run for k, run in table.groupby("k")}, shown.column)
     axes.set_xlim(-0.3, max(table["epoch"]) + 0.3)
-    set_title(axes, f"NMI with the {shown.name}, by epoch")
+    plots.set_title(axes, f"NMI with the {shown.name}, by epoch")
 
 
 def _draw_clusters(axes: Axes, last: pd.DataFrame) -> None:
     """Draw shares of k: 1 effective if all clusters are of equal size, less where they are not."""
     shares = last[["effective_clusters", "empty_clusters"]].div(last["k"], axis=0)
-    effective = Curve("effective_clusters", "effective")
-    empty = Curve("empty_clusters", "empty", ORANGE)
-    draw_curves(axes, shares.assign(k=last["k"]), "k", (effective, empty))
+    effective = plots.Curve("effective_clusters", "effective")
+    empty = plots.Curve("empty_clusters", "empty", plots.ORANGE)
+    plots.draw_curves(axes, shares.assign(k=last["k"]), "k", (effective, empty))
     axes.set_ylim(-0.05, 1.05)
-    set_title(axes, "Clusters, as a share of k")
+    plots.set_title(axes, "Clusters, as a share of k")
 
 
 def _draw_values(axes: Axes, values: pd.DataFrame) -> None:
@@ -97,16 +80,16 @@ def _draw_values(axes: Axes, values: pd.DataFrame) -> None:
     """
     last = values.query("epoch == epoch.max()")
     measures = list(last["measure"].unique())
-    for shade, measure in zip(shades(len(measures)), measures, strict=True):
+    for shade, measure in zip(plots.shades(len(measures)), measures, strict=True):
         by_network = dict(list(last.query("measure == @measure").groupby("network")))
         if (trained := by_network.get(TRAINED)) is not None:
-            axes.plot(trained["k"], trained["value"], DOTTED_LINE, color=shade, label=measure)
+            axes.plot(trained["k"], trained["value"], plots.DOTTED_LINE, color=shade, label=measure)
         for network, style in zip(REFERENCES, ("--", ":"), strict=True):
             if network in by_network:
                 # Each network is named once, not once for each measure.
                 label = f"{network} network" if measure == measures[-1] else None
-                colour = GREY if shade == BLUE else shade
+                colour = plots.GREY if shade == plots.BLUE else shade
                 height = fmean(by_network[network]["value"])
                 axes.axhline(height, ls=style, lw=1, color=colour, label=label)
     result = printable(last["result"].iloc[0])
-    set_title(axes, f"{result} after epoch {last['epoch'].max()}, percent")
+    plots.set_title(axes, f"{result} after epoch {last['epoch'].max()}, percent")
