@@ -14,12 +14,11 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded
-from deepcluster_core.stage import External, Input
+from deepcluster_core.stage import Input
 from flows.engine.open_run import ON_TERMINAL, open_run
 from flows.engine.report import Report
 from flows.engine.run import Run
 from flows.sweep import compare
-from stages.evaluations.compared import supervised_weights
 from stages.evaluations.results import read_results
 from stages.index import index
 from stages.runs.evaluations import Asked, Name
@@ -223,22 +222,22 @@ def _inputs(asked: Asked, run: Run, made: Made, protocol: StrictConfig) -> dict[
     evaluation = asked.evaluation
     if evaluation.data == "metrics":
         return {folder.name: folder for folder in made.metrics.values()}
-    inputs: dict[str, Input] = {"checkpoint": made.checkpoint}
-    if evaluation.fingerprint is not None:
-        path = expanded(asked.data or "", Path())
-        digest = evaluation.fingerprint(path, protocol)
-        inputs["data"] = External(path, digest, channels=run.recipe.dataset.channels)
-    else:
-        inputs["images"] = made.images if asked.data is None else _indexed(asked, run, asked.data)
+    artifacts: dict[str, Path | None] = {"checkpoint": made.checkpoint}
+    if evaluation.data != "dataset":
+        artifacts["images"] = (
+            made.images if asked.data is None else _indexed(asked, run, asked.data)
+        )
     if evaluation.data == "labelled":
-        inputs["validation"] = (
+        artifacts["validation"] = (
             None if asked.validation is None else _indexed(asked, run, asked.validation)
         )
-    if asked.supervised is not None:
-        inputs["supervised"] = supervised_weights(expanded(asked.supervised, Path()))
-    elif evaluation.compares_networks:
-        inputs["supervised"] = None
-    return inputs
+    return evaluation.inputs(
+        protocol,
+        data=None if asked.data is None else expanded(asked.data, Path()),
+        channels=run.recipe.dataset.channels,
+        supervised=None if asked.supervised is None else expanded(asked.supervised, Path()),
+        **artifacts,
+    )
 
 
 def _indexed(asked: Asked, run: Run, source: str) -> Path:

@@ -145,7 +145,7 @@ def cluster(
     *,
     images: Path,
     features: Path,
-    previous: Path | None,
+    previous: Path | None = None,
 ) -> None:
     """Write the labels artifact, with the PCA and the centroids beside the table.
 

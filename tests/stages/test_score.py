@@ -20,7 +20,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 from stages.cluster import cluster
 from stages.index import DatasetConfig, index
-from stages.score import run
+from stages.score import score as stage
 from tests.margins import above
 from tests.resealed import reseal
 
@@ -41,7 +41,7 @@ def score(images: Path, features: Path, labels: Path, checkpoint: Path, tmp_path
             "checkpoint": checkpoint,
         } | others
         out = tmp_path / "metrics"
-        run(**inputs, previous=previous, out=out, context=CONTEXT)
+        stage.run(**inputs, previous=previous, out=out, context=CONTEXT)
         return pd.read_parquet(out / METRICS).iloc[0]
 
     return of
