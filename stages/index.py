@@ -14,7 +14,6 @@ from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import (
     PIXELS,
     SKIPPED,
-    Deep,
     Encoding,
     ImagesWriter,
     PackedImage,
@@ -23,6 +22,7 @@ from deepcluster_core.artifacts.images import (
 from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.data.decode import UnreadableImageError, decode
+from deepcluster_core.data.deep_values import Deep
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Source, SourceImage, open_source
 from deepcluster_core.data.unreadable import Reasons

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.kept import Kept
 from deepcluster_core.data.views import RandomCrop
@@ -49,14 +49,6 @@ SHIPPED: dict[Part, Path] = {
 """The paper's numbers for each mode."""
 NO_DEVIATION = ("train", "cache_bytes", "precision")
 """Keys that are told otherwise, or do not change the result."""
-
-Share = Annotated[float, Field(gt=0, le=1)]
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError("the least comes first, then the greatest")
-    return pair
 
 
 class VocClassificationConfig(StrictConfig):
@@ -101,10 +93,10 @@ class VocClassificationConfig(StrictConfig):
     bias: FiniteFloat
     """Their biases at the start."""
 
-    crop_area: Annotated[tuple[Share, Share], AfterValidator(_ascending)]
+    crop_area: ShareRange
     """Least and greatest share of the picture's area that a crop covers."""
 
-    crop_ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
+    crop_ratio: PositiveRange
     """Least and greatest width / height of a crop."""
 
     flip: float = Field(ge=0, le=1)

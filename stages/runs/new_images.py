@@ -27,11 +27,12 @@ from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.models import Network
 from deepcluster_core.new_images import Forward, Pixels, features_of
 from deepcluster_core.progress import Progress
+from deepcluster_core.text import printable_lines
 from stages.runs.machine import remarks
 from stages.runs.past_run import PastRun
 from stages.runs.progress import bar, lines
 from stages.runs.recipe import Recipe
-from stages.runs.terminal import plain_console, printable_lines
+from stages.runs.terminal import plain_console
 
 NEAREST = ("kmeans", "spherical")
 """Algorithms whose clusters are all that lies nearest to a centroid."""

@@ -17,7 +17,7 @@ from stages.runs.recipe import Recipe, load_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.runs.terminal import shell_words
 
-Kind = Literal["labels", "checkpoints"]
+ArtifactKind = Literal["labels", "checkpoints"]
 MADE_BY = {"labels": "cluster", "checkpoints": "train"}
 USABLE = {"labels": (Condition.WHOLE,), "checkpoints": (Condition.WHOLE, STALE)}
 """Stale labels do not belong to the network beside them; a stale network is one all the same."""
@@ -52,7 +52,7 @@ class PastRun:
         """Threads that read."""
         return self.recipe.compute.workers or num_cores()
 
-    def epoch(self, kind: Kind, wanted: int | None) -> int:
+    def epoch(self, kind: ArtifactKind, wanted: int | None) -> int:
         """Return the epoch that is asked for; None asks for the last one that is there.
 
         Raises:
@@ -68,7 +68,7 @@ class PastRun:
             )
         return wanted
 
-    def whole(self, kind: Kind, epoch: int) -> Path:
+    def whole(self, kind: ArtifactKind, epoch: int) -> Path:
         """Return the folder of an artifact that can be used.
 
         Raises:
@@ -130,7 +130,7 @@ class PastRun:
                 f"--out {out}: lies among the artifacts of the run.\n  Fix: give another folder."
             )
 
-    def _last(self, kind: Kind) -> int:
+    def _last(self, kind: ArtifactKind) -> int:
         found = [
             epoch
             for (of_kind, epoch), state in self.states.items()

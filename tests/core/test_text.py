@@ -2,23 +2,21 @@ import math
 
 import pytest
 
-from deepcluster_core.report.html import duration, escaped, number, share, table
+from deepcluster_core.text import duration, number, printable_lines, readable_size, share
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
-        ("a\"b'c&d", "a&quot;b&#x27;c&amp;d"),
         ("\x1b[31mred\x00", r"\x1b[31mred\x00"),
         ("\u202egnp.exe", r"\u202egnp.exe"),  # shown backwards otherwise
-        ("caf\udce9.png", r"caf\udce9.png"),  # a name that is no UTF-8
+        ("caf\udce9.png", r"caf\udce9.png"),  # a name that is not UTF-8
         ("Zürich 東京\nnext", "Zürich 東京\nnext"),
     ],
 )
-def test_escaped__shows_any_text_as_it_is(text: str, shown: str) -> None:
-    assert escaped(text) == shown
-    assert escaped(text).encode()
+def test_printable_lines__any_text_can_be_shown_and_written(text: str, shown: str) -> None:
+    assert printable_lines(text) == shown
+    assert printable_lines(text).encode()
 
 
 @pytest.mark.parametrize(
@@ -60,10 +58,10 @@ def test_duration__in_units_that_people_say() -> None:
     ]
 
 
-def test_table__escapes_what_it_holds() -> None:
-    made = table(["<b>"], [["<i>"], [0.5]], name='"quoted"')
-
-    assert "<b>" not in made
-    assert "<i>" not in made
-    assert 'aria-label="&quot;quoted&quot;"' in made
-    assert "<td>0.500</td>" in made
+def test_readable_size__has_three_digits() -> None:
+    assert [readable_size(size) for size in (3, 4_194_305, 123_456_789, 5e12)] == [
+        "3 B",
+        "4.19 MB",
+        "123 MB",
+        "5 TB",
+    ]

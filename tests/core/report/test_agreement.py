@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deepcluster_core.evaluation.curves import draw_agreement, draw_agreements
+from deepcluster_core.report.agreement import draw_agreement, draw_agreements
 
 RUN = pd.DataFrame(
     {
