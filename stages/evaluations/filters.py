@@ -10,7 +10,7 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.evaluation.filters import (
+from deepcluster_core.evaluation.filters.first_layer import (
     Scale,
     Weights,
     cosines,

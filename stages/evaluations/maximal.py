@@ -28,7 +28,13 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.evaluation.ascent import (
+from deepcluster_core.evaluation.filters.activation_maps import (
+    chosen_filters,
+    depth,
+    layers_to_read,
+    num_filters,
+)
+from deepcluster_core.evaluation.filters.ascent import (
     Ascent,
     Learnt,
     Start,
@@ -36,9 +42,8 @@ from deepcluster_core.evaluation.ascent import (
     learn_images,
     passes,
 )
-from deepcluster_core.evaluation.maps import chosen_filters, depth, layers_to_read, num_filters
+from deepcluster_core.evaluation.filters.strongest_images import Batch, strongest_images
 from deepcluster_core.evaluation.mosaic import Pixels, captioned, fitted, grid
-from deepcluster_core.evaluation.strongest import Batch, strongest_images
 from deepcluster_core.features import to_device
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig

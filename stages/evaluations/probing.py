@@ -11,11 +11,11 @@ from deepcluster_core import seeding
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.evaluation.classify import Plan, Score, Task, classify
 from deepcluster_core.evaluation.crops import Views
-from deepcluster_core.evaluation.pooling import Frozen
-from deepcluster_core.evaluation.probe import Descent
-from deepcluster_core.evaluation.values import Examples, Supply
+from deepcluster_core.evaluation.probes.classification import Plan, Score, Task, classify
+from deepcluster_core.evaluation.probes.classifiers import Descent
+from deepcluster_core.evaluation.probes.pooling import Frozen
+from deepcluster_core.evaluation.probes.values import Examples, Supply
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepcluster_core.clustering.pca import fit_pca
-from deepcluster_core.evaluation.ascent import Ascent, climb, excitement
+from deepcluster_core.evaluation.filters.ascent import Ascent, climb, excitement
 from deepcluster_core.evaluation.knn import nearest
 from deepcluster_core.evaluation.learner import Descent, Learner
-from deepcluster_core.evaluation.pooling import Frozen
-from deepcluster_core.evaluation.probe import Descent as ProbeDescent
-from deepcluster_core.evaluation.probe import Probes
+from deepcluster_core.evaluation.probes.classifiers import Descent as ProbeDescent
+from deepcluster_core.evaluation.probes.classifiers import Probes
+from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.export import Portable, write_network
 from deepcluster_core.features import extract_features
 from deepcluster_core.models import Network, NetworkConfig, build_network

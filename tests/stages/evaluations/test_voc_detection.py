@@ -17,12 +17,16 @@ from PIL import Image
 from deepcluster_core.artifacts.checkpoints import MODEL
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context, SaveEvery
-from deepcluster_core.data.voc import Voc
 from deepcluster_core.errors import ConfigError, SourceError
-from deepcluster_core.evaluation.detection.scaling import Scale
-from deepcluster_core.evaluation.detection.scoring import SIDES
-from deepcluster_core.evaluation.detection.verdicts import overlaps, precision_at_recalls, verdicts
-from deepcluster_core.evaluation.detection.voc_task import read_subset
+from deepcluster_core.evaluation.voc.dataset import Voc
+from deepcluster_core.evaluation.voc.detection.scaling import Scale
+from deepcluster_core.evaluation.voc.detection.scoring import SIDES
+from deepcluster_core.evaluation.voc.detection.task import read_subset
+from deepcluster_core.evaluation.voc.detection.verdicts import (
+    overlaps,
+    precision_at_recalls,
+    verdicts,
+)
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models import NetworkConfig
 from stages.evaluations import voc_detection

@@ -19,10 +19,10 @@ from deepcluster_core.artifacts.checkpoints import MODEL
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import SaveEvery
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.data.voc import PALETTE, VOID
 from deepcluster_core.errors import ConfigError, SourceError
-from deepcluster_core.evaluation.segmentation.drawing import Shown, draw_masks
-from deepcluster_core.evaluation.segmentation.fcn import Mask
+from deepcluster_core.evaluation.voc.dataset import PALETTE, VOID
+from deepcluster_core.evaluation.voc.segmentation.drawing import Shown, draw_masks
+from deepcluster_core.evaluation.voc.segmentation.fcn import Mask
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models import NetworkConfig
 from stages.evaluations import voc_segmentation
