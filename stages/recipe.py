@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from deepcluster_core.artifacts.files import write_atomically
-from deepcluster_core.clustering.plugin import PYTHON, load_callable
+from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, is_url, usable_path
@@ -131,8 +131,7 @@ class Recipe(StrictConfig):
             self.network, channels=self.dataset.channels, layer=self.extract.layer
         )
         sizes = Sizes.of(cluster, num_images=num_images, dim=wide)
-        if cluster.algorithm.startswith(PYTHON):
-            load_callable(cluster.algorithm)
+        find_clusterer(cluster.algorithm).check(cluster.algorithm)
         pace = Pace.of(self.train, num_images=num_images)
         asked = (
             sizes.k and cluster.k,
