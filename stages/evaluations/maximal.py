@@ -49,7 +49,7 @@ from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.precision import Precision, computed_in
-from stages.evaluations.central import resize_for
+from stages.evaluations.resize import resize_for
 from stages.evaluations.results import RESULTS, Row, write_results
 
 STRONGEST = "images.parquet"
@@ -112,8 +112,8 @@ class MaximalConfig(StrictConfig):
     same in every epoch. null: all of them."""
 
     resize: PositiveInt | Literal["auto"]
-    """Pixels of the shorter side before the central crop of network.image_size. auto: 256 / 224 of
-    the image size, as in the paper; up to 64 px the image size, so that nothing is cut away."""
+    """Pixels of the shorter side before the central crop of network.image_size. auto: 256/224 of
+    that size, as in the paper; up to 64 px that size itself, so that nothing is cut away."""
 
     batch_size: PositiveInt
     """Images in a forward pass."""
@@ -231,7 +231,8 @@ class _Views:
         """
         self._pictures, self._context = pictures, context
         self.size = size
-        self._resize, self._batch_size = resize_for(size, protocol.resize), protocol.batch_size
+        self._resize = resize_for(size, protocol.resize, only_centre=True)
+        self._batch_size = protocol.batch_size
         self._ids = _subset(len(pictures), protocol.subset, seed=context.seed)
         steps = sum(layer.ascent.iterations * passes(len(layer.filters)) for layer in layers)
         self._done, self._total = 0, len(self._ids) + steps

@@ -17,7 +17,7 @@ from torch.nn import functional
 from deepcluster_core import seeding
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import Pixels, RandomCrop, augmentation_draws, random_views
-from deepcluster_core.evaluation.crops import Views, fixed_crops
+from deepcluster_core.evaluation.crops import Views, fixed_crops, usual_resize
 from deepcluster_core.evaluation.learner import refuse_nonfinite
 from deepcluster_core.evaluation.voc.dataset import DIFFICULT, PRESENT
 from deepcluster_core.evaluation.voc.fine_tuning import FineTuned
@@ -51,8 +51,7 @@ class Crops:
     @property
     def fixed(self) -> Views:
         """How the fixed ones lie."""
-        resize = round(self.size * 256 / 224)
-        return Views(resize, self.size, random_crop=False, flip=self.random.flip)
+        return Views(usual_resize(self.size), self.size, random_crop=False, flip=self.random.flip)
 
     @property
     def num_judged(self) -> int:
