@@ -17,7 +17,7 @@ from benchmarks.pictures import write_pictures
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.evaluation.voc.dataset import CLASSES
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from flows.evaluations import EVALUATIONS
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 

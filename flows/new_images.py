@@ -25,7 +25,7 @@ from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
 from deepcluster_core.data.sources import Kind, Source, has_samples, open_source
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError, SourceError
-from deepcluster_core.models import Network
+from deepcluster_core.models.network import Network
 from deepcluster_core.new_images import Forward, Pixels, features_of
 from deepcluster_core.progress import Progress
 from flows.machine import remarks

@@ -27,7 +27,8 @@ from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, is_url, usable_path
-from deepcluster_core.models import NetworkConfig, feature_dim_of
+from deepcluster_core.models.build import feature_dim_of
+from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig

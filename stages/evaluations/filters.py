@@ -19,7 +19,7 @@ from deepcluster_core.evaluation.filters.first_layer import (
     high_frequency,
     norms,
 )
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.results import RESULTS, Row, write_results
 
 PICTURE = "filters.png"

@@ -46,8 +46,9 @@ from deepcluster_core.evaluation.filters.strongest_images import Batch, stronges
 from deepcluster_core.evaluation.mosaic import Pixels, captioned, fitted, grid
 from deepcluster_core.features import to_device
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.layers import fold_batch_norm
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.resize import resize_for
 from stages.evaluations.results import RESULTS, Row, write_results

@@ -8,7 +8,8 @@ from pydantic import Field, PositiveInt
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.context import Context
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from stages.evaluations.probing import AUTO, FEATURE, Inputs, Probing, ProbingConfig, Shape
 from stages.evaluations.results import RESULTS, write_results
 

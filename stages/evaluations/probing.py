@@ -16,7 +16,8 @@ from deepcluster_core.evaluation.probes.classifiers import Descent
 from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.evaluation.probes.values import Examples, Supply
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.deviations import changed_keys
@@ -196,7 +197,6 @@ class Probing:
         frozen = Frozen(
             network,
             shape.layers,
-            name=self.network.name,
             size=views.size,
             device=context.device,
             precision=protocol.precision,

@@ -31,7 +31,8 @@ from deepcluster_core.evaluation.retrieval.rmac import RegionReader
 from deepcluster_core.evaluation.retrieval.search import Found, Task, search
 from deepcluster_core.local_paths import expanded, usable_path
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.results import RESULTS, Row, write_results

@@ -34,7 +34,8 @@ from deepcluster_core.evaluation.voc.detection.task import Subset, VocTask, open
 from deepcluster_core.evaluation.voc.image_cache import ImageCache
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.deviations import changed_keys
@@ -108,7 +109,7 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
     """Write a row for each class of each network, and one for the mean; and all detections.
 
     Args:
-        network: of the run: alexnet, vgg16 or smallnet.
+        network: of the run; it must have `Network.halves`.
         protocol: how it is trained and judged.
         data: folder of Pascal VOC 2007, see `Voc`; proposals are looked for in it.
         checkpoint: of the epoch; None compares no trained network.

@@ -32,7 +32,8 @@ from deepcluster_core.evaluation.voc.segmentation.mean_iu import (
 )
 from deepcluster_core.interrupts import HeldBack, held_back
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from stages.evaluations.compared import RANDOM, compared, num_compared, supervised_digest
 from stages.evaluations.deviations import changed_keys

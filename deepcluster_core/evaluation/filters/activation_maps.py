@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.models import Network
+from deepcluster_core.models.network import Network
 
 
 def layers_to_read(network: Network, asked: Sequence[str] | None) -> list[str]:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from deepcluster_core import seeding
 from deepcluster_core.evaluation.filters.activation_maps import mean_activation
-from deepcluster_core.models import Network
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import exact_float32
 
 AT_ONCE = 32

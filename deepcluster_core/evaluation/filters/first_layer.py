@@ -22,7 +22,7 @@ from deepcluster_core.evaluation.mosaic import (
     grid,
     in_colour,
 )
-from deepcluster_core.models import Network
+from deepcluster_core.models.network import Network
 from deepcluster_core.models.sobel import Sobel
 
 Weights = NDArray[np.float32]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepcluster_core.evaluation.filters.activation_maps import mean_activation
 from deepcluster_core.features import to_images
-from deepcluster_core.models import Network
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, autocast
 
 Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]

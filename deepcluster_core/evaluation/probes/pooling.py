@@ -6,7 +6,6 @@ Suffixes: B images, C channels, H rows, W columns, T tokens, D values, S side of
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,40 +14,12 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from deepcluster_core.features import to_device, to_images
-from deepcluster_core.models import Network
 from deepcluster_core.models.layers import fold_batch_norm
+from deepcluster_core.models.network import Network, Window
 from deepcluster_core.precision import Precision, autocast, is_narrow
 
 NUMBERS = 9_000
 """About what is left of every map of a layer, so that no layer wins by the size of its map."""
-
-
-class Window(NamedTuple):
-    """Of an average pooling, for maps of one size. Padding is zeros, which count in the mean."""
-
-    map_side: int
-    kernel: int
-    stride: int
-    padding: int
-
-
-# Released code; for images of 224 px.
-ALEXNET = {
-    "conv1": Window(55, 6, 6, 3),
-    "conv2": Window(27, 4, 4, 0),
-    "conv3": Window(13, 3, 3, 1),
-    "conv4": Window(13, 3, 3, 1),
-    "conv5": Window(13, 2, 2, 0),
-}
-# Released code of the authors' successor, DeeperCluster, likewise.
-VGG16 = {
-    **{f"conv{depth}": Window(224, 18, 18, 0) for depth in (1, 2)},
-    **{f"conv{depth}": Window(112, 14, 14, 0) for depth in (3, 4)},
-    **{f"conv{depth}": Window(56, 9, 9, 0) for depth in (5, 6, 7)},
-    **{f"conv{depth}": Window(28, 6, 6, 0) for depth in (8, 9, 10)},
-    **{f"conv{depth}": Window(14, 3, 3, 0) for depth in (11, 12, 13)},
-}
-WINDOWS = {"alexnet": ALEXNET, "vgg16": VGG16}
 
 
 def pooled(output: Tensor, window: Window | None) -> Tensor:
@@ -94,7 +65,6 @@ class Frozen:
         network: Network,
         layers: Sequence[str],
         *,
-        name: str,
         size: int,
         device: str,
         precision: Precision,
@@ -104,7 +74,6 @@ class Frozen:
         Args:
             network: is used up, see `extract_features`; batch normalisation keeps its statistics.
             layers: see `Network.layer_output`; at least one.
-            name: of the architecture, whose windows `WINDOWS` may have.
             size: S of the views.
             device: a torch device.
             precision: of the forward pass.
@@ -113,7 +82,7 @@ class Frozen:
             ConfigError: there is no such layer.
         """
         self._readers = {
-            layer: partial(pooled, window=WINDOWS.get(name, {}).get(layer)) for layer in layers
+            layer: partial(pooled, window=network.windows.get(layer)) for layer in layers
         }
         self.device = device
         self.precision: Precision = precision

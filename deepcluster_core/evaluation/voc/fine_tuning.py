@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from deepcluster_core import seeding
 from deepcluster_core.evaluation.learner import Descent, Learner
 from deepcluster_core.features import to_device, to_images
-from deepcluster_core.models import Network
 from deepcluster_core.models.layers import fold_batch_norm
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, autocast
 
 Part = Literal["fc6-8", "all"]

@@ -13,7 +13,7 @@ from deepcluster_core.artifacts.checkpoints import MODEL
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations import linear, mlp
 from stages.evaluations.linear import LinearConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol

@@ -28,7 +28,7 @@ from deepcluster_core.evaluation.voc.detection.verdicts import (
     verdicts,
 )
 from deepcluster_core.interrupts import HeldBack, Interrupted
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations import voc_detection
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
@@ -332,7 +332,7 @@ def test_run__proposals_of_one_subset_alone_are_told(evaluated: Evaluated, tmp_p
 
 def test_run__refuses_a_network_that_it_cannot_take_apart(evaluated: Evaluated) -> None:
     network = NetworkConfig(name="torchvision:resnet18", image_size=32)
-    with pytest.raises(ConfigError, match="alexnet, vgg16 or smallnet"):
+    with pytest.raises(ConfigError, match="own networks: alexnet, vgg16, smallnet"):
         evaluated(protocol(**BRIEF), network=network)
 
 

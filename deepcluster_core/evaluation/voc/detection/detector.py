@@ -30,8 +30,8 @@ from deepcluster_core.evaluation.voc.detection.sampling import (
 from deepcluster_core.evaluation.voc.detection.windows import pooled_windows
 from deepcluster_core.evaluation.voc.fine_tuning import Part, Start, freeze, last_linear_layers
 from deepcluster_core.features import to_device, to_images
-from deepcluster_core.models import Network
 from deepcluster_core.models.dense import Dense
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, autocast, exact_float32
 
 BOX_UNITS = (10.0, 10.0, 5.0, 5.0)

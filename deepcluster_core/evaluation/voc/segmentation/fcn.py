@@ -21,8 +21,8 @@ from deepcluster_core.evaluation.voc.dataset import VOID
 from deepcluster_core.evaluation.voc.fine_tuning import Part, freeze
 from deepcluster_core.evaluation.voc.segmentation.fields import Axis, fields_of
 from deepcluster_core.features import to_device, to_images
-from deepcluster_core.models import Network
 from deepcluster_core.models.dense import Dense
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, autocast, exact_float32
 
 Mask = NDArray[np.uint8]

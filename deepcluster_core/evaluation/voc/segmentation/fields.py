@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepcluster_core.models import Network
 from deepcluster_core.models.dense import Dense
+from deepcluster_core.models.network import Network
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from deepcluster_core.evaluation.filters.activation_maps import (
     mean_activation,
     num_filters,
 )
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,10 @@ from deepcluster_core.evaluation.filters.ascent import (
     objective,
     step_along,
 )
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.layers import fold_batch_norm
+from deepcluster_core.models.network import Network
 
 START = Start(mean=128, std=20, seed=31)
 PLAIN = Ascent(step=20, iterations=30, l2=1e-5, blur_sigma=0.3, blur_every=5)

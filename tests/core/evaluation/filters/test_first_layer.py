@@ -18,8 +18,9 @@ from deepcluster_core.evaluation.filters.first_layer import (
     through_sobel,
 )
 from deepcluster_core.evaluation.mosaic import CAPTION_PX, INK, PAPER
-from deepcluster_core.models import Network, NetworkConfig, build_network
-from deepcluster_core.models.network import Backbone
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Backbone, Network
 from deepcluster_core.models.sobel import Sobel
 
 

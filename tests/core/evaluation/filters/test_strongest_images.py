@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deepcluster_core.evaluation.filters.strongest_images import Batch, Leaders, strongest_images
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 
 FILTERS = {"conv3": [0, 5, 127], "conv1": [31]}
 

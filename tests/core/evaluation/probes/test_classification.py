@@ -16,7 +16,8 @@ from deepcluster_core.evaluation.probes.classification import Plan, Score, Task,
 from deepcluster_core.evaluation.probes.classifiers import Descent, Probes
 from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.evaluation.probes.values import Batches, Examples, Replay, Supply
-from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from tests.margins import SHIFT, above
 
 SIZE, SEED, CLASSES, LR = 16, 11 + SHIFT, 3, 0.01
@@ -54,7 +55,7 @@ TASK = Task(examples(90, seed=0), examples(40, seed=1), CLASSES)
 def supply(views: Views, *, workers: int = 2) -> Supply:
     config = NetworkConfig(name="smallnet", image_size=SIZE)
     network = build_network(config, channels=1, seed=0)
-    frozen = Frozen(network, LAYERS, name="smallnet", size=SIZE, device="cpu", precision="float32")
+    frozen = Frozen(network, LAYERS, size=SIZE, device="cpu", precision="float32")
     return Supply(frozen, views, batch_size=32, workers=workers)
 
 

@@ -15,7 +15,9 @@ from deepcluster_core.evaluation.retrieval.rmac import (
     fit_whitening,
     last_map,
 )
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 
 
 def smallnet(seed: int = 3) -> Network:

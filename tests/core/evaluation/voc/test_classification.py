@@ -19,7 +19,8 @@ from deepcluster_core.evaluation.voc.classification import (
     masked_loss,
 )
 from deepcluster_core.evaluation.voc.fine_tuning import FineTuned, Start, Tuning
-from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 
 CROP = RandomCrop(area=(0.1, 0.5), ratio=(1.0, 1.0), flip=0.5)
 LOADING = Loading(Crops(CROP, 16, 10), batch_size=8, workers=1, seed=3)

@@ -16,7 +16,9 @@ from deepcluster_core.evaluation.voc.fine_tuning import (
     Tuning,
     last_linear_layers,
 )
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 
 GENTLE = Descent(lr=0.01, drop=0.5, drop_every=10, momentum=0.9, weight_decay=1e-6, clip_norm=10.0)
 

@@ -18,7 +18,9 @@ from deepcluster_core.evaluation.voc.detection.detector import (
 )
 from deepcluster_core.evaluation.voc.detection.proposal_network import Proposing
 from deepcluster_core.evaluation.voc.detection.sampling import Objects, Sampling
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 
 PICTURE_HWC = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 OBJECTS = Objects(torch.tensor([[4.0, 4, 30, 40]]), torch.tensor([2]))
@@ -131,7 +133,7 @@ def test_init__renews_the_linear_layers_or_keeps_them() -> None:
 
 
 def test_init__refuses_a_network_without_the_two_halves() -> None:
-    with pytest.raises(ConfigError, match="alexnet, vgg16 or smallnet"):
+    with pytest.raises(ConfigError, match="own networks: alexnet, vgg16, smallnet"):
         detector(network=build("torchvision:resnet18"))
 
 

@@ -15,7 +15,8 @@ from deepcluster_core.evaluation.voc.detection.detector import Chosen, Design, D
 from deepcluster_core.evaluation.voc.detection.fitting import Feeding, Pictured, fit, judge
 from deepcluster_core.evaluation.voc.detection.sampling import Objects, Sampling
 from deepcluster_core.evaluation.voc.detection.scaling import Scale
-from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.precision import Precision
 
 SIZES = [(30, 40), (40, 30), (36, 50), (30, 30)]

@@ -15,7 +15,9 @@ from deepcluster_core.evaluation.voc.dataset import VOID
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.evaluation.voc.segmentation import fcn as fcn_module
 from deepcluster_core.evaluation.voc.segmentation.fcn import Fcn, Mask, Transfer
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from tests.margins import SHIFT, below
 
 GENTLE = Descent(lr=0.01, drop=1, drop_every=1, momentum=0.9, weight_decay=5e-4, clip_norm=math.inf)

@@ -14,7 +14,8 @@ from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.evaluation.voc.segmentation.fcn import Fcn, Mask, Transfer
 from deepcluster_core.evaluation.voc.segmentation.fitting import Loading, Masked, fit, judge
-from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 
 SIZES = ((40, 60), (60, 40), (33, 47), (48, 48), (40, 60))
 
