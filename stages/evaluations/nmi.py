@@ -61,8 +61,9 @@ def run(*, protocol: NmiConfig, out: Path, context: Context, **metrics: Path) ->
         rows = [_row(name, folder) for name, folder in metrics.items()]
         rows.sort(key=lambda row: (row["k"] if swept else 0, row["epoch"]))
         table = pd.DataFrame(rows)
+        draw = draw_agreements if swept else draw_agreement
         with (draft.folder / PICTURE).open("wb") as file:
-            (draw_agreements if swept else draw_agreement)(table, file)
+            draw(table, file)
         write_results(draft, rows, protocol)
 
 
