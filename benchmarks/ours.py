@@ -32,7 +32,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, center_view, random_views
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import build_network
+from deepcluster_core.models.build import build_network
 from deepcluster_core.stage import StageFunction
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
 from stages.cluster import ClusterConfig, cluster

@@ -25,7 +25,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import stage
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, Tally, train_epoch

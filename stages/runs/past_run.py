@@ -9,7 +9,8 @@ from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.local_paths import refuse_url
-from deepcluster_core.models import Network, feature_dim_of
+from deepcluster_core.models.build import feature_dim_of
+from deepcluster_core.models.network import Network
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
 from stages.runs.machine import num_cores, usable_device

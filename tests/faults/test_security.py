@@ -24,7 +24,7 @@ from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_clusterin
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.errors import ArtifactError, ConfigError
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.text import printable, printable_lines
 from flows.cli.main import main
 from stages.index import DatasetConfig, index
