@@ -33,7 +33,8 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, center_view, random_views
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import build_network
-from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
+from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.learner import Sgd
 from flows.epoch import Before, one_epoch
 from flows.job import Input, Job, job_of
 from stages import cluster, extract, index, train
@@ -191,15 +192,21 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
     ]
     network = build_network(pipeline.recipe.network, channels=pictures.channels, seed=0)
     sgd = Sgd(settings.lr, settings.momentum, settings.weight_decay)
-    learner = Learner(network, k=assigned.k, sgd=sgd, device=pipeline.device, seed=0)
+    learner = PseudoLabelLearner(
+        network,
+        k=assigned.k,
+        sgd=sgd,
+        device=pipeline.device,
+        head_seed=0,
+        dropout_seed=0,
+    )
     clock = pipeline.clocks["train"] = Clock()
     keep_freed_memory()
     train_epoch(
         learner,
         islice(cycle(batches), pace.steps),
         precision=settings.precision,
-        seed=0,
-        after_step=lambda tally: clock(tally.seen, None),
+        after_step=lambda progress: clock(progress.seen, None),
     )
     return _pace(pipeline)
 

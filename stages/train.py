@@ -28,7 +28,8 @@ from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_v
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
-from deepcluster_core.training.epoch import Batch, Learner, Sgd, Tally, train_epoch
+from deepcluster_core.training.epoch import Batch, Progress, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.learner import Sgd
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 from deepcluster_core.training.saving import save_points
 
@@ -144,20 +145,19 @@ def run(
         load = _loader(pictures, assigned, order_M, pace, train, network.image_size, context)
         with save_points(draft, learner, context.save_every) as points:
 
-            def after_step(tally: Tally) -> None:
-                context.progress(tally.seen, len(order_M))
-                points.reached(tally)
+            def after_step(progress: Progress) -> None:
+                context.progress(progress.seen, len(order_M))
+                points.reached(progress)
 
             done = points.resume()
             loss = train_epoch(
                 learner,
                 load(done.step),
                 precision=train.precision,
-                seed=_seed(context, "dropout"),
                 after_step=after_step,
-                tally=done,
+                progress=done,
             )
-        write_checkpoint(out, backbone=learner.network, momentum=learner.momentum)
+        write_checkpoint(out, backbone=learner.network, momentum=learner.momentum_of("network"))
         draft.rows = len(order_M)
         draft.facts = {
             "loss": loss,
@@ -174,17 +174,18 @@ def _learner(
     k: int,
     checkpoint: Path | None,
     context: Context,
-) -> Learner:
+) -> PseudoLabelLearner:
     """Return the network of the epoch before, or a new one, with a new head."""
-    learner = Learner(
+    learner = PseudoLabelLearner(
         restore_network(network, channels=channels, seed=context.seed, checkpoint=checkpoint),
         k=k,
         sgd=Sgd(train.lr, train.momentum, train.weight_decay),
         device=context.device,
-        seed=_seed(context, "head"),
+        head_seed=_seed(context, "head"),
+        dropout_seed=_seed(context, "dropout"),
     )
     if checkpoint is not None:
-        learner.restore_momentum(load_momentum(checkpoint))
+        learner.restore_momentum("network", load_momentum(checkpoint))
     return learner
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.context import SaveEvery
 from deepcluster_core.interrupts import HeldBack, Interrupted, held_back
-from deepcluster_core.training.epoch import Learner, Tally, refuse_nonfinite
+from deepcluster_core.training.epoch import Progress
+from deepcluster_core.training.learner import Learner
 
 
 class SavePoints:
@@ -32,16 +33,16 @@ class SavePoints:
         self._draft, self._learner, self._every, self._held = draft, learner, every, held
         self._last_s = time.monotonic()
 
-    def resume(self) -> Tally:
+    def resume(self) -> Progress:
         """Bring the learner to the last save; return how far that is, no step without one."""
         saved = self._draft.saved
         if saved is None:
-            return Tally.of_nothing(self._learner.device)
+            return Progress.at_start(self._learner.device)
         (name,) = saved.files
         self._learner.restore(load_file(self._draft.folder / name))
-        return Tally.of_facts(saved.facts, self._learner.device)
+        return Progress.from_facts(saved.facts, self._learner.device)
 
-    def reached(self, tally: Tally) -> None:
+    def reached(self, progress: Progress) -> None:
         """Save, if it is time.
 
         Raises:
@@ -49,10 +50,10 @@ class SavePoints:
             TrainingError: there is nothing worth saving, the loss is not finite.
         """
         stop = self._held.signal is not None
-        if stop or self._is_due(tally.step):
-            refuse_nonfinite(tally)  # what is saved must be worth going on from
-            name, state = f"step={tally.step}.safetensors", self._learner.state()
-            self._draft.save(tally.facts(), {name: lambda path: save_file(state, path)})
+        if stop or self._is_due(progress.step):
+            progress.check_finite()  # what is saved must be worth going on from
+            name, state = f"step={progress.step}.safetensors", self._learner.state()
+            self._draft.save(progress.facts(), {name: lambda path: save_file(state, path)})
             self._last_s = time.monotonic()
         if stop:
             raise Interrupted

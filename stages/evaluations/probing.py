@@ -14,7 +14,7 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.classify import Plan, Score, Task, classify
 from deepcluster_core.evaluation.crops import Views
 from deepcluster_core.evaluation.pooling import Frozen
-from deepcluster_core.evaluation.probe import Descent
+from deepcluster_core.evaluation.probe import ProbeSgd
 from deepcluster_core.evaluation.values import Examples, Supply
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
@@ -228,7 +228,7 @@ def _examples(labelled: Labelled) -> Examples:
 def _plan(protocol: ProbingConfig, shape: Shape) -> Plan:
     return Plan(
         epochs=protocol.epochs,
-        descent=Descent(protocol.lr, protocol.momentum),
+        sgd=ProbeSgd(protocol.lr, protocol.momentum),
         decays=protocol.weight_decays,
         folds=protocol.folds,
         hidden=shape.hidden,

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.context import SaveEvery
-from deepcluster_core.evaluation.learner import Learner
 from deepcluster_core.interrupts import HeldBack, Interrupted
+from deepcluster_core.training.learner import Learner
 from stages.evaluations.results import Row
 
 

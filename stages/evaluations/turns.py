@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from deepcluster_core.context import Context
-from deepcluster_core.evaluation.learner import Learner
+from deepcluster_core.training.learner import Learner
 from stages.evaluations.saves import Saves
 
 Found = TypeVar("Found")

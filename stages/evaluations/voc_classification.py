@@ -28,12 +28,12 @@ from deepcluster_core.evaluation.fine_tuning import (
     Tuning,
     last_linear_layers,
 )
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.multilabel import Crops, Loading, Marked, fit, judge
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig, build_network
 from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.training.learner import Sgd
 from stages.evaluations.compared import compared, num_compared, supervised_digest
 from stages.evaluations.deviations import changed_keys
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
@@ -139,8 +139,13 @@ class VocClassificationConfig(StrictConfig):
             part=self.train,
             train_batch_norm=self.train_batch_norm,
             start=Start(self.weight_std, self.bias),
-            descent=Descent(
-                self.lr, 0.5, self.halve_every, self.momentum, self.weight_decay, self.clip_norm
+            sgd=Sgd(
+                self.lr,
+                self.momentum,
+                self.weight_decay,
+                lr_factor=0.5,
+                lr_factor_every=self.halve_every,
+                clip_norm=self.clip_norm,
             ),
         )
 

@@ -11,8 +11,8 @@ from deepcluster_core.evaluation.detection.proposing import Proposing
 from deepcluster_core.evaluation.detection.sampling import Sampling
 from deepcluster_core.evaluation.detection.scaling import Scale
 from deepcluster_core.evaluation.fine_tuning import Part
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.precision import Precision
+from deepcluster_core.training.learner import Sgd
 from stages.evaluations.protocol import PROTOCOLS
 
 SHIPPED: dict[Part, Path] = {
@@ -155,13 +155,13 @@ class VocDetectionConfig(StrictConfig):
             renew=self.renew,
             weight_std=self.weight_std,
             box_std=self.box_std,
-            descent=Descent(
+            sgd=Sgd(
                 self.lr,
-                self.drop,
-                self.drop_every,
                 self.momentum,
                 self.weight_decay,
-                self.clip_norm,
+                lr_factor=self.drop,
+                lr_factor_every=self.drop_every,
+                clip_norm=self.clip_norm,
             ),
             sampling=Sampling(self.regions, self.foreground, self.object_iou, background),
             proposing=proposing if proposes else None,

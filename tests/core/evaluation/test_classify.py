@@ -14,7 +14,7 @@ from deepcluster_core.data.views import center_view
 from deepcluster_core.evaluation.classify import Plan, Score, Task, classify
 from deepcluster_core.evaluation.crops import Views, fixed_crops
 from deepcluster_core.evaluation.pooling import Frozen
-from deepcluster_core.evaluation.probe import Descent, Probes
+from deepcluster_core.evaluation.probe import Probes, ProbeSgd
 from deepcluster_core.evaluation.values import Batches, Examples, Replay, Supply
 from deepcluster_core.models import NetworkConfig, build_network
 from tests.margins import SHIFT, above
@@ -25,7 +25,7 @@ FIXED = Views(20, SIZE, random_crop=False, flip=0)
 RANDOM = Views(20, SIZE, random_crop=True, flip=0.5)
 PLAN = Plan(
     epochs=8,
-    descent=Descent(LR, 0.9),
+    sgd=ProbeSgd(LR, 0.9),
     decays=(0.0001, 0.1),
     folds=3,
     hidden=(),
@@ -102,7 +102,7 @@ class Reference:
         stacked = Probes(
             (self.dim, CLASSES),
             decays=(0.0,),
-            descent=PLAN.descent,
+            sgd=PLAN.sgd,
             dropout=0,
             seed=seeding.derive(SEED, self.layer),
             device="cpu",
