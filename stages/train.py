@@ -28,10 +28,10 @@ from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_v
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.training.checkpointing import save_points
 from deepcluster_core.training.epoch import Batch, Progress, PseudoLabelLearner, train_epoch
 from deepcluster_core.training.learner import Sgd
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
-from deepcluster_core.training.saving import save_points
 
 STAGE = Stage(
     name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM), reads=("train", "network")
@@ -143,13 +143,13 @@ def run(
         pace = Pace.of(train, num_images=len(pictures))
         order_M = _order(assigned, train, pace, context)
         load = _loader(pictures, assigned, order_M, pace, train, network.image_size, context)
-        with save_points(draft, learner, context.save_every) as points:
+        with save_points(draft, context.save_every) as points:
 
             def after_step(progress: Progress) -> None:
                 context.progress(progress.seen, len(order_M))
-                points.reached(progress)
+                points.reached(learner, progress.step, progress.facts)
 
-            done = points.resume()
+            done = Progress.resumed(points.resume(learner), context.device)
             loss = train_epoch(
                 learner,
                 load(done.step),

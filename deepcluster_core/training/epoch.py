@@ -97,13 +97,20 @@ class Progress:
         return cls(0, 0, torch.zeros((), dtype=torch.float64, device=device))
 
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any], device: str) -> Self:
-        """Return the progress that `facts` recorded."""
+    def resumed(cls, facts: Mapping[str, Any] | None, device: str) -> Self:
+        """Return the progress that `facts` recorded; without facts, that before the first step."""
+        if facts is None:
+            return cls.at_start(device)
         loss_sum = torch.tensor(facts["loss_sum"], dtype=torch.float64, device=device)
         return cls(facts["step"], facts["seen"], loss_sum)
 
     def facts(self) -> dict[str, Any]:
-        """Return it as JSON values, with every digit."""
+        """Return it as JSON values that lose no digit, for a state worth resuming.
+
+        Raises:
+            TrainingError: the sum of the loss is not finite.
+        """
+        self.check_finite()
         return {"step": self.step, "seen": self.seen, "loss_sum": float(self.loss_sum)}
 
     def check_finite(self) -> None:

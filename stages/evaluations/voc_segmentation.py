@@ -232,8 +232,9 @@ class _Saves(Saves):
         self.shown: dict[str, list[str]] = dict(found.get("shown", {}))
         """By network, PNG files in base 64: of six pictures 20 to 30 kB."""
 
-    def _facts(self) -> dict[str, Any]:
-        return super()._facts() | {"shown": self.shown}
+    def facts(self) -> dict[str, Any]:
+        """Return what every save holds, as JSON values."""
+        return super().facts() | {"shown": self.shown}
 
 
 class _Evaluation:
