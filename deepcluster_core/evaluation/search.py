@@ -14,7 +14,8 @@ from torch import Tensor
 from deepcluster_core.clustering.pca import Pca
 from deepcluster_core.data.decode import UnreadableImageError
 from deepcluster_core.data.landmarks import Query
-from deepcluster_core.data.photographs import Album, Pixels
+from deepcluster_core.data.photographs import Album
+from deepcluster_core.data.resize import Pixels
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.ranking import trapezoid_average_precision
 from deepcluster_core.evaluation.rmac import (

@@ -23,7 +23,8 @@ from deepcluster_core.data.landmarks import (
     list_photographs,
     open_landmarks,
 )
-from deepcluster_core.data.photographs import Album, Pixels
+from deepcluster_core.data.photographs import Album
+from deepcluster_core.data.resize import Pixels
 from deepcluster_core.data.sources.base import displayed
 from deepcluster_core.evaluation.ranking import chance
 from deepcluster_core.evaluation.retrieved import Shown, Verdict, draw_retrieved
