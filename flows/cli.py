@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.text import printable_lines, shell_words
 from flows.cli_results import results
 from flows.cli_shared import (
     SERVER,
@@ -37,7 +38,6 @@ from flows.failures import (
     writes_to,
 )
 from flows.serve import HOST, forget_dead_server
-from flows.terminal import printable_lines, shell_words
 
 USER_ERROR = 2
 UNEXPECTED = 1

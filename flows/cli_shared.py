@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.local_paths import expanded, refuse_url
+from deepcluster_core.text import printable
 from flows.embedded import EmbeddedServer
 from flows.environment import NOTES
 from flows.failures import print_error
-from flows.terminal import printable
 
 SERVER = EmbeddedServer()
 

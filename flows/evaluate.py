@@ -15,6 +15,7 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded
+from deepcluster_core.text import shell_words
 from flows.epoch import each_epoch
 from flows.evaluations import COMPARING, LABELLED, TRANSFER, Asked, Name
 from flows.job import Given, Input, Job
@@ -23,7 +24,6 @@ from flows.report import Report
 from flows.run import Run
 from flows.sweep import compare
 from flows.sweep_plan import Sweep, is_sweep, open_sweep
-from flows.terminal import shell_words
 from stages import index, score, train
 from stages.evaluations import nmi
 from stages.evaluations.compared import supervised_digest

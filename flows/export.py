@@ -9,8 +9,8 @@ import torch
 from deepcluster_core.artifacts.outputs import whole_files
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.export import INPUT, OUTPUT, WRITERS, Portable, write_network
+from deepcluster_core.text import printable, readable_size
 from flows.past_run import PastRun
-from flows.terminal import printable, readable_size
 from stages.recipe import Recipe
 
 SUFFIXES = {name: suffix for name, (suffix, _) in WRITERS.items()}

@@ -27,10 +27,11 @@ from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.models import Network
 from deepcluster_core.new_images import Forward, Pixels, features_of
 from deepcluster_core.progress import Progress
+from deepcluster_core.text import printable_lines
 from flows.machine import remarks
 from flows.past_run import PastRun
 from flows.progress import bar, lines
-from flows.terminal import plain_console, printable_lines
+from flows.terminal import plain_console
 from stages.recipe import Recipe
 
 NEAREST = ("kmeans", "spherical")

@@ -27,6 +27,7 @@ from deepcluster_core.report.gallery import Assigned, Cluster, choose, describe
 from deepcluster_core.report.page import FORMAT, Report, inputs_of, render
 from deepcluster_core.report.thumbnails import make_thumbnails
 from deepcluster_core.seeding import numpy_generator
+from deepcluster_core.text import listed
 from flows.access import refuse_unwritable_page
 from flows.state import ArtifactState, states_of
 from stages.evaluations.results import read_results
@@ -43,7 +44,6 @@ LARGE_PX, SMALL_PX = 96, 64
 in 1.6 s on two cores, which Chromium opens in 0.4 s."""
 READ = ("checkpoint", "labels", "features")
 """Inputs of an evaluation that are artifacts of its run."""
-NAMED_AT_MOST = 5
 
 Ints = NDArray[np.integer]
 
@@ -202,9 +202,7 @@ class _Run:
                 name = state.kind if state.epoch is None else f"{state.kind} of epoch {state.epoch}"
                 by_condition.setdefault(state.condition, []).append(name)
         notes = [
-            f"{', '.join(names[:NAMED_AT_MOST])}"
-            f"{f' and {len(names) - NAMED_AT_MOST} more' if len(names) > NAMED_AT_MOST else ''}: "
-            f"{condition}, and not shown here. The next run makes them again."
+            f"{listed(names)}: {condition}, and not shown here. The next run makes them again."
             for condition, names in by_condition.items()
         ]
         done = sum(1 for _ in self._scored())

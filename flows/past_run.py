@@ -10,10 +10,10 @@ from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manife
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.local_paths import refuse_url
 from deepcluster_core.models import Network, feature_dim_of
+from deepcluster_core.text import shell_words
 from flows.machine import num_cores, usable_device
 from flows.prepare import existing_run
 from flows.state import STALE, ArtifactState, states_of
-from flows.terminal import shell_words
 from stages.layout import RunFolder
 from stages.recipe import Recipe, load_recipe
 

@@ -10,9 +10,10 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.health import signs
 from deepcluster_core.progress import Progress
+from deepcluster_core.text import printable_lines
 from flows.job import Job
 from flows.progress import bar, lines
-from flows.terminal import plain_console, printable_lines
+from flows.terminal import plain_console
 from flows.ui import Ui
 from stages.layout import RunFolder
 

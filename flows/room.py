@@ -8,7 +8,7 @@ import torch
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.limits import available_memory
-from flows.terminal import readable_size
+from deepcluster_core.text import readable_size
 from stages.estimate import Needs, needs_of
 from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe

@@ -17,6 +17,7 @@ from deepcluster_core.clustering.plugin import PYTHON
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
+from deepcluster_core.text import shell_words
 from flows.access import refuse_unwritable_result
 from flows.alive import Alive
 from flows.embedded import TASK_RUNS
@@ -25,7 +26,6 @@ from flows.machine import num_cores, remarks, usable_device
 from flows.records import place_of_records, usable_place
 from flows.report import Report
 from flows.room import disk_needed, refuse_what_cannot_fit
-from flows.terminal import shell_words
 from stages import index
 from stages.layout import RunFolder
 from stages.recipe import Recipe

@@ -16,9 +16,10 @@ from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, re
 from deepcluster_core.artifacts.tables import read_cluster, read_metrics
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.health import Sign, signs
+from deepcluster_core.text import duration, printable, python_text, readable_size, shell_words
 from flows.state import STALE, ArtifactState, states_of
 from flows.sweep_plan import SWEEP, read_sweep, run_of_k
-from flows.terminal import plain_console, printable, python_text, readable_size, shell_words
+from flows.terminal import plain_console
 from stages.layout import EPOCH_KINDS, RunFolder
 from stages.recipe import Recipe, load_recipe
 
@@ -167,7 +168,7 @@ def show_sweep(folder: Path) -> None:
             *(_ratio(row[name]) for name in ("loss", "ln_k", "nmi_previous", "nmi_labels")),
             f"{row['effective_clusters']:,.1f}",
             f"{row['empty_clusters']:,.0f}",
-            _duration(sum(table.query(f"k == {row['k']}")["seconds"])),
+            duration(sum(table.query(f"k == {row['k']}")["seconds"])),
         )
         for row in table.query("epoch == epoch.max()").to_dict("records")
     ]
@@ -189,7 +190,7 @@ def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     last = epochs - 1
     features = short(folder.artifact("features", last))
     return f"""
-{run}: {epochs} epoch{"s" if epochs > 1 else ""}, in {_duration(seconds)}
+{run}: {epochs} epoch{"s" if epochs > 1 else ""}, in {duration(seconds)}
   {run}/report.html      curves and clusters, to look at in a browser
   pd.read_parquet({python_text(f"{run}/labels")})      the cluster of every image at every epoch
   pd.read_parquet({python_text(f"{run}/metrics")})     the learning curve
@@ -302,13 +303,6 @@ def _ratio(value: float | None) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
-    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
 def short(path: Path) -> str:

@@ -8,10 +8,10 @@ import pandas as pd
 from rich.table import Table
 
 from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
+from deepcluster_core.text import printable, python_text
 from flows.show import console_for_tables, program_name, shell_path, short
 from flows.sweep_plan import RUNS, SWEEP, open_sweep
 from flows.sweep_values import REFERENCES, TRAINED, evaluated
-from flows.terminal import printable, python_text
 from stages.evaluations.results import PROTOCOL, RESULTS, read_results
 from stages.layout import RunFolder
 

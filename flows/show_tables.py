@@ -8,9 +8,9 @@ from rich.table import Table
 
 from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.text import printable
 from flows.show import console_for_tables, short
 from flows.tables import Cell, PaperTable, Row, load_table, measured
-from flows.terminal import printable
 from stages.layout import RunFolder
 
 PAPER, OURS = "paper", "ours"

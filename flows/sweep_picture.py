@@ -18,8 +18,8 @@ from deepcluster_core.figures import (
     default_style,
 )
 from deepcluster_core.palette import BLUE, INK, ORANGE, PAPER
+from deepcluster_core.text import printable
 from flows.sweep_values import REFERENCES, TRAINED
-from flows.terminal import printable
 
 GREY = "#888888"
 LINES_INSIDE = 4

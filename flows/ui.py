@@ -16,10 +16,10 @@ from prefect.artifacts import (
 
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.artifacts.tables import read_metrics
+from deepcluster_core.text import printable
 from flows.epoch import STAGES
 from flows.job import Job
 from flows.state import states_of
-from flows.terminal import printable
 from stages.layout import RunFolder
 
 EVERY_S = 5.0

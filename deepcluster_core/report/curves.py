@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deepcluster_core.report.charts import Chart, Line, line_chart, size_histogram, stacked_bars
-from deepcluster_core.report.html import duration, known
+from deepcluster_core.report.html import known
+from deepcluster_core.text import duration
 
 STAGES = ("train", "extract", "cluster", "score")
 """From the bottom of the bars, where most of the time goes."""

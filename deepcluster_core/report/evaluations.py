@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from deepcluster_core.report.html import data_uri, escaped, table
+from deepcluster_core.text import readable_size
 
 OPEN_ROWS = 24
 """Rows up to which a table is shown at once; longer ones unfold."""
@@ -80,7 +81,7 @@ def _picture(name: str, data: bytes) -> str:
         f"Images that the channels of layer {layer} respond to most" if layer != stem else stem
     )
     if len(data) > PICTURE_AT_MOST:
-        size = f"{len(data) / 1e6:.1f} MB"
+        size = readable_size(len(data))
         return f"<p>{escaped(name)}, {size}, is too large for this page; see its folder.</p>"
     return (
         f'<figure><img decoding="async" alt="{escaped(text)}" '

@@ -52,16 +52,6 @@ def share(value: float | None) -> str:
     return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
 
 
-def duration(seconds: float) -> str:
-    """Return seconds in the units that people say."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 10:
-        return f"{minutes} min {rest} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
-
-
 def data_uri(data: bytes, kind: str) -> str:
     """Return bytes as an address that needs no network; `kind` is a media type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -13,8 +13,9 @@ from typing import Any
 from deepcluster_core.report.cards import Gallery, gallery_html
 from deepcluster_core.report.curves import STAGES, cost_charts, learning_charts, sizes_chart
 from deepcluster_core.report.evaluations import Evaluation, evaluations_html
-from deepcluster_core.report.html import duration, escaped, known, number, table
+from deepcluster_core.report.html import escaped, known, number, table
 from deepcluster_core.report.words import Remark, remarks
+from deepcluster_core.text import duration
 
 FORMAT = 1
 """Raised when the same inputs would give another page."""

@@ -10,9 +10,9 @@ import pytest
 
 from deepcluster_core.errors import first_line
 from deepcluster_core.interrupts import held_back
+from deepcluster_core.text import python_text, shell_words
 from flows import cli, failures
 from flows.show import farewell, go_on, shell_path
-from flows.terminal import python_text, shell_words
 from stages.layout import RunFolder
 from tests.faults import bad_input
 

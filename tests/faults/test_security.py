@@ -25,8 +25,8 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.models import NetworkConfig
+from deepcluster_core.text import printable, printable_lines
 from flows.cli import main
-from flows.terminal import printable, printable_lines
 from stages import index
 from stages.index import DatasetConfig
 from stages.recipe import load_recipe, parse_overrides

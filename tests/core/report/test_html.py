@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from deepcluster_core.report.html import duration, escaped, number, share, table
+from deepcluster_core.report.html import escaped, number, share, table
 
 
 @pytest.mark.parametrize(
@@ -48,15 +48,6 @@ def test_share__small_ones_have_a_decimal() -> None:
         "1.7%",
         "38%",
         "100%",
-    ]
-
-
-def test_duration__in_units_that_people_say() -> None:
-    assert [duration(s) for s in (0.04, 96, 1800, 3600 * 30 + 125)] == [
-        "0.0 s",
-        "1 min 36 s",
-        "30 min",
-        "30 h 2 min",
     ]
 
 

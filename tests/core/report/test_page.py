@@ -163,7 +163,7 @@ def test_render__evaluations_fold_long_tables_and_leave_out_huge_pictures() -> N
     assert "and 100 more rows" in page
     assert "protocol" not in page
     assert 'alt="Filters of the first layer after training, a tile each"' in page
-    assert "layers/conv5.png, 4.2 MB, is too large" in page
+    assert "layers/conv5.png, 4.19 MB, is too large" in page
     assert "the run no longer has" in page
 
 
