@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.lack import lack_explained
 from deepcluster_core.artifacts.manifest import (
     Condition,
     Manifest,
@@ -17,6 +16,7 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
+from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.artifacts.tables import read_index, read_labels, read_metrics
 from deepcluster_core.clustering.changes import changes
 from deepcluster_core.errors import ConfigError
@@ -82,7 +82,7 @@ def write_page(
     if made_from != inputs:
         refuse_unwritable_page(path)
         page = render(collected.report(inputs))
-        with lack_explained(path.parent):
+        with explain_resource_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, page)
     return path
