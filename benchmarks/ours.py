@@ -72,6 +72,7 @@ class Pipeline:
 
     def __init__(self, recipe: str, overrides: Mapping[str, Any], run: str) -> None:
         """Read the recipe; nothing runs yet."""
+        keep_freed_memory()  # as the command line does
         self.recipe, self.folder = load_recipe(Path(recipe), overrides), RunFolder(Path(run))
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.workers = num_cores()
@@ -201,7 +202,6 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
         dropout_seed=0,
     )
     clock = pipeline.clocks["train"] = Clock()
-    keep_freed_memory()
     train_epoch(
         learner,
         islice(cycle(batches), pace.steps),

@@ -17,6 +17,7 @@ from benchmarks.pictures import write_pictures
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.data.voc import CLASSES
+from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from flows.evaluations import EVALUATIONS
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
@@ -80,6 +81,7 @@ def steps(
         num_steps: of a first attempt, which meets every picture; as many again are timed.
         count: pictures to train on. Caches are as much smaller as the tree is.
     """
+    keep_freed_memory()  # as the command line does
     stage = EVALUATIONS[evaluation]
     written = load_protocol(PROTOCOLS / f"{evaluation}.yaml", stage.CONFIG, {})
     cache_bytes = written.cache_bytes * count // PICTURES[stage.STAGE.name]

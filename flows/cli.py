@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.text import printable_lines, shell_words
 from flows.cli_results import results
 from flows.cli_shared import (
@@ -238,6 +239,7 @@ def main() -> None:
 def _run_command() -> None:
     require_working_folder()
     collect_seldom()
+    keep_freed_memory()
     forget_dead_server()
     try:
         app()

@@ -22,7 +22,6 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
 from deepcluster_core.features import extract_features
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 
@@ -71,7 +70,6 @@ def run(
         inputs={"images": images, "checkpoint": checkpoint},
         context=context,
     ) as draft:
-        keep_freed_memory()
         pictures = Images(images)
         model = restore_network(
             network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint

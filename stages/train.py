@@ -25,7 +25,6 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.training.checkpointing import save_points
@@ -137,7 +136,6 @@ def run(
         inputs={"images": images, "labels": labels, "checkpoint": checkpoint},
         context=context,
     ) as draft:
-        keep_freed_memory()
         pictures, assigned = Images(images), read_labels(labels)
         learner = _learner(network, train, pictures.channels, assigned.k, checkpoint, context)
         pace = Pace.of(train, num_images=len(pictures))

@@ -20,7 +20,6 @@ from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.knn import Neighbours, nearest, unit_rows, votes
 from deepcluster_core.features import extract_features
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.central import resize_for
@@ -105,7 +104,6 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         },
         context=context,
     ) as draft:
-        keep_freed_memory()
         data = open_labelled(
             images, validation, validation_fraction=protocol.validation_fraction, seed=context.seed
         )

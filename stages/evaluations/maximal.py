@@ -40,7 +40,6 @@ from deepcluster_core.evaluation.maps import chosen_filters, depth, layers_to_re
 from deepcluster_core.evaluation.mosaic import Pixels, captioned, fitted, grid
 from deepcluster_core.evaluation.strongest import Batch, strongest_images
 from deepcluster_core.features import to_device
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.precision import Precision, computed_in
@@ -174,7 +173,6 @@ def run(
         inputs={"images": images, "checkpoint": checkpoint},
         context=context,
     ) as draft:
-        keep_freed_memory()
         pictures = Images(images)
         model = restore_network(
             network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint

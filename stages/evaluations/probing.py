@@ -16,7 +16,6 @@ from deepcluster_core.evaluation.crops import Views
 from deepcluster_core.evaluation.pooling import Frozen
 from deepcluster_core.evaluation.probe import ProbeSgd
 from deepcluster_core.evaluation.values import Examples, Supply
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
@@ -141,7 +140,6 @@ class Probing:
 
     def run(self, context: Context) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
         """Return a row for each layer of each network, and facts about the whole."""
-        keep_freed_memory()
         data = open_labelled(
             self.inputs.images,
             self.inputs.validation,

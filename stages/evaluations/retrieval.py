@@ -31,7 +31,6 @@ from deepcluster_core.evaluation.retrieved import Shown, Verdict, draw_retrieved
 from deepcluster_core.evaluation.rmac import RegionReader
 from deepcluster_core.evaluation.search import Found, Task, search
 from deepcluster_core.local_paths import expanded, usable_path
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
@@ -150,7 +149,6 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         },
         context=context,
     ) as draft:
-        keep_freed_memory()
         task = _task(data, protocol, channels=channels, seed=context.seed)
         for query in task.queries:  # before hours are spent
             task.part(query)

@@ -30,7 +30,6 @@ from deepcluster_core.evaluation.fine_tuning import (
 )
 from deepcluster_core.evaluation.multilabel import Crops, Loading, Marked, fit, judge
 from deepcluster_core.interrupts import held_back
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig, build_network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.training.learner import Sgd
@@ -200,7 +199,6 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         },
         context=context,
     ) as draft:
-        keep_freed_memory()
         task = _open(data, protocol, channels)
         networks = compared(
             network,

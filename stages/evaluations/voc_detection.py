@@ -33,7 +33,6 @@ from deepcluster_core.evaluation.detection.fitting import Feeding, Found, Pictur
 from deepcluster_core.evaluation.detection.scoring import ClassScore, scored, shown
 from deepcluster_core.evaluation.detection.voc_task import Subset, VocTask, open_task
 from deepcluster_core.interrupts import held_back
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import computed_in
 from stages.evaluations.compared import compared, num_compared, supervised_digest
@@ -132,7 +131,6 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         },
         context=context,
     ) as draft:
-        keep_freed_memory()
         data_set = _open(data, protocol, network.image_size, channels)
         networks = compared(
             network,

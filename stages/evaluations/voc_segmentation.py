@@ -31,7 +31,6 @@ from deepcluster_core.evaluation.segmentation.mean_iu import (
     mean_iu,
 )
 from deepcluster_core.interrupts import HeldBack, held_back
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import computed_in
 from stages.evaluations.compared import RANDOM, compared, num_compared, supervised_digest
@@ -116,7 +115,6 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         },
         context=context,
     ) as draft:
-        keep_freed_memory()
         task = _open(data, protocol, channels)
         networks = compared(
             network,
