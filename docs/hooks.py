@@ -18,13 +18,14 @@ if str(ROOT) not in sys.path:  # mkdocs loads this file by its path
     sys.path.insert(0, str(ROOT))
 
 from flows.cli.main import app  # noqa: E402
-from stages.evaluations.protocol import PROTOCOLS  # noqa: E402
 from stages.runs.evaluations import EVALUATIONS  # noqa: E402
 from stages.runs.recipe import Recipe  # noqa: E402
 
 MARKER = re.compile(r"<!-- generated: (\w+) -->")
 HEAD = "| key | type | default | what |\n|---|---|---|---|\n"
 Schema = Mapping[str, Any]
+WORDS = {"null": "`null`", "boolean": "true or false", "string": "text", "object": "mapping"}
+"""What people call the types of JSON schemas; the others keep their names."""
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
@@ -57,7 +58,8 @@ def protocol_reference() -> str:
             parts.append(f"The keys of `{described[model]}`, with other values.")
             continue
         described[model] = name
-        values = yaml.safe_load((PROTOCOLS / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+        protocol = ROOT / "configs/evaluations" / f"{name}.yaml"
+        values = yaml.safe_load(protocol.read_text(encoding="utf-8")) or {}
         parts.append(f"{model.__doc__}\n\n{_table(model, values=values)}")
     return "\n\n".join(parts)
 
@@ -135,17 +137,12 @@ def _kind(schema: Schema, models: Mapping[str, Schema]) -> str:
         return _kind(models[schema["$ref"].rpartition("/")[2]], models)
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_kind(one, models) for one in schema["anyOf"]))
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    names = {"null": "`null`", "boolean": "true or false", "string": "text", "object": "mapping"}
-    kind = schema.get("type", "any value")
-    if kind == "array":
+    if choices := schema.get("enum") or ([schema["const"]] if "const" in schema else []):
+        return ", ".join(f"`{value}`" for value in choices)
+    if schema.get("type") == "array":
         return _list_kind(schema, models)
-    if schema.get("format") == "path":
-        return "path"
-    return names.get(kind, kind) + _bounds(schema)
+    kind: str = schema.get("format") or schema.get("type") or "any value"
+    return WORDS.get(kind, kind) + _bounds(schema)
 
 
 def _list_kind(schema: Schema, models: Mapping[str, Schema]) -> str:
