@@ -15,8 +15,7 @@ import time
 from collections.abc import Mapping
 from itertools import cycle, islice
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import torch
@@ -34,17 +33,20 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, center_view, random_views
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import build_network
+from deepcluster_core.stage import StageFunction
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
-from stages import cluster, extract, index, train
-from stages.cluster import ClusterConfig
+from stages.cluster import ClusterConfig, cluster
+from stages.extract import extract
+from stages.index import index
 from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import EPOCH_KINDS, RunFolder
-from stages.runs.job import Input, Job, job_of
+from stages.runs.plan import Plan
 from stages.runs.recipe import load_recipe
-from stages.train import Pace
+from stages.train import Pace, train
 
 Figures = dict[str, float]
 MEASURED = 1
+P = ParamSpec("P")
 LONG_ENOUGH = 20
 """Batches in which a stage's pace shows apart from its beginning."""
 BATCHES_HELD = 4
@@ -73,19 +75,20 @@ class Pipeline:
     def __init__(self, recipe: str, overrides: Mapping[str, Any], run: str) -> None:
         """Read the recipe; nothing runs yet."""
         self.recipe, self.folder = load_recipe(Path(recipe), overrides), RunFolder(Path(run))
+        self.plan = Plan(self.folder, self.recipe)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.workers = num_cores()
         self.figures: Figures = {}
         """Seconds of each stage, and on a GPU the peak of its memory."""
         self.clocks: dict[str, Clock] = {}
 
-    def job(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        """Return the job that makes an artifact of this run, without running it."""
-        return job_of(self.folder, self.recipe, stage, epoch, **inputs)
-
-    def make(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        """Run a stage, and note how long it took."""
-        job, name = self.job(stage, epoch, **inputs), stage.STAGE.name
+    def make(
+        self, stage: StageFunction[P], epoch: int | None, /, *_: P.args, **inputs: P.kwargs
+    ) -> Path:
+        """Run a stage, and note how long it took; return the folder of its artifact."""
+        out, name = self.plan.add(stage, epoch, *_, **inputs), stage.name
+        job = self.plan.job(out)
+        assert job is not None
         clock = self.clocks[name] = Clock()
         context = Context(
             self.recipe.seed, epoch, device=self.device, workers=self.workers, progress=clock
@@ -97,17 +100,23 @@ class Pipeline:
         self.figures[f"{name}_s"] = time.perf_counter() - start
         if self.device == "cuda":
             self.figures[f"{name}_device_bytes"] = torch.cuda.max_memory_allocated()
-        return job
+        return out
+
+    def make_epoch(self, number: int, images: Path, before: Before) -> Before:
+        """Run all stages of an epoch."""
+        warm_start = self.recipe.cluster.warm_start
+        return one_epoch(self.make, number, images, before, warm_start=warm_start)
 
     @property
-    def images(self) -> Job:
-        """The job of the images, packed before."""
-        return self.job(index, None)
+    def images(self) -> Path:
+        """The images, packed before."""
+        return self.recipe.images or self.folder.artifact(index.kind, None)
 
     @property
     def before(self) -> Before:
         """What the measured epoch takes over from the one before."""
-        return Before(self.job(cluster, MEASURED - 1), self.job(train, MEASURED - 1))
+        labels, checkpoint = (self.folder.artifact(s.kind, MEASURED - 1) for s in (cluster, train))
+        return Before(labels, checkpoint)
 
     def clear(self) -> None:
         """Delete what the measured epoch made."""
@@ -119,10 +128,11 @@ def prepare(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Pack the images, and make what epoch 1 reads: labels, and a checkpoint after few images."""
     pipeline = Pipeline(recipe, overrides, run)
     source = pipeline.recipe.dataset.open_source().fingerprint()
-    images = pipeline.job(index, None, source=source)
-    if not images.is_done():  # another run may share them
+    job = pipeline.plan.job(images := pipeline.plan.add(index, None, source=source))
+    assert job is not None
+    if not job.is_done():  # another run may share them
         pipeline.make(index, None, source=source)
-    packed = read_manifest(images.out)
+    packed = read_manifest(images)
     features = pipeline.make(extract, 0, images=images, checkpoint=None)
     labels = pipeline.make(cluster, 0, images=images, features=features)
     train_few = {**overrides.get("train", {}), "reassign_every": 16 / packed.rows}
@@ -135,7 +145,7 @@ def epoch(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Run one whole epoch."""
     pipeline = Pipeline(recipe, overrides, run)
     start = time.perf_counter()
-    one_epoch(pipeline.make, MEASURED, pipeline.images, pipeline.before)
+    pipeline.make_epoch(MEASURED, pipeline.images, pipeline.before)
     seconds = time.perf_counter() - start
     pipeline.clear()
     paces = {
@@ -178,7 +188,7 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
     pipeline = Pipeline(recipe, overrides, run)
     settings, labels = pipeline.recipe.train, pipeline.before.labels
     assert labels is not None
-    pictures, assigned = Images(pipeline.images.out), read_labels(labels.out)
+    pictures, assigned = Images(pipeline.images), read_labels(labels)
     pace = Pace.of(settings, num_images=len(pictures))
     size = pipeline.recipe.network.image_size
     batches = [
@@ -209,7 +219,7 @@ def loading_alone(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Load batches as the train stage does, on all cores, and use none."""
     pipeline = Pipeline(recipe, overrides, run)
     settings, size = pipeline.recipe.train, pipeline.recipe.network.image_size
-    pictures = Images(pipeline.images.out)
+    pictures = Images(pipeline.images)
     pace = Pace.of(settings, num_images=len(pictures))
     crop = RandomCrop(area=settings.crop_area, ratio=settings.crop_ratio, flip=settings.flip)
     order_M = np.random.default_rng(0).integers(len(pictures), size=pace.steps * pace.batch_size)
@@ -260,12 +270,12 @@ def learning(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     images, before = pipeline.make(index, None, source=source), Before()
     epochs = pipeline.recipe.epochs
     for number in range(epochs):
-        before = one_epoch(pipeline.make, number, images, before)
+        before = pipeline.make_epoch(number, images, before)
     seconds = time.perf_counter() - start
     # What an epoch more would cluster: the features of the trained network.
     features = pipeline.make(extract, epochs, images=images, checkpoint=before.checkpoint)
-    features_ND = np.concatenate(list(Features(features.out).blocks()))
-    truth_N = Images(images.out).true_labels()
+    features_ND = np.concatenate(list(Features(features).blocks()))
+    truth_N = Images(images).true_labels()
     assert truth_N is not None
     found = read_metrics(pipeline.folder.artifact("metrics", epochs - 1))
     return {

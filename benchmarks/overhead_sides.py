@@ -1,10 +1,10 @@
 """What an epoch takes besides compute: the side of `benchmarks.overhead` that runs a flow."""
 
+import importlib
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any, TypeVar
 
 from benchmarks.machine import ROOT
@@ -59,17 +59,16 @@ class Meter:
 
         return counted
 
-    def stage(self, module: ModuleType) -> None:
-        """Measure what the body of a stage does besides compute."""
-        name, body = module.STAGE.name, module.run
+    def stage_body(self, make: Callable[..., None]) -> Callable[..., None]:
+        """Return the method that makes an artifact, measured but for its compute."""
 
-        def run(**arguments: object) -> None:
+        def measured(stage: Any, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
             start, before_s = time.perf_counter(), self.compute_s
-            body(**arguments)
+            make(stage, *arguments, **named)
             outside_s = time.perf_counter() - start - (self.compute_s - before_s)
-            self.outside_s[name] = self.outside_s.get(name, 0.0) + outside_s
+            self.outside_s[stage.name] = self.outside_s.get(stage.name, 0.0) + outside_s
 
-        _replace(module, "run", run)
+        return measured
 
     def figures(self) -> Figures:
         """Return the medians of all epochs but the first, in seconds.
@@ -132,16 +131,20 @@ def _attach(meter: Meter) -> None:
     """Have the meter see what the stages do. Whatever else they call is what is measured."""
     from deepcluster_core.artifacts.features import Features  # noqa: PLC0415
     from deepcluster_core.clustering.kmeans import KMeans  # noqa: PLC0415
+    from deepcluster_core.stage import StageFunction  # noqa: PLC0415
     from flows.engine.run import Run  # noqa: PLC0415
-    from stages import cluster, extract, score, train  # noqa: PLC0415
 
-    _replace(extract, "extract_features", meter.items(extract.extract_features, 1))
-    _replace(cluster, "fit_pca", meter.call(cluster.fit_pca))
+    for name, measured in (
+        ("stages.extract.extract_features", lambda body: meter.items(body, 1)),
+        ("stages.cluster.fit_pca", meter.call),
+        ("stages.train.train_epoch", meter.call),
+    ):
+        module, _, attribute = name.rpartition(".")
+        owner = importlib.import_module(module)
+        _replace(owner, attribute, measured(getattr(owner, attribute)))
     _replace(KMeans, "fit", meter.call(KMeans.fit))
     _replace(Features, "blocks", meter.items(Features.blocks, -1))
-    _replace(train, "train_epoch", meter.call(train.train_epoch))
-    for stage in (extract, cluster, train, score):
-        meter.stage(stage)
+    _replace(StageFunction, "make", meter.stage_body(StageFunction.make))
     numbers = Run.epochs
 
     def marked(run: Run) -> Iterator[int]:

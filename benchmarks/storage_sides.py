@@ -14,7 +14,7 @@ from deepcluster_core.artifacts.features import FEATURES, Features, write_featur
 from deepcluster_core.artifacts.images import Images, ImagesWriter, PackedImage
 from deepcluster_core.context import Context
 from deepcluster_core.memory import keep_freed_memory
-from stages import index
+from stages.index import index
 
 Figures = dict[str, float]
 Batch = NDArray[np.float16]
@@ -37,7 +37,7 @@ def write_images(folder: str, count: int, side: int, channels: int) -> None:
     }
     out = Path(folder) / "images"
     with (
-        new_artifact(index.STAGE, out, config={}, inputs={}, context=Context(seed=0)) as draft,
+        new_artifact(index.identity, out, config={}, inputs={}, context=Context(seed=0)) as draft,
         (Path(folder) / RAW).open("wb") as raw,
     ):
         with ImagesWriter(out, packs=True) as writer:

@@ -14,7 +14,8 @@ from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.features import FeatureDtype, write_features
 from deepcluster_core.artifacts.images import ImagesWriter, PackedImage
 from deepcluster_core.context import Context
-from stages import extract, index
+from stages.extract import extract
+from stages.index import index
 
 BLOCK_ROWS = 16_384
 CONTEXT = Context(seed=0, epoch=0)
@@ -50,7 +51,7 @@ def write_random_features(
     out: Path, *, count: int, dim: int, dtype: FeatureDtype = "float16", device: str = "cpu"
 ) -> None:
     """Write a features artifact of random rows."""
-    with new_artifact(extract.STAGE, out, config={}, inputs={}, context=CONTEXT) as draft:
+    with new_artifact(extract.identity, out, config={}, inputs={}, context=CONTEXT) as draft:
         rows = (block_BD.cpu().numpy() for block_BD in random_blocks(count, dim, device=device))
         write_features(out, rows, num_images=count, dtype=dtype)
         draft.rows = count
@@ -58,7 +59,7 @@ def write_random_features(
 
 def write_index(out: Path, *, count: int) -> None:
     """Write an images artifact that names `count` images which nobody opens."""
-    with new_artifact(index.STAGE, out, config={}, inputs={}, context=CONTEXT) as draft:
+    with new_artifact(index.identity, out, config={}, inputs={}, context=CONTEXT) as draft:
         with ImagesWriter(out, packs=False) as writer:
             for number in range(count):
                 path = f"{number:09d}.jpg"

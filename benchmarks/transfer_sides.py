@@ -81,18 +81,18 @@ def steps(
         num_steps: of a first attempt, which meets every picture; as many again are timed.
         count: pictures to train on. Caches are as much smaller as the tree is.
     """
-    stage = EVALUATIONS[evaluation]
-    written = load_protocol(PROTOCOLS / f"{evaluation}.yaml", stage.CONFIG, {})
-    cache_bytes = written.cache_bytes * count // PICTURES[stage.STAGE.name]
+    declared = EVALUATIONS[evaluation]
+    written: Any = load_protocol(PROTOCOLS / f"{evaluation}.yaml", declared.protocol, {})
+    cache_bytes = written.cache_bytes * count // PICTURES[declared.stage.name]
 
     def train(iterations: int) -> float:
         out = Path(scratch) / f"{evaluation}-{iterations}"
         shutil.rmtree(out, ignore_errors=True)
         changes = {"iterations": iterations, "cache_bytes": cache_bytes}
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        stage.run(
+        declared.run(
             network=NetworkConfig.model_validate(network),
-            protocol=load_protocol(PROTOCOLS / f"{evaluation}.yaml", stage.CONFIG, changes),
+            protocol=load_protocol(PROTOCOLS / f"{evaluation}.yaml", declared.protocol, changes),
             data=Path(data),
             checkpoint=None,
             supervised=None,

@@ -50,14 +50,12 @@ def recipe_reference() -> str:
 def protocol_reference() -> str:
     """Return a table for each evaluation, with the values of its protocol file as defaults."""
     parts: list[str] = []
-    described: dict[type[BaseModel], str] = {}
-    for name, stage in EVALUATIONS.items():
-        model: type[BaseModel] = stage.CONFIG
+    for name, evaluation in EVALUATIONS.items():
         parts.append(f"### `{name}`")
-        if model in described:
-            parts.append(f"The keys of `{described[model]}`, with other values.")
+        if name != evaluation.stage.name:
+            parts.append(f"The keys of `{evaluation.stage.name}`, with other values.")
             continue
-        described[model] = name
+        model = evaluation.protocol
         protocol = ROOT / "configs/evaluations" / f"{name}.yaml"
         values = yaml.safe_load(protocol.read_text(encoding="utf-8")) or {}
         parts.append(f"{model.__doc__}\n\n{_table(model, values=values)}")

@@ -10,8 +10,8 @@ from pydantic import Field
 from flows.engine.open_run import open_run
 from flows.show.overview import draw_overview
 from flows.show.page import key_pictures, write_page
-from stages import index
-from stages.runs.epoch import Before, one_epoch
+from stages.index import index
+from stages.runs.epoch import Before
 from stages.runs.recipe import RecipeOverrides
 
 
@@ -47,8 +47,8 @@ def deepcluster(
     images = opened.make(index, None, source=opened.source_fingerprint)
     before = Before()
     for epoch in opened.epochs():
-        before = one_epoch(opened.make, epoch, images, before)
-    draw_overview(opened.folder, images.out, num_epochs=opened.recipe.epochs)
+        before = opened.make_epoch(epoch, images, before)
+    draw_overview(opened.folder, images, num_epochs=opened.recipe.epochs)
     write_page(opened.folder)
     opened.report.run_done(key_pictures(opened.folder))
     return str(opened.folder.root)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 from prefect import flow
@@ -15,22 +14,22 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded
+from deepcluster_core.stage import Input
 from flows.engine.open_run import ON_TERMINAL, open_run
 from flows.engine.report import Report
 from flows.engine.run import Run
 from flows.sweep import compare
-from stages import index, score, train
-from stages.evaluations import nmi
-from stages.evaluations.compared import supervised_digest
 from stages.evaluations.results import read_results
-from stages.runs.epoch import each_epoch
-from stages.runs.evaluations import COMPARING, LABELLED, TRANSFER, Asked, Name
+from stages.index import index
+from stages.runs.evaluations import Asked, Name
 from stages.runs.folder import RunFolder
-from stages.runs.job import Given, Input, Job
+from stages.runs.job import Job
 from stages.runs.locate import existing_run, run_path
 from stages.runs.recipe import Recipe
 from stages.runs.sweep_plan import Sweep, is_sweep, open_sweep
 from stages.runs.terminal import shell_words
+from stages.score import score
+from stages.train import train
 
 
 def _name() -> str:
@@ -77,11 +76,11 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is a field of the deployment's for
     asked = Asked(name, protocol, overrides or {}, data, validation, supervised, result, out)
     asked.refuse_unfit()
     root = RunFolder(run_path(run))
-    if is_sweep(root.root) and asked.module is not nmi:
+    if is_sweep(root.root) and asked.evaluation.data != "metrics":
         return _evaluate_each(asked, root, epoch, update=update)
     opened, job = _prepare(asked, run, epoch)
     refuse_other_result(job, update=update)
-    cached = opened.ensure(job, pruned_will_do=False)
+    cached = opened.ensure(job, accept_pruned=False)
     opened.prune(max(opened.folder.epochs("metrics"), default=0))
     opened.report.ended(job, cached=cached)
     if not cached:
@@ -141,7 +140,7 @@ def _common_epoch(sweep: Sweep, wanted: int | None) -> int:
     Raises:
         ConfigError: a run has no such epoch, or the sweep does not compare it.
     """
-    last = min(_trained(member.folder, wanted) for member in sweep.members)
+    last = min(trained_epoch(member.folder, wanted) for member in sweep.members)
     if wanted is not None and wanted >= sweep.epochs:
         raise ConfigError(
             f"--epoch {wanted}: {sweep.root.root} compares epochs 0 to {sweep.epochs - 1}.\n"
@@ -155,49 +154,46 @@ def _prepare(asked: Asked, run: str, epoch: int | None) -> tuple[Run, Job]:
     own = asked.sections()
     root = RunFolder(run_path(run))
     if is_sweep(root.root):
-        return _of_sweep(asked, root, epoch, own)
+        return _of_sweep(asked, root, epoch)
     folder = existing_run(run)
     makes = "artifact" if asked.folder is None else "elsewhere"
     opened = open_run(str(folder.config), str(folder.root), None, None, makes=makes)
     made = made_until(opened, epoch)
-    out, inputs = asked.out(folder, made.epoch), _inputs(asked, opened, made, own)
-    # Pictures of other data sets are read as the run's network wants them.
-    told = {"channels": opened.recipe.dataset.channels} if asked.name in TRANSFER else {}
-    return opened, Job(asked.module, opened.recipe, made.epoch, inputs, out, own, told)
+    inputs = _inputs(asked, opened, made, own["protocol"])
+    return opened, _job(asked, opened.recipe, inputs, asked.out(folder, made.epoch), made.epoch)
+
+
+def _job(asked: Asked, recipe: Recipe, inputs: Mapping[str, Input], out: Path, epoch: int) -> Job:
+    """Return the job of an evaluation: its protocol takes the place of a section of the recipe."""
+    stage, own = asked.evaluation.stage, asked.sections()
+    config = {name: own.get(name) or recipe.section(name) for name in stage.sections}
+    return Job(stage, config, inputs, out, recipe.seed, epoch)
 
 
 @dataclass(frozen=True)
 class Made:
-    """Jobs of a run up to an epoch."""
+    """Artifacts of a run up to an epoch."""
 
     epoch: int
-    images: Job
-    checkpoint: Job
-    metrics: dict[str, Job]
+    images: Path
+    checkpoint: Path
+    metrics: dict[int, Path]
+    """By epoch."""
 
 
 def made_until(run: Run, epoch: int | None) -> Made:
-    """Return the jobs of a run up to an epoch, or up to the last one that is trained.
+    """Return the artifacts of a run up to an epoch, or up to the last one that is trained.
 
     Raises:
         ConfigError: it has no such epoch.
     """
-    last = _trained(run.folder, epoch)
-    found: dict[ModuleType, Job] = {}
-    metrics: dict[str, Job] = {}
-
-    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        found[stage] = run.job(stage, epoch, **inputs)
-        if stage is score:
-            metrics[found[stage].out.name] = found[stage]
-        return found[stage]
-
-    images = note(index, None, source=run.source_fingerprint)
-    each_epoch(note, last + 1, images)
-    return Made(last, images, found[train], metrics)
+    last = trained_epoch(run.folder, epoch)
+    run.plan_until(last + 1)
+    metrics = {number: run.folder.artifact(score.kind, number) for number in range(last + 1)}
+    return Made(last, run.images, run.folder.artifact(train.kind, last), metrics)
 
 
-def _trained(folder: RunFolder, wanted: int | None) -> int:
+def trained_epoch(folder: RunFolder, wanted: int | None) -> int:
     """Return the epoch that is asked for, or the last one that is trained.
 
     Raises:
@@ -221,68 +217,60 @@ def _trained(folder: RunFolder, wanted: int | None) -> int:
     return trained[-1] if wanted is None else wanted
 
 
-def _inputs(
-    asked: Asked, run: Run, made: Made, own: Mapping[str, StrictConfig]
-) -> dict[str, Input]:
+def _inputs(asked: Asked, run: Run, made: Made, protocol: StrictConfig) -> dict[str, Input]:
     """Return what the evaluation's stage reads; labelled images of others are indexed first."""
-    if asked.module is nmi:
-        return dict(made.metrics)
-    inputs: dict[str, Input] = {"checkpoint": made.checkpoint}
-    if asked.name in TRANSFER:
-        data = expanded(asked.data or "", Path())
-        inputs["data"] = Given(data, asked.module.data_digest(data, own["protocol"]))
-    else:
-        inputs["images"] = made.images if asked.data is None else _indexed(asked, run, asked.data)
-    if asked.name in LABELLED:
-        inputs["validation"] = (
+    evaluation = asked.evaluation
+    if evaluation.data == "metrics":
+        return {folder.name: folder for folder in made.metrics.values()}
+    artifacts: dict[str, Path | None] = {"checkpoint": made.checkpoint}
+    if evaluation.data != "dataset":
+        artifacts["images"] = (
+            made.images if asked.data is None else _indexed(asked, run, asked.data)
+        )
+    if evaluation.data == "labelled":
+        artifacts["validation"] = (
             None if asked.validation is None else _indexed(asked, run, asked.validation)
         )
-    if asked.supervised is not None:
-        weights = expanded(asked.supervised, Path())
-        inputs["supervised"] = Given(weights, supervised_digest(weights))
-    elif asked.name in COMPARING:
-        inputs["supervised"] = None
-    return inputs
+    return evaluation.inputs(
+        protocol,
+        data=None if asked.data is None else expanded(asked.data, Path()),
+        channels=run.recipe.dataset.channels,
+        supervised=None if asked.supervised is None else expanded(asked.supervised, Path()),
+        **artifacts,
+    )
 
 
-def _indexed(asked: Asked, run: Run, source: str) -> Job:
-    """Return the job of other images than the run's, packed as those are, once it is done."""
+def _indexed(asked: Asked, run: Run, source: str) -> Path:
+    """Return the artifact of other images than the run's, packed as those are, once it is made."""
     path = expanded(source, Path()).absolute()
     changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None}
     if run.recipe.dataset.image_key is not None and not has_samples(path):
         changes["image_key"] = None
     dataset = run.recipe.dataset.model_copy(update=changes)
-    recipe = run.recipe.model_copy(update={"dataset": dataset})
     place = asked.data_folder(run.folder) / digest_of(str(path))[:12]
-    fingerprint = dataset.open_source().fingerprint()
-    job = Job(index, recipe, None, {"source": fingerprint}, place)
-    run.ensure(job)
-    return job
+    read = {"source": dataset.open_source().fingerprint()}
+    run.ensure(Job(index, {"dataset": dataset}, read, place, run.recipe.seed, None))
+    return place
 
 
-def _of_sweep(
-    asked: Asked, root: RunFolder, epoch: int | None, own: Mapping[str, StrictConfig]
-) -> tuple[Run, Job]:
-    """Return the same for the runs of a sweep, up to an epoch that all of them have."""
-    metrics: dict[str, Job] = {}
-    last: list[int] = []
+def _of_sweep(asked: Asked, root: RunFolder, epoch: int | None) -> tuple[Run, Job]:
+    """Return the run and job for evaluating a whole sweep, at the last epoch all runs share."""
+    of_run: dict[str, Made] = {}
     recipes: list[Recipe] = []
     for folder in (member.folder for member in open_sweep(root).members):
         member = open_run(str(folder.config), str(folder.root), None, None, makes="elsewhere")
-        made = made_until(member, epoch)
-        metrics |= {f"{folder.name}/{name}": job for name, job in made.metrics.items()}
-        last.append(made.epoch)
+        of_run[folder.name] = made_until(member, epoch)
         recipes.append(member.recipe)
     report = Report(root, epochs=recipes[0].epochs, echo=ON_TERMINAL.get())
     opened = Run(root, recipes[0], report, only_reads=asked.folder is not None)
-    until = min(last)
-    shared = jobs_until(until, metrics)
-    return opened, Job(asked.module, recipes[0], until, shared, asked.out(root, until), own)
-
-
-def jobs_until(epoch: int, jobs: Mapping[str, Job]) -> dict[str, Job]:
-    """Return the jobs of epochs up to this one; names are not parsed: numbers have any length."""
-    return {name: job for name, job in jobs.items() if job.epoch is not None and job.epoch <= epoch}
+    until = min(made.epoch for made in of_run.values())
+    inputs: dict[str, Input] = {
+        f"{name}/{folder.name}": folder
+        for name, made in of_run.items()
+        for number, folder in made.metrics.items()
+        if number <= until
+    }
+    return opened, _job(asked, recipes[0], inputs, asked.out(root, until), until)
 
 
 def refuse_other_result(job: Job, *, update: bool) -> None:
@@ -294,7 +282,7 @@ def refuse_other_result(job: Job, *, update: bool) -> None:
     if update or inspect(job.out)[0] is not Condition.WHOLE or job.is_done():
         return
     before = read_manifest(job.out)
-    old, new = before.config.get("protocol", {}), job.own["protocol"].model_dump(mode="json")
+    old, new = before.config.get("protocol", {}), job.config["protocol"].model_dump(mode="json")
     changed = ", ".join(
         f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]
     )

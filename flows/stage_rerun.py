@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Literal, cast
 
 from prefect import flow
@@ -13,9 +12,7 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url
 from flows.engine.open_run import open_run
 from flows.engine.run import Run
-from stages import index
-from stages.runs.epoch import STAGES, each_epoch
-from stages.runs.job import Input, Job
+from stages.runs.epoch import STAGES
 from stages.runs.locate import existing_run, own_folder
 from stages.runs.recipe import RecipeOverrides
 
@@ -56,10 +53,11 @@ def rerun(
     makes = "artifact" if out is None else "elsewhere"
     opened = open_run(str(folder.config), str(folder.root), None, overrides, makes=makes)
     _check_fits(opened, stage, epoch, overrides)
-    job = _job(opened, STAGES[stage], epoch)
+    planned = opened.plan_until(0 if epoch is None else epoch + 1)
+    job = next(job for job in planned if (job.stage.name, job.epoch) == (stage, epoch))
     if out is not None:
         job = replace(job, out=own_folder(expanded(out, Path()), folder))
-    cached = opened.ensure(job, force=force, pruned_will_do=False)
+    cached = opened.ensure(job, force=force, accept_pruned=False)
     # Inputs that were made again on the way go again; what was asked for stays.
     opened.prune(max(folder.epochs("metrics"), default=0), spare=job.out)
     opened.report.ended(job, cached=cached)
@@ -93,23 +91,10 @@ def _check_fits(
             f"--epoch {epoch}: the run has epochs 0 to {run.recipe.epochs - 1}.\n"
             f"  Fix: deepcluster run RECIPE --epochs {epoch + 1} goes on to there."
         )
-    reads = {*STAGES[stage].STAGE.reads, "compute"}
+    reads = {*STAGES[stage].sections, "compute"}
     unread = sorted((overrides.model_fields_set if overrides else set()) - reads)
     if unread:
         raise ConfigError(
             f"{', '.join(unread)}: stage {stage} does not read it; it reads "
             f"{', '.join(sorted(reads))}."
         )
-
-
-def _job(run: Run, stage: ModuleType, epoch: int | None) -> Job:
-    """Return the job of a stage, wired as in the loop."""
-    found: dict[ModuleType, Job] = {}
-
-    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        found[stage] = run.job(stage, epoch, **inputs)
-        return found[stage]
-
-    images = note(index, None, source=run.source_fingerprint)
-    each_epoch(note, 0 if epoch is None else epoch + 1, images)
-    return found[stage]

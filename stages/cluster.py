@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, PositiveInt, ValidationInfo, field_validator
 
 from deepcluster_core import seeding
-from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.features import Features
-from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_labels, write_labels
 from deepcluster_core.clustering.faiss_index import load_faiss
 from deepcluster_core.clustering.fit import Clustering
@@ -22,12 +21,8 @@ from deepcluster_core.clustering.pic import Pic
 from deepcluster_core.clustering.plugin import PATTERN, PYTHON, Plugin
 from deepcluster_core.clustering.rows import Projected
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
-
-STAGE = Stage(
-    name="cluster", version=1, kind="labels", files=(LABELS, CLUSTERING), reads=("cluster",)
-)
+from deepcluster_core.stage import stage
 
 ALGORITHMS = ("kmeans", "spherical", "pic")
 READ_BY = {
@@ -142,65 +137,61 @@ class Sizes:
         return cls(None if cluster.algorithm == "pic" else k, pca_dim)
 
 
-def run(
-    *,
+@stage(name="cluster", version=1, kind="labels", files=(LABELS, CLUSTERING))
+def cluster(
+    draft: Draft,
     cluster: ClusterConfig,
+    /,
+    *,
     images: Path,
     features: Path,
     previous: Path | None = None,
-    out: Path,
-    context: Context,
 ) -> None:
     """Write the labels artifact, with the PCA and the centroids beside the table.
 
     `previous` are the labels that a warm start begins with; None in the first epoch.
     """
-    with new_artifact(
-        STAGE,
+    context = draft.context
+    out = draft.folder
+    if not cluster.algorithm.startswith(PYTHON):
+        load_faiss()  # an error now, not after the PCA
+    stored = Features(features)
+    sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
+    pca = fit_pca(
+        map(torch.from_numpy, stored.blocks()),
+        dim=sizes.pca_dim,
+        whitened=cluster.whiten,
+        clip=cluster.pca_dim == "auto",
+        device=context.device,
+    )
+    fit = _clustering(cluster, sizes, previous).fit(
+        _rows(stored, pca, context.device),
+        seed=seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans"),
+        device=context.device,
+        progress=context.progress,
+    )
+    write_labels(
         out,
-        config={"cluster": cluster},
-        inputs={"images": images, "features": features, "previous": previous},
-        context=context,
-    ) as draft:
-        if not cluster.algorithm.startswith(PYTHON):
-            load_faiss()  # an error now, not after the PCA
-        stored = Features(features)
-        sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
-        pca = fit_pca(
-            map(torch.from_numpy, stored.blocks()),
-            dim=sizes.pca_dim,
-            whitened=cluster.whiten,
-            clip=cluster.pca_dim == "auto",
-            device=context.device,
-        )
-        fit = _clustering(cluster, sizes, previous).fit(
-            _rows(stored, pca, context.device),
-            seed=seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans"),
-            device=context.device,
-            progress=context.progress,
-        )
-        write_labels(
-            out,
-            images=images,
-            cluster_N=fit.cluster_N,
-            distance_N=fit.distance_N,
-            clustering={
-                "pca_mean": pca.mean_D.numpy(),
-                "pca_components": pca.components_QD.numpy(),
-                "pca_eigenvalues": pca.eigenvalues_Q.numpy(),
-                "centroids": fit.centroids_KQ,
-            },
-        )
-        draft.rows = stored.num_images
-        draft.facts = {
-            "k": fit.num_clusters,
-            "pca_dim": len(pca.components_QD),
-            "empty": fit.num_empty,
-            "fitted_on": fit.fitted_on,
-            "objective": fit.objective,
-            "effective_rank": pca.effective_rank,
-            "dead_features": pca.dead_features,
-        }
+        images=images,
+        cluster_N=fit.cluster_N,
+        distance_N=fit.distance_N,
+        clustering={
+            "pca_mean": pca.mean_D.numpy(),
+            "pca_components": pca.components_QD.numpy(),
+            "pca_eigenvalues": pca.eigenvalues_Q.numpy(),
+            "centroids": fit.centroids_KQ,
+        },
+    )
+    draft.rows = stored.num_images
+    draft.facts = {
+        "k": fit.num_clusters,
+        "pca_dim": len(pca.components_QD),
+        "empty": fit.num_empty,
+        "fitted_on": fit.fitted_on,
+        "objective": fit.objective,
+        "effective_rank": pca.effective_rank,
+        "dead_features": pca.dead_features,
+    }
 
 
 def _clustering(cluster: ClusterConfig, sizes: Sizes, previous: Path | None) -> Clustering:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from deepcluster_core.artifacts.checkpoints import restore_network
-from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.features import (
     FEATURES,
     FeatureDtype,
@@ -16,7 +16,6 @@ from deepcluster_core.artifacts.features import (
     write_features,
 )
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
@@ -25,10 +24,7 @@ from deepcluster_core.features import extract_features
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
-
-STAGE = Stage(
-    name="extract", version=1, kind="features", files=(FEATURES,), reads=("extract", "network")
-)
+from deepcluster_core.stage import stage
 
 
 class ExtractConfig(StrictConfig):
@@ -54,47 +50,43 @@ class ExtractConfig(StrictConfig):
     """Number format of the forward pass."""
 
 
-def run(
-    *,
+@stage(name="extract", version=1, kind="features", files=(FEATURES,))
+def extract(
+    draft: Draft,
     extract: ExtractConfig,
     network: NetworkConfig,
+    /,
+    *,
     images: Path,
     checkpoint: Path | None,
-    out: Path,
-    context: Context,
 ) -> None:
     """Write the features artifact. Without a checkpoint the network is as initialised."""
-    with new_artifact(
-        STAGE,
+    context = draft.context
+    out = draft.folder
+    keep_freed_memory()
+    pictures = Images(images)
+    model = restore_network(
+        network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
+    )
+    done = durable_rows(out, draft.saved.facts["rows"]) if draft.saved else 0
+    first = done // extract.batch_size  # batches are the same in every attempt
+    features = extract_features(
+        model,
+        _central_views(pictures, extract, network.image_size, context, first=first),
+        layer=extract.layer,
+        device=context.device,
+        precision=extract.precision,
+    )
+    draft.rows = len(pictures)
+    draft.facts["precision"] = computed_in(context.device, extract.precision)
+    draft.facts["dim"] = write_features(
         out,
-        config={"extract": extract, "network": network},
-        inputs={"images": images, "checkpoint": checkpoint},
-        context=context,
-    ) as draft:
-        keep_freed_memory()
-        pictures = Images(images)
-        model = restore_network(
-            network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
-        )
-        done = durable_rows(out, draft.saved.facts["rows"]) if draft.saved else 0
-        first = done // extract.batch_size  # batches are the same in every attempt
-        features = extract_features(
-            model,
-            _central_views(pictures, extract, network.image_size, context, first=first),
-            layer=extract.layer,
-            device=context.device,
-            precision=extract.precision,
-        )
-        draft.rows = len(pictures)
-        draft.facts["precision"] = computed_in(context.device, extract.precision)
-        draft.facts["dim"] = write_features(
-            out,
-            _without(features, done - first * extract.batch_size),
-            num_images=len(pictures),
-            dtype=extract.dtype,
-            start=done,
-            saved=lambda rows: draft.save({"rows": rows}),
-        )
+        _without(features, done - first * extract.batch_size),
+        num_images=len(pictures),
+        dtype=extract.dtype,
+        start=done,
+        saved=lambda rows: draft.save({"rows": rows}),
+    )
 
 
 def _central_views(

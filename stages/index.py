@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from deepcluster_core import seeding
-from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import (
     PIXELS,
     SKIPPED,
@@ -20,10 +20,8 @@ from deepcluster_core.artifacts.images import (
     PackedImage,
     encode,
 )
-from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Source, SourceImage, open_source
@@ -31,10 +29,8 @@ from deepcluster_core.data.unreadable import Reasons
 from deepcluster_core.errors import SourceError
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.shortage import is_shortage
+from deepcluster_core.stage import stage
 
-STAGE = Stage(
-    name="index", version=2, kind="images", files=(INDEX, SKIPPED, PIXELS), reads=("dataset",)
-)
 READ_AT_ONCE = 32
 
 
@@ -117,42 +113,59 @@ class DatasetConfig(StrictConfig):
         return (self.image_key,) if isinstance(self.image_key, str) else self.image_key
 
 
-def run(*, dataset: DatasetConfig, source: str, out: Path, context: Context) -> None:
-    """Write the images artifact. `source` is the fingerprint of the source, part of the key."""
+def _check_source(dataset: DatasetConfig) -> None:
+    """Raise SourceError if the source is missing, or cannot be read without packing it."""
     opened = dataset.open_source()
     if dataset.encoding == "none" and opened.originals is None:
         raise SourceError(
             f"dataset.encoding: none reads the original files, but {dataset.source} holds many "
             f"images in one.\n  Fix: dataset.encoding: raw, jpeg or png."
         )
-    with new_artifact(
-        STAGE, out, config={"dataset": dataset}, inputs={"source": source}, context=context
-    ) as draft:
-        total, images = _choose(opened, dataset.subset, context.seed)
-        with ImagesWriter(out, packs=dataset.encoding != "none") as writer:
-            seen = 0
-            for results in ordered_map(
-                partial(_read_all, dataset=dataset, originals=opened.originals),
-                _groups(images),
-                workers=context.workers,
-            ):
-                for store in results:
-                    store(writer)
-                seen += len(results)
-                context.progress(seen, total)
-        _refuse_losses(writer, dataset, out)
-        draft.rows = writer.num_images
-        draft.facts = {
-            "encoding": dataset.encoding,
-            "channels": dataset.channels,
-            "shorter_side": dataset.shorter_side,
-            "deep": dataset.deep,
-            "originals": str(opened.originals),
-            "skipped": len(writer.skipped),
-            "labelled": writer.num_labelled,
-        }
-        if notes := opened.notes():
-            draft.facts["notes"] = notes
+
+
+@stage(
+    name="index",
+    version=2,
+    kind="images",
+    files=(INDEX, SKIPPED, PIXELS),
+    check=_check_source,
+)
+def index(
+    draft: Draft,
+    dataset: DatasetConfig,
+    /,
+    *,
+    source: str,
+) -> None:
+    """Write the images artifact. `source` is the fingerprint of the source, part of the key."""
+    context = draft.context
+    out = draft.folder
+    opened = dataset.open_source()
+    total, images = _choose(opened, dataset.subset, context.seed)
+    with ImagesWriter(out, packs=dataset.encoding != "none") as writer:
+        seen = 0
+        for results in ordered_map(
+            partial(_read_all, dataset=dataset, originals=opened.originals),
+            _groups(images),
+            workers=context.workers,
+        ):
+            for store in results:
+                store(writer)
+            seen += len(results)
+            context.progress(seen, total)
+    _refuse_losses(writer, dataset, out)
+    draft.rows = writer.num_images
+    draft.facts = {
+        "encoding": dataset.encoding,
+        "channels": dataset.channels,
+        "shorter_side": dataset.shorter_side,
+        "deep": dataset.deep,
+        "originals": str(opened.originals),
+        "skipped": len(writer.skipped),
+        "labelled": writer.num_labelled,
+    }
+    if notes := opened.notes():
+        draft.facts["notes"] = notes
 
 
 def _choose(

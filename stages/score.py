@@ -4,58 +4,43 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.manifest import Manifest, Stage, read_manifest
+from deepcluster_core.artifacts.manifest import Manifest, read_manifest
 from deepcluster_core.artifacts.tables import METRICS, Labels, read_labels, write_metrics
-from deepcluster_core.context import Context
 from deepcluster_core.health import names, signs
 from deepcluster_core.metrics import cluster_sizes, moved_fraction, nmi
-
-# Of features and checkpoint it reads the manifests alone, so their files may be pruned.
-STAGE = Stage(
-    name="score",
-    version=3,
-    kind="metrics",
-    files=(METRICS,),
-    reads=(),
-    glances_at=("features", "checkpoint"),
-)
+from deepcluster_core.stage import ManifestOf, stage
 
 Row = dict[str, float | int | str | None]
 
 
-def run(
+@stage(name="score", version=3, kind="metrics", files=(METRICS,))
+def score(
+    draft: Draft,
+    /,
     *,
     images: Path,
-    features: Path,
+    features: ManifestOf,
     labels: Path,
     previous: Path | None,
-    checkpoint: Path,
-    out: Path,
-    context: Context,
+    checkpoint: ManifestOf,
 ) -> None:
     """Write the metrics artifact: one row about this epoch."""
+    out = draft.folder
     inputs = {"features": features, "labels": labels, "checkpoint": checkpoint}
-    with new_artifact(
-        STAGE,
-        out,
-        config={},
-        inputs=inputs | {"images": images, "previous": previous},
-        context=context,
-    ) as draft:
-        assigned = read_labels(labels)
-        made = {name: read_manifest(folder) for name, folder in inputs.items()}
-        row = (
-            _agreement(assigned, read_labels(previous) if previous else None, Images(images))
-            | _sizes(assigned)
-            | _learning(made)
-            | _cost(made)
-        )
-        row["warnings"] = names(signs(row))
-        write_metrics(out, row)
-        draft.rows = 1
-        draft.facts = row
+    assigned = read_labels(labels)
+    made = {name: read_manifest(folder) for name, folder in inputs.items()}
+    row = (
+        _agreement(assigned, read_labels(previous) if previous else None, Images(images))
+        | _sizes(assigned)
+        | _learning(made)
+        | _cost(made)
+    )
+    row["warnings"] = names(signs(row))
+    write_metrics(out, row)
+    draft.rows = 1
+    draft.facts = row
 
 
 def _agreement(assigned: Labels, before: Labels | None, pictures: Images) -> Row:

@@ -17,9 +17,8 @@ from deepcluster_core.artifacts.checkpoints import (
     restore_network,
     write_checkpoint,
 )
-from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.tables import Labels, read_labels
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
@@ -28,13 +27,10 @@ from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_v
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.stage import stage
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, Tally, train_epoch
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 from deepcluster_core.training.saving import save_points
-
-STAGE = Stage(
-    name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM), reads=("train", "network")
-)
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -118,53 +114,49 @@ class Pace:
         return -(-self.num_draws // self.batch_size)
 
 
-def run(
-    *,
+@stage(name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM))
+def train(
+    draft: Draft,
     train: TrainConfig,
     network: NetworkConfig,
+    /,
+    *,
     images: Path,
     labels: Path,
     checkpoint: Path | None,
-    out: Path,
-    context: Context,
 ) -> None:
     """Write the checkpoint artifact: the network after this epoch, without its head."""
-    with new_artifact(
-        STAGE,
-        out,
-        config={"train": train, "network": network},
-        inputs={"images": images, "labels": labels, "checkpoint": checkpoint},
-        context=context,
-    ) as draft:
-        keep_freed_memory()
-        pictures, assigned = Images(images), read_labels(labels)
-        learner = _learner(network, train, pictures.channels, assigned.k, checkpoint, context)
-        pace = Pace.of(train, num_images=len(pictures))
-        order_M = _order(assigned, train, pace, context)
-        load = _loader(pictures, assigned, order_M, pace, train, network.image_size, context)
-        with save_points(draft, learner, context.save_every) as points:
+    context = draft.context
+    out = draft.folder
+    keep_freed_memory()
+    pictures, assigned = Images(images), read_labels(labels)
+    learner = _learner(network, train, pictures.channels, assigned.k, checkpoint, context)
+    pace = Pace.of(train, num_images=len(pictures))
+    order_M = _order(assigned, train, pace, context)
+    load = _loader(pictures, assigned, order_M, pace, train, network.image_size, context)
+    with save_points(draft, learner, context.save_every) as points:
 
-            def after_step(tally: Tally) -> None:
-                context.progress(tally.seen, len(order_M))
-                points.reached(tally)
+        def after_step(tally: Tally) -> None:
+            context.progress(tally.seen, len(order_M))
+            points.reached(tally)
 
-            done = points.resume()
-            loss = train_epoch(
-                learner,
-                load(done.step),
-                precision=train.precision,
-                seed=_seed(context, "dropout"),
-                after_step=after_step,
-                tally=done,
-            )
-        write_checkpoint(out, backbone=learner.network, momentum=learner.momentum)
-        draft.rows = len(order_M)
-        draft.facts = {
-            "loss": loss,
-            "k": assigned.k,
-            "network": network.name,
-            "precision": computed_in(context.device, train.precision),
-        }
+        done = points.resume()
+        loss = train_epoch(
+            learner,
+            load(done.step),
+            precision=train.precision,
+            seed=_seed(context, "dropout"),
+            after_step=after_step,
+            tally=done,
+        )
+    write_checkpoint(out, backbone=learner.network, momentum=learner.momentum)
+    draft.rows = len(order_M)
+    draft.facts = {
+        "loss": loss,
+        "k": assigned.k,
+        "network": network.name,
+        "precision": computed_in(context.device, train.precision),
+    }
 
 
 def _learner(

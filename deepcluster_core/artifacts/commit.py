@@ -68,6 +68,7 @@ class Draft:
 
     folder: Path
     key: str
+    context: Context
     saved: Saved | None
     """What an attempt that was cut short has left to go on from; its files lie in `folder`."""
     rows: int = 0
@@ -97,7 +98,7 @@ def new_artifact(
     out: Path,
     *,
     config: Mapping[str, StrictConfig],
-    inputs: Mapping[str, Path | str | None],
+    inputs: Mapping[str, str],
     context: Context,
 ) -> Iterator[Draft]:
     """Clear `out`, let the block fill it, then commit it by writing its manifest.
@@ -110,20 +111,14 @@ def new_artifact(
         stage: whose artifact it is.
         out: its folder; created. Other people's files in it are never deleted.
         config: the sections of the recipe that the stage reads, by name.
-        inputs: folders of the artifacts it reads, or a digest for what is no artifact. Inputs
-            that are None (a first epoch has no checkpoint) take no part.
+        inputs: digests of what it reads, by the names of its parameters.
         context: seed, epoch and place.
 
     Raises:
-        ArtifactError: `out` holds files that are no artifact, or an input is not finished; or the
-            machine lacks something, see `lack_explained`.
+        ArtifactError: `out` holds files that are no artifact, or the machine lacks something, see
+            `lack_explained`.
     """
-    digests = {
-        name: value if isinstance(value, str) else read_manifest(value).digest
-        for name, value in inputs.items()
-        if value is not None
-    }
-    key = artifact_key(stage, config=config, inputs=digests, seed=context.seed, epoch=context.epoch)
+    key = artifact_key(stage, config=config, inputs=inputs, seed=context.seed, epoch=context.epoch)
     with lack_explained(out):
         _begin(out, stage)
         saved = read_saved(out, key)
@@ -132,9 +127,9 @@ def new_artifact(
         else:
             _clear_half_written(out, stage)
         _reset_peak_memory(context.device)
-        draft = Draft(out, key, saved)
+        draft = Draft(out, key, context, saved)
         yield draft
-        write_manifest(out, _describe(draft, stage, config, digests, context))
+        write_manifest(out, _describe(draft, stage, config, inputs, context))
         _end(out)
 
 
@@ -142,7 +137,7 @@ def _describe(
     draft: Draft,
     stage: Stage,
     config: Mapping[str, StrictConfig],
-    digests: dict[str, str],
+    inputs: Mapping[str, str],
     context: Context,
 ) -> Manifest:
     """Return the manifest of what was written, once all of it is durable."""
@@ -154,7 +149,7 @@ def _describe(
         version=stage.version,
         key=draft.key,
         digest=digest_of({name: record.sha256 for name, record in files.items()}),
-        inputs=digests,
+        inputs=dict(inputs),
         config=dump_sections(config),
         seed=context.seed,
         epoch=context.epoch,

@@ -38,10 +38,6 @@ class Stage:
     """The folder of its artifacts in a run: `features`, `labels`, …"""
     files: tuple[str, ...]
     """Files and folders of an artifact, besides the manifest."""
-    reads: tuple[str, ...]
-    """Sections of the recipe that the stage reads; the others do not change its key."""
-    glances_at: tuple[str, ...] = ()
-    """Inputs of which it reads the manifest only, so their files need not be there."""
 
 
 class Provenance(StrictConfig):

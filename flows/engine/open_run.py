@@ -11,7 +11,6 @@ from flows.engine.environment import prepare
 from flows.engine.report import Report
 from flows.engine.run import Run
 from flows.prefect_.crashed_runs import bury_dead, mark_alive
-from stages import index
 from stages.runs.access import refuse_unwritable_run
 from stages.runs.folder import RunFolder
 from stages.runs.locate import resolve
@@ -83,7 +82,7 @@ def _warn_inside_source(run: Run) -> None:
 
 def _refuse_other_source(run: Run, *, update: bool) -> None:
     """Refuse to replace images, and all that was made of them, because files have changed."""
-    out = run.job(index, None).out
+    out = run.images
     if update or inspect(out)[0] is not Condition.WHOLE:
         return
     if read_manifest(out).inputs["source"] != run.source_fingerprint:

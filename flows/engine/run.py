@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec
 
 from prefect import task
 from prefect.cache_policies import CachePolicy
@@ -17,19 +16,23 @@ from deepcluster_core.clustering.plugin import PYTHON
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
+from deepcluster_core.stage import StageFunction
 from flows.engine.report import Report
 from flows.prefect_.crashed_runs import Alive
 from flows.prefect_.embedded import TASK_RUNS
 from flows.prefect_.task_records import place_of_records, usable_place
-from stages import index
+from stages.index import index
 from stages.runs.access import refuse_unwritable_result
+from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import RunFolder
-from stages.runs.job import Input, Job, job_of
+from stages.runs.job import Job
 from stages.runs.machine import num_cores, remarks, usable_device
+from stages.runs.plan import Plan, plan
 from stages.runs.recipe import Recipe
 from stages.runs.resources import disk_needed, refuse_what_cannot_fit
 from stages.runs.terminal import shell_words
 
+P = ParamSpec("P")
 BEFORE_CLUSTERING = ("index", "extract", "cluster")
 """Stages after which, or in which, images are clustered."""
 
@@ -77,6 +80,7 @@ class Run:
         self.folder, self.recipe, self.report = folder, recipe, report
         self._device = usable_device(recipe.compute.device)
         self._pruned: set[Path] = set()
+        self.plan = Plan(folder, recipe)
         self._remarked = False
         self.records = place_of_records(folder, only_reads=only_reads)
         """Folder of Prefect's records of tasks, and of the marks of processes that are alive."""
@@ -96,20 +100,36 @@ class Run:
             self.report.epoch_done(epoch)
             self.prune(epoch)
 
-    def job(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        """Return the job that makes a stage's artifact in this run, without running it."""
-        return job_of(self.folder, self.recipe, stage, epoch, **inputs)
+    @property
+    def images(self) -> Path:
+        """Folder of the images artifact."""
+        return self.recipe.images or self.folder.artifact(index.kind, None)
 
-    def make(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
+    def plan_until(self, epochs: int) -> Plan:
+        """Return the jobs of the first epochs; what they read can then be made again."""
+        self.plan = plan(self.folder, self.recipe, source=self.source_fingerprint, epochs=epochs)
+        return self.plan
+
+    def make(
+        self, stage: StageFunction[P], epoch: int | None, /, *_: P.args, **inputs: P.kwargs
+    ) -> Path:
         """Run a stage as a task, or find its artifact: the task then shows `Cached`."""
-        job = self.job(stage, epoch, **inputs)
+        out = self.plan.add(stage, epoch, *_, **inputs)
+        job = self.plan.job(out)
+        assert job is not None
         self.ensure(job)
         if stage is index:
-            num_images = read_manifest(job.out).rows
+            num_images = read_manifest(out).rows
             self.report.say(self.recipe.suited_to(num_images))
             if self.num_images is None:
                 self.refuse_what_cannot_fit(num_images)
-        return job
+        return out
+
+    def make_epoch(self, epoch: int, images: Path, before: Before) -> Before:
+        """Make the artifacts of an epoch; return what the next one reads."""
+        return one_epoch(
+            self.make, epoch, images, before, warm_start=self.recipe.cluster.warm_start
+        )
 
     def refuse_what_cannot_fit(self, num_images: int) -> None:
         """Tell what the run needs and what is there.
@@ -126,7 +146,7 @@ class Run:
         )
         self.report.say(told)
 
-    def ensure(self, job: Job, *, force: bool = False, pruned_will_do: bool = True) -> bool:
+    def ensure(self, job: Job, *, force: bool = False, accept_pruned: bool = True) -> bool:
         """Make an artifact unless it is there; tell whether it was.
 
         Inputs that were pruned are made again first, but only when the job has to run.
@@ -134,9 +154,9 @@ class Run:
         Args:
             job: whose.
             force: run it in any case.
-            pruned_will_do: an artifact that was there, and deleted to save space, counts.
+            accept_pruned: an artifact that was there, and deleted to save space, counts.
         """
-        done = not force and job.is_done(pruned_will_do=pruned_will_do)
+        done = not force and job.is_done(accept_pruned=accept_pruned)
         if done:
             self._tidy(job)
         else:
@@ -146,11 +166,11 @@ class Run:
         key = job.key()
 
         def body() -> str:
-            if not force and job.is_done(pruned_will_do=pruned_will_do):
+            if not force and job.is_done(accept_pruned=accept_pruned):
                 return job.digest()  # without a lock, which needs permissions that reading does not
             with lock(job.out):
                 # A forced stage clears the old artifact itself, once it knows that it can run.
-                if force or not job.is_done(pruned_will_do=pruned_will_do):
+                if force or not job.is_done(accept_pruned=accept_pruned):
                     self._pruned.discard(job.out)
                     self._remark(job)
                     with self.report.progress(job) as progress, self._room_explained():
@@ -200,7 +220,7 @@ class Run:
             SourceError: the source cannot be found, and was not packed before.
             FeatureError: it has too few images for the clusters asked for.
         """
-        dataset, images = self.recipe.dataset, self.job(index, None).out
+        dataset, images = self.recipe.dataset, self.images
         try:
             source = dataset.open_source()
             self.num_images = dataset.subset or source.count()
@@ -219,21 +239,26 @@ class Run:
             self.report.say(f"{dataset.source} {why}; going on with the images in {images}")
             return manifest.inputs["source"]
 
-    def _provide(self, job: Job) -> None:
-        """See to it that an input's files are there: pruned ones are made again."""
-        condition, reason = inspect(job.out)
-        if condition is Condition.PRUNED:
+    def _provide(self, artifact: Path) -> None:
+        """Make sure that an input's files are there: pruned ones are made again."""
+        condition, reason = inspect(artifact)
+        job = self.plan.job(artifact)
+        if condition is Condition.PRUNED and job is not None:
             self.report.say(f"{job.title}: deleted before to save space, is made again")
             self._may_prune = True  # what is made again on the way goes again
-            self.ensure(job, pruned_will_do=False)
+            self.ensure(job, accept_pruned=False)
         elif condition is not Condition.WHOLE:
-            epoch = "" if job.epoch is None else f" --epoch {job.epoch}"
-            run = shell_words(self.folder.root)
             raise ArtifactError(
-                f"{job.out}: is needed as an input, but is {condition}: {reason}.\n"
-                f"  Fix: deepcluster stage {job.stage.name} --run {run}{epoch}, "
-                f"or run the whole recipe."
+                f"{artifact}: is needed as an input, but is {condition}: {reason}.\n"
+                f"  Fix: {self._way_to_make(job)}run the whole recipe."
             )
+
+    def _way_to_make(self, job: Job | None) -> str:
+        if job is None:
+            return ""
+        epoch = "" if job.epoch is None else f" --epoch {job.epoch}"
+        run = shell_words(self.folder.root)
+        return f"deepcluster stage {job.stage.name} --run {run}{epoch}, or "
 
     def _context(self, job: Job, progress: Progress) -> Context:
         compute = self.recipe.compute

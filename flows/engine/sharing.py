@@ -28,7 +28,7 @@ def share(run: Run, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str) ->
         return
     made = common_jobs(run.folder, run.recipe, source=source, varied=varied)
     for job in made:
-        run.ensure(job, pruned_will_do=False)
+        run.ensure(job, accept_pruned=False)
     run.report.say(f"made once for all runs: {', '.join(job.title for job in made)}")
     for folder, jobs in lacking.items():
         for one, other in zip(made, jobs, strict=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 from deepcluster_core.artifacts.checkpoints import load_weights, restore_network
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.stage import External
 
 RANDOM = "random"
 SUPERVISED = "supervised"
@@ -19,7 +20,7 @@ def compared(
     seed: int,
     checkpoint: Path | None,
     epoch: int | None,
-    supervised: Path | None,
+    supervised: External | None,
 ) -> Iterator[tuple[str, Network]]:
     """Yield the name of each network to evaluate and the network itself, built when it is its turn.
 
@@ -44,26 +45,27 @@ def compared(
         yield f"epoch {epoch}", trained
     if supervised is not None:
         reference = restore_network(network, channels=channels, seed=seed, checkpoint=None)
-        load_weights(supervised, reference)
+        load_weights(supervised.path, reference)
         yield SUPERVISED, reference
 
 
-def num_compared(checkpoint: Path | None, supervised: Path | None) -> int:
+def num_compared(checkpoint: Path | None, supervised: External | None) -> int:
     """Return how many networks `compared` yields."""
     return 1 + (checkpoint is not None) + (supervised is not None)
 
 
-def supervised_digest(path: Path) -> str:
-    """Return the SHA-256 of a file of weights, an input like any other of an evaluation's key.
+def supervised_weights(path: Path) -> External:
+    """Return a file of weights as an input of an evaluation, with the SHA-256 of its bytes.
 
     Raises:
         ArtifactError: it cannot be read.
     """
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ArtifactError(
             f"{path}: the weights trained with labels cannot be read ({error.strerror}).\n"
             f"  Fix: give the path of a .safetensors file, or leave it out."
         ) from error
+    return External(path, digest)

@@ -5,11 +5,9 @@ from pathlib import Path
 from PIL import Image
 
 from deepcluster_core.artifacts.checkpoints import restore_network
-from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.context import Context
 from deepcluster_core.evaluation.filters import (
     Scale,
     Weights,
@@ -20,18 +18,12 @@ from deepcluster_core.evaluation.filters import (
     norms,
 )
 from deepcluster_core.models import NetworkConfig
+from deepcluster_core.stage import stage
+from stages.evaluations.declaration import Evaluation
 from stages.evaluations.results import RESULTS, Row, write_results
 
 PICTURE = "filters.png"
 PICTURE_RANDOM = "filters-random.png"
-
-STAGE = Stage(
-    name="filters",
-    version=1,
-    kind="evaluations/filters",
-    files=(RESULTS, PICTURE, PICTURE_RANDOM),
-    reads=("network", "protocol"),
-)
 
 
 class FiltersConfig(StrictConfig):
@@ -42,40 +34,34 @@ class FiltersConfig(StrictConfig):
     `all` of them. Zero is the mid grey."""
 
 
-CONFIG = FiltersConfig
-
-
-def run(
-    *,
+@stage(
+    name="filters", version=1, kind="evaluations/filters", files=(RESULTS, PICTURE, PICTURE_RANDOM)
+)
+def filters(
+    draft: Draft,
     network: NetworkConfig,
     protocol: FiltersConfig,
+    /,
+    *,
     images: Path,
     checkpoint: Path | None,
-    out: Path,
-    context: Context,
 ) -> None:
     """Write a row and a tile for each filter, beside the same filters before any training.
 
     Of the images it wants to know their channels alone.
     """
-    with new_artifact(
-        STAGE,
-        out,
-        config={"network": network, "protocol": protocol},
-        inputs={"images": images, "checkpoint": checkpoint},
-        context=context,
-    ) as draft:
-        channels = Images(images).channels
-        learnt_FCHW, random_FCHW = (
-            first_filters(
-                restore_network(network, channels=channels, seed=context.seed, checkpoint=weights)
-            )
-            for weights in (checkpoint, None)
+    context = draft.context
+    channels = Images(images).channels
+    learnt_FCHW, random_FCHW = (
+        first_filters(
+            restore_network(network, channels=channels, seed=context.seed, checkpoint=weights)
         )
-        for name, weight_FCHW in ((PICTURE, learnt_FCHW), (PICTURE_RANDOM, random_FCHW)):
-            picture_HWC = draw_filters(weight_FCHW, sobel=network.sobel, scale=protocol.scale)
-            Image.fromarray(picture_HWC).save(draft.folder / name)
-        write_results(draft, _rows(learnt_FCHW, random_FCHW), protocol)
+        for weights in (checkpoint, None)
+    )
+    for name, weight_FCHW in ((PICTURE, learnt_FCHW), (PICTURE_RANDOM, random_FCHW)):
+        picture_HWC = draw_filters(weight_FCHW, sobel=network.sobel, scale=protocol.scale)
+        Image.fromarray(picture_HWC).save(draft.folder / name)
+    write_results(draft, _rows(learnt_FCHW, random_FCHW), protocol)
 
 
 def _rows(learnt_FCHW: Weights, random_FCHW: Weights) -> list[Row]:
@@ -92,3 +78,6 @@ def _rows(learnt_FCHW: Weights, random_FCHW: Weights) -> list[Row]:
         {"filter": number} | {name: float(values_F[number]) for name, values_F in columns.items()}
         for number in range(len(learnt_FCHW))
     ]
+
+
+EVALUATION = Evaluation(filters, data="images")

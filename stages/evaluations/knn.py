@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
@@ -23,18 +22,12 @@ from deepcluster_core.features import extract_features
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.stage import External, stage
 from stages.evaluations.central import resize_for
-from stages.evaluations.compared import compared, num_compared, supervised_digest
+from stages.evaluations.compared import compared, num_compared
+from stages.evaluations.declaration import Evaluation
 from stages.evaluations.labelled import Data, Labelled, open_labelled
 from stages.evaluations.results import RESULTS, Row, write_results
-
-STAGE = Stage(
-    name="knn",
-    version=1,
-    kind="evaluations/knn",
-    files=(RESULTS,),
-    reads=("network", "protocol"),
-)
 
 
 class KnnConfig(StrictConfig):
@@ -67,19 +60,17 @@ class KnnConfig(StrictConfig):
     """Number format of the forward pass; similarities are float32."""
 
 
-CONFIG = KnnConfig
-
-
-def run(  # noqa: PLR0913  an evaluation takes its inputs by name
-    *,
+@stage(name="knn", version=1, kind="evaluations/knn", files=(RESULTS,))
+def knn(
+    draft: Draft,
     network: NetworkConfig,
     protocol: KnnConfig,
+    /,
+    *,
     images: Path,
     validation: Path | None,
     checkpoint: Path | None,
-    supervised: Path | None,
-    out: Path,
-    context: Context,
+    supervised: External | None,
 ) -> None:
     """Write a row for each compared network and k: top1 in percent, beside chance.
 
@@ -90,49 +81,36 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         validation: images to classify; None: a part of each class of `images`.
         checkpoint: None: the network as initialised is judged alone.
         supervised: weights trained with labels, a .safetensors file, to compare with.
-        out: folder of the artifact.
-        context: the epoch is that of `checkpoint`.
     """
-    with new_artifact(
-        STAGE,
-        out,
-        config={"network": network, "protocol": protocol},
-        inputs={
-            "images": images,
-            "validation": validation,
-            "checkpoint": checkpoint,
-            "supervised": supervised and supervised_digest(supervised),
-        },
-        context=context,
-    ) as draft:
-        keep_freed_memory()
-        data = open_labelled(
-            images, validation, validation_fraction=protocol.validation_fraction, seed=context.seed
-        )
-        fitting = protocol.model_copy(update={"ks": _fitting(protocol.ks, data)})
-        num_networks = num_compared(checkpoint, supervised)
-        total = num_networks * (len(data.training.class_N) + len(data.validation.class_N))
-        views = _CentralViews(protocol, network.image_size, context, total=total)
-        networks = compared(
-            network,
-            channels=data.training.pictures.channels,
-            seed=context.seed,
-            checkpoint=checkpoint,
-            epoch=context.epoch,
-            supervised=supervised,
-        )
-        rows: list[Row] = []
-        for name, model in networks:
-            found = _neighbours(model, data, fitting, views, context.device)
-            rows += _rows(name, found, data, fitting)
-        draft.facts |= {
-            "classes": len(data.classes),
-            "training_images": len(data.training.class_N),
-            "validation_images": len(data.validation.class_N),
-            "ks_left_out": [k for k in protocol.ks if k not in fitting.ks],
-            "precision": computed_in(context.device, protocol.precision),
-        }
-        write_results(draft, rows, protocol)
+    context = draft.context
+    keep_freed_memory()
+    data = open_labelled(
+        images, validation, validation_fraction=protocol.validation_fraction, seed=context.seed
+    )
+    fitting = protocol.model_copy(update={"ks": _fitting(protocol.ks, data)})
+    num_networks = num_compared(checkpoint, supervised)
+    total = num_networks * (len(data.training.class_N) + len(data.validation.class_N))
+    views = _CentralViews(protocol, network.image_size, context, total=total)
+    networks = compared(
+        network,
+        channels=data.training.pictures.channels,
+        seed=context.seed,
+        checkpoint=checkpoint,
+        epoch=context.epoch,
+        supervised=supervised,
+    )
+    rows: list[Row] = []
+    for name, model in networks:
+        found = _neighbours(model, data, fitting, views, context.device)
+        rows += _rows(name, found, data, fitting)
+    draft.facts |= {
+        "classes": len(data.classes),
+        "training_images": len(data.training.class_N),
+        "validation_images": len(data.validation.class_N),
+        "ks_left_out": [k for k in protocol.ks if k not in fitting.ks],
+        "precision": computed_in(context.device, protocol.precision),
+    }
+    write_results(draft, rows, protocol)
 
 
 class _CentralViews:
@@ -214,3 +192,6 @@ def _fitting(ks: tuple[int, ...], data: Data) -> tuple[int, ...]:
         f"with a label.\n"
         f"  Fix: --set ks=[1,5], or others up to {num_training}"
     )
+
+
+EVALUATION = Evaluation(knn, data="labelled")

@@ -19,9 +19,8 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.checkpoints import restore_network
-from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.tables import read_index, write_frame
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
@@ -44,19 +43,14 @@ from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.stage import stage
 from stages.evaluations.central import resize_for
+from stages.evaluations.declaration import Evaluation
 from stages.evaluations.results import RESULTS, Row, write_results
 
 STRONGEST = "images.parquet"
 PICTURES = "layers"
 
-STAGE = Stage(
-    name="maximal",
-    version=1,
-    kind="evaluations/maximal",
-    files=(RESULTS, STRONGEST, PICTURES),
-    reads=("network", "protocol"),
-)
 
 KEEP = 9  # images of a filter, as in figures 4 and 5
 TILE_PX = 74
@@ -130,9 +124,6 @@ class MaximalConfig(StrictConfig):
         )
 
 
-CONFIG = MaximalConfig
-
-
 @dataclass(frozen=True)
 class _Layer:
     """Which filters of a layer are looked at, and how their images climb."""
@@ -153,42 +144,37 @@ class _Filter:
     activation_K: NDArray[np.float32]
 
 
-def run(
-    *,
+@stage(name="maximal", version=1, kind="evaluations/maximal", files=(RESULTS, STRONGEST, PICTURES))
+def maximal(
+    draft: Draft,
     network: NetworkConfig,
     protocol: MaximalConfig,
+    /,
+    *,
     images: Path,
     checkpoint: Path | None,
-    out: Path,
-    context: Context,
 ) -> None:
     """Write a row and a picture of each filter, and a row for each image that excites it most.
 
     Memory does not grow with the number of images, but for their paths, which are read once, and
     for 16 bytes an image where a subset is drawn.
     """
-    with new_artifact(
-        STAGE,
-        out,
-        config={"network": network, "protocol": protocol},
-        inputs={"images": images, "checkpoint": checkpoint},
-        context=context,
-    ) as draft:
-        keep_freed_memory()
-        pictures = Images(images)
-        model = restore_network(
-            network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
-        ).eval()
-        to_device(model, context.device)
-        fold_batch_norm(model)
-        layers = _layers(model, protocol, size=network.image_size)
-        views = _Views(pictures, protocol, network.image_size, context, layers)
-        filters = list(_filters(model, layers, protocol, views, context))
-        _draw(draft.folder / PICTURES, filters, views)
-        write_frame(draft.folder / STRONGEST, _strongest(filters, images))
-        draft.facts["precision"] = computed_in(context.device, protocol.precision)
-        draft.facts["iterations"] = {layer.name: layer.ascent.iterations for layer in layers}
-        write_results(draft, [_row(found) for found in filters], protocol)
+    context = draft.context
+    keep_freed_memory()
+    pictures = Images(images)
+    model = restore_network(
+        network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
+    ).eval()
+    to_device(model, context.device)
+    fold_batch_norm(model)
+    layers = _layers(model, protocol, size=network.image_size)
+    views = _Views(pictures, protocol, network.image_size, context, layers)
+    filters = list(_filters(model, layers, protocol, views, context))
+    _draw(draft.folder / PICTURES, filters, views)
+    write_frame(draft.folder / STRONGEST, _strongest(filters, images))
+    draft.facts["precision"] = computed_in(context.device, protocol.precision)
+    draft.facts["iterations"] = {layer.name: layer.ascent.iterations for layer in layers}
+    write_results(draft, [_row(found) for found in filters], protocol)
 
 
 def _layers(model: Network, protocol: MaximalConfig, *, size: int) -> list[_Layer]:
@@ -349,3 +335,6 @@ def _row(found: _Filter) -> Row:
         "image_id": int(found.image_id_K[0]),
         "image_activation": float(found.activation_K[0]),
     }
+
+
+EVALUATION = Evaluation(maximal, data="images")

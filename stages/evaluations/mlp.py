@@ -5,20 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.manifest import Stage
-from deepcluster_core.context import Context
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.stage import External, stage
+from stages.evaluations.declaration import Evaluation
 from stages.evaluations.probing import AUTO, FEATURE, Inputs, Probing, ProbingConfig, Shape
 from stages.evaluations.results import RESULTS, write_results
-
-STAGE = Stage(
-    name="mlp",
-    version=1,
-    kind="evaluations/mlp",
-    files=(RESULTS,),
-    reads=("network", "protocol"),
-)
 
 
 class MlpConfig(ProbingConfig):
@@ -42,19 +34,17 @@ class MlpConfig(ProbingConfig):
         return Shape((layer,), hidden, self.dropout)
 
 
-CONFIG = MlpConfig
-
-
-def run(  # noqa: PLR0913  an evaluation takes its inputs by name
-    *,
+@stage(name="mlp", version=1, kind="evaluations/mlp", files=(RESULTS,))
+def mlp(
+    draft: Draft,
     network: NetworkConfig,
     protocol: MlpConfig,
+    /,
+    *,
     images: Path,
     validation: Path | None,
     checkpoint: Path | None,
-    supervised: Path | None,
-    out: Path,
-    context: Context,
+    supervised: External | None,
 ) -> None:
     """Write the accuracies: a row for each network that is compared.
 
@@ -65,20 +55,15 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         validation: another images artifact, to judge on; None: a part of `images`.
         checkpoint: of the epoch; None compares no trained network.
         supervised: a .safetensors file of weights of the same network, trained with labels.
-        out: folder of the artifact.
-        context: seed, epoch and place.
     """
+    context = draft.context
     inputs = Inputs(images, validation, checkpoint, supervised)
-    with new_artifact(
-        STAGE,
-        out,
-        config={"network": network, "protocol": protocol},
-        inputs=inputs.digested(),
-        context=context,
-    ) as draft:
-        probing = Probing(STAGE.name, protocol, network, inputs, protocol.shape_of)
-        rows, facts = probing.run(context)
-        draft.facts.update(facts)
-        for row in rows:
-            del row["layer"]  # the protocol's
-        write_results(draft, rows, protocol)
+    probing = Probing("mlp", protocol, network, inputs, protocol.shape_of)
+    rows, facts = probing.run(context)
+    draft.facts.update(facts)
+    for row in rows:
+        del row["layer"]  # the protocol's
+    write_results(draft, rows, protocol)
+
+
+EVALUATION = Evaluation(mlp, data="labelled")

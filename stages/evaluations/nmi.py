@@ -6,23 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.context import Context
 from deepcluster_core.evaluation.curves import draw_agreement, draw_agreements
+from deepcluster_core.stage import stage
+from stages.evaluations.declaration import Evaluation
 from stages.evaluations.results import RESULTS, write_results
 
 PICTURE = "nmi.png"
 
-STAGE = Stage(
-    name="nmi",
-    version=1,
-    kind="evaluations/nmi",
-    files=(RESULTS, PICTURE),
-    reads=("protocol",),
-)
 
 COLUMNS = (
     "nmi_labels",
@@ -42,28 +35,26 @@ class NmiConfig(StrictConfig):
     """Nothing to set: every number was counted when the run was made, see the score stage."""
 
 
-CONFIG = NmiConfig
-
-
-def run(*, protocol: NmiConfig, out: Path, context: Context, **metrics: Path) -> None:
+@stage(name="nmi", version=1, kind="evaluations/nmi", files=(RESULTS, PICTURE))
+def nmi(
+    draft: Draft,
+    protocol: NmiConfig,
+    /,
+    **metrics: Path,
+) -> None:
     """Write a row for each epoch, and draw figures 2a and 2b; of a sweep each k is a line, and 2c.
 
     Args:
         protocol: has no keys.
-        out: folder of the artifact.
-        context: the epoch is the last one.
         metrics: artifacts named `epoch=0003`, of one run, or `k=00010/epoch=0003`, of a sweep.
     """
-    with new_artifact(
-        STAGE, out, config={"protocol": protocol}, inputs=metrics, context=context
-    ) as draft:
-        swept = any(name.startswith("k=") for name in metrics)
-        rows = [_row(name, folder) for name, folder in metrics.items()]
-        rows.sort(key=lambda row: (row["k"] if swept else 0, row["epoch"]))
-        table = pd.DataFrame(rows)
-        with (draft.folder / PICTURE).open("wb") as file:
-            (draw_agreements if swept else draw_agreement)(table, file)
-        write_results(draft, rows, protocol)
+    swept = any(name.startswith("k=") for name in metrics)
+    rows = [_row(name, folder) for name, folder in metrics.items()]
+    rows.sort(key=lambda row: (row["k"] if swept else 0, row["epoch"]))
+    table = pd.DataFrame(rows)
+    with (draft.folder / PICTURE).open("wb") as file:
+        (draw_agreements if swept else draw_agreement)(table, file)
+    write_results(draft, rows, protocol)
 
 
 def _row(name: str, folder: Path) -> dict[str, float]:
@@ -74,3 +65,6 @@ def _row(name: str, folder: Path) -> dict[str, float]:
     row = read_metrics(folder)
     known = {name: math.nan if row[name] is None else row[name] for name in COLUMNS}
     return {"k": int(found["k"] or row["k"]), "epoch": int(found["epoch"])} | known
+
+
+EVALUATION = Evaluation(nmi, data="metrics")

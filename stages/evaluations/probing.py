@@ -19,7 +19,8 @@ from deepcluster_core.evaluation.values import Examples, Supply
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
-from stages.evaluations.compared import compared, num_compared, supervised_digest
+from deepcluster_core.stage import External
+from stages.evaluations.compared import compared, num_compared
 from stages.evaluations.deviations import changed_keys
 from stages.evaluations.labelled import Labelled, open_labelled
 from stages.evaluations.protocol import PROTOCOLS
@@ -115,12 +116,8 @@ class Inputs:
     validation: Path | None
     """Another images artifact; None: a part of the first."""
     checkpoint: Path | None
-    supervised: Path | None
+    supervised: External | None
     """A file of weights."""
-
-    def digested(self) -> dict[str, Path | str | None]:
-        """Return them as `new_artifact` takes them."""
-        return vars(self) | {"supervised": self.supervised and supervised_digest(self.supervised)}
 
     @property
     def num_networks(self) -> int:

@@ -12,8 +12,8 @@ from PIL import Image
 from pydantic import Field, PositiveInt, field_validator
 
 from deepcluster_core import seeding
-from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.manifest import Stage, digest_of
+from deepcluster_core.artifacts.commit import Draft
+from deepcluster_core.artifacts.manifest import digest_of
 from deepcluster_core.artifacts.tables import write_frame
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.config_yaml import parse
@@ -34,19 +34,14 @@ from deepcluster_core.local_paths import expanded, usable_path
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
-from stages.evaluations.compared import compared, num_compared, supervised_digest
+from deepcluster_core.stage import External, stage
+from stages.evaluations.compared import compared, num_compared
+from stages.evaluations.declaration import Evaluation
 from stages.evaluations.results import RESULTS, Row, write_results
 
 QUERIES = "queries.parquet"
 PICTURE = "retrieval.png"
 
-STAGE = Stage(
-    name="retrieval",
-    version=1,
-    kind="evaluations/retrieval",
-    files=(RESULTS, QUERIES, PICTURE),
-    reads=("network", "protocol"),
-)
 
 SHOWN_QUERIES, SHOWN_RANKS = 8, 8
 NAMED = 50  # images left out that the manifest names
@@ -99,9 +94,6 @@ class RetrievalConfig(StrictConfig):
         return None if other.resolve() == data.resolve() else other
 
 
-CONFIG = RetrievalConfig
-
-
 def data_digest(data: Path, protocol: RetrievalConfig) -> str:
     """Return a digest of the data set: of images their names, sizes and times.
 
@@ -113,16 +105,16 @@ def data_digest(data: Path, protocol: RetrievalConfig) -> str:
     return digest_of([open_landmarks(data, parse).fingerprint(), learnt_on])
 
 
-def run(  # noqa: PLR0913  an evaluation takes its inputs by name
-    *,
+@stage(name="retrieval", version=1, kind="evaluations/retrieval", files=(RESULTS, QUERIES, PICTURE))
+def retrieval(
+    draft: Draft,
     network: NetworkConfig,
     protocol: RetrievalConfig,
-    data: Path,
+    /,
+    *,
+    data: External,
     checkpoint: Path | None,
-    supervised: Path | None,
-    channels: int,
-    out: Path,
-    context: Context,
+    supervised: External | None,
 ) -> None:
     """Write a row for each compared network: the mean average precision over all queries, percent.
 
@@ -135,46 +127,33 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         checkpoint: None: the network as initialised is judged alone.
         supervised: weights trained with labels, a .safetensors file, to compare with.
         channels: of the run's images.
-        out: folder of the artifact.
-        context: the epoch is that of `checkpoint`.
     """
-    with new_artifact(
-        STAGE,
-        out,
-        config={"network": network, "protocol": protocol},
-        inputs={
-            "data": data_digest(data, protocol),
-            "checkpoint": checkpoint,
-            "supervised": supervised and supervised_digest(supervised),
-        },
-        context=context,
-    ) as draft:
-        keep_freed_memory()
-        task = _task(data, protocol, channels=channels, seed=context.seed)
-        for query in task.queries:  # before hours are spent
-            task.part(query)
-        num_networks = num_compared(checkpoint, supervised)
-        stepped = _Steps(context, num_networks * task.steps)
-        networks = compared(
-            network,
-            channels=channels,
-            seed=context.seed,
-            checkpoint=checkpoint,
-            epoch=context.epoch,
-            supervised=supervised,
-        )
-        found = {
-            name: _searched(model, task, protocol, context, stepped) for name, model in networks
-        }
-        shown = list(found)[0 if checkpoint is None else 1]
-        Image.fromarray(_drawn(task, found[shown])).save(out / PICTURE)
-        write_frame(out / QUERIES, pd.DataFrame(list(_of_queries(task, found))))
-        draft.facts |= {
-            "picture_of": shown,
-            "left_out": _named(task, found[shown]),
-            "precision": computed_in(context.device, protocol.precision),
-        }
-        write_results(draft, [_row(task, *one, protocol) for one in found.items()], protocol)
+    context, channels = draft.context, data.channels
+    out = draft.folder
+    keep_freed_memory()
+    task = _task(data.path, protocol, channels=channels, seed=context.seed)
+    for query in task.queries:  # before hours are spent
+        task.part(query)
+    num_networks = num_compared(checkpoint, supervised)
+    stepped = _Steps(context, num_networks * task.steps)
+    networks = compared(
+        network,
+        channels=channels,
+        seed=context.seed,
+        checkpoint=checkpoint,
+        epoch=context.epoch,
+        supervised=supervised,
+    )
+    found = {name: _searched(model, task, protocol, context, stepped) for name, model in networks}
+    shown = list(found)[0 if checkpoint is None else 1]
+    Image.fromarray(_drawn(task, found[shown])).save(out / PICTURE)
+    write_frame(out / QUERIES, pd.DataFrame(list(_of_queries(task, found))))
+    draft.facts |= {
+        "picture_of": shown,
+        "left_out": _named(task, found[shown]),
+        "precision": computed_in(context.device, protocol.precision),
+    }
+    write_results(draft, [_row(task, *one, protocol) for one in found.items()], protocol)
 
 
 class _Steps:
@@ -196,7 +175,7 @@ def _task(data: Path, protocol: RetrievalConfig, *, channels: int, seed: int) ->
     folder = protocol.other(data) or data
     names = list_photographs(folder)
     if len(names) > protocol.whiten_images:
-        stream = seeding.numpy_generator(seed, STAGE.name, "whitening")
+        stream = seeding.numpy_generator(seed, "retrieval", "whitening")
         drawn = stream.choice(len(names), protocol.whiten_images, replace=False)
         names = tuple(names[number] for number in np.sort(drawn).tolist())
     return Task(
@@ -312,3 +291,6 @@ def _verdict(query: Query, image: int) -> Verdict:
     if image in query.junk:
         return "junk"
     return "right" if image in query.positive else "wrong"
+
+
+EVALUATION = Evaluation(retrieval, data="dataset", fingerprint=data_digest)

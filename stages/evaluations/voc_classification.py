@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from deepcluster_core import seeding
-from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.kept import Kept
@@ -34,20 +33,15 @@ from deepcluster_core.interrupts import held_back
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig, build_network
 from deepcluster_core.precision import Precision, computed_in
-from stages.evaluations.compared import compared, num_compared, supervised_digest
+from deepcluster_core.stage import External, stage
+from stages.evaluations.compared import compared, num_compared
+from stages.evaluations.declaration import Evaluation
 from stages.evaluations.deviations import changed_keys
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import RESULTS, Row, write_results
 from stages.evaluations.saves import Saves
 from stages.evaluations.turns import Turns, pace
 
-STAGE = Stage(
-    name="voc-classification",
-    version=1,
-    kind="evaluations/voc-classification",
-    files=(RESULTS,),
-    reads=("network", "protocol"),
-)
 SHIPPED: dict[Part, Path] = {
     "fc6-8": PROTOCOLS / "voc-classification.yaml",
     "all": PROTOCOLS / "voc-classification-all.yaml",
@@ -145,9 +139,6 @@ class VocClassificationConfig(StrictConfig):
         )
 
 
-CONFIG = VocClassificationConfig
-
-
 def data_digest(data: Path, protocol: VocClassificationConfig) -> str:
     """Return a digest of what is read: contents of lists, names, sizes and times of pictures.
 
@@ -158,16 +149,18 @@ def data_digest(data: Path, protocol: VocClassificationConfig) -> str:
     return voc.fingerprint(protocol.subsets, voc.classes(*protocol.subsets))
 
 
-def run(  # noqa: PLR0913  an evaluation takes its inputs by name
-    *,
+@stage(
+    name="voc-classification", version=1, kind="evaluations/voc-classification", files=(RESULTS,)
+)
+def voc_classification(
+    draft: Draft,
     network: NetworkConfig,
     protocol: VocClassificationConfig,
-    data: Path,
+    /,
+    *,
+    data: External,
     checkpoint: Path | None,
-    supervised: Path | None,
-    channels: int,
-    out: Path,
-    context: Context,
+    supervised: External | None,
 ) -> None:
     """Write a row for each class of each network, and one for the mean over classes.
 
@@ -178,50 +171,38 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         checkpoint: of the epoch; None compares no trained network.
         supervised: a .safetensors file of weights of the same network, trained with labels.
         channels: what the network reads: 3, or 1 for pictures in grey.
-        out: folder of the artifact.
-        context: seed, epoch and place.
 
     Raises:
         SourceError: the data set is missing, incomplete or damaged.
     """
-    with new_artifact(
-        STAGE,
-        out,
-        config={"network": network, "protocol": protocol},
-        inputs={
-            "data": data_digest(data, protocol),
-            "checkpoint": checkpoint,
-            "supervised": supervised and supervised_digest(supervised),
-        },
-        context=context,
-    ) as draft:
-        keep_freed_memory()
-        task = _open(data, protocol, channels)
-        networks = compared(
-            network,
-            channels=channels,
-            seed=context.seed,
-            checkpoint=checkpoint,
-            epoch=context.epoch,
-            supervised=supervised,
+    context, channels = draft.context, data.channels
+    keep_freed_memory()
+    task = _open(data.path, protocol, channels)
+    networks = compared(
+        network,
+        channels=channels,
+        seed=context.seed,
+        checkpoint=checkpoint,
+        epoch=context.epoch,
+        supervised=supervised,
+    )
+    with held_back() as held:
+        saves = Saves(draft, context.save_every, held)
+        evaluation = _Evaluation(protocol, network.image_size, task, context)
+        turns = Turns(
+            saves,
+            context,
+            networks=num_compared(checkpoint, supervised),
+            iterations=protocol.iterations,
+            batch_size=protocol.batch_size,
+            judged=len(task.judged.mark_NC),
         )
-        with held_back() as held:
-            saves = Saves(draft, context.save_every, held)
-            evaluation = _Evaluation(protocol, network.image_size, task, context)
-            turns = Turns(
-                saves,
-                context,
-                networks=num_compared(checkpoint, supervised),
-                iterations=protocol.iterations,
-                batch_size=protocol.batch_size,
-                judged=len(task.judged.mark_NC),
-            )
-            for name, model in networks:
-                if not turns.is_over(name):
-                    saves.finished(evaluation.rows(name, model, turns))
-        draft.facts |= _facts(protocol, task, saves, context)
-        draft.facts["deviations"] = _deviations(protocol, network, channels)
-        write_results(draft, saves.rows, protocol)
+        for name, model in networks:
+            if not turns.is_over(name):
+                saves.finished(evaluation.rows(name, model, turns))
+    draft.facts |= _facts(protocol, task, saves, context)
+    draft.facts["deviations"] = _deviations(protocol, network, channels)
+    write_results(draft, saves.rows, protocol)
 
 
 @dataclass(frozen=True)
@@ -275,7 +256,7 @@ class _Evaluation:
             batch_size=protocol.batch_size,
             workers=context.workers,
             # The same in every epoch.
-            seed=seeding.derive(context.seed, "evaluations", STAGE.name),
+            seed=seeding.derive(context.seed, "evaluations", "voc-classification"),
         )
 
     def rows(self, name: str, network: Network, turns: Turns) -> list[Row]:
@@ -343,3 +324,8 @@ def _deviations(
     if (renewed := len(last_linear_layers(built.backbone))) != 2:
         found.append(f"{renewed} linear layers renewed below fc8 instead of 2")
     return found
+
+
+EVALUATION = Evaluation(
+    voc_classification, data="dataset", fingerprint=data_digest, variants=("all",)
+)

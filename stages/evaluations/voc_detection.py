@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from deepcluster_core import seeding
-from deepcluster_core.artifacts.commit import Draft, new_artifact
-from deepcluster_core.artifacts.manifest import Stage, digest_of
+from deepcluster_core.artifacts.commit import Draft
+from deepcluster_core.artifacts.manifest import digest_of
 from deepcluster_core.artifacts.tables import read_table, write_frame
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import Pixels
@@ -36,7 +36,9 @@ from deepcluster_core.interrupts import held_back
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import computed_in
-from stages.evaluations.compared import compared, num_compared, supervised_digest
+from deepcluster_core.stage import External, stage
+from stages.evaluations.compared import compared, num_compared
+from stages.evaluations.declaration import Evaluation
 from stages.evaluations.deviations import changed_keys
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS, Row, write_results
@@ -47,14 +49,6 @@ from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfi
 DETECTIONS = "detections.parquet"
 PICTURE = "detections.png"
 
-STAGE = Stage(
-    name="voc-detection",
-    version=1,
-    kind="evaluations/voc-detection",
-    files=(RESULTS, DETECTIONS, PICTURE),
-    reads=("network", "protocol"),
-)
-CONFIG = VocDetectionConfig
 
 SHOWN_PICTURES, COLUMNS = 24, 4
 NO_DEVIATION = ("train", "proposals", "cache_bytes", "precision")
@@ -94,16 +88,21 @@ def _files_of_proposals(data: Path, protocol: VocDetectionConfig) -> list[Path] 
     return [need_proposals(data, subset) for subset in protocol.subsets]
 
 
-def run(  # noqa: PLR0913  an evaluation takes its inputs by name
-    *,
+@stage(
+    name="voc-detection",
+    version=1,
+    kind="evaluations/voc-detection",
+    files=(RESULTS, DETECTIONS, PICTURE),
+)
+def voc_detection(
+    draft: Draft,
     network: NetworkConfig,
     protocol: VocDetectionConfig,
-    data: Path,
+    /,
+    *,
+    data: External,
     checkpoint: Path | None,
-    supervised: Path | None,
-    channels: int,
-    out: Path,
-    context: Context,
+    supervised: External | None,
 ) -> None:
     """Write a row for each class of each network, and one for the mean; and all detections.
 
@@ -114,52 +113,41 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         checkpoint: of the epoch; None compares no trained network.
         supervised: a .safetensors file of weights of the same network, trained with labels.
         channels: what the network reads: 3, or 1 for pictures in grey.
-        out: folder of the artifact.
-        context: seed, epoch and place.
 
     Raises:
         SourceError: the data set or proposals are missing, incomplete or damaged.
         ConfigError: the network is no row of convolutions with two linear layers behind it.
     """
-    with new_artifact(
-        STAGE,
-        out,
-        config={"network": network, "protocol": protocol},
-        inputs={
-            "data": data_digest(data, protocol),
-            "checkpoint": checkpoint,
-            "supervised": supervised and supervised_digest(supervised),
-        },
-        context=context,
-    ) as draft:
-        keep_freed_memory()
-        data_set = _open(data, protocol, network.image_size, channels)
-        networks = compared(
-            network,
-            channels=channels,
-            seed=context.seed,
-            checkpoint=checkpoint,
-            epoch=context.epoch,
-            supervised=supervised,
+    context, channels = draft.context, data.channels
+    out = draft.folder
+    keep_freed_memory()
+    data_set = _open(data.path, protocol, network.image_size, channels)
+    networks = compared(
+        network,
+        channels=channels,
+        seed=context.seed,
+        checkpoint=checkpoint,
+        epoch=context.epoch,
+        supervised=supervised,
+    )
+    evaluation = _Evaluation(protocol, network.image_size, data_set, context)
+    with held_back() as held:
+        saves = Saves(draft, context.save_every, held)
+        turns = Turns(
+            saves,
+            context,
+            networks=num_compared(checkpoint, supervised),
+            iterations=protocol.iterations,
+            batch_size=protocol.batch_size,
+            judged=len(data_set.judged.objects),
         )
-        evaluation = _Evaluation(protocol, network.image_size, data_set, context)
-        with held_back() as held:
-            saves = Saves(draft, context.save_every, held)
-            turns = Turns(
-                saves,
-                context,
-                networks=num_compared(checkpoint, supervised),
-                iterations=protocol.iterations,
-                batch_size=protocol.batch_size,
-                judged=len(data_set.judged.objects),
-            )
-            of_network = _detections(networks, evaluation, turns, saves, draft)
-        write_frame(out / DETECTIONS, pd.concat(of_network.values(), ignore_index=True))
-        drawn = list(of_network)[0 if checkpoint is None else 1]
-        Image.fromarray(_drawn(data_set, of_network[drawn])).save(out / PICTURE)
-        draft.facts |= _facts(protocol, data_set, saves, context) | {"picture_of": drawn}
-        draft.facts["deviations"] = _deviations(protocol, data_set, network, channels)
-        write_results(draft, saves.rows, protocol)
+        of_network = _detections(networks, evaluation, turns, saves, draft)
+    write_frame(out / DETECTIONS, pd.concat(of_network.values(), ignore_index=True))
+    drawn = list(of_network)[0 if checkpoint is None else 1]
+    Image.fromarray(_drawn(data_set, of_network[drawn])).save(out / PICTURE)
+    draft.facts |= _facts(protocol, data_set, saves, context) | {"picture_of": drawn}
+    draft.facts["deviations"] = _deviations(protocol, data_set, network, channels)
+    write_results(draft, saves.rows, protocol)
 
 
 @dataclass(frozen=True)
@@ -222,7 +210,7 @@ class _Evaluation:
             map_bytes=protocol.cache_bytes,
             workers=context.workers,
             # The same in every epoch.
-            seed=seeding.derive(context.seed, "evaluations", STAGE.name),
+            seed=seeding.derive(context.seed, "evaluations", "voc-detection"),
         )
 
     def found(self, name: str, network: Network, turns: Turns) -> list[Found]:
@@ -328,3 +316,6 @@ def _deviations(
     if channels != 3:
         found.append(f"pictures of {channels} channels instead of 3")
     return found
+
+
+EVALUATION = Evaluation(voc_detection, data="dataset", fingerprint=data_digest, variants=("all",))

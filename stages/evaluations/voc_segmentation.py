@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from deepcluster_core import seeding
-from deepcluster_core.artifacts.commit import Draft, new_artifact
-from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.data.kept import Kept
@@ -34,7 +33,9 @@ from deepcluster_core.interrupts import HeldBack, held_back
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models import Network, NetworkConfig
 from deepcluster_core.precision import computed_in
-from stages.evaluations.compared import RANDOM, compared, num_compared, supervised_digest
+from deepcluster_core.stage import External, stage
+from stages.evaluations.compared import RANDOM, compared, num_compared
+from stages.evaluations.declaration import Evaluation
 from stages.evaluations.deviations import changed_keys
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS, Row, write_results
@@ -45,13 +46,6 @@ from stages.evaluations.voc_segmentation_protocol import SHIPPED, VocSegmentatio
 YEAR = 2012
 PICTURE = "segmentation.png"
 
-STAGE = Stage(
-    name="voc-segmentation",
-    version=1,
-    kind="evaluations/voc-segmentation",
-    files=(RESULTS, PICTURE),
-    reads=("network", "protocol"),
-)
 NO_DEVIATION = ("train", "cache_bytes", "precision")
 """Keys that are told otherwise, or do not change the result."""
 WITHOUT_SBD = "the released code trains on the 8,498 pictures of SBD instead of VOC's own"
@@ -65,8 +59,6 @@ HELD_OUT = 5  # a fifth of the pictures, which is 293 of VOC 2012's 1,464
 SHOWN = 6  # judged pictures that are drawn
 MASKS_SHARE = 4  # a quarter of the cache: a picture has three bytes for one of its mask
 
-CONFIG = VocSegmentationConfig
-
 
 def data_digest(data: Path, protocol: VocSegmentationConfig) -> str:
     """Return a digest of what is read: lists, and names, sizes and times of pictures and masks.
@@ -78,16 +70,21 @@ def data_digest(data: Path, protocol: VocSegmentationConfig) -> str:
     return Voc(data, YEAR).fingerprint_listed(lists, "Segmentation")
 
 
-def run(  # noqa: PLR0913  an evaluation takes its inputs by name
-    *,
+@stage(
+    name="voc-segmentation",
+    version=1,
+    kind="evaluations/voc-segmentation",
+    files=(RESULTS, PICTURE),
+)
+def voc_segmentation(
+    draft: Draft,
     network: NetworkConfig,
     protocol: VocSegmentationConfig,
-    data: Path,
+    /,
+    *,
+    data: External,
     checkpoint: Path | None,
-    supervised: Path | None,
-    channels: int,
-    out: Path,
-    context: Context,
+    supervised: External | None,
 ) -> None:
     """Write a row for each class of each network, one for the mean over classes, and a picture.
 
@@ -98,53 +95,41 @@ def run(  # noqa: PLR0913  an evaluation takes its inputs by name
         checkpoint: of the epoch; None compares no trained network.
         supervised: a .safetensors file of weights of the same network, trained with labels.
         channels: what the network reads: 3, or 1 for pictures in grey.
-        out: folder of the artifact.
-        context: seed, epoch and place.
 
     Raises:
         SourceError: the data set is missing, incomplete or damaged.
         ConfigError: the network cannot be taken apart, see `Dense`.
     """
-    with new_artifact(
-        STAGE,
-        out,
-        config={"network": network, "protocol": protocol},
-        inputs={
-            "data": data_digest(data, protocol),
-            "checkpoint": checkpoint,
-            "supervised": supervised and supervised_digest(supervised),
-        },
-        context=context,
-    ) as draft:
-        keep_freed_memory()
-        task = _open(data, protocol, channels)
-        networks = compared(
-            network,
-            channels=channels,
-            seed=context.seed,
-            checkpoint=checkpoint,
-            epoch=context.epoch,
-            supervised=supervised,
+    context, channels = draft.context, data.channels
+    keep_freed_memory()
+    task = _open(data.path, protocol, channels)
+    networks = compared(
+        network,
+        channels=channels,
+        seed=context.seed,
+        checkpoint=checkpoint,
+        epoch=context.epoch,
+        supervised=supervised,
+    )
+    evaluation = _Evaluation(protocol, task, context)
+    with held_back() as held:
+        saves = _Saves(draft, context, held)
+        turns = Turns(
+            saves,
+            context,
+            networks=num_compared(checkpoint, supervised),
+            iterations=protocol.iterations,
+            batch_size=protocol.batch_size,
+            judged=task.judged.size,
         )
-        evaluation = _Evaluation(protocol, task, context)
-        with held_back() as held:
-            saves = _Saves(draft, context, held)
-            turns = Turns(
-                saves,
-                context,
-                networks=num_compared(checkpoint, supervised),
-                iterations=protocol.iterations,
-                batch_size=protocol.batch_size,
-                judged=task.judged.size,
-            )
-            for name, model in networks:
-                if not turns.is_over(name):
-                    counts_CC, saves.shown[name] = evaluation.counts(name, model, turns)
-                    saves.finished(list(_rows(name, task.classes, counts_CC)))
-        draft.facts |= _facts(protocol, task, saves, context)
-        draft.facts["deviations"] = _deviations(protocol, network, channels)
-        evaluation.draw(saves, draft.folder / PICTURE)
-        write_results(draft, saves.rows, protocol)
+        for name, model in networks:
+            if not turns.is_over(name):
+                counts_CC, saves.shown[name] = evaluation.counts(name, model, turns)
+                saves.finished(list(_rows(name, task.classes, counts_CC)))
+    draft.facts |= _facts(protocol, task, saves, context)
+    draft.facts["deviations"] = _deviations(protocol, network, channels)
+    evaluation.draw(saves, draft.folder / PICTURE)
+    write_results(draft, saves.rows, protocol)
 
 
 @dataclass(frozen=True)
@@ -243,7 +228,7 @@ class _Evaluation:
         """Do nothing yet."""
         self._protocol, self._task, self._context = protocol, task, context
         # The same in every epoch.
-        seed = seeding.derive(context.seed, "evaluations", STAGE.name)
+        seed = seeding.derive(context.seed, "evaluations", "voc-segmentation")
         maps_bytes = protocol.cache_bytes - protocol.cache_bytes // MASKS_SHARE
         self._loading = Loading(protocol.batch_size, context.workers, seed, maps_bytes)
         chosen = seeding.numpy_generator(seed, "shown").permutation(task.judged.size)[:SHOWN]
@@ -357,3 +342,8 @@ def _deviations(
     if not any(one.startswith("training_list") for one in found):
         found.append(WITHOUT_SBD)
     return [*found, *ALWAYS]
+
+
+EVALUATION = Evaluation(
+    voc_segmentation, data="dataset", fingerprint=data_digest, variants=("all",)
+)

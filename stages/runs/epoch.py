@@ -1,35 +1,53 @@
 """One epoch, which is the method: every arrow of data between stages stands here, and only here."""
 
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Protocol
+from pathlib import Path
+from typing import ParamSpec, Protocol
 
-from stages import cluster, extract, index, score, train
-from stages.runs.job import Input, Job
+from deepcluster_core.stage import StageFunction
+from stages.cluster import cluster
+from stages.extract import extract
+from stages.index import index
+from stages.score import score
+from stages.train import train
 
-STAGES = {"index": index, "extract": extract, "cluster": cluster, "train": train, "score": score}
+STAGES: dict[str, StageFunction[...]] = {
+    stage.name: stage for stage in (index, extract, cluster, train, score)
+}
+"""The stages of the loop in the order of the data."""
+P = ParamSpec("P")
 
 
 class Make(Protocol):
-    """What is done with a stage: run it, run it again, or only say where its artifact is."""
+    """What to do with a stage: run it, or only note where its artifact goes."""
 
-    def __call__(self, stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        """Return the job whose output the next stages read."""
+    def __call__(
+        self, stage: StageFunction[P], epoch: int | None, /, *args: P.args, **inputs: P.kwargs
+    ) -> Path:
+        """Return the folder of the stage's artifact, which the next stages read."""
         ...
 
 
 @dataclass(frozen=True)
 class Before:
-    """What an epoch takes over from the one before; nothing in the first."""
+    """Artifacts of the epoch before; None in the first."""
 
-    labels: Job | None = None
-    checkpoint: Job | None = None
+    labels: Path | None = None
+    checkpoint: Path | None = None
 
 
-def one_epoch(make: Make, epoch: int, images: Job, before: Before) -> Before:
-    """Extract, cluster, train, score; return what the next epoch takes over."""
+def one_epoch(make: Make, epoch: int, images: Path, before: Before, *, warm_start: bool) -> Before:
+    """Extract, cluster, train, score; return what the next epoch reads.
+
+    Args:
+        make: called for each stage.
+        epoch: counted from 0.
+        images: the images artifact.
+        before: of the epoch before.
+        warm_start: k-means starts from the labels of the epoch before (`cluster.warm_start`).
+    """
+    start = before.labels if warm_start else None
     features = make(extract, epoch, images=images, checkpoint=before.checkpoint)
-    start = before.labels if images.recipe.cluster.warm_start else None
     labels = make(cluster, epoch, images=images, features=features, previous=start)
     checkpoint = make(train, epoch, images=images, labels=labels, checkpoint=before.checkpoint)
     make(
@@ -42,10 +60,3 @@ def one_epoch(make: Make, epoch: int, images: Job, before: Before) -> Before:
         checkpoint=checkpoint,
     )
     return Before(labels, checkpoint)
-
-
-def each_epoch(make: Make, num_epochs: int, images: Job) -> None:
-    """Go through the first epochs of a run, one after the other."""
-    before = Before()
-    for epoch in range(num_epochs):
-        before = one_epoch(make, epoch, images, before)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, cast
 
 from deepcluster_core.config import StrictConfig
@@ -22,38 +21,37 @@ from stages.evaluations import (
     voc_detection,
     voc_segmentation,
 )
+from stages.evaluations.declaration import Data, Evaluation
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.runs.folder import RunFolder
 from stages.runs.locate import own_folder
 from stages.runs.sweep_plan import is_sweep
 
-# Each has a protocol of its name, and a stage may have several.
-EVALUATIONS: dict[str, ModuleType] = {
-    "linear": linear,
-    "knn": knn,
-    "mlp": mlp,
-    "filters": filters,
-    "maximal": maximal,
-    "nmi": nmi,
-    "voc-classification": voc_classification,
-    "voc-classification-all": voc_classification,
-    "voc-detection": voc_detection,
-    "voc-detection-all": voc_detection,
-    "voc-segmentation": voc_segmentation,
-    "voc-segmentation-all": voc_segmentation,
-    "retrieval": retrieval,
-}
-LABELLED = ("linear", "knn", "mlp")
-"""Those that need true labels, of the run's own images or of others."""
-TRANSFER = (
-    "voc-classification",
-    "voc-classification-all",
-    "voc-detection",
-    "voc-detection-all",
-    "voc-segmentation",
-    "voc-segmentation-all",
-    "retrieval",
+DECLARED = (
+    linear.EVALUATION,
+    knn.EVALUATION,
+    mlp.EVALUATION,
+    filters.EVALUATION,
+    maximal.EVALUATION,
+    nmi.EVALUATION,
+    voc_classification.EVALUATION,
+    voc_detection.EVALUATION,
+    voc_segmentation.EVALUATION,
+    retrieval.EVALUATION,
 )
+EVALUATIONS: dict[str, Evaluation] = {
+    name: evaluation for evaluation in DECLARED for name in evaluation.names
+}
+"""The evaluations by the names that people type; each has a protocol of its name."""
+
+
+def _named(*data: Data) -> tuple[str, ...]:
+    return tuple(name for name, one in EVALUATIONS.items() if one.data in data)
+
+
+LABELLED = _named("labelled")
+"""Those that need true labels, of the run's own images or of others."""
+TRANSFER = _named("dataset")
 """Those that need a data set of its own, as its distributors ship it."""
 COMPARING = (*LABELLED, *TRANSFER)
 """Those that compare networks, a supervised one too if it is given."""
@@ -96,7 +94,7 @@ def parse_protocol_keys(name: Name, assignments: Iterable[str]) -> dict[str, Any
     Raises:
         ConfigError: see `parse_assignments`.
     """
-    return parse_assignments(assignments, EVALUATIONS[name].CONFIG)
+    return parse_assignments(assignments, EVALUATIONS[name].protocol)
 
 
 def refuse_file(out: Path | None) -> None:
@@ -157,14 +155,14 @@ class Asked:
             )
 
     @property
-    def module(self) -> ModuleType:
-        """The stage."""
+    def evaluation(self) -> Evaluation:
+        """The evaluation's declaration."""
         return EVALUATIONS[self.name]
 
     def sections(self) -> dict[str, StrictConfig]:
         """Return the protocol, checked."""
         path = Path(self.protocol) if self.protocol else PROTOCOLS / f"{self.name}.yaml"
-        return {"protocol": load_protocol(path, self.module.CONFIG, self.overrides)}
+        return {"protocol": load_protocol(path, self.evaluation.protocol, self.overrides)}
 
     def out(self, folder: RunFolder, epoch: int) -> Path:
         """Return the folder of the result, or raise ConfigError where --out names no fit one."""

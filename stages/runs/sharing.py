@@ -7,14 +7,12 @@ itself: it can be shown, gone on with, pruned, moved and deleted without regard 
 import os
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 from deepcluster_core.artifacts.commit import UNFINISHED, lock, write_manifest
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from stages import index
-from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import RunFolder
-from stages.runs.job import Input, Job, job_of
+from stages.runs.job import Job
+from stages.runs.plan import plan
 from stages.runs.recipe import Recipe
 
 
@@ -27,17 +25,13 @@ def common_jobs(folder: RunFolder, recipe: Recipe, *, source: str, varied: str) 
         source: fingerprint of the source of its images.
         varied: the section, for example `cluster`: then index and the first extract remain.
     """
-    found: dict[Path, Job] = {}
-
-    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        job = job_of(folder, recipe, stage, epoch, **inputs)
-        made_by = [value for value in inputs.values() if isinstance(value, Job)]
-        if varied not in job.stage.reads and all(maker.out in found for maker in made_by):
-            found[job.out] = job
-        return job
-
-    one_epoch(note, 0, note(index, None, source=source), Before())
-    return list(found.values())
+    planned = plan(folder, recipe, source=source, epochs=1)
+    common: dict[Path, Job] = {}
+    for job in planned:
+        artifacts = [value for value in job.inputs.values() if isinstance(value, Path)]
+        if varied not in job.stage.sections and all(path in common for path in artifacts):
+            common[job.out] = job
+    return list(common.values())
 
 
 def give(made: Job, wanted: Job) -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from deepcluster_core.artifacts.manifest import (
     Condition,
@@ -12,10 +11,10 @@ from deepcluster_core.artifacts.manifest import (
     read_manifest,
 )
 from deepcluster_core.errors import ArtifactError
-from stages import index
-from stages.runs.epoch import each_epoch
+from stages.index import index
 from stages.runs.folder import EPOCH_KINDS, RunFolder
-from stages.runs.job import Input, Job, job_of
+from stages.runs.job import Job
+from stages.runs.plan import plan
 from stages.runs.recipe import Recipe, load_recipe
 
 STALE = "stale"
@@ -47,19 +46,10 @@ def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactS
         ConfigError: the folder is no run: its config.yaml is missing or wrong.
     """
     recipe = recipe or load_recipe(folder.config)
-    jobs: list[Job] = []
-
-    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        job = job_of(folder, recipe, stage, epoch, **inputs)
-        jobs.append(job)
-        return job
-
-    images = note(index, None)
     last = max((epoch for kind in EPOCH_KINDS for epoch in folder.epochs(kind)), default=-1)
-    each_epoch(note, last + 1, images)
     stale: set[Path] = set()
     states: list[ArtifactState] = []
-    for job in jobs:
+    for job in plan(folder, recipe, source=None, epochs=last + 1):
         states.append(_state(job, stale))
         if states[-1].condition == STALE:
             stale.add(job.out)
@@ -72,7 +62,7 @@ def _state(job: Job, stale: set[Path]) -> ArtifactState:
     if condition not in (Condition.WHOLE, Condition.PRUNED):
         return found
     manifest = read_manifest(job.out)
-    parents = {value.out for value in job.inputs.values() if isinstance(value, Job)}
+    parents = {value for value in job.inputs.values() if isinstance(value, Path)}
     if parents & stale or _is_stale(job, manifest):
         condition, reason = STALE, "of other inputs or settings than are there now"
     return ArtifactState(
@@ -88,8 +78,8 @@ def _state(job: Job, stale: set[Path]) -> ArtifactState:
 
 
 def _is_stale(job: Job, manifest: Manifest) -> bool:
-    if job.stage is index.STAGE:  # only the next run looks at the source
-        return manifest.config != dump_sections({"dataset": job.recipe.dataset})
+    if job.stage is index:  # only the next run looks at the source
+        return manifest.config != dump_sections(job.config)
     try:
         return job.key() != manifest.key
     except ArtifactError:

@@ -10,11 +10,11 @@ import pandas as pd
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_table
 from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
-from stages import index
+from stages.index import index
 from stages.runs.access import refuse_unwritable_run
 from stages.runs.folder import RunFolder
-from stages.runs.job import job_of
 from stages.runs.locate import resolve
+from stages.runs.plan import Plan
 from stages.runs.recipe import Recipe, load_recipe
 
 VARIED = "cluster"
@@ -204,5 +204,5 @@ def count_images(sweep: Sweep) -> int | None:
 
 def packed_images(sweep: Sweep) -> int | None:
     """Return how many images were indexed for all runs together; None before."""
-    images = job_of(sweep.root, sweep.members[0].recipe, index, None).out
+    images = Plan(sweep.root, sweep.members[0].recipe).add(index, None, source="")
     return read_manifest(images).rows if inspect(images)[0] is Condition.WHOLE else None

@@ -15,7 +15,8 @@ from deepcluster_core.artifacts.features import Features
 from deepcluster_core.clustering.pca import fit_pca
 from deepcluster_core.context import Context
 from deepcluster_core.models import NetworkConfig, build_network
-from stages import extract, index
+from stages.extract import extract
+from stages.index import index
 from stages.runs.recipe import Recipe, load_recipe
 from tests.margins import SHIFT, below
 

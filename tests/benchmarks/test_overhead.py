@@ -47,14 +47,13 @@ def test_meter__calls_and_items_are_compute(clock: Clock) -> None:
 def test_meter__measures_a_stage_but_for_its_compute(clock: Clock) -> None:
     meter = Meter()
 
-    def body(*, seconds: float) -> None:
+    def make(_: object, seconds: float) -> None:
         clock.work(seconds)
         meter.call(clock.work)(50)
 
-    module = SimpleNamespace(STAGE=SimpleNamespace(name="train"), run=body)
-    meter.stage(module)  # pyright: ignore[reportArgumentType]
-    module.run(seconds=2)
-    module.run(seconds=1)
+    measured = meter.stage_body(make)
+    measured(SimpleNamespace(name="train"), 2)
+    measured(SimpleNamespace(name="train"), 1)
 
     assert meter.outside_s == {"train": 3}
 

@@ -32,7 +32,7 @@ def test_transfer__hours_are_seconds_of_a_step_at_full_length(
 def test_write_trees__has_what_every_column_reads(tmp_path: Path) -> None:
     write_trees(folder=str(tmp_path), count=20)
     for name in transfer.STEPS:
-        stage = EVALUATIONS[name]
-        assert stage.data_digest(
-            tmp_path, load_protocol(PROTOCOLS / f"{name}.yaml", stage.CONFIG, {})
-        )
+        declared = EVALUATIONS[name]
+        assert declared.fingerprint is not None
+        protocol = load_protocol(PROTOCOLS / f"{name}.yaml", declared.protocol, {})
+        assert declared.fingerprint(tmp_path, protocol)

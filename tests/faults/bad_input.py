@@ -5,17 +5,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from prefect.logging import disable_run_logger
 
 from deepcluster_core.context import Context
+from deepcluster_core.stage import StageFunction
 from flows.cli import main as cli
 from flows.engine.open_run import open_run
-from stages import index, score
-from stages.runs.epoch import Before, one_epoch
-from stages.runs.job import Input, Job
+from stages.score import score
 
 RECIPE = """
 epochs: 1
@@ -31,10 +29,6 @@ LONGEST_MESSAGE = 4000  # characters; a list of skipped images, or of keys, is c
 Refused = Callable[..., str]
 
 
-class _DoneError(Exception):
-    """The stage that a test wants is done."""
-
-
 def write_recipe(path: Path, source: Path, **replaced: str) -> Path:
     """Write a recipe of one small epoch; `cluster="{k: 5}"` replaces or adds that section."""
     lines = [line for line in RECIPE.splitlines() if line.partition(":")[0] not in replaced]
@@ -43,7 +37,7 @@ def write_recipe(path: Path, source: Path, **replaced: str) -> Path:
     return path
 
 
-def make(recipe: Path, run: Path, last: ModuleType = score) -> None:
+def make(recipe: Path, run: Path, last: StageFunction[...] = score) -> None:
     """Make the artifacts of the first epoch, up to those of a stage, as a run does.
 
     Without Prefect, which a refusal has nothing to do with: it takes ten times as long.
@@ -51,19 +45,11 @@ def make(recipe: Path, run: Path, last: ModuleType = score) -> None:
     with disable_run_logger():
         opened = open_run(str(recipe), str(run), None, None)
 
-    def make_one(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        job = opened.job(stage, epoch, **inputs)
+    for job in opened.plan_until(1):
         if not job.is_done():
-            job.run(Context(seed=opened.recipe.seed, epoch=epoch))
-        if stage is last:
-            raise _DoneError
-        return job
-
-    try:
-        images = make_one(index, None, source=opened.source_fingerprint)
-        one_epoch(make_one, 0, images, Before())
-    except _DoneError:
-        return
+            job.run(Context(seed=opened.recipe.seed, epoch=job.epoch))
+        if job.stage is last:
+            return
 
 
 def refusal(

@@ -20,7 +20,8 @@ from flows.epoch_loop import deepcluster
 from flows.evaluate import evaluate
 from flows.stage_rerun import rerun
 from flows.sweep import sweep
-from stages import cluster, train
+from stages.cluster import cluster
+from stages.train import train
 from tests.faults.bad_input import Refused, check_message, contents, make, put, write_recipe
 from tests.faults.programs import PROGRAM
 

@@ -18,7 +18,7 @@ from PIL import Image
 from deepcluster_core.artifacts.images import SKIPPED, Images
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.artifacts.tables import INDEX
-from stages import index
+from stages.index import index
 from tests.faults.bad_input import Refused, make, put, write_recipe
 
 STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})

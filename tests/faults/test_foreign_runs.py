@@ -249,7 +249,7 @@ def test_artifact__that_may_not_be_read_is_not_called_damaged_nor_replaced(
     os.chown(out, UID, GID)
     if hidden != ".":
         with another_user(), pytest.raises(ArtifactError, match="you may not read"):
-            commit._begin(out, commit.Stage("cluster", 1, "labels", (), ()))  # pyright: ignore[reportPrivateUsage]
+            commit._begin(out, commit.Stage("cluster", 1, "labels", ()))  # pyright: ignore[reportPrivateUsage]
     assert inspect(out)[0] is Condition.WHOLE
 
 

@@ -15,11 +15,10 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.saved import SAVED
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.models import NetworkConfig
-from stages import cluster, extract, index, train
-from stages.cluster import ClusterConfig
-from stages.extract import ExtractConfig
-from stages.index import DatasetConfig
-from stages.train import TrainConfig
+from stages.cluster import ClusterConfig, cluster
+from stages.extract import ExtractConfig, extract
+from stages.index import DatasetConfig, index
+from stages.train import TrainConfig, train
 from tests.faults.programs import WITHIN_S, Program, learnt
 
 NETWORK = NetworkConfig(name="smallnet", image_size=16)

@@ -25,7 +25,7 @@ from deepcluster_core.artifacts.tables import (
     write_metrics,
 )
 from deepcluster_core.context import Context
-from stages import index
+from stages.index import index
 from stages.runs.recipe import Recipe, load_recipe, save_recipe
 from tests.stages.recipes import PLAIN, write
 
@@ -130,7 +130,9 @@ def packed(draw: st.DrawFn) -> tuple[PackedImage, Any]:
 def test_images__round_trip(drawn: list[Any], skipped: list[tuple[str, str]]) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name) / "images"
-        with new_artifact(index.STAGE, folder, config={}, inputs={}, context=Context(1)) as draft:
+        with new_artifact(
+            index.identity, folder, config={}, inputs={}, context=Context(1)
+        ) as draft:
             with ImagesWriter(folder, packs=True) as writer:
                 for image, _ in drawn:
                     writer.add(image)

@@ -26,8 +26,7 @@ from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.models import NetworkConfig
 from flows.cli.main import main
-from stages import index
-from stages.index import DatasetConfig
+from stages.index import DatasetConfig, index
 from stages.runs.recipe import load_recipe, parse_overrides
 from stages.runs.terminal import printable, printable_lines
 from tests.stages.recipes import PLAIN, write

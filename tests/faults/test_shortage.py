@@ -22,8 +22,7 @@ from deepcluster_core.errors import ArtifactError
 from deepcluster_core.evaluation.rmac import RegionReader
 from deepcluster_core.models import NetworkConfig, build_network
 from deepcluster_core.shortage import is_of_device, is_shortage, lacks_memory
-from stages import index
-from stages.index import DatasetConfig
+from stages.index import DatasetConfig, index
 
 ON_DEVICE: dict[str, Exception] = {
     "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),

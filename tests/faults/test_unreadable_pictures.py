@@ -19,8 +19,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError, decode, upright_size
 from deepcluster_core.data.unreadable import Reasons
 from deepcluster_core.errors import SourceError
-from stages import index
-from stages.index import DatasetConfig
+from stages.index import DatasetConfig, index
 from tests.core.data.pictures import file_of, gradient, pixels_of, reason
 from tests.core.data.png_chunks import chunk
 from tests.core.data.tiffs import tiff_of

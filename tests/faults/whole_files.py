@@ -15,8 +15,7 @@ from deepcluster_core.artifacts.manifest import MANIFEST
 from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.context import Context
 from deepcluster_core.data.voc import PALETTE, VOID
-from stages import index
-from stages.index import DatasetConfig
+from stages.index import DatasetConfig, index
 from tests.stages.recipes import PLAIN
 from tests.voc_tree import write_voc2012
 

@@ -2,22 +2,7 @@
 
 from pathlib import Path
 
-from flows.evaluate import jobs_until
-from stages import score
 from stages.runs.folder import RunFolder, epoch_of
-from stages.runs.job import Job
-from stages.runs.recipe import load_recipe
-
-DEMO = Path(__file__).parents[2] / "configs/demo.yaml"
-
-
-def test_jobs_until__epochs_of_five_digits(tmp_path: Path) -> None:
-    recipe, folder = load_recipe(DEMO), RunFolder(tmp_path)
-    outs = {epoch: folder.artifact("metrics", epoch) for epoch in (3, 9_999, 10_003)}
-    jobs = {out.name: Job(score, recipe, epoch, {}, out) for epoch, out in outs.items()}
-
-    assert [job.epoch for job in jobs_until(5, jobs).values()] == [3]
-    assert [job.epoch for job in jobs_until(10_003, jobs).values()] == [3, 9_999, 10_003]
 
 
 def test_epoch_of__names_that_are_not_ours() -> None:

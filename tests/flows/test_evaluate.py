@@ -41,7 +41,7 @@ def test_evaluate__leaves_a_table_that_carries_its_protocol(own_run: Path) -> No
 
     folder = own_run / "evaluations/knn/epoch=0001"
     rows = read_results(folder)
-    protocol = load_protocol(PROTOCOLS / "knn.yaml", EVALUATIONS["knn"].CONFIG, QUICK)
+    protocol = load_protocol(PROTOCOLS / "knn.yaml", EVALUATIONS["knn"].protocol, QUICK)
     assert [(row["network"], row["k"]) for row in rows] == [
         *(("random", 1), ("random", 5)),
         *(("epoch 1", 1), ("epoch 1", 5)),
@@ -171,11 +171,11 @@ def test_evaluations__each_has_a_deployment_and_a_protocol_with_every_number() -
     assert {one["name"]: one["parameters"] for one in evaluations} == {
         name: {"name": name} for name in EVALUATIONS
     }
-    for name, module in EVALUATIONS.items():
+    for name, evaluation in EVALUATIONS.items():
         written = yaml.safe_load((PROTOCOLS / f"{name}.yaml").read_text())
-        assert written.keys() == module.CONFIG.model_fields.keys()
-        assert all(field.is_required() for field in module.CONFIG.model_fields.values())
-        assert module.STAGE.kind == f"evaluations/{name.removesuffix('-all')}"
+        assert written.keys() == evaluation.protocol.model_fields.keys()
+        assert all(field.is_required() for field in evaluation.protocol.model_fields.values())
+        assert evaluation.stage.kind == f"evaluations/{name.removesuffix('-all')}"
     assert set(COMPARING) < EVALUATIONS.keys()
 
 

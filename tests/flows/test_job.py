@@ -1,31 +1,21 @@
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from deepcluster_core.errors import ArtifactError
-from stages import index
-from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import RunFolder
-from stages.runs.job import Input, Job, job_of
+from stages.runs.job import Job
+from stages.runs.plan import plan
 from stages.runs.recipe import load_recipe
 from tests.flows.conftest import manifests
 
 
 def jobs_of(run: Path, changes: dict[str, Any] | None = None) -> dict[str, Job]:
-    """Return the jobs of the first two epochs by title, wired as the loop wires them."""
-    folder, recipe = RunFolder(run), load_recipe(run / "config.yaml", changes)
-    found: dict[str, Job] = {}
-
-    def note(stage: ModuleType, epoch: int | None, /, **inputs: Input) -> Job:
-        job = job_of(folder, recipe, stage, epoch, **inputs)
-        found[job.title] = job
-        return job
-
-    images = note(index, None, source=manifests(run)["images"].inputs["source"])
-    one_epoch(note, 1, images, one_epoch(note, 0, images, Before()))
-    return found
+    """Return the jobs of the first two epochs by title."""
+    recipe = load_recipe(run / "config.yaml", changes)
+    source = manifests(run)["images"].inputs["source"]
+    return {job.title: job for job in plan(RunFolder(run), recipe, source=source, epochs=2)}
 
 
 def test_key__is_that_of_the_artifact_it_made(finished_run: Path) -> None:
@@ -65,11 +55,12 @@ def test_key__of_inputs_that_are_not_there_is_refused(own_run: Path) -> None:
         jobs_of(own_run)["train epoch 0"].key()
 
 
-def test_opened_inputs__leaves_out_those_it_only_glances_at(finished_run: Path) -> None:
+def test_opened_inputs__leaves_out_those_whose_manifest_is_enough(finished_run: Path) -> None:
     jobs = jobs_of(finished_run)
 
     def opened(title: str) -> set[str]:
-        return {job.title for job in jobs[title].opened_inputs()}
+        title_of = {job.out: job.title for job in jobs.values()}
+        return {title_of[path] for path in jobs[title].opened_inputs()}
 
     assert opened("index") == set()
     assert opened("extract epoch 0") == {"index"}
@@ -77,11 +68,9 @@ def test_opened_inputs__leaves_out_those_it_only_glances_at(finished_run: Path) 
     assert opened("score epoch 1") == {"index", "cluster epoch 1", "cluster epoch 0"}
 
 
-def test_job_of__images_lie_where_the_recipe_shares_them(
-    finished_run: Path, tmp_path: Path
-) -> None:
+def test_plan__images_lie_where_the_recipe_shares_them(finished_run: Path, tmp_path: Path) -> None:
     jobs = jobs_of(finished_run, {"images": str(tmp_path / "shared")})
 
     assert jobs["index"].out == tmp_path / "shared"
     assert jobs["extract epoch 1"].out == finished_run / "features/epoch=0001"
-    assert jobs["extract epoch 1"].inputs["images"] is jobs["index"]
+    assert jobs["extract epoch 1"].inputs["images"] == jobs["index"].out

@@ -43,13 +43,13 @@ class Nothing(StrictConfig):
 
 def evaluate(run: Path, name: str, epoch: int, *, checkpoint: str | None = None) -> Path:
     """Leave an evaluation in a run, with a picture; `checkpoint` is a digest."""
-    stage = Stage(name, 1, f"evaluations/{name}", (RESULTS, "filters.png"), ("protocol",))
+    stage = Stage(name, 1, f"evaluations/{name}", (RESULTS, "filters.png"))
     out = RunFolder(run).artifact(stage.kind, epoch)
     with new_artifact(
         stage,
         out,
         config={"protocol": Nothing()},
-        inputs={"checkpoint": checkpoint},
+        inputs={} if checkpoint is None else {"checkpoint": checkpoint},
         context=Context(seed=31, epoch=epoch),
     ) as draft:
         Image.new("L", (8, 8), 128).save(out / "filters.png")

@@ -174,4 +174,4 @@ def test_evaluated__leaves_out_what_cannot_be_compared(own_sweep: Path) -> None:
 
 
 def test_values__each_evaluation_that_compares_networks_has_one() -> None:
-    assert {EVALUATIONS[name].STAGE.name for name in COMPARING} == set(VALUES)
+    assert {EVALUATIONS[name].stage.name for name in COMPARING} == set(VALUES)

@@ -6,11 +6,10 @@ import pytest
 
 from deepcluster_core.context import Context
 from deepcluster_core.models import NetworkConfig
-from stages import cluster, extract, index, train
-from stages.cluster import ClusterConfig
-from stages.extract import ExtractConfig
-from stages.index import DatasetConfig
-from stages.train import TrainConfig
+from stages.cluster import ClusterConfig, cluster
+from stages.extract import ExtractConfig, extract
+from stages.index import DatasetConfig, index
+from stages.train import TrainConfig, train
 from tests.margins import SEED
 from tests.stages.recipes import PLAIN, write
 

@@ -20,7 +20,8 @@ from deepcluster_core.artifacts.tables import INDEX, LABELS, read_clustering, re
 from deepcluster_core.clustering.pic import Pic
 from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
-from stages.cluster import ClusterConfig, Sizes, run
+from stages.cluster import ClusterConfig, Sizes
+from stages.cluster import cluster as stage
 from tests.documentation import DOCS, blocks
 
 CONTEXT = Context(seed=31, epoch=0)
@@ -35,14 +36,14 @@ def cluster(
     context: Context = CONTEXT,
 ) -> Manifest:
     config = config or ClusterConfig(k=8, pca_dim=16)
-    run(cluster=config, images=images, features=features, out=out, context=context)
+    stage.run(cluster=config, images=images, features=features, out=out, context=context)
     return read_manifest(out)
 
 
 def own_features(out: Path, rows_ND: NDArray[np.float32]) -> Path:
     """Write rows as the extract stage does."""
-    stage = Stage(name="extract", version=1, kind="features", files=(), reads=())
-    with new_artifact(stage, out, config={}, inputs={}, context=CONTEXT) as draft:
+    identity = Stage(name="extract", version=1, kind="features", files=())
+    with new_artifact(identity, out, config={}, inputs={}, context=CONTEXT) as draft:
         write_features(out, iter([rows_ND]), num_images=len(rows_ND), dtype="float32")
         draft.rows = len(rows_ND)
     return out
@@ -209,7 +210,7 @@ def test_run__warm_start_keeps_ids_and_is_part_of_the_key(
     config = ClusterConfig(k=8, pca_dim=16, iterations=1, warm_start=True)
     made = {}
     for name, previous in (("cold", None), ("warm", labels)):
-        run(
+        stage.run(
             cluster=config,
             images=images,
             features=features,

@@ -16,7 +16,8 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.models import NetworkConfig
-from stages.extract import ExtractConfig, run
+from stages.extract import ExtractConfig
+from stages.extract import extract as stage
 
 PLAIN = ExtractConfig(resize=20, dtype="float32", precision="float32")
 CONTEXT = Context(seed=31, epoch=0)
@@ -40,7 +41,7 @@ def extract(
     checkpoint: Path | None = None,
     context: Context = CONTEXT,
 ) -> Manifest:
-    run(
+    stage.run(
         extract=config,
         network=network,
         images=images,

@@ -24,7 +24,8 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
 from deepcluster_core.errors import SourceError
 from deepcluster_core.progress import Progress, silent
-from stages.index import DatasetConfig, run
+from stages.index import DatasetConfig
+from stages.index import index as stage
 
 
 def index(
@@ -36,7 +37,7 @@ def index(
     progress: Progress = silent,
 ) -> Manifest:
     context = Context(seed=seed, workers=workers, progress=progress)
-    run(dataset=dataset, source=dataset.open_source().fingerprint(), out=out, context=context)
+    stage.run(dataset=dataset, source=dataset.open_source().fingerprint(), out=out, context=context)
     return read_manifest(out)
 
 

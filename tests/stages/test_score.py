@@ -18,9 +18,9 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.artifacts.tables import INDEX, METRICS, read_labels, write_labels
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
-from stages import cluster, index
-from stages.index import DatasetConfig
-from stages.score import run
+from stages.cluster import cluster
+from stages.index import DatasetConfig, index
+from stages.score import score as stage
 from tests.margins import above
 from tests.resealed import reseal
 
@@ -41,7 +41,7 @@ def score(images: Path, features: Path, labels: Path, checkpoint: Path, tmp_path
             "checkpoint": checkpoint,
         } | others
         out = tmp_path / "metrics"
-        run(**inputs, previous=previous, out=out, context=CONTEXT)
+        stage.run(**inputs, previous=previous, out=out, context=CONTEXT)
         return pd.read_parquet(out / METRICS).iloc[0]
 
     return of
@@ -49,7 +49,7 @@ def score(images: Path, features: Path, labels: Path, checkpoint: Path, tmp_path
 
 def own_labels(out: Path, images: Path, cluster_N: NDArray[np.int32], *, k: int) -> Path:
     """Write labels as the cluster stage does."""
-    with new_artifact(cluster.STAGE, out, config={}, inputs={}, context=CONTEXT) as draft:
+    with new_artifact(cluster.identity, out, config={}, inputs={}, context=CONTEXT) as draft:
         write_labels(
             out,
             images=images,

@@ -15,7 +15,8 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, TrainingError
 from deepcluster_core.models import NetworkConfig
 from deepcluster_core.precision import Precision, is_narrow
-from stages.train import STAGE, Pace, TrainConfig, run
+from stages.train import Pace, TrainConfig
+from stages.train import train as stage
 from tests.margins import SEED, below
 from tests.resealed import reseal
 
@@ -39,7 +40,7 @@ class Trainer:
         network: NetworkConfig | None = None,
     ) -> Manifest:
         self.out = self.root / f"checkpoint-{len(list(self.root.glob('checkpoint-*')))}"
-        run(
+        stage.run(
             train=config,
             network=network or self.network,
             images=self.images,
@@ -232,7 +233,7 @@ def test_run__refuses_a_checkpoint_of_another_network(train: Trainer, checkpoint
 def test_run__refuses_labels_that_are_not_finished(train: Trainer, tmp_path: Path) -> None:
     train.labels = tmp_path / "labels"
     try:
-        with new_artifact(STAGE, train.labels, config={}, inputs={}, context=CONTEXT):
+        with new_artifact(stage.identity, train.labels, config={}, inputs={}, context=CONTEXT):
             raise RuntimeError("power cut")
     except RuntimeError:
         pass

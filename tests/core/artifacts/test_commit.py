@@ -31,9 +31,10 @@ from deepcluster_core.artifacts.manifest import (
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
+from deepcluster_core.stage import digests_of
 from tests.patience import WITHIN_S
 
-STAGE = Stage(name="group", version=1, kind="groups", files=("table",), reads=("group",))
+STAGE = Stage(name="group", version=1, kind="groups", files=("table",))
 
 
 class GroupConfig(StrictConfig):
@@ -44,7 +45,7 @@ def commit(
     folder: Path,
     files: dict[str, str],
     *,
-    inputs: dict[str, Path | str | None] | None = None,
+    inputs: dict[str, str] | None = None,
     context: Context | None = None,
 ) -> Manifest:
     """Write an artifact of text files."""
@@ -133,7 +134,7 @@ def test_new_artifact__inputs_take_part_by_their_digest(tmp_path: Path) -> None:
     other = commit(tmp_path / "other", {"a": "z"})
 
     by_first, by_twin, by_digest, by_other = (
-        commit(tmp_path / "out", {}, inputs={"images": images, "checkpoint": None})
+        commit(tmp_path / "out", {}, inputs=digests_of({"images": images, "checkpoint": None}))
         for images in (tmp_path / "first", tmp_path / "twin", twin.digest, tmp_path / "other")
     )
 
@@ -222,7 +223,7 @@ def test_new_artifact__input_that_is_no_artifact_leaves_the_old_output(tmp_path:
     commit(tmp_path / "out", {"a": "x"})
 
     with pytest.raises(ArtifactError, match="no finished artifact here"):
-        commit(tmp_path / "out", {"a": "y"}, inputs={"images": tmp_path / "absent"})
+        commit(tmp_path / "out", {"a": "y"}, inputs=digests_of({"images": tmp_path / "absent"}))
 
     assert inspect(tmp_path / "out")[0] is Condition.WHOLE
     assert (tmp_path / "out" / "a").read_text() == "x"
@@ -304,11 +305,14 @@ def test_prune__keeps_the_digest_and_only_the_manifest(tmp_path: Path) -> None:
 
 def test_prune__what_reads_a_pruned_artifact_keeps_its_key(tmp_path: Path) -> None:
     commit(tmp_path / "in", {"a": "x"})
-    before = commit(tmp_path / "out", {}, inputs={"images": tmp_path / "in"})
+    before = commit(tmp_path / "out", {}, inputs=digests_of({"images": tmp_path / "in"}))
 
     prune(tmp_path / "in")
 
-    assert commit(tmp_path / "out", {}, inputs={"images": tmp_path / "in"}).key == before.key
+    assert (
+        commit(tmp_path / "out", {}, inputs=digests_of({"images": tmp_path / "in"})).key
+        == before.key
+    )
 
 
 def test_write_atomically__replaces_and_leaves_no_part(tmp_path: Path) -> None:
@@ -351,7 +355,7 @@ from deepcluster_core.artifacts.commit import lock, new_artifact
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.context import Context
 folder = Path(sys.argv[1])
-stage = Stage(name="group", version=1, kind="groups", files=("table",), reads=())
+stage = Stage(name="group", version=1, kind="groups", files=("table",))
 with lock(folder), new_artifact(stage, folder, config={}, inputs={}, context=Context(seed=1)):
     (folder / "half").write_text("half")
     print("writing", flush=True)

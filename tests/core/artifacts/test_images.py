@@ -29,7 +29,7 @@ from deepcluster_core.errors import ArtifactError
 from tests.resealed import reseal
 
 Pixels = NDArray[np.uint8]
-STAGE = Stage(name="index", version=1, kind="images", files=(), reads=())
+STAGE = Stage(name="index", version=1, kind="images", files=())
 
 
 def pictures(num: int, *, channels: int = 3) -> list[Pixels]:

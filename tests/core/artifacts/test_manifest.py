@@ -25,7 +25,7 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 
-STAGE = Stage(name="group", version=1, kind="groups", files=("table",), reads=("group",))
+STAGE = Stage(name="group", version=1, kind="groups", files=("table",))
 
 
 class GroupConfig(StrictConfig):
@@ -73,7 +73,6 @@ def test_artifact_key__changes_with_all_that_decides_the_artifact(changed: dict[
         {"inputs": {"features": "bb", "images": "aa"}},
         {"config": {"group": GroupConfig(rate=1e-1)}},
         {"stage": replace(STAGE, kind="others")},
-        {"stage": replace(STAGE, reads=("group", "train"), glances_at=("images",))},
     ],
     ids=str,
 )

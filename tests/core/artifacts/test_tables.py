@@ -220,7 +220,7 @@ def test_read_cluster__nearest_to_the_centroid_first(labels: Path) -> None:
 
 
 def test_labels__pandas_reads_all_epochs_at_once(tmp_path: Path, images: Path) -> None:
-    stage = Stage(name="cluster", version=1, kind="labels", files=(), reads=())
+    stage = Stage(name="cluster", version=1, kind="labels", files=())
     for epoch in (0, 7, 12):
         folder = tmp_path / "labels" / f"epoch={epoch:04d}"
         context = Context(seed=1, epoch=epoch)

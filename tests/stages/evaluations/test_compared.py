@@ -9,7 +9,7 @@ from torch import Tensor
 from deepcluster_core.artifacts.checkpoints import MODEL, restore_network
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models import NetworkConfig
-from stages.evaluations.compared import compared, supervised_digest
+from stages.evaluations.compared import compared, supervised_weights
 
 
 @pytest.fixture
@@ -25,7 +25,12 @@ def states(
     network: NetworkConfig, checkpoint: Path | None, supervised: Path | None
 ) -> dict[str, dict[str, Tensor]]:
     found = compared(
-        network, channels=1, seed=31, checkpoint=checkpoint, epoch=7, supervised=supervised
+        network,
+        channels=1,
+        seed=31,
+        checkpoint=checkpoint,
+        epoch=7,
+        supervised=None if supervised is None else supervised_weights(supervised),
     )
     return {name: model.state_dict() for name, model in found}
 
@@ -85,7 +90,7 @@ def test_compared__refuses_what_is_no_file_of_weights(
         states(network, None, path)
 
 
-def test_supervised_digest__is_that_of_the_contents(weights: Path, tmp_path: Path) -> None:
-    assert supervised_digest(weights) == hashlib.sha256(weights.read_bytes()).hexdigest()
+def test_supervised_weights__digest_is_that_of_the_contents(weights: Path, tmp_path: Path) -> None:
+    assert supervised_weights(weights).digest == hashlib.sha256(weights.read_bytes()).hexdigest()
     with pytest.raises(ArtifactError, match="cannot be read"):
-        supervised_digest(tmp_path / "absent.safetensors")
+        supervised_weights(tmp_path / "absent.safetensors")

@@ -11,7 +11,7 @@ from deepcluster_core.artifacts.checkpoints import MODEL
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.models import NetworkConfig
-from stages.evaluations.filters import CONFIG, PICTURE, PICTURE_RANDOM, STAGE, run
+from stages.evaluations.filters import EVALUATION, PICTURE, PICTURE_RANDOM, FiltersConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
 
@@ -26,8 +26,8 @@ def out(tmp_path: Path) -> Path:
 def evaluate(
     network: NetworkConfig, images: Path, checkpoint: Path | None, out: Path, scale: str = "each"
 ) -> pd.DataFrame:
-    protocol = load_protocol(PROTOCOLS / "filters.yaml", CONFIG, {"scale": scale})
-    run(
+    protocol = load_protocol(PROTOCOLS / "filters.yaml", FiltersConfig, {"scale": scale})
+    EVALUATION.run(
         network=network,
         protocol=protocol,
         images=images,
@@ -82,4 +82,4 @@ def test_run__same_inputs_same_bytes(
         return read_manifest(out).digest
 
     assert digest() == digest()
-    assert set(STAGE.files) == set(read_manifest(out).files)
+    assert set(EVALUATION.stage.identity.files) == set(read_manifest(out).files)

@@ -15,12 +15,11 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError, FeatureError
 from deepcluster_core.models import NetworkConfig
-from stages import extract
-from stages.evaluations.knn import CONFIG, STAGE, KnnConfig, run
+from stages.evaluations.knn import EVALUATION, KnnConfig
 from stages.evaluations.labelled import open_labelled
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
-from stages.extract import ExtractConfig
+from stages.extract import ExtractConfig, extract
 from tests.margins import SEED, above
 from tests.stages.evaluations.conftest import Relabel
 
@@ -33,7 +32,7 @@ Knn = Callable[..., list[Row]]
 def protocol(**changes: object) -> KnnConfig:
     """Return the shipped protocol, in float32 and for a small data set."""
     given = {"precision": "float32", "ks": [1, 5, 20], "resize": 20} | changes
-    return load_protocol(PROTOCOLS / "knn.yaml", CONFIG, given)
+    return load_protocol(PROTOCOLS / "knn.yaml", KnnConfig, given)
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def knn(images: Path, network: NetworkConfig, checkpoint: Path, tmp_path: Path) 
             "supervised": None,
             "context": CONTEXT,
         } | others
-        run(protocol=protocol(**(keys or {})), out=tmp_path / "knn", **given)
+        EVALUATION.run(protocol=protocol(**(keys or {})), out=tmp_path / "knn", **given)
         return read_results(tmp_path / "knn")
 
     return of
@@ -70,7 +69,7 @@ def test_run__a_row_for_each_network_and_k(knn: Knn, checkpoint: Path, tmp_path:
     assert [row["top1"] for row in trained] == [row["top1"] for row in supervised]
     manifest = read_manifest(tmp_path / "knn")
     assert inspect(tmp_path / "knn")[0] is Condition.WHOLE
-    assert manifest.stage == STAGE.name
+    assert manifest.stage == EVALUATION.stage.name
     assert manifest.epoch == 0
     assert manifest.facts["training_images"] == 192
     assert manifest.facts["validation_images"] == 48

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -14,8 +13,8 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.models import NetworkConfig
-from stages.evaluations import linear, mlp
 from stages.evaluations.linear import LinearConfig
+from stages.evaluations.mlp import mlp
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import RESULTS
 from tests.margins import SEED, above, below
@@ -60,7 +59,7 @@ def evaluated(network: NetworkConfig, images: Path, checkpoint: Path, tmp_path: 
         }
         given.update(others)
         place = tmp_path / out
-        linear.run(protocol=protocol(**(changes or {})), out=place, **given)
+        linear.EVALUATION.run(protocol=protocol(**(changes or {})), out=place, **given)
         return pd.read_parquet(place / RESULTS)
 
     return of
@@ -172,12 +171,12 @@ def test_views_for__keeps_the_margin_of_the_released_code() -> None:
         protocol(resize=31).views_for(network)
 
 
-@pytest.mark.parametrize("evaluation", [linear, mlp], ids=["linear", "mlp"])
-def test_protocol__has_every_key_and_no_other(evaluation: ModuleType) -> None:
-    path = PROTOCOLS / f"{evaluation.STAGE.name}.yaml"
-    assert set(yaml.safe_load(path.read_text())) == set(evaluation.CONFIG.model_fields)
-    assert all(field.is_required() for field in evaluation.CONFIG.model_fields.values())
-    load_protocol(path, evaluation.CONFIG, {})
+@pytest.mark.parametrize("evaluation", [linear.EVALUATION, mlp.EVALUATION], ids=["linear", "mlp"])
+def test_protocol__has_every_key_and_no_other(evaluation: Evaluation) -> None:
+    path = PROTOCOLS / f"{evaluation.stage.name}.yaml"
+    assert set(yaml.safe_load(path.read_text())) == set(evaluation.protocol.model_fields)
+    assert all(field.is_required() for field in evaluation.protocol.model_fields.values())
+    load_protocol(path, evaluation.protocol, {})
 
 
 @pytest.mark.parametrize(

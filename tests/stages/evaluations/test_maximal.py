@@ -20,7 +20,7 @@ from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.ascent import iterations_for
 from deepcluster_core.models import NetworkConfig
-from stages.evaluations.maximal import CONFIG, PICTURES, STRONGEST, MaximalConfig, run
+from stages.evaluations.maximal import EVALUATION, PICTURES, STRONGEST, MaximalConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
 
@@ -32,7 +32,7 @@ Maximal = Callable[..., pd.DataFrame]
 
 def protocol(**changes: object) -> MaximalConfig:
     """Return the shipped protocol, with changes."""
-    return load_protocol(PROTOCOLS / "maximal.yaml", CONFIG, changes)
+    return load_protocol(PROTOCOLS / "maximal.yaml", MaximalConfig, changes)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def maximal(images: Path, network: NetworkConfig, checkpoint: Path, out: Path) -
 
     def of(context: Context = CONTEXT, **keys: object) -> pd.DataFrame:
         given: dict[str, Any] = {"network": network, "images": images, "checkpoint": checkpoint}
-        run(protocol=protocol(**QUICK | keys), out=out, context=context, **given)
+        EVALUATION.run(protocol=protocol(**QUICK | keys), out=out, context=context, **given)
         return pd.DataFrame(read_results(out))
 
     return of
@@ -136,7 +136,7 @@ def test_run__named_modules_of_other_networks(images: Path, out: Path) -> None:
     given: dict[str, Any] = {"network": network, "images": images, "checkpoint": None}
     keys = QUICK | {"layers": ["backbone.layer1"], "iterations": 4, "subset": 12}
 
-    run(protocol=protocol(**keys), out=out, context=CONTEXT, **given)
+    EVALUATION.run(protocol=protocol(**keys), out=out, context=CONTEXT, **given)
 
     assert {row["layer"] for row in read_results(out)} == {"backbone.layer1"}
     assert (out / PICTURES / "backbone.layer1.png").exists()

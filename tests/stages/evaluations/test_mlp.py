@@ -7,8 +7,7 @@ import pytest
 
 from deepcluster_core.context import Context
 from deepcluster_core.models import NetworkConfig, build_network
-from stages.evaluations import mlp
-from stages.evaluations.mlp import MlpConfig
+from stages.evaluations.mlp import EVALUATION, MlpConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import RESULTS
 from tests.margins import SEED, above
@@ -28,7 +27,7 @@ def protocol(**changes: object) -> MlpConfig:
 
 
 def evaluated(network: NetworkConfig, images: Path, checkpoint: Path, out: Path) -> pd.DataFrame:
-    mlp.run(
+    EVALUATION.run(
         network=network,
         protocol=protocol(),
         images=images,

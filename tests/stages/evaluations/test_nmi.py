@@ -12,10 +12,10 @@ from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import write_metrics
 from deepcluster_core.context import Context
-from stages import score
-from stages.evaluations.nmi import COLUMNS, CONFIG, PICTURE, run
+from stages.evaluations.nmi import COLUMNS, EVALUATION, PICTURE, NmiConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import RESULTS
+from stages.score import score
 
 CONTEXT = Context(seed=31, epoch=2)
 
@@ -29,7 +29,7 @@ def metrics(folder: Path, *, k: int, nmi_labels: float | None, previous: float |
         "moved_fraction": previous,
         "warnings": "",
     }
-    with new_artifact(score.STAGE, folder, config={}, inputs={}, context=CONTEXT) as draft:
+    with new_artifact(score.identity, folder, config={}, inputs={}, context=CONTEXT) as draft:
         write_metrics(folder, row)
         draft.rows = 1
     return folder
@@ -41,8 +41,8 @@ def out(tmp_path: Path) -> Path:
 
 
 def evaluate(out: Path, made: dict[str, Path]) -> pd.DataFrame:
-    protocol = load_protocol(PROTOCOLS / "nmi.yaml", CONFIG, {})
-    run(protocol=protocol, out=out, context=CONTEXT, **made)
+    protocol = load_protocol(PROTOCOLS / "nmi.yaml", NmiConfig, {})
+    EVALUATION.stage.run(protocol=protocol, out=out, context=CONTEXT, **made)
     return pd.read_parquet(out / RESULTS)
 
 

@@ -18,14 +18,7 @@ from deepcluster_core.models import NetworkConfig
 from stages.cluster import ClusterConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results
-from stages.evaluations.retrieval import (
-    CONFIG,
-    PICTURE,
-    QUERIES,
-    RetrievalConfig,
-    data_digest,
-    run,
-)
+from stages.evaluations.retrieval import EVALUATION, PICTURE, QUERIES, RetrievalConfig, data_digest
 from stages.train import TrainConfig
 from tests.drawn_landmarks import BUILDINGS, draw_landmarks
 from tests.margins import SEED, above
@@ -53,7 +46,7 @@ def paris(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def protocol(**changes: object) -> RetrievalConfig:
     """Return the shipped protocol, in float32 and for a small data set."""
     given = {"precision": "float32", "long_side": 64, "dims": 32} | changes
-    return load_protocol(PROTOCOLS / "retrieval.yaml", CONFIG, given)
+    return load_protocol(PROTOCOLS / "retrieval.yaml", RetrievalConfig, given)
 
 
 @pytest.fixture
@@ -72,7 +65,7 @@ def retrieve(oxford: Path, paris: Path, network: NetworkConfig, tmp_path: Path) 
             "context": CONTEXT,
         } | others
         chosen = protocol(**{"whiten_with": str(paris)} | (keys or {}))
-        run(protocol=chosen, out=tmp_path / out, **given)
+        EVALUATION.run(protocol=chosen, out=tmp_path / out, **given)
         return read_results(tmp_path / out)
 
     return of

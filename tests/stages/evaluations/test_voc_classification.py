@@ -19,10 +19,14 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_boxes
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.interrupts import HeldBack, Interrupted
-from stages.evaluations import voc_classification
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
-from stages.evaluations.voc_classification import SHIPPED, VocClassificationConfig, data_digest
+from stages.evaluations.voc_classification import (
+    EVALUATION,
+    SHIPPED,
+    VocClassificationConfig,
+    data_digest,
+)
 from tests.margins import above
 from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
 from tests.voc_tree import CLASSES, write_voc
@@ -76,7 +80,7 @@ def evaluated(voc: Path, pretrained: Path, tmp_path: Path) -> Evaluated:
             "context": LAST,
         }
         given.update(others)
-        voc_classification.run(protocol=keys, out=tmp_path / out, **given)
+        EVALUATION.run(protocol=keys, out=tmp_path / out, **given)
         return pd.read_parquet(tmp_path / out / RESULTS)
 
     return of
@@ -170,7 +174,9 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_rows(
 ) -> None:
     whole = evaluated(protocol(**BRIEF), out="whole")
     held = HeldBack()  # a real signal would end the worker that runs the tests
-    monkeypatch.setattr(voc_classification, "held_back", lambda: nullcontext(held))
+    monkeypatch.setattr(
+        "stages.evaluations.voc_classification.held_back", lambda: nullcontext(held)
+    )
 
     def stop_in_the_second_network(done: int, total: int | None) -> None:
         if done == 6 * 16 + SIZES["test"] + 3 * 16:

@@ -25,10 +25,9 @@ from deepcluster_core.evaluation.detection.verdicts import overlaps, precision_a
 from deepcluster_core.evaluation.detection.voc_task import read_subset
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models import NetworkConfig
-from stages.evaluations import voc_detection
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
-from stages.evaluations.voc_detection import DETECTIONS, PICTURE, data_digest
+from stages.evaluations.voc_detection import DETECTIONS, EVALUATION, PICTURE, data_digest
 from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
 from tests.margins import above, below
 from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
@@ -105,7 +104,7 @@ def evaluated(few: Path, tmp_path: Path) -> Evaluated:
             "context": LAST,
         }
         given.update(others)
-        voc_detection.run(protocol=keys, out=tmp_path / out, **given)
+        EVALUATION.run(protocol=keys, out=tmp_path / out, **given)
         return pd.read_parquet(tmp_path / out / RESULTS)
 
     return of
@@ -279,7 +278,7 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_files(
 ) -> None:
     whole = evaluated(protocol(**BRIEF), out="whole", checkpoint=pretrained)
     held = HeldBack()  # a real signal would end the worker that runs the tests
-    monkeypatch.setattr(voc_detection, "held_back", lambda: nullcontext(held))
+    monkeypatch.setattr("stages.evaluations.voc_detection.held_back", lambda: nullcontext(held))
 
     def stop_in_the_second_network(done: int, total: int | None) -> None:
         if done == 4 * 2 + FEW["test"] + 3 * 2:

@@ -25,11 +25,11 @@ from deepcluster_core.evaluation.segmentation.drawing import Shown, draw_masks
 from deepcluster_core.evaluation.segmentation.fcn import Mask
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models import NetworkConfig
-from stages.evaluations import voc_segmentation
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_segmentation import (
     ALWAYS,
+    EVALUATION,
     PICTURE,
     WITHOUT_SBD,
     data_digest,
@@ -104,7 +104,7 @@ def evaluated(objects: Path, pretrained: Path, tmp_path: Path) -> Evaluated:
             "context": LAST,
         }
         given.update(others)
-        voc_segmentation.run(protocol=keys, out=tmp_path / out, **given)
+        EVALUATION.run(protocol=keys, out=tmp_path / out, **given)
         return pd.read_parquet(tmp_path / out / RESULTS)
 
     return of
@@ -190,7 +190,7 @@ def test_run__draws_pictures_their_masks_and_those_of_each_network(
         drawn.extend(rows)
         return draw_masks(rows, classes)
 
-    monkeypatch.setattr(voc_segmentation, "draw_masks", draw)
+    monkeypatch.setattr("stages.evaluations.voc_segmentation.draw_masks", draw)
     evaluated(protocol(**BRIEF))
     assert len({row.name for row in drawn}) == len(drawn) == 6
     assert all(list(row.found) == [f"epoch {EPOCHS - 1}", "random"] for row in drawn)
@@ -282,7 +282,7 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_bytes(
     rows = evaluated(protocol(mode, **BRIEF), out="whole")
     assert (rows[len(rows) // 2 : -1].found > 0).sum() > 1, "the second network finds many classes"
     held = HeldBack()  # a real signal would end the worker that runs the tests
-    monkeypatch.setattr(voc_segmentation, "held_back", lambda: nullcontext(held))
+    monkeypatch.setattr("stages.evaluations.voc_segmentation.held_back", lambda: nullcontext(held))
 
     def stop_in_the_second_network(done: int, total: int | None) -> None:
         if done == 8 * 4 + 12 + 3 * 4:

@@ -1,0 +1,58 @@
+"""The plan of a run: every job of it, in the order of the data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ParamSpec, cast
+
+from deepcluster_core.stage import Input, StageFunction
+from stages.index import index
+from stages.runs.epoch import Before, one_epoch
+from stages.runs.folder import RunFolder
+from stages.runs.job import Job
+from stages.runs.recipe import Recipe
+
+P = ParamSpec("P")
+
+
+class Plan:
+    """Jobs of a run by the folder of their artifact, in the order in which they were added."""
+
+    def __init__(self, folder: RunFolder, recipe: Recipe) -> None:
+        self.folder, self.recipe = folder, recipe
+        self._jobs: dict[Path, Job] = {}
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs.values())
+
+    def job(self, out: Path) -> Job | None:
+        """Return the job that makes an artifact of the run; None: none of them does."""
+        return self._jobs.get(out)
+
+    def add(
+        self, stage: StageFunction[P], epoch: int | None, /, *_: P.args, **inputs: P.kwargs
+    ) -> Path:
+        """Add the job of a stage in its place in the run; return the folder of its artifact."""
+        config = {name: self.recipe.section(name) for name in stage.sections}
+        out = self.folder.artifact(stage.kind, epoch)
+        if stage is index and self.recipe.images is not None:
+            out = self.recipe.images  # shared by several runs
+        read = cast("dict[str, Input]", inputs)
+        self._jobs[out] = Job(stage, config, read, out, self.recipe.seed, epoch)
+        return out
+
+
+def plan(folder: RunFolder, recipe: Recipe, *, source: str | None, epochs: int) -> Plan:
+    """Return the jobs of the first epochs of a run, images first.
+
+    Args:
+        folder: of the run.
+        recipe: of the run.
+        source: fingerprint of the images; None where the key of the images does not matter.
+        epochs: how many.
+    """
+    planned = Plan(folder, recipe)
+    images = planned.add(index, None, source=source or "")
+    before = Before()
+    for epoch in range(epochs):
+        before = one_epoch(planned.add, epoch, images, before, warm_start=recipe.cluster.warm_start)
+    return planned
