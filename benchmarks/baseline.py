@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from deepcluster_core.artifacts.checkpoints import restore_network
-from deepcluster_core.models import Network
+from deepcluster_core.models.network import Network
 from stages.runs.recipe import Recipe
 
 Floats = NDArray[np.float32]

@@ -32,7 +32,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, center_view, random_views
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import build_network
+from deepcluster_core.models.build import build_network
 from deepcluster_core.stage import StageFunction
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
 from stages.cluster import ClusterConfig, cluster
@@ -169,6 +169,7 @@ def training(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Run the train stage, on the labels of the epoch before."""
     pipeline = Pipeline(recipe, overrides, run)
     labels, checkpoint = pipeline.before.labels, pipeline.before.checkpoint
+    assert labels is not None
     pipeline.make(train, MEASURED, images=pipeline.images, labels=labels, checkpoint=checkpoint)
     pipeline.clear()
     return {"seconds": pipeline.figures["train_s"]}
@@ -178,6 +179,7 @@ def loaded_steps(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Run the train stage; return its pace while images are loaded beside it."""
     pipeline = Pipeline(recipe, overrides, run)
     labels, checkpoint = pipeline.before.labels, pipeline.before.checkpoint
+    assert labels is not None
     pipeline.make(train, MEASURED, images=pipeline.images, labels=labels, checkpoint=checkpoint)
     pipeline.clear()
     return _pace(pipeline)

@@ -17,8 +17,8 @@ from benchmarks.machine import num_cores
 from benchmarks.pictures import write_pictures
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context
-from deepcluster_core.data.voc import CLASSES
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.evaluation.voc.dataset import CLASSES
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.runs.evaluations import EVALUATIONS
 

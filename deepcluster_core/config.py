@@ -1,8 +1,21 @@
 """What every configuration class shares."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("the least comes first, then the greatest")
+    return pair
+
+
+_Share = Annotated[float, Field(gt=0, le=1)]
+ShareRange = Annotated[tuple[_Share, _Share], AfterValidator(_ascending)]
+"""The least and the greatest share of something, above 0 and up to 1."""
+PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
+"""The least and the greatest value."""
 
 
 class StrictConfig(BaseModel):

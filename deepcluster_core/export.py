@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from deepcluster_core.errors import ConfigError, first_line
-from deepcluster_core.models import Network
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import exact_float32
 
 METADATA = "deepcluster"

@@ -47,13 +47,14 @@ matplotlib = _load()
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 __all__ = [
     "Axes",
     "Figure",
     "FixedLocator",
     "FuncFormatter",
+    "LogLocator",
     "MaxNLocator",
     "NullLocator",
     "colormaps",

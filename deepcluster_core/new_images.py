@@ -16,7 +16,7 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import SourceImage
 from deepcluster_core.features import extract_features
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision
 from deepcluster_core.shortage import is_shortage
 

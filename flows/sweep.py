@@ -1,6 +1,5 @@
 """The same run for several k, the axis of figure 2(c), as a Prefect flow around the loop."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from flows.engine.report import Report
 from flows.engine.run import Run
 from flows.engine.sharing import share
 from flows.epoch_loop import deepcluster
+from flows.prefect_.ui import dashed
 from flows.show.sweep_table import tabulate, write_comparison
 from flows.show.sweep_values import evaluated
 from stages.runs.recipe import RecipeOverrides
@@ -109,7 +109,6 @@ def compare(planned: Sweep, report: Report) -> None:
     if not write_comparison(planned, values):
         report.say("\nevery k was there already, and compared: nothing was made")
         return
-    # Prefect takes lower case letters, digits and dashes.
-    name = re.sub(r"[^a-z0-9]+", "-", planned.root.name.lower()).strip("-") or "sweep"
+    name = dashed(planned.root.name) or "sweep"
     rows = tabulate(planned, values).to_dict("records")
     create_table_artifact(key=f"{name}-sweep", table=rows, description="Metrics by k and epoch")

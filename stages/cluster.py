@@ -15,26 +15,18 @@ from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_labels, write_labels
 from deepcluster_core.clustering.faiss_index import load_faiss
 from deepcluster_core.clustering.fit import Clustering
-from deepcluster_core.clustering.kmeans import KMeans
 from deepcluster_core.clustering.pca import Pca, fit_pca
-from deepcluster_core.clustering.pic import Pic
-from deepcluster_core.clustering.plugin import PATTERN, PYTHON, Plugin
+from deepcluster_core.clustering.pic_config import PicConfig
+from deepcluster_core.clustering.registry import SOME_READ, find_clusterer, names_reading
 from deepcluster_core.clustering.rows import Projected
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.stage import stage
 
-ALGORITHMS = ("kmeans", "spherical", "pic")
-READ_BY = {
-    "max_points_per_centroid": ("kmeans", "spherical"),
-    "warm_start": ("kmeans", "spherical"),
-    "options": (PYTHON,),
-}
-"""Algorithms that read a key which the others would pass over in silence."""
-
 
 def _default_k(given: dict[str, Any]) -> int | Literal["auto"]:
-    return "auto" if given.get("algorithm") == "pic" else 10_000
+    algorithm = given.get("algorithm")  # missing if it is not valid
+    return "auto" if algorithm and find_clusterer(algorithm).finds_k else 10_000
 
 
 class ClusterConfig(StrictConfig):
@@ -67,7 +59,7 @@ class ClusterConfig(StrictConfig):
     """k-means starts at the clusters of the epoch before, as they lie among the new features, and
     so keeps their ids. False: at random images in every epoch, as the paper."""
 
-    pic: Pic = Pic()
+    pic: PicConfig = PicConfig()
     """Settings of `pic`."""
 
     options: dict[str, JsonValue] = Field(default={})
@@ -75,27 +67,29 @@ class ClusterConfig(StrictConfig):
 
     @field_validator("algorithm")
     @classmethod
-    def _known(cls, algorithm: str) -> str:
+    def _is_known(cls, algorithm: str) -> str:
         # A module is imported when a run begins: reading a recipe must not run other code.
-        if algorithm in ALGORITHMS or PATTERN.fullmatch(algorithm):
-            return algorithm
-        known = ", ".join(ALGORITHMS)
-        raise ValueError(f"unknown algorithm {algorithm!r}; known: {known}, python:MODULE:NAME")
+        find_clusterer(algorithm)
+        return algorithm
 
     @field_validator("k")
     @classmethod
-    def _not_of_pic(cls, k: int | str, others: ValidationInfo) -> int | str:
-        if others.data.get("algorithm") == "pic" and k != "auto":
-            raise ValueError("pic finds the number of clusters itself: leave k out, or say auto")
+    def _is_wanted(cls, k: int | str, others: ValidationInfo) -> int | str:
+        algorithm = others.data.get("algorithm")
+        if k != "auto" and algorithm and find_clusterer(algorithm).finds_k:
+            raise ValueError(
+                f"{algorithm} finds the number of clusters itself: leave k out, or say auto"
+            )
         return k
 
-    @field_validator(*READ_BY)
+    @field_validator(*SOME_READ)
     @classmethod
     def _is_read(cls, value: object, others: ValidationInfo) -> object:
-        algorithm, readers = others.data.get("algorithm"), READ_BY[others.field_name or ""]
-        if value and algorithm is not None and not algorithm.startswith(readers):
-            known = " and ".join(readers).replace(PYTHON, f"{PYTHON}MODULE:NAME")
-            raise ValueError(f"{algorithm} does not read it, only {known}")
+        algorithm, key = others.data.get("algorithm"), others.field_name
+        if value and algorithm and key not in find_clusterer(algorithm).reads:
+            raise ValueError(
+                f"{algorithm} does not read it, only {' and '.join(names_reading(key))}"
+            )
         return value
 
 
@@ -134,7 +128,7 @@ class Sizes:
             )
             ways = " ".join(f"--set cluster.{key}=auto" for key, _ in lacking)
             raise FeatureError(f"{problems}.\n  Fix: {ways}, or add images.")
-        return cls(None if cluster.algorithm == "pic" else k, pca_dim)
+        return cls(None if find_clusterer(cluster.algorithm).finds_k else k, pca_dim)
 
 
 @stage(name="cluster", version=1, kind="labels", files=(LABELS, CLUSTERING))
@@ -153,7 +147,7 @@ def cluster(
     """
     context = draft.context
     out = draft.folder
-    if not cluster.algorithm.startswith(PYTHON):
+    if find_clusterer(cluster.algorithm).needs_faiss:
         load_faiss()  # an error now, not after the PCA
     stored = Features(features)
     sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
@@ -195,17 +189,8 @@ def cluster(
 
 
 def _clustering(cluster: ClusterConfig, sizes: Sizes, previous: Path | None) -> Clustering:
-    if sizes.k is None:
-        return cluster.pic
-    if cluster.algorithm.startswith(PYTHON):
-        return Plugin(cluster.algorithm, sizes.k, cluster.options)
-    return KMeans(
-        sizes.k,
-        cluster.iterations,
-        spherical=cluster.algorithm == "spherical",
-        max_points_per_centroid=cluster.max_points_per_centroid,
-        start_N=read_labels(previous).cluster_N if previous else None,
-    )
+    start_N = read_labels(previous).cluster_N if previous else None
+    return find_clusterer(cluster.algorithm).build(cluster, sizes.k, start_N)
 
 
 def _rows(stored: Features, pca: Pca, device: str) -> Projected:

@@ -22,7 +22,7 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
 from deepcluster_core.features import extract_features
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import stage
 

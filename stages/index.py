@@ -14,7 +14,6 @@ from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import (
     PIXELS,
     SKIPPED,
-    Deep,
     Encoding,
     ImagesWriter,
     PackedImage,
@@ -23,8 +22,9 @@ from deepcluster_core.artifacts.images import (
 from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.data.decode import UnreadableImageError, decode
+from deepcluster_core.data.deep_values import Deep
 from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.data.sources import Source, SourceImage, open_source
+from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
 from deepcluster_core.data.unreadable import Reasons
 from deepcluster_core.errors import SourceError
 from deepcluster_core.local_paths import usable_path
@@ -47,7 +47,7 @@ class DatasetConfig(StrictConfig):
     source: Path
     """A folder, a list (.txt, .csv), Parquet files or tar shards. Relative to the recipe."""
 
-    kind: Literal["auto", "folder", "list", "parquet", "tar"] = "auto"
+    kind: Kind = "auto"
     """How `source` is read; auto looks at what lies there."""
 
     labels: Literal["auto", "none"] = "auto"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, FiniteFloat, PositiveFloat
+from pydantic import Field, FiniteFloat
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.checkpoints import (
@@ -20,25 +20,17 @@ from deepcluster_core.artifacts.checkpoints import (
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import Labels, read_labels
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import stage
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, Tally, train_epoch
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 from deepcluster_core.training.saving import save_points
-
-Share = Annotated[float, Field(gt=0, le=1)]
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError("the least comes first, then the greatest")
-    return pair
 
 
 class TrainConfig(StrictConfig):
@@ -63,14 +55,11 @@ class TrainConfig(StrictConfig):
     reassign_every: Annotated[FiniteFloat, Field(gt=0, le=1_000_000)] | Literal["auto"] = 1.0
     """Passes over the data set between two clusterings; may be fractional. auto: see `Pace`."""
 
-    crop_area: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.08, 1.0)
+    crop_area: ShareRange = (0.08, 1.0)
     """Least and greatest share of the image that a training crop covers; torchvision's default,
     as in the authors' code."""
 
-    crop_ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = (
-        3 / 4,
-        4 / 3,
-    )
+    crop_ratio: PositiveRange = (3 / 4, 4 / 3)
     """Least and greatest width / height of a training crop; likewise."""
 
     flip: float = Field(default=0.5, ge=0, le=1)

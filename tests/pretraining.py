@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from deepcluster_core.context import Context
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig, cluster
 from stages.extract import ExtractConfig, extract
 from stages.index import DatasetConfig, index

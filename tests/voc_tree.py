@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from deepcluster_core.data.voc import PALETTE, VOID
+from deepcluster_core.evaluation.voc.dataset import PALETTE, VOID
 
 CLASSES = ("bar", "cross", "disc", "square")
 WIDTH, HEIGHT = 80, 60

@@ -16,7 +16,9 @@ from deepcluster_core import seeding
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.shortage import is_shortage
 
 MODEL = "model.safetensors"

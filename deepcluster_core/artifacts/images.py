@@ -38,6 +38,7 @@ from deepcluster_core.data.decode import (
     encode_jpeg,
     encode_png,
 )
+from deepcluster_core.data.deep_values import Deep
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import is_shortage
 
@@ -48,7 +49,6 @@ PART_BYTES = 2 << 30
 SIZE = struct.Struct("<ii")
 
 Encoding = Literal["raw", "jpeg", "png", "none"]
-Deep = Literal["range", "stretch"]
 Pixels = NDArray[np.uint8]
 
 INDEX_SCHEMA = pa.schema(

@@ -99,9 +99,8 @@ def read_image_rows(path: Path, layout: Layout) -> Iterator[ImageRow]:
     with _opened(path) as file:
         has_fields = pa.types.is_struct(file.schema_arrow.field(layout.image).type)
         stored = _path_column(file, layout.image)
-        columns = [f"{layout.image}.bytes" if has_fields else layout.image]
-        columns += [stored] if stored else []
-        columns += [layout.label] if layout.label else []
+        encoded_column = f"{layout.image}.bytes" if has_fields else layout.image
+        columns = [name for name in (encoded_column, stored, layout.label) if name]
         first = num_images = num_paths = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             images, places = _one_a_row(path, _plain(batch[layout.image]), first)

@@ -16,8 +16,8 @@ from scipy.sparse import csr_array
 from deepcluster_core.metrics import cluster_counts
 
 Ints = NDArray[np.integer]
-Kind = Literal["split", "merged", "new", "vanished", "moved", "same"]
-KINDS: tuple[Kind, ...] = ("split", "merged", "new", "vanished", "moved", "same")
+ChangeKind = Literal["split", "merged", "new", "vanished", "moved", "same"]
+KINDS: tuple[ChangeKind, ...] = ("split", "merged", "new", "vanished", "moved", "same")
 
 BESIDES = 0.25
 """Share of a cluster that must have gone to other children than its largest one for it to be called
@@ -52,7 +52,7 @@ class Change:
     it has parents; any other in exactly one. All changes with the same cluster have the same kind.
     """
 
-    kind: Kind
+    kind: ChangeKind
     cluster: int | None
     """After; None if it vanished."""
     size: int
@@ -130,7 +130,7 @@ def changes(before_N: Ints, after_N: Ints, *, k_before: int, k_after: int) -> li
     is_free_C &= ~_touched(cells, is_merged_C)
     pairs_E = _pairs(cells, is_free_C)
     is_same_E = cells.jaccard()[pairs_E] > SAME
-    found: dict[Kind, Ints] = {
+    found: dict[ChangeKind, Ints] = {
         "split": np.flatnonzero(is_split_C),
         "merged": np.flatnonzero(is_merged_C),
         "moved": pairs_E[~is_same_E],
@@ -189,7 +189,7 @@ def _pairs(cells: _Cells, is_free_C: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.array(chosen, dtype=np.intp)
 
 
-def _told(cells: _Cells, found: dict[Kind, Ints]) -> Iterator[Change]:
+def _told(cells: _Cells, found: dict[ChangeKind, Ints]) -> Iterator[Change]:
     """Yield a change for each cell that was found, then for each cluster that is in none."""
     came_from, went_to = _parts(cells.reversed()), _parts(cells)
     size_before_P, size_after_K = cells.size_before_P, cells.size_after_K

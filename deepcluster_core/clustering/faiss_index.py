@@ -27,8 +27,8 @@ def load_faiss() -> Any:  # noqa: ANN401  it ships no types
         import faiss  # noqa: PLC0415  machines without it do everything that does not need it
     except ImportError as error:
         raise ConfigError(
-            f"clustering by kmeans, spherical or pic, and assigning images to clusters, need the "
-            f"package faiss, which cannot be imported.\n"
+            f"clustering by an algorithm of this program, and assigning images to clusters, need "
+            f"the package faiss, which cannot be imported.\n"
             f"  Cause: {error}\n"
             f"  Fix:   pip install faiss-gpu (Linux on x86-64; it also works without a GPU), or "
             f"faiss-cpu elsewhere; or set cluster.algorithm=python:MODULE:NAME."

@@ -1,22 +1,24 @@
 """Power iteration clustering. Suffixes: N rows, Q dimensions, M neighbours, E edges, K clusters."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, PositiveInt
 
 from deepcluster_core.clustering.faiss_index import exact_index, gpu_number, load_faiss
 from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit, fit_of_members
+from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.rows import Floats, Rows
-from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.progress import Progress, silent
 
 Ids = NDArray[np.integer]
 
 
-class Pic(StrictConfig):
-    """Power iteration clustering, which finds the number of clusters itself. Numbers: the code's.
+@dataclass(frozen=True)
+class Pic:
+    """Power iteration clustering, which finds the number of clusters itself.
 
     Section 1 names it as an alternative to k-means: Lin and Cohen 2010, here in the variant that
     the authors used. Rows are joined to their nearest neighbours by edges of weight
@@ -36,17 +38,7 @@ class Pic(StrictConfig):
     two cores with AVX-512, and 40 times that for ImageNet, for which a GPU should search.
     """
 
-    neighbours: PositiveInt = 5
-    """Edges from each row."""
-
-    sigma: FiniteFloat = Field(default=0.2, gt=0)
-    """Width of the kernel, in distances between rows of length 1: 0 to 2."""
-
-    alpha: float = Field(default=0.001, gt=0, lt=1)
-    """Share of the start in every iteration."""
-
-    iterations: PositiveInt = 200
-    """Steps of the power iteration."""
+    settings: PicConfig
 
     def fit(
         self, rows: Rows, *, seed: int = 0, device: str = "cpu", progress: Progress = silent
@@ -64,15 +56,14 @@ class Pic(StrictConfig):
                 into one of their own.
         """
         rows_NQ = rows.all()
-        if len(rows_NQ) <= self.neighbours:
+        neighbours = self.settings.neighbours
+        if len(rows_NQ) <= neighbours:
             raise FeatureError(
-                f"cluster.pic.neighbours is {self.neighbours}, but there are only {len(rows_NQ)} "
+                f"cluster.pic.neighbours is {neighbours}, but there are only {len(rows_NQ)} "
                 f"images.\n  Fix:   set it to at most {len(rows_NQ) - 1}, or add images."
             )
-        nearest_NM, squared_NM = _neighbours(
-            rows_NQ, self.neighbours, device=device, progress=progress
-        )
-        graph = _graph(nearest_NM, np.exp(-squared_NM / self.sigma**2))
+        nearest_NM, squared_NM = _neighbours(rows_NQ, neighbours, device=device, progress=progress)
+        graph = _graph(nearest_NM, np.exp(-squared_NM / self.settings.sigma**2))
         summit_N = _summits(_upwards(graph, self._heights(graph)))
         cluster_N = _join_single(summit_N, nearest_NM)
         self._check(num_clusters=int(cluster_N.max()) + 1, num_rows=len(rows_NQ))
@@ -84,18 +75,18 @@ class Pic(StrictConfig):
         They are the last W v, of which v is an increasing function. Where weights are far below
         alpha, as between rows more than 3 sigma apart, v itself is the same for all after rounding.
         """
-        num_rows = len(graph.indptr) - 1
+        num_rows, alpha = len(graph.indptr) - 1, self.settings.alpha
         v_N = np.full(num_rows, 1 / num_rows)
-        for _ in range(self.iterations - 1):
-            v_N = self.alpha / num_rows + (1 - self.alpha) * np.asarray(graph @ v_N)
+        for _ in range(self.settings.iterations - 1):
+            v_N = alpha / num_rows + (1 - alpha) * np.asarray(graph @ v_N)
             v_N /= v_N.sum()
         return np.asarray(graph @ v_N)
 
     def _check(self, *, num_clusters: int, num_rows: int) -> None:
         if num_clusters > num_rows / 2:
             raise FeatureError(
-                f"cluster.pic.sigma is {self.sigma}, which gives {num_clusters} clusters of "
-                f"{num_rows} images.\n"
+                f"cluster.pic.sigma is {self.settings.sigma}, which gives {num_clusters} clusters "
+                f"of {num_rows} images.\n"
                 "  Cause: images are so many sigma apart that their weights are 0.\n"
                 "  Fix:   set a larger one; rows of length 1 are mostly 0.5 to 1.5 apart."
             )

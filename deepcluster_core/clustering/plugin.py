@@ -1,13 +1,8 @@
 """Clusterers of other people's. Suffixes: N rows, Q dimensions, K clusters."""
 
-import importlib
 import inspect
-import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,21 +10,21 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from deepcluster_core.clustering.fit import Fit, fit_of_members
+from deepcluster_core.clustering.plugin_loading import (
+    Make,
+    cause_of,
+    is_clusterer,
+    load_callable,
+)
 from deepcluster_core.clustering.rows import Floats, Rows
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.progress import Progress, silent
-
-PYTHON = "python:"
-PATTERN = re.compile(rf"{PYTHON}[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-"""python:MODULE:NAME"""
 
 SEEDS = 2**32
 """scikit-learn and NumPy take seeds below this."""
 
 FILLED_IN = {"cluster.k": ("k", "n_clusters"), "the seed of the run": ("seed", "random_state")}
 """Parameters that are filled in where the callable has them, and from what."""
-
-Make = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class Plugin:
         except (ValueError, TypeError) as error:  # what scikit-learn says of settings; others crash
             raise FeatureError(
                 f"{self._key}: the clusterer gave up on {len(rows_NQ)} rows of {rows_NQ.shape[1]} "
-                f"dimensions.\n{_cause(error)}\n"
+                f"dimensions.\n{cause_of(error)}\n"
                 "  Fix:   change cluster.options or cluster.k."
             ) from error
         centroids_KQ = self._centroids(clusterer, width=rows_NQ.shape[1])
@@ -113,10 +108,10 @@ class Plugin:
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 f"{self._key}: cannot be called with {', '.join(arguments) or 'no arguments'}.\n"
-                f"{_cause(error)}\n"
+                f"{cause_of(error)}\n"
                 "  Fix:   change cluster.options: they are its keyword arguments."
             ) from error
-        if not _is_clusterer(clusterer):
+        if not is_clusterer(clusterer):
             raise ConfigError(
                 f"{self._key}: returned {type(clusterer).__name__}, which has neither fit_predict "
                 "nor fit.\n  Fix: return a clusterer as scikit-learn's."
@@ -172,77 +167,8 @@ class Plugin:
         return label_N.astype(np.int32)
 
 
-def load_callable(algorithm: str) -> Make:
-    """Import the module of `python:MODULE:NAME` and return what NAME is there.
-
-    Modules are looked up among the installed ones, then in the working directory.
-
-    Raises:
-        ConfigError: there is no such module or name, the module cannot be imported, or what is
-            there may not be called: see `Plugin`.
-    """
-    module_name, _, name = algorithm.removeprefix(PYTHON).partition(":")
-    module = _imported(module_name, key=f"cluster.algorithm {algorithm}")
-    found = getattr(module, name, None)
-    if found is None:
-        known = ", ".join(sorted(name for name in vars(module) if not name.startswith("_"))[:20])
-        raise ConfigError(
-            f"cluster.algorithm {algorithm}: module {module_name} has no {name}.\n"
-            f"  Fix: name something that it has: {known}."
-        )
-    if _may_be_called(found, module):
-        return found
-    raise ConfigError(
-        f"cluster.algorithm {algorithm}: {name} is no class with fit or fit_predict.\n"
-        "  Cause: a function is called only if its module lies in the working directory, so that "
-        "no recipe can call whatever is installed.\n"
-        f"  Fix:   write a module into {Path.cwd()} whose function calls it."
-    )
-
-
-def _imported(name: str, *, key: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: a file here replaces no installed module
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ConfigError(
-                f"{key}: {name} imports {error.name}, which is not installed.\n"
-                f"  Fix: pip install it."
-            ) from error
-        raise ConfigError(
-            f"{key}: there is no module {error.name}, neither installed nor in {here}.\n"
-            "  Fix: start where the module lies, or install it."
-        ) from error
-    except Exception as error:  # whatever other people's code raises
-        raise ConfigError(f"{key}: {name} cannot be imported.\n{_cause(error)}") from error
-
-
-def _may_be_called(found: object, module: ModuleType) -> bool:
-    if inspect.isclass(found):
-        return _is_clusterer(found)
-    return inspect.isfunction(found) and found.__module__ == module.__name__ and _lies_here(module)
-
-
-def _lies_here(module: ModuleType) -> bool:
-    """Tell whether a module lies in the working directory, and not in a .venv that does."""
-    path = Path.cwd().joinpath(*module.__name__.split("."))
-    return module.__file__ in (f"{path}.py", str(path / "__init__.py"))
-
-
-def _is_clusterer(found: object) -> bool:
-    return hasattr(found, "fit_predict") or hasattr(found, "fit")
-
-
 def _parameters(make: Make) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(make).parameters
     except ValueError:  # written in C, and says nothing
         return {}
-
-
-def _cause(error: Exception) -> str:
-    return f"  Cause: {type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,1 +1,1 @@
-"""Probes, neighbours and pictures: what the evaluations compute."""
+"""The evaluations, one package a task, each with the reader of its data set."""

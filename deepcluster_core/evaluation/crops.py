@@ -80,6 +80,11 @@ def fixed_crops(image_HWC: Pixels, views: Views) -> Pixels:
     return np.concatenate((five_VSSC, five_VSSC[:, :, ::-1])) if views.flip > 0 else five_VSSC
 
 
+def usual_resize(size: int) -> int:
+    """Return the shorter side of images before crops of `size`: in the paper, 256 px before 224."""
+    return round(size * 256 / 224)
+
+
 def with_shorter_side(image_HWC: Pixels, side: int) -> Pixels:
     """Return an image resized so that its shorter side has `side` pixels; see `views.resized`."""
     height, width = image_HWC.shape[:2]

@@ -136,18 +136,21 @@ def _blocks(batches: Iterable[Tensor], num_rows: int) -> Iterator[Tensor]:
 
 
 def _keys(similarity_QB: Tensor, row_B: Tensor) -> Tensor:
-    """Return an integer for each cell that is greater the nearer, and of equals the earlier.
+    """Return an int64 for each similarity, so that sorting the keys sorts by similarity, then row.
 
-    The upper half are the bits of the float, which order as integers do once those of negative
-    numbers are turned round; the lower half counts rows downwards. So no two keys are equal.
+    `topk` may return equal values in any order. Of these keys no two are equal, so its result is
+    the same on every device. The upper 32 bits hold the similarity, the lower 32 bits the row,
+    counted downwards: of equal similarities the earlier row has the greater key.
     """
+    # The bits of positive floats, read as an integer, are in the order of the floats. Those of
+    # negative floats are in the reverse order, so all their bits but the sign are inverted.
     bits_QB = similarity_QB.view(torch.int32)
     bits_QB = torch.where(bits_QB < 0, bits_QB ^ SIGN_BIT_UNSET, bits_QB)
     return (bits_QB.long() << 32) | (LOW_BITS - row_B)
 
 
 def _from_keys(key_MK: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return similarity_MK and row_MK."""
+    """Return similarity_MK and row_MK of keys: the inverse of `_keys`."""
     bits_MK = (key_MK >> 32).int()
     bits_MK = torch.where(bits_MK < 0, bits_MK ^ SIGN_BIT_UNSET, bits_MK)
     return bits_MK.view(torch.float32).numpy(), (LOW_BITS - (key_MK & LOW_BITS)).numpy()

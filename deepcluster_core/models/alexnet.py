@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import nn
 
 from deepcluster_core.models.layers import conv_block, flat_size, initialise
-from deepcluster_core.models.network import Backbone
+from deepcluster_core.models.network import Backbone, Halves, Window
 
 FEATURE_DIM = 4096
 
@@ -17,6 +17,15 @@ LAYERS = {
     "conv3": (384, 3, 1, 1, False),
     "conv4": (384, 3, 1, 1, False),
     "conv5": (256, 3, 1, 1, True),
+}
+
+# Released code of the linear classifiers; for images of 224 px.
+WINDOWS = {
+    "conv1": Window(55, 6, 6, 3),
+    "conv2": Window(27, 4, 4, 0),
+    "conv3": Window(13, 3, 3, 1),
+    "conv4": Window(13, 3, 3, 1),
+    "conv5": Window(13, 2, 2, 0),
 }
 
 
@@ -56,4 +65,11 @@ def build_alexnet(*, in_channels: int, image_size: int, dropout: float) -> Backb
     )
     body = nn.Sequential(layers).apply(initialise)
     taps = {name: f"maps.{name}.bn" for name in LAYERS}
-    return Backbone(body, feature_dim=FEATURE_DIM, relu_missing=True, taps=taps)
+    return Backbone(
+        body,
+        feature_dim=FEATURE_DIM,
+        relu_missing=True,
+        taps=taps,
+        windows=WINDOWS,
+        halves=Halves(maps="maps", flatten="flatten"),
+    )

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models.network import Network
+from deepcluster_core.models.registry import NETWORKS
+
+OWN_NETWORKS = [name for name in NETWORKS if ":" not in name]
 
 
 @dataclass(frozen=True)
@@ -34,23 +37,24 @@ class Dense:
     """S: side of what fc6 reads, in pixels of the pooled map: 6 for AlexNet, 7 for VGG-16."""
 
     def __init__(self, network: Network) -> None:
-        """Find the halves.
+        """Find the two halves.
 
         Raises:
-            ConfigError: the network is not made of them, as torchvision's are not.
+            ConfigError: the network has no `halves`, as torchvision's have none.
         """
-        layers = dict(network.backbone.named_children())
-        linear = [layer for layer in layers.values() if isinstance(layer, nn.Linear)]
-        maps = layers.get("maps")
-        if not isinstance(maps, nn.Sequential) or len(linear) != 2:
+        halves = network.halves
+        if halves is None:
             raise ConfigError(
-                "this network is no row of convolutions with two linear layers behind it, which "
-                "is what this evaluation takes apart.\n"
-                "  Fix: evaluate a run with network.name alexnet, vgg16 or smallnet."
+                "this evaluation takes a network apart into convolutions and the two linear "
+                "layers behind them, and this network does not say where.\n"
+                f"  Fix: evaluate a run with one of our own networks: {', '.join(OWN_NETWORKS)}."
             )
+        layers = dict(network.backbone.named_children())
+        maps = layers[halves.maps]
+        assert isinstance(maps, nn.Sequential)
         self._network, self._maps = network, maps
-        after_flat = list(layers).index("flatten") + 1
-        self._behind = list(layers.values())[after_flat:]
+        self._behind = list(layers.values())[list(layers).index(halves.flatten) + 1 :]
+        linear = [layer for layer in self._behind if isinstance(layer, nn.Linear)]
         convolutions = [layer for layer in maps.modules() if isinstance(layer, nn.Conv2d)]
         self.channels = convolutions[-1].out_channels
         """C of the maps."""

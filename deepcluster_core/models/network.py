@@ -6,7 +6,7 @@ Suffixes: N images, C channels, H rows, W columns, D values of a feature.
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,24 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.models.sobel import Sobel
 
 MAX_LAYERS_SHOWN = 20
+
+
+class Window(NamedTuple):
+    """An average pooling for maps of one size. Padding is zeros, which count in the mean."""
+
+    map_side: int
+    kernel: int
+    stride: int
+    padding: int
+
+
+class Halves(NamedTuple):
+    """Names of children of a body that is an `nn.Sequential`, where it can be taken apart."""
+
+    maps: str
+    """An `nn.Sequential` of convolutions, the last of them with a max-pool."""
+    flatten: str
+    """The layer between the map and the linear layers, of which there are two."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,12 @@ class Backbone:
     taps: dict[str, str] = field(default_factory=dict[str, str])
     """Short name -> module of `body` whose output, through a ReLU, is the map to probe."""
 
+    windows: Mapping[str, Window] = field(default_factory=dict[str, Window])
+    """Short name -> how published linear classifiers pool that map."""
+
+    halves: Halves | None = None
+    """None: the body cannot be taken apart into a map and linear layers."""
+
 
 class Network(nn.Module):
     """Input transform, optional Sobel filter and backbone.
@@ -44,6 +68,10 @@ class Network(nn.Module):
 
     feature_dim: int
     """D of every feature below."""
+    windows: Mapping[str, Window]
+    """See `Backbone`."""
+    halves: Halves | None
+    """See `Backbone`."""
 
     def __init__(
         self, backbone: Backbone, *, mean: Sequence[float], std: Sequence[float], sobel: bool
@@ -65,6 +93,8 @@ class Network(nn.Module):
         # Not in place: the feature before it belongs to whoever asked for it.
         self.last_relu: nn.Module = nn.ReLU() if backbone.relu_missing else nn.Identity()
         self.feature_dim = backbone.feature_dim
+        self.windows = backbone.windows
+        self.halves = backbone.halves
         self._taps = {tap: f"backbone.{module}" for tap, module in backbone.taps.items()}
 
     @property

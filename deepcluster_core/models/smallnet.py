@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import nn
 
 from deepcluster_core.models.layers import conv_block, flat_size, initialise
-from deepcluster_core.models.network import Backbone
+from deepcluster_core.models.network import Backbone, Halves
 
 FEATURE_DIM = 256
 WIDTHS = (32, 64, 128, 256)
@@ -40,7 +40,13 @@ def build_smallnet(*, in_channels: int, image_size: int, dropout: float) -> Back
     )
     body = nn.Sequential(layers).apply(initialise).apply(_he_normal)
     taps = {f"conv{number}": f"maps.conv{number}.bn" for number in range(1, len(WIDTHS) + 1)}
-    return Backbone(body, feature_dim=FEATURE_DIM, relu_missing=True, taps=taps)
+    return Backbone(
+        body,
+        feature_dim=FEATURE_DIM,
+        relu_missing=True,
+        taps=taps,
+        halves=Halves(maps="maps", flatten="flatten"),
+    )
 
 
 def _he_normal(module: nn.Module) -> None:

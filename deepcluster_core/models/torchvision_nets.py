@@ -5,8 +5,10 @@ another network never waits for it.
 """
 
 import difflib
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 
 from deepcluster_core.errors import ConfigError
@@ -16,7 +18,9 @@ from deepcluster_core.models.network import Backbone
 NUM_CLASSES = 1000  # torchvision's default; the classifier is dropped
 
 
-def build_torchvision(name: str, *, in_channels: int, image_size: int) -> Backbone:
+def build_torchvision(
+    name: str, *, in_channels: int, image_size: int, dropout: float | None = None
+) -> Backbone:
     """Build a network of torchvision with fresh weights; its feature is its classifier's input.
 
     It starts, and drops out, as torchvision has it: the numbers of the paper are for its own
@@ -26,6 +30,7 @@ def build_torchvision(name: str, *, in_channels: int, image_size: int) -> Backbo
         name: as in `torchvision.models.list_models`, without a prefix.
         in_channels: channels of what the first convolution reads: 2 after Sobel.
         image_size: side of the images, pixels; only some networks have to know it.
+        dropout: ignored, see above.
 
     Raises:
         ConfigError: there is no such network, or it does not end in a linear layer.
@@ -39,7 +44,9 @@ def build_torchvision(name: str, *, in_channels: int, image_size: int) -> Backbo
             f"network.name: torchvision has no classification network {name!r}. "
             f"Did you mean {', '.join(close)}? It has {len(known)} of them."
         )
-    body: nn.Module = models.get_model(name, weights=None, **_arguments(name, image_size))
+    # torchvision computes the widths of a RegNet with tensors, which the meta device cannot.
+    with torch.device("cpu") if name.startswith("regnet") else nullcontext():
+        body: nn.Module = models.get_model(name, weights=None, **_arguments(name, image_size))
     feature_dim = _drop_classifier(body, name=name)
     if in_channels != 3:
         _replace_first_conv(body, in_channels=in_channels)

@@ -5,12 +5,21 @@ from collections import OrderedDict
 from torch import nn
 
 from deepcluster_core.models.layers import conv_block, flat_size, initialise
-from deepcluster_core.models.network import Backbone
+from deepcluster_core.models.network import Backbone, Halves, Window
 
 FEATURE_DIM = 4096
 
 # One row per stage: output channels of its 3x3 convolutions; a max-pool 2/2 ends each stage.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+# Released code of the authors' successor, DeeperCluster; for images of 224 px.
+WINDOWS = {
+    **{f"conv{depth}": Window(224, 18, 18, 0) for depth in (1, 2)},
+    **{f"conv{depth}": Window(112, 14, 14, 0) for depth in (3, 4)},
+    **{f"conv{depth}": Window(56, 9, 9, 0) for depth in (5, 6, 7)},
+    **{f"conv{depth}": Window(28, 6, 6, 0) for depth in (8, 9, 10)},
+    **{f"conv{depth}": Window(14, 3, 3, 0) for depth in (11, 12, 13)},
+}
 
 
 def build_vgg16(*, in_channels: int, image_size: int, dropout: float) -> Backbone:
@@ -45,4 +54,11 @@ def build_vgg16(*, in_channels: int, image_size: int, dropout: float) -> Backbon
         fc7=nn.Linear(FEATURE_DIM, FEATURE_DIM),
     )
     body = nn.Sequential(layers).apply(initialise)
-    return Backbone(body, feature_dim=FEATURE_DIM, relu_missing=True, taps=taps)
+    return Backbone(
+        body,
+        feature_dim=FEATURE_DIM,
+        relu_missing=True,
+        taps=taps,
+        windows=WINDOWS,
+        halves=Halves(maps="maps", flatten="flatten"),
+    )

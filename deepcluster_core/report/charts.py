@@ -1,94 +1,167 @@
-"""Charts as inline SVG: they need no script, and no library. Lengths are units of the drawing.
+"""The geometry of the charts in report.html: where each line, bar, tick and label goes.
 
-Beside its drawing a chart has a legend that holds the latest values; a few lines of script put the
-values there that the pointer, a finger or the arrow keys point at.
+A template draws them as inline SVG, and a few lines of script put the values into the legend that
+the pointer, a finger or the arrow keys point at. They are not matplotlib's SVG: that has fixed
+colours, where these follow the page between light and dark; its text is shapes, which nobody can
+search or read out; and the loss of 50 epochs takes 31 kB instead of 4. Lengths are units of the
+drawing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from deepcluster_core.report.html import escaped, known, number
 from deepcluster_core.report.scale import Scale, upwards
+from deepcluster_core.text import known, number
 
 WIDTH, HEIGHT = 400, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 40
+LEFT, RIGHT, TOP, FLOOR = 46, 388, 10, 190
+"""Edges of the area in which values are drawn."""
 DOTS_AT_MOST = 40  # more of them hide their line
 STEPS_AT_MOST = 300  # of a histogram: more than a screen has pixels for them
 
-Values = Sequence[float | None]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Line:
-    """One curve."""
+class Series:
+    """The values of one curve, or of one layer of bars."""
 
     name: str
-    values: Values
+    values: Sequence[float | None]
     """One for each place of the axis; None and NaN are not drawn."""
     reference: bool = False
-    """No result but what results are compared with: drawn dotted and grey."""
+    """Not a result, but what results are compared with: dotted and grey."""
 
 
 @dataclass(frozen=True)
-class Chart:
-    """What all charts have."""
+class Caption:
+    """The text around a chart."""
 
     title: str
     unit: str
     """What the vertical axis counts."""
-    epochs: Sequence[int]
-    """Along the horizontal axis."""
     note: str = ""
-    """A sentence below it; text, not HTML."""
+    """A sentence below it."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A label of an axis, and the place it belongs to."""
+
+    place: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Something that is drawn in the colour of a style: `s0`, `s1`, …, or `reference`."""
+
+    style: str
+    path: str
+    """As in the attribute `d` of SVG."""
+    dots: Sequence[Point] = ()
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of the legend."""
+
+    style: str
+    name: str
+    texts: Sequence[str]
+    """One for each place of the axis."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything that the template draws."""
+
+    caption: Caption
+    levels: Sequence[Tick]
+    """Of the vertical axis: horizontal lines."""
+    ticks: Sequence[Tick]
+    """Of the horizontal axis."""
+    axis: str
+    """Name of the horizontal axis."""
+    shapes: Sequence[Shape]
+    keys: Sequence[Key]
+    at: Sequence[float]
+    """Places on the horizontal axis that have values."""
+    names: Sequence[str]
+    """What each of these places is."""
+    latest: int = -1
+    """The place whose values the legend shows at first."""
+
+    @property
+    def description(self) -> str:
+        """What the chart shows, in words: where each curve begins and ends."""
+        title = self.caption.title
+        if not self.names:
+            return f"{title}: nothing yet"
+        ends = (f"{key.name} {key.texts[0]} to {key.texts[-1]}" for key in self.keys if key.texts)
+        span = f"{self.names[0]} to {self.names[-1]}"
+        return f"{title}, {self.caption.unit}, {span}: {'; '.join(ends)}"
 
 
 def line_chart(
-    chart: Chart, lines: Sequence[Line], *, top: float | None = None, zero: bool = True
-) -> str:
-    """Return a figure of curves over epochs; nothing where none of them has a value.
+    caption: Caption,
+    epochs: Sequence[int],
+    lines: Sequence[Series],
+    *,
+    top: float | None = None,
+    zero: bool = True,
+) -> Chart | None:
+    """Return a chart of curves over epochs; None if no curve has a value.
 
     Args:
-        chart: its title and axis.
+        caption: text around it.
+        epochs: along the horizontal axis, in order.
         lines: curves that have at least one known value are drawn.
-        top: the least upper end of the vertical axis.
-        zero: have it begin at 0; else it may be logarithmic.
+        top: the vertical axis reaches at least this value.
+        zero: begin the vertical axis at 0. If False it may be logarithmic.
     """
     drawn = [line for line in lines if any(known(value) for value in line.values)]
     if all(line.reference for line in drawn):
-        return ""
+        return None
     values = [value for line in drawn for value in line.values if known(value)]
-    across = _across(chart.epochs)
-    up = upwards(
-        [*values, *([] if top is None else [top])], start=HEIGHT - BOTTOM, end=TOP, zero=zero
+    if top is not None:
+        values.append(top)
+    up = upwards(values, start=FLOOR, end=TOP, zero=zero)
+    low, high = (epochs[0], epochs[-1]) if epochs else (0, 0)
+    across = Scale(low, high, LEFT + 6, RIGHT - 6)
+    at = [across(epoch) for epoch in epochs]
+    styled = list(zip(_styles(drawn), drawn, strict=True))
+    return Chart(
+        caption,
+        levels=_levels(up),
+        ticks=_whole_ticks(across, 6),
+        axis="epoch",
+        shapes=[_curve(style, line, at, up) for style, line in styled],
+        keys=[_key(style, line.name, line.values) for style, line in styled],
+        at=at,
+        names=[f"epoch {epoch}" for epoch in epochs],
     )
-    styles = _styles(drawn)
-    parts = [_grid(up), _epoch_axis(across)]
-    at = [across(epoch) for epoch in chart.epochs]
-    for line, style in zip(drawn, styles, strict=True):
-        parts.append(f'<g class="{style}">{_curve(line, at, up)}</g>')
-    keys = [
-        _Key(style, line.name, [number(value) for value in line.values])
-        for line, style in zip(drawn, styles, strict=True)
-    ]
-    return _figure(chart, "".join(parts), at, [f"epoch {epoch}" for epoch in chart.epochs], keys)
 
 
-def stacked_bars(chart: Chart, layers: Sequence[Line]) -> str:
-    """Return a figure of bars, one an epoch, that are made of layers.
+def stacked_bars(caption: Caption, epochs: Sequence[int], layers: Sequence[Series]) -> Chart:
+    """Return a chart of bars, one for each epoch, that are made of layers.
 
     Args:
-        chart: its title and axis.
+        caption: text around it.
+        epochs: along the horizontal axis.
         layers: from the lowest; unknown values count as 0.
     """
-    at = _centres(len(chart.epochs))
-    bars = zip(*(layer.values for layer in layers), strict=True)
-    total = [sum(value for value in bar if known(value)) for bar in bars]
-    up = upwards(total, start=HEIGHT - BOTTOM, end=TOP)
-    slot = (WIDTH - LEFT - RIGHT) / max(len(at), 1)
+    slot = (RIGHT - LEFT) / max(len(epochs), 1)
     width = round(max(min(slot * 0.75, 40), 0.5), 2)
-    parts, below = [_grid(up), _bar_axis(chart.epochs, at)], [0.0] * len(at)
-    for layer, style in zip(layers, _styles(layers), strict=True):
+    at = [round(LEFT + (place + 0.5) * slot, 1) for place in range(len(epochs))]
+    bars = zip(*(layer.values for layer in layers), strict=True)
+    up = upwards([sum(filter(known, bar)) for bar in bars], start=FLOOR, end=TOP)
+    styles = [f"{style} filled" for style in _styles(layers)]
+
+    shapes: list[Shape] = []
+    below = [0.0] * len(at)
+    for style, layer in zip(styles, layers, strict=True):
         path = ""
         for place, value in enumerate(layer.values):
             if known(value) and value > 0:
@@ -96,174 +169,106 @@ def stacked_bars(chart: Chart, layers: Sequence[Line]) -> str:
                 left = round(at[place] - width / 2, 1)
                 path += f"M{left} {base}h{width}V{tip}h-{width}z"
                 below[place] += value
-        parts.append(f'<path class="{style} filled" d="{path}"/>')
-    keys = [
-        _Key(f"{style} filled", layer.name, [number(value) for value in layer.values])
-        for style, layer in zip(_styles(layers), layers, strict=True)
-    ]
-    return _figure(chart, "".join(parts), at, [f"epoch {epoch}" for epoch in chart.epochs], keys)
+        shapes.append(Shape(style, path))
+
+    every = -(-len(epochs) // 10) or 1
+    return Chart(
+        caption,
+        levels=_levels(up),
+        ticks=[Tick(at[place], f"{epochs[place]:,}") for place in range(0, len(at), every)],
+        axis="epoch",
+        shapes=shapes,
+        keys=[
+            _key(style, layer.name, layer.values)
+            for style, layer in zip(styles, layers, strict=True)
+        ],
+        at=at,
+        names=[f"epoch {epoch}" for epoch in epochs],
+    )
 
 
-def size_histogram(chart: Chart, counts: Sequence[int]) -> str:
-    """Return a figure of the sizes of clusters from the largest to the smallest.
+def size_histogram(caption: Caption, counts: Sequence[int]) -> Chart:
+    """Return a chart of the sizes of clusters from the largest to the smallest.
 
     Args:
-        chart: its title; the axis is made here.
+        caption: text around it.
         counts: images in each cluster, in any order; at least one.
     """
     ordered = sorted(counts, reverse=True)
-    places = _spread(len(ordered))
     mean = sum(ordered) / len(ordered)
     populated = [float(count) for count in ordered if count > 0]
-    up = upwards([*populated, mean], start=HEIGHT - BOTTOM, end=TOP, zero=False)
-    across = Scale(0, len(ordered), LEFT, WIDTH - RIGHT)
-    at = [across(place + 0.5) for place in places]
-    bounds = [across(place) for place in places] + [WIDTH - RIGHT]
-    tips = [up(ordered[place]) if ordered[place] else HEIGHT - BOTTOM for place in places]
-    steps = "".join(
-        f"V{tip}H{round(right, 1)}" for tip, right in zip(tips, bounds[1:], strict=True)
-    )
-    floor = HEIGHT - BOTTOM
-    drawing = (
-        f'{_grid(up)}<path class="s0 filled" d="M{LEFT} {floor}{steps}V{floor}z"/>'
-        f'<path class="reference" d="M{LEFT} {up(mean)}H{WIDTH - RIGHT}"/>'
-        + _labels_below(across, "clusters, the largest first")
-    )
-    keys = [
-        _Key("s0 filled", "images", [number(ordered[place]) for place in places]),
-        _Key("reference", "if all were equal", [number(mean)] * len(places)),
-    ]
-    names = [f"number {place + 1:,} by size" for place in places]
-    return _figure(chart, drawing, at, names, keys, latest=0)
-
-
-@dataclass(frozen=True)
-class _Key:
-    """A line of the legend."""
-
-    style: str
-    name: str
-    texts: Sequence[str]
-
-
-def _figure(
-    chart: Chart,
-    drawing: str,
-    at: Sequence[float],
-    names: Sequence[str],
-    keys: Sequence[_Key],
-    latest: int = -1,
-) -> str:
-    """Return a drawing with what surrounds it, and what the script needs to know of it."""
-    legend = "".join(
-        f'<li class="{key.style}" data-texts="{escaped("|".join(key.texts))}">'
-        f"<span>{escaped(key.name)}</span> <b>{escaped(key.texts[latest])}</b></li>"
-        for key in keys
-        if key.texts
-    )
-    now = names[latest] if names else "nothing yet"
-    note = f"<p>{escaped(chart.note)}</p>" if chart.note else ""
-    places = ",".join(f"{place:g}" for place in at)
-    return (
-        f'<figure class="chart"><figcaption><h3>{escaped(chart.title)}</h3> '
-        f"<small>{escaped(chart.unit)}</small></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" '
-        f'aria-label="{escaped(_told(chart, names, keys))}" data-at="{places}" '
-        f'data-names="{escaped("|".join(names))}" data-top="{TOP}" data-floor="{HEIGHT - BOTTOM}">'
-        f"{drawing}</svg>"
-        f'<ul class="legend"><li class="when">{escaped(now)}</li>{legend}</ul>{note}</figure>'
+    up = upwards([*populated, mean], start=FLOOR, end=TOP, zero=False)
+    across = Scale(0, len(ordered), LEFT, RIGHT)
+    # Of very many clusters some are drawn, evenly spaced.
+    steps = min(len(ordered), STEPS_AT_MOST)
+    places = [step * len(ordered) // steps for step in range(steps)]
+    ends = [across(place) for place in places[1:]] + [float(RIGHT)]
+    path = f"M{LEFT} {FLOOR}"
+    for place, end in zip(places, ends, strict=True):
+        tip = up(ordered[place]) if ordered[place] else FLOOR
+        path += f"V{tip}H{end}"
+    return Chart(
+        caption,
+        levels=_levels(up),
+        ticks=_whole_ticks(across, 5),
+        axis="clusters, the largest first",
+        shapes=[
+            Shape("s0 filled", f"{path}V{FLOOR}z"),
+            Shape("reference", _level_line(up(mean))),
+        ],
+        keys=[
+            _key("s0 filled", "images", [ordered[place] for place in places]),
+            _key("reference", "if all were equal", [mean] * len(places)),
+        ],
+        at=[across(place + 0.5) for place in places],
+        names=[f"number {place + 1:,} by size" for place in places],
+        latest=0,
     )
 
 
-def _told(chart: Chart, names: Sequence[str], keys: Sequence[_Key]) -> str:
-    """Return in words where each curve begins and ends."""
-    if not names:
-        return f"{chart.title}: nothing yet"
-    told = (f"{key.name} {key.texts[0]} to {key.texts[-1]}" for key in keys if key.texts)
-    return f"{chart.title}, {chart.unit}, {names[0]} to {names[-1]}: {'; '.join(told)}"
-
-
-def _styles(lines: Sequence[Line]) -> list[str]:
+def _styles(lines: Sequence[Series]) -> list[str]:
     numbers = iter(range(len(lines)))
     return ["reference" if line.reference else f"s{next(numbers)}" for line in lines]
 
 
-def _across(epochs: Sequence[int]) -> Scale:
-    low, high = (epochs[0], epochs[-1]) if epochs else (0, 0)
-    return Scale(low, high, LEFT + 6, WIDTH - RIGHT - 6)
+def _key(style: str, name: str, values: Iterable[float | None]) -> Key:
+    return Key(style, name, [number(value) for value in values])
 
 
-def _centres(bars: int) -> list[float]:
-    slot = (WIDTH - LEFT - RIGHT) / max(bars, 1)
-    return [round(LEFT + (place + 0.5) * slot, 1) for place in range(bars)]
+def _levels(up: Scale) -> list[Tick]:
+    return [
+        Tick(up(tick), f"{tick:,.0f}" if abs(tick) >= 1000 else f"{tick:g}") for tick in up.ticks(5)
+    ]
 
 
-def _spread(clusters: int) -> list[int]:
-    """Return which of the sorted clusters are drawn: all, or evenly some of very many."""
-    steps = min(clusters, STEPS_AT_MOST)
-    return [place * clusters // steps for place in range(steps)]
+def _whole_ticks(across: Scale, at_most: int) -> list[Tick]:
+    return [Tick(across(tick), f"{tick:,.0f}") for tick in across.ticks(at_most, whole=True)]
 
 
-def _grid(up: Scale) -> str:
-    return "".join(
-        f'<path class="grid" d="M{LEFT} {up(tick)}H{WIDTH - RIGHT}"/>'
-        f'<text class="tick" x="{LEFT - 6}" y="{up(tick) + 4:g}" text-anchor="end">'
-        f"{_tick(tick)}</text>"
-        for tick in up.ticks(5)
-    )
+def _level_line(height: float) -> str:
+    return f"M{LEFT} {height:g}H{RIGHT}"
 
 
-def _tick(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
-
-
-def _epoch_axis(across: Scale) -> str:
-    ticks = ((across(tick), int(tick)) for tick in across.ticks(6, whole=True))
-    return _axis(ticks, "epoch")
-
-
-def _bar_axis(epochs: Sequence[int], at: Sequence[float]) -> str:
-    every = -(-len(epochs) // 10) or 1
-    return _axis(((at[place], epochs[place]) for place in range(0, len(epochs), every)), "epoch")
-
-
-def _labels_below(across: Scale, name: str) -> str:
-    ticks = ((across(tick), int(tick)) for tick in across.ticks(5, whole=True))
-    return _axis(ticks, name)
-
-
-def _axis(ticks: Iterator[tuple[float, int]], name: str) -> str:
-    """Return the labels of the horizontal axis, and below them its name."""
-    shown = [_below(place, 15, f"{value:,}") for place, value in ticks]
-    return "".join(shown) + _below((LEFT + WIDTH - RIGHT) / 2, 32, name)
-
-
-def _below(x: float, down: float, text: str) -> str:
-    y = HEIGHT - BOTTOM + down
-    return f'<text class="tick" x="{x:g}" y="{y:g}" text-anchor="middle">{text}</text>'
-
-
-def _curve(line: Line, at: Sequence[float], up: Scale) -> str:
-    """Return the path of a curve, broken where values are unknown, and dots where they show."""
+def _curve(style: str, line: Series, at: Sequence[float], up: Scale) -> Shape:
+    """Return a path that is broken where values are unknown, and dots where they can be seen."""
     points = [
         (x, up(value)) if known(value) else None for x, value in zip(at, line.values, strict=True)
     ]
+    seen = [point for point in points if point is not None]
+    if line.reference and len(at) == 1:
+        return Shape(style, _level_line(seen[0][1]))  # one point would be invisible
     path, pen = "", "M"
     for point in points:
         if point is not None:
             path += f"{pen}{point[0]:g} {point[1]:g}"
         pen = "M" if point is None else "L"
     if line.reference:
-        if len(at) == 1:  # a line even so
-            path = f"M{LEFT} {points[0][1]:g}H{WIDTH - RIGHT}" if points[0] else ""
-        return f'<path d="{path}"/>'
-    alone = _alone(points) if len(points) > DOTS_AT_MOST else [p for p in points if p]
-    dots = "".join(f'<circle cx="{x:g}" cy="{y:g}" r="2.6"/>' for x, y in alone)
-    return f'<path d="{path}"/>{dots}'
+        return Shape(style, path)
+    return Shape(style, path, _alone(points) if len(points) > DOTS_AT_MOST else seen)
 
 
-def _alone(points: Sequence[tuple[float, float] | None]) -> list[tuple[float, float]]:
-    """Return the points without neighbours, of which a line shows nothing."""
+def _alone(points: Sequence[Point | None]) -> list[Point]:
+    """Return the points without neighbours, which a line does not show."""
     around = [None, *points, None]
     return [
         here

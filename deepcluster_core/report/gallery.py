@@ -1,4 +1,4 @@
-"""Which clusters the gallery shows, and what is told of each.
+"""The gallery of clusters: which ones are shown, and what is known of each.
 
 Suffixes: N images, K clusters, M images of one cluster, C cells: pairs of a cluster and a class
 that occur, P clusters that have images.
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deepcluster_core.clustering.changes import Change
 from deepcluster_core.metrics import cluster_counts
+from deepcluster_core.report.thumbnails import Thumbnails
 
 Ints = NDArray[np.integer]
 Reals = NDArray[np.floating]
@@ -19,8 +20,11 @@ Reals = NDArray[np.floating]
 NEAREST, FARTHEST = 12, 4
 """Images shown of a cluster. Our choice: two rows on a phone, enough to see what they share and
 what hardly belongs."""
-CLASSES_TOLD = 3
+CLASSES_SHOWN = 3
 ALL = "All clusters"
+SHARP_UP_TO = 48
+"""Thumbnails up to this side, in pixels, keep sharp pixels when they are enlarged; they would be
+blurred otherwise."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What is shown of one cluster."""
+    """One cluster, and those of its images that are shown."""
 
     cluster: int
     size: int
@@ -55,9 +59,62 @@ class Cluster:
         return self.classes[0][1] if self.classes else None
 
     @property
+    def overlap(self) -> float | None:
+        """Greatest Jaccard index with a cluster of the epoch before; None where none is known."""
+        return max((change.jaccard for change in self.changes), default=None)
+
+    @property
     def shown(self) -> tuple[Member, ...]:
         """All of its images that are shown."""
         return self.nearest + self.farthest
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Everything that the gallery shows."""
+
+    epoch: int
+    groups: Mapping[str, Sequence[int]]
+    """Ids of clusters, by heading."""
+    clusters: Mapping[int, Cluster]
+    thumbnails: Thumbnails
+    paths: Mapping[int, str]
+    """By image_id, of the images that are shown."""
+    labels: Mapping[int, str]
+    """Names of true labels, by their numbers."""
+    populated: int
+    """Clusters that have images, shown or not."""
+
+    @property
+    def num_shown(self) -> int:
+        """How many clusters are shown."""
+        return sum(len(group) for group in self.groups.values())
+
+    @property
+    def is_sharp(self) -> bool:
+        """Whether its thumbnails keep sharp pixels when they are enlarged."""
+        return self.thumbnails.side <= SHARP_UP_TO
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the true label of any image is known."""
+        return any(cluster.classes for cluster in self.clusters.values())
+
+    def classes(self, cluster: Cluster) -> list[tuple[str, float]]:
+        """Return the names of the classes that most of a cluster's images have, and shares."""
+        return [(self.labels.get(label, "?"), part) for label, part in cluster.classes]
+
+    def is_odd(self, cluster: Cluster, member: Member) -> bool:
+        """Return whether an image's true label is not the most frequent one of its cluster."""
+        return member.label >= 0 and member.label != cluster.classes[0][0]
+
+    def details(self, member: Member) -> str:
+        """Return what is known of an image, for its tooltip."""
+        text = f"{self.paths.get(member.image_id, '')}\n"
+        text += f"image {member.image_id}, distance {member.distance:.3f}"
+        if member.label >= 0:
+            text += f", label {self.labels.get(member.label, '?')}"
+        return text
 
 
 @dataclass(frozen=True)
@@ -101,7 +158,7 @@ def choose(
 
 
 def describe(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Cluster]:
-    """Return what is told of each of the clusters that were chosen, by id."""
+    """Return each of the clusters that were chosen, by id."""
     changes: dict[int, list[Change]] = {}
     for change in assigned.changes:
         if change.cluster is not None:
@@ -180,5 +237,5 @@ def _classes(labels_M: Ints) -> tuple[tuple[int, float], ...]:
     if len(known) == 0:
         return ()
     labels, counts = np.unique(known, return_counts=True)
-    most = np.argsort(-counts, kind="stable")[:CLASSES_TOLD]
+    most = np.argsort(-counts, kind="stable")[:CLASSES_SHOWN]
     return tuple((int(labels[place]), float(counts[place] / len(known))) for place in most)

@@ -1,11 +1,15 @@
-"""From values to places on a chart, and the round values at which its axes have ticks."""
+"""The axes of the report's charts: from values to places, and the values that have ticks."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from deepcluster_core.figures import LogLocator, MaxNLocator
+
 LOGARITHMIC_FROM = 50
 """Ratio of the largest to the smallest value from which sizes are drawn on a logarithmic axis."""
+MOST_POWERS = 100
+"""More powers of ten than any axis has: the locator leaves none out by itself."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +34,35 @@ class Scale:
         """Return round values within the axis: 1, 2 or 5 times a power of ten apart.
 
         Args:
-            at_most: how many, about.
-            whole: integers alone.
+            at_most: how many steps between ticks, about.
+            whole: integers only.
         """
-        if self.logarithmic:
-            return self._powers(at_most)
-        step = max(_round_up((self.high - self.low) / at_most), 1.0 if whole else 0.0)
-        if step <= 0:
+        if self.low == self.high:
             return [self.low]
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [round(number * step, 12) for number in range(first, last + 1)]
+        if self.logarithmic:
+            return self._logarithmic_ticks(at_most)
+        steps = (1, 2, 5, 10)
+        locator = MaxNLocator(at_most, steps=steps, integer=whole, min_n_ticks=1)
+        return self._within(locator)
 
     def _measure(self, value: float) -> float:
         return math.log(max(value, self.low)) if self.logarithmic else value
 
-    def _powers(self, at_most: int) -> list[float]:
-        low, high = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+    def _logarithmic_ticks(self, at_most: int) -> list[float]:
+        ticks: list[float] = []
         for digits in ((1, 2, 5), (1, 3), (1,)):
-            values = [digit * 10.0**power for power in range(low, high + 1) for digit in digits]
-            values = [value for value in values if self.low <= value <= self.high]
-            if len(values) <= at_most:
-                return values
-        return [10.0**power for power in range(low, high + 1, -(-(high - low) // at_most))]
+            ticks = self._within(LogLocator(subs=digits, numticks=MOST_POWERS))
+            if len(ticks) <= at_most:
+                return ticks
+        every = math.ceil(len(ticks) / at_most)
+        return ticks[::every]
+
+    def _within(self, locator: LogLocator | MaxNLocator) -> list[float]:
+        """Return the ticks that a locator finds, without those beyond the ends of the axis."""
+        rounding = 1e-9 * (self.high - self.low)
+        found = (float(tick) for tick in locator.tick_values(self.low, self.high))
+        low, high = self.low - rounding, self.high + rounding
+        return [round(tick, 12) for tick in found if low <= tick <= high]
 
 
 def upwards(values: Iterable[float], *, start: float, end: float, zero: bool = True) -> Scale:
@@ -61,17 +72,10 @@ def upwards(values: Iterable[float], *, start: float, end: float, zero: bool = T
         values: finite.
         start: place of the lower end.
         end: place of the upper one.
-        zero: begin at 0; else on a logarithmic axis when the values are sizes far apart.
+        zero: begin at 0. If False, the axis is logarithmic when the values are far apart.
     """
     found = [*values] or [0.0, 1.0]
     low, high = min(found), max(found)
     if not zero and low > 0 and high >= LOGARITHMIC_FROM * low:
         return Scale(low, high, start, end, logarithmic=True)
     return Scale(min(low, 0.0), max(high, 0.0) or 1.0, start, end)
-
-
-def _round_up(step: float) -> float:
-    if step <= 0:
-        return 0.0
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(times * power for times in (1, 2, 5, 10) if times * power >= step * (1 - 1e-9))

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deepcluster_core.clustering.changes import Change
 from deepcluster_core.health import CHANCE, Sign, signs
-from deepcluster_core.report.html import known, number, share
+from deepcluster_core.text import known, number, share
 
 Row = Mapping[str, Any]
 """Metrics of an epoch by the names of their columns, with `epoch` beside them."""
@@ -135,3 +136,29 @@ def _sizes(row: Row) -> Remark | None:
 
 def _known(rows: Sequence[Row], column: str) -> list[tuple[int, float]]:
     return [(row["epoch"], value) for row in rows if known(value := row.get(column))]
+
+
+def cluster_history(changes: Sequence[Change], epoch: int) -> str:
+    """Return a sentence about what a cluster was in the epoch before.
+
+    Args:
+        changes: all changes that made the cluster, at least one.
+        epoch: the cluster's, not the one before.
+    """
+    first, before = changes[0], f"of epoch {epoch - 1}"
+    parent = f"cluster {first.previous} {before}"
+    shared = f"{first.shared:,} of its {first.previous_size:,} images"
+    match first.kind:
+        case "same":
+            return f"The same as {parent}: {shared} came along (Jaccard {first.jaccard:.2f})"
+        case "moved":
+            return f"Moved on from {parent}: {shared} came along (Jaccard {first.jaccard:.2f})"
+        case "split":
+            return f"Split off {parent}: {shared}"
+        case "merged":
+            parents = sorted(changes, key=lambda change: -change.shared)
+            named = (f"{parent.previous} ({parent.shared:,} images)" for parent in parents)
+            return f"Merged from clusters {', '.join(named)} {before}"
+        case _:
+            parts = ", ".join(f"{part.cluster} ({share(part.share)})" for part in first.came_from)
+            return f"New. Its images were in clusters {parts} {before}"

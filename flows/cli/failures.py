@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from deepcluster_core.errors import ConfigError, DeepClusterError, first_line
+from deepcluster_core.text import printable
 from flows.engine.environment import is_writable, private_folder
-from stages.runs.terminal import printable
 
 DEBUG = "DEEPCLUSTER_DEBUG"
 LOG = "deepcluster-error.log"

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.text import printable_lines
 from flows.cli.failures import (
     DEBUG,
     debugging,
@@ -37,7 +38,7 @@ from flows.cli.options import (
 from flows.cli.results import results
 from flows.prefect_.embedded import collect_seldom
 from flows.prefect_.serve import HOST, forget_dead_server
-from stages.runs.terminal import printable_lines, shell_words
+from stages.runs.terminal import shell_words
 
 USER_ERROR = 2
 UNEXPECTED = 1

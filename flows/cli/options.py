@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.local_paths import expanded, refuse_url
+from deepcluster_core.text import printable
 from flows.cli.failures import print_error
 from flows.engine.environment import NOTES
 from flows.prefect_.embedded import EmbeddedServer
-from stages.runs.terminal import printable
 
 SERVER = EmbeddedServer()
 

@@ -10,11 +10,12 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.health import signs
 from deepcluster_core.progress import Progress
+from deepcluster_core.text import printable_lines, three_decimals
 from flows.prefect_.ui import Ui
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.progress import bar, lines
-from stages.runs.terminal import plain_console, printable_lines
+from stages.runs.terminal import plain_console
 
 HEADER = (
     "epoch    loss  NMI before  NMI labels  empty  largest  images/s"
@@ -121,14 +122,10 @@ def epoch_line(
     epoch: int, row: Mapping[str, Any], seconds: Mapping[str, float], cached: Mapping[str, bool]
 ) -> str:
     """Return the line of an epoch that fits under `HEADER`."""
-    before, labels = (_ratio(row[name]) for name in ("nmi_previous", "nmi_labels"))
+    before, labels = (three_decimals(row[name]) for name in ("nmi_previous", "nmi_labels"))
     line = (
         f"{epoch:>5}{row['loss']:>8.3f}{before:>12}{labels:>12}{row['empty_clusters']:>7,}"
         f"{row['largest_cluster']:>9,}{row['train_images_per_s']:>10,.0f}"
     )
     times = ("Cached" if cached.get(name) else f"{seconds[name]:.1f} s" for name in seconds)
     return line + "".join(f"{time:>10}" for time in times)
-
-
-def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

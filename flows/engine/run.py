@@ -12,7 +12,7 @@ from prefect.cache_policies import CachePolicy
 from deepcluster_core.artifacts.commit import lock, prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.artifacts.permissions import why_not_writable
-from deepcluster_core.clustering.plugin import PYTHON
+from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
@@ -196,8 +196,8 @@ class Run:
             return
         self._remarked = True
         clusters = job.stage.name in BEFORE_CLUSTERING
-        own = self.recipe.cluster.algorithm.startswith(PYTHON)
-        for text in remarks(self.recipe.compute.device, uses_faiss=clusters and not own):
+        needs_faiss = find_clusterer(self.recipe.cluster.algorithm).needs_faiss
+        for text in remarks(self.recipe.compute.device, uses_faiss=clusters and needs_faiss):
             self.report.warn(text)
 
     @contextmanager

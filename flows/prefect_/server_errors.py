@@ -5,9 +5,9 @@ import sys
 from dataclasses import dataclass
 
 from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.text import printable
 from flows.prefect_.database import Database
 from flows.prefect_.settings import DATABASE_HOST, DATABASE_URL, HOME, Origin, origin_of
-from stages.runs.terminal import printable
 
 SHOWN = 300  # characters of a server's last words
 EXCEPTION = re.compile(r"(?!ERROR|WARNING|INFO)[a-zA-Z_][\w.]*(: .*)?")

@@ -16,11 +16,11 @@ from prefect.artifacts import (
 
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.artifacts.tables import read_metrics
+from deepcluster_core.text import printable
 from stages.runs.epoch import STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.states import states_of
-from stages.runs.terminal import printable
 
 EVERY_S = 5.0
 PICTURE_BYTES = 2 << 20
@@ -71,7 +71,7 @@ class Ui:
     def show_table(self, name: str, rows: list[dict[str, Any]], description: str) -> None:
         """Show a table of the run under a name of its own."""
         create_table_artifact(
-            key=f"{self._name}-{_dashed(name)}", table=rows, description=description
+            key=f"{self._name}-{dashed(name)}", table=rows, description=description
         )
 
     def show_picture(self, name: str, png: bytes, description: str) -> None:
@@ -79,7 +79,7 @@ class Ui:
         if len(png) > PICTURE_BYTES:
             return
         url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        key = f"{self._name}-{_dashed(name)}"
+        key = f"{self._name}-{dashed(name)}"
         create_image_artifact(image_url=url, key=key, description=description)
 
     def _set(self, percent: float) -> None:
@@ -101,11 +101,11 @@ def _key(folder: RunFolder) -> str:
     root = folder.root.resolve()
     # The runs of a sweep have the same names in every sweep: k=00100.
     name = f"{root.parent.name}-{root.name}" if "=" in root.name else root.name
-    return _dashed(name) or "run"
+    return dashed(name) or "run"
 
 
-def _dashed(text: str) -> str:
-    """Return text in lower case letters, digits and dashes, as keys of artifacts have to be."""
+def dashed(text: str) -> str:
+    """Return text in lower case letters, digits and dashes, as Prefect's keys are."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

@@ -16,7 +16,7 @@ from deepcluster_core.artifacts.label_pairs import LabelPair, read_label_pair
 from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
 from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
 from deepcluster_core.artifacts.tables import LABELS
-from deepcluster_core.clustering.changes import MOVED, SAME, Change, Kind, Part, changes
+from deepcluster_core.clustering.changes import MOVED, SAME, Change, ChangeKind, Part, changes
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url
 from deepcluster_core.metrics import nmi
@@ -25,7 +25,7 @@ from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run, typed_run
 
 SUFFIXES = (".parquet", ".csv")
-MEANINGS: dict[Kind, str] = {
+MEANINGS: dict[ChangeKind, str] = {
     "split": "several clusters after consist mostly of images of one before",
     "merged": "one cluster after holds most of each of several before",
     "new": "like no cluster before",

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import read_cluster, read_labels, read_metrics
-from deepcluster_core.figures import Axes, Figure, default_style
+from deepcluster_core.figures import Axes, default_style
 from deepcluster_core.metrics import cluster_counts
-from deepcluster_core.palette import BLUE, INK, ORANGE, PAPER
+from deepcluster_core.report import plots
 from stages.runs.folder import RunFolder
 
 ROWS, COLUMNS, TILE_PX = 10, 14, 48
@@ -28,35 +29,22 @@ def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
     """
     epochs = [epoch for epoch in folder.epochs("metrics") if epoch < num_epochs]
     rows = [read_metrics(folder.artifact("metrics", epoch)) for epoch in epochs]
-    figure = Figure(figsize=(11, 4.6), dpi=110, facecolor=PAPER, layout="constrained")
+    table = pd.DataFrame(rows, dtype=object).assign(epoch=epochs)
+    figure = plots.new_figure(11, 4.6)
     halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.75))
     curves, gallery = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     above, below = curves.subplots(2, 1, sharex=True)
-    _curve(above, epochs, rows, {"nmi_previous": "previous clusters", "nmi_labels": "true labels"})
-    above.set_title("NMI of the clusters with …", loc="left", fontsize=10)
-    _curve(below, epochs, rows, {"loss": "loss", "ln_k": "ln k: nothing learnt"})
-    below.set_title("Training loss, nats", loc="left", fontsize=10)
-    below.set_xlabel("epoch")
+    plots.draw_curves(above, table, "epoch", (plots.PREVIOUS_CLUSTERS, plots.TRUE_LABELS))
+    plots.set_title(above, "NMI of the clusters with …")
+    plots.draw_curves(below, table, "epoch", (plots.LOSS, plots.CHANCE))
+    plots.set_title(below, "Training loss, nats")
+    plots.put_epochs_across(below)
+    for axes in (above, below):
+        plots.finish(axes)
     _gallery(gallery.subplots(), folder.artifact("labels", epochs[-1]), Images(images))
     path = folder.root / "overview.png"
     figure.savefig(path)
     return path
-
-
-def _curve(
-    axes: Axes, epochs: list[int], rows: list[dict[str, Any]], named: dict[str, str]
-) -> None:
-    for (column, name), colour in zip(named.items(), (BLUE, ORANGE), strict=True):
-        known = [(epoch, row[column]) for epoch, row in zip(epochs, rows, strict=True)]
-        known = [(epoch, value) for epoch, value in known if value is not None]
-        if known:
-            style = ":" if column == "ln_k" else ".-"
-            axes.plot(*zip(*known, strict=True), style, color=colour, label=name)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.locator_params(axis="x", integer=True)
-    axes.tick_params(colors=INK, labelsize=8)
-    if axes.get_lines():  # after one epoch without true labels there is no NMI at all
-        axes.legend(frameon=False, fontsize=8)
 
 
 def _gallery(axes: Axes, labels: Path, images: Images) -> None:

@@ -1,14 +1,10 @@
-"""report.html: what a run has is collected here, and made a page of by the core."""
+"""report.html: collects what a run has, for the templates of the page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from deepcluster_core.artifacts.files import write_atomically
-from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.lack import lack_explained
 from deepcluster_core.artifacts.manifest import (
     Condition,
@@ -17,15 +13,12 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
-from deepcluster_core.artifacts.tables import read_index, read_labels, read_metrics
-from deepcluster_core.clustering.changes import changes
+from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.metrics import cluster_counts
-from deepcluster_core.report.cards import Gallery
-from deepcluster_core.report.evaluations import Evaluation
-from deepcluster_core.report.gallery import Assigned, Cluster, choose, describe
-from deepcluster_core.report.page import FORMAT, Report, inputs_of, render
-from deepcluster_core.report.thumbnails import make_thumbnails
+from deepcluster_core.report.cluster_artifacts import read_assigned, read_gallery
+from deepcluster_core.report.evaluations import Evaluation, Picture
+from deepcluster_core.report.page import FORMAT, Report, Setup, inputs_of, render
 from deepcluster_core.seeding import numpy_generator
 from stages.evaluations.results import read_results
 from stages.runs.access import refuse_unwritable_page
@@ -36,16 +29,9 @@ from stages.runs.states import ArtifactState, states_of
 PAGE = "report.html"
 CLUSTERS = 40
 """Shown unless asked otherwise. Our choice: eight of each kind."""
-SHARPER_UP_TO = 64
-"""Clusters up to which thumbnails have `LARGE_PX`."""
-LARGE_PX, SMALL_PX = 96, 64
-"""Sides of thumbnails. 200 clusters of 16 photographs with the smaller ones make a page of 4.3 MB,
-in 1.6 s on two cores, which Chromium opens in 0.4 s."""
 READ = ("checkpoint", "labels", "features")
 """Inputs of an evaluation that are artifacts of its run."""
 NAMED_AT_MOST = 5
-
-Ints = NDArray[np.integer]
 
 
 def write_page(
@@ -145,19 +131,32 @@ class _Run:
 
     def report(self, inputs: str) -> Report:
         """Read what the page shows."""
-        labels = self._whole("labels")
-        images = self._whole("images")
-        assigned = self._assigned(labels, images) if labels else None
+        images, labels = self._latest("images"), self._latest("labels")
+        sizes: list[int] = []
         gallery = None
-        if assigned and labels and images and self.clusters:
-            gallery = self._gallery(assigned, labels.epoch or 0, images.folder)
-        counts_K = cluster_counts(assigned.cluster_N, assigned.k) if assigned else np.zeros(0, int)
+        if labels:
+            epoch = labels.epoch or 0
+            before = self._whole("labels", epoch - 1)
+            assigned = read_assigned(
+                labels.folder,
+                before=before[0].folder if before else None,
+                images=images.folder if images else None,
+            )
+            sizes = cluster_counts(assigned.cluster_N, assigned.k).tolist()
+            if images and self.clusters:
+                gallery = read_gallery(
+                    assigned,
+                    images.folder,
+                    epoch=epoch,
+                    clusters=self.clusters,
+                    generator=numpy_generator(self.seed, epoch, "report", "clusters"),
+                )
         return Report(
             name=self.folder.name,
-            sentence=self._sentence(),
+            setup=self._setup(images, labels),
             notes=self._notes(),
             rows=[*self._rows()],
-            sizes=counts_K.tolist(),
+            sizes=sizes,
             gallery=gallery,
             evaluations=[*self._evaluated()],
             config=self.folder.config.read_text(encoding="utf-8"),
@@ -165,91 +164,61 @@ class _Run:
             inputs=inputs,
         )
 
-    def _whole(self, kind: str) -> ArtifactState | None:
-        """Return the latest artifact of a kind that can be read and fits to the others."""
-        found = [s for s in self.states if s.kind == kind and s.condition == Condition.WHOLE]
+    def _whole(self, kind: str, epoch: int | None = None) -> list[ArtifactState]:
+        """Return artifacts of a kind that can be read and fit to the others, of all epochs or one.
+
+        They are in the order of epochs.
+        """
+        return [
+            state
+            for state in self.states
+            if state.kind == kind
+            and state.condition is Condition.WHOLE
+            and epoch in (None, state.epoch)
+        ]
+
+    def _latest(self, kind: str) -> ArtifactState | None:
+        found = self._whole(kind)
         return found[-1] if found else None
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        for state in self.states:
-            if state.kind == "metrics" and state.condition == Condition.WHOLE:
-                seconds = self.manifests[state.folder].seconds
-                yield {"epoch": state.epoch} | read_metrics(state.folder) | {"score_s": seconds}
+        for state in self._whole("metrics"):
+            seconds = self.manifests[state.folder].seconds
+            yield {"epoch": state.epoch} | read_metrics(state.folder) | {"score_s": seconds}
 
-    def _sentence(self) -> str:
-        """Say what the run is."""
-        recipe, labels = self.recipe, self._whole("labels")
-        k = self.manifests[labels.folder].facts["k"] if labels else recipe.cluster.k
-        images = self._whole("images")
-        number = f"the {images.rows:,} images" if images else "the images"
-        sobel = ", Sobel filtered" if recipe.network.sobel else ""
-        done = sum(1 for _ in self._scored())
-        return (
-            f"{recipe.network.name} ({recipe.network.image_size} px{sobel}) learns from {number} "
-            f"of {recipe.dataset.source.name}: it groups their features into k = {_said(k)} "
-            f"clusters ({recipe.cluster.algorithm}) and is trained on these as labels, again and "
-            f"again. {done} of {recipe.epochs} epochs, seed {recipe.seed}."
+    def _setup(self, images: ArtifactState | None, labels: ArtifactState | None) -> Setup:
+        recipe = self.recipe
+        return Setup(
+            network=recipe.network.name,
+            image_size=recipe.network.image_size,
+            is_sobel_filtered=recipe.network.sobel,
+            source=recipe.dataset.source.name,
+            images=images.rows if images else None,
+            k=self.manifests[labels.folder].facts["k"] if labels else recipe.cluster.k,
+            algorithm=recipe.cluster.algorithm,
+            epochs=recipe.epochs,
+            scored=len(self._whole("metrics")),
+            seed=recipe.seed,
         )
 
-    def _scored(self) -> Iterator[ArtifactState]:
-        return (s for s in self.states if s.kind == "metrics" and s.condition == Condition.WHOLE)
-
     def _notes(self) -> list[str]:
-        """Say what is not shown because it is not there, not whole or of other settings."""
+        """Return what is not shown because it is missing, damaged or made with other settings."""
         by_condition: dict[str, list[str]] = {}
         for state in self.states:
             if state.condition not in (Condition.WHOLE, Condition.PRUNED, Condition.MISSING):
                 name = state.kind if state.epoch is None else f"{state.kind} of epoch {state.epoch}"
                 by_condition.setdefault(state.condition, []).append(name)
-        notes = [
-            f"{', '.join(names[:NAMED_AT_MOST])}"
-            f"{f' and {len(names) - NAMED_AT_MOST} more' if len(names) > NAMED_AT_MOST else ''}: "
-            f"{condition}, and not shown here. The next run makes them again."
-            for condition, names in by_condition.items()
-        ]
-        done = sum(1 for _ in self._scored())
-        if done < self.recipe.epochs:
-            notes.append(f"{done} of {self.recipe.epochs} epochs are scored so far.")
+        notes: list[str] = []
+        for condition, names in by_condition.items():
+            more = len(names) - NAMED_AT_MOST
+            named = ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+            notes.append(
+                f"{named}: {condition}, and not shown here. The next run makes them again."
+            )
+        scored = len(self._whole("metrics"))
+        if scored < self.recipe.epochs:
+            notes.append(f"{scored} of {self.recipe.epochs} epochs are scored so far.")
         return notes
-
-    def _assigned(self, labels: ArtifactState, images: ArtifactState | None) -> Assigned:
-        """Read the labels of an epoch, the true ones, and how the clusters changed."""
-        now = read_labels(labels.folder)
-        truth_N = Images(images.folder).true_labels() if images else None
-        epoch = labels.epoch or 0
-        before = next(
-            (
-                state.folder
-                for state in self.states
-                if state.kind == "labels"
-                and state.epoch == epoch - 1
-                and state.condition == Condition.WHOLE
-            ),
-            None,
-        )
-        if before is None:
-            return Assigned(now.cluster_N, now.distance_N, truth_N, now.k)
-        then = read_labels(before)
-        changed = changes(then.cluster_N, now.cluster_N, k_before=then.k, k_after=now.k)
-        return Assigned(now.cluster_N, now.distance_N, truth_N, now.k, changed)
-
-    def _gallery(self, assigned: Assigned, epoch: int, images: Path) -> Gallery:
-        generator = numpy_generator(self.seed, epoch, "report", "clusters")
-        groups = choose(assigned, clusters=self.clusters, generator=generator)
-        shown = [cluster for group in groups.values() for cluster in group]
-        clusters = describe(assigned, shown)
-        ids = [member.image_id for found in clusters.values() for member in found.shown]
-        side = LARGE_PX if len(shown) <= SHARPER_UP_TO else SMALL_PX
-        paths, labels = _names(images, ids, assigned.label_N, clusters)
-        return Gallery(
-            epoch=epoch,
-            groups=groups,
-            clusters=clusters,
-            thumbnails=make_thumbnails(Images(images), ids, side),
-            paths=paths,
-            labels=labels,
-            populated=len(np.unique(assigned.cluster_N)),
-        )
 
     def _evaluated(self) -> Iterator[Evaluation]:
         present = {manifest.digest for manifest in self.manifests.values()}
@@ -261,7 +230,7 @@ class _Run:
                 name,
                 epoch,
                 read_results(found),
-                {file: (found / file).read_bytes() for file in pictures},
+                [Picture(file, (found / file).read_bytes()) for file in pictures],
                 "" if read <= present else "Made from artifacts that the run no longer has.",
             )
 
@@ -275,25 +244,8 @@ def _evaluation_folders(folder: RunFolder) -> Iterator[tuple[str, int, Path]]:
                 yield kind.name, epoch, found
 
 
-def _names(
-    images: Path, ids: Sequence[int], label_N: Ints | None, clusters: Mapping[int, Cluster]
-) -> tuple[dict[int, str], dict[int, str]]:
-    """Return the paths of images by image_id, and the true labels by the number they got."""
-    index = read_index(images, ["image_id", "path", "label"])
-    paths = dict(zip(ids, index["path"].take(ids).to_pylist(), strict=True))
-    if label_N is None:
-        return paths, {}
-    wanted = {label for found in clusters.values() for label, _ in found.classes}
-    wanted |= {member.label for found in clusters.values() for member in found.shown}
-    numbers, first = np.unique(label_N, return_index=True)  # an image that has it knows its name
-    rows = {int(number): int(row) for number, row in zip(numbers, first, strict=True)}
-    codes = sorted(wanted - {-1})
-    names = index["label"].take([rows[code] for code in codes]).to_pylist()
-    return paths, dict(zip(codes, names, strict=True))
-
-
 def _provenance(manifests: Sequence[Manifest]) -> dict[str, str]:
-    """Return by whom and when the artifacts of a run were made, every version that took part."""
+    """Return when and with which versions the artifacts of a run were made."""
     made = [manifest.provenance for manifest in manifests]
     if not made:
         return {}
@@ -309,9 +261,5 @@ def _provenance(manifests: Sequence[Manifest]) -> dict[str, str]:
     }
 
 
-def _all(values: Iterator[str]) -> str:
+def _all(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values))
-
-
-def _said(k: int | str) -> str:
-    return k if isinstance(k, str) else f"{k:,}"

@@ -8,12 +8,13 @@ import pandas as pd
 from rich.table import Table
 
 from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
+from deepcluster_core.text import printable
 from flows.show.run import console_for_tables, program_name, shell_path, short
 from flows.show.sweep_values import REFERENCES, TRAINED, evaluated
 from stages.evaluations.results import PROTOCOL, RESULTS, read_results
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import RUNS, SWEEP, open_sweep
-from stages.runs.terminal import printable, python_text
+from stages.runs.terminal import python_text
 
 ROWS_SHOWN = 60
 
@@ -103,11 +104,11 @@ def results_table(rows: list[dict[str, Any]]) -> Table:
         is_text = any(isinstance(row[name], str) for row in rows)
         table.add_column(re.sub("[_ ]", "\n", name), justify="left" if is_text else "right")
     for row in rows:
-        table.add_row(*(_cell(row[name]) for name in names))
+        table.add_row(*(_result_cell(row[name]) for name in names))
     return table
 
 
-def _cell(value: object) -> str:
+def _result_cell(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):

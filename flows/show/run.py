@@ -1,6 +1,5 @@
 """What `deepcluster show` prints, and what a run says when it ends."""
 
-import math
 import shutil
 import sys
 import textwrap
@@ -16,11 +15,12 @@ from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, re
 from deepcluster_core.artifacts.tables import read_cluster, read_metrics
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.health import Sign, signs
+from deepcluster_core.text import duration, printable, readable_size, three_decimals
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.recipe import Recipe, load_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.runs.sweep_plan import SWEEP, read_sweep, run_of_k
-from stages.runs.terminal import plain_console, printable, python_text, readable_size, shell_words
+from stages.runs.terminal import plain_console, python_text, shell_words
 
 GIB = 1 << 30
 WIDTH = 100  # of text; most terminals are as wide
@@ -67,13 +67,13 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     for state in states:
         by_epoch.setdefault(state.epoch, {})[state.kind] = state
     images = by_epoch.pop(None)["images"]
-    console.print("images  ", _cell(images), _cost_of_images(images), end="\n\n")
+    console.print("images  ", _state_cell(images), _cost_of_images(images), end="\n\n")
     artifacts = Table("epoch", *EPOCH_KINDS, box=None, pad_edge=False)
     rows: list[tuple[str, ...]] = []
     for number, found in by_epoch.items():
         if epoch in (None, number):
             rows.append((str(number), *_scores(found["metrics"]), *_costs(found)))
-            artifacts.add_row(str(number), *(_cell(found[kind]) for kind in EPOCH_KINDS))
+            artifacts.add_row(str(number), *(_state_cell(found[kind]) for kind in EPOCH_KINDS))
     for table in (*_curves(rows, console), artifacts):
         console.print(table)
         console.print()
@@ -164,10 +164,10 @@ def show_sweep(folder: Path) -> None:
     rows = [
         (
             f"{row['k']:,}",
-            *(_ratio(row[name]) for name in ("loss", "ln_k", "nmi_previous", "nmi_labels")),
+            *(three_decimals(row[name]) for name in ("loss", "ln_k", "nmi_previous", "nmi_labels")),
             f"{row['effective_clusters']:,.1f}",
             f"{row['empty_clusters']:,.0f}",
-            _duration(sum(table.query(f"k == {row['k']}")["seconds"])),
+            duration(sum(table.query(f"k == {row['k']}")["seconds"])),
         )
         for row in table.query("epoch == epoch.max()").to_dict("records")
     ]
@@ -189,7 +189,7 @@ def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     last = epochs - 1
     features = short(folder.artifact("features", last))
     return f"""
-{run}: {epochs} epoch{"s" if epochs > 1 else ""}, in {_duration(seconds)}
+{run}: {epochs} epoch{"s" if epochs > 1 else ""}, in {duration(seconds)}
   {run}/report.html      curves and clusters, to look at in a browser
   pd.read_parquet({python_text(f"{run}/labels")})      the cluster of every image at every epoch
   pd.read_parquet({python_text(f"{run}/metrics")})     the learning curve
@@ -206,7 +206,7 @@ def console_for_tables() -> Console:
     return plain_console(width=None if sys.stdout.isatty() else 160)
 
 
-def _cell(state: ArtifactState) -> Text:
+def _state_cell(state: ArtifactState) -> Text:
     if state.condition == Condition.MISSING:
         return Text("–", style="dim")
     known = f"{readable_size(state.bytes)} {state.key[:8]}" if state.bytes else state.key[:8]
@@ -244,7 +244,7 @@ def _scores(metrics: ArtifactState) -> Iterator[str]:
     """Yield the cells of an epoch under `LEARNT`."""
     row = _row(metrics)
     for column in ("loss", "nmi_previous", "nmi_labels"):
-        yield _ratio(row.get(column))
+        yield three_decimals(row.get(column))
 
 
 def _tell_signs(states: Iterable[ArtifactState], console: Console) -> None:
@@ -296,19 +296,8 @@ def _peak(made: Manifest) -> str:
     return f"{made.peak_memory_bytes / GIB:.2f}" + (f"+{device / GIB:.2f}" if device else "")
 
 
-def _ratio(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
 def _seconds(seconds: float) -> str:
     return f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
-    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
 def short(path: Path) -> str:

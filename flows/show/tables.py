@@ -8,10 +8,10 @@ from rich.table import Table
 
 from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.text import printable
 from flows.show.paper_tables import Cell, PaperTable, Row, load_table, measured
 from flows.show.run import console_for_tables, short
 from stages.runs.folder import RunFolder
-from stages.runs.terminal import printable
 
 PAPER, OURS = "paper", "ours"
 MARK = "*"

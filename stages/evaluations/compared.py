@@ -6,7 +6,8 @@ from pathlib import Path
 
 from deepcluster_core.artifacts.checkpoints import load_weights, restore_network
 from deepcluster_core.errors import ArtifactError
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External
 
 RANDOM = "random"

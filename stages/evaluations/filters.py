@@ -8,7 +8,7 @@ from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.evaluation.filters import (
+from deepcluster_core.evaluation.filters.first_layer import (
     Scale,
     Weights,
     cosines,
@@ -17,7 +17,7 @@ from deepcluster_core.evaluation.filters import (
     high_frequency,
     norms,
 )
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.results import RESULTS, Row, write_results

@@ -20,13 +20,14 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.knn import Neighbours, nearest, unit_rows, votes
 from deepcluster_core.features import extract_features
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.central import resize_for
 from stages.evaluations.compared import compared, num_compared
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.labelled import Data, Labelled, open_labelled
+from stages.evaluations.resize import resize_for
 from stages.evaluations.results import RESULTS, Row, write_results
 
 
@@ -46,8 +47,8 @@ class KnnConfig(StrictConfig):
     paper clusters, the last hidden layer before its ReLU; a run that clusters another names it."""
 
     resize: PositiveInt | Literal["auto"]
-    """Pixels of the shorter side before the central crop of network.image_size. auto: 256 / 224 of
-    the image size, as in the paper; up to 64 px the image size, so that nothing is cut away."""
+    """Pixels of the shorter side before the central crop of network.image_size. auto: 256/224 of
+    that size, as in the paper; up to 64 px that size itself, so that nothing is cut away."""
 
     validation_fraction: float = Field(gt=0, lt=1)
     """Share of each class, 0 to 1, that is looked up among the rest, where there are no validation
@@ -118,7 +119,8 @@ class _CentralViews:
 
     def __init__(self, protocol: KnnConfig, size: int, context: Context, *, total: int) -> None:
         """Make nothing yet; `total` views will be asked for in all."""
-        self._resize, self._size = resize_for(size, protocol.resize), size
+        self._resize = resize_for(size, protocol.resize, only_centre=True)
+        self._size = size
         self._batch_size, self._context = protocol.batch_size, context
         self._done, self._total = 0, total
 

@@ -27,7 +27,13 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.evaluation.ascent import (
+from deepcluster_core.evaluation.filters.activation_maps import (
+    chosen_filters,
+    depth,
+    layers_to_read,
+    num_filters,
+)
+from deepcluster_core.evaluation.filters.ascent import (
     Ascent,
     Learnt,
     Start,
@@ -35,17 +41,17 @@ from deepcluster_core.evaluation.ascent import (
     learn_images,
     passes,
 )
-from deepcluster_core.evaluation.maps import chosen_filters, depth, layers_to_read, num_filters
+from deepcluster_core.evaluation.filters.strongest_images import Batch, strongest_images
 from deepcluster_core.evaluation.mosaic import Pixels, captioned, fitted, grid
-from deepcluster_core.evaluation.strongest import Batch, strongest_images
 from deepcluster_core.features import to_device
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.layers import fold_batch_norm
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import stage
-from stages.evaluations.central import resize_for
 from stages.evaluations.declaration import Evaluation
+from stages.evaluations.resize import resize_for
 from stages.evaluations.results import RESULTS, Row, write_results
 
 STRONGEST = "images.parquet"
@@ -101,8 +107,8 @@ class MaximalConfig(StrictConfig):
     same in every epoch. null: all of them."""
 
     resize: PositiveInt | Literal["auto"]
-    """Pixels of the shorter side before the central crop of network.image_size. auto: 256 / 224 of
-    the image size, as in the paper; up to 64 px the image size, so that nothing is cut away."""
+    """Pixels of the shorter side before the central crop of network.image_size. auto: 256/224 of
+    that size, as in the paper; up to 64 px that size itself, so that nothing is cut away."""
 
     batch_size: PositiveInt
     """Images in a forward pass."""
@@ -212,7 +218,8 @@ class _Views:
         """
         self._pictures, self._context = pictures, context
         self.size = size
-        self._resize, self._batch_size = resize_for(size, protocol.resize), protocol.batch_size
+        self._resize = resize_for(size, protocol.resize, only_centre=True)
+        self._batch_size = protocol.batch_size
         self._ids = _subset(len(pictures), protocol.subset, seed=context.seed)
         steps = sum(layer.ascent.iterations * passes(len(layer.filters)) for layer in layers)
         self._done, self._total = 0, len(self._ids) + steps

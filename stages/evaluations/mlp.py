@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.probing import AUTO, FEATURE, Inputs, Probing, ProbingConfig, Shape

@@ -9,7 +9,7 @@ import pandas as pd
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.evaluation.curves import draw_agreement, draw_agreements
+from deepcluster_core.report.agreement import draw_agreement, draw_agreements
 from deepcluster_core.stage import stage
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.results import RESULTS, write_results

@@ -10,20 +10,21 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from deepcluster_core import seeding
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.errors import ConfigError
-from deepcluster_core.evaluation.classify import Plan, Score, Task, classify
 from deepcluster_core.evaluation.crops import Views
-from deepcluster_core.evaluation.pooling import Frozen
-from deepcluster_core.evaluation.probe import Descent
-from deepcluster_core.evaluation.values import Examples, Supply
+from deepcluster_core.evaluation.probes.classification import Plan, Score, Task, classify
+from deepcluster_core.evaluation.probes.classifiers import Descent
+from deepcluster_core.evaluation.probes.pooling import Frozen
+from deepcluster_core.evaluation.probes.values import Examples, Supply
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External
 from stages.evaluations.compared import compared, num_compared
 from stages.evaluations.deviations import changed_keys
 from stages.evaluations.labelled import Labelled, open_labelled
 from stages.evaluations.protocol import PROTOCOLS
+from stages.evaluations.resize import resize_for
 
 AUTO = "auto"
 NO_DEVIATION = ("layers", "validation_fraction", "cache_bytes", "precision")
@@ -42,7 +43,8 @@ class ProbingConfig(StrictConfig):
 
     resize: PositiveInt | Literal["auto"]
     """Pixels of the shorter side, from which crops of network.image_size are taken. auto: 256/224
-    of that size, as the released code has it for 224."""
+    of that size, as in the released code; the crops move within the margin, so also small images
+    have one."""
 
     random_crop: bool
     """Whether training crops lie anywhere in the central square, as in the released code, or all in
@@ -87,12 +89,7 @@ class ProbingConfig(StrictConfig):
             ConfigError: no crop of the network's size fits.
         """
         size = network.image_size
-        resize = round(size * 256 / 224) if self.resize == AUTO else self.resize
-        if resize < size:
-            raise ConfigError(
-                f"resize: {resize} px is less than the {size} px that the network sees.\n"
-                f"  Fix:   set it to {size} or more, or to {AUTO}."
-            )
+        resize = resize_for(size, self.resize, only_centre=False)
         return Views(resize, size, random_crop=self.random_crop, flip=self.flip)
 
 
@@ -197,7 +194,6 @@ class Probing:
         frozen = Frozen(
             network,
             shape.layers,
-            name=self.network.name,
             size=views.size,
             device=context.device,
             precision=protocol.precision,

@@ -18,21 +18,22 @@ from deepcluster_core.artifacts.tables import write_frame
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.config_yaml import parse
 from deepcluster_core.context import Context
-from deepcluster_core.data.landmarks import (
+from deepcluster_core.data.sources.base import displayed
+from deepcluster_core.evaluation.retrieval.average_precision import chance
+from deepcluster_core.evaluation.retrieval.drawing import Shown, Verdict, draw_retrieved
+from deepcluster_core.evaluation.retrieval.landmarks import (
     Query,
     fingerprint_images,
     list_photographs,
     open_landmarks,
 )
-from deepcluster_core.data.photographs import Album, Pixels
-from deepcluster_core.data.sources.base import displayed
-from deepcluster_core.evaluation.ranking import chance
-from deepcluster_core.evaluation.retrieved import Shown, Verdict, draw_retrieved
-from deepcluster_core.evaluation.rmac import RegionReader
-from deepcluster_core.evaluation.search import Found, Task, search
+from deepcluster_core.evaluation.retrieval.photographs import Album, Pixels
+from deepcluster_core.evaluation.retrieval.rmac import RegionReader
+from deepcluster_core.evaluation.retrieval.search import Found, Task, search
 from deepcluster_core.local_paths import expanded, usable_path
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External, stage
 from stages.evaluations.compared import compared, num_compared

@@ -9,29 +9,31 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.data.kept import Kept
 from deepcluster_core.data.views import RandomCrop
-from deepcluster_core.data.voc import DIFFICULT, PRESENT, Marks, Voc
 from deepcluster_core.errors import SourceError
-from deepcluster_core.evaluation.average_precision import average_precision
-from deepcluster_core.evaluation.fine_tuning import (
+from deepcluster_core.evaluation.learner import Descent
+from deepcluster_core.evaluation.voc.average_precision import average_precision
+from deepcluster_core.evaluation.voc.classification import Crops, Loading, Marked, fit, judge
+from deepcluster_core.evaluation.voc.dataset import DIFFICULT, PRESENT, Marks, Voc
+from deepcluster_core.evaluation.voc.fine_tuning import (
     FineTuned,
     Part,
     Start,
     Tuning,
     last_linear_layers,
 )
-from deepcluster_core.evaluation.learner import Descent
-from deepcluster_core.evaluation.multilabel import Crops, Loading, Marked, fit, judge
+from deepcluster_core.evaluation.voc.image_cache import ImageCache
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External, stage
 from stages.evaluations.compared import compared, num_compared
@@ -49,14 +51,6 @@ SHIPPED: dict[Part, Path] = {
 """The paper's numbers for each mode."""
 NO_DEVIATION = ("train", "cache_bytes", "precision")
 """Keys that are told otherwise, or do not change the result."""
-
-Share = Annotated[float, Field(gt=0, le=1)]
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError("the least comes first, then the greatest")
-    return pair
 
 
 class VocClassificationConfig(StrictConfig):
@@ -101,10 +95,10 @@ class VocClassificationConfig(StrictConfig):
     bias: FiniteFloat
     """Their biases at the start."""
 
-    crop_area: Annotated[tuple[Share, Share], AfterValidator(_ascending)]
+    crop_area: ShareRange
     """Least and greatest share of the picture's area that a crop covers."""
 
-    crop_ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
+    crop_ratio: PositiveRange
     """Least and greatest width / height of a crop."""
 
     flip: float = Field(ge=0, le=1)
@@ -237,7 +231,7 @@ def _open(data: Path, protocol: VocClassificationConfig, channels: int) -> _Task
             return voc.picture(marks.names[row], channels=channels)
 
         limit = protocol.cache_bytes * len(marks.names) // num_images
-        return Marked(Kept(read, limit_bytes=limit), marks.mark_NC)
+        return Marked(ImageCache(read, limit_bytes=limit), marks.mark_NC)
 
     return _Task(classes, marked(both[0]), marked(both[1]))
 

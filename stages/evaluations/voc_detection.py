@@ -19,22 +19,23 @@ from deepcluster_core.artifacts.manifest import digest_of
 from deepcluster_core.artifacts.tables import read_table, write_frame
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.data.kept import Kept
-from deepcluster_core.data.proposals import (
+from deepcluster_core.evaluation.voc.dataset import Voc
+from deepcluster_core.evaluation.voc.detection.detector import Design, Detector
+from deepcluster_core.evaluation.voc.detection.drawing import draw_detections
+from deepcluster_core.evaluation.voc.detection.fitting import Feeding, Found, Pictured, fit, judge
+from deepcluster_core.evaluation.voc.detection.proposal_files import (
     find_proposals,
     need_proposals,
     proposals_digest,
     read_proposals,
 )
-from deepcluster_core.data.voc import Voc
-from deepcluster_core.evaluation.detection.detector import Design, Detector
-from deepcluster_core.evaluation.detection.drawing import draw_detections
-from deepcluster_core.evaluation.detection.fitting import Feeding, Found, Pictured, fit, judge
-from deepcluster_core.evaluation.detection.scoring import ClassScore, scored, shown
-from deepcluster_core.evaluation.detection.voc_task import Subset, VocTask, open_task
+from deepcluster_core.evaluation.voc.detection.scoring import ClassScore, scored, shown
+from deepcluster_core.evaluation.voc.detection.task import Subset, VocTask, open_task
+from deepcluster_core.evaluation.voc.image_cache import ImageCache
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
 from stages.evaluations.compared import compared, num_compared
@@ -107,7 +108,7 @@ def voc_detection(
     """Write a row for each class of each network, and one for the mean; and all detections.
 
     Args:
-        network: of the run: alexnet, vgg16 or smallnet.
+        network: of the run; it must have `Network.halves`.
         protocol: how it is trained and judged.
         data: folder of Pascal VOC 2007, see `Voc`; proposals are looked for in it.
         checkpoint: of the epoch; None compares no trained network.
@@ -174,7 +175,7 @@ def _open(data: Path, protocol: VocDetectionConfig, image_size: int, channels: i
 
         boxes = file and read_proposals(file, subset.names, limit=protocol.max_proposals)
         return Pictured(
-            Kept(read, limit_bytes=limit_bytes),
+            ImageCache(read, limit_bytes=limit_bytes),
             subset.labelled(task.classes),
             None if boxes is None else partial(_tensor, boxes),
         )

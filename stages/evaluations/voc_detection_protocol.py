@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.evaluation.detection.detector import Chosen, Design
-from deepcluster_core.evaluation.detection.proposing import Proposing
-from deepcluster_core.evaluation.detection.sampling import Sampling
-from deepcluster_core.evaluation.detection.scaling import Scale
-from deepcluster_core.evaluation.fine_tuning import Part
 from deepcluster_core.evaluation.learner import Descent
+from deepcluster_core.evaluation.voc.detection.detector import Chosen, Design
+from deepcluster_core.evaluation.voc.detection.proposal_network import Proposing
+from deepcluster_core.evaluation.voc.detection.sampling import Sampling
+from deepcluster_core.evaluation.voc.detection.scaling import Scale
+from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.precision import Precision
 from stages.evaluations.protocol import PROTOCOLS
 
@@ -37,9 +37,10 @@ class VocDetectionConfig(StrictConfig):
     """Train on train and judge on val, to choose the other keys by; else trainval and test."""
 
     proposals: Literal["auto", "file", "rpn"]
-    """Where regions to look at come from: a file in the data folder, see
-    deepcluster_core/data/proposals.py, or a region proposal network that is trained with the
-    detector, on the maps that the detector reads. auto: the file if there is one."""
+    """Where region proposals come from: a file in the data folder, laid out as described in
+    deepcluster_core/evaluation/voc/detection/proposal_files.py, or a region proposal network that
+    is trained with the detector, on the maps that the detector reads. auto: the file if there is
+    one."""
 
     renew: bool
     """Whether fc6 and fc7 begin anew instead of as the checkpoint has them."""

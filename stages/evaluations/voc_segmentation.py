@@ -17,13 +17,13 @@ from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.data.kept import Kept
-from deepcluster_core.data.voc import Voc
 from deepcluster_core.errors import SourceError
-from deepcluster_core.evaluation.segmentation.drawing import Shown, draw_masks
-from deepcluster_core.evaluation.segmentation.fcn import Fcn, Mask
-from deepcluster_core.evaluation.segmentation.fitting import Loading, Masked, fit, judge
-from deepcluster_core.evaluation.segmentation.mean_iu import (
+from deepcluster_core.evaluation.voc.dataset import Voc
+from deepcluster_core.evaluation.voc.image_cache import ImageCache
+from deepcluster_core.evaluation.voc.segmentation.drawing import Shown, draw_masks
+from deepcluster_core.evaluation.voc.segmentation.fcn import Fcn, Mask
+from deepcluster_core.evaluation.voc.segmentation.fitting import Loading, Masked, fit, judge
+from deepcluster_core.evaluation.voc.segmentation.mean_iu import (
     Counts,
     confusion,
     intersection_over_union,
@@ -31,7 +31,8 @@ from deepcluster_core.evaluation.segmentation.mean_iu import (
 )
 from deepcluster_core.interrupts import HeldBack, held_back
 from deepcluster_core.memory import keep_freed_memory
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
 from stages.evaluations.compared import RANDOM, compared, num_compared
@@ -176,8 +177,8 @@ def _open(data: Path, protocol: VocSegmentationConfig, channels: int) -> _Task:
             return voc.mask(names[row])
 
         return Masked(
-            Kept(picture, limit_bytes=pictures_bytes),
-            Kept(mask, limit_bytes=masks_bytes),
+            ImageCache(picture, limit_bytes=pictures_bytes),
+            ImageCache(mask, limit_bytes=masks_bytes),
             len(names),
         )
 

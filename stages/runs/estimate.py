@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepcluster_core.clustering.faiss_index import SCRATCH_BYTES
-from deepcluster_core.models import feature_dim_of, footprint_of
+from deepcluster_core.models.build import feature_dim_of, footprint_of
 from stages.cluster import Sizes
 from stages.index import DatasetConfig
 from stages.runs.recipe import Recipe

@@ -9,9 +9,9 @@ import torch
 from deepcluster_core.artifacts.outputs import whole_files
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.export import INPUT, OUTPUT, WRITERS, Portable, write_network
+from deepcluster_core.text import printable, readable_size
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
-from stages.runs.terminal import printable, readable_size
 
 SUFFIXES = {name: suffix for name, (suffix, _) in WRITERS.items()}
 

@@ -20,21 +20,21 @@ from deepcluster_core.artifacts.outputs import (
 )
 from deepcluster_core.artifacts.tables import read_clustering
 from deepcluster_core.clustering.assign import Assigner
+from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
 from deepcluster_core.data.sources import Kind, Source, has_samples, open_source
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError, SourceError
-from deepcluster_core.models import Network
+from deepcluster_core.models.network import Network
 from deepcluster_core.new_images import Forward, Pixels, features_of
 from deepcluster_core.progress import Progress
+from deepcluster_core.text import printable_lines
 from stages.runs.machine import remarks
 from stages.runs.past_run import PastRun
 from stages.runs.progress import bar, lines
 from stages.runs.recipe import Recipe
-from stages.runs.terminal import plain_console, printable_lines
+from stages.runs.terminal import plain_console
 
-NEAREST = ("kmeans", "spherical")
-"""Algorithms whose clusters are all that lies nearest to a centroid."""
 CONSOLE = plain_console()
 
 Features = Iterator[tuple[list[str], NDArray[np.floating]]]
@@ -77,7 +77,7 @@ def assign(
     images = _opened(past.recipe, source, kind, image_key)
     config = read_manifest(labels).config["cluster"]
     assigner = Assigner.of(read_clustering(labels), whitened=config["whiten"], device=past.device)
-    if config["algorithm"] not in NEAREST:
+    if not find_clusterer(config["algorithm"]).assigns_to_nearest:
         _say(f"clusters of {config['algorithm']}: each image goes to that of the nearest mean")
     about = past.about(labels=labels, checkpoint=checkpoint) | {"source": str(source)}
     with (

@@ -9,7 +9,8 @@ from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.local_paths import refuse_url
-from deepcluster_core.models import Network, feature_dim_of
+from deepcluster_core.models.build import feature_dim_of
+from deepcluster_core.models.network import Network
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
 from stages.runs.machine import num_cores, usable_device
@@ -17,7 +18,7 @@ from stages.runs.recipe import Recipe, load_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.runs.terminal import shell_words
 
-Kind = Literal["labels", "checkpoints"]
+ArtifactKind = Literal["labels", "checkpoints"]
 MADE_BY = {"labels": "cluster", "checkpoints": "train"}
 USABLE = {"labels": (Condition.WHOLE,), "checkpoints": (Condition.WHOLE, STALE)}
 """Stale labels do not belong to the network beside them; a stale network is one all the same."""
@@ -52,7 +53,7 @@ class PastRun:
         """Threads that read."""
         return self.recipe.compute.workers or num_cores()
 
-    def epoch(self, kind: Kind, wanted: int | None) -> int:
+    def epoch(self, kind: ArtifactKind, wanted: int | None) -> int:
         """Return the epoch that is asked for; None asks for the last one that is there.
 
         Raises:
@@ -68,7 +69,7 @@ class PastRun:
             )
         return wanted
 
-    def whole(self, kind: Kind, epoch: int) -> Path:
+    def whole(self, kind: ArtifactKind, epoch: int) -> Path:
         """Return the folder of an artifact that can be used.
 
         Raises:
@@ -130,7 +131,7 @@ class PastRun:
                 f"--out {out}: lies among the artifacts of the run.\n  Fix: give another folder."
             )
 
-    def _last(self, kind: Kind) -> int:
+    def _last(self, kind: ArtifactKind) -> int:
         found = [
             epoch
             for (of_kind, epoch), state in self.states.items()

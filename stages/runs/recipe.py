@@ -23,14 +23,15 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from deepcluster_core.artifacts.files import write_atomically
-from deepcluster_core.clustering.plugin import PYTHON, load_callable
+from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.config_problems import CONFLICTS, described, invalid, told_conflicts
 from deepcluster_core.config_yaml import dump, merged, plain, read_yaml
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, is_url, usable_path
-from deepcluster_core.models import NetworkConfig, feature_dim_of
+from deepcluster_core.models.build import feature_dim_of
+from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
@@ -131,8 +132,7 @@ class Recipe(StrictConfig):
             self.network, channels=self.dataset.channels, layer=self.extract.layer
         )
         sizes = Sizes.of(cluster, num_images=num_images, dim=wide)
-        if cluster.algorithm.startswith(PYTHON):
-            load_callable(cluster.algorithm)
+        find_clusterer(cluster.algorithm).check(cluster.algorithm)
         pace = Pace.of(self.train, num_images=num_images)
         asked = (
             sizes.k and cluster.k,

@@ -8,10 +8,10 @@ import torch
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.limits import available_memory
+from deepcluster_core.text import readable_size
 from stages.runs.estimate import Needs, needs_of
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.recipe import Recipe
-from stages.runs.terminal import readable_size
 
 
 def refuse_what_cannot_fit(

@@ -1,30 +1,13 @@
-"""Text for people: safe to show on a terminal, since names of files are other people's; sizes."""
+"""What is printed on a terminal, and what can be typed there again."""
 
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepcluster_core.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def printable(text: str) -> str:
-    """Return text without what moves the cursor, colours or reorders: that is written as escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def printable_lines(text: str) -> str:
-    """Return several lines, each printable."""
-    return "\n".join(map(printable, text.split("\n")))
-
-
-def readable_size(num_bytes: float) -> str:
-    """Return a number of bytes with three digits: 4.2 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:,.3g} TB"
 
 
 def shell_words(*words: str | Path) -> str:

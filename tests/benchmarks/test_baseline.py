@@ -14,7 +14,8 @@ from benchmarks.workload import RECIPE
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.clustering.pca import fit_pca
 from deepcluster_core.context import Context
-from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from stages.extract import extract
 from stages.index import index
 from stages.runs.recipe import Recipe, load_recipe

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.export import WRITERS, Portable, write_network
-from deepcluster_core.models import Network, NetworkConfig, build_network
-from deepcluster_core.models.network import Backbone
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Backbone, Network
 from tests.foreign import run_elsewhere
 
 SIZE = 64  # the smallest images that AlexNet takes

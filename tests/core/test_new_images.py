@@ -7,7 +7,8 @@ import torch
 
 from deepcluster_core.data.decode import UnreadableImageError
 from deepcluster_core.data.sources import SourceImage
-from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.new_images import READ_AT_ONCE, Forward, Pixels, features_of
 
 SMALL = NetworkConfig(name="smallnet", image_size=16)

@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepcluster_core.clustering.pca import fit_pca
-from deepcluster_core.evaluation.ascent import Ascent, climb, excitement
+from deepcluster_core.evaluation.filters.ascent import Ascent, climb, excitement
 from deepcluster_core.evaluation.knn import nearest
 from deepcluster_core.evaluation.learner import Descent, Learner
-from deepcluster_core.evaluation.pooling import Frozen
-from deepcluster_core.evaluation.probe import Descent as ProbeDescent
-from deepcluster_core.evaluation.probe import Probes
+from deepcluster_core.evaluation.probes.classifiers import Descent as ProbeDescent
+from deepcluster_core.evaluation.probes.classifiers import Probes
+from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.export import Portable, write_network
 from deepcluster_core.features import extract_features
-from deepcluster_core.models import Network, NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, exact_float32
 from deepcluster_core.training import epoch
 
@@ -176,9 +178,7 @@ def training(network: Network) -> None:
 
 
 def reading_layers(network: Network) -> None:
-    frozen = Frozen(
-        network, ["conv1"], name="smallnet", size=SIZE, device="cpu", precision="float32"
-    )
+    frozen = Frozen(network, ["conv1"], size=SIZE, device="cpu", precision="float32")
     frozen(views())
 
 

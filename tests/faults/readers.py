@@ -23,10 +23,10 @@ from deepcluster_core.artifacts.tables import (
 )
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.sources import open_source
-from deepcluster_core.data.voc import CLASSES, Voc
-from deepcluster_core.data.voc_annotations import parse_objects
-from deepcluster_core.data.voc_masks import decode_mask
 from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.evaluation.voc.annotations import parse_objects
+from deepcluster_core.evaluation.voc.dataset import CLASSES, Voc
+from deepcluster_core.evaluation.voc.masks import decode_mask
 from stages.runs.recipe import load_recipe, parse_overrides
 
 CORPUS = Path(__file__).parent / "corpus"

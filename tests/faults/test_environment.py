@@ -219,7 +219,7 @@ def test_pictures__whatever_matplotlib_is_told(backend: str, tmp_path: Path) -> 
     program = """
 import os, sys
 import pandas as pd
-from deepcluster_core.evaluation.curves import draw_agreement
+from deepcluster_core.report.agreement import draw_agreement
 with open("picture.png", "wb") as file:
     draw_agreement(pd.DataFrame({"epoch": [0], "nmi_labels": [0.5], "nmi_previous": [None]}), file)
 import matplotlib

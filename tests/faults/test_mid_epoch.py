@@ -14,7 +14,7 @@ from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.saved import SAVED
 from deepcluster_core.context import Context, SaveEvery
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig, cluster
 from stages.extract import ExtractConfig, extract
 from stages.index import DatasetConfig, index

@@ -24,11 +24,11 @@ from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_clusterin
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.errors import ArtifactError, ConfigError
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.text import printable, printable_lines
 from flows.cli.main import main
 from stages.index import DatasetConfig, index
 from stages.runs.recipe import load_recipe, parse_overrides
-from stages.runs.terminal import printable, printable_lines
 from tests.stages.recipes import PLAIN, write
 
 HOSTILE = "a\x1b[31m\x07\r\u202eb"

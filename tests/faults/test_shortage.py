@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from deepcluster_core.artifacts.lack import lack_explained
 from deepcluster_core.data.sources.base import read_file
 from deepcluster_core.errors import ArtifactError
-from deepcluster_core.evaluation.rmac import RegionReader
-from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.evaluation.retrieval.rmac import RegionReader
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.shortage import is_of_device, is_shortage, lacks_memory
 from stages.index import DatasetConfig, index
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from deepcluster_core.artifacts.manifest import MANIFEST
 from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.context import Context
-from deepcluster_core.data.voc import PALETTE, VOID
+from deepcluster_core.evaluation.voc.dataset import PALETTE, VOID
 from stages.index import DatasetConfig, index
 from tests.stages.recipes import PLAIN
 from tests.voc_tree import write_voc2012

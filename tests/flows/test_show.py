@@ -305,8 +305,8 @@ def test_show_sweep__a_row_for_each_k_after_its_last_epoch(
     assert f"{tmp_path}: after 2 epochs" in lines
     table = [line.split() for line in lines if re.match(r" *[\d,]+ ", line)]
     assert table == [
-        "4 5.000 5.125 5.250 5.375 5.5 1,000 10 s".split(),
-        "1,000 1001.000 1001.125 1001.250 – 1,001.5 1,000 33 min 22 s".split(),
+        "4 5.000 5.125 5.250 5.375 5.5 1,000 10.2 s".split(),
+        "1,000 1001.000 1001.125 1001.250 – 1,001.5 1,000 33 min".split(),
     ]
     assert lines[-1].endswith(f"show {tmp_path}/k=01000     one of the runs")
 
@@ -321,7 +321,7 @@ def test_show_sweep__damaged_table_and_the_way_out(tmp_path: Path) -> None:
 def test_farewell__names_what_was_made_and_what_to_type(finished_run: Path) -> None:
     told = farewell(RunFolder(finished_run), epochs=3, seconds=3725.2)
 
-    assert f"{finished_run}: 3 epochs, in 1 h 2 min 5 s" in told
+    assert f"{finished_run}: 3 epochs, in 1 h 2 min\n" in told
     _, commands = told.split("Next:\n")
     assert f"show {finished_run} --epoch 2 --cluster 0" in commands
     for named in re.findall(r'\("([^"]+)"\)', told):
@@ -333,6 +333,6 @@ def test_farewell__is_short_about_paths_below_here(
 ) -> None:
     monkeypatch.chdir(finished_run.parent)
 
-    assert "\nfinished: 3 epochs, in 0 s\n" in farewell(
+    assert "\nfinished: 3 epochs, in 0.2 s\n" in farewell(
         RunFolder(finished_run), epochs=3, seconds=0.2
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.context import Context
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig, cluster
 from stages.extract import ExtractConfig, extract
 from stages.index import DatasetConfig, index

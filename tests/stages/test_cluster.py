@@ -17,7 +17,7 @@ from deepcluster_core.artifacts.manifest import (
     read_manifest,
 )
 from deepcluster_core.artifacts.tables import INDEX, LABELS, read_clustering, read_labels
-from deepcluster_core.clustering.pic import Pic
+from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
 from stages.cluster import ClusterConfig, Sizes
@@ -195,7 +195,7 @@ def test_run__key_depends_on_the_algorithm_and_its_settings(
     configs = [
         ClusterConfig(k=8, pca_dim=16, algorithm="spherical"),
         ClusterConfig(pca_dim=16, algorithm="pic"),
-        ClusterConfig(pca_dim=16, algorithm="pic", pic=Pic(neighbours=4)),
+        ClusterConfig(pca_dim=16, algorithm="pic", pic=PicConfig(neighbours=4)),
         ClusterConfig(k=8, pca_dim=16, algorithm=python),
         ClusterConfig(k=8, pca_dim=16, algorithm=python, options={"batch_size": 64}),
     ]

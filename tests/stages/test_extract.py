@@ -15,7 +15,7 @@ from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, re
 from deepcluster_core.context import Context
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ArtifactError, ConfigError
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.extract import ExtractConfig
 from stages.extract import extract as stage
 

@@ -13,7 +13,7 @@ from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, TrainingError
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.precision import Precision, is_narrow
 from stages.train import Pace, TrainConfig
 from stages.train import train as stage

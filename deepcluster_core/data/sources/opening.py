@@ -3,6 +3,7 @@
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
 from pathlib import Path
@@ -24,16 +25,10 @@ from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.local_paths import missing_hint, refuse_url
 
 Parameters = ParamSpec("Parameters")
-Kind = Literal["auto", "folder", "list", "parquet", "tar"]
+KindName = Literal["folder", "list", "parquet", "tar"]
+Kind = Literal["auto", KindName]
+ImageKey = Sequence[str] | None
 
-_KIND_OF_FILE: dict[str, Kind] = {
-    ".parquet": "parquet",
-    ".tar": "tar",
-    ".txt": "list",
-    ".csv": "list",
-    ".tsv": "list",
-    ".lst": "list",
-}
 NEVER_IMAGES = ("artifact", "array")
 SURVEYED_FILES = 10_000
 """That an error message counts."""
@@ -84,19 +79,17 @@ def open_source(
     """
     if kind == "auto" and is_image_name(location.name) and location.is_file():
         return PictureSource(location)
-    kind = _kind_of(location) if kind == "auto" else _existing(location, kind)
-    with_labels = labels == "auto"
-    if kind == "tar":
-        return _open_tar(location, with_labels=with_labels, image_key=image_key)
-    if kind == "parquet":
-        return _open_parquet(location, with_labels=with_labels, image_key=image_key)
-    if image_key:
+    if kind == "auto":
+        kind = _kind_of(location)
+    else:
+        _check_location(location)
+    if image_key and not SOURCES[kind].has_samples:
         raise ConfigError(
             f"dataset.image_key: {', '.join(image_key)} chooses among the pictures of a sample in "
             f"tar or Parquet files, but {location} is of kind {kind}.\n"
             f"  Fix: leave dataset.image_key out."
         )
-    return _OPENERS[kind](location, with_labels=with_labels)
+    return SOURCES[kind].open(location, labels == "auto", image_key)
 
 
 def has_samples(location: Path) -> bool:
@@ -105,11 +98,11 @@ def has_samples(location: Path) -> bool:
     Raises:
         SourceError: as `open_source`.
     """
-    return not is_image_name(location.name) and _kind_of(location) in ("tar", "parquet")
+    return not is_image_name(location.name) and SOURCES[_kind_of(location)].has_samples
 
 
-def _existing(location: Path, kind: Kind) -> Kind:
-    """Return `kind`, or raise where nothing lies at `location`."""
+def _check_location(location: Path) -> None:
+    """Raise where nothing lies at `location`, or only what this program made."""
     if not location.exists():
         refuse_url(location)
         raise SourceError(
@@ -121,62 +114,28 @@ def _existing(location: Path, kind: Kind) -> Kind:
             f"{location}: is an {made} of this program, not a folder of images.\n"
             f"  Fix: give the folder or file that the images are in."
         )
-    return kind
 
 
-def _kind_of(location: Path) -> Kind:
-    _existing(location, "auto")
+def _kind_of(location: Path) -> KindName:
+    _check_location(location)
     return _kind_of_folder(location) if location.is_dir() else _kind_of_file(location)
 
 
-def _open_folder(location: Path, *, with_labels: bool) -> Source:
-    if not location.is_dir() or next(walk_images(location), None) is None:
-        raise _nothing_found(location, "a folder that holds images")
-    return FolderSource(location, with_labels=with_labels)
+def _kind_of_file(file: Path) -> KindName:
+    suffix = file.suffix.lower()
+    for kind, source in SOURCES.items():
+        if suffix in source.suffixes:
+            return kind
+    known = [suffix for source in SOURCES.values() for suffix in source.suffixes]
+    raise _nothing_found(file, f"a folder, or a file ending in {', '.join(known)}")
 
 
-def _open_list(location: Path, *, with_labels: bool) -> Source:
-    if not location.is_file():
-        raise _nothing_found(location, "a file that lists images")
-    return ListSource(location, with_labels=with_labels)
-
-
-def _open_parquet(location: Path, *, with_labels: bool, image_key: Sequence[str] | None) -> Source:
-    root = location.parent if location.is_file() else location
-    files = [location] if location.is_file() else sorted_by_name(root, _parquet_files(root))
-    if not files:
-        raise _nothing_found(location, ".parquet files directly in it, or in partitions")
-    return ParquetSource(root, files, with_labels=with_labels, image_key=image_key)
-
-
-def _open_tar(location: Path, *, with_labels: bool, image_key: Sequence[str] | None) -> Source:
-    files = [location]
-    if not location.is_file():
-        files = sorted_by_name(location, _files_ending(location, ".tar"))
-    if not files:
-        raise _nothing_found(location, ".tar files directly in it")
-    return TarSource(files, with_labels=with_labels, image_key=image_key)
-
-
-_OPENERS = {"folder": _open_folder, "list": _open_list}
-
-
-def _kind_of_file(file: Path) -> Kind:
-    kind = _KIND_OF_FILE.get(file.suffix.lower())
-    if kind is None:
-        raise _nothing_found(file, f"a folder, or a file ending in {', '.join(_KIND_OF_FILE)}")
-    return kind
-
-
-def _kind_of_folder(folder: Path) -> Kind:
+def _kind_of_folder(folder: Path) -> KindName:
     """Shards count only directly in the folder, images at any depth."""
-    found: list[Kind] = []
-    if next(_parquet_files(folder), None):
-        found.append("parquet")
-    if next(_files_ending(folder, ".tar"), None):
-        found.append("tar")
-    if next(walk_images(folder), None):
-        found.append("folder")
+    found: list[KindName] = []
+    for kind, source in SOURCES.items():
+        if next(source.files_in(folder), None):
+            found.append(kind)
     if len(found) > 1:
         raise SourceError(
             f"{folder}: holds {_survey(folder)}, so it could be of kind {' or '.join(found)}.\n"
@@ -190,6 +149,35 @@ def _kind_of_folder(folder: Path) -> Kind:
     return found[0]
 
 
+def _open_folder(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
+    if not location.is_dir() or next(walk_images(location), None) is None:
+        raise _nothing_found(location, "a folder that holds images")
+    return FolderSource(location, with_labels=with_labels)
+
+
+def _open_list(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
+    if not location.is_file():
+        raise _nothing_found(location, "a file that lists images")
+    return ListSource(location, with_labels=with_labels)
+
+
+def _open_parquet(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
+    root = location.parent if location.is_file() else location
+    files = [location] if location.is_file() else sorted_by_name(root, _parquet_files(root))
+    if not files:
+        raise _nothing_found(location, ".parquet files directly in it, or in partitions")
+    return ParquetSource(root, files, with_labels=with_labels, image_key=image_key)
+
+
+def _open_tar(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
+    files = [location]
+    if not location.is_file():
+        files = sorted_by_name(location, _tar_files(location))
+    if not files:
+        raise _nothing_found(location, ".tar files directly in it")
+    return TarSource(files, with_labels=with_labels, image_key=image_key)
+
+
 def sorted_by_name(root: Path, files: Iterator[Path]) -> list[Path]:
     """Return files in the order of the bytes of their names relative to `root`."""
     return sorted(files, key=lambda file: os.fsencode(file.relative_to(root)))
@@ -201,6 +189,14 @@ def _parquet_files(folder: Path) -> Iterator[Path]:
     for below in folder.iterdir():
         if "=" in below.name and not is_hidden(below.name) and below.is_dir():
             yield from _parquet_files(below)
+
+
+def _tar_files(folder: Path) -> Iterator[Path]:
+    return _files_ending(folder, ".tar")
+
+
+def _no_files(_folder: Path) -> Iterator[Path]:
+    return iter(())
 
 
 def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
@@ -225,9 +221,10 @@ def _nothing_found(location: Path, wanted: str) -> SourceError:
 
 
 def _shards_below(folder: Path) -> Iterator[Path]:
+    shards = [suffix for kind in SOURCES.values() if kind.has_samples for suffix in kind.suffixes]
     files = (Path(at, name) for at, _, names in os.walk(folder) for name in sorted(names))
     for file in islice(files, SURVEYED_FILES):
-        if file.suffix.lower() in (".parquet", ".tar") and not is_own_table(file):
+        if file.suffix.lower() in shards and not is_own_table(file):
             yield file
 
 
@@ -254,3 +251,25 @@ def _survey(folder: Path) -> str:
     most = sorted(counts.items(), key=lambda found: (-found[1], found[0]))[:6]
     named = (f"{count} {suffix}{places[suffix]}" for suffix, count in most)
     return displayed(", ".join(named))
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """A kind of source: how it is recognised, and how it is opened."""
+
+    open: Callable[[Path, bool, ImageKey], Source]
+    """Opens a location; with labels or without, and with the `image_key` of `open_source`."""
+    suffixes: tuple[str, ...] = ()
+    """Files with such names are of this kind."""
+    files_in: Callable[[Path], Iterator[Path | str]] = _no_files
+    """Returns files in a folder that make it one of this kind."""
+    has_samples: bool = False
+    """Whether the pictures are in samples of several, so that `image_key` fits."""
+
+
+SOURCES: dict[KindName, SourceKind] = {
+    "parquet": SourceKind(_open_parquet, (".parquet",), _parquet_files, has_samples=True),
+    "tar": SourceKind(_open_tar, (".tar",), _tar_files, has_samples=True),
+    "list": SourceKind(_open_list, (".txt", ".csv", ".tsv", ".lst")),
+    "folder": SourceKind(_open_folder, files_in=walk_images),
+}

@@ -15,7 +15,8 @@ from deepcluster_core.artifacts.checkpoints import (
     write_checkpoint,
 )
 from deepcluster_core.errors import ArtifactError
-from deepcluster_core.models import Network, NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
 
 CONFIG = NetworkConfig(name="smallnet", image_size=16)
 

@@ -22,6 +22,7 @@ from deepcluster_core.clustering.fit import Fit
 from deepcluster_core.clustering.kmeans import KMeans, Nearest, assign
 from deepcluster_core.clustering.pca import fit_pca
 from deepcluster_core.clustering.pic import Pic
+from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.rows import InMemory
 from deepcluster_core.errors import ConfigError
 from tests.core.clustering.groups import blobs, unit_rows
@@ -75,7 +76,7 @@ def spherical(device: str) -> Fit:
 
 def pic(device: str) -> Fit:
     rows_NQ, _ = blobs(k=5, noise=0.1)
-    return Pic().fit(InMemory(rows_NQ), device=device)
+    return Pic(PicConfig()).fit(InMemory(rows_NQ), device=device)
 
 
 @pytest.mark.parametrize("cluster", [kmeans, spherical, pic])

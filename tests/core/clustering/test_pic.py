@@ -11,17 +11,18 @@ from pydantic import ValidationError
 from deepcluster_core.clustering.fit import Fit
 from deepcluster_core.clustering.kmeans import assign
 from deepcluster_core.clustering.pic import Pic
+from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import nmi
 from tests.core.clustering.groups import blobs, unit_rows
 
 
-def pic(rows_NQ: Floats, **settings: Any) -> Fit:  # noqa: ANN401  of Pic
-    return Pic(**settings).fit(InMemory(rows_NQ))
+def pic(rows_NQ: Floats, **settings: Any) -> Fit:  # noqa: ANN401  of PicConfig
+    return Pic(PicConfig(**settings)).fit(InMemory(rows_NQ))
 
 
-def row_by_row(rows_NQ: Floats, settings: Pic) -> list[int]:
+def row_by_row(rows_NQ: Floats, settings: PicConfig) -> list[int]:
     """The method as one would write it down, with loops and dense matrices; gives summits."""
     num = len(rows_NQ)
     wide_NQ = rows_NQ.astype(np.float64)
@@ -63,12 +64,17 @@ def same_groups(a_N: NDArray[np.integer], b_N: NDArray[np.integer]) -> bool:
 
 @pytest.mark.parametrize(
     "settings",
-    [Pic(), Pic(neighbours=2, iterations=3), Pic(sigma=0.5, alpha=0.1), Pic(sigma=0.1)],
+    [
+        PicConfig(),
+        PicConfig(neighbours=2, iterations=3),
+        PicConfig(sigma=0.5, alpha=0.1),
+        PicConfig(sigma=0.1),
+    ],
 )
-def test_pic__is_the_method_row_by_row(settings: Pic) -> None:
+def test_pic__is_the_method_row_by_row(settings: PicConfig) -> None:
     rows_NQ, _ = blobs(150, k=12, noise=0.08)  # near ones 0.1 to 0.3 apart, about sigma
 
-    fit = settings.fit(InMemory(rows_NQ))
+    fit = Pic(settings).fit(InMemory(rows_NQ))
 
     expected_N = np.array(row_by_row(rows_NQ, settings))
     assert 2 < fit.num_clusters < 75
@@ -132,7 +138,7 @@ def test_pic__is_the_same_again_and_for_any_block(monkeypatch: pytest.MonkeyPatc
     heard: list[tuple[int, int | None]] = []
     monkeypatch.setattr("deepcluster_core.clustering.pic.BLOCK_ROWS", 700)
 
-    cut = Pic().fit(
+    cut = Pic(PicConfig()).fit(
         InMemory(rows_NQ), seed=9, progress=lambda done, total: heard.append((done, total))
     )
 
@@ -157,12 +163,12 @@ def test_pic__refuses_a_single_cluster() -> None:
 )
 def test_pic__refuses_settings_without_a_meaning(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
-        Pic.model_validate(wrong)
+        PicConfig.model_validate(wrong)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_pic__gpu_finds_the_same_neighbours() -> None:
     rows_NQ, _ = blobs(k=30, noise=0.1)
-    on_gpu = Pic().fit(InMemory(rows_NQ), device="cuda")
+    on_gpu = Pic(PicConfig()).fit(InMemory(rows_NQ), device="cuda")
     assert nmi(on_gpu.cluster_N, pic(rows_NQ).cluster_N) > 0.99

@@ -12,7 +12,8 @@ from sklearn.cluster import MiniBatchKMeans
 
 from deepcluster_core.clustering.fit import Fit
 from deepcluster_core.clustering.kmeans import assign
-from deepcluster_core.clustering.plugin import PATTERN, Plugin, load_callable
+from deepcluster_core.clustering.plugin import Plugin
+from deepcluster_core.clustering.plugin_loading import PATTERN, load_callable
 from deepcluster_core.clustering.rows import InMemory
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.metrics import nmi

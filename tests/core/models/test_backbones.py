@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.models import Builder
 from deepcluster_core.models.alexnet import build_alexnet
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Backbone, Network
+from deepcluster_core.models.registry import Builder
 from deepcluster_core.models.smallnet import build_smallnet
 from deepcluster_core.models.vgg import build_vgg16
 from deepcluster_core.seeding import torch_seeded

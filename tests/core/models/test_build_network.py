@@ -1,11 +1,15 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 from pydantic import ValidationError
 
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.models import NETWORKS, NetworkConfig, build_network, feature_dim_of
+from deepcluster_core.models.build import build_network, feature_dim_of
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.registry import NETWORKS
 
 SMALL = NetworkConfig(name="smallnet", image_size=32)
 
@@ -67,6 +71,11 @@ def test_feature_dim_of__refuses_images_that_are_too_small() -> None:
 def test_network_config__takes_the_lists_of_yaml() -> None:
     config = NetworkConfig.model_validate({"mean": [0.5], "std": [1]})
     assert (config.mean, config.std) == ((0.5,), (1.0,))
+
+
+def test_network_config__importing_it_imports_no_torch() -> None:
+    code = "import sys, deepcluster_core.models.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_network_config__lists_the_known_names() -> None:

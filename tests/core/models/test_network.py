@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.models import Network, NetworkConfig, build_network
-from deepcluster_core.models.network import Backbone
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Backbone, Network
 
 
 def images(num: int = 4, *, channels: int = 3, size: int = 32) -> Tensor:

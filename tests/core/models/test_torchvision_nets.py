@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.models import NetworkConfig, build_network, feature_dim_of
+from deepcluster_core.models.build import build_network, feature_dim_of
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.torchvision_nets import build_torchvision
 
 
@@ -76,7 +77,7 @@ def test_feature_dim_of__says_which_network_and_size_do_not_fit() -> None:
 
 def test_models__do_not_import_torchvision_before_it_is_needed() -> None:
     code = (
-        "import sys; from deepcluster_core.models import *; "
+        "import sys; from deepcluster_core.models.build import *; "
         "feature_dim_of(NetworkConfig(), channels=3); "
         "sys.exit('torchvision' in sys.modules)"
     )

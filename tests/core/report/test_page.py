@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from deepcluster_core.clustering.changes import changes
-from deepcluster_core.report.cards import Gallery
-from deepcluster_core.report.evaluations import PICTURE_AT_MOST, Evaluation
-from deepcluster_core.report.gallery import Assigned, choose, describe
-from deepcluster_core.report.page import Report, inputs_of, render
+from deepcluster_core.report.evaluations import PICTURE_AT_MOST, Evaluation, Picture
+from deepcluster_core.report.gallery import Assigned, Gallery, choose, describe
+from deepcluster_core.report.page import Report, Setup, inputs_of, render
 from deepcluster_core.report.thumbnails import Thumbnails, thumbnail
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> \x1b[2J \udcff"
@@ -74,12 +73,12 @@ def report() -> Report:
     row = {"epoch": 0, "loss": 4.0, "k": 3, "images": 28, "warnings": HOSTILE, "train_s": 5.0}
     return Report(
         name=HOSTILE,
-        sentence=HOSTILE,
+        setup=Setup(HOSTILE, 16, True, HOSTILE, 28, 3, HOSTILE, epochs=2, scored=2, seed=31),
         notes=[HOSTILE],
         rows=[row, row | {"epoch": 1, "loss": float("nan")}],
         sizes=[20, 5, 3],
         gallery=gallery(),
-        evaluations=[Evaluation(HOSTILE, 1, [{"<b>": HOSTILE}], {f"{HOSTILE}.png": b"x"})],
+        evaluations=[Evaluation(HOSTILE, 1, [{"<b>": HOSTILE}], [Picture(f"{HOSTILE}.png", b"x")])],
         config=HOSTILE,
         provenance={HOSTILE: HOSTILE},
         inputs=INPUTS,
@@ -153,7 +152,10 @@ def test_render__evaluations_fold_long_tables_and_leave_out_huge_pictures() -> N
         "filters",
         7,
         [{"filter": number, "norm": 0.5, "protocol": "abc"} for number in range(600)],
-        {"filters.png": b"small", "layers/conv5.png": b"x" * (PICTURE_AT_MOST + 1)},
+        [
+            Picture("filters.png", b"small"),
+            Picture("layers/conv5.png", b"x" * (PICTURE_AT_MOST + 1)),
+        ],
         "Made from artifacts that the run no longer has.",
     )
     page = render(replace(report(), evaluations=[long, replace(long, epoch=3)])).decode()
@@ -163,8 +165,14 @@ def test_render__evaluations_fold_long_tables_and_leave_out_huge_pictures() -> N
     assert "and 100 more rows" in page
     assert "protocol" not in page
     assert 'alt="Filters of the first layer after training, a tile each"' in page
-    assert "layers/conv5.png, 4.2 MB, is too large" in page
+    assert "layers/conv5.png, 4.19 MB, is too large" in page
     assert "the run no longer has" in page
+
+
+def test_render__shows_text_exactly_as_it_is() -> None:
+    page = render(replace(report(), notes=["a\"b'c&d <b>\u202egnp.exe"])).decode()
+
+    assert r"a&#34;b&#39;c&amp;d &lt;b&gt;\u202egnp.exe" in page
 
 
 def test_inputs_of__finds_the_digest_of_a_page_and_of_nothing_else(tmp_path: Path) -> None:

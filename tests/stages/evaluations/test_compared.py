@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepcluster_core.artifacts.checkpoints import MODEL, restore_network
 from deepcluster_core.errors import ArtifactError
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.compared import compared, supervised_weights
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from deepcluster_core.artifacts.checkpoints import MODEL
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.context import Context
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.filters import EVALUATION, PICTURE, PICTURE_RANDOM, FiltersConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results

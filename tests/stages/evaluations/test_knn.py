@@ -14,7 +14,7 @@ from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError, FeatureError
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.knn import EVALUATION, KnnConfig
 from stages.evaluations.labelled import open_labelled
 from stages.evaluations.protocol import PROTOCOLS, load_protocol

@@ -18,8 +18,8 @@ from deepcluster_core.artifacts.tables import read_index
 from deepcluster_core.context import Context
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.evaluation.ascent import iterations_for
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.evaluation.filters.ascent import iterations_for
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.maximal import EVALUATION, PICTURES, STRONGEST, MaximalConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results

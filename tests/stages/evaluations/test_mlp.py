@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from deepcluster_core.context import Context
-from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.mlp import EVALUATION, MlpConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import RESULTS

@@ -14,7 +14,7 @@ from deepcluster_core.artifacts.checkpoints import MODEL
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ConfigError, SourceError
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.results import read_results

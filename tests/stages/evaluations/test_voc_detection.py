@@ -17,14 +17,18 @@ from PIL import Image
 from deepcluster_core.artifacts.checkpoints import MODEL
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context, SaveEvery
-from deepcluster_core.data.voc import Voc
 from deepcluster_core.errors import ConfigError, SourceError
-from deepcluster_core.evaluation.detection.scaling import Scale
-from deepcluster_core.evaluation.detection.scoring import SIDES
-from deepcluster_core.evaluation.detection.verdicts import overlaps, precision_at_recalls, verdicts
-from deepcluster_core.evaluation.detection.voc_task import read_subset
+from deepcluster_core.evaluation.voc.dataset import Voc
+from deepcluster_core.evaluation.voc.detection.scaling import Scale
+from deepcluster_core.evaluation.voc.detection.scoring import SIDES
+from deepcluster_core.evaluation.voc.detection.task import read_subset
+from deepcluster_core.evaluation.voc.detection.verdicts import (
+    overlaps,
+    precision_at_recalls,
+    verdicts,
+)
 from deepcluster_core.interrupts import HeldBack, Interrupted
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_detection import DETECTIONS, EVALUATION, PICTURE, data_digest
@@ -327,7 +331,7 @@ def test_run__proposals_of_one_subset_alone_are_told(evaluated: Evaluated, tmp_p
 
 def test_run__refuses_a_network_that_it_cannot_take_apart(evaluated: Evaluated) -> None:
     network = NetworkConfig(name="torchvision:resnet18", image_size=32)
-    with pytest.raises(ConfigError, match="alexnet, vgg16 or smallnet"):
+    with pytest.raises(ConfigError, match="own networks: alexnet, vgg16, smallnet"):
         evaluated(protocol(**BRIEF), network=network)
 
 

@@ -19,12 +19,12 @@ from deepcluster_core.artifacts.checkpoints import MODEL
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import SaveEvery
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.data.voc import PALETTE, VOID
 from deepcluster_core.errors import ConfigError, SourceError
-from deepcluster_core.evaluation.segmentation.drawing import Shown, draw_masks
-from deepcluster_core.evaluation.segmentation.fcn import Mask
+from deepcluster_core.evaluation.voc.dataset import PALETTE, VOID
+from deepcluster_core.evaluation.voc.segmentation.drawing import Shown, draw_masks
+from deepcluster_core.evaluation.voc.segmentation.fcn import Mask
 from deepcluster_core.interrupts import HeldBack, Interrupted
-from deepcluster_core.models import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.protocol import load_protocol
 from stages.evaluations.results import RESULTS
 from stages.evaluations.voc_segmentation import (
@@ -339,7 +339,7 @@ def test_run__masks_that_are_all_void_are_told(
 
 def test_run__networks_of_other_parts_are_refused(evaluated: Evaluated) -> None:
     other = NetworkConfig(name="torchvision:resnet18", image_size=32)
-    with pytest.raises(ConfigError, match=r"alexnet, vgg16 or smallnet"):
+    with pytest.raises(ConfigError, match="own networks: alexnet, vgg16, smallnet"):
         evaluated(protocol(**BRIEF), network=other, checkpoint=None)
 
 

@@ -1,0 +1,90 @@
+"""Loading the callable that `cluster.algorithm: python:MODULE:NAME` names."""
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from deepcluster_core.errors import ConfigError
+
+PYTHON = "python:"
+PATTERN = re.compile(rf"{PYTHON}[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""python:MODULE:NAME"""
+
+Make = Callable[..., Any]
+"""Returns a clusterer."""
+
+
+def load_callable(algorithm: str) -> Make:
+    """Import the module of `python:MODULE:NAME` and return what NAME is there.
+
+    Modules are looked up among the installed ones, then in the working directory.
+
+    Raises:
+        ConfigError: there is no such module or name, the module cannot be imported, or what is
+            there may not be called: see `Plugin`.
+    """
+    module_name, _, name = algorithm.removeprefix(PYTHON).partition(":")
+    module = _imported(module_name, key=f"cluster.algorithm {algorithm}")
+    found = getattr(module, name, None)
+    if found is None:
+        known = ", ".join(sorted(name for name in vars(module) if not name.startswith("_"))[:20])
+        raise ConfigError(
+            f"cluster.algorithm {algorithm}: module {module_name} has no {name}.\n"
+            f"  Fix: name something that it has: {known}."
+        )
+    if _may_be_called(found, module):
+        return found
+    raise ConfigError(
+        f"cluster.algorithm {algorithm}: {name} is no class with fit or fit_predict.\n"
+        "  Cause: a function is called only if its module lies in the working directory, so that "
+        "no recipe can call whatever is installed.\n"
+        f"  Fix:   write a module into {Path.cwd()} whose function calls it."
+    )
+
+
+def _imported(name: str, *, key: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: a file here replaces no installed module
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"{key}: {name} imports {error.name}, which is not installed.\n"
+                f"  Fix: pip install it."
+            ) from error
+        raise ConfigError(
+            f"{key}: there is no module {error.name}, neither installed nor in {here}.\n"
+            "  Fix: start where the module lies, or install it."
+        ) from error
+    except Exception as error:  # whatever other people's code raises
+        raise ConfigError(f"{key}: {name} cannot be imported.\n{cause_of(error)}") from error
+
+
+def _may_be_called(found: object, module: ModuleType) -> bool:
+    if inspect.isclass(found):
+        return is_clusterer(found)
+    return inspect.isfunction(found) and found.__module__ == module.__name__ and _lies_here(module)
+
+
+def _lies_here(module: ModuleType) -> bool:
+    """Tell whether a module lies in the working directory, and not in a .venv that does."""
+    path = Path.cwd().joinpath(*module.__name__.split("."))
+    return module.__file__ in (f"{path}.py", str(path / "__init__.py"))
+
+
+def is_clusterer(found: object) -> bool:
+    """Return whether an object has one of the methods that `Plugin` calls."""
+    return hasattr(found, "fit_predict") or hasattr(found, "fit")
+
+
+def cause_of(error: Exception) -> str:
+    """Return an error's class and message as the `Cause` line of one of ours."""
+    return f"  Cause: {type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,114 @@
+"""The clusterers that a recipe can name in `cluster.algorithm`.
+
+To add one, write its module and an entry of `CLUSTERERS`. The functions below import it when they
+are called, so that reading a recipe imports neither torch nor faiss.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import JsonValue
+
+from deepcluster_core.clustering.pic_config import PicConfig
+from deepcluster_core.clustering.plugin_loading import PATTERN, PYTHON, load_callable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deepcluster_core.clustering.fit import Clustering
+
+    Start = NDArray[np.int32] | None
+
+
+class Settings(Protocol):
+    """The keys of a recipe's `cluster` section that clusterers are built from."""
+
+    algorithm: str
+    iterations: int
+    max_points_per_centroid: int | None
+    pic: PicConfig
+    options: dict[str, JsonValue]
+
+
+Build = Callable[[Settings, int | None, "Start"], "Clustering"]
+"""Returns a clusterer, from its settings, the number of clusters (None if the clusterer finds it)
+and the cluster of each image in the previous epoch, if it is to start there."""
+
+
+def _accept(_algorithm: str) -> None:
+    """Check nothing: a clusterer of this package always works."""
+
+
+@dataclass(frozen=True)
+class Clusterer:
+    """A clusterer as the rest of the program needs to know it."""
+
+    build: Build
+    reads: tuple[str, ...] = ()
+    """Optional keys of the `cluster` section that take effect. Any other of `SOME_READ` is an error
+    in a recipe with this clusterer."""
+    finds_k: bool = False
+    """Whether it finds the number of clusters, so that a recipe cannot set `k`."""
+    assigns_to_nearest: bool = False
+    """Whether each image is in the cluster of the nearest centroid, as new images will be."""
+    needs_faiss: bool = True
+    check: Callable[[str], object] = _accept
+    """Called with `cluster.algorithm` before a run begins; raises ConfigError if it cannot work."""
+
+
+def _k_means(settings: Settings, k: int | None, start_N: "Start") -> "Clustering":
+    from deepcluster_core.clustering.kmeans import KMeans
+
+    assert k is not None
+    return KMeans(
+        k,
+        settings.iterations,
+        spherical=settings.algorithm == "spherical",
+        max_points_per_centroid=settings.max_points_per_centroid,
+        start_N=start_N,
+    )
+
+
+def _pic(settings: Settings, k: int | None, start_N: "Start") -> "Clustering":
+    from deepcluster_core.clustering.pic import Pic
+
+    return Pic(settings.pic)
+
+
+def _plugin(settings: Settings, k: int | None, start_N: "Start") -> "Clustering":
+    from deepcluster_core.clustering.plugin import Plugin
+
+    assert k is not None
+    return Plugin(settings.algorithm, k, settings.options)
+
+
+K_MEANS_READS = ("max_points_per_centroid", "warm_start")
+PLUGIN = f"{PYTHON}MODULE:NAME"
+
+CLUSTERERS: dict[str, Clusterer] = {
+    "kmeans": Clusterer(_k_means, reads=K_MEANS_READS, assigns_to_nearest=True),
+    "spherical": Clusterer(_k_means, reads=K_MEANS_READS, assigns_to_nearest=True),
+    "pic": Clusterer(_pic, finds_k=True),
+    PLUGIN: Clusterer(_plugin, reads=("options",), needs_faiss=False, check=load_callable),
+}
+SOME_READ = sorted({key for clusterer in CLUSTERERS.values() for key in clusterer.reads})
+"""Keys that only some clusterers read."""
+
+
+def find_clusterer(algorithm: str) -> Clusterer:
+    """Return the entry for a value of `cluster.algorithm`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    name = PLUGIN if PATTERN.fullmatch(algorithm) else algorithm
+    if name not in CLUSTERERS:
+        raise ValueError(f"unknown algorithm {algorithm!r}; known: {', '.join(CLUSTERERS)}")
+    return CLUSTERERS[name]
+
+
+def names_reading(key: str | None) -> list[str]:
+    """Return the names of the clusterers that read a key."""
+    return [name for name, clusterer in CLUSTERERS.items() if key in clusterer.reads]

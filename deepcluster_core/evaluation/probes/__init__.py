@@ -1,0 +1,1 @@
+"""Linear and multi-layer classifiers on frozen features."""

@@ -1,0 +1,158 @@
+"""The values that classifiers read, epoch after epoch; those that never change are kept in memory.
+
+Suffixes: N images, B images of a batch, V views of an image, D values of a view, S, C of a view.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.views import DRAWS, Pixels, augmentation_draws
+from deepcluster_core.evaluation.crops import Views, fixed_crops, training_views
+from deepcluster_core.evaluation.probes.pooling import Frozen
+
+Rows = NDArray[np.int64]
+Values = dict[str, Tensor]
+"""values_BD of each layer."""
+Batches = Iterator[tuple[Rows, Values]]
+"""Rows of images, and their values on the device."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images of known classes."""
+
+    picture: Callable[[int], Pixels]
+    """Returns image 0 to N - 1, (H, W, C); called in threads."""
+    class_N: NDArray[np.int64]
+
+
+class Supply:
+    """Makes the values of images through a frozen network."""
+
+    def __init__(self, frozen: Frozen, views: Views, *, batch_size: int, workers: int) -> None:
+        """Put the parts together.
+
+        Args:
+            frozen: from views to values.
+            views: from images to views.
+            batch_size: views in a forward pass.
+            workers: threads that load.
+        """
+        self.frozen, self.views, self.batch_size = frozen, views, batch_size
+        self._workers = workers
+
+    def training(self, examples: Examples, order_N: Rows, seed: int) -> Batches:
+        """Yield the batches of an epoch: one random view of each image.
+
+        Args:
+            examples: N.
+            order_N: of their rows.
+            seed: of the views; that of a position depends on nothing else.
+        """
+
+        def load(start: int) -> Pixels:
+            rows = order_N[start : start + self.batch_size]
+            draws_BR = augmentation_draws(seed, start, len(rows))
+            return training_views([examples.picture(i) for i in rows], draws_BR, self.views)
+
+        return self._computed(load, order_N, self.batch_size)
+
+    def central(self, examples: Examples) -> Batches:
+        """Yield the central view of every image, in order."""
+        fixed = Views(self.views.resize, self.views.size, random_crop=False, flip=0)
+        rows_N = np.arange(len(examples.class_N))
+
+        def load(start: int) -> Pixels:
+            rows = rows_N[start : start + self.batch_size]
+            draws_BR = np.zeros((len(rows), DRAWS))
+            return training_views([examples.picture(i) for i in rows], draws_BR, fixed)
+
+        return self._computed(load, rows_N, self.batch_size)
+
+    def crops(self, examples: Examples, first: int = 0) -> Batches:
+        """Yield the V fixed views of every image, in order, from batch `first` on: (B · V, D)."""
+        rows_N = np.arange(len(examples.class_N))
+        each = max(1, self.batch_size // self.views.num_crops)
+
+        def load(start: int) -> Pixels:
+            rows = rows_N[start : start + each]
+            return np.concatenate([fixed_crops(examples.picture(i), self.views) for i in rows])
+
+        return self._computed(load, rows_N, each, first)
+
+    def bytes_of(self, num_views: int) -> int:
+        """Return what the values of so many views take."""
+        frozen = self.frozen
+        return num_views * sum(frozen.numbers.values()) * frozen.dtype.itemsize
+
+    def _computed(
+        self, load: Callable[[int], Pixels], rows_N: Rows, each: int, first: int = 0
+    ) -> Batches:
+        starts = range(first * each, len(rows_N), each)
+        for start, views_BSSC in zip(
+            starts, ordered_map(load, starts, workers=self._workers), strict=True
+        ):
+            yield rows_N[start : start + each], self.frozen(views_BSSC)
+
+
+class Table:
+    """The values of one fixed view of every image, in main memory, to be read in any order."""
+
+    def __init__(self, supply: Supply, examples: Examples) -> None:
+        """Compute them all."""
+        num_images, frozen = len(examples.class_N), supply.frozen
+        self._device, self._batch_size = frozen.device, supply.batch_size
+        self._values_ND = {
+            layer: torch.empty((num_images, dim), dtype=frozen.dtype)
+            for layer, dim in frozen.numbers.items()
+        }
+        for rows, values in supply.central(examples):
+            for layer, values_BD in values.items():
+                self._values_ND[layer][torch.from_numpy(rows)] = values_BD.cpu()
+
+    def batches(self, order_N: Rows) -> Batches:
+        """Yield them in this order."""
+        for start in range(0, len(order_N), self._batch_size):
+            rows = order_N[start : start + self._batch_size]
+            at_B = torch.from_numpy(rows)
+            yield rows, {n: v_ND[at_B].to(self._device) for n, v_ND in self._values_ND.items()}
+
+
+class Replay:
+    """Batches that never change, from the first on kept in main memory as long as they fit.
+
+    The rest is computed each time.
+    """
+
+    def __init__(self, compute: Callable[[int], Batches], *, limit_bytes: int, device: str) -> None:
+        """Compute nothing yet.
+
+        Args:
+            compute: returns the batches from one on.
+            limit_bytes: what is kept takes no more.
+            device: where the batches are used.
+        """
+        self._compute, self._free_bytes, self._device = compute, limit_bytes, device
+        self._kept: list[tuple[Rows, Values]] = []
+        self._is_full = False
+
+    def __iter__(self) -> Batches:
+        """Yield the batches."""
+        for rows, values in self._kept:
+            yield rows, {layer: values_BD.to(self._device) for layer, values_BD in values.items()}
+        for rows, values in self._compute(len(self._kept)):
+            self._keep(rows, values)
+            yield rows, values
+
+    def _keep(self, rows: Rows, values: Values) -> None:
+        size = sum(values_BD.nbytes for values_BD in values.values())
+        self._is_full = self._is_full or size > self._free_bytes
+        if not self._is_full:
+            self._free_bytes -= size
+            self._kept.append((rows, {layer: v_BD.cpu() for layer, v_BD in values.items()}))

@@ -1,0 +1,1 @@
+"""Instance retrieval on Oxford and Paris Buildings: R-MAC descriptors and average precision."""

@@ -1,0 +1,164 @@
+"""What a network finds among photographs when it is shown a part of one.
+
+Suffixes: N images of the data base, Q queries, R regions, D filters or values of a descriptor.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepcluster_core.clustering.pca import Pca
+from deepcluster_core.data.decode import UnreadableImageError
+from deepcluster_core.errors import SourceError
+from deepcluster_core.evaluation.retrieval.average_precision import trapezoid_average_precision
+from deepcluster_core.evaluation.retrieval.landmarks import Query
+from deepcluster_core.evaluation.retrieval.photographs import Album, Pixels
+from deepcluster_core.evaluation.retrieval.rmac import (
+    RegionReader,
+    TooSmallError,
+    descriptor,
+    fit_whitening,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is looked for, and where."""
+
+    base: Album
+    """The data base; an image that cannot be read is left out."""
+    queries: Sequence[Query]
+    """By numbers of `base`; the image of a query stays in the data base."""
+    learn_on: Album
+    """Images from which the whitening is learnt."""
+
+    @property
+    def steps(self) -> int:
+        """Images that `search` reads."""
+        return len(self.learn_on) + len(self.queries) + len(self.base)
+
+    def part(self, query: Query) -> Pixels:
+        """Return what a query shows, cut out of its resized image.
+
+        Raises:
+            SourceError: its image cannot be read.
+        """
+        try:
+            return self.base.read(query.image).part(query.box)
+        except UnreadableImageError as error:
+            raise self.refused(query, f"its image cannot be read: {error}") from error
+
+    def refused(self, query: Query, why: str) -> SourceError:
+        """Return the error for a query that cannot be used."""
+        path = str(self.base.root / self.base.names[query.image])
+        return SourceError(
+            f"query {query.name!r}, a part of {path!r}: {why}.\n"
+            f"  Fix: put a whole image in its place, or leave the query out of the ground truth."
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a network found."""
+
+    ranked_QN: NDArray[np.int64]
+    """Numbers of the images in the data base, best first, without those left out."""
+    precision_Q: tuple[float, ...]
+    """Average precision, 0 to 1."""
+    left_out: dict[int, str]
+    """Images of the data base that cannot be used, and why."""
+    dims: int
+    """Values of a descriptor."""
+
+
+def search(
+    reader: RegionReader,
+    task: Task,
+    *,
+    dims: int,
+    floor: float,
+    workers: int,
+    stepped: Callable[[], None],
+) -> Found:
+    """Rank the data base for every query, by the dot product of descriptors.
+
+    Memory holds the descriptors, 2 kB an image for 512 dims, and some images.
+
+    Args:
+        reader: of a network.
+        task: what to look for.
+        dims: see `fit_whitening`.
+        floor: likewise.
+        workers: threads that read images.
+        stepped: called after each image.
+
+    Raises:
+        SourceError: the image of a query, or all that it should find, cannot be used.
+        FeatureError: the features are not finite, or all equal.
+    """
+    learnt_on = _regions(reader, task.learn_on, {}, workers=workers, stepped=stepped)
+    whitening = fit_whitening((regions_RD for _, regions_RD in learnt_on), dims=dims, floor=floor)
+    queries_QD = torch.stack(
+        [_described(reader, task, query, whitening, stepped) for query in task.queries]
+    )
+    left_out: dict[int, str] = {}
+    numbers: list[int] = []
+    rows: list[Tensor] = []
+    for number, regions_RD in _regions(
+        reader, task.base, left_out, workers=workers, stepped=stepped
+    ):
+        numbers.append(number)
+        rows.append(descriptor(regions_RD, whitening).cpu())
+    # Of equal ones the first in the data base leads.
+    order_QN = (queries_QD @ torch.stack(rows).T).argsort(dim=1, descending=True, stable=True)
+    ranked_QN = np.array(numbers)[order_QN.numpy()]
+    precisions = (
+        _precision(task, query, ranked_N, left_out)
+        for query, ranked_N in zip(task.queries, ranked_QN, strict=True)
+    )
+    return Found(ranked_QN, tuple(precisions), left_out, len(rows[0]))
+
+
+def _regions(
+    reader: RegionReader,
+    album: Album,
+    left_out: dict[int, str],
+    *,
+    workers: int,
+    stepped: Callable[[], None],
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield number and regions_RD of each image; those that cannot be used go into `left_out`."""
+    for number, photograph in enumerate(album.read_all(workers=workers)):
+        if isinstance(photograph, UnreadableImageError):
+            left_out[number] = str(photograph)
+        else:
+            try:
+                yield number, reader.read(photograph.pixels_HWC)
+            except TooSmallError as error:
+                left_out[number] = str(error)
+        stepped()
+
+
+def _described(
+    reader: RegionReader, task: Task, query: Query, whitening: Pca, stepped: Callable[[], None]
+) -> Tensor:
+    """Return descriptor_D of a query."""
+    try:
+        regions_RD = reader.read(task.part(query))
+    except TooSmallError as error:
+        raise task.refused(query, f"its box holds {error}") from error
+    stepped()
+    return descriptor(regions_RD, whitening).cpu()
+
+
+def _precision(
+    task: Task, query: Query, ranked_N: NDArray[np.int64], left_out: dict[int, str]
+) -> float:
+    positive = query.positive - left_out.keys()
+    if not positive:
+        raise task.refused(query, "none of the images that it should find can be read")
+    return trapezoid_average_precision(ranked_N, positive, query.junk)

@@ -1,0 +1,1 @@
+"""Fast R-CNN on Pascal VOC: object proposals, training and average precision."""

@@ -1,0 +1,255 @@
+"""Fast R-CNN on a network of ours: proposed regions of a map -> fc6, fc7 -> class and box of each.
+
+Suffixes: R regions, C classes and the background, which is class 0, K detections, O objects; maps
+are (1, channels, H, W), windows (R, channels, S, S).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from deepcluster_core import seeding
+from deepcluster_core.data.decode import Pixels
+from deepcluster_core.evaluation.learner import Descent, Learner
+from deepcluster_core.evaluation.voc.detection.proposal_network import (
+    Proposing,
+    proposal_network,
+    propose,
+)
+from deepcluster_core.evaluation.voc.detection.sampling import (
+    Objects,
+    Sample,
+    Sampling,
+    sample_regions,
+)
+from deepcluster_core.evaluation.voc.detection.windows import pooled_windows
+from deepcluster_core.evaluation.voc.fine_tuning import Part, Start, freeze, last_linear_layers
+from deepcluster_core.features import to_device, to_images
+from deepcluster_core.models.dense import Dense
+from deepcluster_core.models.network import Network
+from deepcluster_core.precision import Precision, autocast, exact_float32
+
+BOX_UNITS = (10.0, 10.0, 5.0, 5.0)
+"""What shifts and logarithms of sizes are multiplied with, so that targets vary by about 1: the
+constants of the released code's later version. The publication measures them on the targets."""
+REGIONS_AT_ONCE = 512  # of a picture that is judged: 19 MB of AlexNet's windows, 51 MB of VGG-16's
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which detections of a picture are kept."""
+
+    nms_iou: float
+    """Those that overlap a better one of their class more are not."""
+    score: float
+    """Nor those whose class has this probability or less."""
+    detections: int
+    """The best of all classes, so many at most."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a detector is made of, and how it learns."""
+
+    part: Part
+    train_batch_norm: bool
+    renew: bool
+    """Whether fc6 and fc7 begin anew, like the scores."""
+    weight_std: float
+    """Of new weights, normal around 0."""
+    box_std: float
+    """Of those for boxes."""
+    descent: Descent
+    sampling: Sampling
+    proposing: Proposing | None
+    """None: proposals come with the pictures."""
+    chosen: Chosen
+
+    @property
+    def has_fixed_maps(self) -> bool:
+        """Whether training does not change the maps."""
+        return self.part == "fc6-8" and not self.train_batch_norm
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture to learn from, as it is scaled."""
+
+    map_1CHW: Tensor
+    """On the device; with gradients where the layers under it are trained."""
+    size: tuple[int, int]
+    """Height and width, pixels."""
+    objects: Objects
+    proposals_P4: Tensor | None
+    """None where the detector proposes."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best first."""
+
+    box_K4: Tensor
+    """In pixels of the scaled picture."""
+    label_K: Tensor
+    """1 to the number of classes."""
+    score_K: Tensor
+    """Probability of that class."""
+
+
+class Detector(Learner):
+    """A network with new layers for classes and boxes on it, and what trains them."""
+
+    def __init__(
+        self,
+        network: Network,
+        design: Design,
+        *,
+        num_classes: int,
+        device: str,
+        precision: Precision,
+        seed: int,
+    ) -> None:
+        """Freeze what stays, and move everything to the device.
+
+        Args:
+            network: is changed in place; see `Dense` for which ones will do.
+            design: see there.
+            num_classes: without the background.
+            device: a torch device.
+            precision: of the forward pass; weights, losses and boxes are float32.
+            seed: of new weights, dropout, and the regions that are drawn.
+
+        Raises:
+            ConfigError: the network has no such halves.
+        """
+        self._dense = Dense(network)
+        self._place = self._dense.place(pooled=False)
+        self._design = design
+        self._precision: Precision = precision
+        self._rpn = None
+        with seeding.torch_seeded(seeding.derive(seed, "weights")):
+            self._score = nn.Linear(network.feature_dim, 1 + num_classes)
+            self._box = nn.Linear(network.feature_dim, 4 * (1 + num_classes))
+            Start(design.weight_std, 0.0)(self._score)
+            Start(design.box_std, 0.0)(self._box)
+            for layer in last_linear_layers(network.backbone) if design.renew else ():
+                Start(design.weight_std, 0.0)(layer)
+            if design.proposing is not None:
+                self._rpn = proposal_network(self._dense.channels, self._place, design.proposing)
+        freeze(network, design.part, train_batch_norm=design.train_batch_norm)
+        self.has_fixed_maps = design.has_fixed_maps
+        modules: dict[str, nn.Module] = {"network": network, "score": self._score, "box": self._box}
+        if self._rpn is not None:
+            modules["rpn"] = self._rpn
+        for module in modules.values():
+            to_device(module, device)
+        self._coder = BoxCoder(BOX_UNITS)
+        super().__init__(design.descent, seed=seed, device=device, **modules)
+
+    def map(self, picture_HWC: Pixels, *, flipped: bool) -> Tensor:
+        """Return map_1CHW of a scaled picture, in the format that the pass computes in."""
+        image_1CHW = to_images(picture_HWC[None], self.device)
+        with autocast(self.device, self._precision):
+            upright = image_1CHW.flip(3) if flipped else image_1CHW
+            return self._dense.map(upright, pooled=False)
+
+    def learn(self, examples: Sequence[Example], step: int) -> Tensor:
+        """Take one step and return its loss, on the device.
+
+        What is drawn, regions and dropout, depends on (seed, step) alone.
+
+        Args:
+            examples: their regions count alike.
+            step: counted from 0.
+        """
+        return self.descend(lambda: self._loss(examples), step)
+
+    @torch.no_grad()
+    @exact_float32()
+    def detect(
+        self, map_1CHW: Tensor, size: tuple[int, int], proposals_R4: Tensor | None
+    ) -> tuple[Detections, Tensor]:
+        """Return what is found in a picture, and the proposals in which it was looked for.
+
+        Args:
+            map_1CHW: of the picture.
+            size: of the picture: height and width, pixels.
+            proposals_R4: None where the detector proposes.
+        """
+        if proposals_R4 is None:
+            assert self._rpn is not None
+            proposals_R4, _ = propose(self._rpn, map_1CHW, size)
+        parts = [
+            self._judged(self._windows(map_1CHW, some_R4))
+            for some_R4 in proposals_R4.split(REGIONS_AT_ONCE)
+        ]
+        score_RC, move_RX = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        probability_RC = score_RC.softmax(dim=1)
+        box_RX = self._coder.decode_single(move_RX, proposals_R4)
+        box_RC4 = clip_boxes_to_image(box_RX.unflatten(1, (-1, 4)), size)
+        return _best(box_RC4[:, 1:], probability_RC[:, 1:], self._design.chosen), proposals_R4
+
+    def _loss(self, examples: Sequence[Example]) -> Tensor:
+        """Return the sum of all losses, each a mean over regions, anchors or pictures."""
+        windows: list[Tensor] = []
+        samples: list[Sample] = []
+        loss = torch.zeros((), device=self.device)
+        for example in examples:
+            map_1CHW, proposals_P4 = example.map_1CHW, example.proposals_P4
+            if proposals_P4 is None:
+                assert self._rpn is not None
+                proposals_P4, proposing_loss = propose(
+                    self._rpn, map_1CHW, example.size, learn_N4=example.objects.box_O4
+                )
+                loss = loss + proposing_loss / len(examples)
+            sample = sample_regions(proposals_P4, example.objects, self._design.sampling)
+            samples.append(sample)
+            windows.append(self._windows(map_1CHW, sample.box_R4))
+        score_RC, move_RX = self._judged(torch.cat(windows))
+        label_R = torch.cat([sample.label_R for sample in samples])
+        target_R4 = self._coder.encode_single(
+            torch.cat([sample.target_R4 for sample in samples]),
+            torch.cat([sample.box_R4 for sample in samples]),
+        )
+        return loss + region_loss(score_RC, move_RX, label_R, target_R4)
+
+    def _windows(self, map_1CHW: Tensor, box_R4: Tensor) -> Tensor:
+        return pooled_windows(map_1CHW, box_R4, self._place, side=self._dense.window)
+
+    def _judged(self, windows_RCSS: Tensor) -> tuple[Tensor, Tensor]:
+        """Return score_RC, before the softmax, and what moves the box of each region, (R, 4 C)."""
+        with autocast(self.device, self._precision):
+            hidden_RD = self._dense.hidden(windows_RCSS)
+            return self._score(hidden_RD).float(), self._box(hidden_RD).float()
+
+
+def region_loss(score_RC: Tensor, move_RX: Tensor, label_R: Tensor, target_R4: Tensor) -> Tensor:
+    """Return Fast R-CNN's loss: cross entropy of classes, and L1, smooth below 1, of boxes.
+
+    Each is a mean over all regions, although boxes of the background have none. Source: Girshick
+    2015, section 2.3; the released code divides in this way.
+
+    Args:
+        score_RC: before the softmax.
+        move_RX: (R, 4 C): four values for each class.
+        label_R: 0 to C - 1.
+        target_R4: what those of a region's own class should be.
+    """
+    of_object = label_R.nonzero()[:, 0]
+    move_O4 = move_RX.unflatten(1, (-1, 4))[of_object, label_R[of_object]]
+    distance = functional.smooth_l1_loss(move_O4, target_R4[of_object], reduction="sum")
+    return functional.cross_entropy(score_RC, label_R) + distance / len(label_R)
+
+
+def _best(box_RC4: Tensor, probability_RC: Tensor, chosen: Chosen) -> Detections:
+    """Choose among the boxes of every class of every region; the background has no column."""
+    is_box_RC = (box_RC4[..., 2:] > box_RC4[..., :2]).all(dim=2)
+    region, column = (is_box_RC & (probability_RC > chosen.score)).nonzero(as_tuple=True)
+    box_K4, score_K = box_RC4[region, column], probability_RC[region, column]
+    kept = batched_nms(box_K4, score_K, column, chosen.nms_iou)[: chosen.detections]
+    return Detections(box_K4[kept], column[kept] + 1, score_K[kept])

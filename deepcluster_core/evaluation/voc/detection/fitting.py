@@ -1,0 +1,210 @@
+"""A detector and many pictures: it learns from some, and finds what is in others.
+
+Suffixes: M pictures drawn, O objects of a picture, P proposals.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from deepcluster_core import seeding
+from deepcluster_core.data.decode import Pixels
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.evaluation.learner import refuse_nonfinite
+from deepcluster_core.evaluation.voc.detection.detector import Detections, Detector, Example
+from deepcluster_core.evaluation.voc.detection.sampling import Objects
+from deepcluster_core.evaluation.voc.detection.scaling import Frame, Scale, clipped, scaled
+from deepcluster_core.evaluation.voc.detection.verdicts import MIN_IOU
+from deepcluster_core.training.sampler import plain_order
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """Pictures, what they show, and where to look. All boxes are in pixels of the picture."""
+
+    picture: Callable[[int], Pixels]
+    """Returns picture 0 to N - 1, (H, W, C); called in threads."""
+    objects: Sequence[Objects]
+    """N."""
+    proposals: Callable[[int], Tensor] | None
+    """Returns proposals_P4 of a picture. None: the detector proposes."""
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """How pictures come to the detector."""
+
+    scale: Scale
+    flip: float
+    """Probability that one is mirrored to learn from, 0 to 1."""
+    batch_size: int
+    """Pictures in a step."""
+    map_bytes: int
+    """Main memory for maps, where training does not change them."""
+    workers: int
+    """Threads that load."""
+    seed: int
+    """Of order and flips."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a picture that is judged. Boxes are in pixels of the picture."""
+
+    detections: Detections
+    num_proposals: int
+    proposed_O: list[bool]
+    """Whether an object overlaps one of the proposals by half of their union or more."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    row: int
+    flipped: bool
+    original: tuple[int, int] | None
+    """None: its map is kept."""
+    picture_HWC: Pixels | None
+
+
+class KeptMaps:
+    """Maps and frames by row and flip, in main memory, as long as they fit.
+
+    A map of AlexNet at 600 x 800 pixels is 0.9 MB in bfloat16; all of VOC 2007's trainval, and
+    mirrored, take 9 GB, and 40,000 steps of two pictures ask for each of them 8 times. Measured on
+    two cores, in bfloat16, with 2,000 proposals: a step takes 0.15 s with kept maps and 0.19 s
+    without; for VGG-16 0.30 s and 0.67 s.
+    """
+
+    def __init__(self, *, limit_bytes: int) -> None:
+        """Keep nothing yet."""
+        self._free_bytes = limit_bytes
+        self._kept: dict[tuple[int, bool], tuple[Tensor, Frame]] = {}
+
+    def __contains__(self, key: tuple[int, bool]) -> bool:
+        """Tell whether a map is kept: it is then kept for good. May be asked from any thread."""
+        return key in self._kept
+
+    def __getitem__(self, key: tuple[int, bool]) -> tuple[Tensor, Frame]:
+        """Return a map, in main memory, and its frame."""
+        return self._kept[key]
+
+    def offer(self, key: tuple[int, bool], map_1CHW: Tensor, frame: Frame) -> None:
+        """Keep a map if it fits."""
+        if key not in self._kept and map_1CHW.nbytes <= self._free_bytes:
+            self._free_bytes -= map_1CHW.nbytes
+            self._kept[key] = (map_1CHW.cpu(), frame)
+
+
+def fit(
+    model: Detector,
+    training: Pictured,
+    feeding: Feeding,
+    *,
+    iterations: int,
+    start: int,
+    after_step: Callable[[int], None],
+) -> None:
+    """Train pass after pass over the pictures, each in a new order, one after the other in a step.
+
+    Pictures differ in size, and are neither cut nor padded.
+
+    Args:
+        model: changed in place.
+        training: N pictures with one object at least.
+        feeding: how.
+        iterations: steps.
+        start: steps that were done before.
+        after_step: told how many steps are done; the model stands still meanwhile.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    batch = feeding.batch_size
+    order = seeding.numpy_generator(feeding.seed, "order")
+    order_M = plain_order(len(training.objects), iterations * batch, order)
+    is_flipped_M = seeding.numpy_generator(feeding.seed, "flip").random(len(order_M)) < feeding.flip
+    kept = KeptMaps(limit_bytes=feeding.map_bytes)
+
+    def load(step: int) -> list[_Loaded]:
+        drawn = slice(step * batch, (step + 1) * batch)
+        keys = zip(order_M[drawn].tolist(), is_flipped_M[drawn].tolist(), strict=True)
+        return [_load(training, feeding.scale, *key, is_kept=key in kept) for key in keys]
+
+    steps = range(start, iterations)
+    for step, loaded in zip(steps, ordered_map(load, steps, workers=feeding.workers), strict=True):
+        examples = [_example(model, training, one, kept) for one in loaded]
+        loss = model.learn(examples, step)
+        refuse_nonfinite(loss, step, iterations=iterations)
+        after_step(step + 1)
+
+
+def judge(model: Detector, judged: Pictured, feeding: Feeding) -> Iterator[Found]:
+    """Yield what is found in each picture, in order."""
+
+    def load(row: int) -> _Loaded:
+        return _load(judged, feeding.scale, row, False, is_kept=False)
+
+    rows = range(len(judged.objects))
+    for loaded in ordered_map(load, rows, workers=feeding.workers):
+        with torch.no_grad():
+            map_1CHW, frame = _computed(model, loaded)
+        proposals_P4 = _proposals(model, judged, loaded.row, frame)
+        detections, proposals_P4 = model.detect(map_1CHW, frame.size, proposals_P4)
+        box_O4 = judged.objects[loaded.row].box_O4.to(model.device)
+        iou_OP = box_iou(frame.enter(box_O4), proposals_P4)
+        yield Found(
+            Detections(
+                frame.leave(detections.box_K4).cpu(),
+                detections.label_K.cpu(),
+                detections.score_K.cpu(),
+            ),
+            len(proposals_P4),
+            (iou_OP >= MIN_IOU).any(dim=1).tolist(),
+        )
+
+
+def _load(pictured: Pictured, scale: Scale, row: int, flipped: bool, *, is_kept: bool) -> _Loaded:
+    if is_kept:
+        return _Loaded(row, flipped, None, None)
+    picture_HWC = pictured.picture(row)
+    height, width = picture_HWC.shape[:2]
+    return _Loaded(row, flipped, (height, width), scaled(picture_HWC, scale))
+
+
+def _computed(model: Detector, loaded: _Loaded) -> tuple[Tensor, Frame]:
+    """Return the map of a picture, and its frame."""
+    assert loaded.picture_HWC is not None
+    assert loaded.original is not None
+    height, width = loaded.picture_HWC.shape[:2]
+    frame = Frame(loaded.original, (height, width), loaded.flipped)
+    return model.map(loaded.picture_HWC, flipped=loaded.flipped), frame
+
+
+def _example(model: Detector, training: Pictured, loaded: _Loaded, kept: KeptMaps) -> Example:
+    key = (loaded.row, loaded.flipped)
+    if loaded.picture_HWC is None:
+        map_1CHW, frame = kept[key]
+    elif model.has_fixed_maps:
+        with torch.no_grad():
+            map_1CHW, frame = _computed(model, loaded)
+        kept.offer(key, map_1CHW, frame)
+    else:
+        map_1CHW, frame = _computed(model, loaded)
+    objects = training.objects[loaded.row]
+    return Example(
+        map_1CHW=map_1CHW.to(model.device),
+        size=frame.size,
+        objects=Objects(
+            frame.enter(objects.box_O4.to(model.device)), objects.label_O.to(model.device)
+        ),
+        proposals_P4=_proposals(model, training, loaded.row, frame),
+    )
+
+
+def _proposals(model: Detector, pictured: Pictured, row: int, frame: Frame) -> Tensor | None:
+    if pictured.proposals is None:
+        return None
+    return clipped(frame.enter(pictured.proposals(row).to(model.device)), frame.size)

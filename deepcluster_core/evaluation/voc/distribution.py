@@ -1,0 +1,86 @@
+"""How Pascal VOC is shipped: where the tree of a year may lie, and what is told if it does not."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from deepcluster_core.data.sources.base import displayed
+from deepcluster_core.data.sources.tar import members
+from deepcluster_core.errors import SourceError
+from deepcluster_core.evaluation.voc.file_tree import Archives, Folder, Tree
+
+HOME = "host.robots.ox.ac.uk/pascal/VOC"
+TRAINVAL = {2007: "VOCtrainval_06-Nov-2007.tar", 2012: "VOCtrainval_11-May-2012.tar"}
+TEST = {2007: "VOCtest_06-Nov-2007.tar"}  # of later years the truth was not published
+SHIPPED_SUBSETS = ("train", "val", "trainval", "test")
+SHOWN = 5  # names in a message
+
+
+def find_tree(data: Path, year: int) -> Tree:
+    """Return the tree of a year: unpacked if it is, else as it lies in its tar files.
+
+    Args:
+        data: see `Voc`.
+        year: of the challenge.
+
+    Raises:
+        SourceError: there is none, or a tar file is compressed or cut off.
+    """
+    own = f"VOC{year}"
+    candidates = [data / "VOCdevkit" / own, data / "TrainVal" / "VOCdevkit" / own, data / own]
+    if re.fullmatch(r"VOC\d{4}", data.name) is None or data.name == own:
+        candidates.append(data)
+    for folder in candidates:
+        if (folder / "ImageSets").is_dir():
+            return Folder(folder)
+    shipped = _shipped(year)
+    files = [data] if data.is_file() else [data / name for name in shipped]
+    if there := [file for file in files if file.is_file()]:
+        archives = Archives(there, partial(_below, own))
+        if any(archives.names(f"ImageSets/{task}") for task in ("Main", "Segmentation")):
+            return archives
+    raise SourceError(
+        f"{data}: holds no Pascal VOC {year}.\n"
+        f"  Looked for: VOCdevkit/{own}/ImageSets, {own}/ImageSets or ImageSets, and "
+        f"{' or '.join(shipped)}\n"
+        f"  Found:      {_found(data, there)}\n"
+        f"  Fix:        put {' and '.join(shipped)} into one folder, as they are or unpacked; from "
+        f"{HOME}, the organisers'"
+    )
+
+
+def again(year: int, subset: str | None = None) -> str:
+    """Say how to get what is missing or damaged in a subset, or in one that is not known."""
+    of_subset = "" if subset is None else f" of {subset}"
+    return (
+        f"take {' or '.join(_shipped(year, subset))}{of_subset} again, unpacked over the same "
+        f"VOCdevkit or as it is beside the others; the organisers of VOC distribute it: {HOME}"
+    )
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of the names, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shipped(year: int, subset: str | None = None) -> list[str]:
+    """Return the names of the archives of a year, or of the one that has a subset."""
+    known = {None: (TRAINVAL, TEST), "test": (TEST,)}.get(subset, (TRAINVAL,))
+    return [archives[year] for archives in known if year in archives] or [f"VOC{year}'s archive"]
+
+
+def _below(own: str, member: str) -> str | None:
+    """Return what follows VOC<year> in the name of a tar file's member, if it is in there."""
+    _, found, path = f"/{member}".partition(f"/{own}/")
+    return path if found else None
+
+
+def _found(data: Path, archives: Sequence[Path]) -> str:
+    if archives:
+        first = (next(members(file), None) for file in archives)
+        return some([displayed(member.name) for member in first if member]) or "nothing in it"
+    if not data.is_dir():
+        return "a file of a kind that is not read" if data.exists() else "no such folder"
+    return some(sorted(displayed(path.name) for path in data.iterdir())) or "nothing"

@@ -1,0 +1,89 @@
+"""Lists of Pascal VOC: which pictures a subset has, which classes they show, and class names."""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from deepcluster_core.errors import SourceError
+from deepcluster_core.evaluation.voc.file_tree import Tree
+from deepcluster_core.evaluation.voc.masks import VOID
+
+PRESENT, DIFFICULT, ABSENT = 1, 0, -1
+"""Marks of an image in the list of a class. Difficult: all its objects of the class are."""
+
+_MARKS = {"1": PRESENT, "+1": PRESENT, "0": DIFFICULT, "-1": ABSENT}
+
+
+def read_marks(tree: Tree, path: str) -> Mapping[str, int]:
+    """Return the marks of a class, by the name of the picture.
+
+    Raises:
+        SourceError: the list is missing, damaged or empty, or has a name twice.
+    """
+    marks: dict[str, int] = {}
+    for number, line in _lines(tree, path):
+        match line.split():
+            case [name, mark] if mark in _MARKS and name not in marks and _is_name(name):
+                marks[name] = _MARKS[mark]
+            case _:
+                raise SourceError(
+                    f"{tree.show(path)}, line {number}: {line[:80]!r} is not the name of a "
+                    f"picture, each once, and 1, 0 or -1.\n"
+                    f"  Fix: take the list as VOC ships it."
+                )
+    return marks
+
+
+def read_names(tree: Tree, path: str) -> tuple[str, ...]:
+    """Return the names of a plain list, sorted.
+
+    Raises:
+        SourceError: the list is missing, damaged or empty, or has a name twice.
+    """
+    names: set[str] = set()
+    for number, line in _lines(tree, path):
+        if line in names or not _is_name(line):
+            raise SourceError(
+                f"{tree.show(path)}, line {number}: {line[:80]!r} is not the name of a picture, "
+                f"each once.\n"
+                f"  Fix: take the list as VOC ships it."
+            )
+        names.add(line)
+    return tuple(sorted(names))
+
+
+def read_class_names(tree: Tree, path: str) -> tuple[str, ...]:
+    """Return what the numbers in masks mean, from 0, the background: a name a line.
+
+    Raises:
+        SourceError: the file is damaged, has a name twice, or too few or too many of them.
+    """
+    names = [line for _, line in _lines(tree, path)]
+    if len(set(names)) < len(names) or not 2 <= len(names) <= VOID:
+        raise SourceError(
+            f"{tree.show(path)}: must have the name of a class in each line, each once, from "
+            f"0, the background, to {VOID - 1} at most; it has {len(names)} names, "
+            f"{len(set(names))} of them different.\n"
+            f"  Fix: list the classes in the order of their numbers in the masks."
+        )
+    return tuple(names)
+
+
+def _lines(tree: Tree, path: str) -> list[tuple[int, str]]:
+    """Return the lines that are not blank, with their numbers from 1."""
+    try:
+        text = tree.read(path).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(
+            f"{tree.show(path)}: the list cannot be read ({error}).\n"
+            f"  Fix: take the list as VOC ships it."
+        ) from error
+    lines = enumerate(map(str.strip, text.splitlines()), start=1)
+    if not (filled := [(number, line) for number, line in lines if line]):
+        raise SourceError(
+            f"{tree.show(path)}: the list is empty.\n  Fix: take the list as VOC ships it."
+        )
+    return filled
+
+
+def _is_name(name: str) -> bool:
+    return PurePosixPath(name).name == name

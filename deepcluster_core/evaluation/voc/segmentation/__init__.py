@@ -1,0 +1,1 @@
+"""A fully convolutional network on Pascal VOC: training and mean intersection over union."""

@@ -1,0 +1,174 @@
+"""A fully convolutional network: fc6, fc7 and the scores of classes at every place of a map.
+
+Source: Shelhamer, Long, Darrell 2017 (arXiv:1605.06211), of one stream and a stride of 32 pixels,
+as their FCN-AlexNet and FCN-32s. Suffixes: N pictures, K windows of their maps, S side of a window,
+D its values, C channels or classes, H rows and W columns of a picture, h and w of its scores.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from deepcluster_core.data.decode import Pixels
+from deepcluster_core.evaluation.learner import Descent, Learner
+from deepcluster_core.evaluation.voc.dataset import VOID
+from deepcluster_core.evaluation.voc.fine_tuning import Part, freeze
+from deepcluster_core.evaluation.voc.segmentation.fields import Axis, fields_of
+from deepcluster_core.features import to_device, to_images
+from deepcluster_core.models.dense import Dense
+from deepcluster_core.models.network import Network
+from deepcluster_core.precision import Precision, autocast, exact_float32
+
+Mask = NDArray[np.uint8]
+"""Numbers of classes (H, W), or VOID."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What of a network is trained, and how; and how far it looks beyond a picture."""
+
+    part: Part
+    train_batch_norm: bool
+    """Whether scales and shifts of batch normalisation are trained, too."""
+    padding: int
+    """Pixels of the mean colour around a picture."""
+    descent: Descent
+
+
+class Fcn(Learner):
+    """A network that scores the pixels of pictures of any size, and what trains it.
+
+    Pictures become pooled maps, one by one, and maps become scores, many at once: fc6 and fc7 read
+    the windows of all maps as one matrix. Measured for AlexNet on 20 pictures of VOC's sizes, two
+    cores, bfloat16, forward and backward: 1.2 s; as convolutions 3.1 s over maps of one size at
+    a time, 12 s over one map at a time.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        classes: int,
+        transfer: Transfer,
+        device: str,
+        precision: Precision,
+        seed: int,
+    ) -> None:
+        """Put scores of 0 on a network, freeze what stays, and move it to the device.
+
+        Source of the start: section 4.3 of the publication. All other layers go on from what they
+        are. Batch normalisation uses the statistics that it has, and they never change.
+
+        Args:
+            network: is changed in place.
+            classes: C.
+            transfer: what is trained, and how.
+            device: a torch device.
+            precision: of the forward pass but for scores; they, weights and updates are float32.
+            seed: of dropout.
+
+        Raises:
+            ConfigError: see `Dense`.
+        """
+        self._fields = fields_of(network)
+        freeze(network, transfer.part, train_batch_norm=transfer.train_batch_norm)
+        head = nn.Linear(network.feature_dim, classes)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        to_device(network, device)
+        self._network, self._head = network, head.to(device)
+        self._dense = Dense(network)
+        self._padding = transfer.padding
+        self._precision: Precision = precision
+        maps = network.backbone.get_submodule("maps")
+        self.maps_change = any(weight.requires_grad for weight in maps.parameters())
+        """Whether a picture's map is another one after each step."""
+        super().__init__(transfer.descent, seed=seed, device=device, network=network, fc8=head)
+
+    def map(self, picture_HWC: Pixels) -> Tensor:
+        """Return the pooled map of a picture in its field of mean colour, on the device.
+
+        Where gradients go through it, what lies between is computed again for them: for 20 pictures
+        of VOC it would fill 14 GB with VGG-16. It costs AlexNet 15 % of a step.
+        """
+        if not (self.maps_change and torch.is_grad_enabled()):
+            with torch.no_grad():
+                return self._map(self._padded(picture_HWC))
+        return _recomputed(self._map, self._padded(picture_HWC))
+
+    def loss(self, maps: Sequence[Tensor], masks: Sequence[Mask]) -> Tensor:
+        """Return the cross entropy in nats: the mean over a picture's pixels, then over pictures.
+
+        That is the mean which Caffe's accumulated gradients are of. Pixels that are VOID have none.
+        """
+        sizes = [mask_HW.shape for mask_HW in masks]
+        losses = [
+            _pixel_loss(score_CHW, torch.from_numpy(mask_HW).to(self.device).long())
+            for score_CHW, mask_HW in zip(self._scores(maps, sizes), masks, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    @exact_float32()
+    def masks(self, pictures: Sequence[Pixels]) -> list[Mask]:
+        """Return for each pixel of each picture the class of the highest score, without dropout."""
+        maps = [self.map(picture_HWC) for picture_HWC in pictures]
+        scores = self._scores(maps, [picture_HWC.shape[:2] for picture_HWC in pictures])
+        return [score_CHW.argmax(dim=0).byte().cpu().numpy() for score_CHW in scores]
+
+    def _axes(self, size: Sequence[int]) -> tuple[Axis, Axis]:
+        rows, columns = (self._fields.axis(side, padding=self._padding) for side in size)
+        return rows, columns
+
+    def _padded(self, picture_HWC: Pixels) -> Tensor:
+        """Return a picture (1, C, H, W), 0 to 1, with the network's mean colour around it."""
+        rows, columns = self._axes(picture_HWC.shape[:2])
+        image_1CHW = to_images(picture_HWC[None], self.device) / 255
+        mean_C11 = self._network.mean_C11
+        height = rows.before + rows.pixels + rows.after
+        width = columns.before + columns.pixels + columns.after
+        field_1CHW = mean_C11.expand(1, -1, height, width).clone()
+        bottom, right = rows.before + rows.pixels, columns.before + columns.pixels
+        field_1CHW[..., rows.before : bottom, columns.before : right] = image_1CHW
+        return field_1CHW
+
+    def _map(self, image_1CHW: Tensor) -> Tensor:
+        with autocast(self.device, self._precision):
+            return self._dense.map(image_1CHW, pooled=True)
+
+    def _scores(self, maps: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Return score_CHW of every picture's own pixels, float32."""
+        side = self._dense.window
+        with autocast(self.device, self._precision):
+            windows_KD = torch.cat([functional.unfold(map_1Chw, side)[0].T for map_1Chw in maps])
+            windows_KCSS = windows_KD.unflatten(1, (-1, side, side))
+            hidden_KD = self._dense.hidden(windows_KCSS)
+        score_KC = self._head(hidden_KD.float())
+        axes = [self._axes(size) for size in sizes]
+        parts = score_KC.split([rows.scores * columns.scores for rows, columns in axes])
+        return [_interpolated(part_KC, *pair) for part_KC, pair in zip(parts, axes, strict=True)]
+
+
+def _interpolated(score_KC: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    score_Chw = score_KC.T.unflatten(1, (rows.scores, columns.scores))
+    weight_Hh, weight_Ww = (axis.interpolation().to(score_KC.device) for axis in (rows, columns))
+    return weight_Hh @ score_Chw @ weight_Ww.T
+
+
+def _pixel_loss(score_CHW: Tensor, mask_HW: Tensor) -> Tensor:
+    total = functional.cross_entropy(
+        score_CHW[None], mask_HW[None], ignore_index=VOID, reduction="sum"
+    )
+    return total / (mask_HW != VOID).sum().clamp(min=1)
+
+
+def _recomputed(function: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    """Return `function(given)`, of which the backward pass computes again what it needs."""
+    output: Tensor = checkpoint(function, given, use_reentrant=False, preserve_rng_state=False)
+    return output

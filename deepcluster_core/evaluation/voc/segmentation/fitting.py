@@ -1,0 +1,132 @@
+"""A fully convolutional network and many pictures: it learns from some, and judges others."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from deepcluster_core import seeding
+from deepcluster_core.data.decode import Pixels
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.evaluation.learner import refuse_nonfinite
+from deepcluster_core.evaluation.voc.segmentation.fcn import Fcn, Mask
+from deepcluster_core.training.sampler import plain_order
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Pictures, and the class of each of their pixels; both functions are called in threads."""
+
+    picture: Callable[[int], Pixels]
+    """Returns image 0 to N - 1, (H, W, C)."""
+    mask: Callable[[int], Mask]
+    """Of the same (H, W)."""
+    size: int
+    """N."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How pictures come to the network."""
+
+    batch_size: int
+    """In a step, and in a forward pass of those that are judged."""
+    workers: int
+    """Threads that load."""
+    seed: int
+    """Of their order."""
+    cache_bytes: int
+    """Main memory for the maps of frozen convolutions. The result does not depend on it."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    row: int
+    picture_HWC: Pixels | None
+    """None where its map is kept."""
+    mask_HW: Mask
+
+
+def fit(
+    model: Fcn,
+    training: Masked,
+    loading: Loading,
+    *,
+    iterations: int,
+    start: int,
+    after_step: Callable[[int], None],
+) -> None:
+    """Train on whole pictures, pass after pass over them, each in a new order.
+
+    Args:
+        model: changed in place.
+        training: pictures of any sizes.
+        loading: how.
+        iterations: steps.
+        start: steps that were done before.
+        after_step: told how many steps are done; the model stands still meanwhile.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    generator = seeding.numpy_generator(loading.seed, "order")
+    order_M = plain_order(training.size, iterations * loading.batch_size, generator)
+    maps = _Maps(model, loading.cache_bytes)
+
+    def load(step: int) -> list[_Loaded]:
+        first = step * loading.batch_size
+        rows = order_M[first : first + loading.batch_size].tolist()
+        return [
+            _Loaded(row, None if row in maps else training.picture(row), training.mask(row))
+            for row in rows
+        ]
+
+    steps = range(start, iterations)
+    for step, batch in zip(steps, ordered_map(load, steps, workers=loading.workers), strict=True):
+
+        def loss_of(batch: list[_Loaded] = batch) -> Tensor:
+            return model.loss([maps.of(one) for one in batch], [one.mask_HW for one in batch])
+
+        loss = model.descend(loss_of, step)
+        refuse_nonfinite(loss, step, iterations=iterations)
+        after_step(step + 1)
+
+
+def judge(model: Fcn, images: Masked, loading: Loading) -> Iterator[tuple[int, Mask, Mask]]:
+    """Yield each image's number, its mask and the one that is found, in order."""
+
+    def load(first: int) -> list[tuple[Pixels, Mask]]:
+        rows = range(first, min(first + loading.batch_size, images.size))
+        return [(images.picture(row), images.mask(row)) for row in rows]
+
+    firsts = range(0, images.size, loading.batch_size)
+    row = 0
+    for batch in ordered_map(load, firsts, workers=loading.workers):
+        found = model.masks([picture_HWC for picture_HWC, _ in batch])
+        for (_, truth_HW), found_HW in zip(batch, found, strict=True):
+            yield row, truth_HW, found_HW
+            row += 1
+
+
+class _Maps:
+    """Maps of pictures, kept in main memory as they were computed, as long as they fit."""
+
+    def __init__(self, model: Fcn, limit_bytes: int) -> None:
+        """Keep nothing yet; and nothing ever if maps change."""
+        self._model = model
+        self._free_bytes = 0 if model.maps_change else limit_bytes
+        self._kept: dict[int, Tensor] = {}
+
+    def __contains__(self, row: int) -> bool:
+        """Tell whether the map of a picture is kept, and stays so."""
+        return row in self._kept
+
+    def of(self, loaded: _Loaded) -> Tensor:
+        """Return the map of a picture, on the device."""
+        if loaded.picture_HWC is None or loaded.row in self._kept:
+            return self._kept[loaded.row].to(self._model.device, non_blocking=True)
+        map_1CHW = self._model.map(loaded.picture_HWC)
+        if map_1CHW.nbytes <= self._free_bytes:
+            self._free_bytes -= map_1CHW.nbytes
+            self._kept[loaded.row] = map_1CHW.cpu()
+        return map_1CHW

@@ -1,0 +1,46 @@
+"""The `network` section of a recipe. Importing this needs no torch."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_validator
+
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.models.registry import NETWORKS, is_known
+
+
+def _list_to_tuple(value: object) -> object:
+    """Let strict validation take what YAML has instead of tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+class NetworkConfig(StrictConfig):
+    """Which network, and what its images go through first. Defaults: section 3.4 of the paper."""
+
+    name: str = "alexnet"
+    """`alexnet`, `vgg16`, `smallnet` (images of 16 to 64 px), or `torchvision:NAME` with any
+    classification network of torchvision, for example `torchvision:resnet50`."""
+
+    image_size: PositiveInt = 224
+    """Side of the square crops that it sees, pixels."""
+
+    sobel: bool = True
+    """Replace the images by two fixed maps of their contrast, without colour."""
+
+    dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
+    """Probability, 0 to 1. 0.5 is the released code's. Networks of torchvision keep their own."""
+
+    mean: Annotated[tuple[FiniteFloat, ...] | None, BeforeValidator(_list_to_tuple)] = None
+    """Subtracted from each channel, on a scale of 0 to 1. Default: ImageNet's RGB statistics, or
+    their average for every channel where there are not 3."""
+
+    std: Annotated[
+        tuple[Annotated[FiniteFloat, Field(gt=0.0)], ...] | None, BeforeValidator(_list_to_tuple)
+    ] = None
+    """Divides each channel after `mean`, on the same scale and with the same default."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if not is_known(name):
+            raise ValueError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
+        return name

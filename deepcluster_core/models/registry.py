@@ -1,0 +1,45 @@
+"""The networks that a recipe can name in `network.name`.
+
+To add one, write a function that builds it, see `Builder`, and an entry of `NETWORKS`. Its module
+is imported when a network is built, so that reading a recipe imports neither torch nor torchvision.
+"""
+
+from functools import partial
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from deepcluster_core.models.network import Backbone
+
+
+class Builder(Protocol):
+    """A function that builds a backbone."""
+
+    def __call__(self, *, in_channels: int, image_size: int, dropout: float) -> "Backbone":
+        """Draw the weights from torch's global generator; ConfigError for too small images."""
+        ...
+
+
+NETWORKS = {
+    "alexnet": "deepcluster_core.models.alexnet:build_alexnet",
+    "vgg16": "deepcluster_core.models.vgg:build_vgg16",
+    "smallnet": "deepcluster_core.models.smallnet:build_smallnet",
+    "torchvision:NAME": "deepcluster_core.models.torchvision_nets:build_torchvision",
+}
+"""Where the function of each network is. That of `FAMILY:NAME` takes the name as well, and whether
+there is such a network shows when it is built."""
+
+
+def is_known(name: str) -> bool:
+    """Return whether `NETWORKS` has an entry for a value of `network.name`."""
+    family, _, member = name.partition(":")
+    return name in NETWORKS or (member != "" and f"{family}:NAME" in NETWORKS)
+
+
+def find_builder(name: str) -> Builder:
+    """Return the function that builds the network of a known name; imports it."""
+    family, _, member = name.partition(":")
+    if not member:
+        return resolve_name(NETWORKS[name])
+    build: Any = resolve_name(NETWORKS[f"{family}:NAME"])
+    return partial(build, member)

@@ -1,0 +1,68 @@
+"""nmi.png: what the clusters of a run, or of a sweep, agree with. Figure 2 of the paper."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import IO
+
+import pandas as pd
+
+from deepcluster_core.figures import Axes, Figure, default_style
+from deepcluster_core.report import plots
+
+PANEL_WIDTH_IN, PANEL_HEIGHT_IN = 4.4, 3.6
+
+TITLES = {
+    "nmi_labels": "(a) NMI with the true labels",
+    "nmi_previous": "(b) NMI with the clusters before",
+}
+AGAINST_K = (plots.TRUE_LABELS, replace(plots.PREVIOUS_CLUSTERS, name="clusters before"))
+
+
+@default_style()
+def draw_agreement(run: pd.DataFrame, to: IO[bytes]) -> None:
+    """Draw figures 2a and 2b of one run as a PNG: NMI with true labels and with previous clusters.
+
+    Args:
+        run: columns epoch, nmi_labels and nmi_previous, null where unknown; a row for each epoch.
+        to: where the PNG is written.
+    """
+    figure, panels = _panels(2)
+    for axes, column in zip(panels, TITLES, strict=True):
+        plots.draw_runs(axes, {"": run}, column)
+        plots.set_title(axes, TITLES[column])
+    _save(figure, panels, to)
+
+
+@default_style()
+def draw_agreements(runs: pd.DataFrame, to: IO[bytes]) -> None:
+    """Draw figures 2a and 2b of a sweep, a line for each k, and the effect of k, as a PNG.
+
+    The paper's figure 2c has the mean average precision on Pascal VOC against k; here it is the
+    NMI after the last epoch of each run, which needs no other data set. NMI with true labels tends
+    to grow with k: compare with `linear` before choosing k by it.
+
+    Args:
+        runs: as for `draw_agreement`, with the column k; by k, then by epoch.
+        to: where the PNG is written.
+    """
+    figure, panels = _panels(3)
+    lines = {f"k = {k:,}": run for k, run in runs.groupby("k")}
+    for axes, column in zip(panels[:2], TITLES, strict=True):
+        plots.draw_runs(axes, lines, column)
+        plots.set_title(axes, TITLES[column])
+    last = runs.drop_duplicates("k", keep="last")
+    plots.draw_curves(panels[2], last, "k", AGAINST_K)
+    plots.set_title(panels[2], "(c) NMI after the last epoch, against k")
+    plots.put_k_across(panels[2], list(last["k"]))
+    _save(figure, panels, to)
+
+
+def _panels(number: int) -> tuple[Figure, Sequence[Axes]]:
+    figure = plots.new_figure(number * PANEL_WIDTH_IN, PANEL_HEIGHT_IN)
+    return figure, list(figure.subplots(1, number))
+
+
+def _save(figure: Figure, panels: Sequence[Axes], to: IO[bytes]) -> None:
+    for axes in panels:
+        plots.finish(axes)
+    figure.savefig(to, format="png")

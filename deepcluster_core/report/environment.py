@@ -1,0 +1,67 @@
+"""The Jinja2 environment of report.html."""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from deepcluster_core.report import charts
+from deepcluster_core.report.thumbnails import MEDIA_TYPE
+from deepcluster_core.report.words import cluster_history
+from deepcluster_core.text import number, printable_lines, readable_size, share
+
+
+def _printable(value: object) -> object:
+    return value if isinstance(value, Markup) else printable_lines(str(value))
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
+
+
+def _csp_hash(text: str) -> str:
+    """Return how a content security policy names an inline part of the page."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _data_uri(data: bytes, media_type: str) -> str:
+    """Return bytes as an address that needs no network."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "compact": "{:g}".format,
+    "csp_hash": _csp_hash,
+    "data_uri": _data_uri,
+    "history": cluster_history,
+    "images": _images,
+    "number": number,
+    "share": share,
+    "size": readable_size,
+}
+
+
+@cache
+def templates() -> Environment:
+    """Return the templates of the page, which escape all that they are given.
+
+    Names of files and labels hold anything: what moves or reorders text, or does not fit into
+    UTF-8, is written as an escape, too.
+    """
+    environment = Environment(
+        loader=PackageLoader("deepcluster_core.report"),
+        autoescape=True,
+        finalize=_printable,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(FILTERS)
+    constants = cast("dict[str, object]", environment.globals)
+    constants.update({"area": charts, "thumbnail_type": MEDIA_TYPE})
+    return environment

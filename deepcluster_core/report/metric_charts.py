@@ -1,0 +1,138 @@
+"""The charts of a run in report.html, from the metrics of its epochs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deepcluster_core.report.charts import (
+    Caption,
+    Chart,
+    Series,
+    line_chart,
+    size_histogram,
+    stacked_bars,
+)
+from deepcluster_core.text import duration, known
+
+STAGES = ("train", "extract", "cluster", "score")
+"""From the bottom of the bars, where most of the time goes."""
+
+Row = Mapping[str, Any]
+"""Metrics of an epoch by the names of their columns, with `epoch` and `score_s` beside them. Those
+that an earlier version did not know are missing."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Which columns of the metrics stand in one chart of curves."""
+
+    caption: Caption
+    columns: Mapping[str, str]
+    """Their names in the legend, by column."""
+    references: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The same for values that results are compared with."""
+    top: float | None = None
+    zero: bool = True
+    """See `line_chart`, as for `top`."""
+
+
+LEARNING = (
+    Curves(
+        Caption("Training loss", "nats", "A head that has learnt nothing is at ln k."),
+        {"loss": "loss"},
+        references={"ln_k": "ln k"},
+    ),
+    Curves(
+        Caption(
+            "NMI of the clusters",
+            "0 to 1",
+            "With those of the epoch before, which says how stable they are, and with the true "
+            "labels, which nothing was learnt from.",
+        ),
+        {"nmi_previous": "previous clusters", "nmi_labels": "true labels"},
+        top=1.0,
+    ),
+    Curves(
+        Caption(
+            "Reassigned images",
+            "share of all",
+            "Images that did not come to their cluster with most of its others.",
+        ),
+        {"moved_fraction": "reassigned"},
+        top=1.0,
+    ),
+    Curves(
+        Caption("Cluster sizes", "images", "Of the clusters that have any."),
+        {"largest_cluster": "largest", "median_cluster": "median", "smallest_cluster": "smallest"},
+        zero=False,
+    ),
+    Curves(
+        Caption(
+            "Clusters in use",
+            "clusters",
+            "Effective: how many clusters of equal size would be as spread out.",
+        ),
+        {"effective_clusters": "effective", "empty_clusters": "empty"},
+        references={"k": "k"},
+    ),
+    Curves(
+        Caption(
+            "Effective rank of the features",
+            "directions",
+            "Features that collapse lie along one or two.",
+        ),
+        {"effective_rank": "rank"},
+    ),
+)
+PACE = Curves(
+    Caption("Pace of each stage", "images a second"),
+    {f"{name}_images_per_s": name for name in STAGES if name != "score"},
+    zero=False,
+)
+
+
+def metric_charts(rows: Sequence[Row], sizes: Chart | None) -> list[Chart]:
+    """Return all charts of a run in the order of the page.
+
+    Args:
+        rows: metrics of its epochs, at least one.
+        sizes: the chart of all cluster sizes, if there is one.
+    """
+    learning = [_curves(rows, curves) for curves in LEARNING]
+    charts = [*learning, sizes, _stage_times(rows), _curves(rows, PACE)]
+    return [chart for chart in charts if chart is not None]
+
+
+def sizes_chart(counts: Sequence[int], epoch: int) -> Chart:
+    """Return the chart of all cluster sizes of an epoch."""
+    caption = Caption(
+        f"Sizes of all clusters, epoch {epoch}",
+        "images",
+        "The steeper, the more a few clusters dominate. Training draws from all alike.",
+    )
+    return size_histogram(caption, counts)
+
+
+def seconds_of(rows: Sequence[Row]) -> float:
+    """Return the seconds that all stages took in these epochs."""
+    columns = [f"{stage}_s" for stage in STAGES]
+    return sum(row[name] for row in rows for name in columns if known(row.get(name)))
+
+
+def _curves(rows: Sequence[Row], curves: Curves) -> Chart | None:
+    series = [_series(rows, column, name) for column, name in curves.columns.items()]
+    for column, name in curves.references.items():
+        series.append(_series(rows, column, name, reference=True))
+    epochs = [row["epoch"] for row in rows]
+    return line_chart(curves.caption, epochs, series, top=curves.top, zero=curves.zero)
+
+
+def _stage_times(rows: Sequence[Row]) -> Chart:
+    """Return the chart of what each stage of each epoch took when it ran."""
+    caption = Caption("Time of each stage", "seconds", f"{duration(seconds_of(rows))} in all.")
+    epochs = [row["epoch"] for row in rows]
+    return stacked_bars(caption, epochs, [_series(rows, f"{name}_s", name) for name in STAGES])
+
+
+def _series(rows: Sequence[Row], column: str, name: str, *, reference: bool = False) -> Series:
+    return Series(name, [row.get(column) for row in rows], reference)

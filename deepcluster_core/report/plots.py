@@ -1,0 +1,128 @@
+"""Curves drawn with matplotlib: the parts and the style that all PNGs have in common.
+
+`overview.png` and `nmi.png` of a run and `sweep.png` of a sweep are put together from these. The
+interactive charts of report.html are not, see `charts`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from deepcluster_core.figures import (
+    Axes,
+    Figure,
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullLocator,
+    colormaps,
+)
+
+PAPER, INK, GREY = "#ffffff", "#222222", "#888888"
+BLUE, ORANGE = "#2a6fbb", "#d9762b"
+TITLE_POINTS, TEXT_POINTS = 10, 8
+DOTTED_LINE = ".-"
+REFERENCE_LINE = ":"
+
+Colour = str | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One column of a table, and how it is drawn."""
+
+    column: str
+    name: str
+    """In the legend; empty: not listed there."""
+    colour: Colour = BLUE
+    line: str = DOTTED_LINE
+
+
+TRUE_LABELS = Curve("nmi_labels", "true labels", ORANGE)
+PREVIOUS_CLUSTERS = Curve("nmi_previous", "previous clusters")
+LOSS = Curve("loss", "loss")
+CHANCE = Curve("ln_k", "ln k: nothing learnt", GREY, REFERENCE_LINE)
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """Return an empty figure of a size in inches."""
+    return Figure(figsize=(width_in, height_in), dpi=110, facecolor=PAPER, layout="constrained")
+
+
+def shades(count: int) -> list[Colour]:
+    """Return colours for lines that have an order; the last line is the darkest."""
+    if count == 1:
+        return [BLUE]
+    return [colormaps["viridis"](0.9 * (1 - place / count)) for place in range(1, count + 1)]
+
+
+def draw_curves(axes: Axes, table: pd.DataFrame, across: str, curves: Sequence[Curve]) -> None:
+    """Draw columns of a table against another one, each where its values are known.
+
+    Args:
+        axes: where they are drawn.
+        table: one row for each place on the horizontal axis, in order.
+        across: the column of the horizontal axis.
+        curves: those without any known value are left out.
+    """
+    for curve in curves:
+        known = table.dropna(subset=[curve.column])
+        if len(known):
+            axes.plot(
+                known[across],
+                known[curve.column],
+                curve.line,
+                color=curve.colour,
+                label=curve.name,
+            )
+
+
+def draw_runs(axes: Axes, runs: Mapping[str, pd.DataFrame], column: str) -> None:
+    """Draw a column of several runs against the epoch, the darkest line for the last run.
+
+    Args:
+        axes: where they are drawn.
+        runs: tables with a column `epoch`, by the name in the legend.
+        column: what is drawn.
+    """
+    for colour, (name, run) in zip(shades(len(runs)), runs.items(), strict=True):
+        draw_curves(axes, run, "epoch", [Curve(column, name, colour)])
+    put_epochs_across(axes)
+
+
+def set_title(axes: Axes, title: str) -> None:
+    """Write a title above the left end of the axes, exactly as it is: dollar signs are no maths."""
+    axes.set_title(title, loc="left", fontsize=TITLE_POINTS, parse_math=False)
+
+
+def put_epochs_across(axes: Axes) -> None:
+    """Give the horizontal axis its name and ticks at whole epochs only."""
+    axes.set_xlabel("epoch", fontsize=TEXT_POINTS)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def put_k_across(axes: Axes, ks: Sequence[int]) -> None:
+    """Make the horizontal axis logarithmic, with a tick at each k of a sweep."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(ks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:,.0f}"))
+    axes.set_xlabel("k", fontsize=TEXT_POINTS)
+
+
+def finish(axes: Axes, *, legend_beside: bool = False) -> None:
+    """Style axes whose curves are drawn, and add the legend; or write that nothing is known.
+
+    Args:
+        axes: with their curves.
+        legend_beside: put the legend to the right of the axes instead of inside.
+    """
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=TEXT_POINTS)
+    if not axes.get_lines():  # no image has a true label, or there is only one epoch
+        axes.text(0.5, 0.5, "not known", ha="center", color=GREY, transform=axes.transAxes)
+    elif axes.get_legend_handles_labels()[0]:
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        axes.legend(frameon=False, fontsize=TEXT_POINTS, **(place if legend_beside else {}))

@@ -1,0 +1,69 @@
+"""Numbers, sizes and durations as people read them."""
+
+import math
+from typing import TypeGuard
+
+UNKNOWN = "–"
+
+
+def known(value: float | None) -> TypeGuard[float]:
+    """Return whether there is a value, and it is finite."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: object) -> str:
+    """Return a number with about four digits, and anything else as its text."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if not math.isfinite(value):
+        return UNKNOWN if math.isnan(value) else str(value)
+    if abs(value) >= 1000 or value.is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if 0.1 <= abs(value) < 10 else f"{value:.4g}"
+
+
+def three_decimals(value: float | None) -> str:
+    """Return a number for a column in which all have three decimals."""
+    return f"{value:.3f}" if known(value) else UNKNOWN
+
+
+def share(value: float | None) -> str:
+    """Return a share, 0 to 1, in percent; below 10 % with a decimal."""
+    if not known(value):
+        return UNKNOWN
+    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the largest units that matter: 5.3 s, 1 min 36 s, 30 h 2 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 10:
+        return f"{minutes} min {rest} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def readable_size(num_bytes: float) -> str:
+    """Return a number of bytes with three digits: 4.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.3g} TB"
+
+
+def printable(text: str) -> str:
+    """Return text in which characters that move the cursor, colour or reorder are escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return several lines, each of them printable."""
+    return "\n".join(map(printable, text.split("\n")))
