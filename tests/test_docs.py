@@ -9,8 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from deepcluster_core import models
-from deepcluster_core.models import NetworkConfig, build_network
+from deepcluster_core.models import registry
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig
 from stages.runs.recipe import Recipe
 from tests.documentation import DOCS, ROOT, blocks, pages
@@ -84,11 +85,11 @@ def test_command_reference__has_every_option(hooks: ModuleType) -> None:
     assert "| `--set KEY=VALUE` | Override a key of the recipe" in text
 
 
-def test_extend__its_network_can_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: dict[str, object] = {}
+def test_extend__its_network_can_be_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = code_of_file("how-to/extend.md", "deepcluster_core/models/tinynet.py")
-    exec(code, found)  # noqa: S102  our own page
-    monkeypatch.setitem(models.NETWORKS, "tinynet", found["build_tinynet"])  # pyright: ignore[reportArgumentType]
+    (tmp_path / "tinynet.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.NETWORKS, "tinynet", "tinynet:build_tinynet")
 
     network = build_network(NetworkConfig(name="tinynet", image_size=32), channels=3, seed=0)
 
