@@ -11,6 +11,13 @@ from deepcluster_core.stage import External, Input, StageFunction
 from stages.evaluations.compared import supervised_weights
 
 Data = Literal["metrics", "images", "labelled", "dataset"]
+OPTIONS: dict[Data, tuple[str, ...]] = {
+    "metrics": (),
+    "images": (),
+    "labelled": ("data", "validation", "supervised"),
+    "dataset": ("data", "supervised"),
+}
+"""Options about data and networks that an evaluation reads, by its kind of data."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,14 @@ class Evaluation:
         return self.stage.sections["protocol"]
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """The options about data and networks that it reads."""
+        return OPTIONS[self.data]
+
+    @property
     def compares_networks(self) -> bool:
-        """Whether it judges several networks side by side."""
-        return self.data in ("labelled", "dataset")
+        """Whether it evaluates several networks side by side."""
+        return "supervised" in self.options
 
     def inputs(
         self,

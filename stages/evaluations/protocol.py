@@ -17,6 +17,11 @@ PROTOCOLS = Path(__file__).parents[2] / "configs/evaluations"
 Protocol = TypeVar("Protocol", bound=StrictConfig)
 
 
+def protocol_names() -> tuple[str, ...]:
+    """Return the names of the evaluations: each has a protocol of its name, which is shipped."""
+    return tuple(sorted(path.stem for path in PROTOCOLS.glob("*.yaml")))
+
+
 def load_protocol(path: Path, kind: type[Protocol], overrides: Mapping[str, Any]) -> Protocol:
     """Read a protocol, put `overrides` over it, and check all of it: no key has a default.
 

@@ -15,7 +15,7 @@ from flows.show.results import show_by_k
 from flows.show.sweep_values import VALUES, evaluated
 from flows.sweep import sweep
 from stages.evaluations.results import read_results
-from stages.runs.evaluations import COMPARING, EVALUATIONS
+from stages.runs.evaluations import EVALUATIONS
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import open_sweep
 from tests.conftest import draw_images
@@ -129,7 +129,7 @@ def test_evaluate__refuses_a_sweep_and_changes_nothing(
     before = made(own_sweep)
 
     with pytest.raises(DeepClusterError, match=f"(?s){message}"):
-        evaluate("knn", str(own_sweep), **parameters)
+        evaluate(name="knn", run=str(own_sweep), **parameters)
 
     assert made(own_sweep) == before
 
@@ -140,7 +140,7 @@ def test_evaluate__epoch_that_the_sweep_does_not_compare(own_sweep: Path) -> Non
         shutil.copytree(run / f"epoch={LAST:04d}", run / f"epoch={LAST + 1:04d}")
 
     with pytest.raises(DeepClusterError, match=r"--epoch 2: .* compares epochs 0 to 1"):
-        evaluate("knn", str(own_sweep), epoch=LAST + 1)
+        evaluate(name="knn", run=str(own_sweep), epoch=LAST + 1)
 
 
 def test_evaluate__last_epoch_of_a_sweep_is_one_that_all_runs_have(
@@ -149,7 +149,7 @@ def test_evaluate__last_epoch_of_a_sweep_is_one_that_all_runs_have(
     shutil.rmtree(own_sweep / f"k=00008/checkpoints/epoch={LAST:04d}")
     before = (own_sweep / "sweep.parquet").read_bytes()
 
-    evaluate("filters", str(own_sweep))
+    evaluate(name="filters", run=str(own_sweep))
     capsys.readouterr()
     show_by_k(own_sweep, "filters", None)
 
@@ -174,4 +174,4 @@ def test_evaluated__leaves_out_what_cannot_be_compared(own_sweep: Path) -> None:
 
 
 def test_values__each_evaluation_that_compares_networks_has_one() -> None:
-    assert {EVALUATIONS[name].stage.name for name in COMPARING} == set(VALUES)
+    assert {one.stage.name for one in EVALUATIONS.values() if one.compares_networks} == set(VALUES)
