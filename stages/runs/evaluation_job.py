@@ -10,6 +10,7 @@ from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded
 from deepcluster_core.stage import Input
+from deepcluster_core.text import shell_words
 from stages.evaluations.shared.epoch_metrics import EpochMetrics, MetricsOfEpochs
 from stages.index import index
 from stages.runs.evaluation_request import EvaluationRequest
@@ -19,7 +20,6 @@ from stages.runs.job import Job
 from stages.runs.locate import own_folder
 from stages.runs.recipe import Recipe
 from stages.runs.sweep_plan import Sweep, is_sweep
-from stages.runs.terminal import shell_words
 from stages.score import score
 from stages.train import train
 
