@@ -9,7 +9,7 @@ from deepcluster_core.errors import ConfigError
 from flows.cli.failures import writes_to
 from flows.cli.model_options import with_options_of
 from flows.cli.options import SERVER, EpochOption, RunArgument, given, path, prefect_ready
-from stages.evaluations.protocol import protocol_names
+from stages.evaluations.shared.protocol import protocol_names
 from stages.runs.evaluation_request import EvaluationRequest
 
 SourceArgument = Annotated[

@@ -7,7 +7,7 @@ from flows.engine.environment import prepare
 from flows.engine.open_run import ON_TERMINAL, open_run
 from flows.engine.report import Report
 from flows.engine.run import Run
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.results import read_results
 from stages.runs.evaluation_job import (
     EvaluatedRun,
     compared_epoch,

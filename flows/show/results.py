@@ -11,7 +11,7 @@ from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
 from deepcluster_core.text import printable, python_text
 from flows.show.run import console_for_tables, program_name, shell_path, short
 from flows.show.sweep_values import REFERENCES, TRAINED, evaluated
-from stages.evaluations.results import PROTOCOL, RESULTS, read_results
+from stages.evaluations.shared.results import PROTOCOL, RESULTS, read_results
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import RUNS, SWEEP, is_sweep, open_sweep
 

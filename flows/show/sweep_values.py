@@ -15,8 +15,8 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
-from stages.evaluations.compared import RANDOM, SUPERVISED
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.networks import RANDOM, SUPERVISED
+from stages.evaluations.shared.results import read_results
 from stages.runs.sweep_plan import Member, Sweep
 
 TRAINED = "trained"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.stage import External, Input, StageFunction
-from stages.evaluations.compared import supervised_weights
+from stages.evaluations.shared.networks import supervised_weights
 
 Data = Literal["metrics", "images", "labelled", "dataset"]
 OPTIONS: dict[Data, tuple[str, ...]] = {

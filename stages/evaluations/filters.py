@@ -20,7 +20,7 @@ from deepcluster_core.evaluation.filters.first_layer import (
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.results import RESULTS, Row, write_results
+from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 PICTURE = "filters.png"
 PICTURE_RANDOM = "filters-random.png"

@@ -23,11 +23,11 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.compared import compared, num_compared
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.labelled import Data, Labelled, open_labelled
-from stages.evaluations.resize import resize_for
-from stages.evaluations.results import RESULTS, Row, write_results
+from stages.evaluations.shared.labelled import Data, Labelled, open_labelled
+from stages.evaluations.shared.networks import compared, num_compared
+from stages.evaluations.shared.resize import resize_for
+from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 
 class KnnConfig(StrictConfig):

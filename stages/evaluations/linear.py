@@ -10,8 +10,8 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.probing import AUTO, FEATURE, Inputs, Probing, ProbingConfig, Shape
-from stages.evaluations.results import RESULTS, write_results
+from stages.evaluations.shared.probing import AUTO, FEATURE, Inputs, Probing, ProbingConfig, Shape
+from stages.evaluations.shared.results import RESULTS, write_results
 
 
 class LinearConfig(ProbingConfig):

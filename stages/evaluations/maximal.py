@@ -50,8 +50,8 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import stage
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.resize import resize_for
-from stages.evaluations.results import RESULTS, Row, write_results
+from stages.evaluations.shared.resize import resize_for
+from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 STRONGEST = "images.parquet"
 PICTURES = "layers"

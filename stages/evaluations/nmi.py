@@ -10,8 +10,8 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.report.agreement import draw_agreement, draw_agreements
 from deepcluster_core.stage import stage
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.results import RESULTS, write_results
 from stages.evaluations.shared.epoch_metrics import EpochMetrics, MetricsOfEpochs
+from stages.evaluations.shared.results import RESULTS, write_results
 
 PICTURE = "nmi.png"
 

@@ -36,9 +36,9 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.compared import compared, num_compared
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.results import RESULTS, Row, write_results
+from stages.evaluations.shared.networks import compared, num_compared
+from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 QUERIES = "queries.parquet"
 PICTURE = "retrieval.png"

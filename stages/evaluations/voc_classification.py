@@ -35,13 +35,13 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External, stage
 from deepcluster_core.training.learner import Sgd
-from stages.evaluations.compared import compared, num_compared
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.deviations import changed_keys
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import RESULTS, Row, write_results
-from stages.evaluations.saves import Saves
-from stages.evaluations.turns import Turns, pace
+from stages.evaluations.shared.checkpointing import Saves
+from stages.evaluations.shared.deviations import changed_keys
+from stages.evaluations.shared.networks import compared, num_compared
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import RESULTS, Row, write_results
+from stages.evaluations.shared.schedule import Turns, pace
 
 SHIPPED: dict[Part, Path] = {
     "fc6-8": PROTOCOLS / "voc-classification.yaml",

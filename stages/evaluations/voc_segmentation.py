@@ -34,13 +34,13 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.compared import RANDOM, compared, num_compared
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.deviations import changed_keys
-from stages.evaluations.protocol import load_protocol
-from stages.evaluations.results import RESULTS, Row, write_results
-from stages.evaluations.saves import Saves
-from stages.evaluations.turns import Turns, pace
+from stages.evaluations.shared.checkpointing import Saves
+from stages.evaluations.shared.deviations import changed_keys
+from stages.evaluations.shared.networks import RANDOM, compared, num_compared
+from stages.evaluations.shared.protocol import load_protocol
+from stages.evaluations.shared.results import RESULTS, Row, write_results
+from stages.evaluations.shared.schedule import Turns, pace
 from stages.evaluations.voc_segmentation_protocol import SHIPPED, VocSegmentationConfig
 
 YEAR = 2012

@@ -10,7 +10,7 @@ from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.evaluation.voc.segmentation.fcn import Transfer
 from deepcluster_core.precision import Precision
 from deepcluster_core.training.learner import Sgd
-from stages.evaluations.protocol import PROTOCOLS
+from stages.evaluations.shared.protocol import PROTOCOLS
 
 SHIPPED: dict[Part, Path] = {
     "fc6-8": PROTOCOLS / "voc-segmentation.yaml",

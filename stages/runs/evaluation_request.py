@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import refuse_url
-from stages.evaluations.protocol import protocol_names
+from stages.evaluations.shared.protocol import protocol_names
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".md")
 

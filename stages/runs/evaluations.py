@@ -11,7 +11,7 @@ from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.errors import ConfigError
 from stages import evaluations
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.runs.evaluation_request import EvaluationRequest, known_name
 
 

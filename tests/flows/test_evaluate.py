@@ -13,8 +13,8 @@ from deepcluster_core.artifacts.manifest import digest_of, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError
 from flows.evaluate import evaluate
 from flows.show.results import show_results
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import read_results
 from stages.runs.evaluation_request import EvaluationRequest
 from stages.runs.evaluations import EVALUATIONS
 from tests.conftest import draw_images

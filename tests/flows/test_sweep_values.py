@@ -14,7 +14,7 @@ from flows.evaluate import evaluate
 from flows.show.results import show_by_k
 from flows.show.sweep_values import VALUES, evaluated
 from flows.sweep import sweep
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.results import read_results
 from stages.runs.evaluations import EVALUATIONS
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import open_sweep

@@ -13,7 +13,7 @@ from flows.cli.main import main
 from flows.evaluate import evaluate
 from flows.show.paper_tables import TABLES, load_table, measured
 from flows.show.tables import show_table
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.results import read_results
 from stages.runs.folder import RunFolder
 from tests.drawn_landmarks import draw_landmarks
 from tests.flows.conftest import PROGRAM

@@ -13,9 +13,9 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import write_metrics
 from deepcluster_core.context import Context
 from stages.evaluations.nmi import COLUMNS, EVALUATION, PICTURE, NmiConfig
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import RESULTS
 from stages.evaluations.shared.epoch_metrics import EpochMetrics, MetricsOfEpochs
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import RESULTS
 from stages.score import score
 
 CONTEXT = Context(seed=31, epoch=2)

@@ -19,8 +19,8 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_boxes
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.interrupts import HeldBack, Interrupted
-from stages.evaluations.protocol import load_protocol
-from stages.evaluations.results import RESULTS
+from stages.evaluations.shared.protocol import load_protocol
+from stages.evaluations.shared.results import RESULTS
 from stages.evaluations.voc_classification import (
     EVALUATION,
     SHIPPED,

@@ -29,8 +29,8 @@ from deepcluster_core.evaluation.voc.detection.verdicts import (
 )
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models.config import NetworkConfig
-from stages.evaluations.protocol import load_protocol
-from stages.evaluations.results import RESULTS
+from stages.evaluations.shared.protocol import load_protocol
+from stages.evaluations.shared.results import RESULTS
 from stages.evaluations.voc_detection import DETECTIONS, EVALUATION, PICTURE, data_digest
 from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
 from tests.margins import above, below

@@ -25,8 +25,8 @@ from deepcluster_core.evaluation.voc.segmentation.drawing import Shown, draw_mas
 from deepcluster_core.evaluation.voc.segmentation.fcn import Mask
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models.config import NetworkConfig
-from stages.evaluations.protocol import load_protocol
-from stages.evaluations.results import RESULTS
+from stages.evaluations.shared.protocol import load_protocol
+from stages.evaluations.shared.results import RESULTS
 from stages.evaluations.voc_segmentation import (
     ALWAYS,
     EVALUATION,

@@ -12,7 +12,7 @@ from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import merged, plain, read_yaml
 from deepcluster_core.local_paths import expanded
 
-PROTOCOLS = Path(__file__).parents[2] / "configs/evaluations"
+PROTOCOLS = Path(__file__).parents[3] / "configs/evaluations"
 
 Protocol = TypeVar("Protocol", bound=StrictConfig)
 

@@ -19,11 +19,11 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External
-from stages.evaluations.compared import compared, num_compared
-from stages.evaluations.deviations import changed_keys
-from stages.evaluations.labelled import Labelled, open_labelled
-from stages.evaluations.protocol import PROTOCOLS
-from stages.evaluations.resize import resize_for
+from stages.evaluations.shared.deviations import changed_keys
+from stages.evaluations.shared.labelled import Labelled, open_labelled
+from stages.evaluations.shared.networks import compared, num_compared
+from stages.evaluations.shared.protocol import PROTOCOLS
+from stages.evaluations.shared.resize import resize_for
 
 AUTO = "auto"
 NO_DEVIATION = ("layers", "validation_fraction", "cache_bytes", "precision")

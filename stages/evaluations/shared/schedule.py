@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from deepcluster_core.context import Context
 from deepcluster_core.training.learner import Learner
-from stages.evaluations.saves import Saves
+from stages.evaluations.shared.checkpointing import Saves
 
 Found = TypeVar("Found")
 

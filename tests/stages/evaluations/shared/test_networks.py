@@ -9,7 +9,7 @@ from torch import Tensor
 from deepcluster_core.artifacts.checkpoints import MODEL, restore_network
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models.config import NetworkConfig
-from stages.evaluations.compared import compared, supervised_weights
+from stages.evaluations.shared.networks import compared, supervised_weights
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.context import SaveEvery
 from deepcluster_core.interrupts import HeldBack
 from deepcluster_core.training.checkpointing import Facts, SavePoints
-from stages.evaluations.results import Row
+from stages.evaluations.shared.results import Row
 
 
 class Saves(SavePoints):
