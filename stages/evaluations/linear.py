@@ -10,7 +10,14 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.shared.probing import AUTO, FEATURE, Inputs, Probing, ProbingConfig, Shape
+from stages.evaluations.shared.probing import (
+    AUTO,
+    FEATURE,
+    ProbedImages,
+    Probing,
+    ProbingConfig,
+    Shape,
+)
 from stages.evaluations.shared.results import RESULTS, write_results
 
 
@@ -50,11 +57,9 @@ def linear(
         checkpoint: of the epoch; None compares no trained network.
         supervised: a .safetensors file of weights of the same network, trained with labels.
     """
-    context = draft.context
-    inputs = Inputs(images, validation, checkpoint, supervised)
-    probing = Probing("linear", protocol, network, inputs, protocol.shape_of)
-    rows, facts = probing.run(context)
-    draft.facts.update(facts)
+    probed = ProbedImages(images, validation)
+    probing = Probing(draft, network, protocol, probed, checkpoint, supervised, "linear")
+    rows = probing.rows(protocol.shape_of)
     write_results(draft, rows, protocol)
 
 
