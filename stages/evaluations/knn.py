@@ -20,7 +20,7 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.declaration import Evaluation
+from stages.evaluations.declaration import Evaluation, Score
 from stages.evaluations.shared.central_views import CentralViews
 from stages.evaluations.shared.labelled import Data, open_labelled
 from stages.evaluations.shared.networks import ComparedNetworks
@@ -168,4 +168,9 @@ def _fitting(ks: tuple[int, ...], data: Data) -> tuple[int, ...]:
     )
 
 
-EVALUATION = Evaluation(knn, data="labelled")
+EVALUATION = Evaluation(
+    knn,
+    about="Weighted nearest neighbours; nothing is trained",
+    data="labelled",
+    score=Score("top1", each="k", named="of {} neighbours"),
+)

@@ -9,7 +9,7 @@ from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
-from stages.evaluations.declaration import Evaluation
+from stages.evaluations.declaration import Evaluation, Score
 from stages.evaluations.shared.probing import (
     AUTO,
     FEATURE,
@@ -63,4 +63,9 @@ def linear(
     write_results(draft, rows, protocol)
 
 
-EVALUATION = Evaluation(linear, data="labelled")
+EVALUATION = Evaluation(
+    linear,
+    about="Linear classifiers on every layer, table 1",
+    data="labelled",
+    score=Score("top1_best", each="layer"),
+)

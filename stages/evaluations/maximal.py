@@ -178,7 +178,13 @@ def maximal(
     write_frame(draft.folder / STRONGEST, _strongest(filters, images))
     draft.facts["precision"] = computed_in(context.device, protocol.precision)
     draft.facts["iterations"] = {layer.name: layer.ascent.iterations for layer in layers}
-    write_results(draft, [_row(found) for found in filters], protocol)
+    captions = {
+        f"{PICTURES}/{layer.name}.png": (
+            f"Images that the channels of layer {layer.name} respond to most"
+        )
+        for layer in layers
+    }
+    write_results(draft, [_row(found) for found in filters], protocol, captions)
 
 
 def _layers(model: Network, protocol: MaximalConfig, *, size: int) -> list[_Layer]:
@@ -332,4 +338,8 @@ def _row(found: _Filter) -> Row:
     }
 
 
-EVALUATION = Evaluation(maximal, data="images")
+EVALUATION = Evaluation(
+    maximal,
+    about="What a filter responds to most, figures 4 and 5",
+    data="images",
+)

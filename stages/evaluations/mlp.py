@@ -9,7 +9,7 @@ from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
-from stages.evaluations.declaration import Evaluation
+from stages.evaluations.declaration import Evaluation, Score
 from stages.evaluations.shared.probing import (
     AUTO,
     FEATURE,
@@ -72,4 +72,9 @@ def mlp(
     write_results(draft, rows, protocol)
 
 
-EVALUATION = Evaluation(mlp, data="labelled")
+EVALUATION = Evaluation(
+    mlp,
+    about="A multilayer perceptron on the last layer",
+    data="labelled",
+    score=Score("top1_best"),
+)

@@ -52,7 +52,7 @@ def nmi(
     draw = draw_agreements if metrics.is_of_sweep else draw_agreement
     with (draft.folder / PICTURE).open("wb") as file:
         draw(table, file)
-    write_results(draft, rows, protocol)
+    write_results(draft, rows, protocol, {PICTURE: "NMI by epoch"})
 
 
 def _row(metrics: EpochMetrics) -> dict[str, float]:
@@ -63,4 +63,8 @@ def _row(metrics: EpochMetrics) -> dict[str, float]:
     return {"k": int(k), "epoch": metrics.epoch} | known
 
 
-EVALUATION = Evaluation(nmi, data="metrics")
+EVALUATION = Evaluation(
+    nmi,
+    about="Agreement of the clusters with each other and with the true labels, figure 2",
+    data="metrics",
+)

@@ -36,7 +36,7 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.declaration import Evaluation
+from stages.evaluations.declaration import Evaluation, Score
 from stages.evaluations.shared.networks import ComparedNetworks
 from stages.evaluations.shared.progress import ProgressCounter
 from stages.evaluations.shared.results import RESULTS, Row, write_results
@@ -275,4 +275,10 @@ def _verdict(query: Query, image: int) -> Verdict:
     return "right" if image in query.positive else "wrong"
 
 
-EVALUATION = Evaluation(retrieval, data="dataset", fingerprint=data_digest)
+EVALUATION = Evaluation(
+    retrieval,
+    about="Instance retrieval on Oxford5k or Paris6k, table 5",
+    data="dataset",
+    fingerprint=data_digest,
+    score=Score("mAP"),
+)

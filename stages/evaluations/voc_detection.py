@@ -34,7 +34,7 @@ from deepcluster_core.evaluation.voc.image_cache import ImageCache
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
-from stages.evaluations.declaration import Evaluation
+from stages.evaluations.declaration import Evaluation, Score
 from stages.evaluations.shared.deviations import changed_keys
 from stages.evaluations.shared.fine_tuning import (
     FineTuning,
@@ -302,4 +302,11 @@ def _deviations(
     return found
 
 
-EVALUATION = Evaluation(voc_detection, data="dataset", fingerprint=data_digest, variants=("all",))
+EVALUATION = Evaluation(
+    voc_detection,
+    about="Pascal VOC 2007 detection by Fast R-CNN, fc6-8 trained, tables 2 to 4",
+    data="dataset",
+    fingerprint=data_digest,
+    variants={"all": "Pascal VOC 2007 detection by Fast R-CNN, every layer trained, tables 2 to 4"},
+    score=Score("ap", where={"class": "mean"}),
+)

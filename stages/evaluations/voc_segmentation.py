@@ -31,7 +31,7 @@ from deepcluster_core.evaluation.voc.segmentation.mean_iu import (
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
-from stages.evaluations.declaration import Evaluation
+from stages.evaluations.declaration import Evaluation, Score
 from stages.evaluations.shared.deviations import changed_keys
 from stages.evaluations.shared.fine_tuning import (
     FineTuning,
@@ -317,5 +317,10 @@ def _deviations(
 
 
 EVALUATION = Evaluation(
-    voc_segmentation, data="dataset", fingerprint=data_digest, variants=("all",)
+    voc_segmentation,
+    about="Pascal VOC 2012 segmentation by an FCN, fc6-8 trained, tables 2 and 3",
+    data="dataset",
+    fingerprint=data_digest,
+    variants={"all": "Pascal VOC 2012 segmentation by an FCN, every layer trained, tables 2 and 3"},
+    score=Score("iu", where={"class": "mean"}),
 )

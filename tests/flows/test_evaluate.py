@@ -174,7 +174,7 @@ def test_deployments__one_for_all_evaluations_and_aliases() -> None:
     assert len(aliases) == 13
     for alias in aliases:
         assert alias["parameters"] == {"name": alias["name"]}
-        assert alias["name"] in EVALUATIONS
+        assert alias["description"] == EVALUATIONS[alias["name"]].describe(alias["name"])
         assert (alias["entrypoint"], alias["work_pool"]) == (
             first["entrypoint"],
             first["work_pool"],

@@ -12,10 +12,9 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import DeepClusterError
 from flows.evaluate import evaluate
 from flows.show.results import show_by_k
-from flows.show.sweep_values import VALUES, evaluated
+from flows.show.sweep_values import evaluated
 from flows.sweep import sweep
 from stages.evaluations.shared.results import read_results
-from stages.runs.evaluations import EVALUATIONS
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import open_sweep
 from tests.conftest import draw_images
@@ -171,7 +170,3 @@ def test_evaluated__leaves_out_what_cannot_be_compared(own_sweep: Path) -> None:
     shutil.rmtree(own_sweep / "k=00004/checkpoints")
     found = evaluated(open_sweep(RunFolder(own_sweep)))
     assert found.unlike == (f"knn of epoch {LAST}", f"same of epoch {LAST}")
-
-
-def test_values__each_evaluation_that_compares_networks_has_one() -> None:
-    assert {one.stage.name for one in EVALUATIONS.values() if one.compares_networks} == set(VALUES)

@@ -19,6 +19,7 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_boxes
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.interrupts import HeldBack, Interrupted
+from stages.evaluations.shared import fine_tuning
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.shared.results import RESULTS
 from stages.evaluations.voc_classification import (
@@ -173,9 +174,7 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_rows(
 ) -> None:
     whole = evaluated(protocol(**BRIEF), out="whole")
     held = HeldBack()  # a real signal would end the worker that runs the tests
-    monkeypatch.setattr(
-        "stages.evaluations.shared.fine_tuning.held_back", lambda: nullcontext(held)
-    )
+    monkeypatch.setattr(fine_tuning, "held_back", lambda: nullcontext(held))
 
     def stop_in_the_second_network(done: int, total: int | None) -> None:
         if done == 6 * 16 + SIZES["test"] + 3 * 16:

@@ -25,6 +25,7 @@ from deepcluster_core.evaluation.voc.segmentation.drawing import Shown, draw_mas
 from deepcluster_core.evaluation.voc.segmentation.fcn import Mask
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models.config import NetworkConfig
+from stages.evaluations.shared import fine_tuning
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.shared.results import RESULTS
 from stages.evaluations.voc_segmentation import (
@@ -282,9 +283,7 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_bytes(
     rows = evaluated(protocol(mode, **BRIEF), out="whole")
     assert (rows[len(rows) // 2 : -1].found > 0).sum() > 1, "the second network finds many classes"
     held = HeldBack()  # a real signal would end the worker that runs the tests
-    monkeypatch.setattr(
-        "stages.evaluations.shared.fine_tuning.held_back", lambda: nullcontext(held)
-    )
+    monkeypatch.setattr(fine_tuning, "held_back", lambda: nullcontext(held))
 
     def stop_in_the_second_network(done: int, total: int | None) -> None:
         if done == 8 * 4 + 12 + 3 * 4:
