@@ -78,9 +78,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
-    for name in ("requirements.lock", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder / name)
-        os.utime(folder / name, (0, 0))  # older than .venv/.installed: nothing to install again
+    for path in (*ROOT.glob("requirements*.lock"), ROOT / "pyproject.toml"):
+        shutil.copy(path, folder)
+        os.utime(folder / path.name, (0, 0))  # older than what is installed
     (folder / ".venv").symlink_to(sys.prefix)
     demo = folder / "configs" / "demo.yaml"
     values = yaml.safe_load(demo.read_text())
