@@ -24,7 +24,7 @@ import zarr
 from PIL import Image
 
 from flows.engine.report import HEADER
-from flows.prefect_.serve import POOL, STEPS
+from flows.prefect_.serve import DEPLOY, POOL, WORK_POOL
 from tests.patience import WITHIN_S
 from tests.voc_tree import write_voc, write_voc2012
 
@@ -75,7 +75,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
         else:
             shutil.copy(source, folder / name)
     for path in (*ROOT.glob("requirements*.lock"), ROOT / "pyproject.toml"):
@@ -249,7 +251,7 @@ def test_readme__shows_what_a_run_prints() -> None:
 
 
 def test_readme__gives_the_commands_that_serve_runs() -> None:
-    for step in STEPS:
+    for step in (WORK_POOL, DEPLOY):
         assert f"prefect --no-prompt {' '.join(step)}" in README
     assert f"prefect worker start --pool {POOL}" in README
 

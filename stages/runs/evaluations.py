@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Literal, cast
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.config_files import config_file
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import refuse_url
@@ -22,7 +23,7 @@ from stages.evaluations import (
     voc_detection,
     voc_segmentation,
 )
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.protocol import load_protocol
 from stages.runs.folder import RunFolder
 from stages.runs.locate import own_folder
 from stages.runs.sweep_plan import is_sweep
@@ -163,7 +164,8 @@ class Asked:
 
     def sections(self) -> dict[str, StrictConfig]:
         """Return the protocol, checked."""
-        path = Path(self.protocol) if self.protocol else PROTOCOLS / f"{self.name}.yaml"
+        shipped = f"evaluations/{self.name}.yaml"
+        path = Path(self.protocol) if self.protocol else config_file(shipped)
         return {"protocol": load_protocol(path, self.module.CONFIG, self.overrides)}
 
     def out(self, folder: RunFolder, epoch: int) -> Path:

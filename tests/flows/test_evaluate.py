@@ -166,7 +166,7 @@ def ui_artifacts(flow_run_id: UUID) -> dict[str, Any]:
 
 def test_evaluations__each_has_a_deployment_and_a_protocol_with_every_number() -> None:
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-    evaluations = [one for one in deployments if one["entrypoint"] == "flows/evaluate.py:evaluate"]
+    evaluations = [one for one in deployments if one["entrypoint"] == "flows.evaluate.evaluate"]
 
     assert {one["name"]: one["parameters"] for one in evaluations} == {
         name: {"name": name} for name in EVALUATIONS
