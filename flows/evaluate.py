@@ -16,8 +16,8 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded
 from deepcluster_core.stage import Input
 from flows.engine.open_run import ON_TERMINAL, open_run
-from flows.engine.report import Report
-from flows.engine.run import Run
+from flows.engine.report import FlowReport
+from flows.engine.run import FlowRun
 from flows.sweep import compare
 from stages.evaluations.results import read_results
 from stages.index import index
@@ -88,7 +88,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is a field of the deployment's for
     return str(job.out)
 
 
-def _show_in_ui(report: Report, job: Job, name: str) -> None:
+def _show_in_ui(report: FlowReport, job: Job, name: str) -> None:
     rows = read_results(job.out)
     report.ui.show_table(name, rows, job.title)
     for path in sorted(job.out.rglob("*.png")):
@@ -100,7 +100,7 @@ def _show_in_ui(report: Report, job: Job, name: str) -> None:
 def _evaluate_each(asked: Asked, root: RunFolder, epoch: int | None, *, update: bool) -> str:
     """Evaluate the same epoch of all runs of a sweep, each for itself, and compare them."""
     sweep = open_sweep(root)
-    report = Report(root, epochs=sweep.epochs, echo=ON_TERMINAL.get())
+    report = FlowReport(root, epochs=sweep.epochs, echo=ON_TERMINAL.get())
     until = _common_epoch(sweep, epoch)
     runs = [str(member.folder.root) for member in sweep.members]
     # Before hours are spent on the first. The runs stay open: each marks this flow run as alive.
@@ -149,7 +149,7 @@ def _common_epoch(sweep: Sweep, wanted: int | None) -> int:
     return min(last, sweep.epochs - 1)
 
 
-def _prepare(asked: Asked, run: str, epoch: int | None) -> tuple[Run, Job]:
+def _prepare(asked: Asked, run: str, epoch: int | None) -> tuple[FlowRun, Job]:
     """Return the run that makes an evaluation, and its job."""
     own = asked.sections()
     root = RunFolder(run_path(run))
@@ -181,7 +181,7 @@ class Made:
     """By epoch."""
 
 
-def made_until(run: Run, epoch: int | None) -> Made:
+def made_until(run: FlowRun, epoch: int | None) -> Made:
     """Return the artifacts of a run up to an epoch, or up to the last one that is trained.
 
     Raises:
@@ -217,7 +217,7 @@ def trained_epoch(folder: RunFolder, wanted: int | None) -> int:
     return trained[-1] if wanted is None else wanted
 
 
-def _inputs(asked: Asked, run: Run, made: Made, protocol: StrictConfig) -> dict[str, Input]:
+def _inputs(asked: Asked, run: FlowRun, made: Made, protocol: StrictConfig) -> dict[str, Input]:
     """Return what the evaluation's stage reads; labelled images of others are indexed first."""
     evaluation = asked.evaluation
     if evaluation.data == "metrics":
@@ -240,7 +240,7 @@ def _inputs(asked: Asked, run: Run, made: Made, protocol: StrictConfig) -> dict[
     )
 
 
-def _indexed(asked: Asked, run: Run, source: str) -> Path:
+def _indexed(asked: Asked, run: FlowRun, source: str) -> Path:
     """Return the artifact of other images than the run's, packed as those are, once it is made."""
     path = expanded(source, Path()).absolute()
     changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None}
@@ -253,7 +253,7 @@ def _indexed(asked: Asked, run: Run, source: str) -> Path:
     return place
 
 
-def _of_sweep(asked: Asked, root: RunFolder, epoch: int | None) -> tuple[Run, Job]:
+def _of_sweep(asked: Asked, root: RunFolder, epoch: int | None) -> tuple[FlowRun, Job]:
     """Return the run and job for evaluating a whole sweep, at the last epoch all runs share."""
     of_run: dict[str, Made] = {}
     recipes: list[Recipe] = []
@@ -261,8 +261,8 @@ def _of_sweep(asked: Asked, root: RunFolder, epoch: int | None) -> tuple[Run, Jo
         member = open_run(str(folder.config), str(folder.root), None, None, makes="elsewhere")
         of_run[folder.name] = made_until(member, epoch)
         recipes.append(member.recipe)
-    report = Report(root, epochs=recipes[0].epochs, echo=ON_TERMINAL.get())
-    opened = Run(root, recipes[0], report, only_reads=asked.folder is not None)
+    report = FlowReport(root, epochs=recipes[0].epochs, echo=ON_TERMINAL.get())
+    opened = FlowRun(root, recipes[0], report, only_reads=asked.folder is not None)
     until = min(made.epoch for made in of_run.values())
     inputs: dict[str, Input] = {
         f"{name}/{folder.name}": folder

@@ -11,7 +11,7 @@ from pydantic import Field
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url
 from flows.engine.open_run import open_run
-from flows.engine.run import Run
+from flows.engine.run import FlowRun
 from stages.runs.epoch import STAGES
 from stages.runs.locate import existing_run, own_folder
 from stages.runs.recipe import RecipeOverrides
@@ -83,7 +83,7 @@ def check(stage: str, epoch: int | None, *, changed: bool, out: str | None) -> S
 
 
 def _check_fits(
-    run: Run, stage: StageName, epoch: int | None, overrides: RecipeOverrides | None
+    run: FlowRun, stage: StageName, epoch: int | None, overrides: RecipeOverrides | None
 ) -> None:
     """Refuse an epoch that the run does not have, and settings that the stage does not read."""
     if epoch is not None and epoch >= run.recipe.epochs:
