@@ -51,7 +51,7 @@ class Run(Generic[ReportT]):
             ConfigError: this machine does not have the device that the recipe asks for.
         """
         self.folder, self.recipe, self.report = folder, recipe, report
-        self._device = usable_device(recipe.compute.device)
+        self.device = usable_device(recipe.compute.device)
         self._pruned: set[Path] = set()
         self.plan = Plan(folder, recipe)
         self._remarked = False
@@ -110,7 +110,7 @@ class Run(Generic[ReportT]):
             self.folder,
             self.recipe,
             num_images=num_images,
-            device=self._device,
+            device=self.device,
             anyway=self.anyway,
         )
         self.report.say(told)
@@ -240,7 +240,7 @@ class Run(Generic[ReportT]):
         return Context(
             seed=self.recipe.seed,
             epoch=job.epoch,
-            device=self._device,
+            device=self.device,
             workers=compute.workers or num_cores(),
             progress=progress,
             save_every=SaveEvery(compute.save_every_s, compute.save_every_steps),
