@@ -6,9 +6,12 @@
     run.labels()                # a pandas frame: which cluster each image is in
     run.embed("photos/")        # features of images that the run has never seen
 
-Nothing here uses Prefect. Importing this package is cheap, and changes nothing in the process: what
-a name needs is imported when the name is first used. All errors that the person who calls can mend
-are `DeepClusterError`; the message says what is wrong, and how to fix it.
+Nothing here uses Prefect. Importing this package is cheap and changes nothing in the process: what
+a name needs is imported when the name is first used. All errors that you can fix yourself are
+`DeepClusterError`; the message says what is wrong, and how to fix it.
+
+The command also calls `keep_freed_memory` once, for the whole process. A script that trains or
+embeds many images is faster with it.
 """
 
 from importlib import import_module
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from deepcluster.recipes import load_recipe, run_epochs
     from deepcluster.runs import Embedding, Run, open_run
     from deepcluster_core.errors import DeepClusterError
+    from deepcluster_core.memory import keep_freed_memory
 
 __all__ = [
     "DeepClusterError",
@@ -28,6 +32,7 @@ __all__ = [
     "Run",
     "build_network",
     "fit_pca",
+    "keep_freed_memory",
     "kmeans",
     "load_recipe",
     "open_run",
@@ -40,6 +45,7 @@ _MODULES = {
     "deepcluster.recipes": ("load_recipe", "run_epochs"),
     "deepcluster.runs": ("Embedding", "Run", "open_run"),
     "deepcluster_core.errors": ("DeepClusterError",),
+    "deepcluster_core.memory": ("keep_freed_memory",),
 }
 
 

@@ -21,7 +21,6 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
 from deepcluster_core.features import extract_features
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import stage
@@ -63,7 +62,6 @@ def extract(
     """Write the features artifact. Without a checkpoint the network is as initialised."""
     context = draft.context
     out = draft.folder
-    keep_freed_memory()
     pictures = Images(images)
     model = restore_network(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint

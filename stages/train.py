@@ -24,13 +24,13 @@ from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import stage
-from deepcluster_core.training.epoch import Batch, Learner, Sgd, Tally, train_epoch
+from deepcluster_core.training.checkpointing import save_points
+from deepcluster_core.training.epoch import Batch, Progress, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.learner import Sgd
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
-from deepcluster_core.training.saving import save_points
 
 
 class TrainConfig(StrictConfig):
@@ -117,28 +117,26 @@ def train(
     """Write the checkpoint artifact: the network after this epoch, without its head."""
     context = draft.context
     out = draft.folder
-    keep_freed_memory()
     pictures, assigned = Images(images), read_labels(labels)
     learner = _learner(network, train, pictures.channels, assigned.k, checkpoint, context)
     pace = Pace.of(train, num_images=len(pictures))
     order_M = _order(assigned, train, pace, context)
     load = _loader(pictures, assigned, order_M, pace, train, network.image_size, context)
-    with save_points(draft, learner, context.save_every) as points:
+    with save_points(draft, context.save_every) as points:
 
-        def after_step(tally: Tally) -> None:
-            context.progress(tally.seen, len(order_M))
-            points.reached(tally)
+        def after_step(progress: Progress) -> None:
+            context.progress(progress.seen, len(order_M))
+            points.reached(learner, progress.step, progress.facts)
 
-        done = points.resume()
+        done = Progress.resumed(points.resume(learner), context.device)
         loss = train_epoch(
             learner,
             load(done.step),
             precision=train.precision,
-            seed=_seed(context, "dropout"),
             after_step=after_step,
-            tally=done,
+            progress=done,
         )
-    write_checkpoint(out, backbone=learner.network, momentum=learner.momentum)
+    write_checkpoint(out, backbone=learner.network, momentum=learner.momentum_of("network"))
     draft.rows = len(order_M)
     draft.facts = {
         "loss": loss,
@@ -155,17 +153,18 @@ def _learner(
     k: int,
     checkpoint: Path | None,
     context: Context,
-) -> Learner:
+) -> PseudoLabelLearner:
     """Return the network of the epoch before, or a new one, with a new head."""
-    learner = Learner(
+    learner = PseudoLabelLearner(
         restore_network(network, channels=channels, seed=context.seed, checkpoint=checkpoint),
         k=k,
         sgd=Sgd(train.lr, train.momentum, train.weight_decay),
         device=context.device,
-        seed=_seed(context, "head"),
+        head_seed=_seed(context, "head"),
+        dropout_seed=_seed(context, "dropout"),
     )
     if checkpoint is not None:
-        learner.restore_momentum(load_momentum(checkpoint))
+        learner.restore_momentum("network", load_momentum(checkpoint))
     return learner
 
 

@@ -13,6 +13,7 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
 from deepcluster_core.stage import StageFunction
+from deepcluster_core.text import shell_words
 from stages.index import index
 from stages.runs.access import refuse_unwritable_result
 from stages.runs.epoch import Before, one_epoch
@@ -23,7 +24,6 @@ from stages.runs.plan import Plan, plan
 from stages.runs.recipe import Recipe
 from stages.runs.report import Report
 from stages.runs.resources import disk_needed, refuse_what_cannot_fit
-from stages.runs.terminal import shell_words
 
 P = ParamSpec("P")
 ReportT = TypeVar("ReportT", bound=Report)

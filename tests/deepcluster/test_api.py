@@ -115,7 +115,7 @@ def test_run_epochs__refuses_other_settings_until_asked(
         deepcluster.run_epochs(recipe, epochs=1, overrides=fewer, echo=False)
 
     run = deepcluster.run_epochs(recipe, epochs=1, overrides=fewer, update=True, echo=False)
-    assert run.labels()["cluster"].max() < 5
+    assert set(run.labels()["cluster"].tolist()) <= set(range(5))
 
 
 def test_run_epochs__names_all_problems(recipe: Path) -> None:
@@ -152,7 +152,7 @@ def test_metrics__a_row_for_each_epoch(run: deepcluster.Run) -> None:
     frame = run.metrics()
 
     assert frame["epoch"].tolist() == [0, 1]
-    assert frame["loss"].min() > 0
+    assert min(frame["loss"].tolist()) > 0
     assert frame["nmi_previous"].isna().tolist() == [True, False]
 
 

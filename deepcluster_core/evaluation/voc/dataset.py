@@ -13,6 +13,7 @@ Suffixes: N images of a subset, C classes, H height, W width.
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from deepcluster_core.data.decode import Pixels, UnreadableImageError, decode, upright_size
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.voc.annotations import VocObject, parse_objects
-from deepcluster_core.evaluation.voc.distribution import SHIPPED_SUBSETS, again, find_tree, some
+from deepcluster_core.evaluation.voc.distribution import SHIPPED_SUBSETS, again, find_tree
 from deepcluster_core.evaluation.voc.lists import (
     ABSENT,
     DIFFICULT,
@@ -34,7 +35,8 @@ from deepcluster_core.evaluation.voc.lists import (
     read_names,
 )
 from deepcluster_core.evaluation.voc.masks import CLASSES, PALETTE, VOID, decode_mask
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.shortage import explain_damage
+from deepcluster_core.text import listed
 
 __all__ = [
     "ABSENT",
@@ -112,7 +114,7 @@ class Voc:
             if lacking := sorted(found[first] ^ found[other]):
                 raise SourceError(
                     f"{self._tree.show(_LISTS)}: the subsets {first} and {other} have lists of "
-                    f"other classes: {some(lacking)} are in one of them alone.\n"
+                    f"other classes: {listed(lacking)} are in one of them alone.\n"
                     f"  Fix: give each class a list for both, <class>_{first}.txt and "
                     f"<class>_{other}.txt."
                 )
@@ -134,7 +136,7 @@ class Voc:
             if lacking := sorted(column.keys() ^ columns[0].keys()):
                 raise SourceError(
                     f"{self._tree.show(path)}: lists other images than {Path(paths[0]).name}: "
-                    f"{some(lacking)} are in one of them alone.\n"
+                    f"{listed(lacking)} are in one of them alone.\n"
                     f"  Fix: {again(self.year, subset)}"
                 )
         names = tuple(sorted(columns[0]))
@@ -153,7 +155,7 @@ class Voc:
         """
         path, there = _list_of(subset, task), self._tree.names(f"ImageSets/{task}")
         if f"{subset}.txt" not in there:
-            own = some(sorted(name.removesuffix(".txt") for name in there)) or "none is there"
+            own = listed(sorted(name.removesuffix(".txt") for name in there)) or "none is there"
             known = subset in SHIPPED_SUBSETS
             raise SourceError(
                 f"{self._tree.show(path)}: there is no such list.\n"
@@ -167,12 +169,8 @@ class Voc:
         Raises:
             SourceError: the annotation is missing or damaged.
         """
-        try:
+        with self._reading("annotation", ANNOTATIONS, name):
             return parse_objects(self._tree.read(_path(ANNOTATIONS, name)))
-        except (OSError, ValueError) as error:
-            if is_shortage(error):
-                raise
-            raise self._unreadable("annotation", ANNOTATIONS, name, error) from error
 
     def picture(self, name: str, *, channels: int) -> Pixels:
         """Return a picture (H, W, C) in its own size; may be called from many threads.
@@ -180,13 +178,9 @@ class Voc:
         Raises:
             SourceError: it is missing or damaged.
         """
-        try:
+        with self._reading("picture", PICTURES, name):
             data = self._tree.read(_path(PICTURES, name))
             return decode(data, channels=channels, shorter_side=None).pixels_HWC
-        except (OSError, UnreadableImageError) as error:
-            if is_shortage(error):
-                raise
-            raise self._unreadable("picture", PICTURES, name, error) from error
 
     def mask_classes(self) -> tuple[str, ...]:
         """Return what the numbers in masks mean, from 0, the background.
@@ -210,19 +204,11 @@ class Voc:
             SourceError: the mask or its picture is missing or damaged, the mask has colours instead
                 of numbers, is of another size than the picture, or has the number of no class.
         """
-        try:
+        with self._reading("picture", PICTURES, name):
             size = upright_size(self._tree.read(_path(PICTURES, name)))
-        except (OSError, UnreadableImageError) as error:
-            if is_shortage(error):
-                raise
-            raise self._unreadable("picture", PICTURES, name, error) from error
-        try:
+        with self._reading("mask", MASKS, name):
             data = self._tree.read(_path(MASKS, name))
             return decode_mask(data, num_classes=self._num_classes, size=size)
-        except (OSError, ValueError) as error:
-            if is_shortage(error):
-                raise
-            raise self._unreadable("mask", MASKS, name, error) from error
 
     def fingerprint(self, subsets: Sequence[str], classes: Sequence[str]) -> str:
         """Return a SHA-256, in hex, of the lists' contents and of their pictures' sizes and times.
@@ -281,15 +267,18 @@ class Voc:
         if absent := [f"{name}{ending}" for name in names if f"{name}{ending}" not in there]:
             raise SourceError(
                 f"{self._tree.show(folder)}: {len(absent)} {_CALLED[folder]} of the lists are "
-                f"missing: {some(absent)}.\n"
+                f"missing: {listed(absent)}.\n"
                 f"  Fix: {again(self.year)}"
             )
 
-    def _unreadable(self, what: str, folder: str, name: str, cause: Exception) -> SourceError:
-        return SourceError(
-            f"{self._tree.show(_path(folder, name))}: the {what} cannot be read ({cause}).\n"
-            f"  Fix: {again(self.year)}"
-        )
+    def _reading(self, what: str, folder: str, name: str) -> AbstractContextManager[None]:
+        def explain(error: Exception) -> SourceError:
+            return SourceError(
+                f"{self._tree.show(_path(folder, name))}: the {what} cannot be read ({error}).\n"
+                f"  Fix: {again(self.year)}"
+            )
+
+        return explain_damage(explain, OSError, ValueError, UnreadableImageError)
 
 
 def _list_of(subset: str, task: Task, class_name: str | None = None) -> str:
