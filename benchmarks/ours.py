@@ -1,8 +1,7 @@
-"""Our side: the pipeline's own stages on the artifacts of a run, wired as in a flow.
+"""Our side: a run as in a flow, but without Prefect, which `benchmarks.overhead` measures.
 
-Prefect is left out, which `benchmarks.overhead` measures; everything else is as in a run: each
-stage opens its inputs on disk, and its artifact is committed. Epoch 1 is measured, because the
-first one reads no checkpoint.
+Each stage opens its inputs on disk, and its artifact is committed; only the state of a training
+that goes on is not saved. Epoch 1 is measured, because the first one reads no checkpoint.
 """
 
 # ruff: noqa: E402  the environment is prepared before torch is imported, as in every run
@@ -12,10 +11,11 @@ environment.prepare()
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,21 +33,23 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, center_view, random_views
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.build import build_network
-from deepcluster_core.stage import StageFunction
+from deepcluster_core.progress import Progress
 from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epoch
 from deepcluster_core.training.learner import Sgd
 from stages.cluster import ClusterConfig, cluster
 from stages.extract import extract
 from stages.index import index
-from stages.runs.epoch import Before, one_epoch
+from stages.runs.epoch import Before
 from stages.runs.folder import EPOCH_KINDS, RunFolder
-from stages.runs.plan import Plan
+from stages.runs.job import Job
+from stages.runs.loop import run_epochs
 from stages.runs.recipe import load_recipe
+from stages.runs.report import Report
+from stages.runs.run import Run
 from stages.train import Pace, train
 
 Figures = dict[str, float]
 MEASURED = 1
-P = ParamSpec("P")
 LONG_ENOUGH = 20
 """Batches in which a stage's pace shows apart from its beginning."""
 BATCHES_HELD = 4
@@ -70,49 +72,44 @@ class Clock:
         return (after - before) / (end - start)
 
 
-class Pipeline:
-    """A run whose stages are called directly, and timed."""
+class Clocks(Report):
+    """Prints nothing, and notes the progress of each stage."""
+
+    def __init__(self, folder: RunFolder, *, epochs: int) -> None:
+        super().__init__(folder, epochs=epochs, echo=False)
+        self.of_stage: dict[str, Clock] = {}
+
+    @contextmanager
+    def progress(self, job: Job) -> Iterator[Progress]:
+        """Give a stage a new clock."""
+        clock = self.of_stage[job.stage.name] = Clock()
+        yield clock
+
+
+class Pipeline(Run[Clocks]):
+    """A run whose stages are timed."""
 
     def __init__(self, recipe: str, overrides: Mapping[str, Any], run: str) -> None:
-        """Read the recipe; nothing runs yet."""
         keep_freed_memory()  # as the command line does
-        self.recipe, self.folder = load_recipe(Path(recipe), overrides), RunFolder(Path(run))
-        self.plan = Plan(self.folder, self.recipe)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        compute = {"save_every_s": None, **overrides.get("compute", {})}
+        loaded = load_recipe(Path(recipe), {**overrides, "compute": compute})
+        folder = RunFolder(Path(run))
+        super().__init__(folder, loaded, Clocks(folder, epochs=loaded.epochs))
         self.workers = num_cores()
         self.figures: Figures = {}
         """Seconds of each stage, and on a GPU the peak of its memory."""
-        self.clocks: dict[str, Clock] = {}
 
-    def make(
-        self, stage: StageFunction[P], epoch: int | None, /, *_: P.args, **inputs: P.kwargs
-    ) -> Path:
-        """Run a stage, and note how long it took; return the folder of its artifact."""
-        out, name = self.plan.add(stage, epoch, *_, **inputs), stage.name
-        job = self.plan.job(out)
-        assert job is not None
-        clock = self.clocks[name] = Clock()
-        context = Context(
-            self.recipe.seed, epoch, device=self.device, workers=self.workers, progress=clock
-        )
-        if self.device == "cuda":
+    def execute(self, job: Job, key: str, body: Callable[[], str], *, done: bool) -> bool:
+        """Call the body, and note how long it took."""
+        name, on_gpu = job.stage.name, self.device.startswith("cuda")
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        job.run(context)
+        cached = super().execute(job, key, body, done=done)
         self.figures[f"{name}_s"] = time.perf_counter() - start
-        if self.device == "cuda":
+        if on_gpu:
             self.figures[f"{name}_device_bytes"] = torch.cuda.max_memory_allocated()
-        return out
-
-    def make_epoch(self, number: int, images: Path, before: Before) -> Before:
-        """Run all stages of an epoch."""
-        warm_start = self.recipe.cluster.warm_start
-        return one_epoch(self.make, number, images, before, warm_start=warm_start)
-
-    @property
-    def images(self) -> Path:
-        """The images, packed before."""
-        return self.recipe.images or self.folder.artifact(index.kind, None)
+        return cached
 
     @property
     def before(self) -> Before:
@@ -129,11 +126,7 @@ class Pipeline:
 def prepare(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Pack the images, and make what epoch 1 reads: labels, and a checkpoint after few images."""
     pipeline = Pipeline(recipe, overrides, run)
-    source = pipeline.recipe.dataset.open_source().fingerprint()
-    job = pipeline.plan.job(images := pipeline.plan.add(index, None, source=source))
-    assert job is not None
-    if not job.is_done():  # another run may share them
-        pipeline.make(index, None, source=source)
+    images = pipeline.make(index, None, source=pipeline.source_fingerprint)
     packed = read_manifest(images)
     features = pipeline.make(extract, 0, images=images, checkpoint=None)
     labels = pipeline.make(cluster, 0, images=images, features=features)
@@ -152,7 +145,7 @@ def epoch(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     pipeline.clear()
     paces = {
         f"{name}_images_per_s": clock.images_per_s(first=len(clock.ticks) // 10)
-        for name, clock in pipeline.clocks.items()
+        for name, clock in pipeline.report.of_stage.items()
         if len(clock.ticks) >= LONG_ENOUGH
     }
     return {"seconds": seconds, **pipeline.figures, **paces, "threads": torch.get_num_threads()}
@@ -214,7 +207,7 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
         head_seed=0,
         dropout_seed=0,
     )
-    clock = pipeline.clocks["train"] = Clock()
+    clock = pipeline.report.of_stage["train"] = Clock()
     train_epoch(
         learner,
         islice(cycle(batches), pace.steps),
@@ -239,7 +232,7 @@ def loading_alone(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
         return len(random_views([pictures[i] for i in ids], draws_BR, crop, size=size))
 
     clock, done = Clock(), 0
-    pipeline.clocks["train"] = clock
+    pipeline.report.of_stage["train"] = clock
     starts = range(0, len(order_M), pace.batch_size)
     for count in ordered_map(load, starts, workers=pipeline.workers):
         done += count
@@ -253,7 +246,7 @@ def _pace(pipeline: Pipeline) -> Figures:
     At first batches are there that were loaded before, in the end none is loaded any more.
     """
     ahead = 2 * pipeline.workers + 1
-    clock = pipeline.clocks["train"]
+    clock = pipeline.report.of_stage["train"]
     ends = (clock.ticks[0][0], clock.ticks[-1][0])
     return {
         "seconds": ends[1] - ends[0],
@@ -274,15 +267,13 @@ def reduction(count: int, dim: int, to: int) -> Figures:
 def learning(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Run all epochs; return what the last clusters and the last features agree with."""
     pipeline = Pipeline(recipe, overrides, run)
-    source = pipeline.recipe.dataset.open_source().fingerprint()
     start = time.perf_counter()
-    images, before = pipeline.make(index, None, source=source), Before()
-    epochs = pipeline.recipe.epochs
-    for number in range(epochs):
-        before = pipeline.make_epoch(number, images, before)
+    run_epochs(pipeline)
     seconds = time.perf_counter() - start
     # What an epoch more would cluster: the features of the trained network.
-    features = pipeline.make(extract, epochs, images=images, checkpoint=before.checkpoint)
+    images, epochs = pipeline.images, pipeline.recipe.epochs
+    checkpoint = pipeline.folder.artifact(train.kind, epochs - 1)
+    features = pipeline.make(extract, epochs, images=images, checkpoint=checkpoint)
     features_ND = np.concatenate(list(Features(features).blocks()))
     truth_N = Images(images).true_labels()
     assert truth_N is not None

@@ -132,7 +132,7 @@ def _attach(meter: Meter) -> None:
     from deepcluster_core.artifacts.features import Features  # noqa: PLC0415
     from deepcluster_core.clustering.kmeans import KMeans  # noqa: PLC0415
     from deepcluster_core.stage import StageFunction  # noqa: PLC0415
-    from flows.engine.run import Run  # noqa: PLC0415
+    from stages.runs.run import Run  # noqa: PLC0415
 
     for name, measured in (
         ("stages.extract.extract_features", lambda body: meter.items(body, 1)),
@@ -147,7 +147,7 @@ def _attach(meter: Meter) -> None:
     _replace(StageFunction, "make", meter.stage_body(StageFunction.make))
     numbers = Run.epochs
 
-    def marked(run: Run) -> Iterator[int]:
+    def marked(run: Run[Any]) -> Iterator[int]:
         for number in numbers(run):
             meter.mark()
             yield number

@@ -10,8 +10,7 @@ from pydantic import Field
 from flows.engine.open_run import open_run
 from flows.show.overview import draw_overview
 from flows.show.page import key_pictures, write_page
-from stages.index import index
-from stages.runs.epoch import Before
+from stages.runs.loop import run_epochs
 from stages.runs.recipe import RecipeOverrides
 
 
@@ -44,11 +43,8 @@ def deepcluster(
         The folder of the run.
     """
     opened = open_run(recipe, run, epochs, overrides, update=update, yes=yes)
-    images = opened.make(index, None, source=opened.source_fingerprint)
-    before = Before()
-    for epoch in opened.epochs():
-        before = opened.make_epoch(epoch, images, before)
-    draw_overview(opened.folder, images, num_epochs=opened.recipe.epochs)
+    run_epochs(opened)
+    draw_overview(opened.folder, opened.images, num_epochs=opened.recipe.epochs)
     write_page(opened.folder)
     opened.report.run_done(key_pictures(opened.folder))
     return str(opened.folder.root)

@@ -9,8 +9,8 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.engine.open_run import open_run
-from flows.engine.report import Report
-from flows.engine.run import Run
+from flows.engine.report import FlowReport
+from flows.engine.run import FlowRun
 from flows.engine.sharing import share
 from flows.epoch_loop import deepcluster
 from flows.prefect_.ui import dashed
@@ -87,7 +87,7 @@ def _given(overrides: RecipeOverrides | None) -> dict[str, Any]:
     return overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
 
 
-def _open(planned: Sweep, recipe: str, epochs: int | None) -> Run:
+def _open(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
     """Return what makes the artifacts that all runs share, once no k is refused."""
     refuse_unwritable_sweep(planned)
     refuse_too_many(planned, count_images(planned))
@@ -95,7 +95,7 @@ def _open(planned: Sweep, recipe: str, epochs: int | None) -> Run:
     return open_run(recipe, str(planned.root.root), epochs, overrides, makes="artifact")
 
 
-def compare(planned: Sweep, report: Report) -> None:
+def compare(planned: Sweep, report: FlowReport) -> None:
     """Write the table and the picture of a sweep, unless they are there, and tell of them.
 
     Raises:

@@ -8,9 +8,14 @@ from typing import Any
 
 from deepcluster_core.context import Context
 from deepcluster_core.models.config import NetworkConfig
-from stages.cluster import ClusterConfig, cluster
-from stages.extract import ExtractConfig, extract
-from stages.index import DatasetConfig, index
+from stages.cluster import ClusterConfig
+from stages.extract import ExtractConfig
+from stages.index import DatasetConfig
+from stages.runs.folder import RunFolder
+from stages.runs.loop import run_epochs
+from stages.runs.recipe import ComputeConfig, Recipe
+from stages.runs.report import Report
+from stages.runs.run import Run
 from stages.train import TrainConfig, train
 from tests.margins import SEED
 
@@ -47,39 +52,19 @@ def pretrain(
         seed: of everything random.
     """
     settings: dict[str, Any] = {"shorter_side": 60, "channels": 3, "encoding": "raw"}
-    source = DatasetConfig(source=pictures, **settings | (dataset or {}))
-    fingerprint = source.open_source().fingerprint()
-    index.run(dataset=source, source=fingerprint, out=root / "images", context=Context(seed=seed))
-    checkpoint: Path | None = None
-    for epoch in range(epochs):
-        context = Context(seed=seed, epoch=epoch, workers=1)
-        shared: dict[str, Any] = {"images": root / "images", "context": context}
-        features, labels = root / f"features-{epoch}", root / f"labels-{epoch}"
-        extract.run(
-            extract=ExtractConfig(resize=40, precision="float32"),
-            network=network,
-            checkpoint=checkpoint,
-            out=features,
-            **shared,
-        )
-        cluster.run(
-            cluster=clustering or ClusterConfig(k=10, pca_dim=16),
-            features=features,
-            out=labels,
-            **shared,
-        )
-        out = root / f"checkpoint-{epoch}"
-        train.run(
-            train=learning or TrainConfig(batch_size=64, reassign_every=4, crop_area=(0.1, 0.6)),
-            network=network,
-            labels=labels,
-            checkpoint=checkpoint,
-            out=out,
-            **shared,
-        )
-        checkpoint = out
-    assert checkpoint is not None
-    return checkpoint
+    recipe = Recipe(
+        seed=seed,
+        epochs=epochs,
+        dataset=DatasetConfig(source=pictures, **settings | (dataset or {})),
+        network=network,
+        extract=ExtractConfig(resize=40, precision="float32"),
+        cluster=clustering or ClusterConfig(k=10, pca_dim=16),
+        train=learning or TrainConfig(batch_size=64, reassign_every=4, crop_area=(0.1, 0.6)),
+        compute=ComputeConfig(device="cpu", workers=1, save_every_s=None),
+    )
+    folder = RunFolder(root)
+    run_epochs(Run(folder, recipe, Report(folder, epochs=epochs, echo=False)))
+    return folder.artifact(train.kind, epochs - 1)
 
 
 def mean_lead(pictures: Path, root: Path, lead: Callable[..., float], **settings: Any) -> float:  # noqa: ANN401  those of `pretrain`

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PRODUCT = ("flows", "stages", "deepcluster_core")
+PRODUCT = ("flows", "deepcluster", "stages", "deepcluster_core")
 OURS = {*PRODUCT, "benchmarks", "tests"}
 
 

@@ -18,7 +18,7 @@ from tests.documentation import DOCS, ROOT, blocks, pages
 from tests.patience import WITHIN_S
 
 PROSE = [*pages(), ROOT / "CONTRIBUTING.md"]
-ROOMS = "flows|stages|deepcluster_core|configs|tests|benchmarks|docs"
+ROOMS = "flows|deepcluster|stages|deepcluster_core|configs|tests|benchmarks|docs"
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ import yaml
 import zarr
 from PIL import Image
 
-from flows.engine.report import HEADER
 from flows.prefect_.serve import DEPLOY, POOL, WORK_POOL
+from stages.runs.report import HEADER
 from tests.documentation import ROOT, blocks, pages
 from tests.patience import WITHIN_S
 from tests.voc_tree import write_voc, write_voc2012

@@ -182,6 +182,15 @@ def read_labels(folder: Path) -> Labels:
     )
 
 
+def label_frame(folder: Path) -> pd.DataFrame:
+    """Return image_id, path, cluster and distance of all images, in the order of image_id.
+
+    Raises:
+        ArtifactError: damaged, or image_id are not 0 to N - 1, each once.
+    """
+    return _by_image_id(folder / LABELS, LABELS_SCHEMA.names, stage="cluster").to_pandas()
+
+
 def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
     """Return image_id, path and distance of a cluster's images, nearest to its centroid first.
 

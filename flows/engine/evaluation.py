@@ -5,8 +5,8 @@ from pathlib import Path
 
 from flows.engine.environment import prepare
 from flows.engine.open_run import ON_TERMINAL, open_run
-from flows.engine.report import Report
-from flows.engine.run import Run
+from flows.engine.report import FlowReport
+from flows.engine.run import FlowRun
 from stages.evaluations.shared.results import read_results
 from stages.runs.evaluation_job import (
     EvaluatedRun,
@@ -29,7 +29,7 @@ from stages.runs.sweep_plan import Sweep, is_sweep, open_sweep
 class ReadyEvaluation:
     """An evaluation that can begin."""
 
-    run: Run
+    run: FlowRun
     job: Job
 
     def make(self, name: str) -> str:
@@ -57,7 +57,7 @@ class ReadySweepEvaluation:
     """An evaluation of each run of a sweep. All can begin."""
 
     sweep: Sweep
-    report: Report
+    report: FlowReport
     requests: list[EvaluationRequest]
     """One for each run."""
     opened: list[ReadyEvaluation]
@@ -90,7 +90,7 @@ def ready_for_each(request: EvaluationRequest) -> ReadySweepEvaluation:
     """
     root = RunFolder(run_path(request.run))
     sweep = open_sweep(root)
-    report = Report(root, epochs=sweep.epochs, echo=ON_TERMINAL.get())
+    report = FlowReport(root, epochs=sweep.epochs, echo=ON_TERMINAL.get())
     epoch = compared_epoch(sweep, request.epoch)
     requests = [_for_member(request, one.folder, epoch) for one in sweep.members]
     return ReadySweepEvaluation(sweep, report, requests, [ready(one) for one in requests])
@@ -101,7 +101,7 @@ def _for_member(request: EvaluationRequest, run: RunFolder, epoch: int) -> Evalu
     return request.model_copy(update={"run": str(run.root), "epoch": epoch, "out": out})
 
 
-def _of_run(request: EvaluationRequest) -> tuple[Run, Job]:
+def _of_run(request: EvaluationRequest) -> tuple[FlowRun, Job]:
     folder = existing_run(request.run)
     makes = "artifact" if request.out is None else "elsewhere"
     run = open_run(str(folder.config), str(folder.root), None, None, makes=makes)
@@ -112,7 +112,7 @@ def _of_run(request: EvaluationRequest) -> tuple[Run, Job]:
     return run, evaluation_job(request, evaluated, others)
 
 
-def _indexed(request: EvaluationRequest, evaluated: EvaluatedRun, run: Run) -> dict[str, Job]:
+def _indexed(request: EvaluationRequest, evaluated: EvaluatedRun, run: FlowRun) -> dict[str, Job]:
     """Index other images than the run's, and return their jobs."""
     jobs = other_images(request, evaluated)
     for job in jobs.values():
@@ -120,13 +120,13 @@ def _indexed(request: EvaluationRequest, evaluated: EvaluatedRun, run: Run) -> d
     return jobs
 
 
-def _of_sweep(request: EvaluationRequest) -> tuple[Run, Job]:
+def _of_sweep(request: EvaluationRequest) -> tuple[FlowRun, Job]:
     """Return the run and job for evaluating a whole sweep, at the last epoch all runs share."""
     prepare()
     root = RunFolder(run_path(request.run))
     sweep = open_sweep(root)
     recipe = sweep.members[0].recipe
-    report = Report(root, epochs=recipe.epochs, echo=ON_TERMINAL.get())
-    run = Run(root, recipe, report, only_reads=request.out is not None)
+    report = FlowReport(root, epochs=recipe.epochs, echo=ON_TERMINAL.get())
+    run = FlowRun(root, recipe, report, only_reads=request.out is not None)
     until = min(trained_epoch(member.folder, request.epoch) for member in sweep.members)
     return run, sweep_evaluation_job(request, sweep, until)

@@ -4,14 +4,14 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 
-from flows.engine.run import Run
+from flows.engine.run import FlowRun
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.recipe import Recipe
 from stages.runs.sharing import common_jobs, give
 
 
-def share(run: Run, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str) -> None:
+def share(run: FlowRun, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str) -> None:
     """Make what the runs have in common in the place of `run`, and give it to those without it.
 
     Args:
@@ -36,7 +36,7 @@ def share(run: Run, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str) ->
         _give_records(run, made, folder)
 
 
-def _give_records(run: Run, made: list[Job], other: RunFolder) -> None:
+def _give_records(run: FlowRun, made: list[Job], other: RunFolder) -> None:
     """Give another run Prefect's records of jobs, so that their tasks show as Cached there."""
     for key in (job.key() for job in made):
         with suppress(OSError):  # another user's, for example: the task then shows as Completed

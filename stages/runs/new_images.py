@@ -5,12 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.outputs import (
     FeaturesArray,
     FeaturesTable,
@@ -18,27 +14,17 @@ from deepcluster_core.artifacts.outputs import (
     SkippedTable,
     whole_files,
 )
-from deepcluster_core.artifacts.tables import read_clustering
-from deepcluster_core.clustering.assign import Assigner
-from deepcluster_core.clustering.registry import find_clusterer
-from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
-from deepcluster_core.data.sources import Kind, Source, has_samples, open_source
-from deepcluster_core.data.views import center_view
-from deepcluster_core.errors import ConfigError, SourceError
-from deepcluster_core.models.network import Network
-from deepcluster_core.new_images import Forward, Pixels, features_of
+from deepcluster_core.data.sources import Source
+from deepcluster_core.errors import SourceError
 from deepcluster_core.progress import Progress
 from deepcluster_core.text import printable_lines
+from stages.runs.inference import Clusters, Features, as_stored, embed_images, open_images
 from stages.runs.machine import remarks
 from stages.runs.past_run import PastRun
 from stages.runs.progress import bar, lines
-from stages.runs.recipe import Recipe
 from stages.runs.terminal import plain_console
 
 CONSOLE = plain_console()
-
-Features = Iterator[tuple[list[str], NDArray[np.floating]]]
-"""Paths and features (B, D) of a batch."""
 
 
 def assign(
@@ -70,23 +56,21 @@ def assign(
         FeatureError: features are not finite.
     """
     past = PastRun.open(run)
-    epoch = past.epoch("labels", epoch)
-    labels = past.whole("labels", epoch)
-    checkpoint = None if epoch == 0 else past.whole("checkpoints", epoch - 1)
+    clusters = Clusters.of(past, epoch)
     past.refuse_out(out, (".parquet",))
-    images = _opened(past.recipe, source, kind, image_key)
-    config = read_manifest(labels).config["cluster"]
-    assigner = Assigner.of(read_clustering(labels), whitened=config["whiten"], device=past.device)
-    if not find_clusterer(config["algorithm"]).assigns_to_nearest:
-        _say(f"clusters of {config['algorithm']}: each image goes to that of the nearest mean")
+    images = open_images(past.recipe, source, kind, image_key)
+    assigner = clusters.assigner(past.device)
+    if not clusters.assigns_to_nearest:
+        _say(f"clusters of {clusters.algorithm}: each image goes to that of the nearest mean")
+    labels, checkpoint = clusters.labels, clusters.checkpoint
     about = past.about(labels=labels, checkpoint=checkpoint) | {"source": str(source)}
     with (
         whole_files(out, _beside(out, "skipped")) as (table, skipped),
-        _reading(past, images, f"assign epoch {epoch}", skipped, about) as reading,
+        _reading(past, images, f"assign epoch {clusters.epoch}", skipped, about) as reading,
         LabelsTable(table, about) as written,
     ):
-        features = reading.features(past.network(checkpoint), past.recipe.extract.layer)
-        stored = _as_stored(features, past.recipe.extract.dtype)
+        features = reading.features(checkpoint, past.recipe.extract.layer)
+        stored = as_stored(features, past.recipe.extract.dtype)
         for paths, cluster_B, distance_B in assigner.assign(stored):
             written.add(paths, cluster_B, distance_B)
     _say("\n  ".join([reading.summary(out), *images.notes()]))
@@ -126,7 +110,7 @@ def embed(
     past.refuse_out(out, (".zarr", ".parquet"))
     layer = layer or past.recipe.extract.layer
     dim = past.dim(layer)
-    images = _opened(past.recipe, source, kind, image_key)
+    images = open_images(past.recipe, source, kind, image_key)
     about = past.about(checkpoint=checkpoint) | {"source": str(source), "layer": layer}
     index = [_beside(out, "index")] if out.suffix == ".zarr" else []
     with (
@@ -136,7 +120,7 @@ def embed(
         if rows
         else FeaturesTable(main, about, dim=dim) as written,
     ):
-        for paths, feature_BD in reading.features(past.network(checkpoint), layer):
+        for paths, feature_BD in reading.features(checkpoint, layer):
             written.add(paths, feature_BD)
     _say("\n  ".join([reading.summary(out), *images.notes()]))
 
@@ -152,22 +136,11 @@ class _Reading:
     used: int = 0
     _start: float = field(default_factory=time.monotonic)
 
-    def features(self, network: Network, layer: str | None) -> Features:
+    def features(self, checkpoint: Path | None, layer: str | None) -> Features:
         """Yield paths and features of the images that can be used, as the run computes them."""
-        recipe, total = self.past.recipe, self.source.count()
-        extract = recipe.extract
-        forward = Forward(layer, extract.batch_size, self.past.device, extract.precision)
-
-        def view(data: bytes) -> Pixels:
-            return _view(data, recipe)
-
-        for paths, feature_BD in features_of(
-            network,
-            self.source.images(),
-            view,
-            forward,
-            skip=self.skipped.add,
-            workers=self.past.workers,
+        total = self.source.count()
+        for paths, feature_BD in embed_images(
+            self.past, self.source.images(), checkpoint, layer, skip=self.skipped.add
         ):
             self.used += len(paths)
             yield paths, feature_BD
@@ -213,38 +186,6 @@ def _reading(
         reading.refuse_none()
     if left_out.rows == 0:
         skipped.unlink()
-
-
-def _opened(
-    recipe: Recipe, source: Path, kind: str | None, image_key: Sequence[str] | None
-) -> Source:
-    """Open a source; the run's own as the run does, though with all its images."""
-    known = get_args(Kind)
-    if kind is not None and kind not in known:
-        raise ConfigError(f"unknown --kind {kind}; choose from {', '.join(known)}.")
-    is_own = source.resolve() == recipe.dataset.source.resolve()
-    chosen = kind or (recipe.dataset.kind if is_own else "auto")
-    if image_key is None and (is_own or (recipe.dataset.image_keys and has_samples(source))):
-        image_key = recipe.dataset.image_keys
-    return open_source(source, kind=cast("Kind", chosen), labels="none", image_key=image_key)
-
-
-def _view(data: bytes, recipe: Recipe) -> Pixels:
-    """Return what the network sees of a picture: the same bytes as of one that the run packed."""
-    dataset = recipe.dataset
-    pixels_HWC = decode(
-        data, channels=dataset.channels, shorter_side=dataset.shorter_side, deep=dataset.deep
-    ).pixels_HWC
-    if dataset.encoding == "jpeg":  # the others lose nothing
-        pixels_HWC = decode_packed(encode_jpeg(pixels_HWC, dataset.jpeg_quality))
-    return center_view(pixels_HWC, resize=recipe.extract.resize, size=recipe.network.image_size)
-
-
-def _as_stored(features: Features, dtype: str) -> Features:
-    """Round as a run does between extracting and clustering."""
-    for paths, feature_BD in features:
-        with np.errstate(over="ignore"):  # becomes infinite, which is refused
-            yield paths, feature_BD.astype(dtype)
 
 
 def _beside(out: Path, what: str) -> Path:

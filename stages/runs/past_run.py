@@ -17,10 +17,15 @@ from stages.runs.locate import existing_run
 from stages.runs.machine import num_cores, usable_device
 from stages.runs.recipe import Recipe, load_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
+from stages.score import score
 
-ArtifactKind = Literal["labels", "checkpoints"]
-MADE_BY = {"labels": "cluster", "checkpoints": "train"}
-USABLE = {"labels": (Condition.WHOLE,), "checkpoints": (Condition.WHOLE, STALE)}
+ArtifactKind = Literal["features", "labels", "checkpoints"]
+MADE_BY = {"features": "extract", "labels": "cluster", "checkpoints": "train"}
+USABLE = {
+    "features": (Condition.WHOLE,),
+    "labels": (Condition.WHOLE,),
+    "checkpoints": (Condition.WHOLE, STALE),
+}
 """Stale labels do not belong to the network beside them; a stale network is one all the same."""
 
 
@@ -68,6 +73,16 @@ class PastRun:
                 f"  Fix: name one of them, or leave --epoch out for the last."
             )
         return wanted
+
+    def scored(self) -> list[int]:
+        """Return the finished epochs: those that have metrics."""
+        return [
+            epoch
+            for (kind, epoch), state in self.states.items()
+            if kind == score.kind
+            and epoch is not None
+            and state.condition in (Condition.WHOLE, STALE)
+        ]
 
     def whole(self, kind: ArtifactKind, epoch: int) -> Path:
         """Return the folder of an artifact that can be used.

@@ -232,6 +232,17 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     return _validate(merged(values, changes), name=str(path))
 
 
+def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with other values, checked as a whole.
+
+    Raises:
+        ConfigError: keys or values are wrong: all are named at once.
+    """
+    changes = plain(overrides, name="overrides")
+    _resolve_paths(changes, Path.cwd())
+    return _validate(merged(recipe.model_dump(mode="json"), changes), name="overrides")
+
+
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """Turn `["cluster.k=50", …]` into nested values, each read by the type of its key.
 

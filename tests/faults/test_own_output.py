@@ -108,7 +108,7 @@ def test_run__in_its_own_source_finds_everything_done_and_warns(
     said: list[str] = []
     for update in (False, True):
         with disable_run_logger(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("flows.engine.report.Report.warn", lambda _, text: said.append(text))
+            patch.setattr("flows.engine.report.FlowReport.warn", lambda _, text: said.append(text))
             opened = open_run(
                 str(littered.parent / "recipe.yaml"), str(path), None, None, update=update
             )

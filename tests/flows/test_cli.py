@@ -10,7 +10,7 @@ import pytest
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from flows.cli.main import app, main
-from flows.engine.report import HEADER
+from stages.runs.report import HEADER
 from tests.flows.conftest import ENVIRONMENT, PROGRAM, manifests
 from tests.patience import WITHIN_S
 from tests.voc_tree import write_voc

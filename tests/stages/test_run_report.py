@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from flows.engine.report import HEADER, epoch_line
+from stages.runs.report import HEADER, epoch_line
 
 NAMES = ("extract", "cluster", "train", "score")
 USUAL: dict[str, Any] = {

@@ -1,0 +1,124 @@
+"""PCA and k-means on arrays. Suffixes: N rows, D features, Q components, K clusters."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from deepcluster_core.clustering.fit import Fit
+from deepcluster_core.clustering.kmeans import KMeans
+from deepcluster_core.clustering.pca import Pca
+from deepcluster_core.clustering.pca import fit_pca as fit_blocks
+from deepcluster_core.clustering.rows import InMemory
+from deepcluster_core.errors import ConfigError, FeatureError
+
+Floats = NDArray[np.float32]
+LARGEST_SEED = 2**63 - 1
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A fitted PCA. Its `transform` is what a run does to features before it clusters them."""
+
+    pca: Pca
+    """The same as torch tensors, with more measures of the features."""
+
+    @property
+    def mean_D(self) -> Floats:  # noqa: N802
+        """The mean feature, which is subtracted first: float32."""
+        return self.pca.mean_D.numpy()
+
+    @property
+    def components_QD(self) -> Floats:  # noqa: N802
+        """Orthonormal rows, the direction of largest variance first: float32."""
+        return self.pca.components_QD.numpy()
+
+    @property
+    def eigenvalues_Q(self) -> Floats:  # noqa: N802
+        """Variances along the components: float32."""
+        return self.pca.eigenvalues_Q.numpy()
+
+    def transform(self, features_ND: ArrayLike) -> Floats:
+        """Project features, whiten them, and scale each to length 1.
+
+        Args:
+            features_ND: shape (N, D), any float type.
+
+        Returns:
+            Shape (N, Q), float32. A feature that projects to zero stays zero.
+
+        Raises:
+            FeatureError: not two dimensions, or another D than that of the fit.
+        """
+        rows_ND = _rows(features_ND)
+        if rows_ND.shape[1] != len(self.pca.mean_D):
+            raise FeatureError(
+                f"the features have {rows_ND.shape[1]} values, but the PCA was fitted to "
+                f"{len(self.pca.mean_D)}."
+            )
+        return self.pca.whiten(torch.from_numpy(rows_ND)).numpy()
+
+
+def fit_pca(features_ND: ArrayLike, dim: int = 256, *, whiten: bool = True) -> Projection:
+    """Fit the PCA of a run's cluster stage to an array.
+
+    Args:
+        features_ND: shape (N, D), any float type, finite; N must exceed `dim`.
+        dim: Q, how many components to keep. The paper has 256.
+        whiten: let `transform` scale each component to variance 1.
+
+    Raises:
+        FeatureError: the features are not finite, or vary in fewer than `dim` directions.
+    """
+    rows_ND = torch.from_numpy(_rows(features_ND))
+    return Projection(fit_blocks(rows_ND.split(BLOCK_ROWS), dim=dim, whitened=whiten))
+
+
+def kmeans(
+    rows_ND: ArrayLike,
+    k: int,
+    seed: int = 0,
+    *,
+    iterations: int = 20,
+    spherical: bool = False,
+    device: str = "cpu",
+) -> Fit:
+    """Group the rows of an array into `k` clusters, as a run's cluster stage does.
+
+    Args:
+        rows_ND: shape (N, D), any float type, finite. A run clusters what `Projection.transform`
+            returns, but rows of any length will do.
+        k: 2 to N.
+        seed: 0 to 2**63 - 1. Same rows and seed, same clusters, on one kind of processor.
+        iterations: all of which run.
+        spherical: keep the centroids at length 1.
+        device: a torch device: `cpu`, `cuda`, `cuda:1`.
+
+    Returns:
+        An object with `centroids_KQ` (K, D) float32, `cluster_N` (N,) int32, `distance_N` (N,)
+        float32 from each row to its centroid, and `num_empty`.
+
+    Raises:
+        ConfigError: the seed or the number of iterations is out of range.
+        FeatureError: `k` is out of range, or rows are not finite.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"seed = {seed}: must be 0 to {LARGEST_SEED}.")
+    if iterations < 1:
+        raise ConfigError(f"iterations = {iterations}: must be 1 at least.")
+    rows = InMemory(_rows(rows_ND))
+    return KMeans(k, iterations=iterations, spherical=spherical).fit(rows, seed=seed, device=device)
+
+
+def _rows(given: ArrayLike) -> Floats:
+    array: NDArray[Any] = np.asarray(given)
+    if array.ndim != 2:
+        raise FeatureError(f"the array has shape {array.shape}; features (N, D) are needed.")
+    try:
+        # Writeable, since torch warns of arrays that are not.
+        return np.require(array, np.float32, ["C", "W"])
+    except (TypeError, ValueError) as error:
+        raise FeatureError(f"the array holds {array.dtype}; numbers are needed.") from error

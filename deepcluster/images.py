@@ -1,0 +1,46 @@
+"""Images that are given as arrays, read like files: they go the same way as those on disk."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcluster_core.data.sources import SourceImage
+from deepcluster_core.errors import SourceError
+
+Arrays = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+"""A batch (N, H, W, C), or images (H, W, C) or (H, W) of any sizes."""
+
+
+def images_of(arrays: Arrays) -> Iterator[SourceImage]:
+    """Yield the images of a batch; their paths are `0`, `1` and so on.
+
+    Raises:
+        SourceError: an array has another shape, or does not hold uint8.
+    """
+    if isinstance(arrays, np.ndarray) and arrays.ndim != 4:
+        raise SourceError(
+            f"images: the array has shape {arrays.shape}; (N, H, W, C) is needed.\n"
+            f"  Fix: array[np.newaxis] makes a batch of one image (H, W, C)."
+        )
+    for number, pixels in enumerate(arrays):
+        _check(pixels, number)
+        yield SourceImage(str(number), None, partial(_npy_file, pixels))
+
+
+def _check(pixels: NDArray[Any], number: int) -> None:
+    array = np.asarray(pixels)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+        raise SourceError(
+            f"images: number {number} is {array.dtype} of shape {array.shape}; uint8 (H, W, C) is "
+            f"needed."
+        )
+
+
+def _npy_file(pixels: NDArray[np.uint8]) -> bytes:
+    file = BytesIO()
+    np.save(file, np.asarray(pixels), allow_pickle=False)
+    return file.getvalue()

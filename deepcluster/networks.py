@@ -1,0 +1,34 @@
+"""Networks by their name in a recipe."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from deepcluster_core.config_problems import described, invalid
+from deepcluster_core.models import build
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
+
+
+def build_network(name: str, *, channels: int = 3, seed: int = 0, **settings: Any) -> Network:  # noqa: ANN401  keys of a recipe
+    """Build and initialise a network on the CPU, in training mode.
+
+    Its input are images (B, C, S, S) of uint8 pixels; it scales and normalises them itself. Its
+    `feature` is (B, D) float32, what a run clusters; `layer_feature` is that of a named layer.
+
+    Args:
+        name: `alexnet`, `vgg16`, `smallnet`, or `torchvision:NAME`, for example
+            `torchvision:resnet50`.
+        channels: C of the images.
+        seed: of the weights, 0 to 2**63 - 1. The global random generators are left as they were.
+        settings: the other keys of a recipe's `network` section, for example `image_size=32` or
+            `sobel=False`.
+
+    Raises:
+        ConfigError: there is no such network or setting, or images of this size do not fit it.
+    """
+    try:
+        config = NetworkConfig(name=name, **settings)
+    except ValidationError as error:
+        raise invalid("build_network", described(error, NetworkConfig)) from error
+    return build.build_network(config, channels=channels, seed=seed)

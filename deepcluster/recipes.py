@@ -1,0 +1,88 @@
+"""Recipes, and the epochs that they describe."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepcluster.runs import Run, open_run
+from deepcluster_core.errors import ConfigError
+from stages.runs import loop
+from stages.runs import recipe as recipes
+from stages.runs.access import refuse_unwritable_run
+from stages.runs.folder import RunFolder
+from stages.runs.locate import resolve, run_path
+from stages.runs.opening import begin
+from stages.runs.recipe import Recipe
+from stages.runs.report import Report
+from stages.runs.run import Run as RunInProgress
+
+
+def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe, and check all of it.
+
+    Args:
+        path: of a YAML file. Paths in it are relative to it.
+        overrides: values instead of those in the file, nested: `{"cluster": {"k": 50}}`.
+
+    Raises:
+        ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
+    """
+    return recipes.load_recipe(Path(path), overrides)
+
+
+def run_epochs(
+    recipe: str | Path | Recipe,
+    run: str | Path | None = None,
+    *,
+    epochs: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    update: bool = False,
+    anyway: bool = False,
+    echo: bool = True,
+) -> Run:
+    """Run a recipe, as the command `deepcluster run` does, but without Prefect.
+
+    What is there already is not made again: a run that was cut short goes on where it ended, and
+    the command can go on with a run that was begun here, or the reverse. The run's report and
+    overview picture are not drawn: `deepcluster report RUN` does that.
+
+    Args:
+        recipe: path of a YAML file, or what `load_recipe` returned.
+        run: folder of the run, or a name for one under `runs/`; the name of the file if left out.
+        epochs: how many the run shall have, those already there included; the recipe's if left out.
+        overrides: values instead of the recipe's, nested: `{"cluster": {"k": 50}}`.
+        update: replace artifacts of the run that were made with other settings.
+        anyway: go on even where the run does not seem to fit on this machine.
+        echo: print a line for each epoch, and show progress bars.
+
+    Returns:
+        The run, opened.
+
+    Raises:
+        ConfigError: the recipe is wrong, the folder holds a run with other settings, or the run
+            does not fit on this machine.
+        SourceError: the images cannot be found or read.
+        DeepClusterError: a stage cannot go on; what is finished stays.
+    """
+    wanted, folder = _resolve(recipe, run, epochs, overrides or {})
+    refuse_unwritable_run(folder)
+    report = Report(folder, epochs=wanted.epochs, echo=echo)
+    begun = RunInProgress(folder, wanted, report)
+    begin(begun, update=update, anyway=anyway)
+    loop.run_epochs(begun)
+    report.run_done()
+    return open_run(folder.root.absolute())
+
+
+def _resolve(
+    given: str | Path | Recipe,
+    run: str | Path | None,
+    epochs: int | None,
+    overrides: Mapping[str, Any],
+) -> tuple[Recipe, RunFolder]:
+    if not isinstance(given, Recipe):
+        return resolve(str(given), None if run is None else str(run), epochs, overrides)
+    if run is None:
+        raise ConfigError("run_epochs: a recipe that is no file needs a name for its run: run=…")
+    changes = dict(overrides) | ({} if epochs is None else {"epochs": epochs})
+    return recipes.changed_recipe(given, changes), RunFolder(run_path(str(run)))

@@ -1,0 +1,250 @@
+"""A run as Python sees it: tables as pandas frames, features as arrays, networks of torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deepcluster.images import Arrays, images_of
+from deepcluster_core.artifacts.features import Features
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.tables import label_frame, read_metrics
+from deepcluster_core.data.sources import SourceImage
+from deepcluster_core.errors import SourceError
+from deepcluster_core.models.network import Network
+from stages.runs.inference import Clusters, as_stored, embed_images, open_images
+from stages.runs.locate import typed_run
+from stages.runs.past_run import PastRun
+from stages.runs.recipe import Recipe
+
+Given = str | Path | Arrays
+"""Images: where they are, or their pixels."""
+
+
+class Embedding(NamedTuple):
+    """Features of images."""
+
+    paths: list[str]
+    """Of the images, in the order of the rows: relative to the source; of arrays, their numbers."""
+    features: NDArray[np.floating]
+    """Shape (N, D), of the type that the run stores: `extract.dtype`, float16 by default."""
+    skipped: dict[str, str]
+    """Images that cannot be used: path and reason."""
+
+
+def open_run(path: str | Path) -> "Run":
+    """Open a run that was begun before; it is only read.
+
+    Args:
+        path: folder of the run, or its name under `runs/`.
+
+    Raises:
+        ConfigError: there is no such run, or its configuration cannot be read.
+    """
+    return Run(PastRun.open(typed_run(Path(path))))
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run as it was when it was opened; epochs count from 0, and None means the last one."""
+
+    past: PastRun
+    """What the commands of the command line work with."""
+
+    def __repr__(self) -> str:
+        return f"<deepcluster run {self.folder}, {len(self.epochs)} epochs>"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+        return self.past.folder.root
+
+    @property
+    def recipe(self) -> Recipe:
+        """The whole configuration of the run."""
+        return self.past.recipe
+
+    @property
+    def epochs(self) -> list[int]:
+        """The finished epochs."""
+        return self.past.scored()
+
+    def labels(self, epoch: int | None = None) -> pd.DataFrame:
+        """Return the clusters of an epoch: a row for each image, in the order of image_id.
+
+        Returns:
+            Columns `image_id` int64, `path`, `cluster` int32, 0 to k - 1, and `distance` float32
+            to the cluster's centroid; and, where the images have labels of their own,
+            `true_label`.
+
+        Raises:
+            ConfigError: the run has no such epoch.
+            ArtifactError: the labels are missing or damaged.
+        """
+        clusters = self.past.whole("labels", self.past.epoch("labels", epoch))
+        frame = label_frame(clusters)
+        class_N, names = Images(self._images).named_labels()
+        if names:
+            frame["true_label"] = pd.Categorical.from_codes(class_N, list(names))
+        return frame
+
+    def metrics(self) -> pd.DataFrame:
+        """Return a row for each finished epoch: `epoch`, `loss`, `nmi_labels` and many more.
+
+        Raises:
+            ArtifactError: metrics are damaged.
+        """
+        folder = self.past.folder
+        rows = [{"epoch": n} | read_metrics(folder.artifact("metrics", n)) for n in self.epochs]
+        return pd.DataFrame(rows)
+
+    def features(self, epoch: int | None = None) -> NDArray[np.floating]:
+        """Return the features that an epoch clustered: those of the network before its training.
+
+        Returns:
+            Shape (N, D), of type `extract.dtype` of the recipe; row i is that of image_id i.
+
+        Raises:
+            ConfigError: the run has no such epoch.
+            ArtifactError: they are missing or damaged, or were deleted to save space
+                (`keep.features` of the recipe).
+        """
+        folder = self.past.whole("features", self.past.epoch("features", epoch))
+        return np.concatenate(list(Features(folder).blocks()))
+
+    def network(self, epoch: int | None = None) -> Network:
+        """Return the network as an epoch's training left it: on the CPU, in training mode.
+
+        Its input are images (B, C, S, S) of uint8 pixels. See `build_network`.
+
+        Raises:
+            ConfigError: the run has no such epoch.
+            ArtifactError: the checkpoint is missing or damaged.
+        """
+        return self.past.network(self.past.whole("checkpoints", self._trained(epoch)))
+
+    def image(self, image_id: int) -> NDArray[np.uint8]:
+        """Return the pixels (H, W, C) of an image of the run, as it was packed.
+
+        Raises:
+            IndexError: there is no such image.
+            ArtifactError: the packed image is damaged.
+        """
+        images = Images(self._images)
+        if not 0 <= image_id < len(images):
+            raise IndexError(f"image_id {image_id}: the run has images 0 to {len(images) - 1}")
+        return images[image_id]
+
+    def embed(
+        self, images: Given, *, epoch: int | None = None, layer: str | None = None
+    ) -> Embedding:
+        """Return the features of any images, by the network as an epoch's training left it.
+
+        Args:
+            images: a picture, folder, list, Parquet files or tar shards, as `dataset.source` of a
+                recipe takes them; or uint8 pixels (N, H, W, C), or a list of arrays (H, W, C).
+            epoch: after whose training.
+            layer: averaged over space, for example `conv5`; what the run clusters when left out.
+
+        Raises:
+            ConfigError: the run has no such epoch, or its network no such layer.
+            ArtifactError: the checkpoint is missing or damaged.
+            SourceError: there are no images, or none can be used.
+        """
+        checkpoint = self.past.whole("checkpoints", self._trained(epoch))
+        layer = layer or self.recipe.extract.layer
+        dim = self.past.dim(layer)
+        found = _Found(self.past, images)
+        dtype = self.recipe.extract.dtype
+        batches = as_stored(
+            embed_images(self.past, found.images(), checkpoint, layer, skip=found.skip), dtype
+        )
+        paths: list[str] = []
+        features: list[NDArray[np.floating]] = [np.empty((0, dim), dtype)]
+        for some_paths, feature_BD in batches:
+            paths += some_paths
+            features.append(feature_BD)
+        found.refuse_none(used=len(paths))
+        return Embedding(paths, np.concatenate(features), found.skipped)
+
+    def assign(self, images: Given, *, epoch: int | None = None) -> pd.DataFrame:
+        """Return the nearest clusters of any images.
+
+        The run's own images get the clusters that they have.
+
+        Args:
+            images: as for `embed`.
+            epoch: whose clusters.
+
+        Returns:
+            A row for each image that can be used: `path`, or of arrays their number as text,
+            `cluster` int32 and `distance` float32. `attrs["skipped"]` names the others: path and
+            reason.
+
+        Raises:
+            ConfigError: the run has no such epoch.
+            ArtifactError: labels or checkpoint are missing or damaged.
+            SourceError: there are no images, or none can be used.
+            FeatureError: features are not finite.
+        """
+        clusters = Clusters.of(self.past, epoch)
+        found, extract = _Found(self.past, images), self.recipe.extract
+        features = embed_images(
+            self.past, found.images(), clusters.checkpoint, extract.layer, skip=found.skip
+        )
+        assigner = clusters.assigner(self.past.device)
+        frames = [
+            pd.DataFrame({"path": paths, "cluster": cluster_B, "distance": distance_B})
+            for paths, cluster_B, distance_B in assigner.assign(as_stored(features, extract.dtype))
+        ]
+        found.refuse_none(used=sum(map(len, frames)))
+        whole = pd.concat(frames, ignore_index=True)
+        whole.attrs["skipped"] = found.skipped
+        return whole
+
+    def _trained(self, epoch: int | None) -> int:
+        return self.past.epoch("checkpoints", epoch)
+
+    @property
+    def _images(self) -> Path:
+        return self.recipe.images or self.past.folder.artifact("images", None)
+
+
+class _Found:
+    """Images that were given, and those among them that cannot be used."""
+
+    def __init__(self, past: PastRun, given: Given) -> None:
+        self._past, self._given = past, given
+        self._is_source = isinstance(given, str | Path)
+        self.skipped: dict[str, str] = {}
+
+    def images(self) -> Iterable[SourceImage]:
+        """Return the images, of which nothing is read yet."""
+        if isinstance(self._given, str | Path):
+            return open_images(self._past.recipe, Path(self._given), None, None).images()
+        return images_of(self._given)
+
+    def skip(self, path: str, reason: str) -> None:
+        """Note an image that cannot be used.
+
+        Raises:
+            SourceError: it is an array; without it, rows would belong to other images.
+        """
+        if not self._is_source:
+            raise SourceError(f"images: number {path} cannot be used: {reason}.")
+        self.skipped[path] = reason
+
+    def refuse_none(self, *, used: int) -> None:
+        """Raise SourceError unless an image could be used."""
+        if used:
+            return
+        if not self.skipped:
+            raise SourceError("there are no images.\n  Fix: give a source that holds some.")
+        path, reason = next(iter(self.skipped.items()))
+        raise SourceError(
+            f"none of {len(self.skipped)} images can be used; the first, {path}: {reason}."
+        )

@@ -1,0 +1,66 @@
+"""Begin a run, or go on with it: everything is checked before anything long begins."""
+
+from typing import Any
+
+from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.errors import ConfigError
+from stages.runs.folder import RunFolder
+from stages.runs.recipe import Recipe, save_recipe
+from stages.runs.run import Run
+from stages.runs.settings_changes import refuse_other_settings
+
+
+def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
+    """Check a run that is to be made as a whole, then write its configuration into its folder.
+
+    Args:
+        run: of which nothing has run yet.
+        update: replace what was made with other settings.
+        anyway: go on even where the run does not seem to fit on this machine.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings or images, the run does not fit on
+            this machine, or its folder cannot be written.
+    """
+    if changed := refuse_other_settings(run.folder, run.recipe, update=update):
+        run.report.say(f"other settings than before: {changed}; what depends on them is made again")
+    _warn_inside_source(run)
+    _refuse_other_source(run, update=update)
+    run.anyway = anyway
+    if run.num_images is not None:
+        run.refuse_what_cannot_fit(run.num_images)
+    _write_config(run.recipe, run.folder)
+
+
+def _warn_inside_source(run: Run[Any]) -> None:
+    """Warn of a run among its own images, by whatever paths the two are named."""
+    source, root = run.recipe.dataset.source.resolve(), run.folder.root.resolve()
+    if source.is_dir() and root.is_relative_to(source):
+        run.report.warn(
+            f"{run.folder.root}: the run lies in the folder of its own images, "
+            f"{run.recipe.dataset.source}; what it writes is not taken for images"
+        )
+
+
+def _refuse_other_source(run: Run[Any], *, update: bool) -> None:
+    """Refuse to replace images, and all that was made of them, because files have changed."""
+    out = run.images
+    if update or inspect(out)[0] is not Condition.WHOLE:
+        return
+    if read_manifest(out).inputs["source"] != run.source_fingerprint:
+        raise ConfigError(
+            f"{run.recipe.dataset.source}: its files have changed since {out} was made.\n"
+            f"  Fix: another --run keeps both; --update (the flow's parameter `update`) indexes "
+            f"them again and replaces what was made of them."
+        )
+
+
+def _write_config(recipe: Recipe, folder: RunFolder) -> None:
+    try:
+        folder.root.mkdir(parents=True, exist_ok=True)
+        save_recipe(recipe, folder.config)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder.root}: cannot be written to ({error.strerror}).\n"
+            f"  Fix: give another --run, or have the folder's permissions changed."
+        ) from error
