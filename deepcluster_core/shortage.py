@@ -1,16 +1,18 @@
-"""Errors because the machine, a GPU or the system's limits have no more to give.
+"""Errors raised because memory, open files or threads ran out.
 
-Libraries raise them in classes and words of their own. They are never about the file that is read
-or the network that is tried at that moment, so who handles errors of those lets these pass.
+Libraries raise them in classes and words of their own. They say nothing about the file that is
+read or the network that is tried at that moment, so code that handles damaged files must let them
+pass: see `explain_damage`. This module does not import torch, which commands that only read
+artifacts do without.
 """
 
 import errno
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, first_line
 
 ON_DEVICE = (
     "cuda error: out of memory",
@@ -42,8 +44,8 @@ ON_HOST = (
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Tell whether an error was raised for want of memory, of the machine or of a GPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    """Return whether an error was raised because main memory or a GPU's memory ran out."""
+    if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM or (error.errno is None and _says(error, ON_HOST))
@@ -51,13 +53,39 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Tell whether memory, file descriptors or threads ran out."""
+    """Return whether memory, file descriptors or threads ran out."""
     return lacks_memory(error) or _lacks_files(error) or _lacks_threads(error)
 
 
 def is_of_device(error: BaseException) -> bool:
-    """Tell whether the memory that is short is that of a GPU."""
-    return isinstance(error, torch.OutOfMemoryError) or _says(error, ON_DEVICE)
+    """Return whether the memory that ran out is a GPU's."""
+    return _is_torch_out_of_memory(error) or _says(error, ON_DEVICE)
+
+
+@contextmanager
+def explain_damage(
+    explain: Callable[[Exception], Exception], *kinds: type[Exception]
+) -> Iterator[None]:
+    """Replace errors in reading a file by one that says what is wrong with it.
+
+    Args:
+        explain: returns the error to raise instead.
+        kinds: classes of errors that may mean damage; without any, all. An error because memory,
+            files or threads ran out passes unchanged: the file may be good.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (kinds and not isinstance(error, kinds)) or is_shortage(error):
+            raise
+        raise explain(error) from error
+
+
+def _is_torch_out_of_memory(error: BaseException) -> bool:
+    return any(
+        kind.__name__ == "OutOfMemoryError" and kind.__module__.partition(".")[0] == "torch"
+        for kind in type(error).__mro__
+    )
 
 
 def _says(error: BaseException, words: tuple[str, ...]) -> bool:
@@ -65,12 +93,12 @@ def _says(error: BaseException, words: tuple[str, ...]) -> bool:
     return any(word in text for word in words)
 
 
-def explained(error: Exception, folder: Path) -> ArtifactError | None:
-    """Return the error to raise in place of one for want of something; None for any other error.
+def explain_shortage(error: Exception, folder: Path) -> ArtifactError | None:
+    """Return the error to raise instead if something ran out; None for any other error.
 
     Args:
-        error: as a library raised it.
-        folder: of the artifact that was being made.
+        error: the error that a library raised.
+        folder: artifact that was being made.
     """
     if lacks_memory(error):
         return _short_of_memory(error, folder)
@@ -78,7 +106,7 @@ def explained(error: Exception, folder: Path) -> ArtifactError | None:
 
 
 def _short_of_memory(error: Exception, folder: Path) -> ArtifactError:
-    cause = _first_line(error) or type(error).__name__
+    cause = first_line(error)
     if is_of_device(error):
         return ArtifactError(
             f"{folder}: the GPU has too little free memory to make it.\n"
@@ -95,18 +123,18 @@ def _short_of_memory(error: Exception, folder: Path) -> ArtifactError:
 
 
 def _limited(error: Exception, folder: Path) -> ArtifactError | None:
-    """Explain limits that the system sets to a process or a person; None for any other error."""
+    """Explain a limit that the system sets for a process or a user; None for any other error."""
     if _lacks_files(error):
         return ArtifactError(
             f"{folder}: this process may not open any more files.\n"
-            f"  Cause: {_first_line(error)}\n"
+            f"  Cause: {first_line(error)}\n"
             f"  Fix:   raise the limit (`ulimit -n` shows it, `ulimit -n 65536` sets it), or set a "
             f"smaller compute.workers; the same command goes on then."
         )
     if _lacks_threads(error):
         return ArtifactError(
             f"{folder}: the system does not let this process start any more threads.\n"
-            f"  Cause: {_first_line(error)}: a limit of processes (`ulimit -u`, or pids.max of the "
+            f"  Cause: {first_line(error)}: a limit of processes (`ulimit -u`, or pids.max of the "
             f"container), or of memory (`ulimit -v`)\n"
             f"  Fix:   raise the limit, or set a smaller compute.workers; the same command goes on "
             f"then."
@@ -139,7 +167,3 @@ def _no_file_can_be_opened(error: BaseException) -> bool:
     except OSError:
         return True
     return False
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]

@@ -19,7 +19,7 @@ from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.shortage import explain_damage
 
 MODEL = "model.safetensors"
 MOMENTUM = "momentum.safetensors"
@@ -89,12 +89,8 @@ def load_weights(path: Path, network: nn.Module) -> None:
         ArtifactError: it cannot be read, or is of another network.
     """
     fix = f"save the state_dict of this network with safetensors, named as in a run's {MODEL}."
-    try:
+    with explain_damage(lambda e: ArtifactError(f"{path}: cannot be read ({e}).\n  Fix: {fix}")):
         state = load_file(path)
-    except Exception as error:  # safetensors raises its own class and OSError
-        if is_shortage(error):
-            raise
-        raise ArtifactError(f"{path}: cannot be read ({error}).\n  Fix: {fix}") from error
     _fill(network, state, path, fix=fix)
 
 
@@ -147,16 +143,10 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _load(path: Path) -> dict[str, Tensor]:
     verify(path)
-    try:
+    with explain_damage(
+        lambda error: ArtifactError(
+            f"{path}: cannot be read ({error}).\n"
+            f"  Fix: run the train stage of that epoch again: deepcluster stage train … --force"
+        )
+    ):
         return load_file(path)
-    except Exception as error:  # safetensors raises its own class and OSError
-        if is_shortage(error):
-            raise
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(
-        f"{path}: cannot be read ({error}).\n"
-        f"  Fix: run the train stage of that epoch again: deepcluster stage train … --force"
-    )

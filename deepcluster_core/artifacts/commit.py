@@ -17,12 +17,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import torch
-
 from deepcluster_core.artifacts.files import delete, record_files, write_atomically
-from deepcluster_core.artifacts.lack import lack_explained
 from deepcluster_core.artifacts.locks import lock
 from deepcluster_core.artifacts.manifest import (
     MANIFEST,
@@ -37,6 +35,7 @@ from deepcluster_core.artifacts.manifest import (
     read_manifest,
 )
 from deepcluster_core.artifacts.permissions import SHARING, first_unwritable, may_write
+from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.artifacts.saved import (
     PREFIX,
     Saved,
@@ -116,10 +115,10 @@ def new_artifact(
 
     Raises:
         ArtifactError: `out` holds files that are no artifact, or the machine lacks something, see
-            `lack_explained`.
+            `explain_resource_errors`.
     """
     key = artifact_key(stage, config=config, inputs=inputs, seed=context.seed, epoch=context.epoch)
-    with lack_explained(out):
+    with explain_resource_errors(out):
         _begin(out, stage)
         saved = read_saved(out, key)
         if saved is None:
@@ -325,8 +324,8 @@ def _git(*arguments: str, at: Path) -> str:
 
 
 def _reset_peak_memory(device: str) -> None:
-    if _has_memory(device):
-        torch.cuda.reset_peak_memory_stats(device)
+    if (cuda := _cuda_in_use(device)) is not None:
+        cuda.reset_peak_memory_stats(device)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -343,12 +342,15 @@ def _peak_memory_bytes() -> int:
 
 
 def _peak_device_bytes(device: str) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if _has_memory(device) else None
+    cuda = _cuda_in_use(device)
+    return None if cuda is None else cuda.max_memory_allocated(device)
 
 
-def _has_memory(device: str) -> bool:
-    """Tell whether a device has a memory of its own in which torch has counted so far."""
-    place = torch.device(device)
-    if place.type != "cuda" or not torch.cuda.is_initialized():
-        return False
-    return (place.index or 0) < torch.cuda.device_count()
+def _cuda_in_use(device: str) -> ModuleType | None:
+    """Return torch.cuda if it has counted the memory of this device so far."""
+    kind, _, number = device.partition(":")
+    # Code that only reads artifacts imports this module, and must not pay for importing torch.
+    torch = sys.modules.get("torch")
+    if kind != "cuda" or torch is None or not torch.cuda.is_initialized():
+        return None
+    return torch.cuda if int(number or 0) < torch.cuda.device_count() else None

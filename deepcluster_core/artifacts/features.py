@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from itertools import chain, cycle
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from zarr.codecs import Crc32cCodec
 
 from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_chunks
 from deepcluster_core.errors import ArtifactError
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.shortage import explain_damage
 
 FEATURES = "features.zarr"
 CHUNK_BYTES = 1 << 20
@@ -191,17 +192,10 @@ class Features:
             ArtifactError: there is no such array.
         """
         self.path = folder / FEATURES
-        try:
+        with self._damage_explained("cannot be opened as a Zarr array", KeyError):
             array = zarr.open_array(self.path, mode="r")
             if array.shards is None:
                 raise ValueError("it has no shards")
-        except (OSError, ValueError, KeyError) as error:
-            if is_shortage(error):
-                raise
-            raise ArtifactError(
-                f"{self.path}: cannot be opened as a Zarr array ({error}).\n"
-                f"  Fix: run the extract stage again: deepcluster stage extract … --force"
-            ) from error
         self.num_images, self.dim = array.shape
         self._dtype = array.dtype
         self._layout = Layout(array.chunks[0], array.shards[0] // array.chunks[0])
@@ -254,13 +248,17 @@ class Features:
         return block_BD, parts
 
     def _wait(self, parts: list[Future[None]], start: int) -> None:
-        try:
+        with self._damage_explained(f"rows from {start} on are damaged"):
             for part in parts:
                 part.result()
-        except (OSError, ValueError) as error:
-            if is_shortage(error):
-                raise
-            raise ArtifactError(
-                f"{self.path}: rows from {start} on are damaged ({error}).\n"
+
+    def _damage_explained(
+        self, problem: str, *kinds: type[Exception]
+    ) -> AbstractContextManager[None]:
+        def explain(error: Exception) -> ArtifactError:
+            return ArtifactError(
+                f"{self.path}: {problem} ({error}).\n"
                 f"  Fix: run the extract stage again: deepcluster stage extract … --force"
-            ) from error
+            )
+
+        return explain_damage(explain, OSError, ValueError, *kinds)

@@ -32,29 +32,23 @@ class FileRecord(StrictConfig):
     mtime_ns: int
     """When size and time are as committed a big file is taken as unchanged, else it is hashed."""
 
-    def problem_of(self, path: Path) -> str | None:
-        """Return in words how a file differs from this record, or None; cheap for big ones.
+    def problem_of(self, path: Path, *, hash_always: bool = False) -> str | None:
+        """Return in words how a file differs from this record, or None.
+
+        Args:
+            path: of the file.
+            hash_always: also hash a big file whose size and time have not changed.
 
         Raises:
-            PermissionError: it may not be read, so that nobody can tell.
+            PermissionError: the file may not be read, so nobody can tell.
         """
-        try:
-            found = path.stat()
-        except PermissionError:
-            raise
-        except OSError as error:
-            return _cause(error)
-        same_time = found.st_mtime_ns == self.mtime_ns
-        if self.bytes > HASHED_ALWAYS_BYTES and found.st_size == self.bytes and same_time:
-            return None
-        return self.contents_problem_of(path)
-
-    def contents_problem_of(self, path: Path) -> str | None:
-        """Return how the contents differ, whatever the file's time is; raises as `problem_of`."""
         try:
             found = path.stat()
             if found.st_size != self.bytes:
                 return f"{found.st_size} bytes instead of {self.bytes}"
+            is_small = self.bytes <= HASHED_ALWAYS_BYTES
+            if not (is_small or hash_always) and found.st_mtime_ns == self.mtime_ns:
+                return None
             same = sha256_at(path, found.st_size, found.st_mtime_ns) == self.sha256
         except PermissionError:
             raise

@@ -40,7 +40,7 @@ from deepcluster_core.data.decode import (
 )
 from deepcluster_core.data.deep_values import Deep
 from deepcluster_core.errors import ArtifactError
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.shortage import explain_damage
 
 SKIPPED = "skipped.parquet"
 PIXELS = "pixels"
@@ -277,14 +277,12 @@ class Images:
 
     def _batch(self, number: int) -> _Batch:
         if number not in self._batches:
-            try:
+            first = number * BATCH_ROWS
+            kinds = (OSError, pa.ArrowException, ValueError, LookupError, TypeError)
+            with explain_damage(
+                lambda error: self._damaged(first, f"its batch cannot be read: {error}"), *kinds
+            ):
                 self._batches[number] = self._open_batch(number)
-            except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
-                if is_shortage(error):
-                    raise
-                raise self._damaged(
-                    number * BATCH_ROWS, f"its batch cannot be read: {error}"
-                ) from error
         return self._batches[number]
 
     def _open_batch(self, number: int) -> _Batch:
@@ -301,20 +299,20 @@ class Images:
 
     def _read_original(self, image_id: int) -> Pixels:
         path = self._originals / self._paths[image_id].as_py()
-        try:
+
+        def explain(error: Exception) -> ArtifactError:
+            return ArtifactError(
+                f"{path}: could be read when it was indexed, but no longer ({error}).\n"
+                f"  Fix: restore the file, or index again: deepcluster stage index … --force"
+            )
+
+        with explain_damage(explain, OSError, UnreadableImageError):
             return decode(
                 path.read_bytes(),
                 channels=self._channels,
                 shorter_side=self._shorter_side,
                 deep=self._deep,
             ).pixels_HWC
-        except (OSError, UnreadableImageError) as error:
-            if is_shortage(error):
-                raise
-            raise ArtifactError(
-                f"{path}: could be read when it was indexed, but no longer ({error}).\n"
-                f"  Fix: restore the file, or index again: deepcluster stage index … --force"
-            ) from error
 
     @cached_property
     def _paths(self) -> pa.ChunkedArray:
@@ -349,12 +347,11 @@ def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:
 
 
 def _open_part(path: Path) -> pa.ipc.RecordBatchFileReader:
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path)))
-    except (OSError, pa.ArrowException) as error:
-        if is_shortage(error):
-            raise
-        raise ArtifactError(
+    def explain(error: Exception) -> ArtifactError:
+        return ArtifactError(
             f"{path}: cannot be opened ({error}).\n"
             f"  Fix: index again: deepcluster stage index … --force"
-        ) from error
+        )
+
+    with explain_damage(explain, OSError, pa.ArrowException):
+        return pa.ipc.open_file(pa.memory_map(str(path)))

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from deepcluster_core.artifacts.lack import FORBIDDEN, lack_explained
 from deepcluster_core.artifacts.permissions import may_write
+from deepcluster_core.artifacts.resource_errors import FORBIDDEN, explain_resource_errors
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def lock(folder: Path) -> Iterator[None]:
     Raises:
         ArtifactError: neither the lock file beside the folder nor the folder may be opened.
     """
-    with lack_explained(folder.parent):
+    with explain_resource_errors(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         opened = _open_lock(folder)
     try:

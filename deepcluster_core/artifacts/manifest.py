@@ -21,7 +21,7 @@ from deepcluster_core.artifacts.files import FileRecord
 from deepcluster_core.artifacts.permissions import may_read, why_not_readable
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ArtifactError, NewerArtifactError, first_line
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.shortage import explain_damage
 
 MANIFEST = "_manifest.json"
 FORMAT = 1
@@ -171,26 +171,26 @@ def read_manifest(folder: Path) -> Manifest:
         NewerArtifactError: a later version of this program wrote it.
     """
     path = folder / MANIFEST
-    try:
+
+    def explain(error: Exception) -> ArtifactError:
+        if isinstance(error, FileNotFoundError):
+            return ArtifactError(
+                f"{folder}: there is no finished artifact here ({MANIFEST} is missing).\n"
+                f"  Fix: run the stage that makes it; `deepcluster show RUN` tells what a run has."
+            )
+        return ArtifactError(
+            f"{path}: cannot be read as a manifest of this version of the program.\n"
+            f"  Cause: {first_line(error)}\n"
+            f"  Fix:   run the stage again; what lies in the folder is not used."
+        )
+
+    with explain_damage(explain, OSError, ValueError):  # pydantic's error is a ValueError
         data = path.read_bytes()
         _refuse_newer(path, data)
         manifest = Manifest.model_validate_json(data)
         if not manifest.is_intact():
             raise ValueError("its checksum differs: it was changed after it was written")
         return manifest
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{folder}: there is no finished artifact here ({MANIFEST} is missing).\n"
-            f"  Fix: run the stage that makes it; `deepcluster show RUN` tells what a run has."
-        ) from None
-    except (OSError, ValueError) as error:  # of pydantic, too
-        if is_shortage(error):
-            raise
-        raise ArtifactError(
-            f"{path}: cannot be read as a manifest of this version of the program.\n"
-            f"  Cause: {first_line(error)}\n"
-            f"  Fix:   run the stage again; what lies in the folder is not used."
-        ) from error
 
 
 def _refuse_newer(path: Path, data: bytes) -> None:
@@ -259,7 +259,7 @@ def verify(path: Path) -> None:
     manifest = read_manifest(path.parent)
     record = manifest.files.get(path.name)
     try:
-        problem = record.contents_problem_of(path) if record else "not in the manifest"
+        problem = record.problem_of(path, hash_always=True) if record else "not in the manifest"
     except PermissionError as error:
         raise ArtifactError(
             f"{path}: cannot be read ({error.strerror}).\n"

@@ -1,7 +1,7 @@
 """Parquet tables that pandas reads for all epochs at once: labels and metrics."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError, first_line
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.shortage import explain_damage
 
 INDEX = "index.parquet"
 LABELS = "labels.parquet"
@@ -60,18 +60,16 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         return file.read(columns)
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what Arrow says of damage, or of columns of other types, into an error for people."""
-    try:
-        yield
-    except (OSError, pa.ArrowException, ValueError, OverflowError, KeyError) as error:
-        if is_shortage(error):
-            raise
-        raise ArtifactError(
+def _reading(path: Path) -> AbstractContextManager[None]:
+    """Explain what Arrow raises for damage, or for columns of other types."""
+
+    def explain(error: Exception) -> ArtifactError:
+        return ArtifactError(
             f"{path}: cannot be read ({first_line(error)}).\n"
             f"  Fix: run the stage that makes it again, with --force."
-        ) from error
+        )
+
+    return explain_damage(explain, OSError, pa.ArrowException, ValueError, OverflowError, KeyError)
 
 
 def read_index(folder: Path, columns: list[str]) -> pa.Table:
@@ -205,15 +203,13 @@ def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
     """
     path = folder / CLUSTERING
     verify(path)
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors raises its own class and OSError
-        if is_shortage(error):
-            raise
-        raise ArtifactError(
+    with explain_damage(
+        lambda error: ArtifactError(
             f"{path}: cannot be read ({error}).\n"
             f"  Fix: run the cluster stage again: deepcluster stage cluster … --force"
-        ) from error
+        )
+    ):
+        return load_file(path)
 
 
 def write_metrics(folder: Path, row: Mapping[str, float | int | str | None]) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from deepcluster_core.artifacts.files import write_atomically
-from deepcluster_core.artifacts.lack import lack_explained
 from deepcluster_core.artifacts.manifest import (
     Condition,
     Manifest,
@@ -13,6 +12,7 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
+from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.metrics import cluster_counts
@@ -68,7 +68,7 @@ def write_page(
     if made_from != inputs:
         refuse_unwritable_page(path)
         page = render(collected.report(inputs))
-        with lack_explained(path.parent):
+        with explain_resource_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, page)
     return path

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepcluster_core.artifacts.lack import lack_explained
+from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.errors import ArtifactError
 from stages.runs.export import SUFFIXES, export
 from tests.faults.programs import WITHIN_S, Program, learnt
@@ -92,16 +92,16 @@ def test_export__says_that_the_disk_is_full_and_leaves_nothing(
     assert not list(disk.iterdir())
 
 
-def test_lack_explained__of_memory(tmp_path: Path) -> None:
+def test_explain_resource_errors__of_memory(tmp_path: Path) -> None:
     too_much = 1 << 50
     for allocate in (lambda: np.zeros(too_much), lambda: torch.zeros(too_much)):
         with (
             pytest.raises(ArtifactError, match=r"too little memory[\s\S]*Fix:"),
-            lack_explained(tmp_path),
+            explain_resource_errors(tmp_path),
         ):
             allocate()
 
 
-def test_lack_explained__leaves_other_errors_alone(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), lack_explained(tmp_path):
+def test_explain_resource_errors__leaves_other_errors_alone(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), explain_resource_errors(tmp_path):
         raise KeyError("a bug")

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deepcluster_core.artifacts.lack import lack_explained
+from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.data.sources.base import read_file
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.evaluation.retrieval.rmac import RegionReader
@@ -75,13 +75,13 @@ LIMITS: dict[str, tuple[Exception, str]] = {
 
 def explained(error: Exception, folder: Path) -> str:
     with pytest.raises(ArtifactError, match=r"Cause: [\s\S]*Fix: ") as refused:
-        with lack_explained(folder):
+        with explain_resource_errors(folder):
             raise error
     return str(refused.value)
 
 
 @pytest.mark.parametrize("name", ON_DEVICE)
-def test_lack_explained__of_a_gpus_memory(name: str, tmp_path: Path) -> None:
+def test_explain_resource_errors__of_a_gpus_memory(name: str, tmp_path: Path) -> None:
     said = explained(ON_DEVICE[name], tmp_path)
     assert "the GPU has too little free memory" in said
     assert "nvidia-smi" in said
@@ -89,14 +89,14 @@ def test_lack_explained__of_a_gpus_memory(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ON_HOST)
-def test_lack_explained__of_main_memory(name: str, tmp_path: Path) -> None:
+def test_explain_resource_errors__of_main_memory(name: str, tmp_path: Path) -> None:
     said = explained(ON_HOST[name], tmp_path)
     assert "there is too little memory" in said
     assert "GPU" not in said
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_lack_explained__of_the_systems_limits(name: str, tmp_path: Path) -> None:
+def test_explain_resource_errors__of_the_systems_limits(name: str, tmp_path: Path) -> None:
     error, advice = LIMITS[name]
     assert advice in explained(error, tmp_path)
     assert is_shortage(error)
@@ -207,12 +207,12 @@ LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 import torch
-from deepcluster_core.artifacts.lack import lack_explained
+from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.errors import ArtifactError
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (64 << 20),) * 2)
 try:
-    with lack_explained(Path(sys.argv[1])):
+    with explain_resource_errors(Path(sys.argv[1])):
         torch.zeros(1 << 30, dtype=torch.uint8)
 except ArtifactError as error:
     print(error)
@@ -220,7 +220,7 @@ except ArtifactError as error:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="not Linux")
-def test_lack_explained__of_a_real_limit(tmp_path: Path) -> None:
+def test_explain_resource_errors__of_a_real_limit(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LITTLE_MEMORY, str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "there is too little memory" in said

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.shortage import explain_damage
 
 READ_EXTENSIONS = (
     ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .ppm .pgm .pbm .pnm .avif .jp2 .j2k "
@@ -103,18 +103,18 @@ def read_file(path: Path) -> bytes:
         OSError: missing, not a regular file (reading a pipe would wait for ever), or too large;
             the text is the reason alone, without the path.
     """
-    try:
+
+    def explain(error: Exception) -> OSError:
+        if isinstance(error, OSError):
+            return OSError(error.strerror or str(error))
+        return OSError(f"not a file name: {error}")  # a listed path that contains a NUL
+
+    with explain_damage(explain, OSError, ValueError):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
         refuse_large(status.st_size)
         return path.read_bytes()
-    except OSError as error:
-        if is_shortage(error):  # the file may be good
-            raise
-        raise OSError(error.strerror or str(error)) from error
-    except ValueError as error:  # a NUL in a listed path
-        raise OSError(f"not a file name: {error}") from error
 
 
 def refuse_large(size_bytes: int) -> None:

@@ -13,6 +13,7 @@ Suffixes: N images of a subset, C classes, H height, W width.
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,7 @@ from deepcluster_core.evaluation.voc.lists import (
     read_names,
 )
 from deepcluster_core.evaluation.voc.masks import CLASSES, PALETTE, VOID, decode_mask
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.shortage import explain_damage
 
 __all__ = [
     "ABSENT",
@@ -167,12 +168,8 @@ class Voc:
         Raises:
             SourceError: the annotation is missing or damaged.
         """
-        try:
+        with self._reading("annotation", ANNOTATIONS, name):
             return parse_objects(self._tree.read(_path(ANNOTATIONS, name)))
-        except (OSError, ValueError) as error:
-            if is_shortage(error):
-                raise
-            raise self._unreadable("annotation", ANNOTATIONS, name, error) from error
 
     def picture(self, name: str, *, channels: int) -> Pixels:
         """Return a picture (H, W, C) in its own size; may be called from many threads.
@@ -180,13 +177,9 @@ class Voc:
         Raises:
             SourceError: it is missing or damaged.
         """
-        try:
+        with self._reading("picture", PICTURES, name):
             data = self._tree.read(_path(PICTURES, name))
             return decode(data, channels=channels, shorter_side=None).pixels_HWC
-        except (OSError, UnreadableImageError) as error:
-            if is_shortage(error):
-                raise
-            raise self._unreadable("picture", PICTURES, name, error) from error
 
     def mask_classes(self) -> tuple[str, ...]:
         """Return what the numbers in masks mean, from 0, the background.
@@ -210,19 +203,11 @@ class Voc:
             SourceError: the mask or its picture is missing or damaged, the mask has colours instead
                 of numbers, is of another size than the picture, or has the number of no class.
         """
-        try:
+        with self._reading("picture", PICTURES, name):
             size = upright_size(self._tree.read(_path(PICTURES, name)))
-        except (OSError, UnreadableImageError) as error:
-            if is_shortage(error):
-                raise
-            raise self._unreadable("picture", PICTURES, name, error) from error
-        try:
+        with self._reading("mask", MASKS, name):
             data = self._tree.read(_path(MASKS, name))
             return decode_mask(data, num_classes=self._num_classes, size=size)
-        except (OSError, ValueError) as error:
-            if is_shortage(error):
-                raise
-            raise self._unreadable("mask", MASKS, name, error) from error
 
     def fingerprint(self, subsets: Sequence[str], classes: Sequence[str]) -> str:
         """Return a SHA-256, in hex, of the lists' contents and of their pictures' sizes and times.
@@ -285,11 +270,14 @@ class Voc:
                 f"  Fix: {again(self.year)}"
             )
 
-    def _unreadable(self, what: str, folder: str, name: str, cause: Exception) -> SourceError:
-        return SourceError(
-            f"{self._tree.show(_path(folder, name))}: the {what} cannot be read ({cause}).\n"
-            f"  Fix: {again(self.year)}"
-        )
+    def _reading(self, what: str, folder: str, name: str) -> AbstractContextManager[None]:
+        def explain(error: Exception) -> SourceError:
+            return SourceError(
+                f"{self._tree.show(_path(folder, name))}: the {what} cannot be read ({error}).\n"
+                f"  Fix: {again(self.year)}"
+            )
+
+        return explain_damage(explain, OSError, ValueError, UnreadableImageError)
 
 
 def _list_of(subset: str, task: Task, class_name: str | None = None) -> str:

@@ -294,7 +294,7 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_files(
     with pytest.raises(Interrupted if told else ZeroDivisionError):
         evaluated(protocol(**BRIEF), checkpoint=pretrained, context=cut)
     saved = json.loads((tmp_path / "out" / "_saved.json").read_text())["facts"]
-    assert (saved["network"], saved["step"]) == (TRAINED, saved_at)
+    assert (saved["learner"], saved["step"]) == (TRAINED, saved_at)
     assert {row["network"] for row in saved["rows"]} == {"random"}
     held.signal = None
 

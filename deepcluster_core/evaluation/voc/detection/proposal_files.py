@@ -14,6 +14,7 @@ Suffixes: P proposals of a picture.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from deepcluster_core.errors import SourceError, first_line
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.shortage import explain_damage
 
 SIDES = ["left", "top", "right", "bottom"]
 SHOWN = 5  # names in a message
@@ -66,13 +67,8 @@ def proposals_digest(path: Path) -> str:
     Raises:
         SourceError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        if is_shortage(error):
-            raise
-        raise _unreadable(path, error.strerror or str(error)) from error
+    with explain_damage(partial(_unreadable, path), OSError), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_proposals(path: Path, names: Sequence[str], *, limit: int) -> list[Boxes]:
@@ -106,12 +102,8 @@ def _looked_for(data: Path, subset: str) -> tuple[Path, Path]:
 
 
 def _of_mat(path: Path, names: Sequence[str], limit: int) -> dict[str, Boxes]:
-    try:
+    with explain_damage(partial(_unreadable, path)):  # scipy raises nearly any class
         found: Mapping[str, Any] = loadmat(path, variable_names=["boxes", "images"])
-    except Exception as error:  # scipy meets damaged files with nearly any
-        if is_shortage(error):
-            raise
-        raise _unreadable(path, first_line(error)) from error
     cells = np.ravel(found.get("boxes", ()))
     pictures = [_stem(cell) for cell in np.ravel(found["images"])] if "images" in found else names
     if len(cells) != len(pictures):
@@ -141,14 +133,10 @@ def _from_one(path: Path, name: str, cell: Any, limit: int) -> Boxes:  # noqa: A
 
 
 def _of_parquet(path: Path, limit: int) -> dict[str, Boxes]:
-    try:
+    with explain_damage(partial(_unreadable, path)):  # Arrow has classes of its own
         table = pd.read_parquet(path, columns=["name", *SIDES])
         name_P = table["name"].to_numpy(dtype=str)
         box_P4 = table[SIDES].to_numpy(dtype=np.float32)
-    except Exception as error:  # Arrow has classes of its own
-        if is_shortage(error):
-            raise
-        raise _unreadable(path, first_line(error)) from error
     order_P = np.argsort(name_P, kind="stable")
     names, first = np.unique(name_P[order_P], return_index=True)
     parts = np.split(box_P4[order_P], first[1:])
@@ -164,7 +152,11 @@ def _finite(path: Path, name: str, box_P4: Boxes) -> Boxes:
     return np.ascontiguousarray(box_P4)
 
 
-def _unreadable(path: Path, reason: str) -> SourceError:
+def _unreadable(path: Path, reason: str | Exception) -> SourceError:
+    if isinstance(reason, OSError) and reason.strerror:
+        reason = reason.strerror
+    elif isinstance(reason, Exception):
+        reason = first_line(reason)
     return SourceError(
         f"{path}: cannot be read as proposals ({reason}).\n"
         f"  Cause: damaged, or neither laid out as Fast R-CNN's .mat files nor Parquet with the "

@@ -1,4 +1,4 @@
-"""What the machine lacks while an artifact is made, told so that a person can do something."""
+"""Turn a full disk, missing permissions and exhausted memory into errors that name a fix."""
 
 import errno
 import shutil
@@ -14,7 +14,7 @@ from deepcluster_core.artifacts.permissions import (
     why_not_writable,
 )
 from deepcluster_core.errors import ArtifactError, DeepClusterError, NoRoomError
-from deepcluster_core.shortage import explained
+from deepcluster_core.shortage import explain_shortage
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
@@ -22,13 +22,13 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
-def lack_explained(folder: Path) -> Iterator[None]:
-    """Turn errors for want of disk, permission or memory into ones that say what to do.
+def explain_resource_errors(folder: Path) -> Iterator[None]:
+    """Replace errors about disk, permissions or memory by errors that say what to do.
 
-    What was written stays, and counts as unfinished.
+    What the block wrote stays, and counts as unfinished.
 
     Args:
-        folder: of the artifact that the block writes.
+        folder: artifact that the block writes.
 
     Raises:
         NoRoomError: the disk is full.
@@ -40,12 +40,12 @@ def lack_explained(folder: Path) -> Iterator[None]:
     except DeepClusterError:
         raise
     except Exception as error:
-        if (told := _told(error, folder)) is not None:
-            raise told from error
+        if (explained := _explained(error, folder)) is not None:
+            raise explained from error
         raise
 
 
-def _told(error: Exception, folder: Path) -> ArtifactError | None:
+def _explained(error: Exception, folder: Path) -> ArtifactError | None:
     number = error.errno if isinstance(error, OSError) else None
     # safetensors has an error of its own for what the system says.
     if number in FULL or "(os error 28)" in str(error):
@@ -69,7 +69,7 @@ def _told(error: Exception, folder: Path) -> ArtifactError | None:
             f"  Cause: {cause}\n"
             f"  Fix:   have the permissions changed; the same command goes on then.{sharing}"
         )
-    return explained(error, folder)
+    return explain_shortage(error, folder)
 
 
 def _denied(place: Path) -> tuple[str, str]:
