@@ -12,7 +12,8 @@ from pydantic import Field, JsonValue, PositiveInt, ValidationInfo, field_valida
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.features import Features
-from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_labels, write_labels
+from deepcluster_core.artifacts.file_names import CLUSTERING, LABELS
+from deepcluster_core.artifacts.tables import read_labels, write_labels
 from deepcluster_core.clustering.faiss_index import load_faiss
 from deepcluster_core.clustering.fit import Clustering
 from deepcluster_core.clustering.pca import Pca, fit_pca

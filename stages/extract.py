@@ -9,21 +9,17 @@ from pydantic import PositiveInt
 
 from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.features import (
-    FEATURES,
-    FeatureDtype,
-    durable_rows,
-    write_features,
-)
+from deepcluster_core.artifacts.features import durable_rows, write_features
+from deepcluster_core.artifacts.file_names import FEATURES
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import FeatureDtype, Precision, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
 from deepcluster_core.features import extract_features
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import stage
 
 

@@ -10,23 +10,18 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from deepcluster_core import seeding
-from deepcluster_core.artifacts.checkpoints import (
-    MODEL,
-    MOMENTUM,
-    load_momentum,
-    restore_network,
-    write_checkpoint,
-)
+from deepcluster_core.artifacts.checkpoints import load_momentum, restore_network, write_checkpoint
 from deepcluster_core.artifacts.commit import Draft
+from deepcluster_core.artifacts.file_names import MODEL, MOMENTUM
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import Labels, read_labels
-from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
+from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import stage
 from deepcluster_core.training.epoch import Batch, Learner, Sgd, Tally, train_epoch
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepcluster_core import seeding
+from deepcluster_core.artifacts.file_names import MODEL, MOMENTUM
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError
@@ -20,9 +21,6 @@ from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.shortage import explain_damage
-
-MODEL = "model.safetensors"
-MOMENTUM = "momentum.safetensors"
 
 DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 """The functions with which layers draw their weights that torch lets a mode replace."""

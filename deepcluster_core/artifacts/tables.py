@@ -14,15 +14,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from deepcluster_core.artifacts.file_names import CLUSTERING, INDEX, LABELS, METRICS
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError, first_line
 from deepcluster_core.shortage import explain_damage
 
-INDEX = "index.parquet"
-LABELS = "labels.parquet"
-CLUSTERING = "_clustering.safetensors"
-METRICS = "metrics.parquet"
 STRING_LIMIT_BYTES = (1 << 31) - 1
 """The limit on text in one chunk of Arrow's type `string`."""
 STRING_CHUNK_ROWS = 1 << 16

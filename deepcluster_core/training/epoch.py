@@ -13,10 +13,11 @@ from torch.nn import functional
 from torch.optim import SGD
 
 from deepcluster_core import seeding
+from deepcluster_core.config import Precision
 from deepcluster_core.errors import TrainingError
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, autocast, exact_float32
+from deepcluster_core.precision import autocast, exact_float32
 
 CHECK_EVERY = 100  # steps between looks at the loss, which make a GPU wait
 PARTS = ("network", "head", "momentum")  # of what a learner has learnt

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 
 from deepcluster_core import seeding
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.evaluation.crops import Views
 from deepcluster_core.evaluation.probes.classification import Plan, Score, Task, classify
@@ -18,7 +18,7 @@ from deepcluster_core.evaluation.probes.values import Examples, Supply
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External
 from stages.evaluations.compared import compared, num_compared
 from stages.evaluations.deviations import changed_keys

@@ -13,7 +13,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, Positive
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
+from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.views import RandomCrop
 from deepcluster_core.errors import SourceError
@@ -34,7 +34,7 @@ from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
 from stages.evaluations.compared import compared, num_compared
 from stages.evaluations.declaration import Evaluation

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepcluster_core import seeding
+from deepcluster_core.config import Precision
 from deepcluster_core.evaluation.learner import Descent, Learner
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.precision import autocast
 
 Part = Literal["fc6-8", "all"]
 """What is trained: the linear layers alone, on frozen convolutions, or everything."""

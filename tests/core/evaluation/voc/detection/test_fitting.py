@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.errors import TrainingError
 from deepcluster_core.evaluation.learner import Descent
@@ -17,7 +18,6 @@ from deepcluster_core.evaluation.voc.detection.sampling import Objects, Sampling
 from deepcluster_core.evaluation.voc.detection.scaling import Scale
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.precision import Precision
 
 SIZES = [(30, 40), (40, 30), (36, 50), (30, 30)]
 DESIGN = Design(
