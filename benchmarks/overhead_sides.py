@@ -135,9 +135,9 @@ def _attach(meter: Meter) -> None:
     from flows.engine.run import Run  # noqa: PLC0415
 
     for name, measured in (
-        ("stages.extract.extract_features", lambda body: meter.items(body, 1)),
-        ("stages.cluster.fit_pca", meter.call),
-        ("stages.train.train_epoch", meter.call),
+        ("deepcluster_core.features.extract_features", lambda body: meter.items(body, 1)),
+        ("deepcluster_core.clustering.grouping.fit_pca", meter.call),
+        ("deepcluster_core.training.epoch.train_epoch", meter.call),
     ):
         module, _, attribute = name.rpartition(".")
         owner = importlib.import_module(module)
