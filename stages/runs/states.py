@@ -58,9 +58,8 @@ def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactS
 
 def _state(job: Job, stale: set[Path]) -> ArtifactState:
     condition, reason = inspect(job.out)
-    found = ArtifactState(job.stage.kind, job.epoch, job.out, condition, reason)
     if condition not in (Condition.WHOLE, Condition.PRUNED):
-        return found
+        return ArtifactState(job.stage.kind, job.epoch, job.out, condition, reason)
     manifest = read_manifest(job.out)
     parents = {value for value in job.inputs.values() if isinstance(value, Path)}
     if parents & stale or _is_stale(job, manifest):
