@@ -8,7 +8,7 @@ NARROW := tests/core/clustering tests/core/test_features.py tests/core/training 
 	tests/stages/test_extract.py tests/stages/test_cluster.py tests/stages/test_train.py \
 	tests/faults/test_mid_epoch.py
 
-.PHONY: demo test test-narrow test-slow lint serve bench lock clean
+.PHONY: demo test test-narrow test-slow lint docs wheel serve bench lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/deepcluster run configs/demo.yaml $(ARGS)
@@ -31,6 +31,14 @@ lint: $(INSTALLED)
 	$(VENV)/bin/basedpyright
 	$(VENV)/bin/lint-imports
 
+# The site, in site/. A broken link or reference is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict $(ARGS)
+
+# In dist/; needs pip alone.
+wheel:
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 serve: $(INSTALLED)
 	$(VENV)/bin/deepcluster serve $(ARGS)
 
@@ -48,11 +56,18 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
+$(VENV)/.docs: $(INSTALLED) requirements-docs.lock
+	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements-docs.lock
+	@touch $@
+
 # Takes the newest versions that fit together; commit the result with the tests passing.
 lock: $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet uv
 	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --upgrade --output-file requirements.lock
+	$(VENV)/bin/uv pip compile --group docs --constraint requirements.lock --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
+		--output-file requirements-docs.lock
 
 clean:
 	rm -rf $(VENV)

@@ -34,7 +34,8 @@ from deepcluster_core.data.views import RandomCrop, augmentation_draws, center_v
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.build import build_network
 from deepcluster_core.stage import StageFunction
-from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
+from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.learner import Sgd
 from stages.cluster import ClusterConfig, cluster
 from stages.extract import extract
 from stages.index import index
@@ -74,6 +75,7 @@ class Pipeline:
 
     def __init__(self, recipe: str, overrides: Mapping[str, Any], run: str) -> None:
         """Read the recipe; nothing runs yet."""
+        keep_freed_memory()  # as the command line does
         self.recipe, self.folder = load_recipe(Path(recipe), overrides), RunFolder(Path(run))
         self.plan = Plan(self.folder, self.recipe)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -204,15 +206,20 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
     ]
     network = build_network(pipeline.recipe.network, channels=pictures.channels, seed=0)
     sgd = Sgd(settings.lr, settings.momentum, settings.weight_decay)
-    learner = Learner(network, k=assigned.k, sgd=sgd, device=pipeline.device, seed=0)
+    learner = PseudoLabelLearner(
+        network,
+        k=assigned.k,
+        sgd=sgd,
+        device=pipeline.device,
+        head_seed=0,
+        dropout_seed=0,
+    )
     clock = pipeline.clocks["train"] = Clock()
-    keep_freed_memory()
     train_epoch(
         learner,
         islice(cycle(batches), pace.steps),
         precision=settings.precision,
-        seed=0,
-        after_step=lambda tally: clock(tally.seen, None),
+        after_step=lambda progress: clock(progress.seen, None),
     )
     return _pace(pipeline)
 

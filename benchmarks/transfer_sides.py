@@ -18,6 +18,7 @@ from benchmarks.pictures import write_pictures
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.evaluation.voc.dataset import CLASSES
+from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.protocol import PROTOCOLS, load_protocol
 from stages.runs.evaluations import EVALUATIONS
@@ -81,6 +82,7 @@ def steps(
         num_steps: of a first attempt, which meets every picture; as many again are timed.
         count: pictures to train on. Caches are as much smaller as the tree is.
     """
+    keep_freed_memory()  # as the command line does
     declared = EVALUATIONS[evaluation]
     written: Any = load_protocol(PROTOCOLS / f"{evaluation}.yaml", declared.protocol, {})
     cache_bytes = written.cache_bytes * count // PICTURES[declared.stage.name]

@@ -16,7 +16,6 @@ from deepcluster_core.data.decode import UnreadableImageError
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import SourceImage
 from deepcluster_core.features import extract_features
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.network import Network
 from deepcluster_core.shortage import is_shortage
 
@@ -65,7 +64,6 @@ def features_of(
         skip: hears of the others.
         workers: threads that read.
     """
-    keep_freed_memory()
     waiting: deque[list[str]] = deque()
 
     def views() -> Iterator[Pixels]:

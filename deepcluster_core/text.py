@@ -1,6 +1,9 @@
-"""Numbers, sizes and durations as people read them."""
+"""Text for people: numbers, sizes, durations, lists, and what is safe on a terminal."""
 
 import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeGuard
 
 UNKNOWN = "–"
@@ -38,6 +41,13 @@ def share(value: float | None) -> str:
     return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
 
 
+def listed(names: Sequence[str], *, limit: int = 5) -> str:
+    """Return the first names, and how many more there are: a, b and 3 more."""
+    shown = ", ".join(names[:limit])
+    more = len(names) - limit
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
 def duration(seconds: float) -> str:
     """Return a duration in the largest units that matter: 5.3 s, 1 min 36 s, 30 h 2 min."""
     if seconds < 60:
@@ -58,7 +68,10 @@ def readable_size(num_bytes: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text in which characters that move the cursor, colour or reorder are escapes."""
+    """Return text in which whatever moves the cursor, colours or reorders is escaped.
+
+    Names of files come from other people, and must not control the terminal.
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -67,3 +80,14 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return several lines, each of them printable."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def shell_words(*words: str | Path) -> str:
+    """Return words as they are typed into a shell, quoted where necessary."""
+    return printable(shlex.join(str(word) for word in words))
+
+
+def python_text(text: str) -> str:
+    """Return printable text as a string literal of Python."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -15,6 +15,7 @@ from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded
 from deepcluster_core.stage import Input
+from deepcluster_core.text import shell_words
 from flows.engine.open_run import ON_TERMINAL, open_run
 from flows.engine.report import Report
 from flows.engine.run import Run
@@ -27,7 +28,6 @@ from stages.runs.job import Job
 from stages.runs.locate import existing_run, run_path
 from stages.runs.recipe import Recipe
 from stages.runs.sweep_plan import Sweep, is_sweep, open_sweep
-from stages.runs.terminal import shell_words
 from stages.score import score
 from stages.train import train
 

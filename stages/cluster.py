@@ -26,8 +26,8 @@ class ClusterConfig(StrictConfig):
 
     algorithm: str = "kmeans"
     """`kmeans`; `spherical`, k-means with centroids of length one; `pic`, power iteration
-    clustering, which finds the number of clusters itself; or `python:MODULE:NAME`, a clusterer as
-    scikit-learn's, see `Plugin`."""
+    clustering, which finds the number of clusters itself; or `python:MODULE:NAME`, a clusterer with
+    the methods of scikit-learn's: docs/how-to/clustering.md."""
 
     k: Annotated[int, Field(ge=2)] | Literal["auto"] = Field(default_factory=_default_k)
     """Clusters. Default: 10,000; ten per class of ImageNet was best, figure 2(c). auto: see

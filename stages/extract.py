@@ -11,7 +11,6 @@ from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import FEATURES
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.config import FeatureDtype, Precision, StrictConfig
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
 
@@ -58,7 +57,6 @@ def extract(
     from deepcluster_core.precision import computed_in
 
     context = draft.context
-    keep_freed_memory()
     pictures = Images(images)
     model = restore_network(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint

@@ -15,13 +15,13 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import Labels, read_labels
 from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
 from deepcluster_core.training.sampler import plain_order, uniform_order
 
 if TYPE_CHECKING:
-    from deepcluster_core.training.epoch import Learner
+    from deepcluster_core.training.batches import Batches
+    from deepcluster_core.training.epoch import PseudoLabelLearner
 
 
 class TrainConfig(StrictConfig):
@@ -108,44 +108,33 @@ def train(
     """Write the checkpoint artifact: the network after this epoch, without its head."""
     # They import torch, which a recipe is read without.
     from deepcluster_core.artifacts.checkpoints import write_checkpoint
-    from deepcluster_core.data.views import RandomCrop
     from deepcluster_core.precision import computed_in
-    from deepcluster_core.training.batches import Batches
-    from deepcluster_core.training.epoch import Tally, train_epoch
-    from deepcluster_core.training.saving import save_points
+    from deepcluster_core.training.checkpointing import save_points
+    from deepcluster_core.training.epoch import Progress, train_epoch
 
     context = draft.context
-    keep_freed_memory()
     pictures, assigned = Images(images), read_labels(labels)
     learner = _learner(network, train, pictures.channels, assigned.k, checkpoint, context)
     pace = Pace.of(train, num_images=len(pictures))
-    batches = Batches(
-        pictures,
-        assigned,
-        _order(assigned, train, pace, context),
-        pace.batch_size,
-        RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip),
-        size=network.image_size,
-        seed=_seed(context, "augment"),
-        is_weighted=train.balance == "weigh",
-    )
+    batches = _batches(pictures, assigned, train, pace, network.image_size, context)
     num_draws = len(batches.order_M)
-    with save_points(draft, learner, context.save_every) as points:
+    with save_points(draft, context.save_every) as points:
 
-        def after_step(tally: Tally) -> None:
-            context.progress(tally.seen, num_draws)
-            points.reached(tally)
+        def after_step(progress: Progress) -> None:
+            context.progress(progress.seen, num_draws)
+            points.reached(learner, progress.step, progress.facts)
 
-        done = points.resume()
+        done = Progress.resumed(points.resume(learner), context.device)
         loss = train_epoch(
             learner,
             batches.from_step(done.step, workers=context.workers),
             precision=train.precision,
-            seed=_seed(context, "dropout"),
             after_step=after_step,
-            tally=done,
+            progress=done,
         )
-    write_checkpoint(draft.folder, backbone=learner.network, momentum=learner.momentum)
+    write_checkpoint(
+        draft.folder, backbone=learner.network, momentum=learner.momentum_of("network")
+    )
     draft.rows = num_draws
     draft.facts = {
         "loss": loss,
@@ -162,21 +151,41 @@ def _learner(
     k: int,
     checkpoint: Path | None,
     context: Context,
-) -> "Learner":
+) -> "PseudoLabelLearner":
     """Return the network of the epoch before, or a new one, with a new head."""
     from deepcluster_core.artifacts.checkpoints import load_momentum, restore_network
-    from deepcluster_core.training.epoch import Learner, Sgd
+    from deepcluster_core.training.epoch import PseudoLabelLearner
+    from deepcluster_core.training.learner import Sgd
 
-    learner = Learner(
+    learner = PseudoLabelLearner(
         restore_network(network, channels=channels, seed=context.seed, checkpoint=checkpoint),
         k=k,
         sgd=Sgd(train.lr, train.momentum, train.weight_decay),
         device=context.device,
-        seed=_seed(context, "head"),
+        head_seed=_seed(context, "head"),
+        dropout_seed=_seed(context, "dropout"),
     )
     if checkpoint is not None:
-        learner.restore_momentum(load_momentum(checkpoint))
+        learner.restore_momentum("network", load_momentum(checkpoint))
     return learner
+
+
+def _batches(
+    pictures: Images, assigned: Labels, train: TrainConfig, pace: Pace, size: int, context: Context
+) -> "Batches":
+    from deepcluster_core.data.views import RandomCrop
+    from deepcluster_core.training.batches import Batches
+
+    return Batches(
+        pictures,
+        assigned,
+        _order(assigned, train, pace, context),
+        pace.batch_size,
+        RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip),
+        size=size,
+        seed=_seed(context, "augment"),
+        is_weighted=train.balance == "weigh",
+    )
 
 
 def _seed(context: Context, purpose: str) -> int:

@@ -1,4 +1,4 @@
-"""The README as a newcomer follows it: every shell command is run, in order, in a fresh copy.
+"""README and docs as a newcomer follows them: every shell command is run in order in a fresh copy.
 
 Each command is a test. Later ones need what earlier ones made, so a test first runs what has not
 run yet, and is skipped once a command has failed.
@@ -25,11 +25,13 @@ from PIL import Image
 
 from flows.engine.report import HEADER
 from flows.prefect_.serve import POOL, STEPS
+from tests.documentation import ROOT, blocks, pages
 from tests.patience import WITHIN_S
 from tests.voc_tree import write_voc, write_voc2012
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = "\n".join(path.read_text(encoding="utf-8") for path in pages())
+"""README and docs, one after the other."""
 
 # What would take minutes is made smaller, and nothing else: fewer images and epochs.
 SHORTER = {
@@ -46,11 +48,8 @@ VOC_SIZES = {"train": 8, "val": 8, "test": 16}
 COPIED = ("flows", "stages", "deepcluster_core", "configs", "Makefile", "prefect.yaml")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
+# A command that stands on several pages is run once.
+COMMANDS = list(dict.fromkeys(line for block in blocks(PAGES, "sh") for line in block.splitlines()))
 EVERY_TIME = {
     "make demo",
     "make test",
@@ -103,7 +102,7 @@ def draw_pictures(folder: Path) -> None:
 
 
 class Newcomer:
-    """Follows the README from its first command to the last, each one once."""
+    """Follows README and docs from the first command to the last, each one once."""
 
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
@@ -218,7 +217,6 @@ def test_readme__command_works(command: str, newcomer: Newcomer) -> None:
 
 def test_readme__commands_are_found() -> None:
     assert len(COMMANDS) > 30, "the pattern still finds them"
-    assert len(set(COMMANDS)) == len(COMMANDS)
     assert EVERY_TIME | set(EXPECTED) <= set(COMMANDS)
     assert all(any(long in command for command in COMMANDS) for long in SHORTER)
 
@@ -234,7 +232,7 @@ def test_readme__python_works(newcomer: Newcomer, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(newcomer.checkout)
 
     found: dict[str, object] = {}
-    for block in blocks("python"):
+    for block in blocks(README, "python"):
         exec(block, found)  # noqa: S102  our own README
 
     labels, features = found["labels"], found["features"]
@@ -248,14 +246,7 @@ def test_readme__shows_what_a_run_prints() -> None:
     assert HEADER in README
 
 
-def test_readme__gives_the_commands_that_serve_runs() -> None:
+def test_docs__give_the_commands_that_serve_runs() -> None:
     for step in STEPS:
-        assert f"prefect --no-prompt {' '.join(step)}" in README
-    assert f"prefect worker start --pool {POOL}" in README
-
-
-def test_readme__names_files_that_exist() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    local = [link for link in links if not link.startswith("http")]
-    assert len(local) > 10, "the pattern still finds links"
-    assert [link for link in local if not (ROOT / link).exists()] == []
+        assert f"prefect --no-prompt {' '.join(step)}" in PAGES
+    assert f"prefect worker start --pool {POOL}" in PAGES

@@ -24,7 +24,8 @@ Writer = Callable[[Path], object]
 class Saved(StrictConfig):
     """One save: facts of the stage, and the files that belong to it."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
+    """2: the state of every learner names its momentum by module. An older save is ignored."""
     key: str
     """Of the artifact that it shall become."""
     seconds: float

@@ -4,21 +4,27 @@ import os
 import shlex
 from pathlib import Path
 
-_COMPRESSED = {
+COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
-    b"\x28\xb5\x2f\xfd": ("Zstandard", "zstd -d"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -d"),
     b"BZh": ("bzip2", "bunzip2"),
     b"\xfd7zXZ\0": ("xz", "unxz"),
     b"\x04\x22\x4d\x18": ("LZ4", "lz4 -d"),
 }
-_OTHERS = {
-    b"version https://git-lfs": ("a Git LFS pointer, not the file itself", "git lfs pull"),
-    b"PK\x03\x04": ("a zip archive", "unpack it and give the folder"),
-    b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "unpack it and give the folder"),
-    b"Rar!": ("a RAR archive", "unpack it and give the folder"),
-    b"PAR1": ("a Parquet file", "name it .parquet"),
+"""First bytes of compressed files: name of the method, and a program that unpacks it."""
+ARCHIVES = {
+    b"PK\x03\x04": "a ZIP archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+}
+FILES = {
+    b"version https://git-lfs": ("a Git LFS pointer, not the file itself", "run git lfs pull"),
+    b"PAR1": ("a Parquet file", "name it .parquet and give it as the source"),
     b"PARE": ("an encrypted Parquet file", "decrypt it with the program that wrote it"),
     b"ARROW1": ("an Arrow file", "write it as Parquet"),
+}
+"""First bytes of files that are neither images nor archives: what they are, and what to do."""
+_IN_PLACE_OF_TABLES = {
     b"\xff\xff\xff\xff": ("an Arrow stream", "write it as Parquet"),
     b"<!DOCTYPE": ("a web page, perhaps of a failed download", "download the file again"),
     b"<html": ("a web page, perhaps of a failed download", "download the file again"),
@@ -26,7 +32,7 @@ _OTHERS = {
 
 
 def described_contents(path: Path, start: int = 0) -> tuple[str, str] | None:
-    """Return what a file is, and how to get from it what is wanted; None where it is not known.
+    """Return what a file is and how to make it usable; None if its contents are unknown.
 
     Args:
         path: of a file that could not be read.
@@ -43,14 +49,15 @@ def described_contents(path: Path, start: int = 0) -> tuple[str, str] | None:
     if head[257:262] == b"ustar":  # a tar file begins with a name, which may be anything
         return None
     shown = os.fsencode(path.name).decode("utf-8", "backslashreplace")
-    for magic, (name, program) in _COMPRESSED.items():
+    for magic, (name, program) in COMPRESSED.items():
         if head.startswith(magic):
             return (
-                f"compressed with {name}",
+                f"compressed by {name}",
                 f"compressed tar files must be unpacked first: {program} "
                 f"< {shlex.quote(shown)} > unpacked.tar",
             )
-    for magic, found in _OTHERS.items():
+    archives = {m: (name, "unpack it and give the folder") for m, name in ARCHIVES.items()}
+    for magic, found in (FILES | archives | _IN_PLACE_OF_TABLES).items():
         if head.lower().startswith(magic.lower()):
             return found
     return None

@@ -2,6 +2,8 @@
 
 import re
 
+from deepcluster_core.data.contents import ARCHIVES, COMPRESSED, FILES
+
 _JPEG = "convert it to JPEG"
 _TEXT_LENGTH = 512
 _SEARCHED = 1 << 16
@@ -57,7 +59,6 @@ _PICTURES: tuple[tuple[int, bytes, str, str], ...] = (
 """Place, bytes, name, and what helps."""
 
 _OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself: run git lfs pull"),
     (0, b"/annex/objects/", "a git-annex pointer, not the file itself: run git annex get"),
     (0, b"\0\5\x16\7", "macOS metadata (AppleDouble, a ._ file): leave it out"),
     (0, b"\0\5\x16\0", "macOS metadata (AppleSingle): leave it out"),
@@ -66,16 +67,11 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"L\0\0\0\1\x14\2\0", "a Windows shortcut: put the file itself in its place"),
     (0, b"[InternetShortcut]", "an internet shortcut: download the file itself"),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a Windows document, such as Thumbs.db: leave it out"),
-    (0, b"PK\3\4", "a ZIP archive: unpack it"),
     (0, b"PK\5\6", "an empty ZIP archive"),
-    (0, b"\x1f\x8b", "compressed by gzip: unpack it"),
-    (0, b"BZh", "compressed by bzip2: unpack it"),
-    (0, b"\xfd7zXZ\0", "compressed by xz: unpack it"),
-    (0, b"\x28\xb5\x2f\xfd", "compressed by zstd: unpack it"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive: unpack it"),
-    (0, b"Rar!", "a RAR archive: unpack it"),
     (257, b"ustar", "a tar archive: name it .tar and give it as the source"),
-    (0, b"PAR1", "a Parquet file: name it .parquet and give it as the source"),
+    *((0, start, f"compressed by {name}: unpack it") for start, (name, _) in COMPRESSED.items()),
+    *((0, start, f"{name}: unpack it") for start, name in ARCHIVES.items()),
+    *((0, start, f"{name}: {help_text}") for start, (name, help_text) in FILES.items()),
     (0, b"SQLite format 3\0", "an SQLite database"),
     (0, b"MATLAB 5.0 MAT-file", "a MATLAB file: save its pictures as .npy"),
     (0, b"\x1a\x45\xdf\xa3", "a video (WebM or Matroska): extract its frames"),

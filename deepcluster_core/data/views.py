@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
-Pixels = NDArray[np.uint8]
+from deepcluster_core.data.resize import Pixels, resize
+
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are outside."""
 
@@ -44,7 +44,7 @@ def center_view(image_HWC: Pixels, *, resize: int, size: int) -> Pixels:
     height, width = image_HWC.shape[:2]
     side = max(1, round(min(height, width) * size / resize))
     left, top = round((width - side) / 2), round((height - side) / 2)  # as torchvision rounds
-    return resized(image_HWC, (left, top, left + side, top + side), size)
+    return crop_resized(image_HWC, (left, top, left + side, top + side), size)
 
 
 def random_views(
@@ -63,7 +63,7 @@ def random_views(
     boxes = random_boxes(shape_BX[:, 0], shape_BX[:, 1], draws_BR, crop)
     flipped_B = draws_BR[:, 22] < crop.flip
     for number, (image_HWC, box) in enumerate(zip(images, boxes, strict=True)):
-        views_BSSC[number] = resized(image_HWC, box, size)
+        views_BSSC[number] = crop_resized(image_HWC, box, size)
         if flipped_B[number]:
             _mirror(views_BSSC[number])
     return views_BSSC
@@ -131,17 +131,7 @@ def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
     return left, top, left + box_width, top + box_height
 
 
-def resized(image_HWC: Pixels, box: Box, size: int) -> Pixels:
-    """Return the part of an image in `box`, resized to (S, S, C), bilinear with antialiasing.
-
-    By torch, which needs 0.09 ms for a crop of 224 px where Pillow needs 0.37 ms, and rounds by
-    its filter: values differ by 1 of 255 at most, by 0.01 on average.
-    """
+def crop_resized(image_HWC: Pixels, box: Box, size: int) -> Pixels:
+    """Return the part of an image in `box`, resized to (S, S, C)."""
     left, top, right, bottom = box
-    part_HWC = image_HWC[top:bottom, left:right]
-    if part_HWC.shape[:2] == (size, size):
-        return part_HWC
-    # Contiguous and in this order the part counts as channels-last, and takes torch's fast path.
-    part_1CHW = torch.from_numpy(part_HWC.copy())[None].permute(0, 3, 1, 2)
-    view_1CSS = interpolate(part_1CHW, (size, size), mode="bilinear", antialias=True)
-    return view_1CSS.permute(0, 2, 3, 1)[0].numpy()
+    return resize(image_HWC[top:bottom, left:right], (size, size))

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
-from deepcluster_core.data.views import Pixels, center_view
+from deepcluster_core.data.resize import Pixels, resize
+from deepcluster_core.data.views import center_view
 
 LEFT, TOP, FLIP = 20, 21, 22  # columns of `augmentation_draws`
 
@@ -86,13 +85,8 @@ def usual_resize(size: int) -> int:
 
 
 def with_shorter_side(image_HWC: Pixels, side: int) -> Pixels:
-    """Return an image resized so that its shorter side has `side` pixels; see `views.resized`."""
+    """Return an image resized so that its shorter side has `side` pixels."""
     height, width = image_HWC.shape[:2]
     shorter = min(height, width)
-    if shorter == side:
-        return image_HWC
     to = (side * height // shorter, side * width // shorter)  # cut off, as torchvision does
-    # Contiguous and in this order the image counts as channels-last, and takes torch's fast path.
-    image_1CHW = torch.from_numpy(np.array(image_HWC))[None].permute(0, 3, 1, 2)
-    whole_1CHW = interpolate(image_1CHW, to, mode="bilinear", antialias=True)
-    return whole_1CHW.permute(0, 2, 3, 1)[0].numpy()
+    return resize(image_HWC, to)

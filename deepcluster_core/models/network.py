@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models.sobel import Sobel
+from deepcluster_core.text import listed
 
 MAX_LAYERS_SHOWN = 20
 
@@ -222,10 +223,11 @@ class Network(nn.Module):
         by_depth = sorted((n for n, _ in self.named_modules() if n), key=lambda n: n.count("."))
         known = [*self._taps, *by_depth]
         close = difflib.get_close_matches(layer, known, n=MAX_LAYERS_SHOWN)
-        shown = list(dict.fromkeys([*close, *known]))[:MAX_LAYERS_SHOWN]
-        rest = len(known) - len(shown)
-        more = f", and {rest} more (see named_modules())" if rest else ""
-        raise ConfigError(f"layer {layer!r} is unknown. Known: {', '.join(shown)}{more}")
+        closest_first = list(dict.fromkeys([*close, *known]))
+        raise ConfigError(
+            f"layer {layer!r} is unknown. Known: {listed(closest_first, limit=MAX_LAYERS_SHOWN)}.\n"
+            f"  named_modules() lists all of them."
+        )
 
 
 def _column(values: Sequence[float]) -> Tensor:

@@ -13,7 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from deepcluster_core.errors import DeepClusterError
-from deepcluster_core.text import printable_lines
+from deepcluster_core.memory import keep_freed_memory
+from deepcluster_core.text import printable_lines, shell_words
 from flows.cli.failures import (
     DEBUG,
     debugging,
@@ -38,7 +39,6 @@ from flows.cli.options import (
 from flows.cli.results import results
 from flows.prefect_.embedded import collect_seldom
 from flows.prefect_.serve import HOST, forget_dead_server
-from stages.runs.terminal import shell_words
 
 USER_ERROR = 2
 UNEXPECTED = 1
@@ -240,6 +240,7 @@ def main() -> None:
 def _run_command() -> None:
     require_working_folder()
     collect_seldom()
+    keep_freed_memory()
     forget_dead_server()
     try:
         app()

@@ -17,6 +17,7 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
 from deepcluster_core.stage import StageFunction
+from deepcluster_core.text import shell_words
 from flows.engine.report import Report
 from flows.prefect_.crashed_runs import Alive
 from flows.prefect_.embedded import TASK_RUNS
@@ -30,7 +31,6 @@ from stages.runs.machine import num_cores, remarks, usable_device
 from stages.runs.plan import Plan, plan
 from stages.runs.recipe import Recipe
 from stages.runs.resources import disk_needed, refuse_what_cannot_fit
-from stages.runs.terminal import shell_words
 
 P = ParamSpec("P")
 BEFORE_CLUSTERING = ("index", "extract", "cluster")

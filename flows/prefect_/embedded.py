@@ -318,8 +318,10 @@ def _drain() -> None:
     from prefect.events.worker import EventsWorker  # noqa: PLC0415
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
 
-    EventsWorker.drain_all(timeout=5)
-    APILogWorker.drain_all(timeout=5)
+    for worker in (EventsWorker, APILogWorker):
+        # On a slow machine a worker warns that it still has items to send, which is no news.
+        logging.getLogger(worker.__name__).setLevel(logging.ERROR)
+        worker.drain_all(timeout=5)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.memory import KEEP_FREED_MEMORY
 from flows.prefect_.database import Database, lock_unless_current, usable_database
 from flows.prefect_.loopback import (
     drop_unusable_proxies,
@@ -122,6 +123,7 @@ def _environment(api: str, address: Address, database: Database) -> dict[str, st
     reach_loopback_directly(environment, str(address))
     drop_unusable_proxies(environment)
     environment[DATABASE_URL.names[0]] = database.url
+    environment = KEEP_FREED_MEMORY | environment  # the worker's runs train
     if not address.is_loopback:
         # Browsers elsewhere ask where they have the page from.
         environment.setdefault("PREFECT_UI_API_URL", "/api")

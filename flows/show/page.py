@@ -20,6 +20,7 @@ from deepcluster_core.report.cluster_artifacts import read_assigned, read_galler
 from deepcluster_core.report.evaluations import Evaluation, Picture
 from deepcluster_core.report.page import FORMAT, Report, Setup, inputs_of, render
 from deepcluster_core.seeding import numpy_generator
+from deepcluster_core.text import listed
 from stages.evaluations.results import read_results
 from stages.runs.access import refuse_unwritable_page
 from stages.runs.folder import RunFolder
@@ -31,7 +32,6 @@ CLUSTERS = 40
 """Shown unless asked otherwise. Our choice: eight of each kind."""
 READ = ("checkpoint", "labels", "features")
 """Inputs of an evaluation that are artifacts of its run."""
-NAMED_AT_MOST = 5
 
 
 def write_page(
@@ -208,13 +208,10 @@ class _Run:
             if state.condition not in (Condition.WHOLE, Condition.PRUNED, Condition.MISSING):
                 name = state.kind if state.epoch is None else f"{state.kind} of epoch {state.epoch}"
                 by_condition.setdefault(state.condition, []).append(name)
-        notes: list[str] = []
-        for condition, names in by_condition.items():
-            more = len(names) - NAMED_AT_MOST
-            named = ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
-            notes.append(
-                f"{named}: {condition}, and not shown here. The next run makes them again."
-            )
+        notes = [
+            f"{listed(names)}: {condition}, and not shown here. The next run makes them again."
+            for condition, names in by_condition.items()
+        ]
         scored = len(self._whole("metrics"))
         if scored < self.recipe.epochs:
             notes.append(f"{scored} of {self.recipe.epochs} epochs are scored so far.")

@@ -8,13 +8,12 @@ import pandas as pd
 from rich.table import Table
 
 from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
-from deepcluster_core.text import printable
+from deepcluster_core.text import printable, python_text
 from flows.show.run import console_for_tables, program_name, shell_path, short
 from flows.show.sweep_values import REFERENCES, TRAINED, evaluated
 from stages.evaluations.results import PROTOCOL, RESULTS, read_results
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import RUNS, SWEEP, open_sweep
-from stages.runs.terminal import python_text
 
 ROWS_SHOWN = 60
 

@@ -16,12 +16,19 @@ from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, re
 from deepcluster_core.artifacts.tables import read_cluster, read_metrics
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.health import Sign, signs
-from deepcluster_core.text import duration, printable, readable_size, three_decimals
+from deepcluster_core.text import (
+    duration,
+    printable,
+    python_text,
+    readable_size,
+    shell_words,
+    three_decimals,
+)
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.runs.sweep_plan import SWEEP, read_sweep, run_of_k
-from stages.runs.terminal import plain_console, python_text, shell_words
+from stages.runs.terminal import plain_console
 
 GIB = 1 << 30
 WIDTH = 100  # of text; most terminals are as wide

@@ -19,7 +19,6 @@ from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.knn import Neighbours, nearest, unit_rows, votes
 from deepcluster_core.features import extract_features
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
@@ -84,7 +83,6 @@ def knn(
         supervised: weights trained with labels, a .safetensors file, to compare with.
     """
     context = draft.context
-    keep_freed_memory()
     data = open_labelled(
         images, validation, validation_fraction=protocol.validation_fraction, seed=context.seed
     )

@@ -3,6 +3,7 @@
 Suffixes: N images, M images of one class.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,7 @@ from deepcluster_core import seeding
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError
-
-MAX_NAMES_SHOWN = 5
+from deepcluster_core.text import listed
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _set_aside(
         alone = [classes[number] for number in np.flatnonzero(size_C < 2)]
         raise ArtifactError(
             f"{images}: {len(alone)} of {len(classes)} classes have one image alone: "
-            f"{_listed(alone)}. It cannot be both trained on and validated on.\n"
+            f"{_quoted(alone)}. It cannot be both trained on and validated on.\n"
             f"  Fix: give more images of them, or a validation artifact of its own."
         )
     taken_C = np.clip(np.rint(size_C * fraction).astype(np.int64), 1, size_C - 1)
@@ -134,8 +134,8 @@ def _matched(others: Images, classes: tuple[str, ...]) -> Labelled:
     if unknown:
         raise ArtifactError(
             f"{others.folder}: {len(unknown)} of its {len(names)} classes have no training "
-            f"images: {_listed(unknown)}.\n"
-            f"  Cause: classes are matched by name; the training images have {_listed(classes)}.\n"
+            f"images: {_quoted(unknown)}.\n"
+            f"  Cause: classes are matched by name; the training images have {_quoted(classes)}.\n"
             f"  Fix:   name the classes alike in both sources, or leave those images out."
         )
     place = {name: number for number, name in enumerate(classes)}
@@ -148,7 +148,5 @@ def _source_of(images: Path) -> str:
     return str(read_manifest(images).config["dataset"]["source"])
 
 
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    rest = len(names) - MAX_NAMES_SHOWN
-    shown = ", ".join(map(repr, names[:MAX_NAMES_SHOWN]))
-    return f"{shown} and {rest} more" if rest > 0 else shown
+def _quoted(names: Iterable[str]) -> str:
+    return listed(list(map(repr, names)))

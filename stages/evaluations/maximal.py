@@ -44,7 +44,6 @@ from deepcluster_core.evaluation.filters.ascent import (
 from deepcluster_core.evaluation.filters.strongest_images import Batch, strongest_images
 from deepcluster_core.evaluation.mosaic import Pixels, captioned, fitted, grid
 from deepcluster_core.features import to_device
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
@@ -166,7 +165,6 @@ def maximal(
     for 16 bytes an image where a subset is drawn.
     """
     context = draft.context
-    keep_freed_memory()
     pictures = Images(images)
     model = restore_network(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint

@@ -12,10 +12,9 @@ from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.evaluation.crops import Views
 from deepcluster_core.evaluation.probes.classification import Plan, Score, Task, classify
-from deepcluster_core.evaluation.probes.classifiers import Descent
+from deepcluster_core.evaluation.probes.classifiers import ProbeSgd
 from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.evaluation.probes.values import Examples, Supply
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
@@ -135,7 +134,6 @@ class Probing:
 
     def run(self, context: Context) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
         """Return a row for each layer of each network, and facts about the whole."""
-        keep_freed_memory()
         data = open_labelled(
             self.inputs.images,
             self.inputs.validation,
@@ -221,7 +219,7 @@ def _examples(labelled: Labelled) -> Examples:
 def _plan(protocol: ProbingConfig, shape: Shape) -> Plan:
     return Plan(
         epochs=protocol.epochs,
-        descent=Descent(protocol.lr, protocol.momentum),
+        sgd=ProbeSgd(protocol.lr, protocol.momentum),
         decays=protocol.weight_decays,
         folds=protocol.folds,
         hidden=shape.hidden,

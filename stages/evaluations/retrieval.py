@@ -18,6 +18,7 @@ from deepcluster_core.artifacts.tables import write_frame
 from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.config_yaml import parse
 from deepcluster_core.context import Context
+from deepcluster_core.data.resize import Pixels
 from deepcluster_core.data.sources.base import displayed
 from deepcluster_core.evaluation.retrieval.average_precision import chance
 from deepcluster_core.evaluation.retrieval.drawing import Shown, Verdict, draw_retrieved
@@ -27,11 +28,10 @@ from deepcluster_core.evaluation.retrieval.landmarks import (
     list_photographs,
     open_landmarks,
 )
-from deepcluster_core.evaluation.retrieval.photographs import Album, Pixels
+from deepcluster_core.evaluation.retrieval.photographs import Album
 from deepcluster_core.evaluation.retrieval.rmac import RegionReader
 from deepcluster_core.evaluation.retrieval.search import Found, Task, search
 from deepcluster_core.local_paths import expanded, usable_path
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
@@ -131,7 +131,6 @@ def retrieval(
     """
     context, channels = draft.context, data.channels
     out = draft.folder
-    keep_freed_memory()
     task = _task(data.path, protocol, channels=channels, seed=context.seed)
     for query in task.queries:  # before hours are spent
         task.part(query)

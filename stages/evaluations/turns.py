@@ -1,26 +1,26 @@
-"""The turns of networks that an evaluation trains and judges one after another."""
+"""Networks that an evaluation trains and judges one after another."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from deepcluster_core.context import Context
-from deepcluster_core.evaluation.learner import Learner
+from deepcluster_core.training.learner import Learner
 from stages.evaluations.saves import Saves
 
 Found = TypeVar("Found")
 
 
 class Fit(Protocol):
-    """What trains a network."""
+    """Trains a network."""
 
     def __call__(self, *, start: int, after_step: Callable[[int], None]) -> None:
-        """Train from step `start` on; `after_step` is told how many steps are done."""
+        """Train from step `start` on; `after_step` receives the number of completed steps."""
         ...
 
 
 class Turns:
-    """Tells progress over all networks, and saves: each goes on where it was."""
+    """Trains and judges each network in turn, reports progress over all of them, and saves."""
 
     def __init__(
         self,
@@ -35,38 +35,39 @@ class Turns:
         """Begin with the first network.
 
         Args:
-            saves: of the evaluation.
-            context: told the images that are done.
-            networks: how many there are.
-            iterations: steps of training of each.
+            saves: save points of the evaluation.
+            context: receives the progress, in images.
+            networks: number of networks.
+            iterations: training steps of each network.
             batch_size: images in a step.
             judged: images that each network judges.
         """
         self._saves, self._context = saves, context
         self._iterations, self._batch_size = iterations, batch_size
-        self._of_one = iterations * batch_size + judged
-        self._done, self._total = 0, networks * self._of_one
+        self._images_each = iterations * batch_size + judged
+        self._done, self._total = 0, networks * self._images_each
 
     def is_over(self, name: str) -> bool:
-        """Tell whether the turn of a network was before: its rows are in `saves`."""
+        """Return whether a network is finished: its rows are in `saves`."""
         over = any(row["network"] == name for row in self._saves.rows)
         if over:
-            self._went(self._of_one)
+            self._advance(self._images_each)
         return over
 
     def train(self, name: str, model: Learner, fit: Fit) -> None:
-        """Train a network from where it was saved.
+        """Train a network, from its last save if there is one.
 
         Raises:
-            Interrupted: the process was told to end; everything is saved.
+            Interrupted: the process was asked to stop; everything is saved.
         """
-        first, begun_s = self._saves.resume(name, model), time.perf_counter()
-        self._went(first * self._batch_size)
+        saved, begun_s = self._saves.resume(model, name), time.perf_counter()
+        first: int = saved["step"] if saved else 0
+        self._advance(first * self._batch_size)
 
         def after_step(step: int) -> None:
-            self._went(self._batch_size)
+            self._advance(self._batch_size)
             self._saves.seconds_per_step[name] = (time.perf_counter() - begun_s) / (step - first)
-            self._saves.reached(name, model, step)
+            self._saves.reached(model, step, self._saves.facts, name)
 
         fit(start=first, after_step=after_step)
 
@@ -78,37 +79,37 @@ class Turns:
         *,
         size: Callable[[Found], int] = lambda _: 1,
     ) -> Iterator[Found]:
-        """Yield what a trained network finds, and look for signals between.
+        """Yield the results of a trained network, and check for signals after each.
 
         Args:
-            name: of the network.
-            model: its state is saved if there is a signal.
-            found: computed when it is asked for.
-            size: of one of it: images that it is of.
+            name: name of the network.
+            model: the network, whose state is saved if a signal arrives.
+            found: results, computed one by one.
+            size: returns the number of images that a result is for.
 
         Raises:
-            Interrupted: the process was told to end; everything is saved.
+            Interrupted: the process was asked to stop; everything is saved.
         """
         for one in found:
             yield one
-            self._went(size(one))
-            self._saves.end_if_told(name, model, self._iterations)
+            self._advance(size(one))
+            self._saves.stop_if_asked(model, self._iterations, self._saves.facts, name)
 
-    def _went(self, num_images: int) -> None:
+    def _advance(self, num_images: int) -> None:
         self._done += num_images
         self._context.progress(self._done, self._total)
 
 
 def pace(saves: Saves, *, full_iterations: int) -> dict[str, Any]:
-    """Return, as facts, what training took, and would take in the full number of steps.
+    """Return, as facts, the time of a training step, and of the full number of steps.
 
     Args:
-        saves: of the evaluation.
-        full_iterations: of the shipped protocol.
+        saves: save points of the evaluation.
+        full_iterations: steps of the shipped protocol.
     """
     seconds = saves.seconds_per_step
     return {
         "seconds_per_step": {name: round(s, 5) for name, s in seconds.items()},
-        # Of all networks, on this machine.
+        # For all networks, on this machine.
         "hours_at_full_length": round(sum(seconds.values()) * full_iterations / 3600, 2),
     }

@@ -17,7 +17,6 @@ from deepcluster_core.config import PositiveRange, Precision, ShareRange, Strict
 from deepcluster_core.context import Context
 from deepcluster_core.data.views import RandomCrop
 from deepcluster_core.errors import SourceError
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.average_precision import average_precision
 from deepcluster_core.evaluation.voc.classification import Crops, Loading, Marked, fit, judge
 from deepcluster_core.evaluation.voc.dataset import DIFFICULT, PRESENT, Marks, Voc
@@ -30,12 +29,12 @@ from deepcluster_core.evaluation.voc.fine_tuning import (
 )
 from deepcluster_core.evaluation.voc.image_cache import ImageCache
 from deepcluster_core.interrupts import held_back
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
+from deepcluster_core.training.learner import Sgd
 from stages.evaluations.compared import compared, num_compared
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.deviations import changed_keys
@@ -127,8 +126,13 @@ class VocClassificationConfig(StrictConfig):
             part=self.train,
             train_batch_norm=self.train_batch_norm,
             start=Start(self.weight_std, self.bias),
-            descent=Descent(
-                self.lr, 0.5, self.halve_every, self.momentum, self.weight_decay, self.clip_norm
+            sgd=Sgd(
+                self.lr,
+                self.momentum,
+                self.weight_decay,
+                lr_factor=0.5,
+                lr_factor_every=self.halve_every,
+                clip_norm=self.clip_norm,
             ),
         )
 
@@ -170,7 +174,6 @@ def voc_classification(
         SourceError: the data set is missing, incomplete or damaged.
     """
     context, channels = draft.context, data.channels
-    keep_freed_memory()
     task = _open(data.path, protocol, channels)
     networks = compared(
         network,

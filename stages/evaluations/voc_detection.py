@@ -33,7 +33,6 @@ from deepcluster_core.evaluation.voc.detection.scoring import ClassScore, scored
 from deepcluster_core.evaluation.voc.detection.task import Subset, VocTask, open_task
 from deepcluster_core.evaluation.voc.image_cache import ImageCache
 from deepcluster_core.interrupts import held_back
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
@@ -121,7 +120,6 @@ def voc_detection(
     """
     context, channels = draft.context, data.channels
     out = draft.folder
-    keep_freed_memory()
     data_set = _open(data.path, protocol, network.image_size, channels)
     networks = compared(
         network,

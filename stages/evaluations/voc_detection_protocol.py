@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from deepcluster_core.config import Precision, StrictConfig
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.detection.detector import Chosen, Design
 from deepcluster_core.evaluation.voc.detection.proposal_network import Proposing
 from deepcluster_core.evaluation.voc.detection.sampling import Sampling
 from deepcluster_core.evaluation.voc.detection.scaling import Scale
 from deepcluster_core.evaluation.voc.fine_tuning import Part
+from deepcluster_core.training.learner import Sgd
 from stages.evaluations.protocol import PROTOCOLS
 
 SHIPPED: dict[Part, Path] = {
@@ -155,13 +155,13 @@ class VocDetectionConfig(StrictConfig):
             renew=self.renew,
             weight_std=self.weight_std,
             box_std=self.box_std,
-            descent=Descent(
+            sgd=Sgd(
                 self.lr,
-                self.drop,
-                self.drop_every,
                 self.momentum,
                 self.weight_decay,
-                self.clip_norm,
+                lr_factor=self.drop,
+                lr_factor_every=self.drop_every,
+                clip_norm=self.clip_norm,
             ),
             sampling=Sampling(self.regions, self.foreground, self.object_iou, background),
             proposing=proposing if proposes else None,

@@ -30,7 +30,6 @@ from deepcluster_core.evaluation.voc.segmentation.mean_iu import (
     mean_iu,
 )
 from deepcluster_core.interrupts import HeldBack, held_back
-from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
@@ -102,7 +101,6 @@ def voc_segmentation(
         ConfigError: the network cannot be taken apart, see `Dense`.
     """
     context, channels = draft.context, data.channels
-    keep_freed_memory()
     task = _open(data.path, protocol, channels)
     networks = compared(
         network,
@@ -218,8 +216,9 @@ class _Saves(Saves):
         self.shown: dict[str, list[str]] = dict(found.get("shown", {}))
         """By network, PNG files in base 64: of six pictures 20 to 30 kB."""
 
-    def _facts(self) -> dict[str, Any]:
-        return super()._facts() | {"shown": self.shown}
+    def facts(self) -> dict[str, Any]:
+        """Return what every save holds, as JSON values."""
+        return super().facts() | {"shown": self.shown}
 
 
 class _Evaluation:

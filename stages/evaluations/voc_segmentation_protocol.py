@@ -1,15 +1,14 @@
 """The protocol of voc-segmentation: every number of a fully convolutional network's training."""
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 
 from deepcluster_core.config import Precision, StrictConfig
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.evaluation.voc.segmentation.fcn import Transfer
+from deepcluster_core.training.learner import Sgd
 from stages.evaluations.protocol import PROTOCOLS
 
 SHIPPED: dict[Part, Path] = {
@@ -68,5 +67,5 @@ class VocSegmentationConfig(StrictConfig):
 
     def transfer(self) -> Transfer:
         """Return it as the core takes it: gradients of any length, and one learning rate."""
-        descent = Descent(self.lr, 1.0, 1, self.momentum, self.weight_decay, math.inf)
-        return Transfer(self.train, self.train_batch_norm, self.padding, descent)
+        sgd = Sgd(self.lr, self.momentum, self.weight_decay)
+        return Transfer(self.train, self.train_batch_norm, self.padding, sgd)

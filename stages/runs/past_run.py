@@ -11,12 +11,12 @@ from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.local_paths import refuse_url
 from deepcluster_core.models.build import feature_dim_of
 from deepcluster_core.models.network import Network
+from deepcluster_core.text import shell_words
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
 from stages.runs.machine import num_cores, usable_device
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
-from stages.runs.terminal import shell_words
 
 ArtifactKind = Literal["labels", "checkpoints"]
 MADE_BY = {"labels": "cluster", "checkpoints": "train"}

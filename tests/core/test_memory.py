@@ -1,8 +1,11 @@
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from deepcluster_core.memory import KEEP_FREED_MEMORY
 
 TAKES_AND_FREES = """
 import resource, sys
@@ -19,9 +22,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def page_faults(how: str) -> int:
+def page_faults(how: str, environment: dict[str, str] | None = None) -> int:
     command = [sys.executable, "-c", TAKES_AND_FREES, how]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    env = os.environ | (environment or {})
+    return int(subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="does nothing without glibc")
@@ -29,3 +33,4 @@ def test_keep_freed_memory__the_kernel_maps_it_once() -> None:
     # 640 MiB are 163,840 pages of 4 KiB, or 320 of 2 MiB where NumPy gets huge ones.
     assert page_faults("kept") < 20
     assert page_faults("given back") >= 320
+    assert page_faults("given back", KEEP_FREED_MEMORY) < 20

@@ -18,9 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from deepcluster_core.clustering.pca import fit_pca
 from deepcluster_core.evaluation.filters.ascent import Ascent, climb, excitement
 from deepcluster_core.evaluation.knn import nearest
-from deepcluster_core.evaluation.learner import Descent, Learner
-from deepcluster_core.evaluation.probes.classifiers import Descent as ProbeDescent
-from deepcluster_core.evaluation.probes.classifiers import Probes
+from deepcluster_core.evaluation.probes.classifiers import Probes, ProbeSgd
 from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.export import Portable, write_network
 from deepcluster_core.features import extract_features
@@ -29,6 +27,7 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, exact_float32
 from deepcluster_core.training import epoch
+from deepcluster_core.training.learner import Learner, Sgd
 
 PRODUCTS = ("convolution", "conv2d", "linear", "mm", "addmm", "bmm", "baddbmm")
 
@@ -171,10 +170,12 @@ def extracting(network: Network) -> None:
 
 
 def training(network: Network) -> None:
-    sgd = epoch.Sgd(lr=0.05, momentum=0.9, weight_decay=1e-4)
-    learner = epoch.Learner(network, k=2, sgd=sgd, device="cpu", seed=0)
+    sgd = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-4)
+    learner = epoch.PseudoLabelLearner(
+        network, k=2, sgd=sgd, device="cpu", head_seed=0, dropout_seed=0
+    )
     batch = epoch.Batch(views(), np.array([0, 1, 0, 1]), None)
-    epoch.train_epoch(learner, [batch], precision="float32", seed=0, after_step=lambda _tally: None)
+    epoch.train_epoch(learner, [batch], precision="float32", after_step=lambda _progress: None)
 
 
 def reading_layers(network: Network) -> None:
@@ -186,7 +187,7 @@ def probing(_network: Network) -> None:
     probes = Probes(
         (6, 5, 3),
         decays=(0.0,),
-        descent=ProbeDescent(0.1, momentum=0.9),
+        sgd=ProbeSgd(0.1, momentum=0.9),
         dropout=0.0,
         seed=5,
         device="cpu",
@@ -197,8 +198,8 @@ def probing(_network: Network) -> None:
 
 def fine_tuning(_network: Network) -> None:
     layer = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 14 * 14, 2))
-    descent = Descent(0.1, drop=1.0, drop_every=1, momentum=0.9, weight_decay=0.0, clip_norm=1.0)
-    learner = Learner(descent, seed=0, device="cpu", layer=layer)
+    sgd = Sgd(0.1, momentum=0.9, weight_decay=0.0, clip_norm=1.0)
+    learner = Learner(sgd, {"layer": layer}, seed=0, device="cpu")
     images = torch.randn(2, 3, SIZE, SIZE)
     learner.descend(lambda: layer(images).square().mean(), 0)
 

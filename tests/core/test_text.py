@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from deepcluster_core.text import duration, number, printable_lines, readable_size, share
+from deepcluster_core.text import duration, listed, number, printable_lines, readable_size, share
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,9 @@ def test_readable_size__has_three_digits() -> None:
         "123 MB",
         "5 TB",
     ]
+
+
+def test_listed__counts_what_it_leaves_out() -> None:
+    assert listed([]) == ""
+    assert listed(["a", "b"], limit=2) == "a, b"
+    assert listed(["a", "b", "c", "d"], limit=2) == "a, b and 2 more"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.runs.terminal import shell_words
+from deepcluster_core.text import shell_words
 from tests.faults import bad_input
 from tests.faults.programs import PROGRAM
 from tests.patience import WITHIN_S

@@ -10,11 +10,11 @@ import pytest
 
 from deepcluster_core.errors import first_line
 from deepcluster_core.interrupts import held_back
+from deepcluster_core.text import python_text, shell_words
 from flows.cli import failures
 from flows.cli import main as cli
 from flows.show.run import farewell, go_on, shell_path
 from stages.runs.folder import RunFolder
-from stages.runs.terminal import python_text, shell_words
 from tests.faults import bad_input
 
 

@@ -23,7 +23,7 @@ from deepcluster_core.evaluation.retrieval.rmac import RegionReader
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.shortage import is_of_device, is_shortage, lacks_memory
-from stages.index import DatasetConfig, index
+from stages.index import DatasetConfig, _read  # pyright: ignore[reportPrivateUsage]
 
 ON_DEVICE: dict[str, Exception] = {
     "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
@@ -185,7 +185,7 @@ def test_index__no_image_is_left_out_for_want_of_files_or_memory(error: OSError)
 
     dataset = DatasetConfig(source=Path("nowhere"))
     with pytest.raises(OSError, match=r"Too many|no memory"):
-        index._read(Image(), dataset, None)  # type: ignore[arg-type]  # pyright: ignore
+        _read(Image(), dataset, None)  # type: ignore[arg-type]  # pyright: ignore
 
 
 def test_region_reader__a_full_gpu_says_nothing_about_the_layer(

@@ -23,6 +23,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
 from stages.cluster import ClusterConfig, Sizes
 from stages.cluster import cluster as stage
+from tests.documentation import DOCS, blocks
 
 CONTEXT = Context(seed=31, epoch=0)
 
@@ -174,12 +175,12 @@ def test_run__python_takes_a_clusterer_of_scikit_learn(
     assert (manifest.digest, manifest.key) == (again.digest, again.key), "the seed is the run's"
 
 
-def test_run__python_takes_the_clusterer_of_the_readme(
+def test_run__python_takes_the_clusterer_of_the_docs(
     images: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    code = next(part for part in readme.split("```") if "# my_clusterer.py" in part)
-    (tmp_path / "my_clusterer.py").write_text(code.removeprefix("python\n"))
+    page = (DOCS / "how-to/clustering.md").read_text(encoding="utf-8")
+    (code,) = blocks(page, "python")
+    (tmp_path / "my_clusterer.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     config = ClusterConfig(algorithm="python:my_clusterer:make_clusterer", k=8, pca_dim=16)
 

@@ -17,10 +17,10 @@ from deepcluster_core.data.sources.base import (
     read_file,
 )
 from deepcluster_core.errors import SourceError
+from deepcluster_core.text import listed
 
 log = logging.getLogger(__name__)
 
-NAMED_AT_MOST = 5
 """Folders that were left out, in one sentence."""
 
 
@@ -69,11 +69,8 @@ class FolderSource:
         """See `Source`."""
         if not self._left_out:
             return []
-        shown = ", ".join(self._left_out[:NAMED_AT_MOST])
-        more = len(self._left_out) - NAMED_AT_MOST
         number = "1 folder" if len(self._left_out) == 1 else f"{len(self._left_out):,} folders"
-        rest = f" and {more:,} more" if more > 0 else ""
-        return [f"left out: {number} of this program's own results: {shown}{rest}"]
+        return [f"left out: {number} of this program's own results: {listed(self._left_out)}"]
 
 
 class PictureSource:

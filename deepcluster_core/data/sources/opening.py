@@ -13,7 +13,6 @@ from deepcluster_core.artifacts.own_output import is_own_table, kind_of_folder
 from deepcluster_core.artifacts.permissions import why_not_readable
 from deepcluster_core.data.sources.base import Source, displayed, is_hidden, is_image_name
 from deepcluster_core.data.sources.folder import (
-    NAMED_AT_MOST,
     FolderSource,
     PictureSource,
     walk_images,
@@ -23,6 +22,7 @@ from deepcluster_core.data.sources.parquet import ParquetSource
 from deepcluster_core.data.sources.shards import TarSource
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.local_paths import missing_hint, refuse_url
+from deepcluster_core.text import listed
 
 Parameters = ParamSpec("Parameters")
 KindName = Literal["folder", "list", "parquet", "tar"]
@@ -232,8 +232,7 @@ def _left_out(folder: Path) -> str:
     """Return which folders of runs and the like lie in a folder, the first of them."""
     left_out: list[str] = []
     deque(walk_images(folder, left_out), maxlen=0)
-    more = ", …" if len(left_out) > NAMED_AT_MOST else ""
-    return ", ".join(left_out[:NAMED_AT_MOST]) + more
+    return listed(left_out)
 
 
 def _survey(folder: Path) -> str:

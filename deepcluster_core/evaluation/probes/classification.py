@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcluster_core import seeding
-from deepcluster_core.evaluation.probes.classifiers import Descent, Probes
+from deepcluster_core.evaluation.probes.classifiers import Probes, ProbeSgd
 from deepcluster_core.evaluation.probes.values import Batches, Examples, Replay, Supply, Table
 
 EVERYTHING = -1
@@ -25,7 +25,7 @@ class Plan:
     """How classifiers learn and are chosen."""
 
     epochs: int
-    descent: Descent
+    sgd: ProbeSgd
     decays: tuple[float, ...]
     """K candidates; one of them needs no folds."""
     folds: int
@@ -121,7 +121,7 @@ class _Classification:
             layer: Probes(
                 (dim, *plan.hidden, task.num_classes),
                 decays=decays,
-                descent=plan.descent,
+                sgd=plan.sgd,
                 dropout=plan.dropout,
                 seed=seeding.derive(seed, layer),
                 device=frozen.device,

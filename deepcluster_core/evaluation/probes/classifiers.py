@@ -19,7 +19,7 @@ from deepcluster_core.precision import autocast, exact_float32
 
 
 @dataclass(frozen=True)
-class Descent:
+class ProbeSgd:
     """SGD with momentum, its steps shrinking with their number."""
 
     lr: float
@@ -46,7 +46,7 @@ class Probes:
         sizes: Sequence[int],
         *,
         decays: Sequence[float],
-        descent: Descent,
+        sgd: ProbeSgd,
         dropout: float,
         seed: int,
         device: str,
@@ -57,13 +57,13 @@ class Probes:
         Args:
             sizes: number of values, of units in each hidden layer (with ReLU), of classes.
             decays: P; L2 penalty on all weights.
-            descent: of the weights.
+            sgd: of the weights.
             dropout: probability before each layer, 0 to 1; linear probes have none.
             seed: of weights and dropout.
             device: a torch device.
             precision: of the multiplications; weights, loss and updates are float32.
         """
-        self._descent, self._seed, self._step = descent, seed, 0
+        self._sgd, self._seed, self._step = sgd, seed, 0
         self._dropout = dropout if len(sizes) > 2 else 0.0
         self._device = device
         self._precision: Precision = precision
@@ -115,7 +115,7 @@ class Probes:
             raise TrainingError(
                 f"a classifier's weights are not finite any more (after {self._step} steps).\n"
                 f"  Cause: usually a learning rate that is too high for these features.\n"
-                f"  Fix:   lower lr: --set lr={self._descent.lr / 10:g}"
+                f"  Fix:   lower lr: --set lr={self._sgd.lr / 10:g}"
             )
 
     def _logits_in_training(self, values_BD: Tensor) -> Tensor:
@@ -144,12 +144,12 @@ class Probes:
 
     @torch.no_grad()
     def _update(self, gradients: Sequence[Tensor]) -> None:
-        lr_P = self._descent.lr_at(self._step, self._decay_P)
+        lr_P = self._sgd.lr_at(self._step, self._decay_P)
         for weight, velocity, gradient in zip(
             self.weights, self._velocities, gradients, strict=True
         ):
             each = (-1, *(1,) * (weight.ndim - 1))
-            velocity.mul_(self._descent.momentum).add_(gradient)
+            velocity.mul_(self._sgd.momentum).add_(gradient)
             velocity.addcmul_(weight, self._decay_P.view(each))
             weight.addcmul_(velocity, -lr_P.view(each))
         self._step += 1

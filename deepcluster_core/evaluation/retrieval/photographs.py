@@ -7,16 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch.nn.functional import interpolate
-
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.resize import Pixels, resize
 from deepcluster_core.data.sources.base import read_file
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ def read_photograph(path: Path, *, channels: int, long_side: int) -> Photograph:
     height, width = pixels_HWC.shape[:2]
     scale = long_side / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return Photograph(_resized(pixels_HWC, size), scale)
+    return Photograph(resize(pixels_HWC, size), scale)
 
 
 @dataclass(frozen=True)
@@ -95,12 +89,3 @@ class Album:
             return self.read(number)
         except UnreadableImageError as error:
             return error
-
-
-def _resized(pixels_HWC: Pixels, size: tuple[int, int]) -> Pixels:
-    """Return all of an image in another height and width, bilinear with antialiasing."""
-    if pixels_HWC.shape[:2] == size:
-        return pixels_HWC
-    pixels_1CHW = torch.from_numpy(pixels_HWC.copy())[None].permute(0, 3, 1, 2)
-    smooth_1CHW = interpolate(pixels_1CHW, size, mode="bilinear", antialias=True)
-    return smooth_1CHW.permute(0, 2, 3, 1)[0].numpy()

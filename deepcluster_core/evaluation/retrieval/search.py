@@ -13,10 +13,11 @@ from torch import Tensor
 
 from deepcluster_core.clustering.pca import Pca
 from deepcluster_core.data.decode import UnreadableImageError
+from deepcluster_core.data.resize import Pixels
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.retrieval.average_precision import trapezoid_average_precision
 from deepcluster_core.evaluation.retrieval.landmarks import Query
-from deepcluster_core.evaluation.retrieval.photographs import Album, Pixels
+from deepcluster_core.evaluation.retrieval.photographs import Album
 from deepcluster_core.evaluation.retrieval.rmac import (
     RegionReader,
     TooSmallError,

@@ -18,9 +18,9 @@ from deepcluster_core import seeding
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import Pixels, RandomCrop, augmentation_draws, random_views
 from deepcluster_core.evaluation.crops import Views, fixed_crops, usual_resize
-from deepcluster_core.evaluation.learner import refuse_nonfinite
 from deepcluster_core.evaluation.voc.dataset import DIFFICULT, PRESENT
 from deepcluster_core.evaluation.voc.fine_tuning import FineTuned
+from deepcluster_core.training.learner import train_steps
 from deepcluster_core.training.sampler import plain_order
 
 FIXED = "fixed"
@@ -122,14 +122,13 @@ def fit(
         views_BSSC = random_views(pictures, draws_BR, loading.crops.random, size=loading.crops.size)
         return views_BSSC, training.mark_NC[rows]
 
-    steps = range(start, iterations)
-    for step, (views_BSSC, mark_BC) in zip(
-        steps, ordered_map(load, steps, workers=loading.workers), strict=True
-    ):
+    def learn(batch: tuple[Pixels, NDArray[np.int8]], step: int) -> Tensor:
+        views_BSSC, mark_BC = batch
         mark = torch.from_numpy(mark_BC).to(model.device, non_blocking=True)
-        loss = model.learn(views_BSSC, lambda logits_BC, m=mark: masked_loss(logits_BC, m), step)
-        refuse_nonfinite(loss, step, iterations=iterations)
-        after_step(step + 1)
+        return model.learn(views_BSSC, lambda logits_BC: masked_loss(logits_BC, mark), step)
+
+    steps = range(start, iterations)
+    train_steps(load, learn, steps=steps, workers=loading.workers, after_step=after_step)
 
 
 def judge(model: FineTuned, images: Marked, loading: Loading) -> Iterator[NDArray[np.float32]]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from deepcluster_core.data.decode import Pixels, UnreadableImageError, decode, upright_size
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.voc.annotations import VocObject, parse_objects
-from deepcluster_core.evaluation.voc.distribution import SHIPPED_SUBSETS, again, find_tree, some
+from deepcluster_core.evaluation.voc.distribution import SHIPPED_SUBSETS, again, find_tree
 from deepcluster_core.evaluation.voc.lists import (
     ABSENT,
     DIFFICULT,
@@ -36,6 +36,7 @@ from deepcluster_core.evaluation.voc.lists import (
 )
 from deepcluster_core.evaluation.voc.masks import CLASSES, PALETTE, VOID, decode_mask
 from deepcluster_core.shortage import explain_damage
+from deepcluster_core.text import listed
 
 __all__ = [
     "ABSENT",
@@ -113,7 +114,7 @@ class Voc:
             if lacking := sorted(found[first] ^ found[other]):
                 raise SourceError(
                     f"{self._tree.show(_LISTS)}: the subsets {first} and {other} have lists of "
-                    f"other classes: {some(lacking)} are in one of them alone.\n"
+                    f"other classes: {listed(lacking)} are in one of them alone.\n"
                     f"  Fix: give each class a list for both, <class>_{first}.txt and "
                     f"<class>_{other}.txt."
                 )
@@ -135,7 +136,7 @@ class Voc:
             if lacking := sorted(column.keys() ^ columns[0].keys()):
                 raise SourceError(
                     f"{self._tree.show(path)}: lists other images than {Path(paths[0]).name}: "
-                    f"{some(lacking)} are in one of them alone.\n"
+                    f"{listed(lacking)} are in one of them alone.\n"
                     f"  Fix: {again(self.year, subset)}"
                 )
         names = tuple(sorted(columns[0]))
@@ -154,7 +155,7 @@ class Voc:
         """
         path, there = _list_of(subset, task), self._tree.names(f"ImageSets/{task}")
         if f"{subset}.txt" not in there:
-            own = some(sorted(name.removesuffix(".txt") for name in there)) or "none is there"
+            own = listed(sorted(name.removesuffix(".txt") for name in there)) or "none is there"
             known = subset in SHIPPED_SUBSETS
             raise SourceError(
                 f"{self._tree.show(path)}: there is no such list.\n"
@@ -266,7 +267,7 @@ class Voc:
         if absent := [f"{name}{ending}" for name in names if f"{name}{ending}" not in there]:
             raise SourceError(
                 f"{self._tree.show(folder)}: {len(absent)} {_CALLED[folder]} of the lists are "
-                f"missing: {some(absent)}.\n"
+                f"missing: {listed(absent)}.\n"
                 f"  Fix: {again(self.year)}"
             )
 

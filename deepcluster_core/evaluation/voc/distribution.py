@@ -9,12 +9,12 @@ from deepcluster_core.data.sources.base import displayed
 from deepcluster_core.data.sources.tar import members
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.voc.file_tree import Archives, Folder, Tree
+from deepcluster_core.text import listed
 
 HOME = "host.robots.ox.ac.uk/pascal/VOC"
 TRAINVAL = {2007: "VOCtrainval_06-Nov-2007.tar", 2012: "VOCtrainval_11-May-2012.tar"}
 TEST = {2007: "VOCtest_06-Nov-2007.tar"}  # of later years the truth was not published
 SHIPPED_SUBSETS = ("train", "val", "trainval", "test")
-SHOWN = 5  # names in a message
 
 
 def find_tree(data: Path, year: int) -> Tree:
@@ -59,12 +59,6 @@ def again(year: int, subset: str | None = None) -> str:
     )
 
 
-def some(names: Sequence[str]) -> str:
-    """Return the first of the names, and how many more there are."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
 def _shipped(year: int, subset: str | None = None) -> list[str]:
     """Return the names of the archives of a year, or of the one that has a subset."""
     known = {None: (TRAINVAL, TEST), "test": (TEST,)}.get(subset, (TRAINVAL,))
@@ -80,7 +74,7 @@ def _below(own: str, member: str) -> str | None:
 def _found(data: Path, archives: Sequence[Path]) -> str:
     if archives:
         first = (next(members(file), None) for file in archives)
-        return some([displayed(member.name) for member in first if member]) or "nothing in it"
+        return listed([displayed(member.name) for member in first if member]) or "nothing in it"
     if not data.is_dir():
         return "a file of a kind that is not read" if data.exists() else "no such folder"
-    return some(sorted(displayed(path.name) for path in data.iterdir())) or "nothing"
+    return listed(sorted(displayed(path.name) for path in data.iterdir())) or "nothing"

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from deepcluster_core import seeding
 from deepcluster_core.config import Precision
-from deepcluster_core.evaluation.learner import Descent, Learner
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
+from deepcluster_core.training.learner import Learner, Sgd
 
 Part = Literal["fc6-8", "all"]
 """What is trained: the linear layers alone, on frozen convolutions, or everything."""
@@ -50,7 +50,7 @@ class Tuning:
     convolutions are, both become one for speed."""
     start: Start
     """Of fc6, fc7 and fc8."""
-    descent: Descent
+    sgd: Sgd
 
 
 class FineTuned(Learner):
@@ -87,7 +87,8 @@ class FineTuned(Learner):
         to_device(network, device)
         self._network, self._head = network, head.to(device)
         self._precision: Precision = precision
-        super().__init__(tuning.descent, seed=seed, device=device, network=network, fc8=self._head)
+        modules = {"network": network, "fc8": self._head}
+        super().__init__(tuning.sgd, modules, seed=seed, device=device)
 
     def learn(
         self, views_BSSC: NDArray[np.uint8], loss_of: Callable[[Tensor], Tensor], step: int

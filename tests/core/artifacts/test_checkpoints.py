@@ -62,7 +62,9 @@ def test_write_checkpoint__channels_last_weights_come_back_in_their_order(tmp_pa
     assert one == other, "the order in memory must not change the digest"
 
 
-@pytest.mark.parametrize("name", ["smallnet", "alexnet", "torchvision:resnet18"])
+@pytest.mark.parametrize(
+    "name", ["smallnet", "alexnet", "torchvision:resnet18", "torchvision:regnet_y_400mf"]
+)
 def test_restore_network__of_a_checkpoint_has_all_that_a_new_one_has(
     name: str, tmp_path: Path
 ) -> None:

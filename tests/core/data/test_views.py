@@ -17,9 +17,9 @@ from deepcluster_core.data.views import (
     RandomCrop,
     augmentation_draws,
     center_view,
+    crop_resized,
     random_boxes,
     random_views,
-    resized,
 )
 from deepcluster_core.seeding import torch_seeded
 
@@ -98,10 +98,10 @@ def test_center_view__is_close_to_torchvision_when_resized(height: int, width: i
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_resized__treats_channels_alike(channels: int) -> None:
+def test_crop_resized__treats_channels_alike(channels: int) -> None:
     image_HWC = noise(20, 30, channels)
 
-    view_SSC = resized(image_HWC, (2, 1, 29, 18), 9)
+    view_SSC = crop_resized(image_HWC, (2, 1, 29, 18), 9)
 
     assert view_SSC.shape == (9, 9, channels)
     for channel in range(channels):
@@ -112,7 +112,7 @@ def test_resized__treats_channels_alike(channels: int) -> None:
         assert difference_SS.max() <= 1
         np.testing.assert_array_equal(
             view_SSC[..., channel],
-            resized(image_HWC[..., channel : channel + 1], (2, 1, 29, 18), 9)[..., 0],
+            crop_resized(image_HWC[..., channel : channel + 1], (2, 1, 29, 18), 9)[..., 0],
         )
 
 

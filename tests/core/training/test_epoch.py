@@ -15,7 +15,8 @@ from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.progress import Progress, silent
-from deepcluster_core.training.epoch import Batch, Learner, Sgd, train_epoch
+from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.learner import Sgd
 from tests.margins import SHIFT, below
 
 SIDE = 16
@@ -36,8 +37,23 @@ def network(*, dropout: float = 0.0) -> Network:
     return build_network(config, channels=1, seed=1 + SHIFT)
 
 
-def learner(*, k: int = 3, dropout: float = 0.0, sgd: Sgd = SGD_OF_TESTS, head: int = 2) -> Learner:
-    return Learner(network(dropout=dropout), k=k, sgd=sgd, device="cpu", seed=head + SHIFT)
+def learner(
+    built: Network | None = None,
+    *,
+    k: int = 3,
+    dropout: float = 0.0,
+    sgd: Sgd = SGD_OF_TESTS,
+    head: int = 2,
+    dropout_seed: int = 3,
+) -> PseudoLabelLearner:
+    return PseudoLabelLearner(
+        built or network(dropout=dropout),
+        k=k,
+        sgd=sgd,
+        device="cpu",
+        head_seed=head + SHIFT,
+        dropout_seed=dropout_seed,
+    )
 
 
 def stripes(cluster_N: Sequence[int], *, seed: int = 0) -> NDArray[np.uint8]:
@@ -64,10 +80,9 @@ def batches(num: int, *, clusters: Sequence[int] = (0, 1, 2), seed: int = 0) -> 
 
 
 def train(
-    model: Learner,
+    model: PseudoLabelLearner,
     on: list[Batch],
     *,
-    seed: int = 3,
     precision: Precision = "float32",
     progress: Progress = silent,
 ) -> float:
@@ -76,18 +91,22 @@ def train(
         model,
         on,
         precision=precision,
-        seed=seed,
-        after_step=lambda tally: progress(tally.seen, num_images),
+        after_step=lambda reached: progress(reached.seen, num_images),
     )
 
 
-def state(model: Learner) -> dict[str, Tensor]:
+def state(model: PseudoLabelLearner) -> dict[str, Tensor]:
     parts = {"network": model.network, "head": model.head}
     return {
         f"{part}.{name}": tensor.detach().clone()
         for part, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
+
+
+def copied(model: PseudoLabelLearner) -> dict[str, Tensor]:
+    """Return copies of the network's momentum."""
+    return {name: buffer.clone() for name, buffer in model.momentum_of("network").items()}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -128,9 +147,7 @@ def test_train_epoch__equals_plain_torch_in_two_epochs_with_momentum_carried() -
     optimizer = torch.optim.SGD(expected.parameters(), 0.05, 0.9, weight_decay=1e-4)
     expected_losses: list[float] = []
     for number, epoch in enumerate(epochs):
-        head = Learner(
-            network(), k=3, sgd=SGD_OF_TESTS, device="cpu", seed=20 + number + SHIFT
-        ).head
+        head = learner(head=20 + number).head
         head_optimizer = torch.optim.SGD(head.parameters(), 0.05, weight_decay=1e-4)
         for one in epoch:
             optimizer.zero_grad()
@@ -144,8 +161,8 @@ def test_train_epoch__equals_plain_torch_in_two_epochs_with_momentum_carried() -
 
     first = learner(head=20)
     losses = [train(first, epochs[0])]
-    second = Learner(first.network, k=3, sgd=SGD_OF_TESTS, device="cpu", seed=21 + SHIFT)
-    second.restore_momentum({name: buffer.clone() for name, buffer in first.momentum.items()})
+    second = learner(first.network, head=21)
+    second.restore_momentum("network", copied(first))
     losses.append(train(second, epochs[1]))
 
     # The same sums in another order: 1e-5 is a hundred roundings of float32.
@@ -159,9 +176,9 @@ def test_restore_momentum__matters() -> None:
     def second_epoch(*, restored: bool) -> dict[str, Tensor]:
         first = learner()
         train(first, batches(3, seed=5))
-        second = Learner(first.network, k=3, sgd=SGD_OF_TESTS, device="cpu", seed=9)
+        second = learner(first.network, head=9)
         if restored:
-            second.restore_momentum(first.momentum)
+            second.restore_momentum("network", first.momentum_of("network"))
         train(second, batches(3, seed=6))
         return state(second)
 
@@ -172,11 +189,11 @@ def test_restore_momentum__matters() -> None:
 def test_restore_momentum__is_not_shared_with_what_was_given() -> None:
     first = learner()
     train(first, batches(2))
-    given = {name: buffer.clone() for name, buffer in first.momentum.items()}
+    given = copied(first)
     kept = {name: buffer.clone() for name, buffer in given.items()}
     second = learner()
 
-    second.restore_momentum(given)
+    second.restore_momentum("network", given)
     train(second, batches(2))
 
     assert same(given, kept)
@@ -184,11 +201,11 @@ def test_restore_momentum__is_not_shared_with_what_was_given() -> None:
 
 def test_momentum__has_a_buffer_for_each_parameter_of_the_network() -> None:
     model = learner()
-    assert model.momentum == {}
+    assert model.momentum_of("network") == {}
 
     train(model, batches(1))
 
-    shapes = {name: buffer.shape for name, buffer in model.momentum.items()}
+    shapes = {name: buffer.shape for name, buffer in model.momentum_of("network").items()}
     assert shapes == {name: p.shape for name, p in model.network.named_parameters()}
 
 
@@ -257,8 +274,8 @@ def test_train_epoch__image_of_weight_0_teaches_nothing() -> None:
 def test_train_epoch__dropout_depends_on_the_seed_alone() -> None:
     def trained(*, seed: int, noise: int) -> dict[str, Tensor]:
         torch.manual_seed(noise)
-        model = learner(dropout=0.5)
-        train(model, batches(3), seed=seed)
+        model = learner(dropout=0.5, dropout_seed=seed)
+        train(model, batches(3))
         return state(model)
 
     before = torch.random.get_rng_state()

@@ -16,7 +16,6 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from deepcluster_core import seeding
 from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.evaluation.learner import Descent, Learner
 from deepcluster_core.evaluation.voc.detection.proposal_network import (
     Proposing,
     proposal_network,
@@ -34,6 +33,7 @@ from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.dense import Dense
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, exact_float32
+from deepcluster_core.training.learner import Learner, Sgd
 
 BOX_UNITS = (10.0, 10.0, 5.0, 5.0)
 """What shifts and logarithms of sizes are multiplied with, so that targets vary by about 1: the
@@ -65,7 +65,7 @@ class Design:
     """Of new weights, normal around 0."""
     box_std: float
     """Of those for boxes."""
-    descent: Descent
+    sgd: Sgd
     sampling: Sampling
     proposing: Proposing | None
     """None: proposals come with the pictures."""
@@ -150,7 +150,7 @@ class Detector(Learner):
         for module in modules.values():
             to_device(module, device)
         self._coder = BoxCoder(BOX_UNITS)
-        super().__init__(design.descent, seed=seed, device=device, **modules)
+        super().__init__(design.sgd, modules, seed=seed, device=device)
 
     def map(self, picture_HWC: Pixels, *, flipped: bool) -> Tensor:
         """Return map_1CHW of a scaled picture, in the format that the pass computes in."""

@@ -13,11 +13,11 @@ from torchvision.ops import box_iou
 from deepcluster_core import seeding
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.evaluation.learner import refuse_nonfinite
 from deepcluster_core.evaluation.voc.detection.detector import Detections, Detector, Example
 from deepcluster_core.evaluation.voc.detection.sampling import Objects
 from deepcluster_core.evaluation.voc.detection.scaling import Frame, Scale, clipped, scaled
 from deepcluster_core.evaluation.voc.detection.verdicts import MIN_IOU
+from deepcluster_core.training.learner import train_steps
 from deepcluster_core.training.sampler import plain_order
 
 
@@ -133,12 +133,11 @@ def fit(
         keys = zip(order_M[drawn].tolist(), is_flipped_M[drawn].tolist(), strict=True)
         return [_load(training, feeding.scale, *key, is_kept=key in kept) for key in keys]
 
+    def learn(batch: list[_Loaded], step: int) -> Tensor:
+        return model.learn([_example(model, training, one, kept) for one in batch], step)
+
     steps = range(start, iterations)
-    for step, loaded in zip(steps, ordered_map(load, steps, workers=feeding.workers), strict=True):
-        examples = [_example(model, training, one, kept) for one in loaded]
-        loss = model.learn(examples, step)
-        refuse_nonfinite(loss, step, iterations=iterations)
-        after_step(step + 1)
+    train_steps(load, learn, steps=steps, workers=feeding.workers, after_step=after_step)
 
 
 def judge(model: Detector, judged: Pictured, feeding: Feeding) -> Iterator[Found]:

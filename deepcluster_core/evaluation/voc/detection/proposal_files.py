@@ -25,9 +25,9 @@ from scipy.io import loadmat
 
 from deepcluster_core.errors import SourceError, first_line
 from deepcluster_core.shortage import explain_damage
+from deepcluster_core.text import listed
 
 SIDES = ["left", "top", "right", "bottom"]
-SHOWN = 5  # names in a message
 
 Boxes = NDArray[np.float32]
 
@@ -86,9 +86,8 @@ def read_proposals(path: Path, names: Sequence[str], *, limit: int) -> list[Boxe
     """
     boxes_of = _of_mat(path, names, limit) if path.suffix == ".mat" else _of_parquet(path, limit)
     if absent := [name for name in names if name not in boxes_of]:
-        more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
         raise SourceError(
-            f"{path}: has no proposals for {', '.join(absent[:SHOWN])}{more}.\n"
+            f"{path}: has no proposals for {listed(absent)}.\n"
             f"  Cause: it is of other pictures, or not whole.\n"
             f"  Fix:   give the file of this subset, or let a network propose: "
             f"--set proposals=rpn"

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torchvision.ops import clip_boxes_to_image
 
-from deepcluster_core.data.decode import Pixels
+from deepcluster_core.data.resize import Pixels, resize
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,5 @@ def clipped(box_N4: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def scaled(picture_HWC: Pixels, scale: Scale) -> Pixels:
-    """Return a picture in its scaled size, bilinear; with antialiasing where it becomes smaller."""
-    size = scale.size(*picture_HWC.shape[:2])
-    if picture_HWC.shape[:2] == size:
-        return picture_HWC
-    # In this order it counts as channels-last, and takes torch's fast path.
-    picture_1CHW = torch.from_numpy(picture_HWC)[None].permute(0, 3, 1, 2)
-    larger_1CHW = interpolate(picture_1CHW, size, mode="bilinear", antialias=True)
-    return larger_1CHW.permute(0, 2, 3, 1)[0].numpy()
+    """Return a picture in its scaled size."""
+    return resize(picture_HWC, scale.size(*picture_HWC.shape[:2]))

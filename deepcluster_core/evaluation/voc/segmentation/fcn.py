@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 
 from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.evaluation.learner import Descent, Learner
 from deepcluster_core.evaluation.voc.dataset import VOID
 from deepcluster_core.evaluation.voc.fine_tuning import Part, freeze
 from deepcluster_core.evaluation.voc.segmentation.fields import Axis, fields_of
@@ -25,6 +24,7 @@ from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.dense import Dense
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, exact_float32
+from deepcluster_core.training.learner import Learner, Sgd
 
 Mask = NDArray[np.uint8]
 """Numbers of classes (H, W), or VOID."""
@@ -39,7 +39,7 @@ class Transfer:
     """Whether scales and shifts of batch normalisation are trained, too."""
     padding: int
     """Pixels of the mean colour around a picture."""
-    descent: Descent
+    sgd: Sgd
 
 
 class Fcn(Learner):
@@ -90,7 +90,8 @@ class Fcn(Learner):
         maps = network.backbone.get_submodule("maps")
         self.maps_change = any(weight.requires_grad for weight in maps.parameters())
         """Whether a picture's map is another one after each step."""
-        super().__init__(transfer.descent, seed=seed, device=device, network=network, fc8=head)
+        modules = {"network": network, "fc8": head}
+        super().__init__(transfer.sgd, modules, seed=seed, device=device)
 
     def map(self, picture_HWC: Pixels) -> Tensor:
         """Return the pooled map of a picture in its field of mean colour, on the device.

@@ -8,8 +8,8 @@ from torch import Tensor
 from deepcluster_core import seeding
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.evaluation.learner import refuse_nonfinite
 from deepcluster_core.evaluation.voc.segmentation.fcn import Fcn, Mask
+from deepcluster_core.training.learner import train_steps
 from deepcluster_core.training.sampler import plain_order
 
 
@@ -81,15 +81,12 @@ def fit(
             for row in rows
         ]
 
+    def learn(batch: list[_Loaded], step: int) -> Tensor:
+        masks = [one.mask_HW for one in batch]
+        return model.descend(lambda: model.loss([maps.of(one) for one in batch], masks), step)
+
     steps = range(start, iterations)
-    for step, batch in zip(steps, ordered_map(load, steps, workers=loading.workers), strict=True):
-
-        def loss_of(batch: list[_Loaded] = batch) -> Tensor:
-            return model.loss([maps.of(one) for one in batch], [one.mask_HW for one in batch])
-
-        loss = model.descend(loss_of, step)
-        refuse_nonfinite(loss, step, iterations=iterations)
-        after_step(step + 1)
+    train_steps(load, learn, steps=steps, workers=loading.workers, after_step=after_step)
 
 
 def judge(model: Fcn, images: Masked, loading: Loading) -> Iterator[tuple[int, Mask, Mask]]:

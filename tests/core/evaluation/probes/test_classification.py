@@ -13,7 +13,7 @@ from deepcluster_core import seeding
 from deepcluster_core.data.views import center_view
 from deepcluster_core.evaluation.crops import Views, fixed_crops
 from deepcluster_core.evaluation.probes.classification import Plan, Score, Task, classify
-from deepcluster_core.evaluation.probes.classifiers import Descent, Probes
+from deepcluster_core.evaluation.probes.classifiers import Probes, ProbeSgd
 from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.evaluation.probes.values import Batches, Examples, Replay, Supply
 from deepcluster_core.models.build import build_network
@@ -26,7 +26,7 @@ FIXED = Views(20, SIZE, random_crop=False, flip=0)
 RANDOM = Views(20, SIZE, random_crop=True, flip=0.5)
 PLAN = Plan(
     epochs=8,
-    descent=Descent(LR, 0.9),
+    sgd=ProbeSgd(LR, 0.9),
     decays=(0.0001, 0.1),
     folds=3,
     hidden=(),
@@ -103,7 +103,7 @@ class Reference:
         stacked = Probes(
             (self.dim, CLASSES),
             decays=(0.0,),
-            descent=PLAN.descent,
+            sgd=PLAN.sgd,
             dropout=0,
             seed=seeding.derive(SEED, self.layer),
             device="cpu",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from deepcluster_core.errors import TrainingError
-from deepcluster_core.evaluation.probes.classifiers import Descent, Probes
+from deepcluster_core.evaluation.probes.classifiers import Probes, ProbeSgd
 
 DECAYS = (0.0, 0.01, 0.3)
 
@@ -19,7 +19,7 @@ def probes(
     return Probes(
         sizes,
         decays=decays,
-        descent=Descent(lr, momentum=0.9),
+        sgd=ProbeSgd(lr, momentum=0.9),
         dropout=dropout,
         seed=5,
         device="cpu",
@@ -99,12 +99,12 @@ def test_learn__converges_to_the_logistic_regression_of_scikit_learn() -> None:
 
 
 def test_lr_at__shrinks_with_the_steps_as_the_released_code_has_it() -> None:
-    descent = Descent(0.01, momentum=0.9)
+    sgd = ProbeSgd(0.01, momentum=0.9)
     decay_P = torch.tensor([0.0, 1e-4], dtype=torch.float64)
 
-    assert descent.lr_at(0, decay_P).tolist() == [0.01, 0.01]
+    assert sgd.lr_at(0, decay_P).tolist() == [0.01, 0.01]
     # ImageNet's 90 epochs: 0.01 / sqrt(1 + 1e-6 · 450,450)
-    assert descent.lr_at(450_450, decay_P).tolist() == pytest.approx([0.01, 0.0083033], rel=1e-5)
+    assert sgd.lr_at(450_450, decay_P).tolist() == pytest.approx([0.01, 0.0083033], rel=1e-5)
 
 
 def test_learn__learns_nothing_from_images_that_do_not_count() -> None:

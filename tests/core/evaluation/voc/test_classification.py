@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from deepcluster_core.data.views import RandomCrop
 from deepcluster_core.errors import TrainingError
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.classification import (
     Crops,
     Loading,
@@ -21,6 +20,7 @@ from deepcluster_core.evaluation.voc.classification import (
 from deepcluster_core.evaluation.voc.fine_tuning import FineTuned, Start, Tuning
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.training.learner import Sgd
 
 CROP = RandomCrop(area=(0.1, 0.5), ratio=(1.0, 1.0), flip=0.5)
 LOADING = Loading(Crops(CROP, 16, 10), batch_size=8, workers=1, seed=3)
@@ -29,10 +29,10 @@ MARKS_BC = torch.tensor([[1, -1, 0], [-1, 0, 1]], dtype=torch.int8)
 
 def model(*, lr: float = 0.01) -> FineTuned:
     built = build_network(NetworkConfig(name="smallnet", image_size=16), channels=3, seed=1)
-    descent = Descent(
-        lr=lr, drop=0.5, drop_every=100, momentum=0.9, weight_decay=0.0, clip_norm=10.0
+    sgd = Sgd(
+        lr=lr, lr_factor=0.5, lr_factor_every=100, momentum=0.9, weight_decay=0.0, clip_norm=10.0
     )
-    tuning = Tuning("fc6-8", False, Start(0.06, 0.1), descent)
+    tuning = Tuning("fc6-8", False, Start(0.06, 0.1), sgd)
     return FineTuned(built, outputs=2, tuning=tuning, device="cpu", precision="float32", seed=7)
 
 

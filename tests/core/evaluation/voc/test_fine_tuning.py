@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.fine_tuning import (
     FineTuned,
     Part,
@@ -19,8 +18,11 @@ from deepcluster_core.evaluation.voc.fine_tuning import (
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
+from deepcluster_core.training.learner import Sgd
 
-GENTLE = Descent(lr=0.01, drop=0.5, drop_every=10, momentum=0.9, weight_decay=1e-6, clip_norm=10.0)
+GENTLE = Sgd(
+    lr=0.01, lr_factor=0.5, lr_factor_every=10, momentum=0.9, weight_decay=1e-6, clip_norm=10.0
+)
 
 
 def network(name: str = "smallnet", *, size: int = 16) -> Network:
@@ -36,10 +38,10 @@ def tuned(
     *,
     part: Part = "fc6-8",
     train_batch_norm: bool = True,
-    descent: Descent = GENTLE,
+    sgd: Sgd = GENTLE,
     start: Start = Start(std=0.05, bias=0.1),  # noqa: B008  frozen
 ) -> FineTuned:
-    tuning = Tuning(part, train_batch_norm, start, descent)
+    tuning = Tuning(part, train_batch_norm, start, sgd)
     return FineTuned(built, outputs=3, tuning=tuning, device="cpu", precision="float32", seed=7)
 
 
@@ -145,10 +147,15 @@ def test_last_linear_layers__are_those_behind_everything_else(
 def test_learn__scales_long_gradients_to_the_bound() -> None:
     def length_of_step(clip_norm: float, scale: float) -> float:
         built = network()
-        once = Descent(
-            lr=1.0, drop=0.5, drop_every=9, momentum=0.0, weight_decay=0.0, clip_norm=clip_norm
+        once = Sgd(
+            lr=1.0,
+            lr_factor=0.5,
+            lr_factor_every=9,
+            momentum=0.0,
+            weight_decay=0.0,
+            clip_norm=clip_norm,
         )
-        model = tuned(built, descent=once)
+        model = tuned(built, sgd=once)
         before = {name: tensor.clone() for name, tensor in model.state().items()}
         model.learn(views(), lambda outputs_BC: scale * pull(outputs_BC), 0)
         after = model.state()

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.detection.detector import (
     Chosen,
     Design,
@@ -21,6 +20,7 @@ from deepcluster_core.evaluation.voc.detection.sampling import Objects, Sampling
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
+from deepcluster_core.training.learner import Sgd
 
 PICTURE_HWC = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 OBJECTS = Objects(torch.tensor([[4.0, 4, 30, 40]]), torch.tensor([2]))
@@ -31,7 +31,7 @@ DESIGN = Design(
     renew=False,
     weight_std=0.01,
     box_std=0.001,
-    descent=Descent(0.05, 0.1, 1000, 0.9, 0.0005, 10.0),
+    sgd=Sgd(0.05, 0.9, 0.0005, 0.1, 1000, 10.0),
     sampling=Sampling(16, 0.25, 0.5, 0.0),
     proposing=None,
     chosen=Chosen(nms_iou=0.3, score=0.05, detections=100),
@@ -102,13 +102,13 @@ def test_learn__all_without_batch_norm_leaves_its_scales() -> None:
 def test_learn__trains_the_new_layers() -> None:
     before, after = (learnt(DESIGN, steps=steps).state() for steps in (0, 3))
     for name in ("score.weight", "score.bias", "box.weight", "box.bias"):
-        assert not torch.equal(before[f"weight.{name}"], after[f"weight.{name}"])
+        assert not torch.equal(before[name], after[name])
 
 
 def test_learn__depends_on_seed_and_step_alone() -> None:
     states = [learnt(DESIGN, seed=seed).state() for seed in (5, 5, 6)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert not torch.equal(states[0]["weight.score.weight"], states[2]["weight.score.weight"])
+    assert not torch.equal(states[0]["score.weight"], states[2]["score.weight"])
 
 
 def test_learn__goes_on_from_a_saved_state() -> None:
@@ -121,13 +121,13 @@ def test_learn__goes_on_from_a_saved_state() -> None:
     for step in (2, 3):
         other.learn([example(other, None)], step)
     assert whole.state().keys() == other.state().keys()
-    assert any(name.startswith("weight.rpn.") for name in state)
+    assert any(name.startswith("rpn.") for name in state)
     assert all(torch.equal(whole.state()[name], tensor) for name, tensor in other.state().items())
 
 
 def test_init__renews_the_linear_layers_or_keeps_them() -> None:
     kept, renewed = (detector(replace(DESIGN, renew=renew)).state() for renew in (False, True))
-    name = "weight.network.backbone.fc5.weight"
+    name = "network.backbone.fc5.weight"
     assert torch.equal(kept[name], build().state_dict()["backbone.fc5.weight"])
     assert renewed[name].std().item() == pytest.approx(0.01, rel=0.05)
 

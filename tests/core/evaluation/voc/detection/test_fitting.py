@@ -11,13 +11,13 @@ from torch import Tensor
 from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.errors import TrainingError
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.detection.detector import Chosen, Design, Detector
 from deepcluster_core.evaluation.voc.detection.fitting import Feeding, Pictured, fit, judge
 from deepcluster_core.evaluation.voc.detection.sampling import Objects, Sampling
 from deepcluster_core.evaluation.voc.detection.scaling import Scale
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.training.learner import Sgd
 
 SIZES = [(30, 40), (40, 30), (36, 50), (30, 30)]
 DESIGN = Design(
@@ -26,7 +26,7 @@ DESIGN = Design(
     renew=False,
     weight_std=0.01,
     box_std=0.001,
-    descent=Descent(0.02, 0.1, 1000, 0.9, 0.0005, 10.0),
+    sgd=Sgd(0.02, 0.9, 0.0005, 0.1, 1000, 10.0),
     sampling=Sampling(16, 0.25, 0.5, 0.1),
     proposing=None,
     chosen=Chosen(nms_iou=0.3, score=0.05, detections=100),
@@ -152,7 +152,7 @@ def test_fit__what_is_mirrored_takes_its_boxes_along() -> None:
 
 
 def test_fit__a_loss_that_is_not_finite_is_told() -> None:
-    wild = replace(DESIGN, descent=replace(DESIGN.descent, lr=1e30))
+    wild = replace(DESIGN, sgd=replace(DESIGN.sgd, lr=1e30))
     with pytest.raises(TrainingError, match="lower lr"):
         trained(detector(wild))
 

@@ -66,15 +66,15 @@ def test_propose__learns_to_look_where_the_map_is_bright(format: torch.dtype) ->
     map_1CHW = map_1CHW.to(format)
     with seeding.torch_seeded(SHIFT):
         rpn = proposal_network(4, PLACE, Proposing(SIDES, 50, 5))
-        descent = torch.optim.SGD(rpn.parameters(), 0.1, momentum=0.9)
+        sgd = torch.optim.SGD(rpn.parameters(), 0.1, momentum=0.9)
         losses: list[float] = []
         for _ in range(150):
             proposals_N4, loss = propose(rpn, map_1CHW, size, learn_N4=box)
             assert not proposals_N4.requires_grad
             assert len(proposals_N4) <= 50
-            descent.zero_grad()
+            sgd.zero_grad()
             loss.backward()
-            descent.step()
+            sgd.step()
             losses.append(loss.item())
     assert below("RPN: loss left", losses[-1] / losses[0], 1 / 4)
     with torch.no_grad():

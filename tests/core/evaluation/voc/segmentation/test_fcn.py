@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.dataset import VOID
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.evaluation.voc.segmentation import fcn as fcn_module
@@ -18,9 +17,10 @@ from deepcluster_core.evaluation.voc.segmentation.fcn import Fcn, Mask, Transfer
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
+from deepcluster_core.training.learner import Sgd
 from tests.margins import SHIFT, below
 
-GENTLE = Descent(lr=0.01, drop=1, drop_every=1, momentum=0.9, weight_decay=5e-4, clip_norm=math.inf)
+GENTLE = Sgd(lr=0.01, momentum=0.9, weight_decay=5e-4)
 SIZES = ((40, 60), (60, 40), (33, 47))
 
 
@@ -151,11 +151,11 @@ def test_masks__are_those_of_fully_connected_layers_as_convolutions() -> None:
     model = fcn(padding=16)  # the first score lies at -0.5, the last as far beyond the end
     learn(model, 12)
     picture_HWC, state = picture((64, 96)), model.state()
-    prefix = "weight.network.backbone"
+    prefix = "network.backbone"
     weights = {
         f"{prefix}.fc5": state[f"{prefix}.fc5.weight"].unflatten(1, (256, 2, 2)),
         f"{prefix}.fc6": state[f"{prefix}.fc6.weight"][:, :, None, None],
-        "weight.fc8": state["weight.fc8.weight"][:, :, None, None],
+        "fc8": state["fc8.weight"][:, :, None, None],
     }
 
     score_1Chw = model.map(picture_HWC)
@@ -179,8 +179,8 @@ def symmetric(model: Fcn, *, threshold: float) -> None:
         is_scale = name.endswith("bn.weight")
         mean = 1 / value[0].numel() if value.ndim > 1 else float(is_scale)
         state[name] = torch.full_like(value, mean)
-    state["weight.fc8.weight"][:] = torch.tensor([0.0, 1.0, 0.0])[:, None]
-    state["weight.fc8.bias"] = torch.tensor([threshold, 0.0, 0.0])
+    state["fc8.weight"][:] = torch.tensor([0.0, 1.0, 0.0])[:, None]
+    state["fc8.bias"] = torch.tensor([threshold, 0.0, 0.0])
     model.restore(state)
 
 

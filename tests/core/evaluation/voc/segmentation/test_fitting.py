@@ -1,6 +1,5 @@
 """Every step depends on its number alone, and what is kept in memory changes nothing."""
 
-import math
 from collections import Counter
 
 import numpy as np
@@ -10,25 +9,23 @@ from torch import Tensor
 
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.errors import TrainingError
-from deepcluster_core.evaluation.learner import Descent
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.evaluation.voc.segmentation.fcn import Fcn, Mask, Transfer
 from deepcluster_core.evaluation.voc.segmentation.fitting import Loading, Masked, fit, judge
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.training.learner import Sgd
 
 SIZES = ((40, 60), (60, 40), (33, 47), (48, 48), (40, 60))
 
 
 def fcn(*, lr: float = 0.05, part: Part = "fc6-8") -> Fcn:
     config = NetworkConfig(name="smallnet", image_size=32, dropout=0.5)
-    descent = Descent(
-        lr=lr, drop=1, drop_every=1, momentum=0.9, weight_decay=5e-4, clip_norm=math.inf
-    )
+    sgd = Sgd(lr=lr, momentum=0.9, weight_decay=5e-4)
     return Fcn(
         build_network(config, channels=3, seed=1),
         classes=3,
-        transfer=Transfer(part, part == "all", 8, descent),
+        transfer=Transfer(part, part == "all", 8, sgd),
         device="cpu",
         precision="float32",
         seed=7,
