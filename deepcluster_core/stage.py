@@ -8,11 +8,13 @@
 
 Everything else follows from the signature. The positional parameters after the draft are the
 sections of the configuration that the stage reads, by their names in the recipe. The keyword
-parameters are its inputs: the folder of an artifact is a `Path`, data from outside of the run are
-`External`, a mere digest is a `str`. Sections and inputs, the seed and the epoch make the key.
+parameters are its inputs: the folder of an artifact is a `Path`, several artifacts are `Several`,
+data from outside of the run are `External`, a mere digest is a `str`. Sections and inputs, the seed
+and the epoch make the key.
 """
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +56,15 @@ class External:
     is an input of its own, and so takes no part in the key."""
 
 
-Input = Path | External | str | None
+class Several(ABC):
+    """Several artifacts as one input, for example the metrics of all epochs."""
+
+    @abstractmethod
+    def folders(self) -> dict[str, Path]:
+        """Return the artifacts by their names in the manifest."""
+
+
+Input = Path | External | Several | str | None
 """What a stage reads. None: nothing, as the checkpoint in the first epoch."""
 
 
@@ -64,13 +74,24 @@ def digests_of(inputs: Mapping[str, Input]) -> dict[str, str]:
     Raises:
         ArtifactError: an artifact is not finished.
     """
-    return {name: _digest(value) for name, value in inputs.items() if value is not None}
+    digests: dict[str, str] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Several):
+            digests |= digests_of(value.folders())
+        elif isinstance(value, Path):
+            digests[name] = read_manifest(value).digest
+        elif isinstance(value, External):
+            digests[name] = value.digest
+        elif value is not None:
+            digests[name] = value
+    return digests
 
 
-def _digest(value: Path | External | str) -> str:
-    if isinstance(value, Path):
-        return read_manifest(value).digest
-    return value.digest if isinstance(value, External) else value
+def artifacts_of(value: Input) -> list[Path]:
+    """Return the folders of the artifacts that an input consists of."""
+    if isinstance(value, Several):
+        return list(value.folders().values())
+    return [value] if isinstance(value, Path) else []
 
 
 class StageFunction(Generic[P]):

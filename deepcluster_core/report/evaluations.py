@@ -9,13 +9,6 @@ ROWS_AT_MOST = 500
 PICTURE_AT_MOST = 4 << 20
 """Bytes of an image that is put into the page. Our choice: a page that opens at once."""
 
-CAPTIONS = {
-    "filters": "Filters of the first layer after training, a tile each",
-    "filters-random": "Filters of the first layer before training, a tile each",
-    "nmi": "NMI by epoch",
-}
-"""By the names of images without `.png`."""
-
 
 @dataclass(frozen=True)
 class Table:
@@ -33,15 +26,8 @@ class Picture:
 
     name: str
     data: bytes
-
-    @property
-    def caption(self) -> str:
-        """What the image shows."""
-        stem = self.name.removesuffix(".png")
-        layer = stem.removeprefix("layers/")
-        if layer != stem:
-            return f"Images that the channels of layer {layer} respond to most"
-        return CAPTIONS.get(stem, stem)
+    caption: str
+    """What the image shows."""
 
     @property
     def is_too_large(self) -> bool:

@@ -137,16 +137,17 @@ def stage(
     SERVER.begin()
     from stages.runs.locate import existing_run, resolve, typed_run  # noqa: PLC0415
     from stages.runs.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+    from stages.runs.stage_request import check_stage_request  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
     folder = existing_run(typed_run(run))
     resolve(str(folder.config), str(folder.root), None, changes)
     writes_to(folder.root if out is None else None)
     with prefect_ready():
-        from flows.stage_rerun import check, rerun  # noqa: PLC0415
+        from flows.stage_rerun import rerun  # noqa: PLC0415
 
         rerun(
-            check(name, epoch, changed=bool(changes), out=given(out)),
+            check_stage_request(name, epoch, changed=bool(changes), out=given(out)),
             run=str(folder.root),
             epoch=epoch,
             overrides=RecipeOverrides.model_validate(changes) if changes else None,

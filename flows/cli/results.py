@@ -1,13 +1,16 @@
 """Commands that look at what a run has made, and use it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from deepcluster_core.errors import ConfigError
 from flows.cli.failures import writes_to
+from flows.cli.model_options import with_options_of
 from flows.cli.options import SERVER, EpochOption, RunArgument, given, path, prefect_ready
+from stages.evaluations.shared.protocol import protocol_names
+from stages.runs.evaluation_request import EvaluationRequest
 
 SourceArgument = Annotated[
     Path,
@@ -33,13 +36,10 @@ results = typer.Typer()
 
 
 @results.command()
-def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
+@with_options_of(EvaluationRequest, but=("name", "run", "epoch", "overrides", "result"))
+def evaluate(
     name: Annotated[
-        str,
-        typer.Argument(
-            help="linear, knn, mlp, filters, maximal, nmi, retrieval, voc-classification, "
-            "voc-detection or voc-segmentation (those three also with -all); or table1 to table5."
-        ),
+        str, typer.Argument(help=f"{', '.join(protocol_names())}; or table1 to table5.")
     ],
     runs: Annotated[
         list[Path],
@@ -52,47 +52,19 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
     ] = None,
     select: Annotated[
         bool,
-        typer.Option(
-            "--select", help="As --set select=true: leave out the pictures of the report."
-        ),
+        typer.Option("--select", help="As --set select=true: do not touch the test images."),
     ] = False,
-    protocol: Annotated[
-        Path | None,
-        typer.Option(help="A YAML file; configs/evaluations/NAME.yaml if left out.", parser=path),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Labelled images instead of the run's own, or a data set's folder.", parser=path
-        ),
-    ] = None,
-    validation: Annotated[
-        Path | None,
-        typer.Option(help="Images to score on, instead of a part held out.", parser=path),
-    ] = None,
-    supervised: Annotated[
-        Path | None,
-        typer.Option(help="Weights of the same network to compare, .safetensors.", parser=path),
-    ] = None,
     result: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
     ] = None,
-    update: Annotated[
-        bool, typer.Option("--update", help="Replace a result that was made otherwise.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Another folder for the result; the run is then only read. Of table1 to table5, "
-            "a file: .csv, .parquet or .md.",
-            parser=path,
-        ),
-    ] = None,
+    **options: Any,  # noqa: ANN401  fields of the request
 ) -> None:
-    """Judge the network of an epoch: a table, and for some pictures; Cached when it is there.
+    """Evaluate an epoch's network, and reuse results that are there.
 
-    table1 to table5 set what runs have measured beside the paper's numbers.
+    Prints a table; some evaluations also write images. table1 to table5 set what runs have measured
+    beside the paper's numbers; --out is then a file: .csv, .parquet or .md.
     """
+    out: Path | None = options["out"]
     if name.startswith(TABLE):
         from flows.show.tables import show_table  # noqa: PLC0415
         from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
@@ -101,51 +73,26 @@ def evaluate(  # noqa: PLR0913, PLR0917  each is an option of the command
         return
     run = _only(runs)
     SERVER.begin()
-    from stages.runs.evaluations import (  # noqa: PLC0415
-        Asked,
-        check,
-        parse_protocol_keys,
-        refuse_file,
-    )
+    from stages.runs.evaluations import parse_protocol_keys  # noqa: PLC0415
     from stages.runs.locate import typed_run  # noqa: PLC0415
 
-    checked, assignments = check(name), [*(overrides or []), *(["select=true"] if select else [])]
-    asked = Asked(
-        checked,
-        given(protocol),
-        parse_protocol_keys(checked, assignments),
-        data=given(data),
-        validation=given(validation),
-        supervised=given(supervised),
+    assignments = [*(overrides or []), *(["select=true"] if select else [])]
+    # Everything is checked before Prefect takes its time.
+    request = EvaluationRequest(
+        name=name,
+        run=typed_run(run),
+        epoch=epoch,
+        overrides=parse_protocol_keys(name, assignments),
         result=result,
-        folder=given(out),
+        **_as_text(options),
     )
-    refuse_file(out)
-    asked.refuse_unfit()  # before Prefect takes its time
-    typed_run(run)
     writes_to(out or run)
     with prefect_ready():
         from flows.evaluate import evaluate  # noqa: PLC0415
-        from flows.show.results import show_by_k, show_each  # noqa: PLC0415
-        from stages.runs.sweep_plan import is_sweep  # noqa: PLC0415
+        from flows.show.results import show_evaluation  # noqa: PLC0415
 
-        folder = evaluate(
-            asked.name,
-            run=typed_run(run),
-            epoch=epoch,
-            protocol=asked.protocol,
-            overrides=dict(asked.overrides),
-            data=asked.data,
-            validation=asked.validation,
-            supervised=asked.supervised,
-            result=asked.result,
-            update=update,
-            out=asked.folder,
-        )
-        if is_sweep(Path(folder)):
-            show_by_k(Path(folder), asked.result or asked.name, epoch)
-        else:
-            show_each(Path(folder))
+        folder = cast("str", evaluate(**dict(request)))
+        show_evaluation(Path(folder), result or name, epoch)
 
 
 @results.command()
@@ -270,6 +217,13 @@ def export(
     from stages.runs.locate import typed_run  # noqa: PLC0415
 
     export(typed_run(run), format=format, out=out, epoch=epoch, layer=layer)
+
+
+def _as_text(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with absolute paths as text."""
+    return {
+        name: given(value) if isinstance(value, Path) else value for name, value in options.items()
+    }
 
 
 def _only(runs: list[Path]) -> Path:

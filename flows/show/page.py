@@ -21,7 +21,7 @@ from deepcluster_core.report.evaluations import Evaluation, Picture
 from deepcluster_core.report.page import FORMAT, Report, Setup, inputs_of, render
 from deepcluster_core.seeding import numpy_generator
 from deepcluster_core.text import listed
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.results import caption_of, read_results
 from stages.runs.access import refuse_unwritable_page
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_own_recipe
@@ -227,7 +227,10 @@ class _Run:
                 name,
                 epoch,
                 read_results(found),
-                [Picture(file, (found / file).read_bytes()) for file in pictures],
+                [
+                    Picture(file, (found / file).read_bytes(), caption_of(file, manifest.facts))
+                    for file in pictures
+                ],
                 "" if read <= present else "Made from artifacts that the run no longer has.",
             )
 

@@ -12,7 +12,7 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import read_yaml
 from deepcluster_core.errors import ConfigError
-from stages.evaluations.results import RESULTS, read_results
+from stages.evaluations.shared.results import RESULTS, read_results
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_own_recipe
 

@@ -11,11 +11,29 @@ from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
 from deepcluster_core.text import printable, python_text
 from flows.show.run import console_for_tables, program_name, shell_path, short
 from flows.show.sweep_values import REFERENCES, TRAINED, evaluated
-from stages.evaluations.results import PROTOCOL, RESULTS, read_results
+from stages.evaluations.shared.results import PROTOCOL, RESULTS, read_results
 from stages.runs.folder import RunFolder
-from stages.runs.sweep_plan import RUNS, SWEEP, open_sweep
+from stages.runs.sweep_plan import RUNS, SWEEP, is_sweep, open_sweep
 
 ROWS_SHOWN = 60
+
+
+def show_evaluation(folder: Path, result: str, epoch: int | None) -> None:
+    """Print what the flow `evaluate` has made.
+
+    Args:
+        folder: that it returned.
+        result: name of the result in `evaluations/`.
+        epoch: that was evaluated; None: the last one.
+
+    Raises:
+        ArtifactError: a table is missing or damaged.
+        ConfigError: a run of a sweep is gone.
+    """
+    if is_sweep(folder):
+        show_by_k(folder, result, epoch)
+    else:
+        show_each(folder)
 
 
 def show_each(folder: Path) -> None:

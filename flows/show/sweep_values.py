@@ -1,7 +1,7 @@
 """What evaluations say about the runs of a sweep: numbers by k, the axis of figure 2(c)."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
-from stages.evaluations.compared import RANDOM, SUPERVISED
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.networks import RANDOM, SUPERVISED
+from stages.evaluations.shared.results import read_results
+from stages.runs.evaluations import EVALUATIONS
 from stages.runs.sweep_plan import Member, Sweep
 
 TRAINED = "trained"
@@ -24,40 +25,7 @@ REFERENCES = (RANDOM, SUPERVISED)
 """Networks that no clusters have trained: the same for every k."""
 
 
-@dataclass(frozen=True)
-class Value:
-    """Where the results of an evaluation say, in percent, how good a network is.
-
-    Not a column of the paper's tables: those name layers, which are other ones in each network.
-    """
-
-    column: str
-    where: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What other columns of its row must hold."""
-    each: str = ""
-    """A column that tells several rows of a network apart: each is a number of its own."""
-    named: str = "{}"
-    """How people call such a row, by what it has in that column."""
-
-    def measure(self, row: Mapping[str, Any]) -> str | None:
-        """Return what the number in a row is, for example `top1_best conv3`; None if it has none.
-
-        It is part of the name of a column of sweep.parquet.
-        """
-        if any(str(row.get(name)) != wanted for name, wanted in self.where.items()):
-            return None
-        return f"{self.column} {self.named.format(row[self.each])}" if self.each else self.column
-
-
-VALUES: dict[str, Value] = {
-    "linear": Value("top1_best", each="layer"),
-    "knn": Value("top1", each="k", named="of {} neighbours"),
-    "mlp": Value("top1_best"),
-    "voc-classification": Value("ap", where={"class": "mean"}),
-    "voc-detection": Value("ap", where={"class": "mean"}),
-    "voc-segmentation": Value("iu", where={"class": "mean"}),
-    "retrieval": Value("mAP"),
-}
+SCORES = {one.stage.name: one.score for one in EVALUATIONS.values() if one.score is not None}
 """By the stage. The others have pictures, or no networks to compare."""
 
 
@@ -105,12 +73,12 @@ class _Result:
 
     def numbers(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of `Evaluated.table` but for their result."""
-        value = VALUES[self.manifest.stage]
+        score = SCORES[self.manifest.stage]
         for row in read_results(self.folder):
-            if (measure := value.measure(row)) is not None:
+            if (measure := score.measure(row)) is not None:
                 network = row["network"] if row["network"] in REFERENCES else TRAINED
                 about = {"measure": measure, "k": self.member.k, "epoch": self.manifest.epoch}
-                yield about | {"network": network, "value": row[value.column]}
+                yield about | {"network": network, "value": row[score.column]}
 
 
 def evaluated(sweep: Sweep) -> Evaluated:
@@ -144,5 +112,5 @@ def _made(sweep: Sweep, name: str, epoch: int) -> Iterator[_Result]:
         folder = member.folder.artifact(f"evaluations/{name}", epoch)
         if inspect(folder)[0] is Condition.WHOLE:
             manifest = read_manifest(folder)
-            if manifest.stage in VALUES:
+            if manifest.stage in SCORES:
                 yield _Result(member, folder, manifest)

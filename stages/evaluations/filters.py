@@ -20,10 +20,14 @@ from deepcluster_core.evaluation.filters.first_layer import (
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.results import RESULTS, Row, write_results
+from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 PICTURE = "filters.png"
 PICTURE_RANDOM = "filters-random.png"
+CAPTIONS = {
+    PICTURE: "Filters of the first layer after training, a tile each",
+    PICTURE_RANDOM: "Filters of the first layer before training, a tile each",
+}
 
 
 class FiltersConfig(StrictConfig):
@@ -61,7 +65,7 @@ def filters(
     for name, weight_FCHW in ((PICTURE, learnt_FCHW), (PICTURE_RANDOM, random_FCHW)):
         picture_HWC = draw_filters(weight_FCHW, sobel=network.sobel, scale=protocol.scale)
         Image.fromarray(picture_HWC).save(draft.folder / name)
-    write_results(draft, _rows(learnt_FCHW, random_FCHW), protocol)
+    write_results(draft, _rows(learnt_FCHW, random_FCHW), protocol, CAPTIONS)
 
 
 def _rows(learnt_FCHW: Weights, random_FCHW: Weights) -> list[Row]:
@@ -80,4 +84,8 @@ def _rows(learnt_FCHW: Weights, random_FCHW: Weights) -> list[Row]:
     ]
 
 
-EVALUATION = Evaluation(filters, data="images")
+EVALUATION = Evaluation(
+    filters,
+    about="The filters of the first layer, figure 3",
+    data="images",
+)

@@ -13,9 +13,6 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.config import Precision, StrictConfig
-from deepcluster_core.context import Context
-from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.knn import Neighbours, nearest, unit_rows, votes
 from deepcluster_core.features import extract_features
@@ -23,11 +20,13 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.compared import compared, num_compared
-from stages.evaluations.declaration import Evaluation
-from stages.evaluations.labelled import Data, Labelled, open_labelled
-from stages.evaluations.resize import resize_for
-from stages.evaluations.results import RESULTS, Row, write_results
+from stages.evaluations.declaration import Evaluation, Score
+from stages.evaluations.shared.central_views import CentralViews
+from stages.evaluations.shared.labelled import Data, open_labelled
+from stages.evaluations.shared.networks import ComparedNetworks
+from stages.evaluations.shared.progress import ProgressCounter
+from stages.evaluations.shared.resize import resize_for
+from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 
 class KnnConfig(StrictConfig):
@@ -87,16 +86,15 @@ def knn(
         images, validation, validation_fraction=protocol.validation_fraction, seed=context.seed
     )
     fitting = protocol.model_copy(update={"ks": _fitting(protocol.ks, data)})
-    num_networks = num_compared(checkpoint, supervised)
-    total = num_networks * (len(data.training.class_N) + len(data.validation.class_N))
-    views = _CentralViews(protocol, network.image_size, context, total=total)
-    networks = compared(
-        network,
-        channels=data.training.pictures.channels,
-        seed=context.seed,
-        checkpoint=checkpoint,
-        epoch=context.epoch,
-        supervised=supervised,
+    channels = data.training.pictures.channels
+    networks = ComparedNetworks(network, channels, context, checkpoint, supervised)
+    images_each = len(data.training.class_N) + len(data.validation.class_N)
+    views = CentralViews(
+        resize_for(network.image_size, protocol.resize, only_centre=True),
+        network.image_size,
+        batch_size=protocol.batch_size,
+        workers=context.workers,
+        counter=ProgressCounter(context, len(networks) * images_each),
     )
     rows: list[Row] = []
     for name, model in networks:
@@ -112,43 +110,19 @@ def knn(
     write_results(draft, rows, protocol)
 
 
-class _CentralViews:
-    """Makes the views that features are computed from, and counts them for the progress."""
-
-    def __init__(self, protocol: KnnConfig, size: int, context: Context, *, total: int) -> None:
-        """Make nothing yet; `total` views will be asked for in all."""
-        self._resize = resize_for(size, protocol.resize, only_centre=True)
-        self._size = size
-        self._batch_size, self._context = protocol.batch_size, context
-        self._done, self._total = 0, total
-
-    def batches(self, chosen: Labelled) -> Iterator[NDArray[np.uint8]]:
-        """Yield the views (B, S, S, C) of images, in order."""
-        ids = chosen.image_id_N.tolist()
-        groups = (ids[at : at + self._batch_size] for at in range(0, len(ids), self._batch_size))
-
-        def load(group: list[int]) -> NDArray[np.uint8]:
-            pictures = (chosen.pictures.verified(image_id) for image_id in group)
-            views = [center_view(p, resize=self._resize, size=self._size) for p in pictures]
-            return np.stack(views)
-
-        for views_BSSC in ordered_map(load, groups, workers=self._context.workers):
-            yield views_BSSC
-            self._done += len(views_BSSC)
-            self._context.progress(self._done, self._total)
-
-
 def _neighbours(
-    network: Network, data: Data, protocol: KnnConfig, views: _CentralViews, device: str
+    network: Network, data: Data, protocol: KnnConfig, views: CentralViews, device: str
 ) -> Neighbours:
     """Return the training images nearest to each validation image in the features of a network.
 
     Memory holds the features of the validation images, 16 kB each for AlexNet, and of some
     thousand training images.
     """
+    both = (data.validation, data.training)
+    batches = (views.batches(part.pictures, part.image_id_N) for part in both)
     features = extract_features(
         network,
-        chain(views.batches(data.validation), views.batches(data.training)),
+        (views_BSSC for _, views_BSSC in chain.from_iterable(batches)),
         layer=None if protocol.layer == "auto" else protocol.layer,
         device=device,
         precision=protocol.precision,
@@ -194,4 +168,9 @@ def _fitting(ks: tuple[int, ...], data: Data) -> tuple[int, ...]:
     )
 
 
-EVALUATION = Evaluation(knn, data="labelled")
+EVALUATION = Evaluation(
+    knn,
+    about="Weighted nearest neighbours; nothing is trained",
+    data="labelled",
+    score=Score("top1", each="k", named="of {} neighbours"),
+)

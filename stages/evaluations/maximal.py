@@ -24,8 +24,6 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import read_index, write_frame
 from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.filters.activation_maps import (
     chosen_filters,
@@ -50,8 +48,10 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import stage
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.resize import resize_for
-from stages.evaluations.results import RESULTS, Row, write_results
+from stages.evaluations.shared.central_views import CentralViews
+from stages.evaluations.shared.progress import ProgressCounter
+from stages.evaluations.shared.resize import resize_for
+from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 STRONGEST = "images.parquet"
 PICTURES = "layers"
@@ -172,13 +172,19 @@ def maximal(
     to_device(model, context.device)
     fold_batch_norm(model)
     layers = _layers(model, protocol, size=network.image_size)
-    views = _Views(pictures, protocol, network.image_size, context, layers)
-    filters = list(_filters(model, layers, protocol, views, context))
-    _draw(draft.folder / PICTURES, filters, views)
+    searched = _searched(pictures, protocol, network.image_size, context, layers)
+    filters = list(_filters(model, layers, protocol, searched, context))
+    _draw(draft.folder / PICTURES, filters, searched)
     write_frame(draft.folder / STRONGEST, _strongest(filters, images))
     draft.facts["precision"] = computed_in(context.device, protocol.precision)
     draft.facts["iterations"] = {layer.name: layer.ascent.iterations for layer in layers}
-    write_results(draft, [_row(found) for found in filters], protocol)
+    captions = {
+        f"{PICTURES}/{layer.name}.png": (
+            f"Images that the channels of layer {layer.name} respond to most"
+        )
+        for layer in layers
+    }
+    write_results(draft, [_row(found) for found in filters], protocol, captions)
 
 
 def _layers(model: Network, protocol: MaximalConfig, *, size: int) -> list[_Layer]:
@@ -198,51 +204,41 @@ def _layers(model: Network, protocol: MaximalConfig, *, size: int) -> list[_Laye
     return layers
 
 
-class _Views:
-    """Makes the views of the images that are looked through, and counts the work for progress."""
+@dataclass(frozen=True)
+class _Searched:
+    """The images that are looked through."""
 
-    def __init__(
-        self,
-        pictures: Images,
-        protocol: MaximalConfig,
-        size: int,
-        context: Context,
-        layers: Sequence[_Layer],
-    ) -> None:
-        """Make none yet.
-
-        Raises:
-            ConfigError: `protocol` asks for more images than there are, or larger crops than fit.
-        """
-        self._pictures, self._context = pictures, context
-        self.size = size
-        self._resize = resize_for(size, protocol.resize, only_centre=True)
-        self._batch_size = protocol.batch_size
-        self._ids = _subset(len(pictures), protocol.subset, seed=context.seed)
-        steps = sum(layer.ascent.iterations * passes(len(layer.filters)) for layer in layers)
-        self._done, self._total = 0, len(self._ids) + steps
+    images: Images
+    image_id_N: range | NDArray[np.int64]
+    views: CentralViews
 
     def batches(self) -> Iterator[Batch]:
         """Yield numbers of images and their views (B, S, S, C), in order."""
-
-        def load(start: int) -> Batch:
-            ids_B = np.asarray(self._ids[start : start + self._batch_size], np.int64)
-            return ids_B, np.stack([self.view(image_id) for image_id in ids_B.tolist()])
-
-        starts = range(0, len(self._ids), self._batch_size)
-        for batch in ordered_map(load, starts, workers=self._context.workers):
-            yield batch
-            self.advance(len(batch[0]))
+        return self.views.batches(self.images, self.image_id_N)
 
     def view(self, image_id: int) -> Pixels:
         """Return what the network sees of an image, (S, S, C)."""
-        picture_HWC = self._pictures.verified(image_id)
-        return center_view(picture_HWC, resize=self._resize, size=self.size)
+        return self.views.view(self.images, image_id)
 
-    def advance(self, amount: int = 1) -> None:
-        """Tell that so many images were looked at, or steps made."""
-        self._done += amount
-        self._context.progress(self._done, self._total)
+
+def _searched(
+    images: Images,
+    protocol: MaximalConfig,
+    size: int,
+    context: Context,
+    layers: Sequence[_Layer],
+) -> _Searched:
+    """Return the images to look through; the progress counts them, and the steps of learning.
+
+    Raises:
+        ConfigError: `protocol` asks for more images than there are, or larger crops than fit.
+    """
+    resize = resize_for(size, protocol.resize, only_centre=True)
+    image_id_N = _subset(len(images), protocol.subset, seed=context.seed)
+    steps = sum(layer.ascent.iterations * passes(len(layer.filters)) for layer in layers)
+    counter = ProgressCounter(context, len(image_id_N) + steps)
+    views = CentralViews(resize, size, protocol.batch_size, context.workers, counter)
+    return _Searched(images, image_id_N, views)
 
 
 def _subset(total: int, wanted: int | None, *, seed: int) -> range | NDArray[np.int64]:
@@ -262,13 +258,13 @@ def _filters(
     model: Network,
     layers: Sequence[_Layer],
     protocol: MaximalConfig,
-    views: _Views,
+    searched: _Searched,
     context: Context,
 ) -> Iterator[_Filter]:
     """Look through the images once for all filters; yield each with the image learnt for it."""
     strongest = strongest_images(
         model,
-        views.batches(),
+        searched.batches(),
         {layer.name: layer.filters for layer in layers},
         keep=KEEP,
         device=context.device,
@@ -282,8 +278,8 @@ def _filters(
             layer.filters,
             ascent=layer.ascent,
             start=start,
-            size=views.size,
-            stepped=views.advance,
+            size=searched.views.size,
+            stepped=searched.views.counter.advance,
         )
         found = strongest[layer.name]
         for number, learnt, image_id_K, activation_K in zip(
@@ -292,17 +288,17 @@ def _filters(
             yield _Filter(layer.name, number, learnt, image_id_K, activation_K)
 
 
-def _draw(folder: Path, filters: Sequence[_Filter], views: _Views) -> None:
+def _draw(folder: Path, filters: Sequence[_Filter], searched: _Searched) -> None:
     """Draw a picture a layer: the image learnt for each filter beside the nine of the run's."""
     folder.mkdir()
     for layer, of_layer in groupby(filters, key=attrgetter("layer")):
-        tiles = [captioned(_tile(found, views), f"filter {found.number}") for found in of_layer]
+        tiles = [captioned(_tile(found, searched), f"filter {found.number}") for found in of_layer]
         picture_HWC = grid(tiles, columns=COLUMNS, gap_px=GAP_PX)
         Image.fromarray(picture_HWC).save(folder / f"{layer}.png")
 
 
-def _tile(found: _Filter, views: _Views) -> Pixels:
-    nine = [fitted(views.view(image_id), TILE_PX) for image_id in found.image_id_K.tolist()]
+def _tile(found: _Filter, searched: _Searched) -> Pixels:
+    nine = [fitted(searched.view(image_id), TILE_PX) for image_id in found.image_id_K.tolist()]
     learnt_HWC = fitted(found.learnt.image_SSC, LEARNT_PX)
     return grid([learnt_HWC, grid(nine, columns=3, gap_px=1)], columns=2, gap_px=3)
 
@@ -342,4 +338,8 @@ def _row(found: _Filter) -> Row:
     }
 
 
-EVALUATION = Evaluation(maximal, data="images")
+EVALUATION = Evaluation(
+    maximal,
+    about="What a filter responds to most, figures 4 and 5",
+    data="images",
+)

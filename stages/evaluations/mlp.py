@@ -9,9 +9,16 @@ from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
-from stages.evaluations.declaration import Evaluation
-from stages.evaluations.probing import AUTO, FEATURE, Inputs, Probing, ProbingConfig, Shape
-from stages.evaluations.results import RESULTS, write_results
+from stages.evaluations.declaration import Evaluation, Score
+from stages.evaluations.shared.probing import (
+    AUTO,
+    FEATURE,
+    ProbedImages,
+    Probing,
+    ProbingConfig,
+    Shape,
+)
+from stages.evaluations.shared.results import RESULTS, write_results
 
 
 class MlpConfig(ProbingConfig):
@@ -57,14 +64,17 @@ def mlp(
         checkpoint: of the epoch; None compares no trained network.
         supervised: a .safetensors file of weights of the same network, trained with labels.
     """
-    context = draft.context
-    inputs = Inputs(images, validation, checkpoint, supervised)
-    probing = Probing("mlp", protocol, network, inputs, protocol.shape_of)
-    rows, facts = probing.run(context)
-    draft.facts.update(facts)
+    probed = ProbedImages(images, validation)
+    probing = Probing(draft, network, protocol, probed, checkpoint, supervised, "mlp")
+    rows = probing.rows(protocol.shape_of)
     for row in rows:
         del row["layer"]  # the protocol's
     write_results(draft, rows, protocol)
 
 
-EVALUATION = Evaluation(mlp, data="labelled")
+EVALUATION = Evaluation(
+    mlp,
+    about="A multilayer perceptron on the last layer",
+    data="labelled",
+    score=Score("top1_best"),
+)

@@ -1,8 +1,6 @@
 """Nmi: metrics of all epochs -> what the clusters agree with, as a table and as figure 2."""
 
 import math
-import re
-from pathlib import Path
 
 import pandas as pd
 
@@ -12,7 +10,8 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.report.agreement import draw_agreement, draw_agreements
 from deepcluster_core.stage import stage
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.results import RESULTS, write_results
+from stages.evaluations.shared.epoch_metrics import EpochMetrics, MetricsOfEpochs
+from stages.evaluations.shared.results import RESULTS, write_results
 
 PICTURE = "nmi.png"
 
@@ -28,8 +27,6 @@ COLUMNS = (
 )
 """Of metrics.parquet, beside k and epoch."""
 
-NAME = re.compile(r"(?:k=(?P<k>\d+)/)?epoch=(?P<epoch>\d+)")
-
 
 class NmiConfig(StrictConfig):
     """Nothing to set: every number was counted when the run was made, see the score stage."""
@@ -40,31 +37,34 @@ def nmi(
     draft: Draft,
     protocol: NmiConfig,
     /,
-    **metrics: Path,
+    *,
+    metrics: MetricsOfEpochs,
 ) -> None:
-    """Write a row for each epoch, and draw figures 2a and 2b; of a sweep each k is a line, and 2c.
+    """Write a row for each epoch, and draw figures 2a and 2b; for a sweep, also 2c.
 
     Args:
         protocol: has no keys.
-        metrics: artifacts named `epoch=0003`, of one run, or `k=00010/epoch=0003`, of a sweep.
+        metrics: those of all epochs of one run, or of each run of a sweep.
     """
-    swept = any(name.startswith("k=") for name in metrics)
-    rows = [_row(name, folder) for name, folder in metrics.items()]
-    rows.sort(key=lambda row: (row["k"] if swept else 0, row["epoch"]))
+    rows = [_row(one) for one in metrics.each]
+    rows.sort(key=lambda row: (row["k"] if metrics.is_of_sweep else 0, row["epoch"]))
     table = pd.DataFrame(rows)
+    draw = draw_agreements if metrics.is_of_sweep else draw_agreement
     with (draft.folder / PICTURE).open("wb") as file:
-        (draw_agreements if swept else draw_agreement)(table, file)
-    write_results(draft, rows, protocol)
+        draw(table, file)
+    write_results(draft, rows, protocol, {PICTURE: "NMI by epoch"})
 
 
-def _row(name: str, folder: Path) -> dict[str, float]:
-    """Return what one epoch's metrics say; its k is the one asked for where a sweep names it."""
-    found = NAME.fullmatch(name)
-    if found is None:
-        raise ValueError(f"metrics are named epoch=0003 or k=00010/epoch=0003, not {name}")
-    row = read_metrics(folder)
+def _row(metrics: EpochMetrics) -> dict[str, float]:
+    """Return the row of an epoch. Its k is the one asked for where a sweep names it."""
+    row = read_metrics(metrics.folder)
     known = {name: math.nan if row[name] is None else row[name] for name in COLUMNS}
-    return {"k": int(found["k"] or row["k"]), "epoch": int(found["epoch"])} | known
+    k = row["k"] if metrics.k is None else metrics.k
+    return {"k": int(k), "epoch": metrics.epoch} | known
 
 
-EVALUATION = Evaluation(nmi, data="metrics")
+EVALUATION = Evaluation(
+    nmi,
+    about="Agreement of the clusters with each other and with the true labels, figure 2",
+    data="metrics",
+)

@@ -36,9 +36,10 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.compared import compared, num_compared
-from stages.evaluations.declaration import Evaluation
-from stages.evaluations.results import RESULTS, Row, write_results
+from stages.evaluations.declaration import Evaluation, Score
+from stages.evaluations.shared.networks import ComparedNetworks
+from stages.evaluations.shared.progress import ProgressCounter
+from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 QUERIES = "queries.parquet"
 PICTURE = "retrieval.png"
@@ -127,46 +128,23 @@ def retrieval(
         data: folder of the data set, see `landmarks`.
         checkpoint: None: the network as initialised is judged alone.
         supervised: weights trained with labels, a .safetensors file, to compare with.
-        channels: of the run's images.
     """
-    context, channels = draft.context, data.channels
-    out = draft.folder
-    task = _task(data.path, protocol, channels=channels, seed=context.seed)
+    context, out = draft.context, draft.folder
+    task = _task(data.path, protocol, channels=data.channels, seed=context.seed)
     for query in task.queries:  # before hours are spent
         task.part(query)
-    num_networks = num_compared(checkpoint, supervised)
-    stepped = _Steps(context, num_networks * task.steps)
-    networks = compared(
-        network,
-        channels=channels,
-        seed=context.seed,
-        checkpoint=checkpoint,
-        epoch=context.epoch,
-        supervised=supervised,
-    )
-    found = {name: _searched(model, task, protocol, context, stepped) for name, model in networks}
-    shown = list(found)[0 if checkpoint is None else 1]
-    Image.fromarray(_drawn(task, found[shown])).save(out / PICTURE)
+    networks = ComparedNetworks(network, data.channels, context, checkpoint, supervised)
+    counter = ProgressCounter(context, len(networks) * task.steps)
+    found = {name: _searched(model, task, protocol, context, counter) for name, model in networks}
+    pictured = found[networks.pictured]
+    Image.fromarray(_drawn(task, pictured)).save(out / PICTURE)
     write_frame(out / QUERIES, pd.DataFrame(list(_of_queries(task, found))))
     draft.facts |= {
-        "picture_of": shown,
-        "left_out": _named(task, found[shown]),
+        "picture_of": networks.pictured,
+        "left_out": _named(task, pictured),
         "precision": computed_in(context.device, protocol.precision),
     }
     write_results(draft, [_row(task, *one, protocol) for one in found.items()], protocol)
-
-
-class _Steps:
-    """Counts images for the progress."""
-
-    def __init__(self, context: Context, total: int) -> None:
-        """Begin at none."""
-        self._context, self._done, self._total = context, 0, total
-
-    def __call__(self) -> None:
-        """Tell that an image is done."""
-        self._done += 1
-        self._context.progress(self._done, self._total)
 
 
 def _task(data: Path, protocol: RetrievalConfig, *, channels: int, seed: int) -> Task:
@@ -186,7 +164,11 @@ def _task(data: Path, protocol: RetrievalConfig, *, channels: int, seed: int) ->
 
 
 def _searched(
-    model: Network, task: Task, protocol: RetrievalConfig, context: Context, stepped: _Steps
+    model: Network,
+    task: Task,
+    protocol: RetrievalConfig,
+    context: Context,
+    counter: ProgressCounter,
 ) -> Found:
     """Return what a network finds, by the numbers of the protocol."""
     reader = RegionReader(
@@ -203,7 +185,7 @@ def _searched(
         dims=protocol.dims,
         floor=protocol.eigenvalue_floor,
         workers=context.workers,
-        stepped=stepped,
+        stepped=counter.advance,
     )
 
 
@@ -293,4 +275,10 @@ def _verdict(query: Query, image: int) -> Verdict:
     return "right" if image in query.positive else "wrong"
 
 
-EVALUATION = Evaluation(retrieval, data="dataset", fingerprint=data_digest)
+EVALUATION = Evaluation(
+    retrieval,
+    about="Instance retrieval on Oxford5k or Paris6k, table 5",
+    data="dataset",
+    fingerprint=data_digest,
+    score=Score("mAP"),
+)

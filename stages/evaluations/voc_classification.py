@@ -1,10 +1,10 @@
 """Voc-classification: Pascal VOC 2007, networks -> average precision of each class. Tables 2, 3."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -28,26 +28,26 @@ from deepcluster_core.evaluation.voc.fine_tuning import (
     last_linear_layers,
 )
 from deepcluster_core.evaluation.voc.image_cache import ImageCache
-from deepcluster_core.interrupts import held_back
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
 from deepcluster_core.training.learner import Sgd
-from stages.evaluations.compared import compared, num_compared
-from stages.evaluations.declaration import Evaluation
-from stages.evaluations.deviations import changed_keys
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import RESULTS, Row, write_results
-from stages.evaluations.saves import Saves
-from stages.evaluations.turns import Turns, pace
+from stages.evaluations.declaration import Evaluation, Score
+from stages.evaluations.shared.deviations import changed_keys
+from stages.evaluations.shared.fine_tuning import (
+    FineTuning,
+    Fit,
+    Split,
+    evaluate_each,
+    facts_of,
+    shipped_path,
+)
+from stages.evaluations.shared.networks import ComparedNetworks
+from stages.evaluations.shared.protocol import load_protocol
+from stages.evaluations.shared.results import RESULTS, Row, write_results
 
-SHIPPED: dict[Part, Path] = {
-    "fc6-8": PROTOCOLS / "voc-classification.yaml",
-    "all": PROTOCOLS / "voc-classification-all.yaml",
-}
-"""The paper's numbers for each mode."""
+NAME = "voc-classification"
 NO_DEVIATION = ("train", "cache_bytes", "precision")
 """Keys that are told otherwise, or do not change the result."""
 
@@ -147,9 +147,7 @@ def data_digest(data: Path, protocol: VocClassificationConfig) -> str:
     return voc.fingerprint(protocol.subsets, voc.classes(*protocol.subsets))
 
 
-@stage(
-    name="voc-classification", version=1, kind="evaluations/voc-classification", files=(RESULTS,)
-)
+@stage(name=NAME, version=1, kind=f"evaluations/{NAME}", files=(RESULTS,))
 def voc_classification(
     draft: Draft,
     network: NetworkConfig,
@@ -168,38 +166,24 @@ def voc_classification(
         data: folder of Pascal VOC 2007, see `Voc`.
         checkpoint: of the epoch; None compares no trained network.
         supervised: a .safetensors file of weights of the same network, trained with labels.
-        channels: what the network reads: 3, or 1 for pictures in grey.
 
     Raises:
         SourceError: the data set is missing, incomplete or damaged.
     """
-    context, channels = draft.context, data.channels
-    task = _open(data.path, protocol, channels)
-    networks = compared(
-        network,
-        channels=channels,
-        seed=context.seed,
-        checkpoint=checkpoint,
-        epoch=context.epoch,
-        supervised=supervised,
+    task = _open(data.path, protocol, data.channels)
+    networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
+    tuning = _Classification(protocol, network.image_size, task, draft.context)
+    finished = evaluate_each(draft, networks, tuning)
+    split = Split(
+        *protocol.subsets,
+        classes=len(task.classes),
+        training_images=len(task.training.mark_NC),
+        judged_images=len(task.judged.mark_NC),
     )
-    with held_back() as held:
-        saves = Saves(draft, context.save_every, held)
-        evaluation = _Evaluation(protocol, network.image_size, task, context)
-        turns = Turns(
-            saves,
-            context,
-            networks=num_compared(checkpoint, supervised),
-            iterations=protocol.iterations,
-            batch_size=protocol.batch_size,
-            judged=len(task.judged.mark_NC),
-        )
-        for name, model in networks:
-            if not turns.is_over(name):
-                saves.finished(evaluation.rows(name, model, turns))
-    draft.facts |= _facts(protocol, task, saves, context)
-    draft.facts["deviations"] = _deviations(protocol, network, channels)
-    write_results(draft, saves.rows, protocol)
+    shipped = load_protocol(shipped_path(NAME, protocol.train), VocClassificationConfig, {})
+    draft.facts |= facts_of(draft, protocol, finished, split, full_iterations=shipped.iterations)
+    draft.facts["deviations"] = _deviations(protocol, network, data.channels)
+    write_results(draft, finished.rows, protocol)
 
 
 @dataclass(frozen=True)
@@ -239,51 +223,58 @@ def _open(data: Path, protocol: VocClassificationConfig, channels: int) -> _Task
     return _Task(classes, marked(both[0]), marked(both[1]))
 
 
-class _Evaluation:
+class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
     """Trains and judges networks on the same crops."""
 
     def __init__(
         self, protocol: VocClassificationConfig, size: int, task: _Task, context: Context
     ) -> None:
-        """Do nothing yet; `size` is that of the crops, pixels."""
-        self._protocol, self._task, self._context = protocol, task, context
+        """Take the settings; `size` is that of the crops, pixels."""
+        super().__init__(
+            iterations=protocol.iterations,
+            batch_size=protocol.batch_size,
+            num_judged=len(task.judged.mark_NC),
+        )
+        self._protocol, self._task, self._device = protocol, task, context.device
         random = RandomCrop(protocol.crop_area, protocol.crop_ratio, protocol.flip)
         self._loading = Loading(
             Crops(random, size, protocol.crops),
             batch_size=protocol.batch_size,
             workers=context.workers,
-            # The same in every epoch.
-            seed=seeding.derive(context.seed, "evaluations", "voc-classification"),
+            seed=seeding.derive(context.seed, "evaluations", NAME),  # the same in every epoch
         )
 
-    def rows(self, name: str, network: Network, turns: Turns) -> list[Row]:
-        """Return the rows of a network."""
-        model = FineTuned(
+    def build(self, network: Network) -> FineTuned:
+        """Return the network with new linear layers."""
+        return FineTuned(
             network,
             outputs=len(self._task.classes),
             tuning=self._protocol.tuning(),
-            device=self._context.device,
+            device=self._device,
             precision=self._protocol.precision,
             seed=seeding.derive(self._loading.seed, "network"),
         )
-        iterations = self._protocol.iterations
-        learn = partial(fit, model, self._task.training, self._loading, iterations=iterations)
-        turns.train(name, model, learn)
-        batches = judge(model, self._task.judged, self._loading)
-        logits_NC = np.concatenate(list(turns.judge(name, model, batches, size=len)))
-        return list(_rows(name, self._task, logits_NC))
 
+    def fitting(self, model: FineTuned) -> Fit:
+        """Return the function that trains the model."""
+        return partial(fit, model, self._task.training, self._loading, iterations=self.iterations)
 
-def _rows(network: str, task: _Task, logits_NC: NDArray[np.float32]) -> Iterator[Row]:
-    mark_NC = task.judged.mark_NC
-    precisions: list[float] = []
-    for column, class_name in enumerate(task.classes):
-        counts_N = mark_NC[:, column] != DIFFICULT
-        is_right_N = mark_NC[counts_N, column] == PRESENT
-        percent = 100 * average_precision(logits_NC[counts_N, column], is_right_N)
-        precisions.append(percent)
-        yield _row(network, class_name, percent, is_right_N)
-    yield _row(network, "mean", float(np.mean(precisions)), mark_NC == PRESENT)
+    def judge(self, model: FineTuned) -> Iterator[NDArray[np.float32]]:
+        """Yield the logits of each image, by class."""
+        for logits_BC in judge(model, self._task.judged, self._loading):
+            yield from logits_BC
+
+    def rows(self, name: str, found: Iterable[NDArray[np.float32]]) -> Iterator[Row]:
+        """Yield the average precision of each class, and their mean."""
+        logits_NC, mark_NC = np.stack(list(found)), self._task.judged.mark_NC
+        precisions: list[float] = []
+        for column, class_name in enumerate(self._task.classes):
+            counts_N = mark_NC[:, column] != DIFFICULT
+            is_right_N = mark_NC[counts_N, column] == PRESENT
+            percent = 100 * average_precision(logits_NC[counts_N, column], is_right_N)
+            precisions.append(percent)
+            yield _row(name, class_name, percent, is_right_N)
+        yield _row(name, "mean", float(np.mean(precisions)), mark_NC == PRESENT)
 
 
 def _row(network: str, class_name: str, percent: float, is_right: NDArray[np.bool_]) -> Row:
@@ -291,27 +282,11 @@ def _row(network: str, class_name: str, percent: float, is_right: NDArray[np.boo
     return {"network": network, "class": class_name, "ap": percent, "positives": positives}
 
 
-def _facts(
-    protocol: VocClassificationConfig, task: _Task, saves: Saves, context: Context
-) -> dict[str, Any]:
-    """Return what the table does not say."""
-    paper = load_protocol(SHIPPED[protocol.train], VocClassificationConfig, {})
-    return pace(saves, full_iterations=paper.iterations) | {
-        "train": protocol.train,
-        "trained_on": protocol.subsets[0],
-        "judged_on": protocol.subsets[1],
-        "classes": len(task.classes),
-        "training_images": len(task.training.mark_NC),
-        "judged_images": len(task.judged.mark_NC),
-        "precision": computed_in(context.device, protocol.precision),
-    }
-
-
 def _deviations(
     protocol: VocClassificationConfig, network: NetworkConfig, channels: int
 ) -> list[str]:
     """Say what differs from the paper's protocol, as the shipped file of this mode has it."""
-    found = changed_keys(protocol, SHIPPED[protocol.train], but=NO_DEVIATION)
+    found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
     if network.image_size != 224:
         found.append(f"crops of {network.image_size} px instead of 224")
     if channels != 3:
@@ -324,5 +299,10 @@ def _deviations(
 
 
 EVALUATION = Evaluation(
-    voc_classification, data="dataset", fingerprint=data_digest, variants=("all",)
+    voc_classification,
+    about="Pascal VOC 2007 classification, fc6-8 trained, tables 2 and 3",
+    data="dataset",
+    fingerprint=data_digest,
+    variants={"all": "Pascal VOC 2007 classification, every layer trained, tables 2 and 3"},
+    score=Score("ap", where={"class": "mean"}),
 )

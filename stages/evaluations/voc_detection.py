@@ -1,10 +1,9 @@
 """Voc-detection: Pascal VOC 2007, networks -> average precision of each class. Tables 2, 3, 4."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,23 +31,27 @@ from deepcluster_core.evaluation.voc.detection.proposal_files import (
 from deepcluster_core.evaluation.voc.detection.scoring import ClassScore, scored, shown
 from deepcluster_core.evaluation.voc.detection.task import Subset, VocTask, open_task
 from deepcluster_core.evaluation.voc.image_cache import ImageCache
-from deepcluster_core.interrupts import held_back
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.compared import compared, num_compared
-from stages.evaluations.declaration import Evaluation
-from stages.evaluations.deviations import changed_keys
-from stages.evaluations.protocol import load_protocol
-from stages.evaluations.results import RESULTS, Row, write_results
-from stages.evaluations.saves import Saves
-from stages.evaluations.turns import Turns, pace
-from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
+from stages.evaluations.declaration import Evaluation, Score
+from stages.evaluations.shared.deviations import changed_keys
+from stages.evaluations.shared.fine_tuning import (
+    FineTuning,
+    Fit,
+    Split,
+    evaluate_each,
+    facts_of,
+    shipped_path,
+)
+from stages.evaluations.shared.networks import ComparedNetworks
+from stages.evaluations.shared.protocol import load_protocol
+from stages.evaluations.shared.results import RESULTS, Row, write_results
+from stages.evaluations.voc_detection_protocol import VocDetectionConfig
 
+NAME = "voc-detection"
 DETECTIONS = "detections.parquet"
 PICTURE = "detections.png"
-
 
 SHOWN_PICTURES, COLUMNS = 24, 4
 NO_DEVIATION = ("train", "proposals", "cache_bytes", "precision")
@@ -88,12 +91,7 @@ def _files_of_proposals(data: Path, protocol: VocDetectionConfig) -> list[Path] 
     return [need_proposals(data, subset) for subset in protocol.subsets]
 
 
-@stage(
-    name="voc-detection",
-    version=1,
-    kind="evaluations/voc-detection",
-    files=(RESULTS, DETECTIONS, PICTURE),
-)
+@stage(name=NAME, version=1, kind=f"evaluations/{NAME}", files=(RESULTS, DETECTIONS, PICTURE))
 def voc_detection(
     draft: Draft,
     network: NetworkConfig,
@@ -112,41 +110,34 @@ def voc_detection(
         data: folder of Pascal VOC 2007, see `Voc`; proposals are looked for in it.
         checkpoint: of the epoch; None compares no trained network.
         supervised: a .safetensors file of weights of the same network, trained with labels.
-        channels: what the network reads: 3, or 1 for pictures in grey.
 
     Raises:
         SourceError: the data set or proposals are missing, incomplete or damaged.
         ConfigError: the network is no row of convolutions with two linear layers behind it.
     """
-    context, channels = draft.context, data.channels
-    out = draft.folder
-    data_set = _open(data.path, protocol, network.image_size, channels)
-    networks = compared(
-        network,
-        channels=channels,
-        seed=context.seed,
-        checkpoint=checkpoint,
-        epoch=context.epoch,
-        supervised=supervised,
+    data_set = _open(data.path, protocol, network.image_size, data.channels)
+    networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
+    tables = {
+        name: draft.folder / f"detections-{number}.part"
+        for number, name in enumerate(networks.names)
+    }
+    tuning = _Detection(protocol, network.image_size, data_set, tables, draft.context)
+    finished = evaluate_each(draft, networks, tuning)
+    detections = {name: read_table(part).to_pandas() for name, part in tables.items()}
+    write_frame(draft.folder / DETECTIONS, pd.concat(detections.values(), ignore_index=True))
+    picture_HWC = _drawn(data_set, detections[networks.pictured])
+    Image.fromarray(picture_HWC).save(draft.folder / PICTURE)
+    split = Split(
+        *protocol.subsets,
+        classes=len(data_set.task.classes),
+        training_images=len(data_set.training.objects),
+        judged_images=len(data_set.judged.objects),
     )
-    evaluation = _Evaluation(protocol, network.image_size, data_set, context)
-    with held_back() as held:
-        saves = Saves(draft, context.save_every, held)
-        turns = Turns(
-            saves,
-            context,
-            networks=num_compared(checkpoint, supervised),
-            iterations=protocol.iterations,
-            batch_size=protocol.batch_size,
-            judged=len(data_set.judged.objects),
-        )
-        of_network = _detections(networks, evaluation, turns, saves, draft)
-    write_frame(out / DETECTIONS, pd.concat(of_network.values(), ignore_index=True))
-    drawn = list(of_network)[0 if checkpoint is None else 1]
-    Image.fromarray(_drawn(data_set, of_network[drawn])).save(out / PICTURE)
-    draft.facts |= _facts(protocol, data_set, saves, context) | {"picture_of": drawn}
-    draft.facts["deviations"] = _deviations(protocol, data_set, network, channels)
-    write_results(draft, saves.rows, protocol)
+    shipped = load_protocol(shipped_path(NAME, protocol.train), VocDetectionConfig, {})
+    draft.facts |= facts_of(draft, protocol, finished, split, full_iterations=shipped.iterations)
+    draft.facts |= {"proposals": data_set.proposals, "picture_of": networks.pictured}
+    draft.facts["deviations"] = _deviations(protocol, data_set, network, data.channels)
+    write_results(draft, finished.rows, protocol)
 
 
 @dataclass(frozen=True)
@@ -193,59 +184,70 @@ def _tensor(boxes: list[NDArray[np.float32]], row: int) -> Tensor:
     return torch.from_numpy(boxes[row])
 
 
-class _Evaluation:
+class _Detection(FineTuning[Detector, Found]):
     """Trains and judges networks on the same pictures."""
 
     def __init__(
-        self, protocol: VocDetectionConfig, image_size: int, data_set: _DataSet, context: Context
+        self,
+        protocol: VocDetectionConfig,
+        image_size: int,
+        data_set: _DataSet,
+        tables: Mapping[str, Path],
+        context: Context,
     ) -> None:
-        """Do nothing yet; `image_size` is what the networks were made for, pixels."""
-        self._protocol, self._data_set, self._context = protocol, data_set, context
-        self.task = data_set.task
+        """Take the settings.
+
+        Args:
+            protocol: how a network is trained and judged.
+            image_size: what the networks were made for, pixels.
+            data_set: pictures, objects and proposals.
+            tables: files for the detections of each network; they go with the commit.
+            context: device, workers and seed.
+        """
+        super().__init__(
+            iterations=protocol.iterations,
+            batch_size=protocol.batch_size,
+            num_judged=len(data_set.judged.objects),
+        )
+        self._protocol, self._data_set, self._tables = protocol, data_set, tables
+        self._device = context.device
         self._feeding = Feeding(
             protocol.scale(image_size),
             protocol.flip,
             batch_size=protocol.batch_size,
             map_bytes=protocol.cache_bytes,
             workers=context.workers,
-            # The same in every epoch.
-            seed=seeding.derive(context.seed, "evaluations", "voc-detection"),
+            seed=seeding.derive(context.seed, "evaluations", NAME),  # the same in every epoch
         )
 
-    def found(self, name: str, network: Network, turns: Turns) -> list[Found]:
-        """Return what a network finds in the judged pictures."""
-        model = Detector(
+    def build(self, network: Network) -> Detector:
+        """Return a detector on the network."""
+        return Detector(
             network,
             self._data_set.design,
             num_classes=len(self._data_set.task.classes),
-            device=self._context.device,
+            device=self._device,
             precision=self._protocol.precision,
             seed=seeding.derive(self._feeding.seed, "network"),
         )
-        iterations = self._protocol.iterations
-        learn = partial(fit, model, self._data_set.training, self._feeding, iterations=iterations)
-        turns.train(name, model, learn)
-        return list(turns.judge(name, model, judge(model, self._data_set.judged, self._feeding)))
 
+    def fitting(self, model: Detector) -> Fit:
+        """Return the function that trains the model."""
+        return partial(
+            fit, model, self._data_set.training, self._feeding, iterations=self.iterations
+        )
 
-def _detections(
-    networks: Iterable[tuple[str, Network]],
-    evaluation: _Evaluation,
-    turns: Turns,
-    saves: Saves,
-    draft: Draft,
-) -> dict[str, pd.DataFrame]:
-    """Return the table of each network, in whatever attempt it was made; put rows into `saves`."""
-    parts: dict[str, Path] = {}
-    for name, network in networks:
-        parts[name] = draft.folder / f"detections-{len(parts)}.part"  # goes with the commit
-        if not turns.is_over(name):
-            found = evaluation.found(name, network, turns)
-            table, scores = scored(found, evaluation.task.judged, evaluation.task.classes)
-            table.insert(0, "network", name)
-            write_frame(parts[name], table)  # before the rows, which say that it is there
-            saves.finished(list(_rows(name, found, scores)))
-    return {name: read_table(part).to_pandas() for name, part in parts.items()}
+    def judge(self, model: Detector) -> Iterable[Found]:
+        """Return the detections in each picture."""
+        return judge(model, self._data_set.judged, self._feeding)
+
+    def rows(self, name: str, found: Iterable[Found]) -> Iterator[Row]:
+        """Return the average precision of each class, and their mean; write the detections."""
+        in_pictures, task = list(found), self._data_set.task
+        table, scores = scored(in_pictures, task.judged, task.classes)
+        table.insert(0, "network", name)
+        write_frame(self._tables[name], table)  # before the rows, which say that it is there
+        return _rows(name, in_pictures, scores)
 
 
 def _rows(network: str, found: list[Found], scores: list[ClassScore]) -> Iterator[Row]:
@@ -278,28 +280,11 @@ def _drawn(data_set: _DataSet, frame: pd.DataFrame) -> Pixels:
     return draw_detections(pictures, columns=COLUMNS)
 
 
-def _facts(
-    protocol: VocDetectionConfig, data_set: _DataSet, saves: Saves, context: Context
-) -> dict[str, Any]:
-    """Return what the table does not say."""
-    paper = load_protocol(SHIPPED[protocol.train], VocDetectionConfig, {})
-    return pace(saves, full_iterations=paper.iterations) | {
-        "train": protocol.train,
-        "trained_on": protocol.subsets[0],
-        "judged_on": protocol.subsets[1],
-        "classes": len(data_set.task.classes),
-        "training_images": len(data_set.training.objects),
-        "judged_images": len(data_set.judged.objects),
-        "proposals": data_set.proposals,
-        "precision": computed_in(context.device, protocol.precision),
-    }
-
-
 def _deviations(
     protocol: VocDetectionConfig, data_set: _DataSet, network: NetworkConfig, channels: int
 ) -> list[str]:
     """Say what differs from Fast R-CNN, and from its numbers as the shipped file has them."""
-    found = changed_keys(protocol, SHIPPED[protocol.train], but=NO_DEVIATION)
+    found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
     found += ALWAYS_OTHERWISE
     if data_set.proposals == "rpn":
         found.append(
@@ -317,4 +302,11 @@ def _deviations(
     return found
 
 
-EVALUATION = Evaluation(voc_detection, data="dataset", fingerprint=data_digest, variants=("all",))
+EVALUATION = Evaluation(
+    voc_detection,
+    about="Pascal VOC 2007 detection by Fast R-CNN, fc6-8 trained, tables 2 to 4",
+    data="dataset",
+    fingerprint=data_digest,
+    variants={"all": "Pascal VOC 2007 detection by Fast R-CNN, every layer trained, tables 2 to 4"},
+    score=Score("ap", where={"class": "mean"}),
+)

@@ -1,6 +1,5 @@
 """The protocol of voc-detection: every number of Fast R-CNN, and what it proposes regions by."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -12,13 +11,6 @@ from deepcluster_core.evaluation.voc.detection.sampling import Sampling
 from deepcluster_core.evaluation.voc.detection.scaling import Scale
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.training.learner import Sgd
-from stages.evaluations.protocol import PROTOCOLS
-
-SHIPPED: dict[Part, Path] = {
-    "fc6-8": PROTOCOLS / "voc-detection.yaml",
-    "all": PROTOCOLS / "voc-detection-all.yaml",
-}
-"""Fast R-CNN's numbers for each mode."""
 
 
 class VocDetectionConfig(StrictConfig):

@@ -3,12 +3,11 @@
 import base64
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,20 +28,25 @@ from deepcluster_core.evaluation.voc.segmentation.mean_iu import (
     intersection_over_union,
     mean_iu,
 )
-from deepcluster_core.interrupts import HeldBack, held_back
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
-from stages.evaluations.compared import RANDOM, compared, num_compared
-from stages.evaluations.declaration import Evaluation
-from stages.evaluations.deviations import changed_keys
-from stages.evaluations.protocol import load_protocol
-from stages.evaluations.results import RESULTS, Row, write_results
-from stages.evaluations.saves import Saves
-from stages.evaluations.turns import Turns, pace
-from stages.evaluations.voc_segmentation_protocol import SHIPPED, VocSegmentationConfig
+from stages.evaluations.declaration import Evaluation, Score
+from stages.evaluations.shared.deviations import changed_keys
+from stages.evaluations.shared.fine_tuning import (
+    FineTuning,
+    Fit,
+    Split,
+    evaluate_each,
+    facts_of,
+    shipped_path,
+)
+from stages.evaluations.shared.networks import RANDOM, ComparedNetworks
+from stages.evaluations.shared.protocol import load_protocol
+from stages.evaluations.shared.results import RESULTS, Row, write_results
+from stages.evaluations.voc_segmentation_protocol import VocSegmentationConfig
 
+NAME = "voc-segmentation"
 YEAR = 2012
 PICTURE = "segmentation.png"
 
@@ -58,6 +62,8 @@ ALWAYS = (
 HELD_OUT = 5  # a fifth of the pictures, which is 293 of VOC 2012's 1,464
 SHOWN = 6  # judged pictures that are drawn
 MASKS_SHARE = 4  # a quarter of the cache: a picture has three bytes for one of its mask
+Judged = tuple[int, Mask, Mask]
+"""The number of a picture, its true mask and the one that is found."""
 
 
 def data_digest(data: Path, protocol: VocSegmentationConfig) -> str:
@@ -70,12 +76,7 @@ def data_digest(data: Path, protocol: VocSegmentationConfig) -> str:
     return Voc(data, YEAR).fingerprint_listed(lists, "Segmentation")
 
 
-@stage(
-    name="voc-segmentation",
-    version=1,
-    kind="evaluations/voc-segmentation",
-    files=(RESULTS, PICTURE),
-)
+@stage(name=NAME, version=1, kind=f"evaluations/{NAME}", files=(RESULTS, PICTURE))
 def voc_segmentation(
     draft: Draft,
     network: NetworkConfig,
@@ -94,41 +95,27 @@ def voc_segmentation(
         data: folder of Pascal VOC 2012, see `Voc`.
         checkpoint: of the epoch; None compares no trained network.
         supervised: a .safetensors file of weights of the same network, trained with labels.
-        channels: what the network reads: 3, or 1 for pictures in grey.
 
     Raises:
         SourceError: the data set is missing, incomplete or damaged.
         ConfigError: the network cannot be taken apart, see `Dense`.
     """
-    context, channels = draft.context, data.channels
-    task = _open(data.path, protocol, channels)
-    networks = compared(
-        network,
-        channels=channels,
-        seed=context.seed,
-        checkpoint=checkpoint,
-        epoch=context.epoch,
-        supervised=supervised,
+    task = _open(data.path, protocol, data.channels)
+    networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
+    tuning = _Segmentation(protocol, task, draft.context)
+    finished = evaluate_each(draft, networks, tuning)
+    tuning.draw(draft.folder / PICTURE)
+    split = Split(
+        *task.subsets,
+        classes=len(task.classes),
+        training_images=task.training.size,
+        judged_images=task.judged.size,
     )
-    evaluation = _Evaluation(protocol, task, context)
-    with held_back() as held:
-        saves = _Saves(draft, context, held)
-        turns = Turns(
-            saves,
-            context,
-            networks=num_compared(checkpoint, supervised),
-            iterations=protocol.iterations,
-            batch_size=protocol.batch_size,
-            judged=task.judged.size,
-        )
-        for name, model in networks:
-            if not turns.is_over(name):
-                counts_CC, saves.shown[name] = evaluation.counts(name, model, turns)
-                saves.finished(list(_rows(name, task.classes, counts_CC)))
-    draft.facts |= _facts(protocol, task, saves, context)
-    draft.facts["deviations"] = _deviations(protocol, network, channels)
-    evaluation.draw(saves, draft.folder / PICTURE)
-    write_results(draft, saves.rows, protocol)
+    shipped = load_protocol(shipped_path(NAME, protocol.train), VocSegmentationConfig, {})
+    draft.facts |= facts_of(draft, protocol, finished, split, full_iterations=shipped.iterations)
+    draft.facts["pixel_accuracy"] = _pixel_accuracy(finished.rows)
+    draft.facts["deviations"] = _deviations(protocol, network, data.channels)
+    write_results(draft, finished.rows, protocol)
 
 
 @dataclass(frozen=True)
@@ -206,71 +193,68 @@ def _held_out(names: Sequence[str], place: str) -> tuple[tuple[str, ...], tuple[
     return training, tuple(sorted(held_out))
 
 
-class _Saves(Saves):
-    """Saves the masks that are drawn, too: a network is gone when the next one's turn comes."""
-
-    def __init__(self, draft: Draft, context: Context, held: HeldBack) -> None:
-        """See `Saves`."""
-        super().__init__(draft, context.save_every, held)
-        found: Mapping[str, Any] = draft.saved.facts if draft.saved else {}
-        self.shown: dict[str, list[str]] = dict(found.get("shown", {}))
-        """By network, PNG files in base 64: of six pictures 20 to 30 kB."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return what every save holds, as JSON values."""
-        return super().facts() | {"shown": self.shown}
-
-
-class _Evaluation:
+class _Segmentation(FineTuning[Fcn, Judged]):
     """Trains and judges networks on the same pictures in the same order."""
 
     def __init__(self, protocol: VocSegmentationConfig, task: _Task, context: Context) -> None:
-        """Do nothing yet."""
-        self._protocol, self._task, self._context = protocol, task, context
-        # The same in every epoch.
-        seed = seeding.derive(context.seed, "evaluations", "voc-segmentation")
+        super().__init__(
+            iterations=protocol.iterations,
+            batch_size=protocol.batch_size,
+            num_judged=task.judged.size,
+        )
+        self._protocol, self._task, self._device = protocol, task, context.device
+        seed = seeding.derive(context.seed, "evaluations", NAME)  # the same in every epoch
         maps_bytes = protocol.cache_bytes - protocol.cache_bytes // MASKS_SHARE
         self._loading = Loading(protocol.batch_size, context.workers, seed, maps_bytes)
         chosen = seeding.numpy_generator(seed, "shown").permutation(task.judged.size)[:SHOWN]
         self._shown = sorted(chosen.tolist())
 
-    def counts(self, name: str, network: Network, turns: Turns) -> tuple[Counts, list[str]]:
-        """Return the pixels by true class and found one, and the masks that are drawn."""
-        model = Fcn(
+    def build(self, network: Network) -> Fcn:
+        """Return a fully convolutional network."""
+        return Fcn(
             network,
             classes=len(self._task.classes),
             transfer=self._protocol.transfer(),
-            device=self._context.device,
+            device=self._device,
             precision=self._protocol.precision,
             seed=seeding.derive(self._loading.seed, "network"),
         )
-        iterations = self._protocol.iterations
-        learn = partial(fit, model, self._task.training, self._loading, iterations=iterations)
-        turns.train(name, model, learn)
+
+    def fitting(self, model: Fcn) -> Fit:
+        """Return the function that trains the model."""
+        return partial(fit, model, self._task.training, self._loading, iterations=self.iterations)
+
+    def judge(self, model: Fcn) -> Iterable[Judged]:
+        """Return the number of each picture, its true mask and the one that is found."""
+        return judge(model, self._task.judged, self._loading)
+
+    def rows(self, name: str, found: Iterable[Judged]) -> Iterator[Row]:
+        """Return the rows of all classes, and keep the masks that are drawn."""
         num_classes = len(self._task.classes)
-        counts_CC, shown = np.zeros((num_classes, num_classes), np.int64), list[str]()
-        found = judge(model, self._task.judged, self._loading)
-        for row, truth_HW, found_HW in turns.judge(name, model, found):
+        counts_CC = np.zeros((num_classes, num_classes), np.int64)
+        masks: list[str] = []
+        for row, truth_HW, found_HW in found:
             counts_CC += confusion(truth_HW, found_HW, num_classes=num_classes)
             if row in self._shown:
-                shown.append(_encoded(found_HW))
+                masks.append(_encoded(found_HW))
         if not counts_CC.any():
             raise SourceError(
                 f"no pixel of {self._task.subsets[1]} counts: all of its masks are void.\n"
                 f"  Fix: give it masks with numbers of classes."
             )
-        return counts_CC, shown
+        self.masks[name] = masks
+        return _rows(name, self._task.classes, counts_CC)
 
-    def draw(self, saves: _Saves, path: Path) -> None:
+    def draw(self, path: Path) -> None:
         """Write the picture: the trained network's masks first, then those it is compared with."""
-        networks = sorted(saves.shown, key=lambda name: name == RANDOM)
+        networks = sorted(self.masks, key=lambda name: name == RANDOM)
         judged = self._task.judged
         rows = [
             Shown(
                 self._task.judged_names[row],
                 judged.picture(row),
                 judged.mask(row),
-                {name: _decoded(saves.shown[name][number]) for name in networks},
+                {name: _decoded(self.masks[name][number]) for name in networks},
             )
             for number, row in enumerate(self._shown)
         ]
@@ -309,32 +293,20 @@ def _decoded(text: str) -> Mask:
     return np.asarray(Image.open(BytesIO(base64.b64decode(text))))
 
 
-def _facts(
-    protocol: VocSegmentationConfig, task: _Task, saves: Saves, context: Context
-) -> dict[str, Any]:
-    """Return what the table does not say."""
-    shipped = load_protocol(SHIPPED[protocol.train], VocSegmentationConfig, {})
-    means = {str(row["network"]): row for row in saves.rows if row["class"] == "mean"}
+def _pixel_accuracy(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the percentage of pixels that each network classifies correctly."""
     return {
-        "train": protocol.train,
-        "trained_on": task.subsets[0],
-        "judged_on": task.subsets[1],
-        "classes": len(task.classes),
-        "training_images": task.training.size,
-        "judged_images": task.judged.size,
-        "pixel_accuracy": {
-            name: round(100 * float(row["found"] or 0) / float(row["pixels"] or 1), 2)
-            for name, row in means.items()
-        },
-        "precision": computed_in(context.device, protocol.precision),
-    } | pace(saves, full_iterations=shipped.iterations)
+        str(row["network"]): round(100 * float(row["found"] or 0) / float(row["pixels"] or 1), 2)
+        for row in rows
+        if row["class"] == "mean"
+    }
 
 
 def _deviations(
     protocol: VocSegmentationConfig, network: NetworkConfig, channels: int
 ) -> list[str]:
     """Say what differs from the released code: always, and by other keys than the shipped ones."""
-    found = changed_keys(protocol, SHIPPED[protocol.train], but=NO_DEVIATION)
+    found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
     if network.image_size != 224:
         found.append(f"a network for images of {network.image_size} px instead of 224")
     if channels != 3:
@@ -345,5 +317,10 @@ def _deviations(
 
 
 EVALUATION = Evaluation(
-    voc_segmentation, data="dataset", fingerprint=data_digest, variants=("all",)
+    voc_segmentation,
+    about="Pascal VOC 2012 segmentation by an FCN, fc6-8 trained, tables 2 and 3",
+    data="dataset",
+    fingerprint=data_digest,
+    variants={"all": "Pascal VOC 2012 segmentation by an FCN, every layer trained, tables 2 and 3"},
+    score=Score("iu", where={"class": "mean"}),
 )

@@ -1,6 +1,5 @@
 """The protocol of voc-segmentation: every number of a fully convolutional network's training."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
@@ -9,13 +8,6 @@ from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.evaluation.voc.segmentation.fcn import Transfer
 from deepcluster_core.training.learner import Sgd
-from stages.evaluations.protocol import PROTOCOLS
-
-SHIPPED: dict[Part, Path] = {
-    "fc6-8": PROTOCOLS / "voc-segmentation.yaml",
-    "all": PROTOCOLS / "voc-segmentation-all.yaml",
-}
-"""The released code's numbers for each mode."""
 
 
 class VocSegmentationConfig(StrictConfig):

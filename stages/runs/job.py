@@ -7,7 +7,7 @@ from pathlib import Path
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.stage import Input, StageFunction
+from deepcluster_core.stage import Input, StageFunction, artifacts_of
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,10 @@ class Job:
     def opened_inputs(self) -> list[Path]:
         """Return the artifacts whose files this stage opens, not their manifests only."""
         return [
-            value
+            artifact
             for name, value in self.inputs.items()
-            if isinstance(value, Path) and name not in self.stage.manifest_only
+            if name not in self.stage.manifest_only
+            for artifact in artifacts_of(value)
         ]
 
     def run(self, context: Context) -> None:

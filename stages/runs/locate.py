@@ -56,12 +56,13 @@ def typed_run(run: Path) -> str:
     return str(found)
 
 
-def own_folder(out: Path, run: RunFolder) -> Path:
+def own_folder(place: str, run: RunFolder) -> Path:
     """Return a folder for a result outside of the run it is made from, and create it.
 
     Raises:
         ConfigError: it lies in the run, or cannot be a folder.
     """
+    out = expanded(place, Path())
     if out.resolve().is_relative_to(run.root.resolve()):
         raise ConfigError(f"--out {out}: lies in the run itself.\n  Fix: give another folder.")
     try:

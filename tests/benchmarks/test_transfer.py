@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import transfer
 from benchmarks.transfer_sides import write_trees
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.runs.evaluations import EVALUATIONS
 from tests.benchmarks.conftest import TINY
 

@@ -19,14 +19,14 @@ from deepcluster_core.artifacts.own_output import is_own_table, kind_of_folder
 from deepcluster_core.context import Context
 from deepcluster_core.data.sources import open_source
 from deepcluster_core.errors import ConfigError, SourceError
+from flows.engine.evaluation import ready
 from flows.engine.open_run import open_run
-from flows.evaluate import _prepare  # pyright: ignore[reportPrivateUsage]
 from flows.show.diff import show_diff
 from flows.show.overview import draw_overview
 from flows.show.page import write_page
 from flows.show.sweep_table import write_comparison
 from flows.show.sweep_values import evaluated
-from stages.runs.evaluations import Asked
+from stages.runs.evaluation_request import EvaluationRequest
 from stages.runs.folder import RunFolder
 from stages.runs.new_images import assign, embed
 from stages.runs.sweep_plan import plan
@@ -59,10 +59,10 @@ def littered(tmp_path_factory: pytest.TempPathFactory, small_source: Path) -> Pa
 
 
 def _evaluate_filters(run: Path, out: Path | None) -> None:
-    asked = Asked("filters", None, {}, None, None, None, None, out and str(out))
+    request = EvaluationRequest(name="filters", run=str(run), epoch=0, out=out and str(out))
     with disable_run_logger():
-        opened, job = _prepare(asked, str(run), 0)
-    job.run(Context(seed=opened.recipe.seed, epoch=0))
+        job = ready(request).job
+    job.run(Context(seed=job.seed, epoch=0))
 
 
 def _sweep(recipe: Path, root: Path) -> None:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from typer.models import OptionInfo
@@ -11,7 +11,7 @@ from typer.models import OptionInfo
 from flows.cli import main as cli
 from flows.cli.results import results
 from flows.stage_rerun import rerun
-from stages.runs.evaluations import Asked
+from stages.runs.evaluation_request import EvaluationRequest
 from stages.runs.locate import resolve
 from tests.faults.bad_input import Refused, typed, write_recipe
 
@@ -111,6 +111,5 @@ def test_flows__refuse_urls_of_their_parameters(refused: Refused) -> None:
     assert REFUSED in refused(lambda: rerun.fn("index", run=URL))
     assert REFUSED in refused(lambda: rerun.fn("index", run="run", out=URL))
     for option in ("data", "validation", "supervised", "protocol"):
-        given = dict.fromkeys(("data", "validation", "supervised", "result", "protocol"))
-        asked = Asked("knn", overrides={}, **(given | {option: URL}))
-        assert REFUSED in refused(asked.refuse_unfit)
+        given: dict[str, Any] = {"name": "knn", option: URL}
+        assert REFUSED in refused(lambda given=given: EvaluationRequest(**given))

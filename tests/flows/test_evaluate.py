@@ -13,9 +13,10 @@ from deepcluster_core.artifacts.manifest import digest_of, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError
 from flows.evaluate import evaluate
 from flows.show.results import show_results
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import read_results
-from stages.runs.evaluations import COMPARING, EVALUATIONS
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import read_results
+from stages.runs.evaluation_request import EvaluationRequest
+from stages.runs.evaluations import EVALUATIONS
 from tests.conftest import draw_images
 from tests.drawn_landmarks import draw_landmarks
 from tests.flows.conftest import call, contents, recorded_tasks
@@ -106,7 +107,7 @@ def test_evaluate__reads_data_sets_as_they_are_distributed(own_run: Path, tmp_pa
     rows = read_results(own_run / "evaluations/retrieval/epoch=0002")
     assert [row["network"] for row in rows] == ["random", "epoch 2"]
     next(oxford.rglob("*.jpg")).touch()
-    with pytest.raises(ConfigError, match=r"holds a result that was made otherwise"):
+    with pytest.raises(ConfigError, match=r"already holds a result made with different settings"):
         call(evaluate, **asked)
 
 
@@ -118,7 +119,7 @@ def test_evaluate__reads_data_sets_as_they_are_distributed(own_run: Path, tmp_pa
         ({"overrides": {"temperature": 0.0}}, r"temperature: Input should be greater than 0"),
         ({"protocol": "nowhere.yaml"}, r"nowhere\.yaml: there is no such recipe"),
         ({"name": "nmi", "overrides": {}, "data": "x"}, r"--data: nmi does not read it"),
-        ({"name": "retrieval", "overrides": {}}, r"retrieval: on which data set.*--data DIR"),
+        ({"name": "retrieval", "overrides": {}}, r"retrieval needs --data DIR"),
         ({"result": "../knn"}, r"--as \.\./knn: must be a plain name"),
         ({"supervised": "nowhere.safetensors"}, r"nowhere\.safetensors: the weights trained"),
         ({"data": "nowhere"}, r"nowhere: does not exist"),
@@ -149,7 +150,7 @@ def test_evaluate__damaged_result_is_made_again(own_run: Path) -> None:
 
 
 def test_evaluate__shows_table_and_pictures_in_the_ui(own_run: Path) -> None:
-    state = evaluate("filters", str(own_run), return_state=True)
+    state = evaluate(name="filters", run=str(own_run), return_state=True)
 
     assert state.state_details.flow_run_id is not None
     shown = ui_artifacts(state.state_details.flow_run_id)
@@ -164,23 +165,43 @@ def ui_artifacts(flow_run_id: UUID) -> dict[str, Any]:
         return {found.key or "": found for found in client.read_artifacts(artifact_filter=of_run)}
 
 
-def test_evaluations__each_has_a_deployment_and_a_protocol_with_every_number() -> None:
+def test_deployments__one_for_all_evaluations_and_aliases() -> None:
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-    evaluations = [one for one in deployments if one["entrypoint"] == "flows/evaluate.py:evaluate"]
+    (first, *aliases) = [one for one in deployments if "evaluate" in one["entrypoint"]]
 
-    assert {one["name"]: one["parameters"] for one in evaluations} == {
-        name: {"name": name} for name in EVALUATIONS
-    }
+    assert first["name"] == "evaluate"
+    assert "parameters" not in first
+    assert len(aliases) == 13
+    for alias in aliases:
+        assert alias["parameters"] == {"name": alias["name"]}
+        assert alias["description"] == EVALUATIONS[alias["name"]].describe(alias["name"])
+        assert (alias["entrypoint"], alias["work_pool"]) == (
+            first["entrypoint"],
+            first["work_pool"],
+        )
+
+
+def test_parameters__are_the_fields_of_the_request() -> None:
+    parameters = evaluate.parameters.model_dump_for_openapi()
+
+    assert list(parameters["properties"]) == list(EvaluationRequest.model_fields)
+    assert parameters["required"] == ["name"]
+    assert parameters["properties"]["name"]["enum"] == sorted(EVALUATIONS)
+    for name, field in EvaluationRequest.model_fields.items():
+        text = parameters["properties"][name]["description"]
+        assert text == " ".join((field.description or "").split())
+
+
+def test_evaluations__each_has_a_protocol_with_every_number() -> None:
     for name, evaluation in EVALUATIONS.items():
         written = yaml.safe_load((PROTOCOLS / f"{name}.yaml").read_text())
         assert written.keys() == evaluation.protocol.model_fields.keys()
         assert all(field.is_required() for field in evaluation.protocol.model_fields.values())
         assert evaluation.stage.kind == f"evaluations/{name.removesuffix('-all')}"
-    assert set(COMPARING) < EVALUATIONS.keys()
 
 
 def test_show_results__names_every_file(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = evaluate("filters", str(own_run))
+    folder = evaluate(name="filters", run=str(own_run))
 
     show_results(Path(folder))
 

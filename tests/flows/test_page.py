@@ -13,7 +13,7 @@ from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from flows.show.page import key_pictures, write_page
-from stages.evaluations.results import RESULTS, write_results
+from stages.evaluations.shared.results import RESULTS, write_results
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe, save_recipe
 from tests.flows.browser import PROGRAM, Tab, browser

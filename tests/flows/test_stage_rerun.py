@@ -7,7 +7,8 @@ import pytest
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
-from flows.stage_rerun import check, rerun
+from flows.stage_rerun import rerun
+from stages.runs.stage_request import check_stage_request
 from tests.flows.conftest import (
     KEEP_ALL,
     artifact_contents,
@@ -122,22 +123,22 @@ def test_rerun__of_no_run_lists_the_runs_there_are(finished_run: Path, prefect_s
         rerun("score", run="absent", epoch=0)
 
 
-def test_check__refuses_an_unknown_stage() -> None:
-    with pytest.raises(ConfigError, match="known: index, extract, cluster, train, score"):
-        check("trian", 0, changed=False, out=None)
+def test_check_stage_request__refuses_an_unknown_stage() -> None:
+    with pytest.raises(ConfigError, match="choose from index, extract, cluster, train, score"):
+        check_stage_request("trian", 0, changed=False, out=None)
 
 
-def test_check__asks_for_the_epoch_of_all_stages_but_index() -> None:
-    assert check("index", None, changed=False, out=None) == "index"
+def test_check_stage_request__asks_for_the_epoch_of_all_stages_but_index() -> None:
+    assert check_stage_request("index", None, changed=False, out=None) == "index"
     for stage in ("extract", "cluster", "train", "score"):
-        with pytest.raises(ConfigError, match=f"stage {stage}: of which epoch"):
-            check(stage, None, changed=False, out=None)
+        with pytest.raises(ConfigError, match=f"stage {stage} needs --epoch"):
+            check_stage_request(stage, None, changed=False, out=None)
 
 
-def test_check__refuses_changed_settings_in_the_runs_own_place() -> None:
-    assert check("cluster", 1, changed=True, out="elsewhere") == "cluster"
+def test_check_stage_request__refuses_changed_settings_in_the_runs_own_place() -> None:
+    assert check_stage_request("cluster", 1, changed=True, out="elsewhere") == "cluster"
     with pytest.raises(ConfigError, match="--out DIR"):
-        check("cluster", 1, changed=True, out=None)
+        check_stage_request("cluster", 1, changed=True, out=None)
 
 
 @pytest.mark.parametrize(

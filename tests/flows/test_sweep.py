@@ -24,7 +24,7 @@ from flows.evaluate import evaluate
 from flows.show.sweep_picture import draw_sweep
 from flows.stage_rerun import rerun
 from flows.sweep import sweep
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.results import read_results
 from stages.runs.recipe import RecipeOverrides
 from tests.flows.conftest import (
     ENVIRONMENT,

@@ -12,10 +12,9 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import DeepClusterError
 from flows.evaluate import evaluate
 from flows.show.results import show_by_k
-from flows.show.sweep_values import VALUES, evaluated
+from flows.show.sweep_values import evaluated
 from flows.sweep import sweep
-from stages.evaluations.results import read_results
-from stages.runs.evaluations import COMPARING, EVALUATIONS
+from stages.evaluations.shared.results import read_results
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import open_sweep
 from tests.conftest import draw_images
@@ -129,7 +128,7 @@ def test_evaluate__refuses_a_sweep_and_changes_nothing(
     before = made(own_sweep)
 
     with pytest.raises(DeepClusterError, match=f"(?s){message}"):
-        evaluate("knn", str(own_sweep), **parameters)
+        evaluate(name="knn", run=str(own_sweep), **parameters)
 
     assert made(own_sweep) == before
 
@@ -140,7 +139,7 @@ def test_evaluate__epoch_that_the_sweep_does_not_compare(own_sweep: Path) -> Non
         shutil.copytree(run / f"epoch={LAST:04d}", run / f"epoch={LAST + 1:04d}")
 
     with pytest.raises(DeepClusterError, match=r"--epoch 2: .* compares epochs 0 to 1"):
-        evaluate("knn", str(own_sweep), epoch=LAST + 1)
+        evaluate(name="knn", run=str(own_sweep), epoch=LAST + 1)
 
 
 def test_evaluate__last_epoch_of_a_sweep_is_one_that_all_runs_have(
@@ -149,7 +148,7 @@ def test_evaluate__last_epoch_of_a_sweep_is_one_that_all_runs_have(
     shutil.rmtree(own_sweep / f"k=00008/checkpoints/epoch={LAST:04d}")
     before = (own_sweep / "sweep.parquet").read_bytes()
 
-    evaluate("filters", str(own_sweep))
+    evaluate(name="filters", run=str(own_sweep))
     capsys.readouterr()
     show_by_k(own_sweep, "filters", None)
 
@@ -171,7 +170,3 @@ def test_evaluated__leaves_out_what_cannot_be_compared(own_sweep: Path) -> None:
     shutil.rmtree(own_sweep / "k=00004/checkpoints")
     found = evaluated(open_sweep(RunFolder(own_sweep)))
     assert found.unlike == (f"knn of epoch {LAST}", f"same of epoch {LAST}")
-
-
-def test_values__each_evaluation_that_compares_networks_has_one() -> None:
-    assert {EVALUATIONS[name].stage.name for name in COMPARING} == set(VALUES)

@@ -13,7 +13,7 @@ from flows.cli.main import main
 from flows.evaluate import evaluate
 from flows.show.paper_tables import TABLES, load_table, measured
 from flows.show.tables import show_table
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.results import read_results
 from stages.runs.folder import RunFolder
 from tests.drawn_landmarks import draw_landmarks
 from tests.flows.conftest import PROGRAM
@@ -50,7 +50,7 @@ def test_load_table__refuses_others() -> None:
 def test_show_table__sets_ours_beside_the_papers_and_leaves_the_rest_empty(
     own_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate("linear", str(own_run), overrides=QUICK)
+    evaluate(name="linear", run=str(own_run), overrides=QUICK)
     results = read_results(own_run / "evaluations/linear/epoch=0002")
     capsys.readouterr()
 
@@ -85,7 +85,7 @@ def deviating(own_run: Path, tmp_path: Path) -> Path:
     write_voc(tmp_path / "voc", sizes={"train": 8, "val": 8, "test": 16})
     brief: dict[str, Any] = {"iterations": 2, "crops": 1}
     voc = str(tmp_path / "voc")
-    evaluate("voc-classification", str(own_run), data=voc, overrides=brief)
+    evaluate(name="voc-classification", run=str(own_run), data=voc, overrides=brief)
     return own_run
 
 
@@ -140,7 +140,9 @@ def test_show_table__deviations_that_a_result_names_by_network(
     own_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     oxford = str(draw_landmarks(tmp_path / "oxford"))
-    evaluate("retrieval", str(own_run), data=oxford, overrides={"long_side": 64, "dims": 16})
+    evaluate(
+        name="retrieval", run=str(own_run), data=oxford, overrides={"long_side": 64, "dims": 16}
+    )
     result = own_run / "evaluations/retrieval/epoch=0002"
     (named,) = {row["deviations"] for row in read_results(result)}
     capsys.readouterr()

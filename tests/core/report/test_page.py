@@ -78,7 +78,9 @@ def report() -> Report:
         rows=[row, row | {"epoch": 1, "loss": float("nan")}],
         sizes=[20, 5, 3],
         gallery=gallery(),
-        evaluations=[Evaluation(HOSTILE, 1, [{"<b>": HOSTILE}], [Picture(f"{HOSTILE}.png", b"x")])],
+        evaluations=[
+            Evaluation(HOSTILE, 1, [{"<b>": HOSTILE}], [Picture(f"{HOSTILE}.png", b"x", HOSTILE)])
+        ],
         config=HOSTILE,
         provenance={HOSTILE: HOSTILE},
         inputs=INPUTS,
@@ -153,8 +155,8 @@ def test_render__evaluations_fold_long_tables_and_leave_out_huge_pictures() -> N
         7,
         [{"filter": number, "norm": 0.5, "protocol": "abc"} for number in range(600)],
         [
-            Picture("filters.png", b"small"),
-            Picture("layers/conv5.png", b"x" * (PICTURE_AT_MOST + 1)),
+            Picture("filters.png", b"small", "Filters after training, a tile each"),
+            Picture("layers/conv5.png", b"x" * (PICTURE_AT_MOST + 1), "conv5"),
         ],
         "Made from artifacts that the run no longer has.",
     )
@@ -164,7 +166,7 @@ def test_render__evaluations_fold_long_tables_and_leave_out_huge_pictures() -> N
     assert "600 rows" in page
     assert "and 100 more rows" in page
     assert "protocol" not in page
-    assert 'alt="Filters of the first layer after training, a tile each"' in page
+    assert 'alt="Filters after training, a tile each"' in page
     assert "layers/conv5.png, 4.19 MB, is too large" in page
     assert "the run no longer has" in page
 

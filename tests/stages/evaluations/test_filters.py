@@ -12,8 +12,8 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.context import Context
 from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.filters import EVALUATION, PICTURE, PICTURE_RANDOM, FiltersConfig
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import read_results
 
 CONTEXT = Context(seed=31, epoch=0)
 

@@ -17,9 +17,9 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError, FeatureError
 from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.knn import EVALUATION, KnnConfig
-from stages.evaluations.labelled import open_labelled
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.labelled import open_labelled
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import read_results
 from stages.extract import ExtractConfig, extract
 from tests.margins import SEED, above
 from tests.stages.evaluations.conftest import Relabel

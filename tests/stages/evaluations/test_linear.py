@@ -16,8 +16,8 @@ from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations import linear, mlp
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.linear import LinearConfig
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import RESULTS
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import RESULTS
 from tests.margins import SEED, above, below
 
 CONTEXT = Context(seed=SEED, epoch=0)

@@ -21,8 +21,8 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.filters.ascent import iterations_for
 from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.maximal import EVALUATION, PICTURES, STRONGEST, MaximalConfig
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import read_results
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import read_results
 
 CONTEXT = Context(seed=31, epoch=0)
 QUICK = {"iterations": 12, "filters": 3, "layers": ["conv1", "conv4"], "precision": "float32"}

@@ -9,8 +9,8 @@ from deepcluster_core.context import Context
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.mlp import EVALUATION, MlpConfig
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import RESULTS
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import RESULTS
 from tests.margins import SEED, above
 
 FAST = {

@@ -13,8 +13,9 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import write_metrics
 from deepcluster_core.context import Context
 from stages.evaluations.nmi import COLUMNS, EVALUATION, PICTURE, NmiConfig
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import RESULTS
+from stages.evaluations.shared.epoch_metrics import EpochMetrics, MetricsOfEpochs
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import RESULTS
 from stages.score import score
 
 CONTEXT = Context(seed=31, epoch=2)
@@ -40,23 +41,28 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "nmi"
 
 
-def evaluate(out: Path, made: dict[str, Path]) -> pd.DataFrame:
+def evaluate(out: Path, made: list[EpochMetrics]) -> pd.DataFrame:
     protocol = load_protocol(PROTOCOLS / "nmi.yaml", NmiConfig, {})
-    EVALUATION.stage.run(protocol=protocol, out=out, context=CONTEXT, **made)
+    EVALUATION.stage.run(protocol=protocol, out=out, context=CONTEXT, metrics=MetricsOfEpochs(made))
     return pd.read_parquet(out / RESULTS)
 
 
-def of_run(root: Path, *, ks: tuple[int, ...] = (8, 8, 8)) -> dict[str, Path]:
-    names = [f"epoch={epoch:04d}" for epoch in range(len(ks))]
-    return {
-        name: metrics(
-            root / name,
-            k=k,
-            nmi_labels=(epoch + 5) / 10,
-            previous=epoch / 10 if epoch else None,
+def of_run(
+    root: Path, *, ks: tuple[int, ...] = (8, 8, 8), swept_k: int | None = None
+) -> list[EpochMetrics]:
+    return [
+        EpochMetrics(
+            epoch,
+            metrics(
+                root / str(epoch),
+                k=k,
+                nmi_labels=(epoch + 5) / 10,
+                previous=epoch / 10 if epoch else None,
+            ),
+            swept_k,
         )
-        for epoch, (name, k) in enumerate(zip(names, ks, strict=True))
-    }
+        for epoch, k in enumerate(ks)
+    ]
 
 
 def width(picture: Path) -> int:
@@ -67,24 +73,23 @@ def width(picture: Path) -> int:
 def test_run__a_row_for_each_epoch_in_order(tmp_path: Path, out: Path) -> None:
     made = of_run(tmp_path, ks=(9, 7, 8))  # some clusterings find k themselves
 
-    table = evaluate(out, dict(reversed(made.items())))
+    table = evaluate(out, made[::-1])
 
     assert table["epoch"].tolist() == [0, 1, 2]
     assert table["k"].tolist() == [9, 7, 8]
     assert table["nmi_labels"].tolist() == [0.5, 0.6, 0.7]
     assert table["nmi_previous"].tolist() == pytest.approx([math.nan, 0.1, 0.2], nan_ok=True)
-    assert set(read_manifest(out).inputs) == set(made)
+    assert set(read_manifest(out).inputs) == {"epoch=0000", "epoch=0001", "epoch=0002"}
     assert read_manifest(out).rows == 3
 
 
 def test_run__of_a_sweep_has_a_third_panel(tmp_path: Path, out: Path) -> None:
     evaluate(out, of_run(tmp_path))
     width_of_two = width(out / PICTURE)
-    sweep = {
-        f"k={k:05d}/{name}": path
-        for k in (100, 10)
-        for name, path in of_run(tmp_path / str(k), ks=(k, k)).items()
-    }
+    sweep = [
+        *of_run(tmp_path / "100", ks=(100, 100), swept_k=100),
+        *of_run(tmp_path / "10", ks=(10, 10), swept_k=10),
+    ]
 
     table = evaluate(out, sweep)
 
@@ -94,11 +99,15 @@ def test_run__of_a_sweep_has_a_third_panel(tmp_path: Path, out: Path) -> None:
         (100, 0),
         (100, 1),
     ]
+    assert set(read_manifest(out).inputs) == {
+        *("k=00010/epoch=0000", "k=00010/epoch=0001"),
+        *("k=00100/epoch=0000", "k=00100/epoch=0001"),
+    }
     assert width(out / PICTURE) == pytest.approx(width_of_two * 3 / 2, abs=2)
 
 
 def test_run__without_true_labels(tmp_path: Path, out: Path) -> None:
-    made = {"epoch=0000": metrics(tmp_path / "0", k=8, nmi_labels=None, previous=None)}
+    made = [EpochMetrics(0, metrics(tmp_path / "0", k=8, nmi_labels=None, previous=None))]
 
     table = evaluate(out, made)
 
@@ -114,8 +123,3 @@ def test_run__same_inputs_same_bytes(tmp_path: Path, out: Path) -> None:
         return read_manifest(out).digest
 
     assert digest() == digest()
-
-
-def test_run__refuses_names_that_say_no_epoch(tmp_path: Path, out: Path) -> None:
-    with pytest.raises(ValueError, match="not seven"):
-        evaluate(out, {"seven": of_run(tmp_path)["epoch=0000"]})

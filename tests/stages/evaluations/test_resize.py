@@ -1,7 +1,7 @@
 import pytest
 
 from deepcluster_core.errors import ConfigError
-from stages.evaluations.resize import resize_for
+from stages.evaluations.shared.resize import resize_for
 
 
 @pytest.mark.parametrize(

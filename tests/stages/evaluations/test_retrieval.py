@@ -16,9 +16,9 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
-from stages.evaluations.results import read_results
 from stages.evaluations.retrieval import EVALUATION, PICTURE, QUERIES, RetrievalConfig, data_digest
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import read_results
 from stages.train import TrainConfig
 from tests.drawn_landmarks import BUILDINGS, draw_landmarks
 from tests.margins import SEED, above

@@ -19,11 +19,11 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_boxes
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.interrupts import HeldBack, Interrupted
-from stages.evaluations.protocol import load_protocol
-from stages.evaluations.results import RESULTS
+from stages.evaluations.shared import fine_tuning
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import RESULTS
 from stages.evaluations.voc_classification import (
     EVALUATION,
-    SHIPPED,
     VocClassificationConfig,
     data_digest,
 )
@@ -43,13 +43,13 @@ SHORT: dict[str, Any] = {
 }
 BRIEF: dict[str, Any] = SHORT | {"iterations": 6, "crops": 2}
 
+MODES = {"fc6-8": "voc-classification.yaml", "all": "voc-classification-all.yaml"}
 Keys = dict[str, Any]
 Evaluated = Callable[..., pd.DataFrame]
 
 
 def protocol(mode: str = "fc6-8", /, **changes: object) -> VocClassificationConfig:
-    paths = {str(part): path for part, path in SHIPPED.items()}
-    return load_protocol(paths[mode], VocClassificationConfig, changes)
+    return load_protocol(PROTOCOLS / MODES[mode], VocClassificationConfig, changes)
 
 
 @pytest.fixture(scope="session")
@@ -174,9 +174,7 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_rows(
 ) -> None:
     whole = evaluated(protocol(**BRIEF), out="whole")
     held = HeldBack()  # a real signal would end the worker that runs the tests
-    monkeypatch.setattr(
-        "stages.evaluations.voc_classification.held_back", lambda: nullcontext(held)
-    )
+    monkeypatch.setattr(fine_tuning, "held_back", lambda: nullcontext(held))
 
     def stop_in_the_second_network(done: int, total: int | None) -> None:
         if done == 6 * 16 + SIZES["test"] + 3 * 16:
@@ -247,7 +245,7 @@ def test_protocol__crops_are_squares_of_a_tenth_to_half_the_area(
 
 @pytest.mark.parametrize("mode", ["fc6-8", "all"])
 def test_protocol__has_every_key_and_no_other(mode: str) -> None:
-    path = {str(part): path for part, path in SHIPPED.items()}[mode]
+    path = PROTOCOLS / MODES[mode]
     assert set(yaml.safe_load(path.read_text())) == set(VocClassificationConfig.model_fields)
     assert all(field.is_required() for field in VocClassificationConfig.model_fields.values())
     assert protocol(mode).train == mode

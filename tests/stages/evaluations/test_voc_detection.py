@@ -29,10 +29,11 @@ from deepcluster_core.evaluation.voc.detection.verdicts import (
 )
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models.config import NetworkConfig
-from stages.evaluations.protocol import load_protocol
-from stages.evaluations.results import RESULTS
+from stages.evaluations.shared import fine_tuning
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import RESULTS
 from stages.evaluations.voc_detection import DETECTIONS, EVALUATION, PICTURE, data_digest
-from stages.evaluations.voc_detection_protocol import SHIPPED, VocDetectionConfig
+from stages.evaluations.voc_detection_protocol import VocDetectionConfig
 from tests.margins import above, below
 from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
 from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc
@@ -46,13 +47,13 @@ TRAINED = f"epoch {EPOCHS - 1}"
 SHORT: dict[str, Any] = {"iterations": 120, "lr": 0.02, "drop_every": 90, "precision": "float32"}
 BRIEF: dict[str, Any] = SHORT | {"iterations": 4}
 
+MODES = {"fc6-8": "voc-detection.yaml", "all": "voc-detection-all.yaml"}
 Keys = dict[str, Any]
 Evaluated = Callable[..., pd.DataFrame]
 
 
 def protocol(mode: str = "fc6-8", /, **changes: object) -> VocDetectionConfig:
-    paths = {str(part): path for part, path in SHIPPED.items()}
-    return load_protocol(paths[mode], VocDetectionConfig, changes)
+    return load_protocol(PROTOCOLS / MODES[mode], VocDetectionConfig, changes)
 
 
 @pytest.fixture(scope="session")
@@ -282,7 +283,7 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_files(
 ) -> None:
     whole = evaluated(protocol(**BRIEF), out="whole", checkpoint=pretrained)
     held = HeldBack()  # a real signal would end the worker that runs the tests
-    monkeypatch.setattr("stages.evaluations.voc_detection.held_back", lambda: nullcontext(held))
+    monkeypatch.setattr(fine_tuning, "held_back", lambda: nullcontext(held))
 
     def stop_in_the_second_network(done: int, total: int | None) -> None:
         if done == 4 * 2 + FEW["test"] + 3 * 2:
@@ -367,7 +368,7 @@ def test_design__follows_the_size_and_where_regions_come_from() -> None:
 
 @pytest.mark.parametrize("mode", ["fc6-8", "all"])
 def test_protocol__has_every_key_and_no_other(mode: str) -> None:
-    path = {str(part): path for part, path in SHIPPED.items()}[mode]
+    path = PROTOCOLS / MODES[mode]
     assert set(yaml.safe_load(path.read_text())) == set(VocDetectionConfig.model_fields)
     assert all(field.is_required() for field in VocDetectionConfig.model_fields.values())
     assert protocol(mode).train == mode

@@ -25,8 +25,9 @@ from deepcluster_core.evaluation.voc.segmentation.drawing import Shown, draw_mas
 from deepcluster_core.evaluation.voc.segmentation.fcn import Mask
 from deepcluster_core.interrupts import HeldBack, Interrupted
 from deepcluster_core.models.config import NetworkConfig
-from stages.evaluations.protocol import load_protocol
-from stages.evaluations.results import RESULTS
+from stages.evaluations.shared import fine_tuning
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.results import RESULTS
 from stages.evaluations.voc_segmentation import (
     ALWAYS,
     EVALUATION,
@@ -34,7 +35,7 @@ from stages.evaluations.voc_segmentation import (
     WITHOUT_SBD,
     data_digest,
 )
-from stages.evaluations.voc_segmentation_protocol import SHIPPED, VocSegmentationConfig
+from stages.evaluations.voc_segmentation_protocol import VocSegmentationConfig
 from tests.margins import above
 from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
 from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc2012
@@ -51,13 +52,13 @@ SHORT: dict[str, Any] = {
 }
 BRIEF: dict[str, Any] = SHORT | {"iterations": 8, "batch_size": 4, "momentum": 0.5}
 
+MODES = {"fc6-8": "voc-segmentation.yaml", "all": "voc-segmentation-all.yaml"}
 Keys = dict[str, Any]
 Evaluated = Callable[..., pd.DataFrame]
 
 
 def protocol(mode: str = "fc6-8", /, **changes: object) -> VocSegmentationConfig:
-    paths = {str(part): path for part, path in SHIPPED.items()}
-    return load_protocol(paths[mode], VocSegmentationConfig, changes)
+    return load_protocol(PROTOCOLS / MODES[mode], VocSegmentationConfig, changes)
 
 
 @pytest.fixture(scope="session")
@@ -282,7 +283,7 @@ def test_run__cut_short_goes_on_and_ends_with_the_same_bytes(
     rows = evaluated(protocol(mode, **BRIEF), out="whole")
     assert (rows[len(rows) // 2 : -1].found > 0).sum() > 1, "the second network finds many classes"
     held = HeldBack()  # a real signal would end the worker that runs the tests
-    monkeypatch.setattr("stages.evaluations.voc_segmentation.held_back", lambda: nullcontext(held))
+    monkeypatch.setattr(fine_tuning, "held_back", lambda: nullcontext(held))
 
     def stop_in_the_second_network(done: int, total: int | None) -> None:
         if done == 8 * 4 + 12 + 3 * 4:
@@ -354,7 +355,7 @@ def test_data_digest__depends_on_what_is_read(voc2012: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("mode", ["fc6-8", "all"])
 def test_protocol__has_every_key_and_no_other(mode: str) -> None:
-    path = {str(part): path for part, path in SHIPPED.items()}[mode]
+    path = PROTOCOLS / MODES[mode]
     assert set(yaml.safe_load(path.read_text())) == set(VocSegmentationConfig.model_fields)
     assert all(field.is_required() for field in VocSegmentationConfig.model_fields.values())
     assert protocol(mode).train == mode

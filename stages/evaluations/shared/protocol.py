@@ -12,9 +12,14 @@ from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import merged, plain, read_yaml
 from deepcluster_core.local_paths import expanded
 
-PROTOCOLS = Path(__file__).parents[2] / "configs/evaluations"
+PROTOCOLS = Path(__file__).parents[3] / "configs/evaluations"
 
 Protocol = TypeVar("Protocol", bound=StrictConfig)
+
+
+def protocol_names() -> tuple[str, ...]:
+    """Return the names of the evaluations: each has a protocol of its name, which is shipped."""
+    return tuple(sorted(path.stem for path in PROTOCOLS.glob("*.yaml")))
 
 
 def load_protocol(path: Path, kind: type[Protocol], overrides: Mapping[str, Any]) -> Protocol:

@@ -13,23 +13,37 @@ from deepcluster_core.config import StrictConfig
 
 RESULTS = "results.parquet"
 PROTOCOL = "protocol"
+CAPTIONS = "captions"
 
 Row = Mapping[str, float | int | str | None]
 
 
-def write_results(draft: Draft, rows: Sequence[Row], protocol: StrictConfig) -> None:
+def write_results(
+    draft: Draft,
+    rows: Sequence[Row],
+    protocol: StrictConfig,
+    captions: Mapping[str, str] | None = None,
+) -> None:
     """Write the table of an evaluation, and in each row the digest of the protocol it followed.
 
     Args:
         draft: of the artifact; its rows and the fact `protocol` are set.
         rows: at least one, all with the same columns.
         protocol: every number that the evaluation depends on.
+        captions: what images of the artifact show, by file; for the report.
     """
     digest = digest_of(protocol.model_dump(mode="json"))
     table = pd.DataFrame([dict(row) for row in rows]).assign(**{PROTOCOL: digest})
     write_frame(draft.folder / RESULTS, table)
     draft.rows = len(rows)
     draft.facts[PROTOCOL] = digest
+    if captions:
+        draft.facts[CAPTIONS] = dict(captions)
+
+
+def caption_of(file: str, facts: Mapping[str, Any]) -> str:
+    """Return what an image shows, by the facts of its artifact; else its name."""
+    return facts.get(CAPTIONS, {}).get(file, file.removesuffix(".png"))
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:

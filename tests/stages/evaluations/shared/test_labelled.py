@@ -9,7 +9,7 @@ import pytest
 from deepcluster_core.artifacts.file_names import INDEX
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.errors import ArtifactError
-from stages.evaluations.labelled import Data, Labelled, open_labelled
+from stages.evaluations.shared.labelled import Data, Labelled, open_labelled
 from tests.conftest import CLASSES
 from tests.stages.evaluations.conftest import Relabel
 

@@ -1,6 +1,6 @@
 """What linear and mlp share: classifiers on the frozen networks that an evaluation compares."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 
 from deepcluster_core import seeding
+from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.config import Precision, StrictConfig
-from deepcluster_core.context import Context
 from deepcluster_core.evaluation.crops import Views
 from deepcluster_core.evaluation.probes.classification import Plan, Score, Task, classify
 from deepcluster_core.evaluation.probes.classifiers import ProbeSgd
@@ -19,11 +19,12 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External
-from stages.evaluations.compared import compared, num_compared
-from stages.evaluations.deviations import changed_keys
-from stages.evaluations.labelled import Labelled, open_labelled
-from stages.evaluations.protocol import PROTOCOLS
-from stages.evaluations.resize import resize_for
+from stages.evaluations.shared.deviations import changed_keys
+from stages.evaluations.shared.labelled import Labelled, open_labelled
+from stages.evaluations.shared.networks import ComparedNetworks
+from stages.evaluations.shared.progress import ProgressCounter
+from stages.evaluations.shared.protocol import PROTOCOLS
+from stages.evaluations.shared.resize import resize_for
 
 AUTO = "auto"
 NO_DEVIATION = ("layers", "validation_fraction", "cache_bytes", "precision")
@@ -105,77 +106,66 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What is read."""
+class ProbedImages:
+    """Images artifacts to learn from and to judge on."""
 
     images: Path
     validation: Path | None
     """Another images artifact; None: a part of the first."""
-    checkpoint: Path | None
-    supervised: External | None
-    """A file of weights."""
-
-    @property
-    def num_networks(self) -> int:
-        """How many `compared` yields."""
-        return num_compared(self.checkpoint, self.supervised)
 
 
 @dataclass(frozen=True)
 class Probing:
-    """An evaluation by classifiers, linear or not."""
+    """An evaluation by classifiers, linear or not, on each compared network."""
 
-    name: str
-    protocol: ProbingConfig
+    draft: Draft
     network: NetworkConfig
-    inputs: Inputs
-    shape_of: Callable[[Network], Shape]
-    """Tells which classifiers to put on a network."""
+    protocol: ProbingConfig
+    images: ProbedImages
+    checkpoint: Path | None
+    supervised: External | None
+    name: str
+    """Of the evaluation."""
 
-    def run(self, context: Context) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
-        """Return a row for each layer of each network, and facts about the whole."""
+    def rows(self, shape_of: Callable[[Network], Shape]) -> list[dict[str, Any]]:
+        """Return a row for each layer of each network, and set the facts.
+
+        Args:
+            shape_of: returns which classifiers to put on a network.
+        """
+        context = self.draft.context
         data = open_labelled(
-            self.inputs.images,
-            self.inputs.validation,
+            self.images.images,
+            self.images.validation,
             validation_fraction=self.protocol.validation_fraction,
             seed=context.seed,
         )
+        channels = data.training.pictures.channels
         task = Task(_examples(data.training), _examples(data.validation), len(data.classes))
-        networks = compared(
-            self.network,
-            channels=data.training.pictures.channels,
-            seed=context.seed,
-            checkpoint=self.inputs.checkpoint,
-            epoch=context.epoch,
-            supervised=self.inputs.supervised,
+        networks = ComparedNetworks(
+            self.network, channels, context, self.checkpoint, self.supervised
         )
-        done = 0
-        total = self.protocol.epochs * len(task.training.class_N) * self.inputs.num_networks
-
-        def after_batch(num_images: int) -> None:
-            nonlocal done
-            done += num_images
-            context.progress(done, total)
-
+        images_each = self.protocol.epochs * len(task.training.class_N)
+        counter = ProgressCounter(context, images_each * len(networks))
         rows = [
             {"network": name} | row
             for name, network in networks
-            for row in self._rows(network, task, context, after_batch)
+            for row in self._rows(network, shape_of(network), task, counter)
         ]
-        facts = {
+        self.draft.facts |= {
             "classes": task.num_classes,
             "training_images": len(task.training.class_N),
             "validation_images": len(task.validation.class_N),
             "precision": computed_in(context.device, self.protocol.precision),
-            "deviations": self._deviations(data.training.pictures.channels),
+            "deviations": self._deviations(channels),
         }
-        return rows, facts
+        return rows
 
     def _deviations(self, channels: int) -> list[str]:
         """Say what differs from the protocol that is shipped, and from ImageNet's images."""
         shipped = PROTOCOLS / f"{self.name}.yaml"
         found = changed_keys(self.protocol, shipped, but=NO_DEVIATION)
-        if self.inputs.validation is None:
+        if self.images.validation is None:
             found.append("judged on a part of the run's images instead of a validation set")
         if self.network.image_size != 224:
             found.append(f"crops of {self.network.image_size} px instead of 224")
@@ -184,11 +174,11 @@ class Probing:
         return found
 
     def _rows(
-        self, network: Network, task: Task, context: Context, after_batch: Callable[[int], None]
+        self, network: Network, shape: Shape, task: Task, counter: ProgressCounter
     ) -> list[dict[str, Any]]:
         """Return a row for each layer of one network."""
         protocol, views = self.protocol, self.protocol.views_for(self.network)
-        shape = self.shape_of(network)
+        context = self.draft.context
         frozen = Frozen(
             network,
             shape.layers,
@@ -201,7 +191,7 @@ class Probing:
             task,
             _plan(protocol, shape),
             seed=seeding.derive(context.seed, "evaluations", self.name),  # the same in every epoch
-            after_batch=after_batch,
+            after_batch=counter.advance,
         )
         return [
             {"layer": layer, "numbers": frozen.numbers[layer]}

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from deepcluster_core.config import StrictConfig
-from stages.evaluations.protocol import load_protocol
+from stages.evaluations.shared.protocol import load_protocol
 
 
 def changed_keys(protocol: StrictConfig, shipped: Path, *, but: Collection[str]) -> list[str]:

@@ -1,0 +1,63 @@
+"""Options of a command that follow from a model."""
+
+import inspect
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from flows.cli.options import path
+from stages.runs.evaluation_request import IS_PATH
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def with_options_of(
+    model: type[BaseModel], *, but: Collection[str]
+) -> Callable[[Command], Command]:
+    """Add an option to a command for each optional field of a model.
+
+    The command takes their values as `**options`. Fields that hold a path arrive as a `Path`.
+
+    Args:
+        model: its docstrings are the help.
+        but: fields that the command takes in another way.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = [
+            parameter
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        options = [
+            _option(name, field) for name, field in model.model_fields.items() if name not in but
+        ]
+        parameters = [*own, *options]
+        command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        return command
+
+    return decorate
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    text = " ".join((field.description or "").split())
+    if field.annotation is bool:
+        kind: Any = Annotated[bool, typer.Option(f"--{name}", help=text)]
+    elif IS_PATH in _metadata(field.annotation):
+        kind = Annotated[Path | None, typer.Option(help=text, parser=path)]
+    else:
+        kind = Annotated[field.annotation, typer.Option(help=text)]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kind
+    )
+
+
+def _metadata(annotation: object) -> list[object]:
+    """Return what is annotated anywhere in a type, for example in `Annotated[str, …] | None`."""
+    parts = get_args(annotation)
+    return [found for part in parts for found in (part, *_metadata(part))]

@@ -1,0 +1,46 @@
+"""Flow parameters that follow from a model.
+
+`prefect deployment run NAME --param run=demo` names single parameters. So a flow that takes one
+model has the model's fields as its parameters, with their types, defaults and docstrings.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from pydantic import BaseModel
+
+P = ParamSpec("P")
+M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R")
+
+
+def takes_fields_of(model: Callable[P, M]) -> Callable[[Callable[[M], R]], Callable[P, R]]:
+    """Let a function of a model be called with the model's fields instead, as keywords."""
+
+    def decorate(body: Callable[[M], R]) -> Callable[P, R]:
+        @wraps(body)
+        def with_fields(*args: P.args, **fields: P.kwargs) -> R:
+            return body(model(*args, **fields))
+
+        signature = inspect.signature(model)
+        with_fields.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
+        with_fields.__annotations__ = {
+            name: parameter.annotation for name, parameter in signature.parameters.items()
+        }
+        with_fields.__doc__ = _docstring(body, model)
+        return with_fields
+
+    return decorate
+
+
+def _docstring(body: Callable[..., object], model: Callable[..., BaseModel]) -> str:
+    """Return a docstring that describes the fields, as Prefect shows them in its form."""
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    arguments = [
+        f"    {name}: {' '.join((field.description or '').split())}"
+        for name, field in model.model_fields.items()
+    ]
+    return "\n".join([inspect.getdoc(body) or "", "", "Args:", *arguments])

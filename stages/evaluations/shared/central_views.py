@@ -1,0 +1,43 @@
+"""The central crops of images, in batches, as networks read them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.views import center_view
+from stages.evaluations.shared.progress import ProgressCounter
+
+
+@dataclass(frozen=True)
+class CentralViews:
+    """Makes the views of images, and counts them."""
+
+    resize: int
+    """Pixels of the shorter side before the crop."""
+    size: int
+    """Pixels of a side of the crop."""
+    batch_size: int
+    workers: int
+    counter: ProgressCounter
+
+    def view(self, images: Images, image_id: int) -> NDArray[np.uint8]:
+        """Return what a network reads of an image, (S, S, C)."""
+        return center_view(images.verified(image_id), resize=self.resize, size=self.size)
+
+    def batches(
+        self, images: Images, ids: Sequence[int] | NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """Yield numbers of images and their views, (B, S, S, C), in order."""
+
+        def load(start: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+            ids_B = np.asarray(ids[start : start + self.batch_size], np.int64)
+            return ids_B, np.stack([self.view(images, image_id) for image_id in ids_B.tolist()])
+
+        starts = range(0, len(ids), self.batch_size)
+        for ids_B, views_BSSC in ordered_map(load, starts, workers=self.workers):
+            yield ids_B, views_BSSC
+            self.counter.advance(len(ids_B))

@@ -1,0 +1,39 @@
+"""The metrics of all epochs of a run, or of all runs of a sweep, as one input of a stage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepcluster_core.stage import Several
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """The metrics artifact of one epoch."""
+
+    epoch: int
+    folder: Path
+    k: int | None = None
+    """The number of clusters that a sweep asked for; None where there is one run alone."""
+
+    @property
+    def name(self) -> str:
+        """The name in the manifest: `epoch=0003`, or `k=00010/epoch=0003`."""
+        epoch = f"epoch={self.epoch:04d}"
+        return epoch if self.k is None else f"k={self.k:05d}/{epoch}"
+
+
+@dataclass(frozen=True)
+class MetricsOfEpochs(Several):
+    """Metrics artifacts, in any order."""
+
+    each: Sequence[EpochMetrics]
+
+    def folders(self) -> dict[str, Path]:
+        """Return the artifacts by their names in the manifest."""
+        return {one.name: one.folder for one in self.each}
+
+    @property
+    def is_of_sweep(self) -> bool:
+        """Whether they come from several runs."""
+        return any(one.k is not None for one in self.each)

@@ -1,0 +1,86 @@
+"""The networks that an evaluation sets side by side: random, the run's, one trained with labels."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepcluster_core.artifacts.checkpoints import load_weights, restore_network
+from deepcluster_core.context import Context
+from deepcluster_core.errors import ArtifactError
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
+from deepcluster_core.stage import External
+
+RANDOM = "random"
+SUPERVISED = "supervised"
+
+
+@dataclass(frozen=True)
+class ComparedNetworks:
+    """The networks of an evaluation, in the order of the rows in tables 1 to 3 of the paper.
+
+    They are `random`, as the run's seed initialises it; `epoch 7`, if a checkpoint is given; and
+    `supervised`, if its weights are given. Iteration yields each name and the network itself, which
+    is built only then.
+    """
+
+    network: NetworkConfig
+    """All have this architecture."""
+    channels: int
+    """Of the images."""
+    context: Context
+    """Seed of the run, and number of the epoch."""
+    checkpoint: Path | None
+    """Of the epoch that is evaluated; None compares no trained network."""
+    supervised: External | None
+    """A .safetensors file with the names of the network's state_dict."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names in order."""
+        trained = [] if self.checkpoint is None else [f"epoch {self.context.epoch}"]
+        return [RANDOM, *trained, *([] if self.supervised is None else [SUPERVISED])]
+
+    @property
+    def pictured(self) -> str:
+        """The name of the network that a picture shows: the trained one if there is one."""
+        return self.names[0 if self.checkpoint is None else 1]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[tuple[str, Network]]:
+        """Yield names and networks.
+
+        Raises:
+            ArtifactError: weights are damaged, or do not fit the network.
+            ConfigError: there is no such network for images of these channels and size.
+        """
+        for name in self.names:
+            network = self._restored(None if name in (RANDOM, SUPERVISED) else self.checkpoint)
+            if name == SUPERVISED and self.supervised is not None:
+                load_weights(self.supervised.path, network)
+            yield name, network
+
+    def _restored(self, checkpoint: Path | None) -> Network:
+        return restore_network(
+            self.network, channels=self.channels, seed=self.context.seed, checkpoint=checkpoint
+        )
+
+
+def supervised_weights(path: Path) -> External:
+    """Return a file of weights as an input of an evaluation, with the SHA-256 of its bytes.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: the weights trained with labels cannot be read ({error.strerror}).\n"
+            f"  Fix: give the path of a .safetensors file, or leave it out."
+        ) from error
+    return External(path, digest)

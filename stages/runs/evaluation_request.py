@@ -1,0 +1,112 @@
+"""What a person asks for: one evaluation of one epoch of a run.
+
+The options of the command line, the parameters of the flow and the fields of its form follow from
+this model. It imports no stage and no torch, because the help of the command line needs it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from deepcluster_core.config import StrictConfig
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import refuse_url
+from stages.evaluations.shared.protocol import protocol_names
+
+TABLE_SUFFIXES = (".csv", ".parquet", ".md")
+
+
+def known_name(name: str) -> str:
+    """Return the name of an evaluation.
+
+    Raises:
+        ConfigError: there is no evaluation of this name.
+    """
+    if name not in protocol_names():
+        known = ", ".join(protocol_names())
+        raise ConfigError(
+            f"unknown evaluation {name!r}; choose from {known}, or from table1 to table5."
+        )
+    return name
+
+
+def _plain_name(result: str) -> str:
+    if not result or Path(result).name != result:
+        raise ConfigError(f"--as {result}: must be a plain name, of a folder in evaluations/.")
+    return result
+
+
+def _folder(out: str) -> str:
+    if Path(out).suffix in TABLE_SUFFIXES:
+        raise ConfigError(
+            f"--out {out}: names a file, but the result of an evaluation is a folder.\n"
+            f"  Fix: --out {Path(out).with_suffix('')}; the table in it is results.parquet. Only "
+            f"table1 to table5 write a single file."
+        )
+    return out
+
+
+IS_PATH = "a path"
+"""Marks the fields that hold a path."""
+Place = Annotated[str, IS_PATH]
+Name = Annotated[
+    str,
+    BeforeValidator(known_name),
+    WithJsonSchema({"type": "string", "enum": list(protocol_names())}),
+]
+
+
+class EvaluationRequest(StrictConfig):
+    """One evaluation of one epoch of a run, or of every run of a sweep."""
+
+    name: Name
+    """Which evaluation."""
+
+    run: str = "demo"
+    """Folder of the run or sweep, or its name under `runs/`. Every run that a sweep compares is
+    evaluated."""
+
+    epoch: Annotated[int, Field(ge=0)] | None = None
+    """Whose network, counted from 0; the last epoch that is trained, in every run, if left out."""
+
+    protocol: Place | None = None
+    """A YAML file; configs/evaluations/NAME.yaml if left out."""
+
+    overrides: dict[str, Any] | None = None
+    """Keys of the protocol, and their values."""
+
+    data: Place | None = None
+    """Labelled images instead of the run's own, or the folder of a data set."""
+
+    validation: Place | None = None
+    """Images to score on; a part of the others is held out if left out."""
+
+    supervised: Place | None = None
+    """Weights of the same network, trained with labels, to compare with: a .safetensors file."""
+
+    result: Annotated[str, AfterValidator(_plain_name)] | None = None
+    """Name of the result's folder in the run; the name of the evaluation if left out."""
+
+    update: bool = False
+    """Replace a result that was made with different settings."""
+
+    out: Annotated[Place, AfterValidator(_folder)] | None = None
+    """Another folder for the result; the run is then only read. For a sweep, it gets one folder
+    for each run."""
+
+    @model_validator(mode="after")
+    def _can_be_evaluated(self) -> Self:
+        for option in ("data", "validation", "supervised", "out"):
+            refuse_url(getattr(self, option) or "", f"--{option}")
+        if self.result is not None and self.out is not None:
+            raise ConfigError(
+                f"--as {self.result}, --out {self.out}: both name a place for the result.\n"
+                f"  Fix: give one of them: --as for a folder in the run's evaluations/, --out for "
+                f"one elsewhere."
+            )
+        # Only here, because the stages take seconds to import.
+        from stages.runs.evaluations import check_request  # noqa: PLC0415
+
+        check_request(self)
+        return self

@@ -1,0 +1,60 @@
+"""Whether one stage can be run again as a person asks for it."""
+
+from collections.abc import Collection
+from typing import Literal, cast
+
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import refuse_url
+from stages.runs.epoch import STAGES
+from stages.runs.recipe import Recipe
+
+StageName = Literal["index", "extract", "cluster", "train", "score"]
+
+
+def check_stage_request(
+    stage: str, epoch: int | None, *, changed: bool, out: str | None
+) -> StageName:
+    """Return the name of the stage.
+
+    Raises:
+        ConfigError: the stage is unknown, the epoch is missing, or settings are changed without a
+            folder of their own for the artifact.
+    """
+    refuse_url(out or "", "out")
+    if stage not in STAGES:
+        raise ConfigError(f"unknown stage {stage!r}; choose from {', '.join(STAGES)}.")
+    if epoch is None and stage != "index":
+        raise ConfigError(f"stage {stage} needs --epoch.\n  Fix: --epoch N, counted from 0.")
+    if changed and out is None:
+        raise ConfigError(
+            "Changed settings in the run's own place would make it a mixture of two runs.\n"
+            "  Fix: give another folder: --out DIR."
+        )
+    return cast("StageName", stage)
+
+
+def check_fits(
+    recipe: Recipe, stage: StageName, epoch: int | None, changed: Collection[str]
+) -> None:
+    """Check that the run has the epoch, and that the stage reads the changed settings.
+
+    Args:
+        recipe: of the run.
+        stage: that is to run.
+        epoch: of it.
+        changed: sections of the recipe with settings that differ from the run's.
+
+    Raises:
+        ConfigError: one of both is not so.
+    """
+    if epoch is not None and epoch >= recipe.epochs:
+        raise ConfigError(
+            f"--epoch {epoch}: the run has epochs 0 to {recipe.epochs - 1}.\n"
+            f"  Fix: deepcluster run RECIPE --epochs {epoch + 1} goes on to there."
+        )
+    reads = {*STAGES[stage].sections, "compute"}
+    if unread := sorted(set(changed) - reads):
+        raise ConfigError(
+            f"{', '.join(unread)}: stage {stage} does not read it; it reads "
+            f"{', '.join(sorted(reads))}."
+        )
