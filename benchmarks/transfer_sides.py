@@ -20,7 +20,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.evaluation.voc.dataset import CLASSES
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.config import NetworkConfig
-from stages.evaluations.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.runs.evaluations import EVALUATIONS
 
 SUBSETS = {2007: ("Main", ("trainval", "test")), 2012: ("Segmentation", ("train", "val"))}

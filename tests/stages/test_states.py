@@ -23,8 +23,7 @@ def folder(tmp_path: Path) -> RunFolder:
     """Return a run of which everything was made; its files hold nothing."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
-    written, _ = write_run(tmp_path / "run", recipe, epochs=EPOCHS)
-    return written
+    return write_run(tmp_path / "run", recipe, epochs=EPOCHS)
 
 
 @pytest.fixture
