@@ -105,7 +105,8 @@ def compare(planned: Sweep, report: FlowReport) -> None:
         report.say(f"\nnot compared, because not asked for: {', '.join(others)}")
     values = evaluated(planned)
     if values.unlike:
-        report.say(f"\nnot compared, because made otherwise for some k: {', '.join(values.unlike)}")
+        names = ", ".join(values.unlike)
+        report.say(f"\nnot compared, because made with different settings for some k: {names}")
     if not write_comparison(planned, values):
         report.say("\nevery k was there already, and compared: nothing was made")
         return

@@ -59,10 +59,10 @@ def evaluate(
     ] = None,
     **options: Any,  # noqa: ANN401  fields of the request
 ) -> None:
-    """Evaluate an epoch's network, and reuse results that are there.
+    """Evaluate an epoch's network: print a table, and for some evaluations write images.
 
-    Prints a table; some evaluations also write images. table1 to table5 set what runs have measured
-    beside the paper's numbers; --out is then a file: .csv, .parquet or .md.
+    Existing results are reused. table1 to table5 compare what runs have measured with the paper's
+    numbers; their --out is a file: .csv, .parquet or .md.
     """
     out: Path | None = options["out"]
     if name.startswith(TABLE):

@@ -46,10 +46,10 @@ class VocDetectionConfig(StrictConfig):
     """Learning rate of the first step."""
 
     drop: float = Field(gt=0, le=1)
-    """What it is multiplied with, again and again."""
+    """Factor by which the learning rate decays."""
 
     drop_every: PositiveInt
-    """Steps from one time to the next."""
+    """Steps between two decays."""
 
     momentum: float = Field(ge=0, lt=1)
     """Of all that is trained."""
@@ -91,7 +91,7 @@ class VocDetectionConfig(StrictConfig):
     """Pixels of the longer side at most. auto: 5/3 of the shorter one's."""
 
     max_proposals: PositiveInt
-    """Of a file: so many of each picture, the first ones."""
+    """With proposals from a file: the first ones of each picture that are kept."""
 
     anchor_sides: tuple[PositiveFloat, ...] | Literal["auto"]
     """Of the network that proposes: roots of the areas of its anchors, pixels of the scaled

@@ -42,11 +42,11 @@ class EvaluatedRun:
         """The network after the epoch."""
         return self.folder.artifact(train.kind, self.epoch)
 
-    def metrics(self, *, until: int, k: int | None = None) -> list[EpochMetrics]:
-        """Return the metrics of all epochs up to one, under the k of a sweep where it is given."""
+    def metrics(self, *, k: int | None = None) -> list[EpochMetrics]:
+        """Return the metrics of all epochs until this one; `k` is that of a sweep."""
         return [
             EpochMetrics(epoch, self.folder.artifact(score.kind, epoch), k)
-            for epoch in range(until + 1)
+            for epoch in range(self.epoch + 1)
         ]
 
 
@@ -65,7 +65,7 @@ def evaluation_job(
     """
     evaluation = find_evaluation(request.name)
     if evaluation.data == "metrics":
-        inputs: dict[str, Input] = {"metrics": MetricsOfEpochs(run.metrics(until=run.epoch))}
+        inputs: dict[str, Input] = {"metrics": MetricsOfEpochs(run.metrics())}
         return _job(request, run, inputs)
     artifacts: dict[str, Path | None] = {"checkpoint": run.checkpoint}
     if evaluation.data != "dataset":
@@ -84,24 +84,20 @@ def evaluation_job(
 
 def sweep_evaluation_job(request: EvaluationRequest, sweep: Sweep, until: int) -> Job:
     """Return the job that evaluates the metrics of all runs of a sweep together."""
-    first = sweep.members[0].recipe
-    metrics = [
-        each
-        for member in sweep.members
-        for each in EvaluatedRun(member.folder, member.recipe, until).metrics(
-            until=until, k=member.k
-        )
-    ]
-    return _job(
-        request, EvaluatedRun(sweep.root, first, until), {"metrics": MetricsOfEpochs(metrics)}
-    )
+    metrics: list[EpochMetrics] = []
+    for member in sweep.members:
+        metrics += EvaluatedRun(member.folder, member.recipe, until).metrics(k=member.k)
+    as_one = EvaluatedRun(sweep.root, sweep.members[0].recipe, until)
+    return _job(request, as_one, {"metrics": MetricsOfEpochs(metrics)})
 
 
 def _job(request: EvaluationRequest, run: EvaluatedRun, inputs: Mapping[str, Input]) -> Job:
     """Return the job: its protocol takes the place of a section of the recipe."""
     stage = find_evaluation(request.name).stage
-    own: dict[str, StrictConfig] = {"protocol": protocol_of(request)}
-    config = {name: own.get(name) or run.recipe.section(name) for name in stage.sections}
+    config: dict[str, StrictConfig] = {
+        name: protocol_of(request) if name == "protocol" else run.recipe.section(name)
+        for name in stage.sections
+    }
     if request.out is not None:
         out = own_folder(request.out, run.folder)
     else:
