@@ -1,7 +1,18 @@
-# Everything runs in .venv, made from requirements.lock. Needs Python 3.11+ and nothing else.
+# Everything runs in .venv, made from the locks. Needs Python 3.11+ and nothing else.
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+RUN_LOCK := --require-hashes --requirement requirements.lock
+DEV_LOCK := $(RUN_LOCK) --requirement requirements-dev.lock
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet
+UV := $(VENV)/bin/uv
+UV_INSTALL := $(UV) pip install --quiet --python $(VENV)/bin/python
+# uv takes a third of pip's time, but does not read pip's settings: behind a mirror that only those
+# name, pip has to install. Both check the same hashes.
+install = { test -x $(UV) && $(UV_INSTALL) $(1); } || \
+	{ echo "uv cannot install here; pip does, which takes longer"; $(PIP_INSTALL) $(1); }
 
 # What must hold on every processor: the bytes and numbers that everything else is made from.
 NARROW := tests/core/clustering tests/core/test_features.py tests/core/training \
@@ -17,15 +28,15 @@ test: lint test-narrow
 	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # With the kernels that libraries choose on older processors; see tests/processors.py.
-test-narrow: $(INSTALLED)
+test-narrow: $(INSTALLED_DEV)
 	$(VENV)/bin/python -m tests.processors avx2 sse41 -- $(VENV)/bin/pytest --quiet \
 		--numprocesses 2 --dist loadfile -k "not told_to_end" $(NARROW)
 
 # What takes too long for every change: longer fuzzing, more kills, rarer commands of the README.
-test-slow: $(INSTALLED)
+test-slow: $(INSTALLED_DEV)
 	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
-lint: $(INSTALLED)
+lint: $(INSTALLED_DEV)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/basedpyright
@@ -43,31 +54,41 @@ serve: $(INSTALLED)
 	$(VENV)/bin/deepcluster serve $(ARGS)
 
 # Small sizes, minutes in all; `python -m benchmarks.NAME` without --quick takes the full ones.
-bench: $(INSTALLED)
+bench: $(INSTALLED_DEV)
 	for name in epoch stages loading learning cluster scaling storage overhead transfer; do \
 		$(VENV)/bin/python -m benchmarks.$$name --quick $(ARGS) || exit; done
 	$(VENV)/bin/python -m benchmarks.report benchmarks/results/quick
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock requirements-uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	@$(PIP_INSTALL) --require-hashes --requirement requirements-uv.lock 2>/dev/null || true
+	@echo "installing requirements.lock into $(VENV): a minute or more, about 8 GB"
+	@$(call install,$(RUN_LOCK))
+	@$(call install,--no-deps --no-build-isolation --editable .)
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED) requirements-dev.lock
+	@echo "installing requirements-dev.lock into $(VENV)"
+	@$(call install,$(DEV_LOCK))
 	@touch $@
 
 $(VENV)/.docs: $(INSTALLED) requirements-docs.lock
-	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements-docs.lock
+	@$(call install,--require-hashes --requirement requirements-docs.lock)
 	@touch $@
 
 # Takes the newest versions that fit together; commit the result with the tests passing.
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --upgrade
 lock: $(INSTALLED)
-	$(VENV)/bin/python -m pip install --quiet uv
-	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-header --no-annotate --upgrade --output-file requirements.lock
-	$(VENV)/bin/uv pip compile --group docs --constraint requirements.lock --universal \
-		--python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
-		--output-file requirements-docs.lock
+	$(PIP_INSTALL) --upgrade uv
+	echo uv | $(COMPILE) - --output-file requirements-uv.lock
+	$(COMPILE) pyproject.toml --output-file requirements.lock
+	$(COMPILE) pyproject.toml --extra dev --constraints requirements.lock \
+		$$(sed -n 's/^\([^ ]*\)==.*/--no-emit-package \1/p' requirements.lock) \
+		--output-file requirements-dev.lock
+	$(COMPILE) --group docs --constraints requirements.lock --output-file requirements-docs.lock
 
 clean:
 	rm -rf $(VENV)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import yaml
 
+from deepcluster_core.config_files import recipe_names
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import refuse_url
 
@@ -141,23 +142,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if len(data) > MAX_RECIPE_BYTES:
             raise ConfigError(
                 f"{path}: is larger than {MAX_RECIPE_BYTES} bytes; not a recipe.\n"
-                f"  Fix: give a YAML file as those in configs/; images go into dataset.source."
+                f"  Fix: give a YAML file as `deepcluster init` writes it; images go into "
+                f"dataset.source."
             )
         values = parse(data.decode())
     except FileNotFoundError:
-        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml"))) or "none here"
+        known = ", ".join(recipe_names())
         raise ConfigError(
-            f"{path}: there is no such recipe.\n  Fix: give another. In configs/: {known}."
+            f"{path}: there is no such recipe.\n"
+            f"  Fix: give a YAML file, or one of these names: {known}."
         ) from None
     except (OSError, ValueError) as error:  # ValueError: of `parse`, and bytes that are no UTF-8
         raise ConfigError(
             f"{path}: cannot be read as YAML: {one_line(error)}\n"
-            f"  Fix: correct that place, or begin with a copy of a recipe in configs/."
+            f"  Fix: correct that place, or begin with a copy of a recipe: `deepcluster init NAME`."
         ) from error
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path}: must hold keys and values, not {type(values).__name__}.\n"
-            f"  Fix: write them as in configs/, for example `epochs: 10`, a key a line."
+            f"  Fix: write them as `deepcluster init` does, for example `epochs: 10`, a key a line."
         )
     return plain(values, name=str(path))
 

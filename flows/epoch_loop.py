@@ -32,7 +32,7 @@ def deepcluster(
     """Cluster, train, score, epoch by epoch.
 
     Args:
-        recipe: path of a YAML file.
+        recipe: path of a YAML file, or the name of one in `configs/`.
         run: folder of the run; `runs/<name of the recipe>` when left out.
         epochs: how many the run shall have, those already there included.
         overrides: keys of the recipe, nested: `{"cluster": {"k": 50}}`.

@@ -54,7 +54,7 @@ def sweep(
 
     Args:
         k: all numbers of clusters of the comparison; those whose runs are there are Cached.
-        recipe: path of a YAML file.
+        recipe: path of a YAML file, or the name of one in `configs/`.
         run: folder of the sweep; `runs/<name of the recipe>-k` when left out.
         epochs: how many each run shall have, those already there included.
         overrides: keys of the recipe, nested, the same for all k.

@@ -17,7 +17,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("flows", "deepcluster", "stages", "deepcluster_core")
 OURS = {*PRODUCT, "benchmarks", "tests"}
-LOCK = ROOT / "requirements.lock"
 
 
 @cache
@@ -76,7 +75,8 @@ def test_tests_and_benchmarks__import_only_what_the_dev_extra_adds() -> None:
 
 
 @pytest.mark.parametrize("group", ["run", "onnx", "dev"])
-def test_lock__has_every_declared_package_with_its_hashes(group: str) -> None:
-    entries = re.split(r"\n(?=\S)", LOCK.read_text())
+def test_locks__have_every_declared_package_with_its_hashes(group: str) -> None:
+    text = "".join(path.read_text() for path in ROOT.glob("requirements*.lock"))
+    entries = re.split(r"\n(?=\S)", text)
     locked = {canonical(entry) for entry in entries if "--hash=sha256:" in entry}
     assert declared()[group] - locked == set()

@@ -23,7 +23,7 @@ import yaml
 import zarr
 from PIL import Image
 
-from flows.prefect_.serve import POOL, STEPS
+from flows.prefect_.serve import DEPLOY, POOL, WORK_POOL
 from stages.runs.report import HEADER
 from tests.documentation import ROOT, blocks, pages
 from tests.patience import WITHIN_S
@@ -74,12 +74,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
         else:
             shutil.copy(source, folder / name)
-    for name in ("requirements.lock", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder / name)
-        os.utime(folder / name, (0, 0))  # older than .venv/.installed: nothing to install again
+    for path in (*ROOT.glob("requirements*.lock"), ROOT / "pyproject.toml"):
+        shutil.copy(path, folder)
+        os.utime(folder / path.name, (0, 0))  # older than what is installed
     (folder / ".venv").symlink_to(sys.prefix)
     demo = folder / "configs" / "demo.yaml"
     values = yaml.safe_load(demo.read_text())
@@ -247,6 +249,6 @@ def test_readme__shows_what_a_run_prints() -> None:
 
 
 def test_docs__give_the_commands_that_serve_runs() -> None:
-    for step in STEPS:
+    for step in (WORK_POOL, DEPLOY):
         assert f"prefect --no-prompt {' '.join(step)}" in PAGES
     assert f"prefect worker start --pool {POOL}" in PAGES

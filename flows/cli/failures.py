@@ -13,6 +13,7 @@ from pathlib import Path
 from deepcluster_core.errors import ConfigError, DeepClusterError, first_line
 from deepcluster_core.text import printable
 from flows.engine.environment import is_writable, private_folder
+from flows.prefect_.internals import SETTINGS_READERS
 
 DEBUG = "DEEPCLUSTER_DEBUG"
 LOG = "deepcluster-error.log"
@@ -131,14 +132,10 @@ def _tried() -> str:
     return ", ".join(printable(folder) for folder in [*set_here, "/tmp", "/var/tmp", "/usr/tmp"])  # noqa: S108  where Python looks
 
 
-_READS_SETTINGS = {"root_settings_context", "get_current_settings"}
-"""Functions of Prefect, which are called when it is imported."""
-
-
 def _prefect_setting(error: Exception) -> DeepClusterError | None:
     """Return an error that names the settings of Prefect that are invalid."""
     functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-    if functions.isdisjoint(_READS_SETTINGS):
+    if functions.isdisjoint(SETTINGS_READERS):
         return None
     problems = list(_invalid(error)) or [printable(first_line(error))]
     return ConfigError(

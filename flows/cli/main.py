@@ -67,11 +67,25 @@ app = typer.Typer(
 app.add_typer(results)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print("deepcluster", version("deepcluster-pipeline"))  # noqa: T201
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[
         bool,
         typer.Option("--debug", help=f"Print the traceback of an error; also {DEBUG}=1."),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
     """DeepCluster (Caron et al. 2018): group features, train on the groups, repeat."""
@@ -80,9 +94,21 @@ def options(
 
 
 @app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Writes NAME.yaml and NAME.schema.json.")],
+) -> None:
+    """Write a recipe to start from, with comments, and a schema for editors."""
+    from stages.runs.new_recipe import write_new_recipe  # noqa: PLC0415
+
+    recipe = shell_words(write_new_recipe(path(name)))
+    print(f"Set dataset.source in {recipe}, then: deepcluster run {recipe}")  # noqa: T201
+
+
+@app.command()
 def run(
     recipe: Annotated[
-        Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.", parser=path)
+        Path,
+        typer.Argument(help="A YAML file, or the name of one in configs/: demo.", parser=path),
     ],
     run: Annotated[
         Path | None,
@@ -159,7 +185,8 @@ def stage(
 @app.command()
 def sweep(
     recipe: Annotated[
-        Path, typer.Argument(help="A YAML file, for example configs/demo.yaml.", parser=path)
+        Path,
+        typer.Argument(help="A YAML file, or the name of one in configs/: demo.", parser=path),
     ],
     ks: Annotated[
         str, typer.Option("--k", metavar="K,K,…", help="All k to compare; those there are Cached.")

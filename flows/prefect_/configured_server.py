@@ -9,10 +9,10 @@ from importlib.metadata import version
 from typing import Any
 
 import httpx
-from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
+from flows.prefect_.internals import is_cloud
 from flows.prefect_.loopback import is_loopback, unusable_proxies
 from flows.prefect_.server_errors import ServerError, server_error
 from flows.prefect_.settings import API_URL, origin_of, without_password
@@ -60,7 +60,7 @@ class _VersionError(Exception):
 
 
 def _check_version(client: SyncPrefectClient) -> None:
-    if client.server_type == ServerType.CLOUD:  # always fits, and has no such address
+    if is_cloud(client):  # always fits, and has no such address
         client.read_flows(limit=1)
         return
     try:

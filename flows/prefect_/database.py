@@ -1,7 +1,6 @@
 """The database of Prefect's own server: its version, and a lock while it is created or upgraded."""
 
 import fcntl
-import importlib.util
 import os
 import re
 import sys
@@ -11,13 +10,13 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
+from flows.prefect_.internals import migration_files
 from flows.prefect_.settings import DATABASE_HOST, DATABASE_URL, origin_of, without_password
 
 SQLITE = re.compile(r"sqlite(\+\w+)?:///(?P<path>[^?]+)")
 URL = "sqlite+aiosqlite:///{path}"
 REVISION = re.compile(r"""^(down_)?revision\s*=\s*["']([^"']+)["']""", re.MULTILINE)
 WAITING = "Waiting for another process that prepares the database"
-MIGRATIONS = "server/database/_migrations/versions/sqlite"
 
 
 @dataclass(frozen=True)
@@ -144,13 +143,9 @@ def _known_revisions() -> tuple[set[str], set[str]]:
 
     Read from its files, because importing alembic and Prefect's server takes seconds.
     """
-    found = importlib.util.find_spec("prefect")
-    assert found is not None
-    assert found.submodule_search_locations is not None
     known: set[str] = set()
     replaced: set[str] = set()
-    for package in found.submodule_search_locations:
-        for path in (Path(package) / MIGRATIONS).glob("*.py"):
-            for down, revision in REVISION.findall(path.read_text(encoding="utf-8")):
-                (replaced if down else known).add(revision)
+    for path in migration_files():
+        for down, revision in REVISION.findall(path.read_text(encoding="utf-8")):
+            (replaced if down else known).add(revision)
     return known, known - replaced

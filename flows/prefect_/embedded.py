@@ -24,6 +24,12 @@ from uuid import UUID
 
 from deepcluster_core.errors import DeepClusterError
 from flows.prefect_.database import WAITING, lock_unless_current, usable_database
+from flows.prefect_.internals import (
+    read_settings_again,
+    send_all,
+    server_app,
+    silence_loggers,
+)
 from flows.prefect_.loopback import drop_unusable_proxies, is_loopback, reach_loopback_directly
 from flows.prefect_.serve import HOST, WaitError, wait_until_up
 from flows.prefect_.server_errors import ServerError, own_server_error, server_error
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 TASK_RUNS: ContextVar[list[UUID] | None] = ContextVar("TASK_RUNS", default=None)
 """Set where the server ends with this process: the task runs that it has to record before."""
 RECORD_S = 10.0  # at most; measured: 0.05 s after 41 tasks in two seconds
+SEND_S = 5.0
 NOTE = "note: "
 """Begins a line that the server's process prints for the person."""
 LAST = 100
@@ -123,7 +130,7 @@ class EmbeddedServer:
                 TASK_RUNS.reset(token)
                 if self._process.poll() is None:
                     _wait_until_recorded(task_runs[-LAST:])
-                    _drain()
+                    send_all(SEND_S)  # Prefect would do so after the server's end
                     self._stopping = True
                     self._process.terminate()
 
@@ -170,10 +177,7 @@ class EmbeddedServer:
         # is printed and not logged, stands for all of that. Handlers would be added again.
         logging.raiseExceptions = False
         logging.disable(logging.CRITICAL)
-        for name, logger in logging.Logger.manager.loggerDict.items():
-            # These ignore `logging.disable`, to do without its lock.
-            if name.startswith("prefect._internal") and isinstance(logger, logging.Logger):
-                logger.disabled = True
+        silence_loggers()
 
     def _explain_if_ended(self, error: Exception) -> None:
         """Raise another error if the flow has failed because the server has ended."""
@@ -237,13 +241,10 @@ def main(listening: int, parent: int) -> None:
     drop_unusable_proxies(os.environ)
     database, note = usable_database()
     if note:
-        from prefect.context import refresh_global_settings_context  # noqa: PLC0415
-
         print(note, file=sys.stderr, flush=True)  # noqa: T201
         os.environ[DATABASE_URL.names[0]] = database.url
-        refresh_global_settings_context()
+        read_settings_again()
     import uvicorn  # noqa: PLC0415
-    from prefect.server.api.server import create_app  # noqa: PLC0415
 
     class Server(uvicorn.Server):
         """Unlocks the database once it is ready, which is when the server has started."""
@@ -255,7 +256,7 @@ def main(listening: int, parent: int) -> None:
             if lock is not None:
                 os.close(lock)
 
-    app = create_app(ephemeral=True, final=True)
+    app = server_app()
     server = Server(uvicorn.Config(app, host=HOST, log_level="error", lifespan="on"))
     server.run(sockets=[socket.socket(fileno=listening)])
 
@@ -311,17 +312,6 @@ def _wait_until_recorded(task_runs: list[UUID]) -> None:
             if len(final) == len(task_runs):
                 return
             time.sleep(0.05)
-
-
-def _drain() -> None:
-    """Send what Prefect has still to tell the server; it would do so after the server's end."""
-    from prefect.events.worker import EventsWorker  # noqa: PLC0415
-    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
-
-    for worker in (EventsWorker, APILogWorker):
-        # On a slow machine a worker warns that it still has items to send, which is no news.
-        logging.getLogger(worker.__name__).setLevel(logging.ERROR)
-        worker.drain_all(timeout=5)
 
 
 if __name__ == "__main__":

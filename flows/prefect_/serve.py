@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from types import FrameType
 
+from deepcluster_core.config_files import DEPLOYMENTS
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.memory import KEEP_FREED_MEMORY
 from flows.prefect_.database import Database, lock_unless_current, usable_database
@@ -34,11 +35,14 @@ can start runs here, and code with them, and reads what the server knows of your
 choose who may, or leave --host out and come through ssh -L {port}:{local}:{port}
 """
 POOL = "local"
-STEPS = (("work-pool", "create", POOL, "--type", "process", "--overwrite"), ("deploy", "--all"))
+WORK_POOL = ("work-pool", "create", POOL, "--type", "process", "--overwrite")
+DEPLOY = ("deploy", "--all")
 START_S = 300.0
 """For a server that is slow or hangs; one that has ended is noticed at once."""
 STOP_S = 45.0  # a worker gives its runs 30 s, in which they save their training
 SETTINGS = Path("prefect.toml")
+OURS = (Path("flows/epoch_loop.py"), Path("stages/index.py"))
+"""Modules by which our packages are told from others of their names."""
 Address = IPv4Address | IPv6Address
 MARK = "# Written by `deepcluster serve`, and deleted when it stops.\n"
 
@@ -51,7 +55,7 @@ def serve(port: int, host: str = HOST) -> None:
         host: address of this machine that it listens on; a warning tells of one that others reach.
 
     Raises:
-        ConfigError: there is no prefect.yaml here, or something else is in the way.
+        ConfigError: another server, or a file of this folder, is in the way.
         DeepClusterError: the server does not start, or a step fails.
     """
     address = address_of(host)
@@ -75,7 +79,7 @@ def serve(port: int, host: str = HOST) -> None:
         with _locked(database):
             server = prefect("server", "start", "--host", str(address), "--port", str(port))
             _wait_for_server(api, server, database)
-        for step in STEPS:
+        for step in (WORK_POOL, _deploy()):
             if (code := prefect("--no-prompt", *step).wait()) != 0:
                 raise _ended(f"`prefect {' '.join(step)}`", code)
         # Prefect reads this file where it is called, so nobody has to export PREFECT_API_URL.
@@ -89,6 +93,12 @@ def serve(port: int, host: str = HOST) -> None:
         for process in reversed(started):
             _stop(process)
         forget_dead_server()
+
+
+def _deploy() -> tuple[str, ...]:
+    """Return the command that registers this folder's deployments, or else the shipped ones."""
+    here = Path(DEPLOYMENTS.name).is_file()
+    return DEPLOY if here else (*DEPLOY, "--prefect-file", str(DEPLOYMENTS))
 
 
 def _database() -> Database:
@@ -191,8 +201,13 @@ def _check(api: str, address: Address, port: int) -> None:
             f"{SETTINGS}: would be overwritten; or another `deepcluster serve` runs here.\n"
             f"  Fix: stop that, or rename the file."
         )
-    if not Path("prefect.yaml").exists():
-        raise ConfigError("prefect.yaml: not here.\n  Fix: run this where the repository lies.")
+    for module in OURS:
+        package = module.parent
+        if (package / "__init__.py").exists() and not module.exists():
+            raise ConfigError(
+                f"{package}/: Prefect would import this package instead of DeepCluster's.\n"
+                f"  Fix: start `deepcluster serve` in another folder."
+            )
     if is_up(api):
         raise ConfigError(f"{api}: a server runs there already.\n  Fix: stop it, or use --port.")
     _check_port(address, port)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.prefect_.internals import active_profile
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -99,9 +101,7 @@ def _in_toml(path: Path, keys: list[str]) -> bool:
 
 
 def _in_profile(setting: Setting) -> Origin | None:
-    from prefect.context import get_settings_context  # noqa: PLC0415
-
-    profile = get_settings_context().profile
+    profile = active_profile()
     name = _spelled(setting, profile.to_environment_variables())
     # Without a file of the person's own, the profile is Prefect's default.
     if name is None or profile.source is None:

@@ -9,14 +9,13 @@ from pydantic import ValidationError
 
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, inspect, read_manifest
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.config_files import CONFIGS, config_file
 from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import read_yaml
 from deepcluster_core.errors import ConfigError
 from stages.evaluations.shared.results import RESULTS, read_results
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe
-
-TABLES = Path(__file__).parents[2] / "configs/tables"
 
 Cells = tuple[float | None, ...]
 
@@ -52,9 +51,9 @@ def load_table(name: str) -> PaperTable:
     Raises:
         ConfigError: there is none of this name, or its file is wrong.
     """
-    path = TABLES / f"{name}.yaml"
+    path = config_file(f"tables/{name}.yaml")
     if not path.exists():
-        known = ", ".join(sorted(file.stem for file in TABLES.glob("*.yaml")))
+        known = ", ".join(sorted(file.stem for file in CONFIGS.glob("tables/*.yaml")))
         raise ConfigError(f"evaluate {name}: the paper has no such table here; known: {known}.")
     values = read_yaml(path)
     try:

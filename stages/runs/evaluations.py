@@ -7,11 +7,12 @@ from pkgutil import iter_modules
 from typing import Any
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.config_files import config_file
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.errors import ConfigError
 from stages import evaluations
 from stages.evaluations.declaration import Evaluation
-from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
+from stages.evaluations.shared.protocol import load_protocol
 from stages.runs.evaluation_request import EvaluationRequest, known_name
 
 
@@ -52,7 +53,7 @@ def protocol_of(request: EvaluationRequest) -> StrictConfig:
     Raises:
         ConfigError: its file cannot be read, or keys or values are wrong.
     """
-    path = Path(request.protocol or PROTOCOLS / f"{request.name}.yaml")
+    path = Path(request.protocol or config_file(f"evaluations/{request.name}.yaml"))
     return load_protocol(path, find_evaluation(request.name).protocol, request.overrides or {})
 
 

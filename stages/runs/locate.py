@@ -18,7 +18,7 @@ def resolve(
     """Return the recipe with everything put over it, and the folder of the run.
 
     Args:
-        recipe: path of a YAML file.
+        recipe: path of a YAML file, or the name of one in `configs/`.
         run: a folder, or a name for one under `runs/`; None is the recipe's name.
         epochs: instead of the recipe's.
         overrides: nested keys of the recipe.

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.config_files import recipe_file
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.config_problems import CONFLICTS, described, invalid, told_conflicts
 from deepcluster_core.config_yaml import dump, merged, plain, read_yaml
@@ -217,13 +218,13 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     Paths in the file are relative to the file, those in `overrides` to the working directory.
 
     Args:
-        path: of a YAML file.
+        path: of a YAML file, or the name of one, see `recipe_file`.
         overrides: nested like the file: `{"cluster": {"k": 50}}`.
 
     Raises:
         ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
     """
-    path = expanded(path, Path())
+    path = recipe_file(path)
     values = read_yaml(path)
     _resolve_paths(values, path.parent)
     changes = plain(overrides or {}, name="overrides")

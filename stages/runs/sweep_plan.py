@@ -88,7 +88,7 @@ def plan(
     """Return the runs of a sweep; nothing is written.
 
     Args:
-        recipe: path of a YAML file.
+        recipe: path of a YAML file, or the name of one in `configs/`.
         ks: numbers of clusters, in any order.
         run: folder of the sweep, or a name for one under `runs/`; None: the recipe's name and `-k`.
         epochs: instead of the recipe's.

@@ -1,6 +1,5 @@
 """The server of a command, or of `serve`, that does not start: its database, its port."""
 
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -23,7 +22,6 @@ from flows.prefect_.embedded import EmbeddedServer
 from flows.prefect_.server_errors import ServerError, last_words, own_server_error
 from tests.patience import WITHIN_S
 
-REPOSITORY = Path(__file__).parents[2]
 NEWER = "ffffffffffff"
 
 
@@ -136,8 +134,16 @@ def test_wait__damaged_database_is_reported_with_the_servers_words_above(
     assert "file is not a database" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["flows", "stages"])
+def test_serve__refuses_a_folder_with_other_packages_of_our_names(name: str) -> None:
+    Path(name).mkdir()
+    Path(name, "__init__.py").touch()
+
+    with pytest.raises(ConfigError, match=rf"^{name}/: Prefect would import .*\n  Fix: "):
+        serve.serve(4200)
+
+
 def test_check_port__of_another_program() -> None:
-    shutil.copy(REPOSITORY / "prefect.yaml", ".")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--port {port}: another program listens there"):
@@ -145,8 +151,6 @@ def test_check_port__of_another_program() -> None:
 
 
 def test_check_port__address_of_another_machine() -> None:
-    shutil.copy(REPOSITORY / "prefect.yaml", ".")
-
     with pytest.raises(ConfigError, match=r"--host 192\.0\.2\.1 --port 4200: cannot be listened"):
         serve.serve(4200, "192.0.2.1")
 

@@ -205,10 +205,14 @@ def test_flows__no_telemetry_unless_the_person_says_so(
 # Dependencies
 
 
-def test_lock__every_package_is_checked_by_its_hash() -> None:
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+LOCKS = sorted(path.name for path in ROOT.glob("requirements*.lock"))
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_lock__every_package_is_checked_by_its_hash(name: str) -> None:
+    lock = (ROOT / name).read_text(encoding="utf-8")
     entries = re.findall(r"^(?=\S)(.*(?:\n[ \t].*)*)", lock, re.MULTILINE)
-    assert len(entries) > 100
+    assert entries
 
     loose = [one for one in entries if not re.search(r"==.*(?s:.)*--hash=sha256:[0-9a-f]{64}", one)]
 
@@ -216,20 +220,39 @@ def test_lock__every_package_is_checked_by_its_hash() -> None:
     assert "://" not in lock, "hashes, not addresses, say what is installed"
 
 
-def test_lock__holds_all_that_pyproject_asks_for() -> None:
+def locked(*names: str) -> list[str]:
+    """Return the packages of lock files."""
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in names)
+    return re.findall(r"^([\w.-]+)==", text, re.MULTILINE)
+
+
+def test_locks__hold_all_that_is_installed_and_each_package_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    locked = set(re.findall(r"^([\w.-]+)==", lock, re.MULTILINE))
+    run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
+    needed = {
+        "requirements.lock": [*project["dependencies"], "setuptools"],  # it builds our own package
+        "requirements-dev.lock": project["optional-dependencies"]["dev"],
+        "requirements-uv.lock": ["uv"],
+    }
+    assert sorted(needed) == LOCKS
+    for name, asked in needed.items():
+        given = {*locked(name), *run}
+        assert {re.split(r"[^\w.-]", one)[0] for one in asked} - given == set(), name
+    assert not set(run) & set(dev)
 
-    assert {re.split(r"[^\w.-]", one)[0] for one in asked} - locked == set()
 
+def test_makefile__installs_by_hash_and_nothing_beside_the_locks() -> None:
+    wanted = ["make", "--dry-run", "--always-make", "VENV=new", "lint"]
+    told = subprocess.run(wanted, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    installs = re.findall(r"pip install (.*?)(?:;|\n|$)", told.replace("\\\n", ""))
 
-def test_makefile__installs_by_hash_and_nothing_beside_the_lock() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    recipe = makefile.partition("$(INSTALLED):")[2].partition("\n\n")[0]
-    installs = [line for line in recipe.splitlines() if "pip install" in line]
-
-    assert len(installs) == 2
-    assert "--require-hashes --requirement requirements.lock" in installs[0]
-    assert "--no-deps --editable ." in installs[1]
+    run_time = "--require-hashes --requirement requirements.lock"
+    each_by = [
+        ("pip", "--require-hashes --requirement requirements-uv.lock 2>/dev/null || true"),
+        *((by, run_time) for by in ("uv", "pip")),
+        *((by, "--no-deps --no-build-isolation --editable .") for by in ("uv", "pip")),
+        *((by, f"{run_time} --requirement requirements-dev.lock") for by in ("uv", "pip")),
+    ]
+    by_uv = "--quiet --python new/bin/python"
+    expected = [f"{by_uv if by == 'uv' else '--quiet'} {words}" for by, words in each_by]
+    assert installs == expected

@@ -3,12 +3,13 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from deepcluster_core.artifacts.manifest import read_manifest
-from flows.cli.main import main
+from flows.cli.main import app, main
 from stages.runs.report import HEADER
 from tests.flows.conftest import ENVIRONMENT, PROGRAM, manifests
 from tests.patience import WITHIN_S
@@ -145,7 +146,7 @@ def test_run__lists_the_recipes_there_are(
     told = refusal(capsys, "run", "absent.yaml")
 
     assert told.startswith("deepcluster: absent.yaml: there is no such recipe.\n  Fix: ")
-    assert told.endswith("In configs/: none here.\n")
+    assert "one of these names: demo, " in told
 
 
 def test_run__refuses_a_file_as_its_folder(
@@ -215,3 +216,19 @@ def test_evaluate__select_leaves_the_pictures_of_the_report_alone(
     assert (ended.returncode, ended.stderr) == (0, "")
     facts = read_manifest(own_run / "evaluations/voc-classification/epoch=0002").facts
     assert (facts["trained_on"], facts["judged_on"]) == ("train", "val")
+
+
+def test_version__is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app(["--version"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"deepcluster {version('deepcluster-pipeline')}\n"
+
+
+def test_init__says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        app(["init", "mine"])
+
+    assert capsys.readouterr().out.endswith("deepcluster run mine.yaml\n")
+    assert {path.name for path in Path().iterdir()} == {"mine.yaml", "mine.schema.json"}

@@ -1,6 +1,5 @@
 """`deepcluster serve` and `prefect deployment run`, typed as a person does, in processes."""
 
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +23,6 @@ from deepcluster_core.artifacts.tables import read_labels
 from tests.flows.conftest import ENVIRONMENT, PROGRAM, recorded_tasks, tasks, write_recipe
 from tests.patience import WITHIN_S
 
-REPOSITORY = Path(__file__).parents[2]
 LOOP, STAGE = "deepcluster/epoch-loop", "deepcluster-stage/rerun"
 
 
@@ -74,10 +72,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Iterator[Served]:
-    """Start server and worker in a folder with what a checkout has."""
+    """Start server and worker in a folder that is no checkout."""
     here, home = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("prefect")
-    shutil.copy(REPOSITORY / "prefect.yaml", here)
-    (here / "flows").symlink_to(REPOSITORY / "flows")
     write_recipe(here / "tiny.yaml", tiny_images)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.config_files import CONFIGS
 from deepcluster_core.errors import ArtifactError, ConfigError
 from flows.cli.main import main
 from flows.evaluate import evaluate
-from flows.show.paper_tables import TABLES, load_table, measured
+from flows.show.paper_tables import load_table, measured
 from flows.show.tables import show_table
 from stages.evaluations.shared.results import read_results
 from stages.runs.folder import RunFolder
@@ -44,7 +45,7 @@ def test_load_table__is_as_the_paper_prints_it() -> None:
 def test_load_table__refuses_others() -> None:
     with pytest.raises(ConfigError, match=r"evaluate table9: .* known: table1, table2"):
         load_table("table9")
-    assert len(list(TABLES.glob("*.yaml"))) == 5
+    assert len(list(CONFIGS.glob("tables/*.yaml"))) == 5
 
 
 def test_show_table__sets_ours_beside_the_papers_and_leaves_the_rest_empty(

@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.config_files import CONFIGS
 from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import merged, plain, read_yaml
 from deepcluster_core.local_paths import expanded
 
-PROTOCOLS = Path(__file__).parents[3] / "configs/evaluations"
+PROTOCOLS = CONFIGS / "evaluations"
+"""As shipped: what a result is compared with, to name its deviations from the paper."""
 
 Protocol = TypeVar("Protocol", bound=StrictConfig)
 

@@ -1,0 +1,40 @@
+"""Write a recipe to start from, and the schema by which editors check and complete it."""
+
+import json
+from pathlib import Path
+
+from deepcluster_core.config_files import CONFIGS
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import refuse_url
+from stages.runs.recipe import Recipe
+
+TEMPLATE = "own-images.yaml"
+
+
+def write_new_recipe(name: str | Path) -> Path:
+    """Write NAME.yaml and NAME.schema.json, and return the first.
+
+    Raises:
+        ConfigError: one of them exists already, or cannot be written.
+    """
+    refuse_url(name)
+    recipe = Path(f"{str(name).removesuffix('.yaml')}.yaml")
+    schema = recipe.with_suffix(".schema.json")
+    template = (CONFIGS / TEMPLATE).read_text(encoding="utf-8")
+    texts = {
+        recipe: f"# yaml-language-server: $schema={schema.name}\n"
+        + template.replace(f"configs/{TEMPLATE}", str(recipe)),
+        schema: json.dumps(Recipe.model_json_schema(), indent=2) + "\n",
+    }
+    if there := [str(path) for path in texts if path.exists()]:
+        raise ConfigError(f"{', '.join(there)}: already exists.\n  Fix: choose another name.")
+    try:
+        for path, text in texts.items():
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise ConfigError(
+            f"{recipe}: cannot be written ({error.strerror}).\n"
+            f"  Fix: choose a folder that exists and that you may write to."
+        ) from error
+    return recipe
