@@ -5,6 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.machine import ROOT
@@ -14,6 +15,7 @@ T = TypeVar("T")
 
 CONFIGS = ROOT / "configs"
 DIGITS = str(CONFIGS / "data" / "mnist-test.parquet")
+LOOKS = 10
 
 
 class Meter:
@@ -92,9 +94,7 @@ class Meter:
 
 def epochs(run: str, home: str, images: int, n: int) -> Figures:
     """Run `n` epochs as a flow; return what they took besides compute."""
-    os.environ["PREFECT_HOME"] = home  # before anything imports Prefect
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    os.environ.pop("PREFECT_API_URL", None)
+    _prepare_prefect(home)
     from flows.engine.open_run import ON_TERMINAL  # noqa: PLC0415
     from flows.epoch_loop import deepcluster  # noqa: PLC0415
     from flows.prefect_.embedded import EmbeddedServer  # noqa: PLC0415
@@ -116,6 +116,58 @@ def epochs(run: str, home: str, images: int, n: int) -> Figures:
     return meter.figures()
 
 
+def looks(runs: str, home: str, n: int) -> Figures:
+    """Look at all artifacts of a run of `n` epochs, and show them in the UI, as after each epoch.
+
+    Returns:
+        Medians in seconds, the first look left out: `pass_s`, CPU time of looking at the artifacts;
+        `look_s`, wall time of that and of what Prefect takes to store the tables.
+    """
+    _prepare_prefect(home)
+    from prefect import flow  # noqa: PLC0415
+
+    from benchmarks.synthetic_run import write_run  # noqa: PLC0415
+    from flows.prefect_.embedded import EmbeddedServer  # noqa: PLC0415
+    from flows.prefect_.ui import Ui  # noqa: PLC0415
+    from stages.runs.states import states_of  # noqa: PLC0415
+
+    root = Path(runs) / str(n)
+    folder = write_run(root, CONFIGS / "imagenet-alexnet.yaml", epochs=n)
+    server = EmbeddedServer()
+
+    @flow
+    def look() -> Figures:
+        ui = Ui(folder, epochs=n)
+        ui.update(n - 1)
+        turns = range(LOOKS)
+        return {
+            "pass_s": _median(lambda: states_of(folder), turns, time.process_time),
+            "look_s": _median(lambda: ui.update(n - 1), turns, time.perf_counter),
+        }
+
+    try:
+        with server.running():
+            return look()
+    finally:
+        server.end()
+
+
+def _median(call: Callable[[], object], turns: range, clock: Callable[[], float]) -> float:
+    seconds: list[float] = []
+    for _ in turns:
+        start = clock()
+        call()
+        seconds.append(clock() - start)
+    return statistics.median(seconds)
+
+
+def _prepare_prefect(home: str) -> None:
+    """Set the environment; before anything imports Prefect."""
+    os.environ["PREFECT_HOME"] = home
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.pop("PREFECT_API_URL", None)
+
+
 def _overrides(images: int) -> dict[str, Any]:
     """Return a recipe whose artifacts are as large as said, and whose training is two steps."""
     dataset = {"source": DIGITS, "subset": images, "shorter_side": 32, "channels": 1}
@@ -135,9 +187,9 @@ def _attach(meter: Meter) -> None:
     from stages.runs.run import Run  # noqa: PLC0415
 
     for name, measured in (
-        ("stages.extract.extract_features", lambda body: meter.items(body, 1)),
-        ("stages.cluster.fit_pca", meter.call),
-        ("stages.train.train_epoch", meter.call),
+        ("deepcluster_core.features.extract_features", lambda body: meter.items(body, 1)),
+        ("deepcluster_core.clustering.grouping.fit_pca", meter.call),
+        ("deepcluster_core.training.epoch.train_epoch", meter.call),
     ):
         module, _, attribute = name.rpartition(".")
         owner = importlib.import_module(module)

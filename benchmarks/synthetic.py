@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.features import FeatureDtype, write_features
+from deepcluster_core.artifacts.features import write_features
 from deepcluster_core.artifacts.images import ImagesWriter, PackedImage
+from deepcluster_core.config import FeatureDtype
 from deepcluster_core.context import Context
 from stages.extract import extract
 from stages.index import index

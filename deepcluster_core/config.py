@@ -1,6 +1,6 @@
 """What every configuration class shares."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
@@ -16,6 +16,12 @@ ShareRange = Annotated[tuple[_Share, _Share], AfterValidator(_ascending)]
 """The least and the greatest share of something, above 0 and up to 1."""
 PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
 """The least and the greatest value."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Number format of a network's forward pass. auto: bfloat16 where the device multiplies it faster
+than float32: CUDA devices from Ampere on, CPUs with AVX-512 BF16 or AMX. Else float32."""
+FeatureDtype = Literal["float16", "float32"]
+"""Number format of features on disk."""
 
 
 class StrictConfig(BaseModel):

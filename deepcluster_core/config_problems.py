@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from deepcluster_core.errors import ConfigError
 
@@ -13,7 +12,6 @@ _OTHER_NOTATION = re.compile(
     r"|[0-9].* #.*"
 )
 """Numbers that are not in plain decimal digits, or that a comment follows."""
-CONFLICTS = "conflicts"  # the type of an error about keys that contradict each other
 
 
 def invalid(name: str, problems: list[str]) -> ConfigError:
@@ -34,29 +32,18 @@ def described(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Return a line for each key; of a value that may have two types pydantic tells of both."""
     messages: dict[str, list[str]] = {}
     found: dict[str, str] = {}
-    conflicts: list[str] = []
     for problem in error.errors():
-        if problem["type"] == CONFLICTS:
-            conflicts += told_conflicts(problem)
-            continue
         if problem["type"] == "default_factory_not_called":  # for want of a key that is told of
             continue
         key = _key_of(problem["loc"], model)
         messages.setdefault(key, []).append(_message(problem, model))
         has_value = key and problem["type"] != "missing"
         found[key] = f" (got {_shortened(problem['input'])})" if has_value else ""
-    return conflicts + [
+    return [
         f"  {key}{': ' if key else ''}"
         f"{', or '.join(told).replace(', or Input should be ', ', or ')}{found[key]}"
         for key, told in messages.items()
     ]
-
-
-def told_conflicts(problem: ErrorDetails) -> list[str]:
-    """Return the lines of an error about keys that contradict each other; of another one, none."""
-    if problem["type"] != CONFLICTS:
-        return []
-    return [f"  {text}".replace("\n", "\n  ") for text in problem.get("ctx", {})["told"]]
 
 
 def _key_of(location: tuple[Any, ...], model: type[BaseModel]) -> str:

@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from deepcluster_core.config import Precision
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, autocast, is_narrow
+from deepcluster_core.precision import autocast, is_narrow
 
 
 def extract_features(

@@ -11,12 +11,12 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import UnreadableImageError
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import SourceImage
 from deepcluster_core.features import extract_features
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision
 from deepcluster_core.shortage import is_shortage
 
 READ_AT_ONCE = 32

@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16"]
-"""auto: bfloat16 where the device multiplies it faster than float32: CUDA devices from Ampere on,
-CPUs with AVX-512 BF16 or AMX. Else float32."""
+from deepcluster_core.config import Precision
 
 
 def is_narrow(device: str, precision: Precision) -> bool:

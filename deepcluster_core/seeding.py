@@ -7,9 +7,12 @@ that runs alone, or again, draws what it drew in the whole run.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -27,12 +30,14 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
 
 
 @contextmanager
-def torch_seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+def torch_seeded(seed: int, device: "torch.device | None" = None) -> Iterator[None]:
     """Seed torch inside the block, and leave the global generators as they were before it.
 
     Layers draw from torch's global generator (initialisation, dropout) and take no other; this
     is the one place that lends it to them.
     """
+    import torch  # noqa: PLC0415  many that only need `derive` do without
+
     on_gpu = device is not None and device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.manual_seed(seed)

@@ -4,21 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import Field, JsonValue, PositiveInt, ValidationInfo, field_validator
 
-from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.features import Features
-from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_labels, write_labels
-from deepcluster_core.clustering.faiss_index import load_faiss
-from deepcluster_core.clustering.fit import Clustering
-from deepcluster_core.clustering.pca import Pca, fit_pca
+from deepcluster_core.artifacts.file_names import CLUSTERING, LABELS
+from deepcluster_core.artifacts.tables import read_labels, write_labels
 from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.registry import SOME_READ, find_clusterer, names_reading
-from deepcluster_core.clustering.rows import Projected
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.stage import stage
@@ -145,36 +137,32 @@ def cluster(
 
     `previous` are the labels that a warm start begins with; None in the first epoch.
     """
-    context = draft.context
-    out = draft.folder
-    if find_clusterer(cluster.algorithm).needs_faiss:
+    # They import torch and zarr, which a recipe is read without.
+    from deepcluster_core.artifacts.features import Features
+    from deepcluster_core.clustering.faiss_index import load_faiss
+    from deepcluster_core.clustering.grouping import group
+
+    clusterer = find_clusterer(cluster.algorithm)
+    if clusterer.needs_faiss:
         load_faiss()  # an error now, not after the PCA
     stored = Features(features)
     sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
-    pca = fit_pca(
-        map(torch.from_numpy, stored.blocks()),
-        dim=sizes.pca_dim,
+    start_N = read_labels(previous).cluster_N if previous else None
+    grouping = group(
+        stored,
+        clusterer.build(cluster, sizes.k, start_N),
+        draft.context,
+        pca_dim=sizes.pca_dim,
         whitened=cluster.whiten,
         clip=cluster.pca_dim == "auto",
-        device=context.device,
     )
-    fit = _clustering(cluster, sizes, previous).fit(
-        _rows(stored, pca, context.device),
-        seed=seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans"),
-        device=context.device,
-        progress=context.progress,
-    )
+    fit, pca = grouping.fit, grouping.pca
     write_labels(
-        out,
+        draft.folder,
         images=images,
         cluster_N=fit.cluster_N,
         distance_N=fit.distance_N,
-        clustering={
-            "pca_mean": pca.mean_D.numpy(),
-            "pca_components": pca.components_QD.numpy(),
-            "pca_eigenvalues": pca.eigenvalues_Q.numpy(),
-            "centroids": fit.centroids_KQ,
-        },
+        clustering=grouping.arrays(),
     )
     draft.rows = stored.num_images
     draft.facts = {
@@ -186,18 +174,3 @@ def cluster(
         "effective_rank": pca.effective_rank,
         "dead_features": pca.dead_features,
     }
-
-
-def _clustering(cluster: ClusterConfig, sizes: Sizes, previous: Path | None) -> Clustering:
-    start_N = read_labels(previous).cluster_N if previous else None
-    return find_clusterer(cluster.algorithm).build(cluster, sizes.k, start_N)
-
-
-def _rows(stored: Features, pca: Pca, device: str) -> Projected:
-    """Return the rows to cluster: projected, whitened and of length one, as they are read."""
-    on_device = pca.to(device)  # once, not for each piece of rows
-
-    def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
-        return on_device.whiten(torch.from_numpy(raw_BD).to(device)).cpu().numpy()
-
-    return Projected(stored.num_images, len(pca.components_QD), stored.blocks, project)

@@ -7,22 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.features import (
-    FEATURES,
-    FeatureDtype,
-    durable_rows,
-    write_features,
-)
+from deepcluster_core.artifacts.file_names import FEATURES
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.config import StrictConfig
-from deepcluster_core.context import Context
-from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.data.views import center_view
-from deepcluster_core.features import extract_features
+from deepcluster_core.config import FeatureDtype, Precision, StrictConfig
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import stage
 
 
@@ -60,17 +49,31 @@ def extract(
     checkpoint: Path | None,
 ) -> None:
     """Write the features artifact. Without a checkpoint the network is as initialised."""
+    # They import torch and zarr, which a recipe is read without.
+    from deepcluster_core.artifacts.checkpoints import restore_network
+    from deepcluster_core.artifacts.features import durable_rows, write_features
+    from deepcluster_core.data.central_views import central_views
+    from deepcluster_core.features import extract_features
+    from deepcluster_core.precision import computed_in
+
     context = draft.context
-    out = draft.folder
     pictures = Images(images)
     model = restore_network(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
     )
-    done = durable_rows(out, draft.saved.facts["rows"]) if draft.saved else 0
+    done = durable_rows(draft.folder, draft.saved.facts["rows"]) if draft.saved else 0
     first = done // extract.batch_size  # batches are the same in every attempt
+    views = central_views(
+        pictures,
+        context,
+        resize=extract.resize,
+        size=network.image_size,
+        batch_size=extract.batch_size,
+        first=first,
+    )
     features = extract_features(
         model,
-        _central_views(pictures, extract, network.image_size, context, first=first),
+        views,
         layer=extract.layer,
         device=context.device,
         precision=extract.precision,
@@ -78,33 +81,13 @@ def extract(
     draft.rows = len(pictures)
     draft.facts["precision"] = computed_in(context.device, extract.precision)
     draft.facts["dim"] = write_features(
-        out,
+        draft.folder,
         _without(features, done - first * extract.batch_size),
         num_images=len(pictures),
         dtype=extract.dtype,
         start=done,
         saved=lambda rows: draft.save({"rows": rows}),
     )
-
-
-def _central_views(
-    pictures: Images, extract: ExtractConfig, size: int, context: Context, *, first: int
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield the views of batch `first` and of all after it."""
-    total = len(pictures)
-
-    def load(start: int) -> NDArray[np.uint8]:
-        ids = range(start, min(start + extract.batch_size, total))
-        return np.stack(
-            [center_view(pictures.verified(i), resize=extract.resize, size=size) for i in ids]
-        )
-
-    starts = range(first * extract.batch_size, total, extract.batch_size)
-    for start, views_BSSC in zip(
-        starts, ordered_map(load, starts, workers=context.workers), strict=True
-    ):
-        yield views_BSSC
-        context.progress(start + len(views_BSSC), total)
 
 
 def _without(

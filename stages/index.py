@@ -11,15 +11,8 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.images import (
-    PIXELS,
-    SKIPPED,
-    Encoding,
-    ImagesWriter,
-    PackedImage,
-    encode,
-)
-from deepcluster_core.artifacts.tables import INDEX
+from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
+from deepcluster_core.artifacts.images import Encoding, ImagesWriter, PackedImage, encode
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.deep_values import Deep

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deepcluster_core.artifacts.commit import Draft
+from deepcluster_core.artifacts.file_names import METRICS
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
-from deepcluster_core.artifacts.tables import METRICS, Labels, read_labels, write_metrics
+from deepcluster_core.artifacts.tables import Labels, read_labels, write_metrics
 from deepcluster_core.health import names, signs
 from deepcluster_core.metrics import cluster_sizes, moved_fraction, nmi
 from deepcluster_core.stage import ManifestOf, stage

@@ -1,36 +1,27 @@
 """Train: labels (+ checkpoint) -> checkpoint. One pass over the images on their pseudo-labels."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from deepcluster_core import seeding
-from deepcluster_core.artifacts.checkpoints import (
-    MODEL,
-    MOMENTUM,
-    load_momentum,
-    restore_network,
-    write_checkpoint,
-)
 from deepcluster_core.artifacts.commit import Draft
+from deepcluster_core.artifacts.file_names import MODEL, MOMENTUM
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import Labels, read_labels
-from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
+from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.precision import Precision, computed_in
 from deepcluster_core.stage import stage
-from deepcluster_core.training.checkpointing import save_points
-from deepcluster_core.training.epoch import Batch, Progress, PseudoLabelLearner, train_epoch
-from deepcluster_core.training.learner import Sgd
-from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
+from deepcluster_core.training.sampler import plain_order, uniform_order
+
+if TYPE_CHECKING:
+    from deepcluster_core.training.batches import Batches
+    from deepcluster_core.training.epoch import PseudoLabelLearner
 
 
 class TrainConfig(StrictConfig):
@@ -115,29 +106,36 @@ def train(
     checkpoint: Path | None,
 ) -> None:
     """Write the checkpoint artifact: the network after this epoch, without its head."""
+    # They import torch, which a recipe is read without.
+    from deepcluster_core.artifacts.checkpoints import write_checkpoint
+    from deepcluster_core.precision import computed_in
+    from deepcluster_core.training.checkpointing import save_points
+    from deepcluster_core.training.epoch import Progress, train_epoch
+
     context = draft.context
-    out = draft.folder
     pictures, assigned = Images(images), read_labels(labels)
     learner = _learner(network, train, pictures.channels, assigned.k, checkpoint, context)
     pace = Pace.of(train, num_images=len(pictures))
-    order_M = _order(assigned, train, pace, context)
-    load = _loader(pictures, assigned, order_M, pace, train, network.image_size, context)
+    batches = _batches(pictures, assigned, train, pace, network.image_size, context)
+    num_draws = len(batches.order_M)
     with save_points(draft, context.save_every) as points:
 
         def after_step(progress: Progress) -> None:
-            context.progress(progress.seen, len(order_M))
+            context.progress(progress.seen, num_draws)
             points.reached(learner, progress.step, progress.facts)
 
         done = Progress.resumed(points.resume(learner), context.device)
         loss = train_epoch(
             learner,
-            load(done.step),
+            batches.from_step(done.step, workers=context.workers),
             precision=train.precision,
             after_step=after_step,
             progress=done,
         )
-    write_checkpoint(out, backbone=learner.network, momentum=learner.momentum_of("network"))
-    draft.rows = len(order_M)
+    write_checkpoint(
+        draft.folder, backbone=learner.network, momentum=learner.momentum_of("network")
+    )
+    draft.rows = num_draws
     draft.facts = {
         "loss": loss,
         "k": assigned.k,
@@ -153,8 +151,12 @@ def _learner(
     k: int,
     checkpoint: Path | None,
     context: Context,
-) -> PseudoLabelLearner:
+) -> "PseudoLabelLearner":
     """Return the network of the epoch before, or a new one, with a new head."""
+    from deepcluster_core.artifacts.checkpoints import load_momentum, restore_network
+    from deepcluster_core.training.epoch import PseudoLabelLearner
+    from deepcluster_core.training.learner import Sgd
+
     learner = PseudoLabelLearner(
         restore_network(network, channels=channels, seed=context.seed, checkpoint=checkpoint),
         k=k,
@@ -166,6 +168,24 @@ def _learner(
     if checkpoint is not None:
         learner.restore_momentum("network", load_momentum(checkpoint))
     return learner
+
+
+def _batches(
+    pictures: Images, assigned: Labels, train: TrainConfig, pace: Pace, size: int, context: Context
+) -> "Batches":
+    from deepcluster_core.data.views import RandomCrop
+    from deepcluster_core.training.batches import Batches
+
+    return Batches(
+        pictures,
+        assigned,
+        _order(assigned, train, pace, context),
+        pace.batch_size,
+        RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip),
+        size=size,
+        seed=_seed(context, "augment"),
+        is_weighted=train.balance == "weigh",
+    )
 
 
 def _seed(context: Context, purpose: str) -> int:
@@ -184,29 +204,3 @@ def _order(assigned: Labels, train: TrainConfig, pace: Pace, context: Context) -
         order_M = plain_order(num_images, num_draws, generator)
     # Batch normalisation needs two images: a last batch of one is left out.
     return order_M[:-1] if num_draws > 1 and num_draws % pace.batch_size == 1 else order_M
-
-
-def _loader(
-    pictures: Images,
-    assigned: Labels,
-    order_M: NDArray[np.int64],
-    pace: Pace,
-    train: TrainConfig,
-    size: int,
-    context: Context,
-) -> Callable[[int], Iterator[Batch]]:
-    """Return what loads the batches of an epoch from a step on."""
-    crop = RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip)
-    seed = _seed(context, "augment")
-    weight_K = balancing_weights(assigned.cluster_N, k=assigned.k)
-
-    def load(start: int) -> Batch:
-        ids = order_M[start : start + pace.batch_size]
-        draws_BR = augmentation_draws(seed, start, len(ids))
-        views_BSSC = random_views([pictures[i] for i in ids], draws_BR, crop, size=size)
-        cluster_B = assigned.cluster_N[ids].astype(np.int64)
-        weight_B = weight_K[cluster_B] if train.balance == "weigh" else None
-        return Batch(views_BSSC, cluster_B, weight_B)
-
-    starts = range(0, len(order_M), pace.batch_size)
-    return lambda step: ordered_map(load, starts[step:], workers=context.workers)

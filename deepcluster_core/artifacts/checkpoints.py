@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from deepcluster_core import seeding
+from deepcluster_core.artifacts.file_names import MODEL, MOMENTUM
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError
@@ -17,9 +18,6 @@ from deepcluster_core.models.build import build_network, build_without_weights
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.shortage import explain_damage
-
-MODEL = "model.safetensors"
-MOMENTUM = "momentum.safetensors"
 
 
 def write_checkpoint(folder: Path, *, backbone: nn.Module, momentum: dict[str, Tensor]) -> None:

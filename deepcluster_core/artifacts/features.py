@@ -12,18 +12,18 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import chain, cycle
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+from deepcluster_core.artifacts.file_names import FEATURES
 from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_chunks
+from deepcluster_core.config import FeatureDtype
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
 
-FEATURES = "features.zarr"
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
 READERS = 2
@@ -36,7 +36,6 @@ CHUNKS_READ = 32
 CHUNKS_WRITTEN = 16
 """By a thread at once. There are two buffers for so many while features are written."""
 
-FeatureDtype = Literal["float16", "float32"]
 Floats = NDArray[np.floating]
 
 

@@ -20,6 +20,9 @@ HASHED_ALWAYS_BYTES = 1 << 20
 """Files up to this are hashed whenever they are looked at, which takes below a millisecond; bigger
 ones only when their size or time changed, because those are checked when they are read."""
 
+Signature = tuple[int, int, int, int]
+"""What changes when a file is written or replaced, or its permissions are changed."""
+
 OLD_S = 3600.0
 """Nobody takes so long to write a small file."""
 
@@ -97,6 +100,15 @@ def _delete_old_parts(path: Path) -> None:
                 part.unlink()
 
 
+def signature_of(file: str | int) -> Signature | None:
+    """Return the signature of a file, by its path or descriptor; None if it cannot be reached."""
+    try:
+        found = os.stat(file)  # noqa: PTH116  a Path takes longer to build than the call
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
 def sync(path: Path) -> None:
     """Have a file, or the names in a folder, outlive a power cut."""
     opened = os.open(path, os.O_RDONLY)
@@ -133,7 +145,7 @@ def _record(path: Path) -> FileRecord:
     return FileRecord(bytes=found.st_size, sha256=sha256, mtime_ns=found.st_mtime_ns)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 16)  # more than a run has: else each pass over it would hash all again
 def sha256_at(path: Path, size: int, mtime_ns: int) -> str:
     """Return the SHA-256 of a file of this size and time, in hexadecimal.
 

@@ -29,8 +29,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.checksum import crc32c
+from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.manifest import read_manifest
-from deepcluster_core.artifacts.tables import INDEX, read_index, write_table
+from deepcluster_core.artifacts.tables import read_index, write_table
 from deepcluster_core.data.decode import (
     UnreadableImageError,
     decode,
@@ -42,8 +43,6 @@ from deepcluster_core.data.deep_values import Deep
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
 
-SKIPPED = "skipped.parquet"
-PIXELS = "pixels"
 BATCH_ROWS = 256
 PART_BYTES = 2 << 30
 SIZE = struct.Struct("<ii")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 from pydantic_core import from_json
 
-from deepcluster_core.artifacts.files import FileRecord
+from deepcluster_core.artifacts.files import FileRecord, Signature, signature_of
 from deepcluster_core.artifacts.permissions import may_read, why_not_readable
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ArtifactError, NewerArtifactError, first_line
@@ -25,6 +25,14 @@ from deepcluster_core.shortage import explain_damage
 
 MANIFEST = "_manifest.json"
 FORMAT = 1
+
+# A run looks at all of its artifacts after every epoch. What was found out about them is kept here,
+# by path, until a file changes, so that an epoch costs the same after 500 others as after 5.
+_MANIFESTS: "dict[str, tuple[Signature | None, Manifest]]" = {}
+_WHOLE: "dict[str, tuple[Manifest, list[Signature | None]]]" = {}
+"""Artifacts that were whole: what was read as their manifest, and the signatures of its files."""
+_KEYS: dict[object, str] = {}
+"""By everything that takes part in a key."""
 
 
 @dataclass(frozen=True)
@@ -143,15 +151,19 @@ def artifact_key(
         seed: of the run.
         epoch: None for a stage that runs once.
     """
-    return digest_of(
-        {
-            "stage": [stage.name, stage.version],
-            "config": dump_sections(config),
-            "inputs": dict(inputs),
-            "seed": seed,
-            "epoch": epoch,
-        }
-    )
+    sections = tuple((name, section.model_dump_json()) for name, section in config.items())
+    made_from = (stage.name, stage.version, sections, tuple(inputs.items()), seed, epoch)
+    if made_from not in _KEYS:
+        _KEYS[made_from] = digest_of(
+            {
+                "stage": [stage.name, stage.version],
+                "config": dump_sections(config),
+                "inputs": dict(inputs),
+                "seed": seed,
+                "epoch": epoch,
+            }
+        )
+    return _KEYS[made_from]
 
 
 def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
@@ -166,11 +178,16 @@ def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a committed artifact, without looking at its files.
 
+    It is parsed again only if the file has changed. Callers share it, and must not change it.
+
     Raises:
         ArtifactError: there is none, or it cannot be read.
         NewerArtifactError: a later version of this program wrote it.
     """
-    path = folder / MANIFEST
+    path = f"{folder}/{MANIFEST}"
+    known = _MANIFESTS.get(path)
+    if known is not None and known[0] == signature_of(path):
+        return known[1]
 
     def explain(error: Exception) -> ArtifactError:
         if isinstance(error, FileNotFoundError):
@@ -185,12 +202,18 @@ def read_manifest(folder: Path) -> Manifest:
         )
 
     with explain_damage(explain, OSError, ValueError):  # pydantic's error is a ValueError
-        data = path.read_bytes()
-        _refuse_newer(path, data)
-        manifest = Manifest.model_validate_json(data)
-        if not manifest.is_intact():
-            raise ValueError("its checksum differs: it was changed after it was written")
-        return manifest
+        known = _MANIFESTS[path] = _parse(Path(path))
+        return known[1]
+
+
+def _parse(path: Path) -> "tuple[Signature | None, Manifest]":
+    with path.open("rb") as file:
+        seen, data = signature_of(file.fileno()), file.read()
+    _refuse_newer(path, data)
+    manifest = Manifest.model_validate_json(data)
+    if not manifest.is_intact():
+        raise ValueError("its checksum differs: it was changed after it was written")
+    return seen, manifest
 
 
 def _refuse_newer(path: Path, data: bytes) -> None:
@@ -219,20 +242,25 @@ def _inspected(folder: Path) -> tuple[Condition, str]:
     Raises:
         PermissionError: a file or folder may not be read.
     """
-    if not (folder / MANIFEST).exists():
-        if not folder.exists() or not any(folder.iterdir()):
-            return Condition.MISSING, "nothing there"
-        return Condition.UNFINISHED, f"no {MANIFEST}: its stage did not end"
     try:
         manifest = read_manifest(folder)
     except ArtifactError as error:
         if isinstance(error.__cause__, PermissionError):
             raise error.__cause__ from error
-        return Condition.DAMAGED, first_line(error)
+        if (folder / MANIFEST).exists():
+            return Condition.DAMAGED, first_line(error)
+        if not folder.exists() or not any(folder.iterdir()):
+            return Condition.MISSING, "nothing there"
+        return Condition.UNFINISHED, f"no {MANIFEST}: its stage did not end"
     if manifest.pruned:
         return Condition.PRUNED, "deleted to save space; made again when a stage needs it"
-    if problem := next(_problems(folder, manifest), ""):
-        return Condition.DAMAGED, problem
+    place = str(folder)
+    found = manifest, [signature_of(f"{place}/{name}") for name in manifest.files]
+    known = _WHOLE.get(place)
+    if known is None or known[0] is not manifest or known[1] != found[1]:
+        if problem := next(_problems(folder, manifest), ""):
+            return Condition.DAMAGED, problem
+        _WHOLE[place] = found
     return Condition.WHOLE, ""
 
 

@@ -9,26 +9,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from deepcluster_core.artifacts.features import CHUNK_BYTES, SHARD_BYTES, FeatureDtype
+from deepcluster_core.artifacts.features import CHUNK_BYTES, SHARD_BYTES
 from deepcluster_core.artifacts.files import delete, sync
 from deepcluster_core.artifacts.images import SKIPPED_SCHEMA
+from deepcluster_core.artifacts.own_output import ABOUT
 from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard
 from deepcluster_core.artifacts.tables import LABELS_SCHEMA, write_table
+from deepcluster_core.config import FeatureDtype
 from deepcluster_core.data.unreadable import Reasons
 from deepcluster_core.errors import ArtifactError
 
-ABOUT = "deepcluster"
-"""Key of the JSON text, in a file's own metadata, that says what it was made with."""
+if TYPE_CHECKING:
+    import pandas as pd
+
 HELD_BYTES = 32 << 20
 HELD_BATCHES = 64
 """Each batch that is held keeps a hole of about 2 MB between the network's large blocks open:
@@ -90,7 +92,7 @@ def _make_durable(path: Path) -> None:
         sync(found)
 
 
-def write_marked_frame(path: Path, frame: pd.DataFrame, about: About) -> None:
+def write_marked_frame(path: Path, frame: "pd.DataFrame", about: About) -> None:
     """Write the columns of a data frame as Parquet, with what it was made with in its metadata."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), ABOUT: json.dumps(about)}

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 
 from deepcluster_core.artifacts.commit import UNFINISHED
 from deepcluster_core.artifacts.manifest import MANIFEST
-from deepcluster_core.artifacts.outputs import ABOUT
 from deepcluster_core.artifacts.parquet_images import (
     OTHER_COLUMNS,
     USUAL_COLUMNS,
     is_image_type,
 )
 
+ABOUT = "deepcluster"
+"""Key of the JSON text, in a file's own metadata, that says what it was made with."""
 CONFIG, TASK_RESULTS, SWEEP = "config.yaml", ".prefect", "sweep.parquet"
 """Names in the folder of a run, and in that of a sweep."""
 KINDS = ("images", "features", "labels", "checkpoints", "metrics")

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepcluster_core import seeding
+from deepcluster_core.config import Precision
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.precision import autocast
 from deepcluster_core.training.learner import CHECK_EVERY, Learner, Sgd, check_finite
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from deepcluster_core.artifacts.file_names import LABELS
 from deepcluster_core.artifacts.label_pairs import LabelPair, read_label_pair
 from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
 from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
-from deepcluster_core.artifacts.tables import LABELS
 from deepcluster_core.clustering.changes import MOVED, SAME, Change, ChangeKind, Part, changes
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url

@@ -24,7 +24,7 @@ from deepcluster_core.text import listed
 from stages.evaluations.shared.results import caption_of, read_results
 from stages.runs.access import refuse_unwritable_page
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import load_recipe
+from stages.runs.recipe import load_own_recipe
 from stages.runs.states import ArtifactState, states_of
 
 PAGE = "report.html"
@@ -93,7 +93,7 @@ class _Run:
     def __init__(self, folder: RunFolder, *, clusters: int, seed: int | None) -> None:
         """Look at all artifacts; no more than their manifests is read."""
         self.folder, self.clusters = folder, clusters
-        self.recipe = load_recipe(folder.config)
+        self.recipe = load_own_recipe(folder.config)
         self.seed = self.recipe.seed if seed is None else seed
         self.states = [
             state

@@ -15,7 +15,7 @@ from deepcluster_core.config_yaml import read_yaml
 from deepcluster_core.errors import ConfigError
 from stages.evaluations.shared.results import RESULTS, read_results
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import load_recipe
+from stages.runs.recipe import load_own_recipe
 
 Cells = tuple[float | None, ...]
 
@@ -93,7 +93,7 @@ def measured(paper: PaperTable, run: RunFolder) -> Iterator[Row]:
     Networks: the random one, those after epochs, and a supervised one. Where results of several
     epochs tell of the same network, the latest counts.
     """
-    recipe = load_recipe(run.config)
+    recipe = load_own_recipe(run.config)
     found: dict[str, dict[str, Cell]] = {}
     for column in paper.columns:
         if column.network not in (None, recipe.network.name):

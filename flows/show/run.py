@@ -3,6 +3,7 @@
 import shutil
 import sys
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from deepcluster_core.text import (
     three_decimals,
 )
 from stages.runs.folder import EPOCH_KINDS, RunFolder
-from stages.runs.recipe import Recipe, load_recipe
+from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.runs.sweep_plan import SWEEP, read_sweep, run_of_k
 from stages.runs.terminal import plain_console
@@ -61,7 +62,7 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
         ConfigError: the run has no such epoch.
     """
     console = console_for_tables()
-    recipe, states = load_recipe(folder.config), states_of(folder)
+    recipe, states = load_own_recipe(folder.config), states_of(folder)
     if epoch is not None:
         _refuse_later(folder, epoch, (s.epoch for s in states if s.epoch is not None))
     console.print(
@@ -166,17 +167,21 @@ def show_sweep(folder: Path) -> None:
     Raises:
         ArtifactError: its table is missing or damaged.
     """
-    table = read_sweep(folder)
-    last, sweep = max(table["epoch"]), short(folder)
+    found, sweep = read_sweep(folder), short(folder)
+    last = max(row["epoch"] for row in found)
+    seconds: defaultdict[int, float] = defaultdict(float)
+    for row in found:
+        seconds[row["k"]] += row["seconds"]
     rows = [
         (
             f"{row['k']:,}",
             *(three_decimals(row[name]) for name in ("loss", "ln_k", "nmi_previous", "nmi_labels")),
             f"{row['effective_clusters']:,.1f}",
             f"{row['empty_clusters']:,.0f}",
-            duration(sum(table.query(f"k == {row['k']}")["seconds"])),
+            duration(seconds[row["k"]]),
         )
-        for row in table.query("epoch == epoch.max()").to_dict("records")
+        for row in found
+        if row["epoch"] == last
     ]
     console = console_for_tables()
     console.print(f"\n{sweep}: after {last + 1} epoch{'s' if last else ''}\n", markup=False)
@@ -184,7 +189,7 @@ def show_sweep(folder: Path) -> None:
     console.print(
         f"\n  {sweep}/sweep.png     what k does\n"
         f"  pd.read_parquet({python_text(f'{sweep}/{SWEEP}')})     all metrics of all epochs\n"
-        f"  {program_name()} show {shell_path(folder / run_of_k(max(table['k'])))}"
+        f"  {program_name()} show {shell_path(folder / run_of_k(max(seconds)))}"
         f"     one of the runs",
         markup=False,
     )

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.knn import Neighbours, nearest, unit_rows, votes
 from deepcluster_core.features import extract_features
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
 from stages.evaluations.declaration import Evaluation, Score
 from stages.evaluations.shared.central_views import CentralViews

@@ -22,7 +22,7 @@ from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import read_index, write_frame
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.filters.activation_maps import (
@@ -45,7 +45,7 @@ from deepcluster_core.features import to_device
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import stage
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.shared.central_views import CentralViews

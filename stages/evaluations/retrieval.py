@@ -15,7 +15,7 @@ from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.manifest import digest_of
 from deepcluster_core.artifacts.tables import write_frame
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.config_yaml import parse
 from deepcluster_core.context import Context
 from deepcluster_core.data.resize import Pixels
@@ -34,7 +34,7 @@ from deepcluster_core.evaluation.retrieval.search import Found, Task, search
 from deepcluster_core.local_paths import expanded, usable_path
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External, stage
 from stages.evaluations.declaration import Evaluation, Score
 from stages.evaluations.shared.networks import ComparedNetworks

@@ -13,7 +13,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, Positive
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
+from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.views import RandomCrop
 from deepcluster_core.errors import SourceError
@@ -31,7 +31,6 @@ from deepcluster_core.evaluation.voc.image_cache import ImageCache
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision
 from deepcluster_core.stage import External, stage
 from deepcluster_core.training.learner import Sgd
 from stages.evaluations.declaration import Evaluation, Score

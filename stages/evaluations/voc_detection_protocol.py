@@ -4,13 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.evaluation.voc.detection.detector import Chosen, Design
 from deepcluster_core.evaluation.voc.detection.proposal_network import Proposing
 from deepcluster_core.evaluation.voc.detection.sampling import Sampling
 from deepcluster_core.evaluation.voc.detection.scaling import Scale
 from deepcluster_core.evaluation.voc.fine_tuning import Part
-from deepcluster_core.precision import Precision
 from deepcluster_core.training.learner import Sgd
 
 

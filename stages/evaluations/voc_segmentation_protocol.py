@@ -4,10 +4,9 @@ from typing import Annotated
 
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.evaluation.voc.segmentation.fcn import Transfer
-from deepcluster_core.precision import Precision
 from deepcluster_core.training.learner import Sgd
 
 

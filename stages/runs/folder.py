@@ -29,7 +29,7 @@ class RunFolder:
 
     def artifact(self, kind: str, epoch: int | None) -> Path:
         """Return an artifact's folder, in Hive style when it belongs to an epoch."""
-        return self.root / kind if epoch is None else self.root / kind / f"epoch={epoch:04d}"
+        return self.root / (kind if epoch is None else f"{kind}/epoch={epoch:04d}")
 
     def epochs(self, kind: str) -> list[int]:
         """Return the epochs of which something of this kind lies on disk, in order."""

@@ -15,7 +15,7 @@ from deepcluster_core.text import shell_words
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
 from stages.runs.machine import num_cores, usable_device
-from stages.runs.recipe import Recipe, load_recipe
+from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.score import score
 
@@ -46,7 +46,7 @@ class PastRun:
         """
         folder = existing_run(run)
         states = {(state.kind, state.epoch): state for state in states_of(folder)}
-        return cls(folder, load_recipe(folder.config), states)
+        return cls(folder, load_own_recipe(folder.config), states)
 
     @property
     def device(self) -> str:

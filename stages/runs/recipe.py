@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -15,23 +15,19 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    ValidationInfo,
     create_model,
     field_validator,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.config_files import recipe_file
 from deepcluster_core.config_overrides import parse_assignments
-from deepcluster_core.config_problems import CONFLICTS, described, invalid, told_conflicts
+from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import dump, merged, plain, read_yaml
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, is_url, usable_path
-from deepcluster_core.models.build import feature_dim_of
 from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
@@ -112,15 +108,6 @@ class Recipe(StrictConfig):
             raise ValueError("is empty; leave it out for a folder in the run")
         return images if images is None else usable_path(images)
 
-    @model_validator(mode="after")
-    def _fits_together(self, info: ValidationInfo) -> Self:
-        """Refuse keys that contradict each other; the context names those to say nothing about."""
-        wrong: Collection[str] = info.context or ()
-        told = [text for keys, text in _conflicts(self) if not _are_among(keys, wrong)]
-        if told:
-            raise PydanticCustomError(CONFLICTS, "{told}", {"told": told})
-        return self
-
     def suited_to(self, num_images: int) -> str:
         """Return in words what is done with so many images, before anything long begins.
 
@@ -128,6 +115,8 @@ class Recipe(StrictConfig):
             FeatureError: they are too few for the clusters or dimensions asked for.
             ConfigError: the recipe names a clusterer that is not there.
         """
+        from deepcluster_core.models.build import feature_dim_of
+
         cluster = self.cluster
         wide = feature_dim_of(
             self.network, channels=self.dataset.channels, layer=self.extract.layer
@@ -161,6 +150,8 @@ class Recipe(StrictConfig):
 
 def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield what does not fit together: the keys that were compared, and what is wrong."""
+    from deepcluster_core.models.build import feature_dim_of
+
     dataset, extract, network = recipe.dataset, recipe.extract, recipe.network
     if extract.resize < network.image_size:
         yield (
@@ -225,11 +216,34 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
     """
     path = recipe_file(path)
-    values = read_yaml(path)
-    _resolve_paths(values, path.parent)
+    values = _read(path)
     changes = plain(overrides or {}, name="overrides")
     _resolve_paths(changes, Path.cwd())
-    return _validate(merged(values, changes), name=str(path))
+    return _checked_recipe(merged(values, changes), name=str(path))
+
+
+def load_own_recipe(path: Path) -> Recipe:
+    """Read the recipe of a run, without building its network to check that its keys fit together.
+
+    `load_recipe` made that check before the recipe was saved. Building a network imports torch,
+    which takes longer than everything else that a command does to look at a run.
+
+    Args:
+        path: `config.yaml` of a run.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is wrong by itself.
+    """
+    try:
+        return _parsed(_read(path))
+    except ValidationError as error:
+        raise invalid(str(path), described(error, Recipe)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
+    _resolve_paths(values, path.parent)
+    return values
 
 
 def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
@@ -240,7 +254,19 @@ def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """
     changes = plain(overrides, name="overrides")
     _resolve_paths(changes, Path.cwd())
-    return _validate(merged(recipe.model_dump(mode="json"), changes), name="overrides")
+    return _checked_recipe(merged(recipe.model_dump(mode="json"), changes), name="overrides")
+
+
+def _checked_recipe(values: dict[str, Any], *, name: str) -> Recipe:
+    """Return the recipe; raise ConfigError with all problems and all conflicts between keys."""
+    try:
+        recipe = _parsed(values)
+    except ValidationError as error:
+        problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
+        raise invalid(name, problems) from error
+    if problems := _told_conflicts(recipe):
+        raise invalid(name, problems)
+    return recipe
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
@@ -271,29 +297,24 @@ def _resolve_paths(values: dict[str, Any], base: Path) -> None:
             section[key] = os.path.abspath(path)  # noqa: PTH100  resolve() would follow links
 
 
-def _validate(values: dict[str, Any], name: str) -> Recipe:
-    try:
-        return _checked(values)
-    except ValidationError as error:
-        problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
-        raise invalid(name, problems) from error
-
-
-def _checked(values: Mapping[str, Any], wrong: Collection[str] = ()) -> Recipe:
+def _parsed(values: Mapping[str, Any]) -> Recipe:
     # Through JSON, so that strict types take lists for tuples and text for paths.
-    return Recipe.model_validate_json(json.dumps(values, default=str), context=wrong)
+    return Recipe.model_validate_json(json.dumps(values, default=str))
+
+
+def _told_conflicts(recipe: Recipe, wrong: Collection[str] = ()) -> list[str]:
+    """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
+    told = [text for keys, text in _conflicts(recipe) if not _are_among(keys, wrong)]
+    return [f"  {text}".replace("\n", "\n  ") for text in told]
 
 
 def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
     """Return the conflicts among keys that are right by themselves, where others are wrong.
 
-    pydantic looks for conflicts only once every key is right: so it looks again, without the wrong
-    ones, and nothing is said that depends on what then stands in for them.
+    The wrong ones are left out, and nothing is said that depends on what then stands in for them.
     """
     rest, wrong = dict(values), set[str]()
     for problem in error.errors():
-        if not problem["loc"]:  # of the whole: the conflicts themselves
-            return []
         section, *key = map(str, problem["loc"][:2])
         wrong.add(".".join([section, *key]))
         if key and isinstance(rest.get(section), dict):
@@ -301,10 +322,10 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
         else:
             rest.pop(section, None)
     try:
-        _checked(merged({"dataset": {"source": "/"}, "train": {}}, rest), wrong)
-    except ValidationError as again:
-        return [line for found in again.errors() for line in told_conflicts(found)]
-    return []
+        recipe = _parsed(merged({"dataset": {"source": "/"}, "train": {}}, rest))
+    except ValidationError:
+        return []
+    return _told_conflicts(recipe, wrong)
 
 
 def _optional(model: type[BaseModel]) -> type[BaseModel]:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from deepcluster_core.errors import ConfigError
 from stages.runs.folder import EPOCH_KINDS, RunFolder
-from stages.runs.recipe import Recipe, load_recipe
+from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, states_of
 
 KINDS = ("images", *EPOCH_KINDS)
@@ -22,7 +22,7 @@ def refuse_other_settings(folder: RunFolder, recipe: Recipe, *, update: bool) ->
     """
     if not folder.config.exists():
         return ""
-    before = load_recipe(folder.config)
+    before = load_own_recipe(folder.config)
     was_stale = {state.folder for state in states_of(folder, before) if state.condition == STALE}
     stale = [state for state in states_of(folder, recipe) if state.condition == STALE]
     again = Counter(state.kind for state in stale if state.folder not in was_stale)

@@ -15,7 +15,7 @@ from stages.index import index
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.job import Job
 from stages.runs.plan import plan
-from stages.runs.recipe import Recipe, load_recipe
+from stages.runs.recipe import Recipe, load_own_recipe
 
 STALE = "stale"
 
@@ -45,7 +45,7 @@ def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactS
     Raises:
         ConfigError: the folder is no run: its config.yaml is missing or wrong.
     """
-    recipe = recipe or load_recipe(folder.config)
+    recipe = recipe or load_own_recipe(folder.config)
     last = max((epoch for kind in EPOCH_KINDS for epoch in folder.epochs(kind)), default=-1)
     stale: set[Path] = set()
     states: list[ArtifactState] = []
@@ -58,9 +58,8 @@ def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactS
 
 def _state(job: Job, stale: set[Path]) -> ArtifactState:
     condition, reason = inspect(job.out)
-    found = ArtifactState(job.stage.kind, job.epoch, job.out, condition, reason)
     if condition not in (Condition.WHOLE, Condition.PRUNED):
-        return found
+        return ArtifactState(job.stage.kind, job.epoch, job.out, condition, reason)
     manifest = read_manifest(job.out)
     parents = {value for value in job.inputs.values() if isinstance(value, Path)}
     if parents & stale or _is_stale(job, manifest):

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_table
 from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
@@ -15,7 +13,7 @@ from stages.runs.access import refuse_unwritable_run
 from stages.runs.folder import RunFolder
 from stages.runs.locate import resolve
 from stages.runs.plan import Plan
-from stages.runs.recipe import Recipe, load_recipe
+from stages.runs.recipe import Recipe, load_own_recipe
 
 VARIED = "cluster"
 """The section of the recipe that the swept key lies in."""
@@ -125,27 +123,27 @@ def open_sweep(root: RunFolder) -> Sweep:
         ArtifactError: its table is missing or damaged.
         ConfigError: one of the runs is gone.
     """
-    table = read_sweep(root.root)
+    rows = read_sweep(root.root)
     members: list[Member] = []
-    for k in sorted(set(table["k"])):
+    for k in sorted({row["k"] for row in rows}):
         folder = RunFolder(root.root / run_of_k(k))
         if not folder.config.exists():
             raise ConfigError(
                 f"{folder.root}: is gone, but {SWEEP} compares it.\n"
                 f"  Fix: deepcluster sweep with the other k compares those that are there."
             )
-        members.append(Member(k, folder, load_recipe(folder.config)))
-    return Sweep(root, members, epochs=max(table["epoch"]) + 1)
+        members.append(Member(k, folder, load_own_recipe(folder.config)))
+    return Sweep(root, members, epochs=max(row["epoch"] for row in rows) + 1)
 
 
-def read_sweep(folder: Path) -> pd.DataFrame:
-    """Return the table of a sweep: a row for each k and epoch.
+def read_sweep(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a sweep's table, one for each k and epoch.
 
     Raises:
         ArtifactError: it is missing or damaged.
     """
     try:
-        return read_table(folder / SWEEP).to_pandas()
+        return read_table(folder / SWEEP).to_pylist()
     except ArtifactError as error:
         raise ArtifactError(
             f"{folder / SWEEP}: cannot be read.\n"

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from deepcluster_core.config import Precision
 from deepcluster_core.features import extract_features, to_images
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.precision import Precision, autocast, is_narrow
+from deepcluster_core.precision import autocast, is_narrow
 
 CONFIG = NetworkConfig(name="smallnet", image_size=32)
 

@@ -7,14 +7,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deepcluster_core.artifacts.checkpoints import MOMENTUM, load_momentum
+from deepcluster_core.artifacts.checkpoints import load_momentum
 from deepcluster_core.artifacts.commit import write_manifest
+from deepcluster_core.artifacts.file_names import CLUSTERING, INDEX, LABELS, METRICS, MOMENTUM
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, inspect, read_manifest
 from deepcluster_core.artifacts.tables import (
-    CLUSTERING,
-    INDEX,
-    LABELS,
-    METRICS,
     read_cluster,
     read_clustering,
     read_index,

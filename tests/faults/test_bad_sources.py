@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from deepcluster_core.artifacts.images import SKIPPED, Images
+from deepcluster_core.artifacts.file_names import INDEX, SKIPPED
+from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition, inspect
-from deepcluster_core.artifacts.tables import INDEX
 from stages.index import index
 from tests.faults.bad_input import Refused, make, put, write_recipe
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from deepcluster_core.artifacts.commit import new_artifact, write_manifest
+from deepcluster_core.artifacts.file_names import INDEX
 from deepcluster_core.artifacts.files import FileRecord
 from deepcluster_core.artifacts.images import Images, ImagesWriter, PackedImage, encode
 from deepcluster_core.artifacts.manifest import Manifest, Provenance, read_manifest
 from deepcluster_core.artifacts.tables import (
-    INDEX,
     read_clustering,
     read_index,
     read_labels,

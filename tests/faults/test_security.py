@@ -16,11 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from deepcluster_core.artifacts.checkpoints import MODEL, MOMENTUM, load_momentum, restore_network
-from deepcluster_core.artifacts.features import FEATURES, Features
-from deepcluster_core.artifacts.images import PIXELS, Images
+from deepcluster_core.artifacts.checkpoints import load_momentum, restore_network
+from deepcluster_core.artifacts.features import Features
+from deepcluster_core.artifacts.file_names import (
+    CLUSTERING,
+    FEATURES,
+    LABELS,
+    MODEL,
+    MOMENTUM,
+    PIXELS,
+)
+from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, inspect, read_manifest
-from deepcluster_core.artifacts.tables import CLUSTERING, LABELS, read_clustering, read_table
+from deepcluster_core.artifacts.tables import read_clustering, read_table
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.errors import ArtifactError, ConfigError

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from deepcluster_core.artifacts.images import SKIPPED
+from deepcluster_core.artifacts.file_names import SKIPPED
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError, decode, upright_size
 from deepcluster_core.data.unreadable import Reasons

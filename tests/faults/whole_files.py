@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import save
 
+from deepcluster_core.artifacts.file_names import INDEX
 from deepcluster_core.artifacts.manifest import MANIFEST
-from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.context import Context
 from deepcluster_core.evaluation.voc.dataset import PALETTE, VOID
 from stages.index import DatasetConfig, index

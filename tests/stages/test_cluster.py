@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.features import Features, write_features
+from deepcluster_core.artifacts.file_names import INDEX, LABELS
 from deepcluster_core.artifacts.manifest import (
     Condition,
     Manifest,
@@ -16,7 +17,7 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
-from deepcluster_core.artifacts.tables import INDEX, LABELS, read_clustering, read_labels
+from deepcluster_core.artifacts.tables import read_clustering, read_labels
 from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from deepcluster_core.artifacts.images import SKIPPED, Encoding, Images
+from deepcluster_core.artifacts.file_names import INDEX, SKIPPED
+from deepcluster_core.artifacts.images import Encoding, Images
 from deepcluster_core.artifacts.manifest import (
     Condition,
     Manifest,
@@ -19,7 +20,6 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
-from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
 from deepcluster_core.errors import SourceError

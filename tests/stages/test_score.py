@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import normalized_mutual_info_score
 
 from deepcluster_core.artifacts.commit import new_artifact, prune
+from deepcluster_core.artifacts.file_names import INDEX, METRICS
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from deepcluster_core.artifacts.tables import INDEX, METRICS, read_labels, write_labels
+from deepcluster_core.artifacts.tables import read_labels, write_labels
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 from stages.cluster import cluster

@@ -8,13 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from deepcluster_core.artifacts.checkpoints import MOMENTUM, load_momentum, restore_network
+from deepcluster_core.artifacts.checkpoints import load_momentum, restore_network
 from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.file_names import MOMENTUM
 from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, read_manifest
+from deepcluster_core.config import Precision
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, TrainingError
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.precision import Precision, is_narrow
+from deepcluster_core.precision import is_narrow
 from stages.train import Pace, TrainConfig
 from stages.train import train as stage
 from tests.margins import SEED, below

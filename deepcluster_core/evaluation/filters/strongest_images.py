@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcluster_core.config import Precision
 from deepcluster_core.evaluation.filters.activation_maps import mean_activation
 from deepcluster_core.features import to_images
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.precision import autocast
 
 Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
 """id_B of images, and their views_BSSC."""

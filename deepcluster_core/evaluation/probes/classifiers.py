@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepcluster_core import seeding
+from deepcluster_core.config import Precision
 from deepcluster_core.errors import TrainingError
-from deepcluster_core.precision import Precision, autocast, exact_float32
+from deepcluster_core.precision import autocast, exact_float32
 
 
 @dataclass(frozen=True)

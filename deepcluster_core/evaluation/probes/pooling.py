@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
+from deepcluster_core.config import Precision
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network, Window
-from deepcluster_core.precision import Precision, autocast, is_narrow
+from deepcluster_core.precision import autocast, is_narrow
 
 NUMBERS = 9_000
 """About what is left of every map of a layer, so that no layer wins by the size of its map."""

@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from deepcluster_core.clustering.pca import Pca, fit_pca
+from deepcluster_core.config import Precision
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.evaluation.retrieval.regions import grid_regions
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.precision import autocast
 from deepcluster_core.shortage import lacks_memory
 
 LARGEST_TRIED_PX = 256

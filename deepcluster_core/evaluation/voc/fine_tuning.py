@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepcluster_core import seeding
+from deepcluster_core.config import Precision
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, autocast
+from deepcluster_core.precision import autocast
 from deepcluster_core.training.learner import Learner, Sgd
 
 Part = Literal["fc6-8", "all"]

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from deepcluster_core.artifacts.commit import Draft
+from deepcluster_core.config import Precision
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.precision import computed_in
 from deepcluster_core.training.learner import Learner
 from stages.evaluations.shared.checkpointing import FinishedNetworks
 from stages.evaluations.shared.networks import ComparedNetworks

@@ -9,7 +9,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.evaluation.crops import Views
 from deepcluster_core.evaluation.probes.classification import Plan, Score, Task, classify
 from deepcluster_core.evaluation.probes.classifiers import ProbeSgd
@@ -17,7 +17,7 @@ from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.evaluation.probes.values import Examples, Supply
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, computed_in
+from deepcluster_core.precision import computed_in
 from deepcluster_core.stage import External
 from stages.evaluations.shared.deviations import changed_keys
 from stages.evaluations.shared.labelled import Labelled, open_labelled

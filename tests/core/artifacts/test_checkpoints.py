@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from deepcluster_core.artifacts.checkpoints import (
-    MODEL,
-    MOMENTUM,
     load_backbone,
     load_momentum,
     restore_network,
     write_checkpoint,
 )
+from deepcluster_core.artifacts.file_names import MODEL, MOMENTUM
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network

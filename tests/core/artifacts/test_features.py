@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts import features
-from deepcluster_core.artifacts.features import FEATURES, FeatureDtype, Features, write_features
+from deepcluster_core.artifacts.features import Features, write_features
+from deepcluster_core.artifacts.file_names import FEATURES
+from deepcluster_core.config import FeatureDtype
 from deepcluster_core.errors import ArtifactError
 
 Floats = NDArray[np.floating]

@@ -12,17 +12,9 @@ from PIL import Image
 
 from deepcluster_core.artifacts import images as artifact
 from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.images import (
-    PIXELS,
-    SKIPPED,
-    Encoding,
-    Images,
-    ImagesWriter,
-    PackedImage,
-    encode,
-)
+from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
+from deepcluster_core.artifacts.images import Encoding, Images, ImagesWriter, PackedImage, encode
 from deepcluster_core.artifacts.manifest import Stage
-from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
 from deepcluster_core.errors import ArtifactError

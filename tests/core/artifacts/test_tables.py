@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from deepcluster_core.artifacts import tables
 from deepcluster_core.artifacts.commit import lock, new_artifact
+from deepcluster_core.artifacts.file_names import CLUSTERING, INDEX, LABELS
 from deepcluster_core.artifacts.images import INDEX_SCHEMA
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.tables import (
-    CLUSTERING,
-    INDEX,
-    LABELS,
     read_cluster,
     read_clustering,
     read_index,

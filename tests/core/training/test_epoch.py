@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deepcluster_core.config import Precision
 from deepcluster_core.errors import TrainingError
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision
 from deepcluster_core.progress import Progress, silent
 from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epoch
 from deepcluster_core.training.learner import Sgd

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from deepcluster_core.artifacts.commit import write_manifest
+from deepcluster_core.artifacts.file_names import INDEX
 from deepcluster_core.artifacts.images import INDEX_SCHEMA
 from deepcluster_core.artifacts.manifest import digest_of, read_manifest
-from deepcluster_core.artifacts.tables import INDEX
 from tests.resealed import reseal
 
 Relabel = Callable[[Callable[[pd.DataFrame], Sequence[str | None]]], Path]

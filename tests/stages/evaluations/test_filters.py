@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from deepcluster_core.artifacts.checkpoints import MODEL
+from deepcluster_core.artifacts.file_names import MODEL
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.models.config import NetworkConfig

@@ -9,8 +9,9 @@ import pytest
 from safetensors.torch import save_file
 from sklearn.neighbors import KNeighborsClassifier
 
-from deepcluster_core.artifacts.checkpoints import MODEL, restore_network
+from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.features import Features
+from deepcluster_core.artifacts.file_names import MODEL
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError, FeatureError

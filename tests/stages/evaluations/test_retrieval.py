@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from deepcluster_core.artifacts.checkpoints import MODEL
+from deepcluster_core.artifacts.file_names import MODEL
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ConfigError, SourceError

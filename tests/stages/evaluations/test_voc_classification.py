@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from deepcluster_core.artifacts.checkpoints import MODEL
+from deepcluster_core.artifacts.file_names import MODEL
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_boxes

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from deepcluster_core.artifacts.checkpoints import MODEL
+from deepcluster_core.artifacts.file_names import MODEL
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.errors import ConfigError, SourceError

@@ -14,6 +14,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from deepcluster_core import seeding
+from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.evaluation.voc.detection.proposal_network import (
     Proposing,
@@ -31,7 +32,7 @@ from deepcluster_core.evaluation.voc.fine_tuning import Part, Start, freeze, las
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.dense import Dense
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, autocast, exact_float32
+from deepcluster_core.precision import autocast, exact_float32
 from deepcluster_core.training.learner import Learner, Sgd
 
 BOX_UNITS = (10.0, 10.0, 5.0, 5.0)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.evaluation.voc.dataset import VOID
 from deepcluster_core.evaluation.voc.fine_tuning import Part, freeze
@@ -22,7 +23,7 @@ from deepcluster_core.evaluation.voc.segmentation.fields import Axis, fields_of
 from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.dense import Dense
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import Precision, autocast, exact_float32
+from deepcluster_core.precision import autocast, exact_float32
 from deepcluster_core.training.learner import Learner, Sgd
 
 Mask = NDArray[np.uint8]

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deepcluster_core.artifacts.file_names import INDEX
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.tables import INDEX
 from deepcluster_core.errors import ArtifactError
 from stages.evaluations.shared.labelled import Data, Labelled, open_labelled
 from tests.conftest import CLASSES

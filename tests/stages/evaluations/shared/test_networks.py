@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepcluster_core.artifacts.checkpoints import MODEL, restore_network
+from deepcluster_core.artifacts.checkpoints import restore_network
+from deepcluster_core.artifacts.file_names import MODEL
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models.config import NetworkConfig

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.errors import TrainingError
 from deepcluster_core.evaluation.voc.detection.detector import Chosen, Design, Detector
@@ -16,7 +17,6 @@ from deepcluster_core.evaluation.voc.detection.sampling import Objects, Sampling
 from deepcluster_core.evaluation.voc.detection.scaling import Scale
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.precision import Precision
 from deepcluster_core.training.learner import Sgd
 
 SIZES = [(30, 40), (40, 30), (36, 50), (30, 30)]

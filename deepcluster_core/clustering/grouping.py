@@ -1,0 +1,79 @@
+"""From stored features to clusters: PCA, whitening, L2, and the clusterer of the recipe."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcluster_core import seeding
+from deepcluster_core.artifacts.features import Features
+from deepcluster_core.clustering.fit import Clustering, Fit
+from deepcluster_core.clustering.pca import Pca, fit_pca
+from deepcluster_core.clustering.rows import Projected
+from deepcluster_core.context import Context
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Clusters of all images, and the projection to the space they were found in."""
+
+    pca: Pca
+    fit: Fit
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return the arrays to assign new images by, by their names in the artifact."""
+        return {
+            "pca_mean": self.pca.mean_D.numpy(),
+            "pca_components": self.pca.components_QD.numpy(),
+            "pca_eigenvalues": self.pca.eigenvalues_Q.numpy(),
+            "centroids": self.fit.centroids_KQ,
+        }
+
+
+def group(
+    features: Features,
+    clusterer: Clustering,
+    context: Context,
+    *,
+    pca_dim: int,
+    whitened: bool,
+    clip: bool,
+) -> Grouping:
+    """Reduce the features of all images and cluster them.
+
+    Args:
+        features: of all images.
+        clusterer: finds the clusters.
+        context: seed, epoch and device.
+        pca_dim: dimensions that the PCA keeps.
+        whitened: whether each of them is scaled to variance one.
+        clip: keep fewer dimensions, instead of an error, where the rank of the features is lower.
+
+    Raises:
+        FeatureError: the features cannot be reduced or clustered like this.
+    """
+    pca = fit_pca(
+        map(torch.from_numpy, features.blocks()),
+        dim=pca_dim,
+        whitened=whitened,
+        clip=clip,
+        device=context.device,
+    )
+    fit = clusterer.fit(
+        _projected(features, pca, context.device),
+        seed=seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans"),
+        device=context.device,
+        progress=context.progress,
+    )
+    return Grouping(pca, fit)
+
+
+def _projected(features: Features, pca: Pca, device: str) -> Projected:
+    """Return the rows to cluster: projected, whitened and of length one, as they are read."""
+    on_device = pca.to(device)  # once, not for each piece of rows
+
+    def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
+        return on_device.whiten(torch.from_numpy(raw_BD).to(device)).cpu().numpy()
+
+    return Projected(features.num_images, len(pca.components_QD), features.blocks, project)

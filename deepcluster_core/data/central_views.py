@@ -1,0 +1,38 @@
+"""Batches of central crops, as features are computed from them. Suffixes: B batch, S side, C."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.context import Context
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.views import center_view
+
+
+def central_views(
+    pictures: Images, context: Context, *, resize: int, size: int, batch_size: int, first: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the central crops (B, S, S, C) of all images from batch `first` on, in order.
+
+    Args:
+        pictures: their checksums are verified.
+        context: workers, and whom to report progress to.
+        resize: pixels of the shorter side before the crop.
+        size: S.
+        batch_size: images in a batch; the last one may have fewer.
+        first: number of the first batch.
+    """
+    total = len(pictures)
+
+    def load(start: int) -> NDArray[np.uint8]:
+        ids = range(start, min(start + batch_size, total))
+        return np.stack([center_view(pictures.verified(i), resize=resize, size=size) for i in ids])
+
+    starts = range(first * batch_size, total, batch_size)
+    for start, views_BSSC in zip(
+        starts, ordered_map(load, starts, workers=context.workers), strict=True
+    ):
+        yield views_BSSC
+        context.progress(start + len(views_BSSC), total)

@@ -1,0 +1,49 @@
+"""The batches of an epoch on pseudo-labels. Suffixes: B batch, K clusters, M draws, N images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.tables import Labels
+from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
+from deepcluster_core.training.epoch import Batch
+from deepcluster_core.training.sampler import balancing_weights
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of an epoch; each is a function of its place in the epoch."""
+
+    pictures: Images
+    labels: Labels
+    order_M: NDArray[np.int64]
+    """The image_id of every position of the epoch."""
+    batch_size: int
+    """Of all batches but the last, which may have fewer images."""
+    crop: RandomCrop
+    size: int
+    """Side of a view in pixels."""
+    seed: int
+    """Of the augmentation."""
+    is_weighted: bool
+    """Whether an image's loss is weighted by the inverse of its cluster's size."""
+
+    def from_step(self, step: int, *, workers: int) -> Iterator[Batch]:
+        """Yield the batches from a step on, loaded ahead by threads."""
+        weight_K = balancing_weights(self.labels.cluster_N, k=self.labels.k)
+        starts = range(0, len(self.order_M), self.batch_size)
+        return ordered_map(partial(self._load, weight_K), starts[step:], workers=workers)
+
+    def _load(self, weight_K: NDArray[np.float32], start: int) -> Batch:
+        ids = self.order_M[start : start + self.batch_size]
+        draws_BR = augmentation_draws(self.seed, start, len(ids))
+        images = [self.pictures[i] for i in ids]
+        views_BSSC = random_views(images, draws_BR, self.crop, size=self.size)
+        cluster_B = self.labels.cluster_N[ids].astype(np.int64)
+        weight_B = weight_K[cluster_B] if self.is_weighted else None
+        return Batch(views_BSSC, cluster_B, weight_B)
