@@ -2,7 +2,7 @@
 
     import deepcluster
 
-    run = deepcluster.run_epochs("configs/demo.yaml", run="demo", epochs=2)
+    run = deepcluster.run_epochs("demo", epochs=2)
     run.labels()                # a pandas frame: which cluster each image is in
     run.embed("photos/")        # features of images that the run has never seen
 

@@ -21,7 +21,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """Read a recipe, and check all of it.
 
     Args:
-        path: of a YAML file. Paths in it are relative to it.
+        path: of a YAML file, or the name of a shipped one: `demo`. Paths in it are relative to it.
         overrides: values instead of those in the file, nested: `{"cluster": {"k": 50}}`.
 
     Raises:
@@ -47,7 +47,7 @@ def run_epochs(
     overview picture are not drawn: `deepcluster report RUN` does that.
 
     Args:
-        recipe: path of a YAML file, or what `load_recipe` returned.
+        recipe: path or name of a YAML file, or what `load_recipe` returned.
         run: folder of the run, or a name for one under `runs/`; the name of the file if left out.
         epochs: how many the run shall have, those already there included; the recipe's if left out.
         overrides: values instead of the recipe's, nested: `{"cluster": {"k": 50}}`.
