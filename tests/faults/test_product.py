@@ -169,7 +169,9 @@ def test_embedded__listens_on_loopback_alone() -> None:
 
 
 SETTINGS = """
-import json, os, flows
+import json, os
+from flows.engine.environment import prepare
+prepare()
 from prefect.settings import get_current_settings
 server = get_current_settings().server
 print(json.dumps([
