@@ -88,8 +88,8 @@ def main(argv: list[str] | None = None) -> None:
             f"Added to an epoch: medians of epochs 1 to {epochs - 1} of one run; in the first "
             f"nothing is read back.",
             f"Storing the tables of all epochs in Prefect's database, which it replaces as a "
-            f"whole, is no part of the look; with it: {stored_s[0]:.2f} s at {few}, {stored_s[1]:.2f} s "
-            f"at {many}, wall time.",
+            f"whole, is no part of the look; with it: {stored_s[0]:.2f} s at {few}, "
+            f"{stored_s[1]:.2f} s at {many}, wall time.",
         ],
     ).tell(options)
 
