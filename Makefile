@@ -32,7 +32,8 @@ test-narrow: $(INSTALLED_DEV)
 	$(VENV)/bin/python -m tests.processors avx2 sse41 -- $(VENV)/bin/pytest --quiet \
 		--numprocesses 2 --dist loadfile -k "not told_to_end" $(NARROW)
 
-# What takes too long for every change: longer fuzzing, more kills, rarer commands of the README.
+# What takes too long for every change: servers, kills, full disks, whole runs as processes, transfer
+# learning, fuzzing, and the rarer commands of the README and docs.
 test-slow: $(INSTALLED_DEV)
 	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 

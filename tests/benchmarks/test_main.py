@@ -11,6 +11,7 @@ from benchmarks.harness import BenchmarkError
 from tests.benchmarks.conftest import TINY
 
 
+@pytest.mark.slow
 def test_epoch__measures_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(epoch, "OVERRIDES", TINY)
     out = tmp_path / "out.json"
@@ -32,6 +33,7 @@ def test_epoch__measures_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would run")
+@pytest.mark.slow
 def test_gpu__refuses_without_a_device(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"no CUDA device.*\n.*Fix:"):
         gpu.main(["--quick", "--json", str(tmp_path / "out.json")])

@@ -47,6 +47,7 @@ def test_moved_digits__are_as_many_as_asked_for_and_differ(tmp_path: Path) -> No
     assert first["bytes"] != again["bytes"], "the same digit at another place"
 
 
+@pytest.mark.slow
 def test_timed_run__says_what_went_wrong(tmp_path: Path) -> None:
     home = str(tmp_path / "prefect")
     with pytest.raises(BenchmarkError, match=r"exit code 2"):

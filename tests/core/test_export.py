@@ -34,6 +34,7 @@ def images_of(count: int, size: int) -> Tensor:
     return torch.rand((count, 3, size, size), generator=torch.Generator().manual_seed(count))
 
 
+@pytest.mark.slow
 def test_write_network__alexnet_with_sobel_runs_in_programs_without_our_code(
     tmp_path: Path,
 ) -> None:

@@ -222,6 +222,7 @@ def test_run__makes_again_what_is_not_its_own(
     assert (made.digest, made.key, made.seed) == (wanted.digest, wanted.key, wanted.seed)
 
 
+@pytest.mark.slow
 def test_program__refuses_an_input_of_a_later_version(own_run: Path) -> None:
     of_format_2(own_run)
     before = contents(own_run)
@@ -241,6 +242,7 @@ def test_program__refuses_an_input_of_a_later_version(own_run: Path) -> None:
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_program__refuses_a_broken_source(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for number in range(9):

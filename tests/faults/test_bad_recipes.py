@@ -253,6 +253,7 @@ def test_run__says_nothing_of_what_stands_in_for_wrong_keys(
     assert "extract.resize" not in message
 
 
+@pytest.mark.slow
 def test_program__refuses_a_wrong_recipe(small_source: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "bad.yaml", small_source, cluster="{k: 1}", epoch="3")
 

@@ -20,6 +20,8 @@ from stages.runs.folder import RunFolder
 from stages.runs.states import states_of
 from tests.faults.programs import Program, learnt
 
+pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
+
 FILES = (
     "images/_manifest.json",
     "images/index.parquet",

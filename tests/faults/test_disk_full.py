@@ -15,6 +15,8 @@ from deepcluster_core.errors import ArtifactError
 from stages.runs.export import SUFFIXES, export
 from tests.faults.programs import WITHIN_S, Program, learnt
 
+pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
+
 FIRST_KIB, LAST_KIB = 64, 1 << 16
 
 

@@ -111,6 +111,7 @@ def test_show__user_without_home_and_name(earlier_run: Path, tmp_path: Path) -> 
     assert "smallnet, k = 4" in shown.stdout
 
 
+@pytest.mark.slow
 def test_run__home_and_notebook_settings_that_cannot_be_used(
     small_source: Path, tmp_path: Path
 ) -> None:

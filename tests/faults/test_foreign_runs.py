@@ -35,6 +35,8 @@ from tests.faults.other_user import (
 )
 from tests.patience import WITHIN_S
 
+pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
+
 OWN, GROUP = 0o022, 0o002
 """Umasks."""
 FORBIDDEN = "cannot be written to (Permission denied)"

@@ -7,6 +7,8 @@ import pytest
 from tests.faults.programs import Program, kill_after, learnt, no_orphan_stays
 from tests.patience import WITHIN_S
 
+pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
+
 FEW, MANY = 2, 30
 
 

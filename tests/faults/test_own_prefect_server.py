@@ -22,6 +22,8 @@ from flows.prefect_.embedded import EmbeddedServer
 from flows.prefect_.server_errors import ServerError, last_words, own_server_error
 from tests.patience import WITHIN_S
 
+pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
+
 NEWER = "ffffffffffff"
 
 

@@ -33,6 +33,8 @@ from flows.prefect_.settings import API_URL, origin_of
 from tests.faults.programs import PROGRAM, write_recipe
 from tests.patience import WITHIN_S
 
+pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
+
 
 @pytest.fixture(autouse=True)
 def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

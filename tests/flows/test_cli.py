@@ -38,6 +38,7 @@ def epoch_numbers(lines: list[str]) -> list[str]:
     return [words[0] for words in of_epochs(lines)]
 
 
+@pytest.mark.slow
 def test_run__tells_a_line_an_epoch_and_what_to_type_next(recipe: Path) -> None:
     first = typed("run", recipe)  # with the server that Prefect starts on its own
 
@@ -68,6 +69,7 @@ def test_run__goes_on_and_shows_what_was_there_as_cached(
     assert "every stage Cached (13 of 13)" in lines
 
 
+@pytest.mark.slow
 def test_stage__writes_another_clustering_elsewhere(own_run: Path, prefect_server: str) -> None:
     made = typed(
         *("stage", "cluster", "--run", own_run, "--epoch", "1"),
@@ -191,6 +193,7 @@ def test_commands__refuse_a_folder_that_is_no_run(
         ("cluster.k=241", "cluster.k: 241 needs at least 241 images, but there are 240."),
     ],
 )
+@pytest.mark.slow
 def test_run__refuses_what_it_sees_only_in_the_source(
     change: str, problem: str, recipe: Path, prefect_server: str
 ) -> None:
@@ -204,6 +207,7 @@ def test_run__refuses_what_it_sees_only_in_the_source(
     assert not list(Path().iterdir()), "nothing is created"
 
 
+@pytest.mark.slow
 def test_evaluate__select_leaves_the_pictures_of_the_report_alone(
     own_run: Path, tmp_path: Path, prefect_server: str
 ) -> None:

@@ -50,6 +50,7 @@ def servers(parent: int) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 def test_running__every_task_is_recorded_when_the_command_has_ended(
     recipe: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def start_at_once(number: int, home: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.slow
 def test_wait__several_first_starts_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +185,7 @@ def test_lock_unless_current__where_nothing_can_be_written(tmp_path: Path) -> No
         assert lock_unless_current(configured_database()) is None
 
 
+@pytest.mark.slow
 def test_run__beside_a_newer_database_and_behind_a_proxy(
     migrated: Path, recipe: Path, tmp_path: Path
 ) -> None:
@@ -220,6 +223,7 @@ def test_run__beside_a_newer_database_and_behind_a_proxy(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.slow
 def test_run__server_is_killed_in_the_middle(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [PROGRAM, "run", recipe, "--run", run, "--epochs", "200", "--yes"]

@@ -14,6 +14,8 @@ from deepcluster_core.artifacts.manifest import MANIFEST
 from tests.flows.conftest import ENVIRONMENT, STAGES, loop, manifests
 from tests.patience import WITHIN_S
 
+pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
+
 SCRIPT = Path(__file__).with_name("counted_run.py")
 BODIES = sorted(["index None", *(f"{stage} {epoch}" for stage in STAGES for epoch in range(3))])
 

@@ -13,6 +13,8 @@ import pytest
 from tests.flows.conftest import ENVIRONMENT, PROGRAM
 from tests.patience import WITHIN_S
 
+pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
 def test_serve__on_all_addresses_with_a_warning(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from deepcluster_core.artifacts.tables import read_labels
 from tests.flows.conftest import ENVIRONMENT, PROGRAM, recorded_tasks, tasks, write_recipe
 from tests.patience import WITHIN_S
 
+pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
+
 LOOP, STAGE = "deepcluster/epoch-loop", "deepcluster-stage/rerun"
 
 

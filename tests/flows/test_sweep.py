@@ -339,6 +339,7 @@ def test_draw_sweep__of_one_epoch_and_one_k_about_which_little_is_known() -> Non
         assert picture.format == "PNG"
 
 
+@pytest.mark.slow
 def test_sweep_command__prints_the_comparison(
     recipe: Path, own_sweep: Path, prefect_server: str
 ) -> None:

@@ -92,6 +92,7 @@ def mean(rows: pd.DataFrame, network: str) -> float:
 
 
 @pytest.mark.learns
+@pytest.mark.slow
 def test_run__both_networks_beat_chance(evaluated: Evaluated, tmp_path: Path) -> None:
     rows = evaluated(protocol(**SHORT))
 
@@ -150,6 +151,7 @@ def test_run__writes_the_same_bytes_again(evaluated: Evaluated, tmp_path: Path) 
     assert first == again
 
 
+@pytest.mark.slow
 def test_run__weights_trained_with_labels_are_one_more_network(
     evaluated: Evaluated, pretrained: Path
 ) -> None:
@@ -164,6 +166,7 @@ def test_run__reads_grey_pictures_for_a_network_of_one_channel(evaluated: Evalua
 
 
 @pytest.mark.parametrize(("told", "saved_at"), [(False, 2), (True, 3)], ids=["crash", "Ctrl-C"])
+@pytest.mark.slow
 def test_run__cut_short_goes_on_and_ends_with_the_same_rows(
     evaluated: Evaluated,
     tmp_path: Path,

@@ -121,6 +121,7 @@ def mean(rows: pd.DataFrame, network: str) -> float:
 
 
 @pytest.mark.learns
+@pytest.mark.slow
 def test_run__both_networks_beat_chance(
     evaluated: Evaluated, voc: Path, pretrained: Path, tmp_path: Path
 ) -> None:
@@ -261,6 +262,7 @@ def test_run__writes_the_same_bytes_again(evaluated: Evaluated, tmp_path: Path, 
         assert first == again
 
 
+@pytest.mark.slow
 def test_run__weights_trained_with_labels_are_one_more_network(
     evaluated: Evaluated, pretrained: Path, tmp_path: Path
 ) -> None:
@@ -272,6 +274,7 @@ def test_run__weights_trained_with_labels_are_one_more_network(
 
 
 @pytest.mark.parametrize(("told", "saved_at"), [(False, 2), (True, 3)], ids=["crash", "Ctrl-C"])
+@pytest.mark.slow
 def test_run__cut_short_goes_on_and_ends_with_the_same_files(
     evaluated: Evaluated,
     pretrained: Path,

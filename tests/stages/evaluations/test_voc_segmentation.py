@@ -126,6 +126,7 @@ def true_masks(tree: Path, subset: str) -> list[Mask]:
 
 
 @pytest.mark.learns
+@pytest.mark.slow
 def test_run__both_networks_beat_chance(
     evaluated: Evaluated, voc2012: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +257,7 @@ def test_run__writes_the_same_bytes_again_whatever_is_kept_in_memory(
     pd.testing.assert_frame_equal(unkept, kept, check_exact=True)
 
 
+@pytest.mark.slow
 def test_run__weights_trained_with_labels_are_one_more_network(
     evaluated: Evaluated, pretrained: Path
 ) -> None:
@@ -271,6 +273,7 @@ def test_run__reads_grey_pictures_for_a_network_of_one_channel(evaluated: Evalua
 
 @pytest.mark.parametrize("mode", ["fc6-8", "all"])
 @pytest.mark.parametrize(("told", "saved_at"), [(False, 2), (True, 3)], ids=["crash", "Ctrl-C"])
+@pytest.mark.slow
 def test_run__cut_short_goes_on_and_ends_with_the_same_bytes(
     evaluated: Evaluated,
     tmp_path: Path,
