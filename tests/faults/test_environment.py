@@ -142,15 +142,16 @@ def test_run__home_and_notebook_settings_that_cannot_be_used(
     assert "show 'run [1]' --epoch 0 --cluster 0\n" in made.stdout
 
 
-def test_show__invalid_setting_of_prefect_is_named(earlier_run: Path, tmp_path: Path) -> None:
-    shown = typed(
-        "show", earlier_run, here=tmp_path, settings={"PREFECT_LOGGING_LEVEL": "nonsense"}
-    )
+def test_stage__invalid_setting_of_prefect_is_named(earlier_run: Path, tmp_path: Path) -> None:
+    settings = {"PREFECT_LOGGING_LEVEL": "nonsense"}
+    ended = typed("stage", "index", "--run", earlier_run, here=tmp_path, settings=settings)
 
-    assert shown.returncode == 2
-    assert "PREFECT_LOGGING_LEVEL = 'NONSENSE': Input should be 'DEBUG', " in shown.stderr
-    assert "Traceback" not in shown.stderr
-    assert "\n  Fix: " in shown.stderr
+    assert ended.returncode == 2
+    assert "PREFECT_LOGGING_LEVEL = 'NONSENSE': Input should be 'DEBUG', " in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "\n  Fix: " in ended.stderr
+    shown = typed("show", earlier_run, here=tmp_path, settings=settings)
+    assert shown.returncode == 0, "looking at a run needs no Prefect"
 
 
 def test_show__closed_standard_output(earlier_run: Path, tmp_path: Path) -> None:

@@ -229,11 +229,13 @@ def locked(*names: str) -> list[str]:
 
 
 def test_locks__hold_all_that_is_installed_and_each_package_once() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = pyproject["project"]
     run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
     needed = {
         "requirements.lock": [*project["dependencies"], "setuptools"],  # it builds our own package
         "requirements-dev.lock": project["optional-dependencies"]["dev"],
+        "requirements-docs.lock": pyproject["dependency-groups"]["docs"],
         "requirements-uv.lock": ["uv"],
     }
     assert sorted(needed) == LOCKS
