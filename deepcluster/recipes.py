@@ -87,6 +87,6 @@ def _resolve(
     if not isinstance(given, Recipe):
         return resolve(str(given), None if run is None else str(run), epochs, overrides)
     if run is None:
-        raise ConfigError("run_epochs: a recipe that is no file needs a name for its run: run=…")
+        raise ConfigError("run_epochs: a recipe without a file needs a name for its run: run=…")
     changes = dict(overrides) | ({} if epochs is None else {"epochs": epochs})
     return recipes.changed_recipe(given, changes), RunFolder(run_path(str(run)))

@@ -72,7 +72,7 @@ class ClusterConfig(StrictConfig):
         algorithm = others.data.get("algorithm")
         if k != "auto" and algorithm and find_clusterer(algorithm).finds_k:
             raise ValueError(
-                f"{algorithm} finds the number of clusters itself: leave k out, or say auto"
+                f"{algorithm} finds the number of clusters itself: leave k out, or set it to auto"
             )
         return k
 

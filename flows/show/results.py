@@ -98,7 +98,7 @@ def show_by_k(root: Path, result: str, epoch: int | None) -> None:
     table = evaluated(sweep).table.query("result == @result and epoch == @until")
     if len(table):
         console.print(results_table(_by_k(table)))
-        console.print(f"\n  {place}/sweep.png     the same as curves", markup=False)
+        console.print(f"\n  {place}/sweep.png     these results as curves", markup=False)
         console.print(f"  pd.read_parquet({python_text(f'{place}/{SWEEP}')})", markup=False)
     for run in runs:
         console.print(f"  {short(run.artifact(kind, until))}", markup=False)

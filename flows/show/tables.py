@@ -53,7 +53,7 @@ def show_table(name: str, runs: Sequence[RunFolder], out: Path | None = None) ->
     console.print("", *notes, sep="\n", markup=False)
     if out is not None:
         _write(out, _frame(paper, ours), _markdown(paper, lines, notes))
-        console.print(f"\n{short(out)}: the same", markup=False)
+        console.print(f"\n{short(out)}: this table", markup=False)
 
 
 def _lines(paper: PaperTable, ours: Sequence[Row]) -> list[list[str]]:
