@@ -1,4 +1,4 @@
-"""DeepCluster in Python: what the command `deepcluster` does, for notebooks and scripts.
+"""DeepCluster as a Python library: what the command `deepcluster` does, for notebooks and scripts.
 
     import deepcluster
 
@@ -6,12 +6,12 @@
     run.labels()                # a pandas frame: which cluster each image is in
     run.embed("photos/")        # features of images that the run has never seen
 
-Nothing here uses Prefect. Importing this package is cheap and changes nothing in the process: what
-a name needs is imported when the name is first used. All errors that you can fix yourself are
-`DeepClusterError`; the message says what is wrong, and how to fix it.
+Nothing here uses Prefect. Importing this package is cheap and changes nothing in the process; the
+modules behind a name are imported when the name is first used. Every error that you can fix
+yourself is a `DeepClusterError`, whose message says what is wrong and how to fix it.
 
 The command also calls `keep_freed_memory` once, for the whole process. A script that trains or
-embeds many images is faster with it.
+embeds many images is faster if it does the same.
 """
 
 from importlib import import_module
@@ -47,6 +47,7 @@ _MODULES = {
     "deepcluster_core.errors": ("DeepClusterError",),
     "deepcluster_core.memory": ("keep_freed_memory",),
 }
+"""The public names by the module that each is imported from on first use."""
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  any of the names above

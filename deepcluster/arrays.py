@@ -1,4 +1,4 @@
-"""PCA and k-means on arrays. Suffixes: N rows, D features, Q components, K clusters."""
+"""PCA and k-means on arrays. Shape suffixes: N rows, D features, Q components, K clusters."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,28 +17,29 @@ from deepcluster_core.errors import ConfigError, FeatureError
 Floats = NDArray[np.float32]
 LARGEST_SEED = 2**63 - 1
 BLOCK_ROWS = 4096
+"""Rows that the PCA reads at a time."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """A fitted PCA. Its `transform` is what a run does to features before it clusters them."""
+    """A fitted PCA. A run applies its `transform` to features before it clusters them."""
 
     pca: Pca
-    """The same as torch tensors, with more measures of the features."""
+    """The PCA as torch tensors, with further measures of the features."""
 
     @property
     def mean_D(self) -> Floats:  # noqa: N802
-        """The mean feature, which is subtracted first: float32."""
+        """The mean feature, which is subtracted first, as float32."""
         return self.pca.mean_D.numpy()
 
     @property
     def components_QD(self) -> Floats:  # noqa: N802
-        """Orthonormal rows, the direction of largest variance first: float32."""
+        """Orthonormal rows, the direction of largest variance first, as float32."""
         return self.pca.components_QD.numpy()
 
     @property
     def eigenvalues_Q(self) -> Floats:  # noqa: N802
-        """Variances along the components: float32."""
+        """Variances along the components, as float32."""
         return self.pca.eigenvalues_Q.numpy()
 
     def transform(self, features_ND: ArrayLike) -> Floats:
@@ -48,10 +49,10 @@ class Projection:
             features_ND: shape (N, D), any float type.
 
         Returns:
-            Shape (N, Q), float32. A feature that projects to zero stays zero.
+            An array of shape (N, Q), float32. A feature that is projected to zero stays zero.
 
         Raises:
-            FeatureError: not two dimensions, or another D than that of the fit.
+            FeatureError: the array is not two-dimensional, or its D differs from that of the fit.
         """
         rows_ND = _rows(features_ND)
         if rows_ND.shape[1] != len(self.pca.mean_D):
@@ -67,8 +68,8 @@ def fit_pca(features_ND: ArrayLike, dim: int = 256, *, whiten: bool = True) -> P
 
     Args:
         features_ND: shape (N, D), any float type, finite; N must exceed `dim`.
-        dim: Q, how many components to keep. The paper has 256.
-        whiten: let `transform` scale each component to variance 1.
+        dim: Q, the number of components to keep; 256 in the paper.
+        whiten: make `transform` scale each component to variance 1.
 
     Raises:
         FeatureError: the features are not finite, or vary in fewer than `dim` directions.
@@ -90,12 +91,13 @@ def kmeans(
 
     Args:
         rows_ND: shape (N, D), any float type, finite. A run clusters what `Projection.transform`
-            returns, but rows of any length will do.
-        k: 2 to N.
-        seed: 0 to 2**63 - 1. Same rows and seed, same clusters, on one kind of processor.
-        iterations: all of which run.
+            returns, but the rows can have any length.
+        k: number of clusters, 2 to N.
+        seed: 0 to 2**63 - 1. The same rows and seed give the same clusters on the same kind of
+            processor.
+        iterations: number of iterations; k-means does not stop earlier.
         spherical: keep the centroids at length 1.
-        device: a torch device: `cpu`, `cuda`, `cuda:1`.
+        device: a torch device, such as `cpu`, `cuda` or `cuda:1`.
 
     Returns:
         An object with `centroids_KQ` (K, D) float32, `cluster_N` (N,) int32, `distance_N` (N,)
@@ -103,7 +105,7 @@ def kmeans(
 
     Raises:
         ConfigError: the seed or the number of iterations is out of range.
-        FeatureError: `k` is out of range, or rows are not finite.
+        FeatureError: `k` is out of range, or a row is not finite.
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise ConfigError(f"seed = {seed}: must be 0 to {LARGEST_SEED}.")
@@ -114,11 +116,16 @@ def kmeans(
 
 
 def _rows(given: ArrayLike) -> Floats:
+    """Return an array as float32 (N, D) that torch can use without a copy.
+
+    Raises:
+        FeatureError: the array is not two-dimensional, or does not hold numbers.
+    """
     array: NDArray[Any] = np.asarray(given)
     if array.ndim != 2:
         raise FeatureError(f"the array has shape {array.shape}; features (N, D) are needed.")
     try:
-        # Writeable, since torch warns of arrays that are not.
+        # W makes it writeable, because torch warns about arrays that are not.
         return np.require(array, np.float32, ["C", "W"])
     except (TypeError, ValueError) as error:
         raise FeatureError(f"the array holds {array.dtype}; numbers are needed.") from error

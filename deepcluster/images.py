@@ -1,4 +1,4 @@
-"""Images that are given as arrays, read like files: they go the same way as those on disk."""
+"""Images given as arrays, wrapped as files, so that they are processed like images on disk."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -19,7 +19,7 @@ def images_of(arrays: Arrays) -> Iterator[SourceImage]:
     """Yield the images of a batch; their paths are `0`, `1` and so on.
 
     Raises:
-        SourceError: an array has another shape, or does not hold uint8.
+        SourceError: an array does not have one of these shapes, or does not hold uint8.
     """
     if isinstance(arrays, np.ndarray) and arrays.ndim != 4:
         raise SourceError(
@@ -32,6 +32,7 @@ def images_of(arrays: Arrays) -> Iterator[SourceImage]:
 
 
 def _check(pixels: NDArray[Any], number: int) -> None:
+    """Raise SourceError unless an array holds uint8 pixels of one image."""
     array = np.asarray(pixels)
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise SourceError(
@@ -41,6 +42,7 @@ def _check(pixels: NDArray[Any], number: int) -> None:
 
 
 def _npy_file(pixels: NDArray[np.uint8]) -> bytes:
+    """Return the contents of a .npy file with these pixels."""
     file = BytesIO()
     np.save(file, np.asarray(pixels), allow_pickle=False)
     return file.getvalue()

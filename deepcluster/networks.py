@@ -1,4 +1,4 @@
-"""Networks by their name in a recipe."""
+"""Networks by the name that they have in a recipe."""
 
 from typing import Any
 
@@ -13,14 +13,15 @@ from deepcluster_core.models.network import Network
 def build_network(name: str, *, channels: int = 3, seed: int = 0, **settings: Any) -> Network:  # noqa: ANN401  keys of a recipe
     """Build and initialise a network on the CPU, in training mode.
 
-    Its input are images (B, C, S, S) of uint8 pixels; it scales and normalises them itself. Its
-    `feature` is (B, D) float32, what a run clusters; `layer_feature` is that of a named layer.
+    The network takes images (B, C, S, S) of uint8 pixels, which it scales and normalises itself.
+    Its `feature` is the (B, D) float32 that a run clusters; `layer_feature` is the feature of a
+    named layer.
 
     Args:
         name: `alexnet`, `vgg16`, `smallnet`, or `torchvision:NAME`, for example
             `torchvision:resnet50`.
-        channels: C of the images.
-        seed: of the weights, 0 to 2**63 - 1. The global random generators are left as they were.
+        channels: C, the number of channels of the images.
+        seed: seed of the weights, 0 to 2**63 - 1. The global random generators are not changed.
         settings: the other keys of a recipe's `network` section, for example `image_size=32` or
             `sobel=False`.
 

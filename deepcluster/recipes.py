@@ -1,4 +1,4 @@
-"""Recipes, and the epochs that they describe."""
+"""Load recipes, and run the epochs that they describe."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +18,16 @@ from stages.runs.run import Run as RunInProgress
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe, and check all of it.
+    """Read and validate a recipe.
 
     Args:
-        path: of a YAML file, or the name of a shipped one: `demo`. Paths in it are relative to it.
-        overrides: values instead of those in the file, nested: `{"cluster": {"k": 50}}`.
+        path: path of a YAML file, or the name of a shipped one, such as `demo`. Paths in the file
+            are relative to it.
+        overrides: values that replace those in the file, nested: `{"cluster": {"k": 50}}`.
 
     Raises:
-        ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
+        ConfigError: the file cannot be read, or keys or values are invalid. All invalid keys and
+            values are reported together.
     """
     return recipes.load_recipe(Path(path), overrides)
 
@@ -42,34 +44,36 @@ def run_epochs(
 ) -> Run:
     """Run a recipe, as the command `deepcluster run` does, but without Prefect.
 
-    What is there already is not made again: a run that was cut short goes on where it ended, and
-    the command can go on with a run that was begun here, or the reverse. The run's report and
-    overview picture are not drawn: `deepcluster report RUN` does that.
+    Existing artifacts are reused, so a run that was interrupted continues where it stopped. The
+    command can continue a run that was started here, and this function one that the command
+    started. The run's report and overview picture are not drawn; `deepcluster report RUN` writes
+    the report.
 
     Args:
-        recipe: path or name of a YAML file, or what `load_recipe` returned.
+        recipe: path or name of a YAML file, or a recipe from `load_recipe`.
         run: folder of the run, or a name for one under `runs/`; the name of the file if left out.
-        epochs: how many the run shall have, those already there included; the recipe's if left out.
-        overrides: values instead of the recipe's, nested: `{"cluster": {"k": 50}}`.
-        update: replace artifacts of the run that were made with other settings.
-        anyway: go on even where the run does not seem to fit on this machine.
+        epochs: total number of epochs of the run, including finished ones; the recipe's if left
+            out.
+        overrides: values that replace the recipe's, nested: `{"cluster": {"k": 50}}`.
+        update: replace artifacts of the run that were made with different settings.
+        anyway: continue even if the run does not seem to fit on this machine.
         echo: print a line for each epoch, and show progress bars.
 
     Returns:
         The run, opened.
 
     Raises:
-        ConfigError: the recipe is wrong, the folder holds a run with other settings, or the run
-            does not fit on this machine.
+        ConfigError: the recipe is invalid, the folder holds a run with different settings, or the
+            run does not fit on this machine.
         SourceError: the images cannot be found or read.
-        DeepClusterError: a stage cannot go on; what is finished stays.
+        DeepClusterError: a stage failed. Finished artifacts stay.
     """
-    wanted, folder = _resolve(recipe, run, epochs, overrides or {})
+    resolved, folder = _resolve(recipe, run, epochs, overrides or {})
     refuse_unwritable_run(folder)
-    report = Report(folder, epochs=wanted.epochs, echo=echo)
-    begun = RunInProgress(folder, wanted, report)
-    begin(begun, update=update, anyway=anyway)
-    loop.run_epochs(begun)
+    report = Report(folder, epochs=resolved.epochs, echo=echo)
+    in_progress = RunInProgress(folder, resolved, report)
+    begin(in_progress, update=update, anyway=anyway)
+    loop.run_epochs(in_progress)
     report.run_done()
     return open_run(folder.root.absolute())
 
@@ -83,6 +87,6 @@ def _resolve(
     if not isinstance(given, Recipe):
         return resolve(str(given), None if run is None else str(run), epochs, overrides)
     if run is None:
-        raise ConfigError("run_epochs: a recipe that is no file needs a name for its run: run=…")
+        raise ConfigError("run_epochs: a recipe without a file needs a name for its run: run=…")
     changes = dict(overrides) | ({} if epochs is None else {"epochs": epochs})
     return recipes.changed_recipe(given, changes), RunFolder(run_path(str(run)))

@@ -1,4 +1,4 @@
-"""A run as Python sees it: tables as pandas frames, features as arrays, networks of torch."""
+"""A run in Python: tables as pandas frames, features as arrays, networks as torch modules."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,22 +22,22 @@ from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
 
 Given = str | Path | Arrays
-"""Images: where they are, or their pixels."""
+"""Images: the path of a source, or their pixels."""
 
 
 class Embedding(NamedTuple):
     """Features of images."""
 
     paths: list[str]
-    """Of the images, in the order of the rows: relative to the source; of arrays, their numbers."""
+    """Paths of the images relative to the source, or the numbers of arrays as text; one per row."""
     features: NDArray[np.floating]
-    """Shape (N, D), of the type that the run stores: `extract.dtype`, float16 by default."""
+    """Array (N, D) of the type that the run stores, `extract.dtype`: float16 if not set."""
     skipped: dict[str, str]
-    """Images that cannot be used: path and reason."""
+    """Reasons by the path of each image that cannot be used."""
 
 
 def open_run(path: str | Path) -> "Run":
-    """Open a run that was begun before; it is only read.
+    """Open an existing run for reading.
 
     Args:
         path: folder of the run, or its name under `runs/`.
@@ -50,17 +50,17 @@ def open_run(path: str | Path) -> "Run":
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A run as it was when it was opened; epochs count from 0, and None means the last one."""
+    """A run as it was when it was opened. Epochs count from 0; None stands for the last one."""
 
     past: PastRun
-    """What the commands of the command line work with."""
+    """The run as the commands of the command line use it."""
 
     def __repr__(self) -> str:
         return f"<deepcluster run {self.folder}, {len(self.epochs)} epochs>"
 
     @property
     def folder(self) -> Path:
-        """Where the run lies."""
+        """The folder of the run."""
         return self.past.folder.root
 
     @property
@@ -77,9 +77,8 @@ class Run:
         """Return the clusters of an epoch: a row for each image, in the order of image_id.
 
         Returns:
-            Columns `image_id` int64, `path`, `cluster` int32, 0 to k - 1, and `distance` float32
-            to the cluster's centroid; and, where the images have labels of their own,
-            `true_label`.
+            Columns `image_id` (int64), `path`, `cluster` (int32, 0 to k - 1) and `distance`
+            (float32, to the cluster's centroid); if the images have true labels, also `true_label`.
 
         Raises:
             ConfigError: the run has no such epoch.
@@ -96,30 +95,30 @@ class Run:
         """Return a row for each finished epoch: `epoch`, `loss`, `nmi_labels` and many more.
 
         Raises:
-            ArtifactError: metrics are damaged.
+            ArtifactError: the metrics of an epoch are damaged.
         """
         folder = self.past.folder
         rows = [{"epoch": n} | read_metrics(folder.artifact("metrics", n)) for n in self.epochs]
         return pd.DataFrame(rows)
 
     def features(self, epoch: int | None = None) -> NDArray[np.floating]:
-        """Return the features that an epoch clustered: those of the network before its training.
+        """Return the features that an epoch clustered, computed before the training of that epoch.
 
         Returns:
-            Shape (N, D), of type `extract.dtype` of the recipe; row i is that of image_id i.
+            An array (N, D) of the recipe's `extract.dtype`; row i belongs to image_id i.
 
         Raises:
             ConfigError: the run has no such epoch.
-            ArtifactError: they are missing or damaged, or were deleted to save space
+            ArtifactError: the features are missing or damaged, or were deleted to save space
                 (`keep.features` of the recipe).
         """
         folder = self.past.whole("features", self.past.epoch("features", epoch))
         return np.concatenate(list(Features(folder).blocks()))
 
     def network(self, epoch: int | None = None) -> Network:
-        """Return the network as an epoch's training left it: on the CPU, in training mode.
+        """Return the network after an epoch's training, on the CPU and in training mode.
 
-        Its input are images (B, C, S, S) of uint8 pixels. See `build_network`.
+        It takes images (B, C, S, S) of uint8 pixels, as described at `build_network`.
 
         Raises:
             ConfigError: the run has no such epoch.
@@ -142,13 +141,14 @@ class Run:
     def embed(
         self, images: Given, *, epoch: int | None = None, layer: str | None = None
     ) -> Embedding:
-        """Return the features of any images, by the network as an epoch's training left it.
+        """Return the features of any images, computed by the network after an epoch's training.
 
         Args:
             images: a picture, folder, list, Parquet files or tar shards, as `dataset.source` of a
                 recipe takes them; or uint8 pixels (N, H, W, C), or a list of arrays (H, W, C).
-            epoch: after whose training.
-            layer: averaged over space, for example `conv5`; what the run clusters when left out.
+            epoch: epoch after whose training the network is used.
+            layer: a named layer, such as `conv5`, averaged over space; the feature that the run
+                clusters if left out.
 
         Raises:
             ConfigError: the run has no such epoch, or its network no such layer.
@@ -172,18 +172,18 @@ class Run:
         return Embedding(paths, np.concatenate(features), found.skipped)
 
     def assign(self, images: Given, *, epoch: int | None = None) -> pd.DataFrame:
-        """Return the nearest clusters of any images.
+        """Return the nearest cluster of each of any images.
 
-        The run's own images get the clusters that they have.
+        The run's own images get the clusters that they have in the run.
 
         Args:
-            images: as for `embed`.
-            epoch: whose clusters.
+            images: a source or pixels, as for `embed`.
+            epoch: epoch whose clusters are used.
 
         Returns:
-            A row for each image that can be used: `path`, or of arrays their number as text,
-            `cluster` int32 and `distance` float32. `attrs["skipped"]` names the others: path and
-            reason.
+            A row for each image that can be used, with the columns `path` (for arrays, their number
+            as text), `cluster` (int32) and `distance` (float32). `attrs["skipped"]` has the reasons
+            by path for the images that cannot be used.
 
         Raises:
             ConfigError: the run has no such epoch.
@@ -215,7 +215,7 @@ class Run:
 
 
 class _Found:
-    """Images that were given, and those among them that cannot be used."""
+    """The images that a caller gave, and those among them that cannot be used."""
 
     def __init__(self, past: PastRun, given: Given) -> None:
         self._past, self._given = past, given
@@ -223,16 +223,16 @@ class _Found:
         self.skipped: dict[str, str] = {}
 
     def images(self) -> Iterable[SourceImage]:
-        """Return the images, of which nothing is read yet."""
+        """Return the images. Nothing of them is read yet."""
         if isinstance(self._given, str | Path):
             return open_images(self._past.recipe, Path(self._given), None, None).images()
         return images_of(self._given)
 
     def skip(self, path: str, reason: str) -> None:
-        """Note an image that cannot be used.
+        """Record an image that cannot be used.
 
         Raises:
-            SourceError: it is an array; without it, rows would belong to other images.
+            SourceError: the image is an array. Skipping it would shift the rows of the result.
         """
         if not self._is_source:
             raise SourceError(f"images: number {path} cannot be used: {reason}.")

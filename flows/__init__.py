@@ -1,1 +1,1 @@
-"""WHEN: the Prefect flows, one file each, that order, repeat, cache and place the stages."""
+"""When stages run: Prefect flows, one file each, that order, repeat and cache the stages."""

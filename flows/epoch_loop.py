@@ -1,4 +1,4 @@
-"""The DeepCluster loop as a Prefect flow. Stages meet only through artifacts on disk."""
+"""The DeepCluster loop as a Prefect flow. Stages exchange data only through artifacts on disk."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,15 +29,16 @@ def deepcluster(
     update: bool = False,
     yes: bool = False,
 ) -> str:
-    """Cluster, train, score, epoch by epoch.
+    """Cluster, train and score, epoch by epoch.
 
     Args:
         recipe: path of a YAML file, or the name of one in `configs/`.
-        run: folder of the run; `runs/<name of the recipe>` when left out.
-        epochs: how many the run shall have, those already there included.
+        run: folder of the run; `runs/<name of the recipe>` if left out.
+        epochs: total number of epochs of the run, including finished ones; the recipe's if left
+            out.
         overrides: keys of the recipe, nested: `{"cluster": {"k": 50}}`.
-        update: replace artifacts of the run that were made with other settings.
-        yes: go on even where the run does not seem to fit on this machine.
+        update: replace artifacts of the run that were made with different settings.
+        yes: continue even if the run does not seem to fit on this machine.
 
     Returns:
         The folder of the run.

@@ -23,8 +23,8 @@ def evaluate(request: EvaluationRequest) -> str:
     """Evaluate the network of an epoch, or its clusters.
 
     Returns:
-        The folder of the result. For a sweep, `out` or the folder of the sweep, where its picture
-        and table are drawn again.
+        The folder of the result. For a sweep: `out`, or the folder of the sweep, in which its
+        picture and table are updated.
     """
     if is_of_each_run(request):
         return _evaluate_each(request)
@@ -32,13 +32,14 @@ def evaluate(request: EvaluationRequest) -> str:
 
 
 def _evaluate_each(request: EvaluationRequest) -> str:
-    """Evaluate the same epoch of all runs of a sweep, each on its own, and compare them."""
-    swept = ready_for_each(request)
-    root = swept.sweep.root
-    for each in swept.requests:
-        swept.report.say(f"\n{root.name}/{Path(each.run).name}")
-        evaluate(**dict(each))
-    if request.out is not None:  # the sweep is only read: its table and picture stay as they are
+    """Evaluate the same epoch of each run of a sweep separately, and compare the results."""
+    prepared = ready_for_each(request)
+    root = prepared.sweep.root
+    for member_request in prepared.requests:
+        prepared.report.say(f"\n{root.name}/{Path(member_request.run).name}")
+        evaluate(**dict(member_request))
+    # With `out`, the sweep is only read: its table and picture stay as they are.
+    if request.out is not None:
         return request.out
-    compare(swept.sweep, swept.report)
+    compare(prepared.sweep, prepared.report)
     return str(root.root)

@@ -1,4 +1,4 @@
-"""One stage of one epoch again, in its place in the run or, with other settings, elsewhere."""
+"""Run one stage of one epoch again as a flow: in the run or, with changed settings, elsewhere."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,9 @@ from stages.runs.stage_request import StageName, check_fits, check_stage_request
 
 
 def _name() -> str:
-    asked = flow_run.parameters
-    of_epoch = "" if asked.get("epoch") is None else f" epoch {asked['epoch']}"
-    return f"{asked['stage']}{of_epoch} of {Path(asked['run']).name}"
+    parameters = flow_run.parameters
+    epoch = "" if parameters.get("epoch") is None else f" epoch {parameters['epoch']}"
+    return f"{parameters['stage']}{epoch} of {Path(parameters['run']).name}"
 
 
 @flow(name="deepcluster-stage", flow_run_name=_name)
@@ -29,15 +29,15 @@ def rerun(
     out: str | None = None,
     force: bool = False,
 ) -> str:
-    """Run one stage, reading what the run has.
+    """Run one stage on the artifacts of a run.
 
     Args:
-        stage: which.
+        stage: name of the stage.
         run: folder of the run, or its name under `runs/`.
-        epoch: needed for all stages but index.
-        overrides: keys of the recipe, nested; needs `out`.
-        out: another folder for the artifact; the run's own then stays as it is.
-        force: run even if the artifact is there already.
+        epoch: number of the epoch; required for every stage except index.
+        overrides: keys of the recipe, nested; requires `out`.
+        out: another folder for the artifact; the run's own artifact is then left unchanged.
+        force: run the stage even if the artifact exists.
 
     Returns:
         The folder of the artifact.
@@ -53,7 +53,7 @@ def rerun(
     if out is not None:
         job = replace(job, out=own_folder(out, folder))
     cached = opened.ensure(job, force=force, accept_pruned=False)
-    # Inputs that were made again on the way go again; what was asked for stays.
+    # Prune the inputs that were made again for this job, but keep the requested artifact.
     opened.prune(max(folder.epochs("metrics"), default=0), spare=job.out)
     opened.report.ended(job, cached=cached)
     return str(job.out)

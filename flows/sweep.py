@@ -1,4 +1,4 @@
-"""The same run for several k, the axis of figure 2(c), as a Prefect flow around the loop."""
+"""A sweep as a Prefect flow: the loop for several k, the horizontal axis of figure 2(c)."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,24 +50,27 @@ def sweep(
     update: bool = False,
     yes: bool = False,
 ) -> str:
-    """Run a recipe for each k, and compare.
+    """Run a recipe for each k, and compare the runs.
 
     Args:
-        k: all numbers of clusters of the comparison; those whose runs are there are Cached.
+        k: all numbers of clusters to compare. Existing runs are Cached.
         recipe: path of a YAML file, or the name of one in `configs/`.
-        run: folder of the sweep; `runs/<name of the recipe>-k` when left out.
-        epochs: how many each run shall have, those already there included.
-        overrides: keys of the recipe, nested, the same for all k.
-        update: replace artifacts of its runs that were made with other settings.
-        yes: go on even where a run does not seem to fit on this machine.
+        run: folder of the sweep; `runs/<name of the recipe>-k` if left out.
+        epochs: total number of epochs of each run, including finished ones; the recipe's if left
+            out.
+        overrides: keys of the recipe, nested, applied to every run.
+        update: replace artifacts of the runs that were made with different settings.
+        yes: continue even if a run does not seem to fit on this machine.
 
     Returns:
         The folder of the sweep.
     """
     planned = plan(recipe, k, run, epochs, _given(overrides))
     shared = _open(planned, recipe, epochs)
-    share(shared, ((one.folder, one.recipe) for one in planned.members), varied=VARIED)
-    refuse_too_many(planned, packed_images(planned))  # some may have been unreadable
+    runs = ((member.folder, member.recipe) for member in planned.members)
+    share(shared, runs, varied=VARIED)
+    # Check k again: unreadable images have been left out, so there may be fewer than counted.
+    refuse_too_many(planned, packed_images(planned))
     for member in planned.members:
         name = f"{planned.root.name}/{member.folder.name}"
         shared.report.say(f"\n{name}")
@@ -88,7 +91,7 @@ def _given(overrides: RecipeOverrides | None) -> dict[str, Any]:
 
 
 def _open(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
-    """Return what makes the artifacts that all runs share, once no k is refused."""
+    """Check every k, then open the run that makes the artifacts which all runs share."""
     refuse_unwritable_sweep(planned)
     refuse_too_many(planned, count_images(planned))
     overrides = RecipeOverrides.model_validate(planned.members[0].overrides)
@@ -96,10 +99,10 @@ def _open(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
 
 
 def compare(planned: Sweep, report: FlowReport) -> None:
-    """Write the table and the picture of a sweep, unless they are there, and tell of them.
+    """Write the table and the picture of a sweep unless they are up to date; report the result.
 
     Raises:
-        ArtifactError: an epoch is not scored, or cannot be read.
+        ArtifactError: an epoch has no metrics, or they cannot be read.
     """
     if others := planned.others():
         report.say(f"\nnot compared, because not asked for: {', '.join(others)}")

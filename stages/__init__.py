@@ -1,1 +1,1 @@
-"""WHAT: one module a stage. Each opens its inputs, calls the core and writes its artifact."""
+"""What is computed: one module for each stage, which reads its inputs and writes its artifact."""

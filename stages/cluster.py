@@ -1,4 +1,4 @@
-"""Cluster: features -> labels. PCA, whitening, L2, k-means: every image gets a pseudo-label."""
+"""Cluster: features -> labels. PCA, whitening, L2 and k-means give each image a pseudo-label."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,39 +17,40 @@ from deepcluster_core.stage import stage
 
 
 def _default_k(given: dict[str, Any]) -> int | Literal["auto"]:
-    algorithm = given.get("algorithm")  # missing if it is not valid
+    algorithm = given.get("algorithm")  # missing if it is invalid
     return "auto" if algorithm and find_clusterer(algorithm).finds_k else 10_000
 
 
 class ClusterConfig(StrictConfig):
-    """How features are grouped. Defaults: section 3.4."""
+    """How features are grouped. The defaults are those of section 3.4."""
 
     algorithm: str = "kmeans"
     """`kmeans`; `spherical`, k-means with centroids of length one; `pic`, power iteration
     clustering, which finds the number of clusters itself; or `python:MODULE:NAME`, a clusterer with
-    the methods of scikit-learn's: docs/how-to/clustering.md."""
+    the methods of scikit-learn's. See docs/how-to/clustering.md."""
 
     k: Annotated[int, Field(ge=2)] | Literal["auto"] = Field(default_factory=_default_k)
-    """Clusters. Default: 10,000; ten per class of ImageNet was best, figure 2(c). auto: see
-    `Sizes`. With `pic` left out or auto: as many as it finds."""
+    """Number of clusters. Default: 10,000, ten for each class of ImageNet, which was best in figure
+    2(c). auto: see `Sizes`. With `pic`, leave it out or set auto: `pic` finds the number."""
 
     pca_dim: PositiveInt | Literal["auto"] = 256
-    """Dimensions that the PCA keeps. auto: see `Sizes`."""
+    """Number of dimensions that the PCA keeps. auto: see `Sizes`."""
 
     whiten: bool = True
     """Scale each kept dimension to variance one."""
 
     iterations: PositiveInt = 20
-    """Of k-means, spherical or not; the number of the authors' code."""
+    """Number of iterations of k-means, spherical or not; 20 in the authors' code."""
 
     max_points_per_centroid: PositiveInt | None = None
-    """k-means learns its centroids from a random k times as many images, at most; all images are
-    assigned to them. Memory then holds that sample and not all reduced features. None: from all
-    images, as the paper."""
+    """k-means learns its centroids from a random sample of at most k times this many images, and
+    then assigns all images to them. Memory holds only the sample, not all reduced features. None:
+    learn from all images, as in the paper."""
 
     warm_start: bool = False
-    """k-means starts at the clusters of the epoch before, as they lie among the new features, and
-    so keeps their ids. False: at random images in every epoch, as the paper."""
+    """Start k-means from the means that the previous epoch's clusters have in the new features, so
+    that clusters keep their ids. False: start from random images in every epoch, as in the
+    paper."""
 
     pic: PicConfig = PicConfig()
     """Settings of `pic`."""
@@ -60,7 +61,8 @@ class ClusterConfig(StrictConfig):
     @field_validator("algorithm")
     @classmethod
     def _is_known(cls, algorithm: str) -> str:
-        # A module is imported when a run begins: reading a recipe must not run other code.
+        # Raises if the name is unknown. The module of a `python:` algorithm is only imported when
+        # a run begins, because reading a recipe must not run other code.
         find_clusterer(algorithm)
         return algorithm
 
@@ -70,7 +72,7 @@ class ClusterConfig(StrictConfig):
         algorithm = others.data.get("algorithm")
         if k != "auto" and algorithm and find_clusterer(algorithm).finds_k:
             raise ValueError(
-                f"{algorithm} finds the number of clusters itself: leave k out, or say auto"
+                f"{algorithm} finds the number of clusters itself: leave k out, or set it to auto"
             )
         return k
 
@@ -87,39 +89,41 @@ class ClusterConfig(StrictConfig):
 
 @dataclass(frozen=True)
 class Sizes:
-    """k and pca_dim as numbers, which `auto` leaves to the number of images.
+    """k and pca_dim as numbers; `auto` derives them from the number of images.
 
-    k: about 100 images a cluster, the paper's 1.28 M / 10,000 = 128 and our demo's 100; at least
-    10 clusters where they would have 10 images each, at most the paper's 10,000.
-    pca_dim: the paper's 256, but at most a quarter of the feature, a tenth of the images (whitening
-    blows the last components of fewer up to noise) and the rank. Rules of ours, not the paper's.
+    k: about 100 images per cluster (128 in the paper, 1.28 M / 10,000; 100 in our demo); at least
+    10 clusters if that leaves 10 images for each, and at most the paper's 10,000.
+    pca_dim: the paper's 256, but at most a quarter of the feature's dimensions, a tenth of the
+    images (with fewer images, whitening amplifies noise in the last components) and the rank.
+    These rules are ours, not the paper's.
     """
 
     k: int | None
-    """None: the algorithm finds it."""
+    """None if the algorithm finds the number of clusters."""
     pca_dim: int
 
     @classmethod
     def of(cls, cluster: ClusterConfig, *, num_images: int, dim: int) -> "Sizes":
-        """Return the sizes for so many images with features of `dim`.
+        """Return the sizes for `num_images` images whose features have `dim` dimensions.
 
         Raises:
             FeatureError: there are too few images.
         """
         k, pca_dim = cluster.k, cluster.pca_dim
         if k == "auto":
-            k = max(2, min(10_000, max(num_images // 100, min(10, num_images // 10))))
+            ten_if_possible = min(10, num_images // 10)
+            k = max(2, min(10_000, max(num_images // 100, ten_if_possible)))
         if pca_dim == "auto":
             pca_dim = max(1, min(256, dim // 4, num_images // 10))
         needed = {("k", k): k, ("pca_dim", pca_dim): pca_dim + 1}
-        lacking = {key: least for key, least in needed.items() if num_images < least}
-        if lacking:
+        too_large = {key: least for key, least in needed.items() if num_images < least}
+        if too_large:
             problems = "; ".join(
                 f"cluster.{key}: {value} needs at least {least} images, but there are {num_images}"
-                for (key, value), least in lacking.items()
+                for (key, value), least in too_large.items()
             )
-            ways = " ".join(f"--set cluster.{key}=auto" for key, _ in lacking)
-            raise FeatureError(f"{problems}.\n  Fix: {ways}, or add images.")
+            options = " ".join(f"--set cluster.{key}=auto" for key, _ in too_large)
+            raise FeatureError(f"{problems}.\n  Fix: {options}, or add images.")
         return cls(None if find_clusterer(cluster.algorithm).finds_k else k, pca_dim)
 
 
@@ -133,18 +137,18 @@ def cluster(
     features: Path,
     previous: Path | None = None,
 ) -> None:
-    """Write the labels artifact, with the PCA and the centroids beside the table.
+    """Write the labels artifact: the table of labels, and beside it the PCA and the centroids.
 
-    `previous` are the labels that a warm start begins with; None in the first epoch.
+    `previous` holds the labels that a warm start begins with; it is None in the first epoch.
     """
-    # They import torch and zarr, which a recipe is read without.
+    # Imported here because they import torch and zarr, which reading a recipe does not need.
     from deepcluster_core.artifacts.features import Features
     from deepcluster_core.clustering.faiss_index import load_faiss
     from deepcluster_core.clustering.grouping import group
 
     clusterer = find_clusterer(cluster.algorithm)
     if clusterer.needs_faiss:
-        load_faiss()  # an error now, not after the PCA
+        load_faiss()  # if faiss is missing, fail now and not after the PCA
     stored = Features(features)
     sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
     start_N = read_labels(previous).cluster_N if previous else None

@@ -1,4 +1,4 @@
-"""Extract: images (+ checkpoint) -> features. The network in eval mode over the central crops."""
+"""Extract: images (+ checkpoint) -> features. Runs the network in eval mode on central crops."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,20 +19,21 @@ class ExtractConfig(StrictConfig):
     """How features are computed."""
 
     resize: PositiveInt = 256
-    """Pixels of the shorter side before the central crop of network.image_size."""
+    """Pixels of the shorter side before the central crop of `network.image_size`."""
 
     layer: str | None = None
-    """A named layer of the network, averaged over space, e.g. conv5. None: the paper's feature,
-    the last hidden layer before its ReLU."""
+    """A named layer of the network, such as conv5, averaged over space. None: the paper's feature,
+    which is the last hidden layer before its ReLU."""
 
     batch_size: PositiveInt = 256
-    """Images in a forward pass."""
+    """Number of images in a forward pass."""
 
     dtype: FeatureDtype = "float16"
-    """Of the features on disk. float16 takes half the space and moves clusters far less than the
-    seed of k-means does: on the demo, the NMI of clusters from float16 with those from float32 is
-    0.92 at epoch 0 and 0.98 at epoch 9, of two seeds 0.68 and 0.82; the NMI with the true labels
-    moves by up to 0.002, with the seed by up to 0.015."""
+    """Number format of the features on disk. float16 takes half the space of float32 and changes
+    the clusters far less than another seed of k-means does. On the demo, the NMI between clusters
+    from float16 and from float32 is 0.92 at epoch 0 and 0.98 at epoch 9; between two seeds it is
+    0.68 and 0.82. The NMI with the true labels changes by up to 0.002 with the format, and by up to
+    0.015 with the seed."""
 
     precision: Precision = "auto"
     """Number format of the forward pass."""
@@ -48,8 +49,8 @@ def extract(
     images: Path,
     checkpoint: Path | None,
 ) -> None:
-    """Write the features artifact. Without a checkpoint the network is as initialised."""
-    # They import torch and zarr, which a recipe is read without.
+    """Write the features artifact. Without a checkpoint, use the network as initialised."""
+    # Imported here because they import torch and zarr, which reading a recipe does not need.
     from deepcluster_core.artifacts.checkpoints import restore_network
     from deepcluster_core.artifacts.features import durable_rows, write_features
     from deepcluster_core.data.central_views import central_views
@@ -61,15 +62,18 @@ def extract(
     model = restore_network(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
     )
-    done = durable_rows(draft.folder, draft.saved.facts["rows"]) if draft.saved else 0
-    first = done // extract.batch_size  # batches are the same in every attempt
+    num_done = durable_rows(draft.folder, draft.saved.facts["rows"]) if draft.saved else 0
+    # Every attempt forms the same batches: go on with the batch that holds the first missing row,
+    # and drop the rows of that batch which are already on disk.
+    first_batch = num_done // extract.batch_size
+    num_repeated = num_done - first_batch * extract.batch_size
     views = central_views(
         pictures,
         context,
         resize=extract.resize,
         size=network.image_size,
         batch_size=extract.batch_size,
-        first=first,
+        first=first_batch,
     )
     features = extract_features(
         model,
@@ -82,17 +86,17 @@ def extract(
     draft.facts["precision"] = computed_in(context.device, extract.precision)
     draft.facts["dim"] = write_features(
         draft.folder,
-        _without(features, done - first * extract.batch_size),
+        _skip_rows(features, num_repeated),
         num_images=len(pictures),
         dtype=extract.dtype,
-        start=done,
+        start=num_done,
         saved=lambda rows: draft.save({"rows": rows}),
     )
 
 
-def _without(
+def _skip_rows(
     batches: Iterator[NDArray[np.float32]], num_rows: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield batches of rows without the first rows, which all lie in the first batch."""
+    """Yield the batches without their first `num_rows` rows, which all lie in the first batch."""
     yield next(batches)[num_rows:]
     yield from batches

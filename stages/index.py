@@ -1,4 +1,4 @@
-"""Index: source -> images. Every image is opened once, gets its image_id, and is packed."""
+"""Index: source -> images. Every image is opened once, packed, and given its image_id."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,27 +25,29 @@ from deepcluster_core.shortage import is_shortage
 from deepcluster_core.stage import stage
 
 READ_AT_ONCE = 32
+"""Images that one worker reads before it takes the next group."""
 
 
 def _list_to_tuple(value: object) -> object:
-    """Let strict validation take what YAML has instead of tuples."""
+    """Convert a list from YAML to a tuple, which strict validation requires."""
     return tuple(value) if isinstance(value, list) else value
 
 
 class DatasetConfig(StrictConfig):
-    """Which images, and how they are packed."""
+    """Which images are used, and how they are packed."""
 
     absent_when_none = frozenset(("image_key",))
 
     source: Path
-    """A folder, a list (.txt, .csv), Parquet files or tar shards. Relative to the recipe."""
+    """A folder, a list (.txt, .csv), Parquet files or tar shards. A relative path starts at the
+    recipe's folder."""
 
     kind: Kind = "auto"
-    """How `source` is read; auto looks at what lies there."""
+    """How `source` is read. auto: detect it from the files."""
 
     labels: Literal["auto", "none"] = "auto"
-    """Labels that the source happens to have (class folders, a label column) are used to score
-    clusters, never to train. none: forget them."""
+    """auto: if the source has labels (class folders, a label column), use them to score clusters,
+    never to train. none: ignore them."""
 
     image_key: Annotated[
         Annotated[str, Field(min_length=1)]
@@ -53,39 +55,40 @@ class DatasetConfig(StrictConfig):
         | None,
         BeforeValidator(_list_to_tuple),
     ] = None
-    """Which picture of a sample, where it has several. Tar shards: its extension, such as
-    `left.jpg`, or a list of extensions, each of which is an image. Parquet: its column. None: the
-    only picture; masks and the like are left out."""
+    """Which picture to use if a sample has several. In tar shards: its extension, such as
+    `left.jpg`, or a list of extensions, each of which becomes an image. In Parquet: its column.
+    None: the only picture of the sample; masks and the like are ignored."""
 
     subset: PositiveInt | None = None
-    """Use a random subset of this many images, drawn by the run's seed. None: all."""
+    """Use a random subset of this many images, drawn with the run's seed. None: use all."""
 
     shorter_side: PositiveInt | None = 256
-    """Pixels. Images are packed with their shorter side resized to this; `Resize 256` of the
-    authors' loader. Training crops are then taken from the resized image, not the original: a
-    deviation that saves decoding a full-size picture twice in every epoch. None: the size stays."""
+    """Pixels of the shorter side of a packed image, as `Resize 256` in the authors' loader.
+    Training crops are then taken from the resized image, not from the original. This deviation
+    saves decoding a full-size picture twice in every epoch. None: keep the original size."""
 
     channels: int = Field(default=3, ge=1, le=1024)
-    """1 grey, 3 colour; other numbers need sources in .npy files."""
+    """1 for grey, 3 for colour. Any other number requires images in .npy files."""
 
     encoding: Encoding = "jpeg"
-    """How pixels are packed: raw (fastest, about 260 kB an image at 256 px), jpeg, png, or none to
+    """How pixels are packed: raw (fastest; about 260 kB per image at 256 px), jpeg, or png. none:
     read and decode the original files in every epoch."""
 
     jpeg_quality: int = Field(default=95, ge=50, le=100)
-    """Of packed JPEGs. At 95 the second compression is invisible; our choice."""
+    """Quality of packed JPEGs. At 95, our choice, the second compression is invisible."""
 
     deep: Deep = "range"
-    """16-bit pictures: range keeps the scale of all values, stretch maps each picture's own
-    darkest and brightest value to 0 and 255."""
+    """How 16-bit pictures become 8-bit ones. range: keep one scale for all pictures. stretch: map
+    the darkest and brightest value of each picture to 0 and 255."""
 
     max_skipped_fraction: float = Field(default=0.01, ge=0, le=1)
-    """The stage fails when more than this share of the images, 0 to 1, cannot be read."""
+    """The stage fails if more than this share of the images, 0 to 1, cannot be read."""
 
     @field_validator("source")
     @classmethod
     def _named(cls, source: Path) -> Path:
-        if source == Path():  # relative ones are absolute by now: the text was empty
+        # Relative paths were made absolute before, so an empty path means an empty text.
+        if source == Path():
             raise ValueError("is empty; a dot means the folder of the recipe")
         return usable_path(source)
 
@@ -93,8 +96,8 @@ class DatasetConfig(StrictConfig):
         """Open the source without reading an image.
 
         Raises:
-            SourceError: it is not there, or not of this kind.
-            ConfigError: `image_key` does not fit it.
+            SourceError: the source does not exist, or is not of this kind.
+            ConfigError: `image_key` does not fit the source.
         """
         return open_source(
             self.source, kind=self.kind, labels=self.labels, image_key=self.image_keys
@@ -102,12 +105,12 @@ class DatasetConfig(StrictConfig):
 
     @property
     def image_keys(self) -> tuple[str, ...] | None:
-        """`image_key` as a tuple, if it is given."""
+        """`image_key` as a tuple; None if it is not set."""
         return (self.image_key,) if isinstance(self.image_key, str) else self.image_key
 
 
 def _check_source(dataset: DatasetConfig) -> None:
-    """Raise SourceError if the source is missing, or cannot be read without packing it."""
+    """Raise SourceError if the source is missing, or needs packing although `encoding` is none."""
     opened = dataset.open_source()
     if dataset.encoding == "none" and opened.originals is None:
         raise SourceError(
@@ -130,7 +133,7 @@ def index(
     *,
     source: str,
 ) -> None:
-    """Write the images artifact. `source` is the fingerprint of the source, part of the key."""
+    """Write the images artifact. `source` is the source's fingerprint, a part of the key."""
     context = draft.context
     out = draft.folder
     opened = dataset.open_source()
@@ -142,11 +145,12 @@ def index(
             _groups(images),
             workers=context.workers,
         ):
+            # Workers decode in parallel; only this thread writes, in the order of the source.
             for store in results:
                 store(writer)
             seen += len(results)
             context.progress(seen, total)
-    _refuse_losses(writer, dataset, out)
+    _check_losses(writer, dataset, out)
     draft.rows = writer.num_images
     draft.facts = {
         "encoding": dataset.encoding,
@@ -164,7 +168,7 @@ def index(
 def _choose(
     source: Source, subset: int | None, seed: int
 ) -> tuple[int | None, Iterator[SourceImage]]:
-    """Return how many images come, if that is known, and the images themselves."""
+    """Return the number of images, None if it is unknown, and the images themselves."""
     if subset is None:
         return source.count(), source.images()
     total = source.count()
@@ -175,10 +179,11 @@ def _choose(
             f"dataset.subset: {subset} images asked for, but the source has {total}.\n"
             f"  Fix: leave dataset.subset out to use all of them."
         )
-    draw = seeding.numpy_generator(seed, "index", "subset")
-    wanted = np.zeros(total, bool)
-    wanted[draw.choice(total, subset, replace=False)] = True
-    chosen = (image for image, take in zip(source.images(), wanted, strict=True) if take)
+    # A mask, and not a list of drawn numbers, keeps the images in the order of the source.
+    generator = seeding.numpy_generator(seed, "index", "subset")
+    is_chosen = np.zeros(total, bool)
+    is_chosen[generator.choice(total, subset, replace=False)] = True
+    chosen = (image for image, take in zip(source.images(), is_chosen, strict=True) if take)
     return subset, chosen
 
 
@@ -196,7 +201,7 @@ def _read_all(
 def _read(
     image: SourceImage, dataset: DatasetConfig, originals: Path | None
 ) -> Callable[[ImagesWriter], None]:
-    """Decode one image; return what the writer has to do with it."""
+    """Decode one image; return a callback that adds it to the writer or records why it cannot."""
     try:
         if dataset.encoding == "none" and originals and not (originals / image.path).exists():
             raise OSError("missing, or its name is not UTF-8: to use it, pack the images")
@@ -208,7 +213,7 @@ def _read(
         )
         packed = encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality)
     except (OSError, UnreadableImageError) as error:
-        if is_shortage(error):  # the image may be good
+        if is_shortage(error):  # memory or disk ran out, so the image itself may be good
             raise
         reason = str(error)
         return lambda writer: writer.skip(image.path, reason)
@@ -226,25 +231,26 @@ def _read(
     return lambda writer: writer.add(row)
 
 
-def _refuse_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:
+def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:
+    """Raise SourceError if no image, or too small a share of the images, could be read."""
     num_skipped = len(writer.skipped)
     total = writer.num_images + num_skipped
     if total == 0:
         raise SourceError(f"{dataset.source}: holds no images.\n  Fix: see dataset.source.")
     if num_skipped > dataset.max_skipped_fraction * total or writer.num_images == 0:
-        told = (f"{path}: {reason}".replace("\n", "\\n") for path, reason in writer.skipped[:5])
-        examples = "".join(f"\n    {line}" for line in told)
-        gone = sum(reason.startswith("No such file") for _, reason in writer.skipped)
+        first = (f"{path}: {reason}".replace("\n", "\\n") for path, reason in writer.skipped[:5])
+        examples = "".join(f"\n    {line}" for line in first)
+        num_missing = sum(reason.startswith("No such file") for _, reason in writer.skipped)
+        missing = f" ({num_missing} of them do not exist)" if num_missing else ""
         reasons = Reasons()
         for _, reason in writer.skipped:
             reasons.add(reason)
-        is_any_readable = writer.num_images > 0
-        ways = ", or raise dataset.max_skipped_fraction" if is_any_readable else ""
+        # Without a single readable image, a higher limit would not help.
+        alternative = ", or raise dataset.max_skipped_fraction" if writer.num_images else ""
         raise SourceError(
-            f"{dataset.source}: {num_skipped} of {total} images cannot be read"
-            f"{f' ({gone} of them do not exist)' if gone else ''}, more than "
+            f"{dataset.source}: {num_skipped} of {total} images cannot be read{missing}, more than "
             f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}"
             f"{reasons.most_common()}\n"
             f"  The whole list: {out / SKIPPED}\n"
-            f"  Fix: convert, repair or remove them{ways}."
+            f"  Fix: convert, repair or remove them{alternative}."
         )

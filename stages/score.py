@@ -1,4 +1,4 @@
-"""Score: labels (+ those before) -> metrics. How the clusters changed, and what they agree with."""
+"""Score: labels (+ previous labels) -> metrics. How clusters changed, and what they agree with."""
 
 import math
 from collections.abc import Mapping
@@ -31,12 +31,12 @@ def score(
     out = draft.folder
     inputs = {"features": features, "labels": labels, "checkpoint": checkpoint}
     assigned = read_labels(labels)
-    made = {name: read_manifest(folder) for name, folder in inputs.items()}
+    manifests = {name: read_manifest(folder) for name, folder in inputs.items()}
     row = (
         _agreement(assigned, read_labels(previous) if previous else None, Images(images))
         | _sizes(assigned)
-        | _learning(made)
-        | _cost(made)
+        | _learning(manifests)
+        | _cost(manifests)
     )
     row["warnings"] = names(signs(row))
     write_metrics(out, row)
@@ -45,18 +45,19 @@ def score(
 
 
 def _agreement(assigned: Labels, before: Labels | None, pictures: Images) -> Row:
-    """Section 4.1: NMI with the labels before (figure 2b) and with the true ones (figure 2a)."""
+    """Return the NMI with the previous labels (figure 2b) and with the true labels (figure 2a).
+
+    Both are defined in section 4.1. A value is None where there is nothing to compare with.
+    """
+    row: Row = {"nmi_previous": None, "nmi_labels": None, "moved_fraction": None}
+    if before is not None:
+        row["nmi_previous"] = nmi(before.cluster_N, assigned.cluster_N)
+        row["moved_fraction"] = moved_fraction(before.cluster_N, assigned.cluster_N)
     truth_N = pictures.true_labels()
-    known_N = None if truth_N is None else truth_N >= 0
-    return {
-        "nmi_previous": None if before is None else nmi(before.cluster_N, assigned.cluster_N),
-        "nmi_labels": None
-        if truth_N is None
-        else nmi(truth_N[known_N], assigned.cluster_N[known_N]),
-        "moved_fraction": None
-        if before is None
-        else moved_fraction(before.cluster_N, assigned.cluster_N),
-    }
+    if truth_N is not None:
+        is_known_N = truth_N >= 0  # images without a true label have a negative one
+        row["nmi_labels"] = nmi(truth_N[is_known_N], assigned.cluster_N[is_known_N])
+    return row
 
 
 def _sizes(assigned: Labels) -> Row:
@@ -74,21 +75,30 @@ def _sizes(assigned: Labels) -> Row:
     }
 
 
-def _learning(made: Mapping[str, Manifest]) -> Row:
-    """Return the loss beside ln k, which a head that knows nothing would have."""
+def _learning(manifests: Mapping[str, Manifest]) -> Row:
+    """Return the loss beside ln k, the loss of a head that knows nothing."""
+    checkpoint, labels = manifests["checkpoint"], manifests["labels"]
     return {
-        "loss": made["checkpoint"].facts["loss"],
-        "ln_k": math.log(made["labels"].facts["k"]),
-        "effective_rank": made["labels"].facts["effective_rank"],
-        # Labels that were made before it was counted are not made again for it.
-        "dead_features": made["labels"].facts.get("dead_features"),
+        "loss": checkpoint.facts["loss"],
+        "ln_k": math.log(labels.facts["k"]),
+        "effective_rank": labels.facts["effective_rank"],
+        # Labels of older versions lack this fact; they are not made again to add it.
+        "dead_features": labels.facts.get("dead_features"),
     }
 
 
-def _cost(made: Mapping[str, Manifest]) -> Row:
-    """Return seconds, pace and memory of the stages it reads from; its own are in its manifest."""
-    stages = {"extract": made["features"], "cluster": made["labels"], "train": made["checkpoint"]}
-    row: Row = {f"{name}_s": by.seconds for name, by in stages.items()}
-    row |= {f"{name}_images_per_s": by.rows / by.seconds for name, by in stages.items()}
-    row |= {f"{name}_peak_bytes": by.peak_memory_bytes for name, by in stages.items()}
-    return row | {f"{name}_peak_device_bytes": by.peak_device_bytes for name, by in stages.items()}
+def _cost(manifests: Mapping[str, Manifest]) -> Row:
+    """Return seconds, images per second and peak memory of the stages that this one reads from.
+
+    The cost of this stage itself is in its own manifest.
+    """
+    made_by = {
+        "extract": manifests["features"],
+        "cluster": manifests["labels"],
+        "train": manifests["checkpoint"],
+    }
+    row: Row = {f"{name}_s": made.seconds for name, made in made_by.items()}
+    row |= {f"{name}_images_per_s": made.rows / made.seconds for name, made in made_by.items()}
+    row |= {f"{name}_peak_bytes": made.peak_memory_bytes for name, made in made_by.items()}
+    row |= {f"{name}_peak_device_bytes": made.peak_device_bytes for name, made in made_by.items()}
+    return row

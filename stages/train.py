@@ -1,4 +1,4 @@
-"""Train: labels (+ checkpoint) -> checkpoint. One pass over the images on their pseudo-labels."""
+"""Train: labels (+ checkpoint) -> checkpoint. Trains one epoch on the pseudo-labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,62 +25,65 @@ if TYPE_CHECKING:
 
 
 class TrainConfig(StrictConfig):
-    """How the network learns from pseudo-labels. Defaults: section 3.4."""
+    """How the network learns from pseudo-labels. The defaults are those of section 3.4."""
 
     lr: Annotated[FiniteFloat, Field(gt=0)] = 0.05
-    """Learning rate, constant. The paper names none; this is the authors' code's."""
+    """Constant learning rate. The paper gives none; this is the value in the authors' code."""
 
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of the backbone, carried on from epoch to epoch. The head, new in each, has none."""
+    """Momentum of SGD for the backbone, carried over from epoch to epoch. The head, which is new in
+    each epoch, is trained without momentum."""
 
     weight_decay: FiniteFloat = Field(default=0.00001, ge=0)
     """L2 penalty on all weights."""
 
     batch_size: Annotated[int, Field(ge=2)] | Literal["auto"] = 256
-    """auto: see `Pace`."""
+    """Images in a step. auto: see `Pace`."""
 
     balance: Literal["sample", "weigh", "none"] = "sample"
-    """Section 3.3. sample: draw images uniformly over clusters. weigh: draw them evenly and weigh
-    the loss by the inverse of the cluster's size, its equal in expectation. none: neither."""
+    """How small clusters are balanced against large ones, section 3.3. sample: draw images
+    uniformly over clusters. weigh: draw images evenly and weight the loss by the inverse of the
+    cluster's size, which is equivalent in expectation. none: do not balance."""
 
     reassign_every: Annotated[FiniteFloat, Field(gt=0, le=1_000_000)] | Literal["auto"] = 1.0
-    """Passes over the data set between two clusterings; may be fractional. auto: see `Pace`."""
+    """Passes over the data set between two clusterings; can be fractional. auto: see `Pace`."""
 
     crop_area: ShareRange = (0.08, 1.0)
-    """Least and greatest share of the image that a training crop covers; torchvision's default,
+    """Smallest and largest share of the image that a training crop covers; torchvision's default,
     as in the authors' code."""
 
     crop_ratio: PositiveRange = (3 / 4, 4 / 3)
-    """Least and greatest width / height of a training crop; likewise."""
+    """Smallest and largest width / height of a training crop; torchvision's default, as in the
+    authors' code."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
 
     precision: Precision = "auto"
-    """Number format of the forward pass; weights, loss and updates are float32."""
+    """Number format of the forward pass. Weights, loss and updates are float32."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Batch size and draws as numbers, which `auto` leaves to the number of images N.
+    """Batch size and draws as numbers; `auto` derives them from the number of images.
 
-    batch_size: 64 below 100,000 images, else the paper's 256. Smaller ones are no cure for few
-    images: see below.
-    reassign_every: as many whole passes as make about 150 steps, never less than one, so that the
-    network has learnt something before its features are clustered again.
+    batch_size: 64 below 100,000 images, else the paper's 256. Still smaller batches do not help
+    with few images, as the measurement below shows.
+    reassign_every: the whole number of passes, at least one, that makes about 150 steps, so that
+    the network has learnt something before its features are clustered again.
 
-    Rules of ours. Measured on 2,000 MNIST digits, k = 20, six epochs: with batches of 16 and one
-    pass features collapse (effective rank 1, NMI with the labels from 0.48 to 0.09); with batches
-    of 64 and five passes they do not (effective rank 8, NMI 0.64).
+    These rules are ours. Measured on 2,000 MNIST digits with k = 20 for six epochs: with batches of
+    16 and one pass, the features collapse (effective rank 1; the NMI with the labels falls from
+    0.48 to 0.09); with batches of 64 and five passes, they do not (effective rank 8, NMI 0.64).
     """
 
     batch_size: int
     num_draws: int
-    """Images that an epoch trains on, repeated ones counted."""
+    """Number of images that an epoch trains on; an image that is drawn twice counts twice."""
 
     @classmethod
     def of(cls, train: TrainConfig, *, num_images: int) -> "Pace":
-        """Return the numbers for so many images."""
+        """Return the batch size and the number of draws for `num_images` images."""
         batch_size, passes = train.batch_size, train.reassign_every
         if batch_size == "auto":
             batch_size = 64 if num_images < 100_000 else 256
@@ -90,8 +93,8 @@ class Pace:
 
     @property
     def steps(self) -> int:
-        """Of an epoch: between two clusterings."""
-        return -(-self.num_draws // self.batch_size)
+        """Number of steps in an epoch, that is, between two clusterings."""
+        return -(-self.num_draws // self.batch_size)  # rounded up
 
 
 @stage(name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM))
@@ -106,7 +109,7 @@ def train(
     checkpoint: Path | None,
 ) -> None:
     """Write the checkpoint artifact: the network after this epoch, without its head."""
-    # They import torch, which a recipe is read without.
+    # Imported here because they import torch, which reading a recipe does not need.
     from deepcluster_core.artifacts.checkpoints import write_checkpoint
     from deepcluster_core.precision import computed_in
     from deepcluster_core.training.checkpointing import save_points
@@ -124,13 +127,14 @@ def train(
             context.progress(progress.seen, num_draws)
             points.reached(learner, progress.step, progress.facts)
 
-        done = Progress.resumed(points.resume(learner), context.device)
+        # An earlier attempt may have been cut short: restore its state, and go on at its next step.
+        resumed = Progress.resumed(points.resume(learner), context.device)
         loss = train_epoch(
             learner,
-            batches.from_step(done.step, workers=context.workers),
+            batches.from_step(resumed.step, workers=context.workers),
             precision=train.precision,
             after_step=after_step,
-            progress=done,
+            progress=resumed,
         )
     write_checkpoint(
         draft.folder, backbone=learner.network, momentum=learner.momentum_of("network")
@@ -152,7 +156,10 @@ def _learner(
     checkpoint: Path | None,
     context: Context,
 ) -> "PseudoLabelLearner":
-    """Return the network of the epoch before, or a new one, with a new head."""
+    """Return the network of the previous epoch, or in the first epoch a new one, with a new head.
+
+    The momentum of the backbone is restored with it.
+    """
     from deepcluster_core.artifacts.checkpoints import load_momentum, restore_network
     from deepcluster_core.training.epoch import PseudoLabelLearner
     from deepcluster_core.training.learner import Sgd
@@ -193,7 +200,7 @@ def _seed(context: Context, purpose: str) -> int:
 
 
 def _order(assigned: Labels, train: TrainConfig, pace: Pace, context: Context) -> NDArray[np.int64]:
-    """Return the image_id of every position of the epoch: a function of seed and epoch."""
+    """Return the image_id at every position of the epoch, which depends on seed and epoch only."""
     num_images, num_draws = len(assigned.cluster_N), pace.num_draws
     generator = np.random.default_rng(_seed(context, "order"))
     if train.balance == "sample":
@@ -202,5 +209,6 @@ def _order(assigned: Labels, train: TrainConfig, pace: Pace, context: Context) -
         )
     else:
         order_M = plain_order(num_images, num_draws, generator)
-    # Batch normalisation needs two images: a last batch of one is left out.
-    return order_M[:-1] if num_draws > 1 and num_draws % pace.batch_size == 1 else order_M
+    # Batch normalisation needs at least two images, so a last batch with one image is left out.
+    ends_with_one = num_draws > 1 and num_draws % pace.batch_size == 1
+    return order_M[:-1] if ends_with_one else order_M

@@ -1,4 +1,4 @@
-"""What the command prints, and where it writes the traceback, for an error that nobody foresaw."""
+"""Report unexpected errors: what the command prints, and where it writes the traceback."""
 
 import errno
 import os
@@ -21,23 +21,23 @@ _WRITTEN_TO: list[Path] = []
 
 
 def writes_to(run: str | Path | None) -> None:
-    """Note the run's folder that a command writes to, or None; logs of errors go there."""
+    """Record the folder that a command writes to, or None; error logs are written there."""
     _WRITTEN_TO[:] = [] if run is None else [Path(run).absolute()]
 
 
 def debugging() -> bool:
-    """Return whether tracebacks are printed."""
+    """Return whether tracebacks are printed, as --debug and DEEPCLUSTER_DEBUG request."""
     return os.environ.get(DEBUG, "").lower() not in ("", "0", "false", "no", "off")
 
 
 def print_error(text: str) -> None:
-    """Print to standard error, if anybody still reads it: the terminal may have been closed."""
+    """Print to standard error, unless it was closed, for example together with the terminal."""
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def discard_output() -> None:
-    """Have Python end without an attempt to write what nobody could read before."""
+    """Send standard output to the null device, so that Python can end after a broken pipe."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -45,10 +45,10 @@ def discard_output() -> None:
 
 
 def require_working_folder() -> None:
-    """Raise an error if the working folder cannot be used; relative paths are looked up there.
+    """Check that the working folder can be used, because relative paths start there.
 
     Raises:
-        ConfigError: it was deleted, or it may not be entered.
+        ConfigError: the working folder was deleted, or cannot be entered.
     """
     try:
         here = Path.cwd()
@@ -61,7 +61,7 @@ def require_working_folder() -> None:
 
 
 def report_unexpected(error: Exception) -> None:
-    """Print one line about an error, and write the traceback to a file; print it when debugging."""
+    """Print one line about an error and log the traceback; when debugging, print the traceback."""
     text = "".join(traceback.format_exception(error))
     line = f"deepcluster: {type(error).__name__}"
     if str(error).strip():
@@ -76,7 +76,7 @@ def report_unexpected(error: Exception) -> None:
 
 
 def _write_log(text: str) -> Path | None:
-    """Append to the log; return where it is, or None if it cannot be written anywhere."""
+    """Append to the error log; return its path, or None if it cannot be written anywhere."""
     command = printable(shlex.join(sys.argv))
     entry = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {command}\n{text}\n"
     for folder in _log_folders():
@@ -88,7 +88,7 @@ def _write_log(text: str) -> Path | None:
 
 
 def _log_folders() -> Iterator[Path]:
-    """Yield folders for the log, best first."""
+    """Yield the folders in which a log can be written, the preferred one first."""
     yield from (folder for folder in _WRITTEN_TO if is_writable(folder))
     with suppress(OSError, RuntimeError):
         state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
@@ -100,7 +100,7 @@ def _log_folders() -> Iterator[Path]:
 
 
 def explained(error: Exception) -> DeepClusterError | None:
-    """Return an error that says what to do about the environment, if that is the cause."""
+    """Return an error that explains how to fix the environment; None if that is not the cause."""
     number = error.errno if isinstance(error, OSError) else None
     text = str(error)
     if "No usable temporary directory" in text or "writable cache directory" in text:
@@ -133,7 +133,7 @@ def _tried() -> str:
 
 
 def _prefect_setting(error: Exception) -> DeepClusterError | None:
-    """Return an error that names the settings of Prefect that are invalid."""
+    """Return an error that names Prefect's invalid settings; None if that is not the cause."""
     functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     if functions.isdisjoint(SETTINGS_READERS):
         return None
@@ -146,7 +146,7 @@ def _prefect_setting(error: Exception) -> DeepClusterError | None:
 
 
 def _invalid(error: Exception) -> Iterator[str]:
-    """Yield each invalid setting with the reason: PREFECT_LOGGING_LEVEL='x': Input should be …."""
+    """Yield each invalid setting and the reason: PREFECT_LOGGING_LEVEL = 'x': Input should be …."""
     for problem in getattr(error, "errors", list)():
         if problem.get("type") == "default_factory_not_called":  # follows from another one
             continue
@@ -156,7 +156,7 @@ def _invalid(error: Exception) -> Iterator[str]:
 
 
 def _variable(field: str, value: object) -> str:
-    """Return the variable of the environment that an invalid value is from, else the field."""
+    """Return the environment variable that holds an invalid value, or the field if none does."""
     if field.upper().startswith("PREFECT_"):
         return field.upper()
     for name, text in os.environ.items():

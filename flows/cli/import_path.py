@@ -10,8 +10,9 @@ import sys
 def ignore_empty_python_path() -> None:
     """Drop empty entries of PYTHONPATH, which stand for the working folder.
 
-    `export PYTHONPATH=$PYTHONPATH:/some/folder` makes one, and a file `random.py` there would
-    replace Python's. A recipe's `python:MODULE:NAME` looks into the working folder by itself.
+    `export PYTHONPATH=$PYTHONPATH:/some/folder` creates such an entry, and then a file `random.py`
+    in the working folder would replace Python's own module. For `python:MODULE:NAME` in a recipe,
+    the working folder is searched in any case.
     """
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     kept = [entry for entry in given if entry]

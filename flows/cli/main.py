@@ -1,4 +1,4 @@
-"""The command `deepcluster`. What is slow to import is imported by the command that needs it."""
+"""The command `deepcluster`. Each command imports the slow modules that it needs by itself."""
 
 import os
 import signal
@@ -43,19 +43,18 @@ from flows.prefect_.serve import HOST, forget_dead_server
 USER_ERROR = 2
 UNEXPECTED = 1
 NOBODY_READS = 141
-"""As the shell reports of programs that end since their output is not read any more."""
+"""Exit code that a shell reports for a program whose output is not read any more (SIGPIPE)."""
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # before anything imports Prefect
 
 
 class Stopped(BaseException):
-    """Ctrl-C, SIGTERM from a machine that is taken away, SIGHUP from a terminal that was closed.
+    """Raised on Ctrl-C, SIGTERM (such as preemption) and SIGHUP (a closed terminal).
 
-    Not typer's to deal with.
+    It is a BaseException so that typer does not catch it.
     """
 
     def __init__(self, number: int) -> None:
-        """Keep the signal's number."""
-        self.exit_code = 128 + number  # the shell's: 130, 143 and 129
+        self.exit_code = 128 + number  # as in a shell: 130, 143 and 129
 
 
 app = typer.Typer(
@@ -90,7 +89,7 @@ def options(
 ) -> None:
     """DeepCluster (Caron et al. 2018): group features, train on the groups, repeat."""
     if debug:
-        os.environ[DEBUG] = "1"  # for the processes that are started from here too
+        os.environ[DEBUG] = "1"  # an environment variable, so that subprocesses inherit it
 
 
 @app.command()
@@ -120,7 +119,7 @@ def run(
     yes: Yes = False,
 ) -> None:
     """Run a recipe. What is there already is not made again."""
-    SERVER.begin()  # beside the imports
+    SERVER.begin()  # starts in the background, during the imports
     from flows.show.run import farewell  # noqa: PLC0415
     from stages.runs.access import refuse_unwritable_run  # noqa: PLC0415
     from stages.runs.locate import resolve  # noqa: PLC0415
@@ -128,7 +127,7 @@ def run(
     from stages.runs.settings_changes import refuse_other_settings  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
-    # Whatever can be refused is refused before Prefect takes its time.
+    # Check everything that can be checked now, before waiting for Prefect to start.
     resolved, folder = resolve(str(recipe), given(run), epochs, changes)
     refuse_other_settings(folder, resolved, update=update)
     refuse_unwritable_run(folder)
@@ -240,14 +239,14 @@ def serve(
 def main() -> None:
     """Run the command.
 
-    A person's mistake is reported with its fix and exit code 2, any other error in one line with
-    exit code 1; neither with a traceback.
+    An error that the person can fix is reported with its fix and exit code 2, any other error in
+    one line with exit code 1. No traceback is printed for either.
     """
     try:
         with _stoppable():
             _run_command()
     except DeepClusterError as error:
-        _refuse(error)
+        _exit_with_user_error(error)
     except Stopped as stopped:
         command = shell_words(Path(sys.argv[0]).name, *sys.argv[1:])
         print_error(f"\ndeepcluster: stopped. Go on from here with\n  {command}")
@@ -255,9 +254,9 @@ def main() -> None:
     except BrokenPipeError:
         discard_output()
         sys.exit(NOBODY_READS)
-    except Exception as error:  # a mistake of ours, or a library's
+    except Exception as error:  # a bug of ours, or an error of a library
         if (cause := explained(error)) is not None and not debugging():
-            _refuse(cause)
+            _exit_with_user_error(cause)
         report_unexpected(error)
         discard_output()
         sys.exit(UNEXPECTED)
@@ -273,30 +272,31 @@ def _run_command() -> None:
     try:
         app()
     finally:
-        sys.stdout.flush()  # here, and not as Python ends, where an error cannot be explained
+        sys.stdout.flush()  # an error here is handled; one while Python shuts down is not
 
 
-def _refuse(error: DeepClusterError) -> NoReturn:
+def _exit_with_user_error(error: DeepClusterError) -> NoReturn:
+    """Print an error that the person can fix, and exit."""
     print_error(f"deepcluster: {printable_lines(str(error))}")
     sys.exit(USER_ERROR)
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Have Ctrl-C, SIGTERM and a closed terminal raise `Stopped` in the block.
+    """Raise `Stopped` on SIGINT, SIGTERM and SIGHUP inside the block.
 
-    Signals that are ignored stay ignored: `nohup` is for that.
+    A signal that is ignored stays ignored, as `nohup` intends.
     """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    taken = [number for number in numbers if before[number] is not signal.SIG_IGN]
-    for number in taken:
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    handled = [number for number in numbers if handlers[number] is not signal.SIG_IGN]
+    for number in handled:
         signal.signal(number, _stop)
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, before[number])
+        for number in handled:
+            signal.signal(number, handlers[number])
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

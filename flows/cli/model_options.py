@@ -1,4 +1,4 @@
-"""Options of a command that follow from a model."""
+"""Options of a command that are derived from a model."""
 
 import inspect
 from collections.abc import Callable, Collection
@@ -18,13 +18,13 @@ Command = TypeVar("Command", bound=Callable[..., None])
 def with_options_of(
     model: type[BaseModel], *, but: Collection[str]
 ) -> Callable[[Command], Command]:
-    """Add an option to a command for each optional field of a model.
+    """Add an option to a command for each field of a model except those in `but`.
 
-    The command takes their values as `**options`. Fields that hold a path arrive as a `Path`.
+    The command receives their values as `**options`. A field that holds a path arrives as a `Path`.
 
     Args:
-        model: its docstrings are the help.
-        but: fields that the command takes in another way.
+        model: model whose field docstrings become the help texts.
+        but: names of fields that the command takes in a different way.
     """
 
     def decorate(command: Command) -> Command:
@@ -37,8 +37,9 @@ def with_options_of(
             _option(name, field) for name, field in model.model_fields.items() if name not in but
         ]
         parameters = [*own, *options]
+        # typer reads both: the parameters from the signature, their types from the annotations.
         command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
-        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
     return decorate
@@ -58,6 +59,8 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _metadata(annotation: object) -> list[object]:
-    """Return what is annotated anywhere in a type, for example in `Annotated[str, …] | None`."""
-    parts = get_args(annotation)
-    return [found for part in parts for found in (part, *_metadata(part))]
+    """Return the metadata at any depth of a type, for example in `Annotated[str, …] | None`."""
+    found: list[object] = []
+    for part in get_args(annotation):
+        found += [part, *_metadata(part)]
+    return found

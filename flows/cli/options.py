@@ -1,4 +1,4 @@
-"""What the commands share: options, and Prefect made ready for a flow."""
+"""Shared by the commands: options, and a context in which Prefect can run a flow."""
 
 import logging
 import os
@@ -30,10 +30,10 @@ Yes = Annotated[bool, typer.Option("--yes", help="Go on even if it does not seem
 
 
 def path(text: str) -> Path:
-    """Return the path that was typed; its name is what the help calls the argument.
+    """Return the path that was typed. The help shows this function's name as the type.
 
     Raises:
-        ConfigError: it is a URL.
+        ConfigError: the text is a URL.
     """
     refuse_url(text)
     return expanded(text, Path())
@@ -47,13 +47,13 @@ EpochOption = Annotated[int | None, typer.Option(min=0, help="Counted from 0.")]
 
 
 def given(path: Path | None) -> str | None:
-    """Return a path that was given as an option, absolute."""
+    """Return the path of an option as absolute text, or None if the option was left out."""
     return None if path is None else str(path.absolute())
 
 
 @contextmanager
 def prefect_ready() -> Iterator[None]:
-    """Have Prefect ready for flows, with a server, and keep its own lines off the terminal."""
+    """Run a Prefect server during the block, and keep Prefect's own log lines off the terminal."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from flows.engine.open_run import ON_TERMINAL  # noqa: PLC0415
 
@@ -62,7 +62,8 @@ def prefect_ready() -> Iterator[None]:
     if sys.stderr.isatty():
         print("starting Prefect …", file=sys.stderr)  # noqa: T201
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).propagate = False  # errors are raised, and printed by `main`
+        # Nothing is lost: errors are raised as well, and `main` prints them.
+        logging.getLogger(name).propagate = False
     ON_TERMINAL.set(True)
     with SERVER.running():
         yield

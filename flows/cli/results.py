@@ -1,4 +1,4 @@
-"""Commands that look at what a run has made, and use it."""
+"""Commands that show, evaluate, export or apply what a run has made."""
 
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -77,7 +77,7 @@ def evaluate(
     from stages.runs.locate import typed_run  # noqa: PLC0415
 
     assignments = [*(overrides or []), *(["select=true"] if select else [])]
-    # Everything is checked before Prefect takes its time.
+    # Check everything before waiting for Prefect to start.
     request = EvaluationRequest(
         name=name,
         run=typed_run(run),
@@ -178,7 +178,7 @@ def assign(
     kind: KindOption = None,
     image_key: ImageKeyOption = None,
 ) -> None:
-    """Write the clusters of images that the run has never seen."""
+    """Assign images that the run has never seen to its clusters; write a table."""
     from stages.runs.locate import typed_run  # noqa: PLC0415
     from stages.runs.new_images import assign  # noqa: PLC0415
 
@@ -220,17 +220,17 @@ def export(
 
 
 def _as_text(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options with absolute paths as text."""
+    """Return options with their paths converted to absolute paths as text."""
     return {
         name: given(value) if isinstance(value, Path) else value for name, value in options.items()
     }
 
 
 def _only(runs: list[Path]) -> Path:
-    """Return the one run that is meant.
+    """Return the only run of a list.
 
     Raises:
-        ConfigError: there are several.
+        ConfigError: the list has several runs.
     """
     if len(runs) > 1:
         raise ConfigError(

@@ -1,10 +1,10 @@
-"""The command `deepcluster`: make this process fit, then import and run the command line.
+"""Entry point of the command `deepcluster`: correct the environment, then run the command line.
 
-Libraries read the environment when they are imported, and PYTHONPATH decides which ones are, so
-both are corrected before any large library is imported.
+PYTHONPATH decides which libraries are imported, and libraries read the environment when they are.
+Both are therefore corrected before any large library is imported.
 """
 
-# ruff: noqa: PLC0415  the order of the imports is what this module is for
+# ruff: noqa: PLC0415  this module exists to import others in the right order
 
 from flows.cli.import_path import ignore_empty_python_path
 

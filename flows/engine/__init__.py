@@ -1,1 +1,1 @@
-"""How one job becomes a Prefect task: checked, locked, skipped when its artifact is there."""
+"""How a job becomes a Prefect task: checked, locked, and skipped if its artifact exists."""

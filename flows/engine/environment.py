@@ -1,9 +1,9 @@
-"""The environment of this process, made fit before any large library is imported.
+"""Prepare the environment of this process before any large library is imported.
 
-`prepare` runs first in the command, and when a flow opens a run. Each function in STEPS makes one
-thing fit. Values that a person has set stay, except those with which a library would fail. Nothing
-is printed or raised here, since not every command needs what is missing: `NOTES` are printed by
-the commands that start Prefect.
+The command calls `prepare` first, and a flow calls it when it opens a run. Each function in STEPS
+corrects one part of the environment. Values that a person has set are kept, unless a library would
+fail with them. Nothing is printed or raised here, because not every command needs what is missing;
+the commands that start Prefect print `NOTES`.
 """
 
 import importlib.util
@@ -25,29 +25,29 @@ from typing import TextIO
 from flows.prefect_.loopback import reach_loopback_directly
 
 NOTES: list[str] = []
-"""One line each: what is kept in another place than usual, and the setting that changes it."""
+"""Notes of one line: what is kept in an unusual place, and which setting changes that."""
 
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    # OpenMP's threads spin 30 times as long before they sleep, and so take the cores from the
-    # threads that load images and from other programs. Measured on two cores, an epoch of the
-    # demo's training: 7.1 s with the default and 7.5 s with this value on a quiet machine, 52 s
-    # and 17 s beside one busy program.
+    # By default, idle threads of OpenMP spin 30 times as long before they sleep, which takes the
+    # cores from the threads that load images and from other programs. An epoch of the demo's
+    # training on two cores took 7.1 s with the default and 7.5 s with this value on an idle
+    # machine, but 52 s and 17 s beside one busy program.
     "GOMP_SPINCOUNT": "10000",
-    # Without a server of their own people get the embedded one; 20 s to start are not always
-    # enough.
+    # People without a server of their own get the embedded one. Prefect's limit of 20 s is not
+    # always enough for it to start.
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
 }
-"""Set where the person has not set them."""
+"""Variables that are set unless the person has set them."""
 
 NEVER_RAISES = ("replace", "backslashreplace", "ignore", "namereplace", "xmlcharrefreplace")
 OPEN_FILES = 4096
-"""Enough for any number of workers and shards."""
+"""Limit of open files: enough for any number of workers and shards."""
 WIDEST = 10_000
-"""Columns of a terminal; rich pads some lines to the full width."""
+"""Largest accepted size of a terminal, in columns; rich pads some lines to the full width."""
 SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 THREADS = re.compile(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*")
 THREAD_COUNTS = (
@@ -58,7 +58,7 @@ PREFECT_FILES = ("prefect.db", "prefect.db-wal", "prefect.db-shm", "storage")
 
 
 def prepare() -> None:
-    """Make everything fit. Calling it again does no harm."""
+    """Run all steps. Calling this again does no harm."""
     for step in STEPS:
         step()
 
@@ -69,8 +69,8 @@ def prepare() -> None:
 def open_closed_streams() -> None:
     """Open standard streams that are closed (`>&-`).
 
-    Otherwise the next file that is opened, a database for example, takes the number of standard
-    output, and what any library prints is written into it.
+    If they stayed closed, the next file to be opened, such as a database, would get the file
+    descriptor of standard output, and whatever a library prints would be written into that file.
     """
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         try:
@@ -93,15 +93,15 @@ def replace_unencodable_characters() -> None:
 
 
 def make_lenient(stream: TextIO) -> None:
-    """Have a text stream replace what it cannot encode, if it is of Python's own kind."""
+    """Make a text stream replace characters it cannot encode, if it can be reconfigured."""
     if getattr(stream, "errors", None) not in NEVER_RAISES and hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def import_own_packages() -> None:
-    """Import our other packages from beside this one.
+    """Import our other packages from the folder that this package is in.
 
-    A folder `stages` in some folder of PYTHONPATH would come first.
+    A folder named `stages` somewhere on PYTHONPATH would be found first by a normal import.
     """
     root = Path(__file__).parents[2]
     for name in ("deepcluster_core", "stages"):
@@ -115,19 +115,26 @@ def import_own_packages() -> None:
 
 
 def ignore_strict_warnings() -> None:
-    """Drop `error` from PYTHONWARNINGS: libraries warn of each other's old functions at import."""
-    given = [one for one in os.environ.get("PYTHONWARNINGS", "").split(",") if one]
-    kept = [one for one in given if not "error".startswith(one.partition(":")[0].strip() or "-")]
+    """Drop `error` from PYTHONWARNINGS: some libraries emit deprecation warnings at import."""
+    given = [entry for entry in os.environ.get("PYTHONWARNINGS", "").split(",") if entry]
+    kept = [entry for entry in given if not _makes_errors(entry)]
     if len(kept) == len(given):
         return
     os.environ["PYTHONWARNINGS"] = ",".join(kept)
-    others = [one for one in warnings.filters if one[0] != "error"]
+    # Python has already turned the variable into filters, so they are removed too.
+    kept_filters = [entry for entry in warnings.filters if entry[0] != "error"]
     warnings.resetwarnings()
-    warnings.filters.extend(others)  # pyright: ignore[reportAttributeAccessIssue]  a list
+    warnings.filters.extend(kept_filters)  # pyright: ignore[reportAttributeAccessIssue]  a list
+
+
+def _makes_errors(entry: str) -> bool:
+    """Return whether the action of an entry of PYTHONWARNINGS is `error`, or short for it."""
+    action = entry.partition(":")[0].strip()
+    return "error".startswith(action or "-")  # an empty action means the default one
 
 
 def set_size_of_terminal() -> None:
-    """Drop sizes that are no numbers, or too small or large to print anything with them."""
+    """Drop variables whose value is not a number, or is no usable size of a terminal."""
     for name in SIZES:
         if name in os.environ:
             text = os.environ[name]
@@ -140,7 +147,7 @@ def set_size_of_terminal() -> None:
 
 
 def raise_limit_of_open_files() -> None:
-    """Use as many open files as the system administrator allows; shells often set fewer."""
+    """Raise the limit of open files as far as the administrator allows; shells often set less."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -149,9 +156,9 @@ def raise_limit_of_open_files() -> None:
 
 
 def set_threads() -> None:
-    """Drop numbers of threads that are invalid, of which libraries complain on the terminal.
+    """Drop invalid numbers of threads, about which libraries complain on the terminal.
 
-    Where a container may use only a part of its cores' time, set a number that fits.
+    If this container can use only a part of its cores' time, set a number of threads that fits.
     """
     from deepcluster_core.limits import limit_threads  # noqa: PLC0415  see `import_own_packages`
 
@@ -165,9 +172,10 @@ def set_threads() -> None:
 
 
 def set_user_name() -> None:
-    """Name the user where the system has no name for the id, as containers do.
+    """Set a user name if the system has none for the user's id, as in some containers.
 
-    `getpass.getuser` raises KeyError there, and torch calls it when a network is first trained.
+    Without a name `getpass.getuser` raises KeyError, and torch calls it when it first trains a
+    network.
     """
     if any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
         return
@@ -178,26 +186,26 @@ def set_user_name() -> None:
 
 
 def set_temporary_folder() -> None:
-    """Set TMPDIR for libraries that do not look for another folder if it cannot be used."""
-    with suppress(FileNotFoundError):  # none at all; whatever needs one raises this again
+    """Replace a TMPDIR that cannot be used, for libraries that do not look for another folder."""
+    with suppress(FileNotFoundError):  # no folder can be used; whatever needs one raises this again
         found = tempfile.gettempdir()
         if os.environ.get("TMPDIR", found) != found:
             os.environ["TMPDIR"] = found
 
 
 def set_home() -> None:
-    """Set HOME where neither it nor the list of users names one: Prefect asks for it at import."""
+    """Set HOME if neither the environment nor the list of users has one; Prefect needs it."""
     try:
         Path.home()
     except RuntimeError:
-        # Without any folder to write, commands that only read still work.
+        # Commands that only read work even without a writable folder.
         os.environ["HOME"] = str(private_folder() or "/")
 
 
 def set_prefect_home() -> None:
-    """Choose another PREFECT_HOME where the usual folder cannot be written.
+    """Choose another PREFECT_HOME if the usual folder cannot be written.
 
-    The results of a run are in its own folder; Prefect only keeps its records here.
+    Only Prefect's records are kept there; the results of a run are in the run's own folder.
     """
     chosen = os.environ.get("PREFECT_HOME")
     wanted = Path(chosen or "~/.prefect").expanduser()
@@ -209,7 +217,7 @@ def set_prefect_home() -> None:
     if home == wanted:
         return
     os.environ["PREFECT_HOME"] = str(home)
-    with suppress(OSError):  # settings that can be read still count
+    with suppress(OSError):  # a profile that can be read still applies
         if (wanted / "profiles.toml").is_file():
             os.environ.setdefault("PREFECT_PROFILES_PATH", str(wanted / "profiles.toml"))
     NOTES.append(
@@ -219,10 +227,11 @@ def set_prefect_home() -> None:
 
 
 def _holds_prefect(folder: Path, *, may_make_parents: bool) -> bool:
-    """Return whether Prefect can use a folder as its home. Makes missing parents, if it may."""
+    """Return whether Prefect can use a folder as its home. Can create missing parents."""
     try:
         if may_make_parents and not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)  # Prefect makes the folder alone
+            # Prefect creates the folder itself, but not its parents.
+            folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.exists():
             return folder.parent.is_dir() and os.access(folder.parent, os.W_OK | os.X_OK)
         files = [folder / name for name in PREFECT_FILES]
@@ -234,29 +243,30 @@ def _holds_prefect(folder: Path, *, may_make_parents: bool) -> bool:
 
 
 def is_writable(folder: Path) -> bool:
-    """Return whether a folder exists and files can be made in it."""
+    """Return whether a folder exists and files can be created in it."""
     try:
         return folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
-    except OSError:  # a folder above may not be searched
+    except OSError:  # a parent folder cannot be searched
         return False
 
 
 @cache
 def private_folder() -> Path | None:
-    """Return a folder in place of the home folder: this user's alone, in the temporary folder.
+    """Return a folder to use in place of the home folder: private, in the temporary folder.
 
     Returns:
-        None where there is no temporary folder either.
+        The folder; None if there is no temporary folder either.
     """
     try:
         folder = Path(tempfile.gettempdir()) / f"deepcluster-{os.getuid()}"
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        found = folder.lstat()
-        others_may_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not others_may_write:
+        status = folder.lstat()
+        is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+        others_may_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if is_own and not others_may_write:
             return folder
-        return Path(tempfile.mkdtemp(prefix="deepcluster-"))  # the name is somebody else's
+        return Path(tempfile.mkdtemp(prefix="deepcluster-"))  # somebody else has taken the name
     except OSError:
         return None
 
@@ -265,19 +275,19 @@ def private_folder() -> Path | None:
 
 
 def set_defaults() -> None:
-    """Set what libraries would choose otherwise."""
+    """Set defaults that differ from those of the libraries."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 def set_matplotlib() -> None:
-    """Have matplotlib draw to files only, with a folder that it can write, and in silence.
+    """Make matplotlib draw to files only, use a folder it can write, and log errors only.
 
-    Notebooks export a backend of theirs (MPLBACKEND) that is not installed here, with which the
-    import fails.
+    Notebooks set MPLBACKEND to a backend of their own, with which the import fails if that backend
+    is not installed here.
     """
     os.environ["MPLBACKEND"] = "agg"
-    # It warns of settings that it does not know, and of a folder or font list that it has to make.
+    # It warns about unknown settings, and about a folder or a font list that it has to create.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if all(is_usable(folder) for folder in _matplotlib_folders()):
         return
@@ -286,7 +296,7 @@ def set_matplotlib() -> None:
 
 
 def _matplotlib_folders() -> list[Path]:
-    """Return where matplotlib keeps its settings and its list of fonts."""
+    """Return the folders in which matplotlib keeps its settings and its list of fonts."""
     if chosen := os.environ.get("MPLCONFIGDIR"):
         return [Path(chosen)]
     bases = {"XDG_CONFIG_HOME": "~/.config", "XDG_CACHE_HOME": "~/.cache"}
@@ -297,7 +307,7 @@ def _matplotlib_folders() -> list[Path]:
 
 
 def is_usable(folder: Path) -> bool:
-    """Return whether files can be made in a folder, which is made first if it does not exist."""
+    """Return whether files can be created in a folder. Creates the folder if it does not exist."""
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
     except (OSError, StopIteration):
@@ -321,4 +331,4 @@ STEPS: tuple[Callable[[], None], ...] = (
     set_matplotlib,
     reach_loopback_directly,
 )
-"""In this order: folders need a temporary folder, and Prefect and matplotlib need HOME."""
+"""The steps in order: folders need a temporary folder, and Prefect and matplotlib need HOME."""

@@ -1,4 +1,4 @@
-"""An evaluation on a run, or on all runs of a sweep, made ready for its flow."""
+"""Prepare an evaluation of a run, or of all runs of a sweep, for its flow."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +27,16 @@ from stages.runs.sweep_plan import Sweep, is_sweep, open_sweep
 
 @dataclass(frozen=True)
 class ReadyEvaluation:
-    """An evaluation that can begin."""
+    """An evaluation that has been checked and can begin."""
 
     run: FlowRun
     job: Job
 
     def make(self, name: str) -> str:
-        """Make the result, unless it is there; return its folder.
+        """Make the result unless it exists; return its folder.
 
         Args:
-            name: of the result in Prefect's UI.
+            name: name of the result in Prefect's UI.
         """
         cached = self.run.ensure(self.job, accept_pruned=False)
         self.run.prune(max(self.run.folder.epochs("metrics"), default=0))
@@ -54,28 +54,29 @@ class ReadyEvaluation:
 
 @dataclass(frozen=True)
 class ReadySweepEvaluation:
-    """An evaluation of each run of a sweep. All can begin."""
+    """Evaluations of each run of a sweep, all of which have been checked and can begin."""
 
     sweep: Sweep
     report: FlowReport
     requests: list[EvaluationRequest]
-    """One for each run."""
+    """One request for each run."""
     opened: list[ReadyEvaluation]
-    """Kept because an open run marks the flow run as alive."""
+    """One evaluation for each run, held because an open run marks its flow run as alive."""
 
 
 def is_of_each_run(request: EvaluationRequest) -> bool:
-    """Return whether each run of a sweep is evaluated on its own."""
-    is_metrics = find_evaluation(request.name).data == "metrics"  # read from all runs together
-    return not is_metrics and is_sweep(run_path(request.run))
+    """Return whether the request is for each run of a sweep separately."""
+    # An evaluation of metrics reads those of all runs together.
+    reads_metrics = find_evaluation(request.name).data == "metrics"
+    return not reads_metrics and is_sweep(run_path(request.run))
 
 
 def ready(request: EvaluationRequest) -> ReadyEvaluation:
-    """Open the run, index other images than its own, and return the evaluation.
+    """Open the run, index the images that are not its own, and return the evaluation.
 
     Raises:
-        DeepClusterError: the run, its epoch, the data or the weights cannot be used, or a result
-            that was made with different settings is in the way.
+        DeepClusterError: the run, its epoch, the data or the weights cannot be used, or the folder
+            already holds a result that was made with different settings.
     """
     run, job = _of_sweep(request) if is_sweep(run_path(request.run)) else _of_run(request)
     refuse_different_result(job, update=request.update)
@@ -83,17 +84,18 @@ def ready(request: EvaluationRequest) -> ReadyEvaluation:
 
 
 def ready_for_each(request: EvaluationRequest) -> ReadySweepEvaluation:
-    """Check the evaluation of every run of a sweep, before hours are spent on the first.
+    """Check the evaluations of all runs of a sweep, before hours are spent on the first.
 
     Raises:
-        DeepClusterError: see `ready`.
+        DeepClusterError: one of them cannot begin, for the reasons listed at `ready`.
     """
     root = RunFolder(run_path(request.run))
     sweep = open_sweep(root)
     report = FlowReport(root, epochs=sweep.epochs, echo=ON_TERMINAL.get())
     epoch = compared_epoch(sweep, request.epoch)
-    requests = [_for_member(request, one.folder, epoch) for one in sweep.members]
-    return ReadySweepEvaluation(sweep, report, requests, [ready(one) for one in requests])
+    requests = [_for_member(request, member.folder, epoch) for member in sweep.members]
+    opened = [ready(member_request) for member_request in requests]
+    return ReadySweepEvaluation(sweep, report, requests, opened)
 
 
 def _for_member(request: EvaluationRequest, run: RunFolder, epoch: int) -> EvaluationRequest:
@@ -113,7 +115,7 @@ def _of_run(request: EvaluationRequest) -> tuple[FlowRun, Job]:
 
 
 def _indexed(request: EvaluationRequest, evaluated: EvaluatedRun, run: FlowRun) -> dict[str, Job]:
-    """Index other images than the run's, and return their jobs."""
+    """Index the images that are not the run's own, and return the jobs that did."""
     jobs = other_images(request, evaluated)
     for job in jobs.values():
         run.ensure(job)

@@ -14,9 +14,9 @@ from stages.runs.locate import resolve
 from stages.runs.opening import begin
 
 Makes = Literal["run", "artifact", "elsewhere"]
-"""What a run is opened for."""
+"""What a run is opened to make: all of it, one artifact in it, or a result elsewhere."""
 ON_TERMINAL: ContextVar[bool] = ContextVar("ON_TERMINAL", default=False)
-"""Set where a person started the flow by hand and reads along."""
+"""True if a person started the flow from a terminal and reads its output."""
 
 
 def open_run(
@@ -29,23 +29,23 @@ def open_run(
     update: bool = False,
     yes: bool = False,
 ) -> FlowRun:
-    """Return a run that is ready; one that is made as a whole has its configuration written.
+    """Check and open a run. If all of it is to be made, write its configuration.
 
     Args:
-        recipe: as for `resolve`, like the next two.
-        run: see there.
-        epochs: see there.
+        recipe: path of a YAML file, or the name of one in `configs/`.
+        run: a folder, or a name for one under `runs/`; None for the recipe's name.
+        epochs: number of epochs; None for the recipe's.
         overrides: nested keys of the recipe.
-        makes: all of the run, one artifact in it, or something elsewhere, for which the run is
-            only read.
-        update: replace what was made with other settings.
-        yes: go on even where the run does not seem to fit on this machine.
+        makes: `run` to make all of the run, `artifact` to make one artifact in it, or `elsewhere`
+            to make a result in another folder, for which the run is only read.
+        update: replace what was made with different settings.
+        yes: continue even if the run does not seem to fit on this machine.
 
     Raises:
-        DeepClusterError: as `resolve` and, of a whole run, as `begin` and
-            `refuse_unwritable_run`.
+        DeepClusterError: the errors of `resolve` and, if all of the run is to be made, those of
+            `begin` and `refuse_unwritable_run`.
     """
-    prepare()  # in a process that another program started: a worker, a notebook
+    prepare()  # a worker or a notebook may have started this process, and not the command
     changes = overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
     loaded, folder = resolve(recipe, run, epochs, changes)
     report = FlowReport(folder, epochs=loaded.epochs, echo=ON_TERMINAL.get())

@@ -1,4 +1,4 @@
-"""What a flow run reports: as every run does, and in Prefect's log and UI as well."""
+"""The report of a flow run: as for every run, and also in Prefect's log and UI."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from stages.runs.report import Report
 
 
 class FlowReport(Report):
-    """Reports one flow run: on the terminal if a person started it there, else in the log alone."""
+    """Report of one flow run: in the log and, if a person started it there, on the terminal."""
 
     def __init__(self, folder: RunFolder, *, epochs: int, echo: bool) -> None:
         super().__init__(folder, epochs=epochs, echo=echo)
@@ -22,18 +22,18 @@ class FlowReport(Report):
         self._ui_is_old = True
 
     def say(self, text: str) -> None:
-        """Report a line, or several."""
+        """Report one or more lines."""
         super().say(text)
         get_run_logger().info(printable_lines(text))
 
     def warn(self, text: str) -> None:
-        """Report something that may be wrong, and that does not end the run."""
+        """Report a possible problem that does not end the run."""
         super().warn(text)
         get_run_logger().warning(text)
 
     @contextmanager
     def progress(self, job: Job) -> Iterator[Progress]:
-        """Show how far a stage is, on the terminal or in the log, and in the UI."""
+        """Show the progress of a stage on the terminal or in the log, and in the UI."""
         with super().progress(job) as shown:
 
             def show(done: int, total: int | None) -> None:
@@ -43,22 +43,24 @@ class FlowReport(Report):
             yield show
 
     def job_done(self, job: Job, *, cached: bool) -> None:
-        """Note how a job ended."""
+        """Record how a job ended."""
         super().job_done(job, cached=cached)
         self._ui_is_old |= not cached
 
     def epoch_done(self, epoch: int) -> None:
-        """Report the line of an epoch, and bring the UI up to date."""
+        """Report the line of an epoch, and update the UI."""
         super().epoch_done(epoch)
+        # Epochs whose stages were all Cached change nothing in the UI, except that it must be
+        # complete after the last one.
         if self._ui_is_old or epoch == self._epochs - 1:
             self.ui.update(epoch)
             self._ui_is_old = False
 
     def run_done(self, pictures: Mapping[str, bytes] | None = None) -> None:
-        """Report how many jobs there were; show pictures of what is new.
+        """Report how many jobs there were; if any of them ran, show pictures in the UI.
 
         Args:
-            pictures: PNG, by name.
+            pictures: PNG files by name.
         """
         if self.num_cached < self.num_jobs:
             for name, png in (pictures or {}).items():

@@ -1,4 +1,4 @@
-"""A run whose jobs are Prefect tasks, which show `Cached` where the artifact is there."""
+"""A run whose jobs are Prefect tasks. A task shows `Cached` if its artifact exists."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from stages.runs.run import Run
 
 @dataclass
 class ByKey(CachePolicy):
-    """The caller passes the content key; nothing else takes part."""
+    """A cache policy that uses the artifact's key, which the caller passes, and nothing else."""
 
     def compute_key(
         self,
@@ -34,31 +34,31 @@ class ByKey(CachePolicy):
 
 @task(cache_policy=ByKey(), persist_result=True, result_serializer="json")
 def run_stage(key: str, body: Callable[[], str]) -> dict[str, str]:
-    """Make an artifact. Prefect keeps the key and digest; the artifact on disk is the truth."""
+    """Make an artifact. Prefect stores its key and digest; the artifact on disk is decisive."""
     return {"key": key, "digest": body()}
 
 
 class FlowRun(Run[FlowReport]):
-    """A run that a flow makes: each job is a task of it."""
+    """A run that a flow makes, with a task for each job."""
 
     def __init__(
         self, folder: RunFolder, recipe: Recipe, report: FlowReport, *, only_reads: bool = False
     ) -> None:
         super().__init__(folder, recipe, report, only_reads=only_reads)
         self.records = place_of_records(folder, only_reads=only_reads)
-        """Folder of Prefect's records of tasks, and of the marks of processes that are alive."""
+        """The folder with Prefect's records of tasks, and with the marks of live processes."""
         self.alive: Alive | None = None
-        """Held as long as this run goes on."""
+        """The mark that this process is alive, held while the run is in progress."""
 
     def execute(self, job: Job, key: str, body: Callable[[], str], *, done: bool) -> bool:
-        """Call the body in a task, or only find Prefect's record of it."""
+        """Call the body in a task, or only look up Prefect's record of that task."""
         state = run_stage.with_options(
             name=job.stage.name,
             task_run_name=job.title,
             refresh_cache=not done,
             result_storage=usable_place(self.records, key, is_done=done).resolve(),
         )(key, body, return_state=True)
-        if (made := TASK_RUNS.get()) is not None and state.state_details.task_run_id:
-            made.append(state.state_details.task_run_id)
-        state.result()  # raises what the stage raised
+        if (task_runs := TASK_RUNS.get()) is not None and state.state_details.task_run_id:
+            task_runs.append(state.state_details.task_run_id)
+        state.result()  # raises the error of the stage, if it failed
         return state.name == "Cached"

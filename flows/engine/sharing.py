@@ -1,4 +1,4 @@
-"""What several runs have in common is made once, by one of them, and given to the others."""
+"""Make the artifacts that several runs have in common once, and link them into each run."""
 
 import shutil
 from collections.abc import Iterable
@@ -12,38 +12,40 @@ from stages.runs.sharing import common_jobs, give
 
 
 def share(run: FlowRun, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str) -> None:
-    """Make what the runs have in common in the place of `run`, and give it to those without it.
+    """Make the common artifacts of several runs in `run`, and give them to the runs without them.
 
     Args:
-        run: which makes it, with tasks of its own.
-        runs: folder and recipe of each; the recipes differ in one section only.
-        varied: that section.
+        run: run that makes the artifacts, with tasks of its own.
+        runs: folder and recipe of each run; the recipes differ in one section only.
+        varied: name of that section.
     """
     source = run.source_fingerprint
-    wanted = {
+    jobs_of_runs = {
         folder: common_jobs(folder, recipe, source=source, varied=varied) for folder, recipe in runs
     }
-    lacking = {folder: jobs for folder, jobs in wanted.items() if not _all_done(jobs)}
-    if not lacking:
+    incomplete = {folder: jobs for folder, jobs in jobs_of_runs.items() if not _all_done(jobs)}
+    if not incomplete:
         return
-    made = common_jobs(run.folder, run.recipe, source=source, varied=varied)
-    for job in made:
+    shared_jobs = common_jobs(run.folder, run.recipe, source=source, varied=varied)
+    for job in shared_jobs:
         run.ensure(job, accept_pruned=False)
-    run.report.say(f"made once for all runs: {', '.join(job.title for job in made)}")
-    for folder, jobs in lacking.items():
-        for one, other in zip(made, jobs, strict=True):
-            give(one, other)
-        _give_records(run, made, folder)
+    run.report.say(f"made once for all runs: {', '.join(job.title for job in shared_jobs)}")
+    for folder, jobs in incomplete.items():
+        for shared_job, job in zip(shared_jobs, jobs, strict=True):
+            give(shared_job, job)
+        _give_records(run, shared_jobs, folder)
 
 
-def _give_records(run: FlowRun, made: list[Job], other: RunFolder) -> None:
-    """Give another run Prefect's records of jobs, so that their tasks show as Cached there."""
-    for key in (job.key() for job in made):
-        with suppress(OSError):  # another user's, for example: the task then shows as Completed
+def _give_records(run: FlowRun, jobs: list[Job], other: RunFolder) -> None:
+    """Copy Prefect's records of jobs to another run, so that their tasks show as Cached there."""
+    for key in (job.key() for job in jobs):
+        # Without a record, for example in another user's folder, the task shows as Completed.
+        with suppress(OSError):
             other.task_results.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run.records / key, other.task_results / key)
 
 
 def _all_done(jobs: list[Job]) -> bool:
-    """Tell whether all artifacts are there; the keys of the later ones need the earlier ones."""
+    """Return whether all artifacts exist."""
+    # In order, up to the first that is missing: the keys of later jobs need the earlier artifacts.
     return all(job.is_done() for job in jobs)

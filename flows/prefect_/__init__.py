@@ -1,1 +1,1 @@
-"""Everything that exists only because of Prefect: its server, its records, its UI."""
+"""Everything that is only needed because of Prefect: its server, its records and its UI."""

@@ -1,4 +1,4 @@
-"""A Prefect server that somebody has configured: whether it can be used, asked before a flow."""
+"""Check, before a flow starts, whether the configured Prefect server can be used."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from flows.prefect_.server_errors import ServerError, server_error
 from flows.prefect_.settings import API_URL, origin_of, without_password
 
 ANSWER_S = 15.0
-"""A server that has accepted a connection may take this long for its answer."""
+"""Seconds that a server may take to answer once it has accepted a connection."""
 MAJOR = re.compile(r"(\d+)\.\d")
 
 
@@ -26,7 +26,7 @@ def check_configured_server() -> None:
     """Ask the configured server for its version, with the settings of Prefect's own client.
 
     Raises:
-        ServerError: it is not there, does not answer, or is not a Prefect server for this client.
+        ServerError: the server cannot be reached, does not answer, or does not fit this client.
     """
     url = str(get_current_settings().api.url)
     within_s = min(ANSWER_S, get_current_settings().api.request_timeout)
@@ -42,7 +42,7 @@ def check_configured_server() -> None:
 
 
 def configured_server_error(url: str, reason: str, fix: str) -> ServerError:
-    """Return the message for a configured server: which setting names it, and how to undo that."""
+    """Return the error for a configured server; it names the setting and how to undo it."""
     origin = origin_of(API_URL)
     undo = f", or {origin.undo} to use a server of this command's own" if origin else ""
     shown = without_password(url)
@@ -52,20 +52,21 @@ def configured_server_error(url: str, reason: str, fix: str) -> ServerError:
 
 
 class _NotPrefectError(Exception):
-    """Something else than a Prefect server has answered."""
+    """What has answered is not a Prefect server."""
 
 
 class _VersionError(Exception):
-    """The server is of another major version."""
+    """The server has a different major version."""
 
 
 def _check_version(client: SyncPrefectClient) -> None:
-    if is_cloud(client):  # always fits, and has no such address
+    # Prefect Cloud fits every client and has no address for its version: test the connection only.
+    if is_cloud(client):
         client.read_flows(limit=1)
         return
     try:
         answer: Any = client.api_version()
-    except ValueError as error:  # no JSON: a web page, for example
+    except ValueError as error:  # the answer is not JSON but, for example, a web page
         raise _NotPrefectError from error
     major = MAJOR.match(answer) if isinstance(answer, str) else None
     if major is None:
@@ -75,7 +76,7 @@ def _check_version(client: SyncPrefectClient) -> None:
 
 
 def _explained(error: Exception, url: str, within_s: float) -> tuple[str, str]:
-    """Return why a server cannot be used, and what to do."""
+    """Return the reason why a server cannot be used, and the fix."""
     here = version("prefect")
     match error:
         case httpx.HTTPStatusError():
@@ -107,7 +108,7 @@ def _status_explained(status: int) -> tuple[str, str]:
 
 
 def _connection_explained(error: Exception) -> tuple[str, str]:
-    """Return what kept a connection from being made, found among the causes of an error."""
+    """Return the reason why a connection failed, found in an error's causes, and the fix."""
     causes = list(_causes(error))
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "its host name is unknown", "correct the URL"
@@ -122,7 +123,7 @@ def _connection_explained(error: Exception) -> tuple[str, str]:
 
 
 def _client_explained(error: Exception, url: str) -> tuple[str, str]:
-    """Return why Prefect's client cannot even be created."""
+    """Return the reason why Prefect's client cannot even be created, and the fix."""
     proxies = {} if is_loopback(url) else unusable_proxies(os.environ)
     if proxies:
         listed = "; ".join(f"{name}: {reason}" for name, reason in proxies.items())

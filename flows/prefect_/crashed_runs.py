@@ -1,7 +1,8 @@
-"""Flow runs whose process was killed: nobody told Prefect, so the next run in the folder does.
+"""Mark flow runs whose process was killed as Crashed; the next run in the same folder does so.
 
-Each flow run has a file in its run's folder that its process holds locked. The kernel lets go of
-the lock when the process dies, however it does: a file that can be locked is of a dead one.
+Each flow run has a file in its run's folder, which its process keeps locked. The kernel releases
+the lock when the process ends for whatever reason, so a file that can be locked belongs to a dead
+process.
 """
 
 import fcntl
@@ -23,71 +24,73 @@ KILLED = Crashed(message="Its process was killed, as the next run in the same fo
 
 
 class Alive:
-    """Tells, as long as it is there, that the process of a flow run lives."""
+    """A mark that the process of a flow run is alive, for as long as this object exists."""
 
     def __init__(self, path: Path) -> None:
-        """Lock the file.
+        """Create and lock the file.
 
         Raises:
-            OSError: it cannot be made, or the file system has no locks.
+            OSError: the file cannot be created, or the file system has no locks.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
-        except OSError:  # an unlocked mark would say that its process is dead
+        except OSError:  # an unlocked mark would mean that its process is dead
             path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
             raise
 
     def __del__(self) -> None:
-        """Let go of it."""
         if getattr(self, "_file", -1) >= 0:
             os.close(self._file)
 
 
 _MARKING = threading.Lock()
 _MARKS: WeakValueDictionary[Path, Alive] = WeakValueDictionary()
-"""Those of this process. A flow run that evaluates a sweep opens several runs, whose records may
-lie in one folder."""
+"""The marks of this process by their file. A flow run that evaluates a sweep opens several runs,
+whose records can be in one folder."""
 
 
 def mark_alive(records: Path) -> Alive | None:
-    """Return the mark of this flow run; None outside of one, and where no mark can be made.
+    """Mark this flow run as alive.
 
     Args:
-        records: folder that Prefect's records of the run lie in.
+        records: folder with Prefect's records of the run.
+
+    Returns:
+        The mark; None outside a flow run, or if no mark can be made.
     """
     if flow_run.id is None:
         return None
     path = records / ALIVE / flow_run.id
     with _MARKING:
-        # A second lock on the file would wait for the first one, which this process holds.
+        # A second lock on the file would wait for ever for the first, which this process holds.
         if (mark := _MARKS.get(path)) is not None:
             return mark
-        with suppress(OSError):  # only whether a kill is noticed depends on it
+        with suppress(OSError):  # without a mark, only a kill would go unnoticed
             mark = _MARKS[path] = Alive(path)
         return mark
 
 
 def bury_dead(records: Path) -> int:
-    """Have Prefect show the flow runs of dead processes as Crashed; return how many there were.
+    """Mark the flow runs of dead processes as Crashed in Prefect; return how many there were.
 
-    Marks of other users are left alone: their flow runs are known to their own servers.
+    The marks of other users are left alone, because only their own servers know their flow runs.
 
     Args:
-        records: folder that Prefect's records of the run lie in.
+        records: folder with Prefect's records of the run.
     """
     dead = [path for path in (records / ALIVE).glob("*") if _is_own(path) and _is_dead(path)]
     if not dead:
         return 0
     with get_client(sync_client=True) as client:
-        buried = sum(_bury(UUID(path.name), client) for path in dead)
+        num_marked = sum(_mark_crashed(UUID(path.name), client) for path in dead)
     for path in dead:
         with suppress(OSError):
             path.unlink()
-    return buried
+    return num_marked
 
 
 def _is_own(path: Path) -> bool:
@@ -98,18 +101,19 @@ def _is_own(path: Path) -> bool:
 
 
 def _is_dead(path: Path) -> bool:
+    """Return whether the process of a mark has ended, so that the mark can be locked."""
     with suppress(OSError), path.open() as file:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return True
     return False
 
 
-def _bury(run_id: UUID, client: SyncPrefectClient) -> bool:
-    """Mark a flow run that has not ended, and the tasks that it was at; tell whether it was one."""
+def _mark_crashed(run_id: UUID, client: SyncPrefectClient) -> bool:
+    """Mark a flow run and its unfinished tasks as Crashed; return False if it had ended already."""
     try:
         state = client.read_flow_run(run_id).state
     except ObjectNotFound:
-        return False  # recorded by another server
+        return False  # a different server has its record
     if state is not None and state.is_final():
         return False
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))

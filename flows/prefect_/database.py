@@ -25,24 +25,24 @@ class Database:
 
     url: str
     is_default: bool
-    """Nobody has chosen it."""
+    """Whether this is Prefect's default, because nobody has chosen a database."""
     home: Path
-    """PREFECT_HOME."""
+    """The folder PREFECT_HOME."""
 
     @property
     def file(self) -> Path | None:
-        """The file of an SQLite database."""
+        """The file of an SQLite database; None for any other database."""
         found = SQLITE.fullmatch(self.url.split("?")[0])
         return Path(found["path"]) if found and ":memory:" not in self.url else None
 
     @property
     def shown(self) -> str:
-        """The database for a message, without its password."""
+        """The database as it is shown in messages, without its password."""
         return str(self.file) if self.file else without_password(self.url)
 
 
 def configured_database() -> Database:
-    """Return the database of Prefect's settings."""
+    """Return the database that Prefect's settings name."""
     from prefect.settings import (  # noqa: PLC0415
         PREFECT_API_DATABASE_CONNECTION_URL,
         PREFECT_HOME,
@@ -54,11 +54,12 @@ def configured_database() -> Database:
 
 
 def usable_database() -> tuple[Database, str]:
-    """Return the database that a server started here can use, and a note if it is another one.
+    """Return the database that a server started here can use, and a note if it is a new one.
 
     Once a newer Prefect has upgraded the database in PREFECT_HOME, this version cannot open it any
-    more. The artifacts of runs do not depend on the database, so a run need not stop for that: a
-    second file beside it takes the records. A database that somebody has chosen is not replaced.
+    more. The artifacts of runs do not depend on the database, so a run need not stop for that
+    reason: the records go to a second file beside it. A database that somebody has chosen is not
+    replaced; then the server reports the error.
     """
     database = configured_database()
     file = database.file
@@ -76,15 +77,16 @@ def usable_database() -> tuple[Database, str]:
 
 
 def is_newer(file: Path) -> bool:
-    """Return whether a database was upgraded by a version of Prefect that this one cannot know."""
+    """Return whether a database has migrations that this version of Prefect does not know."""
     revisions = _revisions_of(file)
     return bool(revisions) and not revisions <= _known_revisions()[0]
 
 
 def lock_unless_current(database: Database) -> int | None:
-    """Wait until no other process creates or upgrades a database; lock it if it needs that.
+    """Wait until no other process creates or upgrades a database; lock it if it is out of date.
 
-    Prefect has no such lock: of several first starts at once, some fail in the migrations.
+    Prefect has no such lock: if several servers start for the first time at once, some of them fail
+    in the migrations.
 
     Returns:
         A file descriptor to keep open until the server has started, or None if the database is up
@@ -93,10 +95,11 @@ def lock_unless_current(database: Database) -> int | None:
     try:
         place = database.file or database.home / "database"
         lock = os.open(place.with_name(f"{place.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:  # the folder cannot be written to; the server itself will report that
+    except OSError:  # the folder cannot be written; the server itself will report that
         return None
     try:
-        # A server that finds the database up to date only waits for one that is still at it.
+        # The shared lock is enough to see that the database is up to date. Only a server that has
+        # to change it takes the exclusive lock, and then looks again.
         for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
             _lock(lock, kind, database)
             if _is_current(database):
@@ -124,7 +127,7 @@ def _is_current(database: Database) -> bool:
 
 
 def _revisions_of(file: Path) -> set[str]:
-    """Return the migrations that a database names as its last; empty if that cannot be read."""
+    """Return the latest migrations that a database records; empty if it cannot be read."""
     import sqlite3  # noqa: PLC0415  not needed where a server is configured
 
     if not file.is_file():
@@ -139,9 +142,9 @@ def _revisions_of(file: Path) -> set[str]:
 
 @cache
 def _known_revisions() -> tuple[set[str], set[str]]:
-    """Return all migrations that this Prefect knows, and the last of them.
+    """Return all migrations that this version of Prefect knows, and the latest of them.
 
-    Read from its files, because importing alembic and Prefect's server takes seconds.
+    They are read from its files, because importing alembic and Prefect's server takes seconds.
     """
     known: set[str] = set()
     replaced: set[str] = set()

@@ -1,8 +1,9 @@
-"""A Prefect server for one command: it starts beside the imports and ends with its records written.
+"""A Prefect server for one command, started during the imports and ended once all is recorded.
 
-Prefect starts such a server by itself, but only when a flow begins, after importing the server's
-code into the flow's process too, and it forgets the last task runs.
-`python -m flows.prefect_.embedded` is the process of the server; nothing else imports its code.
+Prefect can start such a server by itself. But it does so only when a flow begins, imports the
+server's code into the process of the flow too, and loses the last task runs.
+`python -m flows.prefect_.embedded` runs the process of the server; only it imports the server's
+code.
 """
 
 import ctypes
@@ -39,56 +40,59 @@ if TYPE_CHECKING:
     from prefect.settings import Settings
 
 TASK_RUNS: ContextVar[list[UUID] | None] = ContextVar("TASK_RUNS", default=None)
-"""Set where the server ends with this process: the task runs that it has to record before."""
-RECORD_S = 10.0  # at most; measured: 0.05 s after 41 tasks in two seconds
+"""The task runs that the server has to record before it ends; None if it outlives this process."""
+RECORD_S = 10.0
+"""Longest wait for the records, in seconds. Measured: 0.05 s after 41 tasks in two seconds."""
 SEND_S = 5.0
+"""Longest wait for events and log lines to be sent, in seconds."""
 NOTE = "note: "
-"""Begins a line that the server's process prints for the person."""
+"""Beginning of a line that the server's process prints for the person."""
 LAST = 100
-"""Task runs asked for at the end: they are recorded in their order, those before are long since."""
-PR_SET_PDEATHSIG = 1  # prctl's option, linux/prctl.h
+"""Number of task runs to wait for at the end. They are recorded in order, so earlier ones are
+recorded by then."""
+PR_SET_PDEATHSIG = 1
+"""The option of prctl that sends a signal when the parent ends, from linux/prctl.h."""
 
 
 class EmbeddedServer:
-    """The server of this command, where none is configured. Nothing runs before `begin`."""
+    """The server of this command, used if none is configured. It does not run before `begin`."""
 
     def __init__(self) -> None:
-        """Start nothing."""
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
-        self._said: IO[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
         self._stopping = False
 
     def begin(self) -> None:
-        """Start the server's process, once, and do not wait for it."""
+        """Start the server's process once, without waiting for it."""
         if self._process is not None or os.environ.get("PREFECT_API_URL"):
             return
-        with suppress(OSError):  # `wait` tries again, and explains it
+        with suppress(OSError):  # `wait` tries again, and explains the error
             self._begin()
 
     def _begin(self) -> None:
-        # What it says as it is stopped, in the midst of a request, is for nobody.
-        self._said = tempfile.TemporaryFile()
+        # A file, because errors that the server prints while it is stopped are of no interest.
+        self._stderr = tempfile.TemporaryFile()
         # The port is bound here and handed over, so that no other program can take it meanwhile.
         with socket.socket() as bound:
             bound.bind((HOST, 0))
             self._port = bound.getsockname()[1]
-            words = (str(bound.fileno()), str(os.getpid()))
-            # Not in our process group: Ctrl-C is for the flow, which then tells the server about
-            # it.
-            self._process = subprocess.Popen(  # noqa: S603  our own words
-                [sys.executable, "-P", "-m", __name__, *words],
+            arguments = (str(bound.fileno()), str(os.getpid()))
+            # A process group of its own: Ctrl-C must reach only the flow, which then reports to the
+            # server that it was stopped.
+            self._process = subprocess.Popen(  # noqa: S603  our own arguments
+                [sys.executable, "-P", "-m", __name__, *arguments],
                 start_new_session=True,
-                stderr=self._said,
+                stderr=self._stderr,
                 pass_fds=[bound.fileno()],
             )
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Have the flows in the block use this server, unless another one is configured.
+        """Make the flows in the block use this server, unless another one is configured.
 
         Raises:
-            ServerError: no server can be used, or it has ended before the flow.
+            ServerError: no server can be used, or the server ended before the flow.
         """
         from prefect.settings import get_current_settings  # noqa: PLC0415
 
@@ -111,13 +115,13 @@ class EmbeddedServer:
 
     @contextmanager
     def _started(self, within_s: float) -> Iterator[None]:
-        """Have the flows in the block use the server of this command."""
+        """Make the flows in the block use the server of this command."""
         from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
         api = self.wait(within_s)
         assert self._process is not None
         with temporary_settings({PREFECT_API_URL: api}) as settings:
-            # Prefect's client asks a server that has gone for minutes, in case it comes back.
+            # If the server ends, Prefect's client would retry for minutes, in case it returns.
             Thread(target=self._watch, args=(self._process, settings), daemon=True).start()
             task_runs: list[UUID] = []
             token = TASK_RUNS.set(task_runs)
@@ -130,7 +134,7 @@ class EmbeddedServer:
                 TASK_RUNS.reset(token)
                 if self._process.poll() is None:
                     _wait_until_recorded(task_runs[-LAST:])
-                    send_all(SEND_S)  # Prefect would do so after the server's end
+                    send_all(SEND_S)  # Prefect itself would send only after the server has ended
                     self._stopping = True
                     self._process.terminate()
 
@@ -138,7 +142,7 @@ class EmbeddedServer:
         """Start the server if `begin` has not, wait until it answers, and return its URL.
 
         Raises:
-            ServerError: it does not start.
+            ServerError: the server does not start.
         """
         try:
             if self._process is None:
@@ -151,7 +155,7 @@ class EmbeddedServer:
             try:
                 wait_until_up(api, self._process, within_s=within_s)
             except WaitError:
-                # The time that another process takes for the database does not count as its own.
+                # Time spent waiting for another process to prepare the database does not count.
                 if self._process.poll() is not None or WAITING not in self._output():
                     raise
                 wait_until_up(api, self._process, within_s=within_s)
@@ -163,24 +167,25 @@ class EmbeddedServer:
         return api
 
     def _watch(self, process: subprocess.Popen[bytes], settings: "Settings") -> None:
-        """Have Prefect's client fail at once, and quietly, when the server ends before the flow.
+        """Make Prefect's client fail at once, and quietly, when the server ends before the flow.
 
         Args:
-            process: of the server.
-            settings: those that the client looks at before it tries again.
+            process: process of the server.
+            settings: settings that the client reads before it tries again.
         """
         process.wait()
         if self._stopping:
             return
         settings.client.max_retries = 0
-        # What its services cannot send any more they log, whole events among it. One message, which
-        # is printed and not logged, stands for all of that. Handlers would be added again.
+        # Prefect's services log everything that they cannot send any more, even whole events. One
+        # error, which is printed and not logged, replaces all of that. Logging is disabled as a
+        # whole, because handlers that were removed would be added again.
         logging.raiseExceptions = False
         logging.disable(logging.CRITICAL)
         silence_loggers()
 
     def _explain_if_ended(self, error: Exception) -> None:
-        """Raise another error if the flow has failed because the server has ended."""
+        """Raise a ServerError if the flow has failed because the server has ended."""
         if self._process is None or isinstance(error, DeepClusterError):
             return
         # A process that is being killed takes a moment to end.
@@ -190,16 +195,16 @@ class EmbeddedServer:
 
     def _output(self) -> str:
         """Return what the server has printed."""
-        if self._said is None:
+        if self._stderr is None:
             return ""
-        self._said.seek(0)
-        return self._said.read().decode(errors="replace")
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace")
 
     def end(self, within_s: float = 1) -> None:
-        """Stop the process if there is one. Never hard: it may be writing Prefect's database.
+        """Stop the process if there is one. It is never killed, as it may be writing the database.
 
         Args:
-            within_s: wait this long for its end; it ends by itself in any case.
+            within_s: longest wait for its end, in seconds; it ends by itself in any case.
         """
         self._stopping = True
         if self._process is not None:
@@ -207,18 +212,21 @@ class EmbeddedServer:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=within_s)
             self._process = None
-        if self._said is not None:
-            self._said.close()
-            self._said = None
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
 
 
 def collect_seldom() -> None:
-    """Look for cyclic garbage less often: imports make none. The loop's take 2.2 s so, not 2.8."""
+    """Collect cyclic garbage less often, because imports create none.
+
+    The imports of the loop take 2.2 s with this, and 2.8 s without.
+    """
     gc.set_threshold(50_000, 20, 50)
 
 
 def ended_early(server: str) -> ServerError:
-    """Return the message for a server that is no longer there in the middle of a run."""
+    """Return the error for a server that has ended in the middle of a run."""
     return server_error(
         server,
         "it ended before the run did",
@@ -227,7 +235,7 @@ def ended_early(server: str) -> ServerError:
 
 
 def main(listening: int, parent: int) -> None:
-    """Serve, unless a server is configured; end when told to, or when the parent is gone.
+    """Run the server, unless another one is configured, until a signal or the parent's end.
 
     Args:
         listening: file descriptor of the socket to listen on.
@@ -247,10 +255,10 @@ def main(listening: int, parent: int) -> None:
     import uvicorn  # noqa: PLC0415
 
     class Server(uvicorn.Server):
-        """Unlocks the database once it is ready, which is when the server has started."""
+        """A server that unlocks the database once it has started, and so prepared the database."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            # Until here other processes import as well; only the migrations wait for each other.
+            # Servers of several processes import in parallel; only their migrations are locked.
             lock = lock_unless_current(database)
             await super().startup(sockets)
             if lock is not None:
@@ -262,7 +270,7 @@ def main(listening: int, parent: int) -> None:
 
 
 def _is_wanted() -> bool:
-    """Tell whether Prefect would start a server of its own: none is configured, and it may."""
+    """Return whether a server is needed: none is configured, and starting one is allowed."""
     from prefect.settings import get_current_settings  # noqa: PLC0415
 
     settings = get_current_settings()
@@ -271,10 +279,12 @@ def _is_wanted() -> bool:
 
 @contextmanager
 def _configured(url: str) -> Iterator[None]:
-    """Have the flows in the block use the configured server; check it before and after a failure.
+    """Make the flows in the block use the configured server.
+
+    The server is checked first, and once more if a flow fails.
 
     Raises:
-        ServerError: it cannot be used, or no longer.
+        ServerError: the server cannot be used, or stopped answering during a flow.
     """
     from flows.prefect_.configured_server import (  # noqa: PLC0415
         check_configured_server,
@@ -299,7 +309,7 @@ def _configured(url: str) -> Iterator[None]:
 
 
 def _wait_until_recorded(task_runs: list[UUID]) -> None:
-    """Wait until the server has the final states of task runs: its recorder is somewhat behind."""
+    """Wait until the server has recorded the final states of task runs, which takes a moment."""
     from prefect.client.orchestration import get_client  # noqa: PLC0415
     from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterId  # noqa: PLC0415
 

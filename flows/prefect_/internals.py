@@ -1,7 +1,7 @@
-"""What is used of Prefect beside its public interface: look here first when a new version is out.
+"""All uses of Prefect outside its public interface: check these first for a new version.
 
-The versions that pyproject.toml allows were tried. Prefect is imported by the functions, as late as
-possible, because that takes seconds.
+They were tested with the versions that pyproject.toml allows. The functions import Prefect as late
+as possible, because that takes seconds.
 """
 
 import importlib.util
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from prefect.settings import Profile
 
 SETTINGS_READERS = {"root_settings_context", "get_current_settings"}
-"""Functions that read the settings while Prefect is imported: an error in them names a setting."""
+"""Functions that read the settings while Prefect is imported. An error in them names a setting."""
 MIGRATIONS = "server/database/_migrations/versions/sqlite"
 
 
 def server_app() -> "FastAPI":
-    """Return the application of a server that runs for one command."""
+    """Return the application for a server that runs for one command."""
     from prefect.server.api.server import create_app  # noqa: PLC0415
 
     return create_app(ephemeral=True, final=True)
 
 
 def send_all(timeout_s: float) -> None:
-    """Send the events and log lines that wait in this process."""
+    """Send the events and log lines that are waiting in this process."""
     from prefect.events.worker import EventsWorker  # noqa: PLC0415
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
 
     for worker in (EventsWorker, APILogWorker):
-        # On a slow machine a worker warns that it still has items to send, which is no news.
+        # On a slow machine, a worker warns that it still has items to send, which is expected.
         logging.getLogger(worker.__name__).setLevel(logging.ERROR)
         worker.drain_all(timeout=timeout_s)
 
 
 def read_settings_again() -> None:
-    """Have Prefect take changes of the environment."""
+    """Make Prefect read its settings from the environment again."""
     from prefect.context import refresh_global_settings_context  # noqa: PLC0415
 
     refresh_global_settings_context()
 
 
 def active_profile() -> "Profile":
-    """Return the profile whose settings are used."""
+    """Return the profile of settings that is in use."""
     from prefect.context import get_settings_context  # noqa: PLC0415
 
     return get_settings_context().profile
@@ -60,7 +60,7 @@ def is_cloud(client: "SyncPrefectClient") -> bool:
 
 
 def migration_files() -> Iterator[Path]:
-    """Yield the migrations of the server's SQLite database, without an import of Prefect."""
+    """Yield the migration files of the server's SQLite database, without importing Prefect."""
     found = importlib.util.find_spec("prefect")
     assert found is not None
     for package in found.submodule_search_locations or ():
@@ -68,7 +68,7 @@ def migration_files() -> Iterator[Path]:
 
 
 def silence_loggers() -> None:
-    """Turn off the loggers that ignore `logging.disable`, to do without its lock."""
+    """Turn off the loggers that avoid the lock of `logging.disable`, and so ignore it."""
     for name, logger in logging.Logger.manager.loggerDict.items():
         if name.startswith("prefect._internal") and isinstance(logger, logging.Logger):
             logger.disabled = True

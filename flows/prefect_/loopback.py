@@ -1,7 +1,7 @@
-"""Addresses of this machine are reached without a proxy, whatever the environment says.
+"""Reach addresses of this machine without a proxy, whatever the environment sets.
 
-A company's proxy does not know this machine's 127.0.0.1. Prefect's clients, like most programs,
-send everything to the proxy that is not exempted in `no_proxy`.
+A company's proxy cannot reach 127.0.0.1 of this machine. But Prefect's clients, like most programs,
+send everything to the proxy that `no_proxy` does not exempt.
 """
 
 import os
@@ -17,7 +17,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NO_PROXY = "no_proxy"
 HEALTH_S = 2.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Sends requests without a proxy."""
+"""An opener that sends requests without a proxy."""
 
 
 def reach_loopback_directly(
@@ -25,21 +25,21 @@ def reach_loopback_directly(
 ) -> None:
     """Exempt this machine from the proxies of an environment; subprocesses inherit that.
 
-    Does nothing where no proxy is set, or where all addresses are exempted.
+    Nothing changes if no proxy is set, or if all addresses are exempt already.
 
     Args:
-        environment: changed in place.
+        environment: the environment, which is changed in place.
         others: further addresses of this machine.
     """
     if not _proxy_names(environment):
         return
     names = [name for name in environment if name.lower() == NO_PROXY]
-    # Where several spellings are set, Python's own code takes the one in small letters.
+    # If several spellings are set, Python's own code uses the one in lower case.
     names.sort(key=str.isupper)
     current = next((environment[name] for name in names), "")
     if current.strip() == "*":
         return
-    # Blanks between hosts are common, and curl accepts them; Python's code splits at commas only.
+    # Spaces between hosts are common, and curl accepts them; Python's code splits at commas only.
     hosts = [host for host in re.split(r"[\s,]+", current) if host]
     hosts += [host for host in (*LOOPBACK, *others) if host not in hosts]
     for name in {NO_PROXY, *names}:
@@ -47,14 +47,15 @@ def reach_loopback_directly(
 
 
 def drop_unusable_proxies(environment: MutableMapping[str, str], *, proxies: bool = True) -> None:
-    """Remove from an environment what keeps Prefect's client from being created.
+    """Remove the proxies and exemptions with which Prefect's client could not be created.
 
-    The client (httpx) prepares every proxy and every exemption at once, and fails if it does not
-    support one of them, even if it would never use it.
+    The client (httpx) prepares all proxies and exemptions when it is created, and fails if it does
+    not support one of them, even if it would never use it.
 
     Args:
-        environment: changed in place.
-        proxies: remove proxies too, because the server is on this machine; else only exemptions.
+        environment: the environment, which is changed in place.
+        proxies: remove proxies too, because the server is on this machine; if false, remove only
+            exemptions.
     """
     for name in [name for name in environment if name.lower() == NO_PROXY]:
         hosts = environment[name].split(",")
@@ -75,7 +76,7 @@ def unusable_proxies(environment: MutableMapping[str, str]) -> dict[str, str]:
 
 
 def unusable_because(proxy: str) -> str:
-    """Return why Prefect's client cannot use a proxy; an empty text if it can."""
+    """Return the reason why Prefect's client cannot use a proxy; an empty text if it can."""
     import httpx  # noqa: PLC0415
 
     url = proxy if "://" in proxy else f"http://{proxy}"
@@ -89,7 +90,7 @@ def unusable_because(proxy: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether a URL is one of this machine's loopback interface."""
+    """Return whether the host of a URL is the loopback interface of this machine."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
@@ -98,16 +99,16 @@ def is_loopback(url: str) -> bool:
 
 
 def is_up(api: str) -> bool:
-    """Return whether a Prefect server of this machine answers."""
+    """Return whether a Prefect server on this machine answers."""
     try:
         with DIRECT.open(f"{api}/health", timeout=HEALTH_S) as answer:
             return answer.status == 200
-    except (OSError, ValueError):  # ValueError: no HTTP, or no URL
+    except (OSError, ValueError):  # ValueError: the answer is not HTTP, or `api` is not a URL
         return False
 
 
 def is_gone(api: str) -> bool:
-    """Return whether nothing listens at a URL. A busy server is not gone."""
+    """Return whether nothing listens at a URL. A busy server does not count as gone."""
     try:
         with DIRECT.open(f"{api}/health", timeout=HEALTH_S):
             return False
@@ -118,7 +119,7 @@ def is_gone(api: str) -> bool:
 
 
 def _can_exempt(host: str) -> bool:
-    """Return whether httpx can read an entry of no_proxy; `[::1]` or `::1/128` it cannot."""
+    """Return whether httpx can parse an entry of no_proxy; it cannot parse `[::1]` or `::1/128`."""
     import httpx  # noqa: PLC0415
 
     if host.isascii() and ":" not in host:
@@ -134,7 +135,7 @@ def _can_exempt(host: str) -> bool:
 
 
 def is_proxy(name: str) -> bool:
-    """Return whether a variable of the environment sets a proxy."""
+    """Return whether an environment variable of this name sets a proxy."""
     return name.lower().endswith("_proxy") and name.lower() != NO_PROXY
 
 

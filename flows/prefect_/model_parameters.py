@@ -1,7 +1,7 @@
-"""Flow parameters that follow from a model.
+"""Flow parameters that are derived from a model.
 
-`prefect deployment run NAME --param run=demo` names single parameters. So a flow that takes one
-model has the model's fields as its parameters, with their types, defaults and docstrings.
+`prefect deployment run NAME --param run=demo` sets one parameter at a time. A flow that takes a
+model therefore has the model's fields as parameters, with their types, defaults and docstrings.
 """
 
 import inspect
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def takes_fields_of(model: Callable[P, M]) -> Callable[[Callable[[M], R]], Callable[P, R]]:
-    """Let a function of a model be called with the model's fields instead, as keywords."""
+    """Make a function that takes a model callable with the model's fields as keywords."""
 
     def decorate(body: Callable[[M], R]) -> Callable[P, R]:
         @wraps(body)
@@ -36,7 +36,7 @@ def takes_fields_of(model: Callable[P, M]) -> Callable[[Callable[[M], R]], Calla
 
 
 def _docstring(body: Callable[..., object], model: Callable[..., BaseModel]) -> str:
-    """Return a docstring that describes the fields, as Prefect shows them in its form."""
+    """Return a docstring with the descriptions of the fields, which Prefect shows in its form."""
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
     arguments = [

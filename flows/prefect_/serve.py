@@ -1,4 +1,4 @@
-"""A Prefect server on this machine, with a worker and our deployments, until Ctrl-C."""
+"""Run a Prefect server on this machine, with a worker and our deployments, until Ctrl-C."""
 
 import errno
 import os
@@ -28,7 +28,8 @@ from flows.prefect_.loopback import (
 from flows.prefect_.server_errors import OTHER_HOME, ServerError, server_error
 from flows.prefect_.settings import DATABASE_URL
 
-HOST = "127.0.0.1"  # the server has no passwords: nobody else's machine shall reach it
+HOST = "127.0.0.1"
+"""Default address. The server has no passwords, so no other machine should reach it."""
 OPEN = """
 warning: --host {host}: other machines can reach this server, which has no passwords. Who reaches it
 can start runs here, and code with them, and reads what the server knows of yours. Let a firewall
@@ -38,24 +39,25 @@ POOL = "local"
 WORK_POOL = ("work-pool", "create", POOL, "--type", "process", "--overwrite")
 DEPLOY = ("deploy", "--all")
 START_S = 300.0
-"""For a server that is slow or hangs; one that has ended is noticed at once."""
-STOP_S = 45.0  # a worker gives its runs 30 s, in which they save their training
+"""Longest wait for a server to start, in seconds. One that has ended is noticed at once."""
+STOP_S = 45.0
+"""Longest wait for a process to end, in seconds. A worker gives its runs 30 s to save."""
 SETTINGS = Path("prefect.toml")
 OURS = (Path("flows/epoch_loop.py"), Path("stages/index.py"))
-"""Modules by which our packages are told from others of their names."""
+"""Modules that distinguish our packages from other packages of the same name."""
 Address = IPv4Address | IPv6Address
 MARK = "# Written by `deepcluster serve`, and deleted when it stops.\n"
 
 
 def serve(port: int, host: str = HOST) -> None:
-    """Start server, pool, deployments and worker; return when stopped.
+    """Start the server, work pool, deployments and worker; return when they are stopped.
 
     Args:
-        port: that the server listens on.
-        host: address of this machine that it listens on; a warning tells of one that others reach.
+        port: port that the server listens on.
+        host: address that the server listens on; prints a warning if other machines can reach it.
 
     Raises:
-        ConfigError: another server, or a file of this folder, is in the way.
+        ConfigError: another server is running there, or a file in this folder is in the way.
         DeepClusterError: the server does not start, or a step fails.
     """
     address = address_of(host)
@@ -64,7 +66,7 @@ def serve(port: int, host: str = HOST) -> None:
     _check(api, address, port)
     if not address.is_loopback:
         print(OPEN.format(host=address, port=port, local=HOST), file=sys.stderr, flush=True)  # noqa: T201
-    _stop_when_told()
+    _handle_signals()
     database = _database()
     environment = _environment(api, address, database)
     started: list[subprocess.Popen[bytes]] = []
@@ -82,10 +84,10 @@ def serve(port: int, host: str = HOST) -> None:
         for step in (WORK_POOL, _deploy()):
             if (code := prefect("--no-prompt", *step).wait()) != 0:
                 raise _ended(f"`prefect {' '.join(step)}`", code)
-        # Prefect reads this file where it is called, so nobody has to export PREFECT_API_URL.
+        # Prefect reads this file in the working folder, so nobody has to export PREFECT_API_URL.
         SETTINGS.write_text(f'{MARK}[api]\nurl = "{api}"\n')
         worker = prefect("worker", "start", "--pool", POOL)
-        _tell(url, api)
+        _print_addresses(url, api)
         _wait_while_both_run(server, worker)
     except KeyboardInterrupt:
         print("\nstopping", flush=True)  # noqa: T201
@@ -96,13 +98,13 @@ def serve(port: int, host: str = HOST) -> None:
 
 
 def _deploy() -> tuple[str, ...]:
-    """Return the command that registers this folder's deployments, or else the shipped ones."""
-    here = Path(DEPLOYMENTS.name).is_file()
-    return DEPLOY if here else (*DEPLOY, "--prefect-file", str(DEPLOYMENTS))
+    """Return the command that registers this folder's deployments, or the shipped ones if none."""
+    has_own = Path(DEPLOYMENTS.name).is_file()
+    return DEPLOY if has_own else (*DEPLOY, "--prefect-file", str(DEPLOYMENTS))
 
 
 def _database() -> Database:
-    """Return the database for the server; print a note if it is not that of Prefect's settings."""
+    """Return the database for the server; print a note if Prefect's settings name another one."""
     database, note = usable_database()
     if note:
         print(note, file=sys.stderr, flush=True)  # noqa: T201
@@ -111,7 +113,7 @@ def _database() -> Database:
 
 @contextmanager
 def _locked(database: Database) -> Iterator[None]:
-    """Let no other process start a server in the block if the database is not up to date."""
+    """Lock an outdated database during the block, so that no other server upgrades it too."""
     lock = lock_unless_current(database)
     try:
         yield
@@ -121,21 +123,21 @@ def _locked(database: Database) -> Iterator[None]:
 
 
 def _environment(api: str, address: Address, database: Database) -> dict[str, str]:
-    """Return the environment of the processes that are started here.
+    """Return the environment for the processes that are started here.
 
     Args:
-        api: where the server will be.
-        address: that it listens on.
-        database: for the server.
+        api: URL of the server.
+        address: address that the server listens on.
+        database: database of the server.
     """
-    # prefect.yaml has runs work in $PWD, which after `make -C` or from a program is another folder.
+    # prefect.yaml makes runs work in $PWD, which is not this folder after `make -C`, for example.
     environment = os.environ | {"PREFECT_API_URL": api, "PWD": str(Path.cwd())}
     reach_loopback_directly(environment, str(address))
     drop_unusable_proxies(environment)
     environment[DATABASE_URL.names[0]] = database.url
     environment = KEEP_FREED_MEMORY | environment  # the worker's runs train
     if not address.is_loopback:
-        # Browsers elsewhere ask where they have the page from.
+        # A relative address: browsers on other machines ask the server that the page came from.
         environment.setdefault("PREFECT_UI_API_URL", "/api")
     return environment
 
@@ -154,7 +156,7 @@ def _wait_for_server(api: str, server: subprocess.Popen[bytes], database: Databa
 
 
 def _wait_while_both_run(server: subprocess.Popen[bytes], worker: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of the worker or the server: neither is of use without the other."""
+    """Raise an error once the worker or the server ends; neither is of use without the other."""
     while True:
         for name, process in (("the Prefect server", server), ("the worker", worker)):
             if (code := process.poll()) is not None:
@@ -163,7 +165,7 @@ def _wait_while_both_run(server: subprocess.Popen[bytes], worker: subprocess.Pop
 
 
 def _ended(name: str, code: int) -> ServerError:
-    """Return the error for a process that has ended by itself."""
+    """Return the error for a process that has ended unexpectedly."""
     if code < 0:
         reason = f"it was stopped by {signal.Signals(-code).name}"
         return server_error(name, reason, "start `deepcluster serve` again")
@@ -173,10 +175,10 @@ def _ended(name: str, code: int) -> ServerError:
 
 
 def address_of(host: str) -> Address:
-    """Return an address to listen on. Names other than localhost are not looked up.
+    """Parse an address to listen on. Names other than localhost are not looked up.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the host is not an IP address.
     """
     try:
         return ip_address(HOST if host == "localhost" else host)
@@ -188,8 +190,8 @@ def address_of(host: str) -> Address:
 
 
 def url_of(address: Address, port: int) -> str:
-    """Return where this machine itself reaches a server that listens on an address."""
-    if address.is_unspecified:  # on all of its kind
+    """Return the URL at which this machine reaches a server that listens on an address."""
+    if address.is_unspecified:  # stands for all addresses of this machine
         address = ip_address(HOST if address.version == 4 else "::1")
     return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
 
@@ -214,13 +216,13 @@ def _check(api: str, address: Address, port: int) -> None:
 
 
 def _check_port(address: Address, port: int) -> None:
-    """Raise an error if a server cannot listen there; starting one to see that takes long."""
+    """Raise ConfigError if a server cannot listen there; a server would take long to find out."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
-        with socket.socket(family) as tried:
-            # As servers do: connections that were closed just now do not keep the port.
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((str(address), port))
+        with socket.socket(family) as probe:
+            # As servers do, so that connections which were just closed do not block the port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((str(address), port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
@@ -236,24 +238,25 @@ def _check_port(address: Address, port: int) -> None:
 
 
 def forget_dead_server() -> None:
-    """Delete the settings that a killed `serve` left behind: nobody answers there any more."""
+    """Delete the settings file that a killed `serve` left behind, if its server is gone."""
     try:
         text = SETTINGS.read_text()
-    except (OSError, ValueError):  # most often there is none
+    except (OSError, ValueError):  # usually there is no such file
         return
     if not text.startswith(MARK):
         return
     try:
         api = tomllib.loads(text)["api"]["url"]
-    except (tomllib.TOMLDecodeError, KeyError):  # killed while it wrote the file
+    except (tomllib.TOMLDecodeError, KeyError):  # `serve` was killed while it wrote the file
         api = ""
     if not api or is_gone(api):
-        with suppress(OSError):  # whoever may not delete it reads in an error what it says
+        with suppress(OSError):  # if it cannot be deleted, a later error will name the file
             SETTINGS.unlink()
 
 
-def _tell(url: str, api: str) -> None:
-    # The `prefect` of another shell does not exempt this machine from a proxy by itself.
+def _print_addresses(url: str, api: str) -> None:
+    """Print how to reach the server and how to start a run."""
+    # `prefect` in another shell does not exempt this machine from a proxy by itself.
     names = sorted(name for name in os.environ if is_proxy(name))
     direct = f"\nThere, first:            unset {' '.join(names)}" if names else ""
     print(  # noqa: T201
@@ -268,14 +271,14 @@ Ctrl-C stops server and worker; a run goes on where it was when it is started ag
 
 
 class WaitError(Exception):
-    """A server that was started does not answer; the text says why."""
+    """A server that was started does not answer; the message gives the reason."""
 
 
 def wait_until_up(api: str, server: subprocess.Popen[bytes], *, within_s: float = START_S) -> None:
     """Return once a server answers.
 
     Raises:
-        WaitError: its process ended, or it takes too long.
+        WaitError: the server's process ended, or the server takes too long.
     """
     deadline = time.monotonic() + within_s
     while not is_up(api):
@@ -287,18 +290,18 @@ def wait_until_up(api: str, server: subprocess.Popen[bytes], *, within_s: float 
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started, gently at first."""
+    """End a process and everything that it started, gently at first."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
             process.wait(timeout=STOP_S)
 
 
-def _stop_when_told() -> None:
-    """End on these signals, but for those that are ignored here, as under nohup.
+def _handle_signals() -> None:
+    """Raise KeyboardInterrupt on signals to stop, except those that are ignored, as under nohup.
 
-    What is ignored would be so in the processes started from here too, and a worker that ignores
-    SIGINT never stops; what has a handler, even one that does nothing, is not.
+    Child processes inherit that a signal is ignored, and a worker that ignores SIGINT never stops.
+    They do not inherit handlers, so an ignored signal gets a handler that does nothing.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
         ignored = signal.getsignal(number) is signal.SIG_IGN

@@ -1,4 +1,4 @@
-"""The one message for every way in which a Prefect server cannot be used."""
+"""Build the error message for every way in which a Prefect server cannot be used."""
 
 import re
 import sys
@@ -9,9 +9,10 @@ from deepcluster_core.text import printable
 from flows.prefect_.database import Database
 from flows.prefect_.settings import DATABASE_HOST, DATABASE_URL, HOME, Origin, origin_of
 
-SHOWN = 300  # characters of a server's last words
+SHOWN = 300
+"""Longest part of a server's last line that is shown, in characters."""
 EXCEPTION = re.compile(r"(?!ERROR|WARNING|INFO)[a-zA-Z_][\w.]*(: .*)?")
-"""The line of a traceback that names the error: not indented, a class and what it says."""
+"""The line of a traceback that names the error: not indented, a class and a message."""
 OTHER_HOME = "set PREFECT_HOME to a new folder"
 _GENERAL_FIX = (
     "run the command again; on a busy machine set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS "
@@ -21,15 +22,15 @@ _GENERAL_FIX = (
 
 
 class ServerError(DeepClusterError):
-    """A Prefect server is needed, and there is none that can be used."""
+    """A Prefect server is needed, but none can be used."""
 
 
 @dataclass(frozen=True)
 class _Cause:
-    """What a server's words mean, in words for people."""
+    """A known cause of a server's error, explained for people."""
 
     words: str
-    """A regular expression."""
+    """A regular expression for the server's output."""
     reason: str
     fix: str
 
@@ -77,25 +78,25 @@ DATABASE_CAUSES = (
 
 
 def server_error(server: str, reason: str, fix: str, origin: Origin | None = None) -> ServerError:
-    """Return the message.
+    """Return the error for a server that cannot be used.
 
     Args:
-        server: which one, for example its URL.
-        reason: why it cannot be used.
-        fix: what to do.
-        origin: the setting that chose this server or its database, if somebody has set it.
+        server: what the message calls the server, for example its URL.
+        reason: why the server cannot be used.
+        fix: what to do about it.
+        origin: the setting that chose this server or its database; None if nobody has set one.
     """
     setting = f"\n  Setting: {origin}" if origin else ""
     return ServerError(f"{server}: {reason}.{setting}\n  Fix: {fix}.")
 
 
 def own_server_error(what_happened: str, said: str, database: Database) -> ServerError:
-    """Return the message for a server started by this program, and print the server's last words.
+    """Return the error for a server that this program started; print the error line of the server.
 
     Args:
         what_happened: for example "it ended while it started".
-        said: all that the server has printed.
-        database: that it was to use.
+        said: everything that the server has printed.
+        database: database that the server was to use.
     """
     words = last_words(said)
     if words:

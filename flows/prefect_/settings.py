@@ -1,4 +1,4 @@
-"""Where a setting of Prefect was read from."""
+"""Find out where a setting of Prefect was read from."""
 
 import os
 import re
@@ -16,9 +16,9 @@ class Setting:
     """A setting of Prefect."""
 
     names: tuple[str, ...]
-    """As an environment variable."""
+    """Its names as an environment variable."""
     keys: tuple[str, ...]
-    """In prefect.toml, and below [tool.prefect] in pyproject.toml."""
+    """Its keys in prefect.toml, and below [tool.prefect] in pyproject.toml."""
 
 
 API_URL = Setting(("PREFECT_API_URL",), ("api", "url"))
@@ -38,16 +38,15 @@ HOME = Setting(("PREFECT_HOME",), ("home",))
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a setting was read from."""
+    """The place that a setting was read from."""
 
     name: str
-    """As it is spelled there."""
+    """The name of the setting, as it is spelled there."""
     place: str
     undo: str
-    """How to remove it, in the infinitive."""
+    """How to remove the setting, in the infinitive."""
 
     def __str__(self) -> str:
-        """Return both for a message."""
         return f"{self.name}, {self.place}"
 
 

@@ -1,4 +1,4 @@
-"""Prefect's records of finished tasks: they lie in the folder of a run, perhaps another's."""
+"""Prefect's records of finished tasks, kept in the folder of a run that others may write to."""
 
 import json
 import os
@@ -15,18 +15,18 @@ from flows.prefect_.crashed_runs import ALIVE
 from stages.runs.folder import RunFolder
 
 FIELDS = {"key", "digest"}
-"""Of the result of `run_stage`: both are text."""
+"""Fields of the result of `run_stage`, which are both text."""
 
 
 def place_of_records(folder: RunFolder, *, only_reads: bool) -> Path:
-    """Return the folder for Prefect's records, and for the marks of processes that are alive.
+    """Return the folder for Prefect's records, and for the marks of live processes.
 
-    It lies in the run, unless the run is only read from or does not let this user write there. Then
-    the records go to this user's own storage of Prefect.
+    The folder is in the run. If the run is only read, or this user cannot write there, the records
+    go to this user's own storage for Prefect instead.
 
     Args:
-        folder: of the run.
-        only_reads: nothing may change in the run, whatever its permissions are.
+        folder: folder of the run.
+        only_reads: change nothing in the run, whatever its permissions are.
     """
     own = folder.task_results
     inside = [own, *(path for path in (own / ALIVE,) if os.path.exists(path))]  # noqa: PTH110
@@ -37,18 +37,18 @@ def place_of_records(folder: RunFolder, *, only_reads: bool) -> Path:
 
 
 def usable_place(records: Path, key: str, *, is_done: bool) -> Path:
-    """Return the folder for the record of a task: `records`, unless what lies there is in the way.
+    """Return the folder for the record of a task: `records`, unless a file there blocks it.
 
     Args:
-        records: where the record belongs.
-        key: of the task, and the name of its record.
-        is_done: the record, if there is one, is only read.
+        records: folder that the record belongs in.
+        key: key of the task, which is the name of its record.
+        is_done: whether an existing record is only read.
     """
     record = records / key
     try:
         drop_foreign(record)
         if os.path.lexists(record) and not is_allowed(record, os.R_OK if is_done else os.W_OK):
-            record.unlink()  # another user's, in a folder of both
+            record.unlink()  # it belongs to another user, who shares the folder
     except OSError:
         return _temporary()
     return records
@@ -60,22 +60,22 @@ def _temporary() -> Path:
 
 @cache
 def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder that is deleted when this process ends: no other one needs its records."""
+    """Return a folder that is deleted when this process ends; only this process needs it."""
     return tempfile.TemporaryDirectory(prefix="deepcluster-records-", ignore_cleanup_errors=True)
 
 
 def drop_foreign(record: Path) -> None:
-    """Delete a record of a task unless it is exactly as this program has Prefect write it.
+    """Delete the record of a task unless it has exactly the format that this program writes.
 
-    A record says itself how it is to be read, and Prefect obeys: one that says pickle, or names a
-    class, would run code. Without a record the task is no longer shown as `Cached`, and that is
-    all: whether an artifact is there is for its manifest to say.
+    A record states how to read it, and Prefect follows: a record that states pickle, or names a
+    class, would run code. Without its record, a task is not shown as `Cached`, and nothing else
+    changes, because the manifest decides whether an artifact exists.
     """
     try:
         text = record.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         text = ""
-    except OSError:  # most often there is none
+    except OSError:  # usually there is no record
         return
     if not _is_ours(text):
         with suppress(FileNotFoundError):
@@ -83,10 +83,11 @@ def drop_foreign(record: Path) -> None:
 
 
 def _is_ours(text: str) -> bool:
+    """Return whether the text of a record has exactly the format that this program writes."""
     try:
         record = json.loads(text)
         result = json.loads(record["result"])
-        # Spelled as Prefect does: a key given twice would be read otherwise by another parser.
+        # Byte for byte as Prefect writes it, because parsers differ on a key that is given twice.
         as_written = (
             json.dumps(record, ensure_ascii=False, separators=(",", ":")) == text
             and json.dumps(result) == record["result"]

@@ -1,4 +1,4 @@
-"""What Prefect's UI shows of a run beside its tasks: a progress bar, the metrics, its state."""
+"""Show more of a run in Prefect's UI than its tasks: a progress bar, the metrics and its state."""
 
 import base64
 import re
@@ -23,30 +23,34 @@ from stages.runs.job import Job
 from stages.runs.states import states_of
 
 EVERY_S = 5.0
+"""Seconds between two updates of the progress bar."""
 PICTURE_BYTES = 2 << 20
-"""Pictures travel as text through Prefect's API and lie in its database."""
+"""Largest picture to show. Pictures are sent as text to Prefect's API and kept in its database."""
 STAGES_OF_AN_EPOCH = [name for name in STAGES if name != "index"]
 
 
 class Ui:
-    """Writes Prefect artifacts; usable inside a flow run only."""
+    """Writer of Prefect's artifacts for a run. Can be used inside a flow run only."""
 
     def __init__(self, folder: RunFolder, *, epochs: int) -> None:
-        """Write nothing yet."""
         self._folder, self._epochs = folder, epochs
         self._name = _key(folder)
         self._progress_id: UUID | None = None
-        self._told = 0.0
+        self._last_update = 0.0
         self._rows: dict[int, dict[str, Any]] = {}
 
     def progress(self, job: Job, share: float) -> None:
-        """Move the bar: whole epochs, and the share, 0 to 1, of this stage in its epoch.
+        """Move the progress bar, unless it was moved only just now.
 
-        An evaluation is a whole by itself.
+        The bar counts finished epochs and stages. An evaluation has the bar for itself.
+
+        Args:
+            job: the job in progress.
+            share: share of the job that is done, 0 to 1.
         """
-        if time.monotonic() - self._told < EVERY_S:
+        if time.monotonic() - self._last_update < EVERY_S:
             return
-        self._told = time.monotonic()
+        self._last_update = time.monotonic()
         if job.stage.name not in STAGES:
             self._set(100 * share)
             return
@@ -55,7 +59,7 @@ class Ui:
         self._set(100 * done / self._epochs)
 
     def update(self, epoch: int) -> None:
-        """Show the metrics of all epochs and the state of the run, once `epoch` was made."""
+        """Show the metrics of all epochs and the state of the run after `epoch` was made."""
         self._rows.pop(epoch, None)
         for number in self._folder.epochs("metrics"):
             folder = self._folder.artifact("metrics", number)
@@ -75,7 +79,7 @@ class Ui:
         )
 
     def show_picture(self, name: str, png: bytes, description: str) -> None:
-        """Show a picture of the run under a name of its own, if it is small enough for it."""
+        """Show a picture of the run under a name of its own, unless it is too large."""
         if len(png) > PICTURE_BYTES:
             return
         url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
@@ -85,36 +89,37 @@ class Ui:
     def _set(self, percent: float) -> None:
         percent = min(100.0, percent)
         if self._progress_id is None:
-            made = create_progress_artifact(
+            created = create_progress_artifact(
                 progress=percent,
                 key=f"{self._name}-progress",
                 description=f"Run {_plain(self._folder.name)}",
             )
-            assert isinstance(made, UUID), "a flow that is not async gets the result itself"
-            self._progress_id = made
+            assert isinstance(created, UUID), "a flow that is not async gets the result itself"
+            self._progress_id = created
         else:
             update_progress_artifact(self._progress_id, progress=percent)
 
 
 def _key(folder: RunFolder) -> str:
-    """Return the run's name in lower case letters, digits and dashes, which Prefect takes."""
+    """Return the name of a run as a key that Prefect accepts."""
     root = folder.root.resolve()
-    # The runs of a sweep have the same names in every sweep: k=00100.
+    # The runs of every sweep have the same names, such as k=00100: add the name of the sweep.
     name = f"{root.parent.name}-{root.name}" if "=" in root.name else root.name
     return dashed(name) or "run"
 
 
 def dashed(text: str) -> str:
-    """Return text in lower case letters, digits and dashes, as Prefect's keys are."""
+    """Return text as lower-case letters, digits and dashes, which Prefect's keys consist of."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _plain(text: str) -> str:
-    """Return a name as Markdown that shows it as it is: no headings, links or HTML come of it."""
+    """Return a name escaped for Markdown, so that it makes no headings, links or HTML."""
     return re.sub(r"([^\w\s-]|_)", r"\\\1", printable(text))
 
 
 def _markdown(folder: RunFolder) -> str:
+    """Return the state of a run's artifacts as a table in Markdown."""
     rows = [
         f"| {state.kind} | {'' if state.epoch is None else state.epoch} | {state.condition} "
         f"| {state.bytes:,} | {state.rows:,} | `{state.key[:12]}` |"

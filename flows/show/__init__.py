@@ -1,1 +1,1 @@
-"""What a person looks at: tables, pictures, reports and progress. Needs no Prefect."""
+"""What people look at: tables, pictures and reports. Nothing here needs Prefect."""

@@ -1,6 +1,7 @@
-"""What `deepcluster diff` prints: which clusters split, merged or moved from one table to another.
+"""What `deepcluster diff` prints: which clusters split, merged or moved between two tables.
 
-Between two epochs of a run, two runs, or any two tables with the clusters of the same images.
+The tables belong to two epochs of a run, to two runs, or are any two with clusters of the same
+images.
 """
 
 import json
@@ -44,20 +45,21 @@ def show_diff(
     out: Path | None,
     limit: int,
 ) -> None:
-    """Print what became of clusters: counts by kind, then those that are no longer the same.
+    """Print how clusters changed: counts by kind of change, then the clusters that changed.
 
     Args:
         first: a run, the folder of a labels artifact, or a Parquet file with image_id and cluster.
-        second: another one; None: a later epoch of the run `first`.
-        from_epoch: of `first`, if it is a run. None: the one before `to_epoch` where `second` is
-            None, else the last.
-        to_epoch: of `second`, or of `first` where that is None. None: the last.
-        out: write all of it there, too; Parquet or CSV, by how it ends.
-        limit: clusters listed at most; `out` has all.
+        second: what `first` is compared with; None for a later epoch of the run `first`.
+        from_epoch: epoch of `first`, if that is a run. None: the epoch before `to_epoch` if
+            `second` is None, else the last one.
+        to_epoch: epoch of `second`, or of `first` if `second` is None. None: the last one.
+        out: file for the whole table, Parquet or CSV according to its suffix.
+        limit: largest number of clusters to list; `out` has all of them.
 
     Raises:
-        ConfigError: no such run or epoch, an epoch of what is no run, or `out` ends otherwise.
-        ArtifactError: a table is missing or damaged, they share no image, or `out` is there.
+        ConfigError: there is no such run or epoch, an epoch is given for a table, or the suffix of
+            `out` is unknown.
+        ArtifactError: a table is missing or damaged, the tables share no image, or `out` exists.
     """
     for text in (first, second or ""):
         refuse_url(text)
@@ -85,7 +87,7 @@ def show_diff(
 def _tables(
     first: str, second: str | None, from_epoch: int | None, to_epoch: int | None
 ) -> tuple[Path, Path]:
-    """Return the two label tables that are meant."""
+    """Return the two label tables to compare, as `show_diff` finds them."""
     if second is not None:
         return _table(first, from_epoch, "--from"), _table(second, to_epoch, "--to")
     if (table := _given_table(first)) is not None:
@@ -108,7 +110,7 @@ def _tables(
 
 
 def _table(given: str, epoch: int | None, option: str) -> Path:
-    """Return the label table of a run's epoch, of an artifact, or the file itself."""
+    """Return the label table that `given` refers to: of a run's epoch, an artifact, or a file."""
     table = _given_table(given)
     if table is None:
         run = existing_run(typed_run(Path(given)))
@@ -119,41 +121,41 @@ def _table(given: str, epoch: int | None, option: str) -> Path:
 
 
 def _given_table(given: str) -> Path | None:
-    """Return the table that is named itself; None if a run is."""
+    """Return the table if `given` is a file or a labels artifact; None if it must be a run."""
     path = expanded(given, Path())
     if path.is_file():
         return path
     if not (path / LABELS).exists():
         return None
-    read_manifest(path)  # refuse what is not finished
+    read_manifest(path)  # raises if the artifact is unfinished
     return path / LABELS
 
 
 def _name(table: Path) -> str:
-    """Return what a person calls a table: a run's by its folder, which tells the epoch."""
+    """Return a table's name for people: for a run's table its folder, which names the epoch."""
     return short(table.parent if table.name == LABELS else table)
 
 
 def _epochs(run: RunFolder) -> list[int]:
-    """Return the epochs of which labels are there."""
+    """Return the epochs of a run that have labels."""
     return [n for n in run.epochs("labels") if (run.artifact("labels", n) / MANIFEST).exists()]
 
 
 def _epoch(run: RunFolder, wanted: int | None, option: str) -> int:
-    """Return the epoch that is asked for, or the last one."""
+    """Return the wanted epoch, or the last one if `wanted` is None; raise if it has no labels."""
     epochs = _epochs(run)
     if not epochs:
         raise ConfigError(f"{short(run.root)}: has no labels yet.\n  Fix: run it first.")
     if wanted is None:
         return epochs[-1]
     if wanted not in epochs:
-        has = _listed(epochs)
-        raise ConfigError(f"{option} {wanted}: {short(run.root)} has labels of epoch {has}.")
+        known = _listed(epochs)
+        raise ConfigError(f"{option} {wanted}: {short(run.root)} has labels of epoch {known}.")
     return wanted
 
 
 def _listed(epochs: list[int]) -> str:
-    """Return epochs in words: `0 to 9` where none is missing."""
+    """Return epochs as text: `0 to 9` if none is missing, else a list of them."""
     first, last = epochs[0], epochs[-1]
     if len(epochs) > 2 and last - first + 1 == len(epochs):
         return f"{first} to {last}"
@@ -161,20 +163,21 @@ def _listed(epochs: list[int]) -> str:
 
 
 def _common(pair: LabelPair) -> str:
-    """Return how many images are compared, and of how many."""
+    """Return as text how many images are compared, and how many each table has."""
     common = len(pair.before_N)
     if common == pair.num_before == pair.num_after:
-        of = ""
+        totals = ""
     else:
-        of = f" in common, of {pair.num_before:,} and {pair.num_after:,}"
-    on = ", found by their path" if pair.joined_on == "path" else ""
-    return f"{common:,} images{of}{on}"
+        totals = f" in common, of {pair.num_before:,} and {pair.num_after:,}"
+    matched_by = ", found by their path" if pair.joined_on == "path" else ""
+    return f"{common:,} images{totals}{matched_by}"
 
 
 def _counts(found: list[Change]) -> Table:
-    """Return a table of how many clusters are of each kind.
+    """Return a table of the number of clusters by kind of change.
 
-    Beside them the images that they hold after; those of clusters that vanished, before.
+    The column of images counts those that the clusters hold after the change, or before it if the
+    clusters vanished.
     """
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("")
@@ -224,7 +227,7 @@ def _parts(parts: tuple[Part, ...]) -> str:
 
 
 def _write(out: Path, found: list[Change]) -> None:
-    """Write all changes; in CSV the lists of parts are JSON."""
+    """Write all changes. In a CSV file, the lists of parts are JSON."""
     frame = pd.DataFrame([_plain(change) for change in found])
     frame = frame.astype({"cluster": "Int64", "previous": "Int64"})
     with whole_files(out) as (part,):

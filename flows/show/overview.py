@@ -23,9 +23,10 @@ def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
     """Draw the run so far to `overview.png` in its folder, and return that path.
 
     Args:
-        folder: of the run; at least one epoch is scored.
+        folder: folder of a run with the metrics of at least one epoch.
         images: folder of its images artifact.
-        num_epochs: of the run; what an earlier recipe left beyond is not drawn.
+        num_epochs: number of epochs of the run; later ones, left by a longer run before, are not
+            drawn.
     """
     epochs = [epoch for epoch in folder.epochs("metrics") if epoch < num_epochs]
     rows = [read_metrics(folder.artifact("metrics", epoch)) for epoch in epochs]
@@ -48,10 +49,11 @@ def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
 
 
 def _gallery(axes: Axes, labels: Path, images: Images) -> None:
-    """Show clusters from the largest to the smallest, in each the images nearest the centroid."""
+    """Draw clusters from the largest to the smallest, each with the images nearest its centroid."""
     assigned = read_labels(labels)
     counts_K = cluster_counts(assigned.cluster_N, assigned.k)
     populated = np.argsort(-counts_K, kind="stable")[: np.count_nonzero(counts_K)]
+    # There can be more clusters than rows: choose some at equal distances in the order of size.
     places = np.linspace(0, len(populated) - 1, min(ROWS, len(populated))).round().astype(int)
     chosen = populated[places]
     strips = [_strip(images, read_cluster(labels, int(cluster))) for cluster in chosen]
@@ -76,7 +78,7 @@ def _strip(images: Images, members: list[dict[str, Any]]) -> NDArray[np.uint8]:
 
 
 def _tile(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the whole image on a square, as colours; of many channels the first."""
+    """Return the whole image as a square in RGB. Without three channels, show the first in grey."""
     picture_HWC = image_HWC if image_HWC.shape[2] == 3 else image_HWC[:, :, :1].repeat(3, axis=2)
     picture = Image.fromarray(np.ascontiguousarray(picture_HWC))
     side = TILE_PX - 2

@@ -1,4 +1,4 @@
-"""report.html: collects what a run has, for the templates of the page."""
+"""report.html: collects the contents of a run for the templates of the page."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ from stages.runs.states import ArtifactState, states_of
 
 PAGE = "report.html"
 CLUSTERS = 40
-"""Shown unless asked otherwise. Our choice: eight of each kind."""
+"""Default number of clusters in the gallery. Our choice: eight of each kind."""
 READ = ("checkpoint", "labels", "features")
 """Inputs of an evaluation that are artifacts of its run."""
 
@@ -41,21 +41,21 @@ def write_page(
     seed: int | None = None,
     out: Path | None = None,
 ) -> Path:
-    """Write `report.html` in the folder of a run, or `out`, and return its path.
+    """Write `report.html` to the folder of a run, or to `out`, and return its path.
 
-    Nothing is done if the page there was made from the same. Beside the labels of two epochs, the
-    paths and true labels of all images are in memory for a moment: some 30 bytes an image and
-    its path.
+    An existing page that was made from the same contents is left as it is. Besides the labels of
+    two epochs, the paths and true labels of all images are briefly in memory: about 30 bytes per
+    image, plus its path.
 
     Args:
-        folder: of the run; it may still go on, or have nothing yet.
-        clusters: in the gallery, at most.
-        seed: chooses the random ones of them; None: the run's.
-        out: another file, so that the run is only read.
+        folder: folder of the run, which may be in progress or still empty.
+        clusters: largest number of clusters in the gallery.
+        seed: seed for drawing the random ones among them; None for the run's.
+        out: a file elsewhere; the run is then only read.
 
     Raises:
-        ConfigError: the folder is no run, or the page may not be written there.
-        ArtifactError: an artifact that seemed whole cannot be read, or the page not be written.
+        ConfigError: the folder does not hold a run, or the page cannot be written there.
+        ArtifactError: an artifact that seemed whole cannot be read, or writing the page failed.
     """
     path = out or folder.root / PAGE
     collected = _Run(folder, clusters=clusters, seed=seed)
@@ -75,10 +75,10 @@ def write_page(
 
 
 def key_pictures(folder: RunFolder) -> dict[str, bytes]:
-    """Return the pictures of a run that are worth showing beside its metrics: PNG, by name.
+    """Return the pictures of a run that are worth showing beside its metrics, as PNG by name.
 
-    `overview` has the curves and some clusters; `filters` those of the first layer, of the latest
-    epoch of which they were drawn. What is not there is left out.
+    `overview` shows the curves and some clusters; `filters` shows the filters of the first layer in
+    the latest epoch for which they were drawn. A picture that does not exist is left out.
     """
     paths = {"overview": folder.root / "overview.png"}
     for name, _, found in _evaluation_folders(folder):
@@ -88,10 +88,10 @@ def key_pictures(folder: RunFolder) -> dict[str, bytes]:
 
 
 class _Run:
-    """What a run has that the page shows."""
+    """The contents of a run that the page shows."""
 
     def __init__(self, folder: RunFolder, *, clusters: int, seed: int | None) -> None:
-        """Look at all artifacts; no more than their manifests is read."""
+        """Read the manifests of all artifacts, and nothing else of them."""
         self.folder, self.clusters = folder, clusters
         self.recipe = load_own_recipe(folder.config)
         self.seed = self.recipe.seed if seed is None else seed
@@ -111,7 +111,7 @@ class _Run:
         ]
 
     def digest(self) -> str:
-        """Return a digest of all that the page depends on."""
+        """Return a digest of everything that the page depends on."""
         return digest_of(
             {
                 "format": FORMAT,
@@ -130,7 +130,7 @@ class _Run:
         )
 
     def report(self, inputs: str) -> Report:
-        """Read what the page shows."""
+        """Read everything that the page shows."""
         images, labels = self._latest("images"), self._latest("labels")
         sizes: list[int] = []
         gallery = None
@@ -165,10 +165,7 @@ class _Run:
         )
 
     def _whole(self, kind: str, epoch: int | None = None) -> list[ArtifactState]:
-        """Return artifacts of a kind that can be read and fit to the others, of all epochs or one.
-
-        They are in the order of epochs.
-        """
+        """Return the whole artifacts of a kind in the order of epochs: of all epochs, or of one."""
         return [
             state
             for state in self.states
@@ -202,7 +199,7 @@ class _Run:
         )
 
     def _notes(self) -> list[str]:
-        """Return what is not shown because it is missing, damaged or made with other settings."""
+        """Return notes about what is not shown: missing, damaged, or made with other settings."""
         by_condition: dict[str, list[str]] = {}
         for state in self.states:
             if state.condition not in (Condition.WHOLE, Condition.PRUNED, Condition.MISSING):
@@ -245,21 +242,24 @@ def _evaluation_folders(folder: RunFolder) -> Iterator[tuple[str, int, Path]]:
 
 
 def _provenance(manifests: Sequence[Manifest]) -> dict[str, str]:
-    """Return when and with which versions the artifacts of a run were made."""
-    made = [manifest.provenance for manifest in manifests]
-    if not made:
+    """Return when, where and with which versions the artifacts of a run were made."""
+    origins = [manifest.provenance for manifest in manifests]
+    if not origins:
         return {}
-    created = sorted(by.created for by in made)
-    libraries = {f"{name} {version}": None for by in made for name, version in by.libraries.items()}
+    created = sorted(origin.created for origin in origins)
+    libraries = [
+        f"{name} {version}" for origin in origins for name, version in origin.libraries.items()
+    ]
     return {
         "when": created[0] if created[0] == created[-1] else f"{created[0]} to {created[-1]}",
-        "deepcluster-pipeline": _all(by.code_version for by in made),
-        "commit": _all(by.git_commit or "not known" for by in made),
-        "device": _all(by.device for by in made),
-        "Python": _all(by.python for by in made),
-        "libraries": ", ".join(libraries),
+        "deepcluster-pipeline": _distinct(origin.code_version for origin in origins),
+        "commit": _distinct(origin.git_commit or "not known" for origin in origins),
+        "device": _distinct(origin.device for origin in origins),
+        "Python": _distinct(origin.python for origin in origins),
+        "libraries": _distinct(libraries),
     }
 
 
-def _all(values: Iterable[str]) -> str:
+def _distinct(values: Iterable[str]) -> str:
+    """Return the different values as a list in one text, in the order of their first occurrence."""
     return ", ".join(dict.fromkeys(values))

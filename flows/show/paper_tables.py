@@ -1,4 +1,4 @@
-"""The paper's tables, and what runs have measured of them."""
+"""The paper's tables, and the numbers in them that runs have measured."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,35 +21,35 @@ Cells = tuple[float | None, ...]
 
 
 class Column(StrictConfig):
-    """A column of a table, and where our number for it stands."""
+    """A column of a table, and where our number for it is found."""
 
     name: str
-    """As in the paper."""
+    """Name of the column in the paper."""
     result: str
-    """Name of a result in `evaluations/` of a run."""
+    """Name of the result in `evaluations/` of a run."""
     value: str
-    """Column of that result."""
+    """Column of the result that holds the number."""
     where: dict[str, str]
-    """What other columns of its row must hold."""
+    """Values that other columns must have in the row of the number."""
     network: str | None = None
-    """What the run must train, `network.name` of its recipe; None where any will do."""
+    """Network that the run must train, `network.name` of its recipe; None for any."""
 
 
 class PaperTable(StrictConfig):
-    """A table as the paper has it."""
+    """A table of the paper."""
 
     title: str
     unit: str
     columns: tuple[Column, ...]
     rows: dict[str, Cells]
-    """A number a column by method; None where the paper has none."""
+    """For each method a number per column; None where the paper gives none."""
 
 
 def load_table(name: str) -> PaperTable:
     """Return a table of the paper.
 
     Raises:
-        ConfigError: there is none of this name, or its file is wrong.
+        ConfigError: there is no table of this name, or its file is invalid.
     """
     path = config_file(f"tables/{name}.yaml")
     if not path.exists():
@@ -71,27 +71,27 @@ class Cell:
 
     value: float
     result: Path
-    """Folder that it is from."""
+    """Folder of the result that the number is from."""
     deviations: tuple[str, ...]
-    """In what it is not the paper's protocol."""
+    """Deviations from the paper's protocol."""
     named_in: str
-    """File of the result that names them."""
+    """File of the result that lists the deviations."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A network of a run, in a table of the paper."""
+    """A network of a run as a row in a table of the paper."""
 
     method: str
     cells: tuple[Cell | None, ...]
-    """One a column; None where it was not measured."""
+    """One cell per column; None where nothing was measured."""
 
 
 def measured(paper: PaperTable, run: RunFolder) -> Iterator[Row]:
-    """Yield a row for each network that a run's results compare: what it is, and what is known.
+    """Yield a row for each network in the results of a run, with the cells that were measured.
 
-    Networks: the random one, those after epochs, and a supervised one. Where results of several
-    epochs tell of the same network, the latest counts.
+    The networks are the random one, those after an epoch, and a supervised one. If the results of
+    several epochs contain a network, its numbers are those of the latest epoch.
     """
     recipe = load_own_recipe(run.config)
     found: dict[str, dict[str, Cell]] = {}
@@ -104,8 +104,8 @@ def measured(paper: PaperTable, run: RunFolder) -> Iterator[Row]:
             if inspect(folder)[0] is not Condition.WHOLE:
                 continue
             for row in read_results(folder):
-                is_it = all(str(row.get(key)) == value for key, value in column.where.items())
-                if is_it and row[column.value] is not None:
+                matches = all(str(row.get(key)) == value for key, value in column.where.items())
+                if matches and row[column.value] is not None:
                     cell = Cell(row[column.value], folder, *_deviations(folder, row))
                     found.setdefault(row["network"], {})[column.name] = cell
     for network, cells in found.items():
@@ -114,7 +114,10 @@ def measured(paper: PaperTable, run: RunFolder) -> Iterator[Row]:
 
 
 def _deviations(folder: Path, row: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-    """Return the deviations that a result names, and where: as a fact of all or by network."""
+    """Return the deviations of a row, and the file that lists them.
+
+    A result lists them as a fact for all its networks, or in a column for each network.
+    """
     if facts := read_manifest(folder).facts.get("deviations"):
         return tuple(facts), MANIFEST
     return tuple(filter(None, (row.get("deviations") or "").split("; "))), RESULTS

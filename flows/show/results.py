@@ -1,4 +1,4 @@
-"""What `deepcluster evaluate` prints of a result, or of those of a sweep."""
+"""What `deepcluster evaluate` prints about a result, or about the results of a sweep."""
 
 import re
 from pathlib import Path
@@ -19,16 +19,16 @@ ROWS_SHOWN = 60
 
 
 def show_evaluation(folder: Path, result: str, epoch: int | None) -> None:
-    """Print what the flow `evaluate` has made.
+    """Print the result that the flow `evaluate` has made.
 
     Args:
-        folder: that it returned.
+        folder: folder that the flow returned.
         result: name of the result in `evaluations/`.
-        epoch: that was evaluated; None: the last one.
+        epoch: epoch that was evaluated; None for the last one.
 
     Raises:
         ArtifactError: a table is missing or damaged.
-        ConfigError: a run of a sweep is gone.
+        ConfigError: a run of a sweep is missing.
     """
     if is_sweep(folder):
         show_by_k(folder, result, epoch)
@@ -37,23 +37,24 @@ def show_evaluation(folder: Path, result: str, epoch: int | None) -> None:
 
 
 def show_each(folder: Path) -> None:
-    """Print the table of an evaluation or, where `evaluate --out` wrote one for each run, of all.
+    """Print the table of an evaluation, or all tables that `evaluate --out` wrote for a sweep.
 
     Raises:
-        ArtifactError: one is missing or damaged.
+        ArtifactError: a table is missing or damaged.
     """
     found = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(RUNS))
-    for one in found or [folder]:
-        if one != folder:
-            console_for_tables().print(f"\n{short(one)}", markup=False)
-        show_results(one)
+    # If nothing was found, `show_results` raises the error about the folder itself.
+    for result in found or [folder]:
+        if result != folder:
+            console_for_tables().print(f"\n{short(result)}", markup=False)
+        show_results(result)
 
 
 def show_results(folder: Path) -> None:
-    """Print the table of an evaluation, and what lies in its folder.
+    """Print the table of an evaluation, and the other files in its folder.
 
     Raises:
-        ArtifactError: it is missing or damaged.
+        ArtifactError: the table is missing or damaged.
     """
     rows = read_results(folder)
     console = console_for_tables()
@@ -64,7 +65,8 @@ def show_results(folder: Path) -> None:
     place = short(folder)
     console.print(f"\nprotocol {rows[0][PROTOCOL][:12]}, all of it in {place}/_manifest.json")
     console.print(f"  pd.read_parquet({python_text(f'{place}/{RESULTS}')})", markup=False)
-    run = RunFolder(folder.parent.parent.parent)  # unless --out put it elsewhere
+    # RUN/evaluations/NAME/epoch=N, unless --out put the result elsewhere.
+    run = RunFolder(folder.parent.parent.parent)
     if folder.parent.parent.name == "evaluations" and run.config.exists():
         console.print(
             f"  {program_name()} report {shell_path(run.root)}     shows it on the page",
@@ -76,16 +78,16 @@ def show_results(folder: Path) -> None:
 
 
 def show_by_k(root: Path, result: str, epoch: int | None) -> None:
-    """Print what an evaluation says about the runs of a sweep, a row for each k, and where it lies.
+    """Print the results of an evaluation of a sweep, a row for each k, and their folders.
 
     Args:
         root: folder of the sweep.
         result: name of the result in the runs' `evaluations/`.
-        epoch: that was evaluated; None: the last of which every run has a result.
+        epoch: epoch that was evaluated; None for the last one with a result in every run.
 
     Raises:
         ArtifactError: a table is missing or damaged.
-        ConfigError: a run is gone.
+        ConfigError: a run is missing.
     """
     sweep, kind = open_sweep(RunFolder(root)), f"evaluations/{result}"
     runs = [member.folder for member in sweep.members]
@@ -96,25 +98,26 @@ def show_by_k(root: Path, result: str, epoch: int | None) -> None:
     table = evaluated(sweep).table.query("result == @result and epoch == @until")
     if len(table):
         console.print(results_table(_by_k(table)))
-        console.print(f"\n  {place}/sweep.png     the same as curves", markup=False)
+        console.print(f"\n  {place}/sweep.png     these results as curves", markup=False)
         console.print(f"  pd.read_parquet({python_text(f'{place}/{SWEEP}')})", markup=False)
     for run in runs:
         console.print(f"  {short(run.artifact(kind, until))}", markup=False)
 
 
 def _by_k(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row for each k, and first one for each network that is the same for all."""
-    unknown = dict.fromkeys(table["measure"])
+    """Return a row for each network that does not depend on k, and then a row for each k."""
+    unknown = dict.fromkeys(table["measure"])  # a cell for each measure, empty so far
     references = [name for name in REFERENCES if name in set(table["network"])]
     rows: dict[str, dict[str, Any]] = {name: {"k": name} | unknown for name in references}
-    for one in table.to_dict("records"):
-        name = f"{one['k']:,}" if one["network"] == TRAINED else one["network"]
-        rows.setdefault(name, {"k": name} | unknown)[one["measure"]] = one["value"]
+    for record in table.to_dict("records"):
+        name = f"{record['k']:,}" if record["network"] == TRAINED else record["network"]
+        row = rows.setdefault(name, {"k": name} | unknown)
+        row[record["measure"]] = record["value"]
     return list(rows.values())
 
 
 def results_table(rows: list[dict[str, Any]]) -> Table:
-    """Return rows of a result as a table, without the column of the protocol."""
+    """Return rows of a result as a table, without the column for the protocol."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     names = [name for name in rows[0] if name != PROTOCOL]
     for name in names:

@@ -1,4 +1,4 @@
-"""What `deepcluster show` prints, and what a run says when it ends."""
+"""What `deepcluster show` prints, and what a run prints when it ends."""
 
 import shutil
 import sys
@@ -31,19 +31,22 @@ from stages.runs.sweep_plan import SWEEP, read_sweep, run_of_k
 from stages.runs.terminal import plain_console
 
 GIB = 1 << 30
-WIDTH = 100  # of text; most terminals are as wide
+WIDTH = 100
+"""Columns to which text is wrapped; most terminals are at least as wide."""
 LEARNT = ("epoch", "loss", "NMI\nbefore", "NMI\nlabels")
+"""Column headers for what the network learnt in an epoch."""
 COST = (
     *("\n   s", "extract\nimages/s", "\nGiB"),
     *("\n   s", "cluster\nimages/s", "\nGiB"),
     *("\n   s", "train\nimages/s", "\nGiB"),
     *("score\n   s", "\nGiB"),
 )
-"""Columns of what the stages of an epoch took: time, pace, peak memory."""
+"""Column headers for the cost of an epoch's stages: time, images per second and peak memory."""
 COMPARED = (
     *("k", "loss", "  ln k", "NMI\nbefore", "NMI\nlabels"),
     *("effective\nclusters", "   empty\nclusters", "    all\n epochs"),
 )
+"""Column headers of the table that compares the runs of a sweep."""
 STYLES = {
     Condition.WHOLE: "green",
     Condition.PRUNED: "dim",
@@ -56,7 +59,11 @@ STYLES = {
 
 
 def show_run(folder: RunFolder, epoch: int | None) -> None:
-    """Print what the epochs of a run, or one of them, learnt and cost, then every artifact.
+    """Print what the epochs of a run learnt and cost, and then the state of every artifact.
+
+    Args:
+        folder: folder of the run.
+        epoch: the only epoch to print; None prints all.
 
     Raises:
         ConfigError: the run has no such epoch.
@@ -64,7 +71,7 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     console = console_for_tables()
     recipe, states = load_own_recipe(folder.config), states_of(folder)
     if epoch is not None:
-        _refuse_later(folder, epoch, (s.epoch for s in states if s.epoch is not None))
+        _check_epoch(folder, epoch, (s.epoch for s in states if s.epoch is not None))
     console.print(
         f"{short(folder.root)}: {recipe.network.name}, k = {_clusters(recipe, states)}, "
         f"seed {recipe.seed}, {recipe.epochs} epochs asked for\n"
@@ -87,19 +94,15 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
         console.print()
     if any("+" in cell for row in rows for cell in row):
         console.print("GiB: peak of main memory + peak of the GPU's", end="\n\n")
-    _tell_evaluations(folder, console)
-    _tell_signs((state for state in states if epoch in (None, state.epoch)), console)
+    _print_evaluations(folder, console)
+    _print_signs((state for state in states if epoch in (None, state.epoch)), console)
     for state in states:
-        _tell_problem(state, console)
+        _print_problem(state, console)
 
 
-def _refuse_later(folder: RunFolder, epoch: int, there: Iterable[int]) -> None:
-    """Refuse an epoch after all those of which something is there.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    last = max(there, default=-1)
+def _check_epoch(folder: RunFolder, epoch: int, existing: Iterable[int]) -> None:
+    """Raise ConfigError if an epoch comes after the last one that exists."""
+    last = max(existing, default=-1)
     if epoch <= last:
         return
     place = short(folder.root)
@@ -112,13 +115,13 @@ def _refuse_later(folder: RunFolder, epoch: int, there: Iterable[int]) -> None:
 
 
 def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
-    """Return k; where the number is left to the images or the algorithm, the latest one too."""
+    """Return k as text; if it is auto, with the number of clusters of the latest epoch."""
     k = str(recipe.cluster.k)
-    made = [state.folder for state in states if state.kind == "labels" and state.key]
-    return f"{k} ({read_manifest(made[-1]).facts['k']})" if k == "auto" and made else k
+    labels = [state.folder for state in states if state.kind == "labels" and state.key]
+    return f"{k} ({read_manifest(labels[-1]).facts['k']})" if k == "auto" and labels else k
 
 
-def _tell_evaluations(folder: RunFolder, console: Console) -> None:
+def _print_evaluations(folder: RunFolder, console: Console) -> None:
     for path in sorted((folder.root / "evaluations").glob("[!_]*")):
         kind = f"evaluations/{path.name}"
         for epoch in folder.epochs(kind):
@@ -127,7 +130,7 @@ def _tell_evaluations(folder: RunFolder, console: Console) -> None:
             console.print(f"{place}  {condition}", markup=False)
 
 
-def _tell_problem(state: ArtifactState, console: Console) -> None:
+def _print_problem(state: ArtifactState, console: Console) -> None:
     if state.condition not in (Condition.WHOLE, Condition.PRUNED):
         reason = printable(state.reason)
         console.print(f"{short(state.folder)}: {state.condition}: {reason}", markup=False)
@@ -137,12 +140,12 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
     """Print the images of a cluster, nearest to its centroid first.
 
     Raises:
-        ConfigError: no epoch given, or no such cluster.
+        ConfigError: `epoch` is None, or there is no such epoch or cluster.
         ArtifactError: the epoch has no labels.
     """
     if epoch is None:
         raise ConfigError("--cluster: cluster ids mean nothing without an epoch.\n  Fix: --epoch N")
-    _refuse_later(folder, epoch, folder.epochs("labels"))
+    _check_epoch(folder, epoch, folder.epochs("labels"))
     labels = folder.artifact("labels", epoch)
     k = read_manifest(labels).facts["k"]
     if cluster >= k:
@@ -159,13 +162,13 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
 
 
 def show_sweep(folder: Path) -> None:
-    """Print a row for each k of a sweep: its last epoch, and the time that all of them took.
+    """Print a row for each k of a sweep: the metrics of the last epoch, and the time of all epochs.
 
     Args:
-        folder: of the sweep.
+        folder: folder of the sweep.
 
     Raises:
-        ArtifactError: its table is missing or damaged.
+        ArtifactError: the table of the sweep is missing or damaged.
     """
     found, sweep = read_sweep(folder), short(folder)
     last = max(row["epoch"] for row in found)
@@ -196,7 +199,7 @@ def show_sweep(folder: Path) -> None:
 
 
 def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
-    """Return what a run made, and what to type next."""
+    """Return the text that ends a run: what it has made, and which commands to try next."""
     run, typed, program = short(folder.root), shell_path(folder.root), program_name()
     last = epochs - 1
     features = short(folder.artifact("features", last))
@@ -214,24 +217,25 @@ Next:
 
 
 def console_for_tables() -> Console:
-    """Return the terminal, as wide as it is; a pipe or a file is as wide as the table."""
+    """Return a console with the width of the terminal; for a pipe or a file, wide enough."""
     return plain_console(width=None if sys.stdout.isatty() else 160)
 
 
 def _state_cell(state: ArtifactState) -> Text:
     if state.condition == Condition.MISSING:
         return Text("–", style="dim")
-    known = f"{readable_size(state.bytes)} {state.key[:8]}" if state.bytes else state.key[:8]
-    said = "" if state.condition == Condition.WHOLE else state.condition
-    return Text(" ".join(part for part in (known, said) if part), style=STYLES[state.condition])
+    size_and_key = f"{readable_size(state.bytes)} {state.key[:8]}" if state.bytes else state.key[:8]
+    condition = "" if state.condition == Condition.WHOLE else state.condition
+    text = " ".join(part for part in (size_and_key, condition) if part)
+    return Text(text, style=STYLES[state.condition])
 
 
 def _curves(rows: list[tuple[str, ...]], console: Console) -> list[Table]:
-    """Return what epochs learnt and cost side by side, or one below the other if too wide for it.
+    """Return one table of what epochs learnt and cost, or two if one is wider than the console.
 
     Args:
-        rows: cells under `LEARNT` and then `COST`.
-        console: where they are printed.
+        rows: cells under `LEARNT`, followed by those under `COST`.
+        console: console that the tables are printed on.
     """
     whole = _table((*LEARNT, *COST), rows)
     unlimited = console.options.update(max_width=10_000)
@@ -243,7 +247,7 @@ def _curves(rows: list[tuple[str, ...]], console: Console) -> list[Table]:
 
 
 def _table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    """Return a table of numbers."""
+    """Return a table of numbers, aligned to the right."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
@@ -253,59 +257,61 @@ def _table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
 
 
 def _scores(metrics: ArtifactState) -> Iterator[str]:
-    """Yield the cells of an epoch under `LEARNT`."""
+    """Yield the cells of an epoch under `LEARNT`, without the epoch's number."""
     row = _row(metrics)
     for column in ("loss", "nmi_previous", "nmi_labels"):
         yield three_decimals(row.get(column))
 
 
-def _tell_signs(states: Iterable[ArtifactState], console: Console) -> None:
-    """Print each sign that epochs learn nothing, as it was last, and what people do about it."""
+def _print_signs(states: Iterable[ArtifactState], console: Console) -> None:
+    """Print each sign that the network learns nothing, as last seen, and what helps against it."""
     last: dict[str, Sign] = {}
     epochs: dict[str, list[int]] = {}
     for state in states:
         row = _row(state) if state.kind == "metrics" else {}
-        for sign in signs(row) if row else ():
+        if not row:
+            continue
+        for sign in signs(row):
             last[sign.name] = sign
             epochs.setdefault(sign.name, []).append(state.epoch or 0)
     for name, sign in last.items():
         seen = epochs[name]
         where = f"epoch {seen[0]}" if len(seen) == 1 else f"{len(seen)} epochs, last {seen[-1]}"
         for begin, text in ((f"{name} ({where})", sign.sentence), ("  What helps", sign.advice)):
-            told = textwrap.fill(f"{begin}: {text}", WIDTH, subsequent_indent="    ")
-            console.print(told, markup=False)
+            paragraph = textwrap.fill(f"{begin}: {text}", WIDTH, subsequent_indent="    ")
+            console.print(paragraph, markup=False)
 
 
 def _row(metrics: ArtifactState) -> dict[str, Any]:
-    """Return the metrics of an epoch; nothing where they are not there."""
-    there = metrics.condition in (Condition.WHOLE, STALE)
-    return read_metrics(metrics.folder) if there else {}
+    """Return the metrics of an epoch; an empty dictionary if it has none."""
+    is_readable = metrics.condition in (Condition.WHOLE, STALE)
+    return read_metrics(metrics.folder) if is_readable else {}
 
 
 def _costs(found: dict[str, ArtifactState]) -> Iterator[str]:
-    """Yield the cells of an epoch under `COST`: what each stage took when it ran."""
+    """Yield the cells of an epoch under `COST`: the cost of each stage when it ran."""
     for kind in EPOCH_KINDS:
-        made = read_manifest(found[kind].folder) if found[kind].key else None
-        yield "–" if made is None else _seconds(made.seconds)
-        if kind != "metrics":
-            yield "–" if made is None else f"{made.rows / made.seconds:,.0f}"
-        yield "–" if made is None else _peak(made)
+        manifest = read_manifest(found[kind].folder) if found[kind].key else None
+        yield "–" if manifest is None else _seconds(manifest.seconds)
+        if kind != "metrics":  # images per second say nothing about score
+            yield "–" if manifest is None else f"{manifest.rows / manifest.seconds:,.0f}"
+        yield "–" if manifest is None else _peak(manifest)
 
 
 def _cost_of_images(images: ArtifactState) -> str:
     if not images.key:
         return ""
-    made = read_manifest(images.folder)
+    manifest = read_manifest(images.folder)
     return (
-        f" {made.rows:,} images in {_seconds(made.seconds)} s, "
-        f"{made.rows / made.seconds:,.0f} images/s, {_peak(made)} GiB"
+        f" {manifest.rows:,} images in {_seconds(manifest.seconds)} s, "
+        f"{manifest.rows / manifest.seconds:,.0f} images/s, {_peak(manifest)} GiB"
     )
 
 
-def _peak(made: Manifest) -> str:
-    """Return the peak of main memory in GiB, `+` that of the GPU where there was one."""
-    device = made.peak_device_bytes
-    return f"{made.peak_memory_bytes / GIB:.2f}" + (f"+{device / GIB:.2f}" if device else "")
+def _peak(manifest: Manifest) -> str:
+    """Return the peak of main memory in GiB and, if a GPU was used, `+` the peak of its memory."""
+    main, device = manifest.peak_memory_bytes, manifest.peak_device_bytes
+    return f"{main / GIB:.2f}" + (f"+{device / GIB:.2f}" if device else "")
 
 
 def _seconds(seconds: float) -> str:
@@ -313,13 +319,14 @@ def _seconds(seconds: float) -> str:
 
 
 def short(path: Path) -> str:
-    """Return a path as people would type it from here."""
+    """Return a path as people would type it in the working folder, for display."""
     return printable(str(_from_here(path)))
 
 
 def shell_path(path: Path) -> str:
-    """Return a path as people would type it into a shell from here, quoted where it must be."""
+    """Return a path as people would type it into a shell in the working folder, with quotes."""
     typed = str(_from_here(path))
+    # A command would take a leading dash for an option.
     return shell_words(f"./{typed}" if typed.startswith("-") else typed)
 
 
@@ -335,5 +342,5 @@ def _from_here(path: Path) -> Path:
 
 
 def program_name() -> str:
-    """Return how to call this command: by its name only where a shell would find it."""
+    """Return how to call this command: by its name, or by its path if a shell cannot find it."""
     return "deepcluster" if shutil.which("deepcluster") else shell_path(Path(sys.argv[0]))

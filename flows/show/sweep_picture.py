@@ -1,4 +1,4 @@
-"""sweep.png: what k does, after figure 2(c) of the paper."""
+"""sweep.png: the effect of k, drawn like figure 2(c) of the paper."""
 
 import math
 from statistics import fmean
@@ -12,7 +12,7 @@ from deepcluster_core.text import printable
 from flows.show.sweep_values import REFERENCES, TRAINED
 
 LINES_INSIDE = 4
-"""A panel with more lines has its legend beside it, where it hides none of them."""
+"""Most lines of a panel with the legend inside; with more, it stands beside and hides none."""
 
 
 @default_style()
@@ -21,10 +21,10 @@ def draw_sweep(table: pd.DataFrame, values: pd.DataFrame, to: IO[bytes]) -> None
 
     Args:
         table: one row for each k and epoch, in that order.
-        values: what evaluations say about its networks, see `Evaluated.table`; a panel for each.
-        to: where the PNG is written.
+        values: results of evaluations, as in `Evaluated.table`; each result has a panel.
+        to: file that the PNG is written to.
     """
-    results = [of_one for _, of_one in values.groupby("result")]
+    results = [rows for _, rows in values.groupby("result")]
     num_rows = 2 + math.ceil(len(results) / 2)
     figure = plots.new_figure(11, 3.3 * num_rows)
     agreement, curves, clusters, loss, *others = figure.subplots(num_rows, 2).flat
@@ -35,8 +35,8 @@ def draw_sweep(table: pd.DataFrame, values: pd.DataFrame, to: IO[bytes]) -> None
     _draw_clusters(clusters, last)
     plots.draw_curves(loss, last, "k", (plots.CHANCE, plots.LOSS))
     plots.set_title(loss, "Training loss, nats")
-    for axes, of_one in zip(evaluated, results, strict=True):
-        _draw_values(axes, of_one)
+    for axes, rows in zip(evaluated, results, strict=True):
+        _draw_values(axes, rows)
     for axes in unused:
         axes.remove()
     for axes in (agreement, clusters, loss, *evaluated):
@@ -54,7 +54,7 @@ def _draw_agreement(axes: Axes, last: pd.DataFrame) -> None:
 
 
 def _draw_runs(axes: Axes, table: pd.DataFrame) -> None:
-    """Draw the NMI by epoch, a line for each k: with the true labels if any are known."""
+    """Draw the NMI by epoch, a line for each k: with the true labels, or else with the previous."""
     is_labelled = len(table["nmi_labels"].dropna()) > 0
     shown = plots.TRUE_LABELS if is_labelled else plots.PREVIOUS_CLUSTERS
     plots.draw_runs(axes, {f"k = {k:,}": run for k, run in table.groupby("k")}, shown.column)
@@ -63,7 +63,7 @@ def _draw_runs(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_clusters(axes: Axes, last: pd.DataFrame) -> None:
-    """Draw shares of k: 1 effective if all clusters are of equal size, less where they are not."""
+    """Draw effective and empty clusters as shares of k; equal clusters are all effective."""
     shares = last[["effective_clusters", "empty_clusters"]].div(last["k"], axis=0)
     effective = plots.Curve("effective_clusters", "effective")
     empty = plots.Curve("empty_clusters", "empty", plots.ORANGE)
@@ -73,10 +73,10 @@ def _draw_clusters(axes: Axes, last: pd.DataFrame) -> None:
 
 
 def _draw_values(axes: Axes, values: pd.DataFrame) -> None:
-    """Draw figure 2(c): the results of an evaluation of the last epoch that has any, against k.
+    """Draw figure 2(c): the results of an evaluation against k, in the last epoch with results.
 
-    Networks that are the same for every k are horizontal lines. On a GPU their results may differ
-    in the last digits; the line is at their mean.
+    Networks that do not depend on k are drawn as horizontal lines. On a GPU, their results can
+    differ between runs in the last digits; the line is at the mean.
     """
     last = values.query("epoch == epoch.max()")
     measures = list(last["measure"].unique())

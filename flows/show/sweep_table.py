@@ -13,17 +13,17 @@ from stages.runs.sweep_plan import Sweep
 
 
 def write_comparison(sweep: Sweep, values: Evaluated) -> bool:
-    """Write the table and the picture of a sweep whose runs are done, unless they are there.
+    """Write the table and the picture of a finished sweep, unless they are up to date.
 
     Args:
-        sweep: whose.
-        values: what evaluations say about its runs.
+        sweep: the sweep.
+        values: results of the evaluations of its runs.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        ArtifactError: an epoch is not scored.
+        ArtifactError: an epoch has no metrics.
     """
     table = tabulate(sweep, values)
     data = table.to_parquet(index=False, write_page_checksum=True)
@@ -32,30 +32,31 @@ def write_comparison(sweep: Sweep, values: Evaluated) -> bool:
     drawn = BytesIO()
     draw_sweep(table, values.table, drawn)
     write_atomically(sweep.picture, drawn.getvalue())
-    write_atomically(sweep.table, data)  # last: the picture is never older
+    write_atomically(sweep.table, data)  # last, so that the picture is never older than the table
     return True
 
 
 def tabulate(sweep: Sweep, values: Evaluated) -> pd.DataFrame:
-    """Return one row for each k and epoch: the metrics, and `seconds` of all four stages.
+    """Return one row for each k and epoch: the metrics, and the `seconds` of all four stages.
 
-    The seconds of what was made once for all k count for each of them. A column for each number of
-    the evaluations follows, null where it is not known: `voc-classification ap` of the network of
-    that k and epoch, `voc-classification ap random`.
+    The seconds of an artifact that was made once for all k are counted for each k. Then follows a
+    column for each number of the evaluations, such as `voc-classification ap` for the network of
+    that k and epoch, and `voc-classification ap random`; unknown numbers are null.
 
     Raises:
-        ArtifactError: an epoch is not scored.
+        ArtifactError: an epoch has no metrics.
     """
     rows: list[dict[str, float | int | str | None]] = []
     for member in sweep.members:
         for epoch in range(sweep.epochs):
             folder = member.folder.artifact("metrics", epoch)
             row = read_metrics(folder)
-            row["k"] = member.k  # as asked for; a clusterer of one's own may have found others
+            row["k"] = member.k  # the requested k; a custom clusterer may have found another
             stages = row["extract_s"] + row["cluster_s"] + row["train_s"]
-            row["seconds"] = stages + read_manifest(folder).seconds  # and of score itself
+            row["seconds"] = stages + read_manifest(folder).seconds  # those of the score stage
             rows.append({"k": member.k, "epoch": epoch} | row)
     table = pd.DataFrame(rows)
-    unknown = table.columns[table.isna().all()]  # nothing but None, of no type so far
+    # A column that holds only None has no type yet.
+    unknown = table.columns[table.isna().all()]
     table = table.astype(dict.fromkeys(unknown, float))
     return table.join(values.by_row, on=["k", "epoch"])

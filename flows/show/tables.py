@@ -19,19 +19,19 @@ SUFFIXES = (".csv", ".parquet", ".md")
 
 
 def show_table(name: str, runs: Sequence[RunFolder], out: Path | None = None) -> None:
-    """Print the rows of the paper, then those of runs; a cell that was not measured is empty.
+    """Print the rows of the paper, and then those of runs. A cell without a measurement is empty.
 
-    Numbers measured otherwise than in the paper are marked, and it is said where the result names
-    how.
+    Numbers that deviate from the paper's protocol are marked; a note names the file that lists the
+    deviations.
 
     Args:
-        name: of the table.
-        runs: whose results are set beside it.
-        out: write the table there, too; CSV, Parquet or Markdown, by how it ends.
+        name: name of the table.
+        runs: runs whose results are compared with the table.
+        out: file for the table: CSV, Parquet or Markdown according to its suffix.
 
     Raises:
-        ConfigError: there is no such table, or `out` ends otherwise.
-        ArtifactError: `out` is there.
+        ConfigError: there is no such table, or the suffix of `out` is unknown.
+        ArtifactError: `out` exists.
     """
     if out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(
@@ -53,18 +53,18 @@ def show_table(name: str, runs: Sequence[RunFolder], out: Path | None = None) ->
     console.print("", *notes, sep="\n", markup=False)
     if out is not None:
         _write(out, _frame(paper, ours), _markdown(paper, lines, notes))
-        console.print(f"\n{short(out)}: the same", markup=False)
+        console.print(f"\n{short(out)}: this table", markup=False)
 
 
 def _lines(paper: PaperTable, ours: Sequence[Row]) -> list[list[str]]:
-    """Return the table as people read it, its head first."""
-    head = ["of", "method", *(column.name for column in paper.columns)]
-    of_paper = (
+    """Return the table as text, beginning with the line of headers."""
+    headers = ["of", "method", *(column.name for column in paper.columns)]
+    paper_lines = (
         [PAPER, method, *("–" if cell is None else f"{cell:.1f}" for cell in cells)]
         for method, cells in paper.rows.items()
     )
-    of_ours = ([OURS, row.method, *map(_text, row.cells)] for row in ours)
-    return [head, *of_paper, *of_ours]
+    our_lines = ([OURS, row.method, *map(_text, row.cells)] for row in ours)
+    return [headers, *paper_lines, *our_lines]
 
 
 def _text(cell: Cell | None) -> str:
@@ -74,7 +74,7 @@ def _text(cell: Cell | None) -> str:
 
 
 def _notes(paper: PaperTable, ours: Sequence[Row]) -> list[str]:
-    """Return what has to be said below the table."""
+    """Return the notes below the table."""
     if not ours:
         results = ", ".join(dict.fromkeys(column.result for column in paper.columns))
         return [f"no run has one of the results {results} yet: deepcluster evaluate …"]
@@ -92,7 +92,7 @@ def _counted(cell: Cell) -> str:
 
 
 def _markdown(paper: PaperTable, lines: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    """Return what is printed as Markdown."""
+    """Return everything that is printed, as Markdown."""
     escaped = [[text.replace("|", r"\|").replace("*", r"\*") for text in line] for line in lines]
     head, *rows = [f"| {' | '.join(map(printable, line))} |" for line in escaped]
     ruler = "|".join(["", "---", "---", *("--:" for _ in paper.columns), ""])
@@ -101,17 +101,22 @@ def _markdown(paper: PaperTable, lines: Sequence[Sequence[str]], notes: Sequence
 
 
 def _frame(paper: PaperTable, ours: Sequence[Row]) -> pd.DataFrame:
-    """Return the table for programs: numbers, null where there is none, and deviations in words."""
+    """Return the table for programs: numbers, null if missing, and a column of deviations."""
     names = [column.name for column in paper.columns]
     rows = [
         {"of": PAPER, "method": method, **dict(zip(names, cells, strict=True))}
         for method, cells in paper.rows.items()
     ]
     for row in ours:
-        known = {n: cell for n, cell in zip(names, row.cells, strict=True) if cell is not None}
-        told = (f"{n}: {'; '.join(c.deviations)}" for n, c in known.items() if c.deviations)
+        cells = zip(names, row.cells, strict=True)
+        known = {name: cell for name, cell in cells if cell is not None}
+        deviations = (
+            f"{name}: {'; '.join(cell.deviations)}"
+            for name, cell in known.items()
+            if cell.deviations
+        )
         values = {name: cell.value for name, cell in known.items()}
-        about = {"of": OURS, "method": row.method, "deviations": "\n".join(told) or None}
+        about = {"of": OURS, "method": row.method, "deviations": "\n".join(deviations) or None}
         rows.append(about | values)
     frame = pd.DataFrame(rows, columns=["of", "method", *names, "deviations"])
     return frame.astype(dict.fromkeys(names, float))

@@ -1,4 +1,4 @@
-"""Runs that may belong to somebody else: what may be read and written, checked before any work."""
+"""Check permissions before any work, because a run can belong to somebody else."""
 
 import os
 from collections.abc import Iterable
@@ -20,13 +20,13 @@ ANOTHER_RUN = "give another --run, or work on a copy of this one."
 
 
 def refuse_unreadable(root: Path) -> None:
-    """Raise ConfigError where there is a folder of a run that may not be read.
+    """Raise ConfigError if the folder of a run exists, but cannot be read.
 
-    A folder that is not there is for others to report.
+    A missing folder is not an error here; the caller reports it.
     """
     try:
         is_readable = not root.exists() or may_read(root)
-    except PermissionError:  # a folder above it may not be entered
+    except PermissionError:  # a parent folder cannot be entered
         is_readable = False
     if not is_readable:
         raise ConfigError(
@@ -37,21 +37,21 @@ def refuse_unreadable(root: Path) -> None:
 
 
 def refuse_unwritable_run(folder: RunFolder) -> None:
-    """Raise ConfigError unless a run may be begun in this folder, or gone on with.
+    """Raise ConfigError unless a run can be started or continued in this folder.
 
-    Folders of finished epochs are not looked at: nothing is written there any more.
+    The folders of finished epochs are not checked, because nothing is written there any more.
     """
     kinds = (folder.root / kind for kind in EPOCH_KINDS)
     _refuse_unwritable([folder.root, *(kind for kind in kinds if _exists(kind))], ANOTHER_RUN)
 
 
 def refuse_unwritable_result(out: Path) -> None:
-    """Raise ConfigError unless an artifact may be made, or made again, in its folder."""
+    """Raise ConfigError unless an artifact can be written or replaced in its folder."""
     _refuse_unwritable([out], ELSEWHERE)
 
 
 def refuse_unwritable_page(path: Path) -> None:
-    """Raise ConfigError unless a file may be put in its folder."""
+    """Raise ConfigError unless a page can be written to its folder."""
     _refuse_unwritable([path.parent], "--out FILE.html writes the page elsewhere.")
 
 
@@ -60,7 +60,7 @@ def _refuse_unwritable(places: Iterable[Path], fix: str) -> None:
         why = "Permission denied"
         if is_read_only(denied):
             why = "Read-only file system"
-        else:
+        else:  # different permissions would only help on a writable file system
             fix = f"{fix} {SHARING}"
         raise ConfigError(
             f"{denied}: cannot be written to ({why}).\n"
@@ -70,4 +70,4 @@ def _refuse_unwritable(places: Iterable[Path], fix: str) -> None:
 
 
 def _exists(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110  Path.exists raises where it may not look
+    return os.path.exists(path)  # noqa: PTH110  Path.exists raises without permission to look

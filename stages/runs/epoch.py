@@ -1,4 +1,4 @@
-"""One epoch, which is the method: every arrow of data between stages stands here, and only here."""
+"""One epoch of the method. The flow of data between the stages is defined here, and only here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ from stages.train import train
 STAGES: dict[str, StageFunction[...]] = {
     stage.name: stage for stage in (index, extract, cluster, train, score)
 }
-"""The stages of the loop in the order of the data."""
+"""The stages of the loop by name, in the order in which data flows through them."""
 P = ParamSpec("P")
 
 
 class Make(Protocol):
-    """What to do with a stage: run it, or only note where its artifact goes."""
+    """Callback for each stage of the loop: runs it, or only notes where its artifact goes."""
 
     def __call__(
         self, stage: StageFunction[P], epoch: int | None, /, *args: P.args, **inputs: P.kwargs
@@ -30,21 +30,21 @@ class Make(Protocol):
 
 @dataclass(frozen=True)
 class Before:
-    """Artifacts of the epoch before; None in the first."""
+    """Artifacts of the previous epoch that an epoch reads; None in the first epoch."""
 
     labels: Path | None = None
     checkpoint: Path | None = None
 
 
 def one_epoch(make: Make, epoch: int, images: Path, before: Before, *, warm_start: bool) -> Before:
-    """Extract, cluster, train, score; return what the next epoch reads.
+    """Extract, cluster, train and score; return the artifacts that the next epoch reads.
 
     Args:
-        make: called for each stage.
-        epoch: counted from 0.
-        images: the images artifact.
-        before: of the epoch before.
-        warm_start: k-means starts from the labels of the epoch before (`cluster.warm_start`).
+        make: callback for each stage.
+        epoch: number of the epoch, counted from 0.
+        images: folder of the images artifact.
+        before: artifacts of the previous epoch.
+        warm_start: start k-means from the labels of the previous epoch (`cluster.warm_start`).
     """
     start = before.labels if warm_start else None
     features = make(extract, epoch, images=images, checkpoint=before.checkpoint)

@@ -1,6 +1,7 @@
-"""What a run will need: disk, main memory, the device's memory. Before anything long begins.
+"""Estimate the disk space, main memory and device memory of a run before it begins.
 
-Rough, and meant to be too high rather than too low; each rule says where it comes from.
+The estimates are rough, and meant to be too high rather than too low. Each constant states where it
+comes from.
 """
 
 from dataclasses import dataclass
@@ -16,47 +17,48 @@ from stages.train import Pace
 
 GIB = 1 << 30
 PROCESS_BYTES = GIB
-"""Of the process without data: 0.6 GiB of imports measured, the rest for Prefect and threads."""
+"""The process without data: imports take 0.6 GiB, measured; the rest is for Prefect and threads."""
 CLUSTERING_BYTES = 3 * GIB // 2
-"""Beside the rows that are clustered: 1.4 GiB measured at 200,000 x 4,096 with k = 1,000."""
+"""Clustering without its rows: 1.4 GiB, measured at 200,000 x 4,096 with k = 1,000."""
 PER_ACTIVATION_BYTES = 8
-"""In training: values, gradients and work space of the layers. AlexNet with batches of 256 took
-3.0 GiB for its activations in bfloat16 on a CPU, 5.3 bytes for each value."""
+"""Training, per activation: values, gradients and workspace of the layers. AlexNet with batches of
+256 took 3.0 GiB for its activations in bfloat16 on a CPU, which is 5.3 bytes for each value."""
 PER_WEIGHT_BYTES = 16
-"""In training: weight, gradient, momentum, and a copy while a checkpoint is written."""
+"""Training, per weight: weight, gradient, momentum, and a copy while a checkpoint is written."""
 PCA_MATRICES = 6
-"""Squares of the width of a feature in float64, on a GPU: the covariance, a copy, its eigenvectors
-and what the solver needs for itself. Counted, not measured."""
+"""Matrices D x D in float64 that the PCA holds on a GPU, where D is the width of a feature: the
+covariance, a copy, its eigenvectors and the solver's workspace. Counted, not measured."""
 LABEL_BYTES = 60
-"""A row of a label table: numbers, and a path of usual length."""
+"""A row of a label table: numbers, and a path of typical length."""
 ENCODED_BYTES_PER_PIXEL = {"jpeg": 0.6, "png": 2.0}
-"""Of colour photographs: JPEG at quality 95 measured 0.4 to 0.6."""
+"""Bytes per pixel of colour photographs. JPEG at quality 95 took 0.4 to 0.6, measured."""
 ASPECT = 4 / 3
-"""Longer side to shorter one."""
+"""Typical ratio of the longer side of an image to the shorter one."""
 ORIGINAL_SIDE = 500
-"""Pixels, where images keep their size: ImageNet's usual."""
+"""Pixels of the shorter side if images keep their size; typical of ImageNet."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes."""
+    """The bytes that a run needs."""
 
     disk: dict[str, int]
-    """By kind of artifact, of the whole run at its largest."""
+    """Disk space by kind of artifact, when the run is at its largest."""
     memory: int
     """Peak of the process in main memory."""
     device: int
-    """Peak in the device's own memory; 0 on a CPU."""
+    """Peak in the memory of the device; 0 on a CPU."""
 
 
 def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
-    """Return what a run of a recipe needs for so many images."""
+    """Return what a run of a recipe needs for `num_images` images on a device."""
     network, channels = recipe.network, recipe.dataset.channels
     dim = feature_dim_of(network, channels=channels)
     size = footprint_of(network, channels=channels)
     sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim)
     pace = Pace.of(recipe.train, num_images=num_images)
-    k = sizes.k or num_images
+    k = sizes.k or num_images  # if the algorithm finds k, it can be as large as this
+    # One more than is kept, because old epochs are only pruned after the next is done.
     kept_features = min(recipe.epochs, (recipe.keep.features or recipe.epochs) + 1)
     kept_checkpoints = min(recipe.epochs, (recipe.keep.checkpoints or recipe.epochs) + 1)
     value_bytes = np.dtype(recipe.extract.dtype).itemsize
@@ -74,15 +76,15 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
     clustering = CLUSTERING_BYTES + 4 * clustered * sizes.pca_dim
     if not device.startswith("cuda"):
         return Needs(disk, PROCESS_BYTES + max(clustering, training), 0)
-    # On the device the PCA comes first. Then faiss takes room beside the vectors of its index,
-    # which are the centroids, or with `pic` all rows.
+    # On the device the PCA comes first. Then faiss needs its scratch memory and the vectors of its
+    # index, which are the centroids, or with `pic` all rows.
     pca = 8 * PCA_MATRICES * min(dim, num_images) ** 2
     search = SCRATCH_BYTES + 4 * (sizes.k or num_images) * sizes.pca_dim
     return Needs(disk, PROCESS_BYTES + clustering, max(training, pca, search))
 
 
 def _image_bytes(dataset: DatasetConfig) -> int:
-    """Return what an image takes when it is packed, on average."""
+    """Return the average bytes of a packed image."""
     side = dataset.shorter_side or ORIGINAL_SIDE
     pixels = side * side * ASPECT
     if dataset.encoding == "none":

@@ -26,7 +26,7 @@ from stages.train import train
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A run, and the epoch of it that is evaluated."""
+    """A run and the epoch of it that is evaluated."""
 
     folder: RunFolder
     recipe: Recipe
@@ -43,7 +43,7 @@ class EvaluatedRun:
         return self.folder.artifact(train.kind, self.epoch)
 
     def metrics(self, *, k: int | None = None) -> list[EpochMetrics]:
-        """Return the metrics of all epochs until this one; `k` is that of a sweep."""
+        """Return the metrics of all epochs up to this one; `k` is set for a run of a sweep."""
         return [
             EpochMetrics(epoch, self.folder.artifact(score.kind, epoch), k)
             for epoch in range(self.epoch + 1)
@@ -56,12 +56,12 @@ def evaluation_job(
     """Return the job that evaluates the network of a run, or its clusters.
 
     Args:
-        request: what a person asked for.
-        run: whose artifacts are read.
-        others: artifacts of other images than the run's, by the input that they are for.
+        request: the request for the evaluation.
+        run: run whose artifacts are read.
+        others: image artifacts that are not the run's own, by the input that they are for.
 
     Raises:
-        DeepClusterError: the data set or the weights cannot be read, or `out` is unsuitable.
+        DeepClusterError: the data set or the weights cannot be read, or `out` cannot be used.
     """
     evaluation = find_evaluation(request.name)
     if evaluation.data == "metrics":
@@ -92,7 +92,7 @@ def sweep_evaluation_job(request: EvaluationRequest, sweep: Sweep, until: int) -
 
 
 def _job(request: EvaluationRequest, run: EvaluatedRun, inputs: Mapping[str, Input]) -> Job:
-    """Return the job: its protocol takes the place of a section of the recipe."""
+    """Return the job of an evaluation. The protocol is one of its sections, beside the recipe's."""
     stage = find_evaluation(request.name).stage
     config: dict[str, StrictConfig] = {
         name: protocol_of(request) if name == "protocol" else run.recipe.section(name)
@@ -106,7 +106,7 @@ def _job(request: EvaluationRequest, run: EvaluatedRun, inputs: Mapping[str, Inp
 
 
 def other_images(request: EvaluationRequest, run: EvaluatedRun) -> dict[str, Job]:
-    """Return the jobs that index other images than the run's, by the input that they are for.
+    """Return the jobs that index images which are not the run's own, by the input they are for.
 
     Raises:
         SourceError: the images cannot be found or read.
@@ -122,9 +122,10 @@ def other_images(request: EvaluationRequest, run: EvaluatedRun) -> dict[str, Job
 
 
 def _indexing(source: str, request: EvaluationRequest, run: EvaluatedRun) -> Job:
-    """Return the job that indexes images as the run's own are indexed."""
+    """Return the job that indexes images with the settings of the run's own images."""
     path = expanded(source, Path()).absolute()
     changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None}
+    # The key that chooses a picture of a sample does not apply to a source without samples.
     if run.recipe.dataset.image_key is not None and not has_samples(path):
         changes["image_key"] = None
     dataset = run.recipe.dataset.model_copy(update=changes)
@@ -136,7 +137,7 @@ def _indexing(source: str, request: EvaluationRequest, run: EvaluatedRun) -> Job
 def _folder_of_others(request: EvaluationRequest, run: RunFolder) -> Path:
     """Return the folder for the indexed images of --data and --validation.
 
-    The runs of a sweep share one.
+    The runs of a sweep share one folder, so that the images are indexed once.
     """
     if request.out is None:
         above = run.root.parent
@@ -148,10 +149,10 @@ def _folder_of_others(request: EvaluationRequest, run: RunFolder) -> Path:
 
 
 def trained_epoch(folder: RunFolder, wanted: int | None) -> int:
-    """Return the epoch that was asked for, or the last one that is trained.
+    """Return the wanted epoch, or the last trained one if `wanted` is None.
 
     Raises:
-        ConfigError: the run has no such epoch.
+        ConfigError: the run has no such epoch, or it is not trained.
     """
     trained = [
         number
@@ -172,7 +173,7 @@ def trained_epoch(folder: RunFolder, wanted: int | None) -> int:
 
 
 def compared_epoch(sweep: Sweep, wanted: int | None) -> int:
-    """Return the epoch that was asked for, or the last one that all runs of a sweep have.
+    """Return the wanted epoch, or the last one that all runs of a sweep have if it is None.
 
     Raises:
         ConfigError: a run has no such epoch, or the sweep does not compare it.
@@ -187,10 +188,9 @@ def compared_epoch(sweep: Sweep, wanted: int | None) -> int:
 
 
 def refuse_different_result(job: Job, *, update: bool) -> None:
-    """Raise an error instead of replacing a result that was made with different settings.
+    """Raise ConfigError if a result that was made with different settings would be replaced.
 
-    Raises:
-        ConfigError: there is such a result, and `update` is false.
+    With `update` this is allowed, so nothing is raised.
     """
     if update or inspect(job.out)[0] is not Condition.WHOLE or job.is_done():
         return

@@ -1,7 +1,7 @@
-"""What a person asks for: one evaluation of one epoch of a run.
+"""The request for an evaluation of one epoch of a run.
 
-The options of the command line, the parameters of the flow and the fields of its form follow from
-this model. It imports no stage and no torch, because the help of the command line needs it.
+The options of the command line, the parameters of the flow and the fields of its form are derived
+from this model. It imports neither stages nor torch, because the help of the command line needs it.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ TABLE_SUFFIXES = (".csv", ".parquet", ".md")
 
 
 def known_name(name: str) -> str:
-    """Return the name of an evaluation.
+    """Return the name if it is that of an evaluation.
 
     Raises:
         ConfigError: there is no evaluation of this name.
@@ -32,12 +32,14 @@ def known_name(name: str) -> str:
 
 
 def _plain_name(result: str) -> str:
+    """Return the name of a result; raise ConfigError if it could not be that of a folder."""
     if not result or Path(result).name != result:
         raise ConfigError(f"--as {result}: must be a plain name, of a folder in evaluations/.")
     return result
 
 
 def _folder(out: str) -> str:
+    """Return the path of a folder; raise ConfigError if its suffix is that of a table file."""
     if Path(out).suffix in TABLE_SUFFIXES:
         raise ConfigError(
             f"--out {out}: names a file, but the result of an evaluation is a folder.\n"
@@ -105,7 +107,7 @@ class EvaluationRequest(StrictConfig):
                 f"  Fix: give one of them: --as for a folder in the run's evaluations/, --out for "
                 f"one elsewhere."
             )
-        # Only here, because the stages take seconds to import.
+        # Imported here because the stages take seconds to import.
         from stages.runs.evaluations import check_request  # noqa: PLC0415
 
         check_request(self)

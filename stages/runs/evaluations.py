@@ -1,4 +1,4 @@
-"""The evaluations by name, and whether one can do what a person asks for."""
+"""Find evaluations by name, and check whether one supports a request."""
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -17,7 +17,7 @@ from stages.runs.evaluation_request import EvaluationRequest, known_name
 
 
 def _declared() -> Iterator[tuple[str, Evaluation]]:
-    """Yield what the modules of `stages.evaluations` declare, under each of its names."""
+    """Yield the evaluations that the modules of `stages.evaluations` declare, under each name."""
     for module in iter_modules(evaluations.__path__, f"{evaluations.__name__}."):
         declared = getattr(import_module(module.name), "EVALUATION", None)
         if isinstance(declared, Evaluation):
@@ -26,49 +26,50 @@ def _declared() -> Iterator[tuple[str, Evaluation]]:
 
 
 EVALUATIONS: dict[str, Evaluation] = dict(_declared())
-"""The evaluations by the names that people type; each has a protocol of its name."""
+"""The evaluations by the names that people type. For each name there is a protocol file."""
 
 
 def find_evaluation(name: str) -> Evaluation:
     """Return the evaluation of a name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no evaluation of this name.
     """
     return EVALUATIONS[known_name(name)]
 
 
 def parse_protocol_keys(name: str, assignments: Iterable[str]) -> dict[str, Any]:
-    """Turn `["ks=[1, 5]", …]` into values, each read by the type of the protocol's key.
+    """Parse `["ks=[1, 5]", …]` into values, each by the type of the protocol's key.
 
     Raises:
-        ConfigError: unknown evaluation, or see `parse_assignments`.
+        ConfigError: the evaluation is unknown, or an assignment is invalid; see
+            `parse_assignments`.
     """
     return parse_assignments(assignments, find_evaluation(name).protocol)
 
 
 def protocol_of(request: EvaluationRequest) -> StrictConfig:
-    """Return the protocol that a person asked for.
+    """Return the protocol of a request, with the overrides applied.
 
     Raises:
-        ConfigError: its file cannot be read, or keys or values are wrong.
+        ConfigError: the file of the protocol cannot be read, or keys or values are invalid.
     """
     path = Path(request.protocol or config_file(f"evaluations/{request.name}.yaml"))
     return load_protocol(path, find_evaluation(request.name).protocol, request.overrides or {})
 
 
 def check_request(request: EvaluationRequest) -> None:
-    """Check what a person asked for against the declaration of the evaluation.
+    """Check a request against the declaration of the evaluation.
 
     Raises:
-        ConfigError: the protocol is invalid, or an option is missing, or the evaluation does not
-            read it.
+        ConfigError: the protocol is invalid, a required option is missing, or the evaluation does
+            not read an option that is given.
     """
     evaluation = find_evaluation(request.name)
     protocol_of(request)
     for option in ("data", "validation", "supervised"):
         if getattr(request, option) is not None and option not in evaluation.options:
-            readers = (name for name, one in EVALUATIONS.items() if option in one.options)
+            readers = (name for name, other in EVALUATIONS.items() if option in other.options)
             raise ConfigError(
                 f"--{option}: {request.name} does not read it.\n"
                 f"  Fix: leave it out; {', '.join(readers)} read it."

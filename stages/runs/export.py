@@ -1,4 +1,4 @@
-"""The network of a run as a file that other programs run without this one."""
+"""Export the network of a run to a file that other programs can use without this one."""
 
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,24 @@ SUFFIXES = {name: suffix for name, (suffix, _) in WRITERS.items()}
 def export(
     run: str, *, format: str, out: Path, epoch: int | None = None, layer: str | None = None
 ) -> None:
-    """Write the network of an epoch, from images as float32 (N, C, S, S), 0 to 1, to features.
+    """Write the network of an epoch, which computes features from images (N, C, S, S).
 
-    The normalisation, and the Sobel filter where the run has it, are part of the graph. How a
-    picture becomes such an image, and where the network comes from, stands in the file's metadata.
+    The images are float32 in the range 0 to 1. The normalisation, and the Sobel filter if the run
+    has one, are part of the graph. The metadata of the file describe how a picture becomes such an
+    image, and where the network comes from.
 
     Args:
         run: folder of the run, or its name under `runs/`.
-        format: safetensors, weights alone; or torchscript, onnx or torch-export.
-        out: the file; it ends as the format says.
-        epoch: after whose training; the last one when left out.
-        layer: averaged over space, for example conv5; what the run clusters when left out.
+        format: `safetensors` for the weights alone, or `torchscript`, `onnx` or `torch-export`.
+        out: the file to write, with the suffix of the format.
+        epoch: epoch after whose training the network is used; the last one if left out.
+        layer: a named layer, such as conv5, averaged over space; the feature that the run clusters
+            if left out.
 
     Raises:
-        ConfigError: no such run, epoch, layer or format, `out` ends otherwise, a package is
-            missing, or the format cannot hold this network.
-        ArtifactError: the checkpoint is not there, or `out` is.
+        ConfigError: there is no such run, epoch, layer or format, `out` has the wrong suffix, a
+            package is missing, or the format cannot hold this network.
+        ArtifactError: the checkpoint is missing, or `out` exists.
     """
     if format not in SUFFIXES:
         raise ConfigError(f"--format {format}: there is none; known: {', '.join(SUFFIXES)}.")
@@ -66,7 +68,7 @@ def export(
 def preprocessing(recipe: Recipe, network: Portable) -> dict[str, Any]:
     """Return how a picture becomes the image that the network reads, in numbers and in words.
 
-    The packing of a run as JPEG, which changes pixels a little, is left out.
+    The JPEG compression of packed images, which changes pixels a little, is left out.
     """
     channels, shorter_side = recipe.dataset.channels, recipe.dataset.shorter_side
     size, resize = recipe.network.image_size, recipe.extract.resize
@@ -103,5 +105,5 @@ def preprocessing(recipe: Recipe, network: Portable) -> dict[str, Any]:
 
 
 def _plain(column_C11: torch.Tensor) -> list[float]:
-    """Return the values with the digits that float32 has."""
+    """Return the values as float, rounded to the digits that float32 holds."""
     return [float(str(np.float32(value))) for value in column_C11.flatten().tolist()]

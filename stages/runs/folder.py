@@ -1,44 +1,46 @@
-"""Where the artifacts of a run lie."""
+"""The folders of a run and of its artifacts."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 EPOCH_KINDS = ("features", "labels", "checkpoints", "metrics")
+"""The kinds of artifact that each epoch has, in the order in which they are made."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run is a folder; every artifact is one folder of it, by kind and epoch."""
+    """The folder of a run, which has a folder for each artifact, by kind and epoch."""
 
     root: Path
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """The name of the run: the last part of its path."""
         return self.root.resolve().name
 
     @property
     def config(self) -> Path:
-        """The whole resolved configuration."""
+        """The file with the whole resolved configuration."""
         return self.root / "config.yaml"
 
     @property
     def task_results(self) -> Path:
-        """Where Prefect keeps the records of finished tasks."""
+        """The folder in which Prefect keeps the records of finished tasks."""
         return self.root / ".prefect"
 
     def artifact(self, kind: str, epoch: int | None) -> Path:
-        """Return an artifact's folder, in Hive style when it belongs to an epoch."""
+        """Return the folder of an artifact, in Hive style if it belongs to an epoch."""
         return self.root / (kind if epoch is None else f"{kind}/epoch={epoch:04d}")
 
     def epochs(self, kind: str) -> list[int]:
-        """Return the epochs of which something of this kind lies on disk, in order."""
+        """Return the epochs for which there is a folder of this kind on disk, in order."""
         names = (path.name for path in (self.root / kind).glob("epoch=*"))
         return sorted(epoch for epoch in map(epoch_of, names) if epoch is not None)
 
 
 def epoch_of(name: str) -> int | None:
-    """Return the epoch of which an artifact of this name is; None if it is none of ours."""
+    """Return the epoch that a folder's name stands for; None if the name is not one of ours."""
     _, _, digits = name.partition("epoch=")
     is_number = digits.isascii() and digits.isdigit()
+    # Only the spelling that `artifact` uses is accepted.
     return int(digits) if is_number and name == f"epoch={int(digits):04d}" else None

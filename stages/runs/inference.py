@@ -1,7 +1,7 @@
-"""The network and the clusters of a run, applied to images that the run has never seen.
+"""Apply the network and the clusters of a run to images that the run has never seen.
 
-Such an image goes the way of the run's own: decoded, packed, resized, cropped, and its feature
-rounded to the type that the run stores.
+Such an image is processed like the run's own: decoded, packed, resized and cropped, and its feature
+is rounded to the number format that the run stores.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,13 +25,13 @@ from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
 
 Features = Iterator[tuple[list[str], NDArray[np.floating]]]
-"""Paths and features (B, D) of a batch."""
+"""Batches of paths and features (B, D)."""
 
 
 def open_images(
     recipe: Recipe, source: Path, kind: str | None, image_key: Sequence[str] | None
 ) -> Source:
-    """Open a source; the run's own source is opened as the run does, but with all its images.
+    """Open a source. The run's own source is opened as in the run, but with all its images.
 
     Raises:
         ConfigError: there is no such kind.
@@ -42,6 +42,7 @@ def open_images(
         raise ConfigError(f"unknown --kind {kind}; choose from {', '.join(known)}.")
     is_own = source.resolve() == recipe.dataset.source.resolve()
     chosen = kind or (recipe.dataset.kind if is_own else "auto")
+    # The key of the recipe also applies to other sources whose samples hold several pictures.
     if image_key is None and (is_own or (recipe.dataset.image_keys and has_samples(source))):
         image_key = recipe.dataset.image_keys
     return open_source(source, kind=cast("Kind", chosen), labels="none", image_key=image_key)
@@ -59,10 +60,10 @@ def embed_images(
 
     Args:
         past: the run.
-        images: in any number.
-        checkpoint: whose network; None is the network before any training.
-        layer: averaged over space; None for the feature of the paper.
-        skip: called with path and reason of each image that cannot be used.
+        images: the images, in any number.
+        checkpoint: checkpoint of the network; None for the network before any training.
+        layer: a named layer, averaged over space; None for the feature of the paper.
+        skip: callback with the path and the reason for each image that cannot be used.
     """
     recipe = past.recipe
     extract = recipe.extract
@@ -82,20 +83,20 @@ def embed_images(
 
 @dataclass(frozen=True)
 class Clusters:
-    """The clusters of an epoch, and the network that gave the features they were found in."""
+    """The clusters of an epoch, and the network whose features were clustered."""
 
     epoch: int
     labels: Path
     checkpoint: Path | None
-    """Of the epoch before; None in the first epoch, whose network is not trained yet."""
+    """Checkpoint of the previous epoch; None in the first epoch, which has an untrained network."""
 
     @classmethod
     def of(cls, past: PastRun, epoch: int | None) -> "Clusters":
-        """Return the clusters of an epoch; None asks for the last one.
+        """Return the clusters of an epoch, or of the last one if `epoch` is None.
 
         Raises:
             ConfigError: the run has no such epoch.
-            ArtifactError: labels or checkpoint are not there.
+            ArtifactError: the labels or the checkpoint are missing.
         """
         number = past.epoch("labels", epoch)
         labels = past.whole("labels", number)
@@ -103,37 +104,37 @@ class Clusters:
 
     @property
     def algorithm(self) -> str:
-        """What found them: `cluster.algorithm`."""
+        """The algorithm that found the clusters, `cluster.algorithm`."""
         return read_manifest(self.labels).config["cluster"]["algorithm"]
 
     @property
     def assigns_to_nearest(self) -> bool:
-        """Whether the algorithm itself puts each image into the cluster of the nearest mean."""
+        """Whether the algorithm itself assigns each image to the cluster with the nearest mean."""
         return find_clusterer(self.algorithm).assigns_to_nearest
 
     def assigner(self, device: str) -> Assigner:
-        """Return what finds the nearest cluster of a feature.
+        """Return an assigner, which finds the nearest cluster of a feature.
 
         Raises:
-            ArtifactError: the label artifact is damaged.
+            ArtifactError: the labels artifact is damaged.
         """
         whitened = read_manifest(self.labels).config["cluster"]["whiten"]
         return Assigner.of(read_clustering(self.labels), whitened=whitened, device=device)
 
 
 def as_stored(features: Features, dtype: str) -> Features:
-    """Round features as a run does between extracting and clustering."""
+    """Yield features rounded as a run rounds them between extracting and clustering."""
     for paths, feature_BD in features:
         with np.errstate(over="ignore"):  # becomes infinite, which the assigner rejects
             yield paths, feature_BD.astype(dtype)
 
 
 def _view(data: bytes, recipe: Recipe) -> Pixels:
-    """Return what the network sees of a picture: the same bytes as of one that the run packed."""
+    """Return the view that the network gets of a picture, equal to that of an image of the run."""
     dataset = recipe.dataset
     pixels_HWC = decode(
         data, channels=dataset.channels, shorter_side=dataset.shorter_side, deep=dataset.deep
     ).pixels_HWC
-    if dataset.encoding == "jpeg":  # the others lose nothing
+    if dataset.encoding == "jpeg":  # the other encodings are lossless
         pixels_HWC = decode_packed(encode_jpeg(pixels_HWC, dataset.jpeg_quality))
     return center_view(pixels_HWC, resize=recipe.extract.resize, size=recipe.network.image_size)

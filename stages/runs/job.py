@@ -1,4 +1,4 @@
-"""A job: one stage with its configuration and inputs, and the folder its artifact goes to."""
+"""A job: one stage with its settings and inputs, and the folder that its artifact goes to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from deepcluster_core.stage import Input, StageFunction, artifacts_of
 
 @dataclass(frozen=True)
 class Job:
-    """Making a job runs nothing."""
+    """A stage with everything it needs to run. Creating a job runs nothing."""
 
     stage: StageFunction[...]
     config: Mapping[str, StrictConfig]
@@ -24,33 +24,37 @@ class Job:
 
     @property
     def title(self) -> str:
-        """What people call it: `extract epoch 3`."""
+        """The name that people see, such as `extract epoch 3`."""
         return self.stage.name if self.epoch is None else f"{self.stage.name} epoch {self.epoch}"
 
     def key(self) -> str:
-        """Return the key that the artifact has if made now.
+        """Return the key that the artifact would have if it were made now.
 
         Raises:
-            ArtifactError: an input is not there.
+            ArtifactError: an input is missing.
         """
         return self.stage.key(self.config, self.inputs, seed=self.seed, epoch=self.epoch)
 
     def digest(self) -> str:
-        """Return the digest of the artifact's contents; of a pruned one, of what it had.
+        """Return the digest of the artifact's contents, or of its former contents if it was pruned.
 
         Raises:
-            ArtifactError: there is none.
+            ArtifactError: the artifact is missing.
         """
         return read_manifest(self.out).digest
 
     def is_done(self, *, accept_pruned: bool = True) -> bool:
-        """Return whether the artifact that this job would make is there."""
+        """Return whether the artifact that this job would make exists already.
+
+        Args:
+            accept_pruned: count an artifact whose files were deleted to save space as existing.
+        """
         condition, _ = inspect(self.out)
         usable = condition is Condition.WHOLE or (accept_pruned and condition is Condition.PRUNED)
         return usable and read_manifest(self.out).key == self.key()
 
     def opened_inputs(self) -> list[Path]:
-        """Return the artifacts whose files this stage opens, not their manifests only."""
+        """Return the input artifacts of which the stage reads more than the manifest."""
         return [
             artifact
             for name, value in self.inputs.items()
@@ -59,5 +63,5 @@ class Job:
         ]
 
     def run(self, context: Context) -> None:
-        """Run the stage, in this process."""
+        """Run the stage in this process."""
         self.stage.make(self.config, self.inputs, out=self.out, context=context)

@@ -1,4 +1,4 @@
-"""Find the folder of a run, and its recipe, from what a person typed."""
+"""Find the folder and the recipe of a run from what a person typed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,17 +15,16 @@ from stages.runs.recipe import Recipe, load_recipe
 def resolve(
     recipe: str, run: str | None, epochs: int | None, overrides: Mapping[str, Any]
 ) -> tuple[Recipe, RunFolder]:
-    """Return the recipe with everything put over it, and the folder of the run.
+    """Return the recipe with all overrides applied, and the folder of the run.
 
     Args:
         recipe: path of a YAML file, or the name of one in `configs/`.
-        run: a folder, or a name for one under `runs/`; None is the recipe's name.
-        epochs: instead of the recipe's.
+        run: a folder, or a name for one under `runs/`; None for the recipe's name.
+        epochs: number of epochs; None for the recipe's.
         overrides: nested keys of the recipe.
 
     Raises:
-        ConfigError: the recipe is wrong.
-        SourceError: its images are not there.
+        ConfigError: the recipe is invalid, or the path of the run is a file.
     """
     path = Path(recipe)
     changes = dict(overrides) | ({} if epochs is None else {"epochs": epochs})
@@ -39,16 +38,16 @@ def resolve(
 
 
 def run_path(run: str) -> Path:
-    """Return the folder that is meant: a bare name is one under `runs/`."""
+    """Return the folder that `run` refers to: a bare name is a folder under `runs/`."""
     refuse_url(run, "run")
     return expanded(run, Path()) if "/" in run else Path("runs") / run
 
 
 def typed_run(run: Path) -> str:
-    """Return the folder that a person means: one that is there or, for a bare name, `runs/NAME`.
+    """Return the folder that a person means: an existing one or, for a bare name, `runs/NAME`.
 
     Raises:
-        ConfigError: it is there, but may not be read.
+        ConfigError: the folder exists, but cannot be read.
     """
     refuse_unreadable(run)
     found = (run if run.exists() else run_path(str(run))).absolute()
@@ -57,10 +56,10 @@ def typed_run(run: Path) -> str:
 
 
 def own_folder(place: str, run: RunFolder) -> Path:
-    """Return a folder for a result outside of the run it is made from, and create it.
+    """Create a folder for a result outside the run that it is made from, and return it.
 
     Raises:
-        ConfigError: it lies in the run, or cannot be a folder.
+        ConfigError: the folder lies in the run, or cannot be created.
     """
     out = expanded(place, Path())
     if out.resolve().is_relative_to(run.root.resolve()):
@@ -79,15 +78,16 @@ def own_folder(place: str, run: RunFolder) -> Path:
 
 
 def existing_run(run: str) -> RunFolder:
-    """Return the folder of a run that was begun before.
+    """Return the folder of an existing run.
 
     Raises:
-        ConfigError: there is none, or it may not be read.
+        ConfigError: there is no such run, or its folder cannot be read.
     """
     folder = RunFolder(run_path(run))
     refuse_unreadable(folder.root)
     if not folder.config.exists():
-        inside = sorted(folder.root.glob("*/config.yaml"))  # of a sweep, for example
+        # The folder of a sweep, for example, holds runs without being one.
+        inside = sorted(folder.root.glob("*/config.yaml"))
         found = inside or sorted(Path("runs").glob("*/config.yaml"))
         known = ", ".join(str(path.parent) for path in found)
         raise ConfigError(

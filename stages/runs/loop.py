@@ -1,4 +1,4 @@
-"""The DeepCluster loop: flows, tests, benchmarks and notebooks run epochs by this one function."""
+"""The DeepCluster loop: one function that flows, tests, benchmarks and notebooks all call."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ from stages.runs.run import Run
 
 
 def run_epochs(run: Run[Any]) -> None:
-    """Make the artifacts of all epochs of a run; those that are there are left as they are.
+    """Make the artifacts of all epochs of a run. Existing artifacts are reused.
 
     Raises:
-        DeepClusterError: see the stages. What is finished stays: calling this again goes on there.
+        DeepClusterError: a stage failed. Finished artifacts stay, so calling this function again
+            continues from there.
     """
     images = run.make(index, None, source=run.source_fingerprint)
     before = Before()

@@ -1,4 +1,4 @@
-"""Where a run computes on this machine, and what is worth knowing about that before it begins."""
+"""Choose the device for a run on this machine, and warn about peculiarities of the machine."""
 
 import os
 import re
@@ -19,34 +19,34 @@ __all__ = ["num_cores", "remarks", "usable_device"]
 
 PROC, DEV = Path("/proc/driver/nvidia"), Path("/dev")
 ON_PURPOSE = ("", "-1", "none", "void", "NoDevFiles")
-"""Values of CUDA_VISIBLE_DEVICES with which people hide all GPUs."""
+"""Values of CUDA_VISIBLE_DEVICES with which people hide all GPUs on purpose."""
 
 
 def usable_device(wanted: str) -> str:
     """Return the torch device that `compute.device` means here.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: the device is not available.
     """
-    there = _num_usable()
+    num_usable = _num_usable()
     if wanted == "auto":
-        return "cuda" if there else "cpu"
+        return "cuda" if num_usable else "cpu"
     kind, _, number = wanted.partition(":")
-    if kind == "cuda" and int(number or 0) >= there:
+    if kind == "cuda" and int(number or 0) >= num_usable:
         raise ConfigError(
-            f"compute.device: {wanted} asked for, but this machine has {_named(there)}.\n"
-            f"{_cause(there)}"
+            f"compute.device: {wanted} asked for, but this machine has {_named(num_usable)}.\n"
+            f"{_cause(num_usable)}"
             f"  Fix: --set compute.device=cpu, or leave it out."
         )
     return wanted
 
 
 def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
-    """Yield what a person would like to know before hours are spent.
+    """Yield warnings that a person should see before hours are spent.
 
     Args:
-        wanted: `compute.device`.
-        uses_faiss: whether anything will be clustered by faiss.
+        wanted: value of `compute.device`.
+        uses_faiss: whether faiss will cluster anything.
     """
     device = usable_device(wanted)
     if wanted == "auto" and device == "cpu" and (hidden := _unused_gpu()) is not None:
@@ -63,7 +63,7 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
     if uses_faiss:
         try:
             reason = reason_for_cpu(device)
-        except ConfigError as error:  # there is no faiss: what needs it raises the same
+        except ConfigError as error:  # faiss is missing; the stage that needs it raises this again
             reason = str(error)
         if reason is not None:
             yield reason
@@ -71,7 +71,7 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
 
 def _num_usable() -> int:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, of an old driver: `remarks` says more
+        warnings.simplefilter("ignore")  # torch warns about an old driver; `remarks` says more
         return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
@@ -83,12 +83,12 @@ def _named(count: int) -> str:
     return f"{count} usable CUDA devices, cuda:0 to cuda:{count - 1}"
 
 
-def _cause(usable: int) -> str:
-    """Return why torch finds no GPU, as a line with the fix where one is known; else nothing."""
-    if usable:
+def _cause(num_usable: int) -> str:
+    """Return why torch finds no GPU, with a fix if one is known; empty if it finds some."""
+    if num_usable:
         return ""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there, driver = _unused_gpu(), _driver_version()
+    unused_gpu, driver = _unused_gpu(), _driver_version()
     built = f"torch {torch.__version__}"
     if not torch.backends.cuda.is_built():
         return (
@@ -96,10 +96,10 @@ def _cause(usable: int) -> str:
             f"{'' if driver is None else f'; the driver is {driver}'}. "
             f"Install a build with CUDA to use a GPU: https://pytorch.org/get-started\n"
         )
-    said = _words_of_torch()
-    if visible is not None and "No CUDA GPUs" in said:
+    torch_error = _error_of_torch()
+    if visible is not None and "No CUDA GPUs" in torch_error:
         return f"  Cause: CUDA_VISIBLE_DEVICES={visible!r} shows no GPU that exists to {built}.\n"
-    if there is None:
+    if unused_gpu is None:
         return ""
     if not any(DEV.glob("nvidia[0-9]*")) and not (DEV / "dxg").exists():
         return (
@@ -108,18 +108,18 @@ def _cause(usable: int) -> str:
         )
     return (
         f"  Cause: {built}, built for CUDA {torch.version.cuda}, cannot use NVIDIA's driver "
-        f"{driver or 'of unknown version'}: {said}\n"
+        f"{driver or 'of unknown version'}: {torch_error}\n"
         f"  To use the GPU, update the driver, or install a torch for an older CUDA.\n"
     )
 
 
 def _unused_gpu() -> str | None:
-    """Return what shows that there is an NVIDIA GPU, whether or not torch can use it."""
+    """Return the evidence for an NVIDIA GPU, whether or not torch can use it; None without any."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ON_PURPOSE:
         return None
     listed = PROC / "gpus"
     if listed.is_dir() and not any(listed.iterdir()):
-        return None  # a driver without a GPU, as some images of clouds have
+        return None  # a driver without a GPU, as in some cloud images
     if (driver := _driver_version()) is not None:
         return f"driver {driver}"
     if any(DEV.glob("nvidia[0-9]*")):
@@ -128,7 +128,7 @@ def _unused_gpu() -> str | None:
 
 
 def _driver_version() -> str | None:
-    """Return the version of NVIDIA's driver: from the kernel, or, under WSL, from nvidia-smi."""
+    """Return the version of NVIDIA's driver from the kernel or, as under WSL, from nvidia-smi."""
     try:
         text = (PROC / "version").read_text(errors="replace")
     except OSError:
@@ -139,21 +139,22 @@ def _driver_version() -> str | None:
 
 @cache
 def _asked() -> str | None:
+    """Return the version of the driver that nvidia-smi reports."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
     query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(  # noqa: S603  our own words
+        answer = subprocess.run(  # noqa: S603  our own arguments
             query, capture_output=True, text=True, check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # also where it finds no GPU
-    return said.stdout.partition("\n")[0].strip() or None
+        return None  # nvidia-smi also fails if it finds no GPU
+    return answer.stdout.partition("\n")[0].strip() or None
 
 
-def _words_of_torch() -> str:
-    """Return what torch says when it is made to use the GPU."""
+def _error_of_torch() -> str:
+    """Return the error that torch raises when it has to use the GPU."""
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:

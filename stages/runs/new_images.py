@@ -1,4 +1,4 @@
-"""Images that a run has never seen: their clusters, and their features."""
+"""Compute the clusters and the features of images that a run has never seen."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -36,22 +36,22 @@ def assign(
     kind: str | None = None,
     image_key: Sequence[str] | None = None,
 ) -> None:
-    """Write a table of clusters and distances of images, with the columns of a run's labels.
+    """Write a table with the clusters and distances of images, in the columns of a run's labels.
 
-    An epoch's clusters are those of the network before its training. The run's own images get the
-    clusters that they have, up to ties within float16.
+    The clusters of an epoch are found in features of the network before its training. The run's own
+    images get the clusters that they have in the run, up to ties within float16.
 
     Args:
         run: folder of the run, or its name under `runs/`.
-        source: of images, as `dataset.source` takes them.
-        out: a .parquet file; beside it .skipped.parquet names the images that cannot be used.
-        epoch: whose clusters; the last ones when left out.
-        kind: of `source`, as `dataset.kind` has it.
-        image_key: which pictures of a sample to take, as `dataset.image_key` has it.
+        source: source of the images, as for `dataset.source`.
+        out: a .parquet file; beside it, .skipped.parquet lists the images that cannot be used.
+        epoch: epoch whose clusters are used; the last one if left out.
+        kind: kind of `source`, as for `dataset.kind`.
+        image_key: which pictures of a sample to use, as for `dataset.image_key`.
 
     Raises:
-        ConfigError: no such run or epoch, or `out` is no place for a table.
-        ArtifactError: labels or checkpoint are not there, or `out` is.
+        ConfigError: there is no such run or epoch, or a table cannot be written to `out`.
+        ArtifactError: the labels or the checkpoint are missing, or `out` exists.
         SourceError: there are no images, or none can be read.
         FeatureError: features are not finite.
     """
@@ -86,22 +86,23 @@ def embed(
     kind: str | None = None,
     image_key: Sequence[str] | None = None,
 ) -> None:
-    """Write the features of images, by the network as an epoch's training left it.
+    """Write the features of images, computed by the network after an epoch's training.
 
     Args:
         run: folder of the run, or its name under `runs/`.
-        source: of images, as `dataset.source` takes them.
-        out: .zarr, an array as of a run's features, and beside it .index.parquet with the path of
-            each row; or .parquet, a table of both. Beside either, .skipped.parquet names the images
-            that cannot be used.
-        epoch: after whose training; the last one when left out.
-        layer: averaged over space, for example conv5; what the run clusters when left out.
-        kind: of `source`, as `dataset.kind` has it.
-        image_key: which pictures of a sample to take, as `dataset.image_key` has it.
+        source: source of the images, as for `dataset.source`.
+        out: a .zarr folder for an array like a run's features, with the path of each row in
+            .index.parquet beside it; or a .parquet file for a table of both. Beside either,
+            .skipped.parquet lists the images that cannot be used.
+        epoch: epoch after whose training the network is used; the last one if left out.
+        layer: a named layer, such as conv5, averaged over space; the feature that the run clusters
+            if left out.
+        kind: kind of `source`, as for `dataset.kind`.
+        image_key: which pictures of a sample to use, as for `dataset.image_key`.
 
     Raises:
-        ConfigError: no such run, epoch or layer, or `out` is no place for features.
-        ArtifactError: the checkpoint is not there, or `out` is.
+        ConfigError: there is no such run, epoch or layer, or features cannot be written to `out`.
+        ArtifactError: the checkpoint is missing, or `out` exists.
         SourceError: there are no images, or none can be read.
     """
     past = PastRun.open(run)
@@ -127,7 +128,7 @@ def embed(
 
 @dataclass
 class _Reading:
-    """The way from the images of a source to their features, and how far along it we are."""
+    """Computes features of the images of a source, and tracks the progress."""
 
     past: PastRun
     source: Source
@@ -147,11 +148,7 @@ class _Reading:
             self.progress(self.used + self.skipped.rows, total)
 
     def refuse_none(self) -> None:
-        """Refuse a source that gave nothing.
-
-        Raises:
-            SourceError: there was no image, or none could be read.
-        """
+        """Raise SourceError if there was no image, or none could be read."""
         if self.used == 0 and self.skipped.rows == 0:
             raise SourceError("the source holds no images.\n  Fix: give one that does.")
         if self.used == 0:
@@ -164,7 +161,7 @@ class _Reading:
             )
 
     def summary(self, out: Path) -> str:
-        """Return in words what was done."""
+        """Return a summary of what was read and written."""
         seconds, num_skipped = time.monotonic() - self._start, self.skipped.rows
         where = f" (why: {_beside(out, 'skipped')})" if num_skipped else ""
         return (
@@ -177,7 +174,10 @@ class _Reading:
 def _reading(
     past: PastRun, source: Source, title: str, skipped: Path, about: dict[str, Any]
 ) -> Iterator[_Reading]:
-    """Yield the reading of a source; note at `skipped` what cannot be used, if there is such."""
+    """Yield the reading of a source, and write the images that cannot be used to `skipped`.
+
+    The table at `skipped` is deleted if all images can be used.
+    """
     for text in remarks(past.recipe.compute.device, uses_faiss=False):
         _say(f"warning: {text}")
     with _shown(title) as progress, SkippedTable(skipped, about) as left_out:

@@ -1,4 +1,4 @@
-"""Write a recipe to start from, and the schema by which editors check and complete it."""
+"""Write a recipe to start from, and the schema that editors use to check and complete it."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ TEMPLATE = "own-images.yaml"
 
 
 def write_new_recipe(name: str | Path) -> Path:
-    """Write NAME.yaml and NAME.schema.json, and return the first.
+    """Write NAME.yaml and NAME.schema.json; return the path of NAME.yaml.
 
     Raises:
         ConfigError: one of them exists already, or cannot be written.
@@ -26,8 +26,8 @@ def write_new_recipe(name: str | Path) -> Path:
         + template.replace(f"configs/{TEMPLATE}", str(recipe)),
         schema: json.dumps(Recipe.model_json_schema(), indent=2) + "\n",
     }
-    if there := [str(path) for path in texts if path.exists()]:
-        raise ConfigError(f"{', '.join(there)}: already exists.\n  Fix: choose another name.")
+    if existing := [str(path) for path in texts if path.exists()]:
+        raise ConfigError(f"{', '.join(existing)}: already exists.\n  Fix: choose another name.")
     try:
         for path, text in texts.items():
             with path.open("x", encoding="utf-8") as file:

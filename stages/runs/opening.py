@@ -1,4 +1,4 @@
-"""Begin a run, or go on with it: everything is checked before anything long begins."""
+"""Begin or continue a run. Everything is checked before anything that takes long begins."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from stages.runs.settings_changes import refuse_other_settings
 
 
 def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
-    """Check a run that is to be made as a whole, then write its configuration into its folder.
+    """Check a run that is to be made as a whole, and write its configuration to its folder.
 
     Args:
-        run: of which nothing has run yet.
-        update: replace what was made with other settings.
-        anyway: go on even where the run does not seem to fit on this machine.
+        run: a run in progress, of which no stage has run yet.
+        update: replace what was made with different settings.
+        anyway: continue even if the run does not seem to fit on this machine.
 
     Raises:
-        ConfigError: the folder holds a run with other settings or images, the run does not fit on
-            this machine, or its folder cannot be written.
+        ConfigError: the folder holds a run with different settings or images, the run does not fit
+            on this machine, or its folder cannot be written.
     """
     if changed := refuse_other_settings(run.folder, run.recipe, update=update):
         run.report.say(f"other settings than before: {changed}; what depends on them is made again")
@@ -33,7 +33,7 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
 
 
 def _warn_inside_source(run: Run[Any]) -> None:
-    """Warn of a run among its own images, by whatever paths the two are named."""
+    """Warn if the folder of a run lies among its own images, after following links."""
     source, root = run.recipe.dataset.source.resolve(), run.folder.root.resolve()
     if source.is_dir() and root.is_relative_to(source):
         run.report.warn(
@@ -43,7 +43,10 @@ def _warn_inside_source(run: Run[Any]) -> None:
 
 
 def _refuse_other_source(run: Run[Any], *, update: bool) -> None:
-    """Refuse to replace images, and all that was made of them, because files have changed."""
+    """Raise ConfigError if the files of the source have changed, unless `update` is true.
+
+    Without this check, the images and everything made from them would be replaced.
+    """
     out = run.images
     if update or inspect(out)[0] is not Condition.WHOLE:
         return

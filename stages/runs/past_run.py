@@ -1,4 +1,4 @@
-"""A run as it was made, for commands that only read from it."""
+"""An existing run, for commands that only read it."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -26,12 +26,13 @@ USABLE = {
     "labels": (Condition.WHOLE,),
     "checkpoints": (Condition.WHOLE, STALE),
 }
-"""Stale labels do not belong to the network beside them; a stale network is one all the same."""
+"""Conditions in which an artifact can be used. Stale labels or features do not belong to the
+network beside them, but a stale checkpoint still is a usable network."""
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run with the conditions that its artifacts were in when it was opened."""
+    """An existing run, with the states that its artifacts had when it was opened."""
 
     folder: RunFolder
     recipe: Recipe
@@ -42,7 +43,7 @@ class PastRun:
         """Open a run by its folder, or its name under `runs/`.
 
         Raises:
-            ConfigError: there is none, or its configuration cannot be read.
+            ConfigError: there is no such run, or its configuration cannot be read.
         """
         folder = existing_run(run)
         states = {(state.kind, state.epoch): state for state in states_of(folder)}
@@ -50,20 +51,20 @@ class PastRun:
 
     @property
     def device(self) -> str:
-        """The torch device of the run; ConfigError where this machine has none such."""
+        """The torch device of the run; raises ConfigError if it is not available."""
         return usable_device(self.recipe.compute.device)
 
     @property
     def workers(self) -> int:
-        """Threads that read."""
+        """The number of threads that read images."""
         return self.recipe.compute.workers or num_cores()
 
     def epoch(self, kind: ArtifactKind, wanted: int | None) -> int:
-        """Return the epoch that is asked for; None asks for the last one that is there.
+        """Return the wanted epoch, or the last one with a usable artifact if `wanted` is None.
 
         Raises:
             ConfigError: the run has no such epoch.
-            ArtifactError: the last one is asked for, and there is none.
+            ArtifactError: `wanted` is None, and no epoch has a usable artifact of this kind.
         """
         if wanted is None:
             return self._last(kind)
@@ -88,7 +89,8 @@ class PastRun:
         """Return the folder of an artifact that can be used.
 
         Raises:
-            ArtifactError: it is missing, pruned, damaged or does not fit; says what makes it.
+            ArtifactError: the artifact is missing, pruned, damaged or stale. The message names the
+                command that makes it.
         """
         state = self.states.get((kind, epoch))
         if state is not None and state.condition in USABLE[kind]:
@@ -103,7 +105,7 @@ class PastRun:
         )
 
     def network(self, checkpoint: Path | None) -> Network:
-        """Return the network of a checkpoint; without one, as the run initialised it.
+        """Return the network of a checkpoint, or the network as initialised if it is None.
 
         Raises:
             ArtifactError: the checkpoint is damaged.
@@ -126,17 +128,13 @@ class PastRun:
         return feature_dim_of(recipe.network, channels=recipe.dataset.channels, layer=layer)
 
     def about(self, **artifacts: Path | None) -> dict[str, Any]:
-        """Return where something comes from: the run, its recipe, and the artifacts by name."""
+        """Return the origin of a result: the run, its recipe, and the given artifacts by name."""
         found = {name: path and _origin(read_manifest(path)) for name, path in artifacts.items()}
         recipe = self.recipe.model_dump(mode="json")
         return {"run": self.folder.name, **found, "recipe": recipe}
 
     def refuse_out(self, out: Path, suffixes: Collection[str]) -> None:
-        """Refuse a name that says another format, and a place among the run's artifacts.
-
-        Raises:
-            ConfigError: it is such.
-        """
+        """Raise ConfigError if `out` has a wrong suffix, or lies among the artifacts of the run."""
         refuse_url(out, "--out")
         if out.suffix not in suffixes:
             raise ConfigError(f"--out {out}: must end in {' or '.join(suffixes)}.")
@@ -147,6 +145,7 @@ class PastRun:
             )
 
     def _last(self, kind: ArtifactKind) -> int:
+        """Return the last epoch with a usable artifact of a kind."""
         found = [
             epoch
             for (of_kind, epoch), state in self.states.items()

@@ -1,4 +1,4 @@
-"""The plan of a run: every job of it, in the order of the data."""
+"""The plan of a run: all its jobs, in the order in which data flows through them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ P = ParamSpec("P")
 
 
 class Plan:
-    """Jobs of a run by the folder of their artifact, in the order in which they were added."""
+    """The jobs of a run by the folder of their artifact, in the order in which they were added."""
 
     def __init__(self, folder: RunFolder, recipe: Recipe) -> None:
         self.folder, self.recipe = folder, recipe
@@ -25,30 +25,30 @@ class Plan:
         return iter(self._jobs.values())
 
     def job(self, out: Path) -> Job | None:
-        """Return the job that makes an artifact of the run; None: none of them does."""
+        """Return the job that makes an artifact, or None if no job of the run does."""
         return self._jobs.get(out)
 
     def add(
         self, stage: StageFunction[P], epoch: int | None, /, *_: P.args, **inputs: P.kwargs
     ) -> Path:
-        """Add the job of a stage in its place in the run; return the folder of its artifact."""
+        """Add the job of a stage, and return the folder that its artifact goes to."""
         config = {name: self.recipe.section(name) for name in stage.sections}
         out = self.folder.artifact(stage.kind, epoch)
         if stage is index and self.recipe.images is not None:
-            out = self.recipe.images  # shared by several runs
-        read = cast("dict[str, Input]", inputs)
-        self._jobs[out] = Job(stage, config, read, out, self.recipe.seed, epoch)
+            out = self.recipe.images  # several runs share this folder
+        job_inputs = cast("dict[str, Input]", inputs)
+        self._jobs[out] = Job(stage, config, job_inputs, out, self.recipe.seed, epoch)
         return out
 
 
 def plan(folder: RunFolder, recipe: Recipe, *, source: str | None, epochs: int) -> Plan:
-    """Return the jobs of the first epochs of a run, images first.
+    """Return the jobs of the first `epochs` epochs of a run, beginning with the images.
 
     Args:
-        folder: of the run.
-        recipe: of the run.
-        source: fingerprint of the images; None where the key of the images does not matter.
-        epochs: how many.
+        folder: folder of the run.
+        recipe: recipe of the run.
+        source: fingerprint of the source; None if the key of the images does not matter.
+        epochs: number of epochs.
     """
     planned = Plan(folder, recipe)
     images = planned.add(index, None, source=source or "")

@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, now and then a line elsewhere."""
+"""Show the progress of long work: as a bar on a terminal, elsewhere as a line now and then."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +19,12 @@ from rich.text import Text
 from deepcluster_core.progress import Progress
 
 PLAIN_EVERY_S = 30.0
+"""Seconds between two lines of progress."""
 
 
 @contextmanager
 def bar(title: str, console: Console) -> Iterator[Progress]:
-    """Show a bar, the rate and the time left; it goes when the block ends."""
+    """Show a bar, the rate and the time left during the block."""
     columns = (
         TextColumn("{task.description:<18}"),
         BarColumn(),
@@ -37,23 +38,29 @@ def bar(title: str, console: Console) -> Iterator[Progress]:
 
 
 def lines(title: str, say: Callable[[str], None]) -> Progress:
-    """Return a progress that says a line every `PLAIN_EVERY_S`."""
-    start = told = time.monotonic()
+    """Return a progress callback that reports a line every `PLAIN_EVERY_S` seconds.
 
-    def tell(done: int, total: int | None) -> None:
-        nonlocal told
+    Args:
+        title: beginning of each line.
+        say: called with each line.
+    """
+    start = last_line = time.monotonic()
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal last_line
         now = time.monotonic()
-        if now - told < PLAIN_EVERY_S:
+        if now - last_line < PLAIN_EVERY_S:
             return
-        told, rate = now, done / (now - start)
+        last_line = now
+        rate = done / (now - start)
         left = "" if total is None else f" of {total:,}, {(total - done) / rate:,.0f} s left"
         say(f"{title}: {done:,} images{left}, {rate:,.0f}/s")
 
-    return tell
+    return report
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Return images per second, once they are known."""
+        """Return the rate in images per second, or an empty text while it is unknown."""
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.0f} images/s" if speed else "")

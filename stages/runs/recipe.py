@@ -1,4 +1,4 @@
-"""A recipe: the whole configuration of a run, from one YAML file and what overrides it."""
+"""A recipe: the whole configuration of a run, from one YAML file and its overrides."""
 
 import json
 import os
@@ -40,13 +40,13 @@ OTHER_DEVICES = ("mps", "xpu", "hip", "rocm", "xla", "tpu", "hpu", "npu", "vulka
 
 
 class KeepConfig(StrictConfig):
-    """How many epochs of the big artifacts stay on disk; labels and metrics stay for ever."""
+    """How many epochs of the large artifacts stay on disk. Labels and metrics are always kept."""
 
     features: PositiveInt | None = 2
-    """Epochs whose features are kept, counted from the last. None: all."""
+    """Number of latest epochs whose features are kept. None: keep all."""
 
     checkpoints: PositiveInt | None = None
-    """Epochs whose checkpoints are kept, counted from the last. None: all."""
+    """Number of latest epochs whose checkpoints are kept. None: keep all."""
 
 
 def _device(text: str) -> str:
@@ -65,33 +65,34 @@ def _why_not(text: str) -> str:
 
 
 class ComputeConfig(StrictConfig):
-    """Where a run computes. Changes no result on a CPU, and no artifact's key."""
+    """Where a run computes. Does not change results on a CPU, nor the key of any artifact."""
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    """auto: the current CUDA device, which is the first one, when there is any, else the CPU."""
+    """auto: the current CUDA device, which is the first one; the CPU if there is none."""
 
     workers: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
     """Threads that read and transform images. None: one for each core."""
 
     save_every_s: PositiveFloat | None = 300
-    """Seconds of training after which its state is saved, so that a run that is cut short goes on
-    there, at the very next image. None: only when told to stop, by SIGTERM or Ctrl-C."""
+    """Seconds between saves of the training state. An interrupted run continues from the last save,
+    with exactly the next image. None: save only when stopped by SIGTERM or Ctrl-C."""
 
     save_every_steps: PositiveInt | None = None
-    """The same in steps; the earlier of the two counts."""
+    """Steps between saves of the training state. If `save_every_s` is set too, whichever comes
+    first triggers a save."""
 
 
 class Recipe(StrictConfig):
-    """Everything that decides a run."""
+    """Everything that determines a run."""
 
     seed: int = Field(default=31, ge=0)
-    """Every random number of the run comes from it."""
+    """The seed of every random number of the run."""
 
     epochs: PositiveInt = 500
-    """Section 3.4. Raising it later goes on where the run ended."""
+    """Number of epochs, section 3.4. If it is raised later, the run continues where it ended."""
 
     images: Path | None = None
-    """Folder of the images artifact, when several runs share one. None: in the run's folder."""
+    """Folder of the images artifact, if several runs share one. None: a folder in the run."""
 
     dataset: DatasetConfig
     network: NetworkConfig = NetworkConfig()
@@ -109,22 +110,21 @@ class Recipe(StrictConfig):
         return images if images is None else usable_path(images)
 
     def suited_to(self, num_images: int) -> str:
-        """Return in words what is done with so many images, before anything long begins.
+        """Check the recipe against the number of images; return a summary of the resulting sizes.
 
         Raises:
-            FeatureError: they are too few for the clusters or dimensions asked for.
-            ConfigError: the recipe names a clusterer that is not there.
+            FeatureError: there are too few images for the requested clusters or dimensions.
+            ConfigError: the clusterer that the recipe names does not exist.
         """
         from deepcluster_core.models.build import feature_dim_of
 
         cluster = self.cluster
-        wide = feature_dim_of(
-            self.network, channels=self.dataset.channels, layer=self.extract.layer
-        )
-        sizes = Sizes.of(cluster, num_images=num_images, dim=wide)
+        dim = feature_dim_of(self.network, channels=self.dataset.channels, layer=self.extract.layer)
+        sizes = Sizes.of(cluster, num_images=num_images, dim=dim)
         find_clusterer(cluster.algorithm).check(cluster.algorithm)
         pace = Pace.of(self.train, num_images=num_images)
-        asked = (
+        # If the algorithm finds k itself, `auto` for k says nothing about the number of images.
+        settings = (
             sizes.k and cluster.k,
             cluster.pca_dim,
             self.train.batch_size,
@@ -135,21 +135,21 @@ class Recipe(StrictConfig):
             if sizes.k
             else f"as many clusters as {cluster.algorithm} finds"
         )
-        told = (
+        summary = (
             f"{clusters}, pca_dim = {sizes.pca_dim}, {pace.steps:,} steps of {pace.batch_size} "
             f"images an epoch ({pace.num_draws / num_images:.3g} times the data set)"
         )
-        if "auto" not in asked:
-            return told
-        return f"{told}: auto follows the number of images, a number in the recipe overrules it"
+        if "auto" not in settings:
+            return summary
+        return f"{summary}: auto follows the number of images, a number in the recipe overrules it"
 
     def section(self, name: str) -> StrictConfig:
-        """Return a section by its name."""
+        """Return the section of a name."""
         return getattr(self, name)
 
 
 def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield what does not fit together: the keys that were compared, and what is wrong."""
+    """Yield the conflicts between keys: the keys that were compared, and what is wrong."""
     from deepcluster_core.models.build import feature_dim_of
 
     dataset, extract, network = recipe.dataset, recipe.extract, recipe.network
@@ -167,6 +167,7 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         )
     if not _is_json(recipe.cluster.options):
         yield ("cluster.options",), "cluster.options: holds NaN or infinity, which no manifest can"
+    # What follows needs a network that can be built, so the first failure ends the comparison.
     keys = ("network", "dataset.channels")
     try:
         dim = feature_dim_of(network, channels=dataset.channels)
@@ -180,11 +181,11 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         except ConfigError as error:
             yield keys, f"extract.layer: {error}"
             return
-    pca_dim, of = recipe.cluster.pca_dim, extract.layer or "the feature"
+    pca_dim, layer = recipe.cluster.pca_dim, extract.layer or "the feature"
     if pca_dim != "auto" and pca_dim > dim:
         yield (
             (*keys, "cluster.pca_dim", "extract.layer"),
-            f"cluster.pca_dim: {pca_dim} is more than the {dim} dimensions of {of} of "
+            f"cluster.pca_dim: {pca_dim} is more than the {dim} dimensions of {layer} of "
             f"network.name = {network.name}",
         )
 
@@ -197,23 +198,28 @@ def _is_json(value: object) -> bool:
 
 
 def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
-    """Tell whether one of the keys, its section or a key in it is wrong by itself."""
+    """Return whether one of the keys, its section or a key inside it is among the wrong ones."""
+    # The trailing dot keeps `cluster.k` from matching `cluster.kind`.
     return any(
-        f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in keys for b in wrong
+        f"{key}.".startswith(f"{bad}.") or f"{bad}.".startswith(f"{key}.")
+        for key in keys
+        for bad in wrong
     )
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe file, put `overrides` over it, and check all of it.
+    """Read a recipe file, apply `overrides`, and validate the result.
 
-    Paths in the file are relative to the file, those in `overrides` to the working directory.
+    Paths in the file are relative to the file; paths in `overrides` are relative to the working
+    directory.
 
     Args:
-        path: of a YAML file, or the name of one, see `recipe_file`.
-        overrides: nested like the file: `{"cluster": {"k": 50}}`.
+        path: path of a YAML file, or a name that `recipe_file` finds.
+        overrides: values that replace those in the file, nested like it: `{"cluster": {"k": 50}}`.
 
     Raises:
-        ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
+        ConfigError: the file cannot be read, or keys or values are invalid. All invalid keys and
+            values are reported together.
     """
     path = recipe_file(path)
     values = _read(path)
@@ -223,16 +229,16 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
 
 
 def load_own_recipe(path: Path) -> Recipe:
-    """Read the recipe of a run, without building its network to check that its keys fit together.
+    """Read the recipe of a run without checking whether its keys fit together.
 
-    `load_recipe` made that check before the recipe was saved. Building a network imports torch,
-    which takes longer than everything else that a command does to look at a run.
+    `load_recipe` made that check before the recipe was saved. The check builds the network and so
+    imports torch, which takes longer than everything else that a command does to show a run.
 
     Args:
         path: `config.yaml` of a run.
 
     Raises:
-        ConfigError: the file cannot be read, or a key or value is wrong by itself.
+        ConfigError: the file cannot be read, or a key or value is invalid.
     """
     try:
         return _parsed(_read(path))
@@ -247,10 +253,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with other values, checked as a whole.
+    """Return a copy of a recipe with overrides applied, validated as a whole.
 
     Raises:
-        ConfigError: keys or values are wrong: all are named at once.
+        ConfigError: keys or values are invalid. All of them are reported together.
     """
     changes = plain(overrides, name="overrides")
     _resolve_paths(changes, Path.cwd())
@@ -258,35 +264,35 @@ def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 
 
 def _checked_recipe(values: dict[str, Any], *, name: str) -> Recipe:
-    """Return the recipe; raise ConfigError with all problems and all conflicts between keys."""
+    """Return a valid recipe, or raise one ConfigError with all invalid values and conflicts."""
     try:
         recipe = _parsed(values)
     except ValidationError as error:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
-    if problems := _told_conflicts(recipe):
+    if problems := _describe_conflicts(recipe):
         raise invalid(name, problems)
     return recipe
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
-    """Turn `["cluster.k=50", …]` into nested values, each read by the type of its key.
+    """Parse `["cluster.k=50", …]` into nested values, each by the type of its key.
 
     Raises:
-        ConfigError: see `parse_assignments`.
+        ConfigError: an assignment is malformed, or its key is unknown; see `parse_assignments`.
     """
     return parse_assignments(assignments, Recipe)
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the whole resolved configuration; `load_recipe` reads it back."""
+    """Write the whole resolved configuration to a file that `load_recipe` can read."""
     values = recipe.model_dump(mode="json")
-    # Atomically, since a run that already goes on here reads it now and then.
+    # Atomically, because a run in progress in this folder may read the file at any time.
     write_atomically(path, dump(values).encode())
 
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
-    """Make the paths in a recipe absolute, in place; a URL stays, to be refused by its key."""
+    """Make the paths in a recipe absolute, in place. A URL stays, for its field to reject."""
     dataset = values.get("dataset")
     for section, key in ((dataset, "source"), (values, "images")):
         if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
@@ -298,20 +304,21 @@ def _resolve_paths(values: dict[str, Any], base: Path) -> None:
 
 
 def _parsed(values: Mapping[str, Any]) -> Recipe:
-    # Through JSON, so that strict types take lists for tuples and text for paths.
+    # Strict types accept a list for a tuple, and text for a path, only when they parse JSON.
     return Recipe.model_validate_json(json.dumps(values, default=str))
 
 
-def _told_conflicts(recipe: Recipe, wrong: Collection[str] = ()) -> list[str]:
+def _describe_conflicts(recipe: Recipe, wrong: Collection[str] = ()) -> list[str]:
     """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
-    told = [text for keys, text in _conflicts(recipe) if not _are_among(keys, wrong)]
-    return [f"  {text}".replace("\n", "\n  ") for text in told]
+    texts = [text for keys, text in _conflicts(recipe) if not _are_among(keys, wrong)]
+    return [f"  {text}".replace("\n", "\n  ") for text in texts]
 
 
 def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
-    """Return the conflicts among keys that are right by themselves, where others are wrong.
+    """Return the conflicts between the valid keys of a recipe that also has invalid ones.
 
-    The wrong ones are left out, and nothing is said that depends on what then stands in for them.
+    The invalid keys are dropped, so that defaults take their place; conflicts that involve such a
+    default are not reported.
     """
     rest, wrong = dict(values), set[str]()
     for problem in error.errors():
@@ -322,14 +329,15 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
         else:
             rest.pop(section, None)
     try:
+        # Placeholders for the keys that a recipe must have.
         recipe = _parsed(merged({"dataset": {"source": "/"}, "train": {}}, rest))
     except ValidationError:
         return []
-    return _told_conflicts(recipe, wrong)
+    return _describe_conflicts(recipe, wrong)
 
 
 def _optional(model: type[BaseModel]) -> type[BaseModel]:
-    """Return a model like `model` in which every key may be left out."""
+    """Return a copy of `model` in which every key is optional."""
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         annotation: Any = field.annotation
@@ -338,15 +346,16 @@ def _optional(model: type[BaseModel]) -> type[BaseModel]:
         elif field.metadata:
             annotation = Annotated[annotation, *field.metadata]
         fields[name] = (annotation | None, Field(default=None, description=field.description))
-    # Not strict: values come from JSON, where a path is text. `load_recipe` is strict.
-    made: type[BaseModel] = create_model(
+    # Not strict, because values come from JSON, where a path is text. `load_recipe` is strict.
+    overrides: type[BaseModel] = create_model(
         f"{model.__name__}Overrides", __config__=ConfigDict(extra="forbid"), **fields
     )
-    return made
+    return overrides
 
 
 class RecipeOverrides(_optional(Recipe)):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]
-    """Any keys of a recipe, none required.
+    """Any keys of a recipe, all optional.
 
-    The type of a flow parameter, so that a wrong key or value is refused before a run starts.
+    As the type of a flow parameter, it makes Prefect reject an invalid key or value before a run
+    starts.
     """

@@ -1,4 +1,4 @@
-"""What a run reports while it goes on: a line for each epoch, a bar or lines within the stages."""
+"""The report of a run in progress: a line for each epoch, and the progress within each stage."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,14 +21,14 @@ HEADER = (
 
 
 class Report:
-    """Reports one run on the terminal, or nowhere. A flow also writes to its log and its UI."""
+    """Report of one run, on the terminal or nowhere. A flow also writes to its log and the UI."""
 
     def __init__(self, folder: RunFolder, *, epochs: int, echo: bool) -> None:
-        """Print nothing yet.
+        """Create a report without printing anything.
 
         Args:
-            folder: of the run.
-            epochs: how many the run will have.
+            folder: folder of the run.
+            epochs: total number of epochs of the run.
             echo: print lines and show progress bars on standard output.
         """
         self._folder, self._epochs, self._echo = folder, epochs, echo
@@ -37,18 +37,18 @@ class Report:
         self.num_jobs = self.num_cached = 0
 
     def say(self, text: str) -> None:
-        """Report a line, or several."""
+        """Report one or more lines."""
         if self._echo:
             self._console.print(printable_lines(text), markup=False)
 
     def warn(self, text: str) -> None:
-        """Report something that may be wrong, and that does not end the run."""
+        """Report a possible problem that does not end the run."""
         if self._echo:
             self._console.print(f"warning: {text}", markup=False, style="yellow")
 
     @contextmanager
     def progress(self, job: Job) -> Iterator[Progress]:
-        """Show how far a stage is: a bar on a terminal, a line now and then elsewhere."""
+        """Show the progress of a stage: a bar on a terminal, elsewhere a line now and then."""
         if self._echo and self._console.is_terminal:
             with bar(job.title, self._console) as shown:
                 yield shown
@@ -56,25 +56,25 @@ class Report:
             yield lines(job.title, self.say)
 
     def job_done(self, job: Job, *, cached: bool) -> None:
-        """Note how a job ended."""
+        """Record how a job ended, and report the number of images after indexing."""
         self._cached[job.stage.name] = cached
         self.num_jobs += 1
         self.num_cached += cached
         if job.stage.name == "index":
-            facts = read_manifest(job.out)
-            skipped = facts.facts["skipped"]
+            manifest = read_manifest(job.out)
+            skipped = manifest.facts["skipped"]
             where = f" (why: {job.out / 'skipped.parquet'})" if skipped else ""
-            how = "Cached" if cached else f"{facts.seconds:.1f} s"
-            notes = "".join(f"\n  {note}" for note in facts.facts.get("notes", ()))
-            self.say(f"index: {facts.rows:,} images, {skipped} skipped{where}, {how}{notes}")
+            time = "Cached" if cached else f"{manifest.seconds:.1f} s"
+            notes = "".join(f"\n  {note}" for note in manifest.facts.get("notes", ()))
+            self.say(f"index: {manifest.rows:,} images, {skipped} skipped{where}, {time}{notes}")
 
     def ended(self, job: Job, *, cached: bool) -> None:
-        """Report the one stage that was asked for, and where its artifact is."""
-        how = "Cached" if cached else f"{read_manifest(job.out).seconds:.1f} s"
-        self.say(f"{job.title}: {how}, {job.out}")
+        """Report the end of a stage that was run on its own, and where its artifact is."""
+        time = "Cached" if cached else f"{read_manifest(job.out).seconds:.1f} s"
+        self.say(f"{job.title}: {time}, {job.out}")
 
     def epoch_done(self, epoch: int) -> None:
-        """Report the line of an epoch, and what looks wrong in it."""
+        """Report the line of an epoch, and warn about signs that the network learns nothing."""
         row = read_metrics(self._folder.artifact("metrics", epoch))
         score = read_manifest(self._folder.artifact("metrics", epoch))
         seconds = {name: row[f"{name}_s"] for name in ("extract", "cluster", "train")}
@@ -86,7 +86,7 @@ class Report:
             self.warn(f"epoch {epoch}: {sign.sentence}")
 
     def run_done(self) -> None:
-        """Report how many jobs there were, and how many of them had nothing to do."""
+        """Report how many jobs there were, and how many of them were Cached."""
         if self.num_cached == self.num_jobs:
             self.say(f"every stage Cached ({self.num_jobs} of {self.num_jobs})")
         else:
@@ -96,7 +96,7 @@ class Report:
 def epoch_line(
     epoch: int, row: Mapping[str, Any], seconds: Mapping[str, float], cached: Mapping[str, bool]
 ) -> str:
-    """Return the line of an epoch that fits under `HEADER`."""
+    """Return the line of an epoch, aligned with the columns of `HEADER`."""
     before, labels = (three_decimals(row[name]) for name in ("nmi_previous", "nmi_labels"))
     line = (
         f"{epoch:>5}{row['loss']:>8.3f}{before:>12}{labels:>12}{row['empty_clusters']:>7,}"

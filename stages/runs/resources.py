@@ -1,4 +1,4 @@
-"""Whether a run fits on this machine: what it needs beside what is there."""
+"""Check whether a run fits on this machine: compare what it needs with what is free."""
 
 import shutil
 from pathlib import Path
@@ -17,17 +17,17 @@ from stages.runs.recipe import Recipe
 def refuse_what_cannot_fit(
     folder: RunFolder, recipe: Recipe, *, num_images: int, device: str, anyway: bool
 ) -> str:
-    """Return in words what a run still needs and what is there.
+    """Check that a run fits on this machine; return a summary of what it needs and what is free.
 
     Args:
-        folder: of the run; what it has already need not be made.
-        recipe: of the run.
-        num_images: that it has.
-        device: that it computes on.
-        anyway: never refuse.
+        folder: folder of the run. What it already holds need not be made.
+        recipe: recipe of the run.
+        num_images: number of images.
+        device: device that the run computes on.
+        anyway: do not raise an error.
 
     Raises:
-        ConfigError: it needs more than there is.
+        ConfigError: the run needs more than is free.
     """
     needs = needs_of(recipe, num_images=num_images, device=device)
     found = [
@@ -36,37 +36,39 @@ def refuse_what_cannot_fit(
     ]
     if needs.device:
         found.append(("GPU memory", needs.device, torch.cuda.mem_get_info(device)[0]))
-    told = ", ".join(
-        f"{readable_size(need)} of {what} ({readable_size(there)} free)"
-        for what, need, there in found
+    summary = ", ".join(
+        f"{readable_size(need)} of {what} ({readable_size(free)} free)"
+        for what, need, free in found
     )
-    lacking = [what for what, need, there in found if need > there]
+    lacking = [what for what, need, free in found if need > free]
     if lacking and not anyway:
         raise ConfigError(
-            f"{folder.root}: this run does not fit here: about {told}.\n"
+            f"{folder.root}: this run does not fit here: about {summary}.\n"
             f"  Too little: {', '.join(lacking)}. The estimate is rough, and rather too high.\n"
             f"  Fix: {_advice(lacking)}; or --yes (the flow's parameter `yes`) to try anyway."
         )
-    return f"needs about {told}"
+    return f"needs about {summary}"
 
 
 def disk_needed(folder: RunFolder, recipe: Recipe, num_images: int) -> int:
-    """Return the bytes that a run has still to write."""
+    """Return the bytes that a run still has to write."""
     return _disk_needed(folder, recipe, needs_of(recipe, num_images=num_images, device="cpu"))
 
 
 def _disk_needed(folder: RunFolder, recipe: Recipe, needs: Needs) -> int:
-    """Return the bytes that are still to be written: of each kind, less what lies there."""
-    there = dict.fromkeys(needs.disk, 0)
+    """Return the bytes that are still to be written: the need of each kind, less what exists."""
+    existing = dict.fromkeys(needs.disk, 0)
     for kind in needs.disk:
-        places = (
-            [folder.artifact(kind, epoch) for epoch in folder.epochs(kind)]
-            if kind in EPOCH_KINDS
-            else [recipe.images or folder.artifact(kind, None)]
-        )
-        there[kind] = sum(map(_bytes_of, places))
-    whole = {kind for kind, size in there.items() if kind not in EPOCH_KINDS and size}
-    return sum(max(0, needs.disk[kind] - there[kind]) for kind in needs.disk if kind not in whole)
+        if kind in EPOCH_KINDS:
+            places = [folder.artifact(kind, epoch) for epoch in folder.epochs(kind)]
+        else:
+            places = [recipe.images or folder.artifact(kind, None)]
+        existing[kind] = sum(map(_bytes_of, places))
+    # Finished images are complete, even if they are smaller than the estimate.
+    whole = {kind for kind, size in existing.items() if kind not in EPOCH_KINDS and size}
+    return sum(
+        max(0, needs.disk[kind] - existing[kind]) for kind in needs.disk if kind not in whole
+    )
 
 
 def _bytes_of(artifact: Path) -> int:
@@ -78,6 +80,7 @@ def _bytes_of(artifact: Path) -> int:
 
 
 def _free_disk(path: Path) -> int:
+    """Return the free bytes of the disk that a path, which need not exist yet, would be on."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

@@ -1,4 +1,4 @@
-"""A run: its folder and recipe, and its jobs, each of which runs unless its artifact is there."""
+"""A run: its folder, recipe and jobs. A job runs only if its artifact does not exist yet."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,27 +28,27 @@ from stages.runs.resources import disk_needed, refuse_what_cannot_fit
 P = ParamSpec("P")
 ReportT = TypeVar("ReportT", bound=Report)
 BEFORE_CLUSTERING = ("index", "extract", "cluster")
-"""Stages after which, or in which, images are clustered."""
+"""Stages after which, or in which, a run still clusters images."""
 
 
 class Run(Generic[ReportT]):
-    """Makes the artifacts of one run folder, each once."""
+    """A run in progress, which makes each artifact of its folder once."""
 
     def __init__(
         self, folder: RunFolder, recipe: Recipe, report: ReportT, *, only_reads: bool = False
     ) -> None:
-        """Look at the source and the device; nothing runs yet.
+        """Check the source and the device. No stage runs yet.
 
         Args:
-            folder: of the run.
-            recipe: of the run.
-            report: where the run reports what it does.
-            only_reads: what is made goes elsewhere; in the run only what was pruned is made again,
-                when it is needed.
+            folder: folder of the run.
+            recipe: recipe of the run.
+            report: receives the progress and the messages of the run.
+            only_reads: results go to another folder. In the run itself, only pruned artifacts are
+                made again, when they are needed.
 
         Raises:
-            SourceError: the images are not there.
-            ConfigError: this machine does not have the device that the recipe asks for.
+            SourceError: the images cannot be found.
+            ConfigError: the requested device is not available.
         """
         self.folder, self.recipe, self.report = folder, recipe, report
         self.device = usable_device(recipe.compute.device)
@@ -57,13 +57,13 @@ class Run(Generic[ReportT]):
         self._remarked = False
         self._may_prune = not only_reads
         self.anyway = False
-        """Go on even where the run does not seem to fit on this machine."""
+        """Whether to continue even if the run does not seem to fit on this machine."""
         self.num_images: int | None = None
-        """None where only indexing the source tells."""
+        """Number of images; None as long as only indexing the source can find it."""
         self.source_fingerprint = self._fingerprint()
 
     def epochs(self) -> Iterator[int]:
-        """Yield the epochs, and after each report it and delete what need not be kept."""
+        """Yield the epochs in order. After each, report it and prune old artifacts."""
         for epoch in range(self.recipe.epochs):
             yield epoch
             self.report.epoch_done(epoch)
@@ -71,18 +71,18 @@ class Run(Generic[ReportT]):
 
     @property
     def images(self) -> Path:
-        """Folder of the images artifact."""
+        """The folder of the images artifact."""
         return self.recipe.images or self.folder.artifact(index.kind, None)
 
     def plan_until(self, epochs: int) -> Plan:
-        """Return the jobs of the first epochs; what they read can then be made again."""
+        """Plan the first epochs and return their jobs; pruned inputs can then be made again."""
         self.plan = plan(self.folder, self.recipe, source=self.source_fingerprint, epochs=epochs)
         return self.plan
 
     def make(
         self, stage: StageFunction[P], epoch: int | None, /, *_: P.args, **inputs: P.kwargs
     ) -> Path:
-        """Run a stage, or find its artifact; return the artifact's folder."""
+        """Run a stage unless its artifact exists; return the folder of the artifact."""
         out = self.plan.add(stage, epoch, *_, **inputs)
         job = self.plan.job(out)
         assert job is not None
@@ -90,55 +90,57 @@ class Run(Generic[ReportT]):
         if stage is index:
             num_images = read_manifest(out).rows
             self.report.say(self.recipe.suited_to(num_images))
+            # If the source could not be counted, this is the first moment to check the sizes.
             if self.num_images is None:
                 self.refuse_what_cannot_fit(num_images)
         return out
 
     def make_epoch(self, epoch: int, images: Path, before: Before) -> Before:
-        """Make the artifacts of an epoch; return what the next one reads."""
+        """Make the artifacts of an epoch; return those that the next epoch reads."""
         return one_epoch(
             self.make, epoch, images, before, warm_start=self.recipe.cluster.warm_start
         )
 
     def refuse_what_cannot_fit(self, num_images: int) -> None:
-        """Tell what the run needs and what is there.
+        """Report how much disk space and memory the run needs, and how much is free.
 
         Raises:
-            ConfigError: it needs more, and nobody has said that it shall try anyway.
+            ConfigError: the run needs more than is free, and `anyway` is false.
         """
-        told = refuse_what_cannot_fit(
+        summary = refuse_what_cannot_fit(
             self.folder,
             self.recipe,
             num_images=num_images,
             device=self.device,
             anyway=self.anyway,
         )
-        self.report.say(told)
+        self.report.say(summary)
 
     def ensure(self, job: Job, *, force: bool = False, accept_pruned: bool = True) -> bool:
-        """Make an artifact unless it is there; tell whether it was.
+        """Make the artifact of a job unless it exists; return whether it did.
 
-        Inputs that were pruned are made again first, but only when the job has to run.
+        Pruned inputs are made again first, but only if the job has to run.
 
         Args:
-            job: whose.
-            force: run it in any case.
-            accept_pruned: an artifact that was there, and deleted to save space, counts.
+            job: the job whose artifact is needed.
+            force: run the job in any case.
+            accept_pruned: count an artifact whose files were deleted to save space as existing.
         """
         done = not force and job.is_done(accept_pruned=accept_pruned)
         if done:
             self._tidy(job)
         else:
-            refuse_unwritable_result(job.out)  # before hours are spent on its inputs
+            refuse_unwritable_result(job.out)  # fail before hours are spent on its inputs
             for opened in job.opened_inputs():
                 self._provide(opened)
         key = job.key()
 
         def body() -> str:
             if not force and job.is_done(accept_pruned=accept_pruned):
-                return job.digest()  # without a lock, which needs permissions that reading does not
+                return job.digest()  # a lock would need permission to write
             with lock(job.out):
-                # A forced stage clears the old artifact itself, once it knows that it can run.
+                # Another process may have made the artifact while this one waited for the lock.
+                # A forced stage deletes the old artifact itself, once it knows that it can run.
                 if force or not job.is_done(accept_pruned=accept_pruned):
                     self._pruned.discard(job.out)
                     self._remark(job)
@@ -151,13 +153,13 @@ class Run(Generic[ReportT]):
         return cached
 
     def execute(self, job: Job, key: str, body: Callable[[], str], *, done: bool) -> bool:
-        """Call the body of a job; a flow makes it a task.
+        """Call the body of a job. A flow overrides this to run the body as a task.
 
         Args:
-            job: which.
-            key: of its artifact.
-            body: makes the artifact unless it is there; returns its digest.
-            done: the artifact was there, and the body only looks at it.
+            job: the job.
+            key: key of its artifact.
+            body: makes the artifact unless it exists, and returns its digest.
+            done: whether the artifact exists, so that the body only reads its digest.
 
         Returns:
             Whether the job is shown as `Cached`.
@@ -166,7 +168,7 @@ class Run(Generic[ReportT]):
         return done
 
     def _remark(self, job: Job) -> None:
-        """Report once, before the first stage that runs, what is odd about this machine."""
+        """Warn about peculiarities of this machine, once, before the first stage that runs."""
         if self._remarked:
             return
         self._remarked = True
@@ -177,7 +179,7 @@ class Run(Generic[ReportT]):
 
     @contextmanager
     def _room_explained(self) -> Iterator[None]:
-        """Add to the error of a full disk how much the run still needs."""
+        """Add to the error about a full disk how much space the run still needs."""
         try:
             yield
         except NoRoomError as error:
@@ -189,25 +191,27 @@ class Run(Generic[ReportT]):
     def _fingerprint(self) -> str:
         """Return the fingerprint of the source, which decides whether it is indexed again.
 
-        When the source is gone but its images are packed, the run goes on with those.
+        If the source is gone but its images were packed, the run continues with the packed images.
 
         Raises:
-            SourceError: the source cannot be found, and was not packed before.
-            FeatureError: it has too few images for the clusters asked for.
+            SourceError: the source cannot be found, and its images were not packed before.
+            FeatureError: the source has too few images for the requested clusters.
         """
         dataset, images = self.recipe.dataset, self.images
         try:
             source = dataset.open_source()
             self.num_images = dataset.subset or source.count()
             if self.num_images is not None:
-                self.recipe.suited_to(self.num_images)  # too few: refused before a folder is made
+                # Called for its check only: raise before the run's folder is created.
+                self.recipe.suited_to(self.num_images)
             return source.fingerprint()
         except SourceError as error:
+            # With encoding none, nothing was packed: every epoch reads the source itself.
             if inspect(images)[0] is not Condition.WHOLE or dataset.encoding == "none":
                 raise
             manifest = read_manifest(images)
             if manifest.config["dataset"]["source"] != str(dataset.source):
-                raise
+                raise  # these are the images of a different source
             self.num_images = manifest.rows
             is_denied = isinstance(error.__cause__, PermissionError)
             why = "cannot be read by you" if is_denied else "is gone"
@@ -215,12 +219,12 @@ class Run(Generic[ReportT]):
             return manifest.inputs["source"]
 
     def _provide(self, artifact: Path) -> None:
-        """Make sure that an input's files are there: pruned ones are made again."""
+        """Make a pruned input again; raise ArtifactError if the input cannot be used at all."""
         condition, reason = inspect(artifact)
         job = self.plan.job(artifact)
         if condition is Condition.PRUNED and job is not None:
             self.report.say(f"{job.title}: deleted before to save space, is made again")
-            self._may_prune = True  # what is made again on the way goes again
+            self._may_prune = True  # inputs made again for this job are pruned again afterwards
             self.ensure(job, accept_pruned=False)
         elif condition is not Condition.WHOLE:
             raise ArtifactError(
@@ -247,16 +251,20 @@ class Run(Generic[ReportT]):
         )
 
     def _tidy(self, job: Job) -> None:
-        """Tidy an artifact that is there, unless it lies in a run that is only read from."""
+        """Tidy an existing artifact, unless it belongs to a run that is only read."""
         if self._may_prune or not job.out.is_relative_to(self.folder.root):
             tidy(job.out)
 
     def prune(self, last: int, *, spare: Path | None = None) -> None:
-        """Delete the big artifacts that need not be kept once epoch `last` is done, but `spare`.
+        """Delete the large artifacts that need not be kept once epoch `last` is done.
 
-        Each is looked at once, so that what an earlier process left behind goes too, and the cost
-        of an epoch does not grow with their number. Nothing is deleted in a run that is only read
-        from.
+        Artifacts that an earlier process left behind are deleted too. Each artifact is checked only
+        once, so that the cost of an epoch does not grow with their number. Nothing is deleted in a
+        run that is only read.
+
+        Args:
+            last: the last epoch that is done.
+            spare: folder of an artifact that is kept in any case.
         """
         if not self._may_prune:
             return
@@ -268,16 +276,17 @@ class Run(Generic[ReportT]):
                 continue
             for epoch in self.folder.epochs(kind):
                 folder = self.folder.artifact(kind, epoch)
-                if epoch <= last - keep and folder != spare and folder not in self._pruned:
+                is_old = epoch <= last - keep
+                if is_old and folder != spare and folder not in self._pruned:
                     self._prune(folder)
                     self._pruned.add(folder)
 
     def _prune(self, folder: Path) -> None:
-        """Delete the files of an artifact, or say why they stay: the run goes on either way."""
+        """Delete the files of an artifact; if that fails, warn and continue."""
         try:
             if inspect(folder)[0] is not Condition.WHOLE:
                 return
-            with lock(folder):  # another process may be at the same place of this run
+            with lock(folder):  # another process may be working on the same artifact
                 if inspect(folder)[0] is Condition.WHOLE:
                     prune(folder)
         except (OSError, ArtifactError) as error:

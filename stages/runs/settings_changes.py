@@ -1,4 +1,4 @@
-"""Which settings of a run differ from those its artifacts were made with."""
+"""Find the settings of a run that differ from those its artifacts were made with."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,16 +13,17 @@ KINDS = ("images", *EPOCH_KINDS)
 
 
 def refuse_other_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
-    """Return which settings of a run change, where artifacts that depend on them are there.
+    """Return the changed settings of a run, if existing artifacts depend on them.
 
-    Empty if there are none: a run that has made nothing yet, or keys that no artifact depends on.
+    The text is empty if the run has made nothing yet, or if no artifact depends on the changes.
 
     Raises:
-        ConfigError: there are some, and nobody has agreed to make those artifacts again.
+        ConfigError: existing artifacts depend on changed settings, and `update` is false.
     """
     if not folder.config.exists():
         return ""
     before = load_own_recipe(folder.config)
+    # Count only artifacts that this change makes stale, not those that were stale before.
     was_stale = {state.folder for state in states_of(folder, before) if state.condition == STALE}
     stale = [state for state in states_of(folder, recipe) if state.condition == STALE]
     again = Counter(state.kind for state in stale if state.folder not in was_stale)
@@ -42,7 +43,7 @@ def refuse_other_settings(folder: RunFolder, recipe: Recipe, *, update: bool) ->
 
 
 def _changes(before: Recipe, now: Recipe) -> str:
-    """Return in words which keys differ between two recipes, for example `cluster.k 100 -> 50`."""
+    """Return as text the keys that differ between two recipes, such as `cluster.k 100 -> 50`."""
     old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
     keys = [key for key in new if key != "epochs" and not key.startswith("compute.")]
     differing = (key for key in keys if old.get(key) != new[key])
@@ -50,6 +51,7 @@ def _changes(before: Recipe, now: Recipe) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by their full key, such as `cluster.k`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""What several runs have in common is made once, and lies in each of them under its own name.
+"""Share artifacts that several runs have in common: made once, and hard-linked into each run.
 
-A second name for a file, a hard link, takes no space and no time, and leaves every run whole by
-itself: it can be shown, gone on with, pruned, moved and deleted without regard to the others.
+A hard link takes no space and no time, and keeps every run self-contained: it can be shown,
+continued, pruned, moved and deleted independently of the other runs.
 """
 
 import os
@@ -17,13 +17,15 @@ from stages.runs.recipe import Recipe
 
 
 def common_jobs(folder: RunFolder, recipe: Recipe, *, source: str, varied: str) -> list[Job]:
-    """Return the first jobs of a run that do not depend on one section of its recipe, in order.
+    """Return the jobs of a run, in order, that do not depend on one section of its recipe.
+
+    Only the first epoch is considered.
 
     Args:
-        folder: of the run.
-        recipe: of the run.
+        folder: folder of the run.
+        recipe: recipe of the run.
         source: fingerprint of the source of its images.
-        varied: the section, for example `cluster`: then index and the first extract remain.
+        varied: name of the section. For `cluster`, the jobs are index and the first extract.
     """
     planned = plan(folder, recipe, source=source, epochs=1)
     common: dict[Path, Job] = {}
@@ -35,12 +37,12 @@ def common_jobs(folder: RunFolder, recipe: Recipe, *, source: str, varied: str) 
 
 
 def give(made: Job, wanted: Job) -> None:
-    """Put an artifact where another run wants it: the same files and, last, the same manifest.
+    """Link the files of an artifact into another run, and write its manifest last.
 
-    A folder that holds something else, an artifact of other settings for example, is left to the
-    stage, which knows what it may delete.
+    A folder that already holds something, such as an artifact made with other settings, is left to
+    the stage, which knows what it can delete.
     """
-    if made.out == wanted.out:  # `images` of the recipe: one folder for all runs
+    if made.out == wanted.out:  # the recipe's `images` is one folder for all runs
         return
     with lock(wanted.out):
         if not _is_free(wanted.out):
@@ -56,18 +58,18 @@ def give(made: Job, wanted: Job) -> None:
 
 
 def _is_free(out: Path) -> bool:
-    """Tell whether nothing lies there, or only what an attempt that was cut short left."""
+    """Return whether a folder is missing, or holds only what an interrupted `give` has left."""
     condition, _ = inspect(out)
-    cut_short = condition is Condition.UNFINISHED and (out / UNFINISHED).exists()
-    return condition is Condition.MISSING or cut_short
+    is_interrupted = condition is Condition.UNFINISHED and (out / UNFINISHED).exists()
+    return condition is Condition.MISSING or is_interrupted
 
 
 def _link(file: Path, name: Path) -> None:
-    """Give a file a second name or, where the file system cannot, a copy."""
+    """Create a hard link to a file or, if the file system has none, a copy."""
     name.parent.mkdir(parents=True, exist_ok=True)
     try:
         name.hardlink_to(file)
     except OSError:
-        shutil.copy2(file, name)  # keeps the time of change, so that nobody hashes it again
+        shutil.copy2(file, name)  # keeps the modification time, so that it is not hashed again
         with name.open("rb") as copied:
             os.fsync(copied.fileno())

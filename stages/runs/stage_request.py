@@ -1,4 +1,4 @@
-"""Whether one stage can be run again as a person asks for it."""
+"""Check a request to run one stage again."""
 
 from collections.abc import Collection
 from typing import Literal, cast
@@ -14,7 +14,7 @@ StageName = Literal["index", "extract", "cluster", "train", "score"]
 def check_stage_request(
     stage: str, epoch: int | None, *, changed: bool, out: str | None
 ) -> StageName:
-    """Return the name of the stage.
+    """Check a request that does not depend on the run; return the name of the stage.
 
     Raises:
         ConfigError: the stage is unknown, the epoch is missing, or settings are changed without a
@@ -39,13 +39,13 @@ def check_fits(
     """Check that the run has the epoch, and that the stage reads the changed settings.
 
     Args:
-        recipe: of the run.
-        stage: that is to run.
-        epoch: of it.
+        recipe: recipe of the run.
+        stage: stage that is to run.
+        epoch: epoch of the stage; None for index.
         changed: sections of the recipe with settings that differ from the run's.
 
     Raises:
-        ConfigError: one of both is not so.
+        ConfigError: the run does not have the epoch, or the stage does not read a changed section.
     """
     if epoch is not None and epoch >= recipe.epochs:
         raise ConfigError(

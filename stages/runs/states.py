@@ -1,4 +1,4 @@
-"""Which artifacts a run has, and in which condition."""
+"""The artifacts of a run, and the condition that each is in."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,13 @@ STALE = "stale"
 
 @dataclass(frozen=True)
 class ArtifactState:
-    """One artifact as it lies on disk. Without a manifest, bytes, rows and key are 0 and empty."""
+    """One artifact on disk. Without a manifest, `bytes` and `rows` are 0 and `key` is empty."""
 
     kind: str
     epoch: int | None
     folder: Path
     condition: str
-    """A `Condition`, or `stale`: whole, but of other inputs or settings than are now there."""
+    """A `Condition`, or `stale`: made from inputs or settings that have changed since."""
     reason: str
     bytes: int = 0
     rows: int = 0
@@ -36,14 +36,14 @@ class ArtifactState:
 
 
 def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactState]:
-    """Return the artifacts of a run in data order: the images, then epoch by epoch.
+    """Return the artifacts of a run in the order of the data: the images, then epoch by epoch.
 
     Args:
-        folder: of the run.
-        recipe: that they are compared with; None: the run's own.
+        folder: folder of the run.
+        recipe: recipe that the artifacts are compared with; None for the run's own.
 
     Raises:
-        ConfigError: the folder is no run: its config.yaml is missing or wrong.
+        ConfigError: the folder does not hold a run: its config.yaml is missing or invalid.
     """
     recipe = recipe or load_own_recipe(folder.config)
     last = max((epoch for kind in EPOCH_KINDS for epoch in folder.epochs(kind)), default=-1)
@@ -62,6 +62,7 @@ def _state(job: Job, stale: set[Path]) -> ArtifactState:
         return ArtifactState(job.stage.kind, job.epoch, job.out, condition, reason)
     manifest = read_manifest(job.out)
     parents = {value for value in job.inputs.values() if isinstance(value, Path)}
+    # Whatever was made from a stale artifact is stale too.
     if parents & stale or _is_stale(job, manifest):
         condition, reason = STALE, "of other inputs or settings than are there now"
     return ArtifactState(
@@ -77,9 +78,10 @@ def _state(job: Job, stale: set[Path]) -> ArtifactState:
 
 
 def _is_stale(job: Job, manifest: Manifest) -> bool:
-    if job.stage is index:  # only the next run looks at the source
+    # The key of the images includes the fingerprint of the source, which only a run computes.
+    if job.stage is index:
         return manifest.config != dump_sections(job.config)
     try:
         return job.key() != manifest.key
     except ArtifactError:
-        return False  # an input is gone: nothing to compare with
+        return False  # an input is missing, so there is no key to compare with

@@ -1,4 +1,4 @@
-"""Which runs a sweep over k consists of. Everything is checked here, before any of them starts."""
+"""The runs of a sweep over k. Everything is checked here before any of them starts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +16,11 @@ from stages.runs.plan import Plan
 from stages.runs.recipe import Recipe, load_own_recipe
 
 VARIED = "cluster"
-"""The section of the recipe that the swept key lies in."""
+"""The section of the recipe that has the varied key, `k`."""
 SWEEP = "sweep.parquet"
+"""The file name of a sweep's table."""
 RUNS = "k=*"
-"""Folders of the runs."""
+"""A pattern for the folders of the runs."""
 
 
 @dataclass(frozen=True)
@@ -30,46 +31,47 @@ class Member:
     folder: RunFolder
     recipe: Recipe
     overrides: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Of the sweep's recipe, nested, k included; of a run that is there its recipe has them."""
+    """Overrides of the sweep's recipe, nested, including k; empty for a run that was opened, whose
+    own recipe already has them."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ in k alone, in folders below one."""
+    """Runs that differ only in k, in folders inside one folder."""
 
     root: RunFolder
-    """Holds what is made once for all runs, and what is found by comparing them."""
+    """The folder of the sweep: artifacts that are made once for all runs, and the comparison."""
     members: list[Member]
-    """By ascending k."""
+    """The runs, by ascending k."""
     epochs: int
-    """Of every run that are compared."""
+    """The number of epochs of each run that are compared."""
 
     @property
     def table(self) -> Path:
-        """One row for each k and epoch."""
+        """The file of the table, which has one row for each k and epoch."""
         return self.root.root / SWEEP
 
     @property
     def picture(self) -> Path:
-        """The table as curves."""
+        """The file of the picture, which shows the table as curves."""
         return self.root.root / "sweep.png"
 
     def others(self) -> list[str]:
-        """Return the names of the runs that lie in the folder but were not asked for."""
-        asked = {member.folder.name for member in self.members}
-        return sorted(p.name for p in self.root.root.glob(RUNS) if p.name not in asked)
+        """Return the names of the runs in the folder that are not part of this sweep."""
+        own = {member.folder.name for member in self.members}
+        return sorted(path.name for path in self.root.root.glob(RUNS) if path.name not in own)
 
 
 def run_of_k(k: int) -> str:
-    """Return the name of the folder of a run, as Hive would write it."""
+    """Return the name of a run's folder, in Hive style."""
     return f"k={k:05d}"
 
 
 def parse_ks(text: str) -> list[int]:
-    """Turn `10,100,1000` into numbers.
+    """Parse `10,100,1000` into numbers.
 
     Raises:
-        ConfigError: there is another thing in it than numbers.
+        ConfigError: a part of the text is not a whole number.
     """
     parts = [part.strip() for part in text.split(",")]
     if wrong := [part for part in parts if not (part.isascii() and part.isdigit())]:
@@ -83,19 +85,20 @@ def parse_ks(text: str) -> list[int]:
 def plan(
     recipe: str, ks: Sequence[int], run: str | None, epochs: int | None, changes: Mapping[str, Any]
 ) -> Sweep:
-    """Return the runs of a sweep; nothing is written.
+    """Return the runs of a sweep, without writing anything.
 
     Args:
         recipe: path of a YAML file, or the name of one in `configs/`.
         ks: numbers of clusters, in any order.
-        run: folder of the sweep, or a name for one under `runs/`; None: the recipe's name and `-k`.
-        epochs: instead of the recipe's.
-        changes: nested keys of the recipe, the same for all runs.
+        run: folder of the sweep, or a name for one under `runs/`; None for the recipe's name with
+            `-k` appended.
+        epochs: number of epochs; None for the recipe's.
+        changes: nested keys of the recipe, applied to all runs.
 
     Raises:
-        ConfigError: the recipe or a k is wrong, or the folder is that of a run.
+        ConfigError: the recipe or a k is invalid, or the folder is that of a single run.
     """
-    _refuse_wrong(ks, changes)
+    _check_ks(ks, changes)
     _, root = resolve(recipe, run or f"{Path(recipe).stem}-k", epochs, changes)
     if root.config.exists():
         raise ConfigError(
@@ -112,16 +115,16 @@ def plan(
 
 
 def is_sweep(folder: Path) -> bool:
-    """Tell whether a folder holds the runs of a sweep, compared or not yet."""
+    """Return whether a folder holds the runs of a sweep, whether compared or not yet."""
     return (folder / SWEEP).exists() or any(folder.glob(f"{RUNS}/config.yaml"))
 
 
 def open_sweep(root: RunFolder) -> Sweep:
-    """Return the runs that a sweep has compared, as they are on disk.
+    """Open an existing sweep with the runs that its table compares.
 
     Raises:
-        ArtifactError: its table is missing or damaged.
-        ConfigError: one of the runs is gone.
+        ArtifactError: the table is missing or damaged.
+        ConfigError: one of the runs is missing.
     """
     rows = read_sweep(root.root)
     members: list[Member] = []
@@ -140,7 +143,7 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of a sweep's table, one for each k and epoch.
 
     Raises:
-        ArtifactError: it is missing or damaged.
+        ArtifactError: the table is missing or damaged.
     """
     try:
         return read_table(folder / SWEEP).to_pylist()
@@ -151,7 +154,8 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _refuse_wrong(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
+def _check_ks(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a k is invalid or repeated, or if the overrides set k as well."""
     problems = [f"{k} is no number of clusters: at least 2" for k in ks if k < 2]
     problems += [f"{k} is given {ks.count(k)} times" for k in sorted(set(ks)) if ks.count(k) > 1]
     if not ks:
@@ -168,11 +172,11 @@ def _refuse_wrong(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
 
 
 def refuse_too_many(sweep: Sweep, num_images: int | None) -> None:
-    """Refuse all k that are more than the images, at once; of unknown many images, none.
+    """Reject every k above the number of images; skip the check if that is unknown.
 
     Raises:
-        ConfigError: there are some.
-        FeatureError: the images are too few for the other settings.
+        ConfigError: at least one k is too large. All of them are reported together.
+        FeatureError: there are too few images for the other settings.
     """
     if num_images is None:
         return
@@ -186,21 +190,21 @@ def refuse_too_many(sweep: Sweep, num_images: int | None) -> None:
 
 
 def refuse_unwritable_sweep(sweep: Sweep) -> None:
-    """Raise ConfigError unless the folder of a sweep and those of its runs may be written."""
+    """Raise ConfigError unless the folder of a sweep and those of its runs can be written."""
     for folder in (sweep.root, *(member.folder for member in sweep.members)):
         refuse_unwritable_run(folder)
 
 
 def count_images(sweep: Sweep) -> int | None:
-    """Return how many images the source has; None where only indexing it tells."""
+    """Return the number of images of the source; None if only indexing it can count them."""
     dataset = sweep.members[0].recipe.dataset
     try:
         return dataset.subset or dataset.open_source().count()
-    except SourceError:  # gone: refused when a run needs it, but packed images may do
+    except SourceError:  # missing; the packed images may be enough, or else the run will report it
         return packed_images(sweep)
 
 
 def packed_images(sweep: Sweep) -> int | None:
-    """Return how many images were indexed for all runs together; None before."""
+    """Return how many images were indexed for all runs; None if they are not indexed yet."""
     images = Plan(sweep.root, sweep.members[0].recipe).add(index, None, source="")
     return read_manifest(images).rows if inspect(images)[0] is Condition.WHOLE else None

@@ -7,9 +7,10 @@ if TYPE_CHECKING:
 
 
 def plain_console(*, width: int | None = None) -> "Console":
-    """Return standard output as a console that prints text as it is.
+    """Return a console on standard output that prints text unchanged.
 
-    Names of files and classes may hold brackets and colons, which rich takes for styles and emoji.
+    Names of files and classes can contain brackets and colons, which rich would interpret as styles
+    and emoji.
     """
     from rich.console import Console  # noqa: PLC0415  not every command needs it
 
