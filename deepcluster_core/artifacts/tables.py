@@ -181,7 +181,7 @@ def read_labels(folder: Path) -> Labels:
     )
 
 
-def label_frame(folder: Path) -> pd.DataFrame:
+def label_frame(folder: Path) -> "pd.DataFrame":
     """Return image_id, path, cluster and distance of all images, in the order of image_id.
 
     Raises:
