@@ -58,7 +58,7 @@ class Assigner:
         fits = components_QD.shape == (width, len(mean_D)) and centroids_KQ.shape[1:] == (width,)
         if not fits:
             raise ArtifactError("the PCA and the centroids of the labels do not fit each other.")
-        # The artifact does not store effective_rank and dead_features; the projection needs neither.
+        # effective_rank and dead_features are not stored; the projection needs neither.
         pca = Pca(mean_D, components_QD, eigenvalues_Q, nan, nan, whitened)
         return cls(pca, centroids_KQ, device)
 

@@ -249,7 +249,7 @@ def _parts(cells: _Cells) -> dict[int, tuple[Part, ...]]:
 
 
 def _place(change: Change) -> tuple[int, ...]:
-    """Return the sort key, which keeps the children of a split and the parents of a merger together.
+    """Return the sort key, which keeps the changes of a split or a merger together.
 
     Splits are ordered by the earlier cluster, all other kinds by the later one.
     """

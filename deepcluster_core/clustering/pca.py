@@ -41,7 +41,7 @@ class Pca:
     eigenvalues_Q: Tensor
     """Variances along the components (unbiased, as in scikit-learn), largest first."""
     effective_rank: float
-    """trace(C)^2 / |C|_F^2 of the full covariance C, 1 to D: how many directions share the variance.
+    """trace(C)^2 / |C|_F^2 of the covariance C, 1 to D: how many directions share the variance.
 
     A collapse of the features onto few directions shows here before it shows in the clusters.
     """

@@ -104,9 +104,9 @@ class Projected:
     def take(self, ids_S: NDArray[np.int64]) -> Floats:
         """Return S rows, which take S x Q x 4 bytes.
 
-        All raw rows are read, but only products that contain requested rows are computed. Projecting
-        a sample spread over all rows therefore takes as long as projecting all rows. That is a
-        small part of a clustering: the PCA takes D / Q times as long.
+        All raw rows are read, but only products that contain requested rows are computed. A sample
+        spread over all rows therefore takes as long to project as all rows. That is a small part of
+        a clustering: the PCA takes D / Q times as long.
         """
         return self._filled(len(ids_S), self._taken(ids_S))
 

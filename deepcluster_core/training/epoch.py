@@ -90,7 +90,7 @@ class Progress:
     seen: int
     """Number of images trained on, counting repetitions."""
     loss_sum: Tensor
-    """Sum of the loss over those images, float64. Kept on the device so that the CPU need not wait."""
+    """Sum of the loss over those images, float64; on the device, so that no step waits for it."""
 
     @classmethod
     def at_start(cls, device: str) -> Self:
