@@ -75,7 +75,7 @@ def random_views(
 def _mirror(view_SSC: Pixels) -> None:
     """Flip a view horizontally in place, with torch, because NumPy takes six times as long.
 
-    This is done in bands, because torch uses additional threads for more than `SERIAL` values. While
+    This is done in bands, because torch uses more threads above `SERIAL` values. While
     a network trains, these threads cost twice as much as the loading itself.
     """
     rows = max(1, SERIAL // view_SSC[0].size)
