@@ -1,1 +1,4 @@
-"""HOW: models, data, clustering, training, artifact formats. Knows no run and no Prefect."""
+"""The algorithms: models, data, clustering, training and artifact formats.
+
+Nothing here depends on runs or on Prefect.
+"""

@@ -1,4 +1,4 @@
-"""What every configuration class shares."""
+"""Base class and types that all configuration classes share."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -13,22 +13,31 @@ def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
 
 _Share = Annotated[float, Field(gt=0, le=1)]
 ShareRange = Annotated[tuple[_Share, _Share], AfterValidator(_ascending)]
-"""The least and the greatest share of something, above 0 and up to 1."""
+"""A smallest and a largest share, both above 0 and at most 1."""
 PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
-"""The least and the greatest value."""
+"""A smallest and a largest value, both above 0."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
-"""Number format of a network's forward pass. auto: bfloat16 where the device multiplies it faster
-than float32: CUDA devices from Ampere on, CPUs with AVX-512 BF16 or AMX. Else float32."""
+"""Number format of a network's forward pass.
+
+`auto` means bfloat16 on devices that multiply it faster than float32 (CUDA devices from Ampere on,
+CPUs with AVX-512 BF16 or AMX), and float32 on all others.
+"""
 FeatureDtype = Literal["float16", "float32"]
 """Number format of features on disk."""
 
 
 class StrictConfig(BaseModel):
-    """Frozen, refuses unknown keys and NaN, converts nothing: `"5"` is not 5."""
+    """A frozen configuration that rejects unknown keys and NaN and never converts a value.
+
+    For example, the text `"5"` is not accepted as the number 5.
+    """
 
     absent_when_none: ClassVar[frozenset[str]] = frozenset()
-    """Keys that came later. Where they are None, artifacts made before them keep their key."""
+    """Keys added after the first release.
+
+    They are left out of the artifact key when they are None, so that existing artifacts stay valid.
+    """
 
     model_config = ConfigDict(
         extra="forbid",

@@ -13,16 +13,19 @@ DEPLOYMENTS = Path(__file__).parent / "prefect.yaml"
 
 
 def config_file(name: str) -> Path:
-    """Return a file by its path below `configs/`: the working folder's, or else the shipped one."""
-    own = Path("configs") / name
-    return own if _is_file(own) else CONFIGS / name
+    """Return the path of a file below `configs/`.
+
+    A file in the working folder takes precedence over the shipped one.
+    """
+    local_file = Path("configs") / name
+    return local_file if _is_file(local_file) else CONFIGS / name
 
 
 def recipe_file(text: str | Path) -> Path:
-    """Return the file that a person means by `demo`, `configs/demo.yaml` or another path.
+    """Return the recipe file that `demo`, `configs/demo.yaml` or another path stands for.
 
-    A file that exists is taken as it is. If none of the other readings exists either, the path is
-    returned unchanged, so that the error for it names what was typed.
+    An existing file is returned as given. If no recipe is found, the path is returned unchanged, so
+    that a later error message names what the user typed.
     """
     path = expanded(text, Path())
     if _is_file(path):
@@ -37,11 +40,11 @@ def recipe_file(text: str | Path) -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Return the names by which recipes can be found here."""
+    """Return the sorted names of all recipes, both local and shipped."""
     found = [*Path("configs").glob("*.yaml"), *CONFIGS.glob("*.yaml")]
     return sorted({path.stem for path in found})
 
 
 def _is_file(path: Path) -> bool:
-    """Return whether a path is a file; False for one that no system call takes."""
+    """Return whether a path is a file; False if the path cannot be looked up."""
     return os.path.isfile(path)  # noqa: PTH113  pathlib raises if it may not look

@@ -1,8 +1,9 @@
-"""`--set KEY=VALUE`: the text of a value is read by the type of its key.
+"""Parse `--set KEY=VALUE` overrides; the type of the key decides how the value is read.
 
-A path or a text is taken as it stands, whatever YAML would make of it. Numbers, booleans and null
-are read as in a recipe, but nothing is converted: what is no plain number stays text, which the
-validation of the key then reports. Lists, whole sections and keys of any type are YAML.
+- Paths and text are taken literally, whatever YAML would make of them.
+- Numbers, booleans and null are read as in a recipe. Anything that is not a plain number stays
+  text, and the validation of the key then reports it.
+- Lists, whole sections and keys that accept any type are parsed as YAML.
 """
 
 import re
@@ -18,10 +19,10 @@ from deepcluster_core.config_yaml import merged, parse
 from deepcluster_core.errors import ConfigError
 
 NULL = "null"
-"""None for an optional path or text; a file of that name is `./null`."""
+"""The word for None where a key is an optional path or text; write `./null` for such a file."""
 
 _NULLS = (NULL, "Null", "NULL", "~")
-"""None for an optional number, as in YAML."""
+"""The words for None where a key is an optional number, as in YAML."""
 
 _BOOLEANS = {
     spelling: value
@@ -29,23 +30,25 @@ _BOOLEANS = {
     for word in words
     for spelling in (word, word.capitalize(), word.upper())
 }
-# At most as many digits as Python converts.
+# Python converts at most 4,300 digits to an integer.
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,4000})")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _FREE: Any = JsonValue
-"""The type of a key that may hold anything."""
+"""The type of keys that accept any value."""
 
 
 def parse_assignments(assignments: Iterable[str], model: type[BaseModel]) -> dict[str, Any]:
-    """Turn `["cluster.k=50", …]` into nested values; unknown keys are left to the validation.
+    """Return nested values parsed from assignments such as `["cluster.k=50", …]`.
+
+    Unknown keys are kept; the later validation reports them.
 
     Args:
-        assignments: a dotted key, `=`, and a value each; later ones win.
-        model: whose keys they are.
+        assignments: texts of the form `dotted.key=value`; later ones override earlier ones.
+        model: the configuration class that defines the keys.
 
     Raises:
-        ConfigError: an assignment has no `=`, or a value cannot be read.
+        ConfigError: an assignment has no `=`, or a value cannot be parsed.
     """
     overrides: dict[str, Any] = {}
     for assignment in assignments:
@@ -54,7 +57,7 @@ def parse_assignments(assignments: Iterable[str], model: type[BaseModel]) -> dic
             raise ConfigError(
                 f"--set {assignment}: must be key=value.\n  Fix: for example --set cluster.k=50"
             )
-        _refuse_undecodable(assignment)
+        _check_utf8(assignment)
         parts = key.strip().split(".")
         try:
             value = read_value(text, _type_of(parts, model))
@@ -70,27 +73,34 @@ def parse_assignments(assignments: Iterable[str], model: type[BaseModel]) -> dic
 
 
 def read_value(text: str, annotation: Any) -> Any:  # noqa: ANN401  any type
-    """Return the value that a text stands for, where a key of this type is given.
+    """Return the value of a text, read according to the type of its key.
 
     Args:
-        text: as typed.
-        annotation: the type, as a field of pydantic has it.
+        text: the text as typed.
+        annotation: the type annotation of the pydantic field.
 
     Raises:
-        ValueError: the key holds a list, a section or anything, and the text is not YAML, or has a
-            comment, which would be cut off.
+        ValueError: the key takes a list, a section or any value, and the text is not valid YAML or
+            contains a comment, which would be cut off.
     """
     kinds = list(_members(annotation))
     simple = [kind for kind in kinds if _is_simple(kind)]
     bare = text.strip()
-    if len(simple) < len(kinds):  # a list, a section, or anything
-        has_other_reading = bare in _NULLS if simple == [NoneType] else bool(simple)
-        if bare.startswith(("[", "{")) or not has_other_reading:
+    # At least one type is a list, a section or any value: parse YAML unless a simple type fits.
+    if len(simple) < len(kinds):
+        has_simple_reading = bare in _NULLS if simple == [NoneType] else bool(simple)
+        if bare.startswith(("[", "{")) or not has_simple_reading:
             return _read_yaml(text)
+    # Text and paths are taken literally.
     if str in kinds or Path in kinds:
         return None if text == NULL and NoneType in kinds else text
-    choices = [choice for kind in kinds for choice in get_args(kind) if get_origin(kind) is Literal]
-    unquoted = bare[1:-1] if bare[:1] in "\"'" and bare[:1] == bare[-1:] else bare
+    # A choice may be typed in quotes, as in a recipe.
+    choices: list[Any] = []
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            choices.extend(get_args(kind))
+    is_quoted = bare[:1] in "\"'" and bare[:1] == bare[-1:]
+    unquoted = bare[1:-1] if is_quoted else bare
     if unquoted in choices:
         return unquoted
     if bare in _NULLS and NoneType in kinds:
@@ -99,37 +109,40 @@ def read_value(text: str, annotation: Any) -> Any:  # noqa: ANN401  any type
 
 
 def _read_number(text: str, bare: str, kinds: list[Any]) -> Any:  # noqa: ANN401  or a boolean
-    """Return a number or boolean; where it is neither, the text, which is then refused by key."""
+    """Return a number or a boolean, or the unchanged text if it is neither.
+
+    The validation of the key then reports that text.
+    """
     if bool in kinds and bare in _BOOLEANS:
         return _BOOLEANS[bare]
     if (int in kinds or float in kinds) and _INTEGER.fullmatch(bare):
         return int(bare)
     if float in kinds and _FLOAT.fullmatch(bare):
         return float(bare)
-    if float in kinds and _NOT_FINITE.fullmatch(bare):  # refused, but as what it is
+    if float in kinds and _NOT_FINITE.fullmatch(bare):  # validation rejects it as not finite
         return float(bare.replace(".", "", 1))
     return text
 
 
 def _type_of(parts: Iterable[str], model: type[BaseModel]) -> Any:  # noqa: ANN401  any type
-    """Return the type of a dotted key; that of text if there is no such key."""
-    at: Any = model
+    """Return the type of a dotted key, or `str` for an unknown key."""
+    current: Any = model
     for part in parts:
-        for kind in _members(at):
+        for kind in _members(current):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 fields = kind.model_fields
-                at = fields[part].annotation if part in fields else str
+                current = fields[part].annotation if part in fields else str
                 break
             if kind is _FREE or get_origin(kind) in (dict, Mapping):
-                at = _FREE
+                current = _FREE
                 break
         else:
             return str
-    return at
+    return current
 
 
 def _members(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  any type
-    """Yield the types of a union, without what `Annotated` adds."""
+    """Yield the member types of a union, without the metadata of `Annotated`."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _members(get_args(annotation)[0])
@@ -144,8 +157,9 @@ def _is_simple(kind: Any) -> bool:  # noqa: ANN401  any type
     return kind in (str, Path, bool, int, float, NoneType) or get_origin(kind) is Literal
 
 
-def _read_yaml(text: str) -> Any:  # noqa: ANN401  whatever the text holds
+def _read_yaml(text: str) -> Any:  # noqa: ANN401  any YAML value
     value = parse(text)
+    # A "#" between two tokens begins a comment, which the parser drops silently.
     end = 0
     for token in yaml.scan(text):
         if "#" in text[end : token.start_mark.index]:
@@ -154,7 +168,8 @@ def _read_yaml(text: str) -> Any:  # noqa: ANN401  whatever the text holds
     return value
 
 
-def _refuse_undecodable(assignment: str) -> None:
+def _check_utf8(assignment: str) -> None:
+    """Raise ConfigError for text that cannot be stored as UTF-8."""
     try:
         assignment.encode()
     except UnicodeEncodeError:

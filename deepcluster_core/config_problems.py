@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a configuration, in words for who wrote it."""
+"""Turn pydantic's validation errors into messages for the author of a configuration."""
 
 import re
 from typing import Any
@@ -11,15 +11,15 @@ _OTHER_NOTATION = re.compile(
     r"[-+]?(0[xob]?[0-9a-fA-F_]+|[0-9]+(_[0-9]+)+|[0-9]+(:[0-9]+)+)"
     r"|[0-9].* #.*"
 )
-"""Numbers that are not in plain decimal digits, or that a comment follows."""
+"""Numbers not written in plain decimal digits, or followed by a comment."""
 
 
 def invalid(name: str, problems: list[str]) -> ConfigError:
-    """Return the error that tells all problems of a configuration at once.
+    """Return one error that reports all problems of a configuration.
 
     Args:
-        name: of its file.
-        problems: of `described`, at least one.
+        name: name of the configuration file.
+        problems: at least one line as returned by `described`.
     """
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     return ConfigError(
@@ -29,32 +29,37 @@ def invalid(name: str, problems: list[str]) -> ConfigError:
 
 
 def described(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return a line for each key; of a value that may have two types pydantic tells of both."""
+    """Return one line for each invalid key.
+
+    pydantic reports a value that may have two types once for each type; these reports are joined.
+    """
     messages: dict[str, list[str]] = {}
     found: dict[str, str] = {}
     for problem in error.errors():
-        if problem["type"] == "default_factory_not_called":  # for want of a key that is told of
+        # Follows from a missing key, which has a report of its own.
+        if problem["type"] == "default_factory_not_called":
             continue
         key = _key_of(problem["loc"], model)
         messages.setdefault(key, []).append(_message(problem, model))
         has_value = key and problem["type"] != "missing"
         found[key] = f" (got {_shortened(problem['input'])})" if has_value else ""
-    return [
-        f"  {key}{': ' if key else ''}"
-        f"{', or '.join(told).replace(', or Input should be ', ', or ')}{found[key]}"
-        for key, told in messages.items()
-    ]
+    lines: list[str] = []
+    for key, key_messages in messages.items():
+        prefix = f"{key}: " if key else ""
+        joined = ", or ".join(key_messages).replace(", or Input should be ", ", or ")
+        lines.append(f"  {prefix}{joined}{found[key]}")
+    return lines
 
 
 def _key_of(location: tuple[Any, ...], model: type[BaseModel]) -> str:
-    """Return the dotted key that a person typed, without pydantic's names of types."""
+    """Return the dotted key as the user typed it, without the type names that pydantic adds."""
     parts: list[str] = []
-    at: Any = model
+    current: Any = model
     for part in location:
-        fields = getattr(at, "model_fields", None)
+        fields = getattr(current, "model_fields", None)
         if fields is not None or isinstance(part, int):
             parts.append(str(part))
-        at = fields[part].annotation if fields and part in fields else None
+        current = fields[part].annotation if fields and part in fields else None
     return ".".join(parts)
 
 
@@ -65,7 +70,7 @@ def _message(problem: Any, model: type[BaseModel]) -> str:  # noqa: ANN401  pyda
 
 
 def _hint(kind: str, value: object) -> str:
-    """Return what a person may have meant by a value of another type than its key's."""
+    """Return a hint for a value of the wrong type, or an empty text."""
     if kind in ("string_type", "path_type") and isinstance(value, bool | int | float | None):
         return "; put it in quotes"
     is_number = kind in ("int_type", "float_type")
@@ -75,11 +80,12 @@ def _hint(kind: str, value: object) -> str:
 
 
 def _known_beside(location: tuple[Any, ...], model: type[BaseModel]) -> str:
-    at: Any = model
+    """Return the known keys of the section that holds an unknown key, as a clause."""
+    section: Any = model
     for part in location[:-1]:
-        field = at.model_fields.get(part) if isinstance(at, type) else None
-        at = field.annotation if field else None
-    known = getattr(at, "model_fields", {})
+        field = section.model_fields.get(part) if isinstance(section, type) else None
+        section = field.annotation if field else None
+    known = getattr(section, "model_fields", {})
     return f"; known here: {', '.join(known)}" if known else ""
 
 

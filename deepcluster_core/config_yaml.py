@@ -1,4 +1,7 @@
-"""The text of a recipe -> plain values. A recipe may be anybody's: nothing in it can do harm."""
+"""Parse the text of a recipe into plain values.
+
+Recipes come from untrusted sources, so parsing runs no code and has limits on size.
+"""
 
 import json
 import re
@@ -15,37 +18,40 @@ from deepcluster_core.local_paths import refuse_url
 MAX_RECIPE_BYTES = 1 << 20
 
 MAX_VALUES = 100_000
-"""Of a recipe, with those that aliases repeat: nine lines of nine aliases each can stand for more
-values than any memory holds."""
+"""Limit on the values of a recipe, counting every repetition by an alias.
+
+Nine lines of nine aliases each can expand to more values than fit into any memory.
+"""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people expect it: `1e-5` is a number, and a key given twice is a mistake."""
+    """A safe YAML loader that reads `1e-5` as a number and reports duplicate keys."""
 
     def __init__(self, stream: str) -> None:
-        """Start counting values."""
         super().__init__(stream)
         self._num_values = 0
         self._values_in: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Count a value and all that it stands for, before any of it is made."""
-        is_alias, before = self.check_event(yaml.AliasEvent), self._num_values
-        mark = self.peek_event().start_mark  # an alias's node has that of what it stands for
+        """Count a value and everything it expands to, before any of it is constructed."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        num_values_before = self._num_values
+        # Taken from the event, because the node of an alias has the position of its target.
+        mark = self.peek_event().start_mark
         node = super().compose_node(parent, index)
         if is_alias:
-            # Not counted yet: the alias lies in what it stands for.
+            # A target without a count is still being composed: the alias refers to its own parent.
             self._num_values += self._values_in.get(id(node), MAX_VALUES)
         else:
             self._num_values += 1
-            self._values_in[id(node)] = self._num_values - before
+            self._values_in[id(node)] = self._num_values - num_values_before
         if self._num_values > MAX_VALUES:
             text = f"aliases that hold themselves, or more than {MAX_VALUES:,} values"
             raise yaml.constructor.ConstructorError(None, None, text, mark)
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401  yaml's
-        """Say where a value is that is not of its kind, such as the 45th of a month."""
+        """Report the position of a value that does not fit its type, such as day 45 of a month."""
         try:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
@@ -53,7 +59,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, text, node.start_mark) from error
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:  # noqa: ANN401  yaml's
-        """Put characters together that JSON writes as two halves, and refuse half ones."""
+        """Join the surrogate pairs that JSON writes for some characters; reject lone surrogates."""
         text = super().construct_scalar(node)
         try:
             return text.encode("utf-16", "surrogatepass").decode("utf-16")
@@ -65,10 +71,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: yields to the keys beside it
+            # Keys of the mapping itself override those merged with "<<", so they may repeat them.
+            if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):  # refused below
+            if not isinstance(key, Hashable):  # reported by the base class below
                 continue
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -79,18 +86,22 @@ class _Loader(yaml.SafeLoader):
 
 
 _INTEGER = r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"
-"""Without what YAML 1.1 makes of `010`, 8, and of `1:30`, 90: those are text."""
+"""Integers; `010` and `1:30` are text here, although YAML 1.1 reads them as 8 and 90."""
 _FLOAT = (
     r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$"
-    r"|[-+]?[0-9]+[eE][-+]?[0-9]+$"  # YAML 1.1 wants a dot and a sign in it
+    r"|[-+]?[0-9]+[eE][-+]?[0-9]+$"  # YAML 1.1 requires a dot and a signed exponent
     r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
 )
 _OWN = {"int": _INTEGER, "float": _FLOAT}
 _TEXT = ("timestamp", "value")
-"""Dates and `=`, which no key holds: a folder named 2024-01-31T10:00:00Z keeps its name."""
+"""YAML types that are read as text here: dates and `=`, which no key uses.
+
+A folder named 2024-01-31T10:00:00Z thus keeps its name.
+"""
 
 
 def _set_resolvers() -> None:
+    """Replace the patterns of YAML 1.1 for these types in the loader and the dumper."""
     tags = {f"tag:yaml.org,2002:{name}" for name in (*_OWN, *_TEXT)}
     _Loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in tags]
@@ -103,29 +114,30 @@ def _set_resolvers() -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts a text into quotes where either YAML 1.1 or `_Loader` takes it for something else."""
+    """A dumper that quotes text if YAML 1.1 or `_Loader` would read it as another type."""
 
 
 _set_resolvers()
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """Return values as a text that `parse` reads back."""
+    """Return values as YAML text that `parse` can read back."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
-def parse(text: str) -> Any:  # noqa: ANN401  whatever the text holds
-    """Return what a YAML text holds.
+def parse(text: str) -> Any:  # noqa: ANN401  any YAML value
+    """Return the value of a YAML text.
 
     Raises:
-        ValueError: it is no YAML, or holds what no recipe may; the message is one line.
+        ValueError: the text is not valid YAML, or exceeds the limits of a recipe; the message is
+            one line.
     """
     try:
         return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
     except RecursionError:
         raise ValueError("brackets in brackets, too many") from None
     except yaml.YAMLError as error:
-        place = 'in "<unicode string>", line'  # yaml's name for a text that is no file
+        place = 'in "<unicode string>", line'  # yaml's name for input that is not a file
         raise ValueError(one_line(error).replace(place, "in line")) from error
 
 
@@ -133,12 +145,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the keys and values of a recipe file.
 
     Raises:
-        ConfigError: it is not there, too large, no YAML, or holds no keys.
+        ConfigError: the file does not exist, is too large, is not YAML, or contains no keys.
     """
     refuse_url(path)
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_RECIPE_BYTES + 1)  # a device has no size to ask for
+            data = file.read(MAX_RECIPE_BYTES + 1)  # limits devices too, which report no size
         if len(data) > MAX_RECIPE_BYTES:
             raise ConfigError(
                 f"{path}: is larger than {MAX_RECIPE_BYTES} bytes; not a recipe.\n"
@@ -152,7 +164,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: there is no such recipe.\n"
             f"  Fix: give a YAML file, or one of these names: {known}."
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: of `parse`, and bytes that are no UTF-8
+    except (OSError, ValueError) as error:  # ValueError: from `parse`, or bytes not valid UTF-8
         raise ConfigError(
             f"{path}: cannot be read as YAML: {one_line(error)}\n"
             f"  Fix: correct that place, or begin with a copy of a recipe: `deepcluster init NAME`."
@@ -166,10 +178,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return values of the types that JSON knows.
+    """Return the values converted to types that JSON supports.
 
     Raises:
-        ConfigError: a key is no text, or the values cannot be written down.
+        ConfigError: a key is not text, or a value cannot be serialized.
     """
     try:
         return json.loads(json.dumps(values, default=str))
@@ -181,17 +193,17 @@ def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with others put over them."""
-    both = dict(values)
+    """Return a copy of nested values in which `changes` override the values of equal keys."""
+    result = dict(values)
     for key, change in changes.items():
-        old = both.get(key)
+        old = result.get(key)
         if isinstance(old, dict) and isinstance(change, dict):
-            both[key] = merged(cast("dict[str, Any]", old), cast("dict[str, Any]", change))
+            result[key] = merged(cast("dict[str, Any]", old), cast("dict[str, Any]", change))
         else:
-            both[key] = change
-    return both
+            result[key] = change
+    return result
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an error, shortened."""
+    """Return the message of an error on one line, shortened to 300 characters."""
     return " ".join(str(error).split())[:300]

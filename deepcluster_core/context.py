@@ -1,4 +1,4 @@
-"""When and where a stage runs: everything that it may not ask the environment for."""
+"""The context of a stage: seed, epoch, device and callbacks, passed in instead of looked up."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,10 @@ from deepcluster_core.progress import Progress, silent
 
 @dataclass(frozen=True)
 class SaveEvery:
-    """How often long work is saved. Whichever comes first; None never does."""
+    """How often to save the state of a long stage: at whichever limit is reached first.
+
+    A limit of None is never reached.
+    """
 
     seconds: float | None = None
     steps: int | None = None
@@ -15,19 +18,19 @@ class SaveEvery:
 
 @dataclass(frozen=True)
 class Context:
-    """Given to every stage beside its configuration, inputs and output.
+    """Arguments of every stage besides its configuration, inputs and output.
 
-    Only `seed` and `epoch` may change what a stage writes; the rest is where it runs.
+    Only `seed` and `epoch` may change what a stage writes; the rest says where and how it runs.
     """
 
     seed: int
-    """Of the run; a stage derives its own by `seeding.derive`."""
+    """The seed of the run; a stage derives its own seeds with `seeding.derive`."""
     epoch: int | None = None
-    """None for a stage that runs once."""
+    """The epoch, or None for a stage that runs once per run."""
     device: str = "cpu"
     """A torch device: `cpu`, `cuda`, `cuda:1`."""
     workers: int = 2
     """Threads that read and transform images while the device computes."""
     progress: Progress = silent
     save_every: SaveEvery = SaveEvery()
-    """For stages that take hours."""
+    """When stages that take hours save their state."""

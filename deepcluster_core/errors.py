@@ -1,15 +1,15 @@
-"""Errors that the person running the pipeline can fix. Anything else is a bug and should crash."""
+"""Errors that the user can fix. Any other exception is a bug and should crash."""
 
 
 class DeepClusterError(Exception):
-    """Base of every error we raise on purpose: printed without a traceback, exit code 2.
+    """Base class of all errors for the user: printed without a traceback, exit code 2.
 
-    The message says what is wrong with which file or key, why, and the way out.
+    The message names the file or key, what is wrong with it, the cause and the fix.
     """
 
 
 class ConfigError(DeepClusterError):
-    """A recipe or an override is wrong; the message lists every problem by dotted key."""
+    """A recipe or an override is invalid; the message lists every problem by dotted key."""
 
 
 class SourceError(DeepClusterError):
@@ -17,11 +17,11 @@ class SourceError(DeepClusterError):
 
 
 class ArtifactError(DeepClusterError):
-    """An artifact that a stage needs is missing, damaged or does not fit."""
+    """An artifact that a stage needs is missing, damaged or incompatible."""
 
 
 class NewerArtifactError(ArtifactError):
-    """An artifact was written by a later version of this program, and must be left as it is."""
+    """An artifact was written by a newer version of this program and must not be changed."""
 
 
 class NoRoomError(ArtifactError):
@@ -29,11 +29,11 @@ class NoRoomError(ArtifactError):
 
 
 class FeatureError(DeepClusterError):
-    """The features cannot be clustered as asked: too few, not finite, or of too low a rank."""
+    """The features cannot be clustered: too few, not finite, or of too low a rank."""
 
 
 class TrainingError(DeepClusterError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 def first_line(error: BaseException, *, limit: int = 200) -> str:

@@ -1,4 +1,4 @@
-"""A network as a file that other programs run without this one.
+"""Export a network to files that other programs can run without this package.
 
 Suffixes: N images, C channels, S pixels of a side, D values of a feature.
 """
@@ -23,33 +23,35 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import exact_float32
 
 METADATA = "deepcluster"
-"""Key, or name of the extra file, of the JSON text about the network."""
+"""Metadata key, or stem of the extra file, under which the JSON about the network is stored."""
 EXTRA_FILE = f"{METADATA}.json"
 INPUT, OUTPUT, BATCH = "images", "feature", "N"
 BACKBONE = "backbone."
 ONNX_PACKAGES = ("onnx", "onnxscript")
 ONNX_BYTES = 2 << 30
-"""Of weights that fit into one ONNX file, a message of protobuf."""
+"""Limit on the weights in one ONNX file: 2 GiB, the largest size of a protobuf message."""
 TOLERANCE = 1e-4
-"""Of the greatest value of the features, by which those of the graph and of the network may differ.
-Rounding alone was measured to make 1e-6."""
+"""Largest allowed difference between the features of the exported graph and of the network.
+
+Relative to the largest absolute feature value. Rounding alone was measured at 1e-6.
+"""
 
 
 class Portable(nn.Module):
-    """Images as float32 (N, C, S, S), 0 to 1, to features (N, D), for any N; in eval mode.
+    """A network in eval mode that every exporter can trace.
 
-    The same function as `Network.feature` or `Network.layer_feature`, written with what every
-    exporter knows: the network's own Sobel filter cuts a batch by the size of a cache, and layers
-    are read by hooks.
+    It maps float32 images (N, C, S, S) from 0 to 1 to features (N, D), for any N, and computes the
+    function of `Network.feature` or `Network.layer_feature`. Those cannot be exported: the Sobel
+    filter of `Network` splits a batch to fit a cache, and its layers are read by hooks.
     """
 
     def __init__(self, network: Network, layer: str | None) -> None:
         """Share the weights of `network`.
 
         Args:
-            network: of this package or of torchvision.
-            layer: a key of `network.taps` or a name of one of its modules; its output is averaged
-                over space. None: the network's feature.
+            network: a network of this package or of torchvision.
+            layer: a key of `network.taps` or the name of one of its modules, whose output is
+                averaged over space; None for the network's feature.
 
         Raises:
             ConfigError: the layer is not in the backbone, or cannot be cut out of it.
@@ -75,26 +77,28 @@ class Portable(nn.Module):
         output: Tensor = self.backbone(inputs)[self.layer]
         if self.is_tap:
             output = output.relu()
-        if output.ndim == 4:
+        if output.ndim == 4:  # feature maps of a convolution
             return output.mean(dim=(2, 3))
-        return output.mean(dim=1) if output.ndim == 3 else output.flatten(start_dim=1)
+        if output.ndim == 3:  # tokens of a transformer
+            return output.mean(dim=1)
+        return output.flatten(start_dim=1)
 
 
 def _sobel() -> Tensor:
-    """Return the two filters, as `Sobel` describes them."""
+    """Return the two filters of `Sobel` as weights of a convolution."""
     smooth, difference = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, -1.0])
     horizontal_33 = torch.outer(smooth, difference)
     return torch.stack((horizontal_33, torch.outer(difference, smooth)))[:, None]
 
 
 def _cut(network: Network, layer: str) -> nn.Module:
-    """Return the backbone up to a layer; its output is a dict with that layer's."""
+    """Return the backbone up to a layer, as a module that returns {layer: output}."""
     name = network.taps.get(layer, layer)
     try:
         if not name.startswith(BACKBONE):
             raise ValueError("it is no part of the backbone")
         return create_feature_extractor(network.backbone, {name.removeprefix(BACKBONE): layer})
-    except Exception as error:  # torch.fx traces any code, and fails in many ways
+    except Exception as error:  # torch.fx runs arbitrary code, which can raise anything
         raise ConfigError(
             f"layer {layer!r} cannot be cut out for export.\n"
             f"  Cause: {first_line(error)}\n"
@@ -103,7 +107,10 @@ def _cut(network: Network, layer: str) -> nn.Module:
 
 
 def write_safetensors(path: Path, network: Portable, metadata: str, _size: int) -> None:
-    """Write the backbone's weights under their own names; to run it, build it and load them."""
+    """Write the backbone's weights under their own names.
+
+    To use the file, build the backbone in code and load these weights into it.
+    """
     weights = {
         name: weight.detach().contiguous() for name, weight in network.backbone.state_dict().items()
     }
@@ -111,9 +118,9 @@ def write_safetensors(path: Path, network: Portable, metadata: str, _size: int) 
 
 
 def write_torchscript(path: Path, network: Portable, metadata: str, size: int) -> None:
-    """Write a TorchScript archive: `torch.jit.load`."""
+    """Write a TorchScript archive, to be read by `torch.jit.load`."""
     with _quiet():
-        # Tracing's own check compares graphs, which differ without harm for transformers.
+        # Skip torch's own check: it compares graphs, which differ harmlessly for transformers.
         traced = torch.jit.trace(network, _example(network, size), check_trace=False)
         assert isinstance(traced, torch.jit.ScriptModule)
         _check(traced, network, size, "torchscript")
@@ -122,7 +129,7 @@ def write_torchscript(path: Path, network: Portable, metadata: str, size: int) -
 
 
 def write_torch_export(path: Path, network: Portable, metadata: str, size: int) -> None:
-    """Write an exported program: `torch.export.load(…).module()`."""
+    """Write an exported program, to be read by `torch.export.load(…).module()`."""
     program = _program(network, size)
     with _quiet():
         torch.export.save(program, made := BytesIO(), extra_files={EXTRA_FILE: metadata})
@@ -164,21 +171,23 @@ WRITERS: Mapping[str, tuple[str, Writer]] = {
     "onnx": (".onnx", write_onnx),
     "torch-export": (".pt2", write_torch_export),
 }
-"""Format -> the suffix of its files, and what writes one."""
+"""For each format, the suffix of its files and the function that writes one."""
 
 
 @exact_float32()
 def write_network(
     path: Path, network: Portable, *, format: str, metadata: Mapping[str, Any], size: int
 ) -> None:
-    """Write a network, from memory: on a full disk, torch's own writers end the process.
+    """Write a network to a file.
+
+    Files are built in memory first, because torch's own writers end the process on a full disk.
 
     Args:
-        path: of the file.
-        network: on the CPU.
+        path: path of the file.
+        network: the network, on the CPU.
         format: a key of `WRITERS`.
-        metadata: plain values; put into the file as JSON text.
-        size: S.
+        metadata: plain values, stored in the file as JSON text.
+        size: side of the input images in pixels.
 
     Raises:
         ConfigError: a package is missing, or the format cannot hold this network.
@@ -194,23 +203,29 @@ def _program(network: Portable, size: int) -> torch.export.ExportedProgram:
         try:
             example = (_example(network, size),)
             program = torch.export.export(network, example, dynamic_shapes={INPUT: batch})
-        except Exception as error:  # of torch.export, many
+        except Exception as error:  # torch.export raises many classes
             raise _cannot("torch-export and onnx", first_line(error)) from error
         _check(program.module(), network, size, "torch-export and onnx")
     return program
 
 
-def _check(made: Callable[[Tensor], Tensor], network: Portable, size: int, format: str) -> None:
-    """Refuse a graph that is another function than the network for another number of images."""
+def _check(graph: Callable[[Tensor], Tensor], network: Portable, size: int, format: str) -> None:
+    """Raise ConfigError if the exported graph and the network compute different features.
+
+    The check uses a different number of images than the export, which catches graphs that only
+    work for the batch size they were traced with.
+    """
     images = _example(network, size, count=3)
     with torch.no_grad():
-        wanted_ND, found_ND = network(images), made(images)
-    apart = float((found_ND - wanted_ND).abs().max())
-    if not apart <= TOLERANCE * float(wanted_ND.abs().max()):
-        raise _cannot(format, f"features differ by {apart:g}")
+        expected_ND, exported_ND = network(images), graph(images)
+    difference = float((exported_ND - expected_ND).abs().max())
+    # Written with "not", so that NaN fails the check too.
+    if not difference <= TOLERANCE * float(expected_ND.abs().max()):
+        raise _cannot(format, f"features differ by {difference:g}")
 
 
 def _cannot(format: str, cause: str) -> ConfigError:
+    """Return the error for a network that a format cannot hold."""
     return ConfigError(
         f"--format {format}: this network cannot be written so.\n"
         f"  Cause: {cause}\n"
@@ -219,14 +234,17 @@ def _cannot(format: str, cause: str) -> ConfigError:
 
 
 def _example(network: Portable, size: int, count: int = 2) -> Tensor:
-    """Return images of all values, the same ones every time."""
+    """Return a fixed batch of images whose values cover 0 to 1."""
     shape = (count, len(network.mean_C11), size, size)
     return torch.linspace(0, 1, torch.Size(shape).numel()).reshape(shape)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore what exporters warn of: that TorchScript is old, and of branches of fixed outcome."""
+    """Suppress warnings of the exporters that are harmless here.
+
+    They report that TorchScript is deprecated, and that traced branches become constant.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings():

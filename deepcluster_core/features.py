@@ -1,4 +1,7 @@
-"""The forward pass that turns images into features. Suffixes: B batch, D dims, S pixels, C."""
+"""The forward pass that turns images into features.
+
+Suffixes: B batch, D dims, S side in pixels, C channels.
+"""
 
 from collections.abc import Iterable, Iterator
 
@@ -24,12 +27,13 @@ def extract_features(
     """Yield the features (B, D) of batches of views (B, S, S, C), in order.
 
     Args:
-        network: is used up: moved to the device, in eval mode (no dropout, batch normalisation by
-            its running statistics), its weights changed to what computes the same faster.
-        batches: uint8 pixels.
+        network: modified in place, so do not reuse it. It is moved to the device and put into eval
+            mode (no dropout; batch normalisation with its running statistics), and its weights are
+            changed to an equivalent, faster form.
+        batches: views as uint8 pixels.
         layer: a named layer, averaged over space; None for the feature of the paper.
         device: a torch device.
-        precision: of the forward pass.
+        precision: number format of the forward pass.
     """
     to_device(network, device)
     network.eval()
@@ -44,11 +48,12 @@ def extract_features(
             else:
                 feature_BD = network.layer_feature(images_BCSS, layer)
             computed_BD = feature_BD.float().cpu().numpy()
-        yield computed_BD  # outside: who reads on computes in formats of its own
+        # Yield outside the block above: its precision must not apply to the caller's code.
+        yield computed_BD
 
 
 def to_device(module: nn.Module, device: str) -> None:
-    """Move a module to a device, its weights in the memory order in which convolutions are fast."""
+    """Move a module to a device, with its weights in channels-last order for fast convolutions."""
     module.to(device)
     module.to(memory_format=torch.channels_last)
 
@@ -59,7 +64,7 @@ def to_images(views_BSSC: NDArray[np.uint8], device: str) -> torch.Tensor:
 
 
 def _narrow_weights(network: Network) -> None:
-    """Round once what autocast would round for every batch."""
+    """Round the weights to bfloat16 once; autocast would round them again for every batch."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(torch.bfloat16)

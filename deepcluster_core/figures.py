@@ -1,9 +1,9 @@
-"""The parts of matplotlib that pictures are drawn with, whatever matplotlib's settings say.
+"""The parts of matplotlib used to draw figures, independent of the user's matplotlib settings.
 
-Pictures are drawn to files through `Figure`, so no backend and no pyplot is needed.
+Figures are written to files through `Figure`, so neither a backend nor pyplot is needed.
 """
 
-# ruff: noqa: E402  the names come from matplotlib once it could be loaded
+# ruff: noqa: E402  these imports must follow `_load`
 
 import contextlib
 import importlib
@@ -16,18 +16,19 @@ from types import ModuleType
 
 
 def _load() -> ModuleType:
-    """Import matplotlib, even with settings that make its import fail.
+    """Import matplotlib, even if the user's settings make a plain import fail.
 
-    It raises ValueError for an unknown backend in MPLBACKEND, which a notebook exports to programs
-    in which that backend is not installed, and for a `matplotlibrc` that is not text; and OSError
-    for one that it may not read. The second attempt uses the file that it ships; the one in the
-    working folder has precedence over all others, so that attempt is made from another folder.
+    The import raises ValueError for an unknown backend in MPLBACKEND (notebooks export it to
+    programs in which that backend is not installed) and for a `matplotlibrc` that is not text; it
+    raises OSError for a `matplotlibrc` that it may not read. The second attempt therefore uses the
+    file that matplotlib ships. It runs in another folder, because a `matplotlibrc` in the working
+    folder takes precedence over all others.
     """
     try:
         return importlib.import_module("matplotlib")
     except (ValueError, OSError):
         for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
-            del sys.modules[name]  # they refer to the module that could not be imported
+            del sys.modules[name]  # submodules of the failed import
     before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
     spec = importlib.util.find_spec("matplotlib")
     assert spec is not None
@@ -64,9 +65,9 @@ __all__ = [
 
 @contextlib.contextmanager
 def default_style() -> Iterator[None]:
-    """Draw as matplotlib draws by default, and restore the person's settings afterwards.
+    """Use matplotlib's default style inside the block and restore the user's settings afterwards.
 
-    A `matplotlibrc` may ask for LaTeX, which is seldom installed, or cut the margins away.
+    A `matplotlibrc` may require LaTeX, which is seldom installed, or remove the margins.
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

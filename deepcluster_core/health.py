@@ -1,7 +1,7 @@
-"""Signs in the metrics of an epoch that a run learns nothing, and what people do about each.
+"""Detect in an epoch's metrics that a run is not learning, and suggest what to change.
 
-A loss that is not finite ends the run by itself; these are for what ends nothing, and may look fine
-in the curve of the loss.
+A loss that is not finite ends the run by itself. The signs here cover failures that do not end a
+run and may not show in the loss curve.
 """
 
 from collections.abc import Mapping
@@ -10,60 +10,81 @@ from math import log
 from typing import Any
 
 FEW_CLUSTERS = 0.5
-"""Effective clusters, as a share of k. The demo keeps 0.93 to 0.98; 2,000 digits whose features
-collapse have 0.45 in one epoch and 0.87 or more in the others: a late sign. Our choice."""
+"""Threshold for the effective clusters, as a share of k. Our choice.
+
+The demo stays at 0.93 to 0.98. A collapsing run on 2,000 digits drops to 0.45 in one epoch and has
+0.87 or more in the others, so this sign appears late.
+"""
 
 ONE_CLUSTER = 0.5
-"""Share of the images in the largest cluster, of very many clusters; of few, see `_one_cluster`.
-The demo has 0.02. Our choice: most images get one pseudo-label."""
+"""Threshold for the share of images in the largest cluster, for large k. Our choice.
+
+Above it, most images have one pseudo-label. The demo has 0.02. `_one_cluster` raises the threshold
+for small k.
+"""
 
 EMPTY_CLUSTERS = 0.1
-"""As a share of k. k-means moves centroids out of empty clusters, and the demo has none; more
-clusters than different images leave some. Our choice."""
+"""Threshold for the empty clusters, as a share of k. Our choice.
+
+k-means moves centroids out of empty clusters, and the demo has none. Clusters stay empty if k is
+larger than the number of distinct images.
+"""
 
 CHANCE = 0.98
-"""Loss, as a share of that of a head that knows nothing. The demo is at 0.90 after its first epoch
-and at 0.40 after its tenth; collapsed runs of 240 drawn pictures stay at 0.99 to 1.00."""
+"""Threshold for the loss, as a share of ln k, the loss of a head that knows nothing.
+
+The demo is at 0.90 after its first epoch and at 0.40 after its tenth. Collapsed runs on 240
+synthetic images stay at 0.99 to 1.00.
+"""
 
 LEAST_RANK = 3.5
-"""Effective rank of the features; of few clusters, see `_low_rank`. The demo, with four seeds, and
-six epochs on 2,000 digits that go well have 4.8 at least and 7 at the end, three on 600 digits 3.8.
-The 2,000 with the batches of 16 that make them collapse (see `Pace`) have 1.4 to 3.4: their NMI
-with the true labels falls from 0.49 to 0.38 while their loss falls too."""
+"""Threshold for the effective rank of the features; `_low_rank` lowers it for small k.
+
+Healthy runs: the demo (four seeds) and six epochs on 2,000 digits have at least 4.8 and end at 7;
+three epochs on 600 digits have 3.8. Collapsing runs: 2,000 digits in batches of 16 (see `Pace`)
+have 1.4 to 3.4, and their NMI with the true labels falls from 0.49 to 0.38 while the loss falls.
+"""
 
 DEAD_FEATURES = 0.25
-"""Share of the dimensions of the feature that do not vary. Healthy and collapsed runs of the
-networks here have none; those whose feature comes after a ReLU have some. Our choice."""
+"""Threshold for the share of feature dimensions that do not vary. Our choice.
+
+The networks here have none, in healthy and in collapsed runs. Networks whose feature comes after a
+ReLU have some.
+"""
 
 Row = Mapping[str, Any]
-"""Metrics of an epoch, by the names of their columns. Facts of features that were not counted when
-their labels were made are None or missing, and show no sign."""
+"""The metrics of an epoch by column name.
+
+Feature statistics that were not computed when the labels were made are None or missing; they give
+no sign.
+"""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """One thing that is wrong with an epoch."""
+    """One problem of an epoch."""
 
     name: str
-    """In the column `warnings` of the metrics."""
+    """Short name, used in the column `warnings` of the metrics."""
     sentence: str
-    """What it is, with the numbers."""
+    """Description of the problem, with its numbers."""
     advice: str
-    """What to change."""
+    """What the user can change."""
 
 
 def signs(row: Row) -> list[Sign]:
-    """Return what is wrong with an epoch; of a healthy one nothing."""
+    """Return the problems of an epoch; an empty list for a healthy one."""
     checks = (_few_clusters, _one_cluster, _empty_clusters, _chance, _low_rank, _dead_features)
     return [sign for check in checks if (sign := check(row)) is not None]
 
 
 def names(found: list[Sign]) -> str:
-    """Return the names of signs as one text, empty where there are none."""
+    """Return the names of signs as one comma-separated text."""
     return ", ".join(sign.name for sign in found)
 
 
 def _few_clusters(row: Row) -> Sign | None:
+    """Check whether the images use only a small part of the k clusters."""
     effective, k = row["effective_clusters"], row["k"]
     if effective >= FEW_CLUSTERS * k:
         return None
@@ -76,7 +97,11 @@ def _few_clusters(row: Row) -> Sign | None:
 
 
 def _one_cluster(row: Row) -> Sign | None:
-    """Of two clusters one has half of the images at least: half way from an equal share to all."""
+    """Check whether one cluster holds most of the images.
+
+    With small k a large share is normal: of two clusters, one always has at least half of the
+    images. The threshold therefore lies part of the way from an equal share, 1 / k, to 1.
+    """
     share, k = row["largest_fraction"], row["k"]
     if share <= ONE_CLUSTER + (1 - ONE_CLUSTER) / k:
         return None
@@ -89,6 +114,7 @@ def _one_cluster(row: Row) -> Sign | None:
 
 
 def _empty_clusters(row: Row) -> Sign | None:
+    """Check whether many clusters are empty."""
     empty, k = row["empty_clusters"], row["k"]
     if empty <= EMPTY_CLUSTERS * k:
         return None
@@ -100,7 +126,10 @@ def _empty_clusters(row: Row) -> Sign | None:
 
 
 def _chance(row: Row) -> Sign | None:
-    """Not in the first epoch, which in a large data set ends near chance when all is well."""
+    """Check whether the loss stays at chance level.
+
+    The first epoch is skipped: with a large data set it ends near chance even in healthy runs.
+    """
     populated = row["k"] - row["empty_clusters"]
     if row["nmi_previous"] is None or populated < 2 or row["loss"] < CHANCE * log(populated):
         return None
@@ -113,8 +142,13 @@ def _chance(row: Row) -> Sign | None:
 
 
 def _low_rank(row: Row) -> Sign | None:
-    """Features that tell k clusters apart perfectly need k - 1 directions: of few, half of them."""
-    rank, least = row.get("effective_rank"), min(LEAST_RANK, (row["k"] - 1) / 2)
+    """Check whether the features have collapsed onto a few directions.
+
+    k clusters can be separated perfectly in k - 1 directions, so for small k the threshold is half
+    of that number.
+    """
+    rank = row.get("effective_rank")
+    least = min(LEAST_RANK, (row["k"] - 1) / 2)
     if rank is None or rank >= least:
         return None
     return Sign(
@@ -128,6 +162,7 @@ def _low_rank(row: Row) -> Sign | None:
 
 
 def _dead_features(row: Row) -> Sign | None:
+    """Check whether many dimensions of the feature are constant."""
     dead = row.get("dead_features")
     if dead is None or dead <= DEAD_FEATURES:
         return None

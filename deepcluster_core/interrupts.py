@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP, held back until a moment at which work can be saved."""
+"""Defer Ctrl-C, SIGTERM and SIGHUP until work can be saved."""
 
 import signal
 import threading
@@ -8,49 +8,50 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""SIGHUP: the terminal was closed, or the connection to it was lost."""
+"""The deferred signals. SIGHUP means that the terminal was closed or its connection was lost."""
 
 
-class Interrupted(Exception):  # noqa: N818  no error: somebody asked for it
-    """Work has been saved and ends here, because the process was told to end."""
+class Interrupted(Exception):  # noqa: N818  a requested stop, not an error
+    """Raised after work was saved, because a signal asked the process to stop."""
 
 
 class HeldBack:
-    """What has come while signals are held back."""
+    """Records the signal that arrives while signals are deferred."""
 
     def __init__(self) -> None:
-        """Nothing has come, and nothing is held back yet."""
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
     def begin(self) -> None:
-        """Take the signals that are not ignored."""
+        """Start to defer all signals that are not ignored."""
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
 
     def end(self) -> None:
-        """Give them back, and let the one that came have its usual effect."""
+        """Restore the previous handlers and deliver the signal that arrived, if any."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
-        came, self.signal = self.signal, None
-        if came is not None:
-            signal.raise_signal(came)
+        deferred, self.signal = self.signal, None
+        if deferred is not None:
+            signal.raise_signal(deferred)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        """Keep the first; a second is of somebody who does not want to wait."""
-        again, self.signal = self.signal is not None, number
-        if again:
+        """Record the first signal; a second signal takes effect immediately."""
+        is_second = self.signal is not None
+        self.signal = number
+        if is_second:
             self.end()
 
 
 @contextmanager
 def held_back() -> Iterator[HeldBack]:
-    """Hold signals back; the block looks for them and ends, then they have their usual effect.
+    """Defer signals inside the block, and deliver the one that arrived when the block ends.
 
-    Signals that are ignored stay so. In another thread than the main one nothing is held back: only
-    that one may change handlers, and they are called nowhere else.
+    The block should check `HeldBack.signal` and end soon after it is set. Ignored signals stay
+    ignored. Outside the main thread this does nothing, because Python changes and runs signal
+    handlers in the main thread only.
     """
     held = HeldBack()
     if threading.current_thread() is not threading.main_thread():

@@ -1,10 +1,10 @@
-"""What this process may take of the machine: memory and processors, within its container.
+"""Memory and processors available to this process, within the limits of its container.
 
-Containers, batch systems and systemd limit a process by control groups, which lie in each other:
-the limits of all groups above the process's own count as well. There are two versions of their
-file system, and a machine may have both at once, with some controllers in either. What the kernel
-says of the process in `/proc/self` leads to the folders, wherever they are mounted. Needs no more
-than Python, and does not fail where there is nothing of the kind.
+Containers, batch systems and systemd limit a process by control groups. Groups are nested, and the
+limits of all groups above the process's own apply as well. Their file system has two versions; a
+machine may use both at once, each with a part of the controllers. The files in `/proc/self` show
+where the groups of the process are mounted. The module uses only the standard library, and finds
+no limits on systems without control groups.
 """
 
 import math
@@ -16,12 +16,13 @@ from pathlib import Path
 
 PROC = Path("/proc")
 NO_LIMIT = 1 << 60
-"""Version 1 writes the greatest multiple of a page that it can count, where there is no limit."""
+"""Limits from here on mean no limit: version 1 then writes a huge multiple of the page size."""
 UNKNOWN = 1 << 62
+"""Available memory where it cannot be determined."""
 
 
 def available_memory() -> int:
-    """Return the bytes of main memory that this process may still take."""
+    """Return the number of bytes of main memory that this process may still allocate."""
     known = [_of_system(), *_of_groups()]
     return min((value for value in known if value is not None), default=UNKNOWN)
 
@@ -29,27 +30,28 @@ def available_memory() -> int:
 def num_cores() -> int:
     """Return how many cores this process may use: at least 1.
 
-    A process may be allowed to run on all cores, and yet for a part of the time only: a share of
-    2.5 cores is counted as 3.
+    A process may be allowed on all cores, but only for part of the time. A quota of 2.5 cores
+    counts as 3.
     """
     allowed, quota = _allowed_cores(), cpu_quota()
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
 def cpu_quota() -> float | None:
-    """Return the share of processor time in cores, such as 2.5; None where all may be used."""
+    """Return the quota of processor time in cores, such as 2.5; None without a quota."""
     quotas = [quota for group in _groups("cpu") if (quota := _quota_of(group)) is not None]
     return min(quotas, default=None)
 
 
 def limit_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have libraries start as many threads as there is processor time for.
+    """Limit the threads of numerical libraries to the processor time available.
 
-    They take one for each core that the process may run on. Under a quota all of these stop
-    together for the rest of each tenth of a second. To be called before numpy, torch and faiss are
-    imported: it sets what all of them read, for either OpenMP that they bring along. What the
-    person has set stays. Without a quota nothing is set, because on a CPU another number of threads
-    gives other last digits.
+    By default they start one thread for each core that the process may run on. Under a quota, all
+    of these threads then stall together for the rest of each tenth of a second.
+
+    Call it before numpy, torch or faiss is imported: it sets OMP_NUM_THREADS, which both OpenMP
+    runtimes that they ship read at start. An existing value is kept. Without a quota nothing is
+    set, because on a CPU a different number of threads changes the last digits of results.
     """
     if num_cores() < _allowed_cores():
         environment.setdefault("OMP_NUM_THREADS", str(num_cores()))
@@ -67,18 +69,19 @@ def _of_system() -> int | None:
 
 
 def _of_groups() -> Iterator[int]:
-    """Yield what is left of each limit of a group; files in its cache can be dropped."""
+    """Yield the bytes left under the limit of each group; its file cache counts as free."""
     for group in _groups("memory"):
-        first, second = _MEMORY_FILES[group.version]
-        limits = [_number(group.folder / name) for name in first]
-        used = _number(group.folder / second)
-        counted = dict(re.findall(r"^(\w+) (\d+)$", _text(group.folder / "memory.stat"), re.M))
-        limits.append(int(counted.get("hierarchical_memory_limit", NO_LIMIT)))
+        limit_files, usage_file = _MEMORY_FILES[group.version]
+        limits = [_number(group.folder / name) for name in limit_files]
+        used = _number(group.folder / usage_file)
+        statistics = dict(re.findall(r"^(\w+) (\d+)$", _text(group.folder / "memory.stat"), re.M))
+        limits.append(int(statistics.get("hierarchical_memory_limit", NO_LIMIT)))
         limit = min(limit for limit in limits if limit is not None)
         if used is None or limit >= NO_LIMIT:
             continue
-        name = "inactive_file" if group.version == 2 else "total_inactive_file"
-        yield max(0, limit - max(0, used - int(counted.get(name, 0))))
+        # The kernel drops these cached pages when memory becomes short.
+        cache_name = "inactive_file" if group.version == 2 else "total_inactive_file"
+        yield max(0, limit - max(0, used - int(statistics.get(cache_name, 0))))
 
 
 _MEMORY_FILES = {
@@ -86,7 +89,7 @@ _MEMORY_FILES = {
     2: (("memory.max", "memory.high"), "memory.current"),
     1: (("memory.limit_in_bytes",), "memory.usage_in_bytes"),
 }
-"""By version: files with a limit, and the one that says how much is used."""
+"""For each version, the files that hold limits and the file that holds the usage."""
 
 
 @dataclass(frozen=True)
@@ -96,25 +99,31 @@ class _Group:
 
 
 def _groups(controller: str) -> Iterator[_Group]:
-    """Yield the groups of this process that a controller may limit, its own first."""
-    own = _own_paths(controller)
+    """Yield the groups whose limits of a controller apply to this process, its own group first."""
+    own_paths = _own_paths(controller)
     for line in _text(PROC / "self" / "mountinfo").splitlines():
-        place, _, source = line.partition(" - ")
-        fields, (kind, *options) = place.split(), source.split() or ("",)
+        # A line reads: id parent device root mount-point options … - type source super-options
+        mount, _, file_system = line.partition(" - ")
+        fields = mount.split()
+        kind, *options = file_system.split() or ("",)
         if len(fields) < 5 or kind not in ("cgroup", "cgroup2"):
             continue
         version = 2 if kind == "cgroup2" else 1
-        if version not in own or (version == 1 and controller not in options[-1].split(",")):
+        if version not in own_paths:
+            continue
+        # Version 1 mounts each controller by itself and names it in the super options.
+        if version == 1 and controller not in options[-1].split(","):
             continue
         mounted, top = (Path(_unescaped(field)) for field in fields[3:5])
-        for folder in _upwards(top, own[version], mounted):
+        for folder in _upwards(top, own_paths[version], mounted):
             yield _Group(folder, version)
 
 
 def _own_paths(controller: str) -> dict[int, Path]:
-    """Return the path of the process's group by version, as the kernel names it."""
+    """Return the path of the process's group by version, as the kernel reports it."""
     paths: dict[int, Path] = {}
     for line in _text(PROC / "self" / "cgroup").splitlines():
+        # A line reads number:controllers:path; that of version 2 is 0::path.
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controller in controllers.split(","):
@@ -125,19 +134,19 @@ def _own_paths(controller: str) -> dict[int, Path]:
 
 
 def _upwards(top: Path, own: Path, mounted: Path) -> Iterator[Path]:
-    """Yield the folder of a group and those above it, up to where the file system is mounted.
+    """Yield the folder of a group and all folders above it, up to the mount point.
 
     Args:
-        top: where it is mounted.
-        own: path of the group, from the root of all groups, or of those that a container sees.
-        mounted: path of the group that lies at `top`; in a container often the group itself.
+        top: mount point of the file system.
+        own: path of the group, from the root of all groups or from the root that a container sees.
+        mounted: path of the group that is mounted at `top`; in a container often the group itself.
     """
     folder = top
     if own.is_relative_to(mounted):
         folder = top / own.relative_to(mounted)
     elif (top / own.relative_to("/")).is_dir():
         folder = top / own.relative_to("/")
-    if ".." in folder.parts or not folder.is_dir():  # the path is one of outside the container
+    if ".." in folder.parts or not folder.is_dir():  # the path only exists outside the container
         folder = top
     while True:
         yield folder
@@ -147,25 +156,26 @@ def _upwards(top: Path, own: Path, mounted: Path) -> Iterator[Path]:
 
 
 def _quota_of(group: _Group) -> float | None:
-    """Return the cores that a group's quota amounts to; None without one."""
+    """Return the quota of a group in cores; None without one."""
     if group.version == 2:
         numbers = _text(group.folder / "cpu.max").split()
     else:
         numbers = [_text(group.folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
     try:
         quota, period = (int(number) for number in numbers)
-    except ValueError:  # "max", or there are no such files
+    except ValueError:  # "max" means no quota; empty means that the files are missing
         return None
     return quota / period if quota > 0 and period > 0 else None
 
 
 def _number(file: Path) -> int | None:
-    """Return the number in a file; None where there is none, or no limit."""
+    """Return the number in a file; None if the file is missing or holds no number."""
     text = _text(file).strip()
     return int(text) if text.isdecimal() else None
 
 
 def _text(file: Path) -> str:
+    """Return the text of a file; an empty text if it cannot be read."""
     try:
         return file.read_text(errors="replace")
     except OSError:
@@ -173,5 +183,5 @@ def _text(file: Path) -> str:
 
 
 def _unescaped(field: str) -> str:
-    """Return a path of mountinfo, in which blanks and the like are written as octal numbers."""
+    r"""Return a path from mountinfo with its octal escapes decoded: `\040` is a space."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)

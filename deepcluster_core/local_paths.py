@@ -1,4 +1,4 @@
-"""Paths as people write them: `~` means the home folder, and a URL is no path on this machine."""
+"""Interpret paths as users write them: expand `~`, and detect URLs and other mistakes."""
 
 import os
 import re
@@ -8,20 +8,23 @@ from urllib.parse import unquote
 from deepcluster_core.errors import ConfigError
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/|[\w.-]+@[\w.-]+:[/~]", re.ASCII)
-"""A scheme of at least two letters, since `C:/` is a drive; or the address of scp. One slash is
-enough: `Path` makes `s3:/bucket` of `s3://bucket`."""
+"""A URL or an scp address.
+
+A scheme has at least two letters, because `C:/` is a drive. One slash is enough, because `Path`
+turns `s3://bucket` into `s3:/bucket`.
+"""
 
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})|%\w+%", re.ASCII)
 _DRIVE = re.compile(r"(?:^|/)([A-Za-z]:[\\/]|\\\\)", re.ASCII)
 
 
 def is_url(text: str) -> bool:
-    """Return whether a text is a URL, or names a path on another machine."""
+    """Return whether a text is a URL or a path on another machine."""
     return _URL.match(text) is not None
 
 
 def url_problem(text: str) -> str:
-    """Return why a URL cannot be used and what to do, in one line."""
+    """Return one line that says why a URL cannot be used and what to do instead."""
     scheme, _, rest = text.partition(":")
     if scheme.lower() == "file":
         return f"is a URL; give the path alone: {unquote('/' + rest.lstrip('/'))}"
@@ -32,7 +35,7 @@ def url_problem(text: str) -> str:
 
 
 def usable_path(path: Path) -> Path:
-    """Return a path, or raise ValueError for one that no system call takes, and for a URL."""
+    """Return the path, or raise ValueError if it contains a NUL byte or is a URL."""
     if "\0" in str(path):
         raise ValueError("holds a NUL, which no name of a file does")
     if is_url(str(path)) and not path.exists():
@@ -41,30 +44,31 @@ def usable_path(path: Path) -> Path:
 
 
 def refuse_url(path: str | Path, key: str = "") -> None:
-    """Raise for a URL, of which a folder with a name such as `s3:` would be made.
+    """Raise ConfigError for a URL, because a folder named `s3:` would be created for it.
 
     Args:
-        path: what a person gave.
-        key: the option or key that it was given for, if that is known.
+        path: the path as the user gave it.
+        key: the option or key that it was given for, if known.
 
     Raises:
-        ConfigError: it is a URL.
+        ConfigError: the path is a URL.
     """
     text = str(path)
     if not is_url(text):
         return
+    # `Path` removes one of the two slashes.
     shown = re.sub(r"^([^:@]+):/+", r"\1://", text)
     cause, _, fix = url_problem(text).partition("; ")
     raise ConfigError(f"{key + ' ' if key else ''}{shown}: {cause}.\n  Fix: {fix}.")
 
 
 def expanded(text: str | Path, base: Path) -> Path:
-    """Return the path that a text means below `base`, with `~` and `~user` expanded.
+    """Return the path of a text relative to `base`, with `~` and `~user` expanded.
 
-    Everything else is taken literally: no character is special. `./~` is a folder of that name.
+    No other character is special. `./~` is a folder named `~`.
 
     Raises:
-        ConfigError: both a home folder and one whose name begins with `~` may be meant.
+        ConfigError: the text could be a home folder or a folder named `~…`, and both exist.
     """
     literal = base / text
     home = os.path.expanduser(text)  # noqa: PTH111  leaves an unknown user as it is
@@ -81,7 +85,7 @@ def expanded(text: str | Path, base: Path) -> Path:
 
 
 def missing_hint(path: Path) -> str:
-    """Return what in a path that does not exist may be the mistake, as a clause; else nothing."""
+    """Return a clause with the likely mistake in a path that does not exist, or an empty text."""
     text, name = str(path), path.name
     in_home = any(part.startswith("~") for part in path.parts)
     quoted = name[:1] in "\"'" and name[:1] == name[-1:]

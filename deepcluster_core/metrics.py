@@ -1,7 +1,9 @@
-"""Numbers that say how a clustering does. Suffixes: N images, K clusters, C cells that occur.
+"""Metrics of a clustering: NMI, entropy, cluster sizes and moved images.
 
-Everything here counts integers sparsely: 100 M images and 10,000 clusters need memory for the
-images and for the pairs of clusters that occur, never a K x K table.
+Suffixes: N images, K clusters, C non-empty cells of the contingency table.
+
+All counts are sparse: 100 M images in 10,000 clusters need memory for the images and for the pairs
+of clusters that occur, never for a K x K table.
 """
 
 from dataclasses import dataclass
@@ -15,15 +17,15 @@ Ints = NDArray[np.integer]
 def nmi(a_N: Ints, b_N: Ints) -> float:
     """Return the normalised mutual information of two labellings of the same images, 0 to 1.
 
-    I(A; B) / sqrt(H(A) H(B)), section 4.1: the geometric mean, not the arithmetic one that
-    scikit-learn takes unless told. The names of the labels do not matter.
+    The formula is I(A; B) / sqrt(H(A) H(B)), section 4.1: normalised by the geometric mean, not by
+    the arithmetic mean, which is scikit-learn's default. Renumbering the labels changes nothing.
 
-    Where the formula is 0 / 0 we follow scikit-learn: two constant labellings agree fully (1.0), as
-    do two of no images at all; a constant one says nothing about any other (0.0).
+    Where the formula is 0 / 0, this follows scikit-learn: two constant labellings agree fully
+    (1.0), as do two empty ones; a constant and a varying labelling share no information (0.0).
 
     Args:
-        a_N: any integers, negative ones too.
-        b_N: as `a_N`, same images in the same order.
+        a_N: labels; any integers, also negative.
+        b_N: other labels of these images, in equal order.
     """
     _check_same_length(a_N, b_N)
     cell_a_C, cell_b_C, count_C = _contingency(a_N, b_N)
@@ -40,26 +42,27 @@ def nmi(a_N: Ints, b_N: Ints) -> float:
 
 
 def entropy(counts_K: Ints) -> float:
-    """Return the entropy of the distribution with these counts, in nats; of nothing, 0.
+    """Return the entropy of the distribution with these counts, in nats; 0 if all counts are 0.
 
     Args:
         counts_K: images per cluster; empty clusters add nothing.
     """
     share_K = counts_K[counts_K > 0] / max(int(counts_K.sum()), 1)
-    return abs(float(share_K @ np.log(share_K)))  # abs, as -0.0 is not a pretty entropy
+    return abs(float(share_K @ np.log(share_K)))  # abs rather than minus, which could return -0.0
 
 
 def moved_fraction(previous_N: Ints, current_N: Ints) -> float:
-    """Return the share of images, 0 to 1, that did not come with the bulk of their cluster.
+    """Return the share of images, 0 to 1, that changed their cluster since the previous epoch.
 
-    Cluster ids mean nothing between epochs: k-means numbers them anew. So each present cluster is
-    matched to the previous one that most of its images were in (of equally many, to the lowest id,
-    which changes no count), and an image has moved if it was in another. Several clusters may
-    match one, hence a clean split moves nobody, while a merger moves the smaller part.
+    Cluster ids are not comparable between epochs, because k-means numbers clusters anew. Each
+    current cluster is therefore matched to the previous cluster that most of its images come from.
+    An image has moved if it comes from any other cluster; ties do not change the count. Several
+    current clusters may match one previous cluster, so a clean split moves no image, while a merger
+    moves the images of the smaller part.
 
     Args:
-        previous_N: clusters of the epoch before; any integers.
-        current_N: clusters now, same images in the same order.
+        previous_N: clusters in the previous epoch; any integers.
+        current_N: current clusters of these images, in equal order.
     """
     _check_same_length(previous_N, current_N)
     if len(current_N) == 0:
@@ -72,23 +75,27 @@ def moved_fraction(previous_N: Ints, current_N: Ints) -> float:
 
 @dataclass(frozen=True)
 class ClusterSizes:
-    """How images spread over clusters. A collapse shows as few effective clusters."""
+    """How images are distributed over clusters. A collapse shows as few effective clusters."""
 
     empty: int
     smallest: int
-    """Images in the smallest cluster that has any."""
+    """Images in the smallest non-empty cluster."""
     median: float
-    """Images in the median cluster, of those that have any."""
+    """Median number of images in the non-empty clusters."""
     largest: int
     largest_fraction: float
-    """Share of all images, 0 to 1, that lie in the largest cluster."""
+    """Share of all images, 0 to 1, in the largest cluster."""
     entropy_nats: float
     effective_clusters: float
-    """exp(entropy): how many clusters of equal size would be as spread out, 1 to k."""
+    """exp(entropy), 1 to k: the number of clusters of equal size with this entropy."""
 
 
 def cluster_sizes(cluster_N: Ints, k: int) -> ClusterSizes:
-    """Summarise the sizes of `k` clusters; `cluster_N` holds ids 0 to k - 1 of at least one image.
+    """Summarise the sizes of `k` clusters.
+
+    Args:
+        cluster_N: cluster ids, 0 to k - 1, of at least one image.
+        k: number of clusters, empty ones included.
 
     Raises:
         ValueError: there are no images, or an id is not below `k`.
@@ -110,7 +117,7 @@ def cluster_sizes(cluster_N: Ints, k: int) -> ClusterSizes:
 
 
 def cluster_counts(cluster_N: Ints, k: int) -> NDArray[np.int64]:
-    """Return counts_K, the images in each of `k` clusters; position is cluster id, empty ones 0.
+    """Return counts_K, the number of images of each cluster id, 0 for empty clusters.
 
     Raises:
         ValueError: an id is negative or not below `k`.
@@ -123,17 +130,17 @@ def cluster_counts(cluster_N: Ints, k: int) -> NDArray[np.int64]:
 
 
 def _check_same_length(a_N: Ints, b_N: Ints) -> None:
-    """Refuse labellings that cannot be of the same images."""
+    """Raise ValueError if two labellings differ in length."""
     if len(a_N) != len(b_N):
         raise ValueError(f"labels of {len(a_N)} and of {len(b_N)} images cannot be compared")
 
 
 def _contingency(a_N: Ints, b_N: Ints) -> tuple[Ints, Ints, NDArray[np.int64]]:
-    """Return cell_a_C, cell_b_C and count_C: the pairs of labels that occur, and how often.
+    """Return cell_a_C, cell_b_C and count_C: the pairs of labels that occur and their counts.
 
-    The cells name labels by ids from 0, of which some may not occur. It costs one sort of N int64
-    keys: with N = 100 M and K = 10,000 the NMI takes 2.4 s on one core with AVX-512, and 9 bytes of
-    memory an image beside the labels. A cell costs some 32 bytes.
+    Labels are replaced by ids from 0, some of which may not occur. The cost is one sort of N int64
+    keys: for N = 100 M and K = 10,000 the NMI takes 2.4 s on one core with AVX-512. Besides the
+    labels it needs 9 bytes of memory per image and about 32 bytes per cell.
     """
     if len(a_N) == 0:
         nothing = np.zeros(0, dtype=np.int64)
@@ -152,11 +159,12 @@ def _contingency(a_N: Ints, b_N: Ints) -> tuple[Ints, Ints, NDArray[np.int64]]:
 def _ids_from_0(label_N: Ints) -> Ints:
     """Return the labels as ids from 0 to less than 4 N, so that two ids fit into one int64 key."""
     lowest, highest = int(label_N.min()), int(label_N.max())
-    if highest - lowest >= 4 * len(label_N):  # hashes, say; a table over their span might not fit
+    # Widely spread labels, such as hashes: a table over their range might not fit into memory.
+    if highest - lowest >= 4 * len(label_N):
         return np.unique(label_N, return_inverse=True)[1]
     return label_N if lowest == 0 else label_N.astype(np.int64) - lowest
 
 
 def _sums(cell_C: Ints, count_C: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return counts_K, the images per label; bincount adds in float64, exact below 2^53."""
+    """Return counts_K, the images per label; bincount adds in float64, which is exact to 2^53."""
     return np.bincount(cell_C, weights=count_C).astype(np.int64)

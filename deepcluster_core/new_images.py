@@ -1,6 +1,6 @@
-"""From images of any source to features, as they come: nothing is packed, nothing is kept.
+"""Compute features of the images of any source as a stream, without an image artifact.
 
-Suffixes: B images of a batch, S pixels of a view's side, C channels, D values of a feature.
+Suffixes: B images of a batch, S side of a view in pixels, C channels, D values of a feature.
 """
 
 from collections import deque
@@ -20,21 +20,25 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.shortage import is_shortage
 
 READ_AT_ONCE = 32
-"""Images that a thread reads before it hands over their views."""
+"""Number of images that a thread reads before it returns their views."""
 
 Pixels = NDArray[np.uint8]
 View = Callable[[bytes], Pixels]
-"""Bytes of a picture -> (S, S, C); raises UnreadableImageError. Called in threads."""
+"""A function, called in threads, that decodes an image file's bytes to a view (S, S, C).
+
+It raises UnreadableImageError for bytes that it cannot decode.
+"""
 Skip = Callable[[str, str], None]
-"""Is told path and reason of an image that cannot be used."""
+"""A callback that receives the path of an unusable image and the reason."""
 
 
 @dataclass(frozen=True)
 class Forward:
-    """How the network is applied; as in the run, so that its images give its features.
+    """Settings of the forward pass.
 
-    To the last digit they do so where all of them come, in the same order: in a batch with others,
-    or in a smaller one, the last digits may be others.
+    With the settings of a run, its images give its features. They are equal to the last digit only
+    if all images come in the order of the run: in a batch of a different size or with different
+    images, the last digits may differ.
     """
 
     layer: str | None
@@ -52,23 +56,24 @@ def features_of(
     skip: Skip,
     workers: int,
 ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-    """Yield paths and features (B, D) of the readable images, a batch at a time, in order.
+    """Yield paths and features (B, D) of the readable images, batch by batch, in order.
 
-    In memory are a batch and some views for each thread, however many images there are.
+    Memory holds one batch and a few views per thread, regardless of the number of images.
 
     Args:
-        network: is used up, see `extract_features`.
-        images: of a source.
-        view: what the network sees of an image.
-        forward: how.
-        skip: hears of the others.
-        workers: threads that read.
+        network: modified in place and not reusable afterwards; see `extract_features`.
+        images: images of a source.
+        view: function that turns a file's bytes into the view that the network sees.
+        forward: settings of the forward pass.
+        skip: called for each image that cannot be used.
+        workers: number of threads that read images.
     """
-    waiting: deque[list[str]] = deque()
+    paths_of_batches: deque[list[str]] = deque()
 
     def views() -> Iterator[Pixels]:
-        for paths, views_BSSC in _batches(_read(images, view, workers), forward.batch_size, skip):
-            waiting.append(paths)
+        read_images = _read(images, view, workers)
+        for paths, views_BSSC in _batches(read_images, forward.batch_size, skip):
+            paths_of_batches.append(paths)
             yield views_BSSC
 
     for feature_BD in extract_features(
@@ -78,25 +83,26 @@ def features_of(
         device=forward.device,
         precision=forward.precision,
     ):
-        yield waiting.popleft(), feature_BD
+        yield paths_of_batches.popleft(), feature_BD
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
     path: str
     view_SSC: Pixels | None
-    """None where it cannot be used."""
+    """The view, or None if the image cannot be used."""
     reason: str
+    """Why the image cannot be used; empty if it can."""
 
 
 def _read(images: Iterable[SourceImage], view: View, workers: int) -> Iterator[_Read]:
-    """Read ahead in threads; yield in order."""
+    """Yield the views of images in order, read ahead by threads."""
 
     def read_one(image: SourceImage) -> _Read:
         try:
             return _Read(image.path, view(image.read()), "")
         except (OSError, UnreadableImageError) as error:
-            if is_shortage(error):  # the image may be good
+            if is_shortage(error):  # memory or files ran out; the image itself may be fine
                 raise
             return _Read(image.path, None, str(error))
 
@@ -108,8 +114,8 @@ def _read(images: Iterable[SourceImage], view: View, workers: int) -> Iterator[_
 
 
 def _groups(images: Iterable[SourceImage]) -> Iterator[list[SourceImage]]:
-    coming = iter(images)
-    while group := list(islice(coming, READ_AT_ONCE)):
+    iterator = iter(images)
+    while group := list(islice(iterator, READ_AT_ONCE)):
         yield group
 
 

@@ -1,4 +1,4 @@
-"""Which number format the network computes in."""
+"""The number format in which a network computes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from deepcluster_core.config import Precision
 
 
 def is_narrow(device: str, precision: Precision) -> bool:
-    """Tell whether a forward pass with this precision computes in bfloat16 on this device."""
+    """Return whether a forward pass with this precision computes in bfloat16 on this device."""
     if precision != "auto":
         return precision == "bfloat16"
     if torch.device(device).type == "cuda":
@@ -22,15 +22,16 @@ def is_narrow(device: str, precision: Precision) -> bool:
 
 
 def computed_in(device: str, precision: Precision) -> Precision:
-    """Return what `auto` means on this device, for the manifest."""
+    """Return the precision with `auto` resolved for this device, as recorded in the manifest."""
     return "bfloat16" if is_narrow(device, precision) else "float32"
 
 
 @contextmanager
 def autocast(device: str, precision: Precision) -> Iterator[None]:
-    """Run the block's forward pass in this precision; weights, and what stays float32, are exact.
+    """Run the forward pass inside the block in this precision.
 
-    A backward pass outside of the block needs `exact_float32` around it as well.
+    Operations that stay in float32 are computed exactly, without TF32. A backward pass outside the
+    block needs its own `exact_float32`.
     """
     kind = torch.device(device).type
     narrow = is_narrow(device, precision)
@@ -40,16 +41,16 @@ def autocast(device: str, precision: Precision) -> Iterator[None]:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute float32 products in float32 within the block: no TF32, no bfloat16 in their place.
+    """Compute float32 products in float32 inside the block, never in TF32 or bfloat16.
 
-    By default torch lets cuDNN round the inputs of float32 convolutions to TF32, which keeps 10
-    bits of the mantissa, and a person or a plugin can allow the same for products of matrices.
-    Convolutions that autocast has made bfloat16 are not affected.
+    By default, torch lets cuDNN round the inputs of float32 convolutions to TF32, which keeps 10
+    bits of the mantissa; a user or a plugin can allow this for matrix products too. Convolutions
+    that autocast runs in bfloat16 are not affected.
 
-    torch keeps these settings once for the whole process. That also covers the threads in which
-    autograd runs a backward pass. Where several threads are within such blocks, the first one to
-    enter changes the settings and the last one to leave restores them; the other threads of the
-    process compute more exactly meanwhile, never less.
+    These torch settings apply to the whole process, including the threads in which autograd runs a
+    backward pass. If several threads are inside such blocks, the first one to enter changes the
+    settings and the last one to leave restores them. All other threads compute more exactly
+    meanwhile, never less.
     """
     _EXACT.enter()
     try:
@@ -59,7 +60,7 @@ def exact_float32() -> Iterator[None]:
 
 
 class _Exact:
-    """Counts the blocks that are open in all threads, and holds the settings from before them."""
+    """Counts the open `exact_float32` blocks of all threads and keeps the settings to restore."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,35 +88,35 @@ _EXACT = _Exact()
 
 @dataclass(frozen=True)
 class _Setting:
-    """A setting of torch that lets float32 products be computed in a shorter format."""
+    """A torch setting that can allow float32 products in a shorter format."""
 
     get: Callable[[], Any]
     set: Callable[[Any], None]
     exact: Any
 
     def read(self) -> Any:  # noqa: ANN401  a bool or a text
-        """Return its value; None where torch refuses, since a person mixed old and new settings."""
+        """Return its value; None if torch raises because old and new settings contradict."""
         try:
             return self.get()
         except RuntimeError:
             return None
 
     def write(self, value: Any) -> None:  # noqa: ANN401
-        """Set it, unless it has this value."""
+        """Set it, unless it already has this value."""
         if value is not None and self.read() != value:
             self.set(value)
 
     def make_exact(self) -> None:
         """Set it to its exact value."""
-        if self.read() not in (self.exact, "none"):  # none: nothing was allowed
+        if self.read() not in (self.exact, "none"):  # "none" allows no shorter format either
             self.write(self.exact)
 
 
 def _settings() -> list[_Setting]:
-    """Return all of them, older ones first, because they overwrite those that replace them.
+    """Return all settings, older ones first, because writing those overwrites the newer ones.
 
-    The older ones are kept in step, because torch refuses to read them where they contradict the
-    newer ones, and some of its own functions read them.
+    The older settings must agree with the newer ones: some functions of torch read them, and
+    reading them raises an error if they contradict.
     """
     cudnn, mkldnn, cublas = torch.backends.cudnn, torch.backends.mkldnn, torch.backends.cuda.matmul
     get, set_ = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision

@@ -1,15 +1,15 @@
-"""How long work says how far it is, without knowing who listens."""
+"""The callback through which long work reports its progress."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called now and then from the thread that runs the stage."""
+    """A progress callback, called repeatedly from the thread that runs the stage."""
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Tell that `done` of `total` images are done; `total` is None while it is not known."""
+        """Report that `done` of `total` images are done; `total` is None while it is unknown."""
         ...
 
 
 def silent(done: int, total: int | None) -> None:
-    """Listen to nothing."""
+    """Ignore the progress."""

@@ -1,8 +1,8 @@
-"""Sums over ranks, without knowing who the ranks are.
+"""Sums over all ranks, independent of how the ranks communicate.
 
-Core code is written for one device. Where a number depends on the rows of all ranks, its function
-takes a `Reduce` and hands it a partial sum; every rank must call it equally often, in the same
-order and with the same shapes, or the ranks wait for each other for ever.
+Core code is written for one device. A function whose result depends on the rows of all ranks takes
+a `Reduce` and passes it a partial sum. Every rank must call it equally often, in the same order and
+with the same shapes, or the ranks wait for each other forever.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,12 @@ from collections.abc import Callable
 from torch import Tensor
 
 Reduce = Callable[[Tensor], Tensor]
-"""Returns the sum of a tensor over all ranks, the same on each, with the shape and dtype given."""
+"""A function that returns the sum of a tensor over all ranks, identical on every rank.
+
+The shape and dtype of the tensor are kept.
+"""
 
 
 def identity(partial: Tensor) -> Tensor:
-    """Return the sum over one rank: what was given."""
+    """Return the tensor unchanged, which is the sum over a single rank."""
     return partial

@@ -1,7 +1,7 @@
-"""Every random number of a run comes from its one seed, through a name.
+"""Derive every random stream of a run from the run's one seed and a name.
 
-No consumer shares a stream with another, and none touches a global generator for good, so a stage
-that runs alone, or again, draws what it drew in the whole run.
+No two consumers share a stream, and none changes a global generator permanently. A stage that is
+run alone, or a second time, therefore draws the numbers that it drew within the whole run.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """Return the seed, 0 to 2**63 - 1, that belongs to `names` under the run's `seed`.
+    """Return the seed, 0 to 2**63 - 1, for `names` in a run with this `seed`.
 
     By convention the names are epoch, stage and purpose: `derive(31, 4, "train", "order")`.
     """
@@ -25,18 +25,18 @@ def derive(seed: int, *names: str | int) -> int:
 
 
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
-    """Return NumPy's generator for `names`."""
+    """Return a NumPy generator seeded by `derive` for `names`."""
     return np.random.default_rng(derive(seed, *names))
 
 
 @contextmanager
 def torch_seeded(seed: int, device: "torch.device | None" = None) -> Iterator[None]:
-    """Seed torch inside the block, and leave the global generators as they were before it.
+    """Seed torch's global generators inside the block and restore their state afterwards.
 
-    Layers draw from torch's global generator (initialisation, dropout) and take no other; this
-    is the one place that lends it to them.
+    Initialisation and dropout draw from torch's global generator and accept no other. This is the
+    only place that seeds it.
     """
-    import torch  # noqa: PLC0415  many that only need `derive` do without
+    import torch  # noqa: PLC0415  slow, and callers that only need `derive` do without it
 
     on_gpu = device is not None and device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):

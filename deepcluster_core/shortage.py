@@ -1,9 +1,9 @@
-"""Errors raised because memory, open files or threads ran out.
+"""Recognise errors raised because memory, open files or threads ran out.
 
-Libraries raise them in classes and words of their own. They say nothing about the file that is
-read or the network that is tried at that moment, so code that handles damaged files must let them
-pass: see `explain_damage`. This module does not import torch, which commands that only read
-artifacts do without.
+Every library uses its own classes and texts for them. Such an error does not mean that the file
+being read or the network being built is faulty, so code that handles damaged files must let it
+pass; `explain_damage` does. This module does not import torch, because commands that only read
+artifacts do not need it.
 """
 
 import errno
@@ -23,11 +23,13 @@ ON_DEVICE = (
     "cudahostalloc",
     "_alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_, CUSOLVER_STATUS_, CUSPARSE_STATUS_, CUFFT_
     "_allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_, CURAND_STATUS_
-    "cublas_status_not_initialized",  # what is left of a card that is full before cuBLAS starts
+    "cublas_status_not_initialized",  # the GPU's memory was full before cuBLAS could start
     "cudnn_status_not_initialized",
 )
-"""What torch and faiss write in errors of a general class when a GPU's memory is full: in lower
-case, words of CUDA and of its libraries."""
+"""Lower-case texts of CUDA and its libraries when a GPU's memory is full.
+
+torch and faiss put them into errors of a general class.
+"""
 ON_HOST = (
     "allocate memory",
     "unable to allocate",
@@ -40,7 +42,7 @@ ON_HOST = (
     "out of memory",
     "(os error 12)",
 )
-"""The same for main memory: words of torch, faiss, Arrow, C++ and Rust."""
+"""Lower-case texts of torch, faiss, Arrow, C++ and Rust when main memory is full."""
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -48,8 +50,8 @@ def lacks_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
         return True
     if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM or (error.errno is None and _says(error, ON_HOST))
-    return isinstance(error, RuntimeError) and _says(error, ON_DEVICE + ON_HOST)
+        return error.errno == errno.ENOMEM or (error.errno is None and _mentions(error, ON_HOST))
+    return isinstance(error, RuntimeError) and _mentions(error, ON_DEVICE + ON_HOST)
 
 
 def is_shortage(error: BaseException) -> bool:
@@ -58,20 +60,21 @@ def is_shortage(error: BaseException) -> bool:
 
 
 def is_of_device(error: BaseException) -> bool:
-    """Return whether the memory that ran out is a GPU's."""
-    return _is_torch_out_of_memory(error) or _says(error, ON_DEVICE)
+    """Return whether it was a GPU's memory that ran out."""
+    return _is_torch_out_of_memory(error) or _mentions(error, ON_DEVICE)
 
 
 @contextmanager
 def explain_damage(
     explain: Callable[[Exception], Exception], *kinds: type[Exception]
 ) -> Iterator[None]:
-    """Replace errors in reading a file by one that says what is wrong with it.
+    """Replace errors from reading a file by an error that describes the damage.
+
+    An error because memory, files or threads ran out passes unchanged: the file may be intact.
 
     Args:
         explain: returns the error to raise instead.
-        kinds: classes of errors that may mean damage; without any, all. An error because memory,
-            files or threads ran out passes unchanged: the file may be good.
+        kinds: error classes that can mean damage; if none are given, all classes.
     """
     try:
         yield
@@ -88,17 +91,17 @@ def _is_torch_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+def _mentions(error: BaseException, words: tuple[str, ...]) -> bool:
     text = str(error).lower()
     return any(word in text for word in words)
 
 
 def explain_shortage(error: Exception, folder: Path) -> ArtifactError | None:
-    """Return the error to raise instead if something ran out; None for any other error.
+    """Return an error that explains a shortage and its fix; None if nothing ran out.
 
     Args:
         error: the error that a library raised.
-        folder: artifact that was being made.
+        folder: folder of the artifact that was being made.
     """
     if lacks_memory(error):
         return _short_of_memory(error, folder)
@@ -144,7 +147,7 @@ def _limited(error: Exception, folder: Path) -> ArtifactError | None:
 
 def _lacks_files(error: BaseException) -> bool:
     number = error.errno if isinstance(error, OSError) else None
-    # torch and safetensors have errors of their own for what the system says.
+    # torch and safetensors wrap the system's error in classes of their own, without its number.
     return (
         number in (errno.EMFILE, errno.ENFILE)
         or "Too many open files" in str(error)
@@ -153,13 +156,16 @@ def _lacks_files(error: BaseException) -> bool:
 
 
 def _lacks_threads(error: BaseException) -> bool:
-    if isinstance(error, BlockingIOError):  # of fork
+    if isinstance(error, BlockingIOError):  # raised by fork
         return error.errno == errno.EAGAIN
     return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
 
 
 def _no_file_can_be_opened(error: BaseException) -> bool:
-    """Tell whether a file was reported as missing because none can be opened, as safetensors do."""
+    """Return whether a file was reported as missing only because no file can be opened.
+
+    safetensors reports it like this.
+    """
     if not isinstance(error, FileNotFoundError) or error.errno is not None:
         return False
     try:

@@ -1,4 +1,4 @@
-"""A stage: a typed function that makes one artifact. It is declared once, by the decorator `stage`.
+"""Declare stages: typed functions that each make one artifact, marked by the decorator `stage`.
 
     @stage(name="extract", version=1, kind="features", files=(FEATURES,))
     def extract(
@@ -7,10 +7,10 @@
     ) -> None:
 
 Everything else follows from the signature. The positional parameters after the draft are the
-sections of the configuration that the stage reads, by their names in the recipe. The keyword
-parameters are its inputs: the folder of an artifact is a `Path`, several artifacts are `Several`,
-data from outside of the run are `External`, a mere digest is a `str`. Sections and inputs, the seed
-and the epoch make the key.
+sections of the configuration that the stage reads, named as in the recipe. The keyword parameters
+are its inputs: the folder of an artifact is a `Path`, several artifacts are `Several`, data from
+outside the run are `External`, and a bare digest is a `str`. The sections, the inputs, the seed and
+the epoch determine the artifact's key.
 """
 
 import inspect
@@ -41,19 +41,21 @@ B = TypeVar("B", bound=StrictConfig)
 
 _MANIFEST_ONLY = "only the manifest is read"
 ManifestOf = Annotated[Path, _MANIFEST_ONLY]
-"""The type of an input of which a stage reads the manifest alone: its files may be pruned."""
+"""The type of an input whose manifest alone is read, so that its files may be pruned."""
 
 
 @dataclass(frozen=True)
 class External:
-    """Data that lie outside of the run, for example a data set to evaluate on."""
+    """Data outside the run, for example a data set to evaluate on."""
 
     path: Path
     digest: str
-    """Stands for the contents in the key of what is made from them."""
+    """Digest that stands for the contents in artifact keys."""
     channels: int = 3
-    """How the network reads pictures: 3 in colour, 1 in grey. It follows from the network, which
-    is an input of its own, and so takes no part in the key."""
+    """Channels of the images that the network reads: 3 for colour, 1 for grey.
+
+    It follows from the network, which is an input of its own, so it is not part of the key.
+    """
 
 
 class Several(ABC):
@@ -61,15 +63,15 @@ class Several(ABC):
 
     @abstractmethod
     def folders(self) -> dict[str, Path]:
-        """Return the artifacts by their names in the manifest."""
+        """Return the artifacts' folders by their names in the manifest."""
 
 
 Input = Path | External | Several | str | None
-"""What a stage reads. None: nothing, as the checkpoint in the first epoch."""
+"""An input of a stage. None means that there is none, such as no checkpoint in the first epoch."""
 
 
 def digests_of(inputs: Mapping[str, Input]) -> dict[str, str]:
-    """Return the digests that stand for inputs in a key; inputs that are None take no part.
+    """Return the digests that stand for the inputs in a key; inputs that are None are left out.
 
     Raises:
         ArtifactError: an artifact is not finished.
@@ -88,14 +90,14 @@ def digests_of(inputs: Mapping[str, Input]) -> dict[str, str]:
 
 
 def artifacts_of(value: Input) -> list[Path]:
-    """Return the folders of the artifacts that an input consists of."""
+    """Return the folders of all artifacts in an input."""
     if isinstance(value, Several):
         return list(value.folders().values())
     return [value] if isinstance(value, Path) else []
 
 
 class StageFunction(Generic[P]):
-    """A declared stage. `P` are its inputs, so that a type checker sees what it is called with."""
+    """A declared stage. `P` holds its inputs, so that type checkers can validate calls."""
 
     def __init__(
         self,
@@ -106,27 +108,29 @@ class StageFunction(Generic[P]):
         self.identity = identity
         self.__doc__ = body.__doc__
         self._body, self._check = body, check
-        parameters = list(inspect.signature(body).parameters.values())[1:]  # without the draft
-        positional = [one for one in parameters if one.kind is one.POSITIONAL_ONLY]
+        # The first parameter is the draft.
+        parameters = list(inspect.signature(body).parameters.values())[1:]
         self.sections: Mapping[str, type[StrictConfig]] = {
-            one.name: one.annotation for one in positional
+            parameter.name: parameter.annotation
+            for parameter in parameters
+            if parameter.kind is parameter.POSITIONAL_ONLY
         }
         """The sections of the configuration that the stage reads, and their types."""
         self.manifest_only = frozenset(
-            one.name
-            for one in parameters
-            if _MANIFEST_ONLY in getattr(one.annotation, "__metadata__", ())
+            parameter.name
+            for parameter in parameters
+            if _MANIFEST_ONLY in getattr(parameter.annotation, "__metadata__", ())
         )
-        """Inputs of which it reads the manifest alone."""
+        """Inputs whose manifest alone is read."""
 
     @property
     def name(self) -> str:
-        """The name people use: `extract`."""
+        """The name of the stage, such as `extract`."""
         return self.identity.name
 
     @property
     def kind(self) -> str:
-        """The folder of its artifacts in a run: `features`."""
+        """The kind of its artifacts, such as `features`; also their folder in a run."""
         return self.identity.kind
 
     def key(
@@ -158,12 +162,12 @@ class StageFunction(Generic[P]):
 
         Args:
             config: the sections by name.
-            inputs: by the names of the parameters.
+            inputs: the inputs by the names of their parameters.
             out: folder of the artifact.
-            context: seed, epoch and place.
+            context: seed, epoch and where to run.
 
         Raises:
-            DeepClusterError: see the stage, and `new_artifact`.
+            DeepClusterError: raised by the stage or by `new_artifact`.
         """
         sections = [config[name] for name in self.sections]
         if self._check is not None:
@@ -174,13 +178,13 @@ class StageFunction(Generic[P]):
             self._body(draft, *sections, **inputs)
 
     def run(self, *, out: Path, context: Context, **arguments: Any) -> None:  # noqa: ANN401  sections and inputs
-        """Make the artifact from sections and inputs that are given side by side, by name."""
+        """Make the artifact; sections and inputs are passed together as keyword arguments."""
         config = {name: arguments.pop(name) for name in self.sections}
         self.make(config, arguments, out=out, context=context)
 
 
 class _Declaration(Protocol):
-    """Turns a function of a draft, sections and inputs into a stage."""
+    """A decorator that turns a function of a draft, sections and inputs into a stage."""
 
     @overload
     def __call__(
@@ -200,15 +204,15 @@ def stage(
     files: tuple[str, ...],
     check: Callable[..., None] | None = None,
 ) -> _Declaration:
-    """Declare a function as a stage; see the module for what follows from its signature.
+    """Declare a function as a stage; the module docstring explains its signature.
 
     Args:
-        name: what people call it.
-        version: raised when the same inputs and configuration would give another artifact.
-        kind: folder of its artifacts in a run.
+        name: name of the stage.
+        version: increase it when unchanged inputs and settings would give a different artifact.
+        kind: kind of its artifacts, and their folder in a run.
         files: files and folders of an artifact, besides the manifest.
-        check: called with the sections before an artifact that is there already is replaced; it
-            raises what the stage cannot do.
+        check: called with the sections before an existing artifact is replaced; it raises an error
+            for settings that the stage does not support.
     """
     identity = Stage(name, version, kind, files)
 

@@ -1,4 +1,4 @@
-"""Text for people: numbers, sizes, durations, lists, and what is safe on a terminal."""
+"""Format text for users: numbers, sizes, durations, lists, and text that is safe to print."""
 
 import math
 import shlex
@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TypeGuard
 
 UNKNOWN = "–"
+"""Text for a value that is missing or undefined."""
 
 
 def known(value: float | None) -> TypeGuard[float]:
-    """Return whether there is a value, and it is finite."""
+    """Return whether a value is present and finite."""
     return value is not None and math.isfinite(value)
 
 
 def number(value: object) -> str:
-    """Return a number with about four digits, and anything else as its text."""
+    """Return a number with about four digits, and any other value as its plain text."""
     if value is None:
         return UNKNOWN
     if isinstance(value, int) and not isinstance(value, bool):
@@ -30,36 +31,38 @@ def number(value: object) -> str:
 
 
 def three_decimals(value: float | None) -> str:
-    """Return a number for a column in which all have three decimals."""
+    """Return a number with three decimals, for columns of equal precision."""
     return f"{value:.3f}" if known(value) else UNKNOWN
 
 
 def share(value: float | None) -> str:
-    """Return a share, 0 to 1, in percent; below 10 % with a decimal."""
+    """Return a share, 0 to 1, in percent; with one decimal below 10 %."""
     if not known(value):
         return UNKNOWN
     return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
 
 
 def listed(names: Sequence[str], *, limit: int = 5) -> str:
-    """Return the first names, and how many more there are: a, b and 3 more."""
+    """Return the first names and the number of further ones: a, b and 3 more."""
     shown = ", ".join(names[:limit])
     more = len(names) - limit
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in the largest units that matter: 5.3 s, 1 min 36 s, 30 h 2 min."""
+    """Return a duration in its one or two largest units: 5.3 s, 1 min 36 s, 30 h 2 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 10:
         return f"{minutes} min {rest} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def readable_size(num_bytes: float) -> str:
-    """Return a number of bytes with three digits: 4.2 MB."""
+    """Return a number of bytes with three digits and a unit: 4.2 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"
@@ -68,9 +71,9 @@ def readable_size(num_bytes: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text in which whatever moves the cursor, colours or reorders is escaped.
+    """Return text with all characters escaped that could move the cursor, colour or reorder it.
 
-    Names of files come from other people, and must not control the terminal.
+    File names come from untrusted sources and must not control the terminal.
     """
     if text.isprintable():
         return text
@@ -78,16 +81,16 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return several lines, each of them printable."""
+    """Return several lines of text, each made printable."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def shell_words(*words: str | Path) -> str:
-    """Return words as they are typed into a shell, quoted where necessary."""
+    """Return words joined for a shell, quoted where necessary."""
     return printable(shlex.join(str(word) for word in words))
 
 
 def python_text(text: str) -> str:
-    """Return printable text as a string literal of Python."""
+    """Return printable text as a Python string literal."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

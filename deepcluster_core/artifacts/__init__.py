@@ -1,1 +1,1 @@
-"""What stages leave on disk. Only these modules know Zarr, Parquet, Arrow and safetensors."""
+"""Artifact formats on disk. Only these modules use Zarr, Parquet, Arrow and safetensors."""

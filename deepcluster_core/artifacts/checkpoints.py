@@ -1,6 +1,6 @@
-"""A checkpoint: the backbone and its optimiser's momentum, in safetensors.
+"""Read and write checkpoints: the backbone and its optimiser's momentum, in safetensors.
 
-Loading one never runs code. How the epoch went stands in its manifest.
+Loading a checkpoint never runs code. The results of the epoch are in its manifest.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -21,17 +21,17 @@ from deepcluster_core.shortage import explain_damage
 
 
 def write_checkpoint(folder: Path, *, backbone: nn.Module, momentum: dict[str, Tensor]) -> None:
-    """Write the state of a network after an epoch, both files at once.
+    """Write the state of a network after an epoch, both files in parallel.
 
-    AlexNet's 456 MB take 0.6 s so and 1.1 s one after the other, on two cores of a virtual machine
-    that has to find the memory for them; 0.15 s where it has it.
+    Measured for AlexNet's 456 MB on two cores of a virtual machine: 0.6 s in parallel and 1.1 s in
+    sequence if the machine must allocate page cache first, 0.15 s if the page cache is ready.
 
     Args:
-        folder: of the artifact.
-        backbone: without the head, which every epoch makes anew.
-        momentum: buffers of the backbone's optimiser, by the name of the parameter.
+        folder: folder of the artifact.
+        backbone: the network without the head, which is new in every epoch.
+        momentum: buffers of the backbone's optimiser, by parameter name.
     """
-    with ThreadPoolExecutor(2) as pool:  # writing lets go of the interpreter lock
+    with ThreadPoolExecutor(2) as pool:  # writing releases the interpreter lock
         model = pool.submit(
             save_file, _contiguous(backbone.state_dict()), folder / MODEL, metadata={"format": "pt"}
         )
@@ -44,25 +44,24 @@ def write_checkpoint(folder: Path, *, backbone: nn.Module, momentum: dict[str, T
 def restore_network(
     config: NetworkConfig, *, channels: int, seed: int, checkpoint: Path | None
 ) -> Network:
-    """Return the network of a checkpoint; without one, as the run's seed initialises it.
+    """Return the network of a checkpoint or, without one, as the run's seed initialises it.
 
     Raises:
-        ArtifactError: the checkpoint is damaged, or of another network.
-        ConfigError: there is no such network for images of these channels and size.
+        ArtifactError: the checkpoint is damaged, or belongs to a different network.
+        ConfigError: the network does not support images of this size and number of channels.
     """
-    of_run = seeding.derive(seed, "init")
     if checkpoint is None:
-        return build_network(config, channels=channels, seed=of_run)
+        return build_network(config, channels=channels, seed=seeding.derive(seed, "init"))
     network = build_without_weights(config, channels=channels)
     load_backbone(checkpoint, network)
     return network
 
 
 def load_backbone(folder: Path, backbone: nn.Module) -> None:
-    """Fill `backbone` with a checkpoint's weights.
+    """Load a checkpoint's weights into `backbone`.
 
     Raises:
-        ArtifactError: damaged, or of another network.
+        ArtifactError: the checkpoint is damaged, or belongs to a different network.
     """
     path = folder / MODEL
     fix = "use another --run, or the recipe that this run began with."
@@ -70,14 +69,14 @@ def load_backbone(folder: Path, backbone: nn.Module) -> None:
 
 
 def load_weights(path: Path, network: nn.Module) -> None:
-    """Fill `network` with the weights of a file from anywhere, such as one trained with labels.
+    """Load weights from outside a run into `network`, such as those of a supervised network.
 
     Args:
         path: a .safetensors file with the names and shapes of the network's state_dict.
-        network: has the names of `model.safetensors` in a checkpoint.
+        network: a network whose weights are named as in a checkpoint's `model.safetensors`.
 
     Raises:
-        ArtifactError: it cannot be read, or is of another network.
+        ArtifactError: the file cannot be read, or belongs to a different network.
     """
     fix = f"save the state_dict of this network with safetensors, named as in a run's {MODEL}."
     with explain_damage(lambda e: ArtifactError(f"{path}: cannot be read ({e}).\n  Fix: {fix}")):
@@ -86,16 +85,20 @@ def load_weights(path: Path, network: nn.Module) -> None:
 
 
 def load_momentum(folder: Path) -> dict[str, Tensor]:
-    """Return the momentum buffers by the name of their parameter.
+    """Return the momentum buffers of a checkpoint by parameter name.
 
     Raises:
-        ArtifactError: missing or damaged.
+        ArtifactError: the file is missing or damaged.
     """
     return _load(folder / MOMENTUM)
 
 
 def _fill(network: nn.Module, state: dict[str, Tensor], path: Path, *, fix: str) -> None:
-    """Load a state that has exactly the names and shapes of the network, which may lack weights."""
+    """Load a state into a network, which may be built without weights.
+
+    Raises:
+        ArtifactError: the names or shapes of the state are not exactly those of the network.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     before = network.state_dict()
     wanted = {name: tuple(tensor.shape) for name, tensor in before.items()}
@@ -107,9 +110,9 @@ def _fill(network: nn.Module, state: dict[str, Tensor], path: Path, *, fix: str)
             f" ({len(differing)} such tensors).\n"
             f"  Fix: {fix}"
         )
-    # Copies: the loaded tensors are views of the file, which may be replaced or deleted.
-    own = {name: tensor.to(before[name].dtype, copy=True) for name, tensor in state.items()}
-    network.load_state_dict(own, assign=True)
+    # Copy, because the loaded tensors are views of the file, which may be replaced or deleted.
+    copies = {name: tensor.to(before[name].dtype, copy=True) for name, tensor in state.items()}
+    network.load_state_dict(copies, assign=True)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

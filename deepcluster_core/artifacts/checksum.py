@@ -1,20 +1,22 @@
-"""CRC-32C of what is stored, in such a way that other threads go on meanwhile."""
+"""Compute CRC-32C checksums without blocking other threads."""
 
-import google_crc32c  # the one that zarr-python depends on
+import google_crc32c  # zarr-python depends on it already
 import numpy as np
 from numpy.typing import NDArray
 
 RELEASED_FROM_BYTES = 1 << 20
-"""google_crc32c lets other threads of Python run while it reads a `bytes` of this size or larger,
-and in no other case: not while it reads an array."""
+"""Size from which google_crc32c releases the interpreter lock.
+
+It does so for `bytes` objects only, never for arrays.
+"""
 
 
 def crc32c(data: bytes | NDArray[np.generic], before: int = 0) -> int:
-    """Return the CRC-32C of data, going on from that of what comes before it.
+    """Return the CRC-32C of data, continuing from the checksum of the preceding data.
 
-    Large arrays are copied, which takes a fraction of the time for which every other thread would
-    wait otherwise: those that read images, and the one that feeds the GPU. Smaller data, such as
-    one image, is read in microseconds, and other threads cannot run during that time.
+    Large arrays are copied to `bytes`, so that threads that read images or feed the GPU can run
+    meanwhile; the copy takes a fraction of the time that they would wait. Smaller data, such as one
+    image, takes microseconds and is not copied.
     """
     if not isinstance(data, bytes) and data.nbytes >= RELEASED_FROM_BYTES:
         data = data.tobytes()

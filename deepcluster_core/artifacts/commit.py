@@ -1,6 +1,6 @@
-"""The one way an artifact comes into being: a draft folder, files, and the manifest last.
+"""Create artifacts: mark the folder as a draft, write the files, write the manifest last.
 
-No directory is renamed, so the same order of writes works on an object store.
+No directory is renamed, so this order of writes also works on an object store.
 """
 
 import errno
@@ -63,30 +63,30 @@ LIBRARIES = (
 
 @dataclass
 class Draft:
-    """An artifact in the making."""
+    """An artifact that a stage is writing."""
 
     folder: Path
     key: str
     context: Context
     saved: Saved | None
-    """What an attempt that was cut short has left to go on from; its files lie in `folder`."""
+    """The save of an interrupted attempt, to continue from; its files are in `folder`."""
     rows: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
-    """What the stage counts, for the manifest. JSON values only."""
+    """JSON values that the stage records in the manifest."""
     _start: float = field(default_factory=time.perf_counter)
 
     @property
     def seconds(self) -> float:
-        """Spent so far, by all attempts as far as they were of use."""
+        """The time spent so far, including the saved part of earlier attempts."""
         before_s = self.saved.seconds if self.saved else 0.0
         return before_s + time.perf_counter() - self._start
 
     def save(self, facts: Mapping[str, Any], files: Mapping[str, Writer] | None = None) -> None:
-        """Save what was done, durably: an attempt after this one goes on from here.
+        """Save the progress durably, so that the next attempt can continue from here.
 
         Args:
-            facts: JSON values that say how far it is.
-            files: writers, by a name that was not used before.
+            facts: JSON values that describe the progress.
+            files: writers by file name; no earlier save may have used these names.
         """
         write_saved(self.folder, self.key, seconds=self.seconds, facts=facts, files=files or {})
 
@@ -102,20 +102,20 @@ def new_artifact(
 ) -> Iterator[Draft]:
     """Clear `out`, let the block fill it, then commit it by writing its manifest.
 
-    When the block raises, or the process dies, `out` keeps what was written but has no manifest: it
-    is no artifact. The next attempt goes on from the draft's last save if that has the same key,
-    else it clears the folder.
+    If the block raises or the process dies, `out` keeps what was written but has no manifest, so it
+    does not count as an artifact. The next attempt continues from the draft's last save if the keys
+    match, and clears the folder if they do not.
 
     Args:
-        stage: whose artifact it is.
-        out: its folder; created. Other people's files in it are never deleted.
+        stage: the stage that makes the artifact.
+        out: folder of the artifact; created if missing. Files that no stage made are never deleted.
         config: the sections of the recipe that the stage reads, by name.
-        inputs: digests of what it reads, by the names of its parameters.
-        context: seed, epoch and place.
+        inputs: digests of its inputs, by parameter name.
+        context: seed, epoch and where to run.
 
     Raises:
-        ArtifactError: `out` holds files that are no artifact, or the machine lacks something, see
-            `explain_resource_errors`.
+        ArtifactError: `out` holds files that no stage made, or a resource is missing or exhausted
+            (see `explain_resource_errors`).
     """
     key = artifact_key(stage, config=config, inputs=inputs, seed=context.seed, epoch=context.epoch)
     with explain_resource_errors(out):
@@ -139,7 +139,7 @@ def _describe(
     inputs: Mapping[str, str],
     context: Context,
 ) -> Manifest:
-    """Return the manifest of what was written, once all of it is durable."""
+    """Make all written files durable and return the manifest that describes them."""
     seconds = draft.seconds
     parts = (path for path in draft.folder.rglob("*") if not _is_temporary(path))
     files = record_files(draft.folder, sorted(parts))
@@ -164,36 +164,38 @@ def _describe(
 
 
 def tidy(folder: Path) -> None:
-    """Delete what an attempt left that died right after its commit.
+    """Delete the temporary files of an attempt that died right after its commit.
 
-    The artifact is whole without it, so what may not be deleted stays: its owner's next attempt
-    tidies.
+    The artifact is complete without them. Files that this user may not delete stay until the
+    owner's next attempt.
     """
     if not (folder / UNFINISHED).exists() or not may_write(folder):
         return
-    with suppress(OSError, ArtifactError), lock(folder):  # another process may have begun anew
+    with suppress(OSError, ArtifactError), lock(folder):
+        # Check again under the lock: another process may have started to make the artifact anew.
         if (folder / MANIFEST).exists():
             _end(folder)
 
 
 def _end(folder: Path) -> None:
-    """Delete what an attempt needed on its way, once the artifact is committed."""
+    """Delete the temporary files of an attempt after the artifact is committed."""
     delete_saved(folder)
     for part in folder.glob("*.part"):
         part.unlink()
-    (folder / UNFINISHED).unlink(missing_ok=True)  # last: it says that there is something to tidy
+    # Last, because `tidy` looks for this mark to find out whether anything is left.
+    (folder / UNFINISHED).unlink(missing_ok=True)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Put the manifest in its place, whole or not at all, and durable before it returns."""
+    """Write the manifest atomically; it is durable when the function returns."""
     write_atomically(folder / MANIFEST, manifest.sealed().model_dump_json(indent=2).encode())
 
 
 def prune(folder: Path) -> None:
-    """Delete an artifact's files but keep its manifest, which still stands for its contents.
+    """Delete an artifact's files but keep its manifest, whose digest still stands for the contents.
 
     Raises:
-        PermissionError: some of them may not be deleted; then all of them stay.
+        PermissionError: some files may not be deleted; nothing is deleted then.
     """
     inside = (path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())
     if (denied := first_unwritable([folder, *inside])) is not None:
@@ -206,9 +208,12 @@ def prune(folder: Path) -> None:
 
 
 def _begin(out: Path, stage: Stage) -> None:
-    """Mark `out` as ours and unfinished; its old manifest goes first: half an artifact is none."""
+    """Mark `out` as an unfinished artifact and delete its old manifest.
+
+    Without a manifest, a partly overwritten artifact cannot be mistaken for a finished one.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    _refuse_unreadable(out)
+    _check_readable(out)
     if not (out / UNFINISHED).exists() and _foreign(out, stage):
         raise ArtifactError(
             f"{out}: the folder holds files that no stage made, and they would be deleted.\n"
@@ -218,11 +223,13 @@ def _begin(out: Path, stage: Stage) -> None:
     (out / MANIFEST).unlink(missing_ok=True)
 
 
-def _refuse_unreadable(out: Path) -> None:
-    """Refuse to delete what may not even be read: it may be a whole artifact of somebody else.
+def _check_readable(out: Path) -> None:
+    """Check that this user may read the folder before anything in it is deleted.
+
+    Unreadable files may be a finished artifact of another user.
 
     Raises:
-        ArtifactError: there is such a file.
+        ArtifactError: the folder or a file of its artifact may not be read.
     """
     condition, reason = inspect(out)
     if condition is Condition.UNREADABLE:
@@ -234,7 +241,7 @@ def _refuse_unreadable(out: Path) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Delete what earlier attempts left; saves first, which are worth nothing without the rest."""
+    """Delete the files of earlier attempts; saves first, because they refer to the other files."""
     delete_saved(out)
     for path in out.iterdir():
         if path.name != UNFINISHED:
@@ -242,9 +249,9 @@ def _clear(out: Path) -> None:
 
 
 def _clear_half_written(out: Path, stage: Stage) -> None:
-    """Delete what a kill left under names that libraries give files until they are whole.
+    """Delete partly written files that libraries left when an attempt was killed.
 
-    safetensors writes `.tmp…` beside its file, zarr `….partial` in the folder of the array.
+    safetensors writes to `.tmp…` beside the file, zarr to `….partial` in the array's folder.
     """
     for path in out.iterdir():
         if path.name not in stage.files and not _is_temporary(path):
@@ -254,25 +261,27 @@ def _clear_half_written(out: Path, stage: Stage) -> None:
 
 
 def _is_temporary(path: Path) -> bool:
-    """Tell whether a file is for an attempt only: its mark, its save, what a crash left half."""
+    """Return whether a file is not part of the artifact: the mark, a save or a partial file."""
     return path.name == UNFINISHED or path.name.startswith(PREFIX) or path.suffix == ".part"
 
 
 def _foreign(out: Path, stage: Stage) -> bool:
-    """Tell whether a folder holds what this stage cannot have made."""
-    made = {*stage.files, MANIFEST}
+    """Return whether a folder holds files that this stage cannot have made."""
+    own_names = {*stage.files, MANIFEST}
     if (out / MANIFEST).exists():
         try:
             manifest = read_manifest(out)
         except NewerArtifactError:
             raise
         except ArtifactError:
-            pass  # damaged: its stage may try again
+            pass  # a damaged artifact, which the stage may replace
         else:
             if manifest.stage != stage.name:
                 return True
-            made |= {name.partition("/")[0] for name in manifest.files}
-    return any(path.name not in made and ".part" not in path.suffixes for path in out.iterdir())
+            own_names |= {name.partition("/")[0] for name in manifest.files}
+    return any(
+        path.name not in own_names and ".part" not in path.suffixes for path in out.iterdir()
+    )
 
 
 def _provenance(device: str) -> Provenance:
@@ -300,10 +309,11 @@ def _versions() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the checkout this file lies in, with `+changes` if it was edited."""
+    """Return the commit of the checkout that contains this file, with `+changes` if edited."""
     here = Path(__file__)
     try:
-        _git("ls-files", "--error-unmatch", here.name, at=here.parent)  # else another checkout's
+        # Fails if git does not track this file: an environment inside an unrelated checkout.
+        _git("ls-files", "--error-unmatch", here.name, at=here.parent)
         return _git(
             "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*", at=here.parent
         )
@@ -312,8 +322,8 @@ def _git_commit() -> str | None:
 
 
 def _git(*arguments: str, at: Path) -> str:
-    found = subprocess.run(  # noqa: S603  our own words
-        ["git", *arguments],  # noqa: S607  whichever git the person uses
+    found = subprocess.run(  # noqa: S603  constant arguments
+        ["git", *arguments],  # noqa: S607  the user's git
         cwd=at,
         capture_output=True,
         text=True,
@@ -329,7 +339,7 @@ def _reset_peak_memory(device: str) -> None:
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return  # not Linux: the peak is then that of the process so far
+        return  # not Linux: the peak then covers the whole life of the process
 
 
 def _peak_memory_bytes() -> int:
@@ -347,9 +357,9 @@ def _peak_device_bytes(device: str) -> int | None:
 
 
 def _cuda_in_use(device: str) -> ModuleType | None:
-    """Return torch.cuda if it has counted the memory of this device so far."""
+    """Return torch.cuda if it is in use and tracks the memory of this device."""
     kind, _, number = device.partition(":")
-    # Code that only reads artifacts imports this module, and must not pay for importing torch.
+    # Code that only reads artifacts imports this module and should not have to import torch.
     torch = sys.modules.get("torch")
     if kind != "cuda" or torch is None or not torch.cuda.is_initialized():
         return None

@@ -1,8 +1,8 @@
-"""features.zarr: one Zarr v3 array (N, D), row i belongs to image_id i.
+"""Read and write features.zarr: one Zarr v3 array (N, D), whose row i belongs to image_id i.
 
-Stored in shards of whole rows, each of many chunks, so that several writers never share a file.
-Every chunk carries a CRC-32C: damaged features are noticed when they are read. Shards are written
-behind the work that fills them, and read ahead of the work that uses them.
+The array is stored in shards of whole rows, each made of many chunks, so that several writers never
+share a file. Every chunk has a CRC-32C, so damage is detected on reading. Background threads write
+finished pieces while the next ones are computed, and read blocks ahead of their use.
 """
 
 import math
@@ -27,14 +27,15 @@ from deepcluster_core.shortage import explain_damage
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
 READERS = 2
-"""Threads. More are not faster: of the checksums, which take as long as reading does, only one is
+"""Threads that read. More are not faster: checksums take as long as reading, and only one is
 computed at a time."""
 WRITERS = 3
-"""Threads: one writes, the others wait for the disk. 0.5 GB take 0.30 s with one that waits, 0.26 s
-with two, and no less with more."""
+"""Threads that write: one writes, the others flush shards to the disk. 0.5 GB take 0.30 s with one
+thread that flushes, 0.26 s with two, and no less with more."""
 CHUNKS_READ = 32
+"""Chunks that a thread reads at once."""
 CHUNKS_WRITTEN = 16
-"""By a thread at once. There are two buffers for so many while features are written."""
+"""Chunks that a thread writes at once. Two buffers of this size exist during writing."""
 
 Floats = NDArray[np.floating]
 
@@ -51,20 +52,22 @@ def write_features(
     """Write batches of rows, in the order of image_id, as `folder/features.zarr`; return D.
 
     Args:
-        folder: of the artifact.
+        folder: folder of the artifact.
         batches: float arrays (n, D) of any n.
-        num_images: N, the rows that the array has in the end.
-        dtype: on disk. Values beyond float16's ±65,504 become infinite; clustering refuses them.
-        start: rows that an earlier attempt has written, in whole shards: batches begin there.
-        saved: told how many rows are durable, whenever a shard is.
+        num_images: N, the number of rows of the complete array.
+        dtype: number format on disk. Values beyond float16's ±65,504 become infinite, and
+            clustering then raises an error.
+        start: number of rows that an earlier attempt has written, in whole shards; the batches
+            begin with the next row.
+        saved: callback that receives the number of durable rows each time a shard is durable.
 
     Raises:
-        ValueError: the batches hold another number of rows than are missing.
+        ValueError: the batches do not hold exactly the missing rows.
     """
     first = next(batches)
     dim = first.shape[1]
     chunk_rows = max(1, CHUNK_BYTES // (dim * np.dtype(dtype).itemsize))
-    chunk_rows = min(chunk_rows, num_images)  # a chunk is written whole
+    chunk_rows = min(chunk_rows, num_images)  # chunks are always stored in full length
     layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
     path = folder / FEATURES
     if start == 0:
@@ -74,47 +77,51 @@ def write_features(
             chunks=(layout.chunk_rows, dim),
             shards=(layout.shard_rows, dim),
             dtype=dtype,
-            compressors=[Crc32cCodec()],  # features are noise to a compressor; only check them
+            compressors=[Crc32cCodec()],  # features do not compress, so only a checksum is added
             attributes={"rows": "image_id"},
-            overwrite=True,  # of an attempt whose rows are damaged
+            overwrite=True,  # an earlier attempt may have left damaged rows
         )
     written = start
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="shards") as pool:
-        behind = _Behind(pool, path, layout, num_images)
-        at_once = layout.chunk_rows * math.gcd(CHUNKS_WRITTEN, layout.chunks)
-        buffers = [np.empty((min(at_once, num_images), dim), dtype) for _ in range(2)]
+        writer = _BackgroundWriter(pool, path, layout, num_images)
+        # The greatest common divisor keeps every piece within one shard.
+        piece_rows = layout.chunk_rows * math.gcd(CHUNKS_WRITTEN, layout.chunks)
+        # Two buffers: one is filled while the other is written.
+        buffers = [np.empty((min(piece_rows, num_images), dim), dtype) for _ in range(2)]
         for piece_BD in _regroup(chain([first], batches), buffers):
-            behind.write(piece_BD, start=written)
+            writer.write(piece_BD, start=written)
             written += len(piece_BD)
-            durable = behind.newly_durable()
+            durable = writer.newly_durable()
             if durable is not None and durable < num_images:
                 saved(durable)
-        behind.finish()
+        writer.finish()
     if written != num_images:
         raise ValueError(f"{written} rows came for {num_images} images")
     return dim
 
 
-class _Behind:
-    """Writes pieces of an array, one after the other, behind the work that makes them.
+class _BackgroundWriter:
+    """Writes pieces of an array in order, in threads, while the caller computes the next piece.
 
-    A shard that is full is flushed to the disk while the next one is written.
+    A full shard is flushed to the disk while the next one is written.
     """
 
     def __init__(self, pool: Executor, array: Path, layout: Layout, num_images: int) -> None:
-        """Write nothing yet."""
         self._pool, self._array, self._layout, self._num_images = pool, array, layout, num_images
         self._writing: Future[None] | None = None
         self._finishing: deque[tuple[int, Future[None]]] = deque()
 
     def write(self, piece_BD: Floats, *, start: int) -> None:
-        """Write rows from `start` on, once those before are written; do not wait for them."""
+        """Start to write the rows from `start` on; wait for the previous piece, not for this one.
+
+        The caller may change the buffer of the previous piece after this returns.
+        """
         if self._writing is not None:
             self._writing.result()
         self._writing = self._pool.submit(self._write, piece_BD, start)
 
     def newly_durable(self) -> int | None:
-        """Return up to which row everything is durable, if that is more than was told before."""
+        """Return the number of durable rows if it has grown since the last call, or None."""
         durable = None
         while self._finishing and self._finishing[0][1].done():
             durable, shard = self._finishing.popleft()
@@ -144,19 +151,20 @@ class _Behind:
 
 
 def _shard(array: Path, number: int) -> Path:
-    """Return the file of a shard: they are numbered along the rows, and there is one column."""
+    """Return the file of a shard: its number along the rows, then 0 for the only column."""
     return array / "c" / str(number) / "0"
 
 
 def durable_rows(folder: Path, rows: int) -> int:
-    """Return how many rows of an unfinished array are as they were written: `rows`, or none.
+    """Return how many rows of an unfinished array are intact: `rows`, or 0 if any is damaged.
 
     Args:
-        folder: of the artifact.
-        rows: that were durable, in whole shards.
+        folder: folder of the artifact.
+        rows: number of rows that were durable, in whole shards.
     """
     try:
-        for _ in Features(folder).blocks(1, rows=rows):  # shard by shard: no others need be there
+        # Blocks of one shard, because the shards behind these rows may be missing.
+        for _ in Features(folder).blocks(1, rows=rows):
             pass
     except ArtifactError:
         return 0
@@ -164,14 +172,14 @@ def durable_rows(folder: Path, rows: int) -> int:
 
 
 def _regroup(batches: Iterable[Floats], buffers: Sequence[Floats]) -> Iterator[Floats]:
-    """Yield rows in groups of a buffer's length, the last one smaller. Buffers take turns."""
+    """Yield rows in groups of a buffer's length, the last one smaller; use the buffers in turn."""
     turns = cycle(buffers)
     buffer, filled = next(turns), 0
     for batch in batches:
         start = 0
         while start < len(batch):
             count = min(len(batch) - start, len(buffer) - filled)
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore"):  # too large for float16: becomes infinite
                 buffer[filled : filled + count] = batch[start : start + count]
             start, filled = start + count, filled + count
             if filled == len(buffer):
@@ -182,13 +190,13 @@ def _regroup(batches: Iterable[Floats], buffers: Sequence[Floats]) -> Iterator[F
 
 
 class Features:
-    """A features artifact, read in blocks that never fill the memory."""
+    """A features artifact, read in blocks of bounded size."""
 
     def __init__(self, folder: Path) -> None:
-        """Open `folder/features.zarr`; rows are read later.
+        """Open `folder/features.zarr` without reading its rows.
 
         Raises:
-            ArtifactError: there is no such array.
+            ArtifactError: the array does not exist or cannot be opened.
         """
         self.path = folder / FEATURES
         with self._damage_explained("cannot be opened as a Zarr array", KeyError):
@@ -202,11 +210,11 @@ class Features:
     def blocks(self, block_bytes: int = 64 << 20, *, rows: int | None = None) -> Iterator[Floats]:
         """Yield consecutive rows (n, D) of about `block_bytes`, in whole shards.
 
-        While one block is used the next is read, so up to three of them take memory.
+        The next block is read while the caller uses one, so up to three blocks are in memory.
 
         Args:
-            block_bytes: of a block.
-            rows: stop once so many have come; None: all.
+            block_bytes: approximate size of a block.
+            rows: number of rows to read; None for all.
 
         Raises:
             ArtifactError: rows are damaged.
@@ -216,24 +224,24 @@ class Features:
         size = shard_rows * max(1, block_bytes // (shard_rows * row_bytes))
         starts = range(0, self.num_images if rows is None else rows, size)
         with ThreadPoolExecutor(READERS, thread_name_prefix="shards") as pool:
-            coming = self._begin(pool, 0, size)
+            next_block = self._begin(pool, 0, size)
             for start in starts:
-                block_BD, parts = coming
+                block_BD, parts = next_block
                 self._wait(parts, start)
-                coming = self._begin(pool, start + size, size)
+                next_block = self._begin(pool, start + size, size)
                 yield block_BD
 
     def _begin(
         self, pool: ThreadPoolExecutor, start: int, size: int
     ) -> tuple[Floats, list[Future[None]]]:
-        """Have rows from `start` on read into a new array; none beyond the last."""
+        """Start to read up to `size` rows from `start` on; return their array and the tasks."""
         layout = self._layout
         block_BD = np.empty((max(0, min(size, self.num_images - start)), self.dim), self._dtype)
         parts: list[Future[None]] = []
         step = layout.chunk_rows * CHUNKS_READ
-        for at in range(0, len(block_BD), layout.shard_rows):
-            path = _shard(self.path, (start + at) // layout.shard_rows)
-            shard_BD = block_BD[at : at + layout.shard_rows]
+        for offset in range(0, len(block_BD), layout.shard_rows):
+            path = _shard(self.path, (start + offset) // layout.shard_rows)
+            shard_BD = block_BD[offset : offset + layout.shard_rows]
             parts += [
                 pool.submit(
                     read_chunks,

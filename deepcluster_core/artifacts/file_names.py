@@ -1,7 +1,7 @@
-"""The names of the files and folders in artifacts.
+"""Names of the files and folders in artifacts.
 
-They stand apart from the modules that read and write them, so that declaring a stage, and with it
-reading a recipe, imports none of the libraries behind those formats.
+They are separate from the modules that read and write these files, so that declaring a stage or
+reading a recipe does not import the libraries for those formats.
 """
 
 INDEX = "index.parquet"

@@ -1,15 +1,15 @@
-"""The images artifact: index.parquet, skipped.parquet and, if packed, pixels/part-*.arrow.
+"""Read and write the images artifact: index.parquet, skipped.parquet and pixels/part-*.arrow.
 
-Packed pixels lie in Arrow IPC files, `BATCH_ROWS` images to a record batch, and are read through
-a memory map: image i is found by arithmetic, nothing is parsed, and the operating system's page
-cache is the only cache. Encodings:
+Packed pixels are stored in Arrow IPC files with `BATCH_ROWS` images in each record batch. They are
+read through a memory map: the position of image i is computed, nothing is parsed, and the operating
+system's page cache is the only cache. Encodings:
 
-- `raw`: decoded uint8 (H, W, C); fastest, largest.
+- `raw`: decoded uint8 (H, W, C); fastest and largest.
 - `jpeg`, `png`: encoded again at the packed size.
-- `none`: not packed; the original files are read and decoded each time.
+- `none`: not packed, so there are no pixel files; the original files are decoded on each read.
 
-Each packed image has a CRC-32C. `Images.verified` checks it, as the extract stage does for every
-image in every epoch, before anything is trained on; `images[i]` does not.
+Each packed image has a CRC-32C. `Images.verified` checks it; the extract stage does that for every
+image in every epoch, before anything is trained on it. `images[i]` does not check it.
 """
 
 import struct
@@ -73,7 +73,7 @@ PIXELS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class PackedImage:
-    """One readable image on its way into the artifact. Width and height are the original's."""
+    """One readable image to be written. `width` and `height` are those of the original."""
 
     path: str
     label: str | None
@@ -86,7 +86,7 @@ class PackedImage:
 
 
 def encode(pixels_HWC: Pixels, encoding: Encoding, jpeg_quality: int) -> bytes:
-    """Return the bytes that are packed for an image."""
+    """Return the bytes to store for an image."""
     match encoding:
         case "raw":
             return pixels_HWC.tobytes()
@@ -99,10 +99,10 @@ def encode(pixels_HWC: Pixels, encoding: Encoding, jpeg_quality: int) -> bytes:
 
 
 class ImagesWriter:
-    """Writes images in the order they come; image_id counts them. Holds one batch in memory."""
+    """Writes images in order and numbers them by image_id; holds one batch in memory."""
 
     def __init__(self, folder: Path, *, packs: bool) -> None:
-        """Open the tables in `folder`; `packs` is False when the originals are read later."""
+        """Open the tables in `folder`; `packs` is False if pixels are not stored."""
         self._folder, self._packs = folder, packs
         self._index = pq.ParquetWriter(folder / INDEX, INDEX_SCHEMA, write_page_checksum=True)
         self._pending: list[PackedImage] = []
@@ -112,22 +112,21 @@ class ImagesWriter:
         self._skipped: list[tuple[str, str]] = []
 
     def add(self, image: PackedImage) -> None:
-        """Give `image` the next image_id."""
+        """Add an image, which gets the next image_id."""
         self._pending.append(image)
         if len(self._pending) == BATCH_ROWS:
             self._flush()
 
     def skip(self, path: str, reason: str) -> None:
-        """Note an image that cannot be used."""
+        """Record an image that cannot be used."""
         self._skipped.append((path, reason))
 
     @property
     def skipped(self) -> Sequence[tuple[str, str]]:
-        """Path and reason of the images left out."""
+        """Path and reason of each skipped image."""
         return self._skipped
 
     def __enter__(self) -> Self:
-        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -136,7 +135,7 @@ class ImagesWriter:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Write what is pending and close the files."""
+        """Write pending images, unless an error occurred, and close the files."""
         if kind is None:
             self._flush()
         self._close_part()
@@ -172,7 +171,7 @@ class ImagesWriter:
         columns = [
             [image.packed_height for image in images],
             [image.packed_width for image in images],
-            [_checksum(i.packed_height, i.packed_width, i.packed) for i in images],
+            [_checksum(image.packed_height, image.packed_width, image.packed) for image in images],
             [image.packed for image in images],
         ]
         batch = pa.record_batch(columns, schema=PIXELS_SCHEMA)
@@ -197,7 +196,7 @@ class ImagesWriter:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Views into the memory map of one record batch."""
+    """The columns of one record batch, as views of the memory map."""
 
     height_B: NDArray[np.int32]
     width_B: NDArray[np.int32]
@@ -207,13 +206,13 @@ class _Batch:
 
 
 class Images:
-    """An images artifact. `images[i]` is the image with image_id i; safe to read in threads."""
+    """An images artifact. `images[i]` is the image with image_id i; reading is thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the artifact in `folder`; pixels are mapped, not read.
+        """Open the artifact in `folder`; pixels are mapped into memory, not read.
 
         Raises:
-            ArtifactError: not a finished artifact, or its files cannot be opened.
+            ArtifactError: the artifact is not finished, or its files cannot be opened.
         """
         self.folder = folder
         manifest = read_manifest(folder)
@@ -231,15 +230,14 @@ class Images:
 
     @property
     def channels(self) -> int:
-        """Of every image."""
+        """The number of channels of every image."""
         return self._channels
 
     def __len__(self) -> int:
-        """Return N."""
         return self.num_images
 
     def __getitem__(self, image_id: int) -> Pixels:
-        """Return the pixels (H, W, C) of an image; raw ones are a view of the file."""
+        """Return the pixels (H, W, C) of an image; with `raw` they are a view of the file."""
         if self._encoding == "none":
             return self._read_original(image_id)
         stored, height, width, _ = self._stored(image_id)
@@ -251,7 +249,7 @@ class Images:
             raise self._damaged(image_id, str(error)) from error
 
     def verified(self, image_id: int) -> Pixels:
-        """Return the same, after its checksum was found right.
+        """Return the pixels (H, W, C) of an image after checking its checksum.
 
         Raises:
             ArtifactError: the packed image is damaged.
@@ -263,7 +261,7 @@ class Images:
         return self[image_id]
 
     def _stored(self, image_id: int) -> tuple[Pixels, int, int, int]:
-        """Return the packed bytes of an image, its height and width, and the checksum of them."""
+        """Return the packed bytes, the height, the width and the checksum of an image."""
         batch, row = self._batch(image_id // BATCH_ROWS), image_id % BATCH_ROWS
         stored = batch.data[batch.offset_B[row] : batch.offset_B[row + 1]]
         return stored, batch.height_B[row], batch.width_B[row], batch.crc32c_B[row]
@@ -318,7 +316,7 @@ class Images:
         return read_index(self.folder, ["image_id", "path"])["path"]
 
     def true_labels(self) -> NDArray[np.int32] | None:
-        """Return a number for each image's true label, -1 where unknown; None if none is known."""
+        """Return each image's true label as a number, -1 if unknown; None if all are unknown."""
         labels = read_index(self.folder, ["image_id", "label"])["label"]
         if labels.null_count == len(labels):
             return None
@@ -326,18 +324,19 @@ class Images:
         return codes.fill_null(-1).to_numpy(zero_copy_only=False)
 
     def named_labels(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-        """Return class_N, -1 where the true label is unknown, and the names of classes, sorted.
+        """Return class_N, -1 where the true label is unknown, and the sorted class names.
 
-        Two artifacts with the same set of labels number them alike, whatever images came first.
+        The numbers depend only on the set of labels, not on the order of the images.
         """
         labels = read_index(self.folder, ["image_id", "label"])["label"]
         encoded = labels.combine_chunks().dictionary_encode()
         code_N = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         found: list[str] = encoded.dictionary.to_pylist()
         names = sorted(found)
-        place = {name: number for number, name in enumerate(names)}
-        class_of_code = np.array([*(place[name] for name in found), -1], np.int32)
-        return class_of_code[code_N], tuple(names)  # code -1 is the last one, which stays -1
+        class_of_name = {name: number for number, name in enumerate(names)}
+        # Code -1, an unknown label, selects the last entry, which is -1 as well.
+        class_of_code = np.array([*(class_of_name[name] for name in found), -1], np.int32)
+        return class_of_code[code_N], tuple(names)
 
 
 def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:

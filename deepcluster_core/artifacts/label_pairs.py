@@ -1,4 +1,4 @@
-"""Two label tables side by side: the clusters of the images that are in both."""
+"""Join two label tables: the clusters of the images that are in both."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from deepcluster_core.errors import ArtifactError, first_line
 Key = Literal["image_id", "path"]
 COLUMNS = {"image_id": pa.int64(), "cluster": pa.int32()}
 MAX_CLUSTER = 1 << 24
-"""Ids count clusters from 0. Greater ones are something else, hashes perhaps."""
+"""Limit on cluster ids, which count from 0. Larger values are not ids but, for example, hashes."""
 AFTER = "_after"
 
 
@@ -28,18 +28,20 @@ class LabelPair:
     after_N: NDArray[np.int32]
     joined_on: Key
     num_before: int
-    """Images of the whole table."""
+    """Number of images in the whole first table."""
     num_after: int
+    """Number of images in the whole second table."""
 
 
 def read_label_pair(before: Path, after: Path) -> LabelPair:
-    """Read two Parquet files with the columns image_id and cluster, and path if they have it.
+    """Read two Parquet files with the columns image_id, cluster and, optionally, path.
 
-    Images are the same where image_id is, unless paths say otherwise: those of another images
-    artifact are numbered anew, so then the images are those with the same path.
+    Rows are matched by image_id if the paths agree or are missing. If the paths differ, the tables
+    come from different images artifacts, which number images independently, and rows are matched by
+    path instead.
 
     Raises:
-        ArtifactError: a table is missing, damaged or no label table, or they share no image.
+        ArtifactError: a table is missing, damaged or not a label table, or they share no image.
     """
     tables = _read(before), _read(after)
     joined, key = _joined(*tables, before=before, after=after)
@@ -58,7 +60,7 @@ def read_label_pair(before: Path, after: Path) -> LabelPair:
 
 
 def _read(path: Path) -> pa.Table:
-    """Return the columns that are needed, checked."""
+    """Return the required columns of a label table after validating them."""
     with _label_table(path):
         table = read_table(path)
         if absent := [name for name in COLUMNS if name not in table.column_names]:
@@ -79,7 +81,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def _joined(one: pa.Table, other: pa.Table, *, before: Path, after: Path) -> tuple[pa.Table, Key]:
-    """Return the rows of images that are in both tables, and what they were found by."""
+    """Return the rows of images that are in both tables, and the column they were matched by."""
     by_id = one.join(other, "image_id", join_type="inner", right_suffix=AFTER)
     if "path" not in one.column_names or "path" not in other.column_names:
         return by_id, "image_id"
@@ -94,7 +96,7 @@ def _joined(one: pa.Table, other: pa.Table, *, before: Path, after: Path) -> tup
 
 @contextmanager
 def _label_table(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a table into an error for people."""
+    """Turn problems of a label table into an ArtifactError that names a fix."""
     try:
         yield
     except (pa.ArrowException, ValueError) as error:

@@ -1,4 +1,4 @@
-"""One process at a time in an artifact's folder, also where its users and file systems differ."""
+"""Lock an artifact's folder for one process, across users and file systems."""
 
 import errno
 import fcntl
@@ -15,12 +15,12 @@ from deepcluster_core.artifacts.resource_errors import FORBIDDEN, explain_resour
 log = logging.getLogger(__name__)
 
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What `flock` says on network and FUSE file systems that do not lock."""
+"""Error numbers of `flock` on network and FUSE file systems without locks."""
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the artifact for one process at a time; the kernel lets go when the holder dies.
+    """Hold the lock of an artifact's folder; the kernel releases it when the process dies.
 
     Raises:
         ArtifactError: neither the lock file beside the folder nor the folder may be opened.
@@ -36,14 +36,14 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def _open_lock(folder: Path) -> int:
-    """Return an open lock file, or the open folder itself where no file may be made beside it.
+    """Return an open lock file, or the opened folder if no file may be created beside it.
 
     Another user's lock file is often only readable, which is enough to lock it on a local file
-    system. It is opened before anything is created: in a sticky folder the kernel refuses to
-    create a file that is there already and belongs to somebody else.
+    system. An existing file is opened without O_CREAT first, because in a sticky folder the kernel
+    rejects O_CREAT for an existing file of another user.
     """
     path = folder.parent / f".{folder.name}.lock"
-    for flags in (os.O_RDWR, os.O_RDONLY):  # NFS locks only what is open for writing
+    for flags in (os.O_RDWR, os.O_RDONLY):  # NFS only locks files that are open for writing
         try:
             return os.open(path, flags)
         except FileNotFoundError:
@@ -60,7 +60,7 @@ def _open_lock(folder: Path) -> int:
 
 
 def _hold(opened: int, folder: Path) -> None:
-    """Lock an open file; where the file system has no locks, go on without and say so."""
+    """Lock an open file; log a warning and continue if the file system has no locks."""
     try:
         fcntl.flock(opened, fcntl.LOCK_EX)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`_manifest.json`: what an artifact is, what it was made from, and whether it is still whole.
+"""The manifest `_manifest.json`: what an artifact was made from, and a check of its files.
 
 An artifact is one folder. Its manifest is written last, so a folder without a valid manifest is
 not an artifact, whatever else lies in it.
@@ -26,30 +26,31 @@ from deepcluster_core.shortage import explain_damage
 MANIFEST = "_manifest.json"
 FORMAT = 1
 
-# A run looks at all of its artifacts after every epoch. What was found out about them is kept here,
-# by path, until a file changes, so that an epoch costs the same after 500 others as after 5.
+# A run checks all of its artifacts after every epoch. Results are cached by path until a file
+# changes, so that the check takes no longer after 500 epochs than after 5.
 _MANIFESTS: "dict[str, tuple[Signature | None, Manifest]]" = {}
+"""Parsed manifests by path, each with the signature of its file."""
 _WHOLE: "dict[str, tuple[Manifest, list[Signature | None]]]" = {}
-"""Artifacts that were whole: what was read as their manifest, and the signatures of its files."""
+"""Artifacts found whole, by folder: their manifest and the signatures of their files."""
 _KEYS: dict[object, str] = {}
-"""By everything that takes part in a key."""
+"""Keys by the values that they are computed from."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The identity of a stage, as far as its artifacts depend on it."""
+    """The identity of a stage, on which its artifacts depend."""
 
     name: str
     version: int
-    """Raised when the same inputs and configuration would give another artifact."""
+    """Increased when unchanged inputs and settings would give a different artifact."""
     kind: str
-    """The folder of its artifacts in a run: `features`, `labels`, …"""
+    """The kind of its artifacts and their folder in a run, such as `features` or `labels`."""
     files: tuple[str, ...]
     """Files and folders of an artifact, besides the manifest."""
 
 
 class Provenance(StrictConfig):
-    """Who made an artifact. Nothing here takes part in a key or a digest."""
+    """When, where and with which software an artifact was made; not part of any key or digest."""
 
     created: str
     code_version: str
@@ -60,7 +61,7 @@ class Provenance(StrictConfig):
 
 
 class Manifest(StrictConfig):
-    """Everything about an artifact but its contents."""
+    """The description of an artifact."""
 
     format: Literal[1] = 1
     stage: str
@@ -74,27 +75,27 @@ class Manifest(StrictConfig):
     seed: int
     epoch: int | None
     rows: int
-    """Images; of a checkpoint, the images trained on, with repetitions."""
+    """Number of images; for a checkpoint, the number of images trained on, with repetitions."""
     bytes: int
     seconds: float
     peak_memory_bytes: int
-    """Of the process, in main memory; not the device's."""
+    """Peak main memory of the process."""
     peak_device_bytes: int | None = None
-    """Of torch's tensors in the device's own memory; None on a CPU. What faiss takes there is not
-    counted."""
+    """Peak GPU memory of torch's tensors, without that of faiss; None on a CPU."""
     facts: dict[str, Any]
-    """What the stage counted on its way, by name."""
+    """Values that the stage recorded, by name."""
     files: dict[str, FileRecord]
     provenance: Provenance
     pruned: bool = False
     """The files were deleted to save space; the digest still stands for them."""
     checksum: str = ""
-    """Digest of everything above: of all files, this one alone has nobody else to vouch for it."""
+    """Digest of all fields above, because no other file records a hash of the manifest."""
 
     @field_validator("files")
     @classmethod
     def _in_the_folder(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
-        for name in files:  # a manifest may be anybody's, and what it names is read
+        # A manifest may come from an untrusted source, and the files that it names are read.
+        for name in files:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\0" in name:
                 raise ValueError(f"{name!r} is no file of an artifact")
@@ -105,7 +106,7 @@ class Manifest(StrictConfig):
         return self.model_copy(update={"checksum": self._digest()})
 
     def is_intact(self) -> bool:
-        """Tell whether nothing has changed since it was sealed."""
+        """Return whether the manifest is unchanged since it was sealed."""
         return self.checksum == self._digest()
 
     def _digest(self) -> str:
@@ -113,7 +114,7 @@ class Manifest(StrictConfig):
 
 
 class Condition(StrEnum):
-    """What `inspect` finds in an artifact's folder."""
+    """The condition of an artifact's folder, as found by `inspect`."""
 
     WHOLE = "whole"
     PRUNED = "pruned"
@@ -121,11 +122,11 @@ class Condition(StrEnum):
     UNFINISHED = "unfinished"
     DAMAGED = "damaged"
     UNREADABLE = "unreadable"
-    """Its files are there, but this user may not read them: it may be whole."""
+    """Files exist, but this user may not read them; the artifact may be whole."""
 
 
 def canonical_json(value: object) -> str:
-    """Return the one spelling of `value` that digests are made of."""
+    """Return the canonical JSON text of a value, which digests are computed from."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -142,14 +143,14 @@ def artifact_key(
     seed: int,
     epoch: int | None,
 ) -> str:
-    """Return the key that an artifact has when made from these inputs: same key, same artifact.
+    """Return the key of an artifact made from these inputs; equal keys mean equal artifacts.
 
     Args:
-        stage: name and version take part.
+        stage: the stage, whose name and version are part of the key.
         config: the sections of the recipe that the stage reads, by name.
-        inputs: digests of the artifacts that it reads, by the name of the argument.
-        seed: of the run.
-        epoch: None for a stage that runs once.
+        inputs: digests of its inputs, by parameter name.
+        seed: seed of the run.
+        epoch: the epoch, or None for a stage that runs once per run.
     """
     sections = tuple((name, section.model_dump_json()) for name, section in config.items())
     made_from = (stage.name, stage.version, sections, tuple(inputs.items()), seed, epoch)
@@ -167,7 +168,7 @@ def artifact_key(
 
 
 def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
-    """Return sections of a recipe as plain values, as manifests and keys hold them."""
+    """Return sections of a recipe as plain values for manifests and keys."""
     dumped: dict[str, Any] = {}
     for name, section in config.items():
         absent = {key for key in section.absent_when_none if getattr(section, key) is None}
@@ -176,13 +177,14 @@ def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a committed artifact, without looking at its files.
+    """Return the manifest of a committed artifact without checking the artifact's files.
 
-    It is parsed again only if the file has changed. Callers share it, and must not change it.
+    The manifest is parsed again only if its file has changed. Callers share the object and must not
+    change it.
 
     Raises:
-        ArtifactError: there is none, or it cannot be read.
-        NewerArtifactError: a later version of this program wrote it.
+        ArtifactError: the manifest is missing or cannot be read.
+        NewerArtifactError: a newer version of this program wrote it.
     """
     path = f"{folder}/{MANIFEST}"
     known = _MANIFESTS.get(path)
@@ -209,15 +211,16 @@ def read_manifest(folder: Path) -> Manifest:
 def _parse(path: Path) -> "tuple[Signature | None, Manifest]":
     with path.open("rb") as file:
         seen, data = signature_of(file.fileno()), file.read()
-    _refuse_newer(path, data)
+    _check_format(path, data)
     manifest = Manifest.model_validate_json(data)
     if not manifest.is_intact():
         raise ValueError("its checksum differs: it was changed after it was written")
     return seen, manifest
 
 
-def _refuse_newer(path: Path, data: bytes) -> None:
-    found = from_json(data)  # json.loads meets deep brackets with a RecursionError
+def _check_format(path: Path, data: bytes) -> None:
+    """Raise NewerArtifactError for a manifest of a newer format."""
+    found = from_json(data)  # json.loads raises RecursionError for deeply nested brackets
     number = found.get("format") if isinstance(found, dict) else None
     if isinstance(number, int) and number > FORMAT:
         raise NewerArtifactError(
@@ -228,7 +231,7 @@ def _refuse_newer(path: Path, data: bytes) -> None:
 
 
 def inspect(folder: Path) -> tuple[Condition, str]:
-    """Return the condition of the artifact in `folder` and, unless it is whole, why in words."""
+    """Return the condition of the artifact in `folder` and the reason, empty if it is whole."""
     try:
         return _inspected(folder)
     except PermissionError as error:
@@ -237,7 +240,7 @@ def inspect(folder: Path) -> tuple[Condition, str]:
 
 
 def _inspected(folder: Path) -> tuple[Condition, str]:
-    """Return the same as `inspect`.
+    """Return the result of `inspect` for a readable artifact.
 
     Raises:
         PermissionError: a file or folder may not be read.
@@ -255,29 +258,34 @@ def _inspected(folder: Path) -> tuple[Condition, str]:
     if manifest.pruned:
         return Condition.PRUNED, "deleted to save space; made again when a stage needs it"
     place = str(folder)
-    found = manifest, [signature_of(f"{place}/{name}") for name in manifest.files]
+    signatures = [signature_of(f"{place}/{name}") for name in manifest.files]
     known = _WHOLE.get(place)
-    if known is None or known[0] is not manifest or known[1] != found[1]:
+    # Check the files again only if the manifest or one of them has changed.
+    if known is None or known[0] is not manifest or known[1] != signatures:
         if problem := next(_problems(folder, manifest), ""):
             return Condition.DAMAGED, problem
-        _WHOLE[place] = found
+        _WHOLE[place] = manifest, signatures
     return Condition.WHOLE, ""
 
 
 def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield in words how the files of an artifact differ from its manifest; raises as above."""
+    """Yield descriptions of how the files of an artifact differ from its manifest.
+
+    Raises:
+        PermissionError: a file may not be read.
+    """
     for name, record in manifest.files.items():
         if problem := record.problem_of(folder / name):
             yield f"{name}: {problem}"
-        elif not may_read(folder / name):  # big files are not hashed: nothing has opened them
+        elif not may_read(folder / name):  # large files are not hashed, so nothing has opened them
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / name))
 
 
 def verify(path: Path) -> None:
-    """Check a file of an artifact before it is read, by its digest in the manifest beside it.
+    """Check a file of an artifact against the digest in the manifest beside it.
 
-    For files that are read as a whole. A folder without a manifest is not looked at: who reads an
-    artifact has read its manifest before.
+    Call it before reading a file as a whole. A file without a manifest beside it is not checked:
+    callers that require an artifact have read its manifest before.
 
     Raises:
         ArtifactError: the file is not as it was committed.

@@ -1,7 +1,7 @@
-"""Files that a command writes for a person, beside any run: whole under their names, or not there.
+"""Write the output files of commands, outside any run: each is complete or does not exist.
 
-They are written as they come, so that their size does not matter: of a table at most `HELD_BYTES`
-are in memory, of an array one chunk.
+Files are written as a stream, so their size is not limited by memory: at most `HELD_BYTES` of a
+table and one chunk of an array are in memory.
 """
 
 import json
@@ -33,27 +33,30 @@ if TYPE_CHECKING:
 
 HELD_BYTES = 32 << 20
 HELD_BATCHES = 64
-"""Each batch that is held keeps a hole of about 2 MB between the network's large blocks open:
-measured on 140,000 images of the demo, 1.2 GB by the end."""
+"""Limit on the batches of a table that are held in memory.
+
+Each of them fragments the memory between the network's large blocks by about 2 MB: without a limit
+this grew to 1.2 GB on 140,000 images of the demo.
+"""
 INDEX_SCHEMA = pa.schema({"image_id": pa.int64(), "path": pa.string()})
 
 Floats = NDArray[np.floating]
 About = Mapping[str, Any]
-"""Plain values for JSON."""
+"""JSON values that describe how a file was made."""
 
 
 @contextmanager
 def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
-    """Yield where to write; once the block has ended well, what lies there takes its name.
+    """Yield temporary paths to write to, and rename them to `paths` when the block succeeds.
 
-    Where it ends otherwise nothing is left; after `kill -9`, files that end in `.part` are, which
-    the next attempt writes over. The first path gets its name last: where it lies, all do.
+    If the block raises, nothing is left. After `kill -9`, files that end in `.part` are left, and
+    the next attempt overwrites them. The first path is renamed last, so if it exists, all do.
 
     Args:
-        paths: files or folders. Those that the block does not write stay absent.
+        paths: files or folders. Those that the block does not write are not created.
 
     Raises:
-        ArtifactError: one of them is there already, or they cannot be written.
+        ArtifactError: one of the paths exists already, or cannot be written.
     """
     for path in paths:
         if path.exists():
@@ -93,24 +96,23 @@ def _make_durable(path: Path) -> None:
 
 
 def write_marked_frame(path: Path, frame: "pd.DataFrame", about: About) -> None:
-    """Write the columns of a data frame as Parquet, with what it was made with in its metadata."""
+    """Write the columns of a data frame as Parquet, with `about` in its metadata."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), ABOUT: json.dumps(about)}
     write_table(path, table.replace_schema_metadata(metadata))
 
 
 class _Table:
-    """Writes a Parquet file, `HELD_BYTES` to a row group at most, with a checksum on every page."""
+    """Writes a Parquet file in row groups of about `HELD_BYTES`, with a checksum on every page."""
 
     def __init__(self, path: Path, schema: pa.Schema, about: About) -> None:
-        """Open the file; `about` goes to its metadata."""
+        """Open the file; `about` is stored in its metadata."""
         self._schema = schema.with_metadata({ABOUT: json.dumps(about)})
         self._writer = pq.ParquetWriter(path, self._schema, write_page_checksum=True)
         self._held: list[pa.Table] = []
         self.rows = 0
 
     def __enter__(self) -> Self:
-        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -119,7 +121,7 @@ class _Table:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Write what is held and close the file."""
+        """Write the remaining rows, unless an error occurred, and close the file."""
         if kind is None:
             self._flush()
         self._writer.close()
@@ -134,7 +136,7 @@ class _Table:
             self._flush()
 
     def _ids(self, count: int) -> NDArray[np.int64]:
-        """Return the image_id of the next rows: they are numbered as they come."""
+        """Return the image_id of the next rows, which are numbered in order."""
         return np.arange(self.rows, self.rows + count)
 
     def _flush(self) -> None:
@@ -148,11 +150,10 @@ class LabelsTable(_Table):
     """A table with the columns of a run's labels."""
 
     def __init__(self, path: Path, about: About) -> None:
-        """Open the file."""
         super().__init__(path, LABELS_SCHEMA, about)
 
     def add(self, paths: list[str], cluster_B: NDArray[np.int32], distance_B: Floats) -> None:
-        """Add the next images."""
+        """Add a batch of images."""
         self._add(self._ids(len(paths)), paths, cluster_B, distance_B)
 
 
@@ -160,14 +161,13 @@ class SkippedTable(_Table):
     """A table with the columns of a run's skipped images: path and reason."""
 
     def __init__(self, path: Path, about: About) -> None:
-        """Open the file."""
         super().__init__(path, SKIPPED_SCHEMA, about)
         self.first: list[str] = []
-        """What was said of the first five."""
+        """Path and reason of the first five images."""
         self.reasons = Reasons()
 
     def add(self, path: str, reason: str) -> None:
-        """Note an image that cannot be used."""
+        """Record an image that cannot be used."""
         self._add([path], [reason])
         self.reasons.add(reason)
         if len(self.first) < 5:
@@ -175,26 +175,25 @@ class SkippedTable(_Table):
 
 
 class FeaturesTable(_Table):
-    """A table of image_id, path and feature, a list of D float32.
+    """A table of image_id, path and feature, a list of D float32 values.
 
-    Not float16, which few readers of Parquet know.
+    float16 is not used, because few Parquet readers support it.
     """
 
     def __init__(self, path: Path, about: About, *, dim: int) -> None:
-        """Open the file."""
         feature = pa.field("feature", pa.list_(pa.float32(), dim))
         super().__init__(path, pa.schema([*INDEX_SCHEMA, feature]), about)
         self._dim = dim
 
     def add(self, paths: list[str], feature_BD: Floats) -> None:
-        """Add the next images."""
+        """Add a batch of images."""
         values = pa.array(feature_BD.astype(np.float32, copy=False).ravel())
         features = pa.FixedSizeListArray.from_arrays(values, self._dim)
         self._add(self._ids(len(paths)), paths, features)
 
 
 class FeaturesArray:
-    """A Zarr array (N, D) as of a run's features, and a table with the path of each row."""
+    """A Zarr array (N, D) in the format of a run's features, and a table with each row's path."""
 
     def __init__(
         self, path: Path, index: Path, about: About, *, dim: int, dtype: FeatureDtype
@@ -202,11 +201,11 @@ class FeaturesArray:
         """Create the array without rows; it grows by whole chunks.
 
         Args:
-            path: of the array, a folder.
-            index: of the table: image_id, which is the number of the row, and path.
-            about: goes to the metadata of both.
-            dim: D.
-            dtype: on disk.
+            path: folder of the array.
+            index: file of the table, with image_id, which is the number of the row, and path.
+            about: JSON values for the metadata of both.
+            dim: number of values of a feature.
+            dtype: number format on disk.
         """
         chunk_rows = max(1, CHUNK_BYTES // (dim * np.dtype(dtype).itemsize))
         self._layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
@@ -226,11 +225,10 @@ class FeaturesArray:
 
     @property
     def rows(self) -> int:
-        """Images added so far."""
+        """The number of images added so far."""
         return self._index.rows
 
     def __enter__(self) -> Self:
-        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -239,7 +237,7 @@ class FeaturesArray:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Write what is held, say how many rows there are, and close the files."""
+        """Write the remaining rows and the shape, unless an error occurred; close the files."""
         if kind is None:
             self._flush()
             if self._written % self._layout.shard_rows:
@@ -248,11 +246,11 @@ class FeaturesArray:
         self._index.__exit__(kind, error, at)
 
     def add(self, paths: list[str], feature_BD: Floats) -> None:
-        """Add the next images."""
+        """Add a batch of images."""
         self._index.add(paths)
         while len(feature_BD):
             count = min(len(feature_BD), len(self._held_BD) - self._held)
-            with np.errstate(over="ignore"):  # of float16: infinite, as in a run
+            with np.errstate(over="ignore"):  # too large for float16: infinite, as in a run
                 self._held_BD[self._held : self._held + count] = feature_BD[:count]
             self._held += count
             if self._held == len(self._held_BD):
@@ -260,7 +258,10 @@ class FeaturesArray:
             feature_BD = feature_BD[count:]
 
     def _flush(self) -> None:
-        """Write a chunk, by the functions of a run's features: zarr-python copies whole shards."""
+        """Append the held rows as a chunk to the current shard.
+
+        zarr-python would rewrite the whole shard, so this uses the functions of a run's features.
+        """
         if self._held == 0:
             return
         layout = self._layout
@@ -283,6 +284,8 @@ class FeaturesArray:
 
 
 class _Index(_Table):
+    """The table with the path of each row of a features array."""
+
     def add(self, paths: list[str]) -> None:
-        """Add the next images."""
+        """Add a batch of images."""
         self._add(self._ids(len(paths)), paths)

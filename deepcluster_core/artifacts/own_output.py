@@ -1,7 +1,7 @@
-"""What this program wrote: run folders, artifacts and tables, known by what is in them.
+"""Recognise run folders, artifacts and tables that this program wrote, by their contents.
 
-They may lie among somebody's pictures, and are never taken for pictures. Names alone do not decide:
-other programs write a `config.yaml` and a `_manifest.json`, too.
+They may be stored inside a folder of images and must never be read as images. Names alone are not
+enough: other programs write files named `config.yaml` and `_manifest.json` too.
 """
 
 import os
@@ -21,42 +21,46 @@ from deepcluster_core.artifacts.parquet_images import (
 )
 
 ABOUT = "deepcluster"
-"""Key of the JSON text, in a file's own metadata, that says what it was made with."""
+"""Key of the JSON in a file's metadata that describes how the file was made."""
 CONFIG, TASK_RESULTS, SWEEP = "config.yaml", ".prefect", "sweep.parquet"
-"""Names in the folder of a run, and in that of a sweep."""
+"""Names in the folder of a run or a sweep."""
 KINDS = ("images", "features", "labels", "checkpoints", "metrics")
 ARRAY = "zarr.json"
 TELLING = frozenset({CONFIG, TASK_RESULTS, SWEEP, MANIFEST, UNFINISHED, ARRAY, *KINDS})
-"""Names that tell whether a folder is this program's: one that has none of them is not."""
+"""Names that this program writes; a folder without any of them is not the program's."""
 PICTURES = {"run": ("overview.png",), "sweep": ("sweep.png",)}
-"""Pictures that lie in such a folder itself."""
+"""Images that this program writes directly into a folder, by the kind of the folder."""
 
 HEAD_BYTES = 1 << 16
 _MANIFEST = re.compile(rb'\A\s*\{\s*"format":\s*\d+,\s*"stage":\s*"[\w-]+",\s*"version":\s*\d')
 _SECTIONS = ("seed", "epochs", "dataset", "network", "extract", "cluster", "train", "compute")
-"""Keys that a run's configuration always has; a recipe that somebody typed seldom has them all."""
+"""Keys that a run's configuration always has; recipes written by hand seldom have all of them."""
 _TABLES = (
     {"image_id", "path", "cluster", "distance"},
     {"image_id", "path", "label", "width", "height", "format"},
     {"loss", "nmi_previous", "nmi_labels", "empty_clusters"},
     {"path", "reason"},
 )
-"""Columns of tables in a run, which say nothing else about where they come from: of labels, images,
-metrics and sweeps, skipped images."""
+"""Columns by which tables of a run are recognised, because they have no metadata of this program.
+
+In order: labels, images, metrics and sweeps, skipped images.
+"""
 _LAST_OF_RESULTS = ["protocol"]
-"""Last column of every evaluation's result."""
+"""The last column of every evaluation's result table."""
 
 
 def kind_of_folder(folder: Path, names: Collection[str] | None = None) -> str | None:
-    """Return what this program keeps in a folder, or None: a run, sweep, artifact or array.
+    """Return "run", "sweep", "artifact" or "array" for a folder of this program, or None.
 
     Args:
-        folder: to look into.
-        names: those of `TELLING` that lie in it, where that is known already.
+        folder: the folder to inspect.
+        names: the names of `TELLING` that are in the folder, if known already.
     """
     try:
-        return _kind(folder, TELLING.intersection(os.listdir(folder)) if names is None else names)  # noqa: PTH208  names alone
-    except OSError:  # may not be read: then it is not known, and no picture of it is either
+        if names is None:
+            names = TELLING.intersection(os.listdir(folder))  # noqa: PTH208  names alone
+        return _kind(folder, names)
+    except OSError:  # an unreadable folder cannot be recognised, nor can images be read from it
         return None
 
 
@@ -92,9 +96,9 @@ def _kind(folder: Path, names: Collection[str]) -> str | None:
 
 
 def _is_run(folder: Path, names: Collection[str]) -> bool:
-    begun = TASK_RESULTS in names or any(kind in names for kind in KINDS)
+    has_results = TASK_RESULTS in names or any(kind in names for kind in KINDS)
     head = b"\n" + _head(folder / CONFIG)
-    return begun and all(f"\n{key}:".encode() in head for key in _SECTIONS)
+    return has_results and all(f"\n{key}:".encode() in head for key in _SECTIONS)
 
 
 def _head(path: Path) -> bytes:

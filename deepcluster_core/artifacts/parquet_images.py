@@ -1,9 +1,9 @@
-"""Parquet files of encoded images that others wrote: their rows, one by one.
+"""Read Parquet files of encoded images from other programs, row by row.
 
-The layout of image data sets on the Hugging Face hub: `image` = struct(bytes, path) and, often,
-`label`. Also taken: encoded images in a plain binary column; a list of one image in a row; and the
-columns of WebDataset (`jpg`, `cls`, `json`, `__key__`). Arrow has several types for bytes and for
-text, which differ in how they lie in memory only: all of them are read.
+The main layout is that of image data sets on the Hugging Face hub: `image` = struct(bytes, path)
+and, often, `label`. Also supported are encoded images in a plain binary column, lists with one
+image per row, and the columns of WebDataset (`jpg`, `cls`, `json`, `__key__`). All of Arrow's types
+for bytes and text are supported; they differ only in their memory layout.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +21,9 @@ from deepcluster_core.data.contents import described_contents
 from deepcluster_core.errors import ConfigError, SourceError, first_line
 
 USUAL_COLUMNS = ("image", "img", "bytes")
-"""In the order in which they are tried."""
+"""Names of image columns, in the order in which they are tried."""
 OTHER_COLUMNS = ("images", "jpg", "jpeg", "png", "webp")
-"""Taken where there is none of the usual ones, and only one of these."""
+"""Names of image columns that are used if no usual one exists and only one of these does."""
 LABEL_COLUMNS = ("label", "cls", "class", "class_id")
 JSON_COLUMN = "json"
 KEY_COLUMN = "__key__"
@@ -35,39 +35,43 @@ LabelKind = Literal["numbers", "names", "json", "missing"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns of a file are read."""
+    """The columns to read from a file."""
 
     image: str
     label: str | None
     label_kind: LabelKind
-    """What its values are: numbers; text and dates; objects that hold the label; or all null."""
+    """Kind of the label's values.
+
+    numbers; names: text, bytes, booleans and dates; json: objects that contain the label; missing:
+    no label column, or one that is all null.
+    """
     unused: tuple[str, ...]
-    """Other columns that hold images."""
+    """Further columns that hold images and are not read."""
     unknown: int | None
-    """The number that stands for no label, by what the Hugging Face hub says of the column."""
+    """The number that means "no label" according to the file's Hugging Face metadata, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One row. `path` is None where none is stored, or where one is stored twice in the file."""
+    """One row. `path` is None if the file stores no paths, or a path more than once."""
 
     path: str | None
     label: Any
-    """As Arrow gives it to Python: text, a number, bytes, a dict; None where it is missing."""
+    """The label as Arrow converts it: text, a number, bytes or a dict; None if missing."""
     read: Callable[[], bytes]
 
 
 def read_layout(path: Path, *, with_label: bool, image_key: str | None = None) -> Layout:
-    """Return which columns hold images, and labels if there are any.
+    """Return the columns that hold the images and, if present, the labels.
 
     Args:
-        path: of the file.
-        with_label: look for a label.
-        image_key: the column of the images. None: the usual names are tried.
+        path: path of the file.
+        with_label: whether to look for a label column.
+        image_key: name of the image column; None to try the usual names.
 
     Raises:
-        SourceError: not Parquet, or other columns than described above.
-        ConfigError: several columns could be meant, or the one that was chosen holds no images.
+        SourceError: the file is not Parquet, or has none of the supported layouts.
+        ConfigError: the image column is ambiguous, or the chosen one holds no images.
     """
     with _opened(path) as file:
         schema = file.schema_arrow
@@ -117,16 +121,16 @@ def read_image_rows(path: Path, layout: Layout) -> Iterator[ImageRow]:
                 yield ImageRow(shown, None if is_unknown else label, partial(_read, encoded, place))
             first += len(batch)
         if num_paths and not num_images:
-            _refuse_paths_alone(path, layout.image, first)
+            _raise_only_paths(path, layout.image, first)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a file, and turn what Arrow says about a damaged one into an error for its owner."""
+    """Open a file, and turn Arrow's errors about damage into a SourceError that names a fix."""
     try:
         with pq.ParquetFile(path) as file:
             yield file
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # of a column's name
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # a column name not in UTF-8
         cause = first_line(error)
         fix = "download or write the file again"
         if (found := described_contents(path)) and found[0] != "a Parquet file":
@@ -189,7 +193,8 @@ def _is_image_struct(kind: pa.DataType) -> bool:
     return _is_binary(_plain_type(kind.field("bytes").type))
 
 
-def _refuse_paths_alone(path: Path, column: str, num_rows: int) -> NoReturn:
+def _raise_only_paths(path: Path, column: str, num_rows: int) -> NoReturn:
+    """Raise SourceError for a file that stores paths of images but no images."""
     raise SourceError(
         f"{path}: holds the paths of image files, but no images: {column}.bytes is null in "
         f"each of its {num_rows:,} rows.\n"
@@ -199,10 +204,10 @@ def _refuse_paths_alone(path: Path, column: str, num_rows: int) -> NoReturn:
 
 
 def _path_column(file: pq.ParquetFile, column: str) -> str | None:
-    """Return the column of the images' paths, if each of them names one row.
+    """Return the column of the images' paths if the paths are unique, or None.
 
-    Some data sets store the same path, such as image.png, in every row. The column is read to see
-    that; it is small beside the images.
+    Some data sets store one path, such as image.png, in every row. The column is read to detect
+    that; it is small compared to the images.
     """
     schema = file.schema_arrow
     kind = schema.field(column).type
@@ -222,7 +227,10 @@ def _path_column(file: pq.ParquetFile, column: str) -> str | None:
 
 
 def _one_a_row(path: Path, images: pa.Array, first: int) -> tuple[pa.Array, Sequence[int | None]]:
-    """Return images, and where among them that of each row is: of lists, which hold one each."""
+    """Return the images and, for each row, the position of its image or None.
+
+    A column of lists is flattened; every list must hold at most one image.
+    """
     if not _is_list(images.type):
         return images, range(len(images))
     lengths = images.value_lengths().fill_null(0).to_pylist()
@@ -268,7 +276,10 @@ def _label_kind(path: Path, schema: pa.Schema, column: str) -> LabelKind:
 
 
 def _is_class_label(schema: pa.Schema, column: str) -> bool:
-    """Tell whether the Hugging Face hub knows the column as one of classes: -1 is then no label."""
+    """Return whether the file's Hugging Face metadata calls the column a ClassLabel.
+
+    In such a column -1 means "no label".
+    """
     try:
         described = from_json((schema.metadata or {})[b"huggingface"])
         return described["info"]["features"][column]["_type"] == "ClassLabel"
@@ -280,7 +291,7 @@ def _is_class_label(schema: pa.Schema, column: str) -> bool:
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return what is stored: without extension types and dictionaries around it."""
+    """Return the type of the stored values, without extension and dictionary types around it."""
     while isinstance(kind, pa.BaseExtensionType) or pa.types.is_dictionary(kind):
         is_dictionary = pa.types.is_dictionary(kind)
         kind = kind.value_type if is_dictionary else kind.storage_type
@@ -288,7 +299,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _plain(values: pa.Array) -> pa.Array:
-    """Return the same values with their plain type."""
+    """Return the values converted to their plain type."""
     while isinstance(values.type, pa.BaseExtensionType) or pa.types.is_dictionary(values.type):
         is_dictionary = pa.types.is_dictionary(values.type)
         values = values.dictionary_decode() if is_dictionary else values.storage
@@ -296,12 +307,12 @@ def _plain(values: pa.Array) -> pa.Array:
 
 
 def _field(structs: pa.StructArray, name: str) -> pa.Array:
-    """Return one field, null where the whole struct is (`StructArray.field` forgets that)."""
+    """Return one field, null where the whole struct is null (`StructArray.field` ignores that)."""
     return structs.flatten()[structs.type.get_field_index(name)]
 
 
 def _values(values: pa.Array) -> list[Any]:
-    r"""Return values for Python; text that is not UTF-8 has its bytes written `\xff`."""
+    r"""Return the values as Python objects; bytes of text that are not UTF-8 become `\xff`."""
     values = _plain(values)
     kind = values.type
     if pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_timestamp(kind):

@@ -1,4 +1,4 @@
-"""Why a file or folder cannot be written or read: whose it is, and what stands in the way."""
+"""Check permissions, and explain why a file or folder cannot be read or written."""
 
 import grp
 import os
@@ -14,14 +14,14 @@ SHARING = (
 
 
 def may_write(folder: Path) -> bool:
-    """Return whether entries of a folder may be made and replaced.
+    """Return whether entries of a folder may be created and replaced.
 
-    A folder that does not exist yet may be written where the nearest one above it may. The answer
-    takes read-only mounts and immutable folders into account; nothing is touched to find out.
+    A folder that does not exist yet counts as writable if the nearest existing folder above it is.
+    Read-only mounts and immutable folders are taken into account. Nothing is changed.
     """
     try:
         return is_allowed(_existing(folder), os.W_OK | os.X_OK)
-    except OSError:  # a folder on the way may not be entered
+    except OSError:  # a parent folder may not be entered
         return False
 
 
@@ -31,15 +31,15 @@ def may_read(path: Path) -> bool:
 
 
 def first_unwritable(folders: Iterable[Path]) -> Path | None:
-    """Return the first of some folders that may not be written, or None."""
+    """Return the first folder that may not be written, or None."""
     return next((folder for folder in folders if not may_write(folder)), None)
 
 
 def why_not_writable(path: Path) -> str:
-    """Return in a sentence why `path` cannot be made, replaced or deleted.
+    """Return a sentence that says why `path` cannot be created, replaced or deleted.
 
-    The sentence names the owner, the permissions and the person, for example: `/data/run belongs to
-    alice (uid 1001), group lab, with permissions drwxr-xr-x; you are bob (uid 1002).`
+    It names the owner, the permissions and the user, for example: `/data/run belongs to alice (uid
+    1001), group lab, with permissions drwxr-xr-x; you are bob (uid 1002).`
     """
     try:
         place = _obstacle(path)
@@ -60,7 +60,7 @@ def why_not_writable(path: Path) -> str:
 
 
 def is_read_only(path: Path) -> bool:
-    """Return whether `path`, or the folder that it would be made in, is mounted read-only."""
+    """Return whether `path`, or the folder it would be created in, is mounted read-only."""
     try:
         return bool(os.statvfs(_existing(path)).f_flag & os.ST_RDONLY)
     except OSError:
@@ -68,7 +68,7 @@ def is_read_only(path: Path) -> bool:
 
 
 def why_not_readable(path: Path) -> str:
-    """Return in a sentence why a file cannot be read, or a folder not be listed."""
+    """Return a sentence that says why a file cannot be read or a folder cannot be listed."""
     for place in (*reversed(path.absolute().parents), path):
         try:
             status = place.stat()
@@ -81,7 +81,7 @@ def why_not_readable(path: Path) -> str:
 
 
 def _obstacle(path: Path) -> Path:
-    """Return what stands in the way of writing `path`: its folder, itself, or a folder above."""
+    """Return the file or folder that prevents writing `path`: itself or a folder above it."""
     place = _existing(path)
     if place == path and not path.is_dir() and not may_write(path.parent):
         return path.parent
@@ -92,7 +92,7 @@ def _existing(path: Path) -> Path:
     """Return `path`, or the nearest folder above it that exists.
 
     Raises:
-        OSError: a folder on the way may not be entered.
+        OSError: a parent folder may not be entered.
     """
     place = path.absolute()
     while True:
@@ -100,14 +100,14 @@ def _existing(path: Path) -> Path:
             place.stat()
         except FileNotFoundError:
             place = place.parent
-        except NotADirectoryError:  # a file is in the way, which is for others to report
+        except NotADirectoryError:  # a file in place of a folder, which the caller reports
             place = place.parent
         else:
             return place
 
 
 def is_allowed(path: Path, mode: int) -> bool:
-    """Return whether this process may do what `mode` says, os.R_OK for example, as its user."""
+    """Return whether the effective user may access `path` with `mode`, such as os.R_OK."""
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
@@ -131,7 +131,7 @@ def _described(place: Path, status: os.stat_result) -> str:
 def _user(uid: int) -> str:
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:  # of a container or a network file system, for example
+    except KeyError:  # an unknown user, for example in a container or on a network file system
         return f"the user with uid {uid}"
 
 

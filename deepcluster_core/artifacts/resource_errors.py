@@ -23,12 +23,12 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def explain_resource_errors(folder: Path) -> Iterator[None]:
-    """Replace errors about disk, permissions or memory by errors that say what to do.
+    """Replace errors about disk, permissions or memory by errors that name a fix.
 
-    What the block wrote stays, and counts as unfinished.
+    Files that the block wrote are kept, and the artifact counts as unfinished.
 
     Args:
-        folder: artifact that the block writes.
+        folder: folder of the artifact that the block writes.
 
     Raises:
         NoRoomError: the disk is full.
@@ -47,7 +47,7 @@ def explain_resource_errors(folder: Path) -> Iterator[None]:
 
 def _explained(error: Exception, folder: Path) -> ArtifactError | None:
     number = error.errno if isinstance(error, OSError) else None
-    # safetensors has an error of its own for what the system says.
+    # safetensors wraps the system's error in a class of its own, without its number.
     if number in FULL or "(os error 28)" in str(error):
         free = shutil.disk_usage(folder).free
         return NoRoomError(
@@ -73,7 +73,7 @@ def _explained(error: Exception, folder: Path) -> ArtifactError | None:
 
 
 def _denied(place: Path) -> tuple[str, str]:
-    """Return what may not be done with a file or folder, and why."""
+    """Return the operation that is not permitted ("read" or "written"), and the reason."""
     with suppress(OSError):
         if place.exists() and not may_read(place):
             return "read", why_not_readable(place)
@@ -81,7 +81,7 @@ def _denied(place: Path) -> tuple[str, str]:
 
 
 def _place_of(error: Exception, folder: Path) -> Path:
-    """Return what could not be written: the error names it, unless a library raised its own."""
+    """Return the path that the error names, or the folder if it names none."""
     name = error.filename if isinstance(error, OSError) else None
     return Path(name) if isinstance(name, str) and Path(name).is_absolute() else folder
 

@@ -1,8 +1,8 @@
-"""What a stage has done so far, saved beside its unfinished artifact for the next attempt.
+"""Save the state of an unfinished stage, from which the next attempt continues.
 
-`_saved.json` is written last and replaced as a whole, so a crash at any moment leaves the old save,
-the new one or none. It holds for one key: other inputs or settings make it worthless. It is no part
-of the artifact, and goes when that is committed.
+`_saved.json` is written last and replaced atomically, so a crash at any moment leaves the old save,
+the new save or none. A save is valid for one artifact key only: with different inputs or settings
+it is ignored. It is not part of the artifact and is deleted when that is committed.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,28 +18,28 @@ SAVED = "_saved.json"
 PREFIX = "_saved"
 
 Writer = Callable[[Path], object]
-"""Writes one file at the path that it gets."""
+"""A function that writes one file to the given path."""
 
 
 class Saved(StrictConfig):
     """One save: facts of the stage, and the files that belong to it."""
 
     format: Literal[2] = 2
-    """2: the state of every learner names its momentum by module. An older save is ignored."""
+    """Format version; since 2, momentum is named by module. Older saves are ignored."""
     key: str
-    """Of the artifact that it shall become."""
+    """Key of the unfinished artifact."""
     seconds: float
-    """That all attempts before spent."""
+    """Time spent by all attempts up to this save."""
     facts: dict[str, Any]
-    """JSON values, as the stage gave them."""
+    """JSON values from the stage."""
     files: dict[str, FileRecord]
 
 
 def read_saved(folder: Path, key: str) -> Saved | None:
-    """Return the save for an artifact of this key; None if there is none, or it is damaged.
+    """Return the save for an artifact with this key; None if it is missing or damaged.
 
     Raises:
-        PermissionError: there is one of another user, which may not be read: it is not lost.
+        PermissionError: a save of another user may not be read; the caller must not discard it.
     """
     try:
         saved = Saved.model_validate_json((folder / SAVED).read_bytes())
@@ -54,14 +54,14 @@ def read_saved(folder: Path, key: str) -> Saved | None:
 def write_saved(
     folder: Path, key: str, *, seconds: float, facts: Mapping[str, Any], files: Mapping[str, Writer]
 ) -> None:
-    """Save, durably, and then delete the files of the save before.
+    """Write a save durably, then delete the files of the previous save.
 
     Args:
-        folder: of the unfinished artifact.
-        key: of that artifact.
-        seconds: spent so far.
-        facts: JSON values.
-        files: writers, by a name that no save before has used.
+        folder: folder of the unfinished artifact.
+        key: key of the artifact.
+        seconds: time spent so far.
+        facts: JSON values that describe the progress.
+        files: writers by file name; no earlier save may have used these names.
     """
     names = {f"{PREFIX}-{name}": write for name, write in files.items()}
     for name, write in names.items():

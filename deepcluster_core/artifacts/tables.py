@@ -1,4 +1,4 @@
-"""Parquet tables that pandas reads for all epochs at once: labels and metrics."""
+"""Read and write Parquet tables of labels and metrics, which pandas can read for all epochs."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -19,13 +19,13 @@ from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError, first_line
 from deepcluster_core.shortage import explain_damage
 
-if TYPE_CHECKING:  # 1.2 s of CPU, and most commands read tables without it
+if TYPE_CHECKING:  # the import takes 1.2 s of CPU, and most commands do not need it
     import pandas as pd
 
 STRING_LIMIT_BYTES = (1 << 31) - 1
 """The limit on text in one chunk of Arrow's type `string`."""
 STRING_CHUNK_ROWS = 1 << 16
-"""Rows that stay below that limit even with the longest paths: 4 KiB, each byte written `\\xff`."""
+"""Rows per chunk: below the limit even if every path has 4 KiB and each byte is written `\\xff`."""
 LABELS_SCHEMA = pa.schema(
     {
         "image_id": pa.int64(),
@@ -37,7 +37,7 @@ LABELS_SCHEMA = pa.schema(
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write Parquet with a checksum on every page."""
+    """Write a Parquet file with a checksum on every page."""
     pq.write_table(table, path, write_page_checksum=True)
 
 
@@ -47,20 +47,21 @@ def write_frame(path: Path, frame: "pd.DataFrame") -> None:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read Parquet and verify its checksums, and the file's own where an artifact has one.
+    """Read a Parquet file; verify its page checksums and, in an artifact, the file's digest.
 
     Raises:
-        ArtifactError: the file is missing, damaged or has other columns.
+        ArtifactError: the file is missing, is damaged or lacks a column.
     """
     verify(path)
     with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        if absent := set(columns or ()) - set(file.schema_arrow.names):  # `read` skips them
+        # `read` silently ignores unknown columns.
+        if absent := set(columns or ()) - set(file.schema_arrow.names):
             raise pa.ArrowInvalid(f"no column {', '.join(sorted(absent))}")
         return file.read(columns)
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:
-    """Explain what Arrow raises for damage, or for columns of other types."""
+    """Turn Arrow's errors about damage or wrong column types into ArtifactErrors."""
 
     def explain(error: Exception) -> ArtifactError:
         return ArtifactError(
@@ -72,10 +73,11 @@ def _reading(path: Path) -> AbstractContextManager[None]:
 
 
 def read_index(folder: Path, columns: list[str]) -> pa.Table:
-    """Read columns of an images artifact's index, sorted by image_id, its first column.
+    """Read columns of an images artifact's index, sorted by image_id, which must be among them.
 
     Raises:
-        ArtifactError: missing or damaged, or image_id are not 0 to N - 1, each once.
+        ArtifactError: the index is missing or damaged, or its image_id are not 0 to N - 1, each
+            once.
     """
     return _by_image_id(folder / INDEX, columns, stage="index")
 
@@ -84,7 +86,7 @@ def _by_image_id(path: Path, columns: list[str], *, stage: str) -> pa.Table:
     table = read_table(path, columns)
     with _reading(path):
         table = in_one_piece(table)
-        # Our tables are written in this order: comparing the ids is cheaper than sorting the rows.
+        # Our tables are written in order, and comparing the ids is cheaper than sorting the rows.
         if not _counts_up(table["image_id"]):
             order = pc.sort_indices(table["image_id"])  # pyright: ignore[reportAttributeAccessIssue]
             table = table.take(order)
@@ -102,11 +104,11 @@ def _counts_up(ids: pa.ChunkedArray) -> bool:
 
 
 def in_one_piece(table: pa.Table) -> pa.Table:
-    """Return the table with each column in one chunk, whatever its size.
+    """Return the table with each column in one chunk of any size.
 
-    The offsets of Arrow's `string` have 32 bits, so a chunk holds 2 GiB of text at most, and
-    sorting, taking and combining larger columns raise an overflow error. A column that may be
-    larger becomes `large_string`, whose offsets have 64 bits.
+    The offsets of Arrow's `string` have 32 bits, so a chunk holds at most 2 GiB of text; sorting,
+    taking and combining larger columns raise an overflow error. Larger columns are converted to
+    `large_string`, whose offsets have 64 bits.
     """
     for number, column in enumerate(table.columns):
         if pa.types.is_string(column.type) and column.nbytes > STRING_LIMIT_BYTES:
@@ -116,13 +118,13 @@ def in_one_piece(table: pa.Table) -> pa.Table:
 
 
 def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column of text with the type `string`, in several chunks if it needs them."""
+    """Return a text column with the type `string`, in several chunks if necessary."""
     if not pa.types.is_large_string(column.type):
         return column
     chunks: list[pa.Array] = []
     for start in range(0, len(column), STRING_CHUNK_ROWS):
         stop = min(start + STRING_CHUNK_ROWS, len(column))
-        # `take` copies the rows. A slice keeps the offsets of the whole, which may need 64 bits.
+        # `take` copies the rows. A slice would keep the column's offsets, which may need 64 bits.
         chunks += column.take(np.arange(start, stop)).cast(pa.string()).chunks
     return pa.chunked_array(chunks, pa.string())
 
@@ -133,9 +135,9 @@ class Labels:
 
     cluster_N: NDArray[np.int32]
     distance_N: NDArray[np.float32]
-    """Euclidean, to the own centroid, in the space that was clustered."""
+    """Euclidean distance to the image's own centroid, in the space that was clustered."""
     k: int
-    """Clusters asked for; ids are 0 to k - 1, and some may be empty."""
+    """Requested number of clusters; ids are 0 to k - 1, and some clusters may be empty."""
 
 
 def write_labels(
@@ -146,29 +148,28 @@ def write_labels(
     distance_N: NDArray[np.float32],
     clustering: Mapping[str, NDArray[np.float32]],
 ) -> None:
-    """Write labels.parquet, and beside it what is needed to assign new images later.
+    """Write labels.parquet, and beside it the arrays needed to assign new images later.
 
     Args:
-        folder: of the artifact.
-        images: folder of the images artifact, which knows the paths.
-        cluster_N: cluster of image_id i.
-        distance_N: its distance to the centroid.
+        folder: folder of the artifact.
+        images: folder of the images artifact, which provides the paths.
+        cluster_N: cluster of each image, in the order of image_id.
+        distance_N: distance of each image to its centroid.
         clustering: the arrays of the PCA and the centroids; `centroids` is (K, Q).
     """
     index = read_index(images, ["image_id", "path"])
     columns = [index["image_id"], as_strings(index["path"]), cluster_N, distance_N]
     write_table(folder / LABELS, pa.table(columns, schema=LABELS_SCHEMA))
-    save_file(
-        {name: np.ascontiguousarray(a) for name, a in clustering.items()}, folder / CLUSTERING
-    )
+    arrays = {name: np.ascontiguousarray(array) for name, array in clustering.items()}
+    save_file(arrays, folder / CLUSTERING)
     let_others_read(folder / CLUSTERING)
 
 
 def read_labels(folder: Path) -> Labels:
-    """Read a label table, sorted by image_id whatever order or files its rows came in.
+    """Read a label table, sorted by image_id.
 
     Raises:
-        ArtifactError: damaged, or image_id are not 0 to N - 1, each once.
+        ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
     """
     path, names = folder / LABELS, ["image_id", "cluster", "distance"]
     table = _by_image_id(path, names, stage="cluster")
@@ -185,7 +186,7 @@ def label_frame(folder: Path) -> "pd.DataFrame":
     """Return image_id, path, cluster and distance of all images, in the order of image_id.
 
     Raises:
-        ArtifactError: damaged, or image_id are not 0 to N - 1, each once.
+        ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
     """
     return _by_image_id(folder / LABELS, LABELS_SCHEMA.names, stage="cluster").to_pandas()
 
@@ -194,7 +195,7 @@ def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
     """Return image_id, path and distance of a cluster's images, nearest to its centroid first.
 
     Raises:
-        ArtifactError: missing or damaged.
+        ArtifactError: the table is missing or damaged.
     """
     path = folder / LABELS
     table = read_table(path, LABELS_SCHEMA.names)
@@ -204,10 +205,10 @@ def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
 
 
 def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """Read the PCA and the centroids of a label table, as `write_labels` got them.
+    """Return the arrays of the PCA and the centroids that `write_labels` stored.
 
     Raises:
-        ArtifactError: missing or damaged.
+        ArtifactError: the file is missing or damaged.
     """
     path = folder / CLUSTERING
     verify(path)
@@ -221,7 +222,7 @@ def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def write_metrics(folder: Path, row: Mapping[str, float | int | str | None]) -> None:
-    """Write the one row of an epoch. None becomes null; ints are int64, other numbers float64."""
+    """Write the metrics of an epoch as one row: int64, float64 or text; None becomes null."""
     types: dict[type, pa.DataType] = {int: pa.int64(), str: pa.string()}
     columns = {
         name: pa.array([value], types.get(type(value), pa.float64())) for name, value in row.items()
@@ -230,10 +231,10 @@ def write_metrics(folder: Path, row: Mapping[str, float | int | str | None]) -> 
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read the row of one epoch.
+    """Return the metrics of one epoch by column name.
 
     Raises:
-        ArtifactError: missing or damaged.
+        ArtifactError: the table is missing or damaged.
     """
     path = folder / METRICS
     table = read_table(path)

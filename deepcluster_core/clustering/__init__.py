@@ -1,1 +1,1 @@
-"""From features to pseudo-labels: PCA, whitening, L2, and one of several clusterings."""
+"""Turn features into pseudo-labels: PCA, whitening, L2 normalisation and a clustering."""

@@ -1,4 +1,4 @@
-"""Images that were not clustered: to the clusters that there are.
+"""Assign new images to the existing clusters of a run.
 
 Suffixes: N and B rows, D features, Q kept, K clusters.
 """
@@ -18,8 +18,10 @@ from deepcluster_core.clustering.rows import Floats, Projected, Raw
 from deepcluster_core.errors import ArtifactError, FeatureError
 
 AT_ONCE = 4096
-"""Rows searched together. A multiple of the rows
-that are projected together, so that products round as they did when the run was clustered."""
+"""Rows searched at once: a multiple of the rows that are projected at once.
+
+Products then round as they did when the run was clustered.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,15 @@ class Assigner:
     def of(
         cls, clustering: Mapping[str, NDArray[np.float32]], *, whitened: bool, device: str
     ) -> "Assigner":
-        """Return the assigner of the arrays that `write_labels` got.
+        """Return the assigner for the arrays of a label table, as `write_labels` stores them.
 
         Args:
-            clustering: `pca_mean`, `pca_components`, `pca_eigenvalues`, `centroids`.
-            whitened: as the features were when they were clustered.
-            device: where to compute; near ties may go another way on a GPU than on the CPU.
+            clustering: `pca_mean`, `pca_components`, `pca_eigenvalues` and `centroids`.
+            whitened: whether the features were whitened for clustering.
+            device: a torch device; near ties may be decided differently on a GPU and on the CPU.
 
         Raises:
-            ArtifactError: an array is missing, or they do not fit each other.
+            ArtifactError: an array is missing, or the shapes of the arrays do not match.
         """
         try:
             mean_D, components_QD, eigenvalues_Q = (
@@ -56,21 +58,21 @@ class Assigner:
         fits = components_QD.shape == (width, len(mean_D)) and centroids_KQ.shape[1:] == (width,)
         if not fits:
             raise ArtifactError("the PCA and the centroids of the labels do not fit each other.")
-        # Measures of the whole covariance, which take no part in the projection, are not kept.
+        # effective_rank and dead_features are not stored; the projection needs neither.
         pca = Pca(mean_D, components_QD, eigenvalues_Q, nan, nan, whitened)
         return cls(pca, centroids_KQ, device)
 
     def assign(
         self, batches: Iterable[tuple[list[str], Raw]]
     ) -> Iterator[tuple[list[str], NDArray[np.int32], Floats]]:
-        """Yield paths, cluster_B and distance_B of batches of names and features, in order.
+        """Yield paths, cluster_B and distance_B for batches of paths and features, in order.
 
-        The nearest centroid and how far it is, Euclidean, as `kmeans.assign` finds it. Features
-        that are equally far from two centroids, but for the last digits, may go to either; to
-        which one can depend on how many others are searched with them.
+        Each image goes to the nearest centroid by Euclidean distance, as in `kmeans.assign`. If two
+        centroids are equally near up to the last digits, either may be chosen, depending on how
+        many images are searched together.
 
         Raises:
-            FeatureError: features are not finite, or of another width than the run's.
+            FeatureError: features are not finite, or their width differs from the run's.
         """
         for paths, raw_BD in _grouped(batches, AT_ONCE):
             self._check(paths, raw_BD)
@@ -88,8 +90,8 @@ class Assigner:
         return self.pca.to(self.device)
 
     def _rows(self, raw_BD: Raw) -> Floats:
-        # The features may come from a generator that waits within its autocast, which would round
-        # the projection as well: measured on the demo, 7 of 10,000 images changed their cluster.
+        # The features may come from a generator that is suspended inside its autocast block, which
+        # would round the projection too: on the demo, 7 of 10,000 images changed their cluster.
         with torch.autocast(torch.device(self.device).type, enabled=False):
             return self._projection.whiten(torch.from_numpy(raw_BD).to(self.device)).cpu().numpy()
 
@@ -114,7 +116,7 @@ class Assigner:
 def _grouped(
     batches: Iterable[tuple[list[str], Raw]], size: int
 ) -> Iterator[tuple[list[str], Raw]]:
-    """Yield the same rows, `size` at a time; the last ones may be fewer."""
+    """Yield the rows regrouped into batches of `size`; the last batch may be smaller."""
     paths: list[str] = []
     held: list[Raw] = []
     for some_paths, raw_BD in batches:

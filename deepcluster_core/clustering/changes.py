@@ -1,8 +1,8 @@
-"""What became of clusters: two labellings of the same images, told as splits, mergers and moves.
+"""Describe how clusters changed between two labellings: splits, mergers and moves.
 
-k-means numbers its clusters anew in every epoch, so clusters are recognised by their images alone.
-Suffixes: N images, P clusters before, K clusters after, C cells: pairs of clusters that share
-images, E some of the cells.
+k-means numbers its clusters anew in every epoch, so clusters are matched by their images alone.
+Suffixes: N images, P clusters before, K clusters after, C cells (pairs of clusters that share
+images), E some of the cells.
 """
 
 from collections.abc import Iterator
@@ -20,59 +20,70 @@ ChangeKind = Literal["split", "merged", "new", "vanished", "moved", "same"]
 KINDS: tuple[ChangeKind, ...] = ("split", "merged", "new", "vanished", "moved", "same")
 
 BESIDES = 0.25
-"""Share of a cluster that must have gone to other children than its largest one for it to be called
-split, and of a merged one that must have come from other parents than its largest. Else a crumb
-that falls off, or is picked up, would make a split or a merger of every cluster."""
+"""Threshold for splits and mergers, as a share of the cluster.
+
+A cluster counts as split if at least this share of it went to children other than the largest one,
+and as merged if at least this share came from parents other than the largest one. Without the
+threshold, a few stray images would turn every change into a split or a merger.
+"""
 SAME = 0.5
-"""Jaccard index above which two clusters are the same. No cluster has two that overlap so much:
-with disjoint ones it cannot share more than half of itself each."""
+"""Jaccard index above which two clusters count as unchanged.
+
+Each cluster has at most one such partner, because it cannot share more than half of itself with
+each of two disjoint clusters.
+"""
 MOVED = 0.1
-"""Jaccard index from which two clusters are one that moved. Chance stays far below it: of two
-random labellings with uneven clusters no pair reaches 0.04, be it 10,000 images and k = 100 or
-1.28 M and 10,000. Between epochs of our demo the median cluster has 0.2 at first, 0.4 at last."""
+"""Jaccard index from which two clusters count as one cluster that moved.
+
+Chance stays far below it: in two random labellings with uneven clusters no pair reaches 0.04, for
+10,000 images with k = 100 and for 1.28 M with k = 10,000. Between epochs of the demo the median
+cluster has 0.2 at first and 0.4 at the end.
+"""
 TOLD = 3
-"""Clusters named at most that a cluster's images came from, or went to."""
+"""Maximum number of clusters listed as the origin or destination of a cluster's images."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of one cluster, and the cluster on the other side that it lies in."""
+    """The images that a cluster shares with one cluster of the other labelling."""
 
     cluster: int
+    """The cluster of the other labelling."""
     images: int
     share: float
-    """Of the cluster that is told about, 0 to 1."""
+    """Fraction of the described cluster's images, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A cluster, what it was before, and what happened.
+    """A cluster, its predecessor and the kind of change between them.
 
-    A cluster that split stands in as many changes as it has children, a merged one in as many as
-    it has parents; any other in exactly one. All changes with the same cluster have the same kind.
+    A cluster that split appears in one change for each child, a merged cluster in one change for
+    each parent, and every other cluster in exactly one. All changes of a cluster have one kind.
     """
 
     kind: ChangeKind
     cluster: int | None
-    """After; None if it vanished."""
+    """The cluster in the later labelling; None if it vanished."""
     size: int
-    """Images of `cluster`."""
+    """Number of images in `cluster`."""
     previous: int | None
-    """The cluster before; None if it is new."""
+    """The cluster in the earlier labelling; None if the cluster is new."""
     previous_size: int
+    """Number of images in `previous`."""
     shared: int
-    """Images in both."""
+    """Number of images in both."""
     jaccard: float
-    """shared / images in either, 0 to 1."""
+    """Shared images / images in either cluster, 0 to 1."""
     came_from: tuple[Part, ...]
-    """Where the images of `cluster` were before, largest part first."""
+    """Previous clusters of the images of `cluster`, largest part first."""
     went_to: tuple[Part, ...]
-    """Where the images of `previous` are after."""
+    """Later clusters of the images of `previous`, largest part first."""
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """The pairs of clusters that share images, sorted by the cluster before, then the one after."""
+    """The pairs of clusters that share images, sorted by the earlier, then the later cluster."""
 
     before_C: NDArray[np.integer]
     after_C: NDArray[np.integer]
@@ -81,46 +92,48 @@ class _Cells:
     size_after_K: NDArray[np.int64]
 
     def jaccard(self) -> NDArray[np.float64]:
-        """Return jaccard_C, the images in both clusters of a cell over those in either."""
+        """Return jaccard_C: images in both clusters of a cell / images in either."""
         either_C = self.size_before_P[self.before_C] + self.size_after_K[self.after_C]
         return self.shared_C / (either_C - self.shared_C)
 
     def reversed(self) -> "_Cells":
-        """Return the same, told from after to before; the order of the cells stays."""
+        """Return the cells with before and after exchanged, in unchanged order."""
         return _Cells(
             self.after_C, self.before_C, self.shared_C, self.size_after_K, self.size_before_P
         )
 
 
 def changes(before_N: Ints, after_N: Ints, *, k_before: int, k_after: int) -> list[Change]:
-    """Return what became of every cluster that has images, before or after.
+    """Return the changes of all clusters that have images in either labelling.
 
-    A child of a cluster is one that got most (over half) of its own images from it; a parent of a
-    cluster is one that gave most of its own images to it. In this order:
+    A child of an earlier cluster is a later cluster with more than half of its own images from it.
+    A parent of a later cluster is an earlier cluster that gave more than half of its own images to
+    it. Kinds are determined in this order, each among the clusters that are left:
 
-    - split: clusters before with at least two children, of which those beside the largest hold
-      `BESIDES` of it or more; and all their children.
-    - merged: of the clusters left, those after with at least two parents, of which those beside the
-      largest give `BESIDES` of it or more; and all their parents.
-    - same, moved: of the clusters left, pairs in the order of their Jaccard index, each cluster in
-      at most one: same above `SAME`, moved from `MOVED` on. No two clusters of different pairs
-      overlap more than both do with their own (the matching is stable).
-    - new, vanished: what is left, after and before.
+    - split: earlier clusters with at least two children, if the children other than the largest
+      hold at least `BESIDES` of the cluster; and all their children.
+    - merged: later clusters with at least two parents, if the parents other than the largest gave
+      at least `BESIDES` of the cluster; and all their parents.
+    - same, moved: pairs in descending order of their Jaccard index, each cluster in at most one
+      pair: same above `SAME`, moved from `MOVED` on. No two clusters of different pairs overlap
+      more than both do with their partners (the matching is stable).
+    - new, vanished: the remaining later and earlier clusters.
 
-    So every cluster has one kind. Takes N log N time, and memory for the images and for the cells;
-    1.28 M images in 10,000 clusters take 0.3 to 0.8 s on one core.
+    Every cluster thus has one kind. Time is N log N, and memory is needed for the images and the
+    cells; 1.28 M images in 10,000 clusters take 0.3 to 0.8 s on one core.
 
     Args:
-        before_N: cluster ids 0 to `k_before` - 1.
-        after_N: cluster ids 0 to `k_after` - 1, same images in the same order.
-        k_before: clusters before; some may be empty, and then nothing is told about them.
-        k_after: as `k_before`.
+        before_N: earlier cluster ids, 0 to `k_before` - 1.
+        after_N: later cluster ids of these images in equal order, 0 to `k_after` - 1.
+        k_before: number of earlier clusters; empty ones are not reported.
+        k_after: number of later clusters; empty ones are not reported.
 
     Returns:
-        By kind in the order of `KINDS`, largest cluster first; of split ones, the one before.
+        The changes by kind in the order of `KINDS`, then by size, largest first: for splits the
+        size of the earlier cluster, for all other kinds that of the later one.
 
     Raises:
-        ValueError: other numbers of images, or ids out of range.
+        ValueError: the labellings differ in length, or ids are out of range.
     """
     cells = _cells(before_N, after_N, k_before, k_after)
     is_free_C = np.ones(len(cells.shared_C), dtype=np.bool_)
@@ -136,7 +149,7 @@ def changes(before_N: Ints, after_N: Ints, *, k_before: int, k_after: int) -> li
         "moved": pairs_E[~is_same_E],
         "same": pairs_E[is_same_E],
     }
-    return sorted(_told(cells, found), key=_place)
+    return sorted(_described(cells, found), key=_place)
 
 
 def _cells(before_N: Ints, after_N: Ints, k_before: int, k_after: int) -> _Cells:
@@ -151,20 +164,23 @@ def _cells(before_N: Ints, after_N: Ints, k_before: int, k_after: int) -> _Cells
 
 
 def _fans(cells: _Cells, is_free_C: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell of each cell whether it joins a cluster that split, one that is free, with its child."""
+    """Return for each cell whether it joins a split cluster with one of its children.
+
+    Only free cells are considered. On reversed cells this finds mergers.
+    """
     is_child_C = is_free_C & (2 * cells.shared_C > cells.size_after_K[cells.after_C])
     parent_E, shared_E = cells.before_C[is_child_C], cells.shared_C[is_child_C]
     num_parents = len(cells.size_before_P)
-    all_P = np.bincount(parent_E, weights=shared_E, minlength=num_parents)
-    largest_P = np.zeros(num_parents)
-    np.maximum.at(largest_P, parent_E, shared_E)
-    besides_P = all_P - largest_P
-    is_split_P = (besides_P > 0) & (besides_P >= BESIDES * cells.size_before_P)
+    in_children_P = np.bincount(parent_E, weights=shared_E, minlength=num_parents)
+    in_largest_P = np.zeros(num_parents)
+    np.maximum.at(in_largest_P, parent_E, shared_E)
+    in_others_P = in_children_P - in_largest_P
+    is_split_P = (in_others_P > 0) & (in_others_P >= BESIDES * cells.size_before_P)
     return is_child_C & is_split_P[cells.before_C]
 
 
 def _touched(cells: _Cells, is_chosen_C: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell of each cell whether one of its two clusters is in a chosen cell."""
+    """Return for each cell whether one of its two clusters is in a chosen cell."""
     taken_P = np.zeros(len(cells.size_before_P), dtype=np.bool_)
     taken_K = np.zeros(len(cells.size_after_K), dtype=np.bool_)
     taken_P[cells.before_C[is_chosen_C]] = True
@@ -173,9 +189,9 @@ def _touched(cells: _Cells, is_chosen_C: NDArray[np.bool_]) -> NDArray[np.bool_]
 
 
 def _pairs(cells: _Cells, is_free_C: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return the cells that pair two free clusters; of equal overlaps the lower ids come first."""
+    """Return the cells that pair two free clusters; ties go to the lower ids."""
     jaccard_C = cells.jaccard()
-    close_E = np.flatnonzero(is_free_C & (jaccard_C >= MOVED))  # at most ten a cluster
+    close_E = np.flatnonzero(is_free_C & (jaccard_C >= MOVED))  # at most ten for each cluster
     order_E = close_E[np.argsort(-jaccard_C[close_E], kind="stable")]
     chosen: list[int] = []
     taken_before: set[int] = set()
@@ -189,8 +205,8 @@ def _pairs(cells: _Cells, is_free_C: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.array(chosen, dtype=np.intp)
 
 
-def _told(cells: _Cells, found: dict[ChangeKind, Ints]) -> Iterator[Change]:
-    """Yield a change for each cell that was found, then for each cluster that is in none."""
+def _described(cells: _Cells, found: dict[ChangeKind, Ints]) -> Iterator[Change]:
+    """Yield a change for each cell in `found`, then for each cluster that is in none of them."""
     came_from, went_to = _parts(cells.reversed()), _parts(cells)
     size_before_P, size_after_K = cells.size_before_P, cells.size_after_K
     jaccard_C = cells.jaccard()
@@ -219,13 +235,13 @@ def _told(cells: _Cells, found: dict[ChangeKind, Ints]) -> Iterator[Change]:
 
 
 def _parts(cells: _Cells) -> dict[int, tuple[Part, ...]]:
-    """Return the largest parts that each cluster before went to; of equal ones the lower ids."""
+    """Return the largest parts into which each earlier cluster went; ties go to the lower ids."""
     order_C = np.lexsort((cells.after_C, -cells.shared_C, cells.before_C))
     before_C = cells.before_C[order_C]
     rank_C = np.arange(len(order_C)) - np.searchsorted(before_C, before_C)
-    told_E = order_C[rank_C < TOLD]
+    listed_E = order_C[rank_C < TOLD]
     parts: dict[int, list[Part]] = {}
-    columns = (cells.before_C[told_E], cells.after_C[told_E], cells.shared_C[told_E])
+    columns = (cells.before_C[listed_E], cells.after_C[listed_E], cells.shared_C[listed_E])
     for before, after, shared in zip(*(column.tolist() for column in columns), strict=True):
         part = Part(after, shared, shared / int(cells.size_before_P[before]))
         parts.setdefault(before, []).append(part)
@@ -233,7 +249,10 @@ def _parts(cells: _Cells) -> dict[int, tuple[Part, ...]]:
 
 
 def _place(change: Change) -> tuple[int, ...]:
-    """Return the sort key: families stay together, in the order of what they were, or are."""
+    """Return the sort key, which keeps the changes of a split or a merger together.
+
+    Splits are ordered by the earlier cluster, all other kinds by the later one.
+    """
     after = (-change.size, -1 if change.cluster is None else change.cluster)
     before = (-change.previous_size, -1 if change.previous is None else change.previous)
     is_split = change.kind == "split"

@@ -1,7 +1,7 @@
-"""faiss, which is imported only where it is needed, and exact indexes on the device of a run.
+"""Import faiss only when needed, and build exact indexes on the device of a run.
 
-faiss comes in builds with and without CUDA, and torch likewise, so a machine can have a GPU that
-only one of them can use. faiss then computes on the CPU, which `reason_for_cpu` explains.
+Both faiss and torch exist in builds with and without CUDA, so a machine can have a GPU that only
+one of them can use. If faiss cannot, it computes on the CPU, and `reason_for_cpu` explains it.
 """
 
 from typing import Any
@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 from deepcluster_core.errors import ConfigError
 
 SCRATCH_BYTES = 3 << 29
-"""Memory that faiss reserves on a GPU for its intermediate results, as long as an index is there:
-its own limit for GPUs of more than 8 GiB."""
+"""Memory that faiss reserves for intermediate results on a GPU while an index exists.
+
+It is the default of faiss on GPUs with more than 8 GiB.
+"""
 
 
 def load_faiss() -> Any:  # noqa: ANN401  it ships no types
-    """Return the module.
+    """Return the module faiss.
 
     Raises:
-        ConfigError: it cannot be imported.
+        ConfigError: faiss cannot be imported.
     """
     try:
-        import faiss  # noqa: PLC0415  machines without it do everything that does not need it
+        import faiss  # noqa: PLC0415  optional: many commands work without it
     except ImportError as error:
         raise ConfigError(
             f"clustering by an algorithm of this program, and assigning images to clusters, need "
@@ -37,17 +39,17 @@ def load_faiss() -> Any:  # noqa: ANN401  it ships no types
 
 
 def gpu_number(device: str) -> int | None:
-    """Return faiss's number of a torch device; None where faiss has to compute on the CPU.
+    """Return the number that faiss uses for a torch device; None if faiss computes on the CPU.
 
-    Both libraries number the GPUs that CUDA shows to the process alike. `cuda` without a number is
-    torch's current device.
+    Both libraries use the numbers under which CUDA shows the GPUs to the process. `cuda` without a
+    number is torch's current device.
     """
     number = _torch_number(device)
     return number if number is not None and number < _num_gpus() else None
 
 
 def reason_for_cpu(device: str) -> str | None:
-    """Return why faiss computes on the CPU although the device is a GPU; None where it does not.
+    """Return why faiss computes on the CPU although the device is a GPU; None if it does not.
 
     Raises:
         ConfigError: faiss is not installed.
@@ -66,12 +68,12 @@ def reason_for_cpu(device: str) -> str | None:
 
 
 def exact_index(width: int, *, device: str, inner_product: bool = False) -> Any:  # noqa: ANN401
-    """Return an empty index that compares with every vector, on this device and no other one.
+    """Return an empty index for exact search, on this device alone.
 
     Args:
-        width: of the vectors.
-        device: a torch device. On a GPU, `SCRATCH_BYTES` are taken until the index is deleted.
-        inner_product: look for the greatest inner product, not the least distance.
+        width: dimension of the vectors.
+        device: a torch device. On a GPU, `SCRATCH_BYTES` are reserved until the index is deleted.
+        inner_product: search for the largest inner product instead of the smallest distance.
     """
     faiss = load_faiss()
     index = faiss.IndexFlatIP(width) if inner_product else faiss.IndexFlatL2(width)
@@ -90,16 +92,17 @@ def train_centroids(
     start_KQ: NDArray[np.float32] | None,
     **settings: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return centroids_KQ and faiss's objective at each iteration.
+    """Run k-means; return centroids_KQ and faiss's objective at each iteration.
 
-    What `faiss.Kmeans` does, on an index of ours: that one takes all GPUs or the first ones.
+    This does what `faiss.Kmeans` does, but on the given index: `faiss.Kmeans` can only use all GPUs
+    or the first ones.
 
     Args:
         points_SQ: float32, in C order.
-        k: clusters.
-        index: empty, on the device that shall compute.
-        start_KQ: first centroids; None: random rows.
-        settings: fields of `faiss.ClusteringParameters`; those that this version lacks are left.
+        k: number of clusters.
+        index: an empty index on the device to compute on.
+        start_KQ: initial centroids; None for random rows.
+        settings: fields of `faiss.ClusteringParameters`; those unknown to this version are ignored.
     """
     faiss = load_faiss()
     parameters = faiss.ClusteringParameters()

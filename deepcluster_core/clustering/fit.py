@@ -1,4 +1,4 @@
-"""What every clustering takes and gives. Suffixes: N rows, Q dimensions, K clusters, B block."""
+"""The interface of all clusterings. Suffixes: N rows, Q dimensions, K clusters, B block."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,50 +13,54 @@ from deepcluster_core.metrics import cluster_counts
 from deepcluster_core.progress import Progress
 
 BLOCK_ROWS = 2**14
-"""Rows in work at once, where all of them would need another array as big as theirs, and between
-two calls of the progress hook: a second on one core at k = 10,000."""
+"""Rows processed at once, to avoid temporary arrays as large as all rows.
+
+It is also the number of rows between two progress reports: a second on one core at k = 10,000.
+"""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Clusters that were found; their ids are row numbers of `centroids_KQ`, never renumbered."""
+    """The result of a clustering. Cluster ids are row numbers of `centroids_KQ`."""
 
     centroids_KQ: Floats
-    """What new images are assigned by, to the nearest."""
+    """Centroids; new images are assigned to the nearest."""
     cluster_N: NDArray[np.int32]
     distance_N: Floats
-    """Euclidean, not squared, from each row to the centroid of its cluster."""
+    """Euclidean distance, not squared, from each row to the centroid of its cluster."""
     fitted_on: int
-    """Rows that the clusters were learnt from: all, or a sample."""
+    """Number of rows that the clusters were learnt from: all, or a sample."""
     objective: tuple[float, ...] = ()
-    """Sum of squared distances at each iteration, before its update of the centroids; over the
-    sample, if there was one. Empty where the algorithm has no such thing."""
+    """Sum of squared distances at each iteration, before the centroids are updated.
+
+    If a sample was used, the sum is over the sample. Empty for algorithms without an objective.
+    """
 
     @property
     def num_clusters(self) -> int:
-        """K, empty ones counted."""
+        """The number of clusters, including empty ones."""
         return len(self.centroids_KQ)
 
     @property
     def num_empty(self) -> int:
-        """Clusters without a row."""
+        """The number of clusters without a row."""
         return int((cluster_counts(self.cluster_N, self.num_clusters) == 0).sum())
 
 
 class Clustering(Protocol):
-    """A way to group rows, with its settings; chosen by `cluster.algorithm` of the recipe."""
+    """A clustering algorithm with its settings, chosen by `cluster.algorithm` in the recipe."""
 
     def fit(self, rows: Rows, *, seed: int, device: str, progress: Progress) -> Fit:
-        """Group all rows.
+        """Cluster all rows.
 
         Args:
             rows: whitened features of length 1, finite.
-            seed: 0 to 2^63 - 1; all that is random comes from it.
-            device: a torch device; algorithms that know only the CPU stay there.
-            progress: hears of rows that are done.
+            seed: 0 to 2^63 - 1; the only source of randomness.
+            device: a torch device; algorithms without GPU support use the CPU.
+            progress: receives the number of completed rows.
 
         Raises:
-            FeatureError: the rows cannot be grouped as asked.
+            FeatureError: the rows cannot be clustered with these settings.
         """
         ...
 
@@ -64,12 +68,13 @@ class Clustering(Protocol):
 def fit_of_members(
     rows_NQ: Floats, cluster_N: NDArray[np.int32], *, centroids_KQ: Floats | None = None
 ) -> Fit:
-    """Return the fit that says which row is in which cluster, and no more.
+    """Return a fit for given cluster memberships.
 
     Args:
         rows_NQ: all rows.
-        cluster_N: ids from 0.
-        centroids_KQ: None: the means of the members; every id up to the highest then has some.
+        cluster_N: cluster ids from 0.
+        centroids_KQ: the centroids; None for the means of the members, which requires that no id
+            up to the highest is unused.
 
     Raises:
         FeatureError: all rows are in one cluster.
@@ -87,7 +92,7 @@ def fit_of_members(
 
 
 def means_of(rows_NQ: Floats, cluster_N: NDArray[np.int32], *, k: int) -> Floats:
-    """Return centroids_KQ, the means of the rows of each cluster; zeros where it has none."""
+    """Return centroids_KQ, the mean of the rows of each cluster; zeros for an empty cluster."""
     sum_KQ = np.zeros((k, rows_NQ.shape[1]))
     for start in range(0, len(rows_NQ), BLOCK_ROWS):
         cluster_B = cluster_N[start : start + BLOCK_ROWS]
@@ -99,10 +104,10 @@ def means_of(rows_NQ: Floats, cluster_N: NDArray[np.int32], *, k: int) -> Floats
 
 
 def distances(rows_NQ: Floats, centroids_KQ: Floats, cluster_N: NDArray[np.int32]) -> Floats:
-    """Return distance_N, Euclidean, from each row to the centroid of its cluster."""
+    """Return distance_N, the Euclidean distance of each row to the centroid of its cluster."""
     distance_N = np.empty(len(rows_NQ), np.float32)
     for start in range(0, len(rows_NQ), BLOCK_ROWS):
         here = slice(start, start + BLOCK_ROWS)
-        # From the difference: expanded into products, small distances would lose their digits.
+        # Computed from the difference: expanding it into products would lose small distances.
         distance_N[here] = np.linalg.norm(rows_NQ[here] - centroids_KQ[cluster_N[here]], axis=1)
     return distance_N

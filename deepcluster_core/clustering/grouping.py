@@ -1,4 +1,4 @@
-"""From stored features to clusters: PCA, whitening, L2, and the clusterer of the recipe."""
+"""Turn stored features into clusters: PCA, whitening, L2 and the clusterer of the recipe."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ from deepcluster_core.context import Context
 
 @dataclass(frozen=True)
 class Grouping:
-    """Clusters of all images, and the projection to the space they were found in."""
+    """The clusters of all images, and the projection to the space in which they were found."""
 
     pca: Pca
     fit: Fit
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return the arrays to assign new images by, by their names in the artifact."""
+        """Return the arrays needed to assign new images, by their names in the artifact."""
         return {
             "pca_mean": self.pca.mean_D.numpy(),
             "pca_components": self.pca.components_QD.numpy(),
@@ -43,12 +43,12 @@ def group(
     """Reduce the features of all images and cluster them.
 
     Args:
-        features: of all images.
-        clusterer: finds the clusters.
+        features: the features of all images.
+        clusterer: the clustering algorithm.
         context: seed, epoch and device.
         pca_dim: dimensions that the PCA keeps.
-        whitened: whether each of them is scaled to variance one.
-        clip: keep fewer dimensions, instead of an error, where the rank of the features is lower.
+        whitened: whether each dimension is scaled to variance one.
+        clip: keep fewer dimensions, instead of raising an error, if the features have a lower rank.
 
     Raises:
         FeatureError: the features cannot be reduced or clustered like this.
@@ -70,8 +70,8 @@ def group(
 
 
 def _projected(features: Features, pca: Pca, device: str) -> Projected:
-    """Return the rows to cluster: projected, whitened and of length one, as they are read."""
-    on_device = pca.to(device)  # once, not for each piece of rows
+    """Return the rows to cluster, which are projected, whitened and normalised when read."""
+    on_device = pca.to(device)  # moved once rather than for each block of rows
 
     def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
         return on_device.whiten(torch.from_numpy(raw_BD).to(device)).cpu().numpy()

@@ -14,38 +14,43 @@ from deepcluster_core.progress import Progress, silent
 from deepcluster_core.seeding import numpy_generator
 
 FAISS_SEEDS = 2**31 - 1
-"""faiss takes seeds as int32, and negative ones mean the clock."""
+"""Seeds must be below this: faiss takes them as int32, and negative ones mean the clock."""
 
 
 @dataclass(frozen=True)
 class KMeans:
-    """K-means with faiss, the implementation of section 3.4; then every row is assigned.
+    """K-means with faiss, the implementation of section 3.4, and a final assignment of all rows.
 
     Centroids start at `k` different random rows. After each update of the centroids, faiss refills
-    those without a row, as section 3.3 says: for each, a donor is drawn with a probability
-    proportional to its rows minus one; the empty cluster takes the donor's centroid, and both move
-    apart, one times 1 + 1/1024 in even and 1 - 1/1024 in odd coordinates, the other the reverse.
-    The next assignment shares the donor's rows between the two. So neither the direction nor the
-    size of the perturbation is random, and the donor's draw has a fixed seed of its own.
+    empty clusters as described in section 3.3. For each, it draws a donor cluster with a
+    probability proportional to the donor's rows minus one. The empty cluster takes the donor's
+    centroid, and the two move apart: one is multiplied by 1 + 1/1024 in even and 1 - 1/1024 in odd
+    coordinates, the other the reverse. The next assignment divides the donor's rows between them.
+    Neither the direction nor the size of this perturbation is random, and donors are drawn with a
+    fixed seed of faiss's own.
 
     Clusters can still end empty, and `Fit.num_empty` counts them: the last refill may attract no
-    row, and where many rows are equal there are fewer places than clusters.
+    row, and if many rows are equal there are fewer distinct rows than clusters.
 
     Spherical k-means (Dhillon and Modha 2001) scales centroids to length 1 at the start and after
-    each update. The nearest of them is then the one of the largest inner product, for rows of any
-    length, so distances mean the same. A centroid whose rows cancel out to zero stays there.
+    each update. For rows of any length, the nearest centroid is then the one with the largest inner
+    product, so distances keep their meaning. A centroid whose rows cancel to zero stays zero.
     """
 
     k: int
     iterations: int = 20
-    """20 in the authors' code; all of them run."""
+    """Number of iterations, all of which run; 20 in the authors' code."""
     spherical: bool = False
     max_points_per_centroid: int | None = None
-    """Learn the centroids from a random sample of this many rows per cluster, without repetition.
-    In memory are then the sample and one block of rows, not all of them. None: from all rows."""
+    """Learn the centroids from a random sample of this many distinct rows per cluster.
+
+    Memory then holds the sample and one block of rows instead of all rows. None: use all rows.
+    """
     start_N: NDArray[np.int32] | None = None
-    """Start at the means of these clusters, ids 0 to k - 1, and so keep their ids; an empty one
-    starts at a random row. None: all start at random rows."""
+    """Start at the means of these clusters, ids 0 to k - 1, which keeps their ids.
+
+    An empty cluster starts at a random row. None: all centroids start at random rows.
+    """
 
     def fit(
         self, rows: Rows, *, seed: int, device: str = "cpu", progress: Progress = silent
@@ -55,13 +60,13 @@ class KMeans:
         Args:
             rows: whitened features of length 1, finite.
             seed: 0 to 2^63 - 1; decides the first centroids, and the sample if there is one.
-            device: a torch device; `cuda:1` computes on that GPU alone. Where faiss has no GPU
-                support, it computes on the CPU, see `faiss_index.reason_for_cpu`.
-            progress: hears of rows assigned, after the fit.
+            device: a torch device; `cuda:1` computes on that GPU alone. Without GPU support, faiss
+                computes on the CPU; see `faiss_index.reason_for_cpu`.
+            progress: receives the number of rows assigned after the fit.
 
         Raises:
-            FeatureError: `k` is below 2 or above the number of rows, a row is not finite, or the
-                clusters to start from do not fit.
+            FeatureError: `k` is below 2 or above the number of rows, a row is not finite, or
+                `start_N` does not match `k` or the number of rows.
         """
         self._check(rows.num_rows)
         sample_S = self._sample(rows.num_rows, seed)
@@ -70,12 +75,12 @@ class KMeans:
         centroids_KQ, objective = self._train(points_SQ, sample_S, seed=seed, device=device)
         fitted_on = len(points_SQ)
         everything = InMemory(points_SQ) if sample_S is None else rows
-        del points_SQ  # a sample is not needed any more
+        del points_SQ  # free the memory of a sample
         cluster_N, distance_N = assign(everything, centroids_KQ, device=device, progress=progress)
         return Fit(centroids_KQ, cluster_N, distance_N, fitted_on, objective)
 
     def _sample(self, num_rows: int, seed: int) -> NDArray[np.int64] | None:
-        """Return the ids of the rows to learn from, ascending; None is all."""
+        """Return the ids of the rows to learn from, ascending; None for all rows."""
         size = self.k * (self.max_points_per_centroid or num_rows)
         if size >= num_rows:
             return None
@@ -95,12 +100,12 @@ class KMeans:
             niter=self.iterations,
             spherical=self.spherical,
             seed=seed % FAISS_SEEDS,
-            # faiss adds the objective up in float32, where a sum of 24 M ones was measured to stop
-            # at 2^24. A faiss that ends early when the objective stands still would then stop after
-            # two iterations, so it must not. Versions without the option always run them all.
+            # Never stop early. faiss sums the objective in float32, where a sum of 24 M ones was
+            # measured to saturate at 2^24; a version that stops when the objective is constant
+            # would stop after two iterations. Versions without the option run all iterations.
             early_stop_threshold=-1.0,
-            min_points_per_centroid=1,  # a warning on stderr otherwise; `k` was checked
-            max_points_per_centroid=-(-len(points_SQ) // self.k),  # the sample is ours
+            min_points_per_centroid=1,  # suppress a warning on stderr; `k` is checked already
+            max_points_per_centroid=-(-len(points_SQ) // self.k),  # rows are sampled already
         )
         if self.spherical:  # faiss sums inner products; |x - c|^2 is |x|^2 + 1 - 2 x·c
             lengths = np.einsum("sq,sq->", points_SQ, points_SQ, dtype=np.float64)
@@ -110,7 +115,7 @@ class KMeans:
     def _start(
         self, points_SQ: Floats, sample_S: NDArray[np.int64] | None, seed: int
     ) -> Floats | None:
-        """Return the centroids to start from, where they are not random rows."""
+        """Return the centroids to start from; None for random rows."""
         if self.start_N is None:
             return None
         start_S = self.start_N if sample_S is None else self.start_N[sample_S]
@@ -122,7 +127,7 @@ class KMeans:
         return centroids_KQ
 
     def _check(self, num_rows: int) -> None:
-        """Refuse what faiss would refuse in words that do not name the recipe's key."""
+        """Check the settings before faiss does, to report errors by the recipe's keys."""
         if self.k < 2:
             raise FeatureError(f"cluster.k is {self.k}, but clustering needs at least 2 clusters.")
         if self.k > num_rows:
@@ -141,16 +146,16 @@ class KMeans:
 
 
 class Nearest:
-    """Finds the nearest centroid of rows, as often as wanted; the centroids stay on the device."""
+    """Finds the nearest centroids of rows, repeatedly; the centroids stay on the device."""
 
     def __init__(self, centroids_KQ: Floats, *, device: str = "cpu") -> None:
         """Build the index.
 
         Args:
             centroids_KQ: float32.
-            device: a torch device. On a GPU near ties may go another way than on the CPU.
+            device: a torch device; near ties may be decided differently on a GPU and on the CPU.
         """
-        # faiss expands |x - c|^2 into products: around a common centre, fewer digits cancel.
+        # faiss expands |x - c|^2 into products. Subtracting the mean reduces cancellation.
         self._centre_Q = centroids_KQ.mean(axis=0)
         self._centred_KQ = np.ascontiguousarray(centroids_KQ - self._centre_Q, dtype=np.float32)
         self._lowest_K = _lowest_equal(centroids_KQ)
@@ -160,14 +165,14 @@ class Nearest:
     def assign(
         self, rows: Rows, *, progress: Progress = silent
     ) -> tuple[NDArray[np.int32], Floats]:
-        """Return cluster_N and distance_N: the nearest centroid, and how far it is (Euclidean).
+        """Return cluster_N and distance_N: the nearest centroids and their Euclidean distances.
 
-        Of equally near centroids the one of lowest id wins; of equal centroids always. Rows that
-        the centroids were not fitted on are welcome.
+        Of equally near centroids the one with the lowest id is chosen; for identical centroids this
+        is guaranteed. The rows need not be those that the centroids were fitted on.
 
         Args:
-            rows: projected by the same PCA as the rows that the centroids come from.
-            progress: hears of rows assigned, once a block.
+            rows: rows projected by the PCA that the centroids belong to.
+            progress: receives the number of assigned rows after each block.
         """
         cluster_N = np.empty(rows.num_rows, np.int32)
         distance_N = np.empty(rows.num_rows, np.float32)
@@ -186,7 +191,7 @@ class Nearest:
 def assign(
     rows: Rows, centroids_KQ: Floats, *, device: str = "cpu", progress: Progress = silent
 ) -> tuple[NDArray[np.int32], Floats]:
-    """Return cluster_N and distance_N as `Nearest.assign` does, for rows that come but once."""
+    """Return cluster_N and distance_N as `Nearest.assign` does, for a single set of rows."""
     return Nearest(centroids_KQ, device=device).assign(rows, progress=progress)
 
 
@@ -198,10 +203,10 @@ def _in_pieces(rows: Rows) -> Iterator[Floats]:
 
 
 def _lowest_equal(centroids_KQ: Floats) -> NDArray[np.int64]:
-    """Return, for each centroid, the lowest id of those equal to it.
+    """Return, for each centroid, the lowest id of the centroids equal to it.
 
-    A product of matrices rounds equal columns differently, depending on where in a tile they lie:
-    faiss was seen to scatter rows over 300 equal centroids of 256 dimensions.
+    A matrix product can round equal columns differently, depending on their position in a tile:
+    faiss was observed to scatter rows over 300 equal centroids of 256 dimensions.
     """
     lowest: dict[bytes, int] = {}
     rows = (row_Q.tobytes() for row_Q in centroids_KQ + 0.0)  # + 0.0 makes -0.0 equal to 0.0
@@ -209,8 +214,8 @@ def _lowest_equal(centroids_KQ: Floats) -> NDArray[np.int64]:
 
 
 def _check_finite(rows_NQ: Floats) -> None:
-    """Refuse what no distance can be taken to."""
-    # A sum is finite only if its terms are, and needs no N x Q mask.
+    """Raise FeatureError if a row is not finite."""
+    # A sum is finite only if all terms are, and it needs no N x Q mask.
     with np.errstate(invalid="ignore"):  # inf - inf
         bad_N = ~np.isfinite(rows_NQ.sum(axis=1))
     if bad_N.any():

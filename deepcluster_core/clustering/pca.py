@@ -1,7 +1,7 @@
 """PCA, whitening and L2 normalisation of features.
 
-Suffixes: N rows, D features, Q kept, B block, P a panel of the features, R those from it on; X is D
-or N.
+Suffixes: N rows, D features, Q kept features, B block, P a panel of the features, R the features
+from that panel on; X is D or N.
 
 Section 3.4: "features are PCA-reduced to 256 dimensions, whitened and l2-normalized".
 """
@@ -18,15 +18,17 @@ from deepcluster_core.precision import exact_float32
 from deepcluster_core.reduce import Reduce, identity
 
 RANK_TOLERANCE = 1e-7
-"""An eigenvalue of at most this share of the largest is rounding noise (float32 has 6e-8)."""
+"""Eigenvalues up to this share of the largest are rounding noise (float32 resolves 6e-8)."""
 
 EQUAL_TOLERANCE = 1e-6
 """Rows whose spread is at most this share of their mean's length are equal up to rounding."""
 
 
 PANEL = 512
-"""Features whose products with the later ones are computed at once. Half of a symmetric product is
-enough: at D = 4096 nine sixteenths of it are computed."""
+"""Features whose products with themselves and all later features are computed at once.
+
+The product is symmetric, so half of it is enough: at D = 4096 nine sixteenths are computed.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,24 @@ class Pca:
 
     mean_D: Tensor
     components_QD: Tensor
-    """Orthonormal rows, in which the coordinate of largest magnitude is positive."""
+    """Orthonormal rows; the coordinate of largest magnitude in each is positive."""
     eigenvalues_Q: Tensor
-    """Variances along the components (unbiased, as scikit-learn's), largest first."""
+    """Variances along the components (unbiased, as in scikit-learn), largest first."""
     effective_rank: float
-    """trace(C)^2 / |C|_F^2 of the whole covariance C, 1 to D: how many directions share the spread.
+    """trace(C)^2 / |C|_F^2 of the covariance C, 1 to D: how many directions share the variance.
 
-    Features that collapse onto few directions show here before they show in the clusters.
+    A collapse of the features onto few directions shows here before it shows in the clusters.
     """
     dead_features: float
-    """Share of the D dimensions, 0 to 1, that do not vary: their variance is at most
-    `RANK_TOLERANCE` of the greatest."""
+    """Share of the D dimensions, 0 to 1, that do not vary.
+
+    Their variance is at most `RANK_TOLERANCE` of the largest variance.
+    """
     whitened: bool = True
     """Whether `whiten` scales every component to variance 1."""
 
     def to(self, device: torch.device | str) -> "Pca":
-        """Return the same projection with its tensors on a device, for many calls of `whiten`."""
+        """Return this projection with its tensors on a device, for many calls of `whiten`."""
         return replace(
             self,
             mean_D=self.mean_D.to(device),
@@ -63,13 +67,13 @@ class Pca:
         """Project rows, scale each component to variance 1, and scale each row to length 1.
 
         Args:
-            rows_ND: any float dtype, on any device.
+            rows_ND: rows of any float dtype, on any device.
 
         Returns:
             rows_NQ: float32 on the device of `rows_ND`. A row that projects to zero stays zero.
         """
         device = rows_ND.device
-        # The mean goes first, not after the projection: otherwise a large mean eats the digits.
+        # Subtract the mean before the projection: a large mean would cost precision afterwards.
         centred_ND = rows_ND.to(torch.float32) - self.mean_D.to(device)
         rows_NQ = centred_ND @ self.components_QD.to(device).T
         if self.whitened:
@@ -90,20 +94,20 @@ def fit_pca(
     """Fit a PCA in one pass over blocks of rows; memory is one block and a few D x D matrices.
 
     Args:
-        blocks: each (B, D), any float dtype and device; B may differ, and a rank may have none.
-            The products are computed in float32 and summed in float64, so how the rows are cut
-            into blocks changes the result by float32 rounding only. Blocks of some thousand rows
-            are fast: each costs a pass over D x D besides its product.
-        dim: Q, how many components to keep; 256 in section 3.4.
-        whitened: whether `Pca.whiten` shall scale components to variance 1.
-        clip: keep fewer components, not an error, where the features have a rank below `dim`.
-        reduce: sums over ranks. Every rank raises the same error after the same calls, so none is
-            left waiting.
-        device: where to compute. float64 is needed, which MPS lacks.
+        blocks: blocks of rows (B, D), of any float dtype and device; B may vary, and a rank may
+            have none. Products are computed in float32 and summed in float64, so the division into
+            blocks affects the result by float32 rounding only. Blocks of some thousand rows are
+            fast: each costs a pass over D x D besides its product.
+        dim: Q, the number of components to keep; 256 in section 3.4.
+        whitened: whether `Pca.whiten` scales components to variance 1.
+        clip: keep fewer components, instead of raising an error, if the rank is below `dim`.
+        reduce: sums over ranks. Every rank raises an error after the same calls, so that no rank
+            waits forever.
+        device: a torch device that supports float64, which MPS does not.
 
     Raises:
-        FeatureError: rows are not finite (row numbers count from this rank's first), all equal, too
-            few for `dim`, or of too low a rank.
+        FeatureError: rows are not finite (row numbers count from this rank's first row), all equal,
+            too few for `dim`, or of too low a rank.
     """
     moments = _Moments(torch.device(device))
     for block_BD in blocks:
@@ -121,7 +125,7 @@ def fit_pca(
     effective_rank = float(trace**2 / spread.square_XX.square().sum())
     variance_D = spread.variances()
     eigenvalues_Q, components_QD = spread.top(dim)
-    # Whitening would blow components without variance, rounding noise, up to variance 1.
+    # Components without variance are rounding noise, which whitening would scale to variance 1.
     rank = int((eigenvalues_Q > RANK_TOLERANCE * eigenvalues_Q[0]).sum())
     if clip:
         eigenvalues_Q, components_QD = eigenvalues_Q[:rank], components_QD[:rank]
@@ -138,24 +142,24 @@ def fit_pca(
 
 
 class _Moments:
-    """This rank's rows, relative to the mean of its first block: held while few, then as sums.
+    """The rows of this rank, relative to the mean of its first block.
 
-    Without that shift, features with a mean far from zero would lose their variance to rounding.
+    Up to D rows are held as they are; more rows are summed up. Without the shift by that mean,
+    features with a mean far from zero would lose their variance to rounding.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Start with no rows; the width becomes known with the first block."""
         self.device = device
         self.num_rows = 0
         self.num_bad = 0
         self.first_bad: int | None = None
         self.shift_D = self.sum_D = torch.zeros(0, dtype=torch.float64, device=device)
         self.held: list[Tensor] = []
-        """All rows, centred, in blocks; empty once there are more than D of them."""
+        """All rows, shifted, in blocks; empty once there are more than D rows."""
         self._upper_DD = torch.zeros(0, 0, dtype=torch.float64, device=device)
 
     def add(self, block_BD: Tensor) -> None:
-        """Take one block in; rows that are not finite are counted and left out."""
+        """Add one block; rows that are not finite are counted and replaced by zeros."""
         rows_BD = block_BD.to(self.device).to(torch.float32)
         bad_B = ~rows_BD.isfinite().all(dim=1)
         num_bad = int(bad_B.sum())
@@ -163,7 +167,7 @@ class _Moments:
             if self.first_bad is None:
                 self.first_bad = self.num_rows + int(bad_B.nonzero()[0])
             self.num_bad += num_bad
-            rows_BD = rows_BD.masked_fill(bad_B[:, None], 0.0)  # an error is on its way
+            rows_BD = rows_BD.masked_fill(bad_B[:, None], 0.0)  # `_check_finite` raises later
         if self.num_rows == 0:
             self.widen(rows_BD.shape[1])
             self.shift_D = rows_BD.double().mean(dim=0).float().double()
@@ -174,12 +178,12 @@ class _Moments:
             self._sum_up()
 
     def widen(self, width: int) -> None:
-        """Set D, which only a rank with rows knows by itself."""
+        """Set D; a rank without rows learns it from the others."""
         self.shift_D = self.shift_D.new_zeros(width)
         self.sum_D = self.sum_D.new_zeros(width)
 
     def scatter(self) -> Tensor:
-        """Return scatter_DD, the sum of all rows' outer products; no row is held any more."""
+        """Return scatter_DD, the sum of the outer products of all rows; release the held rows."""
         self._sum_up()
         return self._upper_DD.triu() + self._upper_DD.triu(1).T
 
@@ -188,7 +192,7 @@ class _Moments:
         if len(self._upper_DD) != width:
             self._upper_DD = self.sum_D.new_zeros(width, width)
         for rows_BD in self.held:
-            for start in range(0, width, PANEL):  # the half on and above the diagonal is enough
+            for start in range(0, width, PANEL):  # only the half on and above the diagonal
                 panel_BP, rest_BR = rows_BD[:, start : start + PANEL], rows_BD[:, start:]
                 self._upper_DD[start : start + PANEL, start:] += panel_BP.T @ rest_BR
         self.held.clear()
@@ -196,22 +200,22 @@ class _Moments:
 
 @dataclass(frozen=True)
 class _Spread:
-    """How all rows vary, as a square matrix that has the eigenvalues of their covariance."""
+    """The variation of all rows, as a square matrix with the eigenvalues of their covariance."""
 
     mean_D: Tensor
     square_XX: Tensor
-    """The covariance; or, of fewer rows than D, their products with each other / (N - 1)."""
+    """The covariance (D, D) or, for fewer rows than D, their inner products (N, N) / (N - 1)."""
     centred_ND: Tensor | None
-    """In that second case, the rows less their mean."""
+    """In the second case, the rows minus their mean."""
 
     def variances(self) -> Tensor:
-        """Return variance_D, of each feature, float64."""
+        """Return variance_D, the variance of each feature, float64."""
         if self.centred_ND is None:
             return self.square_XX.diagonal()
         return self.centred_ND.square().sum(dim=0) / (len(self.centred_ND) - 1)
 
     def top(self, dim: int) -> tuple[Tensor, Tensor]:
-        """Return the greatest eigenvalues_Q of the covariance and components_QD, float64."""
+        """Return the largest eigenvalues_Q of the covariance and components_QD, float64."""
         eigenvalues_Q, vectors_QX = _top_eigenpairs(self.square_XX, dim=dim)
         if self.centred_ND is None:
             return eigenvalues_Q, vectors_QX
@@ -221,14 +225,14 @@ class _Spread:
 def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
     """Return the spread (float64) and the number of rows over all ranks.
 
-    Every rank has shifted by a vector of its own: its scatter is moved to its own mean, then to
-    the common one (Chan, Golub and LeVeque 1983), so only sums cross ranks.
+    Every rank has shifted its rows by a vector of its own. Its scatter is moved to its own mean and
+    then to the common mean (Chan, Golub and LeVeque 1983), so only sums are exchanged.
 
-    One rank with fewer rows than D needs no D x D matrix: N x N products of rows have the same
-    eigenvalues. Measured at D = 4096, Q = 256 on two cores: N = 500 takes 0.1 s, N = 2,000 1.0 s,
-    where the covariance takes 3.5 s.
+    A single rank with fewer rows than D needs no D x D matrix: the N x N inner products of the rows
+    have the same eigenvalues. Measured at D = 4096, Q = 256 on two cores: 0.1 s for N = 500 and
+    1.0 s for N = 2,000, compared with 3.5 s for the covariance.
     """
-    # Told apart from the sums below because a rank without rows does not know their shape.
+    # Reduced before the sums below, because a rank without rows does not know their shape.
     has_rows = float(own.num_rows > 0)
     header_5 = [1, has_rows, has_rows * len(own.sum_D), own.num_rows, own.num_bad]
     header_5 = reduce(torch.tensor(header_5, dtype=torch.float64, device=own.device))
@@ -252,7 +256,10 @@ def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
 
 
 def _check_rows(num_rows: int, *, width: int, dim: int) -> None:
-    """Refuse what no data of this shape can give: N centred rows span at most N - 1 directions."""
+    """Raise FeatureError if the data cannot have `dim` components.
+
+    N centred rows span at most N - 1 directions.
+    """
     if dim > num_rows - 1:
         raise FeatureError(
             f"cluster.pca_dim is {dim}, but {num_rows} images have at most "
@@ -267,7 +274,7 @@ def _check_rows(num_rows: int, *, width: int, dim: int) -> None:
 
 
 def _check_finite(num_bad: int, *, num_rows: int, first_bad: int | None) -> None:
-    """Refuse NaN and infinity; `first_bad` is None where another rank has the rows."""
+    """Raise FeatureError if any rows are not finite; `first_bad` is None if this rank has none."""
     if num_bad == 0:
         return
     first = "" if first_bad is None else f", the first at row {first_bad}"
@@ -280,7 +287,7 @@ def _check_finite(num_bad: int, *, num_rows: int, first_bad: int | None) -> None
 
 
 def _check_rank(rank: int, *, dim: int) -> None:
-    """Refuse a rank below `dim`."""
+    """Raise FeatureError if the rank is below `dim`."""
     if rank < dim:
         raise FeatureError(
             f"cluster.pca_dim is {dim}, but the features vary in {rank} directions only.\n"
@@ -292,10 +299,10 @@ def _check_rank(rank: int, *, dim: int) -> None:
 def _top_eigenpairs(square_XX: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
     """Return eigenvalues_Q, largest first, and their vectors_QX, both float64.
 
-    On the CPU LAPACK finds the top ones alone. Measured at D = 4096, Q = 256 on two cores (one
-    core) with AVX-512: 3.1 s (5.5 s), against 5.0 s (10.9 s) for torch.linalg.eigh, which finds
-    them all, and 11.5 s (7.7 s) for Lanczos (scipy.sparse.linalg.eigsh). float32 takes 2.4 s
-    (4.6 s), but is wrong by 5e-6 in the eigenvalues, where the others are right to 1e-13.
+    On the CPU, LAPACK computes only the largest ones. Measured at D = 4096, Q = 256 with AVX-512 on
+    two cores (one core): 3.1 s (5.5 s), compared with 5.0 s (10.9 s) for torch.linalg.eigh, which
+    computes all of them, and 11.5 s (7.7 s) for Lanczos (scipy.sparse.linalg.eigsh). In float32 it
+    takes 2.4 s (4.6 s), but the eigenvalues are off by 5e-6 instead of 1e-13.
     """
     if square_XX.is_cuda:
         eigenvalues_X, vectors_XX = torch.linalg.eigh(square_XX)
@@ -309,9 +316,9 @@ def _top_eigenpairs(square_XX: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _fix_signs(components_QD: Tensor) -> Tensor:
-    """Turn each component so that its coordinate of largest magnitude is positive.
+    """Flip components so that the coordinate of largest magnitude in each is positive.
 
-    An eigenvector's sign is arbitrary and differs between libraries; this makes it ours.
+    An eigenvector's sign is arbitrary and differs between libraries; this makes it unique.
     """
     largest_Q1 = components_QD.abs().argmax(dim=1, keepdim=True)
     return components_QD * components_QD.gather(1, largest_Q1).sign()

@@ -20,22 +20,23 @@ Ids = NDArray[np.integer]
 class Pic:
     """Power iteration clustering, which finds the number of clusters itself.
 
-    Section 1 names it as an alternative to k-means: Lin and Cohen 2010, here in the variant that
-    the authors used. Rows are joined to their nearest neighbours by edges of weight
-    w = exp(-|x - y|^2 / sigma^2), W is the sum of these in both directions, and from v = 1/N on
+    Section 1 names it as an alternative to k-means (Lin and Cohen 2010); this is the variant that
+    the authors used. Rows are connected to their nearest neighbours by edges of weight
+    w = exp(-|x - y|^2 / sigma^2). W is the sum of these edges in both directions. Starting with
+    v = 1/N,
 
         v <- alpha / N + (1 - alpha) W v,    scaled to sum 1,
 
-    so that v becomes large where rows lie dense. From each row one climbs to the neighbour with the
-    greatest w (v_there - v_here), as long as that is positive: the rows that lead to one summit are
-    a cluster. On a plateau, as copies of an image make one, the summit is its lowest row. A cluster
-    of a single row is joined to that of the row's nearest neighbour which is not alone itself.
+    so that v becomes large where rows are dense. From each row, a path climbs to the neighbour with
+    the largest w (v_there - v_here), while that is positive. The rows whose paths end at one summit
+    are a cluster. On a plateau, which copies of an image form, the summit is the lowest row. A
+    cluster of a single row joins that of the row's nearest neighbour that is not single itself.
 
-    New images are assigned by what are no parts of the method: the means of the members. Of the
-    rows that were clustered, too, some are nearer to the mean of another cluster.
+    New images are assigned to the nearest mean of members, which is not part of the method. Some of
+    the clustered rows, too, are nearer to the mean of a different cluster.
 
-    The search for neighbours takes N^2 distances: 90 seconds for 200,000 rows of 256 dimensions on
-    two cores with AVX-512, and 40 times that for ImageNet, for which a GPU should search.
+    The search for neighbours computes N^2 distances: 90 seconds for 200,000 rows of 256 dimensions
+    on two cores with AVX-512, and 40 times that for ImageNet, which should be searched on a GPU.
     """
 
     settings: PicConfig
@@ -43,17 +44,17 @@ class Pic:
     def fit(
         self, rows: Rows, *, seed: int = 0, device: str = "cpu", progress: Progress = silent
     ) -> Fit:
-        """Find clusters; memory is the rows, and about 500 bytes for each.
+        """Find clusters; memory is needed for the rows, plus about 500 bytes per row.
 
         Args:
             rows: whitened features of length 1, finite.
-            seed: not used: nothing here is random.
-            device: a torch device, which searches the neighbours.
-            progress: hears of rows whose neighbours are found.
+            seed: ignored, because the algorithm is deterministic.
+            device: a torch device for the search for neighbours.
+            progress: receives the number of rows whose neighbours are found.
 
         Raises:
-            FeatureError: there are no more rows than neighbours, all came into one cluster, or most
-                into one of their own.
+            FeatureError: there are too few rows for the neighbours, all rows are in one cluster, or
+                most rows are in clusters of their own.
         """
         rows_NQ = rows.all()
         neighbours = self.settings.neighbours
@@ -70,10 +71,10 @@ class Pic:
         return fit_of_members(rows_NQ, cluster_N)
 
     def _heights(self, graph: scipy.sparse.csr_array) -> NDArray[np.float64]:
-        """Return numbers in the order of v.
+        """Return numbers with the order of v.
 
-        They are the last W v, of which v is an increasing function. Where weights are far below
-        alpha, as between rows more than 3 sigma apart, v itself is the same for all after rounding.
+        They are the last W v, of which v is an increasing function. If weights are far below alpha,
+        as between rows more than 3 sigma apart, rounding would make all values of v itself equal.
         """
         num_rows, alpha = len(graph.indptr) - 1, self.settings.alpha
         v_N = np.full(num_rows, 1 / num_rows)
@@ -95,7 +96,7 @@ class Pic:
 def _neighbours(
     rows_NQ: Floats, count: int, *, device: str, progress: Progress
 ) -> tuple[Ids, NDArray[np.float64]]:
-    """Return, of each row's nearest others, the ids, nearest first, and squared distances."""
+    """Return the ids and squared distances of each row's nearest other rows, nearest first."""
     num_rows = len(rows_NQ)
     nearest_NM = np.empty((num_rows, count), np.int32)
     squared_NM = np.empty((num_rows, count), np.float64)
@@ -106,21 +107,22 @@ def _neighbours(
     for start in range(0, num_rows, BLOCK_ROWS):
         here = slice(start, min(start + BLOCK_ROWS, num_rows))
         rows_BQ = rows_NQ[here]
-        if index is None:  # straight from the array: an index would hold a copy of it
+        if index is None:  # search the array directly, because an index would copy it
             squared_BL, nearest_BL = load_faiss().knn(rows_BQ, rows_NQ, count + 1)
         else:
             squared_BL, nearest_BL = index.search(rows_BQ, count + 1)
         others_BL = _others(nearest_BL, np.arange(here.start, here.stop))
         nearest_NM[here] = nearest_BL[others_BL].reshape(-1, count)
-        squared_NM[here] = squared_BL[others_BL].reshape(-1, count).clip(min=0)  # rounding
+        # Rounding can make squared distances negative.
+        squared_NM[here] = squared_BL[others_BL].reshape(-1, count).clip(min=0)
         progress(here.stop, num_rows)
     return nearest_NM, squared_NM
 
 
 def _others(nearest_BL: Ids, own_B: Ids) -> NDArray[np.bool_]:
-    """Tell which are not the row itself. One of many copies may miss itself: then the first L - 1.
+    """Return which of the L = M + 1 rows found are not the row itself.
 
-    Suffix L: M + 1 found.
+    A row with many copies may not find itself; the last of the L rows is left out then.
     """
     others_BL = nearest_BL != own_B[:, None]
     others_BL[others_BL.all(axis=1), -1] = False
@@ -128,7 +130,7 @@ def _others(nearest_BL: Ids, own_B: Ids) -> NDArray[np.bool_]:
 
 
 def _graph(nearest_NM: Ids, weight_NM: NDArray[np.float64]) -> scipy.sparse.csr_array:
-    """Return W (N, N): the edges and their reverses, added where there are both."""
+    """Return W (N, N): the sum of the edges and their reverses."""
     num_rows, count = nearest_NM.shape
     ends_N = np.arange(0, num_rows * count + 1, count)
     one_way = scipy.sparse.csr_array(
@@ -138,10 +140,10 @@ def _graph(nearest_NM: Ids, weight_NM: NDArray[np.float64]) -> scipy.sparse.csr_
 
 
 def _upwards(graph: scipy.sparse.csr_array, height_N: NDArray[np.float64]) -> Ids:
-    """Return for each row the next one on its way up, and for a summit itself.
+    """Return the next row on the path upwards from each row; a summit leads to itself.
 
-    Of equally good neighbours the lowest id is taken. As the height rises at each step, or stays
-    and the id falls, no way leads back.
+    Of equally good neighbours the one with the lowest id is taken. At each step the height rises,
+    or it stays and the id falls, so paths cannot form a cycle.
     """
     num_rows = len(height_N)
     from_E = np.repeat(np.arange(num_rows, dtype=np.int32), np.diff(graph.indptr))
@@ -159,7 +161,7 @@ def _upwards(graph: scipy.sparse.csr_array, height_N: NDArray[np.float64]) -> Id
 
 
 def _summits(next_N: Ids) -> Ids:
-    """Return for each row where its way ends; each round doubles how far one sees."""
+    """Return the end of the path from each row; each round doubles the length followed."""
     while True:
         further_N = next_N[next_N]
         if np.array_equal(further_N, next_N):
@@ -168,7 +170,10 @@ def _summits(next_N: Ids) -> Ids:
 
 
 def _join_single(summit_N: Ids, nearest_NM: Ids) -> NDArray[np.int32]:
-    """Return cluster_N, ids from 0 in the order of the summits' rows."""
+    """Return cluster_N, with ids from 0 in the order of the summits' rows.
+
+    A cluster of a single row joins that of its nearest neighbour that is not single, if any.
+    """
     size_N = np.bincount(summit_N, minlength=len(summit_N))[summit_N]
     single_S = np.flatnonzero(size_N == 1)
     joins_SM = size_N[nearest_NM[single_S]] > 1

@@ -1,4 +1,4 @@
-"""Clusterers of other people's. Suffixes: N rows, Q dimensions, K clusters."""
+"""Clusterers from outside this package. Suffixes: N rows, Q dimensions, K clusters."""
 
 import inspect
 from collections.abc import Mapping
@@ -21,52 +21,52 @@ from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.progress import Progress, silent
 
 SEEDS = 2**32
-"""scikit-learn and NumPy take seeds below this."""
+"""Upper limit of the seeds that scikit-learn and NumPy accept."""
 
 FILLED_IN = {"cluster.k": ("k", "n_clusters"), "the seed of the run": ("seed", "random_state")}
-"""Parameters that are filled in where the callable has them, and from what."""
+"""Parameters that are filled in if the callable has them, by the source of their value."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A clusterer made by a callable that the recipe names, as scikit-learn's are.
+    """A clusterer in scikit-learn's style, made by a callable that the recipe names.
 
-    The callable is called with `options`, and with the number of clusters and a seed if it has
-    parameters named `k` or `n_clusters`, `seed` or `random_state`. What it returns has
-    `fit_predict(rows)`, or `fit(rows)` and then `labels_`; rows are float32 (N, Q), all in memory.
-    Labels are cluster ids from 0, one a row. If it has `cluster_centers_` (K, Q) after that, these
-    are the centroids, else the means of the members are.
+    The callable receives `options`, the number of clusters if it has a parameter `k` or
+    `n_clusters`, and a seed if it has a parameter `seed` or `random_state`. The object it returns
+    has `fit_predict(rows)`, or `fit(rows)` and `labels_`. The rows are float32 (N, Q), all in
+    memory; the labels are cluster ids from 0, one for each row. If the object then has
+    `cluster_centers_` (K, Q), these are the centroids; if not, the means of the members are.
 
-    Importing a module runs it, and so does calling what is in it: run no recipe of a stranger
-    without a look at this key. So that one line of a recipe cannot call whatever is installed, the
-    callable is a class with `fit` or `fit_predict`, or a function that is defined in a module in
-    the working directory, where only the person who runs the recipe can have put it.
+    Importing and calling the module runs its code, so check this key before you run a recipe from
+    someone else. To keep a recipe from calling arbitrary installed code, the callable must be a
+    class with `fit` or `fit_predict`, or a function defined in a module in the working directory,
+    which only the user can have put there.
 
-    A seed makes the same clusters again only if the clusterer takes it; and the artifact's key
-    knows the callable's name and options, but not its code.
+    Results are reproducible only if the clusterer takes a seed. The artifact's key contains the
+    callable's name and options, but not its code.
     """
 
     algorithm: str
-    """python:MODULE:NAME"""
+    """The callable, as python:MODULE:NAME."""
     k: int
     options: Mapping[str, JsonValue]
 
     def fit(
         self, rows: Rows, *, seed: int, device: str = "cpu", progress: Progress = silent
     ) -> Fit:
-        """Let the clusterer group all rows.
+        """Cluster all rows with the clusterer.
 
         Args:
             rows: whitened features of length 1, finite.
-            seed: 0 to 2^63 - 1; modulo 2^32 given to the callable, if it takes one.
-            device: not used; the clusterer chooses its own.
-            progress: hears when all is done.
+            seed: 0 to 2^63 - 1; passed to the callable modulo 2^32, if it takes a seed.
+            device: ignored; the clusterer chooses its own.
+            progress: called once, when all rows are done.
 
         Raises:
-            ConfigError: as `load_callable`; or the callable does not take its arguments, or what it
-                returns is no clusterer.
-            FeatureError: the clusterer refuses the rows or its settings, or what it says of them is
-                not a label a row; or all rows came into one cluster.
+            ConfigError: the callable cannot be loaded (see `load_callable`), does not accept its
+                arguments, or returns an object that is not a clusterer.
+            FeatureError: the clusterer rejects the rows or its settings, does not return one valid
+                label for each row, or puts all rows into one cluster.
         """
         clusterer = self._make(load_callable(self.algorithm), seed)
         rows_NQ = rows.all()
@@ -76,7 +76,7 @@ class Plugin:
             else:
                 clusterer.fit(rows_NQ)
                 labels = getattr(clusterer, "labels_", ())
-        except (ValueError, TypeError) as error:  # what scikit-learn says of settings; others crash
+        except (ValueError, TypeError) as error:  # scikit-learn raises these for bad settings
             raise FeatureError(
                 f"{self._key}: the clusterer gave up on {len(rows_NQ)} rows of {rows_NQ.shape[1]} "
                 f"dimensions.\n{cause_of(error)}\n"
@@ -93,7 +93,7 @@ class Plugin:
     def _key(self) -> str:
         return f"cluster.algorithm {self.algorithm}"
 
-    def _make(self, make: Make, seed: int) -> Any:  # noqa: ANN401  other people's class
+    def _make(self, make: Make, seed: int) -> Any:  # noqa: ANN401  any class
         arguments: dict[str, Any] = dict(self.options)
         parameters = _parameters(make)
         for (source, names), value in zip(FILLED_IN.items(), (self.k, seed % SEEDS), strict=True):
@@ -170,5 +170,5 @@ class Plugin:
 def _parameters(make: Make) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(make).parameters
-    except ValueError:  # written in C, and says nothing
+    except ValueError:  # a callable written in C without a signature
         return {}

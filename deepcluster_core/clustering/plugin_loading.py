@@ -1,4 +1,4 @@
-"""Loading the callable that `cluster.algorithm: python:MODULE:NAME` names."""
+"""Load the callable that `cluster.algorithm: python:MODULE:NAME` names."""
 
 import importlib
 import inspect
@@ -13,20 +13,20 @@ from deepcluster_core.errors import ConfigError
 
 PYTHON = "python:"
 PATTERN = re.compile(rf"{PYTHON}[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-"""python:MODULE:NAME"""
+"""The form python:MODULE:NAME."""
 
 Make = Callable[..., Any]
-"""Returns a clusterer."""
+"""A callable that returns a clusterer."""
 
 
 def load_callable(algorithm: str) -> Make:
-    """Import the module of `python:MODULE:NAME` and return what NAME is there.
+    """Import the module of `python:MODULE:NAME` and return its attribute NAME.
 
     Modules are looked up among the installed ones, then in the working directory.
 
     Raises:
-        ConfigError: there is no such module or name, the module cannot be imported, or what is
-            there may not be called: see `Plugin`.
+        ConfigError: the module or name does not exist, the module cannot be imported, or `Plugin`
+            does not allow the callable.
     """
     module_name, _, name = algorithm.removeprefix(PYTHON).partition(":")
     module = _imported(module_name, key=f"cluster.algorithm {algorithm}")
@@ -50,7 +50,7 @@ def load_callable(algorithm: str) -> Make:
 def _imported(name: str, *, key: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # last: a file here replaces no installed module
+        sys.path.append(here)  # last, so that a file here cannot replace an installed module
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
@@ -64,18 +64,19 @@ def _imported(name: str, *, key: str) -> ModuleType:
             f"{key}: there is no module {error.name}, neither installed nor in {here}.\n"
             "  Fix: start where the module lies, or install it."
         ) from error
-    except Exception as error:  # whatever other people's code raises
+    except Exception as error:  # the module's code may raise anything
         raise ConfigError(f"{key}: {name} cannot be imported.\n{cause_of(error)}") from error
 
 
 def _may_be_called(found: object, module: ModuleType) -> bool:
+    """Return whether a recipe may call this object: a clusterer class or the user's function."""
     if inspect.isclass(found):
         return is_clusterer(found)
     return inspect.isfunction(found) and found.__module__ == module.__name__ and _lies_here(module)
 
 
 def _lies_here(module: ModuleType) -> bool:
-    """Tell whether a module lies in the working directory, and not in a .venv that does."""
+    """Return whether a module is in the working directory itself, not in a .venv within it."""
     path = Path.cwd().joinpath(*module.__name__.split("."))
     return module.__file__ in (f"{path}.py", str(path / "__init__.py"))
 
@@ -86,5 +87,5 @@ def is_clusterer(found: object) -> bool:
 
 
 def cause_of(error: Exception) -> str:
-    """Return an error's class and message as the `Cause` line of one of ours."""
+    """Return an error's class and message as a `Cause` line."""
     return f"  Cause: {type(error).__name__}: {' '.join(str(error).split())[:300]}"

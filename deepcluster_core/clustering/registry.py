@@ -1,7 +1,7 @@
 """The clusterers that a recipe can name in `cluster.algorithm`.
 
-To add one, write its module and an entry of `CLUSTERERS`. The functions below import it when they
-are called, so that reading a recipe imports neither torch nor faiss.
+To add one, write its module and an entry in `CLUSTERERS`. The builder functions below import their
+modules when called, so that reading a recipe imports neither torch nor faiss.
 """
 
 from collections.abc import Callable
@@ -33,29 +33,34 @@ class Settings(Protocol):
 
 
 Build = Callable[[Settings, int | None, "Start"], "Clustering"]
-"""Returns a clusterer, from its settings, the number of clusters (None if the clusterer finds it)
-and the cluster of each image in the previous epoch, if it is to start there."""
+"""A function that builds a clusterer.
+
+Its arguments are the settings, the number of clusters (None if the clusterer finds it) and the
+cluster of each image in the previous epoch (None unless it should start there).
+"""
 
 
 def _accept(_algorithm: str) -> None:
-    """Check nothing: a clusterer of this package always works."""
+    """Check nothing, because the clusterers of this package are always available."""
 
 
 @dataclass(frozen=True)
 class Clusterer:
-    """A clusterer as the rest of the program needs to know it."""
+    """The description of a clusterer for the rest of the program."""
 
     build: Build
     reads: tuple[str, ...] = ()
-    """Optional keys of the `cluster` section that take effect. Any other of `SOME_READ` is an error
-    in a recipe with this clusterer."""
+    """Optional keys of the `cluster` section that it reads.
+
+    A recipe with this clusterer may not set the other keys of `SOME_READ`.
+    """
     finds_k: bool = False
-    """Whether it finds the number of clusters, so that a recipe cannot set `k`."""
+    """Whether it finds the number of clusters itself, so that a recipe cannot set `k`."""
     assigns_to_nearest: bool = False
-    """Whether each image is in the cluster of the nearest centroid, as new images will be."""
+    """Whether it puts each image into the cluster of the nearest centroid, as for new images."""
     needs_faiss: bool = True
     check: Callable[[str], object] = _accept
-    """Called with `cluster.algorithm` before a run begins; raises ConfigError if it cannot work."""
+    """Called with `cluster.algorithm` before a run; raises ConfigError if it is not usable."""
 
 
 def _k_means(settings: Settings, k: int | None, start_N: "Start") -> "Clustering":
@@ -101,7 +106,7 @@ def find_clusterer(algorithm: str) -> Clusterer:
     """Return the entry for a value of `cluster.algorithm`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the algorithm is unknown.
     """
     name = PLUGIN if PATTERN.fullmatch(algorithm) else algorithm
     if name not in CLUSTERERS:

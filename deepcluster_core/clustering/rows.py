@@ -1,4 +1,4 @@
-"""Rows to cluster. Suffixes: N rows, S sampled, Q dimensions, D raw dimensions, B block."""
+"""The rows to cluster. Suffixes: N rows, S sampled, Q dimensions, D raw dimensions, B block."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,54 +12,57 @@ Floats = NDArray[np.float32]
 Raw = NDArray[np.floating]
 
 PROJECT_ROWS = 1024
-"""Rows in one product. Intermediate results of many more are returned to the system and cleared
-anew for each block: 200,000 rows of 4,096 take 3.0 s in blocks of 16,384 and 1.7 s in these."""
+"""Rows in one matrix product.
+
+With many more, the memory of intermediate results is returned to the system and cleared again for
+each block: 200,000 rows of 4,096 take 3.0 s in blocks of 16,384 rows and 1.7 s in these.
+"""
 
 YIELD_ROWS = 16 * PROJECT_ROWS
-"""Rows in a block that `Projected` yields; a search for nearest centroids is slow in small ones."""
+"""Rows in a block that `Projected` yields; the search for centroids is slow in small blocks."""
 
 
 class Rows(Protocol):
-    """What a clustering reads: whitened features, float32, in the order of image_id.
+    """The input of a clustering: whitened features, float32, in the order of image_id.
 
-    They are of length 1, or 0 where a feature projects to zero.
+    Each row has length 1, or 0 if its feature projects to zero.
     """
 
     @property
     def num_rows(self) -> int:
-        """N."""
+        """The number of rows."""
         ...
 
     def blocks(self) -> Iterator[Floats]:
-        """Yield all rows, a consecutive block (B, Q) at a time."""
+        """Yield all rows in consecutive blocks (B, Q)."""
         ...
 
     def all(self) -> Floats:
-        """Return rows_NQ: one big array."""
+        """Return rows_NQ, all rows in one array."""
         ...
 
     def take(self, ids_S: NDArray[np.int64]) -> Floats:
-        """Return rows_SQ, the rows with these ids, which ascend."""
+        """Return rows_SQ, the rows with these ids, which must ascend."""
         ...
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Rows that are one array already."""
+    """Rows that are in one array already."""
 
     rows_NQ: Floats
 
     @property
     def num_rows(self) -> int:
-        """N."""
+        """The number of rows."""
         return len(self.rows_NQ)
 
     def blocks(self) -> Iterator[Floats]:
-        """Yield all rows at once."""
+        """Yield all rows as one block."""
         yield self.rows_NQ
 
     def all(self) -> Floats:
-        """Return the array itself, or a copy where it is not in C order."""
+        """Return the array itself, or a copy if it is not in C order."""
         return np.ascontiguousarray(self.rows_NQ, dtype=np.float32)
 
     def take(self, ids_S: NDArray[np.int64]) -> Floats:
@@ -69,24 +72,25 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Projected:
-    """Rows made from stored features as they are read: in memory is a block, not all of them.
+    """Rows projected from stored features while reading, so that memory holds only a block.
 
-    A row has the same bytes however it is read: with any size of the blocks that `read` yields, and
-    as one of all rows or of a sample. Libraries promise that only for products of the same shape,
-    because on many processors they compute the rows at the edge of a product in another order. So
-    every product has `PROJECT_ROWS` rows, and row i always is row i % PROJECT_ROWS of its product.
+    A row is bit-identical however it is read: for any size of the blocks that `read` yields, and
+    whether all rows or a sample are read. Libraries guarantee that only for products of equal
+    shape, because on many processors they compute the rows at the edge of a product in a different
+    order. Every product therefore has `PROJECT_ROWS` rows, and row i is always row
+    i % PROJECT_ROWS of its product.
     """
 
     num_rows: int
     width: int
-    """Q, after the projection."""
+    """Number of dimensions after the projection, Q."""
     read: Callable[[], Iterator[Raw]]
-    """Yields raw rows (B, D) from the first to the last, anew at each call."""
+    """Yields the raw rows (B, D) from first to last; each call starts again."""
     project: Callable[[Raw], Floats]
-    """Turns raw rows (B, D) into rows (B, Q), each independently of the others."""
+    """Turns raw rows (B, D) into rows (B, Q), each independent of the others."""
 
     def blocks(self) -> Iterator[Floats]:
-        """Yield all rows, `YIELD_ROWS` at a time, the last ones possibly fewer."""
+        """Yield all rows in blocks of `YIELD_ROWS`; the last block may be smaller."""
         per_block = YIELD_ROWS // PROJECT_ROWS
         products = self._products()
         for start in range(0, self.num_rows, YIELD_ROWS):
@@ -94,19 +98,20 @@ class Projected:
             yield self._filled(rows, islice(products, per_block))
 
     def all(self) -> Floats:
-        """Return all rows: N x Q x 4 bytes."""
+        """Return all rows, which take N x Q x 4 bytes."""
         return self._filled(self.num_rows, self._products())
 
     def take(self, ids_S: NDArray[np.int64]) -> Floats:
-        """Return S rows: S x Q x 4 bytes. Everything is read; products without them are left out.
+        """Return S rows, which take S x Q x 4 bytes.
 
-        A sample from all parts of the rows is therefore projected as slowly as all rows are. That
-        is a small part of a clustering: the PCA takes D / Q times as long.
+        All raw rows are read, but only products that contain requested rows are computed. A sample
+        spread over all rows therefore takes as long to project as all rows. That is a small part of
+        a clustering: the PCA takes D / Q times as long.
         """
         return self._filled(len(ids_S), self._taken(ids_S))
 
     def _products(self) -> Iterator[Floats]:
-        """Yield all rows as they are projected, without the padding."""
+        """Yield all projected rows, one product at a time, without padding."""
         for raw_BD in _in_pieces(self.read(), PROJECT_ROWS):
             yield self._product(raw_BD)
 
@@ -121,14 +126,14 @@ class Projected:
     def _product(self, raw_BD: Raw) -> Floats:
         """Return rows (B, Q) of raw rows that begin at a multiple of `PROJECT_ROWS`."""
         num_missing = PROJECT_ROWS - len(raw_BD)
-        if num_missing:  # the last rows: the shape must not depend on how many they are
+        if num_missing:  # pad the last rows, so that every product has equal shape
             padded = np.zeros((PROJECT_ROWS, raw_BD.shape[1]), raw_BD.dtype)
             padded[: len(raw_BD)] = raw_BD
             return self.project(padded)[: len(raw_BD)]
         return self.project(raw_BD)
 
     def _filled(self, num_rows: int, blocks: Iterator[Floats]) -> Floats:
-        """Return consecutive blocks as one array, without holding both."""
+        """Return consecutive blocks as one array, holding one block at a time besides it."""
         rows_NQ = np.empty((num_rows, self.width), np.float32)
         start = 0
         for block_BQ in blocks:
@@ -138,7 +143,7 @@ class Projected:
 
 
 def _in_pieces(blocks: Iterable[Raw], size: int) -> Iterator[Raw]:
-    """Yield the same rows, `size` at a time, the last ones possibly fewer."""
+    """Yield the rows regrouped into blocks of `size`; the last block may be smaller."""
     parts: list[Raw] = []
     missing = size
     for block_BD in blocks:

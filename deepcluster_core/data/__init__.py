@@ -1,1 +1,1 @@
-"""From files to batches: sources, decoding, views, loading."""
+"""Turn image files into batches: sources, decoding, views and loading."""

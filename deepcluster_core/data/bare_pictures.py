@@ -1,9 +1,9 @@
-"""Picture files without what is not pixels: text, profiles, previews, dates.
+"""Strip image files of all metadata: text, profiles, previews and dates, called notes here.
 
-Codecs refuse a picture whose notes are damaged, or too long for their limits, though we read no
-notes. Such a file is written again, in memory, with only the parts that its pixels need, and
-with its orientation, which is the one note that counts. Each function walks over the parts once
-and copies each at most once; the limits on pixels stay those of the decoder.
+Codecs reject an image whose notes are damaged or exceed their limits, although we do not use the
+notes. Such a file is rewritten in memory with only the parts that its pixels need and with its
+orientation, the only note that matters. Each function visits every part once and copies it at most
+once. Limits on the number of pixels are left to the decoder.
 """
 
 import re
@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from deepcluster_core.data.tiff_pages import ORIENTATION, read_page, without_other_tags
 
 MAX_NOTE = 1 << 20
-"""Bytes of a compressed note that are unpacked to look for the orientation."""
+"""Limit on the bytes of a compressed note that are decompressed to find the orientation."""
 
 MAX_NOTES = 64
-"""Compressed notes of a file that are looked at: each may grow a thousandfold."""
+"""Limit on the compressed notes of a file that are read: each may expand a thousandfold."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER_END = 33
@@ -25,7 +25,7 @@ _XMP_KEY, _RAW_EXIF_KEY = b"XML:com.adobe.xmp", b"Raw profile type exif"
 _XMP_OF_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 _PADDING = re.compile(rb"\xff+")
-"""Before the kind of a segment in a JPEG, at least one."""
+"""The bytes before the kind of a segment in a JPEG; there is at least one."""
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _WEBP_NOTES = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
 _WEBP_PIXELS = frozenset({b"VP8X", b"ALPH", b"VP8 ", b"VP8L", b"ANIM", b"ANMF"})
@@ -33,9 +33,10 @@ _JP2_PIXELS = frozenset({b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef"})
 
 
 def without_notes(data: bytes) -> bytes:
-    """Return a picture file with pixels and orientation only; unknown or broken files as they are.
+    """Return an image file with its pixels and orientation only.
 
-    Pixels are the same, byte for byte. Of several frames the first is kept.
+    The pixels do not change. Of several frames the first is kept. Files that are broken or of an
+    unknown format are returned unchanged.
     """
     for start, at, bare in (
         (_PNG, 0, _bare_png),
@@ -67,7 +68,7 @@ def _of_xmp(text: bytes) -> int:
 
 
 def _exif(orientation: int) -> bytes:
-    """Return an EXIF block, from its byte order on, that says nothing else."""
+    """Return an EXIF block, from its byte order on, with only an orientation."""
     return b"II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, ORIENTATION, 3, 1, orientation, 0, 0)
 
 
@@ -75,10 +76,10 @@ def _exif(orientation: int) -> bytes:
 
 
 def _bare_png(data: bytes) -> bytes:
-    """Keep the header, palette, transparency and pixels.
+    """Keep the header, palette, transparency and pixels of a PNG.
 
-    Frames of an animation go as well: the first is what all programs show, or a picture for those
-    that do not play animations.
+    Frames of an animation are dropped, which leaves the image that programs show if they do not
+    play animations.
     """
     view, bare, at, has_pixels = memoryview(data), bytearray(_PNG), len(_PNG), False
     hints, num_notes = [0, 0, 0], 0  # in order of trust: eXIf, EXIF as text, XMP
@@ -87,7 +88,7 @@ def _bare_png(data: bytes) -> bytes:
         end = at + 12 + length
         is_note = kind[0] & 32 > 0 and kind != b"tRNS"
         if not kind.isalpha() or (end > len(data) and not (is_note and has_pixels)):
-            break  # the rest is for the codec to judge
+            break  # leave the rest to the codec
         if not is_note:
             bare += view[at:end]
             has_pixels = has_pixels or kind == b"IDAT"
@@ -110,7 +111,7 @@ def _has_hint(kind: bytes, start: memoryview) -> bool:
 
 
 def _note_hint(chunk: bytes, hints: list[int]) -> None:
-    """Put the orientation of a note where it belongs in `hints`; damaged notes are passed over."""
+    """Store the orientation of a note at its position in `hints`; ignore damaged notes."""
     kind, body = chunk[4:8], chunk[8:-4]
     if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
         return
@@ -148,7 +149,7 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _bare_jpeg(data: bytes) -> bytes:
-    """Drop application segments and comments, but those that say which colours are stored."""
+    """Drop application segments and comments, except those that define the colour space."""
     bare, orientation, of_xmp = bytearray(b"\xff\xd8"), 0, 0
     scan = None
     for marker, at, end in jpeg_segments(data):
@@ -179,7 +180,7 @@ def _is_jpeg_note(marker: int, start: bytes, size: int) -> bool:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of the segments of a JPEG, to the first scan; whole ones only."""
+    """Yield marker, start and end of each complete segment of a JPEG, up to the first scan."""
     at = 2
     while found := _PADDING.search(data, at):
         at = found.end() - 1
@@ -230,7 +231,7 @@ def _bare_webp(data: bytes) -> bytes:
 
 
 def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """Yield type, start, start of the content, and end of each box between two places."""
+    """Yield type, start, start of the content, and end of each box between two offsets."""
     while at + 8 <= end:
         length, body = int.from_bytes(data[at : at + 4]), at + 8
         if length == 1:
@@ -260,9 +261,9 @@ def _bare_jp2(data: bytes) -> bytes:
 
 
 def _bare_avif(data: bytes) -> bytes:
-    """Rename the items that are notes, so that the codec passes over them.
+    """Rename the items that are notes, so that the codec ignores them.
 
-    The orientation of these files is not in their EXIF block but in boxes of its own.
+    The orientation of these files is stored in boxes of its own, not in the EXIF block.
     """
     bare = bytearray(data)
     for kind, _, body, end in boxes(data, 0, len(data)):

@@ -1,4 +1,4 @@
-"""Batches of central crops, as features are computed from them. Suffixes: B batch, S side, C."""
+"""Load batches of central crops for computing features. Suffixes: B batch, S side, C channels."""
 
 from collections.abc import Iterator
 
@@ -17,10 +17,10 @@ def central_views(
     """Yield the central crops (B, S, S, C) of all images from batch `first` on, in order.
 
     Args:
-        pictures: their checksums are verified.
-        context: workers, and whom to report progress to.
-        resize: pixels of the shorter side before the crop.
-        size: S.
+        pictures: the images, whose checksums are verified.
+        context: number of workers and progress callback.
+        resize: length of the shorter side before the crop, in pixels.
+        size: side of the crop in pixels.
         batch_size: images in a batch; the last one may have fewer.
         first: number of the first batch.
     """

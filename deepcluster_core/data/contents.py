@@ -1,4 +1,4 @@
-"""What a file really is, by its first bytes, when it cannot be read as what its name says."""
+"""Recognise by its first bytes what a file is, if it cannot be read as its name suggests."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ COMPRESSED = {
     b"\xfd7zXZ\0": ("xz", "unxz"),
     b"\x04\x22\x4d\x18": ("LZ4", "lz4 -d"),
 }
-"""First bytes of compressed files: name of the method, and a program that unpacks it."""
+"""First bytes of compressed files -> name of the method and a command that unpacks it."""
 ARCHIVES = {
     b"PK\x03\x04": "a ZIP archive",
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
@@ -23,7 +23,7 @@ FILES = {
     b"PARE": ("an encrypted Parquet file", "decrypt it with the program that wrote it"),
     b"ARROW1": ("an Arrow file", "write it as Parquet"),
 }
-"""First bytes of files that are neither images nor archives: what they are, and what to do."""
+"""First bytes of files that are neither images nor archives -> what they are and what to do."""
 _IN_PLACE_OF_TABLES = {
     b"\xff\xff\xff\xff": ("an Arrow stream", "write it as Parquet"),
     b"<!DOCTYPE": ("a web page, perhaps of a failed download", "download the file again"),
@@ -35,8 +35,8 @@ def described_contents(path: Path, start: int = 0) -> tuple[str, str] | None:
     """Return what a file is and how to make it usable; None if its contents are unknown.
 
     Args:
-        path: of a file that could not be read.
-        start: where in the file the part of interest begins.
+        path: path of a file that could not be read.
+        start: offset of the relevant part of the file.
     """
     try:
         with path.open("rb") as file:
@@ -46,7 +46,7 @@ def described_contents(path: Path, start: int = 0) -> tuple[str, str] | None:
         return None
     if not head and not start:
         return "empty file, 0 bytes", "download or write it again, or remove it"
-    if head[257:262] == b"ustar":  # a tar file begins with a name, which may be anything
+    if head[257:262] == b"ustar":  # a tar file begins with a file name, which could match below
         return None
     shown = os.fsencode(path.name).decode("utf-8", "backslashreplace")
     for magic, (name, program) in COMPRESSED.items():

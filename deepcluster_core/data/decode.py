@@ -1,22 +1,24 @@
-"""Bytes of a picture -> uint8 pixels. Suffixes: H height, W width, C channels.
+"""Decode the bytes of an image file to uint8 pixels. Suffixes: H height, W width, C channels.
 
-What a picture may be, and what becomes of it:
+Which files are accepted, and how they are converted:
 
-- The content decides what it is, never the name. Of several frames or pages the first is taken.
-- Text, profiles and other notes never refuse a picture: where a codec stumbles over them, the
-  picture is read without them (`bare_pictures`).
-- Transparent pixels are laid on white. EXIF orientation is applied; one that is damaged counts as
-  none. Colour profiles are ignored.
-- 16-bit grey, integer and floating-point pictures become 8-bit by `deep`. `range` keeps the scale
-  of all 16 bits, so that brightness can be compared between pictures; but a microscope or detector
-  that uses 12 of its 16 bits then gives 15 of 255 at most: black. (A file that says that it has 12
-  bits reaches white.) `stretch` maps the least and the greatest value of each picture (of each
-  channel, for arrays) to 0 and 255. 16-bit *colour* files are read by Pillow as 8-bit, their high
-  bytes: as `range`, whatever `deep` says. Where 0 is white the values are inverted first, as for 8
-  bits, within the range of their type; floating-point ones from 65535, fractions from 1.
-- `.npy` arrays (H, W) or (H, W, C) of uint8 or uint16 have any number of channels.
-- A truncated picture is refused, never padded.
-- Files of other kinds are refused by their name, with what to do (`signatures`, `unsupported`).
+- The content decides the format, never the name. Of several frames or pages the first is read.
+- Metadata never makes an image unreadable: if a codec fails because of text, profiles and the like,
+  the image is read without them (`bare_pictures`).
+- Transparent pixels are composited onto white. EXIF orientation is applied; a damaged one is
+  ignored, as are colour profiles.
+- 16-bit grey, integer and floating-point images are converted to 8 bits as `deep` says:
+  - `range` keeps the scale of all 16 bits, so that brightness is comparable between images. The
+    values of a microscope or detector that uses 12 of its 16 bits then reach at most 15 of 255,
+    which is black. (In a file that declares 12 bits they reach white.)
+  - `stretch` maps the smallest and the largest value of each image (of each channel, for arrays) to
+    0 and 255.
+  - Pillow reads 16-bit *colour* files as 8-bit, by their high bytes: as `range`, for any `deep`.
+  - If 0 is white, the values are first inverted within the range of their type; floating-point
+    values are inverted from 65535, fractions from 1.
+- `.npy` arrays (H, W) or (H, W, C) of uint8 or uint16 may have any number of channels.
+- A truncated image raises an error and is never padded.
+- For files of other kinds, the error names the kind and what to do (`signatures`, `unsupported`).
 """
 
 from collections.abc import Callable
@@ -80,19 +82,27 @@ __all__ = [
 T = TypeVar("T")
 
 MAX_PIXELS = 178_956_970
-"""Larger pictures are refused before they are decoded: Pillow's own limit for an error."""
+"""Limit on the pixels of an image, checked before decoding: Pillow's own limit for an error."""
 
 MAX_ASPECT = 100
-"""Longer side / shorter side. A line of pixels, enlarged until its shorter side fits, would fill
-the memory, and no crop of it shows anything. Our choice; photographs stay below 20."""
+"""Limit on longer side / shorter side. Our choice; photographs stay below 20.
+
+A line of pixels, enlarged until its shorter side fits, would fill the memory, and no crop of it
+would show anything.
+"""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
-"""Pillow's names, tried in this order. Left out: formats without a signature, which accept
-arbitrary bytes (TGA), and those that start other programs (EPS)."""
+"""Pillow's names of the accepted formats, tried in this order.
+
+Left out are formats without a signature, which accept arbitrary bytes (TGA), and formats that start
+other programs (EPS).
+"""
 
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
-"""What editors and web servers put in front of files: a byte order mark, blanks, line breaks. No
-picture that we read begins with any of them."""
+"""Bytes that editors and web servers put in front of files: byte order mark, blanks, line breaks.
+
+No accepted format begins with any of them.
+"""
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -108,42 +118,43 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture, upright, and what it was before it was resized."""
+    """A decoded image in upright orientation, with facts about the original."""
 
     pixels_HWC: Pixels
     width: int
-    """Pixels of the original, upright."""
+    """Width of the upright original in pixels."""
     height: int
+    """Height of the upright original in pixels."""
     format: str
-    """JPEG, PNG, NPY …: found in the content."""
+    """Format found in the content: JPEG, PNG, NPY, …"""
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A picture whose header was read."""
+    """An image whose header has been read."""
 
     image: ImageFile.ImageFile
     data: bytes
-    """What Pillow reads: the file, perhaps with corrected tags."""
+    """The bytes that Pillow reads: the file, possibly with corrected tags."""
     page: Page | None
-    """Tags of a TIFF file, as they were before that."""
+    """Original tags of a TIFF file; None for other formats."""
 
 
 def decode(
     data: bytes, *, channels: int, shorter_side: int | None, deep: Deep = "range"
 ) -> Decoded:
-    """Decode a picture and resize it; may be called from many threads.
+    """Decode and resize an image; thread-safe.
 
     Args:
         data: the whole file.
-        channels: C. 1 grey, 3 RGB; other numbers need `.npy` arrays.
-        shorter_side: pixels; smaller pictures are enlarged to it as well. The longer side keeps
-            the aspect, rounded down as torchvision's `Resize` does. None: the size stays.
-        deep: how more than 8 bits become 8, see above.
+        channels: 1 for grey, 3 for RGB; other numbers need `.npy` arrays.
+        shorter_side: target length in pixels; smaller images are enlarged. The longer side keeps
+            the aspect ratio, rounded down as in torchvision's `Resize`. None keeps the size.
+        deep: conversion of more than 8 bits, as described in the module docstring.
 
     Raises:
-        UnreadableImageError: damaged, not a picture, too large or too narrow, or the wrong
-            number of channels.
+        UnreadableImageError: the file is damaged or not an image, or the image is too large or too
+            narrow or has the wrong number of channels.
     """
     if not data:
         raise UnreadableImageError("empty file")
@@ -157,10 +168,10 @@ def decode(
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a picture as `decode` turns it; of its header alone.
+    """Return width and height of an image in upright orientation, from its header alone.
 
     Raises:
-        UnreadableImageError: the header is damaged, or not that of a picture.
+        UnreadableImageError: the header is damaged, or not that of an image.
     """
     with quiet_pillow():
         return _with_or_without_notes(data, _upright_size)
@@ -174,7 +185,7 @@ def _upright_size(opened: _Opened) -> tuple[int, int]:
 
 
 def decode_packed(data: bytes) -> Pixels:
-    """Return pixels_HWC of what `encode_jpeg` or `encode_png` made; checks nothing else."""
+    """Return pixels_HWC of a file from `encode_jpeg` or `encode_png`, without the other checks."""
     return _pixels(_open(data).image)
 
 
@@ -193,9 +204,9 @@ def _decoded(
 ) -> Decoded:
     image = opened.image
     name = image.format or "picture"
-    _refuse_size(image.width, image.height)
-    # Pillow's plugins meet damaged files with nearly any exception, and one damaged picture of
-    # a hundred million must not end the run.
+    _check_size(image.width, image.height)
+    # Pillow's plugins raise nearly any exception for damaged files, and one damaged image in a
+    # hundred million must not end the run.
     try:
         width, height = _load(opened, shorter_side)
         orientation = _orientation(image)
@@ -212,14 +223,14 @@ def _decoded(
 
 
 def _with_or_without_notes(data: bytes, use: Callable[[_Opened], T]) -> T:
-    """Open and use a picture; if that fails, once more without text, profiles and the like.
+    """Open and use an image; if that fails, try again without text, profiles and the like.
 
-    What a codec can read as it is stays as the codec reads it. The second attempt costs damaged
-    files as much as the first.
+    Files that a codec can read are not changed. For damaged files the second attempt costs as much
+    as the first.
     """
     try:
         return use(_open(data))
-    except (DamagedImageError, UnsupportedFeatureError):  # broken notes can look like either
+    except (DamagedImageError, UnsupportedFeatureError):  # damaged notes can cause either
         start = data.lstrip(_BLANKS)
         bare = without_notes(start)
         if bare == start:
@@ -229,14 +240,14 @@ def _with_or_without_notes(data: bytes, use: Callable[[_Opened], T]) -> T:
 
 @cache
 def _plugins() -> list[tuple[str, Callable[..., ImageFile.ImageFile], Callable[..., Any]]]:
-    """Name, opener and signature check of the formats that this Pillow was built with."""
+    """Return name, opener and signature check of the formats that this Pillow was built with."""
     Image.init()
     found = ((name, *Image.OPEN[name]) for name in FORMATS if name in Image.OPEN)
     return [(name, opener, accepts) for name, opener, accepts in found if accepts is not None]
 
 
 def _open(data: bytes) -> _Opened:
-    """Read the header. Not `Image.open`: it warns of large pictures and hides their size."""
+    """Read the header; `Image.open` is not used because it hides the size of large images."""
     for start in (data, data.lstrip(_BLANKS)):
         if found := _find_plugin(start):
             return _open_as(*found, start)
@@ -246,9 +257,9 @@ def _open(data: bytes) -> _Opened:
 def _find_plugin(data: bytes) -> tuple[str, Callable[..., ImageFile.ImageFile]] | None:
     media = iso_media_kind(data)
     for name, opener, accepts in _plugins():
-        start = data[:16].ljust(16, b"\0")  # Pillow looks at bytes without asking for their number
+        start = data[:16].ljust(16, b"\0")  # Pillow's checks do not expect fewer bytes
         accepted = media == "AVIF" if name == "AVIF" else accepts(start)
-        if isinstance(accepted, str):  # Pillow's words for: this format was not built in
+        if isinstance(accepted, str):  # Pillow's message that the format was not built in
             raise UnsupportedImageError(f"{name} is not supported by the installed Pillow")
         if accepted and not is_lookalike(name, data):
             return name, opener
@@ -273,8 +284,8 @@ def _open_as(name: str, opener: Callable[..., ImageFile.ImageFile], data: bytes)
 
 
 def _failed(name: str, data: bytes, error: Exception, *, is_header: bool) -> UnreadableImageError:
-    """Tell damaged files from those that the codec was not made for."""
-    is_header = is_header or "unknown raw mode" in str(error)  # Pillow finds out late
+    """Return an error that distinguishes damaged files from features that the codec lacks."""
+    is_header = is_header or "unknown raw mode" in str(error)  # Pillow notices this only later
     if feature := unsupported_feature(name, data, is_header=is_header):
         return UnsupportedFeatureError(feature)
     text = str(error)
@@ -283,7 +294,8 @@ def _failed(name: str, data: bytes, error: Exception, *, is_header: bool) -> Unr
     return DamagedImageError(f"damaged or truncated {name} file: {text[:200]}")
 
 
-def _refuse_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int) -> None:
+    """Raise UnreadableImageError for images that are too large or too narrow."""
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(
             f"{width} x {height} pixels is over the limit of {MAX_PIXELS} pixels"
@@ -295,13 +307,13 @@ def _refuse_size(width: int, height: int) -> None:
 
 
 def _load(opened: _Opened, shorter_side: int | None) -> tuple[int, int]:
-    """Decode the pixels in place; return width and height of the whole picture.
+    """Decode the pixels in place; return width and height of the whole image.
 
-    JPEGs can be decoded at 1/2, 1/4 or 1/8 in a quarter of the time (8 megapixels to 256: 11 ms,
-    not 44). The result is kept at twice the wanted size at least, because the codec's own
-    reduction is a plain box filter, and the last halving by the antialiased one hides most of it:
-    against the full decode, edges and noise differ by 0.5 to 0.8 of 255 on average, without that
-    margin by 0.8 to 2.4.
+    JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size in a quarter of the time (8 megapixels to
+    256 px: 11 ms instead of 44). The codec reduces with a plain box filter. It therefore keeps at
+    least twice the target size, and the last halving with an antialiased filter hides most of the
+    difference: compared with a full decode, edges and noise differ by 0.5 to 0.8 of 255 on average,
+    and by 0.8 to 2.4 without that margin.
     """
     image = opened.image
     size = image.size
@@ -309,21 +321,21 @@ def _load(opened: _Opened, shorter_side: int | None) -> tuple[int, int]:
         image.draft(None, (2 * shorter_side, 2 * shorter_side))
     is_reduced = image.size != size
     image.load()
-    # TIFF turns itself upright while it loads, and older Pillows know its size only after that.
+    # Pillow turns a TIFF upright while loading, and older versions know the size only afterwards.
     return size if is_reduced else image.size
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return EXIF's orientation, 1 to 8; 1 when there is none or the EXIF block is damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is missing or the EXIF block is damaged."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # the picture itself is readable, so its notes may be anything
+    except Exception:  # damaged metadata must not make a readable image fail
         return 1
     return orientation if orientation in _UPRIGHT else 1
 
 
 def _true_pixels(opened: _Opened) -> Image.Image:
-    """Return what was loaded, corrected where Pillow has not read what the file means."""
+    """Return the loaded image with the values that Pillow misinterprets corrected."""
     image = opened.image
     if opened.page is not None:
         return with_true_values(image, opened.page)
@@ -336,7 +348,7 @@ def _to_8_bit(image: Image.Image, mode: Literal["L", "RGB"], deep: Deep) -> Imag
     if is_deep(image):
         return deep_to_grey(image, deep).convert(mode)
     if image.has_transparency_data:
-        if image.mode in ("La", "RGBa"):  # multiplied by alpha; Pillow converts in steps
+        if image.mode in ("La", "RGBa"):  # premultiplied alpha; Pillow converts it only in steps
             image = image.convert(image.mode.upper())
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -368,7 +380,7 @@ def _decode_array(data: bytes, channels: int, shorter_side: int | None, deep: De
         raise UnreadableImageError(f"array of {found} channels, not {channels}")
     if values_HWC.size == 0:
         raise UnreadableImageError(f"{width} x {height} pixels")
-    _refuse_size(width, height)
+    _check_size(width, height)
     planes: list[Pixels] = []
     for channel in range(channels):
         plane_HW = values_HWC[..., channel]

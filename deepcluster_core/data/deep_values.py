@@ -1,4 +1,4 @@
-"""Values of more than 8 bits -> uint8, and what files of such values say about white and alpha.
+"""Convert values of more than 8 bits to uint8, with the white point and transparency of the file.
 
 Suffixes: H height, W width, C channels.
 """
@@ -19,24 +19,23 @@ Pixels = NDArray[np.uint8]
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Tell whether a picture has one channel of more than 8 bits."""
+    """Return whether an image has one channel of more than 8 bits."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
 def eight_bits(
     values_HW: NDArray[Any], deep: Deep, shown_HW: NDArray[np.bool_] | None = None
 ) -> Pixels:
-    """Map one channel to 0..255, as `deep` says; a uniform channel is stretched to 0.
+    """Map one channel to 0..255 as `deep` says; `stretch` maps a uniform channel to 0.
 
     Args:
-        values_HW: as the file has them, 0 is black.
-        deep: how.
-        shown_HW: False where the picture is transparent: white there, whatever the value. None:
-            nowhere.
+        values_HW: the values of the file, where 0 is black.
+        deep: the kind of mapping.
+        shown_HW: False where the image is transparent, which becomes white; None if it is opaque.
 
     Raises:
-        UnreadableImageError: values are not finite; or `range` was asked for, and they are
-            not 16-bit values: negative, above 65535, or fractions from 0 to 1.
+        UnreadableImageError: values are not finite; or `deep` is `range` and they are not 16-bit
+            values, but negative, above 65535, or fractions from 0 to 1.
     """
     if shown_HW is not None:
         pixels_HW = np.full(values_HW.shape, 255, np.uint8)
@@ -62,10 +61,10 @@ def eight_bits(
 
 
 def deep_to_grey(image: Image.Image, deep: Deep) -> Image.Image:
-    """Return a deep picture, loaded, as 8-bit grey; the colour key of a PNG is transparent.
+    """Return a loaded deep image as 8-bit grey; the colour key of a PNG is transparent.
 
     Raises:
-        UnreadableImageError: see `eight_bits`.
+        UnreadableImageError: raised by `eight_bits`.
     """
     values_HW = np.asarray(image)
     key = image.info.get("transparency")
@@ -74,29 +73,29 @@ def deep_to_grey(image: Image.Image, deep: Deep) -> Image.Image:
 
 
 def with_true_values(image: Image.Image, page: Page) -> Image.Image:
-    """Return a loaded TIFF picture whose deep values are what the tags of its page mean by them."""
+    """Return a loaded TIFF image with its deep values interpreted according to its tags."""
     if not (is_deep(image) and page.is_deep_grey):
         return image
     values_HW = _stored_values(np.asarray(image), page)
-    if values_HW.dtype == np.uint32:  # of which Pillow has no picture
+    if values_HW.dtype == np.uint32:  # Pillow has no mode for this type
         values_HW = values_HW.astype(np.float32 if values_HW.max() >= 1 << 31 else np.int32)
     return Image.fromarray(values_HW)
 
 
 def _stored_values(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
-    """Return values as the tags of a TIFF file mean them: 0 is black, and 12 bits end at white."""
+    """Return values interpreted according to TIFF tags: 0 is black, and 12 bits reach white."""
     if page.bits == 32 and page.sample_format not in (SIGNED, FLOAT):
         values_HW = values_HW.view(np.uint32)
     if page.is_white_zero:
         values_HW = _inverted(values_HW, page)
-    if page.bits < 16:  # the file says which value is white, as a PGM's greatest value does
+    if page.bits < 16:  # the number of bits defines which value is white
         top = (1 << page.bits) - 1
         return np.rint(values_HW.astype(np.float64) * (65535 / top)).astype(np.uint16)
     return values_HW
 
 
 def _inverted(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
-    """Turn white-is-zero into black-is-zero, within the range that the type has."""
+    """Convert white-is-zero to black-is-zero within the range of the type."""
     if values_HW.dtype.kind == "f":
         return _white(values_HW) - values_HW
     bits = page.bits - (page.sample_format == SIGNED)
@@ -105,10 +104,10 @@ def _inverted(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
 
 
 def _white(values_HW: NDArray[Any]) -> float:
-    """Return the black of a floating-point channel whose white is 0: no type says what it is.
+    """Return the value of black in a floating-point channel whose white is 0.
 
-    Fractions end at 1, other values at 65535 as `range` takes them. Beyond that only `stretch`
-    applies, to which any number is right.
+    The type does not define it. Fractions end at 1, and other values at 65535 as `range` assumes.
+    Values outside that range can only be stretched, for which any number is right.
     """
     low, high = float(values_HW.min()), float(values_HW.max())
     if low < 0 or high > 65535:
@@ -117,12 +116,12 @@ def _white(values_HW: NDArray[Any]) -> float:
 
 
 def with_true_key(image: PngImageFile, data: bytes) -> Image.Image:
-    """Return a loaded PNG with its transparent colour as the file means it.
+    """Return a loaded PNG with the transparent colour that the file defines.
 
-    The key has as many bits as the file has. Pillow compares it with values of 8 bits, to which
-    it has reduced 16 or spread 2 or 4: no pixel, or others, would be transparent.
+    The colour key has the bit depth of the file. Pillow compares it with values that it has
+    converted to 8 bits from 16, 2 or 4, so that no pixel, or the wrong ones, would be transparent.
     """
-    key, bits = image.info.get("transparency"), data[24]  # where the header of a PNG has them
+    key, bits = image.info.get("transparency"), data[24]  # byte 24 of a PNG is its bit depth
     if image.mode == "L" and isinstance(key, int) and bits in (2, 4):
         image.info["transparency"] = key * 255 // ((1 << bits) - 1)
     if not (image.mode == "RGB" and isinstance(key, tuple) and bits == 16):
@@ -137,7 +136,7 @@ def with_true_key(image: PngImageFile, data: bytes) -> Image.Image:
 
 
 def _low_bytes(data: bytes) -> Image.Image:
-    """Return the second byte of each 16-bit value: as if the file had the other byte order."""
+    """Return the low byte of each 16-bit value, by reading the file in reversed byte order."""
     image = PngImageFile(BytesIO(data))
     image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
     image.load()

@@ -1,4 +1,4 @@
-"""uint8 pixels -> bytes of a picture. Suffixes: H height, W width, C channels."""
+"""Encode uint8 pixels as image files. Suffixes: H height, W width, C channels."""
 
 from io import BytesIO
 

@@ -1,7 +1,7 @@
-"""Work ahead in threads, results in order.
+"""Compute ahead in threads and return the results in order.
 
-Threads, not processes: decoding, resizing and copying let go of the interpreter lock, whole
-batches need no pickling, and nothing is forked after memory has grown.
+Threads are used rather than processes: decoding, resizing and copying release the interpreter lock,
+batches need no pickling, and no process is forked after memory has grown.
 """
 
 from collections import deque
@@ -16,13 +16,13 @@ B = TypeVar("B")
 def ordered_map(function: Callable[[A], B], items: Iterable[A], *, workers: int) -> Iterator[B]:
     """Yield `function(item)` for every item, in order, computed up to 2 x workers ahead.
 
-    The results are the same for any number of workers as long as `function` depends on nothing
-    but its item. An error in `function` is raised where its result would have come.
+    The results do not depend on the number of workers if `function` depends on its item alone. An
+    error in `function` is raised in place of its result.
 
     Args:
         function: called in threads.
-        items: read in the caller's thread, only as far ahead as the work goes.
-        workers: threads, at least 1.
+        items: read in the caller's thread, up to 2 x workers ahead.
+        workers: number of threads, at least 1.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
         ahead: deque[Future[B]] = deque()

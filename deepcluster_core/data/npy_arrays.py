@@ -1,4 +1,4 @@
-"""Arrays in `.npy` files. Suffixes: H height, W width, C channels."""
+"""Read arrays from `.npy` files. Suffixes: H height, W width, C channels."""
 
 from io import BytesIO
 from typing import Any
@@ -15,15 +15,15 @@ MAGIC = npy.MAGIC_PREFIX
 def read_array(data: bytes) -> NDArray[np.uint8 | np.uint16]:
     """Return a view (H, W, C) of the array in an `.npy` file.
 
-    Not `np.load`: it makes room for what the header promises before it looks at the data.
+    `np.load` is not used, because it allocates the size in the header before it checks the data.
 
     Raises:
-        UnreadableImageError: damaged, or of another type or shape.
+        UnreadableImageError: the file is damaged, or its type or shape is not supported.
     """
     file = BytesIO(data)
     try:
         shape, is_fortran, dtype = _read_header(file)
-    except Exception as error:  # the header is a Python literal, and fails in many ways
+    except Exception as error:  # the header is a Python literal; parsing it can raise anything
         text = str(error)
         if "truncated" in text.lower() or isinstance(error, EOFError):
             raise DamagedImageError("truncated file (NPY)") from error

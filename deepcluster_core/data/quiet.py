@@ -1,4 +1,4 @@
-"""Pillow's warnings, kept away from the terminal."""
+"""Suppress Pillow's warnings, in all threads."""
 
 import re
 import threading
@@ -15,9 +15,9 @@ _IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 def quiet_pillow() -> Iterator[None]:
     """Ignore Pillow's warnings (damaged EXIF blocks and the like) while any thread is inside.
 
-    `warnings.catch_warnings` is not made for threads: each puts back the list of filters it
-    found, so that two which overlap can leave a wrong list behind. This adds a single filter
-    with the first thread and takes away that one with the last.
+    `warnings.catch_warnings` is not thread-safe: each block restores the list of filters that it
+    found, so overlapping blocks can leave a wrong list behind. This adds one filter when the first
+    thread enters and removes it when the last one leaves.
     """
     global _quiet_threads  # noqa: PLW0603  the filters of a process are global themselves
     with _quiet_lock:

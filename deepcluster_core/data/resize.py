@@ -1,4 +1,4 @@
-"""Resizing of images. Suffixes: H height, W width, C channels."""
+"""Resize images. Suffixes: H height, W width, C channels."""
 
 import torch
 from torch.nn.functional import interpolate
@@ -7,10 +7,10 @@ from deepcluster_core.data.deep_values import Pixels
 
 
 def resize(pixels_HWC: Pixels, size: tuple[int, int]) -> Pixels:
-    """Return an image in another height and width, bilinear with antialiasing.
+    """Return an image resized to a height and width, bilinear with antialiasing.
 
-    By torch, which needs 0.09 ms for a crop of 224 px where Pillow needs 0.37 ms, and rounds by
-    its filter: values differ by 1 of 255 at most, by 0.01 on average.
+    torch takes 0.09 ms for a crop of 224 px, compared with 0.37 ms for Pillow. Their rounding
+    differs: values deviate by at most 1 of 255, and by 0.01 on average.
     """
     if pixels_HWC.shape[:2] == size:
         return pixels_HWC

@@ -1,4 +1,4 @@
-"""What files are that are no pictures, or pictures that we do not read: by content, not by name."""
+"""Recognise by content the files that are not images, and images of unsupported formats."""
 
 import re
 
@@ -56,7 +56,7 @@ _PICTURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\0MRM", "camera raw (Minolta MRW)", _JPEG),
     (0, b"II\x1a\0\0\0HEAPCCDR", "camera raw (Canon CRW)", _JPEG),
 )
-"""Place, bytes, name, and what helps."""
+"""Unsupported image formats: offset, bytes at the offset, name, and what to do."""
 
 _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"/annex/objects/", "a git-annex pointer, not the file itself: run git annex get"),
@@ -90,7 +90,7 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     ),
     (0, b"\x89PNG\r\r\n", "a PNG damaged by a transfer in text mode: copy it again"),
 )
-"""Place, bytes, and what it is: no pictures, or no whole ones."""
+"""Files that are not images, or damaged ones: offset, bytes at the offset, and what they are."""
 
 _MARKUP = (
     (rb"<svg[\s>]", "SVG"),
@@ -123,10 +123,10 @@ HEIC_HELP = "convert it to JPEG, for example with heif-convert, or set the phone
 
 
 def explained(data: bytes) -> str:
-    """Return what a file is that no decoder takes, and what to do about it, on one line."""
+    """Return one line that says what a file without a decoder is and what to do about it."""
     if data.count(0) == len(data):
         return "only zero bytes: an unfinished download or copy; get it again"
-    shortest = 4 if is_text(data) else 2  # a text may begin with the letters of a short signature
+    shortest = 4 if is_text(data) else 2  # text may begin with a short signature by chance
     for at, start, name, help_text in _PICTURES:
         if len(start) >= shortest and data.startswith(start, at):
             return f"{name} is not supported: {help_text}"
@@ -145,7 +145,7 @@ def _icon(data: bytes) -> str | None:
 
 
 def iso_media_kind(data: bytes) -> str | None:
-    """Return AVIF, HEIC, another HEIF, CR3 or VIDEO for files of the family of MP4; else None."""
+    """Return AVIF, HEIC, a HEIF kind, CR3 or VIDEO for files of the MP4 family; else None."""
     if data[4:8] != b"ftyp":
         return None
     end = min(max(16, int.from_bytes(data[:4])), 4096, len(data))
@@ -196,7 +196,7 @@ def _riff(data: bytes) -> str | None:
 
 
 def is_text(data: bytes) -> bool:
-    """Tell whether a file begins as text does, for at least 16 bytes or all of it."""
+    """Return whether the first `_TEXT_LENGTH` bytes of a file are text."""
     start = data[:_TEXT_LENGTH]
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
         return b"\0" in start

@@ -1,8 +1,8 @@
-"""The first page of a TIFF file: its tags, and corrections where Pillow reads other values.
+"""Read the tags of a TIFF file's first page, and correct what Pillow misreads.
 
-Pillow has no inversion for more than 8 bits, mixes up the byte order of some compressed files, and
-reads half of each value where 16-bit channels are stored one after the other. The tags say
-which of these a file is; they are read here without Pillow.
+Pillow does not invert values of more than 8 bits, confuses the byte order of some compressed files,
+and reads half of each value in files with separate planes of 16 bits. The tags show which case
+applies; they are read here without Pillow.
 """
 
 import struct
@@ -20,10 +20,10 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, COLOUR_FILTER, LINEAR_RAW = 0, 1, 32803, 34892
 UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
 
 MAX_ENTRIES = 65_535
-"""Of the directory of tags; BigTIFF could promise more, and each costs time."""
+"""Limit on the entries of a tag directory; BigTIFF could declare more, and each costs time."""
 
 _KINDS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
-"""Whole numbers among the types of tags."""
+"""The integer types of tags -> their letters for `struct`."""
 
 _NEEDED = frozenset(
     {SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, ORIENTATION}
@@ -31,7 +31,7 @@ _NEEDED = frozenset(
     | {266, 278, 292, 293, 317, 320, 322, 323, 332, 334, 347}
     | {*range(512, 522), 529, 530, 531, 532}
 )
-"""Tags that say how pixels are stored: layout, predictor, palette, JPEG tables, YCbCr."""
+"""Tags that define how pixels are stored: layout, predictor, palette, JPEG tables, YCbCr."""
 
 _NATIVE_ORDER = {
     "I;16S": "I;16NS",
@@ -41,13 +41,13 @@ _NATIVE_ORDER = {
     "F;32F": "F;32NF",
     "F;32BF": "F;32NF",
 }
-"""libtiff has already turned the bytes of compressed files into the order of this machine."""
+"""Pillow's raw modes -> those in native byte order, to which libtiff converts compressed files."""
 
 
 @dataclass(frozen=True)
 class _Entry:
     at: int
-    """Where the entry itself lies."""
+    """Offset of the entry itself."""
     kind: int
     count: int
     values_at: int
@@ -59,17 +59,17 @@ class Page:
 
     data: bytes
     order: str
-    """< or >, as `struct` has it."""
+    """Byte order as in `struct`: < or >."""
     is_big: bool
-    """BigTIFF: offsets of 64 bits."""
+    """Whether it is a BigTIFF, with offsets of 64 bits."""
     at: int
-    """Where the directory lies."""
+    """Offset of the directory."""
     entries: dict[int, _Entry]
     is_complete: bool
-    """False: the file ends inside the directory."""
+    """False if the file ends inside the directory."""
 
     def values(self, tag: int, default: tuple[int, ...] = (), *, most: int = 64) -> tuple[int, ...]:
-        """Return the whole numbers of a tag, `most` at most; the default if they cannot be read."""
+        """Return up to `most` integers of a tag, or the default if they cannot be read."""
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in _KINDS:
             return default
@@ -81,40 +81,40 @@ class Page:
         return struct.unpack_from(f"{self.order}{count}{letter}", self.data, entry.values_at)
 
     def value(self, tag: int, default: int) -> int:
-        """Return the first number of a tag."""
+        """Return the first integer of a tag, or the default."""
         return self.values(tag, (default,))[0]
 
     @property
     def samples(self) -> int:
-        """Of a pixel: channels and what comes with them."""
+        """The number of samples of a pixel: its channels and any extra samples."""
         return self.value(SAMPLES, 1)
 
     @property
     def bits(self) -> int:
-        """Of a sample."""
+        """The number of bits of a sample."""
         return self.value(BITS, 1)
 
     @property
     def sample_format(self) -> int:
-        """UNSIGNED, SIGNED, FLOAT, or something that Pillow does not read."""
+        """UNSIGNED, SIGNED, FLOAT, or a number that Pillow does not support."""
         found = self.value(SAMPLE_FORMAT, UNSIGNED)
         return UNSIGNED if found == UNDEFINED else found
 
     @property
     def is_deep_grey(self) -> bool:
-        """One channel of more than 8 bits, which Pillow gives as it is stored."""
+        """Whether there is one channel of more than 8 bits, which Pillow does not convert."""
         photometric = self.value(PHOTOMETRIC, BLACK_IS_ZERO)
         is_grey = photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
         return is_grey and self.samples == 1 and self.bits > 8
 
     @property
     def is_white_zero(self) -> bool:
-        """Whether 0 is white. A file without the tag has black there, as libtiff takes it."""
+        """Whether 0 is white. Without the tag 0 is black, as in libtiff."""
         return self.value(PHOTOMETRIC, BLACK_IS_ZERO) == WHITE_IS_ZERO
 
 
 def read_page(data: bytes) -> Page | None:
-    """Return the first page; None where `data` is no TIFF file or its directory is not there."""
+    """Return the first page; None if `data` is not a TIFF file or ends before its directory."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
         return None
@@ -149,9 +149,9 @@ def _entry(data: bytes, at: int, order: str, *, is_big: bool) -> tuple[int, _Ent
 
 
 def without_other_tags(data: bytes) -> bytes:
-    """Return the file with the tags of its first page that say how pixels are stored, only these.
+    """Return the file with only those tags of its first page that define how pixels are stored.
 
-    The shorter directory is written over the old one, so that everything else keeps its place.
+    The shorter directory overwrites the old one, so that all offsets stay valid.
     """
     page = read_page(data)
     if page is None:
@@ -165,17 +165,17 @@ def without_other_tags(data: bytes) -> bytes:
 
 
 def _is_needed(tag: int, entry: _Entry) -> bool:
-    if tag == ORIENTATION:  # of another shape it would be refused, and then it means nothing
+    if tag == ORIENTATION:  # codecs reject an orientation of any other type or count
         return entry.kind in (3, 4) and entry.count == 1
     return tag in _NEEDED
 
 
 def as_pillow_reads_it(data: bytes, page: Page) -> bytes:
-    """Return the file with tags such that Pillow reads each value as it is stored.
+    """Return the file with tags changed so that Pillow reads each value as it is stored.
 
-    - Grey of more than 8 bits is declared black-is-zero; `stored_values` inverts it afterwards.
-    - 32-bit integers are declared signed; `stored_values` knows better.
-    - A single channel has no planes to be stored one after the other.
+    - Grey of more than 8 bits is declared black-is-zero; `with_true_values` inverts it afterwards.
+    - 32-bit integers are declared signed; `with_true_values` restores them.
+    - A single channel is declared interleaved, since separate planes mean nothing for it.
     - Sample format "undefined" is read as unsigned integers, as the specification advises.
     """
     changes: dict[int, int] = {}
@@ -207,7 +207,7 @@ def _changed(data: bytes, page: Page, changes: dict[int, int]) -> bytes:
 
 
 def correct_tiles(image: ImageFile.ImageFile, page: Page) -> None:
-    """Tell Pillow, before it loads the pixels, in which order the bytes of a value come."""
+    """Set the correct byte order in Pillow's tiles, before the pixels are loaded."""
     is_16_bit_planar = page.value(PLANAR, 1) == 2 and page.samples > 1 and page.bits == 16
     suffix = ";16L" if page.order == "<" else ";16B"
     tiles: list[ImageFile._Tile] = []  # pyright: ignore[reportPrivateUsage]
@@ -225,7 +225,7 @@ def correct_tiles(image: ImageFile.ImageFile, page: Page) -> None:
 
 
 def is_truncated(page: Page) -> bool:
-    """Tell whether the file ends before its pixels do."""
+    """Return whether the file ends before its pixels do."""
     if not page.is_complete:
         return True
     for offsets, sizes in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
@@ -244,7 +244,7 @@ def _ends(page: Page, offsets: int, sizes: int) -> Iterable[int]:
 def raw_of_camera(page: Page) -> str | None:
     """Return the name of a camera's raw format; None for other TIFF files.
 
-    Their first page is often a small preview, which Pillow would take for the picture.
+    The first page of a raw file is often a small preview, which Pillow would read as the image.
     """
     if page.data[8:10] == b"CR" and page.order == "<" and not page.is_big:
         return "Canon CR2"

@@ -1,7 +1,7 @@
-"""Why a picture of a format that we read is beyond the codec though nothing is wrong with it.
+"""Recognise intact images of a supported format that use a feature the codec lacks.
 
-Asked after a codec has failed: each function looks at the header alone and names the feature, or
-returns None where the file is rather damaged.
+Used after a codec has failed: each function reads the header alone and returns the name of the
+feature, or None if the file is more likely damaged.
 """
 
 import re
@@ -47,7 +47,7 @@ _JPEG_KINDS = {
     0xCF: "arithmetic coding",
     0xF7: "JPEG-LS",
 }
-"""By the marker of the frame."""
+"""Unsupported kinds of JPEG, by the marker of the frame."""
 
 _COMPRESSIONS = {
     9: "JBIG",
@@ -79,13 +79,13 @@ _COMPRESSIONS = {
     65000: "Kodak raw",
     65535: "Pentax raw",
 }
-"""Of TIFF files, those that Pillow or its libtiff may lack."""
+"""Compressions of TIFF files that Pillow or its libtiff may not support."""
 
 _ALWAYS_READ = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946})
-"""Compressions of TIFF files that each Pillow reads."""
+"""Compressions of TIFF files that every Pillow supports."""
 
 _PNM_START = re.compile(rb"P[1-6f]\s+[\d#]|P0CMYK|PyP|PyRGBA|PyCMYK")
-"""The latter are of old versions of Pillow."""
+"""Start of PNM files; the last four variants are from old versions of Pillow."""
 
 _COLOURS = {
     0: "grey",
@@ -101,18 +101,18 @@ _COLOURS = {
     32844: "LogL",
     32845: "LogLuv",
 }
-"""By the photometric interpretation of TIFF files."""
+"""Colour spaces by the photometric interpretation of TIFF files."""
 
 _BMP_COMPRESSIONS = {4: "JPEG inside", 5: "PNG inside", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
 
 
 def unsupported_feature(name: str, data: bytes, *, is_header: bool) -> str | None:
-    """Return in words what of a file the codec lacks, and what helps.
+    """Return a message that names the unsupported feature and what to do, or None.
 
     Args:
-        name: Pillow's, of the format.
+        name: Pillow's name of the format.
         data: the file.
-        is_header: the codec failed at the header, not at the pixels.
+        is_header: whether the codec failed at the header rather than at the pixels.
     """
     if name in ("JPEG", "MPO"):
         return _of_jpeg(data)
@@ -190,7 +190,7 @@ def _of_tiff(data: bytes, *, is_header: bool) -> str | None:
 
 @cache
 def _has_codec(compression: int) -> bool:
-    """Tell whether this Pillow and its libtiff know a compression of TIFF files."""
+    """Return whether this Pillow and its libtiff support a compression of TIFF files."""
     if compression in _ALWAYS_READ:
         return True
     if compression not in COMPRESSION_INFO:
@@ -199,18 +199,18 @@ def _has_codec(compression: int) -> bool:
         Image.new("RGB", (16, 16)).save(
             BytesIO(), "TIFF", compression=COMPRESSION_INFO[compression]
         )
-    except Exception:  # Pillow passes on what libtiff says, in several ways
+    except Exception:  # Pillow reports libtiff's errors in several classes
         return False
     return True
 
 
 def refused_raw(name: str) -> str:
-    """Return the refusal of a camera's raw file."""
+    """Return the message for a camera's raw file."""
     return f"camera raw ({name}) is not supported: convert it to JPEG"
 
 
 def _is_plausible(page: Page) -> bool:
-    """Tell whether the numbers of a header can be meant."""
+    """Return whether the numbers in a header are plausible."""
     has_pixels = STRIP_OFFSETS in page.entries or TILE_OFFSETS in page.entries
     has_size = page.value(WIDTH, 0) > 0 and page.value(HEIGHT, 0) > 0
     bits = page.values(BITS, (1,))
@@ -218,7 +218,7 @@ def _is_plausible(page: Page) -> bool:
 
 
 def _layout(page: Page) -> str:
-    """Name samples that Pillow has no mode for."""
+    """Return the message for a layout of samples that Pillow has no mode for."""
     samples, bits, colour = page.samples, page.bits, page.value(PHOTOMETRIC, -1)
     is_separate = page.value(PLANAR, 1) == 2
     kind = {SIGNED: "-bit signed", FLOAT: "-bit floating-point"}.get(page.sample_format, "-bit")
@@ -234,7 +234,7 @@ def _layout(page: Page) -> str:
 
 
 def is_lookalike(name: str, data: bytes) -> bool:
-    """Tell whether a file only begins with the letters of a format whose signature is short."""
+    """Return whether a file only happens to begin with the short signature of a format."""
     if name == "PPM":
         return _PNM_START.match(data) is None
     return name == "BMP" and is_text(data)

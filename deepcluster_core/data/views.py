@@ -1,4 +1,4 @@
-"""The two views of an image: the central crop that is clustered, the random crop that trains.
+"""The two views of an image: the central crop for extraction and the random crop for training.
 
 Suffixes: B images of a batch, H and W of an image, S side of the view in pixels, C channels,
 R random numbers of an image, A attempts, X height and width.
@@ -14,32 +14,35 @@ from numpy.typing import NDArray
 from deepcluster_core.data.resize import Pixels, resize
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; right and bottom are outside."""
+"""Left, top, right and bottom in pixels; right and bottom are exclusive."""
 
 ATTEMPTS = 10
-SERIAL = 32_000  # values; torch's own limit is 32,768
-DRAWS = 24  # an image's share of the stream: 10 areas, 10 aspect ratios, left, top, flip, 1 unused
+"""Number of random boxes that are tried for an image."""
+SERIAL = 32_000
+"""Values up to which torch is expected to use one thread; its own limit is 32,768."""
+DRAWS = 24
+"""Random numbers for an image: 10 areas, 10 aspect ratios, left, top, flip and 1 unused."""
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Section 3.4: crops of random sizes and aspect ratios, and horizontal flips."""
+    """The augmentation of section 3.4: crops of random size and aspect ratio, and flips."""
 
     area: tuple[float, float]
-    """Least and greatest share of the image's area."""
+    """Smallest and largest share of the image's area."""
     ratio: tuple[float, float]
-    """Least and greatest width / height."""
+    """Smallest and largest width / height."""
     flip: float
-    """Probability, 0 to 1."""
+    """Probability of a horizontal flip, 0 to 1."""
 
 
 def center_view(image_HWC: Pixels, *, resize: int, size: int) -> Pixels:
     """Return the (S, S, C) centre of an image: Resize(resize), then CenterCrop(size), in one step.
 
     Args:
-        image_HWC: any size.
-        resize: what the shorter side is brought to, pixels.
-        size: S, at most `resize`.
+        image_HWC: an image of any size.
+        resize: length of the shorter side before the crop, in pixels.
+        size: side of the crop in pixels, at most `resize`.
     """
     height, width = image_HWC.shape[:2]
     side = max(1, round(min(height, width) * size / resize))
@@ -50,13 +53,13 @@ def center_view(image_HWC: Pixels, *, resize: int, size: int) -> Pixels:
 def random_views(
     images: Sequence[Pixels], draws_BR: NDArray[np.float64], crop: RandomCrop, *, size: int
 ) -> Pixels:
-    """Return random crops (B, S, S, C) of images, flipped or not, by numbers drawn before.
+    """Return random crops (B, S, S, C) of images, some flipped, from given random numbers.
 
     Args:
         images: B arrays (H, W, C), each of any size.
-        draws_BR: of `augmentation_draws`, a row an image.
-        crop: the distribution.
-        size: S.
+        draws_BR: a row of `augmentation_draws` for each image.
+        crop: distribution of the crops.
+        size: side of the crops in pixels.
     """
     views_BSSC = np.empty((len(images), size, size, images[0].shape[2]), np.uint8)
     shape_BX = np.array([image_HWC.shape[:2] for image_HWC in images])
@@ -70,10 +73,10 @@ def random_views(
 
 
 def _mirror(view_SSC: Pixels) -> None:
-    """Turn a view round in place, by torch: NumPy takes six times as long.
+    """Flip a view horizontally in place, with torch, because NumPy takes six times as long.
 
-    Band by band, because torch calls other threads to help with more than `SERIAL` values: beside
-    a network that trains, they cost twice what loading does.
+    This is done in bands, because torch uses more threads above `SERIAL` values. While
+    a network trains, these threads cost twice as much as the loading itself.
     """
     rows = max(1, SERIAL // view_SSC[0].size)
     for top in range(0, len(view_SSC), rows):
@@ -84,8 +87,8 @@ def _mirror(view_SSC: Pixels) -> None:
 def augmentation_draws(seed: int, start: int, count: int) -> NDArray[np.float64]:
     """Return the random numbers, 0 to 1, of positions `start` to `start + count` of an epoch.
 
-    A position's numbers depend on nothing but (seed, position): the generator counts, so it can
-    begin anywhere. Batches of another size, or an epoch resumed half way, draw the same.
+    The numbers of a position depend only on (seed, position), because the generator is
+    counter-based and can start anywhere. They do not change with the batch size or on resuming.
 
     Returns:
         (count, 24) float64.
@@ -101,10 +104,10 @@ def random_boxes(
     draws_BR: NDArray[np.float64],
     crop: RandomCrop,
 ) -> list[Box]:
-    """Return, for each image, the first of ten random boxes that fits, else a large central one.
+    """Return, for each image, the first of ten random boxes that fits, or a large central one.
 
-    The distribution is that of torchvision's RandomResizedCrop: area uniform, logarithm of the
-    aspect ratio uniform, place uniform.
+    The distribution is that of torchvision's RandomResizedCrop: the area, the logarithm of the
+    aspect ratio and the position are uniform.
     """
     low, high = crop.area
     log_low, log_high = np.log(crop.ratio[0]), np.log(crop.ratio[1])

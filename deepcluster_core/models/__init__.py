@@ -1,1 +1,1 @@
-"""The networks that can be trained."""
+"""The networks that the pipeline can train."""

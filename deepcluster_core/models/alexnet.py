@@ -10,7 +10,7 @@ from deepcluster_core.models.network import Backbone, Halves, Window
 FEATURE_DIM = 4096
 
 # Filters: section 3.4 of the paper; kernels, strides and paddings: the released code.
-# name -> out_channels, kernel, stride, padding, max-pool 3/2 behind it
+# name -> out_channels, kernel, stride, padding, whether a max-pool 3/2 follows
 LAYERS = {
     "conv1": (96, 11, 4, 2, True),
     "conv2": (256, 5, 1, 2, True),
@@ -19,7 +19,7 @@ LAYERS = {
     "conv5": (256, 3, 1, 1, True),
 }
 
-# Released code of the linear classifiers; for images of 224 px.
+# From the released code of the linear classifiers, for images of 224 px.
 WINDOWS = {
     "conv1": Window(55, 6, 6, 3),
     "conv2": Window(27, 4, 4, 0),
@@ -33,7 +33,7 @@ def build_alexnet(*, in_channels: int, image_size: int, dropout: float) -> Backb
     """Build AlexNet up to fc7; its feature is fc7's output, 4096 values.
 
     Args:
-        in_channels: channels of what the first convolution reads: 2 after Sobel.
+        in_channels: input channels of the first convolution: 2 after Sobel.
         image_size: side of the images, pixels; 224 in the paper.
         dropout: probability before fc6 and before fc7, 0 to 1; 0.5 in the released code.
 

@@ -1,4 +1,4 @@
-"""Networks as a recipe describes them: built, or only measured."""
+"""Build the network that a recipe describes, or compute its sizes without building it."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from deepcluster_core.models.registry import find_builder
 from deepcluster_core.models.sobel import Sobel
 from deepcluster_core.seeding import torch_seeded
 
-# RGB statistics of ImageNet's training images on a scale of 0 to 1, as everybody uses them.
+# The usual RGB statistics of ImageNet's training images, on a scale of 0 to 1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network:
-    """Build and initialise a network on the CPU, in training mode; same seed, same weights.
+    """Build a network on the CPU in training mode, with weights determined by the seed.
 
     Args:
-        config: which one.
-        channels: of the images.
-        seed: of the weights, 0 to 2**63 - 1. The global generator is left as it was.
+        config: the network section of a recipe.
+        channels: number of channels of the images.
+        seed: seed of the weights, 0 to 2**63 - 1. The global generator is not changed.
 
     Raises:
-        ConfigError: as `feature_dim_of`.
+        ConfigError: raised by `feature_dim_of`.
     """
     feature_dim_of(config, channels=channels)
     with torch_seeded(seed):
@@ -35,36 +35,37 @@ def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network
 
 
 def build_without_weights(config: NetworkConfig, *, channels: int) -> Network:
-    """Build a network in training mode whose state is to be loaded with `assign=True`.
+    """Build a network in training mode whose state must be loaded with `assign=True`.
 
     Its parameters and saved buffers are on the meta device, where nothing is allocated or drawn:
     for AlexNet that takes 0.03 s instead of 0.46 s, on two cores.
 
     Args:
-        config: which network.
-        channels: of the images.
+        config: the network section of a recipe.
+        channels: number of channels of the images.
 
     Raises:
-        ConfigError: as `feature_dim_of`.
+        ConfigError: raised by `feature_dim_of`.
     """
     feature_dim_of(config, channels=channels)
     return _unfilled(config, channels=channels)
 
 
 def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = None) -> int:
-    """Return D of the network's feature, having tried the network on images of this size.
+    """Return the dimension of the network's feature after a trial pass on images of this size.
 
-    Takes a fraction of a second, because no weight is allocated; torchvision's RegNets alone take
-    what building them takes.
+    This takes a fraction of a second, because no weights are allocated. Only torchvision's RegNets
+    take as long as building them.
 
     Args:
-        config: which one.
-        channels: of the images.
-        layer: D of this layer's output averaged over space, see `Network.layer_feature`.
+        config: the network section of a recipe.
+        channels: number of channels of the images.
+        layer: return the dimension of this layer's output averaged over space instead; see
+            `Network.layer_feature`.
 
     Raises:
-        ConfigError: torchvision has no such network, it has no such layer, images of this size do
-            not fit it, or `mean` or `std` does not fit the channels.
+        ConfigError: the network or layer does not exist, the network does not accept images of this
+            size, or `mean` or `std` does not match the channels.
     """
     size = config.image_size
     try:
@@ -74,7 +75,7 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
             if layer is not None:
                 return network.layer_feature(images_NCHW, layer).shape[1]
             found = tuple(network.feature(images_NCHW).shape)
-    except (RuntimeError, ValueError, AssertionError) as error:  # what torch says of bad shapes
+    except (RuntimeError, ValueError, AssertionError) as error:  # torch's errors about shapes
         cause = first_line(error)
         raise ConfigError(
             f"network {config.name} does not take images of {channels} channels and "
@@ -87,12 +88,12 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
 
 @dataclass(frozen=True)
 class Footprint:
-    """How large a network is, for estimates of memory and disk."""
+    """The size of a network, for estimates of memory and disk space."""
 
     weights: int
-    """Values of all its weights."""
+    """Number of values in all weights."""
     activations: int
-    """Values that its layers put out for one image, all together."""
+    """Number of values in the outputs of all layers for one image."""
 
 
 def footprint_of(config: NetworkConfig, *, channels: int) -> Footprint:
@@ -115,7 +116,7 @@ def footprint_of(config: NetworkConfig, *, channels: int) -> Footprint:
 
 
 def _weightless(config: NetworkConfig, *, channels: int) -> Network:
-    """Return the network in eval mode, all of it on the meta device: shapes without numbers."""
+    """Return the network in eval mode on the meta device, with shapes but no values."""
     return _unfilled(config, channels=channels).to("meta").eval()
 
 
@@ -127,7 +128,10 @@ def _unfilled(config: NetworkConfig, *, channels: int) -> Network:
 def _assemble(
     config: NetworkConfig, *, channels: int, place: torch.device | None = None
 ) -> Network:
-    """Put a network together, its backbone on a device; the input transform is in no checkpoint."""
+    """Assemble a network with its backbone on a device.
+
+    The input transform stays on the CPU, because no checkpoint contains it.
+    """
     mean = _per_channel("mean", config.mean, default=IMAGENET_MEAN, channels=channels)
     std = _per_channel("std", config.std, default=IMAGENET_STD, channels=channels)
     with place or nullcontext():

@@ -9,12 +9,12 @@ from deepcluster_core.models.registry import NETWORKS, is_known
 
 
 def _list_to_tuple(value: object) -> object:
-    """Let strict validation take what YAML has instead of tuples."""
+    """Convert lists, which YAML has instead of tuples, for the strict validation."""
     return tuple(value) if isinstance(value, list) else value
 
 
 class NetworkConfig(StrictConfig):
-    """Which network, and what its images go through first. Defaults: section 3.4 of the paper."""
+    """The network and the transform of its input. Defaults: section 3.4 of the paper."""
 
     name: str = "alexnet"
     """`alexnet`, `vgg16`, `smallnet` (images of 16 to 64 px), or `torchvision:NAME` with any

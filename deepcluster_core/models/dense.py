@@ -1,4 +1,4 @@
-"""A network in two halves: a map of images of any size, and what is made of windows of it.
+"""Split a network into convolutions, for images of any size, and linear layers, for windows.
 
 Suffixes: N images, K windows, C channels, H rows, W columns, S side of a window, D values.
 """
@@ -17,30 +17,30 @@ OWN_NETWORKS = [name for name in NETWORKS if ":" not in name]
 
 @dataclass(frozen=True)
 class Place:
-    """Where the pixels of a map look, along either axis."""
+    """The positions of a map's pixels in the image, along either axis."""
 
     stride: int
-    """Pixels of the image from one to the next: 16 for AlexNet and VGG-16, 32 if pooled."""
+    """Distance of neighbours in image pixels: 16 for AlexNet and VGG-16, 32 if pooled."""
     first: float
-    """Centre of what the first one sees, in pixels of the image; its first pixel's centre is 0."""
+    """Centre of the first one's receptive field; the centre of the first image pixel is 0."""
 
 
 class Dense:
-    """Views of a network's own layers; it neither copies nor owns a weight of them.
+    """The two halves of a network, which share its weights.
 
-    The networks of this package are convolutions, the last with a max-pool, and then two linear
-    layers, of which the first reads a square map: they are called fc6 and fc7 after AlexNet's and
-    VGG-16's. That square is a window here.
+    The networks of this package consist of convolutions, the last with a max-pool, and two linear
+    layers, called fc6 and fc7 here as in AlexNet and VGG-16. fc6 reads a square map, called a
+    window here.
     """
 
     window: int
-    """S: side of what fc6 reads, in pixels of the pooled map: 6 for AlexNet, 7 for VGG-16."""
+    """Side of the window that fc6 reads, in pixels of the pooled map: AlexNet 6, VGG-16 7."""
 
     def __init__(self, network: Network) -> None:
         """Find the two halves.
 
         Raises:
-            ConfigError: the network has no `halves`, as torchvision's have none.
+            ConfigError: the network has no `halves`; torchvision's networks have none.
         """
         halves = network.halves
         if halves is None:
@@ -57,17 +57,17 @@ class Dense:
         linear = [layer for layer in self._behind if isinstance(layer, nn.Linear)]
         convolutions = [layer for layer in maps.modules() if isinstance(layer, nn.Conv2d)]
         self.channels = convolutions[-1].out_channels
-        """C of the maps."""
+        """Number of channels of the maps."""
         self.window = math.isqrt(linear[0].in_features // self.channels)
 
     def place(self, *, pooled: bool) -> Place:
-        """Return where the pixels of a map look, from kernels, strides and paddings.
+        """Return the positions of a map's pixels, computed from kernels, strides and paddings.
 
-        Where a layer is not padded fully, as several of AlexNet are not, the first one looks at a
-        place inside of the image.
+        If layers are not fully padded, as several of AlexNet's, the first position lies inside the
+        image.
 
         Args:
-            pooled: see `map`.
+            pooled: whether the map goes through the last max-pool.
         """
         layers = [m for m in self._maps.modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d)]
         first, stride = 0.0, 1
@@ -81,11 +81,11 @@ class Dense:
         return Place(stride, first)
 
     def map(self, images_NCHW: Tensor, *, pooled: bool) -> Tensor:
-        """Return map_NCHW: the last convolution's, after its ReLU.
+        """Return map_NCHW, the output of the last convolution after its ReLU.
 
         Args:
-            images_NCHW: uint8, or float 0 to 1; of any size that leaves something of them.
-            pooled: whether it goes through the last max-pool.
+            images_NCHW: uint8, or float from 0 to 1; any size that is large enough for a map.
+            pooled: whether the map goes through the last max-pool.
         """
         map_NCHW = self._network.inputs(images_NCHW)
         *blocks, last = self._maps
@@ -97,7 +97,7 @@ class Dense:
         return map_NCHW
 
     def hidden(self, windows_KCSS: Tensor) -> Tensor:
-        """Return hidden_KD of windows: what the head reads in training, after the last ReLU."""
+        """Return hidden_KD of windows, the input of the head in training, after the last ReLU."""
         hidden_KD = windows_KCSS.flatten(start_dim=1)
         for layer in self._behind:
             hidden_KD = layer(hidden_KD)

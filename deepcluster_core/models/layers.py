@@ -1,4 +1,4 @@
-"""What the networks of this package are made of, and how their weights start."""
+"""The building blocks of this package's networks, and the initialisation of their weights."""
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -17,12 +17,12 @@ def conv_block(
 ) -> nn.Sequential:
     """Return convolution, batch normalisation, max-pool (kernel, stride; or none) and ReLU.
 
-    The ReLU comes after the pool: the greatest value of a window is the same before and after it,
-    and so are the gradients, but the map is a quarter as large. Measured on AlexNet, two cores,
-    bfloat16: 6 % of a training step. Linear probes read the map of `bn`, through a ReLU.
+    The ReLU follows the pool. Max-pool and ReLU commute, with equal gradients, but the pooled map
+    is a quarter as large: on AlexNet (two cores, bfloat16) this saves 6 % of a training step.
+    Linear probes read the output of `bn`, through a ReLU.
 
-    The convolution keeps its bias although batch normalisation cancels it, so that the layers and
-    their parameter counts are torchvision's `vgg16_bn`, and such weights map one to one.
+    The convolution keeps its bias although batch normalisation cancels it, so that layers and
+    parameter counts match torchvision's `vgg16_bn` and its weights map one to one.
     """
     block = nn.Sequential()
     block.add_module("conv", nn.Conv2d(in_channels, out_channels, kernel, stride, padding))
@@ -34,9 +34,10 @@ def conv_block(
 
 
 def fold_batch_norm(network: nn.Module) -> None:
-    """Put the batch normalisations of all `conv_block`s into their convolutions, in place.
+    """Fold the batch normalisations of all `conv_block`s into their convolutions, in place.
 
-    The same function in eval mode, a pass over every map cheaper; training is over for it.
+    In eval mode the network computes an equal function with one pass less over every map. It cannot
+    be trained afterwards.
     """
     for block in network.modules():
         match dict(block.named_children()):
@@ -48,15 +49,15 @@ def fold_batch_norm(network: nn.Module) -> None:
 
 
 def flat_size(maps: nn.Sequential, *, image_size: int, network: str) -> int:
-    """Return the number of values that `maps` makes of one square image.
+    """Return the number of values in the output of `maps` for one square image.
 
     Args:
-        maps: convolutions and max-pools, one after the other.
-        image_size: side of the images, pixels.
-        network: what the error calls the network.
+        maps: convolutions and max-pools in sequence.
+        image_size: side of the images in pixels.
+        network: name of the network, for the error message.
 
     Raises:
-        ConfigError: nothing is left of such a small image.
+        ConfigError: the images are too small for all layers.
     """
     side = _side_after(maps, image_size)
     if side < 1:
@@ -71,7 +72,7 @@ def flat_size(maps: nn.Sequential, *, image_size: int, network: str) -> int:
 
 
 def _side_after(maps: nn.Sequential, side: int) -> int:
-    """Return the side of the last map, pixels; 0 when a layer on the way has nothing to read."""
+    """Return the side of the last map in pixels; 0 if the image is too small for a layer."""
     for module in maps.modules():
         if isinstance(module, nn.Conv2d | nn.MaxPool2d) and side > 0:
             kernel, stride, padding = (
@@ -83,10 +84,10 @@ def _side_after(maps: nn.Sequential, side: int) -> int:
 
 
 def initialise(module: nn.Module) -> None:
-    """Set the weights of one layer as the released code does; use as `network.apply(initialise)`.
+    """Initialise one layer as the released code does; use as `network.apply(initialise)`.
 
-    Convolutions He-normal by fan-out, linear layers N(0, 0.01), biases 0; batch normalisation
-    starts as the identity. Draws from torch's global generator.
+    Convolutions are He-normal by fan-out, linear layers N(0, 0.01), biases 0, and batch
+    normalisations the identity. The weights are drawn from torch's global generator.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

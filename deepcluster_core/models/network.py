@@ -20,7 +20,7 @@ MAX_LAYERS_SHOWN = 20
 
 
 class Window(NamedTuple):
-    """An average pooling for maps of one size. Padding is zeros, which count in the mean."""
+    """An average pooling for maps of one size. Zeros of the padding count in the mean."""
 
     map_side: int
     kernel: int
@@ -29,26 +29,26 @@ class Window(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """Names of children of a body that is an `nn.Sequential`, where it can be taken apart."""
+    """Names of the children at which a body that is an `nn.Sequential` can be split."""
 
     maps: str
-    """An `nn.Sequential` of convolutions, the last of them with a max-pool."""
+    """Name of an `nn.Sequential` of convolutions, the last with a max-pool."""
     flatten: str
-    """The layer between the map and the linear layers, of which there are two."""
+    """Name of the layer between the map and the two linear layers."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a builder returns: the layers from filtered images to the feature, and their facts."""
+    """The result of a builder: the layers from filtered images to the feature, described."""
 
     body: nn.Module
-    """Reads float (N, C, H, W), returns the feature (N, `feature_dim`)."""
+    """Module that maps float images (N, C, H, W) to features (N, `feature_dim`)."""
 
     feature_dim: int
-    """D."""
+    """Number of values of a feature."""
 
     relu_missing: bool
-    """The body stops before its last ReLU, and training has to put it back."""
+    """Whether the body ends before its last ReLU, which training then adds."""
 
     taps: dict[str, str] = field(default_factory=dict[str, str])
     """Short name -> module of `body` whose output, through a ReLU, is the map to probe."""
@@ -57,41 +57,42 @@ class Backbone:
     """Short name -> how published linear classifiers pool that map."""
 
     halves: Halves | None = None
-    """None: the body cannot be taken apart into a map and linear layers."""
+    """Where the body can be split into convolutions and linear layers; None if it cannot."""
 
 
 class Network(nn.Module):
     """Input transform, optional Sobel filter and backbone.
 
-    Reads images as uint8, 0 to 255, or as float, 0 to 1, and converts them on their own device, so
-    that batches travel as bytes. Works under autocast and in channels-last memory.
+    It reads images as uint8, 0 to 255, or as float, 0 to 1, and converts them on their own device,
+    so that batches are transferred as bytes. It works under autocast and in channels-last memory.
     """
 
     feature_dim: int
-    """D of every feature below."""
+    """Number of values of a feature."""
     windows: Mapping[str, Window]
-    """See `Backbone`."""
+    """`Backbone.windows` of the backbone."""
     halves: Halves | None
-    """See `Backbone`."""
+    """`Backbone.halves` of the backbone."""
 
     def __init__(
         self, backbone: Backbone, *, mean: Sequence[float], std: Sequence[float], sobel: bool
     ) -> None:
-        """Put the parts together.
+        """Assemble the parts.
 
         Args:
-            backbone: must read as many channels as the filter, or else the images, have.
-            mean: one value per channel of the images, on their scale of 0 to 1.
-            std: as `mean`, above 0.
-            sobel: put the fixed filter between the images and the backbone.
+            backbone: its input channels must match the filter's output or, without a filter, the
+                images.
+            mean: one value per channel of the images, on a scale of 0 to 1.
+            std: one value above 0 per channel, on that scale.
+            sobel: whether the fixed filter precedes the backbone.
         """
         super().__init__()
-        # Not saved: they are the configuration's, and a checkpoint carries only what was learnt.
+        # Not saved, because a checkpoint holds only learnt values, and these are configured.
         self.mean_C11 = nn.Buffer(_column(mean), persistent=False)
         self.std_C11 = nn.Buffer(_column(std), persistent=False)
         self.sobel = Sobel(mean, std) if sobel else None
         self.backbone: nn.Module = backbone.body
-        # Not in place: the feature before it belongs to whoever asked for it.
+        # Not in place, because the feature before it may be in use by the caller.
         self.last_relu: nn.Module = nn.ReLU() if backbone.relu_missing else nn.Identity()
         self.feature_dim = backbone.feature_dim
         self.windows = backbone.windows
@@ -100,17 +101,17 @@ class Network(nn.Module):
 
     @property
     def taps(self) -> dict[str, str]:
-        """Short name, `conv1`, of each layer to probe -> its name among `named_modules()`.
+        """Short name of each layer to probe, such as `conv1` -> its name in `named_modules()`.
 
-        By its short name a layer's output is the map after batch normalisation and ReLU and before
-        the max-pool; the module itself stops before the ReLU. Empty for torchvision's networks.
+        The short name stands for the map after batch normalisation and ReLU, before the max-pool;
+        the module itself ends before the ReLU. Empty for torchvision's networks.
         """
         return dict(self._taps)
 
     def inputs(self, images_NCHW: Tensor) -> Tensor:
-        """Return what the backbone reads: the maps of the filter, or the normalised images.
+        """Return the input of the backbone: the maps of the filter, or the normalised images.
 
-        Any height and width will do.
+        Images may have any height and width.
         """
         num_channels = len(self.mean_C11)
         if images_NCHW.ndim != 4 or images_NCHW.shape[1] != num_channels:
@@ -127,69 +128,71 @@ class Network(nn.Module):
         return torch.addcmul(-self.mean_C11 / self.std_C11, wide_NCHW, scale_C11)
 
     def feature(self, images_NCHW: Tensor) -> Tensor:
-        """Return feature_ND, what is clustered; call it in eval mode.
+        """Return feature_ND, which is clustered; call it in eval mode.
 
-        It is the output before the last ReLU for the networks of this package, which the authors
-        found best, and the input of the dropped classifier for torchvision's.
+        For the networks of this package it is the output before the last ReLU, which the authors
+        found best; for torchvision's it is the input of the removed classifier.
         """
         feature_ND: Tensor = self.backbone(self.inputs(images_NCHW))
         return feature_ND
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Return hidden_ND, what the head reads in training: the feature after its last ReLU."""
+        """Return hidden_ND, the input of the head in training: the feature after the last ReLU."""
         hidden_ND: Tensor = self.last_relu(self.feature(images_NCHW))
         return hidden_ND
 
     def layer_feature(self, images_NCHW: Tensor, layer: str) -> Tensor:
         """Return feature_ND of any layer: its output, averaged over space.
 
-        Space is rows and columns of (N, C, H, W), and the tokens of (N, tokens, D) as in vision
-        transformers. Networks that keep their channels last, torchvision's `swin` family, have
-        outputs (N, H, W, C): for them this mean would be a wrong one; use `layer_output`.
+        The mean is over rows and columns of (N, C, H, W), or over the tokens of (N, tokens, D) in
+        vision transformers. Do not use it for networks with channels last (N, H, W, C), such as
+        torchvision's `swin` family, where this mean is wrong; use `layer_output`.
 
         Args:
-            images_NCHW: uint8 or float, as everywhere.
-            layer: see `layer_output`.
+            images_NCHW: uint8 from 0 to 255, or float from 0 to 1.
+            layer: name of the layer, as in `layer_output`.
 
         Raises:
-            ConfigError: there is no such layer, or it has no such output.
+            ConfigError: the layer does not exist, or its output is not a tensor.
         """
         output = self.layer_output(images_NCHW, layer)
         if output.ndim == 4:
             return output.mean(dim=(2, 3))
-        return output.mean(dim=1) if output.ndim == 3 else output.flatten(start_dim=1)
+        if output.ndim == 3:
+            return output.mean(dim=1)
+        return output.flatten(start_dim=1)
 
     def layer_output(self, images_NCHW: Tensor, layer: str) -> Tensor:
         """Return the whole output of any layer, (N, C, H, W) for a convolution.
 
-        The pass ends there: later layers cost nothing, cannot write over the output in place, and
-        need not fit the size of the images, so maps of larger images can be had.
+        The pass ends at this layer: later layers cost nothing, cannot overwrite the output in
+        place, and need not support the size of the images, so images may be larger than usual.
 
         Args:
-            images_NCHW: uint8 or float, as everywhere.
-            layer: a key of `taps`, or a name of `named_modules()`, also of the backbone's own:
-                `layer4`. Of a module that runs several times in one pass, the first output.
+            images_NCHW: uint8 from 0 to 255, or float from 0 to 1.
+            layer: a key of `taps`, or a name in `named_modules()` of the network or the backbone,
+                such as `layer4`. A module that runs several times gives its first output.
 
         Raises:
-            ConfigError: there is no such layer, it does not run, or its output is no tensor.
+            ConfigError: the layer does not exist, does not run, or its output is not a tensor.
         """
         return self.read_layers(images_NCHW, {layer: _as_it_is})[layer]
 
     def read_layers(
         self, images_NCHW: Tensor, readers: Mapping[str, Callable[[Tensor], Tensor]]
     ) -> dict[str, Tensor]:
-        """Return, in one pass, what is read from the whole outputs of several layers.
+        """Apply a function to the whole output of each of several layers, in one pass.
 
-        The pass ends at the last of them.
+        The pass ends at the last of these layers.
 
         Args:
-            images_NCHW: uint8 or float, as everywhere.
-            readers: by layer as in `layer_output`, what to make of its output. Each is called when
-                the layer has run, so that the maps of all layers never lie in memory together,
-                and returns a tensor of its own: later layers may write over the output in place.
+            images_NCHW: uint8 from 0 to 255, or float from 0 to 1.
+            readers: a function for each layer, named as in `layer_output`. It is called when the
+                layer has run, so that the maps of all layers are never in memory together. It must
+                return a new tensor, because later layers may overwrite the output in place.
 
         Raises:
-            ConfigError: as `layer_output`.
+            ConfigError: a layer does not exist, does not run, or its output is not a tensor.
         """
         found: dict[str, Tensor] = {}
         hooks: list[RemovableHandle] = []
@@ -208,18 +211,19 @@ class Network(nn.Module):
         raise ConfigError(f"layer {absent!r} takes no part in the forward pass of this network.")
 
     def module_name(self, layer: str) -> str:
-        """Return the name of a layer, see `layer_output`, among `named_modules()`.
+        """Return the name in `named_modules()` of a layer that is named as in `layer_output`.
 
         Raises:
-            ConfigError: there is no such layer.
+            ConfigError: the layer does not exist.
         """
         known, name = dict(self.named_modules()), self._taps.get(layer, layer)
         for found in (name, f"backbone.{name}"):
             if name and found in known:
                 return found
-        self._refuse_layer(layer)
+        self._raise_unknown_layer(layer)
 
-    def _refuse_layer(self, layer: str) -> NoReturn:
+    def _raise_unknown_layer(self, layer: str) -> NoReturn:
+        """Raise ConfigError with the known layers, those of similar names first."""
         by_depth = sorted((n for n, _ in self.named_modules() if n), key=lambda n: n.count("."))
         known = [*self._taps, *by_depth]
         close = difflib.get_close_matches(layer, known, n=MAX_LAYERS_SHOWN)
@@ -234,8 +238,8 @@ def _column(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
-class _ReachedError(Exception):  # an exception is the only way out of the middle of a forward pass
-    pass
+class _ReachedError(Exception):
+    """Raised to end a forward pass early; there is no other way."""
 
 
 def _hook(
@@ -246,7 +250,10 @@ def _hook(
     is_tap: bool,
     of: int,
 ) -> Callable[[nn.Module, object, object], None]:
-    """Return what puts the reading of a layer's first output into `found`, and ends a full pass."""
+    """Return a hook that stores the reading of a layer's first output in `found`.
+
+    It ends the pass when the readings of all `of` layers are stored.
+    """
 
     def read(_module: nn.Module, _inputs: object, output: object) -> None:
         if not isinstance(output, Tensor):

@@ -1,7 +1,8 @@
 """The networks that a recipe can name in `network.name`.
 
-To add one, write a function that builds it, see `Builder`, and an entry of `NETWORKS`. Its module
-is imported when a network is built, so that reading a recipe imports neither torch nor torchvision.
+To add one, write a function that builds it (a `Builder`) and add an entry to `NETWORKS`. Its module
+is imported only when a network is built, so that reading a recipe imports neither torch nor
+torchvision.
 """
 
 from functools import partial
@@ -16,7 +17,11 @@ class Builder(Protocol):
     """A function that builds a backbone."""
 
     def __call__(self, *, in_channels: int, image_size: int, dropout: float) -> "Backbone":
-        """Draw the weights from torch's global generator; ConfigError for too small images."""
+        """Build a backbone with weights drawn from torch's global generator.
+
+        Raises:
+            ConfigError: the images are too small.
+        """
         ...
 
 
@@ -26,8 +31,11 @@ NETWORKS = {
     "smallnet": "deepcluster_core.models.smallnet:build_smallnet",
     "torchvision:NAME": "deepcluster_core.models.torchvision_nets:build_torchvision",
 }
-"""Where the function of each network is. That of `FAMILY:NAME` takes the name as well, and whether
-there is such a network shows when it is built."""
+"""The location of each network's builder function.
+
+The function of `FAMILY:NAME` also takes the name, and checks when it is called that the network
+exists.
+"""
 
 
 def is_known(name: str) -> bool:
@@ -37,7 +45,7 @@ def is_known(name: str) -> bool:
 
 
 def find_builder(name: str) -> Builder:
-    """Return the function that builds the network of a known name; imports it."""
+    """Import and return the function that builds the network of a known name."""
     family, _, member = name.partition(":")
     if not member:
         return resolve_name(NETWORKS[name])

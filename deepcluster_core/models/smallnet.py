@@ -1,4 +1,4 @@
-"""A small network of ours, for images of 16 to 64 pixels. It is not in the paper."""
+"""A small network for images of 16 to 64 pixels. It is our own and not in the paper."""
 
 from collections import OrderedDict
 
@@ -15,9 +15,9 @@ def build_smallnet(*, in_channels: int, image_size: int, dropout: float) -> Back
     """Build four convolutions and two linear layers; its feature is the second one's output.
 
     Args:
-        in_channels: channels of what the first convolution reads: 2 after Sobel.
-        image_size: side of the images, pixels. Larger ones than 64 work, at the price of a first
-            linear layer that grows with their area.
+        in_channels: input channels of the first convolution: 2 after Sobel.
+        image_size: side of the images in pixels. More than 64 works, but the first linear layer
+            grows with the area.
         dropout: probability before each linear layer, 0 to 1.
 
     Raises:
@@ -50,7 +50,7 @@ def build_smallnet(*, in_channels: int, image_size: int, dropout: float) -> Back
 
 
 def _he_normal(module: nn.Module) -> None:
-    """Start the linear layers He-normal: measured to start faster than N(0, 0.01).
+    """Initialise linear layers He-normal, which was measured to learn faster than N(0, 0.01).
 
     At 256 inputs N(0, 0.01) shrinks a signal about ninefold in each layer; He-normal keeps it.
     """

@@ -1,7 +1,7 @@
-"""Any classification network of torchvision, as a backbone.
+"""Use any classification network of torchvision as a backbone.
 
-torchvision takes a second or two to import: only the functions here import it, so that a run with
-another network never waits for it.
+Importing torchvision takes a second or two. Only the functions here import it, so that runs with
+other networks do not wait for it.
 """
 
 import difflib
@@ -21,19 +21,19 @@ NUM_CLASSES = 1000  # torchvision's default; the classifier is dropped
 def build_torchvision(
     name: str, *, in_channels: int, image_size: int, dropout: float | None = None
 ) -> Backbone:
-    """Build a network of torchvision with fresh weights; its feature is its classifier's input.
+    """Build a network of torchvision with new weights; its feature is its classifier's input.
 
-    It starts, and drops out, as torchvision has it: the numbers of the paper are for its own
-    networks. The first convolution is replaced where the channels are not 3.
+    Initialisation and dropout are torchvision's, because the values of the paper are for its own
+    networks. The first convolution is replaced if the input does not have 3 channels.
 
     Args:
-        name: as in `torchvision.models.list_models`, without a prefix.
-        in_channels: channels of what the first convolution reads: 2 after Sobel.
-        image_size: side of the images, pixels; only some networks have to know it.
-        dropout: ignored, see above.
+        name: a name from `torchvision.models.list_models`, without a prefix.
+        in_channels: input channels of the first convolution: 2 after Sobel.
+        image_size: side of the images in pixels; only some networks need it.
+        dropout: ignored in favour of torchvision's.
 
     Raises:
-        ConfigError: there is no such network, or it does not end in a linear layer.
+        ConfigError: the network does not exist, or does not end in a linear layer.
     """
     from torchvision import models  # noqa: PLC0415 (slow import, see the top)
 
@@ -65,7 +65,7 @@ def _arguments(name: str, image_size: int) -> dict[str, Any]:
 
 
 def _drop_classifier(body: nn.Module, *, name: str) -> int:
-    """Put the identity in the place of the last linear layer; return how many values it read."""
+    """Replace the last linear layer by the identity; return the number of its inputs."""
     linears = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.Linear)]
     if not linears or linears[-1][1].out_features != NUM_CLASSES:
         raise ConfigError(

@@ -12,7 +12,7 @@ FEATURE_DIM = 4096
 # One row per stage: output channels of its 3x3 convolutions; a max-pool 2/2 ends each stage.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
-# Released code of the authors' successor, DeeperCluster; for images of 224 px.
+# From the released code of DeeperCluster, the authors' later work, for images of 224 px.
 WINDOWS = {
     **{f"conv{depth}": Window(224, 18, 18, 0) for depth in (1, 2)},
     **{f"conv{depth}": Window(112, 14, 14, 0) for depth in (3, 4)},
@@ -26,10 +26,10 @@ def build_vgg16(*, in_channels: int, image_size: int, dropout: float) -> Backbon
     """Build VGG-16 up to fc7; its feature is fc7's output, 4096 values.
 
     Args:
-        in_channels: channels of what the first convolution reads: 2 after Sobel.
+        in_channels: input channels of the first convolution: 2 after Sobel.
         image_size: side of the images, pixels; 224 in the paper.
-        dropout: probability, 0 to 1. Once, after fc6, as in the released code; Simonyan and
-            Zisserman have a second one after fc7.
+        dropout: probability, 0 to 1. It is applied once, after fc6, as in the released code;
+            Simonyan and Zisserman have a second dropout after fc7.
 
     Raises:
         ConfigError: the images are too small.

@@ -1,1 +1,1 @@
-"""Training on pseudo-labels: the order of an epoch, and its steps."""
+"""Training on pseudo-labels: the order of images in an epoch, and the training steps."""

@@ -17,24 +17,24 @@ from deepcluster_core.training.sampler import balancing_weights
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of an epoch; each is a function of its place in the epoch."""
+    """The batches of an epoch; each depends only on its position in the epoch."""
 
     pictures: Images
     labels: Labels
     order_M: NDArray[np.int64]
     """The image_id of every position of the epoch."""
     batch_size: int
-    """Of all batches but the last, which may have fewer images."""
+    """Number of images in a batch; the last batch may have fewer."""
     crop: RandomCrop
     size: int
     """Side of a view in pixels."""
     seed: int
-    """Of the augmentation."""
+    """Seed of the augmentation."""
     is_weighted: bool
     """Whether an image's loss is weighted by the inverse of its cluster's size."""
 
     def from_step(self, step: int, *, workers: int) -> Iterator[Batch]:
-        """Yield the batches from a step on, loaded ahead by threads."""
+        """Yield the batches from `step` on, loaded ahead by threads."""
         weight_K = balancing_weights(self.labels.cluster_N, k=self.labels.k)
         starts = range(0, len(self.order_M), self.batch_size)
         return ordered_map(partial(self._load, weight_K), starts[step:], workers=workers)

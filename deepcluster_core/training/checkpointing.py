@@ -1,8 +1,8 @@
-"""Save points: training is saved every so often and resumes there after a crash.
+"""Save points: training is saved at intervals and resumes from the last save after a crash.
 
-The state of a learner and a few facts (steps done, sum of the loss, rows of a table) are all that
-is saved. Whatever else a step needs (crops, dropout) depends on its number alone. So on a CPU,
-training that was interrupted ends with the same bytes as training that was not.
+A save holds the state of a learner and a few facts (steps done, sum of the loss, rows of a table).
+All else that a step needs (crops, dropout) depends on its number alone. On a CPU, interrupted
+training therefore ends with exactly the weights of uninterrupted training.
 """
 
 import time
@@ -18,17 +18,17 @@ from deepcluster_core.interrupts import HeldBack, Interrupted, held_back
 from deepcluster_core.training.learner import Learner
 
 Facts = Mapping[str, Any]
-"""JSON values."""
+"""JSON values by name."""
 
 
 class SavePoints:
-    """Saves a learner after a step: when it is due, and when the process was asked to stop."""
+    """Saves a learner after a step: when a save is due or the process was asked to stop."""
 
     def __init__(self, draft: Draft, every: SaveEvery, held: HeldBack) -> None:
         """Start from the last save of the draft, if it has one.
 
         Args:
-            draft: unfinished artifact that the training is for.
+            draft: the unfinished artifact of this training.
             every: how often to save.
             held: records signals that ask the process to stop.
         """
@@ -37,11 +37,11 @@ class SavePoints:
         self._last_s = time.monotonic()
 
     def resume(self, learner: Learner, name: str = "learner") -> Facts | None:
-        """Bring a learner to where it was saved, and return the facts of that save.
+        """Restore a learner from the last save and return the facts of that save.
 
         Args:
             learner: changed in place.
-            name: of the learner, where one artifact trains several in turn.
+            name: name of the learner, if an artifact trains several in turn.
 
         Returns:
             The facts, with the number of completed steps as `step`; None if nothing was saved.
@@ -57,13 +57,13 @@ class SavePoints:
     def reached(
         self, learner: Learner, step: int, facts: Callable[[], Facts], name: str = "learner"
     ) -> None:
-        """Save after a step of training, if it is time.
+        """Save after a training step if a save is due, and stop if a signal has arrived.
 
         Args:
-            learner: what trains.
+            learner: the learner to save.
             step: number of completed steps.
-            facts: returns what is saved beside the state; called only when saving.
-            name: of the learner.
+            facts: returns the facts to save with the state; called only when saving.
+            name: name of the learner.
 
         Raises:
             Interrupted: the process was asked to stop; everything is saved.
@@ -86,10 +86,10 @@ class SavePoints:
 
     def _save(self, learner: Learner, step: int, facts: Callable[[], Facts], name: str) -> None:
         if self._saved_at == (name, step):
-            return  # no two saves may use the same file name
-        where, state = {"learner": name, "step": step}, learner.state()
+            return  # already saved, and file names of saves must be unique
+        position, state = {"learner": name, "step": step}, learner.state()
         file = f"{name}-step={step}.safetensors"
-        self._draft.save({**facts(), **where}, {file: lambda path: save_file(state, path)})
+        self._draft.save({**facts(), **position}, {file: lambda path: save_file(state, path)})
         self._saved_at, self._last_s = (name, step), time.monotonic()
 
     def _is_due(self, step: int) -> bool:

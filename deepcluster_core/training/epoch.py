@@ -1,4 +1,4 @@
-"""One pass over pseudo-labels. Suffixes: B batch, K clusters, D dims of the head's input."""
+"""Train one epoch on pseudo-labels. Suffixes: B batch, K clusters, D dims of the head's input."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from deepcluster_core.training.learner import CHECK_EVERY, Learner, Sgd, check_f
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on."""
+    """The input of one training step."""
 
     views_BSSC: NDArray[np.uint8]
     cluster_B: NDArray[np.int64]
     weight_B: NDArray[np.float32] | None
-    """Weight of each image's loss; None if all count the same."""
+    """Weight of each image's loss; None if all have equal weight."""
 
 
 class PseudoLabelLearner(Learner):
-    """A network and a new head that predicts clusters, and what trains both."""
+    """A learner of a network and a new head that predicts clusters."""
 
     def __init__(
         self,
@@ -83,14 +83,14 @@ class PseudoLabelLearner(Learner):
 
 @dataclass
 class Progress:
-    """How far an epoch has come."""
+    """The progress of an epoch."""
 
     step: int
-    """Completed steps."""
+    """Number of completed steps."""
     seen: int
-    """Images trained on, repeated ones counted."""
+    """Number of images trained on, counting repetitions."""
     loss_sum: Tensor
-    """Sum of the loss over those images: float64, on the device, where adding makes no GPU wait."""
+    """Sum of the loss over those images, float64; on the device, so that no step waits for it."""
 
     @classmethod
     def at_start(cls, device: str) -> Self:
@@ -99,14 +99,14 @@ class Progress:
 
     @classmethod
     def resumed(cls, facts: Mapping[str, Any] | None, device: str) -> Self:
-        """Return the progress that `facts` recorded; without facts, that before the first step."""
+        """Return the progress recorded in `facts`, or that before the first step if None."""
         if facts is None:
             return cls.at_start(device)
         loss_sum = torch.tensor(facts["loss_sum"], dtype=torch.float64, device=device)
         return cls(facts["step"], facts["seen"], loss_sum)
 
     def facts(self) -> dict[str, Any]:
-        """Return it as JSON values that lose no digit, for a state worth resuming.
+        """Return the progress as JSON values without loss of precision, to be saved.
 
         Raises:
             TrainingError: the sum of the loss is not finite.
@@ -115,7 +115,7 @@ class Progress:
         return {"step": self.step, "seen": self.seen, "loss_sum": float(self.loss_sum)}
 
     def check_finite(self) -> None:
-        """Stop an epoch that has diverged.
+        """Check that the epoch has not diverged.
 
         Raises:
             TrainingError: the sum of the loss is not finite.
@@ -139,7 +139,7 @@ def train_epoch(
         batches: in the order of the epoch, from step `progress.step` on.
         precision: number format of the forward pass; weights, loss and updates are float32.
         after_step: receives the progress after each step; the learner waits meanwhile.
-        progress: of the part of the epoch that is already done; None starts a new epoch.
+        progress: progress of the part that is already done; None starts a new epoch.
 
     Raises:
         TrainingError: the loss is not finite.

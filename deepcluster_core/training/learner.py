@@ -1,6 +1,6 @@
-"""Modules that SGD trains, in steps that each depend on their number alone.
+"""Train modules with SGD in steps whose randomness depends on the step number alone.
 
-That is why training can stop after any step, resume, and end with the same result.
+Training can therefore stop after any step, resume, and reach an identical result.
 """
 
 import math
@@ -65,8 +65,8 @@ class Learner:
 
         Args:
             sgd: settings of the optimizer.
-            modules: by the name they have in `state`.
-            seed: for dropout and anything else a loss draws from torch's global generator.
+            modules: the modules by their names in `state`.
+            seed: seed of dropout and everything else a loss draws from torch's global generator.
             device: torch device that holds the modules.
             without_momentum: names of modules whose weights are trained without momentum.
         """
@@ -81,7 +81,7 @@ class Learner:
             }
             for name, weights in self._trained.items()
         ]
-        # Fused: one pass over memory for each weight.
+        # Fused: each step reads and writes every weight only once.
         self._optimizer = SGD(groups, sgd.lr, weight_decay=sgd.weight_decay, fused=True)
 
     @exact_float32()
@@ -89,8 +89,8 @@ class Learner:
         """Take one step and return its loss, on the device.
 
         Args:
-            loss_of: returns a scalar loss. What it draws from torch's global generator depends on
-                the seed and on `step` alone.
+            loss_of: returns a scalar loss. torch's global generator is seeded for it from the seed
+                and `step` alone.
             step: number of the step, counted from 0.
         """
         for group in self._optimizer.param_groups:
@@ -102,7 +102,7 @@ class Learner:
         self._optimizer.zero_grad()
         loss.backward()
         if self._sgd.clip_norm is not None:
-            weights = [w for of_module in self._trained.values() for w in of_module.values()]
+            weights = [weight for weights in self._trained.values() for weight in weights.values()]
             clip_grad_norm_(weights, self._sgd.clip_norm)
         self._optimizer.step()
         return loss.detach()
@@ -112,7 +112,7 @@ class Learner:
         return seeding.derive(self._seed, step, "dropout")
 
     def momentum_of(self, module: str) -> dict[str, Tensor]:
-        """Return a module's momentum buffers by the name of their weight."""
+        """Return a module's momentum buffers by weight name."""
         buffers = {
             name: self._optimizer.state[weight].get("momentum_buffer")
             for name, weight in self._trained[module].items()
@@ -120,7 +120,7 @@ class Learner:
         return {name: buffer for name, buffer in buffers.items() if buffer is not None}
 
     def restore_momentum(self, module: str, momentum: Mapping[str, Tensor]) -> None:
-        """Continue with copies of what `momentum_of` returned for a module."""
+        """Set a module's momentum to copies of buffers that `momentum_of` returned."""
         for name, weight in self._trained[module].items():
             if name in momentum:
                 buffer = torch.empty_like(weight).copy_(momentum[name])
@@ -138,7 +138,7 @@ class Learner:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
+        """Restore a state that `state` returned."""
         for part, module in self._modules.items():
             module.load_state_dict(_part(state, part))
             self.restore_momentum(part, _part(state, f"momentum.{part}"))
@@ -158,11 +158,11 @@ def train_steps(
     workers: int,
     after_step: Callable[[int], None],
 ) -> None:
-    """Take steps on what threads load ahead.
+    """Take training steps on data that threads load ahead.
 
     Args:
-        load: returns what a step trains on; called in threads.
-        learn: takes a step and returns its loss, on the device.
+        load: returns the data of a step; called in threads.
+        learn: takes a step on the data and returns its loss, on the device.
         steps: numbers of the steps.
         workers: number of threads that load.
         after_step: receives the number of completed steps; the learner waits meanwhile.
@@ -178,12 +178,12 @@ def train_steps(
 
 
 def check_finite(loss: Tensor, *, progress: str, fix: str) -> None:
-    """Stop training that has diverged.
+    """Check that training has not diverged.
 
     Args:
         loss: a scalar on any device.
-        progress: how far training is, for the message.
-        fix: what a person can change.
+        progress: progress of the training, for the message.
+        fix: what the user can change, for the message.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -205,7 +205,7 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """Return the tensors of one part, by their names within it."""
+    """Return the tensors of one part by their names within that part."""
     prefix = f"{part}."
     return {
         name.removeprefix(prefix): tensor

@@ -1,9 +1,9 @@
 """The order in which an epoch sees images. Suffixes: N images, K clusters, E non-empty, M draws.
 
-Section 3.3 names two cures for clusters of unequal size and calls them equivalent: to draw images
-uniformly over the clusters (`uniform_order`), or to weight the loss by the inverse of the cluster's
-size (`balancing_weights` with `plain_order`). They agree in expectation only: the first repeats
-the images of small clusters, with augmentation, the second scales their gradients.
+Section 3.3 names two remedies for clusters of unequal size and calls them equivalent: drawing
+images uniformly over the clusters (`uniform_order`), or weighting the loss by the inverse of the
+cluster's size (`balancing_weights` with `plain_order`). They agree in expectation only: the first
+repeats the images of small clusters, with augmentation; the second scales their gradients.
 """
 
 import numpy as np
@@ -17,20 +17,20 @@ def uniform_order(
 ) -> NDArray[np.int64]:
     """Draw rows so that every non-empty cluster comes up equally often, in random order.
 
-    Each of the E non-empty clusters gives int(num_draws / E) + 1 rows: different ones if it has
-    more than that, else with replacement. They are shuffled and cut to `num_draws`, so clusters
-    differ by chance in the cut only.
+    Each of the E non-empty clusters contributes int(num_draws / E) + 1 rows, drawn without
+    replacement if it has more rows than that and with replacement if not. They are shuffled and cut
+    to `num_draws`, so the counts of clusters differ only by this cut.
 
-    The authors' released sampler is not uniform, although section 3.3 says so: clusters of
-    70/20/8/2 % come up 70/20/8/2 %. This one gives 25 % each.
+    The authors' released sampler is not uniform, contrary to section 3.3: it draws clusters of
+    70/20/8/2 % of the images 70/20/8/2 % of the time. This one draws each 25 % of the time.
 
-    0.2 s for ImageNet's 1.28 M images in 10,000 clusters on one core.
+    ImageNet's 1.28 M images in 10,000 clusters take 0.2 s on one core.
 
     Args:
         cluster_N: cluster ids 0 to k - 1; any of them may be empty.
         k: number of clusters, empty ones included.
-        num_draws: M; the number of images for one pass, n times that to reassign every n epochs.
-        generator: the only source of chance.
+        num_draws: number of draws; the number of images for one pass, n times that for n passes.
+        generator: the only source of randomness.
 
     Returns:
         rows_M: positions in `cluster_N`.
@@ -59,10 +59,10 @@ def uniform_order(
 
 
 def balancing_weights(cluster_N: NDArray[np.integer], *, k: int) -> NDArray[np.float32]:
-    """Return weight_K, what a loss counts for an image of each cluster, to use with `plain_order`.
+    """Return weight_K, the loss weight of the images of each cluster, for use with `plain_order`.
 
-    Inverse to the cluster's size, scaled so that the mean over images is 1 and the learning rate
-    keeps its meaning: N / (E * size). An empty cluster has 0.
+    The weight is N / (E * size): inverse to the cluster's size, and scaled so that its mean over
+    the images is 1 and the learning rate keeps its meaning. Empty clusters have weight 0.
 
     Raises:
         ValueError: a cluster id is not below `k`.
@@ -77,7 +77,7 @@ def balancing_weights(cluster_N: NDArray[np.integer], *, k: int) -> NDArray[np.f
 def plain_order(
     num_images: int, num_draws: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return rows_M: passes over all images, each in a new random order, the last one cut short.
+    """Return rows_M: passes over all images, each in a new random order, cut to `num_draws`.
 
     Raises:
         ValueError: there are no images.

@@ -18,7 +18,7 @@ NAMED_EXTENSIONS = ".heic .heif .jxl .tga"
 """Cannot be read, but are taken, so that the table of skipped images names them."""
 
 IMAGE_EXTENSIONS = frozenset(f"{READ_EXTENSIONS} {NAMED_EXTENSIONS}".split())
-"""Of files that are taken for images, in lower case. Files without an extension never are."""
+"""Extensions of image files, in lower case. Files without an extension never count as images."""
 
 MAX_FILE_BYTES = 1 << 30
 """A larger file is not read: a 178-megapixel picture is at most 1 GiB even at 16-bit colour."""
@@ -86,13 +86,13 @@ def displayed(name: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Tell by the extension, in upper or lower case."""
+    """Return whether the extension, in upper or lower case, is that of an image file."""
     _, dot, extension = name.rpartition(".")
     return f"{dot}{extension}".lower() in IMAGE_EXTENSIONS
 
 
 def is_hidden(name: str) -> bool:
-    """Tell files and folders that systems leave behind: .DS_Store, ._photo.jpg, __MACOSX."""
+    """Return whether an operating system created the entry: .DS_Store, ._photo.jpg, __MACOSX."""
     return name.startswith(".") or name == "__MACOSX"
 
 

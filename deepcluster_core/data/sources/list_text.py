@@ -43,7 +43,7 @@ class ListText:
         """Look at the beginning of `file`.
 
         Raises:
-            SourceError: it cannot be read, is no text, or lacks the header that it needs.
+            SourceError: the file cannot be read, is not text, or lacks a required header.
         """
         self._file = file
         try:

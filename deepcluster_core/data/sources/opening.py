@@ -93,10 +93,10 @@ def open_source(
 
 
 def has_samples(location: Path) -> bool:
-    """Tell whether images lie at `location` in tar or Parquet files, so that `image_key` fits.
+    """Return whether `location` holds images in tar or Parquet files, where `image_key` applies.
 
     Raises:
-        SourceError: as `open_source`.
+        SourceError: raised by `open_source`.
     """
     return not is_image_name(location.name) and SOURCES[_kind_of(location)].has_samples
 

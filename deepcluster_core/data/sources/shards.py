@@ -55,11 +55,11 @@ class _Shard:
             yield Member(name, *split_name(name), info.offset_data, info.size)
 
     def path_of(self, member: Member) -> str:
-        """Return what people are shown."""
+        """Return the path of a member as shown to users."""
         return f"{self.shown}/{displayed(member.name)}"
 
     def holds_one_class(self) -> bool | None:
-        """Tell by the first picture; None where there is no picture."""
+        """Decide by the first image; return None if there is none."""
         first = next((member for member in self.listed() if member.is_picture), None)
         return None if first is None else is_class_file(self.stem, first.name)
 
@@ -350,7 +350,7 @@ class _Apart:
 
 
 def _has_txt_labels(heads: _Heads, samples: Sequence[Sample]) -> bool | None:
-    """Tell whether the txt members beside pictures are labels; None if there are none."""
+    """Return whether the txt members beside images are labels; None if there are none."""
     texts: list[str] = []
     for sample in samples:
         found = {member.extension: member for member in sample.values()}
@@ -363,7 +363,7 @@ def _has_txt_labels(heads: _Heads, samples: Sequence[Sample]) -> bool | None:
 
 
 def _hold_classes(shards: Sequence[_Shard]) -> bool:
-    """Tell whether each shard holds one class; stops at the first that does not."""
+    """Return whether each shard holds one class; stop at the first that does not."""
     found = False
     for shard in shards:
         verdict = shard.holds_one_class()

@@ -11,10 +11,9 @@ MAX_NAMED = 6
 
 
 class Tally:
-    """Counts, and the sentences that are made of them."""
+    """Counts of members and samples, and the sentences that report them."""
 
     def __init__(self) -> None:
-        """Begin at nothing."""
         self.left_out: Counter[str] = Counter()
         """Members that are neither a picture that is used nor a label, by extension."""
         self.views: Counter[str] = Counter()
