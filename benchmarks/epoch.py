@@ -25,13 +25,13 @@ from benchmarks.workload import make_workload
 
 FULL_IMAGES, QUICK_IMAGES = 2048, 384
 QUICK_S = 114
-"""When no further turn is begun, so that --quick ends within two minutes."""
+"""Time budget of the turns with --quick, seconds, so that it ends within two minutes."""
 BOUND = 4.0
 OVERRIDES = {"cluster": {"k": 100}}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     start = time.perf_counter()
     made = parser("epoch", __doc__)
     made.add_argument(

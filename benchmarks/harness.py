@@ -1,4 +1,4 @@
-"""What all benchmarks share: arguments, sides in fresh processes, medians, a table, JSON.
+"""The common parts of all benchmarks: arguments, sides in fresh processes, medians, table, JSON.
 
 A benchmark is a module of this package that is run with `python -m benchmarks.<name>`:
 
@@ -17,17 +17,18 @@ A benchmark is a module of this package that is run with `python -m benchmarks.<
     if __name__ == "__main__":
         sys.exit(guarded(main))
 
-A side is a function, named `module:function`, with JSON values as arguments. It runs in a process
-of its own (`benchmarks.side`) that starts from the environment the person set and does nothing
-else: a new one for each run, or, for what a real program does again and again in one process, one
-for all turns (`alternate(..., afresh=False)`). It returns its figures, numbers by name; `seconds`
-is the time of the call unless the function returns another, `peak_bytes` is added: imports count in
-neither. So the module of a benchmark must import nothing at its top that takes long or changes
-settings, least of all `flows`: sides that need it live in a module of their own, or import inside
-of their function.
+A side is a function, named `module:function`, with JSON values as arguments. It runs in a separate
+process (`benchmarks.side`) that starts from the user's environment and does nothing else. There is
+a new process for each run, or a single one for all turns (`alternate(..., afresh=False)`) if a real
+program would repeat the work in one process.
 
-`alternate` runs A B A B A B, so that a machine that slows down meets both. `Result.tell` prints the
-table and writes everything, with machine, versions, commit and date, as JSON.
+A side returns its figures, which are numbers by name. `seconds` is the time of the call, unless the
+function returns its own value, and `peak_bytes` is added. Neither includes imports. The module of a
+benchmark must therefore import nothing at its top that takes long or changes settings, above all
+not `flows`. Sides that need it are in a separate module, or import it in their function.
+
+`alternate` runs A B A B A B, so that a machine that slows down affects both sides. `Result.tell`
+prints the table and writes everything, with machine, versions, commit and date, as JSON.
 """
 
 import argparse

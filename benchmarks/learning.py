@@ -31,7 +31,7 @@ MEASURES = {"nmi_labels": "NMI with the labels", "neighbours": "10 nearest neigh
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     made = parser("learning", __doc__)
     made.add_argument("--epochs", type=positive, help="else 10, the recipe's; quick 2")
     made.add_argument(

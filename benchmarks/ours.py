@@ -56,7 +56,7 @@ BATCHES_HELD = 4
 
 
 class Clock:
-    """When a stage had done how many images: its progress."""
+    """The progress of a stage: the times at which it had finished numbers of images."""
 
     def __init__(self) -> None:
         """Nothing has happened yet."""

@@ -34,13 +34,13 @@ LOOKED_AT, QUICK_LOOKED_AT = (5, 500), (5, 50)
 """Epochs."""
 EPOCH_BOUND_S, CACHED_BOUND_S, SHOW_BOUND_S = 1.5, 15.0, 1.5
 GROWTH_BOUND = 0.1
-"""Of what is added to an epoch."""
+"""Bound on the growth, as a fraction of what is added to an epoch."""
 FEW_STEPS = "train.reassign_every=0.02"
 """What training took does not change what the cached run takes."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     options = Options.of(parser("overhead", __doc__).parse_args(argv))
     images = QUICK_IMAGES if options.quick else IMAGES
     epochs = QUICK_EPOCHS if options.quick else EPOCHS
@@ -88,8 +88,8 @@ def main(argv: list[str] | None = None) -> None:
             f"Added to an epoch: medians of epochs 1 to {epochs - 1} of one run; in the first "
             f"nothing is read back.",
             f"Storing the tables of all epochs in Prefect's database, which it replaces as a "
-            f"whole, is no part of the look; with it: {stored_s[0]:.2f} s at {few}, {stored_s[1]:.2f} s "
-            f"at {many}, wall time.",
+            f"whole, is no part of the look; with it: {stored_s[0]:.2f} s at {few}, "
+            f"{stored_s[1]:.2f} s at {many}, wall time.",
         ],
     ).tell(options)
 

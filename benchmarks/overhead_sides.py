@@ -25,7 +25,7 @@ class Meter:
         """Nothing was measured."""
         self.compute_s = 0.0
         self.outside_s: dict[str, float] = {}
-        """Of the body of each stage, what was no compute; so far."""
+        """Seconds so far in the body of each stage that were not spent on computing."""
         self.marks: list[tuple[float, float, dict[str, float]]] = []
 
     def mark(self) -> None:

@@ -36,7 +36,7 @@ QUICK_S = 100
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     made = parser("transfer", __doc__)
     made.add_argument("--network", choices=NETWORKS, default="alexnet", help="of the paper")
     given = made.parse_args(argv)
