@@ -1,9 +1,9 @@
 """One whole epoch, ours against the baseline: extract, cluster, train.
 
-AlexNet with Sobel on ImageNet-like JPEGs, recipe configs/imagenet-alexnet.yaml with k = 100. Ours
-reads images that were packed once before, which the baseline does not need: those seconds are
-reported beside, because a run spends them once. Each side is a process of its own, in which the
-epochs follow each other as in a training.
+It uses AlexNet with Sobel on ImageNet-like JPEGs, and the recipe configs/imagenet-alexnet.yaml with
+k = 100. Our side reads images that are packed in advance, which the baseline does not need. These
+seconds are reported separately, because a run spends them only once. Each side is a separate
+process, in which epochs follow each other as in a training.
 """
 
 import sys

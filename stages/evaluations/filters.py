@@ -31,7 +31,7 @@ CAPTIONS = {
 
 
 class FiltersConfig(StrictConfig):
-    """How the filters are drawn."""
+    """The protocol of filters: how they are drawn."""
 
     scale: Scale
     """Which weight is drawn in the brightest or darkest tone: the greatest of `each` filter, or

@@ -35,7 +35,7 @@ Decay = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class ProbingConfig(StrictConfig):
-    """How classifiers on frozen features are trained and judged: section 4.3 of the paper."""
+    """The protocol of classifiers on frozen features, after section 4.3 of the paper."""
 
     validation_fraction: float = Field(gt=0, lt=1)
     """Share of each class, 0 to 1, that is set aside to judge on if no validation images are
