@@ -1,7 +1,7 @@
-"""How fast, how big, how good: each module measures one thing. `python -m benchmarks.<name>`."""
+"""Benchmarks of speed, size and quality. Run one with `python -m benchmarks.<name>`."""
 
 import os
 
 ENVIRONMENT = dict(os.environ)
-"""As the person set it, before any import puts settings of ours into it: every side of a benchmark
-starts from this, so that the settings of one cannot help the other."""
+"""The user's environment, before any import adds our settings to it. Every side of a benchmark
+starts from it, so that the settings of one side cannot help another."""

@@ -1,14 +1,19 @@
-"""The baseline: DeepCluster as one plain loop, the way the authors' released program does it.
+"""The baseline: DeepCluster as one plain loop, like the authors' released program.
 
-Written anew from what that program does (none of its lines is here: its licence forbids it): every
-picture is opened, decoded and transformed on its own by Pillow and torchvision in worker processes
-of a DataLoader, in extraction and in training; float32 and torch's usual memory order throughout;
-features in one array in memory; PCA, whitening and k-means by faiss, called directly; a checkpoint
-by `torch.save`. Nothing is slowed down: torch's own number of threads, one for each core, cuDNN's
-search switched on, and as many worker processes as cores.
+It was written from scratch after the behaviour of that program, whose licence does not permit
+copying its code:
 
-What it does not take over are two errors that cost the same time: the sampler is uniform over
-clusters, as section 3.3 says, and labels are not renumbered.
+- Every picture is opened, decoded and transformed individually by Pillow and torchvision, in the
+  worker processes of a DataLoader, both in extraction and in training.
+- Everything is computed in float32 and in torch's default memory order.
+- Features are one array in memory. PCA, whitening and k-means are direct calls of faiss.
+- A checkpoint is written by `torch.save`.
+
+Nothing is slowed down: torch uses its default number of threads, one for each core, cuDNN's search
+is on, and there are as many worker processes as cores.
+
+Two errors of the program are not reproduced, which does not change the time: the sampler is uniform
+over clusters, as in section 3.3, and labels are not renumbered.
 
 Suffixes: N images, D dims, Q dims kept, K clusters, B batch, C channels, H rows, W columns.
 """
@@ -37,9 +42,9 @@ OTHER_FILTER = [[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]
 
 
 class PlainNetwork(nn.Module):
-    """The same network in the usual order, behind a Sobel filter of two frozen convolutions.
+    """Our network in torch's default memory order, behind Sobel as two frozen convolutions.
 
-    Reads images that were normalised one by one before; shares its weights with `network`.
+    It reads images that are already normalised, and shares its weights with `network`.
     """
 
     def __init__(self, network: Network, *, channels: int, sobel: bool) -> None:

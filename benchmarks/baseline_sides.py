@@ -83,7 +83,7 @@ def clustering(count: int, dim: int, k: int) -> Figures:
 
 
 def learning(recipe: str, overrides: dict[str, Any], workers: int) -> Figures:
-    """Run all epochs; return what the last clusters and the last features agree with."""
+    """Run all epochs; return how well the last clusters and features agree with true labels."""
     run = opened(recipe, overrides, workers)
     names_N = [path.parent.name for path in run.paths]
     truth_N = np.unique(names_N, return_inverse=True)[1]

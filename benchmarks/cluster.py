@@ -36,11 +36,11 @@ GIB = 2**30
 BOUND = 0.15
 GROWN_BOUND_GIB = 3.0
 REDUCED_BYTES = 256 * 4
-"""Of a row."""
+"""Size of a reduced row, bytes."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     options = Options.of(parser("cluster", __doc__).parse_args(argv))
     shape, growing = (QUICK_SHAPE, QUICK_GROWING) if options.quick else (SHAPE, GROWING)
     counts = QUICK_COUNTS if options.quick else COUNTS

@@ -19,20 +19,20 @@ PROGRAM = Path(sys.executable).with_name("deepcluster")
 def timed_run(
     run: str, home: str, settings: Sequence[str], *, cached: bool = False
 ) -> dict[str, float]:
-    """Run the demo recipe; return the seconds until the command has ended.
+    """Run the demo recipe; return the wall time of the command, seconds.
 
     Args:
         run: folder of the run.
-        home: of Prefect, so that the person's own records stay as they are.
-        settings: `key=value`, over the recipe.
-        cached: everything must be there already; else something must not.
+        home: Prefect's home folder, so that the user's own records stay unchanged.
+        settings: overrides of the recipe, `key=value`.
+        cached: whether every stage is expected to be cached. If not, at least one must run.
 
     Raises:
-        BenchmarkError: it failed, or the other was the case.
+        BenchmarkError: the command failed, or the expectation was wrong.
     """
     command = [PROGRAM, "run", DEMO, "--run", run, *(f"--set={setting}" for setting in settings)]
     environment = os.environ | {"PREFECT_HOME": home}
-    environment.pop("PREFECT_API_URL", None)  # the server that most people have: the command's own
+    environment.pop("PREFECT_API_URL", None)  # use the command's own server, as most users do
     start = time.perf_counter()
     ended = subprocess.run(  # noqa: S603  our own words
         command, env=environment, text=True, stdout=subprocess.PIPE, check=False
@@ -44,10 +44,10 @@ def timed_run(
 
 
 def cpu_time(arguments: Sequence[str]) -> dict[str, float]:
-    """Run a command that only looks at something; return the CPU seconds, user and system.
+    """Run a read-only command; return its CPU time, user and system, seconds.
 
     Raises:
-        CalledProcessError: it failed.
+        CalledProcessError: the command failed.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([PROGRAM, *arguments], stdout=subprocess.DEVNULL, check=True)  # noqa: S603

@@ -9,7 +9,7 @@ DIGITS = ROOT / "configs" / "data" / "mnist-test.parquet"
 
 
 def write_digits(folder: Path, *, every: int = 1) -> int:
-    """Write each, or each `every`-th, as `folder/<digit>/<number>.png`; return how many."""
+    """Write every `every`-th image as `folder/<digit>/<number>.png`; return their number."""
     written = 0
     images = open_source(DIGITS, kind="parquet", labels="auto").images()
     for number, image in enumerate(images):

@@ -1,9 +1,9 @@
 """One whole epoch, ours against the baseline: extract, cluster, train.
 
-AlexNet with Sobel on ImageNet-like JPEGs, recipe configs/imagenet-alexnet.yaml with k = 100. Ours
-reads images that were packed once before, which the baseline does not need: those seconds are
-reported beside, because a run spends them once. Each side is a process of its own, in which the
-epochs follow each other as in a training.
+It uses AlexNet with Sobel on ImageNet-like JPEGs, and the recipe configs/imagenet-alexnet.yaml with
+k = 100. Our side reads images that are packed in advance, which the baseline does not need. These
+seconds are reported separately, because a run spends them only once. Each side is a separate
+process, in which epochs follow each other as in a training.
 """
 
 import sys
@@ -25,13 +25,13 @@ from benchmarks.workload import make_workload
 
 FULL_IMAGES, QUICK_IMAGES = 2048, 384
 QUICK_S = 114
-"""When no further turn is begun, so that --quick ends within two minutes."""
+"""Time budget of the turns with --quick, seconds, so that it ends within two minutes."""
 BOUND = 4.0
 OVERRIDES = {"cluster": {"k": 100}}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     start = time.perf_counter()
     made = parser("epoch", __doc__)
     made.add_argument(

@@ -48,7 +48,7 @@ EXTRACTION, TRAINING, VGG_TRAINING, CLUSTER_S = 40_000, 20_000, 2500, 12
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     made = parser("gpu", __doc__)
     made.add_argument(
         "--images", type=positive, help=f"pictures; else {FULL_IMAGES}, quick {QUICK_IMAGES}"

@@ -1,4 +1,4 @@
-"""What all benchmarks share: arguments, sides in fresh processes, medians, a table, JSON.
+"""The common parts of all benchmarks: arguments, sides in fresh processes, medians, table, JSON.
 
 A benchmark is a module of this package that is run with `python -m benchmarks.<name>`:
 
@@ -17,17 +17,18 @@ A benchmark is a module of this package that is run with `python -m benchmarks.<
     if __name__ == "__main__":
         sys.exit(guarded(main))
 
-A side is a function, named `module:function`, with JSON values as arguments. It runs in a process
-of its own (`benchmarks.side`) that starts from the environment the person set and does nothing
-else: a new one for each run, or, for what a real program does again and again in one process, one
-for all turns (`alternate(..., afresh=False)`). It returns its figures, numbers by name; `seconds`
-is the time of the call unless the function returns another, `peak_bytes` is added: imports count in
-neither. So the module of a benchmark must import nothing at its top that takes long or changes
-settings, least of all `flows`: sides that need it live in a module of their own, or import inside
-of their function.
+A side is a function, named `module:function`, with JSON values as arguments. It runs in a separate
+process (`benchmarks.side`) that starts from the user's environment and does nothing else. There is
+a new process for each run, or a single one for all turns (`alternate(..., afresh=False)`) if a real
+program would repeat the work in one process.
 
-`alternate` runs A B A B A B, so that a machine that slows down meets both. `Result.tell` prints the
-table and writes everything, with machine, versions, commit and date, as JSON.
+A side returns its figures, which are numbers by name. `seconds` is the time of the call, unless the
+function returns its own value, and `peak_bytes` is added. Neither includes imports. The module of a
+benchmark must therefore import nothing at its top that takes long or changes settings, above all
+not `flows`. Sides that need it are in a separate module, or import it in their function.
+
+`alternate` runs A B A B A B, so that a machine that slows down affects both sides. `Result.tell`
+prints the table and writes everything, with machine, versions, commit and date, as JSON.
 """
 
 import argparse
@@ -64,31 +65,31 @@ class BenchmarkError(DeepClusterError):
 
 @dataclass(frozen=True)
 class Options:
-    """What the person asked for."""
+    """The options of the command line that all benchmarks have."""
 
     quick: bool
-    """Small sizes, which show that it runs and the order of magnitude."""
+    """Whether to use small sizes, which show only that it runs, and the order of magnitude."""
     repeats: int
     json: Path
     scratch: Path | None
-    """Folder for temporary data; None is the system's."""
+    """Folder for temporary data; None for the system's."""
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> Self:
         """Return the options that all benchmarks have."""
         name = f"{given.benchmark}.json"
         default = RESULTS / "quick" / name if given.quick else RESULTS / name
-        folder = given.scratch and given.scratch.resolve()  # sides run elsewhere
+        folder = given.scratch and given.scratch.resolve()  # sides run in a different folder
         return cls(given.quick, given.repeats, given.json or default, folder)
 
 
 def parser(name: str, doc: str | None, *, repeats: int = 3) -> argparse.ArgumentParser:
-    """Return the arguments that all benchmarks have; a benchmark may add its own.
+    """Return a parser of the arguments that all benchmarks have; a benchmark may add its own.
 
     Args:
-        name: of the benchmark: `python -m benchmarks.NAME`, and of its JSON file.
-        doc: of its module.
-        repeats: the default.
+        name: name of the benchmark's module and of its JSON file.
+        doc: docstring of the benchmark's module.
+        repeats: default number of repeats.
     """
     made = argparse.ArgumentParser(
         f"python -m benchmarks.{name}",
@@ -106,7 +107,7 @@ def parser(name: str, doc: str | None, *, repeats: int = 3) -> argparse.Argument
 
 
 def positive(text: str) -> int:
-    """Read an argument that counts something."""
+    """Return the value of an argument that must be an integer of at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
@@ -114,7 +115,7 @@ def positive(text: str) -> int:
 
 
 def guarded(main: Callable[[], None]) -> int:
-    """Return 0, or 2 after saying what the person has to change."""
+    """Run a benchmark. Return 0, or 2 after printing a user error."""
     try:
         main()
     except DeepClusterError as error:
@@ -125,27 +126,27 @@ def guarded(main: Callable[[], None]) -> int:
 
 @contextmanager
 def scratch(options: Options) -> Iterator[Path]:
-    """Give a new folder for temporary data, and delete it in the end."""
+    """Yield a new folder for temporary data, and delete it at the end."""
     with tempfile.TemporaryDirectory(prefix="deepcluster-bench-", dir=options.scratch) as folder:
         yield Path(folder)
 
 
 @dataclass(frozen=True)
 class Side:
-    """A function to be run in a process of its own."""
+    """A function that runs in its own process."""
 
     target: str
-    """`module:function`."""
+    """Name of the function, `module:function`."""
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """JSON values."""
+    """Arguments of the function, as JSON values."""
 
     def run(self) -> Figures:
-        """Run it in a new process and return its figures, with `seconds` and `peak_bytes`.
+        """Run the function in a new process; return its figures, `seconds` and `peak_bytes`.
 
-        The peak is that of the process in main memory, without processes that it starts itself.
+        The peak is that of the process's main memory, without processes that it starts itself.
 
         Raises:
-            BenchmarkError: it failed; what it said stands on stderr.
+            BenchmarkError: the function failed; its output is on stderr.
         """
         with Running(self) as process:
             return process.run()
@@ -155,10 +156,10 @@ class Running:
     """The process of a side."""
 
     def __init__(self, side: Side) -> None:
-        """Start it; its imports are done when this returns.
+        """Start the process, and wait until its imports are finished.
 
         Raises:
-            BenchmarkError: they failed.
+            BenchmarkError: the imports failed.
         """
         self._side, self._runs = side, 0
         self._folder = tempfile.TemporaryDirectory(prefix="deepcluster-side-")
@@ -180,23 +181,21 @@ class Running:
         return figures | {"peak_bytes": max(peak_bytes, figures["peak_bytes"])}
 
     def __enter__(self) -> Self:
-        """Return the process itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
         self._process.kill()
         self._process.communicate()
         self._folder.cleanup()
 
     def _ask(self, name: str) -> tuple[Path, int]:
-        """Have a file made; return it and the peak of the memory meanwhile, in bytes.
+        """Let the process write a file; return it and the peak of memory meanwhile, bytes.
 
-        The counter is read again and again, because every stage sets it to zero when it begins.
+        The peak is read repeatedly, because every stage resets the counter when it begins.
         """
         answer, process = Path(self._folder.name) / name, self._process
         assert process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended, as is told below
+        with suppress(BrokenPipeError):  # the process has ended, which is reported below
             process.stdin.write(f"{answer}\n".encode())
             process.stdin.flush()
         peak_bytes = 0
@@ -214,12 +213,13 @@ def alternate(
     """Run every side `repeats` times, in turns; return the figures of all runs by side.
 
     Args:
-        sides: by name, in the order of a turn.
-        repeats: turns.
-        afresh: every run has a process of its own. Else a side keeps one for all its turns, and
-            sleeps in it while the others run.
-        budget_s: leave out turns that would probably end after so many seconds, but never the
-            first; None: run all. The caller has to say how many ran.
+        sides: sides by name, in the order of a turn.
+        repeats: number of turns.
+        afresh: whether every run has its own process. If not, a side keeps one process for all its
+            turns, which sleeps while the other sides run.
+        budget_s: time after which no turn should end, seconds. Turns that would probably end later
+            are left out, except for the first, and the caller must report how many ran. None runs
+            all turns.
     """
     runs: dict[str, list[Figures]] = {name: [] for name in sides}
     start = time.perf_counter()
@@ -240,7 +240,7 @@ def alternate(
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure of all runs."""
+    """The values of one figure over all runs."""
 
     median: float
     least: float
@@ -256,33 +256,33 @@ def spread(runs: Sequence[Figures], figure: str = "seconds") -> Spread:
 
 @dataclass(frozen=True)
 class Target:
-    """One measured value beside what it should reach."""
+    """A measured value and the bound that it should reach."""
 
     what: str
     value: float
     bound: float | None = None
-    """None: measured for the record."""
+    """The bound; None if the value is only recorded."""
     unit: str = ""
     at_most: bool = False
-    """The bound is an upper one."""
+    """Whether the bound is an upper bound."""
 
     @property
     def met(self) -> bool | None:
-        """Whether the bound is kept; None without one."""
+        """Whether the bound is met; None without a bound."""
         if self.bound is None:
             return None
         return self.value <= self.bound if self.at_most else self.value >= self.bound
 
     @property
     def wanted(self) -> str:
-        """The bound in words."""
+        """The bound as text."""
         if self.bound is None:
             return "–"
         return f"{'≤' if self.at_most else '≥'} {readable(self.bound)}{self.suffix}"
 
     @property
     def reached(self) -> str:
-        """The value in words."""
+        """The value as text."""
         return f"{readable(self.value)}{self.suffix}"
 
     @property
@@ -293,18 +293,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Result:
-    """What a benchmark found."""
+    """The result of a benchmark."""
 
     name: str
     targets: Sequence[Target]
     runs: Mapping[str, Sequence[Figures]]
     """Figures of every run, by side."""
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Sizes and choices that the figures depend on."""
+    """Sizes and choices on which the figures depend."""
     headline: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Figures that stand at the top level of the JSON."""
+    """Figures at the top level of the JSON."""
     notes: Sequence[str] = ()
-    """Sentences that belong to the figures."""
+    """Sentences that explain the figures."""
 
     def tell(self, options: Options) -> None:
         """Print the table and write the JSON."""
@@ -339,12 +339,12 @@ class Result:
 
 
 def say(text: str) -> None:
-    """Tell the person how far it is, on stderr."""
+    """Print a line of progress on stderr."""
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
 
 
 def readable(value: float) -> str:
-    """Return a number with three digits or all before the point: 0.951, 4.2, 40,000."""
+    """Return a number with three significant digits, or as a whole number from 100 on."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
@@ -366,7 +366,7 @@ def _runs_table(runs: Mapping[str, Sequence[Figures]]) -> Table:
 
 
 def _in_unit(name: str, value: float) -> str:
-    """Return a figure as people read it; the JSON keeps bytes."""
+    """Return a figure as text, with bytes in GiB; the JSON keeps bytes."""
     return f"{value / 2**30:.2f} GiB" if name.endswith("_bytes") else readable(value)
 
 

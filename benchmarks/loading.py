@@ -1,9 +1,9 @@
-"""How much of the training pace is left when images are loaded beside it.
+"""The training pace that is left when images are loaded at the same time.
 
-The pace of the train stage, which reads packed images, crops, flips and resizes them in threads, as
-a fraction of the pace of the same network on batches that lie in memory. On the CPU loading takes
-its time from the same cores: no more is left than what loading takes with nothing beside it, and
-that share is measured too. On a GPU it has to keep up.
+It is the pace of the train stage, which reads packed images and crops, flips and resizes them in
+threads, as a fraction of the network's pace on batches that are already in memory. On a CPU,
+loading competes for the cores, so the pace cannot be better than loading alone permits; this share
+is measured, too. On a GPU, loading has to keep up.
 """
 
 import sys
@@ -29,7 +29,7 @@ BOUND = 0.95
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     made = parser("loading", __doc__)
     made.add_argument(
         "--images", type=positive, help=f"pictures; else {FULL_IMAGES}, quick {QUICK_IMAGES}"

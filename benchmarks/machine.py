@@ -1,4 +1,4 @@
-"""Where and on what a benchmark ran: the machine, the versions, the commit."""
+"""The environment of a benchmark: the machine, the versions, the commit."""
 
 import importlib.metadata
 import os
@@ -26,7 +26,7 @@ LIBRARIES = (
     "scikit-learn",
 )
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-"""What decides how fast a CPU multiplies matrices; of these the ones it has are reported."""
+"""Instruction sets that decide how fast a CPU multiplies matrices; those it has are recorded."""
 
 
 def machine() -> dict[str, Any]:
@@ -55,7 +55,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the commit of this checkout, with `+changes` if it was edited; None outside of one."""
+    """Return the commit of this checkout, with `+changes` if edited; None outside a checkout."""
     return _said_by("git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
 
 

@@ -51,29 +51,28 @@ from stages.train import Pace, train
 Figures = dict[str, float]
 MEASURED = 1
 LONG_ENOUGH = 20
-"""Batches in which a stage's pace shows apart from its beginning."""
+"""Number of batches that suffice to measure a stage's pace apart from its start."""
 BATCHES_HELD = 4
 
 
 class Clock:
-    """When a stage had done how many images: its progress."""
+    """The progress of a stage: the times at which it had finished numbers of images."""
 
     def __init__(self) -> None:
-        """Nothing has happened yet."""
         self.ticks: list[tuple[float, int]] = []
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Note the time."""
+        """Record the time of a progress report."""
         self.ticks.append((time.perf_counter(), done))
 
     def images_per_s(self, *, first: int, last: int = 0) -> float:
-        """Return the pace without the first and the last ticks, which are not like the others."""
+        """Return the pace without the first and the last ticks, which are not typical."""
         (start, before), (end, after) = self.ticks[first], self.ticks[-1 - last]
         return (after - before) / (end - start)
 
 
 class Clocks(Report):
-    """Prints nothing, and notes the progress of each stage."""
+    """A silent reporter that records the progress of each stage."""
 
     def __init__(self, folder: RunFolder, *, epochs: int) -> None:
         super().__init__(folder, epochs=epochs, echo=False)
@@ -81,7 +80,7 @@ class Clocks(Report):
 
     @contextmanager
     def progress(self, job: Job) -> Iterator[Progress]:
-        """Give a stage a new clock."""
+        """Start a new clock for a stage."""
         clock = self.of_stage[job.stage.name] = Clock()
         yield clock
 
@@ -97,10 +96,10 @@ class Pipeline(Run[Clocks]):
         super().__init__(folder, loaded, Clocks(folder, epochs=loaded.epochs))
         self.workers = num_cores()
         self.figures: Figures = {}
-        """Seconds of each stage, and on a GPU the peak of its memory."""
+        """Seconds of each stage and, on a GPU, the peak of its memory."""
 
     def execute(self, job: Job, key: str, body: Callable[[], str], *, done: bool) -> bool:
-        """Call the body, and note how long it took."""
+        """Call the body, and record its time."""
         name, on_gpu = job.stage.name, self.device.startswith("cuda")
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -113,18 +112,18 @@ class Pipeline(Run[Clocks]):
 
     @property
     def before(self) -> Before:
-        """What the measured epoch takes over from the one before."""
+        """The artifacts that the measured epoch takes over from the epoch before."""
         labels, checkpoint = (self.folder.artifact(s.kind, MEASURED - 1) for s in (cluster, train))
         return Before(labels, checkpoint)
 
     def clear(self) -> None:
-        """Delete what the measured epoch made."""
+        """Delete the artifacts of the measured epoch."""
         for kind in EPOCH_KINDS:
             shutil.rmtree(self.folder.artifact(kind, MEASURED), ignore_errors=True)
 
 
 def prepare(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
-    """Pack the images, and make what epoch 1 reads: labels, and a checkpoint after few images."""
+    """Pack the images, and make the inputs of epoch 1: labels and a barely trained checkpoint."""
     pipeline = Pipeline(recipe, overrides, run)
     images = pipeline.make(index, None, source=pipeline.source_fingerprint)
     packed = read_manifest(images)
@@ -171,7 +170,7 @@ def training(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
 
 
 def loaded_steps(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
-    """Run the train stage; return its pace while images are loaded beside it."""
+    """Run the train stage; return its pace while images are loaded at the same time."""
     pipeline = Pipeline(recipe, overrides, run)
     labels, checkpoint = pipeline.before.labels, pipeline.before.checkpoint
     assert labels is not None
@@ -181,7 +180,7 @@ def loaded_steps(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
 
 
 def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
-    """Train the same network for as many steps on a few batches that lie in memory."""
+    """Train an equal network for equally many steps on a few batches in memory."""
     pipeline = Pipeline(recipe, overrides, run)
     settings, labels = pipeline.recipe.train, pipeline.before.labels
     assert labels is not None
@@ -218,7 +217,7 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
 
 
 def loading_alone(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
-    """Load batches as the train stage does, on all cores, and use none."""
+    """Load batches as the train stage does, on all cores, without using them."""
     pipeline = Pipeline(recipe, overrides, run)
     settings, size = pipeline.recipe.train, pipeline.recipe.network.image_size
     pictures = Images(pipeline.images)
@@ -265,7 +264,7 @@ def reduction(count: int, dim: int, to: int) -> Figures:
 
 
 def learning(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
-    """Run all epochs; return what the last clusters and the last features agree with."""
+    """Run all epochs; return how well the last clusters and features agree with true labels."""
     pipeline = Pipeline(recipe, overrides, run)
     start = time.perf_counter()
     run_epochs(pipeline)
@@ -292,7 +291,7 @@ def devices() -> Figures:
 
 
 def write_random_run(run: str, count: int, dim: int) -> None:
-    """Write what the cluster stage reads: random features, and an index of as many images."""
+    """Write the inputs of the cluster stage: random features, and an index of as many images."""
     folder = RunFolder(Path(run))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     write_index(folder.artifact("images", None), count=count)
@@ -300,7 +299,7 @@ def write_random_run(run: str, count: int, dim: int) -> None:
 
 
 def clustering(run: str, k: int) -> Figures:
-    """Run the cluster stage on features that lie on disk."""
+    """Run the cluster stage on features on disk."""
     folder = RunFolder(Path(run))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     start = time.perf_counter()

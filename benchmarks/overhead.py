@@ -1,4 +1,4 @@
-"""What Prefect and the artifacts add: to an epoch, and to a run of which everything is there.
+"""The overhead of Prefect and the artifacts, in an epoch and in a run that is entirely cached.
 
 The epoch: AlexNet at 224 px, whose checkpoint has 456 MB with the momentum, and features of
 8,192 x 4,096 in float16, as a flow in one process with the server that Prefect gets from us. What
@@ -34,13 +34,13 @@ LOOKED_AT, QUICK_LOOKED_AT = (5, 500), (5, 50)
 """Epochs."""
 EPOCH_BOUND_S, CACHED_BOUND_S, SHOW_BOUND_S = 1.5, 15.0, 1.5
 GROWTH_BOUND = 0.1
-"""Of what is added to an epoch."""
+"""Bound on the growth, as a fraction of what is added to an epoch."""
 FEW_STEPS = "train.reassign_every=0.02"
-"""What training took does not change what the cached run takes."""
+"""A short training suffices, since its time does not affect that of the cached run."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     options = Options.of(parser("overhead", __doc__).parse_args(argv))
     images = QUICK_IMAGES if options.quick else IMAGES
     epochs = QUICK_EPOCHS if options.quick else EPOCHS

@@ -1,4 +1,4 @@
-"""What an epoch takes besides compute: the side of `benchmarks.overhead` that runs a flow."""
+"""The time of an epoch besides compute: the side of `benchmarks.overhead` that runs a flow."""
 
 import importlib
 import os
@@ -19,17 +19,16 @@ LOOKS = 10
 
 
 class Meter:
-    """Tells the time inside of the compute from all other time."""
+    """A meter that separates the time of compute from all other time."""
 
     def __init__(self) -> None:
-        """Nothing was measured."""
         self.compute_s = 0.0
         self.outside_s: dict[str, float] = {}
-        """Of the body of each stage, what was no compute; so far."""
+        """Seconds so far in the body of each stage that were not spent on computing."""
         self.marks: list[tuple[float, float, dict[str, float]]] = []
 
     def mark(self) -> None:
-        """Note where an epoch begins or the last one ends."""
+        """Record the beginning of an epoch, or the end of the last one."""
         self.marks.append((time.perf_counter(), self.compute_s, dict(self.outside_s)))
 
     def call(self, function: Callable[..., T]) -> Callable[..., T]:
@@ -93,7 +92,7 @@ class Meter:
 
 
 def epochs(run: str, home: str, images: int, n: int) -> Figures:
-    """Run `n` epochs as a flow; return what they took besides compute."""
+    """Run `n` epochs as a flow; return their time besides compute."""
     _prepare_prefect(home)
     from flows.engine.open_run import ON_TERMINAL  # noqa: PLC0415
     from flows.epoch_loop import deepcluster  # noqa: PLC0415
@@ -162,14 +161,14 @@ def _median(call: Callable[[], object], turns: range, clock: Callable[[], float]
 
 
 def _prepare_prefect(home: str) -> None:
-    """Set the environment; before anything imports Prefect."""
+    """Set the environment. Call this before anything imports Prefect."""
     os.environ["PREFECT_HOME"] = home
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.pop("PREFECT_API_URL", None)
 
 
 def _overrides(images: int) -> dict[str, Any]:
-    """Return a recipe whose artifacts are as large as said, and whose training is two steps."""
+    """Return a recipe with artifacts of the documented sizes and a training of two steps."""
     dataset = {"source": DIGITS, "subset": images, "shorter_side": 32, "channels": 1}
     return {
         "dataset": {**dataset, "encoding": "raw"},

@@ -1,9 +1,9 @@
 """JPEGs like ImageNet's, cut from real photographs.
 
-The photographs are the two that scikit-learn ships, 640 x 427 pixels each. Real ones, because the
-time to decode a JPEG goes with what is in it: noise takes longer than any photograph, flat colour
-is for nothing. Files have about 50 kB, half of ImageNet's mean: decoding is cheaper than there,
-which favours a program that decodes the originals in every epoch.
+The photographs are the two that scikit-learn ships, 640 x 427 pixels each. Real photographs are
+needed because the time to decode a JPEG depends on its content: noise takes longer than any
+photograph, and flat colour takes almost no time. Files have about 50 kB, half of ImageNet's mean,
+so decoding is cheaper, which favours a program that decodes the originals in every epoch.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""How much features say about true labels. Suffixes: N images, D dims, J neighbours, H half."""
+"""Quality of features, judged by true labels. Suffixes: N images, D dims, J neighbours, H half."""
 
 import faiss
 import numpy as np
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 def neighbour_accuracy(
     features_ND: NDArray[np.floating], truth_N: NDArray[np.integer], *, neighbours: int = 10
 ) -> float:
-    """Return the share of odd rows, 0 to 1, whose nearest even rows vote for their true label.
+    """Return the fraction of odd rows, 0 to 1, whose nearest even rows vote for their true label.
 
     Args:
-        features_ND: nearest by cosine.
-        truth_N: true labels, 0 or more; of equally many votes the lowest wins.
-        neighbours: that vote, each the same.
+        features_ND: features, compared by cosine similarity.
+        truth_N: true labels, 0 or more; ties go to the lowest label.
+        neighbours: number of neighbours that vote, with equal weights.
     """
     rows_ND = features_ND.astype(np.float32)
     rows_ND /= np.linalg.norm(rows_ND, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Whole runs over more and more images: what one more image costs must stay what it was.
+"""Whole runs over increasing numbers of images: the cost of another image must stay constant.
 
 `deepcluster run` on digits, each enlarged to 64 px and moved by some pixels, with the small convnet
 of the demo and k = 100: index, two epochs, picture. What the same command takes when everything is
@@ -28,14 +28,14 @@ EPOCHS = 2
 SIDE_PX = 64
 BOUND = 0.15
 STARTS = 3
-"""Of which the median is taken off: a second more or less counts where images are few."""
+"""Number of measured starts. Their median is subtracted, since a second matters for few images."""
 
 Given = Mapping[str, str | list[str]]
 """Arguments of the command."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     options = Options.of(parser("scaling", __doc__, repeats=1).parse_args(argv))
     counts = QUICK_COUNTS if options.quick else COUNTS
     ends = (counts[0], counts[-1])

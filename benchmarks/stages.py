@@ -34,7 +34,7 @@ BOUNDS = {"extraction": 5.0, "training": 3.2, "reduction": 10.0}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     made = parser("stages", __doc__)
     made.add_argument(
         "--images", type=positive, help=f"pictures; else {FULL_IMAGES}, quick {QUICK_IMAGES}"

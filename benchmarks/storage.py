@@ -1,8 +1,8 @@
-"""What the formats of artifacts cost: packed images at random, features written and read.
+"""The cost of artifact formats: reading packed images at random, writing and reading features.
 
-Each beside the same bytes in a plain file: a NumPy memory map of the pixels, a file of the rows.
-What is read lies in the page cache, where a format's own cost shows most; from a disk that is
-slower than memory every reader waits for the disk. What is written is on the disk in the end.
+Each format is compared with equal bytes in a plain file: a NumPy memory map of the pixels, or a
+file of the rows. Reads come from the page cache, where a format's own cost shows most; from a slow
+disk, every reader would wait for the disk. Writes end when the data are on the disk.
 """
 
 import sys
@@ -28,7 +28,7 @@ KINDS = ("written", "read")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     options = Options.of(parser("storage", __doc__, repeats=5).parse_args(argv))
     images = QUICK_IMAGES if options.quick else IMAGES
     rows = QUICK_ROWS if options.quick else ROWS

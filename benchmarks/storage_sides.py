@@ -23,7 +23,7 @@ RAW = "raw"
 BATCH_ROWS = 256
 BLOCK_BYTES = 64 << 20
 AGAIN = 5
-"""Passes over the images: a thousand small ones are read in milliseconds."""
+"""Passes over the images, since a single one over a thousand small images takes milliseconds."""
 
 
 def write_images(folder: str, count: int, side: int, channels: int) -> None:
@@ -58,7 +58,7 @@ def memory_map(folder: str, count: int, side: int, channels: int) -> Figures:
 
 
 def packed(folder: str, count: int, side: int, channels: int) -> Figures:
-    """Copy all images out of the artifact, in the same order."""
+    """Copy all images out of the artifact, in the order of the memory map's benchmark."""
     return _copied(Images(Path(folder) / "images"), count)
 
 
@@ -81,13 +81,13 @@ def write_rows(folder: str, rows: int, dim: int) -> None:
 
 
 def raw_written(folder: str, rows: int, dim: int) -> Figures:
-    """Write rows to a plain file, durable in the end."""
+    """Write rows to a plain file, and flush it to the disk."""
     held = _held(dim)
     return _second(lambda out: _write_raw(out, held, rows), folder, rows * dim)
 
 
 def zarr_written(folder: str, rows: int, dim: int) -> Figures:
-    """Write the same rows as the extract stage does, durable in the end."""
+    """Write equal rows as the extract stage does, and flush them to the disk."""
     held = _held(dim)
     return _second(lambda out: _write_zarr(out, held, rows), folder, rows * dim)
 

@@ -1,4 +1,4 @@
-"""Features from a random generator, for what comes after extraction; and artifacts of them.
+"""Random features, for benchmarks of the stages after extraction, and artifacts of them.
 
 Suffixes: N rows, D dims, R rank, B block.
 """

@@ -1,4 +1,4 @@
-"""A run of many epochs whose files hold nothing: for what a command or an epoch does with all."""
+"""A run of many epochs with empty artifacts, to time commands that visit all of its artifacts."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from stages.runs.plan import plan
 from stages.runs.recipe import load_recipe, save_recipe
 
 ROW = {f"column_{number:02d}": number / 7 for number in range(35)}
-"""As wide as the metrics of an epoch."""
+"""A row with as many columns as the metrics of an epoch."""
 
 
 def write_run(root: Path, recipe: Path, *, epochs: int) -> RunFolder:

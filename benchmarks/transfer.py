@@ -1,9 +1,9 @@
-"""What table 2 costs: training time of each of its columns at full length, from measured steps.
+"""The cost of table 2: training time of each of its columns at full length, from measured steps.
 
-Each column is the stage of its evaluation with its shipped protocol, on a random network, over
-pictures like VOC's of which nothing can be learnt; detection proposes for itself. The first steps,
-in which maps of frozen layers are computed and kept, are left out, as judging is: minutes each. The
-hours are for one network; an evaluation compares two.
+Each column runs the stage of its evaluation with the shipped protocol, on a random network, over
+pictures like VOC's from which nothing can be learnt. Detection proposes its own regions. The first
+steps, in which maps of frozen layers are computed and kept, are left out, and so is judging; each
+takes minutes. The hours are for one network, and an evaluation compares two.
 """
 
 import sys
@@ -36,7 +36,7 @@ QUICK_S = 100
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
+    """Run the benchmark, print its table and write its JSON file."""
     made = parser("transfer", __doc__)
     made.add_argument("--network", choices=NETWORKS, default="alexnet", help="of the paper")
     given = made.parse_args(argv)

@@ -25,7 +25,7 @@ from stages.runs.evaluations import EVALUATIONS
 
 SUBSETS = {2007: ("Main", ("trainval", "test")), 2012: ("Segmentation", ("train", "val"))}
 PICTURES = {"voc-classification": 5011, "voc-detection": 5011, "voc-segmentation": 1464}
-"""Those that the real data sets train on."""
+"""Numbers of pictures that the real data sets train on."""
 
 
 def write_trees(*, folder: str, count: int) -> None:
@@ -56,7 +56,7 @@ def write_trees(*, folder: str, count: int) -> None:
 
 
 def _write_truth(tree: Path, name: str, number: int) -> None:
-    """Say that the right half of a picture shows an object of a class, but for a border."""
+    """Annotate a picture: an object of a class fills its right half, except for a border."""
     with Image.open(tree / "JPEGImages" / f"{name}.jpg") as picture:
         width, height = picture.size
     left, top, right, bottom = width // 2, 10, width - 10, height - 10

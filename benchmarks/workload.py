@@ -1,4 +1,4 @@
-"""What the benchmarks of images read: ImageNet-like pictures, and runs prepared from them."""
+"""The input of benchmarks on images: ImageNet-like pictures, and runs prepared from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,34 +12,34 @@ from benchmarks.pictures import write_pictures
 RECIPE = str(ROOT / "configs" / "imagenet-alexnet.yaml")
 
 Overrides = Mapping[str, Any]
-"""Nested keys over the recipe."""
+"""Nested keys that replace those of the recipe."""
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that has come to epoch 1: images are packed, labels and a checkpoint are there."""
+    """A run that is ready for epoch 1, with packed images, labels and a checkpoint."""
 
     folder: Path
     overrides: dict[str, Any]
     packing: Figures
-    """`index_s`, `packed_bytes`."""
+    """The figures `index_s` and `packed_bytes`."""
 
     def side(self, function: str) -> Side:
-        """Return our side of a benchmark: a function of `benchmarks.ours`."""
+        """Return our side of a benchmark, which is a function of `benchmarks.ours`."""
         return Side(f"benchmarks.ours:{function}", _arguments(self.overrides, self.folder))
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Pictures, of which runs and baselines are made."""
+    """Pictures from which runs and baselines are made."""
 
     folder: Path
     count: int
     mean_bytes: int
-    """Of a picture's file."""
+    """Mean size of a picture's file, bytes."""
 
     def prepare(self, name: str, encoding: str, overrides: Overrides) -> PreparedRun:
-        """Pack the pictures, unless another run has, and bring a new run to its epoch 1."""
+        """Bring a new run to its epoch 1; pack the pictures unless an earlier run has done so."""
         say(f"preparing the run {name}, images packed as {encoding}")
         dataset = {**self._overrides(overrides)["dataset"], "encoding": encoding}
         images = str(self.folder / f"images-{encoding}")
@@ -49,12 +49,12 @@ class Workload:
         return PreparedRun(run, whole, packing)
 
     def baseline(self, function: str, overrides: Overrides, *, workers: int, **more: str) -> Side:
-        """Return the other side: a function of `baseline_sides` on the original pictures."""
+        """Return the baseline's side, a function of `baseline_sides` on the original pictures."""
         given = {"recipe": RECIPE, "overrides": self._overrides(overrides), "workers": workers}
         return Side(f"benchmarks.baseline_sides:{function}", given | more)
 
     def settings(self, overrides: Overrides, **more: object) -> dict[str, Any]:
-        """Return what the figures depend on, for the JSON."""
+        """Return the settings on which the figures depend, for the JSON."""
         return {
             "recipe": Path(RECIPE).name,
             "overrides": dict(overrides),
@@ -70,7 +70,7 @@ class Workload:
 
 
 def make_workload(folder: Path, *, count: int) -> Workload:
-    """Write `count` pictures to `folder`, which exists and takes everything else too."""
+    """Write `count` pictures to `folder`, which must exist and will hold the runs, too."""
     say(f"making {count:,} pictures")
     pictures = folder / "pictures"
     write_pictures(pictures, count=count)

@@ -1,4 +1,4 @@
-"""The views of linear classification: random crops to train on, five or ten fixed ones to judge.
+"""The views of linear classification: a random crop to train on, five or ten fixed ones to judge.
 
 Suffixes: B images of a batch, V views of an image, H and W of an image, S side of a view in
 pixels, C channels, R random numbers of an image.
@@ -18,37 +18,38 @@ LEFT, TOP, FLIP = 20, 21, 22  # columns of `augmentation_draws`
 
 @dataclass(frozen=True)
 class Views:
-    """How images become the views that classifiers see."""
+    """The settings by which images become views for classifiers."""
 
     resize: int
-    """What the shorter side is brought to, pixels; at least `size`."""
+    """Length to which the shorter side is resized, pixels; at least `size`."""
     size: int
-    """S."""
+    """Side of a view, S."""
     random_crop: bool
-    """Whether the crop that is trained on lies anywhere in the central square, or in its centre."""
+    """Whether training crops lie anywhere in the central square, or always in its centre."""
     flip: float
-    """Probability, 0 to 1, that it is mirrored. Without any, mirrored crops do not count either."""
+    """Probability, 0 to 1, that a training crop is mirrored. At 0, the mirrored fixed crops are
+    left out, too."""
 
     @property
     def are_fixed(self) -> bool:
-        """Whether an image's view is the same in every epoch."""
+        """Whether the training view of an image is identical in every epoch."""
         return not self.random_crop and self.flip == 0
 
     @property
     def num_crops(self) -> int:
-        """V of `fixed_crops`."""
+        """Number of views V that `fixed_crops` returns."""
         return 10 if self.flip > 0 else 5
 
 
 def training_views(images: Sequence[Pixels], draws_BR: NDArray[np.float64], views: Views) -> Pixels:
     """Return views (B, S, S, C): Resize, CenterCrop to a square, RandomCrop, horizontal flip.
 
-    All crops have one scale, as in the released code, unlike those that train the network.
+    All crops have one scale, as in the released code, unlike the crops that train the network.
 
     Args:
         images: B arrays (H, W, C), each of any size.
-        draws_BR: of `augmentation_draws`, a row an image.
-        views: how.
+        draws_BR: random numbers from `augmentation_draws`, a row per image.
+        views: settings of the views.
     """
     size, margin = views.size, views.resize - views.size
     views_BSSC = np.empty((len(images), size, size, images[0].shape[2]), np.uint8)
@@ -67,9 +68,10 @@ def training_views(images: Sequence[Pixels], draws_BR: NDArray[np.float64], view
 
 
 def fixed_crops(image_HWC: Pixels, views: Views) -> Pixels:
-    """Return the four corners and the centre of an image, (V, S, S, C), then the same mirrored.
+    """Return the four corners and the centre of an image, then their mirror images, (V, S, S, C).
 
-    Table 1 of the paper averages over these ten crops of the resized image.
+    Table 1 of the paper averages over these ten crops of the resized image. The mirror images are
+    left out if `views.flip` is 0.
     """
     whole_HWC, size = with_shorter_side(image_HWC, views.resize), views.size
     bottom, right = whole_HWC.shape[0] - size, whole_HWC.shape[1] - size
@@ -80,7 +82,7 @@ def fixed_crops(image_HWC: Pixels, views: Views) -> Pixels:
 
 
 def usual_resize(size: int) -> int:
-    """Return the shorter side of images before crops of `size`: in the paper, 256 px before 224."""
+    """Return the paper's shorter side for crops of `size`: 256 px for 224, and in proportion."""
     return round(size * 256 / 224)
 
 
@@ -88,5 +90,5 @@ def with_shorter_side(image_HWC: Pixels, side: int) -> Pixels:
     """Return an image resized so that its shorter side has `side` pixels."""
     height, width = image_HWC.shape[:2]
     shorter = min(height, width)
-    to = (side * height // shorter, side * width // shorter)  # cut off, as torchvision does
-    return resize(image_HWC, to)
+    new_size = (side * height // shorter, side * width // shorter)  # torchvision rounds down, too
+    return resize(image_HWC, new_size)

@@ -1,4 +1,4 @@
-"""Weighted k-nearest neighbours: how well the classes of near features tell that of an image.
+"""Weighted k-nearest neighbours: classify an image by the classes of the nearest features.
 
 Suffixes: N training images, M images to classify, B training images of a block, Q images to
 classify at once, K neighbours, D values of a feature, C classes.
@@ -17,9 +17,9 @@ from deepcluster_core.errors import FeatureError
 from deepcluster_core.precision import exact_float32
 
 BLOCK_ROWS = 4096
-"""Training images that are compared at once: large enough for a fast matrix product."""
+"""Training images that are compared at once; large enough for a fast matrix product."""
 CELLS = 1 << 20
-"""Similarities in memory at once, of some 30 bytes each; four times as many are 10 % slower."""
+"""Similarities in memory at once, about 30 bytes each; four times as many are 10 % slower."""
 LOW_BITS = (1 << 32) - 1
 SIGN_BIT_UNSET = (1 << 31) - 1
 FARTHEST = torch.iinfo(torch.int64).min
@@ -27,16 +27,16 @@ FARTHEST = torch.iinfo(torch.int64).min
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The K nearest training images of each image, nearest first; of equals the earlier ones."""
+    """The K nearest training images of each image, nearest first; ties go to the earlier image."""
 
     similarity_MK: NDArray[np.float32]
-    """Cosine, -1 to 1."""
+    """Cosine similarity, -1 to 1."""
     row_MK: NDArray[np.int64]
-    """Places among the training images."""
+    """Positions among the training images."""
 
 
 def unit_rows(features_BD: NDArray[np.float32]) -> Tensor:
-    """Return features with length one; a feature of zeros stays, and is similar to nothing.
+    """Return features scaled to length one; a zero feature stays zero, and is similar to nothing.
 
     Raises:
         FeatureError: a value is not finite.
@@ -57,14 +57,14 @@ def nearest(
 ) -> Neighbours:
     """Return the neighbours of all queries among training images that come in batches.
 
-    Nobody holds all training features, nor an M x N matrix: memory takes 4 D + 8 k bytes a query.
-    The result depends on the order of the training images in exact ties alone, and on the sizes of
-    batches and blocks in the last bit of a similarity.
+    Memory never holds all training features or an M x N matrix; it takes 4 D + 8 k bytes per query.
+    The order of the training images matters only for exact ties, and the sizes of batches and
+    blocks only for the last bit of a similarity.
 
     Args:
         queries_MD: rows of length one, float32.
-        batches: rows of length one, on the same device; at least `k` in all.
-        k: neighbours.
+        batches: rows of length one, on the device of the queries; at least `k` rows in total.
+        k: number of neighbours.
         block_rows: training images that are compared at once.
     """
     device = queries_MD.device
@@ -74,7 +74,8 @@ def nearest(
     for rows_BD in _blocks(batches, block_rows):
         row_B = torch.arange(first, first + len(rows_BD), device=device)
         for number, part_QD in enumerate(queries):
-            with torch.autocast(device.type, enabled=False):  # batches may come from within one
+            # `batches` may be a generator that is suspended inside an autocast block.
+            with torch.autocast(device.type, enabled=False):
                 similarity_QB = part_QD @ rows_BD.T
             near_QK = _keys(similarity_QB, row_B).topk(min(k, len(rows_BD)), dim=1).values
             best[number] = torch.cat((best[number], near_QK), dim=1).topk(k, dim=1).values
@@ -93,25 +94,26 @@ def votes(
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield each k, in increasing order, and the classes that the k nearest neighbours vote for.
 
-    A neighbour's vote weighs exp(similarity / temperature); of equal sums the lower class wins.
+    A neighbour's vote weighs exp(similarity / temperature); ties go to the lower class.
     Source: Wu et al. 2018 (arXiv:1805.01978), section 3.4.
 
     Args:
-        found: at least as many neighbours as the greatest of `ks`.
+        found: neighbours, at least as many per image as the greatest of `ks`.
         class_N: classes of the training images.
         ks: numbers of neighbours.
-        temperature: no unit.
+        temperature: temperature of the weights, no unit.
         num_classes: C.
     """
-    # Weights are relative to the nearest one: the sums keep their order, and none overflows.
+    # Divide all weights of an image by that of its nearest neighbour. The sums keep their order,
+    # and exp() cannot overflow.
     similarity_MK = torch.from_numpy(found.similarity_MK).double()
     weight_MK = torch.exp((similarity_MK - similarity_MK[:, :1]) / temperature)
     class_MK = torch.from_numpy(class_N[found.row_MK])
-    at_once = max(1, CELLS // num_classes)
+    num_at_once = max(1, CELLS // num_classes)
     for k in sorted(ks):
         winners: list[Tensor] = []
-        for start in range(0, len(class_MK), at_once):
-            chosen = slice(start, start + at_once)
+        for start in range(0, len(class_MK), num_at_once):
+            chosen = slice(start, start + num_at_once)
             sums_QC = torch.zeros(len(class_MK[chosen]), num_classes, dtype=torch.float64)
             sums_QC.scatter_add_(1, class_MK[chosen, :k], weight_MK[chosen, :k])
             winners.append(sums_QC.argmax(dim=1))
@@ -119,13 +121,14 @@ def votes(
 
 
 def _blocks(batches: Iterable[Tensor], num_rows: int) -> Iterator[Tensor]:
-    """Yield the rows of batches in blocks of `num_rows`, the last one smaller."""
+    """Yield the rows of all batches in blocks of `num_rows`; the last block may be smaller."""
     waiting: list[Tensor] = []
     count = 0
     for batch_BD in batches:
         waiting.append(batch_BD)
         count += len(batch_BD)
         if count >= num_rows:
+            # The last piece waits for more rows, unless it is a full block itself.
             *full, rest_BD = torch.cat(waiting).split(num_rows)
             if len(rest_BD) == num_rows:
                 full, rest_BD = [*full, rest_BD], rest_BD[:0]
@@ -136,11 +139,11 @@ def _blocks(batches: Iterable[Tensor], num_rows: int) -> Iterator[Tensor]:
 
 
 def _keys(similarity_QB: Tensor, row_B: Tensor) -> Tensor:
-    """Return an int64 for each similarity, so that sorting the keys sorts by similarity, then row.
+    """Return an int64 key for each similarity; keys sort by similarity, and then by row.
 
-    `topk` may return equal values in any order. Of these keys no two are equal, so its result is
-    the same on every device. The upper 32 bits hold the similarity, the lower 32 bits the row,
-    counted downwards: of equal similarities the earlier row has the greater key.
+    `topk` may return equal values in any order. No two of these keys are equal, so its result is
+    identical on every device. The upper 32 bits hold the similarity, the lower 32 bits the row. The
+    row is counted downwards, so the earlier of two equally similar rows has the greater key.
     """
     # The bits of positive floats, read as an integer, are in the order of the floats. Those of
     # negative floats are in the reverse order, so all their bits but the sign are inverted.

@@ -1,4 +1,4 @@
-"""nmi.png: what the clusters of a run, or of a sweep, agree with. Figure 2 of the paper."""
+"""nmi.png: agreement of the clusters of a run or a sweep with other labellings. Figure 2."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,8 +23,8 @@ def draw_agreement(run: pd.DataFrame, to: IO[bytes]) -> None:
     """Draw figures 2a and 2b of one run as a PNG: NMI with true labels and with previous clusters.
 
     Args:
-        run: columns epoch, nmi_labels and nmi_previous, null where unknown; a row for each epoch.
-        to: where the PNG is written.
+        run: a row for each epoch, with columns epoch, nmi_labels and nmi_previous, null if unknown.
+        to: file to write the PNG to.
     """
     figure, panels = _panels(2)
     for axes, column in zip(panels, TITLES, strict=True):
@@ -37,13 +37,13 @@ def draw_agreement(run: pd.DataFrame, to: IO[bytes]) -> None:
 def draw_agreements(runs: pd.DataFrame, to: IO[bytes]) -> None:
     """Draw figures 2a and 2b of a sweep, a line for each k, and the effect of k, as a PNG.
 
-    The paper's figure 2c has the mean average precision on Pascal VOC against k; here it is the
-    NMI after the last epoch of each run, which needs no other data set. NMI with true labels tends
-    to grow with k: compare with `linear` before choosing k by it.
+    The paper's figure 2c shows the mean average precision on Pascal VOC against k. Here it shows
+    the NMI after the last epoch of each run, which needs no other data set. NMI with true labels
+    tends to grow with k, so compare it with `linear` before choosing k by it.
 
     Args:
-        runs: as for `draw_agreement`, with the column k; by k, then by epoch.
-        to: where the PNG is written.
+        runs: rows as for `draw_agreement`, with the column k; ordered by k and then by epoch.
+        to: file to write the PNG to.
     """
     figure, panels = _panels(3)
     lines = {f"k = {k:,}": run for k, run in runs.groupby("k")}

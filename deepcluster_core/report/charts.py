@@ -1,15 +1,15 @@
-"""The geometry of the charts in report.html: where each line, bar, tick and label goes.
+"""The geometry of the charts in report.html: positions of lines, bars, ticks and labels.
 
-A template draws them as inline SVG, and a few lines of script put the values into the legend that
-the pointer, a finger or the arrow keys point at. They are not matplotlib's SVG: that has fixed
-colours, where these follow the page between light and dark; its text is shapes, which nobody can
-search or read out; and the loss of 50 epochs takes 31 kB instead of 4. Lengths are units of the
-drawing.
+A template draws them as inline SVG. A short script shows values in the legend: those at the
+position of the pointer, a finger or the arrow keys.
+
+matplotlib's SVG would have three drawbacks. Its colours are fixed, whereas these follow the page's
+light or dark mode; its text consists of shapes, which cannot be searched or read out; and the loss
+of 50 epochs would take 31 kB instead of 4 kB. Lengths are in units of the drawing.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from deepcluster_core.report.scale import Scale, upwards
 from deepcluster_core.text import known, number
@@ -17,8 +17,8 @@ from deepcluster_core.text import known, number
 WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, FLOOR = 46, 388, 10, 190
 """Edges of the area in which values are drawn."""
-DOTS_AT_MOST = 40  # more of them hide their line
-STEPS_AT_MOST = 300  # of a histogram: more than a screen has pixels for them
+DOTS_AT_MOST = 40  # more dots would hide their line
+STEPS_AT_MOST = 300  # of a histogram; a screen has no pixels for more
 
 Point = tuple[float, float]
 
@@ -29,9 +29,9 @@ class Series:
 
     name: str
     values: Sequence[float | None]
-    """One for each place of the axis; None and NaN are not drawn."""
+    """A value for each position on the axis; None and NaN are not drawn."""
     reference: bool = False
-    """Not a result, but what results are compared with: dotted and grey."""
+    """Whether this is not a result, but a reference for results; it is drawn dotted and grey."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Caption:
 
     title: str
     unit: str
-    """What the vertical axis counts."""
+    """Unit of the vertical axis."""
     note: str = ""
-    """A sentence below it."""
+    """A sentence below the chart."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A label of an axis, and the place it belongs to."""
+    """A label of an axis and its position."""
 
     place: float
     text: str
@@ -55,22 +55,22 @@ class Tick:
 
 @dataclass(frozen=True)
 class Shape:
-    """Something that is drawn in the colour of a style: `s0`, `s1`, …, or `reference`."""
+    """A shape that is drawn in the colour of a style: `s0`, `s1`, …, or `reference`."""
 
     style: str
     path: str
-    """As in the attribute `d` of SVG."""
+    """Value of the attribute `d` in SVG."""
     dots: Sequence[Point] = ()
 
 
 @dataclass(frozen=True)
 class Key:
-    """A line of the legend."""
+    """An entry of the legend."""
 
     style: str
     name: str
     texts: Sequence[str]
-    """One for each place of the axis."""
+    """Text of the value at each position on the axis."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,23 @@ class Chart:
 
     caption: Caption
     levels: Sequence[Tick]
-    """Of the vertical axis: horizontal lines."""
+    """Ticks of the vertical axis, drawn as horizontal lines."""
     ticks: Sequence[Tick]
-    """Of the horizontal axis."""
+    """Ticks of the horizontal axis."""
     axis: str
     """Name of the horizontal axis."""
     shapes: Sequence[Shape]
     keys: Sequence[Key]
     at: Sequence[float]
-    """Places on the horizontal axis that have values."""
+    """Positions on the horizontal axis that have values."""
     names: Sequence[str]
-    """What each of these places is."""
+    """Name of each of these positions."""
     latest: int = -1
-    """The place whose values the legend shows at first."""
+    """Index of the position whose values the legend shows at first."""
 
     @property
     def description(self) -> str:
-        """What the chart shows, in words: where each curve begins and ends."""
+        """A description of the chart in words: the first and the last value of each curve."""
         title = self.caption.title
         if not self.names:
             return f"{title}: nothing yet"
@@ -115,11 +115,11 @@ def line_chart(
     """Return a chart of curves over epochs; None if no curve has a value.
 
     Args:
-        caption: text around it.
-        epochs: along the horizontal axis, in order.
-        lines: curves that have at least one known value are drawn.
-        top: the vertical axis reaches at least this value.
-        zero: begin the vertical axis at 0. If False it may be logarithmic.
+        caption: text around the chart.
+        epochs: epochs along the horizontal axis, in order.
+        lines: curves; those without any known value are left out.
+        top: value that the vertical axis reaches at least.
+        zero: whether the vertical axis begins at 0. If not, it may be logarithmic.
     """
     drawn = [line for line in lines if any(known(value) for value in line.values)]
     if all(line.reference for line in drawn):
@@ -145,12 +145,12 @@ def line_chart(
 
 
 def stacked_bars(caption: Caption, epochs: Sequence[int], layers: Sequence[Series]) -> Chart:
-    """Return a chart of bars, one for each epoch, that are made of layers.
+    """Return a chart with a bar for each epoch, each of which is a stack of layers.
 
     Args:
-        caption: text around it.
-        epochs: along the horizontal axis.
-        layers: from the lowest; unknown values count as 0.
+        caption: text around the chart.
+        epochs: epochs along the horizontal axis.
+        layers: layers from the lowest to the highest; unknown values count as 0.
     """
     slot = (RIGHT - LEFT) / max(len(epochs), 1)
     width = round(max(min(slot * 0.75, 40), 0.5), 2)
@@ -171,7 +171,7 @@ def stacked_bars(caption: Caption, epochs: Sequence[int], layers: Sequence[Serie
                 below[place] += value
         shapes.append(Shape(style, path))
 
-    every = -(-len(epochs) // 10) or 1
+    every = -(-len(epochs) // 10) or 1  # at most ten ticks: rounded up, and at least 1
     return Chart(
         caption,
         levels=_levels(up),
@@ -188,18 +188,18 @@ def stacked_bars(caption: Caption, epochs: Sequence[int], layers: Sequence[Serie
 
 
 def size_histogram(caption: Caption, counts: Sequence[int]) -> Chart:
-    """Return a chart of the sizes of clusters from the largest to the smallest.
+    """Return a chart of the sizes of clusters, from the largest to the smallest.
 
     Args:
-        caption: text around it.
-        counts: images in each cluster, in any order; at least one.
+        caption: text around the chart.
+        counts: number of images in each cluster, in any order; at least one cluster.
     """
     ordered = sorted(counts, reverse=True)
     mean = sum(ordered) / len(ordered)
     populated = [float(count) for count in ordered if count > 0]
     up = upwards([*populated, mean], start=FLOOR, end=TOP, zero=False)
     across = Scale(0, len(ordered), LEFT, RIGHT)
-    # Of very many clusters some are drawn, evenly spaced.
+    # If there are too many clusters, only some of them are drawn, evenly spaced.
     steps = min(len(ordered), STEPS_AT_MOST)
     places = [step * len(ordered) // steps for step in range(steps)]
     ends = [across(place) for place in places[1:]] + [float(RIGHT)]
@@ -250,18 +250,20 @@ def _level_line(height: float) -> str:
 
 
 def _curve(style: str, line: Series, at: Sequence[float], up: Scale) -> Shape:
-    """Return a path that is broken where values are unknown, and dots where they can be seen."""
+    """Return a curve that is interrupted at unknown values, with dots if these are few enough."""
     points = [
         (x, up(value)) if known(value) else None for x, value in zip(at, line.values, strict=True)
     ]
     seen = [point for point in points if point is not None]
     if line.reference and len(at) == 1:
-        return Shape(style, _level_line(seen[0][1]))  # one point would be invisible
+        return Shape(style, _level_line(seen[0][1]))  # a path with one point would be invisible
     path, pen = "", "M"
     for point in points:
-        if point is not None:
+        if point is None:
+            pen = "M"  # lift the pen: move to the next point without a line
+        else:
             path += f"{pen}{point[0]:g} {point[1]:g}"
-        pen = "M" if point is None else "L"
+            pen = "L"
     if line.reference:
         return Shape(style, path)
     return Shape(style, path, _alone(points) if len(points) > DOTS_AT_MOST else seen)
@@ -269,9 +271,9 @@ def _curve(style: str, line: Series, at: Sequence[float], up: Scale) -> Shape:
 
 def _alone(points: Sequence[Point | None]) -> list[Point]:
     """Return the points without neighbours, which a line does not show."""
-    around = [None, *points, None]
-    return [
-        here
-        for (before, here), (_, after) in pairwise(pairwise(around))
-        if here is not None and before is None and after is None
-    ]
+    padded = [None, *points, None]
+    alone: list[Point] = []
+    for before, point, after in zip(padded, points, padded[2:], strict=False):
+        if point is not None and before is None and after is None:
+            alone.append(point)
+    return alone

@@ -12,19 +12,19 @@ from deepcluster_core.report.gallery import Assigned, Cluster, Gallery, Ints, ch
 from deepcluster_core.report.thumbnails import make_thumbnails
 
 SHARPER_UP_TO = 64
-"""Clusters up to which thumbnails have `LARGE_PX`."""
+"""Largest number of clusters for which thumbnails have a side of `LARGE_PX`."""
 LARGE_PX, SMALL_PX = 96, 64
-"""Sides of thumbnails. 200 clusters of 16 photographs with the smaller ones make a page of 4.3 MB,
-in 1.6 s on two cores, which Chromium opens in 0.4 s."""
+"""Sides of thumbnails. With the smaller ones, 200 clusters of 16 photographs make a page of 4.3 MB.
+It takes 1.6 s on two cores, and Chromium opens it in 0.4 s."""
 
 
 def read_assigned(labels: Path, *, before: Path | None, images: Path | None) -> Assigned:
-    """Return the clusters of an epoch, the true labels, and how the clusters changed.
+    """Return the clusters of an epoch, the true labels, and the changes of the clusters.
 
     Args:
         labels: folder of the epoch's labels.
-        before: folder of the labels of the epoch before; None where there are none.
-        images: folder of the images artifact; None: true labels are not known.
+        before: folder of the labels of the epoch before; None if there is none.
+        images: folder of the images artifact; None if true labels are not known.
     """
     now = read_labels(labels)
     truth_N = Images(images).true_labels() if images else None
@@ -48,9 +48,9 @@ def read_gallery(
     Args:
         assigned: clusters of all images.
         images: folder of the images artifact.
-        epoch: of the clusters.
-        clusters: shown at most.
-        generator: chooses the random ones.
+        epoch: epoch of the clusters.
+        clusters: largest number of clusters to show.
+        generator: chooses the random clusters.
     """
     groups = choose(assigned, clusters=clusters, generator=generator)
     shown = [cluster for group in groups.values() for cluster in group]
@@ -77,7 +77,7 @@ def _names(
     paths = dict(zip(ids, index["path"].take(ids).to_pylist(), strict=True))
     if label_N is None:
         return paths, {}
-    # The first image with a label has its name.
+    # The name of a label is read from the first image that has it.
     numbers, first = np.unique(label_N, return_index=True)
     row_of = dict(zip(numbers.tolist(), first.tolist(), strict=True))
     shown = sorted(_label_numbers(clusters.values()) - {-1})

@@ -24,12 +24,12 @@ def _images(count: int) -> str:
 
 
 def _csp_hash(text: str) -> str:
-    """Return how a content security policy names an inline part of the page."""
+    """Return the hash by which a content security policy allows an inline part of the page."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _data_uri(data: bytes, media_type: str) -> str:
-    """Return bytes as an address that needs no network."""
+    """Return bytes as a data URI, which needs no network."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
@@ -47,10 +47,10 @@ FILTERS: dict[str, Callable[..., str]] = {
 
 @cache
 def templates() -> Environment:
-    """Return the templates of the page, which escape all that they are given.
+    """Return the templates of the page, which escape all text that is inserted.
 
-    Names of files and labels hold anything: what moves or reorders text, or does not fit into
-    UTF-8, is written as an escape, too.
+    Names of files and labels may contain any character. Characters that move or reorder text, or
+    that UTF-8 cannot encode, are written as escapes, too.
     """
     environment = Environment(
         loader=PackageLoader("deepcluster_core.report"),

@@ -1,4 +1,4 @@
-"""The evaluations of a run as the report shows them: their tables and their images."""
+"""The evaluations of a run in the report: their tables and their images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 ROWS_AT_MOST = 500
 PICTURE_AT_MOST = 4 << 20
-"""Bytes of an image that is put into the page. Our choice: a page that opens at once."""
+"""Largest size of an image in the page, bytes. Our choice, so that the page opens at once."""
 
 
 @dataclass(frozen=True)
@@ -15,23 +15,23 @@ class Table:
     """A table; missing values are None."""
 
     name: str
-    """Read out for it."""
+    """Name that screen readers read out."""
     headings: Sequence[str]
     rows: Sequence[Sequence[object]]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG that lies in the folder of an evaluation."""
+    """A PNG from the folder of an evaluation."""
 
     name: str
     data: bytes
     caption: str
-    """What the image shows."""
+    """A sentence about what the image shows."""
 
     @property
     def is_too_large(self) -> bool:
-        """Whether the page names it only."""
+        """Whether the page shows only the image's name."""
         return len(self.data) > PICTURE_AT_MOST
 
 
@@ -42,13 +42,13 @@ class Evaluation:
     name: str
     epoch: int
     rows: Sequence[Mapping[str, Any]]
-    """All with the same columns."""
+    """Result rows, all with equal columns."""
     pictures: Sequence[Picture]
     note: str = ""
 
     @property
     def table(self) -> Table:
-        """Its first rows, without the protocol, which is the same in all."""
+        """The table of the first rows, without the protocol's digest, which all rows share."""
         columns = [name for name in self.rows[0] if name != "protocol"] if self.rows else []
         return Table(
             f"Results of {self.name}, epoch {self.epoch}",
@@ -58,6 +58,6 @@ class Evaluation:
 
 
 def by_name(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
-    """Return evaluations under their names, in each the latest epoch first."""
+    """Return the evaluations by name, each list with the latest epoch first."""
     ordered = sorted(evaluations, key=lambda found: (found.name, -found.epoch))
     return {name: [*group] for name, group in groupby(ordered, key=lambda found: found.name)}

@@ -1,7 +1,7 @@
-"""The gallery of clusters: which ones are shown, and what is known of each.
+"""The gallery of clusters: the choice of clusters, and the facts about each of them.
 
-Suffixes: N images, K clusters, M images of one cluster, C cells: pairs of a cluster and a class
-that occur, P clusters that have images.
+Suffixes: N images, K clusters, M images of one cluster, C pairs of a cluster and a class that
+occur, P clusters that have images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,12 @@ Ints = NDArray[np.integer]
 Reals = NDArray[np.floating]
 
 NEAREST, FARTHEST = 12, 4
-"""Images shown of a cluster. Our choice: two rows on a phone, enough to see what they share and
-what hardly belongs."""
+"""Numbers of images to show of a cluster. Our choice: two rows on a phone, enough to see what the
+images have in common and which ones hardly belong."""
 CLASSES_SHOWN = 3
 ALL = "All clusters"
 SHARP_UP_TO = 48
-"""Thumbnails up to this side, in pixels, keep sharp pixels when they are enlarged; they would be
-blurred otherwise."""
+"""Largest side, in pixels, of thumbnails that the browser enlarges without blurring."""
 
 
 @dataclass(frozen=True)
@@ -33,39 +32,39 @@ class Member:
 
     image_id: int
     distance: float
-    """To the centroid, in the space that was clustered."""
+    """Distance to the centroid, in the space that was clustered."""
     label: int
-    """The true one; -1 where unknown."""
+    """True label, -1 if unknown."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster, and those of its images that are shown."""
+    """A cluster and the images of it that are shown."""
 
     cluster: int
     size: int
     nearest: tuple[Member, ...]
-    """To the centroid, the nearest first."""
+    """The images nearest to the centroid, nearest first."""
     farthest: tuple[Member, ...]
-    """The farthest last; in a small cluster what `nearest` leaves."""
+    """The images farthest from the centroid, farthest last, without those of `nearest`."""
     classes: tuple[tuple[int, float], ...]
-    """The true labels that most of its images have, and their shares of those that have any."""
+    """The most frequent true labels, each with its fraction of the images that have a label."""
     changes: tuple[Change, ...]
-    """What it was in the epoch before; empty where nothing is known of that."""
+    """Changes since the epoch before; empty if they are not known."""
 
     @property
     def purity(self) -> float | None:
-        """Share, 0 to 1, of the most frequent true label; None where none is known."""
+        """Fraction, 0 to 1, of the most frequent true label; None if no label is known."""
         return self.classes[0][1] if self.classes else None
 
     @property
     def overlap(self) -> float | None:
-        """Greatest Jaccard index with a cluster of the epoch before; None where none is known."""
+        """Greatest Jaccard index with a cluster of the epoch before; None if it is not known."""
         return max((change.jaccard for change in self.changes), default=None)
 
     @property
     def shown(self) -> tuple[Member, ...]:
-        """All of its images that are shown."""
+        """All images that are shown."""
         return self.nearest + self.farthest
 
 
@@ -75,24 +74,24 @@ class Gallery:
 
     epoch: int
     groups: Mapping[str, Sequence[int]]
-    """Ids of clusters, by heading."""
+    """Cluster ids by heading."""
     clusters: Mapping[int, Cluster]
     thumbnails: Thumbnails
     paths: Mapping[int, str]
-    """By image_id, of the images that are shown."""
+    """Paths of the images that are shown, by image_id."""
     labels: Mapping[int, str]
-    """Names of true labels, by their numbers."""
+    """Names of true labels by number."""
     populated: int
-    """Clusters that have images, shown or not."""
+    """Number of clusters that have images, shown or not."""
 
     @property
     def num_shown(self) -> int:
-        """How many clusters are shown."""
+        """Number of clusters that are shown."""
         return sum(len(group) for group in self.groups.values())
 
     @property
     def is_sharp(self) -> bool:
-        """Whether its thumbnails keep sharp pixels when they are enlarged."""
+        """Whether the browser enlarges its thumbnails without blurring."""
         return self.thumbnails.side <= SHARP_UP_TO
 
     @property
@@ -101,15 +100,15 @@ class Gallery:
         return any(cluster.classes for cluster in self.clusters.values())
 
     def classes(self, cluster: Cluster) -> list[tuple[str, float]]:
-        """Return the names of the classes that most of a cluster's images have, and shares."""
+        """Return the names of a cluster's most frequent classes, each with its fraction."""
         return [(self.labels.get(label, "?"), part) for label, part in cluster.classes]
 
     def is_odd(self, cluster: Cluster, member: Member) -> bool:
-        """Return whether an image's true label is not the most frequent one of its cluster."""
+        """Return whether an image's true label differs from its cluster's most frequent one."""
         return member.label >= 0 and member.label != cluster.classes[0][0]
 
     def details(self, member: Member) -> str:
-        """Return what is known of an image, for its tooltip."""
+        """Return the text of an image's tooltip."""
         text = f"{self.paths.get(member.image_id, '')}\n"
         text += f"image {member.image_id}, distance {member.distance:.3f}"
         if member.label >= 0:
@@ -119,15 +118,15 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Assigned:
-    """A labelling, and what is known beside it."""
+    """The clusters of all images, with distances, true labels and changes."""
 
     cluster_N: Ints
     distance_N: Reals
     label_N: Ints | None
-    """True labels, -1 where unknown; None if no image has one."""
+    """True labels, -1 if unknown; None if no image has one."""
     k: int
     changes: Sequence[Change] = ()
-    """Since the epoch before."""
+    """Changes since the epoch before."""
 
 
 def choose(
@@ -135,13 +134,13 @@ def choose(
 ) -> dict[str, list[int]]:
     """Return clusters under headings: largest, smallest, purest, most mixed, random.
 
-    Each stands under one heading alone, and all that have images in one list if that many are
-    asked for, the largest first.
+    Each cluster is listed under one heading only. If all clusters that have images fit, they form a
+    single list, the largest first.
 
     Args:
-        assigned: the labelling.
-        clusters: how many at most.
-        generator: chooses the random ones.
+        assigned: the clusters of all images.
+        clusters: largest number of clusters to choose.
+        generator: chooses the random clusters.
     """
     counts_K = cluster_counts(assigned.cluster_N, assigned.k)
     largest_P = np.argsort(-counts_K, kind="stable")[: np.count_nonzero(counts_K)]
@@ -158,7 +157,7 @@ def choose(
 
 
 def describe(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Cluster]:
-    """Return each of the clusters that were chosen, by id."""
+    """Return the chosen clusters by id."""
     changes: dict[int, list[Change]] = {}
     for change in assigned.changes:
         if change.cluster is not None:
@@ -170,7 +169,10 @@ def describe(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Cluster]:
 
 
 def _share_out(orders: Mapping[str, Ints], clusters: int) -> dict[str, list[int]]:
-    """Give each heading its part of `clusters`: the first in its order that no other has yet."""
+    """Return the clusters of each heading: the first in its order that no other heading has.
+
+    The headings share `clusters` equally. What one cannot use is left to those behind it.
+    """
     taken: set[int] = set()
     groups: dict[str, list[int]] = {}
     left = clusters
@@ -185,7 +187,7 @@ def _share_out(orders: Mapping[str, Ints], clusters: int) -> dict[str, list[int]
 
 
 def _purities(cluster_N: Ints, label_N: Ints, k: int) -> Reals:
-    """Return the share, 0 to 1, of the most frequent label in each cluster; NaN: none is known."""
+    """Return the fraction, 0 to 1, of each cluster's most frequent label; NaN if none is known."""
     known_N = label_N >= 0
     width = int(label_N.max()) + 1
     keys_N = cluster_N[known_N].astype(np.int64) * width + label_N[known_N]
@@ -197,7 +199,7 @@ def _purities(cluster_N: Ints, label_N: Ints, k: int) -> Reals:
 
 
 def _members(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Ints]:
-    """Return the ids of the images of each cluster, the nearest to its centroid first."""
+    """Return the image_ids of each chosen cluster, the nearest to its centroid first."""
     is_wanted_K = np.zeros(assigned.k, dtype=np.bool_)
     is_wanted_K[[*chosen]] = True
     ids = np.flatnonzero(is_wanted_K[assigned.cluster_N])
@@ -227,9 +229,10 @@ def _describe(
 
 
 def _shown(members: int) -> list[int]:
-    """Return the places, in the order of distance, of the images that are shown."""
-    far = range(max(NEAREST, members - FARTHEST), members)
-    return [*range(min(NEAREST, members)), *far]
+    """Return the positions, in the order of distance, of the images that are shown."""
+    nearest = range(min(NEAREST, members))
+    farthest = range(max(NEAREST, members - FARTHEST), members)
+    return [*nearest, *farthest]
 
 
 def _classes(labels_M: Ints) -> tuple[tuple[int, float], ...]:

@@ -15,25 +15,26 @@ from deepcluster_core.report.charts import (
 from deepcluster_core.text import duration, known
 
 STAGES = ("train", "extract", "cluster", "score")
-"""From the bottom of the bars, where most of the time goes."""
+"""Stages in the order of the bars' layers. The lowest layer usually takes the most time."""
 
 Row = Mapping[str, Any]
-"""Metrics of an epoch by the names of their columns, with `epoch` and `score_s` beside them. Those
-that an earlier version did not know are missing."""
+"""Metrics of an epoch by the names of their columns, together with `epoch` and `score_s`. Metrics
+that an earlier version did not write are missing."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Which columns of the metrics stand in one chart of curves."""
+    """The columns of the metrics that one chart of curves shows."""
 
     caption: Caption
     columns: Mapping[str, str]
-    """Their names in the legend, by column."""
+    """Names in the legend, by column."""
     references: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The same for values that results are compared with."""
+    """Names in the legend of columns that results are compared with, by column."""
     top: float | None = None
+    """See `line_chart`."""
     zero: bool = True
-    """See `line_chart`, as for `top`."""
+    """See `line_chart`."""
 
 
 LEARNING = (
@@ -92,10 +93,10 @@ PACE = Curves(
 
 
 def metric_charts(rows: Sequence[Row], sizes: Chart | None) -> list[Chart]:
-    """Return all charts of a run in the order of the page.
+    """Return all charts of a run, in the order of the page.
 
     Args:
-        rows: metrics of its epochs, at least one.
+        rows: metrics of its epochs, at least one row.
         sizes: the chart of all cluster sizes, if there is one.
     """
     learning = [_curves(rows, curves) for curves in LEARNING]
@@ -114,7 +115,7 @@ def sizes_chart(counts: Sequence[int], epoch: int) -> Chart:
 
 
 def seconds_of(rows: Sequence[Row]) -> float:
-    """Return the seconds that all stages took in these epochs."""
+    """Return the total time of all stages in these epochs, seconds."""
     columns = [f"{stage}_s" for stage in STAGES]
     return sum(row[name] for row in rows for name in columns if known(row.get(name)))
 
@@ -128,7 +129,7 @@ def _curves(rows: Sequence[Row], curves: Curves) -> Chart | None:
 
 
 def _stage_times(rows: Sequence[Row]) -> Chart:
-    """Return the chart of what each stage of each epoch took when it ran."""
+    """Return the chart of the time that each stage of each epoch took."""
     caption = Caption("Time of each stage", "seconds", f"{duration(seconds_of(rows))} in all.")
     epochs = [row["epoch"] for row in rows]
     return stacked_bars(caption, epochs, [_series(rows, f"{name}_s", name) for name in STAGES])

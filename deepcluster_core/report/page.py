@@ -1,4 +1,4 @@
-"""report.html: one file that fetches nothing and runs nothing but its own script."""
+"""report.html: a single file that fetches nothing from the network and runs only its own script."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,53 +15,53 @@ from deepcluster_core.report.words import Remark, remarks
 from deepcluster_core.text import duration, number
 
 FORMAT = 2
-"""Raised when the same inputs would give another page."""
+"""Version of the page's format; increase it when equal inputs would give a different page."""
 HEAD_BYTES = 2048
 INPUTS = re.compile(rb'<meta name="deepcluster-inputs" content="([0-9a-f]{64})">')
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run does, and how far it is."""
+    """The settings of a run, and its progress."""
 
     network: str
     image_size: int
     is_sobel_filtered: bool
     source: str
     images: int | None
-    """None where they are not counted yet."""
+    """Number of images; None if they are not counted yet."""
     k: int | str
     algorithm: str
     epochs: int
     scored: int
-    """Epochs that are done."""
+    """Number of finished epochs."""
     seed: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the page shows. Text is plain text: the templates escape it."""
+    """Everything that the page shows. All text is plain text, which the templates escape."""
 
     name: str
-    """Of the run."""
+    """Name of the run."""
     setup: Setup
     notes: Sequence[str]
-    """What is missing, or not to be trusted."""
+    """Notes about results that are missing or unreliable."""
     rows: Sequence[Mapping[str, Any]]
-    """Metrics of the epochs that are scored, in order, with `epoch` and `score_s` beside them."""
+    """Metrics of the scored epochs, in order, together with `epoch` and `score_s`."""
     sizes: Sequence[int]
-    """Images in each cluster of the gallery's epoch."""
+    """Number of images in each cluster of the gallery's epoch."""
     gallery: Gallery | None
     evaluations: Sequence[Evaluation]
     config: str
-    """YAML."""
+    """The recipe as YAML."""
     provenance: Mapping[str, str]
     inputs: str
-    """Digest of all that the page is made from, 64 hexadecimal digits."""
+    """Digest of everything that the page is made from, 64 hexadecimal digits."""
 
 
 def render(report: Report) -> bytes:
-    """Return the page, in UTF-8. The same report gives the same bytes."""
+    """Return the page in UTF-8. Equal reports give equal bytes."""
     gallery = report.gallery if report.gallery and report.gallery.num_shown else None
     sizes = None
     if report.gallery and report.sizes:
@@ -86,7 +86,7 @@ def render(report: Report) -> bytes:
 
 
 def inputs_of(path: Path) -> str | None:
-    """Return the digest of what the page at `path` was made from; None if there is no such page."""
+    """Return the digest of the inputs of the page at `path`; None if there is no such page."""
     try:
         with path.open("rb") as file:
             found = INPUTS.search(file.read(HEAD_BYTES))
@@ -96,7 +96,7 @@ def inputs_of(path: Path) -> str | None:
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the numbers that people ask for first."""
+    """Return the key figures at the top of the page, as text by name."""
     if not rows:
         return {}
     last = rows[-1]
@@ -118,5 +118,6 @@ def _remarks(report: Report) -> list[Remark]:
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> Table:
+    # A dict keeps the order of the columns and drops duplicates.
     columns = [*dict.fromkeys(["epoch", *(name for row in rows for name in row)])]
     return Table("All metrics", columns, [[row.get(name) for name in columns] for row in rows])

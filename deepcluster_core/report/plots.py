@@ -1,7 +1,7 @@
 """Curves drawn with matplotlib: the parts and the style that all PNGs have in common.
 
-`overview.png` and `nmi.png` of a run and `sweep.png` of a sweep are put together from these. The
-interactive charts of report.html are not, see `charts`.
+`overview.png` and `nmi.png` of a run and `sweep.png` of a sweep are composed of these. The
+interactive charts of report.html are drawn by `charts` instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,11 +31,11 @@ Colour = str | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Curve:
-    """One column of a table, and how it is drawn."""
+    """A column of a table, and the style of its curve."""
 
     column: str
     name: str
-    """In the legend; empty: not listed there."""
+    """Name in the legend; an empty name is not listed."""
     colour: Colour = BLUE
     line: str = DOTTED_LINE
 
@@ -59,13 +59,13 @@ def shades(count: int) -> list[Colour]:
 
 
 def draw_curves(axes: Axes, table: pd.DataFrame, across: str, curves: Sequence[Curve]) -> None:
-    """Draw columns of a table against another one, each where its values are known.
+    """Draw the known values of some columns of a table against another column.
 
     Args:
-        axes: where they are drawn.
-        table: one row for each place on the horizontal axis, in order.
+        axes: axes to draw on.
+        table: one row for each position on the horizontal axis, in order.
         across: the column of the horizontal axis.
-        curves: those without any known value are left out.
+        curves: curves to draw; those without any known value are left out.
     """
     for curve in curves:
         known = table.dropna(subset=[curve.column])
@@ -83,9 +83,9 @@ def draw_runs(axes: Axes, runs: Mapping[str, pd.DataFrame], column: str) -> None
     """Draw a column of several runs against the epoch, the darkest line for the last run.
 
     Args:
-        axes: where they are drawn.
+        axes: axes to draw on.
         runs: tables with a column `epoch`, by the name in the legend.
-        column: what is drawn.
+        column: the column to draw.
     """
     for colour, (name, run) in zip(shades(len(runs)), runs.items(), strict=True):
         draw_curves(axes, run, "epoch", [Curve(column, name, colour)])
@@ -93,7 +93,7 @@ def draw_runs(axes: Axes, runs: Mapping[str, pd.DataFrame], column: str) -> None
 
 
 def set_title(axes: Axes, title: str) -> None:
-    """Write a title above the left end of the axes, exactly as it is: dollar signs are no maths."""
+    """Write a title above the left end of the axes, without reading dollar signs as maths."""
     axes.set_title(title, loc="left", fontsize=TITLE_POINTS, parse_math=False)
 
 
@@ -113,10 +113,10 @@ def put_k_across(axes: Axes, ks: Sequence[int]) -> None:
 
 
 def finish(axes: Axes, *, legend_beside: bool = False) -> None:
-    """Style axes whose curves are drawn, and add the legend; or write that nothing is known.
+    """Style axes and add the legend. If they have no curves, write that nothing is known.
 
     Args:
-        axes: with their curves.
+        axes: axes whose curves are already drawn.
         legend_beside: put the legend to the right of the axes instead of inside.
     """
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""The axes of the report's charts: from values to places, and the values that have ticks."""
+"""The axes of the report's charts: positions of values, and the values that have ticks."""
 
 import math
 from collections.abc import Iterable
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from deepcluster_core.figures import LogLocator, MaxNLocator
 
 LOGARITHMIC_FROM = 50
-"""Ratio of the largest to the smallest value from which sizes are drawn on a logarithmic axis."""
+"""Least ratio of the largest to the smallest value for which an axis is logarithmic."""
 MOST_POWERS = 100
-"""More powers of ten than any axis has: the locator leaves none out by itself."""
+"""A number above the powers of ten of any axis, so that the locator itself leaves none out."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One axis."""
+    """An axis of a chart."""
 
     low: float
     high: float
     start: float
-    """Place of `low`, in units of the drawing."""
+    """Position of `low`, in units of the drawing."""
     end: float
-    """Place of `high`."""
+    """Position of `high`, in units of the drawing."""
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value, in units of the drawing to one decimal."""
+        """Return the position of a value in units of the drawing, rounded to one decimal."""
         low, high = self._measure(self.low), self._measure(self.high)
         part = (self._measure(value) - low) / (high - low) if high > low else 0.5
         return round(self.start + part * (self.end - self.start), 1)
@@ -34,8 +34,8 @@ class Scale:
         """Return round values within the axis: 1, 2 or 5 times a power of ten apart.
 
         Args:
-            at_most: how many steps between ticks, about.
-            whole: integers only.
+            at_most: approximate limit on the number of steps between ticks.
+            whole: whether to return integers only.
         """
         if self.low == self.high:
             return [self.low]
@@ -66,13 +66,13 @@ class Scale:
 
 
 def upwards(values: Iterable[float], *, start: float, end: float, zero: bool = True) -> Scale:
-    """Return an axis that holds these values.
+    """Return an axis that contains these values.
 
     Args:
-        values: finite.
-        start: place of the lower end.
-        end: place of the upper one.
-        zero: begin at 0. If False, the axis is logarithmic when the values are far apart.
+        values: finite values.
+        start: position of the lower end.
+        end: position of the upper end.
+        zero: whether to begin at 0. If not, the axis is logarithmic if the values are far apart.
     """
     found = [*values] or [0.0, 1.0]
     low, high = min(found), max(found)

@@ -1,8 +1,8 @@
-"""Small pictures of images, as bytes that stand in the page.
+"""Thumbnails of images, as bytes that are embedded in the page.
 
-Each is a picture of its own, not a part of a sheet: so it has a text for those who cannot see it,
-can be printed and copied, and WebP's header is 30 bytes (JPEG repeats its 600 in each). MNIST's
-digits take 0.2 kB and 0.15 ms each, pieces of photographs at 64 px 1.1 kB and 0.5 ms.
+Each thumbnail is a separate picture, not a part of a sprite sheet, so it has an alternative text,
+and can be printed and copied. WebP's header takes only 30 bytes per picture; JPEG's takes 600.
+MNIST's digits take 0.2 kB and 0.15 ms each, photographs at 64 px 1.1 kB and 0.5 ms.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from deepcluster_core.errors import ArtifactError, first_line
 FORMAT = "WEBP" if features.check("webp") else "JPEG"
 MEDIA_TYPE = f"image/{FORMAT.lower()}"
 QUALITY = 75
-METHOD = 0  # the fastest of WebP's; the default saves nothing at this size
+METHOD = 0  # WebP's fastest method; the default one saves no bytes at this size
 
 Pixels = NDArray[np.uint8]
 
 
 class Pictures(Protocol):
-    """What `Images` is; safe to read in threads."""
+    """The interface of `Images`; reading from several threads must be safe."""
 
     def __getitem__(self, image_id: int) -> Pixels:
         """Return the pixels (H, W, C) of an image."""
@@ -35,29 +35,29 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """What could be read, and why the rest could not."""
+    """Thumbnails of the readable images, and the reasons why others could not be read."""
 
     data: dict[int, bytes]
-    """By image_id, of type `MEDIA_TYPE`."""
+    """Thumbnails by image_id, of type `MEDIA_TYPE`."""
     side: int
-    """Of the largest one, in pixels."""
+    """Side of the largest thumbnail, pixels."""
     failures: dict[int, str]
-    """Reasons, by image_id."""
+    """Reasons for failures by image_id."""
 
 
 def make_thumbnails(images: Pictures, image_ids: Sequence[int], side: int) -> Thumbnails:
-    """Return thumbnails of images; those that cannot be read any more are named.
+    """Return thumbnails of images, and the reasons for those that can no longer be read.
 
     Args:
-        images: from which they are read, in threads.
-        image_ids: each once or several times.
-        side: of a thumbnail in pixels, at most; smaller images are not enlarged.
+        images: source of the pixels, read from several threads.
+        image_ids: images to read; duplicates are allowed.
+        side: largest side of a thumbnail, pixels; smaller images are not enlarged.
     """
     unique = sorted(set(image_ids))
     data: dict[int, bytes] = {}
     failures: dict[int, str] = {}
     largest = 0
-    with ThreadPoolExecutor() as pool:  # decoding and encoding let go of the interpreter lock
+    with ThreadPoolExecutor() as pool:  # decoding and encoding release the GIL
         made = pool.map(lambda image_id: _attempt(images, image_id, side), unique)
         for image_id, found in zip(unique, made, strict=True):
             if isinstance(found, str):
@@ -76,11 +76,11 @@ def _attempt(images: Pictures, image_id: int, side: int) -> tuple[bytes, int] | 
 
 
 def thumbnail(image_HWC: Pixels, side: int) -> tuple[bytes, int]:
-    """Return the central square of an image, which is what the network sees, and its side.
+    """Return the thumbnail of an image's central square, which the network sees, and its side.
 
     Args:
-        image_HWC: one channel is grey, three are colours; of any other number the first is shown.
-        side: in pixels, at most.
+        image_HWC: pixels. Three channels are shown in colour; otherwise the first one in grey.
+        side: largest side of the thumbnail, pixels.
     """
     height, width, channels = image_HWC.shape
     square = min(height, width)
@@ -89,7 +89,8 @@ def thumbnail(image_HWC: Pixels, side: int) -> tuple[bytes, int]:
     shown = square_HWC if channels == 3 else square_HWC[:, :, 0]
     picture = Image.fromarray(np.ascontiguousarray(shown))
     if square > side:
-        # A much larger image is first averaged over whole pixels: from 256 to 64 twice as fast.
+        # reducing_gap averages a much larger image over whole pixels first, which is twice as fast
+        # from 256 to 64.
         picture = picture.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     file = BytesIO()
     picture.save(file, FORMAT, quality=QUALITY, method=METHOD)

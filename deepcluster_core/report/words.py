@@ -1,4 +1,4 @@
-"""What a run's numbers say, in sentences: what a person who knows the method would look at."""
+"""Remarks on a run's metrics: sentences on what an expert of the method would look at."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from deepcluster_core.health import CHANCE, Sign, signs
 from deepcluster_core.text import known, number, share
 
 Row = Mapping[str, Any]
-"""Metrics of an epoch by the names of their columns, with `epoch` beside them."""
+"""Metrics of an epoch by the names of their columns, together with `epoch`."""
 
 JUDGED = ("k", "loss", "effective_clusters", "largest_fraction", "empty_clusters")
-"""Without these no sign of trouble is looked for."""
+"""Metrics that are needed to look for signs of trouble."""
 
 RISING = 0.01
-"""Difference of the mean NMI of the last three epochs and of the three before from which it still
-rises. Our choice: the demo's goes up and down by as much from one epoch to the next."""
+"""Least increase in mean NMI, from the three epochs before to the last three, that counts as still
+rising. Our choice: in the demo, NMI fluctuates by as much from one epoch to the next."""
 
 
 @dataclass(frozen=True)
 class Remark:
-    """One thing to look at."""
+    """A remark on a run."""
 
     tone: Literal["good", "plain", "bad"]
     title: str
@@ -29,10 +29,10 @@ class Remark:
 
 
 def remarks(rows: Sequence[Row]) -> list[Remark]:
-    """Return what the epochs so far say, what is wrong with them first.
+    """Return remarks on the epochs so far, signs of trouble first.
 
     Args:
-        rows: of the epochs that are scored, in order; none give no remark.
+        rows: metrics of the scored epochs, in order. Without rows there are no remarks.
     """
     if not rows:
         return []
@@ -41,7 +41,10 @@ def remarks(rows: Sequence[Row]) -> list[Remark]:
 
 
 def _troubles(rows: Sequence[Row]) -> Iterator[Remark]:
-    """Yield each sign that epochs learn nothing, as it was last, with what people do about it."""
+    """Yield a remark for each sign that epochs learn nothing, with advice.
+
+    A sign that occurs in several epochs is described as in the last of them.
+    """
     last: dict[str, Sign] = {}
     epochs: dict[str, list[int]] = {}
     for row in rows:
@@ -57,7 +60,7 @@ def _troubles(rows: Sequence[Row]) -> Iterator[Remark]:
 
 
 def _loss(rows: Sequence[Row]) -> Remark | None:
-    """Compare the loss with that of a head that knows nothing, which has ln k."""
+    """Return a remark that compares the loss with ln k, that of a head that knows nothing."""
     seen = _known(rows, "loss")
     if not seen:
         return None
@@ -74,7 +77,7 @@ def _loss(rows: Sequence[Row]) -> Remark | None:
 
 
 def _stability(rows: Sequence[Row]) -> Remark | None:
-    """Section 4.1, figure 2(b): it rises, and saturates below 0.8."""
+    """Return a remark on the NMI of successive epochs, after section 4.1 and figure 2(b)."""
     seen = _known(rows, "nmi_previous")
     moved = rows[-1].get("moved_fraction")
     if not seen:
@@ -101,7 +104,10 @@ def _still_rises(values: Sequence[float]) -> bool:
 
 
 def _labels(rows: Sequence[Row]) -> Remark | None:
-    """Section 4.1, figure 2(a): the dependence between the clusters and the labels increases."""
+    """Return a remark on the NMI with the true labels, after section 4.1 and figure 2(a).
+
+    In the paper, the dependence between clusters and labels increases.
+    """
     seen = _known(rows, "nmi_labels")
     if not seen:
         return None
@@ -139,11 +145,11 @@ def _known(rows: Sequence[Row], column: str) -> list[tuple[int, float]]:
 
 
 def cluster_history(changes: Sequence[Change], epoch: int) -> str:
-    """Return a sentence about what a cluster was in the epoch before.
+    """Return a sentence on the origin of a cluster in the epoch before.
 
     Args:
-        changes: all changes that made the cluster, at least one.
-        epoch: the cluster's, not the one before.
+        changes: all changes from which the cluster results, at least one.
+        epoch: the cluster's own epoch, not the one before.
     """
     first, before = changes[0], f"of epoch {epoch - 1}"
     parent = f"cluster {first.previous} {before}"

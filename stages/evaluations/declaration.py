@@ -1,4 +1,4 @@
-"""How an evaluation is declared: once, beside its stage."""
+"""Declarations of evaluations. Each evaluation declares itself once, in the module of its stage."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,28 +17,28 @@ OPTIONS: dict[Data, tuple[str, ...]] = {
     "labelled": ("data", "validation", "supervised"),
     "dataset": ("data", "supervised"),
 }
-"""Options about data and networks that an evaluation reads, by its kind of data."""
+"""Command-line options about data and networks that an evaluation accepts, by kind of data."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Where the results of an evaluation say, in percent, how good a network is.
+    """The column of an evaluation's results that rates a network, in percent.
 
-    Not a column of the paper's tables: those name layers, which differ between networks.
+    The columns of the paper's tables cannot serve: they name layers, which differ between networks.
     """
 
     column: str
     where: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What other columns of its row must hold."""
+    """Values that other columns of a row must have for the row to carry a score."""
     each: str = ""
-    """A column that tells several rows of a network apart: each has a score of its own."""
+    """A column that distinguishes several rows of one network; each row then has its own score."""
     named: str = "{}"
-    """What people call such a row, by its value in that column."""
+    """Format of a row's name for people, given its value in the column `each`."""
 
     def measure(self, row: Mapping[str, Any]) -> str | None:
-        """Return what the score in a row is, for example `top1_best conv3`; None if it has none.
+        """Return the name of a row's score, such as `top1_best conv3`; None if it has no score.
 
-        It is part of the name of a column of sweep.parquet.
+        The name becomes part of a column name in sweep.parquet.
         """
         if any(str(row.get(name)) != wanted for name, wanted in self.where.items()):
             return None
@@ -47,21 +47,22 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation: its stage, what it needs and what it says."""
+    """An evaluation: its stage, the data it needs and the score it reports."""
 
     stage: StageFunction[...]
     about: str
-    """What it measures, in one line."""
+    """One line about what it measures."""
     data: Data
-    """metrics: those of all epochs. images: the run's own. labelled: images with true labels, the
-    run's own or others. dataset: a data set in the layout of its distributors."""
+    """What it reads. metrics: the metrics of all epochs. images: the run's images. labelled: images
+    with true labels, from the run or from another source. dataset: a data set as distributed."""
     fingerprint: Callable[[Path, Any], str] | None = None
-    """Returns the digest of a data set for a protocol; needed where `data` is `dataset`."""
+    """Function that returns the digest of a data set, given the protocol; required if `data` is
+    `dataset`."""
     variants: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Further protocols, each with what it measures: `all` adds the evaluation `NAME-all` with
-    `NAME-all.yaml`."""
+    """Further protocols and one line about each. The key `all` adds the evaluation `NAME-all`,
+    whose protocol is `NAME-all.yaml`."""
     score: Score | None = None
-    """How good a network is, for the comparison of a sweep; needed where networks are compared."""
+    """The score for comparing the runs of a sweep; required if networks are compared."""
 
     def __post_init__(self) -> None:
         assert self.compares_networks == (self.score is not None), self.stage.name
@@ -69,23 +70,23 @@ class Evaluation:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that people type, one for each protocol."""
+        """The names that users type, one per protocol."""
         return (self.stage.name, *(f"{self.stage.name}-{variant}" for variant in self.variants))
 
     def describe(self, name: str) -> str:
-        """Return one of the names as a sentence, for lists of evaluations."""
+        """Return the sentence that describes `name` in lists of evaluations."""
         variant = name.removeprefix(self.stage.name).removeprefix("-")
         needs = "; needs data" if self.data == "dataset" else ""
         return f"{self.variants[variant] if variant else self.about}{needs}."
 
     @property
     def protocol(self) -> type[StrictConfig]:
-        """The model of its protocol."""
+        """The pydantic model of its protocol."""
         return self.stage.sections["protocol"]
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The options about data and networks that it reads."""
+        """The command-line options about data and networks that it accepts."""
         return OPTIONS[self.data]
 
     @property
@@ -102,14 +103,14 @@ class Evaluation:
         supervised: Path | None = None,
         **artifacts: Path | None,
     ) -> dict[str, Input]:
-        """Return what the stage reads, with the digests of what lies outside of the run.
+        """Return the inputs of the stage, with digests of those that lie outside the run.
 
         Args:
             protocol: decides which part of a data set is read.
             data: folder of a data set, for evaluations that need one.
-            channels: of the pictures, as the network reads them.
-            supervised: weights trained with labels, a .safetensors file, to compare with.
-            artifacts: of the run, by the names of the stage's inputs.
+            channels: number of image channels that the network reads.
+            supervised: .safetensors file of weights trained with true labels, to compare with.
+            artifacts: the run's artifacts, by the names of the stage's inputs.
 
         Raises:
             SourceError: the data set is missing, incomplete or damaged.

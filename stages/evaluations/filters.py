@@ -31,11 +31,11 @@ CAPTIONS = {
 
 
 class FiltersConfig(StrictConfig):
-    """How the filters are drawn."""
+    """The protocol of filters: how they are drawn."""
 
     scale: Scale
-    """The brightest or darkest tone is the greatest weight of `each` filter for itself, or of
-    `all` of them. Zero is the mid grey."""
+    """Which weight is drawn in the brightest or darkest tone: the greatest of `each` filter, or
+    the greatest of `all` filters. Zero is mid grey."""
 
 
 @stage(
@@ -50,9 +50,9 @@ def filters(
     images: Path,
     checkpoint: Path | None,
 ) -> None:
-    """Write a row and a tile for each filter, beside the same filters before any training.
+    """Write a row and a tile for each filter, and compare it with the filter before training.
 
-    Of the images it wants to know their channels alone.
+    The images artifact is opened only for its number of channels.
     """
     context = draft.context
     channels = Images(images).channels
@@ -69,7 +69,7 @@ def filters(
 
 
 def _rows(learnt_FCHW: Weights, random_FCHW: Weights) -> list[Row]:
-    """Return a row for each filter: what it is, what it was before training, how far it turned."""
+    """Return a row for each filter: its numbers after and before training, and their cosine."""
     columns = {
         "norm": norms(learnt_FCHW),
         "mean": learnt_FCHW.mean(axis=(1, 2, 3)),

@@ -1,4 +1,4 @@
-"""Knn: images (+ checkpoint) -> how often an image's nearest neighbours tell its class."""
+"""Knn: images (+ checkpoint) -> accuracy of classifying images by their nearest neighbours."""
 
 import math
 from collections.abc import Iterator
@@ -30,27 +30,29 @@ from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 
 class KnnConfig(StrictConfig):
-    """How neighbours vote."""
+    """The protocol of weighted nearest neighbours."""
 
     ks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-    """Numbers of neighbours; each gives a row, unless there are fewer training images. Wu et al.
+    """Numbers of neighbours. Each gives a row, unless there are fewer training images. Wu et al.
     2018 use 200."""
 
     temperature: PositiveFloat
-    """A neighbour's vote weighs exp(cosine similarity / temperature). No unit; 0.07 in Wu et al.
-    2018."""
+    """Temperature of the votes, no unit: a neighbour's vote weighs exp(cosine similarity /
+    temperature). Wu et al. 2018 use 0.07."""
 
     layer: str
     """A named layer of the network, averaged over space, e.g. conv5. auto: the feature that the
-    paper clusters, the last hidden layer before its ReLU; a run that clusters another names it."""
+    paper clusters, which is the last hidden layer before its ReLU. Name the layer here if the run
+    clusters another one."""
 
     resize: PositiveInt | Literal["auto"]
-    """Pixels of the shorter side before the central crop of network.image_size. auto: 256/224 of
-    that size, as in the paper; up to 64 px that size itself, so that nothing is cut away."""
+    """Length to which the shorter side is resized before the central crop of network.image_size,
+    pixels. auto: 256/224 of that size, as in the paper; for sizes up to 64 px that size itself, so
+    that nothing is cut away."""
 
     validation_fraction: float = Field(gt=0, lt=1)
-    """Share of each class, 0 to 1, that is looked up among the rest, where there are no validation
-    images of their own."""
+    """Share of each class, 0 to 1, that is set aside and classified by the rest if no validation
+    images are given."""
 
     batch_size: PositiveInt
     """Images in a forward pass."""
@@ -71,15 +73,16 @@ def knn(
     checkpoint: Path | None,
     supervised: External | None,
 ) -> None:
-    """Write a row for each compared network and k: top1 in percent, beside chance.
+    """Write a row for each compared network and k, with top1 and chance in percent.
 
     Args:
-        network: of the run.
-        protocol: see its keys.
-        images: the training images; those without a label take no part.
+        draft: artifact of the evaluation.
+        network: the run's architecture.
+        protocol: how neighbours are found and how they vote.
+        images: the training images; images without a label are ignored.
         validation: images to classify; None: a part of each class of `images`.
-        checkpoint: None: the network as initialised is judged alone.
-        supervised: weights trained with labels, a .safetensors file, to compare with.
+        checkpoint: the epoch's checkpoint; None compares no trained network.
+        supervised: .safetensors file of weights trained with true labels, to compare with.
     """
     context = draft.context
     data = open_labelled(
@@ -115,11 +118,13 @@ def _neighbours(
 ) -> Neighbours:
     """Return the training images nearest to each validation image in the features of a network.
 
-    Memory holds the features of the validation images, 16 kB each for AlexNet, and of some
-    thousand training images.
+    Memory holds the features of all validation images, 16 kB each for AlexNet, and those of a few
+    thousand training images at a time.
     """
-    both = (data.validation, data.training)
-    batches = (views.batches(part.pictures, part.image_id_N) for part in both)
+    # One stream of features, validation images first: these are the queries, and the training
+    # images behind them are compared with the queries batch by batch.
+    parts = (data.validation, data.training)
+    batches = (views.batches(part.pictures, part.image_id_N) for part in parts)
     features = extract_features(
         network,
         (views_BSSC for _, views_BSSC in chain.from_iterable(batches)),
@@ -134,7 +139,7 @@ def _neighbours(
 
 
 def _rows(name: str, found: Neighbours, data: Data, protocol: KnnConfig) -> Iterator[Row]:
-    """Yield the row of each k. Chance is to answer the commonest class of the training images."""
+    """Yield the row of each k. Chance is the accuracy of always answering the commonest class."""
     truth_M = data.validation.class_N
     commonest = np.bincount(data.training.class_N).argmax()
     chance = _percent(truth_M == commonest)
@@ -153,10 +158,10 @@ def _percent(is_right_M: NDArray[np.bool_]) -> float:
 
 
 def _fitting(ks: tuple[int, ...], data: Data) -> tuple[int, ...]:
-    """Return the numbers of neighbours that there are.
+    """Return those of `ks` that do not exceed the number of training images.
 
     Raises:
-        ConfigError: none is so small.
+        ConfigError: every k exceeds it.
     """
     num_training = len(data.training.class_N)
     if fitting := tuple(k for k in ks if k <= num_training):

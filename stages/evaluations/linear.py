@@ -22,14 +22,14 @@ from stages.evaluations.shared.results import RESULTS, write_results
 
 
 class LinearConfig(ProbingConfig):
-    """The protocol of table 1."""
+    """The protocol of table 1: a linear classifier on each layer."""
 
     layers: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["auto"]
-    """Named layers of the network, see `Network.layer_output`. auto: all its convolutions, or, of
-    torchvision's networks, its feature alone."""
+    """Named layers of the network, see `Network.layer_output`. auto: all its convolutions, or for
+    torchvision's networks only the feature."""
 
     def shape_of(self, network: Network) -> Shape:
-        """Return the layers as names."""
+        """Return the layers of a network that get a linear classifier."""
         if self.layers != AUTO:
             return Shape(self.layers)
         return Shape(tuple(network.taps) or (FEATURE,))
@@ -47,15 +47,16 @@ def linear(
     checkpoint: Path | None,
     supervised: External | None,
 ) -> None:
-    """Write the accuracies: a row for each layer of each network that is compared.
+    """Write the accuracies, in a row for each layer of each compared network.
 
     Args:
-        network: of the run.
-        protocol: how the classifiers learn.
-        images: to learn from; some of them are labelled.
-        validation: another images artifact, to judge on; None: a part of `images`.
-        checkpoint: of the epoch; None compares no trained network.
-        supervised: a .safetensors file of weights of the same network, trained with labels.
+        draft: artifact of the evaluation.
+        network: the run's architecture.
+        protocol: how the classifiers are trained and judged.
+        images: the training images; images without a label are ignored.
+        validation: images artifact to judge on; None: a part of `images`.
+        checkpoint: the epoch's checkpoint; None compares no trained network.
+        supervised: .safetensors file of weights trained with true labels, to compare with.
     """
     probed = ProbedImages(images, validation)
     probing = Probing(draft, network, protocol, probed, checkpoint, supervised, "linear")

@@ -1,7 +1,8 @@
 """Maximal: network, images -> what excites its filters most (figures 4 and 5).
 
-For some filters of each layer an image learnt to excite it, and the nine of the run's images that
-do so most. Suffixes: F filters of a layer, K images kept, S side, C channels, B batch.
+For some filters of each layer it writes an image that is learnt to excite the filter, and the nine
+images of the run that excite it most.
+Suffixes: F filters of a layer, K images kept, S side, C channels, B batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,9 +58,9 @@ STRONGEST = "images.parquet"
 PICTURES = "layers"
 
 
-KEEP = 9  # images of a filter, as in figures 4 and 5
+KEEP = 9  # images shown for a filter, as in figures 4 and 5
 TILE_PX = 74
-LEARNT_PX = 3 * TILE_PX + 2  # 224: as high as three tiles with a pixel between them
+LEARNT_PX = 3 * TILE_PX + 2  # 224, the height of three tiles with one pixel between them
 COLUMNS, GAP_PX = 4, 14
 
 Length = Annotated[FiniteFloat, Field(gt=0)]
@@ -67,47 +68,49 @@ Amount = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class MaximalConfig(StrictConfig):
-    """Which filters, and how images are learnt and looked for."""
+    """The protocol of maximal: which filters to show, and how images are learnt and searched."""
 
     layers: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)]
-    """auto: every convolution with a short name, conv1 to conv5 of AlexNet. Or names, also of any
-    other module whose output is a map."""
+    """Layers to show. auto: every convolution with a short name, which for AlexNet is conv1 to
+    conv5. Names may also be those of any other module whose output is a map."""
 
     filters: PositiveInt | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
-    """How many of each layer, spread evenly over it, or the numbers of them."""
+    """Number of filters of each layer, spread evenly over it; or a list of filter numbers."""
 
     start_mean: FiniteFloat
-    """Of the noise that an image starts as, on a scale of 0 to 255."""
+    """Mean of the noise from which an image starts, on a scale of 0 to 255."""
 
     start_std: Amount
-    """Its standard deviation, likewise."""
+    """Standard deviation of this noise, on a scale of 0 to 255."""
 
     steps: tuple[Length, Length]
-    """Length of a step, the L2 norm over all values of an image on a scale of 0 to 255: at the
-    first convolution of the network and at the last. Between them geometric, by the number of
-    convolutions before the layer."""
+    """Length of a step at the first and at the last convolution of the network: the L2 norm over
+    all values of an image on a scale of 0 to 255. Layers between them are interpolated
+    geometrically, by the number of convolutions before the layer."""
 
     iterations: PositiveInt | Literal["auto"]
-    """Steps in every layer. auto: so many that all steps together are as long, for a value of the
-    image, as 30,000 steps of 3 or 3,000 of 30 for one of 224 px in colour, those of figure 4:
-    90,000 / step · image_size / 224 · sqrt(channels / 3)."""
+    """Steps in every layer. auto: 90,000 / step · image_size / 224 · sqrt(channels / 3). For colour
+    images of 224 px, these are the 30,000 steps of 3 or the 3,000 steps of 30 of figure 4; at other
+    sizes, all steps together move a value of the image equally far."""
 
     l2: Amount
     """Penalty on the sum of squares of the image as the network normalises it."""
 
     blur_sigma: Amount
-    """Of the Gaussian that smooths the image now and then, pixels; 0: none."""
+    """Standard deviation of the Gaussian that smooths the image at intervals, pixels; 0 turns it
+    off."""
 
     blur_every: PositiveInt
     """Steps between two blurs."""
 
     subset: PositiveInt | None
-    """Look for the nine among a random subset of so many images, drawn by the run's seed, the
-    same in every epoch. null: all of them."""
+    """Size of the random subset of images to search, drawn by the run's seed and so identical in
+    every epoch. null: search all images."""
 
     resize: PositiveInt | Literal["auto"]
-    """Pixels of the shorter side before the central crop of network.image_size. auto: 256/224 of
-    that size, as in the paper; up to 64 px that size itself, so that nothing is cut away."""
+    """Length to which the shorter side is resized before the central crop of network.image_size,
+    pixels. auto: 256/224 of that size, as in the paper; for sizes up to 64 px that size itself, so
+    that nothing is cut away."""
 
     batch_size: PositiveInt
     """Images in a forward pass."""
@@ -116,7 +119,13 @@ class MaximalConfig(StrictConfig):
     """Number format of the pass over the images. Images are always learnt in float32."""
 
     def ascent_at(self, depth: float, *, channels: int, size: int) -> Ascent:
-        """Return how images climb at a layer, see `maps.depth`, for images of this size."""
+        """Return the gradient ascent at a layer.
+
+        Args:
+            depth: position of the layer in the network, 0 to 1, see `activation_maps.depth`.
+            channels: channels of the learnt image.
+            size: side of the learnt image, pixels.
+        """
         first, last = self.steps
         step = first * (last / first) ** depth
         steps = iterations_for(step, channels=channels, size=size)
@@ -131,7 +140,7 @@ class MaximalConfig(StrictConfig):
 
 @dataclass(frozen=True)
 class _Layer:
-    """Which filters of a layer are looked at, and how their images climb."""
+    """The filters of a layer that are shown, and the gradient ascent of their images."""
 
     name: str
     filters: list[int]
@@ -140,7 +149,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Filter:
-    """What was found about a filter."""
+    """The learnt image of a filter, and the run's images that excite it most."""
 
     layer: str
     number: int
@@ -161,8 +170,7 @@ def maximal(
 ) -> None:
     """Write a row and a picture of each filter, and a row for each image that excites it most.
 
-    Memory does not grow with the number of images, but for their paths, which are read once, and
-    for 16 bytes an image where a subset is drawn.
+    For each image, memory holds only its path, and another 16 bytes if a subset is drawn.
     """
     context = draft.context
     pictures = Images(images)
@@ -172,7 +180,7 @@ def maximal(
     to_device(model, context.device)
     fold_batch_norm(model)
     layers = _layers(model, protocol, size=network.image_size)
-    searched = _searched(pictures, protocol, network.image_size, context, layers)
+    searched = _images_to_search(pictures, protocol, network.image_size, context, layers)
     filters = list(_filters(model, layers, protocol, searched, context))
     _draw(draft.folder / PICTURES, filters, searched)
     write_frame(draft.folder / STRONGEST, _strongest(filters, images))
@@ -188,50 +196,50 @@ def maximal(
 
 
 def _layers(model: Network, protocol: MaximalConfig, *, size: int) -> list[_Layer]:
-    """Return what is to be done, having tried it.
+    """Return the layers to show, after checking that they and their filters exist.
 
     Raises:
-        ConfigError: there is no such layer, or no such filter.
+        ConfigError: the network has no such layer, or the layer no such filter.
     """
     asked = None if protocol.layers == "auto" else protocol.layers
     layers: list[_Layer] = []
     for name in layers_to_read(model, asked):
-        number = num_filters(model, name, size=size)
-        filters = chosen_filters(protocol.filters, of=number, layer=name)
-        at = depth(model, name)
-        ascent = protocol.ascent_at(at, channels=len(model.mean_C11), size=size)
+        filters = chosen_filters(
+            protocol.filters, of=num_filters(model, name, size=size), layer=name
+        )
+        ascent = protocol.ascent_at(depth(model, name), channels=len(model.mean_C11), size=size)
         layers.append(_Layer(name, filters, ascent))
     return layers
 
 
 @dataclass(frozen=True)
 class _Searched:
-    """The images that are looked through."""
+    """The images that are searched for those that excite a filter most."""
 
     images: Images
     image_id_N: range | NDArray[np.int64]
     views: CentralViews
 
     def batches(self) -> Iterator[Batch]:
-        """Yield numbers of images and their views (B, S, S, C), in order."""
+        """Yield the image_ids and the views, (B, S, S, C), of each batch, in order."""
         return self.views.batches(self.images, self.image_id_N)
 
     def view(self, image_id: int) -> Pixels:
-        """Return what the network sees of an image, (S, S, C)."""
+        """Return the view of an image that the network reads, (S, S, C)."""
         return self.views.view(self.images, image_id)
 
 
-def _searched(
+def _images_to_search(
     images: Images,
     protocol: MaximalConfig,
     size: int,
     context: Context,
     layers: Sequence[_Layer],
 ) -> _Searched:
-    """Return the images to look through; the progress counts them, and the steps of learning.
+    """Return the images to search. Progress counts these images and the steps of gradient ascent.
 
     Raises:
-        ConfigError: `protocol` asks for more images than there are, or larger crops than fit.
+        ConfigError: `protocol` asks for more images than the run has, or for crops that do not fit.
     """
     resize = resize_for(size, protocol.resize, only_centre=True)
     image_id_N = _subset(len(images), protocol.subset, seed=context.seed)
@@ -242,7 +250,11 @@ def _searched(
 
 
 def _subset(total: int, wanted: int | None, *, seed: int) -> range | NDArray[np.int64]:
-    """Return the numbers of the images that are looked through, increasing."""
+    """Return the image_ids to search, in increasing order.
+
+    Raises:
+        ConfigError: `wanted` exceeds the number of images.
+    """
     if wanted is None:
         return range(total)
     if wanted > total:
@@ -289,7 +301,7 @@ def _filters(
 
 
 def _draw(folder: Path, filters: Sequence[_Filter], searched: _Searched) -> None:
-    """Draw a picture a layer: the image learnt for each filter beside the nine of the run's."""
+    """Draw a picture of each layer: for each filter the learnt image and the run's best nine."""
     folder.mkdir()
     for layer, of_layer in groupby(filters, key=attrgetter("layer")):
         tiles = [captioned(_tile(found, searched), f"filter {found.number}") for found in of_layer]
@@ -325,7 +337,10 @@ def _strongest(filters: Sequence[_Filter], images: Path) -> pd.DataFrame:
 
 
 def _row(found: _Filter) -> Row:
-    """Return what the noise, the image learnt from it, and the run's best image do to a filter."""
+    """Return a filter's responses to the noise, to the image learnt from it and to the best image.
+
+    The best image is the one of the run that excites the filter most.
+    """
     return {
         "layer": found.layer,
         "filter": found.number,

@@ -22,21 +22,21 @@ from stages.evaluations.shared.results import RESULTS, write_results
 
 
 class MlpConfig(ProbingConfig):
-    """The multilayer perceptron of sections 3.2 and 4.3."""
+    """The protocol of the multilayer perceptron of sections 3.2 and 4.3."""
 
     layer: str
-    """A named layer of the network, see `Network.layer_output`. auto: the last convolution, as
-    section 3.2 has it, or, of torchvision's networks, the feature."""
+    """A named layer of the network, see `Network.layer_output`. auto: the last convolution, as in
+    section 3.2, or for torchvision's networks the feature."""
 
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | Literal["auto"]
-    """Units of each hidden layer. auto: two as wide as the network's feature, which for AlexNet are
-    fc6 and fc7."""
+    """Units of each hidden layer. auto: two layers as wide as the network's feature, which for
+    AlexNet correspond to fc6 and fc7."""
 
     dropout: float = Field(ge=0, lt=1)
-    """Probability before each layer of the perceptron."""
+    """Dropout probability before each layer of the perceptron."""
 
     def shape_of(self, network: Network) -> Shape:
-        """Return the layers by name and size."""
+        """Return the layer of a network that the perceptron reads, and its hidden layers."""
         layer = [FEATURE, *network.taps][-1] if self.layer == AUTO else self.layer
         hidden = (network.feature_dim,) * 2 if self.hidden == AUTO else self.hidden
         return Shape((layer,), hidden, self.dropout)
@@ -54,21 +54,22 @@ def mlp(
     checkpoint: Path | None,
     supervised: External | None,
 ) -> None:
-    """Write the accuracies: a row for each network that is compared.
+    """Write the accuracies, in a row for each compared network.
 
     Args:
-        network: of the run.
-        protocol: how the perceptrons learn.
-        images: to learn from; some of them are labelled.
-        validation: another images artifact, to judge on; None: a part of `images`.
-        checkpoint: of the epoch; None compares no trained network.
-        supervised: a .safetensors file of weights of the same network, trained with labels.
+        draft: artifact of the evaluation.
+        network: the run's architecture.
+        protocol: how the perceptrons are trained and judged.
+        images: the training images; images without a label are ignored.
+        validation: images artifact to judge on; None: a part of `images`.
+        checkpoint: the epoch's checkpoint; None compares no trained network.
+        supervised: .safetensors file of weights trained with true labels, to compare with.
     """
     probed = ProbedImages(images, validation)
     probing = Probing(draft, network, protocol, probed, checkpoint, supervised, "mlp")
     rows = probing.rows(protocol.shape_of)
     for row in rows:
-        del row["layer"]  # the protocol's
+        del row["layer"]  # equal in all rows, and named in the protocol
     write_results(draft, rows, protocol)
 
 

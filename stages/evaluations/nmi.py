@@ -1,4 +1,4 @@
-"""Nmi: metrics of all epochs -> what the clusters agree with, as a table and as figure 2."""
+"""Nmi: metrics of all epochs -> agreement of the clusters by epoch, as a table and as figure 2."""
 
 import math
 
@@ -25,11 +25,11 @@ COLUMNS = (
     "loss",
     "ln_k",
 )
-"""Of metrics.parquet, beside k and epoch."""
+"""Columns of metrics.parquet that the table takes over, beside k and epoch."""
 
 
 class NmiConfig(StrictConfig):
-    """Nothing to set: every number was counted when the run was made, see the score stage."""
+    """A protocol without keys: the score stage has computed every number during the run."""
 
 
 @stage(name="nmi", version=1, kind="evaluations/nmi", files=(RESULTS, PICTURE))
@@ -40,11 +40,12 @@ def nmi(
     *,
     metrics: MetricsOfEpochs,
 ) -> None:
-    """Write a row for each epoch, and draw figures 2a and 2b; for a sweep, also 2c.
+    """Write a row for each epoch, and draw figures 2a and 2b; for a sweep also figure 2c.
 
     Args:
+        draft: artifact of the evaluation.
         protocol: has no keys.
-        metrics: those of all epochs of one run, or of each run of a sweep.
+        metrics: the metrics of all epochs of one run, or of each run of a sweep.
     """
     rows = [_row(one) for one in metrics.each]
     rows.sort(key=lambda row: (row["k"] if metrics.is_of_sweep else 0, row["epoch"]))
@@ -56,11 +57,11 @@ def nmi(
 
 
 def _row(metrics: EpochMetrics) -> dict[str, float]:
-    """Return the row of an epoch. Its k is the one asked for where a sweep names it."""
+    """Return the row of an epoch. In a sweep, its k is the one that the sweep asked for."""
     row = read_metrics(metrics.folder)
-    known = {name: math.nan if row[name] is None else row[name] for name in COLUMNS}
+    values = {name: math.nan if row[name] is None else row[name] for name in COLUMNS}
     k = row["k"] if metrics.k is None else metrics.k
-    return {"k": int(k), "epoch": metrics.epoch} | known
+    return {"k": int(k), "epoch": metrics.epoch} | values
 
 
 EVALUATION = Evaluation(

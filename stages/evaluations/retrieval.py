@@ -1,6 +1,6 @@
-"""Retrieval: photographs of landmarks, networks -> how well each finds them again. Table 5.
+"""Retrieval: photographs of landmarks, networks -> mean average precision of each. Table 5.
 
-Suffixes: N images of the data base, Q queries, D values of a descriptor, K ranks.
+Suffixes: N images of the database, Q queries, D values of a descriptor, K ranks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,42 +46,43 @@ PICTURE = "retrieval.png"
 
 
 SHOWN_QUERIES, SHOWN_RANKS = 8, 8
-NAMED = 50  # images left out that the manifest names
+NAMED = 50  # at most so many unusable images are named in the manifest
 
 
 class RetrievalConfig(StrictConfig):
-    """How images are described and compared."""
+    """The protocol of retrieval: how images are described and compared."""
 
     layer: str
-    """A named layer of the network whose output is a map, e.g. conv5. auto: the last of its
-    convolutions, without the max-pool after it."""
+    """A named layer of the network whose output is a map, e.g. conv5. auto: the last convolution,
+    before the max-pooling that follows it."""
 
     long_side: PositiveInt
-    """Pixels of the longer side of images; the shorter one keeps the aspect. Queries are cut out of
-    such an image, and not resized again."""
+    """Length to which the longer side of images is resized, pixels; the aspect ratio is kept.
+    Queries are cut out of the resized image, and not resized again."""
 
     levels: PositiveInt
-    """Grids of square regions, each finer than the one before."""
+    """Number of grids of square regions; each grid is finer than the one before."""
 
     overlap: float = Field(ge=0, lt=1)
-    """Of neighbouring regions along the longer side of a map, a share of their side, 0 to 1."""
+    """Overlap of neighbouring regions along the longer side of a map, as a fraction of a region's
+    side, 0 to 1."""
 
     dims: PositiveInt
-    """Values of a descriptor. Where the layer has fewer filters, or the images to learn from fewer
-    regions or directions, so many; results tell."""
+    """Length of a descriptor. It is shorter if the layer has fewer filters, or if the whitening is
+    learnt from fewer regions or directions; the results report the actual length."""
 
     eigenvalue_floor: float = Field(ge=0, le=1)
-    """Whitening divides by no eigenvalue below this share of the largest."""
+    """Smallest eigenvalue that whitening divides by, as a fraction of the largest, 0 to 1."""
 
     whiten_with: Path | None
-    """Folder of images, in any layout, whose regions the whitening is learnt from. null: the data
-    base itself."""
+    """Folder of images, in any layout, from whose regions the whitening is learnt. null: the
+    database itself."""
 
     whiten_images: PositiveInt
-    """At most so many of them, drawn by the run's seed."""
+    """Largest number of images to learn the whitening from; they are drawn by the run's seed."""
 
     precision: Precision
-    """Number format of the forward pass; all after it is float32."""
+    """Number format of the forward pass; everything after it is float32."""
 
     @field_validator("whiten_with")
     @classmethod
@@ -89,7 +90,7 @@ class RetrievalConfig(StrictConfig):
         return None if whiten_with is None else usable_path(whiten_with)
 
     def other(self, data: Path) -> Path | None:
-        """Return the folder to learn the whitening from; None: the data base itself."""
+        """Return the folder to learn the whitening from; None for the database itself."""
         if self.whiten_with is None:
             return None
         other = expanded(self.whiten_with, Path()).absolute()
@@ -97,10 +98,11 @@ class RetrievalConfig(StrictConfig):
 
 
 def data_digest(data: Path, protocol: RetrievalConfig) -> str:
-    """Return a digest of the data set: of images their names, sizes and times.
+    """Return a digest of the data set, which covers names, sizes and times of the images.
 
     Raises:
-        SourceError: it, or the one to learn the whitening from, is not there or laid out otherwise.
+        SourceError: the data set, or the one to learn the whitening from, is missing or has a
+            different layout.
     """
     other = protocol.other(data)
     learnt_on = None if other is None else fingerprint_images(other, list_photographs(other))
@@ -120,41 +122,44 @@ def retrieval(
 ) -> None:
     """Write a row for each compared network: the mean average precision over all queries, percent.
 
-    Memory does not grow with the number of images but for their names and 2 kB each.
+    For each image, memory holds only its name and 2 kB.
 
     Args:
-        network: of the run.
-        protocol: see its keys.
+        draft: artifact of the evaluation.
+        network: the run's architecture.
+        protocol: how images are described and compared.
         data: folder of the data set, see `landmarks`.
-        checkpoint: None: the network as initialised is judged alone.
-        supervised: weights trained with labels, a .safetensors file, to compare with.
+        checkpoint: the epoch's checkpoint; None compares no trained network.
+        supervised: .safetensors file of weights trained with true labels, to compare with.
     """
     context, out = draft.context, draft.folder
     task = _task(data.path, protocol, channels=data.channels, seed=context.seed)
-    for query in task.queries:  # before hours are spent
+    # Read every query once, so that an unreadable one fails now and not after hours.
+    for query in task.queries:
         task.part(query)
     networks = ComparedNetworks(network, data.channels, context, checkpoint, supervised)
     counter = ProgressCounter(context, len(networks) * task.steps)
-    found = {name: _searched(model, task, protocol, context, counter) for name, model in networks}
+    found = {name: _search(model, task, protocol, context, counter) for name, model in networks}
     pictured = found[networks.pictured]
-    Image.fromarray(_drawn(task, pictured)).save(out / PICTURE)
-    write_frame(out / QUERIES, pd.DataFrame(list(_of_queries(task, found))))
+    Image.fromarray(_draw(task, pictured)).save(out / PICTURE)
+    write_frame(out / QUERIES, pd.DataFrame(list(_query_rows(task, found))))
     draft.facts |= {
         "picture_of": networks.pictured,
-        "left_out": _named(task, pictured),
+        "left_out": _name_left_out(task, pictured),
         "precision": computed_in(context.device, protocol.precision),
     }
-    write_results(draft, [_row(task, *one, protocol) for one in found.items()], protocol)
+    rows = [_row(task, name, of_network, protocol) for name, of_network in found.items()]
+    write_results(draft, rows, protocol)
 
 
 def _task(data: Path, protocol: RetrievalConfig, *, channels: int, seed: int) -> Task:
-    """Return what to look for, and the images to learn the whitening from."""
+    """Return the database, the queries, and the images to learn the whitening from."""
     landmarks = open_landmarks(data, parse)
     folder = protocol.other(data) or data
     names = list_photographs(folder)
     if len(names) > protocol.whiten_images:
-        stream = seeding.numpy_generator(seed, "retrieval", "whitening")
-        drawn = stream.choice(len(names), protocol.whiten_images, replace=False)
+        generator = seeding.numpy_generator(seed, "retrieval", "whitening")
+        drawn = generator.choice(len(names), protocol.whiten_images, replace=False)
         names = tuple(names[number] for number in np.sort(drawn).tolist())
     return Task(
         base=Album(data, landmarks.images, channels, protocol.long_side),
@@ -163,14 +168,14 @@ def _task(data: Path, protocol: RetrievalConfig, *, channels: int, seed: int) ->
     )
 
 
-def _searched(
+def _search(
     model: Network,
     task: Task,
     protocol: RetrievalConfig,
     context: Context,
     counter: ProgressCounter,
 ) -> Found:
-    """Return what a network finds, by the numbers of the protocol."""
+    """Return the images that a network finds for each query."""
     reader = RegionReader(
         model,
         layer=protocol.layer,
@@ -190,7 +195,10 @@ def _searched(
 
 
 def _row(task: Task, network: str, found: Found, protocol: RetrievalConfig) -> Row:
-    """Return what a network reached, in percent, beside the mean of random rankings."""
+    """Return the row of a network: its result and that of random rankings, in percent.
+
+    Images that could not be used are in no ranking, so chance does not count them either.
+    """
     by_chance = [
         chance(
             len(query.positive - found.left_out.keys()),
@@ -213,20 +221,20 @@ def _row(task: Task, network: str, found: Found, protocol: RetrievalConfig) -> R
 
 
 def _deviations(task: Task, found: Found, protocol: RetrievalConfig) -> Iterator[str]:
-    """Name what is otherwise than in table 5."""
+    """Yield a sentence for each difference from table 5."""
     if task.learn_on.root == task.base.root:
         yield "whitening learnt on the data base itself, not on another data set"
     if protocol.layer != "auto":
         yield f"layer {protocol.layer}, not the last convolution"
-    for what, here, there in (
+    for name, value, value_in_paper in (
         ("long side", protocol.long_side, 1024),
         ("grid levels", protocol.levels, 3),
         ("overlap", protocol.overlap, 0.4),
         ("dims", found.dims, 512),
         ("eigenvalue floor", protocol.eigenvalue_floor, 1e-5),
     ):
-        if here != there:
-            yield f"{what} {here}, not {there}"
+        if value != value_in_paper:
+            yield f"{name} {value}, not {value_in_paper}"
     if found.left_out:
         yield f"{len(found.left_out)} images that cannot be used left out"
 
@@ -235,13 +243,13 @@ def _name(album: Album) -> str:
     return displayed(album.root.resolve().name)
 
 
-def _named(task: Task, found: Found) -> dict[str, str]:
-    """Return the first images left out, and why."""
-    named = list(found.left_out.items())[:NAMED]
-    return {displayed(task.base.names[number]): why for number, why in named}
+def _name_left_out(task: Task, found: Found) -> dict[str, str]:
+    """Return the names of the first images left out, each with the reason."""
+    first = list(found.left_out.items())[:NAMED]
+    return {displayed(task.base.names[number]): reason for number, reason in first}
 
 
-def _of_queries(task: Task, found: Mapping[str, Found]) -> Iterator[Row]:
+def _query_rows(task: Task, found: Mapping[str, Found]) -> Iterator[Row]:
     """Yield a row for each network and query."""
     for network, of_network in found.items():
         for query, precision in zip(task.queries, of_network.precision_Q, strict=True):
@@ -255,8 +263,8 @@ def _of_queries(task: Task, found: Mapping[str, Found]) -> Iterator[Row]:
             }
 
 
-def _drawn(task: Task, found: Found) -> Pixels:
-    """Return a picture of some queries, spread evenly, and the images ranked best for each."""
+def _draw(task: Task, found: Found) -> Pixels:
+    """Draw evenly spaced queries, each beside its best-ranked images."""
     chosen = np.linspace(0, len(task.queries) - 1, min(SHOWN_QUERIES, len(task.queries)))
     rows: list[Shown] = []
     for number in chosen.round().astype(int).tolist():

@@ -49,7 +49,7 @@ from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 NAME = "voc-classification"
 NO_DEVIATION = ("train", "cache_bytes", "precision")
-"""Keys that are told otherwise, or do not change the result."""
+"""Keys that are reported elsewhere, or do not change the result."""
 
 
 class VocClassificationConfig(StrictConfig):
@@ -57,45 +57,47 @@ class VocClassificationConfig(StrictConfig):
 
     train: Part
     """What is trained: the linear layers on frozen convolutions (fc6-8), or everything (all). The
-    numbers below differ, see configs/evaluations/voc-classification-all.yaml."""
+    other keys depend on it, see configs/evaluations/voc-classification-all.yaml."""
 
     train_batch_norm: bool
-    """Whether scales and shifts of batch normalisation are trained in either mode. Its statistics
-    stay those of the checkpoint."""
+    """Whether scales and shifts of batch normalisation are trained, in either mode. The running
+    statistics stay those of the checkpoint."""
 
     select: bool
-    """Train on train and report val, to choose the other keys by; else trainval and test."""
+    """Whether to train on train and judge on val, for choosing the other keys. If not, train on
+    trainval and judge on test."""
 
     batch_size: PositiveInt
     """Crops in a step."""
 
     iterations: PositiveInt
-    """Steps."""
+    """Training steps."""
 
     lr: Annotated[FiniteFloat, Field(gt=0)]
     """Learning rate of the first step."""
 
     halve_every: PositiveInt
-    """Steps after which it is half of what it was."""
+    """Steps after which the learning rate is halved, again and again."""
 
     momentum: float = Field(ge=0, lt=1)
-    """Of all that is trained."""
+    """Momentum of SGD."""
 
     weight_decay: FiniteFloat = Field(ge=0)
-    """L2 penalty on all that is trained."""
+    """L2 penalty on all trained parameters."""
 
     clip_norm: PositiveFloat
-    """Gradients of a greater L2 norm, over all that is trained, are scaled to it."""
+    """Largest L2 norm of the gradients of all trained parameters; greater ones are scaled down."""
 
     weight_std: PositiveFloat
-    """fc6, fc7 and fc8 begin anew, weights normal around 0 with this standard deviation. They are
-    the linear layers behind the convolutions: smallnet's fc5 and fc6, fc8 alone for a ResNet."""
+    """Standard deviation of the normal distribution around 0 that initialises the weights of fc6,
+    fc7 and fc8. These are the linear layers behind the convolutions: fc5 and fc6 for smallnet, only
+    fc8 for a ResNet."""
 
     bias: FiniteFloat
-    """Their biases at the start."""
+    """Initial bias of these layers."""
 
     crop_area: ShareRange
-    """Least and greatest share of the picture's area that a crop covers."""
+    """Least and greatest share of the picture's area that a crop covers, 0 to 1."""
 
     crop_ratio: PositiveRange
     """Least and greatest width / height of a crop."""
@@ -104,24 +106,24 @@ class VocClassificationConfig(StrictConfig):
     """Probability that a crop is mirrored."""
 
     crops: PositiveInt | Literal["fixed"]
-    """Of each picture that is judged, so many random crops of the same kind; their logits are
-    summed. fixed: its corners and its centre at 256/224 of the image size, and the same mirrored,
-    which is ten, unless flip is 0."""
+    """Number of random crops, drawn as in training, whose logits are summed to judge a picture.
+    fixed: the corners and the centre at 256/224 of the image size and, unless flip is 0, their
+    mirror images, which makes ten."""
 
     cache_bytes: NonNegativeInt
-    """Main memory for decoded pictures; those that do not fit are decoded each time. All of VOC
-    2007's 9,963 take 5.4 GB."""
+    """Main memory for decoded pictures; those that do not fit are decoded each time. All 9,963
+    pictures of VOC 2007 take 5.4 GB."""
 
     precision: Precision
     """Number format of the forward pass; weights, loss and updates are float32."""
 
     @property
     def subsets(self) -> tuple[str, str]:
-        """Names of what is trained on and what is judged."""
+        """The names of the subsets to train on and to judge on."""
         return ("train", "val") if self.select else ("trainval", "test")
 
     def tuning(self) -> Tuning:
-        """Return it as the core takes it."""
+        """Return the settings of the training, as the core needs them."""
         return Tuning(
             part=self.train,
             train_batch_norm=self.train_batch_norm,
@@ -138,7 +140,7 @@ class VocClassificationConfig(StrictConfig):
 
 
 def data_digest(data: Path, protocol: VocClassificationConfig) -> str:
-    """Return a digest of what is read: contents of lists, names, sizes and times of pictures.
+    """Return a digest of the data set: contents of lists; names, sizes and times of pictures.
 
     Raises:
         SourceError: the data set is missing, incomplete or damaged.
@@ -161,11 +163,12 @@ def voc_classification(
     """Write a row for each class of each network, and one for the mean over classes.
 
     Args:
-        network: of the run.
-        protocol: how it is trained and judged.
+        draft: artifact of the evaluation.
+        network: the run's architecture.
+        protocol: how each network is trained and judged.
         data: folder of Pascal VOC 2007, see `Voc`.
-        checkpoint: of the epoch; None compares no trained network.
-        supervised: a .safetensors file of weights of the same network, trained with labels.
+        checkpoint: the epoch's checkpoint; None compares no trained network.
+        supervised: .safetensors file of weights trained with true labels, to compare with.
 
     Raises:
         SourceError: the data set is missing, incomplete or damaged.
@@ -188,7 +191,7 @@ def voc_classification(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is learnt, and what it is judged on."""
+    """The pictures to train on and to judge on."""
 
     classes: tuple[str, ...]
     training: Marked
@@ -196,31 +199,33 @@ class _Task:
 
 
 def _open(data: Path, protocol: VocClassificationConfig, channels: int) -> _Task:
-    """Read the lists; pictures are read when they are asked for.
+    """Read the lists. Pictures are read when they are needed.
 
     Raises:
-        SourceError: see `Voc`; or nothing that is judged shows one of the classes.
+        SourceError: the data set is missing or damaged, or none of the judged pictures shows one of
+            the classes.
     """
     voc = Voc(data)
     classes = voc.classes(*protocol.subsets)
-    both = [voc.marks(subset, classes) for subset in protocol.subsets]
-    positives_C = (both[1].mark_NC == PRESENT).sum(axis=0)
+    training_marks, judged_marks = (voc.marks(subset, classes) for subset in protocol.subsets)
+    positives_C = (judged_marks.mark_NC == PRESENT).sum(axis=0)
     if not positives_C.all():
         raise SourceError(
             f"{voc.place}: no picture of {protocol.subsets[1]} shows a "
             f"{classes[positives_C.argmin()]} for sure, so that it has no average precision.\n"
             f"  Fix: give it some, or take its lists away."
         )
-    num_images = sum(len(marks.names) for marks in both)
+    num_images = len(training_marks.names) + len(judged_marks.names)
 
     def marked(marks: Marks) -> Marked:
         def read(row: int) -> NDArray[np.uint8]:
             return voc.picture(marks.names[row], channels=channels)
 
+        # Each subset gets its share of the cache, by its number of pictures.
         limit = protocol.cache_bytes * len(marks.names) // num_images
         return Marked(ImageCache(read, limit_bytes=limit), marks.mark_NC)
 
-    return _Task(classes, marked(both[0]), marked(both[1]))
+    return _Task(classes, marked(training_marks), marked(judged_marks))
 
 
 class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
@@ -229,7 +234,7 @@ class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
     def __init__(
         self, protocol: VocClassificationConfig, size: int, task: _Task, context: Context
     ) -> None:
-        """Take the settings; `size` is that of the crops, pixels."""
+        """Store the settings; `size` is the side of the crops, pixels."""
         super().__init__(
             iterations=protocol.iterations,
             batch_size=protocol.batch_size,
@@ -241,7 +246,8 @@ class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
             Crops(random, size, protocol.crops),
             batch_size=protocol.batch_size,
             workers=context.workers,
-            seed=seeding.derive(context.seed, "evaluations", NAME),  # the same in every epoch
+            # The seed does not depend on the epoch, so that results of epochs are comparable.
+            seed=seeding.derive(context.seed, "evaluations", NAME),
         )
 
     def build(self, network: Network) -> FineTuned:
@@ -260,12 +266,15 @@ class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
         return partial(fit, model, self._task.training, self._loading, iterations=self.iterations)
 
     def judge(self, model: FineTuned) -> Iterator[NDArray[np.float32]]:
-        """Yield the logits of each image, by class."""
+        """Yield the logits of each picture, one per class."""
         for logits_BC in judge(model, self._task.judged, self._loading):
             yield from logits_BC
 
     def rows(self, name: str, found: Iterable[NDArray[np.float32]]) -> Iterator[Row]:
-        """Yield the average precision of each class, and their mean."""
+        """Yield a row with the average precision of each class, and one with their mean.
+
+        A class is not judged on pictures in which it is marked as difficult.
+        """
         logits_NC, mark_NC = np.stack(list(found)), self._task.judged.mark_NC
         precisions: list[float] = []
         for column, class_name in enumerate(self._task.classes):
@@ -285,13 +294,14 @@ def _row(network: str, class_name: str, percent: float, is_right: NDArray[np.boo
 def _deviations(
     protocol: VocClassificationConfig, network: NetworkConfig, channels: int
 ) -> list[str]:
-    """Say what differs from the paper's protocol, as the shipped file of this mode has it."""
+    """Return sentences on what differs from the paper's protocol, the shipped file of this mode."""
     found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
     if network.image_size != 224:
         found.append(f"crops of {network.image_size} px instead of 224")
     if channels != 3:
         found.append(f"pictures of {channels} channels instead of 3")
-    with torch.device("meta"):  # its layers, not their weights
+    # On the meta device the network has layers, but allocates no weights.
+    with torch.device("meta"):
         built = build_network(network, channels=channels, seed=0)
     if (renewed := len(last_linear_layers(built.backbone))) != 2:
         found.append(f"{renewed} linear layers renewed below fc8 instead of 2")

@@ -55,7 +55,7 @@ PICTURE = "detections.png"
 
 SHOWN_PICTURES, COLUMNS = 24, 4
 NO_DEVIATION = ("train", "proposals", "cache_bytes", "precision")
-"""Keys that are told otherwise, or do not change the result."""
+"""Keys that are reported elsewhere, or do not change the result."""
 ALWAYS_OTHERWISE = (
     "biases learn as fast as weights and decay with them, not twice as fast without decay",
     "where convolutions are trained, all are; not all but AlexNet's first or VGG-16's first four",
@@ -64,26 +64,28 @@ ALWAYS_OTHERWISE = (
     "regions are moved by what the network's padding moves its maps",
     "dropout is where the network has it",
 )
-"""Of Fast R-CNN, in either mode."""
+"""Differences from Fast R-CNN in every result, in either mode."""
 
 
 def data_digest(data: Path, protocol: VocDetectionConfig) -> str:
-    """Return a digest of what is read: lists, names, sizes and times of pictures; proposals.
+    """Return a digest of the data set: its lists; names, sizes and times of pictures; proposals.
 
     Raises:
-        SourceError: the data set is missing, incomplete or damaged, or it has no proposals where
-            they are asked for.
+        SourceError: the data set is missing, incomplete or damaged, or the protocol asks for
+            proposals from a file and there is none.
     """
-    of_voc = Voc(data).fingerprint_listed(protocol.subsets, "Main")
-    files = _files_of_proposals(data, protocol)
-    return digest_of([of_voc, None if files is None else [proposals_digest(f) for f in files]])
+    voc_digest = Voc(data).fingerprint_listed(protocol.subsets, "Main")
+    files = _proposal_files(data, protocol)
+    proposals = None if files is None else [proposals_digest(file) for file in files]
+    return digest_of([voc_digest, proposals])
 
 
-def _files_of_proposals(data: Path, protocol: VocDetectionConfig) -> list[Path] | None:
-    """Return a file for each subset; None: a network proposes.
+def _proposal_files(data: Path, protocol: VocDetectionConfig) -> list[Path] | None:
+    """Return the proposal file of each subset; None if a network proposes regions.
 
     Raises:
-        SourceError: there is none, or one for a single subset.
+        SourceError: a subset has no proposal file, although the protocol or the other subset
+            needs one.
     """
     found = [find_proposals(data, subset) for subset in protocol.subsets]
     if protocol.proposals == "rpn" or (protocol.proposals == "auto" and not any(found)):
@@ -102,21 +104,23 @@ def voc_detection(
     checkpoint: Path | None,
     supervised: External | None,
 ) -> None:
-    """Write a row for each class of each network, and one for the mean; and all detections.
+    """Write a row for each class of each network, one for the mean, and all detections.
 
     Args:
-        network: of the run; it must have `Network.halves`.
-        protocol: how it is trained and judged.
-        data: folder of Pascal VOC 2007, see `Voc`; proposals are looked for in it.
-        checkpoint: of the epoch; None compares no trained network.
-        supervised: a .safetensors file of weights of the same network, trained with labels.
+        draft: artifact of the evaluation.
+        network: the run's architecture; it must have `Network.halves`.
+        protocol: how each network is trained and judged.
+        data: folder of Pascal VOC 2007, see `Voc`; it may also hold proposals.
+        checkpoint: the epoch's checkpoint; None compares no trained network.
+        supervised: .safetensors file of weights trained with true labels, to compare with.
 
     Raises:
         SourceError: the data set or proposals are missing, incomplete or damaged.
-        ConfigError: the network is no row of convolutions with two linear layers behind it.
+        ConfigError: the network is not a sequence of convolutions followed by two linear layers.
     """
     data_set = _open(data.path, protocol, network.image_size, data.channels)
     networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
+    # Each network's detections are written once it is judged, so that they survive an interruption.
     tables = {
         name: draft.folder / f"detections-{number}.part"
         for number, name in enumerate(networks.names)
@@ -125,7 +129,7 @@ def voc_detection(
     finished = evaluate_each(draft, networks, tuning)
     detections = {name: read_table(part).to_pandas() for name, part in tables.items()}
     write_frame(draft.folder / DETECTIONS, pd.concat(detections.values(), ignore_index=True))
-    picture_HWC = _drawn(data_set, detections[networks.pictured])
+    picture_HWC = _draw(data_set, detections[networks.pictured])
     Image.fromarray(picture_HWC).save(draft.folder / PICTURE)
     split = Split(
         *protocol.subsets,
@@ -146,16 +150,16 @@ class _DataSet:
     training: Pictured
     judged: Pictured
     proposals: str
-    """The files that they are read from, or rpn."""
+    """Names of the files with the proposals; `rpn` if a network proposes regions."""
     design: Design
-    """Of a detector for it."""
+    """Design of the detectors for this data set."""
 
 
 def _open(data: Path, protocol: VocDetectionConfig, image_size: int, channels: int) -> _DataSet:
-    """Read lists, annotations and proposals; pictures are read when they are asked for."""
+    """Read lists, annotations and proposals. Pictures are read when they are needed."""
     voc = Voc(data)
     task = open_task(voc, protocol.subsets)
-    files = _files_of_proposals(data, protocol)
+    files = _proposal_files(data, protocol)
     design = protocol.design(image_size, proposes=files is None)
 
     def pictured(subset: Subset, file: Path | None, limit_bytes: int) -> Pictured:
@@ -169,12 +173,13 @@ def _open(data: Path, protocol: VocDetectionConfig, image_size: int, channels: i
             None if boxes is None else partial(_tensor, boxes),
         )
 
-    of_training, of_judged = files or (None, None)
+    training_file, judged_file = files or (None, None)
+    # With frozen convolutions their maps are cached, not the decoded pictures.
     kept_bytes = 0 if design.has_fixed_maps else protocol.cache_bytes
     return _DataSet(
         task,
-        pictured(task.training, of_training, kept_bytes),
-        pictured(task.judged, of_judged, 0),  # each is asked for once by each network
+        pictured(task.training, training_file, kept_bytes),
+        pictured(task.judged, judged_file, 0),  # read once by each network: nothing to cache
         "rpn" if files is None else ", ".join(str(file.relative_to(data)) for file in files),
         design,
     )
@@ -195,13 +200,13 @@ class _Detection(FineTuning[Detector, Found]):
         tables: Mapping[str, Path],
         context: Context,
     ) -> None:
-        """Take the settings.
+        """Store the settings.
 
         Args:
             protocol: how a network is trained and judged.
-            image_size: what the networks were made for, pixels.
+            image_size: image size that the networks were built for, pixels.
             data_set: pictures, objects and proposals.
-            tables: files for the detections of each network; they go with the commit.
+            tables: temporary file for the detections of each network; the commit deletes it.
             context: device, workers and seed.
         """
         super().__init__(
@@ -217,11 +222,12 @@ class _Detection(FineTuning[Detector, Found]):
             batch_size=protocol.batch_size,
             map_bytes=protocol.cache_bytes,
             workers=context.workers,
-            seed=seeding.derive(context.seed, "evaluations", NAME),  # the same in every epoch
+            # The seed does not depend on the epoch, so that results of epochs are comparable.
+            seed=seeding.derive(context.seed, "evaluations", NAME),
         )
 
     def build(self, network: Network) -> Detector:
-        """Return a detector on the network."""
+        """Return a detector, built on a pretrained network."""
         return Detector(
             network,
             self._data_set.design,
@@ -238,29 +244,30 @@ class _Detection(FineTuning[Detector, Found]):
         )
 
     def judge(self, model: Detector) -> Iterable[Found]:
-        """Return the detections in each picture."""
+        """Return an iterable of the detections in each picture."""
         return judge(model, self._data_set.judged, self._feeding)
 
     def rows(self, name: str, found: Iterable[Found]) -> Iterator[Row]:
-        """Return the average precision of each class, and their mean; write the detections."""
+        """Write the detections; return a row for each class and one for the mean."""
         in_pictures, task = list(found), self._data_set.task
         table, scores = scored(in_pictures, task.judged, task.classes)
         table.insert(0, "network", name)
-        write_frame(self._tables[name], table)  # before the rows, which say that it is there
+        # The table comes before the rows: saved rows imply that the table exists.
+        write_frame(self._tables[name], table)
         return _rows(name, in_pictures, scores)
 
 
 def _rows(network: str, found: list[Found], scores: list[ClassScore]) -> Iterator[Row]:
-    """Yield a row for each class, and one for their mean; percent."""
+    """Yield a row for each class and one for their mean, in percent."""
     proposals = float(np.mean([one.num_proposals for one in found]))
     objects = sum(score.objects for score in scores)
-    of_mean = ClassScore(
+    mean = ClassScore(
         "mean",
         float(np.mean([score.average_precision for score in scores])),
         objects,
         sum(score.proposed for score in scores),
     )
-    for score in (*scores, of_mean):
+    for score in (*scores, mean):
         yield {
             "network": network,
             "class": score.name,
@@ -271,8 +278,8 @@ def _rows(network: str, found: list[Found], scores: list[ClassScore]) -> Iterato
         }
 
 
-def _drawn(data_set: _DataSet, frame: pd.DataFrame) -> Pixels:
-    """Return a picture of some of the judged pictures, spread evenly."""
+def _draw(data_set: _DataSet, frame: pd.DataFrame) -> Pixels:
+    """Draw the detections in evenly spaced judged pictures."""
     judged = data_set.task.judged
     count = min(SHOWN_PICTURES, len(judged.names))
     rows = np.linspace(0, len(judged.names) - 1, count).round().astype(int).tolist()
@@ -283,7 +290,7 @@ def _drawn(data_set: _DataSet, frame: pd.DataFrame) -> Pixels:
 def _deviations(
     protocol: VocDetectionConfig, data_set: _DataSet, network: NetworkConfig, channels: int
 ) -> list[str]:
-    """Say what differs from Fast R-CNN, and from its numbers as the shipped file has them."""
+    """Return sentences on what differs from Fast R-CNN and from the shipped protocol."""
     found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
     found += ALWAYS_OTHERWISE
     if data_set.proposals == "rpn":

@@ -1,4 +1,4 @@
-"""The protocol of voc-detection: every number of Fast R-CNN, and what it proposes regions by."""
+"""The protocol of voc-detection: every number of Fast R-CNN and of its region proposals."""
 
 from typing import Annotated, Literal
 
@@ -17,30 +17,31 @@ class VocDetectionConfig(StrictConfig):
     """The protocol of table 2's detection, in one of its two modes."""
 
     train: Part
-    """What is trained beside the new layers: fc6 and fc7 on frozen convolutions (fc6-8), or
+    """What is trained in addition to the new layers: fc6 and fc7 on frozen convolutions (fc6-8), or
     everything (all)."""
 
     train_batch_norm: bool
-    """Whether scales and shifts of batch normalisation are trained. Its statistics stay those of
-    the checkpoint."""
+    """Whether scales and shifts of batch normalisation are trained. The running statistics stay
+    those of the checkpoint."""
 
     select: bool
-    """Train on train and judge on val, to choose the other keys by; else trainval and test."""
+    """Whether to train on train and judge on val, for choosing the other keys. If not, train on
+    trainval and judge on test."""
 
     proposals: Literal["auto", "file", "rpn"]
-    """Where region proposals come from: a file in the data folder, laid out as described in
-    deepcluster_core/evaluation/voc/detection/proposal_files.py, or a region proposal network that
-    is trained with the detector, on the maps that the detector reads. auto: the file if there is
-    one."""
+    """Where region proposals come from. file: a file in the data folder, with the layout described
+    in deepcluster_core/evaluation/voc/detection/proposal_files.py. rpn: a region proposal network
+    that is trained together with the detector, on the maps that the detector reads. auto: the file
+    if there is one, and rpn if not."""
 
     renew: bool
-    """Whether fc6 and fc7 begin anew instead of as the checkpoint has them."""
+    """Whether fc6 and fc7 are initialised anew instead of taken from the checkpoint."""
 
     batch_size: PositiveInt
     """Pictures in a step."""
 
     iterations: PositiveInt
-    """Steps."""
+    """Training steps."""
 
     lr: float = Field(gt=0, allow_inf_nan=False)
     """Learning rate of the first step."""
@@ -52,88 +53,98 @@ class VocDetectionConfig(StrictConfig):
     """Steps between two decays."""
 
     momentum: float = Field(ge=0, lt=1)
-    """Of all that is trained."""
+    """Momentum of SGD."""
 
     weight_decay: FiniteFloat = Field(ge=0)
-    """L2 penalty on all that is trained."""
+    """L2 penalty on all trained parameters."""
 
     clip_norm: PositiveFloat
-    """Gradients of a greater L2 norm, over all that is trained, are scaled to it."""
+    """Largest L2 norm of the gradients of all trained parameters; greater ones are scaled down."""
 
     weight_std: PositiveFloat
-    """New layers begin with weights that are normal around 0 with this standard deviation, and
-    biases of 0: the scores of classes; fc6 and fc7 if they are renewed."""
+    """Standard deviation of the normal distribution around 0 that initialises the weights of the
+    class scores, and of fc6 and fc7 if they are renewed. Their biases start at 0."""
 
     box_std: PositiveFloat
-    """The same for the layer that moves boxes."""
+    """Standard deviation that initialises the layer which moves boxes."""
 
     regions: PositiveInt
-    """Regions of a picture in a step."""
+    """Regions of a picture that are drawn in a step."""
 
     foreground: float = Field(ge=0, le=1)
-    """Share of them that may be of an object."""
+    """Largest share of these regions that may show an object, 0 to 1."""
 
     object_iou: float = Field(gt=0, le=1)
-    """A region that overlaps an object so much or more is of it: intersection over union."""
+    """Least intersection over union with an object at which a region counts as showing it."""
 
     background_iou: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)]
-    """One that overlaps some object so much or more, but less than that, is background. auto: 0.1
-    for proposals of a file, which stands for looking for hard examples, 0 of a network."""
+    """Least intersection over union with some object at which a region counts as background, if it
+    stays below `object_iou`. auto: 0.1 for proposals from a file, which is a substitute for mining
+    hard examples, and 0 for proposals of a network."""
 
     flip: float = Field(ge=0, le=1)
     """Probability that a picture is mirrored in training."""
 
     shorter_side: PositiveInt | Literal["auto"]
-    """Pixels that the shorter side of a picture becomes. auto: 600 for networks of an image_size of
-    224, in proportion for others."""
+    """Length to which the shorter side of a picture is scaled, pixels. auto: 600 for networks with
+    an image_size of 224, and in proportion for others."""
 
     longer_side: PositiveInt | Literal["auto"]
-    """Pixels of the longer side at most. auto: 5/3 of the shorter one's."""
+    """Largest length of the longer side, pixels. auto: 5/3 of the shorter side."""
 
     max_proposals: PositiveInt
-    """With proposals from a file: the first ones of each picture that are kept."""
+    """Number of proposals that are kept for each picture, the first ones, if they come from a
+    file."""
 
     anchor_sides: tuple[PositiveFloat, ...] | Literal["auto"]
-    """Of the network that proposes: roots of the areas of its anchors, pixels of the scaled
-    picture, each in three shapes. auto: 128, 256 and 512 for a shorter side of 600, in
-    proportion for others."""
+    """Square roots of the areas of the proposal network's anchors, in pixels of the scaled picture;
+    each area has three shapes. auto: 128, 256 and 512 for a shorter side of 600, and in proportion
+    for others."""
 
     training_proposals: PositiveInt
-    """Of that network: regions of a picture to draw from in training, at most."""
+    """Largest number of regions that the proposal network offers per picture in training."""
 
     judged_proposals: PositiveInt
-    """Of that network: regions of a picture to look at, at most."""
+    """Largest number of regions that the proposal network offers per picture in judging."""
 
     nms_iou: float = Field(ge=0, le=1)
-    """Of two detections of a class that overlap more, the better one is kept."""
+    """Intersection over union above which only the better of two detections of a class is kept."""
 
     min_score: float = Field(ge=0, lt=1)
-    """Detections have a greater probability."""
+    """Probability that a detection must exceed."""
 
     detections: PositiveInt
-    """Of a picture: the best of all classes, at most."""
+    """Largest number of detections per picture, the best of all classes together."""
 
     cache_bytes: NonNegativeInt
-    """Main memory for what training reads again: maps of frozen convolutions, else decoded
-    pictures. What does not fit is made each time; the result is the same."""
+    """Main memory for what training reads repeatedly: maps of frozen convolutions, or decoded
+    pictures if everything is trained. What does not fit is computed each time, with an equal
+    result."""
 
     precision: Precision
     """Number format of the forward pass; weights, losses, boxes and updates are float32."""
 
     @property
     def subsets(self) -> tuple[str, str]:
-        """Names of what is trained on and what is judged."""
+        """The names of the subsets to train on and to judge on."""
         return ("train", "val") if self.select else ("trainval", "test")
 
     def scale(self, image_size: int) -> Scale:
-        """Return how large pictures become, for a network that was trained on this size."""
-        shorter = self.shorter_side
-        shorter = round(600 * image_size / 224) if shorter == "auto" else shorter
-        longer = self.longer_side
-        return Scale(shorter, round(shorter * 5 / 3) if longer == "auto" else longer)
+        """Return the size to scale pictures to, for a network that was trained on `image_size`."""
+        shorter, longer = self.shorter_side, self.longer_side
+        if shorter == "auto":
+            shorter = round(600 * image_size / 224)
+        if longer == "auto":
+            longer = round(shorter * 5 / 3)
+        return Scale(shorter, longer)
 
     def design(self, image_size: int, *, proposes: bool) -> Design:
-        """Return the detector, as the core takes it."""
+        """Return the design of a detector.
+
+        Args:
+            image_size: image size that the network was trained on, pixels.
+            proposes: whether the detector has a network that proposes regions.
+        """
         sides, background = self.anchor_sides, self.background_iou
         if sides == "auto":
             shorter = self.scale(image_size).shorter_side

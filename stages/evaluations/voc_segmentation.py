@@ -51,23 +51,23 @@ YEAR = 2012
 PICTURE = "segmentation.png"
 
 NO_DEVIATION = ("train", "cache_bytes", "precision")
-"""Keys that are told otherwise, or do not change the result."""
+"""Keys that are reported elsewhere, or do not change the result."""
 WITHOUT_SBD = "the released code trains on the 8,498 pictures of SBD instead of VOC's own"
 ALWAYS = (
     "biases learn at the rate of weights and decay, instead of twice the rate and no decay",
     "dropout lies where the network has it: before fc6 and fc7 of AlexNet, not behind them",
     "pictures are taken pass after pass, each in a new order, instead of drawn anew",
 )
-"""What differs from the released code in every result, beside the network itself."""
-HELD_OUT = 5  # a fifth of the pictures, which is 293 of VOC 2012's 1,464
+"""Differences from the released code in every result, beside those of the network itself."""
+HELD_OUT = 5  # one in five pictures, which is 293 of VOC 2012's 1,464
 SHOWN = 6  # judged pictures that are drawn
-MASKS_SHARE = 4  # a quarter of the cache: a picture has three bytes for one of its mask
+MASKS_SHARE = 4  # masks get a quarter of the cache: a pixel has three bytes, and one in its mask
 Judged = tuple[int, Mask, Mask]
-"""The number of a picture, its true mask and the one that is found."""
+"""The number of a picture, its true mask and its predicted mask."""
 
 
 def data_digest(data: Path, protocol: VocSegmentationConfig) -> str:
-    """Return a digest of what is read: lists, and names, sizes and times of pictures and masks.
+    """Return a digest of the data set: its lists; names, sizes and times of pictures and masks.
 
     Raises:
         SourceError: the data set is missing, incomplete or damaged.
@@ -90,15 +90,16 @@ def voc_segmentation(
     """Write a row for each class of each network, one for the mean over classes, and a picture.
 
     Args:
-        network: of the run.
-        protocol: how it is trained and judged.
+        draft: artifact of the evaluation.
+        network: the run's architecture.
+        protocol: how each network is trained and judged.
         data: folder of Pascal VOC 2012, see `Voc`.
-        checkpoint: of the epoch; None compares no trained network.
-        supervised: a .safetensors file of weights of the same network, trained with labels.
+        checkpoint: the epoch's checkpoint; None compares no trained network.
+        supervised: .safetensors file of weights trained with true labels, to compare with.
 
     Raises:
         SourceError: the data set is missing, incomplete or damaged.
-        ConfigError: the network cannot be taken apart, see `Dense`.
+        ConfigError: the network cannot be split into convolutions and linear layers.
     """
     task = _open(data.path, protocol, data.channels)
     networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
@@ -120,21 +121,22 @@ def voc_segmentation(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is learnt, and what it is judged on."""
+    """The pictures to train on and to judge on."""
 
     classes: tuple[str, ...]
     subsets: tuple[str, str]
-    """What both are called."""
+    """Names of the two subsets, for facts and messages."""
     training: Masked
     judged: Masked
     judged_names: tuple[str, ...]
 
 
 def _open(data: Path, protocol: VocSegmentationConfig, channels: int) -> _Task:
-    """Read the lists; pictures and masks are read when they are asked for.
+    """Read the lists. Pictures and masks are read when they are needed.
 
     Raises:
-        SourceError: see `Voc`; or a picture would be judged on which the network was trained.
+        SourceError: the data set is missing or damaged, or a picture is both trained on and judged
+            on.
     """
     voc = Voc(data, YEAR)
     names = voc.listed(protocol.training_list, "Segmentation")
@@ -144,14 +146,16 @@ def _open(data: Path, protocol: VocSegmentationConfig, channels: int) -> _Task:
     else:
         training, judged = names, voc.listed(protocol.judged_list, "Segmentation")
         subsets = (protocol.training_list, protocol.judged_list)
-    if both := sorted(set(training) & set(judged)):
+    if shared := sorted(set(training) & set(judged)):
         raise SourceError(
-            f"{voc.place}: {len(both)} pictures are in both lists, {subsets[0]} and {subsets[1]} "
-            f"({both[0]} is the first): they would be judged after training on them.\n"
+            f"{voc.place}: {len(shared)} pictures are in both lists, {subsets[0]} and {subsets[1]} "
+            f"({shared[0]} is the first): they would be judged after training on them.\n"
             f"  Fix: take them out of one of the lists in ImageSets/Segmentation."
         )
 
     def masked(names: Sequence[str], kept_bytes: int) -> Masked:
+        # Decoded pictures are kept only if everything is trained. With frozen convolutions, their
+        # maps are kept instead, see `Loading`.
         masks_bytes = kept_bytes // MASKS_SHARE
         pictures_bytes = kept_bytes - masks_bytes if protocol.train == "all" else 0
 
@@ -171,19 +175,20 @@ def _open(data: Path, protocol: VocSegmentationConfig, channels: int) -> _Task:
         voc.mask_classes(),
         subsets,
         masked(training, protocol.cache_bytes),
-        masked(judged, 0),  # looked at once
+        masked(judged, 0),  # each network reads these once, so a cache would not help
         tuple(judged),
     )
 
 
 def _held_out(names: Sequence[str], place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names to train on, and the fifth that is held out: their order decides nothing.
+    """Return the names to train on and the held-out fifth, which does not depend on their order.
 
     Raises:
-        SourceError: there is one alone.
+        SourceError: there is only one name.
     """
     shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    held_out = set(shuffled[: -(-len(names) // HELD_OUT)])
+    num_held_out = math.ceil(len(names) / HELD_OUT)
+    held_out = set(shuffled[:num_held_out])
     training = tuple(name for name in names if name not in held_out)
     if not training:
         raise SourceError(
@@ -203,14 +208,15 @@ class _Segmentation(FineTuning[Fcn, Judged]):
             num_judged=task.judged.size,
         )
         self._protocol, self._task, self._device = protocol, task, context.device
-        seed = seeding.derive(context.seed, "evaluations", NAME)  # the same in every epoch
+        # The seed does not depend on the epoch, so that results of epochs are comparable.
+        seed = seeding.derive(context.seed, "evaluations", NAME)
         maps_bytes = protocol.cache_bytes - protocol.cache_bytes // MASKS_SHARE
         self._loading = Loading(protocol.batch_size, context.workers, seed, maps_bytes)
         chosen = seeding.numpy_generator(seed, "shown").permutation(task.judged.size)[:SHOWN]
         self._shown = sorted(chosen.tolist())
 
     def build(self, network: Network) -> Fcn:
-        """Return a fully convolutional network."""
+        """Return a fully convolutional network, built from a pretrained one."""
         return Fcn(
             network,
             classes=len(self._task.classes),
@@ -225,11 +231,15 @@ class _Segmentation(FineTuning[Fcn, Judged]):
         return partial(fit, model, self._task.training, self._loading, iterations=self.iterations)
 
     def judge(self, model: Fcn) -> Iterable[Judged]:
-        """Return the number of each picture, its true mask and the one that is found."""
+        """Return an iterable of each picture's number, true mask and predicted mask."""
         return judge(model, self._task.judged, self._loading)
 
     def rows(self, name: str, found: Iterable[Judged]) -> Iterator[Row]:
-        """Return the rows of all classes, and keep the masks that are drawn."""
+        """Return the rows of all classes, and keep the masks that will be drawn.
+
+        Raises:
+            SourceError: every pixel of the judged masks is void.
+        """
         num_classes = len(self._task.classes)
         counts_CC = np.zeros((num_classes, num_classes), np.int64)
         masks: list[str] = []
@@ -246,7 +256,7 @@ class _Segmentation(FineTuning[Fcn, Judged]):
         return _rows(name, self._task.classes, counts_CC)
 
     def draw(self, path: Path) -> None:
-        """Write the picture: the trained network's masks first, then those it is compared with."""
+        """Draw the masks of all networks, those of the random network last."""
         networks = sorted(self.masks, key=lambda name: name == RANDOM)
         judged = self._task.judged
         rows = [
@@ -262,18 +272,16 @@ class _Segmentation(FineTuning[Fcn, Judged]):
 
 
 def _rows(network: str, classes: Sequence[str], counts_CC: Counts) -> Iterator[Row]:
-    iu_C, pixels_C, found_C = (
-        intersection_over_union(counts_CC),
-        counts_CC.sum(axis=1),
-        np.diagonal(counts_CC),
-    )
+    iu_C = intersection_over_union(counts_CC)
+    pixels_C = counts_CC.sum(axis=1)
+    found_C = np.diagonal(counts_CC)
     for name, iu, pixels, found in zip(classes, iu_C, pixels_C, found_C, strict=True):
         yield _row(network, name, iu, pixels, found)
     yield _row(network, "mean", mean_iu(iu_C), pixels_C.sum(), found_C.sum())
 
 
 def _row(network: str, class_name: str, iu: float, pixels: int, found: int) -> Row:
-    """Return a row: percent; true pixels of the class, and those of them that are found."""
+    """Return a class's row: IoU in percent, its true pixels, and how many of them are found."""
     return {
         "network": network,
         "class": class_name,
@@ -305,7 +313,10 @@ def _pixel_accuracy(rows: Sequence[Row]) -> dict[str, float]:
 def _deviations(
     protocol: VocSegmentationConfig, network: NetworkConfig, channels: int
 ) -> list[str]:
-    """Say what differs from the released code: always, and by other keys than the shipped ones."""
+    """Return sentences on what differs from the released code.
+
+    Some come from keys that differ from the shipped protocol; the others are in all results.
+    """
     found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
     if network.image_size != 224:
         found.append(f"a network for images of {network.image_size} px instead of 224")

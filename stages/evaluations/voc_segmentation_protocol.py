@@ -17,47 +17,50 @@ class VocSegmentationConfig(StrictConfig):
     """What is trained: the linear layers on frozen convolutions (fc6-8), or everything (all)."""
 
     train_batch_norm: bool
-    """Whether scales and shifts of batch normalisation are trained in either mode. Its statistics
-    stay those of the checkpoint."""
+    """Whether scales and shifts of batch normalisation are trained, in either mode. The running
+    statistics stay those of the checkpoint."""
 
     training_list: str = Field(min_length=1)
-    """Pictures to train on: a list of ImageSets/Segmentation. Who has put SBD's masks into the tree
-    gives a list of theirs here, without those of `judged_list`."""
+    """Pictures to train on: a list in ImageSets/Segmentation. To use the masks of SBD, add them to
+    the data set and name a list of their pictures here, without those of `judged_list`."""
 
     judged_list: str = Field(min_length=1)
-    """Pictures to judge."""
+    """Pictures to judge on: a list in ImageSets/Segmentation."""
 
     select: bool
-    """Hold out a fifth of the training list and judge that, to choose the other keys by: its
-    pictures are chosen by the digest of their names. `judged_list` is then not read."""
+    """Whether to hold out a fifth of the training list and judge on it, for choosing the other
+    keys. The held-out pictures are chosen by the digest of their names, and `judged_list` is not
+    read."""
 
     padding: NonNegativeInt
-    """Pixels of the mean colour around a picture, so that fc6 reads whole windows at its border."""
+    """Width of the border of mean colour around a picture, pixels. With it, fc6 reads whole windows
+    at the edge of the picture."""
 
     batch_size: PositiveInt
     """Pictures in a step."""
 
     iterations: PositiveInt
-    """Steps."""
+    """Training steps."""
 
     lr: Annotated[FiniteFloat, Field(gt=0)]
     """Learning rate of all steps, for a loss that is the mean over the pixels of a picture."""
 
     momentum: float = Field(ge=0, lt=1)
-    """Of all that is trained."""
+    """Momentum of SGD."""
 
     weight_decay: FiniteFloat = Field(ge=0)
-    """L2 penalty on all that is trained."""
+    """L2 penalty on all trained parameters."""
 
     cache_bytes: NonNegativeInt
-    """Main memory for masks and, where convolutions are frozen, their maps of the pictures, else
-    decoded pictures. What does not fit is computed each time. VOC 2012's 1,464 take 0.3 GB and 0.3
-    (of AlexNet in bfloat16; 0.6 in float32) or 0.8."""
+    """Main memory for masks and for the maps of frozen convolutions, or for masks and decoded
+    pictures if everything is trained. What does not fit is computed each time. The 1,464 pictures
+    of VOC 2012 take 0.3 GB for masks, and either 0.3 GB for AlexNet's maps in bfloat16 (0.6 GB in
+    float32) or 0.8 GB for decoded pictures."""
 
     precision: Precision
     """Number format of the forward pass; weights, scores of pixels and updates are float32."""
 
     def transfer(self) -> Transfer:
-        """Return it as the core takes it: gradients of any length, and one learning rate."""
+        """Return the settings of the training, with a constant learning rate and no clipping."""
         sgd = Sgd(self.lr, self.momentum, self.weight_decay)
         return Transfer(self.train, self.train_batch_norm, self.padding, sgd)

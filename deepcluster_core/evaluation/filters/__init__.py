@@ -1,1 +1,1 @@
-"""What the filters of a network respond to."""
+"""The filters of a network, and the images that excite them."""

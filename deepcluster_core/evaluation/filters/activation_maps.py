@@ -1,4 +1,4 @@
-"""How strongly an image excites the filters of a layer: the spatial mean of each filter's map.
+"""Activations of the filters of a layer: the spatial mean of each filter's map.
 
 Suffixes: B images, C channels, H rows, W columns, F filters of a layer, S side of an image.
 """
@@ -14,10 +14,10 @@ from deepcluster_core.models.network import Network
 
 
 def layers_to_read(network: Network, asked: Sequence[str] | None) -> list[str]:
-    """Return the layers asked for; None: all that have a short name.
+    """Return the layers asked for; if None, all layers that have a short name.
 
     Raises:
-        ConfigError: none asked for, and this network has no short names.
+        ConfigError: `asked` is None or empty, and the network has no short names.
     """
     layers = list(network.taps) if asked is None else list(asked)
     if not layers:
@@ -30,20 +30,20 @@ def layers_to_read(network: Network, asked: Sequence[str] | None) -> list[str]:
 
 
 def num_filters(network: Network, layer: str, *, size: int) -> int:
-    """Return F of a layer.
+    """Return the number of filters F of a layer.
 
     Args:
-        network: in eval mode.
+        network: a network in eval mode.
         layer: see `Network.layer_output`.
-        size: S of the images.
+        size: side S of the images.
 
     Raises:
-        ConfigError: there is no such layer, or its output is no map.
+        ConfigError: the network has no such layer, or its output is not a map.
     """
-    column = network.mean_C11
+    mean_C11 = network.mean_C11
     with torch.no_grad():
-        blank_1CSS = torch.zeros(1, len(column), size, size, dtype=column.dtype)
-        output = network.layer_output(blank_1CSS.to(column.device), layer)
+        blank_1CSS = torch.zeros(1, len(mean_C11), size, size, dtype=mean_C11.dtype)
+        output = network.layer_output(blank_1CSS.to(mean_C11.device), layer)
     if output.ndim != 4:
         raise ConfigError(
             f"layer {layer!r} puts out numbers of shape {tuple(output.shape[1:])} for an image, "
@@ -54,12 +54,12 @@ def num_filters(network: Network, layer: str, *, size: int) -> int:
 
 
 def chosen_filters(asked: int | Sequence[int], *, of: int, layer: str) -> list[int]:
-    """Return numbers of filters, increasing: those asked for, or so many spread evenly.
+    """Return the numbers of the chosen filters, increasing.
 
     Args:
-        asked: how many, or which.
-        of: F, how many there are.
-        layer: for the error.
+        asked: the number of filters, which are then spread evenly; or a list of their numbers.
+        of: number of filters F of the layer.
+        layer: name of the layer, for the error message.
 
     Raises:
         ConfigError: the layer has no such filter.
@@ -75,19 +75,26 @@ def chosen_filters(asked: int | Sequence[int], *, of: int, layer: str) -> list[i
 
 
 def depth(network: Network, layer: str) -> float:
-    """Return where a layer lies: 0 at the first convolution of the network, 1 at the last.
+    """Return the relative depth of a layer: 0 at the first convolution, 1 at the last.
 
-    By the number of convolutions up to its end, in the order in which the network names them.
+    It is computed from the number of convolutions up to the end of the layer, in the order in which
+    the network names its modules.
     """
-    own = network.module_name(layer)
+    module_name = network.module_name(layer)
     names = [name for name, _ in network.named_modules()]
-    convolutions = [isinstance(module, nn.Conv2d) for module in network.modules()]
-    end = max(n for n, name in enumerate(names) if name == own or name.startswith(f"{own}."))
-    before = sum(convolutions[: end + 1]) - 1
-    return max(0, before) / max(1, sum(convolutions) - 1)
+    is_convolution = [isinstance(module, nn.Conv2d) for module in network.modules()]
+    # The layer ends with the last of its submodules.
+    end = max(
+        number
+        for number, name in enumerate(names)
+        if name == module_name or name.startswith(f"{module_name}.")
+    )
+    before = sum(is_convolution[: end + 1]) - 1
+    return max(0, before) / max(1, sum(is_convolution) - 1)
 
 
 def mean_activation(map_BFHW: Tensor) -> Tensor:
     """Return mean_BF of the map after its ReLU, in float32 or better."""
-    wide = torch.promote_types(map_BFHW.dtype, torch.float32)  # bfloat16 would make ties
-    return map_BFHW.relu().mean(dim=(2, 3), dtype=wide)
+    # Means in bfloat16 would often be equal, and so make ties.
+    dtype = torch.promote_types(map_BFHW.dtype, torch.float32)
+    return map_BFHW.relu().mean(dim=(2, 3), dtype=dtype)

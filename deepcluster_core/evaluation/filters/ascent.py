@@ -4,7 +4,7 @@ Section 4.2 follows Yosinski et al. 2015, "Understanding neural networks through
 visualization", with a cross-entropy between the target filter and the others; the numbers are
 those of the authors' released code.
 
-Suffixes: T targets, each with an image of its own, C channels, S side of the image, F filters.
+Suffixes: T target filters, each with its own image, C channels, S side of the image, F filters.
 """
 
 import math
@@ -23,14 +23,14 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import exact_float32
 
 AT_ONCE = 32
-"""Images in a pass. What an image becomes does not depend on those beside it."""
+"""Images that are learnt in one pass. The result of an image does not depend on the others."""
 
 WHITE = 255
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """How an image climbs. Lengths are L2 norms over all values of one image, on 0 to 255."""
+    """Settings of the gradient ascent. Lengths are L2 norms of one image on a scale of 0 to 255."""
 
     step: float
     """Length of every step."""
@@ -38,22 +38,25 @@ class Ascent:
     l2: float
     """Penalty on the sum of squares of the image as the network normalises it."""
     blur_sigma: float
-    """Of the Gaussian, pixels; 0 never blurs."""
+    """Standard deviation of the Gaussian, pixels; 0 turns blurring off."""
     blur_every: int
     """Steps between two blurs."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """The noise that images start as: normal, on a scale of 0 to 255, not cut off at its ends."""
+    """The noise from which images start: normal, on a scale of 0 to 255, but not clipped to it."""
 
     mean: float
     std: float
     seed: int
-    """Of the run."""
+    """Seed of the run."""
 
     def image(self, layer: str, target: int, *, channels: int, size: int) -> Tensor:
-        """Return start_CSS, the same whatever else is learnt, and in every epoch of a run."""
+        """Return start_CSS, which depends on the seed, the layer and the target only.
+
+        It is thus identical in every epoch of a run, whatever other filters are shown.
+        """
         generator = seeding.numpy_generator(self.seed, "maximal", "start", layer, target)
         noise_CSS = generator.normal(self.mean, self.std, (channels, size, size))
         return torch.from_numpy(noise_CSS).float()
@@ -61,20 +64,20 @@ class Start:
 
 @dataclass(frozen=True)
 class Excitement:
-    """What images do to their targets."""
+    """The responses of target filters to their images."""
 
     activation_T: Tensor
     """Spatial mean of the target's map after its ReLU."""
     log_probability_T: Tensor
-    """Of the target, in the softmax over the means of all filters of the layer; nats."""
+    """Log-probability of the target in the softmax over the means of all filters; nats."""
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """An image that has climbed, and what it did to its target before and after."""
+    """A learnt image, and the responses of its target filter before and after."""
 
     image_SSC: NDArray[np.uint8]
-    """Cut off at 0 and 255."""
+    """The image, clipped to 0 to 255."""
     start_activation: float
     activation: float
     start_log_probability: float
@@ -82,14 +85,15 @@ class Learnt:
 
 
 def iterations_for(step: float, *, channels: int, size: int) -> int:
-    """Return how many steps lead, for a value of the image, as far as those of figure 4.
+    """Return the number of steps that move a value of an image as far as in figure 4.
 
-    Those are 30,000 steps of 3 for conv1 or 3,000 of 30 for conv5, at 224 px in colour.
+    Figure 4 takes 30,000 steps of 3 for conv1 or 3,000 steps of 30 for conv5, for colour images of
+    224 px.
 
     Args:
-        step: their length, see `Ascent`.
-        channels: of the images.
-        size: S.
+        step: length of a step, see `Ascent`.
+        channels: channels of the image.
+        size: side S of the image.
     """
     return max(1, round(30_000 * 3 / step * size / 224 * math.sqrt(channels / 3)))
 
@@ -104,15 +108,15 @@ def learn_images(
     size: int,
     stepped: Callable[[], None],
 ) -> Iterator[Learnt]:
-    """Yield an image learnt for each target, `AT_ONCE` at a time, on the network's device.
+    """Learn an image for each target, `AT_ONCE` at a time, and yield it.
 
     Args:
-        network: in eval mode; computes no gradients of its weights from now on.
+        network: a network in eval mode. Gradients of its weights are turned off for good.
         layer: see `Network.layer_output`.
         targets: numbers of filters.
-        ascent: how.
-        start: from where.
-        size: S.
+        ascent: settings of the gradient ascent.
+        start: noise from which the images start.
+        size: side S of the images.
         stepped: called after each step of a pass.
     """
     network.requires_grad_(False)
@@ -136,7 +140,7 @@ def learn_images(
 
 
 def passes(num_targets: int) -> int:
-    """Return how many passes `learn_images` makes."""
+    """Return the number of passes that `learn_images` makes."""
     return -(-num_targets // AT_ONCE)
 
 
@@ -150,16 +154,17 @@ def climb(
     *,
     stepped: Callable[[], None],
 ) -> Tensor:
-    """Return image_TCSS, each `iterations` steps up the gradient of its objective.
+    """Return image_TCSS after `ascent.iterations` steps up the gradient of the objective.
 
-    Values are not held to 0 to 255: neither the paper nor the released code's numbers ask for it.
+    Values are not clipped to 0 to 255: neither the paper nor the released code's numbers call for
+    it.
 
     Args:
-        network: in eval mode.
+        network: a network in eval mode.
         layer: see `Network.layer_output`.
-        target_T: int64, on the network's device.
-        start_TCSS: likewise, of 0 to 255.
-        ascent: how.
+        target_T: int64, numbers of filters, on the network's device.
+        start_TCSS: float, images on a scale of 0 to 255, on the network's device.
+        ascent: settings of the gradient ascent.
         stepped: called after each step of all images.
     """
     image_TCSS = start_TCSS
@@ -177,22 +182,22 @@ def climb(
 def objective(
     network: Network, layer: str, image_TCSS: Tensor, target_T: Tensor, *, l2: float
 ) -> Tensor:
-    """Return value_T to raise: the target's log-probability less the penalty of its image.
+    """Return value_T, the objective to maximise.
 
-    Minus the cross-entropy of the layer's spatial means towards the target. Where the target's
-    mean is 0 after the ReLU, and has no gradient, the means are those before the ReLU, as in the
-    released code, which takes the convolution's output there; ours, of a layer with a short name,
-    is the output of its batch normalisation.
+    It is the target's log-probability in the softmax over the layer's spatial means, minus the
+    penalty on the image. If the target's mean after the ReLU is 0, it has no gradient. The means
+    before the ReLU then take its place, as in the released code. There they are means of the
+    convolution's output; here, for a layer with a short name, of its batch normalisation's output.
     """
-    done = _excitement(network, layer, image_TCSS, target_T, revive=True)
+    response = _excitement(network, layer, image_TCSS, target_T, revive=True)
     normalised_TCSS = (image_TCSS / WHITE - network.mean_C11) / network.std_C11
-    return done.log_probability_T - l2 * normalised_TCSS.square().sum(dim=(1, 2, 3))
+    return response.log_probability_T - l2 * normalised_TCSS.square().sum(dim=(1, 2, 3))
 
 
 @torch.no_grad()
 @exact_float32()
 def excitement(network: Network, layer: str, image_TCSS: Tensor, target_T: Tensor) -> Excitement:
-    """Return what images of 0 to 255 do to their targets, all maps after their ReLU."""
+    """Return the targets' responses to images on a scale of 0 to 255, from maps after the ReLU."""
     return _excitement(network, layer, image_TCSS, target_T, revive=False)
 
 
@@ -210,27 +215,29 @@ def _excitement(
 
 
 def step_along(gradient_TCSS: Tensor, length: float) -> Tensor:
-    """Return each image's gradient, made `length` long; none where it is 0."""
+    """Return each image's gradient, scaled to `length`; a zero gradient stays zero."""
     greatest_T111 = gradient_TCSS.abs().amax(dim=(1, 2, 3), keepdim=True)
     smallest = torch.finfo(gradient_TCSS.dtype).tiny
-    # Scaled before it is squared: squares of a softmax's last gradients would vanish.
+    # Scale by the greatest value before squaring: the gradients of a saturated softmax are so small
+    # that their squares would underflow.
     scaled_TCSS = gradient_TCSS / greatest_T111.clamp_min(smallest)
     norm_T111 = scaled_TCSS.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
     return scaled_TCSS * (length / norm_T111.clamp_min(1))
 
 
 def blurred(image_TCSS: Tensor, sigma: float) -> Tensor:
-    """Return images behind a Gaussian, cut off at 4 sigma; beyond the border its pixels go on.
+    """Return images smoothed by a Gaussian, truncated at 4 sigma; borders are replicated.
 
-    As `scipy.ndimage.gaussian_filter` with mode `nearest`, but on any device. torchvision's own
-    takes a second or two to import.
+    The result equals that of `scipy.ndimage.gaussian_filter` with mode `nearest`, but on any
+    device. torchvision has such a filter, too, but takes a second or two to import.
     """
     radius = round(4 * sigma)
     place_R = torch.arange(-radius, radius + 1, dtype=image_TCSS.dtype, device=image_TCSS.device)
     weight_R = torch.exp(-0.5 * (place_R / sigma).square())
     weight_11R1 = (weight_R / weight_R.sum())[None, None, :, None]
     images, channels, height, width = image_TCSS.shape
-    each_N1SS = image_TCSS.reshape(images * channels, 1, height, width)
-    padded_N1PP = functional.pad(each_N1SS, (radius,) * 4, mode="replicate")
+    # A Gaussian is separable: smooth along the columns, then along the rows.
+    planes_N1SS = image_TCSS.reshape(images * channels, 1, height, width)
+    padded_N1PP = functional.pad(planes_N1SS, (radius,) * 4, mode="replicate")
     down_N1SP = functional.conv2d(padded_N1PP, weight_11R1)
     return functional.conv2d(down_N1SP, weight_11R1.transpose(2, 3)).reshape(image_TCSS.shape)

@@ -30,15 +30,15 @@ Scale = Literal["each", "all"]
 
 LEAST_TILE_PX = 32
 SPECTRUM = 64
-"""Frequencies an axis. Filters of 3 to 11 pixels are too small for their own 3 to 11 to tell a
-quarter of the sampling rate from less."""
+"""Frequencies per axis. Filters have 3 to 11 pixels per axis; with as few frequencies, a quarter of
+the sampling rate could not be distinguished from less."""
 
 
 def first_filters(network: Network) -> Weights:
-    """Return a copy of weight_FCHW of the first convolution that the backbone has.
+    """Return a copy of weight_FCHW of the backbone's first convolution.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the backbone has no convolution.
     """
     for module in network.backbone.modules():
         if isinstance(module, nn.Conv2d):
@@ -47,48 +47,50 @@ def first_filters(network: Network) -> Weights:
 
 
 def through_sobel(weight_FCHW: Weights) -> Weights:
-    """Return (F, 1, H + 2, W + 2): what filters behind the Sobel filter do to the grey image.
+    """Return the filters that combine Sobel's with those behind it, (F, 1, H + 2, W + 2).
 
-    Both are linear, so one filter does what the two after each other do, but for the border.
+    Both are linear, so a single filter on the grey image has the effect of the two in sequence,
+    except at the border.
 
     Args:
-        weight_FCHW: C is 2, the maps of `Sobel`.
+        weight_FCHW: filters that read the two maps of `Sobel`, so C is 2.
     """
     impulse_11HW = torch.zeros(1, 1, 5, 5)
     impulse_11HW[..., 2, 2] = 1
-    # An impulse comes out as the filter turned by 180 degrees, which is what a product of two
-    # cross-correlations wants: the full convolution of the two.
+    # The response to an impulse is the filter rotated by 180 degrees, so rotate it back. Two
+    # cross-correlations in sequence combine by full convolution, which is what conv_transpose2d
+    # computes.
     sobel_12HW = Sobel((0.0,), (1.0,))(impulse_11HW)[..., 1:4, 1:4].flip(-1, -2)
-    together_F1HW = nn.functional.conv_transpose2d(
+    combined_F1HW = nn.functional.conv_transpose2d(
         torch.from_numpy(weight_FCHW), sobel_12HW.transpose(0, 1)
     )
-    return together_F1HW.numpy()
+    return combined_F1HW.numpy()
 
 
 def norms(weight_FCHW: Weights) -> NDArray[np.float64]:
-    """Return the L2 norm of each filter. One near 0 beside the others was decayed, not learnt."""
+    """Return the L2 norm of each filter. A filter far below the others has decayed unlearnt."""
     return np.sqrt(np.square(weight_FCHW, dtype=np.float64).sum(axis=(1, 2, 3)))
 
 
 def high_frequency(weight_FCHW: Weights) -> NDArray[np.float64]:
-    """Return the share, 0 to 1, of each filter's energy above half the Nyquist frequency.
+    """Return the fraction, 0 to 1, of each filter's energy above half the Nyquist frequency.
 
-    That is beyond a quarter of a cycle a pixel, in any direction. White noise has
-    1 - pi / 16 = 0.80; filters that have learnt edges or colours have less. Of a filter that is
-    0 everywhere it is 0.
+    This limit is a quarter of a cycle per pixel, in any direction. White noise has
+    1 - pi / 16 = 0.80; filters that have learnt edges or colours have less. The fraction of a zero
+    filter is 0.
     """
     spectrum_FCYX = np.fft.fft2(weight_FCHW.astype(np.float64), s=(SPECTRUM, SPECTRUM))
     energy_FYX = np.square(np.abs(spectrum_FCYX)).sum(axis=1)
-    cycles = np.fft.fftfreq(SPECTRUM)  # a pixel: the Nyquist frequency is 0.5
-    is_high_YX = np.hypot(cycles[:, None], cycles) > 0.25
+    frequency = np.fft.fftfreq(SPECTRUM)  # cycles per pixel; the Nyquist frequency is 0.5
+    is_high_YX = np.hypot(frequency[:, None], frequency) > 0.25
     total_F = energy_FYX.sum(axis=(1, 2))
     return energy_FYX[:, is_high_YX].sum(axis=1) / np.where(total_F > 0, total_F, 1)
 
 
 def cosines(weight_FCHW: Weights, other_FCHW: Weights) -> NDArray[np.float64]:
-    """Return the cosine, -1 to 1, of each filter with the other's of the same number.
+    """Return the cosine, -1 to 1, between the filters of equal number in both sets.
 
-    Of a filter that is 0 everywhere it is 0.
+    The cosine with a zero filter is 0.
     """
     product_F = np.multiply(weight_FCHW, other_FCHW, dtype=np.float64).sum(axis=(1, 2, 3))
     length_F = norms(weight_FCHW) * norms(other_FCHW)
@@ -96,18 +98,18 @@ def cosines(weight_FCHW: Weights, other_FCHW: Weights) -> NDArray[np.float64]:
 
 
 def draw_filters(weight_FCHW: Weights, *, sobel: bool, scale: Scale) -> Pixels:
-    """Return a picture of all filters with their numbers; zero is the mid grey.
+    """Draw all filters with their numbers; zero is mid grey.
 
-    The paper does not say how its figure 3 shows filters that read two maps. Here a filter behind
-    Sobel is three tiles: its weights on the horizontal and on the vertical contrast, and what all
-    of it does to the grey image, in which edge detectors look like edges. A filter that reads 3
-    channels is one tile in colour; of any other number, a grey tile a channel.
+    The paper does not describe how its figure 3 shows filters that read two maps. Here a filter
+    behind Sobel gets three tiles: its weights on the horizontal and on the vertical contrast, and
+    its combined effect on the grey image, in which edge detectors look like edges. A filter that
+    reads 3 channels gets one tile in colour. Any other filter gets a grey tile per channel.
 
     Args:
-        weight_FCHW: of `first_filters`.
-        sobel: the maps of `Sobel` are what they read.
-        scale: the brightest or darkest value is the greatest of `each` filter for itself, in
-            which dead ones look as strong as any other, or of `all` of them.
+        weight_FCHW: filters, see `first_filters`.
+        sobel: whether the filters read the maps of `Sobel`.
+        scale: which weight is drawn in the brightest or darkest tone. each: the greatest of its
+            filter, so that dead filters look as strong as others. all: the greatest of all filters.
     """
     tiles = _tiles(weight_FCHW, scale)
     if sobel:
@@ -119,6 +121,7 @@ def draw_filters(weight_FCHW: Weights, *, sobel: bool, scale: Scale) -> Pixels:
         for number, of_filter in enumerate(tiles)
     ]
     height, width = filters[0].shape[:2]
+    # With this number of columns the picture is about square.
     columns = max(1, round(math.sqrt(len(filters) * height / width)))
     return grid(filters, columns=columns, gap_px=3 * GAP_PX)
 
@@ -128,7 +131,7 @@ def _in_a_row(tiles: Sequence[Pixels], factor: int) -> Pixels:
 
 
 def _tiles(weight_FCHW: Weights, scale: Scale) -> list[list[Pixels]]:
-    """Return the tiles (H, W, 3) of each filter: one in colour, or a grey one a channel."""
+    """Return the tiles (H, W, 3) of each filter: one in colour, or a grey one per channel."""
     extent_F = np.abs(weight_FCHW).max(axis=(1, 2, 3))
     if scale == "all":
         extent_F[:] = extent_F.max()

@@ -1,7 +1,7 @@
-"""The images that excite a filter most (figures 4 and 5), found in one pass over all of them.
+"""The images that excite a filter most (figures 4 and 5), found in one pass over all images.
 
-Suffixes: B images of a batch, S side of a view, C channels, F filters of a layer, X of all layers
-that are looked at, K kept of each.
+Suffixes: B images of a batch, S side of a view, C channels, F filters of a layer, X filters of all
+layers together, K images kept for each filter.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
 
 Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
-"""id_B of images, and their views_BSSC."""
+"""The id_B of a batch's images, and their views_BSSC."""
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,27 @@ class Strongest:
 
 
 class Leaders:
-    """The K greatest values of each column of a table whose rows come in batches.
+    """The K greatest values of each column of a table whose rows arrive in batches.
 
-    Needs memory for K + B rows, however many come. Of equal values the earlier row leads, so
-    batches of another size leave the same.
+    Memory holds K + B rows, regardless of the number of batches. Ties go to the earlier row, so the
+    result does not depend on the batch size.
     """
 
     def __init__(self, keep: int) -> None:
-        """Begin with none.
+        """Start without rows.
 
         Args:
-            keep: K, at least 1.
+            keep: number K of values to keep per column, at least 1.
         """
         self._keep = keep
         self._value_KX: Tensor | None = None
         self._row_KX: Tensor | None = None
 
     def add(self, value_BX: Tensor, row_B: Tensor) -> None:
-        """Look at rows behind those that were added before.
+        """Add rows, which must come after all rows that were added before.
 
         Args:
-            value_BX: of all columns.
+            value_BX: values of all columns.
             row_B: numbers of the rows, int64, increasing.
         """
         row_BX = row_B[:, None].expand_as(value_BX)
@@ -63,10 +63,10 @@ class Leaders:
         self._value_KX, self._row_KX = value_BX.gather(0, order_BX), row_BX.gather(0, order_BX)
 
     def found(self) -> tuple[Tensor, Tensor]:
-        """Return value_XK and row_XK, greatest first; fewer than K where fewer rows came.
+        """Return value_XK and row_XK, greatest first; fewer than K if fewer rows were added.
 
         Raises:
-            ValueError: no rows came.
+            ValueError: no rows were added.
         """
         if self._value_KX is None or self._row_KX is None:
             raise ValueError("no rows were added")
@@ -86,12 +86,12 @@ def strongest_images(
     """Return, by layer, the images with the largest spatial mean of the map after its ReLU.
 
     Args:
-        network: in eval mode, on the device.
-        batches: by increasing number of the image; at least one.
-        filters: F numbers of filters by layer.
-        keep: K; fewer where there are fewer images.
+        network: a network in eval mode, on the device.
+        batches: at least one batch, in order of increasing image_id.
+        filters: numbers of F filters for each layer.
+        keep: number K of images per filter; there are fewer if there are fewer images.
         device: a torch device.
-        precision: of the forward pass.
+        precision: number format of the forward pass.
     """
     leaders = Leaders(keep)
     readers: dict[str, Callable[[Tensor], Tensor]] = {
@@ -104,6 +104,7 @@ def strongest_images(
         activation_BX = torch.cat([read[layer] for layer in filters], dim=1)
         leaders.add(activation_BX, torch.from_numpy(id_B).to(device))
     value_XK, row_XK = (found.cpu().numpy() for found in leaders.found())
+    # The columns of all layers lie side by side; split them into layers again.
     ends = np.cumsum([len(numbers) for numbers in filters.values()])[:-1]
     parts = zip(filters, np.split(row_XK, ends), np.split(value_XK, ends), strict=True)
     return {layer: Strongest(row_FK, value_FK) for layer, row_FK, value_FK in parts}

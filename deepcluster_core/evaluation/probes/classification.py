@@ -1,4 +1,4 @@
-"""Classifiers on frozen features: trained, chosen by cross-validation and judged, in one go.
+"""Train classifiers on frozen features, choose among them by cross-validation, and judge them.
 
 Suffixes: N images, B of a batch, V views of an image, K candidates, F folds, P probes, C classes,
 D values of a view.
@@ -6,6 +6,7 @@ D values of a view.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -17,38 +18,41 @@ from deepcluster_core.evaluation.probes.classifiers import Probes, ProbeSgd
 from deepcluster_core.evaluation.probes.values import Batches, Examples, Replay, Supply, Table
 
 EVERYTHING = -1
-"""The fold of a probe that learns from all images."""
+"""The fold number of a probe that learns from all images."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How classifiers learn and are chosen."""
+    """The settings by which classifiers are trained and chosen."""
 
     epochs: int
     sgd: ProbeSgd
     decays: tuple[float, ...]
-    """K candidates; one of them needs no folds."""
+    """K candidates for the weight decay. A single candidate needs no folds."""
     folds: int
-    """F."""
+    """Number of folds of the cross-validation, F."""
     hidden: tuple[int, ...]
-    """Units of each hidden layer; linear classifiers have none."""
+    """Units of each hidden layer; empty for linear classifiers."""
     dropout: float
-    """Probability before each layer of a classifier with hidden ones."""
+    """Dropout probability before each layer of a classifier that has hidden layers."""
     cache_bytes: int
-    """Of values that never change, kept in main memory."""
+    """Main memory for values that never change."""
 
     @property
     def probes(self) -> list[tuple[float, int]]:
-        """Decay and fold of the P = K + K · F probes of a layer, those on everything first."""
-        on_all = [(decay, EVERYTHING) for decay in self.decays]
+        """Decay and fold of each probe of a layer, first of those that learn from all images.
+
+        There are P = K + K · F probes, or a single one if there is a single candidate.
+        """
+        on_everything = [(decay, EVERYTHING) for decay in self.decays]
         if len(self.decays) == 1:
-            return on_all
-        return on_all + [(decay, fold) for decay in self.decays for fold in range(self.folds)]
+            return on_everything
+        return on_everything + list(product(self.decays, range(self.folds)))
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt, and what it is judged on."""
+    """The images to train on and to judge on."""
 
     training: Examples
     validation: Examples
@@ -56,22 +60,22 @@ class Task:
 
     @property
     def chance(self) -> float:
-        """Share of the validation images, 0 to 1, that are of the commonest training class."""
+        """Fraction of the validation images, 0 to 1, that have the commonest training class."""
         commonest = np.bincount(self.training.class_N).argmax()
         return float(np.mean(self.validation.class_N == commonest))
 
 
 @dataclass(frozen=True)
 class Score:
-    """Of the chosen classifier of a layer."""
+    """The score of the chosen classifier of a layer."""
 
     decay: float
     top1_N: tuple[float, ...]
-    """Share of the validation images, 0 to 1, that it gets right after each epoch."""
+    """Fraction of the validation images, 0 to 1, that it classifies correctly, by epoch."""
 
     @property
     def best_epoch(self) -> int:
-        """The first of the best, counted from 0."""
+        """The epoch with the highest accuracy, the first one of equals; counted from 0."""
         return int(np.argmax(self.top1_N))
 
 
@@ -85,25 +89,27 @@ def classify(
 ) -> dict[str, Score]:
     """Train classifiers on every layer of a frozen network, and judge them after every epoch.
 
-    Each candidate for the weight decay has a classifier that learns from all training images, and
-    one per fold that learns from the others. All of them, of all layers, learn at the same time
-    from the same batches. The candidate whose folds' classifiers get most of their held-out images
-    right, by the central view, is the layer's choice (of equal ones the greatest), and its
-    classifier on all images is the one that is reported. So the validation images choose nothing
-    but, where the best epoch is reported, the epoch.
+    For each candidate of the weight decay there is one classifier that learns from all training
+    images, and one per fold that learns from the images outside that fold. The classifiers of all
+    layers learn side by side from shared batches.
+
+    Each layer then chooses the candidate whose fold classifiers get most of their held-out images
+    right, judged by the central view; ties go to the greatest decay. The candidate's classifier on
+    all images is the one that is reported. The validation images therefore choose nothing, except
+    for the epoch where the best epoch is reported.
 
     Args:
-        supply: of values.
+        supply: computes the values that the classifiers read.
         task: the images.
-        plan: the protocol.
-        seed: of everything random.
-        after_batch: told how many images were learnt from.
+        plan: settings of the training and of the choice.
+        seed: seed of everything random.
+        after_batch: called with the number of images after each training batch.
 
     Returns:
-        For each layer the score.
+        The score of each layer.
 
     Raises:
-        TrainingError: weights are not finite any more.
+        TrainingError: weights are no longer finite.
     """
     return _Classification(supply, task, plan, seed).run(after_batch)
 
@@ -114,8 +120,8 @@ class _Classification:
         decays, fold_P = zip(*plan.probes, strict=True)
         self._fold_P1 = np.array(fold_P)[:, None]
         num_images = len(task.training.class_N)
-        mixed_N = seeding.numpy_generator(seed, "folds").permutation(num_images)
-        self._fold_N = mixed_N % plan.folds
+        shuffled_N = seeding.numpy_generator(seed, "folds").permutation(num_images)
+        self._fold_N = shuffled_N % plan.folds
         frozen = supply.frozen
         self._probes = {
             layer: Probes(
@@ -129,16 +135,16 @@ class _Classification:
             )
             for layer, dim in frozen.numbers.items()
         }
-        self._table = self._tabled()
-        kept = 0 if self._table is None else supply.bytes_of(num_images)
+        self._table = self._fixed_training_values()
+        table_bytes = 0 if self._table is None else supply.bytes_of(num_images)
         self._crops = Replay(
             lambda first: supply.crops(task.validation, first),
-            limit_bytes=plan.cache_bytes - kept,
+            limit_bytes=plan.cache_bytes - table_bytes,
             device=frozen.device,
         )
 
-    def _tabled(self) -> Table | None:
-        """Return the values to train on, if they are the same in every epoch and fit."""
+    def _fixed_training_values(self) -> Table | None:
+        """Return the values to train on if they are equal in every epoch and fit into memory."""
         training = self._task.training
         if not self._supply.views.are_fixed:
             return None
@@ -159,7 +165,7 @@ class _Classification:
         }
 
     def _learn(self, epoch: int, after_batch: Callable[[int], None]) -> None:
-        """Go through the training images once."""
+        """Train all probes on one pass over the training images."""
         training, device = self._task.training, self._supply.frozen.device
         for rows, values in self._training_batches(epoch):
             class_B = torch.from_numpy(training.class_N[rows]).to(device)
@@ -181,14 +187,15 @@ class _Classification:
         )
 
     def _judge(self) -> dict[str, NDArray[np.float64]]:
-        """Return the share of validation images that the probes on everything get right: top1_K."""
+        """Return top1_K: the accuracy on the validation images of the probes on everything."""
         candidates = range(len(self._plan.decays))
         validation, num_crops = self._task.validation, self._supply.views.num_crops
         right = self._nothing_right(candidates)
         for rows, values in self._crops:
             for layer, values_BD in values.items():
-                of_crops_KBC = self._probes[layer].probabilities(values_BD, candidates)
-                mean_KBC = of_crops_KBC.unflatten(1, (len(rows), num_crops)).mean(dim=2)
+                # A row per crop; the prediction for an image is the mean over its crops.
+                crops_KBC = self._probes[layer].probabilities(values_BD, candidates)
+                mean_KBC = crops_KBC.unflatten(1, (len(rows), num_crops)).mean(dim=2)
                 right[layer] += _is_right(mean_KBC, validation.class_N[rows]).sum(dim=1)
         return {n: total_K.cpu().numpy() / len(validation.class_N) for n, total_K in right.items()}
 
@@ -202,8 +209,8 @@ class _Classification:
         for rows, values in self._central_batches():
             held_out_PB = torch.from_numpy(self._fold_N[rows] == self._fold_P1[in_folds])
             for layer, values_BD in values.items():
-                chance_PBC = self._probes[layer].probabilities(values_BD, in_folds)
-                right_PB = _is_right(chance_PBC, training.class_N[rows])
+                probability_PBC = self._probes[layer].probabilities(values_BD, in_folds)
+                right_PB = _is_right(probability_PBC, training.class_N[rows])
                 right[layer] += (right_PB & held_out_PB.to(right_PB.device)).sum(dim=1)
         return {
             layer: _best(total_P.view(len(decays), -1).sum(dim=1).tolist(), decays)
@@ -217,7 +224,10 @@ class _Classification:
         return self._supply.central(training)
 
     def _nothing_right(self, probes: range) -> dict[str, Tensor]:
-        """Return, for each layer, int64 zeros (P,) on the device: a GPU is not waited for."""
+        """Return int64 zeros (P,) for each layer.
+
+        The counters stay on the device, so that counting does not wait for a GPU.
+        """
         device = self._supply.frozen.device
         return {
             layer: torch.zeros(len(probes), dtype=torch.int64, device=device)
@@ -225,10 +235,10 @@ class _Classification:
         }
 
 
-def _is_right(chance_PBC: Tensor, class_B: NDArray[np.int64]) -> Tensor:
-    return chance_PBC.argmax(dim=2) == torch.from_numpy(class_B).to(chance_PBC.device)
+def _is_right(probability_PBC: Tensor, class_B: NDArray[np.int64]) -> Tensor:
+    return probability_PBC.argmax(dim=2) == torch.from_numpy(class_B).to(probability_PBC.device)
 
 
 def _best(right_K: Sequence[int], decays: Sequence[float]) -> int:
-    """Return the candidate with most right answers, of equal ones that with the greatest decay."""
+    """Return the candidate with most correct answers; ties go to the greatest decay."""
     return max(range(len(decays)), key=lambda k: (right_K[k], decays[k]))

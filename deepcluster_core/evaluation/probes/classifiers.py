@@ -1,4 +1,4 @@
-"""Many small classifiers on the same values, trained side by side.
+"""Many small classifiers that read equal values and are trained side by side.
 
 Suffixes: P probes, B images of a batch, D values of an image, I inputs and O outputs of a layer,
 C classes.
@@ -20,25 +20,26 @@ from deepcluster_core.precision import autocast, exact_float32
 
 @dataclass(frozen=True)
 class ProbeSgd:
-    """SGD with momentum, its steps shrinking with their number."""
+    """SGD with momentum and a learning rate that decreases with the number of steps."""
 
     lr: float
     momentum: float
 
     def lr_at(self, step: int, decay_P: Tensor) -> Tensor:
-        """Return the learning rate of each probe in a step, counted from 0: the released code's.
+        """Return the learning rate of each probe in a step, counted from 0.
 
-        lr / sqrt(1 + lr · decay · step)
+        It is that of the released code, lr / sqrt(1 + lr · decay · step).
         """
         return self.lr / (1 + self.lr * decay_P * step).sqrt()
 
 
 class Probes:
-    """P classifiers of one shape, linear or with hidden layers, each with a decay of its own.
+    """P classifiers of one shape, linear or with hidden layers, each with its own weight decay.
 
-    They read the same values, so that their first layers are one multiplication. While they learn
-    a weight takes 12 bytes, 14 in bfloat16: itself, velocity, gradient, and its rounded copy. One
-    classifier of ImageNet's 1,000 classes on each of AlexNet's five layers takes 0.66 GB so.
+    All read the same values, so their first layers are computed by one multiplication. In training,
+    each weight takes 12 bytes for itself, its velocity and its gradient; with bfloat16, 14 bytes,
+    as it also has a rounded copy. One classifier of ImageNet's 1,000 classes on each of AlexNet's
+    five layers takes 0.66 GB.
     """
 
     def __init__(
@@ -52,16 +53,16 @@ class Probes:
         device: str,
         precision: Precision,
     ) -> None:
-        """Initialise all probes alike: only decays, and the images they learn from, differ.
+        """Initialise all probes with equal weights; only their decays and their images differ.
 
         Args:
-            sizes: number of values, of units in each hidden layer (with ReLU), of classes.
-            decays: P; L2 penalty on all weights.
-            sgd: of the weights.
-            dropout: probability before each layer, 0 to 1; linear probes have none.
-            seed: of weights and dropout.
+            sizes: numbers of values, of units in each hidden layer (with ReLU), and of classes.
+            decays: P weight decays, the L2 penalty on all weights of a probe.
+            sgd: the optimiser.
+            dropout: probability before each layer, 0 to 1; ignored for linear probes.
+            seed: seed of weights and dropout.
             device: a torch device.
-            precision: of the multiplications; weights, loss and updates are float32.
+            precision: number format of the multiplications; weights, loss and updates are float32.
         """
         self._sgd, self._seed, self._step = sgd, seed, 0
         self._dropout = dropout if len(sizes) > 2 else 0.0
@@ -74,7 +75,7 @@ class Probes:
             weight.to(device).repeat(len(decays), *(1,) * weight.ndim).requires_grad_()
             for weight in single
         ]
-        """Of each layer weight_POI and bias_PO."""
+        """The tensors weight_POI and bias_PO of each layer, one after the other."""
         self._velocities = [torch.zeros_like(weight) for weight in self.weights]
 
     def __len__(self) -> int:
@@ -83,12 +84,14 @@ class Probes:
 
     @exact_float32()
     def learn(self, values_BD: Tensor, class_B: Tensor, counts_PB: Tensor) -> None:
-        """Take one step down the gradient of the mean cross entropy.
+        """Take one step down the gradient of the mean cross-entropy.
+
+        All tensors must be on the device.
 
         Args:
-            values_BD: float, on the device, as all below.
-            class_B: int64.
-            counts_PB: bool, the images from which each probe learns; its mean is over those.
+            values_BD: float, the values of the images.
+            class_B: int64, the classes of the images.
+            counts_PB: bool, the images from which each probe learns; its mean is over these.
         """
         logits_PBC = self._logits_in_training(values_BD)
         loss_PB = functional.cross_entropy(
@@ -100,17 +103,17 @@ class Probes:
 
     @torch.no_grad()
     def probabilities(self, values_BD: Tensor, probes: Sequence[int]) -> Tensor:
-        """Return what some of the probes make of values: float32 (len(probes), B, C)."""
+        """Return the class probabilities that some of the probes predict: (len(probes), B, C)."""
         weights = [weight[list(probes)] for weight in self.weights]
         return self._logits(values_BD, weights).softmax(dim=2)
 
     def refuse_nonfinite(self) -> None:
-        """Stop when weights are lost.
+        """Raise TrainingError if training has diverged.
 
         Raises:
-            TrainingError: some are not finite.
+            TrainingError: some weights are not finite.
         """
-        # A logit that is not finite makes its bias so in the same step.
+        # Checking the biases is enough: a logit that is not finite spoils its bias in one step.
         if not all(bool(weight.isfinite().all()) for weight in self.weights if weight.ndim == 2):
             raise TrainingError(
                 f"a classifier's weights are not finite any more (after {self._step} steps).\n"
@@ -121,14 +124,18 @@ class Probes:
     def _logits_in_training(self, values_BD: Tensor) -> Tensor:
         if not self._dropout:
             return self._logits(values_BD, self.weights)
-        drawn_by = seeding.derive(self._seed, self._step, "dropout")
-        with seeding.torch_seeded(drawn_by, torch.device(self._device)):
+        dropout_seed = seeding.derive(self._seed, self._step, "dropout")
+        with seeding.torch_seeded(dropout_seed, torch.device(self._device)):
             return self._logits(values_BD, self.weights, self._dropout)
 
     def _logits(
         self, values_BD: Tensor, weights: Sequence[Tensor], dropout: float | None = None
     ) -> Tensor:
-        """Return logits_PBC."""
+        """Return logits_PBC.
+
+        The first layers of all probes read the same values, so they are one linear layer with P · O
+        outputs. Further layers are batched over the probes.
+        """
         first_POI, first_PO, *others = weights
         with autocast(self._device, self._precision):
             if dropout:
@@ -148,18 +155,19 @@ class Probes:
         for weight, velocity, gradient in zip(
             self.weights, self._velocities, gradients, strict=True
         ):
-            each = (-1, *(1,) * (weight.ndim - 1))
+            per_probe = (-1, *(1,) * (weight.ndim - 1))  # broadcasts a value of each probe
             velocity.mul_(self._sgd.momentum).add_(gradient)
-            velocity.addcmul_(weight, self._decay_P.view(each))
-            weight.addcmul_(velocity, -lr_P.view(each))
+            velocity.addcmul_(weight, self._decay_P.view(per_probe))
+            weight.addcmul_(velocity, -lr_P.view(per_probe))
         self._step += 1
 
 
 def _initial(sizes: Sequence[int]) -> list[Tensor]:
-    """Return weight_OI and bias_O of each layer of one probe.
+    """Return the initial weight_OI and bias_O of each layer of one probe.
 
-    The last layer N(0, 0.01) as every new head of the released code; hidden ones He-normal, which
-    starts faster where they are narrow, see `smallnet`. Biases 0.
+    Weights of the last layer are N(0, 0.01), as in every new head of the released code. Those of
+    hidden layers are He-normal, which learns faster at first if they are narrow, see `smallnet`.
+    Biases are 0.
     """
     tensors: list[Tensor] = []
     for number, (inputs, outputs) in enumerate(pairwise(sizes), start=2):

@@ -1,4 +1,4 @@
-"""From the maps of a frozen network to the values that classifiers read.
+"""The values that classifiers read, computed from the maps of a frozen network.
 
 Suffixes: B images, C channels, H rows, W columns, T tokens, D values, S side of a view, pixels.
 """
@@ -20,27 +20,28 @@ from deepcluster_core.models.network import Network, Window
 from deepcluster_core.precision import autocast, is_narrow
 
 NUMBERS = 9_000
-"""About what is left of every map of a layer, so that no layer wins by the size of its map."""
+"""Approximate number of values per layer, so that no layer wins by the size of its map."""
 
 
 def pooled(output: Tensor, window: Window | None) -> Tensor:
     """Return values_BD of a layer's output.
 
-    Maps (B, C, H, W) of the window's size are pooled by it. All others are averaged over a grid
-    of n x n equal parts (`adaptive_avg_pool2d`), n the whole number for which C n² is nearest to
-    9,000 by its root, but no finer than the map: that gives 10, 6, 5, 5, 6 for AlexNet's widths,
-    as its windows do. Tokens (B, T, C) are averaged, and (B, D) stays as it is.
+    - Maps (B, C, H, W) of the size that the window expects are pooled by the window.
+    - Other maps are averaged over a grid of n x n equal parts (`adaptive_avg_pool2d`), where n is
+      the rounded root of 9,000 / C, but at most the side of the map. For AlexNet's widths n is 10,
+      6, 5, 5 and 6, which equals the outputs of its windows.
+    - Tokens (B, T, C) are averaged, and outputs (B, D) are returned as they are.
 
-    The values of a map lie row by row, column by column and then by channel, as they do in
-    channels-last memory: in the demo that takes a third off the time that a network needs.
+    The values of a map are ordered by row, column and then channel, as in channels-last memory. In
+    the demo, this order takes a third off the time that a network needs.
 
     Args:
-        output: of a layer.
-        window: of this layer if it has one.
+        output: output of a layer.
+        window: pooling window of this layer, if it has one.
     """
     if output.ndim == 4:
         return _pooled_map(output, window).permute(0, 2, 3, 1).flatten(start_dim=1)
-    # Its own: the layer behind a linear one may write over its output in place.
+    # A copy, because the layer behind a linear one may overwrite its output in place.
     return output.mean(dim=1) if output.ndim == 3 else output.clone()
 
 
@@ -55,10 +56,10 @@ def _pooled_map(map_BCHW: Tensor, window: Window | None) -> Tensor:
 
 
 class Frozen:
-    """A network that is not trained any more, as a function from views to values of its layers.
+    """A frozen network, as a function from views to the values of its layers.
 
-    Layers by their short names are read after batch normalisation and ReLU and before the
-    max-pool, as section 4.3 and the released code have it.
+    Layers with short names are read after batch normalisation and ReLU and before max-pooling, as
+    in section 4.3 and in the released code.
     """
 
     def __init__(
@@ -70,17 +71,18 @@ class Frozen:
         device: str,
         precision: Precision,
     ) -> None:
-        """Prepare the network, and try it.
+        """Prepare the network, and run it once on a blank view to learn the sizes of its layers.
 
         Args:
-            network: is used up, see `extract_features`; batch normalisation keeps its statistics.
-            layers: see `Network.layer_output`; at least one.
-            size: S of the views.
+            network: modified in place, so do not reuse it. Batch normalisation keeps its
+                statistics.
+            layers: at least one layer, see `Network.layer_output`.
+            size: side S of the views.
             device: a torch device.
-            precision: of the forward pass.
+            precision: number format of the forward pass.
 
         Raises:
-            ConfigError: there is no such layer.
+            ConfigError: the network has no such layer.
         """
         self._readers = {
             layer: partial(pooled, window=network.windows.get(layer)) for layer in layers
@@ -93,7 +95,7 @@ class Frozen:
         self._network = network
         blank_1SSC = np.zeros((1, size, size, len(network.mean_C11)), np.uint8)
         self.numbers = {layer: v.shape[1] for layer, v in self(blank_1SSC).items()}
-        """D of each layer."""
+        """Number of values D of each layer."""
 
     def __call__(self, views_BSSC: NDArray[np.uint8]) -> dict[str, Tensor]:
         """Return values_BD of each layer, on the device, in the number format of the pass."""

@@ -1,6 +1,7 @@
-"""The values that classifiers read, epoch after epoch; those that never change are kept in memory.
+"""Batches of the values that classifiers read. Values that never change are kept in memory.
 
-Suffixes: N images, B images of a batch, V views of an image, D values of a view, S, C of a view.
+Suffixes: N images, B images of a batch, V views of an image, D values of a view, S side and C
+channels of a view, R random numbers of an image.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,40 +21,41 @@ Rows = NDArray[np.int64]
 Values = dict[str, Tensor]
 """values_BD of each layer."""
 Batches = Iterator[tuple[Rows, Values]]
-"""Rows of images, and their values on the device."""
+"""Pairs of the rows of a batch's images and their values, on the device."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images of known classes."""
+    """Images with known classes."""
 
     picture: Callable[[int], Pixels]
-    """Returns image 0 to N - 1, (H, W, C); called in threads."""
+    """Function that returns image 0 to N - 1, (H, W, C); called from several threads."""
     class_N: NDArray[np.int64]
 
 
 class Supply:
-    """Makes the values of images through a frozen network."""
+    """Computes the values of images with a frozen network."""
 
     def __init__(self, frozen: Frozen, views: Views, *, batch_size: int, workers: int) -> None:
-        """Put the parts together.
+        """Store the parts.
 
         Args:
-            frozen: from views to values.
-            views: from images to views.
+            frozen: computes values from views.
+            views: settings by which images become views.
             batch_size: views in a forward pass.
-            workers: threads that load.
+            workers: number of threads that load images.
         """
         self.frozen, self.views, self.batch_size = frozen, views, batch_size
         self._workers = workers
 
     def training(self, examples: Examples, order_N: Rows, seed: int) -> Batches:
-        """Yield the batches of an epoch: one random view of each image.
+        """Yield the batches of an epoch, with one random view of each image.
 
         Args:
-            examples: N.
-            order_N: of their rows.
-            seed: of the views; that of a position depends on nothing else.
+            examples: N images.
+            order_N: order in which their rows are read.
+            seed: seed of the views. The view at a position depends only on the seed, the position
+                and the image.
         """
 
         def load(start: int) -> Pixels:
@@ -76,7 +78,7 @@ class Supply:
         return self._computed(load, rows_N, self.batch_size)
 
     def crops(self, examples: Examples, first: int = 0) -> Batches:
-        """Yield the V fixed views of every image, in order, from batch `first` on: (B · V, D)."""
+        """Yield the V fixed views of every image, (B · V, D), in order, from batch `first` on."""
         rows_N = np.arange(len(examples.class_N))
         each = max(1, self.batch_size // self.views.num_crops)
 
@@ -87,7 +89,7 @@ class Supply:
         return self._computed(load, rows_N, each, first)
 
     def bytes_of(self, num_views: int) -> int:
-        """Return what the values of so many views take."""
+        """Return the size of the values of `num_views` views, bytes."""
         frozen = self.frozen
         return num_views * sum(frozen.numbers.values()) * frozen.dtype.itemsize
 
@@ -102,10 +104,10 @@ class Supply:
 
 
 class Table:
-    """The values of one fixed view of every image, in main memory, to be read in any order."""
+    """The values of the central view of every image, in main memory, readable in any order."""
 
     def __init__(self, supply: Supply, examples: Examples) -> None:
-        """Compute them all."""
+        """Compute all values."""
         num_images, frozen = len(examples.class_N), supply.frozen
         self._device, self._batch_size = frozen.device, supply.batch_size
         self._values_ND = {
@@ -117,33 +119,38 @@ class Table:
                 self._values_ND[layer][torch.from_numpy(rows)] = values_BD.cpu()
 
     def batches(self, order_N: Rows) -> Batches:
-        """Yield them in this order."""
+        """Yield the batches of the images in this order."""
         for start in range(0, len(order_N), self._batch_size):
             rows = order_N[start : start + self._batch_size]
-            at_B = torch.from_numpy(rows)
-            yield rows, {n: v_ND[at_B].to(self._device) for n, v_ND in self._values_ND.items()}
+            row_B = torch.from_numpy(rows)
+            yield (
+                rows,
+                {
+                    layer: values_ND[row_B].to(self._device)
+                    for layer, values_ND in self._values_ND.items()
+                },
+            )
 
 
 class Replay:
-    """Batches that never change, from the first on kept in main memory as long as they fit.
+    """A sequence of batches that never change, which can be iterated repeatedly.
 
-    The rest is computed each time.
+    The first batches are kept in main memory, as many as fit. The others are computed each time.
     """
 
     def __init__(self, compute: Callable[[int], Batches], *, limit_bytes: int, device: str) -> None:
-        """Compute nothing yet.
+        """Store the settings. Batches are computed in the first iteration.
 
         Args:
-            compute: returns the batches from one on.
-            limit_bytes: what is kept takes no more.
-            device: where the batches are used.
+            compute: function that returns the batches from a given number on.
+            limit_bytes: largest size of the batches that are kept.
+            device: torch device on which the batches are used.
         """
         self._compute, self._free_bytes, self._device = compute, limit_bytes, device
         self._kept: list[tuple[Rows, Values]] = []
         self._is_full = False
 
     def __iter__(self) -> Batches:
-        """Yield the batches."""
         for rows, values in self._kept:
             yield rows, {layer: values_BD.to(self._device) for layer, values_BD in values.items()}
         for rows, values in self._compute(len(self._kept)):

@@ -1,7 +1,7 @@
-"""How well a ranking finds what it should. Suffixes: N images of the data base, best first.
+"""Average precision of rankings. Suffixes: N images of the database, best first; P positive images.
 
-The measure is that of the Oxford5k data set (Philbin et al. 2007), as its program `compute_ap`
-computes it: the area under precision against recall, by trapezoids.
+The measure is that of the Oxford5k data set (Philbin et al. 2007): the area under the curve of
+precision against recall, by trapezoids, computed as by its program `compute_ap`.
 """
 
 from collections.abc import Collection
@@ -15,13 +15,13 @@ def trapezoid_average_precision(
 ) -> float:
     """Return the average precision, 0 to 1, of a ranking.
 
-    Each positive adds a trapezoid: the mean of the precision before it and with it. Before the
-    first image precision counts as 1. Junk images are skipped, as if they were not there.
+    Each positive image adds a trapezoid: the mean of the precisions before it and with it. Before
+    the first image, precision counts as 1. Junk images are skipped.
 
     Args:
-        ranked_N: numbers of images, best first, each once.
-        positive: those to find, at least one; what is not ranked counts as never found.
-        junk: those that are neither right nor wrong.
+        ranked_N: numbers of images, best first, without duplicates.
+        positive: images to find, at least one. Those that are not ranked count as not found.
+        junk: images that count neither as right nor as wrong.
     """
     counted = ranked_N[~np.isin(ranked_N, list(junk))]
     place_P = np.flatnonzero(np.isin(counted, list(positive)))
@@ -32,15 +32,15 @@ def trapezoid_average_precision(
 
 
 def chance(num_positive: int, num_images: int) -> float:
-    """Return the average precision, 0 to 1, that rankings drawn at random have in the mean.
+    """Return the expected average precision, 0 to 1, of a random ranking.
 
     Args:
-        num_positive: at least 1.
-        num_images: of the data base, without junk; at least `num_positive`.
+        num_positive: number of positive images, at least 1.
+        num_images: number of images in the database without junk, at least `num_positive`.
     """
-    # Of the images before a positive one, each is positive with this probability.
-    others = (num_positive - 1) / max(1, num_images - 1)
+    # Probability that an image ranked before a given positive image is positive, too.
+    is_positive = (num_positive - 1) / max(1, num_images - 1)
     place_N = np.arange(num_images)
-    with_it_N = (1 + place_N * others) / (place_N + 1)
-    without_N = np.where(place_N == 0, 1.0, others)
+    with_it_N = (1 + place_N * is_positive) / (place_N + 1)
+    without_N = np.where(place_N == 0, 1.0, is_positive)
     return float((with_it_N + without_N).mean() / 2)

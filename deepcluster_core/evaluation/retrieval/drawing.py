@@ -1,4 +1,4 @@
-"""A picture of what was found: a row for each query, its best-ranked images framed by verdict.
+"""A picture of rankings: a row per query, its best-ranked images in frames coloured by verdict.
 
 Suffixes: H rows, W columns, C channels of an image.
 """
@@ -24,32 +24,32 @@ GAP_PX = 8
 
 @dataclass(frozen=True)
 class Shown:
-    """A query and what came of it."""
+    """A query, its average precision and its best-ranked images."""
 
     query_HWC: Pixels
     average_precision: float
-    """0 to 1."""
+    """Average precision, 0 to 1."""
     found: Sequence[tuple[Pixels, Verdict]]
-    """Best first, images (H, W, C) of any size."""
+    """Images (H, W, C) of any size, best first."""
 
 
 def draw_retrieved(rows: Sequence[Shown]) -> Pixels:
-    """Return the picture (H, W, 3).
+    """Draw a picture (H, W, 3).
 
     Args:
-        rows: at least one, all with as many images.
+        rows: at least one row; all rows have equally many images.
     """
     tiles: list[Pixels] = []
     for row in rows:
-        asked = framed(_small(row.query_HWC))
-        tiles.append(captioned(asked, f"AP {100 * row.average_precision:.1f}"))
+        query = framed(_small(row.query_HWC))
+        tiles.append(captioned(query, f"AP {100 * row.average_precision:.1f}"))
         for rank, (image_HWC, verdict) in enumerate(row.found, start=1):
             tiles.append(captioned(_judged(_small(image_HWC), verdict), f"{rank} {verdict}"))
     return grid(tiles, columns=1 + len(rows[0].found), gap_px=GAP_PX)
 
 
 def _small(image_HWC: Pixels) -> Pixels:
-    """Return an image in colour whose longer side is `TILE_PX`, its aspect kept."""
+    """Return an image in colour, with a longer side of `TILE_PX` and an unchanged aspect ratio."""
     picture = Image.fromarray(np.ascontiguousarray(in_colour(image_HWC)))
     scale = TILE_PX / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)

@@ -1,13 +1,14 @@
-"""Data sets of landmarks to find again: Oxford5k, Paris6k, and folders of one's own.
+"""Data sets for landmark retrieval: Oxford5k, Paris6k, and user folders.
 
-Images may lie anywhere below the folder: flat, in `jpg/`, or as Paris6k ships them,
-`paris/<landmark>/*.jpg`. What is to be found is told in one of two ways:
+Images may lie anywhere below the folder: flat, in `jpg/`, or as in Paris6k in
+`paris/<landmark>/*.jpg`. The ground truth has one of two formats:
 
-- As both data sets ship it: for each query the files `<query>_query.txt`, `<query>_good.txt`,
-  `<query>_ok.txt` and `<query>_junk.txt`, in the folder or in one directly in it (`gt_files/`). The
-  first holds a name and a box, `oxc1_all_souls_000013 136.5 34.1 648.5 955.7`, the others a name a
-  line. Names are those of files without folder and extension; the prefix `oxc1_` is no part of one.
-- By `ground_truth.yaml` in the folder, a list of queries with paths relative to the folder:
+- The files of both data sets as distributed: for each query `<query>_query.txt`,
+  `<query>_good.txt`, `<query>_ok.txt` and `<query>_junk.txt`, in the folder or in one directly
+  below it (`gt_files/`). The first file holds a name and a box, as in
+  `oxc1_all_souls_000013 136.5 34.1 648.5 955.7`; the others hold a name per line. A name is that of
+  an image file without folder, extension and the prefix `oxc1_`.
+- The file `ground_truth.yaml` in the folder, a list of queries with paths relative to the folder:
 
       - query: church/017.jpg
         box: [136.5, 34.1, 648.5, 955.7]
@@ -15,8 +16,8 @@ Images may lie anywhere below the folder: flat, in `jpg/`, or as Paris6k ships t
         ok: [church/008.jpg]
         junk: []
 
-  `box` is left, top, right, bottom in pixels of the upright image; without it the query is the
-  whole image. `ok` and `junk` may be left out. The query's own image is junk unless it is listed.
+  `box` is left, top, right, bottom in pixels of the upright image. Without it, the query is the
+  whole image. `ok` and `junk` are optional. The query's own image is junk unless it is listed.
 """
 
 import hashlib
@@ -48,36 +49,36 @@ CORRUPT = frozenset(
         "sacrecoeur_000353 triomphe_000662 triomphe_000833 triomphe_000863 triomphe_000867"
     ).split()
 )
-"""Paris6k's distributors list these 20 files as corrupt; nobody counts them."""
+"""The 20 files that Paris6k's distributors list as corrupt; published results exclude them."""
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the upright original; right and bottom are outside."""
+"""Left, top, right, bottom in pixels of the upright original; right and bottom are exclusive."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A part of an image, and where else its landmark is. Numbers are those of `Landmarks`."""
+    """A part of an image that shows a landmark. Images are numbered as in `Landmarks`."""
 
     name: str
     image: int
     box: Box | None
-    """None: the whole image."""
+    """The part of the image; None for the whole image."""
     positive: frozenset[int]
-    """Images that show it, well or not so well: good and ok."""
+    """Images that show the landmark (good and ok)."""
     junk: frozenset[int]
-    """Images that hardly show it: neither right nor wrong."""
+    """Images that hardly show it, and so count neither as right nor as wrong."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """A data set; no image of it was opened yet."""
+    """A data set whose images have been listed, but not opened."""
 
     root: Path
     images: tuple[str, ...]
-    """The data base: paths below `root`, in the order of their bytes."""
+    """Images of the database: paths below `root`, in the order of their bytes."""
     queries: tuple[Query, ...]
     files: tuple[Path, ...]
-    """Of the ground truth."""
+    """Files of the ground truth."""
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of the images' names, sizes and times, and of the ground truth."""
@@ -89,14 +90,14 @@ class Landmarks:
 
 
 def open_landmarks(root: Path, parse_yaml: Callable[[str], Any]) -> Landmarks:
-    """Read the names and the ground truth of a data set.
+    """Read the image names and the ground truth of a data set.
 
     Args:
-        root: its folder.
-        parse_yaml: text to values; raises ValueError.
+        root: folder of the data set.
+        parse_yaml: function that converts YAML text to values, and raises ValueError.
 
     Raises:
-        SourceError: the data set is not there, laid out otherwise, or not whole.
+        SourceError: the data set is missing or incomplete, or has a different layout.
     """
     images = list_photographs(root)
     listed, folders = root / GROUND_TRUTH, _folders_with_queries(root)
@@ -110,10 +111,10 @@ def open_landmarks(root: Path, parse_yaml: Callable[[str], Any]) -> Landmarks:
 
 
 def list_photographs(root: Path) -> tuple[str, ...]:
-    """Return the paths of all images below a folder, without those that are known as corrupt.
+    """Return the paths of all images below a folder, without those that are known to be corrupt.
 
     Raises:
-        SourceError: the folder is missing, cannot be listed, or holds none.
+        SourceError: the folder is missing, cannot be listed, or holds no images.
     """
     if not root.is_dir():
         raise SourceError(
@@ -130,7 +131,7 @@ def list_photographs(root: Path) -> tuple[str, ...]:
 
 
 def fingerprint_images(root: Path, images: Sequence[str]) -> str:
-    """Return a SHA-256 of the names, sizes and times of images; none is opened."""
+    """Return a SHA-256 of the names, sizes and times of images, without opening them."""
     return fingerprint_files("landmarks", ((name, root / name) for name in images))
 
 
@@ -156,7 +157,7 @@ def _not_one_ground_truth(root: Path, found: Sequence[Path]) -> str:
 
 
 def _unpack(root: Path) -> str:
-    """Return the way out where something is missing that may lie in an archive."""
+    """Return the line "Fix: …" for missing files, which may still be in an archive."""
     for path in sorted(root.iterdir()):
         if path.name.endswith(ARCHIVES):
             return f"Fix: unpack what it holds: tar -xf {path} -C {root}"
@@ -164,10 +165,10 @@ def _unpack(root: Path) -> str:
 
 
 class _Names:
-    """Finds images by what a ground truth calls them."""
+    """Index of images by the names that a ground truth uses."""
 
     def __init__(self, root: Path, pairs: Iterable[tuple[str, int]]) -> None:
-        """Take names and numbers of images."""
+        """Index `pairs` of a name and the number of its image."""
         self._root = root
         self._number: dict[str, int] = {}
         self._twice: set[str] = set()
@@ -177,10 +178,10 @@ class _Names:
             self._number[name] = number
 
     def find(self, names: Iterable[str], where: str) -> frozenset[int]:
-        """Return the numbers of images; those known as corrupt are passed over.
+        """Return the numbers of images, without those that are known to be corrupt.
 
         Raises:
-            SourceError: there is no such image, or there are several.
+            SourceError: a name has no image, or more than one.
         """
         asked = [name for name in names if _stem(name) not in CORRUPT]
         absent = [name for name in asked if name not in self._number]
@@ -206,7 +207,12 @@ def _query(
     lists: tuple[frozenset[int], ...],
     where: str,
 ) -> Query:
-    """Return a query, checked."""
+    """Return a validated query.
+
+    Raises:
+        SourceError: the box is invalid, the image is corrupt, or the lists of images contradict
+            each other or hold nothing to find.
+    """
     positive, junk = lists
     if box is not None and not (box[0] < box[2] and box[1] < box[3]):
         raise SourceError(f"{where}: the box {box} is none: left, top, right, bottom are wanted.")
@@ -220,7 +226,7 @@ def _query(
 
 
 def _shipped(folder: Path, images: Sequence[str], root: Path) -> tuple[Query, ...]:
-    """Read the four files of each query."""
+    """Read the queries from the files of a data set as distributed, four for each query."""
     names = _Names(root, ((displayed(_stem(name)), n) for n, name in enumerate(images)))
     queries: list[Query] = []
     for path in sorted(folder.glob(f"*{QUERY}")):
@@ -270,7 +276,7 @@ _LISTED = TypeAdapter(Annotated[list[_Listed], Field(min_length=1)])
 def _listed(
     path: Path, images: Sequence[str], parse_yaml: Callable[[str], Any]
 ) -> tuple[Query, ...]:
-    """Read `ground_truth.yaml`."""
+    """Read the queries from `ground_truth.yaml`."""
     try:
         entries = _LISTED.validate_python(parse_yaml(_read(path).decode()), strict=False)
     except ValidationError as error:

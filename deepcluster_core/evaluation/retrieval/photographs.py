@@ -1,6 +1,6 @@
-"""Whole photographs, at one length of their longer side. Suffixes: H height, W width, C channels.
+"""Whole photographs, with equally long longer sides. Suffixes: H height, W width, C channels.
 
-Where the pipeline trains and clusters on square crops, these keep all that they show.
+In contrast to the square crops of training and clustering, nothing of an image is cut away.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,14 +19,14 @@ class Photograph:
 
     pixels_HWC: Pixels
     scale: float
-    """Pixels of it for a pixel of the original."""
+    """Ratio of the resized length to the original length."""
 
     def part(self, box: tuple[float, float, float, float] | None) -> Pixels:
-        """Return what lies in a box, at this scale: it is not resized again.
+        """Return the part of the image that lies in a box, at the scale of the image.
 
         Args:
-            box: left, top, right, bottom in pixels of the original; what lies outside of the image
-                is left out. None: all of it.
+            box: left, top, right and bottom in pixels of the original, clipped to the image. None
+                returns the whole image.
         """
         if box is None:
             return self.pixels_HWC
@@ -35,15 +35,16 @@ class Photograph:
 
 
 def read_photograph(path: Path, *, channels: int, long_side: int) -> Photograph:
-    """Read an image and bring its longer side to `long_side` pixels; smaller ones are enlarged.
+    """Read an image and resize it to a longer side of `long_side`; small images are enlarged.
 
     Args:
-        path: of the file.
-        channels: C, 1 or 3.
-        long_side: pixels; the shorter side keeps the aspect, rounded.
+        path: the image file.
+        channels: number of channels C, 1 or 3.
+        long_side: length of the longer side, pixels. The shorter side keeps the aspect ratio and is
+            rounded.
 
     Raises:
-        UnreadableImageError: it cannot be read; the message is the reason.
+        UnreadableImageError: the image cannot be read; the message is the reason.
     """
     try:
         data = read_file(path)
@@ -58,7 +59,7 @@ def read_photograph(path: Path, *, channels: int, long_side: int) -> Photograph:
 
 @dataclass(frozen=True)
 class Album:
-    """Images of a folder, to be read at one size."""
+    """Images of a folder, read with equally long longer sides."""
 
     root: Path
     names: Sequence[str]
@@ -68,7 +69,7 @@ class Album:
     """See `read_photograph`."""
 
     def __len__(self) -> int:
-        """Return how many images there are, readable or not."""
+        """Return the number of images, including those that cannot be read."""
         return len(self.names)
 
     def read(self, number: int) -> Photograph:
@@ -81,7 +82,7 @@ class Album:
         return read_photograph(path, channels=self.channels, long_side=self.long_side)
 
     def read_all(self, *, workers: int) -> Iterator[Photograph | UnreadableImageError]:
-        """Yield every image in order, or why it cannot be read; a few are held at a time."""
+        """Yield every image in order, or the error if it cannot be read; few are held at a time."""
         return ordered_map(self._try, range(len(self)), workers=workers)
 
     def _try(self, number: int) -> Photograph | UnreadableImageError:

@@ -16,17 +16,18 @@ class Region(NamedTuple):
 
 
 def grid_regions(height: int, width: int, *, levels: int, overlap: float) -> list[Region]:
-    """Return the regions of a map: 14 of a square one, 20 of one of 4:3, for 3 levels and 0.4.
+    """Return the regions of a map.
 
-    At level l, counted from 1, their side is 2 · shorter / (l + 1), and l of them lie along the
-    shorter side of the map, l + m - 1 along the longer one. m, those of level 1, is 1 on a square
-    map and otherwise the number, 2 or more, with which neighbours overlap most nearly by `overlap`.
+    At level l, counted from 1, the side of a region is 2 · shorter / (l + 1). There are l regions
+    along the shorter side of the map, and l + m - 1 along the longer side. The number m is 1 for a
+    square map. For other maps it is the number, 2 or more, whose regions come closest to `overlap`
+    at level 1. With 3 levels and an overlap of 0.4, a square map has 14 regions and a 4:3 map 20.
 
     Args:
-        height: of the map, at least 1.
-        width: likewise.
+        height: height of the map, at least 1.
+        width: width of the map, at least 1.
         levels: number of grids.
-        overlap: share of a region's side, 0 to 1, 1 excluded.
+        overlap: overlap of neighbouring regions as a fraction of their side, 0 to less than 1.
     """
     shorter = min(height, width)
     more = _along_longer(max(height, width) / shorter, overlap) - 1
@@ -40,14 +41,15 @@ def grid_regions(height: int, width: int, *, levels: int, overlap: float) -> lis
 
 
 def _along_longer(aspect: float, overlap: float) -> int:
-    """Return m, for a map that is `aspect` times as long as wide."""
+    """Return m for a map whose longer side is `aspect` times the shorter one."""
     if aspect == 1:
         return 1
     enough = 2 + math.ceil((aspect - 1) / (1 - overlap))
-    # m regions of side 1 over a length of `aspect` begin (aspect - 1) / (m - 1) apart.
+    # The starts of m regions of side 1, spread over a length of `aspect`, lie
+    # (aspect - 1) / (m - 1) apart.
     return min(range(2, enough + 1), key=lambda m: abs(1 - (aspect - 1) / (m - 1) - overlap))
 
 
 def _starts(length: int, side: int, count: int) -> list[int]:
-    """Return where `count` regions begin that are spread evenly over a length."""
+    """Return the starts of `count` regions that are spread evenly over a length."""
     return [number * (length - side) // max(1, count - 1) for number in range(count)]

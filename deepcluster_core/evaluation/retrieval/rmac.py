@@ -1,4 +1,4 @@
-"""R-MAC: one short vector for an image of any size, of the greatest activations in its regions.
+"""R-MAC: a short descriptor of an image of any size, from the greatest activations in its regions.
 
 Suffixes: H rows, W columns, C channels of an image; R regions, D filters, Q values of a descriptor.
 
@@ -26,11 +26,11 @@ from deepcluster_core.precision import autocast
 from deepcluster_core.shortage import lacks_memory
 
 LARGEST_TRIED_PX = 256
-BLOCK_ROWS = 4096  # `fit_pca` is slow in small blocks
+BLOCK_ROWS = 4096  # small blocks would make `fit_pca` slow
 
 
 class TooSmallError(ValueError):
-    """Nothing is left of an image when it reaches the layer; the message is a reason."""
+    """An image is so small that the layer's map of it is empty; the message is the reason."""
 
 
 class RegionReader:
@@ -46,19 +46,19 @@ class RegionReader:
         device: str,
         precision: Precision,
     ) -> None:
-        """Take the network, which is used up: in eval mode, on the device, changed to be faster.
+        """Prepare the network: move it to the device, in eval mode, and fold batch normalisation.
 
         Args:
-            network: any whose layer puts out maps.
-            layer: see `Network.layer_output`; auto: the last of the short names, which is the last
-                convolution without the max-pool after it.
+            network: modified in place, so do not reuse it.
+            layer: a layer whose output is a map, see `Network.layer_output`. auto: the last one
+                with a short name, which is the last convolution before its max-pooling.
             levels: see `grid_regions`.
-            overlap: likewise.
+            overlap: see `grid_regions`.
             device: a torch device.
-            precision: of the forward pass; regions are float32.
+            precision: number format of the forward pass; regions are float32.
 
         Raises:
-            ConfigError: there is no such layer, or its output is no map.
+            ConfigError: the network has no such layer, or its output is not a map.
         """
         to_device(network, device)
         network.eval()
@@ -99,9 +99,12 @@ class RegionReader:
             return self._network.layer_output(images_1CHW, self.layer)
 
     def _smallest_side(self) -> int:
-        """Return the least side of square images of which the layer has something left, by trying.
+        """Return the smallest side of square images for which the layer's map is not empty.
 
-        Nine passes over blank images: halving finds it, as larger images never have less left.
+        Maps never shrink as images grow, so bisection finds it, in nine passes over blank images.
+
+        Raises:
+            ConfigError: the layer has no map even for the largest image that is tried.
         """
         if not self._has_map(LARGEST_TRIED_PX):
             raise ConfigError(
@@ -112,17 +115,20 @@ class RegionReader:
         too_small, enough = 0, LARGEST_TRIED_PX
         while enough - too_small > 1:
             middle = (too_small + enough) // 2
-            too_small, enough = (too_small, middle) if self._has_map(middle) else (middle, enough)
+            if self._has_map(middle):
+                enough = middle
+            else:
+                too_small = middle
         return enough
 
     def _has_map(self, side: int) -> bool:
-        column = self._network.mean_C11
-        blank_1CSS = torch.zeros(1, len(column), side, side, device=column.device)
+        mean_C11 = self._network.mean_C11
+        blank_1CSS = torch.zeros(1, len(mean_C11), side, side, device=mean_C11.device)
         try:
             output = self._map(blank_1CSS)
         except (RuntimeError, AssertionError) as error:
-            # torch's, of kernels, pools or sizes that do not fit; or for want of memory, which
-            # tells nothing about the layer.
+            # torch raises these if a kernel or a window does not fit into the image. It raises them
+            # for lack of memory, too, which has nothing to do with the layer.
             if lacks_memory(error):
                 raise
             return False
@@ -130,10 +136,10 @@ class RegionReader:
 
 
 def last_map(network: Network) -> str:
-    """Return the last layer with a short name.
+    """Return the last layer that has a short name.
 
     Raises:
-        ConfigError: this network has none.
+        ConfigError: no layer of the network has a short name.
     """
     if not network.taps:
         known = [name for name, _ in network.backbone.named_children()]
@@ -146,19 +152,21 @@ def last_map(network: Network) -> str:
 
 
 def fit_whitening(regions: Iterable[Tensor], *, dims: int, floor: float) -> Pca:
-    """Learn the projection of regions to descriptors.
+    """Learn the projection from regions to descriptors.
 
-    Memory is `dims` rows and a few D x D matrices, however many images there are.
+    Memory holds `dims` rows and a few D x D matrices, regardless of the number of images.
 
     Args:
-        regions: each regions_RD of an image.
-        dims: Q; fewer where D, the number of regions, or the rank of all of them is less.
-        floor: eigenvalues below this share of the largest count as that much, so that whitening
-            does not blow up directions in which next to nothing varies.
+        regions: the regions_RD of each image.
+        dims: number of values Q of a descriptor. There are fewer if D, the number of regions or
+            their rank is smaller.
+        floor: least eigenvalue, as a fraction of the largest. Smaller eigenvalues are raised to it,
+            so that whitening does not amplify directions in which hardly anything varies.
 
     Raises:
-        FeatureError: regions are fewer than two, not finite, or all equal.
+        FeatureError: there are fewer than two regions, or they are not finite or all equal.
     """
+    # PCA cannot have more dimensions than regions, so read until the number is known to suffice.
     rows = iter(regions)
     held: list[Tensor] = []
     num_rows = 0
@@ -189,5 +197,5 @@ def _blocks(regions: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def descriptor(regions_RD: Tensor, whitening: Pca) -> Tensor:
-    """Return descriptor_Q: an image's regions whitened, each of length 1, and so their sum."""
+    """Return descriptor_Q, of length 1: the sum of an image's whitened regions."""
     return normalize(whitening.whiten(regions_RD).sum(dim=0), dim=0)

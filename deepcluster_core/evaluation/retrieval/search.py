@@ -1,6 +1,6 @@
-"""What a network finds among photographs when it is shown a part of one.
+"""Search a database of photographs with parts of photographs, by a network's descriptors.
 
-Suffixes: N images of the data base, Q queries, R regions, D filters or values of a descriptor.
+Suffixes: N images of the database, Q queries, R regions, D filters or values of a descriptor.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,25 +28,25 @@ from deepcluster_core.evaluation.retrieval.rmac import (
 
 @dataclass(frozen=True)
 class Task:
-    """What is looked for, and where."""
+    """The database, the queries, and the images to learn the whitening from."""
 
     base: Album
-    """The data base; an image that cannot be read is left out."""
+    """The database. Images that cannot be read are left out."""
     queries: Sequence[Query]
-    """By numbers of `base`; the image of a query stays in the data base."""
+    """Queries by numbers of `base`. The image of a query stays in the database."""
     learn_on: Album
     """Images from which the whitening is learnt."""
 
     @property
     def steps(self) -> int:
-        """Images that `search` reads."""
+        """Number of images that `search` reads."""
         return len(self.learn_on) + len(self.queries) + len(self.base)
 
     def part(self, query: Query) -> Pixels:
-        """Return what a query shows, cut out of its resized image.
+        """Return the part of an image that a query shows, cut out of the resized image.
 
         Raises:
-            SourceError: its image cannot be read.
+            SourceError: the image cannot be read.
         """
         try:
             return self.base.read(query.image).part(query.box)
@@ -64,16 +64,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """What a network found."""
+    """The rankings of a network and their average precision."""
 
     ranked_QN: NDArray[np.int64]
-    """Numbers of the images in the data base, best first, without those left out."""
+    """Numbers of the usable images in the database, best first."""
     precision_Q: tuple[float, ...]
-    """Average precision, 0 to 1."""
+    """Average precision of each query, 0 to 1."""
     left_out: dict[int, str]
-    """Images of the data base that cannot be used, and why."""
+    """Images of the database that cannot be used, each with the reason."""
     dims: int
-    """Values of a descriptor."""
+    """Number of values of a descriptor."""
 
 
 def search(
@@ -85,21 +85,21 @@ def search(
     workers: int,
     stepped: Callable[[], None],
 ) -> Found:
-    """Rank the data base for every query, by the dot product of descriptors.
+    """Rank the database for every query, by the dot product of descriptors.
 
-    Memory holds the descriptors, 2 kB an image for 512 dims, and some images.
+    Memory holds a few images, and all descriptors: 2 kB per image for 512 dims.
 
     Args:
-        reader: of a network.
-        task: what to look for.
+        reader: reads the regions of images with a network.
+        task: the database and the queries.
         dims: see `fit_whitening`.
-        floor: likewise.
-        workers: threads that read images.
+        floor: see `fit_whitening`.
+        workers: number of threads that read images.
         stepped: called after each image.
 
     Raises:
-        SourceError: the image of a query, or all that it should find, cannot be used.
-        FeatureError: the features are not finite, or all equal.
+        SourceError: a query's image, or every image that it should find, cannot be used.
+        FeatureError: the features are not finite, or all are equal.
     """
     learnt_on = _regions(reader, task.learn_on, {}, workers=workers, stepped=stepped)
     whitening = fit_whitening((regions_RD for _, regions_RD in learnt_on), dims=dims, floor=floor)
@@ -114,7 +114,7 @@ def search(
     ):
         numbers.append(number)
         rows.append(descriptor(regions_RD, whitening).cpu())
-    # Of equal ones the first in the data base leads.
+    # The sort is stable: of equally similar images, the first in the database ranks first.
     order_QN = (queries_QD @ torch.stack(rows).T).argsort(dim=1, descending=True, stable=True)
     ranked_QN = np.array(numbers)[order_QN.numpy()]
     precisions = (
@@ -132,7 +132,7 @@ def _regions(
     workers: int,
     stepped: Callable[[], None],
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield number and regions_RD of each image; those that cannot be used go into `left_out`."""
+    """Yield the number and regions_RD of each usable image; add the others to `left_out`."""
     for number, photograph in enumerate(album.read_all(workers=workers)):
         if isinstance(photograph, UnreadableImageError):
             left_out[number] = str(photograph)
@@ -147,7 +147,11 @@ def _regions(
 def _described(
     reader: RegionReader, task: Task, query: Query, whitening: Pca, stepped: Callable[[], None]
 ) -> Tensor:
-    """Return descriptor_D of a query."""
+    """Return descriptor_D of a query.
+
+    Raises:
+        SourceError: the query's box is too small for the layer.
+    """
     try:
         regions_RD = reader.read(task.part(query))
     except TooSmallError as error:

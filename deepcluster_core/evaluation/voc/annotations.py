@@ -15,19 +15,19 @@ class VocObject:
     """One object of a picture."""
 
     name: str
-    """Its class."""
+    """Name of its class."""
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom in pixels from 0; right and bottom are outside. The files count from
-    1 and include the last pixel."""
+    """Left, top, right, bottom in pixels from 0; right and bottom are exclusive. The files count
+    from 1 and include the last pixel."""
     difficult: bool
-    """Whether it counts neither for nor against a detector."""
+    """Whether finding the object counts neither for nor against a detector."""
 
 
 def parse_objects(data: bytes) -> tuple[VocObject, ...]:
     """Return the objects of an annotation, in its order.
 
     Raises:
-        ValueError: it is damaged; the text is the reason alone.
+        ValueError: the annotation is damaged; the message is only the reason.
     """
     try:
         return tuple(_object(found) for found in _parse(data).findall("object"))
@@ -37,16 +37,18 @@ def parse_objects(data: bytes) -> tuple[VocObject, ...]:
 
 def _parse(data: bytes) -> ElementTree.Element:
     text = _text(data)
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can grow without end
+    # Nested entities can expand without limit ("billion laughs").
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError("it defines a document type, as no annotation of VOC does")
     return ElementTree.fromstring(text)  # noqa: S314  no entities, see above
 
 
 def _text(data: bytes) -> str:
-    """Return the text of an annotation: what it declares is not always how it is written.
+    """Return the text of an annotation, whose declared encoding is not always the actual one.
 
-    A byte order mark counts before the declaration; bytes that neither they nor UTF-8 can explain
-    are Latin-1, in which every byte means something: names of classes and numbers are ASCII.
+    A byte order mark takes precedence over the declaration, and UTF-8 comes last. If all of these
+    fail, the text is decoded as Latin-1, which accepts any byte. This is safe, because the class
+    names and numbers are ASCII.
     """
     declared = _DECLARED.match(data)
     encodings = [declared[1].decode("ascii")] if declared else []

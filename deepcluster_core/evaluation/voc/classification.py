@@ -1,7 +1,7 @@
-"""Several yes-or-no questions about each image, learnt and answered together.
+"""Multi-label classification: training and judging a network with one sigmoid per class.
 
 Suffixes: N images, M images drawn, B images of a batch, V views of an image, C classes (or the
-channels of a view, behind S, its side).
+channels of a view, behind S, its side), R random numbers of an image.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,54 +28,54 @@ FIXED = "fixed"
 
 @dataclass(frozen=True)
 class Marked:
-    """Images, and what they show."""
+    """Images, and the classes that they show."""
 
     picture: Callable[[int], Pixels]
-    """Returns image 0 to N - 1, (H, W, C); called in threads."""
+    """Function that returns image 0 to N - 1, (H, W, C); called from several threads."""
     mark_NC: NDArray[np.int8]
-    """PRESENT, DIFFICULT or ABSENT."""
+    """PRESENT, DIFFICULT or ABSENT for each image and class."""
 
 
 @dataclass(frozen=True)
 class Crops:
-    """The views of an image."""
+    """The settings of the views of an image."""
 
     random: RandomCrop
-    """To train on."""
+    """Random crops to train on."""
     size: int
-    """S, pixels."""
+    """Side S of a view, pixels."""
     judged: int | Literal["fixed"]
-    """V random ones to judge on; or the four corners and the centre of the image at 256/224 of S,
-    and, if crops are flipped at all, the same mirrored."""
+    """Views to judge on: a number V of random crops; or `fixed` for the four corners and the centre
+    of the image at 256/224 of S and, unless the flip probability is 0, their mirror images."""
 
     @property
     def fixed(self) -> Views:
-        """How the fixed ones lie."""
+        """The settings of the fixed views."""
         return Views(usual_resize(self.size), self.size, random_crop=False, flip=self.random.flip)
 
     @property
     def num_judged(self) -> int:
-        """V."""
+        """The number V of views to judge an image on."""
         return self.fixed.num_crops if self.judged == FIXED else self.judged
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How views come to the network."""
+    """The settings of loading views."""
 
     crops: Crops
     batch_size: int
     """Views in a forward pass."""
     workers: int
-    """Threads that load."""
+    """Number of threads that load images."""
     seed: int
-    """Of order and views."""
+    """Seed of the order and the views."""
 
 
 def masked_loss(logits_BC: Tensor, mark_BC: Tensor) -> Tensor:
-    """Return the cross entropy of C sigmoids in nats, summed over classes, divided by B.
+    """Return the cross-entropy of C sigmoids in nats, summed over classes and divided by B.
 
-    Of a class that is DIFFICULT in an image, the image says nothing: neither loss nor gradient.
+    A class that is DIFFICULT in an image contributes neither loss nor gradient for that image.
     """
     target_BC = (mark_BC == PRESENT).to(logits_BC.dtype)
     counts_BC = (mark_BC != DIFFICULT).to(logits_BC.dtype)
@@ -94,15 +94,15 @@ def fit(
     start: int,
     after_step: Callable[[int], None],
 ) -> None:
-    """Train on random crops, pass after pass over the images, each in a new order.
+    """Train on random crops. Each pass over the images has a new order.
 
     Args:
-        model: changed in place.
-        training: N.
-        loading: how.
-        iterations: steps.
-        start: steps that were done before.
-        after_step: told how many steps are done; the model stands still meanwhile.
+        model: modified in place.
+        training: N images to train on.
+        loading: settings of the views.
+        iterations: total number of steps.
+        start: number of steps that are already completed.
+        after_step: called with the number of completed steps. The model does not change meanwhile.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -112,12 +112,12 @@ def fit(
         iterations * loading.batch_size,
         seeding.numpy_generator(loading.seed, "order"),
     )
-    drawn_by = seeding.derive(loading.seed, "augment")
+    views_seed = seeding.derive(loading.seed, "augment")
 
     def load(step: int) -> tuple[Pixels, NDArray[np.int8]]:
         first = step * loading.batch_size
         rows = order_M[first : first + loading.batch_size]
-        draws_BR = augmentation_draws(drawn_by, first, len(rows))
+        draws_BR = augmentation_draws(views_seed, first, len(rows))
         pictures = [training.picture(int(row)) for row in rows]
         views_BSSC = random_views(pictures, draws_BR, loading.crops.random, size=loading.crops.size)
         return views_BSSC, training.mark_NC[rows]
@@ -132,20 +132,21 @@ def fit(
 
 
 def judge(model: FineTuned, images: Marked, loading: Loading) -> Iterator[NDArray[np.float32]]:
-    """Yield logits_BC of the images in order, batch by batch: the sum over V crops of each."""
+    """Yield logits_BC of each batch of images, in order, summed over the V crops of an image."""
     crops, num_images = loading.crops, len(images.mark_NC)
-    each = max(1, loading.batch_size // crops.num_judged)
-    drawn_by = seeding.derive(loading.seed, "judge")
+    images_at_once = max(1, loading.batch_size // crops.num_judged)
+    views_seed = seeding.derive(loading.seed, "judge")
 
     def load(first: int) -> Pixels:
-        rows = range(first, min(first + each, num_images))
+        rows = range(first, min(first + images_at_once, num_images))
         pictures = [images.picture(row) for row in rows]
         if crops.judged == FIXED:
             return np.concatenate([fixed_crops(p_HWC, crops.fixed) for p_HWC in pictures])
         repeated = [p_HWC for p_HWC in pictures for _ in range(crops.num_judged)]
-        draws_BR = augmentation_draws(drawn_by, first * crops.num_judged, len(repeated))
+        draws_BR = augmentation_draws(views_seed, first * crops.num_judged, len(repeated))
         return random_views(repeated, draws_BR, crops.random, size=crops.size)
 
-    for views_BSSC in ordered_map(load, range(0, num_images, each), workers=loading.workers):
+    firsts = range(0, num_images, images_at_once)
+    for views_BSSC in ordered_map(load, firsts, workers=loading.workers):
         logits_BVC = model.outputs(views_BSSC).unflatten(0, (-1, crops.num_judged))
         yield logits_BVC.sum(dim=1).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Pascal VOC as its organisers ship it: lists, annotations, masks and pictures of one year.
+"""Pascal VOC as distributed: lists, annotations, masks and pictures of one year.
 
     VOCdevkit/VOC2007/ImageSets/Main/<class>_<subset>.txt   lines `000012  1`
     VOCdevkit/VOC2007/ImageSets/Main/<subset>.txt           lines `000012`
@@ -6,7 +6,7 @@
     VOCdevkit/VOC2007/Annotations/000012.xml
     VOCdevkit/VOC2007/JPEGImages/000012.jpg
     VOCdevkit/VOC2007/SegmentationClass/000032.png
-    VOCdevkit/VOC2007/class_names.txt                       of other trees, see `mask_classes`
+    VOCdevkit/VOC2007/class_names.txt                       for user data, see `mask_classes`
 
 Suffixes: N images of a subset, C classes, H height, W width.
 """
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 Task = Literal["Main", "Segmentation"]
-"""Folder of lists: Main for classification and detection."""
+"""Folder of the lists: Main is for classification and detection."""
 
 PICTURES, ANNOTATIONS, MASKS = "JPEGImages", "Annotations", "SegmentationClass"
 _ENDINGS = {PICTURES: ".jpg", ANNOTATIONS: ".xml", MASKS: ".png"}
@@ -60,53 +60,53 @@ _READ_FOR: dict[Task, tuple[str, ...]] = {
     "Main": (PICTURES, ANNOTATIONS),
     "Segmentation": (PICTURES, MASKS),
 }
-_CALLED = {PICTURES: "pictures", ANNOTATIONS: "annotations", MASKS: "masks"}
+_PLURALS = {PICTURES: "pictures", ANNOTATIONS: "annotations", MASKS: "masks"}
 CLASS_NAMES = "class_names.txt"
 _LISTS = "ImageSets/Main"
 
 
 @dataclass(frozen=True)
 class Marks:
-    """Which images of a subset show which classes."""
+    """The images of a subset, and the classes that each of them shows."""
 
     names: tuple[str, ...]
-    """N, sorted."""
+    """Names of the N images, sorted."""
     mark_NC: NDArray[np.int8]
-    """PRESENT, DIFFICULT or ABSENT."""
+    """PRESENT, DIFFICULT or ABSENT for each image and class."""
 
 
 class Voc:
-    """One year of Pascal VOC, or a tree of somebody's in the same layout.
+    """One year of Pascal VOC, or user data with an equal layout.
 
-    Boxes and masks are those of upright pictures: where a picture says that it is to be turned, it
-    is (VOC's say nothing).
+    Boxes and masks refer to upright pictures. A picture whose EXIF data demand a rotation is
+    rotated; VOC's own pictures have no such data.
     """
 
     def __init__(self, data: Path, year: int = 2007) -> None:
         """Find the year's folder.
 
         Args:
-            data: the folder that holds VOCdevkit, or VOCdevkit, or VOC<year> in it; or the folder
-                with the archives as they are shipped, VOCtrainval_06-Nov-2007.tar and
-                VOCtest_06-Nov-2007.tar; or one tar file with VOC<year>, whatever its name.
-            year: of the challenge.
+            data: one of these: the folder that holds VOCdevkit, VOCdevkit itself, or VOC<year> in
+                it; the folder with the archives as distributed, VOCtrainval_06-Nov-2007.tar and
+                VOCtest_06-Nov-2007.tar; or a tar file of any name that contains VOC<year>.
+            year: year of the challenge.
 
         Raises:
-            SourceError: none of these is there, or a tar file is compressed or cut off.
+            SourceError: none of these exists, or a tar file is compressed or truncated.
         """
         self.year = year
         self._tree = find_tree(data, year)
 
     @property
     def place(self) -> str:
-        """Where it lies, for messages."""
+        """The location of the data set, for messages."""
         return self._tree.show()
 
     def classes(self, *subsets: str) -> tuple[str, ...]:
-        """Return the names of the classes, sorted: those that have a list in every subset.
+        """Return the sorted names of the classes, each of which has a list in every subset.
 
         Raises:
-            SourceError: a subset has no lists, or subsets differ.
+            SourceError: a subset has no lists, or subsets have lists of different classes.
         """
         found = {subset: self._classes_of(subset) for subset in subsets}
         first, *others = subsets
@@ -128,7 +128,7 @@ class Voc:
             classes: C, in the order of the columns.
 
         Raises:
-            SourceError: a list is missing or damaged, or lists of classes differ in their images.
+            SourceError: a list is missing or damaged, or the lists contain different images.
         """
         paths = [_list_of(subset, "Main", name) for name in classes]
         columns = [read_marks(self._tree, path) for path in paths]
@@ -144,23 +144,23 @@ class Voc:
         return Marks(names, mark_NC)
 
     def listed(self, subset: str, task: Task) -> tuple[str, ...]:
-        """Return the names of the images of a subset, sorted, each once.
+        """Return the sorted names of the images of a subset.
 
         Args:
-            subset: train, val, trainval, test, or a list of one's own.
-            task: Main has all images, Segmentation those that have a mask.
+            subset: train, val, trainval, test, or the name of a user's list.
+            task: Main for all images, Segmentation for those that have a mask.
 
         Raises:
             SourceError: the list is missing, damaged or empty.
         """
-        path, there = _list_of(subset, task), self._tree.names(f"ImageSets/{task}")
-        if f"{subset}.txt" not in there:
-            own = listed(sorted(name.removesuffix(".txt") for name in there)) or "none is there"
-            known = subset in SHIPPED_SUBSETS
-            raise SourceError(
-                f"{self._tree.show(path)}: there is no such list.\n"
-                f"  Fix: {again(self.year, subset) if known else f'name one of these: {own}'}"
-            )
+        path, files = _list_of(subset, task), self._tree.names(f"ImageSets/{task}")
+        if f"{subset}.txt" not in files:
+            if subset in SHIPPED_SUBSETS:
+                fix = again(self.year, subset)
+            else:
+                subsets = listed(sorted(name.removesuffix(".txt") for name in files))
+                fix = f"name one of these: {subsets or 'none is there'}"
+            raise SourceError(f"{self._tree.show(path)}: there is no such list.\n  Fix: {fix}")
         return read_names(self._tree, path)
 
     def objects(self, name: str) -> tuple[VocObject, ...]:
@@ -173,36 +173,36 @@ class Voc:
             return parse_objects(self._tree.read(_path(ANNOTATIONS, name)))
 
     def picture(self, name: str, *, channels: int) -> Pixels:
-        """Return a picture (H, W, C) in its own size; may be called from many threads.
+        """Return a picture (H, W, C) in its original size; may be called from many threads.
 
         Raises:
-            SourceError: it is missing or damaged.
+            SourceError: the picture is missing or damaged.
         """
         with self._reading("picture", PICTURES, name):
             data = self._tree.read(_path(PICTURES, name))
             return decode(data, channels=channels, shorter_side=None).pixels_HWC
 
     def mask_classes(self) -> tuple[str, ...]:
-        """Return what the numbers in masks mean, from 0, the background.
+        """Return the class names of the numbers in masks, from 0, which is the background.
 
-        VOC's own trees do not say it: without `class_names.txt` beside ImageSets, a name a line,
-        they are `CLASSES`.
+        They are read from `class_names.txt` beside ImageSets, with a name per line. VOC itself has
+        no such file; its names are `CLASSES`.
 
         Raises:
-            SourceError: the file is damaged, or has a name twice.
+            SourceError: the file is damaged or contains a name twice.
         """
         if CLASS_NAMES not in self._tree.names(""):
             return CLASSES
         return read_class_names(self._tree, CLASS_NAMES)
 
     def mask(self, name: str) -> NDArray[np.uint8]:
-        """Return the numbers of the classes (H, W) of a picture's pixels, VOID where none counts.
+        """Return the class number of each pixel of a picture (H, W), or VOID for no class.
 
         May be called from many threads.
 
         Raises:
-            SourceError: the mask or its picture is missing or damaged, the mask has colours instead
-                of numbers, is of another size than the picture, or has the number of no class.
+            SourceError: the mask or its picture is missing or damaged; or the mask holds colours
+                instead of numbers, differs in size from the picture, or holds an unknown number.
         """
         with self._reading("picture", PICTURES, name):
             size = upright_size(self._tree.read(_path(PICTURES, name)))
@@ -211,10 +211,10 @@ class Voc:
             return decode_mask(data, num_classes=self._num_classes, size=size)
 
     def fingerprint(self, subsets: Sequence[str], classes: Sequence[str]) -> str:
-        """Return a SHA-256, in hex, of the lists' contents and of their pictures' sizes and times.
+        """Return a hexadecimal SHA-256 of the lists' contents and the pictures' sizes and times.
 
-        Those of the archives if they are not unpacked. Takes 0.6 s for the 9,963 pictures of VOC
-        2007; none is opened.
+        If the archives are not unpacked, their sizes and times count instead. Pictures are not
+        opened, so this takes 0.6 s for the 9,963 pictures of VOC 2007.
 
         Raises:
             SourceError: a list is missing or damaged, or a picture is missing.
@@ -224,7 +224,9 @@ class Voc:
         return self._fingerprint(lists, names, (PICTURES,))
 
     def fingerprint_listed(self, subsets: Sequence[str], task: Task) -> str:
-        """Return the same for plain lists, their pictures, and their annotations or masks.
+        """Return a fingerprint of plain lists, their pictures, and their annotations or masks.
+
+        It is computed as by `fingerprint`.
 
         Raises:
             SourceError: a list is missing or damaged, or a picture, annotation or mask is missing.
@@ -244,9 +246,9 @@ class Voc:
     ) -> str:
         names = sorted(names)
         for folder in folders:
-            self._refuse_absent(folder, names)
-        told = ((path, hashlib.sha256(self._tree.read(path)).hexdigest()) for path in lists)
-        kind = "\n".join(["voc", *(f"{path} {digest}" for path, digest in told)])
+            self._check_all_present(folder, names)
+        digests = ((path, hashlib.sha256(self._tree.read(path)).hexdigest()) for path in lists)
+        kind = "\n".join(["voc", *(f"{path} {digest}" for path, digest in digests)])
         paths = (_path(folder, name) for folder in folders for name in names)
         return self._tree.fingerprint(kind, paths)
 
@@ -262,11 +264,11 @@ class Voc:
             )
         return found
 
-    def _refuse_absent(self, folder: str, names: Sequence[str]) -> None:
+    def _check_all_present(self, folder: str, names: Sequence[str]) -> None:
         there, ending = self._tree.names(folder), _ENDINGS[folder]
         if absent := [f"{name}{ending}" for name in names if f"{name}{ending}" not in there]:
             raise SourceError(
-                f"{self._tree.show(folder)}: {len(absent)} {_CALLED[folder]} of the lists are "
+                f"{self._tree.show(folder)}: {len(absent)} {_PLURALS[folder]} of the lists are "
                 f"missing: {listed(absent)}.\n"
                 f"  Fix: {again(self.year)}"
             )

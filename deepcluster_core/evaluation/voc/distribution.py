@@ -1,4 +1,4 @@
-"""How Pascal VOC is shipped: where the tree of a year may lie, and what is told if it does not."""
+"""The distribution of Pascal VOC: possible locations of a year's files, and advice if missing."""
 
 import re
 from collections.abc import Sequence
@@ -13,22 +13,23 @@ from deepcluster_core.text import listed
 
 HOME = "host.robots.ox.ac.uk/pascal/VOC"
 TRAINVAL = {2007: "VOCtrainval_06-Nov-2007.tar", 2012: "VOCtrainval_11-May-2012.tar"}
-TEST = {2007: "VOCtest_06-Nov-2007.tar"}  # of later years the truth was not published
+TEST = {2007: "VOCtest_06-Nov-2007.tar"}  # the truth of later years was not published
 SHIPPED_SUBSETS = ("train", "val", "trainval", "test")
 
 
 def find_tree(data: Path, year: int) -> Tree:
-    """Return the tree of a year: unpacked if it is, else as it lies in its tar files.
+    """Return the files of a year: the unpacked folder if there is one, or the tar files.
 
     Args:
         data: see `Voc`.
-        year: of the challenge.
+        year: year of the challenge.
 
     Raises:
-        SourceError: there is none, or a tar file is compressed or cut off.
+        SourceError: there are no such files, or a tar file is compressed or truncated.
     """
     own = f"VOC{year}"
     candidates = [data / "VOCdevkit" / own, data / "TrainVal" / "VOCdevkit" / own, data / own]
+    # `data` may be the folder itself, unless its name is that of another year.
     if re.fullmatch(r"VOC\d{4}", data.name) is None or data.name == own:
         candidates.append(data)
     for folder in candidates:
@@ -51,7 +52,7 @@ def find_tree(data: Path, year: int) -> Tree:
 
 
 def again(year: int, subset: str | None = None) -> str:
-    """Say how to get what is missing or damaged in a subset, or in one that is not known."""
+    """Return advice on how to replace missing or damaged files of a subset, or of any subset."""
     of_subset = "" if subset is None else f" of {subset}"
     return (
         f"take {' or '.join(_shipped(year, subset))}{of_subset} again, unpacked over the same "
@@ -60,13 +61,13 @@ def again(year: int, subset: str | None = None) -> str:
 
 
 def _shipped(year: int, subset: str | None = None) -> list[str]:
-    """Return the names of the archives of a year, or of the one that has a subset."""
+    """Return the names of the archives of a year, or only of the one that contains a subset."""
     known = {None: (TRAINVAL, TEST), "test": (TEST,)}.get(subset, (TRAINVAL,))
     return [archives[year] for archives in known if year in archives] or [f"VOC{year}'s archive"]
 
 
 def _below(own: str, member: str) -> str | None:
-    """Return what follows VOC<year> in the name of a tar file's member, if it is in there."""
+    """Return the path of a tar file's member below VOC<year>; None if it lies elsewhere."""
     _, found, path = f"/{member}".partition(f"/{own}/")
     return path if found else None
 

@@ -1,4 +1,4 @@
-"""The files of a data set, whether they are unpacked or in the tar files they were shipped in."""
+"""The files of a data set, either unpacked or still in the tar files of its distribution."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -11,26 +11,26 @@ from deepcluster_core.data.sources.tar import harmless, members, read_member
 
 
 class Tree(Protocol):
-    """Files that are called by their '/'-separated paths. Threads may read at the same time."""
+    """Files addressed by '/'-separated paths. Several threads may read concurrently."""
 
     def names(self, folder: str) -> Collection[str]:
-        """Return the names of what is directly in a folder; nothing if there is no such folder."""
+        """Return the names of the entries of a folder; none if there is no such folder."""
         ...
 
     def read(self, path: str) -> bytes:
-        """Return a whole file.
+        """Return the contents of a file.
 
         Raises:
-            OSError: it is missing or cannot be read; the text is the reason alone.
+            OSError: the file is missing or cannot be read; the message is only the reason.
         """
         ...
 
     def show(self, path: str = "") -> str:
-        """Return what people are told of where a file or folder is or should be."""
+        """Return the location of a file or folder, existing or not, for messages."""
         ...
 
     def fingerprint(self, kind: str, paths: Iterable[str]) -> str:
-        """Return a SHA-256, in hex, of `kind` and of sizes and times of these files; opens none."""
+        """Return a hexadecimal SHA-256 of `kind` and the files' sizes and times; open no file."""
         ...
 
 
@@ -38,7 +38,6 @@ class Folder:
     """Files in a folder."""
 
     def __init__(self, root: Path) -> None:
-        """Take the folder; nothing is read yet."""
         self._root = root
 
     def names(self, folder: str) -> Collection[str]:
@@ -62,11 +61,11 @@ class Folder:
 
 
 class Archives:
-    """Files in tar files that are not compressed. They are read where they lie, never unpacked.
+    """Files in uncompressed tar files, which are read in place and never unpacked.
 
-    All headers are read at the start: 0.8 s and 8 MB for the 40,000 members of VOC 2012. Files of
-    several archives are one tree; of those of one path the last counts, as if the archives were
-    unpacked in this order.
+    All headers are read at the start, which takes 0.8 s and 8 MB for the 40,000 members of VOC
+    2012. Several archives form one tree. If a path occurs more than once, the last file counts, as
+    if the archives were unpacked in their order.
     """
 
     def __init__(self, files: Sequence[Path], locate: Callable[[str], str | None]) -> None:
@@ -74,11 +73,11 @@ class Archives:
 
         Args:
             files: the archives, at least one.
-            locate: from the '/'-separated name of a member, where the file lies in the tree; None
-                if it is no part of it.
+            locate: function that returns the path of a member in the tree, given its '/'-separated
+                name; None if the member does not belong to the tree.
 
         Raises:
-            SourceError: a file is no tar file, is compressed, or is cut off.
+            SourceError: a file is not a tar file, is compressed, or is truncated.
         """
         self._files = [file.absolute() for file in files]
         self._at: dict[str, dict[str, tuple[Path, int, int]]] = {}
@@ -90,7 +89,7 @@ class Archives:
                     self._at.setdefault(folder, {})[name] = place
 
     def names(self, folder: str) -> Collection[str]:
-        """See `Tree`; of what is in the folder, the files."""
+        """See `Tree`; only files are returned, not folders."""
         return self._at.get(folder, {}).keys()
 
     def read(self, path: str) -> bytes:
@@ -102,7 +101,7 @@ class Archives:
             raise OSError(error.strerror or str(error)) from error
 
     def show(self, path: str = "") -> str:
-        """See `Tree`: DIR/A.tar/JPEGImages/1.jpg, or DIR/{A.tar,B.tar}/JPEGImages."""
+        """See `Tree`; for example DIR/A.tar/JPEGImages/1.jpg or DIR/{A.tar,B.tar}/JPEGImages."""
         try:
             files = [self._find(path)[0]]
         except FileNotFoundError:
@@ -112,7 +111,7 @@ class Archives:
         return displayed(str(tars / path))
 
     def fingerprint(self, kind: str, paths: Iterable[str]) -> str:
-        """See `Tree`: of the archives, which have the same size and time with all that is in it."""
+        """See `Tree`; the archives' sizes and times stand for those of all files in them."""
         return fingerprint_files(kind, ((file.name, file) for file in self._files))
 
     def _find(self, path: str) -> tuple[Path, int, int]:

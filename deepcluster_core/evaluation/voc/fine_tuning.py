@@ -1,7 +1,8 @@
-"""A network and a new last layer on it, trained together in parts: the setting of section 4.4.
+"""Fine-tuning of a network with a new last layer, in whole or in part, as in section 4.4.
 
 The linear layers behind the convolutions are called fc6 and fc7 after those of AlexNet and VGG-16,
-the new one fc8. Suffixes: B images of a batch, S side of a view, C channels of a view or classes.
+and the new layer fc8.
+Suffixes: B images of a batch, S side of a view, C channels of a view or classes.
 """
 
 from collections.abc import Callable
@@ -22,39 +23,39 @@ from deepcluster_core.precision import autocast
 from deepcluster_core.training.learner import Learner, Sgd
 
 Part = Literal["fc6-8", "all"]
-"""What is trained: the linear layers alone, on frozen convolutions, or everything."""
+"""The trained part of a network: its linear layers on frozen convolutions, or everything."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How new linear layers begin: fc6, fc7 and fc8."""
+    """The initialisation of new linear layers: fc6, fc7 and fc8."""
 
     std: float
-    """Of the weights, normal around 0."""
+    """Standard deviation of the weights, which are normal around 0."""
     bias: float
 
     def __call__(self, layer: nn.Linear) -> None:
         """Draw the weights of a layer from torch's global generator."""
         nn.init.normal_(layer.weight, 0, self.std)
-        if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]  it may be
+        if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]  it may be None
             nn.init.constant_(layer.bias, self.bias)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is trained, and how."""
+    """The settings of fine-tuning."""
 
     part: Part
     train_batch_norm: bool
-    """Whether scales and shifts of batch normalisation are trained, too. If neither they nor the
-    convolutions are, both become one for speed."""
+    """Whether scales and shifts of batch normalisation are trained, too. If neither these nor the
+    convolutions are trained, they are folded into the convolutions for speed."""
     start: Start
-    """Of fc6, fc7 and fc8."""
+    """Initialisation of fc6, fc7 and fc8."""
     sgd: Sgd
 
 
 class FineTuned(Learner):
-    """A network with fc8 on it, and what trains them."""
+    """A network with fc8, and its optimiser."""
 
     def __init__(
         self,
@@ -66,17 +67,17 @@ class FineTuned(Learner):
         precision: Precision,
         seed: int,
     ) -> None:
-        """Renew the linear layers, freeze what stays, and move the network to the device.
+        """Initialise the linear layers anew, freeze the rest as asked, and move to the device.
 
-        Batch normalisation always uses the statistics that it has, and they never change.
+        Batch normalisation uses its running statistics, which never change.
 
         Args:
-            network: is changed in place.
-            outputs: of fc8.
-            tuning: what is trained, and how.
+            network: modified in place.
+            outputs: number of outputs of fc8.
+            tuning: settings of fine-tuning.
             device: a torch device.
-            precision: of the forward pass; weights, loss and updates are float32.
-            seed: of new weights and dropout.
+            precision: number format of the forward pass; weights, loss and updates are float32.
+            seed: seed of new weights and dropout.
         """
         linear = last_linear_layers(network.backbone)
         head = nn.Linear(network.feature_dim, outputs)
@@ -93,18 +94,18 @@ class FineTuned(Learner):
     def learn(
         self, views_BSSC: NDArray[np.uint8], loss_of: Callable[[Tensor], Tensor], step: int
     ) -> Tensor:
-        """Take one step and return its loss, on the device. Dropout draws from (seed, step) alone.
+        """Take one step and return its loss, on the device. Dropout depends on seed and step only.
 
         Args:
             views_BSSC: uint8 pixels.
-            loss_of: makes a scalar of float32 outputs_BC, on the device.
-            step: counted from 0.
+            loss_of: function that returns a scalar, given float32 outputs_BC on the device.
+            step: number of the step, counted from 0.
         """
         return self.descend(lambda: loss_of(self._outputs(views_BSSC)), step)
 
     @torch.no_grad()
     def outputs(self, views_BSSC: NDArray[np.uint8]) -> Tensor:
-        """Return float32 outputs_BC of views, without dropout, on the device."""
+        """Return float32 outputs_BC of views on the device, computed without dropout."""
         return self._outputs(views_BSSC)
 
     def _outputs(self, views_BSSC: NDArray[np.uint8]) -> Tensor:
@@ -117,11 +118,11 @@ def freeze(network: Network, part: Part, *, train_batch_norm: bool) -> None:
     """Choose which weights of a network are trained, and put it into eval mode.
 
     Args:
-        network: is changed in place. Where neither its convolutions nor their batch normalisations
-            are trained, both become one for speed.
+        network: modified in place. If neither its convolutions nor their batch normalisations are
+            trained, the latter are folded into the former for speed.
         part: see `Part`.
-        train_batch_norm: whether scales and shifts of batch normalisation are, in either part. Its
-            statistics stay what they are.
+        train_batch_norm: whether scales and shifts of batch normalisation are trained, in either
+            part. The running statistics never change.
     """
     network.eval()
     if part == "fc6-8" and not train_batch_norm:
@@ -135,16 +136,17 @@ def freeze(network: Network, part: Part, *, train_batch_norm: bool) -> None:
 
 
 def last_linear_layers(body: nn.Module) -> list[nn.Linear]:
-    """Return the linear layers of a backbone behind all its other layers with weights: fc6, fc7.
+    """Return the linear layers behind all other layers with weights of a backbone: fc6 and fc7.
 
-    smallnet has fc5 and fc6 in their place. Most of torchvision's networks have none, because
-    their classifier is a single layer, and that is dropped: then fc8 alone is new. The linear
-    layers inside the blocks of a transformer, before its last normalisation, do not count.
+    In smallnet these are fc5 and fc6. Most of torchvision's networks have no such layers: their
+    classifier is a single layer, which the backbone lacks, so only fc8 is new. The linear layers in
+    the blocks of a transformer do not count, since its last normalisation comes behind them.
     """
     found: list[nn.Linear] = []
     for module in body.modules():
         if isinstance(module, nn.Linear):
             found.append(module)
+        # Another layer with weights of its own: the linear layers so far were not the last ones.
         elif any(True for _ in module.parameters(recurse=False)):
             found.clear()
     return found

@@ -1,4 +1,4 @@
-"""Lists of Pascal VOC: which pictures a subset has, which classes they show, and class names."""
+"""Lists of Pascal VOC: the pictures of a subset, the classes they show, and names of classes."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -8,16 +8,16 @@ from deepcluster_core.evaluation.voc.file_tree import Tree
 from deepcluster_core.evaluation.voc.masks import VOID
 
 PRESENT, DIFFICULT, ABSENT = 1, 0, -1
-"""Marks of an image in the list of a class. Difficult: all its objects of the class are."""
+"""Marks of an image in the list of a class. DIFFICULT: it shows only difficult objects of it."""
 
 _MARKS = {"1": PRESENT, "+1": PRESENT, "0": DIFFICULT, "-1": ABSENT}
 
 
 def read_marks(tree: Tree, path: str) -> Mapping[str, int]:
-    """Return the marks of a class, by the name of the picture.
+    """Return the mark of each picture in the list of a class, by the picture's name.
 
     Raises:
-        SourceError: the list is missing, damaged or empty, or has a name twice.
+        SourceError: the list is missing, damaged or empty, or contains a name twice.
     """
     marks: dict[str, int] = {}
     for number, line in _lines(tree, path):
@@ -34,10 +34,10 @@ def read_marks(tree: Tree, path: str) -> Mapping[str, int]:
 
 
 def read_names(tree: Tree, path: str) -> tuple[str, ...]:
-    """Return the names of a plain list, sorted.
+    """Return the sorted names of a plain list.
 
     Raises:
-        SourceError: the list is missing, damaged or empty, or has a name twice.
+        SourceError: the list is missing, damaged or empty, or contains a name twice.
     """
     names: set[str] = set()
     for number, line in _lines(tree, path):
@@ -52,10 +52,10 @@ def read_names(tree: Tree, path: str) -> tuple[str, ...]:
 
 
 def read_class_names(tree: Tree, path: str) -> tuple[str, ...]:
-    """Return what the numbers in masks mean, from 0, the background: a name a line.
+    """Return the class names of the numbers in masks, from 0, the background; one name per line.
 
     Raises:
-        SourceError: the file is damaged, has a name twice, or too few or too many of them.
+        SourceError: the file is damaged, contains a name twice, or has too few or too many names.
     """
     names = [line for _, line in _lines(tree, path)]
     if len(set(names)) < len(names) or not 2 <= len(names) <= VOID:
@@ -69,7 +69,11 @@ def read_class_names(tree: Tree, path: str) -> tuple[str, ...]:
 
 
 def _lines(tree: Tree, path: str) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, with their numbers from 1."""
+    """Return the lines that are not blank, with their line numbers.
+
+    Raises:
+        SourceError: the list cannot be read or is empty.
+    """
     try:
         text = tree.read(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

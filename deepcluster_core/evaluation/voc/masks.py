@@ -1,7 +1,7 @@
-"""Masks of Pascal VOC: PNG files in which each pixel has the number of its class.
+"""Masks of Pascal VOC: PNG files that hold the class number of each pixel.
 
-The number is the index of the pixel's colour in the palette of the file. Colours are never asked:
-they are there to be looked at. Suffixes: H height, W width.
+The number is the pixel's index in the palette of the file. The colours of the palette serve display
+only. Suffixes: H height, W width.
 """
 
 from io import BytesIO
@@ -13,17 +13,20 @@ from PIL.PngImagePlugin import PngImageFile
 from deepcluster_core.data.bare_pictures import without_notes
 
 VOID = 255
-"""Number of pixels that belong to no class: borders of objects, and difficult objects."""
+"""Number for pixels that belong to no class: borders of objects, and difficult objects."""
 
 CLASSES = tuple(
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
     "motorbike person pottedplant sheep sofa train tvmonitor".split()
 )
-"""What VOC's numbers mean, from 0."""
+"""VOC's class names by number, from 0."""
 
 
 def _palette() -> NDArray[np.uint8]:
-    """Spread the bits of each number over red, green and blue, highest first, as VOC's devkit."""
+    """Return VOC's palette: the bits of each number, spread over red, green and blue.
+
+    It equals the palette of VOC's development kit.
+    """
     colours = np.zeros((256, 3), np.uint8)
     for number in range(256):
         for bit in range(8):
@@ -38,24 +41,24 @@ _NUMBERS = {bytes(colour): number for number, colour in enumerate(PALETTE)}
 
 
 def decode_mask(data: bytes, *, num_classes: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the numbers of classes (H, W) of a mask; may be called from many threads.
+    """Return the class numbers (H, W) of a mask; may be called from many threads.
 
     Args:
-        data: a PNG file with a palette, or of 8-bit grey.
-        num_classes: numbers below are those of classes, the background's 0 among them.
-        size: width and height of its picture, pixels.
+        data: contents of a PNG file, with a palette or in 8-bit grey.
+        num_classes: number of classes, including the background, which is 0.
+        size: width and height of the mask's picture, pixels.
 
     Raises:
-        ValueError: it is damaged, has colours instead of numbers, is of another size, or has the
-            number of no class; the text is the reason alone.
+        ValueError: the mask is damaged, holds colours instead of numbers, differs in size from the
+            picture, or holds an unknown number; the message is only the reason.
     """
     try:
         image = PngImageFile(BytesIO(without_notes(data)))
-        _refuse_unfit(image, bits=data[24], size=size)  # where the header of a PNG has them
+        _check_format(image, bits=data[24], size=size)  # byte 24 of a PNG is its bit depth
         number_HW = np.array(image)
     except ValueError:
         raise
-    except Exception as error:  # what Pillow makes of damaged files may be nearly anything
+    except Exception as error:  # Pillow raises nearly any exception for damaged files
         raise ValueError(f"damaged or truncated PNG file: {str(error)[:200]}") from error
     used = np.bincount(number_HW.ravel(), minlength=256).nonzero()[0]
     if (beyond := used[(used >= num_classes) & (used != VOID)]).size:
@@ -63,12 +66,13 @@ def decode_mask(data: bytes, *, num_classes: int, size: tuple[int, int]) -> NDAr
             f"{beyond[0]} is the number of no class; 0 to {num_classes - 1} are, and {VOID} is void"
         )
     if image.mode == "P":
-        _refuse_renumbered(image, used)
+        _check_numbering(image, used)
     return number_HW
 
 
-def _refuse_unfit(image: PngImageFile, *, bits: int, size: tuple[int, int]) -> None:
-    if image.mode != "P" and (image.mode, bits) != ("L", 8):  # fewer bits of grey are stretched
+def _check_format(image: PngImageFile, *, bits: int, size: tuple[int, int]) -> None:
+    # Pillow rescales grey with fewer than 8 bits, which would change the numbers.
+    if image.mode != "P" and (image.mode, bits) != ("L", 8):
         raise ValueError(
             f"its pixels are not numbers of classes: a palette or 8-bit grey is wanted, this is "
             f"{image.mode} of {bits} bits"
@@ -77,14 +81,17 @@ def _refuse_unfit(image: PngImageFile, *, bits: int, size: tuple[int, int]) -> N
         raise ValueError("it is {} x {} pixels, its picture {} x {}".format(*image.size, *size))
 
 
-def _refuse_renumbered(image: PngImageFile, used: NDArray[np.intp]) -> None:
-    """Refuse VOC's colours under other numbers: programs that shrink palettes leave them so.
+def _check_numbering(image: PngImageFile, used: NDArray[np.intp]) -> None:
+    """Raise ValueError if the palette has VOC's colours, but under different numbers.
 
-    Palettes of other colours may mean anything by them.
+    Programs that shrink palettes produce such files. Palettes with any other colour are accepted,
+    since their numbers cannot be checked.
     """
     colours = bytes(image.getpalette("RGB") or b"")  # may end before the greatest number
     meant = {number: _NUMBERS.get(colours[3 * number : 3 * number + 3]) for number in used.tolist()}
-    if None not in meant.values() and (moved := [n for n, own in meant.items() if n != own]):
+    if None in meant.values():
+        return
+    if moved := [number for number, own in meant.items() if number != own]:
         raise ValueError(
             f"its palette has VOC's colour of {meant[moved[0]]} as number {moved[0]}: a program "
             f"has renumbered it"

@@ -1,1 +1,1 @@
-"""What several evaluations share."""
+"""Code that several evaluations share."""

@@ -1,4 +1,4 @@
-"""The central crops of images, in batches, as networks read them."""
+"""Batches of central crops, as networks read them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from stages.evaluations.shared.progress import ProgressCounter
 
 @dataclass(frozen=True)
 class CentralViews:
-    """Makes the views of images, and counts them."""
+    """Central views of images. Making a batch advances the progress counter."""
 
     resize: int
-    """Pixels of the shorter side before the crop."""
+    """Length to which the shorter side is resized before the crop, pixels."""
     size: int
-    """Pixels of a side of the crop."""
+    """Side of the square crop, pixels."""
     batch_size: int
     workers: int
     counter: ProgressCounter
 
     def view(self, images: Images, image_id: int) -> NDArray[np.uint8]:
-        """Return what a network reads of an image, (S, S, C)."""
+        """Return the view of an image that a network reads, (S, S, C)."""
         return center_view(images.verified(image_id), resize=self.resize, size=self.size)
 
     def batches(
         self, images: Images, ids: Sequence[int] | NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-        """Yield numbers of images and their views, (B, S, S, C), in order."""
+        """Yield the image_ids and the views, (B, S, S, C), of each batch, in the order of `ids`."""
 
         def load(start: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
             ids_B = np.asarray(ids[start : start + self.batch_size], np.int64)

@@ -1,4 +1,4 @@
-"""What a long evaluation has done so far: rows of finished networks, and one that still trains."""
+"""Saves of a long evaluation: the rows of finished networks and the one still in training."""
 
 from typing import Any
 
@@ -17,23 +17,23 @@ class FinishedNetworks(SavePoints):
         Args:
             draft: artifact of the evaluation.
             held: records signals that ask the process to stop.
-            masks: saved with the rows, and filled with what was saved.
+            masks: saved together with the rows; updated in place with the masks of the last save.
         """
         super().__init__(draft, draft.context.save_every, held)
-        before: Facts = draft.saved.facts if draft.saved else {}
-        self.rows: list[Row] = list(before.get("rows", []))
-        self.seconds_per_step: dict[str, float] = dict(before.get("seconds_per_step", {}))
-        """Seconds of a training step by network, in the attempt that finished its training."""
+        saved_facts: Facts = draft.saved.facts if draft.saved else {}
+        self.rows: list[Row] = list(saved_facts.get("rows", []))
+        self.seconds_per_step: dict[str, float] = dict(saved_facts.get("seconds_per_step", {}))
+        """Seconds per training step by network, in the attempt that finished its training."""
         self._masks = masks
-        masks.update(before.get("shown", {}))
+        masks.update(saved_facts.get("shown", {}))
 
     def add(self, rows: list[Row]) -> None:
-        """Save the rows of a network."""
+        """Add the rows of a finished network, and save all rows."""
         self.rows += rows
         self._draft.save(self.facts())
 
     def facts(self) -> dict[str, Any]:
-        """Return what every save holds, as JSON values."""
+        """Return the facts that every save holds, as JSON values."""
         return {
             "rows": [dict(row) for row in self.rows],
             "seconds_per_step": self.seconds_per_step,

@@ -1,4 +1,4 @@
-"""What an evaluation did otherwise than the protocol that is shipped for it."""
+"""Deviations of an evaluation from the protocol that is shipped for it."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -8,17 +8,17 @@ from stages.evaluations.shared.protocol import load_protocol
 
 
 def changed_keys(protocol: StrictConfig, shipped: Path, *, but: Collection[str]) -> list[str]:
-    """Return a sentence for each key whose value is another one than in the shipped file.
+    """Return a sentence for each key whose value differs from the shipped file.
 
     Args:
-        protocol: that was followed.
+        protocol: the protocol that was followed.
         shipped: the YAML file with the numbers of the paper or of its code.
-        but: keys that are told otherwise, or do not change the result.
+        but: keys to skip, because they are reported elsewhere or do not change the result.
     """
-    theirs = load_protocol(shipped, type(protocol), {}).model_dump(mode="json")
-    ours = protocol.model_dump(mode="json")
+    shipped_values = load_protocol(shipped, type(protocol), {}).model_dump(mode="json")
+    values = protocol.model_dump(mode="json")
     return [
-        f"{key}: {ours[key]} instead of {theirs[key]}"
-        for key in ours
-        if ours[key] != theirs[key] and key not in but
+        f"{key}: {value} instead of {shipped_values[key]}"
+        for key, value in values.items()
+        if value != shipped_values[key] and key not in but
     ]

@@ -1,4 +1,4 @@
-"""The metrics of all epochs of a run, or of all runs of a sweep, as one input of a stage."""
+"""A stage input that combines the metrics of all epochs of a run, or of all runs of a sweep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class EpochMetrics:
     epoch: int
     folder: Path
     k: int | None = None
-    """The number of clusters that a sweep asked for; None where there is one run alone."""
+    """The number of clusters that a sweep asked for; None for a single run."""
 
     @property
     def name(self) -> str:
-        """The name in the manifest: `epoch=0003`, or `k=00010/epoch=0003`."""
+        """The name in the manifest: `epoch=0003`, or in a sweep `k=00010/epoch=0003`."""
         epoch = f"epoch={self.epoch:04d}"
         return epoch if self.k is None else f"k={self.k:05d}/{epoch}"
 
@@ -35,5 +35,5 @@ class MetricsOfEpochs(Several):
 
     @property
     def is_of_sweep(self) -> bool:
-        """Whether they come from several runs."""
+        """Whether the metrics come from the runs of a sweep."""
         return any(one.k is not None for one in self.each)

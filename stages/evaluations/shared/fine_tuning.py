@@ -1,7 +1,7 @@
-"""Evaluations that fine-tune each compared network on other data, and judge it there.
+"""The training loop of evaluations that fine-tune each compared network on another data set.
 
-Networks take turns. Training is saved on the way, so an evaluation that was interrupted resumes
-where it was.
+Networks are trained and judged one after the other. Training is saved regularly, so an interrupted
+evaluation resumes from its last save.
 """
 
 import time
@@ -29,31 +29,31 @@ Found = TypeVar("Found")
 
 
 class Fit(Protocol):
-    """Trains a model."""
+    """A function that trains a model."""
 
     def __call__(self, *, start: int, after_step: Callable[[int], None]) -> None:
-        """Train from step `start` on; `after_step` receives the number of completed steps."""
+        """Train from step `start` on; call `after_step` with the number of completed steps."""
         ...
 
 
 class FineTuning(ABC, Generic[Model, Found]):
-    """How one network is trained and judged."""
+    """The steps that train and judge one network. Each evaluation implements them."""
 
     def __init__(self, *, iterations: int, batch_size: int, num_judged: int) -> None:
-        """Take the numbers that the progress needs.
+        """Store the numbers from which progress is computed.
 
         Args:
             iterations: training steps of each network.
             batch_size: images in a step.
-            num_judged: images that each network judges.
+            num_judged: images on which each network is judged.
         """
         self.iterations, self.batch_size, self.num_judged = iterations, batch_size, num_judged
         self.masks: dict[str, list[str]] = {}
-        """By network, masks to draw when all are finished: PNG files in base 64."""
+        """Masks by network, to draw once all networks are finished: PNG files in base 64."""
 
     @abstractmethod
     def build(self, network: Network) -> Model:
-        """Return a model for the data, made from a pretrained network."""
+        """Return a model for the data set, built from a pretrained network."""
 
     @abstractmethod
     def fitting(self, model: Model) -> Fit:
@@ -61,17 +61,17 @@ class FineTuning(ABC, Generic[Model, Found]):
 
     @abstractmethod
     def judge(self, model: Model) -> Iterable[Found]:
-        """Return what the model finds in each image, computed one by one."""
+        """Return an iterable of what the model finds in each image, computed one by one."""
 
     @abstractmethod
     def rows(self, name: str, found: Iterable[Found]) -> Iterable[Row]:
-        """Return the rows of a network from what it finds."""
+        """Return the result rows of a network, computed from what it found in each image."""
 
 
 def evaluate_each(
     draft: Draft, networks: ComparedNetworks, tuning: FineTuning[Model, Found]
 ) -> FinishedNetworks:
-    """Train and judge each network, from where an earlier attempt was interrupted.
+    """Train and judge each network, continuing from the last save of an interrupted attempt.
 
     Returns:
         The rows of all networks.
@@ -84,6 +84,7 @@ def evaluate_each(
     with held_back() as held:
         finished = FinishedNetworks(draft, held, masks=tuning.masks)
         for name, network in networks:
+            # An earlier attempt finished this network: its rows are in the save.
             if any(row["network"] == name for row in finished.rows):
                 counter.advance(images_each)
                 continue
@@ -102,16 +103,20 @@ def _train(
     counter: ProgressCounter,
 ) -> None:
     """Train a network, from its last save if there is one."""
-    saved, begun_s = finished.resume(model, name), time.perf_counter()
-    first: int = saved["step"] if saved else 0
-    counter.advance(first * tuning.batch_size)
+    saved = finished.resume(model, name)
+    started_s = time.perf_counter()
+    first_step: int = saved["step"] if saved else 0
+    counter.advance(first_step * tuning.batch_size)
 
     def after_step(step: int) -> None:
         counter.advance(tuning.batch_size)
-        finished.seconds_per_step[name] = (time.perf_counter() - begun_s) / (step - first)
+        # Only this attempt's steps count, since only they were timed.
+        elapsed_s = time.perf_counter() - started_s
+        finished.seconds_per_step[name] = elapsed_s / (step - first_step)
         finished.reached(model, step, finished.facts, name)
 
-    tuning.fitting(model)(start=first, after_step=after_step)
+    fit = tuning.fitting(model)
+    fit(start=first_step, after_step=after_step)
 
 
 def _judged(
@@ -121,7 +126,7 @@ def _judged(
     finished: FinishedNetworks,
     counter: ProgressCounter,
 ) -> Iterator[Found]:
-    """Yield what a trained network finds in each image, and check for signals after each."""
+    """Yield what a trained network finds in each image, and stop after it if a signal asked so."""
     for one in tuning.judge(model):
         yield one
         counter.advance()
@@ -129,7 +134,7 @@ def _judged(
 
 
 class TunedProtocol(Protocol):
-    """What the protocols of these evaluations have in common."""
+    """The keys that the protocols of these evaluations have in common."""
 
     @property
     def train(self) -> Part: ...  # noqa: D102
@@ -139,7 +144,7 @@ class TunedProtocol(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """What is trained on and what is judged, as facts of the result."""
+    """The data to train on and the data to judge on, as facts of the result."""
 
     trained_on: str
     judged_on: str
@@ -149,7 +154,7 @@ class Split:
 
 
 def shipped_path(evaluation: str, train: Part) -> Path:
-    """Return the file with the numbers of the paper, or of the code it names, for a mode."""
+    """Return the shipped protocol of a mode, which has the numbers of the paper or its code."""
     variant = "" if train == "fc6-8" else f"-{train}"
     return PROTOCOLS / f"{evaluation}{variant}.yaml"
 
@@ -162,19 +167,19 @@ def facts_of(
     *,
     full_iterations: int,
 ) -> dict[str, Any]:
-    """Return what the table does not say.
+    """Return the facts of the result that its table does not hold.
 
     Args:
         draft: artifact of the evaluation.
-        protocol: that was followed.
-        finished: all networks.
-        split: what was trained on and judged.
+        protocol: the protocol that was followed.
+        finished: the results of all networks.
+        split: the data that was trained on and judged on.
         full_iterations: steps of the shipped protocol.
     """
     seconds = finished.seconds_per_step
     return {
         "seconds_per_step": {name: round(s, 5) for name, s in seconds.items()},
-        # For all networks, on this machine.
+        # An estimate for all networks together, on this machine.
         "hours_at_full_length": round(sum(seconds.values()) * full_iterations / 3600, 2),
         "train": protocol.train,
         **asdict(split),

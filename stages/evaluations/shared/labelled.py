@@ -1,6 +1,6 @@
-"""Images whose true label is known, for evaluations that train or look up with labels.
+"""Images with known true labels, split into training and validation images.
 
-Suffixes: N images, M images of one class.
+Suffixes: N images, C classes.
 """
 
 from collections.abc import Iterable
@@ -19,41 +19,42 @@ from deepcluster_core.text import listed
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images of one artifact and their classes."""
+    """The labelled images of one artifact, with their classes."""
 
     pictures: Images
     image_id_N: NDArray[np.int64]
-    """Increasing; only images whose label is known."""
+    """The image_ids of the images whose label is known, increasing."""
     class_N: NDArray[np.int64]
-    """0 to C - 1: positions in `Data.classes`."""
+    """Class of each image, 0 to C - 1: its position in `Data.classes`."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What classifiers learn from and what they are judged on; no image is in both."""
+    """Training and validation images for classifiers; no image is in both."""
 
     training: Labelled
     validation: Labelled
     classes: tuple[str, ...]
-    """Names, sorted; every one of them has images to train on."""
+    """Sorted class names; every class has at least one training image."""
 
 
 def open_labelled(
     images: Path, validation: Path | None, *, validation_fraction: float, seed: int
 ) -> Data:
-    """Return the labelled images of an artifact, and others to validate on.
+    """Return the labelled images of an artifact, split into training and validation images.
 
     Args:
         images: folder of the images artifact.
-        validation: another one, whose classes are those of `images` by name; None: a part of each
-            class of `images` is set aside, the same in all epochs and evaluations of a run.
-        validation_fraction: share of each class, 0 to 1, that is set aside; at least one of its
-            images is, and at least one is not. Without effect where `validation` is given.
-        seed: of the run.
+        validation: folder of an images artifact to validate on; its classes are matched by name.
+            None: a part of each class of `images` is set aside, identical in all epochs and
+            evaluations of a run.
+        validation_fraction: share of each class, 0 to 1, that is set aside. At least one image of
+            each class is set aside, and at least one is kept. Ignored if `validation` is given.
+        seed: the run's seed.
 
     Raises:
-        ArtifactError: no labels, fewer than 2 classes, a class of which nothing can be set aside,
-            or validation images that do not fit.
+        ArtifactError: there are no labels or fewer than 2 classes, a class has too few images to
+            set one aside, or the validation images do not match the training images.
     """
     pictures = Images(images)
     class_N, classes = pictures.named_labels()
@@ -77,7 +78,7 @@ def open_labelled(
 
 
 def _known(pictures: Images, class_N: NDArray[np.int32]) -> Labelled:
-    """Return the images whose class is not -1."""
+    """Return the images whose class is known, that is, not -1."""
     image_id_N = np.flatnonzero(class_N >= 0)
     return Labelled(pictures, image_id_N, class_N[image_id_N].astype(np.int64))
 
@@ -85,7 +86,7 @@ def _known(pictures: Images, class_N: NDArray[np.int32]) -> Labelled:
 def _set_aside(
     images: Path, class_N: NDArray[np.int32], classes: tuple[str, ...], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Draw, of each class, the images to validate on."""
+    """Draw the images of each class to validate on."""
     size_C = np.bincount(class_N[class_N >= 0], minlength=len(classes))
     if size_C.min() < 2:
         alone = [classes[number] for number in np.flatnonzero(size_C < 2)]
@@ -96,7 +97,9 @@ def _set_aside(
         )
     taken_C = np.clip(np.rint(size_C * fraction).astype(np.int64), 1, size_C - 1)
     draw_N = seeding.numpy_generator(seed, "evaluations", "validation").random(len(class_N))
-    order_N = np.lexsort((draw_N, class_N))[np.count_nonzero(class_N < 0) :]  # class by class
+    # Sort by class and randomly within a class, drop the unlabelled images (class -1, so they come
+    # first), and take the first images of each class.
+    order_N = np.lexsort((draw_N, class_N))[np.count_nonzero(class_N < 0) :]
     first_C = np.cumsum(size_C) - size_C
     ordered_N = class_N[order_N]
     chosen_N = np.arange(len(order_N)) - first_C[ordered_N] < taken_C[ordered_N]
@@ -106,7 +109,11 @@ def _set_aside(
 
 
 def _opened_beside(validation: Path, images: Path, pictures: Images) -> Images:
-    """Open the validation images, which must be others of the same kind."""
+    """Open the validation images; they must differ from the training images, but not in channels.
+
+    Raises:
+        ArtifactError: the two artifacts are identical, or their numbers of channels differ.
+    """
     others = Images(validation)
     if read_manifest(validation).digest == read_manifest(images).digest:
         raise ArtifactError(
@@ -123,7 +130,11 @@ def _opened_beside(validation: Path, images: Path, pictures: Images) -> Images:
 
 
 def _matched(others: Images, classes: tuple[str, ...]) -> Labelled:
-    """Return the validation images with the class numbers of the training images."""
+    """Return the validation images, with classes numbered as in the training images.
+
+    Raises:
+        ArtifactError: there are no labels, or a class has no training images.
+    """
     class_N, names = others.named_labels()
     if not names:
         raise ArtifactError(
@@ -140,11 +151,12 @@ def _matched(others: Images, classes: tuple[str, ...]) -> Labelled:
         )
     place = {name: number for number, name in enumerate(classes)}
     class_of_name = np.array([*(place[name] for name in names), -1], np.int32)
-    return _known(others, class_of_name[class_N])  # -1, unknown, is the last and stays -1
+    # Unknown labels stay unknown: index -1 picks the last element, which is -1.
+    return _known(others, class_of_name[class_N])
 
 
 def _source_of(images: Path) -> str:
-    """Return what people know an images artifact by: where its images come from."""
+    """Return the source of an images artifact, which is the name that users know it by."""
     return str(read_manifest(images).config["dataset"]["source"])
 
 

@@ -1,4 +1,4 @@
-"""The networks that an evaluation sets side by side: random, the run's, one trained with labels."""
+"""The networks that an evaluation compares: random, the run's, and one trained with true labels."""
 
 import hashlib
 from collections.abc import Iterator
@@ -21,30 +21,34 @@ class ComparedNetworks:
     """The networks of an evaluation, in the order of the rows in tables 1 to 3 of the paper.
 
     They are `random`, as the run's seed initialises it; `epoch 7`, if a checkpoint is given; and
-    `supervised`, if its weights are given. Iteration yields each name and the network itself, which
-    is built only then.
+    `supervised`, if its weights are given. Iteration yields each name with its network. A network
+    is built only when its turn comes, so that memory holds one at a time.
     """
 
     network: NetworkConfig
-    """All have this architecture."""
+    """Architecture of all networks."""
     channels: int
-    """Of the images."""
+    """Number of channels of the images."""
     context: Context
-    """Seed of the run, and number of the epoch."""
+    """Holds the run's seed and the number of the epoch."""
     checkpoint: Path | None
-    """Of the epoch that is evaluated; None compares no trained network."""
+    """Checkpoint of the evaluated epoch; None compares no trained network."""
     supervised: External | None
-    """A .safetensors file with the names of the network's state_dict."""
+    """A .safetensors file of weights, named as in the network's state_dict."""
 
     @property
     def names(self) -> list[str]:
         """The names in order."""
-        trained = [] if self.checkpoint is None else [f"epoch {self.context.epoch}"]
-        return [RANDOM, *trained, *([] if self.supervised is None else [SUPERVISED])]
+        names = [RANDOM]
+        if self.checkpoint is not None:
+            names.append(f"epoch {self.context.epoch}")
+        if self.supervised is not None:
+            names.append(SUPERVISED)
+        return names
 
     @property
     def pictured(self) -> str:
-        """The name of the network that a picture shows: the trained one if there is one."""
+        """The name of the network whose results are drawn: the trained one if there is one."""
         return self.names[0 if self.checkpoint is None else 1]
 
     def __len__(self) -> int:
@@ -54,8 +58,8 @@ class ComparedNetworks:
         """Yield names and networks.
 
         Raises:
-            ArtifactError: weights are damaged, or do not fit the network.
-            ConfigError: there is no such network for images of these channels and size.
+            ArtifactError: weights are damaged or do not fit the network.
+            ConfigError: the architecture does not support this image size or number of channels.
         """
         for name in self.names:
             network = self._restored(None if name in (RANDOM, SUPERVISED) else self.checkpoint)
@@ -70,10 +74,10 @@ class ComparedNetworks:
 
 
 def supervised_weights(path: Path) -> External:
-    """Return a file of weights as an input of an evaluation, with the SHA-256 of its bytes.
+    """Return a weights file as an input of an evaluation, with the SHA-256 of its bytes.
 
     Raises:
-        ArtifactError: it cannot be read.
+        ArtifactError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What linear and mlp share: classifiers on the frozen networks that an evaluation compares."""
+"""Classifiers on the features of frozen networks: the common part of linear and mlp."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,32 +28,32 @@ from stages.evaluations.shared.resize import resize_for
 
 AUTO = "auto"
 NO_DEVIATION = ("layers", "validation_fraction", "cache_bytes", "precision")
-"""Keys that are told otherwise, or do not change the result of a layer."""
-FEATURE = "last_relu"  # the layer of `Network` that puts out what its head reads
+"""Keys that are reported elsewhere, or do not change the result of a layer."""
+FEATURE = "last_relu"  # the layer of `Network` whose output the head reads
 
 Decay = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class ProbingConfig(StrictConfig):
-    """How classifiers on frozen features are trained and judged: section 4.3."""
+    """The protocol of classifiers on frozen features, after section 4.3 of the paper."""
 
     validation_fraction: float = Field(gt=0, lt=1)
-    """Share of each class, 0 to 1, that is set aside to judge on, where no validation images are
+    """Share of each class, 0 to 1, that is set aside to judge on if no validation images are
     given."""
 
     resize: PositiveInt | Literal["auto"]
-    """Pixels of the shorter side, from which crops of network.image_size are taken. auto: 256/224
-    of that size, as in the released code; the crops move within the margin, so also small images
-    have one."""
+    """Length to which the shorter side is resized before crops of network.image_size are taken,
+    pixels. auto: 256/224 of that size, as in the released code. Crops move within this margin, so
+    small images keep one, too."""
 
     random_crop: bool
-    """Whether training crops lie anywhere in the central square, as in the released code, or all in
-    its centre. Without them and without flips the values of an image never change: they are
+    """Whether training crops lie anywhere in the central square, as in the released code, or always
+    in its centre. Without random crops and flips the values of an image never change, so they are
     computed once and kept, if cache_bytes allows."""
 
     flip: float = Field(ge=0, le=1)
-    """Probability of a horizontal flip in training. At 0, for images of which the mirrored one is
-    another thing, as with digits, the mirrored half of the ten crops is left out as well."""
+    """Probability of a horizontal flip in training. Set it to 0 for images whose mirror image means
+    something else, such as digits; the mirrored half of the ten crops is then left out as well."""
 
     epochs: PositiveInt
     """Passes over the training images."""
@@ -65,28 +65,28 @@ class ProbingConfig(StrictConfig):
     """Learning rate in the first step; in step t, counted from 0, lr / sqrt(1 + lr · decay · t)."""
 
     momentum: float = Field(ge=0, lt=1)
-    """Of the classifiers' weights."""
+    """Momentum of SGD on the classifiers' weights."""
 
     weight_decays: Annotated[tuple[Decay, ...], Field(min_length=1)]
     """Candidates for the L2 penalty. Each layer takes the one that does best in cross-validation
-    on the training images; one alone is taken as it is."""
+    on the training images; a single candidate is taken without cross-validation."""
 
     folds: Annotated[int, Field(ge=2)]
-    """Of the cross-validation: for each of several candidates 1 + folds classifiers are trained,
-    all at the same time, which takes 14 bytes of device memory per weight."""
+    """Folds of the cross-validation. With several candidates, 1 + folds classifiers are trained for
+    each of them, all at once, which takes 14 bytes of device memory per weight."""
 
     cache_bytes: NonNegativeInt
-    """Main memory for values that never change: of the validation crops, and of the training views
-    if they are fixed. What does not fit is computed again in every epoch."""
+    """Main memory for values that never change: those of the validation crops and, if training
+    views are fixed, of these as well. Values that do not fit are computed again in every epoch."""
 
     precision: Precision
     """Number format of networks and classifiers; weights, loss and updates are float32."""
 
     def views_for(self, network: NetworkConfig) -> Views:
-        """Return the views in pixels.
+        """Return how views are cut for a network, in pixels.
 
         Raises:
-            ConfigError: no crop of the network's size fits.
+            ConfigError: crops of the network's image size do not fit into the resized image.
         """
         size = network.image_size
         resize = resize_for(size, self.resize, only_centre=False)
@@ -95,28 +95,28 @@ class ProbingConfig(StrictConfig):
 
 @dataclass(frozen=True)
 class Shape:
-    """Which classifiers are put on a network."""
+    """The classifiers that are trained on a network."""
 
     layers: tuple[str, ...]
-    """Of the network, one classifier each."""
+    """Layers of the network; each gets one classifier."""
     hidden: tuple[int, ...] = ()
-    """Units of each hidden layer of a classifier; linear ones have none."""
+    """Units of each hidden layer of a classifier; empty for a linear classifier."""
     dropout: float = 0.0
-    """Probability before each layer of a classifier with hidden ones."""
+    """Dropout probability before each layer of a classifier that has hidden layers."""
 
 
 @dataclass(frozen=True)
 class ProbedImages:
-    """Images artifacts to learn from and to judge on."""
+    """Images artifacts to train on and to judge on."""
 
     images: Path
     validation: Path | None
-    """Another images artifact; None: a part of the first."""
+    """A second images artifact to judge on; None: a part of the first is set aside."""
 
 
 @dataclass(frozen=True)
 class Probing:
-    """An evaluation by classifiers, linear or not, on each compared network."""
+    """An evaluation that trains classifiers on each compared network."""
 
     draft: Draft
     network: NetworkConfig
@@ -125,13 +125,13 @@ class Probing:
     checkpoint: Path | None
     supervised: External | None
     name: str
-    """Of the evaluation."""
+    """Name of the evaluation."""
 
     def rows(self, shape_of: Callable[[Network], Shape]) -> list[dict[str, Any]]:
-        """Return a row for each layer of each network, and set the facts.
+        """Return a row for each layer of each network, and set the facts of the artifact.
 
         Args:
-            shape_of: returns which classifiers to put on a network.
+            shape_of: returns the classifiers to train on a network.
         """
         context = self.draft.context
         data = open_labelled(
@@ -162,7 +162,7 @@ class Probing:
         return rows
 
     def _deviations(self, channels: int) -> list[str]:
-        """Say what differs from the protocol that is shipped, and from ImageNet's images."""
+        """Return sentences on what differs from the shipped protocol and from ImageNet's images."""
         shipped = PROTOCOLS / f"{self.name}.yaml"
         found = changed_keys(self.protocol, shipped, but=NO_DEVIATION)
         if self.images.validation is None:
@@ -190,7 +190,8 @@ class Probing:
             Supply(frozen, views, batch_size=protocol.batch_size, workers=context.workers),
             task,
             _plan(protocol, shape),
-            seed=seeding.derive(context.seed, "evaluations", self.name),  # the same in every epoch
+            # The seed does not depend on the epoch, so that results of epochs are comparable.
+            seed=seeding.derive(context.seed, "evaluations", self.name),
             after_batch=counter.advance,
         )
         return [
@@ -219,7 +220,7 @@ def _plan(protocol: ProbingConfig, shape: Shape) -> Plan:
 
 
 def _judged(score: Score) -> dict[str, float | int]:
-    """Return the columns of a classifier: accuracies in percent, epochs counted from 0."""
+    """Return a classifier's columns of the results: accuracies in percent, epochs from 0."""
     return {
         "weight_decay": score.decay,
         "top1_best": 100 * max(score.top1_N),

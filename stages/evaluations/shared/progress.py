@@ -1,15 +1,15 @@
-"""The progress of an evaluation over all of its networks."""
+"""The progress of an evaluation, over all of its networks."""
 
 from deepcluster_core.context import Context
 
 
 class ProgressCounter:
-    """Counts images, or steps, and reports how many of all are done."""
+    """A counter of finished images or steps, which reports each advance to the context."""
 
     def __init__(self, context: Context, total: int) -> None:
         self._context, self._done, self._total = context, 0, total
 
     def advance(self, count: int = 1) -> None:
-        """Count more of them as done."""
+        """Count `count` more images or steps as finished."""
         self._done += count
         self._context.progress(self._done, self._total)

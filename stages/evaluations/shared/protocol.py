@@ -14,26 +14,27 @@ from deepcluster_core.config_yaml import merged, plain, read_yaml
 from deepcluster_core.local_paths import expanded
 
 PROTOCOLS = CONFIGS / "evaluations"
-"""As shipped: what a result is compared with, to name its deviations from the paper."""
+"""Folder of the shipped protocols. Deviations from the paper are found by comparing with them."""
 
 Protocol = TypeVar("Protocol", bound=StrictConfig)
 
 
 def protocol_names() -> tuple[str, ...]:
-    """Return the names of the evaluations: each has a protocol of its name, which is shipped."""
+    """Return the names of all evaluations. Each has a shipped protocol of its name."""
     return tuple(sorted(path.stem for path in PROTOCOLS.glob("*.yaml")))
 
 
 def load_protocol(path: Path, kind: type[Protocol], overrides: Mapping[str, Any]) -> Protocol:
-    """Read a protocol, put `overrides` over it, and check all of it: no key has a default.
+    """Read a protocol, apply `overrides` and validate the result. No key has a default.
 
     Args:
-        path: of the YAML file.
-        kind: the class of the protocol.
-        overrides: keys of it.
+        path: the YAML file.
+        kind: the protocol's class.
+        overrides: values that replace those of the file, by key.
 
     Raises:
-        ConfigError: the file cannot be read, or keys or values are wrong: all are named at once.
+        ConfigError: the file cannot be read, or keys or values are invalid; all invalid ones are
+            reported together.
     """
     path = expanded(path, Path())
     values = merged(read_yaml(path), plain(overrides, name="overrides"))

@@ -1,4 +1,4 @@
-"""The protocol key `resize`: how large an image is when the network's crops are cut out of it."""
+"""The protocol key `resize`: the size of an image when the network's crops are cut out of it."""
 
 from typing import Literal
 
@@ -6,19 +6,19 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.crops import usual_resize
 
 SMALL_PX = 64
-"""Images up to this side are usually cut close to what they show."""
+"""Up to this side, images are usually cut so closely that a central crop would lose content."""
 
 
 def resize_for(image_size: int, resize: int | Literal["auto"], *, only_centre: bool) -> int:
     """Return the length to which the shorter side of an image is resized, pixels.
 
-    auto is 256/224 of the crops, as in the paper. The margin around the crop is what the crops of
-    linear and mlp move in, so these have it at every size. An evaluation that looks at nothing but
-    the central crop would only lose the margin, so it takes small images whole.
+    auto is 256/224 of the crop's side, as in the paper. The crops of linear and mlp move within the
+    margin, so these evaluations keep it at every size. An evaluation that reads only the central
+    crop would merely lose the margin, so it takes small images whole.
 
     Args:
-        image_size: of the network, and so of the crops.
-        resize: as the protocol has it.
+        image_size: side of the images that the network reads, and so of the crops.
+        resize: value of the protocol's key.
         only_centre: whether all crops are central.
 
     Raises:

@@ -1,4 +1,4 @@
-"""results.parquet: the table that every evaluation leaves, and `deepcluster evaluate` prints."""
+"""results.parquet: the table that every evaluation writes and `deepcluster evaluate` prints."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +24,13 @@ def write_results(
     protocol: StrictConfig,
     captions: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the table of an evaluation, and in each row the digest of the protocol it followed.
+    """Write the table of an evaluation. Each row holds the digest of the protocol it followed.
 
     Args:
-        draft: of the artifact; its rows and the fact `protocol` are set.
-        rows: at least one, all with the same columns.
+        draft: the artifact being written; its number of rows and its facts are set.
+        rows: at least one row; all rows have equal columns.
         protocol: every number that the evaluation depends on.
-        captions: what images of the artifact show, by file; for the report.
+        captions: captions of the artifact's images in the report, by file name.
     """
     digest = digest_of(protocol.model_dump(mode="json"))
     table = pd.DataFrame([dict(row) for row in rows]).assign(**{PROTOCOL: digest})
@@ -42,12 +42,12 @@ def write_results(
 
 
 def caption_of(file: str, facts: Mapping[str, Any]) -> str:
-    """Return what an image shows, by the facts of its artifact; else its name."""
+    """Return the caption of an image from the facts of its artifact; by default, its name."""
     return facts.get(CAPTIONS, {}).get(file, file.removesuffix(".png"))
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of an evaluation, the column `protocol` among them.
+    """Return the rows of an evaluation, including the column `protocol`.
 
     Raises:
         ArtifactError: the table is missing or damaged.

@@ -1,4 +1,4 @@
-"""Fast R-CNN on a network of ours: proposed regions of a map -> fc6, fc7 -> class and box of each.
+"""Fast R-CNN on one of our networks: regions of a map -> fc6, fc7 -> class and box of each region.
 
 Suffixes: R regions, C classes and the background, which is class 0, K detections, O objects; maps
 are (1, channels, H, W), windows (R, channels, S, S).
@@ -36,74 +36,74 @@ from deepcluster_core.precision import autocast, exact_float32
 from deepcluster_core.training.learner import Learner, Sgd
 
 BOX_UNITS = (10.0, 10.0, 5.0, 5.0)
-"""What shifts and logarithms of sizes are multiplied with, so that targets vary by about 1: the
-constants of the released code's later version. The publication measures them on the targets."""
-REGIONS_AT_ONCE = 512  # of a picture that is judged: 19 MB of AlexNet's windows, 51 MB of VGG-16's
+"""Factors of shifts and of logarithms of sizes, with which targets vary by about 1. They are the
+constants of the released code's later version; the publication measures them on the targets."""
+REGIONS_AT_ONCE = 512  # when judging: windows of 19 MB for AlexNet, 51 MB for VGG-16
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which detections of a picture are kept."""
+    """The settings by which the detections of a picture are chosen."""
 
     nms_iou: float
-    """Those that overlap a better one of their class more are not."""
+    """Intersection over union with a better detection of the class above which one is dropped."""
     score: float
-    """Nor those whose class has this probability or less."""
+    """Probability that the class of a detection must exceed."""
     detections: int
-    """The best of all classes, so many at most."""
+    """Largest number of detections, the best of all classes together."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """What a detector is made of, and how it learns."""
+    """The parts of a detector, and the settings of its training."""
 
     part: Part
     train_batch_norm: bool
     renew: bool
-    """Whether fc6 and fc7 begin anew, like the scores."""
+    """Whether fc6 and fc7 are initialised anew, like the layer of scores."""
     weight_std: float
-    """Of new weights, normal around 0."""
+    """Standard deviation of new weights, which are normal around 0."""
     box_std: float
-    """Of those for boxes."""
+    """Standard deviation of the weights of the layer that moves boxes."""
     sgd: Sgd
     sampling: Sampling
     proposing: Proposing | None
-    """None: proposals come with the pictures."""
+    """Settings of the proposal network; None if proposals come with the pictures."""
     chosen: Chosen
 
     @property
     def has_fixed_maps(self) -> bool:
-        """Whether training does not change the maps."""
+        """Whether training leaves the maps unchanged."""
         return self.part == "fc6-8" and not self.train_batch_norm
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to learn from, as it is scaled."""
+    """A scaled picture to learn from."""
 
     map_1CHW: Tensor
-    """On the device; with gradients where the layers under it are trained."""
+    """Map on the device, with gradients if the layers below it are trained."""
     size: tuple[int, int]
-    """Height and width, pixels."""
+    """Height and width of the picture, pixels."""
     objects: Objects
     proposals_P4: Tensor | None
-    """None where the detector proposes."""
+    """Proposals; None if the detector proposes regions."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, best first."""
+    """The detections in one picture, best first."""
 
     box_K4: Tensor
-    """In pixels of the scaled picture."""
+    """Boxes in pixels of the scaled picture."""
     label_K: Tensor
-    """1 to the number of classes."""
+    """Labels, 1 to the number of classes."""
     score_K: Tensor
-    """Probability of that class."""
+    """Probabilities of the labels."""
 
 
 class Detector(Learner):
-    """A network with new layers for classes and boxes on it, and what trains them."""
+    """A network with new layers for classes and boxes, and its optimiser."""
 
     def __init__(
         self,
@@ -115,18 +115,19 @@ class Detector(Learner):
         precision: Precision,
         seed: int,
     ) -> None:
-        """Freeze what stays, and move everything to the device.
+        """Add the new layers, freeze the rest as asked, and move everything to the device.
 
         Args:
-            network: is changed in place; see `Dense` for which ones will do.
-            design: see there.
-            num_classes: without the background.
+            network: modified in place; see `Dense` for the networks that are supported.
+            design: parts of the detector and settings of its training.
+            num_classes: number of classes without the background.
             device: a torch device.
-            precision: of the forward pass; weights, losses and boxes are float32.
-            seed: of new weights, dropout, and the regions that are drawn.
+            precision: number format of the forward pass; weights, losses and boxes are float32.
+            seed: seed of new weights, dropout, and the sampling of regions.
 
         Raises:
-            ConfigError: the network has no such halves.
+            ConfigError: the network cannot be split into convolutions and linear layers, see
+                `Dense`.
         """
         self._dense = Dense(network)
         self._place = self._dense.place(pooled=False)
@@ -153,20 +154,21 @@ class Detector(Learner):
         super().__init__(design.sgd, modules, seed=seed, device=device)
 
     def map(self, picture_HWC: Pixels, *, flipped: bool) -> Tensor:
-        """Return map_1CHW of a scaled picture, in the format that the pass computes in."""
+        """Return map_1CHW of a scaled picture, in the number format of the forward pass."""
         image_1CHW = to_images(picture_HWC[None], self.device)
         with autocast(self.device, self._precision):
-            upright = image_1CHW.flip(3) if flipped else image_1CHW
-            return self._dense.map(upright, pooled=False)
+            if flipped:
+                image_1CHW = image_1CHW.flip(3)
+            return self._dense.map(image_1CHW, pooled=False)
 
     def learn(self, examples: Sequence[Example], step: int) -> Tensor:
         """Take one step and return its loss, on the device.
 
-        What is drawn, regions and dropout, depends on (seed, step) alone.
+        The sampling of regions and dropout depend on the seed and the step only.
 
         Args:
-            examples: their regions count alike.
-            step: counted from 0.
+            examples: pictures to learn from; all of their regions have equal weight.
+            step: number of the step, counted from 0.
         """
         return self.descend(lambda: self._loss(examples), step)
 
@@ -175,12 +177,12 @@ class Detector(Learner):
     def detect(
         self, map_1CHW: Tensor, size: tuple[int, int], proposals_R4: Tensor | None
     ) -> tuple[Detections, Tensor]:
-        """Return what is found in a picture, and the proposals in which it was looked for.
+        """Return the detections in a picture, and the proposals that were examined.
 
         Args:
-            map_1CHW: of the picture.
-            size: of the picture: height and width, pixels.
-            proposals_R4: None where the detector proposes.
+            map_1CHW: map of the picture.
+            size: height and width of the picture, pixels.
+            proposals_R4: proposals; None if the detector proposes regions.
         """
         if proposals_R4 is None:
             assert self._rpn is not None
@@ -196,7 +198,7 @@ class Detector(Learner):
         return _best(box_RC4[:, 1:], probability_RC[:, 1:], self._design.chosen), proposals_R4
 
     def _loss(self, examples: Sequence[Example]) -> Tensor:
-        """Return the sum of all losses, each a mean over regions, anchors or pictures."""
+        """Return the sum of all losses, which are means over regions, anchors or pictures."""
         windows: list[Tensor] = []
         samples: list[Sample] = []
         loss = torch.zeros((), device=self.device)
@@ -223,32 +225,32 @@ class Detector(Learner):
         return pooled_windows(map_1CHW, box_R4, self._place, side=self._dense.window)
 
     def _judged(self, windows_RCSS: Tensor) -> tuple[Tensor, Tensor]:
-        """Return score_RC, before the softmax, and what moves the box of each region, (R, 4 C)."""
+        """Return score_RC, before the softmax, and the moves of each region's box, (R, 4 C)."""
         with autocast(self.device, self._precision):
             hidden_RD = self._dense.hidden(windows_RCSS)
             return self._score(hidden_RD).float(), self._box(hidden_RD).float()
 
 
 def region_loss(score_RC: Tensor, move_RX: Tensor, label_R: Tensor, target_R4: Tensor) -> Tensor:
-    """Return Fast R-CNN's loss: cross entropy of classes, and L1, smooth below 1, of boxes.
+    """Return Fast R-CNN's loss: cross-entropy of classes plus smooth L1 of boxes.
 
-    Each is a mean over all regions, although boxes of the background have none. Source: Girshick
-    2015, section 2.3; the released code divides in this way.
+    Both are means over all regions, although boxes of the background have no loss. The source is
+    Girshick 2015, section 2.3; the released code divides in this way.
 
     Args:
-        score_RC: before the softmax.
-        move_RX: (R, 4 C): four values for each class.
-        label_R: 0 to C - 1.
-        target_R4: what those of a region's own class should be.
+        score_RC: scores before the softmax.
+        move_RX: moves of boxes (R, 4 C), four values for each class.
+        label_R: labels, 0 to C - 1.
+        target_R4: desired move of each region, for its own class.
     """
-    of_object = label_R.nonzero()[:, 0]
-    move_O4 = move_RX.unflatten(1, (-1, 4))[of_object, label_R[of_object]]
-    distance = functional.smooth_l1_loss(move_O4, target_R4[of_object], reduction="sum")
+    foreground = label_R.nonzero()[:, 0]
+    move_O4 = move_RX.unflatten(1, (-1, 4))[foreground, label_R[foreground]]
+    distance = functional.smooth_l1_loss(move_O4, target_R4[foreground], reduction="sum")
     return functional.cross_entropy(score_RC, label_R) + distance / len(label_R)
 
 
 def _best(box_RC4: Tensor, probability_RC: Tensor, chosen: Chosen) -> Detections:
-    """Choose among the boxes of every class of every region; the background has no column."""
+    """Choose the best boxes among those of every class and region, without the background."""
     is_box_RC = (box_RC4[..., 2:] > box_RC4[..., :2]).all(dim=2)
     region, column = (is_box_RC & (probability_RC > chosen.score)).nonzero(as_tuple=True)
     box_K4, score_K = box_RC4[region, column], probability_RC[region, column]

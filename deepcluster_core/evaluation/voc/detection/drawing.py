@@ -1,4 +1,4 @@
-"""A picture of what a detector found: pictures side by side, boxes in colours of their verdict.
+"""A picture of detections: pictures side by side, with boxes in the colours of their verdicts.
 
 Suffixes: H rows, W columns, C channels of a picture.
 """
@@ -23,12 +23,12 @@ COLOUR = {
     "difficult": (42, 111, 187),
     "missed": (150, 150, 150),
 }
-"""The last are objects that nothing is right of."""
+"""Colours by verdict; `missed` is for objects without a right detection."""
 
 
 @dataclass(frozen=True)
 class Outline:
-    """One box."""
+    """A box to draw."""
 
     box: tuple[float, float, float, float]
     """Left, top, right, bottom in pixels of the picture."""
@@ -39,7 +39,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture."""
+    """A picture to draw, with its boxes."""
 
     name: str
     picture_HWC: Pixels
@@ -47,13 +47,13 @@ class Shown:
 
 
 def draw_detections(shown: Sequence[Shown], *, columns: int) -> Pixels:
-    """Return the picture (H, W, 3) of one or more pictures."""
+    """Draw one picture (H, W, 3) from one or more pictures with boxes."""
     tiles = [captioned(_outlined(one), one.name) for one in shown]
     return grid(tiles, columns=columns, gap_px=GAP_PX)
 
 
 def _outlined(shown: Shown) -> Pixels:
-    """Return a picture in colour whose longer side is `TILE_PX`, with its boxes."""
+    """Return a picture in colour with a longer side of `TILE_PX` and with its boxes."""
     picture = Image.fromarray(np.ascontiguousarray(in_colour(shown.picture_HWC)))
     scale = TILE_PX / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))

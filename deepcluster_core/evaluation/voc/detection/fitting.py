@@ -1,4 +1,4 @@
-"""A detector and many pictures: it learns from some, and finds what is in others.
+"""Training a detector on pictures, and judging it on others.
 
 Suffixes: M pictures drawn, O objects of a picture, P proposals.
 """
@@ -23,41 +23,41 @@ from deepcluster_core.training.sampler import plain_order
 
 @dataclass(frozen=True)
 class Pictured:
-    """Pictures, what they show, and where to look. All boxes are in pixels of the picture."""
+    """Pictures, their objects and their proposals. All boxes are in pixels of the picture."""
 
     picture: Callable[[int], Pixels]
-    """Returns picture 0 to N - 1, (H, W, C); called in threads."""
+    """Function that returns picture 0 to N - 1, (H, W, C); called from several threads."""
     objects: Sequence[Objects]
-    """N."""
+    """Objects of the N pictures."""
     proposals: Callable[[int], Tensor] | None
-    """Returns proposals_P4 of a picture. None: the detector proposes."""
+    """Function that returns proposals_P4 of a picture; None if the detector proposes regions."""
 
 
 @dataclass(frozen=True)
 class Feeding:
-    """How pictures come to the detector."""
+    """The settings of loading pictures."""
 
     scale: Scale
     flip: float
-    """Probability that one is mirrored to learn from, 0 to 1."""
+    """Probability that a picture is mirrored in training, 0 to 1."""
     batch_size: int
     """Pictures in a step."""
     map_bytes: int
-    """Main memory for maps, where training does not change them."""
+    """Main memory for maps, if training does not change them."""
     workers: int
-    """Threads that load."""
+    """Number of threads that load pictures."""
     seed: int
-    """Of order and flips."""
+    """Seed of the order and the flips."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in a picture that is judged. Boxes are in pixels of the picture."""
+    """The detections in a judged picture. Boxes are in pixels of the picture."""
 
     detections: Detections
     num_proposals: int
     proposed_O: list[bool]
-    """Whether an object overlaps one of the proposals by half of their union or more."""
+    """Whether some proposal has an intersection over union of at least one half with the object."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,25 @@ class _Loaded:
     row: int
     flipped: bool
     original: tuple[int, int] | None
-    """None: its map is kept."""
+    """Original height and width of the picture; None if its map is kept."""
     picture_HWC: Pixels | None
 
 
 class KeptMaps:
-    """Maps and frames by row and flip, in main memory, as long as they fit.
+    """A cache of maps and frames by row and flip, in main memory, filled up to a limit.
 
-    A map of AlexNet at 600 x 800 pixels is 0.9 MB in bfloat16; all of VOC 2007's trainval, and
-    mirrored, take 9 GB, and 40,000 steps of two pictures ask for each of them 8 times. Measured on
-    two cores, in bfloat16, with 2,000 proposals: a step takes 0.15 s with kept maps and 0.19 s
-    without; for VGG-16 0.30 s and 0.67 s.
+    A map of AlexNet at 600 x 800 pixels takes 0.9 MB in bfloat16. All of VOC 2007's trainval and
+    its mirror images take 9 GB, and 40,000 steps of two pictures read each map 8 times. Measured on
+    two cores, in bfloat16 and with 2,000 proposals, a step takes 0.15 s with kept maps and 0.19 s
+    without them; for VGG-16 it takes 0.30 s and 0.67 s.
     """
 
     def __init__(self, *, limit_bytes: int) -> None:
-        """Keep nothing yet."""
         self._free_bytes = limit_bytes
         self._kept: dict[tuple[int, bool], tuple[Tensor, Frame]] = {}
 
     def __contains__(self, key: tuple[int, bool]) -> bool:
-        """Tell whether a map is kept: it is then kept for good. May be asked from any thread."""
+        """Return whether a map is kept; it is never dropped again. Safe in any thread."""
         return key in self._kept
 
     def __getitem__(self, key: tuple[int, bool]) -> tuple[Tensor, Frame]:
@@ -107,17 +106,18 @@ def fit(
     start: int,
     after_step: Callable[[int], None],
 ) -> None:
-    """Train pass after pass over the pictures, each in a new order, one after the other in a step.
+    """Train on the pictures. Each pass over them has a new order.
 
-    Pictures differ in size, and are neither cut nor padded.
+    Pictures differ in size, and are neither cropped nor padded, so the pictures of a step are
+    processed one after the other.
 
     Args:
-        model: changed in place.
-        training: N pictures with one object at least.
-        feeding: how.
-        iterations: steps.
-        start: steps that were done before.
-        after_step: told how many steps are done; the model stands still meanwhile.
+        model: modified in place.
+        training: N pictures with at least one object each.
+        feeding: settings of loading.
+        iterations: total number of steps.
+        start: number of steps that are already completed.
+        after_step: called with the number of completed steps. The model does not change meanwhile.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -141,7 +141,7 @@ def fit(
 
 
 def judge(model: Detector, judged: Pictured, feeding: Feeding) -> Iterator[Found]:
-    """Yield what is found in each picture, in order."""
+    """Yield the detections in each picture, in order."""
 
     def load(row: int) -> _Loaded:
         return _load(judged, feeding.scale, row, False, is_kept=False)

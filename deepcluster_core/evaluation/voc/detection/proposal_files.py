@@ -1,13 +1,16 @@
-"""Boxes in which objects may be, as somebody's method proposed them for pictures of Pascal VOC.
+"""Files of object proposals: boxes in pictures of Pascal VOC that may show objects.
 
-    selective_search_data/voc_2007_<subset>.mat   as Fast R-CNN's archive of them is laid out
-    proposals/<subset>.parquet                    of one's own, by whatever method
+    selective_search_data/voc_2007_<subset>.mat   with the layout of Fast R-CNN's archive
+    proposals/<subset>.parquet                    a user's proposals, made by any method
 
-A .mat file has the cell arrays `boxes`, of a matrix (P, 4) for each picture, and `images`, their
-names; columns are top, left, bottom, right, counted from 1, and the last pixel is included. Without
-`images` the pictures are those of VOC's list, in its order. Parquet has a row for each box and the
-columns name, left, top, right, bottom: pixels from 0, right and bottom are outside. Of both, the
-best boxes of a picture come first. Files of trainval serve train and val, too.
+A .mat file has two cell arrays: `boxes`, with a matrix (P, 4) for each picture, and `images`, with
+the pictures' names. Columns are top, left, bottom, right, counted from 1, and the last pixel is
+included. Without `images`, the pictures are those of VOC's list, in its order.
+
+A Parquet file has a row for each box and the columns name, left, top, right, bottom: pixels from 0,
+and right and bottom are exclusive.
+
+In both formats, the best boxes of a picture come first. Files of trainval serve train and val, too.
 
 Suffixes: P proposals of a picture.
 """
@@ -33,24 +36,24 @@ Boxes = NDArray[np.float32]
 
 
 def find_proposals(data: Path, subset: str) -> Path | None:
-    """Return the file of a subset's proposals in the folder of a data set; None: there is none."""
-    of_subsets = (subset, "trainval") if subset in ("train", "val") else (subset,)
-    for name in of_subsets:
-        for path in _looked_for(data, name):
+    """Return the file of a subset's proposals in the folder of a data set; None if missing."""
+    names = (subset, "trainval") if subset in ("train", "val") else (subset,)
+    for name in names:
+        for path in _candidates(data, name):
             if path.is_file():
                 return path
     return None
 
 
 def need_proposals(data: Path, subset: str) -> Path:
-    """Return the same.
+    """Return the file of a subset's proposals in the folder of a data set.
 
     Raises:
-        SourceError: there is none.
+        SourceError: there is no such file.
     """
     found = find_proposals(data, subset)
     if found is None:
-        ours, theirs = _looked_for(data, subset)
+        ours, theirs = _candidates(data, subset)
         raise SourceError(
             f"{data}: there are no proposals for {subset}.\n"
             f"  Looked for: {theirs.relative_to(data)}, {ours.relative_to(data)}\n"
@@ -62,29 +65,32 @@ def need_proposals(data: Path, subset: str) -> Path:
 
 
 def proposals_digest(path: Path) -> str:
-    """Return the SHA-256, in hex, of a file of proposals.
+    """Return the hexadecimal SHA-256 of a file of proposals.
 
     Raises:
-        SourceError: it cannot be read.
+        SourceError: the file cannot be read.
     """
     with explain_damage(partial(_unreadable, path), OSError), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_proposals(path: Path, names: Sequence[str], *, limit: int) -> list[Boxes]:
-    """Return boxes_P4 of each picture: left, top, right, bottom; right and bottom are outside.
+    """Return boxes_P4 of each picture: left, top, right, bottom; right and bottom are exclusive.
 
-    All of VOC 2007's trainval, 2,000 a picture, are 160 MB.
+    2,000 proposals for each picture of VOC 2007's trainval take 160 MB.
 
     Args:
-        path: of `find_proposals`.
-        names: of the pictures; the file may have others, too.
-        limit: so many of each, the first.
+        path: the file, see `find_proposals`.
+        names: names of the pictures; the file may have further pictures.
+        limit: number of proposals to keep for each picture, the first ones.
 
     Raises:
-        SourceError: the file is damaged, laid out otherwise, or lacks pictures.
+        SourceError: the file is damaged, has a different layout, or lacks pictures.
     """
-    boxes_of = _of_mat(path, names, limit) if path.suffix == ".mat" else _of_parquet(path, limit)
+    if path.suffix == ".mat":
+        boxes_of = _read_mat(path, names, limit)
+    else:
+        boxes_of = _read_parquet(path, limit)
     if absent := [name for name in names if name not in boxes_of]:
         raise SourceError(
             f"{path}: has no proposals for {listed(absent)}.\n"
@@ -95,13 +101,13 @@ def read_proposals(path: Path, names: Sequence[str], *, limit: int) -> list[Boxe
     return [boxes_of[name] for name in names]
 
 
-def _looked_for(data: Path, subset: str) -> tuple[Path, Path]:
+def _candidates(data: Path, subset: str) -> tuple[Path, Path]:
     theirs = data / "selective_search_data" / f"voc_2007_{subset}.mat"
     return data / "proposals" / f"{subset}.parquet", theirs
 
 
-def _of_mat(path: Path, names: Sequence[str], limit: int) -> dict[str, Boxes]:
-    with explain_damage(partial(_unreadable, path)):  # scipy raises nearly any class
+def _read_mat(path: Path, names: Sequence[str], limit: int) -> dict[str, Boxes]:
+    with explain_damage(partial(_unreadable, path)):  # scipy raises nearly any exception
         found: Mapping[str, Any] = loadmat(path, variable_names=["boxes", "images"])
     cells = np.ravel(found.get("boxes", ()))
     pictures = [_stem(cell) for cell in np.ravel(found["images"])] if "images" in found else names
@@ -114,14 +120,14 @@ def _of_mat(path: Path, names: Sequence[str], limit: int) -> dict[str, Boxes]:
     }
 
 
-def _stem(cell: Any) -> str:  # noqa: ANN401  scipy's: text in arrays in arrays
+def _stem(cell: Any) -> str:  # noqa: ANN401  scipy nests text in arrays of arrays
     while isinstance(cell, np.ndarray) and cell.size:
         cell = cell.flat[0]
     return Path(str(cell)).stem
 
 
-def _from_one(path: Path, name: str, cell: Any, limit: int) -> Boxes:  # noqa: ANN401  likewise
-    """Return boxes that count from 1, top first, as ours."""
+def _from_one(path: Path, name: str, cell: Any, limit: int) -> Boxes:  # noqa: ANN401  scipy's
+    """Convert a picture's boxes, which count from 1 with the top first, to our format."""
     matrix = np.asarray(cell)
     if matrix.size == 0:
         return np.zeros((0, 4), np.float32)
@@ -131,8 +137,8 @@ def _from_one(path: Path, name: str, cell: Any, limit: int) -> Boxes:  # noqa: A
     return _finite(path, name, box_P4)
 
 
-def _of_parquet(path: Path, limit: int) -> dict[str, Boxes]:
-    with explain_damage(partial(_unreadable, path)):  # Arrow has classes of its own
+def _read_parquet(path: Path, limit: int) -> dict[str, Boxes]:
+    with explain_damage(partial(_unreadable, path)):  # Arrow has its own exceptions
         table = pd.read_parquet(path, columns=["name", *SIDES])
         name_P = table["name"].to_numpy(dtype=str)
         box_P4 = table[SIDES].to_numpy(dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Proposals where none were made before: torchvision's region proposal network on our maps.
+"""Proposals for pictures without a file of them: torchvision's region proposal network on our maps.
 
 Suffixes: C channels, H rows, W columns of a map, A anchors of a pixel, N boxes.
 """
@@ -19,30 +19,30 @@ OBJECT_IOU, BACKGROUND_IOU = 0.7, 0.3
 ANCHORS_A_PICTURE, OBJECT_SHARE = 256, 0.5
 NMS_IOU = 0.7
 BEFORE_NMS = {"training": 6_000, "testing": 6_000}
-"""12,000 in the released code's training. On a CPU their NMS alone would take 0.17 s of a picture,
-several times what all else does for AlexNet."""
+"""Boxes before NMS. The released code takes 12,000 in training. On a CPU their NMS alone would take
+0.17 s per picture, which for AlexNet is several times as long as everything else."""
 
 
 @dataclass(frozen=True)
 class Proposing:
-    """What may differ."""
+    """The settings of the proposal network that can be chosen."""
 
     anchor_sides: tuple[float, ...]
-    """Of anchors, roots of their areas, pixels of the scaled picture."""
+    """Square roots of the areas of anchors, in pixels of the scaled picture."""
     training: int
-    """Proposals of a picture to learn from, at most."""
+    """Largest number of proposals of a picture in training."""
     judging: int
-    """To look for objects in."""
+    """Largest number of proposals of a picture in judging."""
 
 
 class Anchors(nn.Module):
-    """Boxes of several sides and ratios around the centre of what each pixel of a map sees.
+    """Boxes of several sides and ratios around the centre of each map pixel's receptive field.
 
-    torchvision's own lie around its first pixel, at a stride that it guesses from sizes.
+    torchvision's own anchors lie around its first pixel, at a stride that it guesses from sizes.
     """
 
     def __init__(self, sides: Sequence[float], place: Place) -> None:
-        """Make those of one pixel."""
+        """Compute the anchors of one pixel."""
         super().__init__()
         side_A = torch.tensor(sides, dtype=torch.float32).repeat(len(RATIOS))
         root_A = torch.tensor(RATIOS).sqrt().repeat_interleave(len(sides))
@@ -51,7 +51,7 @@ class Anchors(nn.Module):
         self._place = place
 
     def forward(self, _images: ImageList, maps: list[Tensor]) -> list[Tensor]:
-        """Return anchors_N4 of one map, pixel by pixel in the order of rows, all A of one first."""
+        """Return anchors_N4 of one map, row by row and pixel by pixel, with all A of a pixel."""
         (map_1CHW,) = maps
         height, width = map_1CHW.shape[2:]
         y_H, x_W = (self._centres(count) for count in (height, width))
@@ -61,16 +61,19 @@ class Anchors(nn.Module):
 
     def _centres(self, count: int) -> Tensor:
         steps = torch.arange(count, device=self.around_A4.device)
-        return self._place.first + 0.5 + self._place.stride * steps  # edges lie at whole numbers
+        return (
+            self._place.first + 0.5 + self._place.stride * steps
+        )  # whole numbers are the edges of pixels
 
 
 def proposal_network(channels: int, place: Place, proposing: Proposing) -> RegionProposalNetwork:
-    """Return a network that reads one map of `channels`; draws from torch's global generator.
+    """Return a network that reads one map of `channels`.
 
-    In train mode it returns its losses as well, and another number of proposals.
+    Its weights are drawn from torch's global generator. In train mode it also returns its losses,
+    and a different number of proposals.
     """
     return RegionProposalNetwork(
-        Anchors(proposing.anchor_sides, place),  # pyright: ignore[reportArgumentType]  likewise
+        Anchors(proposing.anchor_sides, place),  # pyright: ignore[reportArgumentType]  not their class
         RPNHead(channels, len(proposing.anchor_sides) * len(RATIOS)),
         OBJECT_IOU,
         BACKGROUND_IOU,
@@ -89,17 +92,17 @@ def propose(
     *,
     learn_N4: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return proposals, best first, without gradients, and the loss: 0 if nothing is to be learnt.
+    """Return proposals, best first and without gradients, and the loss, 0 if `learn_N4` is None.
 
     Args:
         rpn: see `proposal_network`.
-        map_1CHW: of one picture.
-        size: of the picture: height and width, pixels.
-        learn_N4: boxes of its objects; None to propose only.
+        map_1CHW: map of one picture.
+        size: height and width of the picture, pixels.
+        learn_N4: boxes of its objects to learn from; None to propose only.
     """
     rpn.train(learn_N4 is not None)
     images = ImageList(map_1CHW, [size])
     targets = None if learn_N4 is None else [{"boxes": learn_N4}]
-    # In float32: bfloat16 would move the edges of a box by pixels.
+    # Compute in float32: bfloat16 would move the edges of a box by pixels.
     (proposals_N4,), losses = rpn(images, {"map": map_1CHW.float()}, targets)
     return proposals_N4, torch.stack([proposals_N4.new_zeros(()), *losses.values()]).sum()

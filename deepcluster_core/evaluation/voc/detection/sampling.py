@@ -1,6 +1,6 @@
-"""Which regions of a picture a detector learns from, and what it should say of each.
+"""Sampling of the regions that a detector learns from, with the label and the target of each.
 
-Suffixes: P proposals, O objects, Q both, R regions that are taken; boxes have 4 values.
+Suffixes: P proposals, O objects, Q both together, R sampled regions; boxes have 4 values.
 """
 
 from dataclasses import dataclass
@@ -10,31 +10,32 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 BACKGROUND = 0
-"""Label of what is no object."""
+"""Label of a region that does not show an object."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """What a picture shows."""
+    """The objects that a picture shows."""
 
     box_O4: Tensor
-    """float32: left, top, right, bottom in pixels; right and bottom are outside."""
+    """float32: left, top, right, bottom in pixels; right and bottom are exclusive."""
     label_O: Tensor
     """int64: 1 to the number of classes."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many regions of which kind."""
+    """The numbers and kinds of regions to sample."""
 
     regions: int
-    """Of a picture, at most."""
+    """Largest number of regions of a picture."""
     foreground: float
-    """Share of them that may be of an object, 0 to 1."""
+    """Largest share of these regions that may show an object, 0 to 1."""
     object_iou: float
-    """Regions that overlap an object so much or more are of it."""
+    """Least intersection over union with an object at which a region counts as showing it."""
     background_iou: float
-    """Regions that overlap one so much or more, but less than that, are background."""
+    """Least intersection over union with an object at which a region counts as background, if it
+    stays below `object_iou`."""
 
 
 @dataclass(frozen=True)
@@ -48,29 +49,29 @@ class Sample:
 
 
 def sample_regions(proposals_P4: Tensor, objects: Objects, sampling: Sampling) -> Sample:
-    """Draw regions from proposals, and from the boxes of the objects themselves.
+    """Draw regions from proposals and from the boxes of the objects themselves.
 
-    As in Fast R-CNN, section 2.3, and its released code, which adds the objects. Draws from torch's
-    global generator of the CPU, whatever the device.
+    This follows section 2.3 of Fast R-CNN, and its released code, which adds the objects. Numbers
+    are drawn from torch's global generator of the CPU, regardless of the device.
 
     Args:
-        proposals_P4: in the picture.
-        objects: one at least; those that are to be learnt.
-        sampling: how.
+        proposals_P4: boxes within the picture.
+        objects: at least one object, all of which are to be learnt.
+        sampling: numbers and kinds of regions.
     """
     box_Q4 = torch.cat((objects.box_O4, proposals_P4))
     iou_Q, object_Q = box_iou(box_Q4, objects.box_O4).max(dim=1)
     is_object_Q = iou_Q >= sampling.object_iou
     is_background_Q = ~is_object_Q & (iou_Q >= sampling.background_iou)
-    of_objects = _drawn(is_object_Q, round(sampling.foreground * sampling.regions))
-    of_background = _drawn(is_background_Q, sampling.regions - len(of_objects))
-    taken_R = torch.cat((of_objects, of_background))
+    foreground = _draw(is_object_Q, round(sampling.foreground * sampling.regions))
+    background = _draw(is_background_Q, sampling.regions - len(foreground))
+    taken_R = torch.cat((foreground, background))
     label_R = objects.label_O[object_Q[taken_R]]
-    label_R[len(of_objects) :] = BACKGROUND
+    label_R[len(foreground) :] = BACKGROUND
     return Sample(box_Q4[taken_R], label_R, objects.box_O4[object_Q[taken_R]])
 
 
-def _drawn(is_possible_Q: Tensor, count: int) -> Tensor:
-    """Return at most `count` of the possible rows, in random order."""
+def _draw(is_possible_Q: Tensor, count: int) -> Tensor:
+    """Draw at most `count` of the possible rows, in random order."""
     rows = is_possible_Q.nonzero()[:, 0]
     return rows[torch.randperm(len(rows))[:count].to(rows.device)]

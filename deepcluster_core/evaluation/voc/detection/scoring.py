@@ -1,4 +1,4 @@
-"""What a detector found in all pictures -> a table of it, and a score for each class.
+"""Scores of a detector: detections in all pictures -> a table, and a score for each class.
 
 Suffixes: D detections of all pictures, O objects.
 """
@@ -25,21 +25,21 @@ from deepcluster_core.evaluation.voc.detection.verdicts import (
 )
 
 SIDES = ["left", "top", "right", "bottom"]
-SURE = 0.5  # a class that is more probable than all others together
+SURE = 0.5  # above it, a class is more probable than all others together
 VERDICTS = {RIGHT: "right", WRONG: "wrong", NEITHER: "difficult"}
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well a class is found."""
+    """The score of a class."""
 
     name: str
     average_precision: float
-    """0 to 1."""
+    """Average precision, 0 to 1."""
     objects: int
-    """Those that are not difficult."""
+    """Number of objects that are not difficult."""
     proposed: int
-    """Of them, those that some proposal overlaps enough: no detector finds many others."""
+    """Number of these objects that some proposal overlaps enough. A detector finds few others."""
 
 
 def scored(
@@ -48,13 +48,14 @@ def scored(
     """Return the detections, in the order of pictures and best first in each, and the scores.
 
     Args:
-        found: of each picture.
+        found: detections in each picture.
         judged: the pictures; each class has an object that is not difficult.
-        classes: label 1 is the first.
+        classes: names of classes; label 1 is the first.
 
     Returns:
-        The table has name, class, score, left, top, right, bottom (pixels of the picture, right and
-        bottom are outside) and verdict: right, wrong, or of a difficult object.
+        A table with the columns name, class, score, left, top, right, bottom (pixels of the
+        picture, right and bottom exclusive) and verdict (right, wrong or difficult); and the scores
+        of the classes.
     """
     each = [one.detections for one in found]
     picture_D = np.repeat(np.arange(len(each)), [len(one.label_K) for one in each])
@@ -64,7 +65,8 @@ def scored(
     verdict_D = np.full(len(label_D), WRONG, np.int8)
     scores: list[ClassScore] = []
     for label, name in enumerate(classes, start=1):
-        of_class_D, truth = label_D == label, judged.truth(name)
+        of_class_D = label_D == label
+        truth = judged.truth(name)
         verdict_D[of_class_D] = verdicts(
             picture_D[of_class_D], score_D[of_class_D], box_D4[of_class_D], truth
         )
@@ -82,13 +84,13 @@ def scored(
 
 
 def shown(picture_HWC: Pixels, judged: Subset, picture: int, table: pd.DataFrame) -> Shown:
-    """Return a picture with its surer detections, and the objects that none of them is right of.
+    """Return a picture with its confident detections, and the objects that these miss.
 
     Args:
-        picture_HWC: in its own size.
-        judged: all pictures.
-        picture: its number in there.
-        table: of `scored`.
+        picture_HWC: the picture in its original size.
+        judged: all judged pictures.
+        picture: number of the picture in `judged`.
+        table: table of detections from `scored`.
     """
     name = judged.names[picture]
     sure = table.query("name == @name and score > @SURE")
@@ -99,7 +101,8 @@ def shown(picture_HWC: Pixels, judged: Subset, picture: int, table: pd.DataFrame
         if not found.difficult and not _is_found(found, right)
     ]
     columns = (sure[::-1][name].tolist() for name in ("class", "score", *SIDES, "verdict"))
-    for class_name, score, *box, verdict in zip(*columns, strict=True):  # the best on top
+    # The order is reversed, so that the best detection is drawn on top.
+    for class_name, score, *box, verdict in zip(*columns, strict=True):
         left, top, right_side, bottom = box
         outlines.append(
             Outline((left, top, right_side, bottom), f"{class_name} {score:.2f}", verdict)
@@ -113,9 +116,10 @@ def _is_found(found: VocObject, right: pd.DataFrame) -> bool:
 
 
 def _proposed(found: Sequence[Found], judged: Subset, name: str) -> int:
-    return sum(
-        is_proposed
-        for one, objects in zip(found, judged.objects, strict=True)
-        for is_proposed, shown in zip(one.proposed_O, objects, strict=True)
-        if shown.name == name and not shown.difficult
-    )
+    """Return how many objects of a class, without difficult ones, some proposal overlaps enough."""
+    count = 0
+    for one, objects in zip(found, judged.objects, strict=True):
+        for is_proposed, thing in zip(one.proposed_O, objects, strict=True):
+            if thing.name == name and not thing.difficult:
+                count += is_proposed
+    return count

@@ -14,27 +14,27 @@ from deepcluster_core.evaluation.voc.detection.verdicts import Truth
 
 @dataclass(frozen=True)
 class Subset:
-    """Pictures of a subset, sorted by name, and what they show."""
+    """The pictures of a subset, sorted by name, and their objects."""
 
     names: tuple[str, ...]
     objects: tuple[tuple[VocObject, ...], ...]
 
     @property
     def classes(self) -> set[str]:
-        """Names of the classes of which it shows one that is not difficult."""
+        """Names of the classes with at least one object that is not difficult."""
         return {found.name for of_one in self.objects for found in of_one if not found.difficult}
 
     def learnable(self) -> "Subset":
-        """Return the pictures with an object that is not difficult, and those objects alone.
+        """Return the subset without difficult objects, and without pictures that have no others.
 
-        Difficult ones are not learnt, nor pictures without others: as Fast R-CNN's released code.
+        Fast R-CNN's released code does not learn from these either.
         """
         easy = [tuple(found for found in of_one if not found.difficult) for of_one in self.objects]
         kept = [number for number, of_one in enumerate(easy) if of_one]
         return Subset(tuple(self.names[n] for n in kept), tuple(easy[n] for n in kept))
 
     def restricted(self, classes: Sequence[str]) -> "Subset":
-        """Return the same without objects of other classes: those of which all are difficult."""
+        """Return the subset without objects of other classes, which are all difficult."""
         kept = (
             tuple(found for found in of_one if found.name in classes) for of_one in self.objects
         )
@@ -67,10 +67,10 @@ class Subset:
 
 
 def read_subset(voc: Voc, subset: str) -> Subset:
-    """Read the list and the annotations of a subset: some seconds for VOC 2007's 5,000.
+    """Read the list and the annotations of a subset, which takes seconds for VOC 2007's 5,000.
 
     Raises:
-        SourceError: something is missing or damaged.
+        SourceError: the list or an annotation is missing or damaged.
     """
     names = voc.listed(subset, "Main")
     return Subset(names, tuple(voc.objects(name) for name in names))
@@ -78,22 +78,22 @@ def read_subset(voc: Voc, subset: str) -> Subset:
 
 @dataclass(frozen=True)
 class VocTask:
-    """What is learnt, and what it is judged on."""
+    """The pictures to train on and to judge on."""
 
     classes: tuple[str, ...]
-    """Label 1 is the first."""
+    """Names of classes; label 1 is the first."""
     training: Subset
-    """Learnable pictures."""
+    """Pictures to train on, without difficult objects."""
     judged: Subset
-    """All pictures, with their difficult objects."""
+    """Pictures to judge on, with their difficult objects."""
 
 
 def open_task(voc: Voc, subsets: tuple[str, str]) -> VocTask:
-    """Read what is learnt and what is judged; the classes are those that both show.
+    """Read the pictures to train on and to judge on. Both must show equal classes.
 
     Raises:
-        SourceError: something is missing or damaged, or one subset shows a class that the other
-            does not: it cannot be learnt, or not be judged.
+        SourceError: a list or an annotation is missing or damaged, or only one subset shows a
+            class, which can then not be learnt or not be judged.
     """
     training, judged = (read_subset(voc, subset) for subset in subsets)
     classes = sorted(training.classes | judged.classes)

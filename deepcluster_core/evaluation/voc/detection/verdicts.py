@@ -1,8 +1,8 @@
-"""How Pascal VOC 2007 judges detections of one class, and what precision follows from it.
+"""Verdicts of Pascal VOC 2007 on the detections of one class, and their average precision.
 
-Boxes are left, top, right, bottom in pixels; right and bottom are outside, so that an area is a
-plain product. VOC's own count from 1 and include the last pixel, and its areas add 1 to each side:
-left 11 and right 20 there are 10 and 20 here, both ten pixels wide.
+Boxes are left, top, right, bottom in pixels; right and bottom are exclusive, so an area is a plain
+product. VOC itself counts from 1 and includes the last pixel, so its areas add 1 to each side: left
+11 and right 20 there are 10 and 20 here, and both are ten pixels wide.
 
 Suffixes: D detections, O objects, P pairs of a detection and an object of its picture.
 """
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 RIGHT, WRONG, NEITHER = 1, 0, -1
-"""Of an object; of none, or of one that was found before; of a difficult one."""
+"""Verdicts on a detection. RIGHT: of an object. WRONG: of no object, or of one that is already
+found. NEITHER: of a difficult object."""
 MIN_IOU = 0.5
 RECALLS = 11  # 0, 0.1, … 1
 
@@ -26,30 +27,30 @@ class Truth:
     """All objects of one class."""
 
     picture_O: Ints
-    """Number of the picture that shows it."""
+    """Number of the picture that shows the object."""
     box_O4: Floats
     difficult_O: NDArray[np.bool_]
-    """Those that count neither way."""
+    """Whether the object is difficult, and so counts neither for nor against a detector."""
 
 
 def verdicts(picture_D: Ints, score_D: Floats, box_D4: Floats, truth: Truth) -> NDArray[np.int8]:
     """Return verdict_D: RIGHT, WRONG or NEITHER for each detection.
 
-    In the order of their scores, equal ones as they come, each detection speaks of the object of
-    its picture that it overlaps most, be it found already or not, if their intersection is half of
-    their union or more. The first to speak of an object is right.
+    Detections are judged in the order of their scores; ties keep their order. Each detection claims
+    the object of its picture that it overlaps most, whether that is already found or not, if their
+    intersection over union is at least one half. The first to claim an object is right.
 
     Source: the challenge's description and `VOCevaldet` of its development kit.
     """
     object_D, iou_D = _most_overlapping(picture_D, box_D4, truth)
-    speaks_D = iou_D >= MIN_IOU
-    of_difficult_D = np.zeros(len(score_D), np.bool_)
-    of_difficult_D[speaks_D] = truth.difficult_O[object_D[speaks_D]]
-    verdict_D = np.where(of_difficult_D, NEITHER, WRONG).astype(np.int8)
+    claims_D = iou_D >= MIN_IOU
+    is_difficult_D = np.zeros(len(score_D), np.bool_)
+    is_difficult_D[claims_D] = truth.difficult_O[object_D[claims_D]]
+    verdict_D = np.where(is_difficult_D, NEITHER, WRONG).astype(np.int8)
     order_D = np.argsort(-score_D, kind="stable")
-    claims_D = order_D[(speaks_D & ~of_difficult_D)[order_D]]
-    _, first = np.unique(object_D[claims_D], return_index=True)
-    verdict_D[claims_D[first]] = RIGHT
+    claimants = order_D[(claims_D & ~is_difficult_D)[order_D]]
+    _, first = np.unique(object_D[claimants], return_index=True)
+    verdict_D[claimants[first]] = RIGHT
     return verdict_D
 
 
@@ -58,19 +59,19 @@ def precision_at_recalls(
 ) -> float:
     """Return VOC 2007's average precision, 0 to 1.
 
-    That is the mean, over the recalls 0, 0.1, … 1, of the greatest precision at that recall or a
-    greater one; 0 where no such recall is reached.
+    It is the mean, over the recalls 0, 0.1, … 1, of the greatest precision at that recall or a
+    greater one, which is 0 if no such recall is reached.
 
     Args:
-        score_D: higher is more surely right.
+        score_D: scores; a higher score means more confidence.
         verdict_D: see `verdicts`.
-        num_objects: those that are not difficult; at least 1.
+        num_objects: number of objects that are not difficult, at least 1.
     """
     counted_D = verdict_D[np.argsort(-score_D, kind="stable")]
     is_right_D = counted_D[counted_D != NEITHER] == RIGHT
     found_D = np.cumsum(is_right_D)
     precision_D = found_D / np.arange(1, len(is_right_D) + 1)
-    # In whole numbers: 3 of 10 are a recall of 0.3, whatever 3 * 0.1 is.
+    # Compare whole numbers: 3 of 10 objects are a recall of 0.3, though 3 * 0.1 != 0.3 in floats.
     reached = [
         precision_D[(RECALLS - 1) * found_D >= tenth * num_objects].max(initial=0)
         for tenth in range(RECALLS)
@@ -81,10 +82,13 @@ def precision_at_recalls(
 def _most_overlapping(
     picture_D: Ints, box_D4: Floats, truth: Truth
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return object_D, the first of those with the greatest IoU, and iou_D; 0 without objects."""
+    """Return object_D, the object with the greatest IoU, and iou_D.
+
+    Ties go to the first object. Both are 0 for a detection in a picture without objects.
+    """
     detection_P, object_P = _pairs(picture_D, truth.picture_O)
     iou_P = overlaps(box_D4[detection_P], truth.box_O4[object_P])
-    best_P = np.lexsort((object_P, -iou_P, detection_P))  # by the last key first
+    best_P = np.lexsort((object_P, -iou_P, detection_P))  # lexsort's primary key comes last
     detections, first = np.unique(detection_P[best_P], return_index=True)
     object_D = np.zeros(len(picture_D), np.int64)
     iou_D = np.zeros(len(picture_D))
@@ -95,6 +99,7 @@ def _most_overlapping(
 
 def _pairs(picture_D: Ints, picture_O: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the detection and the object of every pair that shares a picture."""
+    # Objects sorted by picture: those of a detection's picture are a slice of them.
     order_O = np.argsort(picture_O, kind="stable")
     first_D = np.searchsorted(picture_O[order_O], picture_D, side="left")
     count_D = np.searchsorted(picture_O[order_O], picture_D, side="right") - first_D
@@ -104,7 +109,7 @@ def _pairs(picture_D: Ints, picture_O: Ints) -> tuple[NDArray[np.int64], NDArray
 
 
 def overlaps(box_P4: Floats, other_P4: Floats) -> NDArray[np.float64]:
-    """Return iou_P of pairs of boxes: what both cover, divided by what either does."""
+    """Return the intersection over union iou_P of pairs of boxes."""
     box_P4, other_P4 = box_P4.astype(np.float64), other_P4.astype(np.float64)
     low_P2 = np.maximum(box_P4[:, :2], other_P4[:, :2])
     high_P2 = np.minimum(box_P4[:, 2:], other_P4[:, 2:])

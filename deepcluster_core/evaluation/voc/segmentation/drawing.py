@@ -1,4 +1,4 @@
-"""Masks to look at: pictures, what is on them, and what networks found.
+"""A picture of masks: pictures, their true masks, and the masks that networks predict.
 
 Suffixes: H rows, W columns, C channels.
 """
@@ -26,21 +26,22 @@ class Shown:
     picture_HWC: Pixels
     truth_HW: Mask
     found: Mapping[str, Mask]
-    """By the name of the network, in the order of the columns."""
+    """Predicted masks by the name of the network, in the order of the columns."""
 
 
 def draw_masks(rows: Sequence[Shown], classes: Sequence[str]) -> Pixels:
-    """Return one picture (H, W, 3): a row for each of `rows`, masks in VOC's colours.
+    """Draw one picture (H, W, 3) with a row for each of `rows` and masks in VOC's colours.
 
-    Its columns are the picture, its mask under the names of its classes, and each network's.
+    Its columns are the picture, the true mask with the names of its classes, and the mask of each
+    network.
     """
     tiles: list[Pixels] = []
     for row in rows:
         numbers: list[int] = np.unique(row.truth_HW).tolist()
-        inside = [classes[number] for number in numbers if number not in (0, VOID)]
+        present = [classes[number] for number in numbers if number not in (0, VOID)]
         columns = {
             row.name: in_colour(row.picture_HWC),
-            ", ".join(inside) or classes[0]: PALETTE[row.truth_HW],
+            ", ".join(present) or classes[0]: PALETTE[row.truth_HW],
             **{network: PALETTE[mask_HW] for network, mask_HW in row.found.items()},
         }
         tiles += [captioned(framed(_scaled(tile)), text) for text, tile in columns.items()]
@@ -48,7 +49,7 @@ def draw_masks(rows: Sequence[Shown], classes: Sequence[str]) -> Pixels:
 
 
 def _scaled(picture_HWC: Pixels) -> Pixels:
-    """Return a picture whose longer side is TILE_PX; no colours are mixed."""
+    """Return a picture with a longer side of TILE_PX, without mixing colours."""
     height, width, _ = picture_HWC.shape
     factor = TILE_PX / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

@@ -1,8 +1,9 @@
-"""A fully convolutional network: fc6, fc7 and the scores of classes at every place of a map.
+"""A fully convolutional network: fc6, fc7 and the scores of classes at every position of a map.
 
-Source: Shelhamer, Long, Darrell 2017 (arXiv:1605.06211), of one stream and a stride of 32 pixels,
-as their FCN-AlexNet and FCN-32s. Suffixes: N pictures, K windows of their maps, S side of a window,
-D its values, C channels or classes, H rows and W columns of a picture, h and w of its scores.
+Source: Shelhamer, Long, Darrell 2017 (arXiv:1605.06211), with one stream and a stride of 32 pixels,
+like their FCN-AlexNet and FCN-32s.
+Suffixes: N pictures, K windows of their maps, S side of a window, D values of a window, C channels
+or classes, H rows and W columns of a picture, h rows and w columns of its scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,28 +28,28 @@ from deepcluster_core.precision import autocast, exact_float32
 from deepcluster_core.training.learner import Learner, Sgd
 
 Mask = NDArray[np.uint8]
-"""Numbers of classes (H, W), or VOID."""
+"""The class number of each pixel (H, W), or VOID."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What of a network is trained, and how; and how far it looks beyond a picture."""
+    """The settings of training, and of the padding around a picture."""
 
     part: Part
     train_batch_norm: bool
     """Whether scales and shifts of batch normalisation are trained, too."""
     padding: int
-    """Pixels of the mean colour around a picture."""
+    """Width of the border of mean colour around a picture, pixels."""
     sgd: Sgd
 
 
 class Fcn(Learner):
-    """A network that scores the pixels of pictures of any size, and what trains it.
+    """A network that scores the pixels of pictures of any size, and its optimiser.
 
-    Pictures become pooled maps, one by one, and maps become scores, many at once: fc6 and fc7 read
-    the windows of all maps as one matrix. Measured for AlexNet on 20 pictures of VOC's sizes, two
-    cores, bfloat16, forward and backward: 1.2 s; as convolutions 3.1 s over maps of one size at
-    a time, 12 s over one map at a time.
+    Pictures become pooled maps one by one. Maps become scores all at once: fc6 and fc7 read the
+    windows of all maps as one matrix. For AlexNet and 20 pictures of VOC's sizes, forward and
+    backward take 1.2 s on two cores in bfloat16. With fc6 and fc7 as convolutions they take 3.1 s
+    if maps of equal size are batched, and 12 s if each map is read alone.
     """
 
     def __init__(
@@ -61,21 +62,22 @@ class Fcn(Learner):
         precision: Precision,
         seed: int,
     ) -> None:
-        """Put scores of 0 on a network, freeze what stays, and move it to the device.
+        """Add a layer of scores, freeze the rest as asked, and move the network to the device.
 
-        Source of the start: section 4.3 of the publication. All other layers go on from what they
-        are. Batch normalisation uses the statistics that it has, and they never change.
+        The layer of scores starts at 0, as in section 4.3 of the publication. All other layers keep
+        their weights. Batch normalisation uses its running statistics, which never change.
 
         Args:
-            network: is changed in place.
-            classes: C.
-            transfer: what is trained, and how.
+            network: modified in place.
+            classes: number of classes C.
+            transfer: settings of training and padding.
             device: a torch device.
-            precision: of the forward pass but for scores; they, weights and updates are float32.
-            seed: of dropout.
+            precision: number format of the forward pass. Scores, weights and updates are float32.
+            seed: seed of dropout.
 
         Raises:
-            ConfigError: see `Dense`.
+            ConfigError: the network cannot be split into convolutions and linear layers, see
+                `Dense`.
         """
         self._fields = fields_of(network)
         freeze(network, transfer.part, train_batch_norm=transfer.train_batch_norm)
@@ -89,15 +91,16 @@ class Fcn(Learner):
         self._precision: Precision = precision
         maps = network.backbone.get_submodule("maps")
         self.maps_change = any(weight.requires_grad for weight in maps.parameters())
-        """Whether a picture's map is another one after each step."""
+        """Whether a training step changes the maps of pictures."""
         modules = {"network": network, "fc8": head}
         super().__init__(transfer.sgd, modules, seed=seed, device=device)
 
     def map(self, picture_HWC: Pixels) -> Tensor:
-        """Return the pooled map of a picture in its field of mean colour, on the device.
+        """Return the pooled map of a picture with its border of mean colour, on the device.
 
-        Where gradients go through it, what lies between is computed again for them: for 20 pictures
-        of VOC it would fill 14 GB with VGG-16. It costs AlexNet 15 % of a step.
+        If gradients pass through the map, intermediate results are not kept, but computed again in
+        the backward pass. With VGG-16 they would fill 14 GB for 20 pictures of VOC. For AlexNet,
+        this takes 15 % of a step.
         """
         if not (self.maps_change and torch.is_grad_enabled()):
             with torch.no_grad():
@@ -105,9 +108,9 @@ class Fcn(Learner):
         return _recomputed(self._map, self._padded(picture_HWC))
 
     def loss(self, maps: Sequence[Tensor], masks: Sequence[Mask]) -> Tensor:
-        """Return the cross entropy in nats: the mean over a picture's pixels, then over pictures.
+        """Return the cross-entropy in nats: the mean over a picture's pixels, then over pictures.
 
-        That is the mean which Caffe's accumulated gradients are of. Pixels that are VOID have none.
+        Caffe's accumulated gradients are those of this mean. Pixels that are VOID do not count.
         """
         sizes = [mask_HW.shape for mask_HW in masks]
         losses = [
@@ -119,7 +122,7 @@ class Fcn(Learner):
     @torch.no_grad()
     @exact_float32()
     def masks(self, pictures: Sequence[Pixels]) -> list[Mask]:
-        """Return for each pixel of each picture the class of the highest score, without dropout."""
+        """Return the class with the highest score for each pixel, computed without dropout."""
         maps = [self.map(picture_HWC) for picture_HWC in pictures]
         scores = self._scores(maps, [picture_HWC.shape[:2] for picture_HWC in pictures])
         return [score_CHW.argmax(dim=0).byte().cpu().numpy() for score_CHW in scores]
@@ -129,7 +132,7 @@ class Fcn(Learner):
         return rows, columns
 
     def _padded(self, picture_HWC: Pixels) -> Tensor:
-        """Return a picture (1, C, H, W), 0 to 1, with the network's mean colour around it."""
+        """Return a picture (1, C, H, W), 0 to 1, with a border of the network's mean colour."""
         rows, columns = self._axes(picture_HWC.shape[:2])
         image_1CHW = to_images(picture_HWC[None], self.device) / 255
         mean_C11 = self._network.mean_C11
@@ -171,6 +174,6 @@ def _pixel_loss(score_CHW: Tensor, mask_HW: Tensor) -> Tensor:
 
 
 def _recomputed(function: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
-    """Return `function(given)`, of which the backward pass computes again what it needs."""
+    """Return `function(given)`; the backward pass recomputes the intermediate results."""
     output: Tensor = checkpoint(function, given, use_reentrant=False, preserve_rng_state=False)
     return output

@@ -1,7 +1,7 @@
-"""Where the scores of a network that slides over a picture lie on it.
+"""Positions of the scores of a network that slides over a picture.
 
-Everything is symmetric in rows and columns: one axis at a time. Places are in pixels, 0 is the
-centre of the first one. Suffixes: P pixels, N scores along an axis.
+Rows and columns are treated alike, so this module handles one axis at a time. Positions are in
+pixels, and 0 is the centre of the first pixel. Suffixes: P pixels, N scores along an axis.
 """
 
 import math
@@ -16,25 +16,26 @@ from deepcluster_core.models.network import Network
 
 @dataclass(frozen=True)
 class Axis:
-    """Pixels of a picture along one side of it, and the scores above them."""
+    """The pixels of a picture along one of its sides, and the scores along it."""
 
     pixels: int
-    """P."""
+    """Number of pixels P."""
     scores: int
-    """N."""
+    """Number of scores N."""
     stride: int
-    """Pixels from a score to the next."""
+    """Distance from a score to the next, pixels."""
     first: float
-    """Place of the first score."""
+    """Position of the first score."""
     before: int
-    """Pixels of padding in front of the picture, so that this is where it lies."""
+    """Pixels of padding before the picture."""
     after: int
-    """Behind the picture, as many as the last score reads."""
+    """Pixels of padding behind the picture, as many as the last score reads."""
 
     def interpolation(self) -> Tensor:
-        """Return float32 weight_PN: by it N values become those of P pixels.
+        """Return float32 weight_PN, the matrix that interpolates N scores to P pixels.
 
-        Linear between two scores; beyond the first and the last, their values.
+        Interpolation is linear between two scores. Beyond the first and the last score, it is
+        constant.
         """
         place_P = (torch.arange(self.pixels, dtype=torch.float64) - self.first) / self.stride
         place_P1 = place_P.clamp(0, self.scores - 1)[:, None]
@@ -44,26 +45,26 @@ class Axis:
 
 @dataclass(frozen=True)
 class Fields:
-    """The squares of pixels that scores are made from, one `stride` beside the other."""
+    """The squares of pixels from which scores are computed, at distances of `stride`."""
 
     stride: int
     center: float
-    """Of the first one where nothing is padded: 111 for AlexNet, 111.5 for VGG-16. Its first
-    pixel has place 0 or, where convolutions pad, less."""
+    """Centre of the first square without padding: 111 for AlexNet, 111.5 for VGG-16. Its first
+    pixel has position 0, or a negative position if convolutions pad."""
 
     def axis(self, pixels: int, *, padding: int) -> Axis:
-        """Return how scores lie on a side of a picture.
+        """Return the positions of scores along a side of a picture.
 
         Args:
-            pixels: of the side.
-            padding: pixels in front of it. Behind it there are at least as many, and so many that
-                the last score lies as near to its end as the first to its beginning, or nearer.
+            pixels: length of the side.
+            padding: pixels before the picture. There are at least as many behind it, enough for the
+                last score to lie as near to the end as the first to the beginning, or nearer.
         """
         first = self.center - padding
         scores = max(1, math.ceil((pixels - 1 - 2 * first) / self.stride) + 1)
-        # As wide as N fields: the last one is mirrored to the first.
-        wide = round(2 * self.center) + (scores - 1) * self.stride + 1
-        after = wide - padding - pixels
+        # The width that N fields cover together.
+        width = round(2 * self.center) + (scores - 1) * self.stride + 1
+        after = width - padding - pixels
         return Axis(pixels, scores, self.stride, first, padding, after)
 
 
@@ -71,7 +72,7 @@ def fields_of(network: Network) -> Fields:
     """Return the fields of a network's last linear layers.
 
     Raises:
-        ConfigError: see `Dense`.
+        ConfigError: the network cannot be split into convolutions and linear layers, see `Dense`.
     """
     dense = Dense(network)
     place = dense.place(pooled=True)

@@ -1,4 +1,4 @@
-"""A fully convolutional network and many pictures: it learns from some, and judges others."""
+"""Training a fully convolutional network on pictures, and judging it on others."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from deepcluster_core.training.sampler import plain_order
 
 @dataclass(frozen=True)
 class Masked:
-    """Pictures, and the class of each of their pixels; both functions are called in threads."""
+    """Pictures and their masks. Both functions are called from several threads."""
 
     picture: Callable[[int], Pixels]
-    """Returns image 0 to N - 1, (H, W, C)."""
+    """Function that returns picture 0 to N - 1, (H, W, C)."""
     mask: Callable[[int], Mask]
-    """Of the same (H, W)."""
+    """Function that returns the mask of picture 0 to N - 1, (H, W)."""
     size: int
-    """N."""
+    """Number of pictures N."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How pictures come to the network."""
+    """The settings of loading pictures."""
 
     batch_size: int
-    """In a step, and in a forward pass of those that are judged."""
+    """Pictures in a training step, and in a forward pass when judging."""
     workers: int
-    """Threads that load."""
+    """Number of threads that load pictures."""
     seed: int
-    """Of their order."""
+    """Seed of the order of pictures."""
     cache_bytes: int
     """Main memory for the maps of frozen convolutions. The result does not depend on it."""
 
@@ -43,7 +43,7 @@ class Loading:
 class _Loaded:
     row: int
     picture_HWC: Pixels | None
-    """None where its map is kept."""
+    """The picture; None if its map is kept."""
     mask_HW: Mask
 
 
@@ -56,15 +56,15 @@ def fit(
     start: int,
     after_step: Callable[[int], None],
 ) -> None:
-    """Train on whole pictures, pass after pass over them, each in a new order.
+    """Train on whole pictures. Each pass over the pictures has a new order.
 
     Args:
-        model: changed in place.
-        training: pictures of any sizes.
-        loading: how.
-        iterations: steps.
-        start: steps that were done before.
-        after_step: told how many steps are done; the model stands still meanwhile.
+        model: modified in place.
+        training: pictures of any size.
+        loading: settings of loading.
+        iterations: total number of steps.
+        start: number of steps that are already completed.
+        after_step: called with the number of completed steps. The model does not change meanwhile.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -90,7 +90,7 @@ def fit(
 
 
 def judge(model: Fcn, images: Masked, loading: Loading) -> Iterator[tuple[int, Mask, Mask]]:
-    """Yield each image's number, its mask and the one that is found, in order."""
+    """Yield each picture's number, its true mask and its predicted mask, in order."""
 
     def load(first: int) -> list[tuple[Pixels, Mask]]:
         rows = range(first, min(first + loading.batch_size, images.size))
@@ -106,16 +106,18 @@ def judge(model: Fcn, images: Masked, loading: Loading) -> Iterator[tuple[int, M
 
 
 class _Maps:
-    """Maps of pictures, kept in main memory as they were computed, as long as they fit."""
+    """A cache of the maps of pictures in main memory, filled up to a limit.
+
+    It stays empty if training changes the maps.
+    """
 
     def __init__(self, model: Fcn, limit_bytes: int) -> None:
-        """Keep nothing yet; and nothing ever if maps change."""
         self._model = model
         self._free_bytes = 0 if model.maps_change else limit_bytes
         self._kept: dict[int, Tensor] = {}
 
     def __contains__(self, row: int) -> bool:
-        """Tell whether the map of a picture is kept, and stays so."""
+        """Return whether the map of a picture is kept; it is never dropped again."""
         return row in self._kept
 
     def of(self, loaded: _Loaded) -> Tensor:

@@ -1,7 +1,7 @@
-"""How well masks agree: the measures of Pascal VOC and of Shelhamer et al.
+"""Agreement of masks: the measures of Pascal VOC and of Shelhamer et al.
 
-Suffixes: P pixels (of any shape), C classes; a matrix (C, C) counts pixels by their true class and
-the one that was found.
+Suffixes: P pixels (of any shape), C classes; a matrix (C, C) counts pixels by true and predicted
+class.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ Counts = NDArray[np.int64]
 def confusion(
     truth_P: NDArray[np.uint8], found_P: NDArray[np.uint8], *, num_classes: int
 ) -> Counts:
-    """Return counts_CC[true, found] of the pixels of a picture that are not VOID in truth."""
+    """Return counts_CC[true, found] of a picture's pixels, without those whose truth is VOID."""
     counts_P = truth_P != VOID
     pair_P = truth_P[counts_P].astype(np.int64) * num_classes + found_P[counts_P]
     counts_CC = np.bincount(pair_P, minlength=num_classes**2).reshape(num_classes, -1)
@@ -23,9 +23,9 @@ def confusion(
 
 
 def intersection_over_union(counts_CC: Counts) -> NDArray[np.float64]:
-    """Return iu_C, 0 to 1: pixels that are of a class and found so, of those that are one of both.
+    """Return the intersection over union iu_C of each class, 0 to 1.
 
-    NaN for a class that is neither there nor found.
+    It is NaN for a class that occurs neither in the truth nor in the prediction.
     """
     both_C = np.diagonal(counts_CC)
     either_C = counts_CC.sum(axis=1) + counts_CC.sum(axis=0) - both_C
@@ -33,5 +33,5 @@ def intersection_over_union(counts_CC: Counts) -> NDArray[np.float64]:
 
 
 def mean_iu(iu_C: NDArray[np.float64]) -> float:
-    """Return the mean over classes that are there or found; VOC's are all there."""
+    """Return the mean over classes that occur in truth or prediction; in VOC, all do."""
     return float(iu_C[~np.isnan(iu_C)].mean())
