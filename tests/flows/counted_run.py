@@ -8,15 +8,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from deepcluster_core.context import Context
+from deepcluster_core.stage import StageFunction
 from flows.epoch_loop import deepcluster
-from stages.runs.epoch import STAGES
 
 
 def main(recipe: str, run: str, notes: str, go: str | None = None) -> None:
-    for name, module in STAGES.items():
-        setattr(module, "run", noted(getattr(module, "run"), name, Path(notes)))  # noqa: B009, B010  a module has no type for it
+    StageFunction.make = noted(StageFunction.make, Path(notes))
     if go is not None:
         Path(f"{notes}.ready.{os.getpid()}").touch()
         while not Path(go).exists():
@@ -24,11 +24,11 @@ def main(recipe: str, run: str, notes: str, go: str | None = None) -> None:
     deepcluster(recipe, run=run)
 
 
-def noted(body: Callable[..., None], name: str, notes: Path) -> Callable[..., None]:
-    def run(context: Context, **arguments: object) -> None:
+def noted(make: Callable[..., None], notes: Path) -> Callable[..., None]:
+    def run(stage: Any, *given: Any, context: Context, **arguments: Any) -> None:  # noqa: ANN401
         with notes.open("a") as file:  # one short write: appended whole
-            file.write(f"{name} {context.epoch}\n")
-        body(context=context, **arguments)
+            file.write(f"{stage.name} {context.epoch}\n")
+        make(stage, *given, context=context, **arguments)
 
     return run
 

@@ -26,7 +26,9 @@ from tests.patience import WITHIN_S
 REPOSITORY = Path(__file__).parents[2]
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 ASKS = """
-import sys, flows, os
+import sys, os
+from flows.engine.environment import prepare
+prepare()
 from flows.prefect_.loopback import drop_unusable_proxies
 drop_unusable_proxies(os.environ)
 import httpx

@@ -66,7 +66,6 @@ def test_deepcluster__two_processes_share_a_run(
     assert digests(run) == digests(finished_run)
 
 
-@pytest.mark.slow
 def test_deepcluster__killed_run_goes_on_as_if_nothing_had_happened(
     recipe: Path, finished_run: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -178,4 +178,4 @@ def test_evaluate_command__a_file_is_of_tables_alone(
         main()
 
     said = capsys.readouterr().err
-    assert "knn.csv: names a file, but an evaluation's result is a folder.\n  Fix: --out " in said
+    assert "knn.csv: names a file, but the result of an evaluation is a folder.\n  Fix: " in said
