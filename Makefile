@@ -30,7 +30,7 @@ test: lint test-narrow
 # With the kernels that libraries choose on older processors; see tests/processors.py.
 test-narrow: $(INSTALLED_DEV)
 	$(VENV)/bin/python -m tests.processors avx2 sse41 -- $(VENV)/bin/pytest --quiet \
-		--numprocesses 2 --dist loadfile -k "not told_to_end" $(NARROW)
+		--numprocesses 2 --dist loadfile $(NARROW)
 
 # What takes too long for every change: servers, kills, full disks, whole runs as processes, transfer
 # learning, fuzzing, and the rarer commands of the README and docs.

@@ -54,11 +54,10 @@ EVERY_TIME = {
     "make demo",
     "make test",
     ". .venv/bin/activate",
-    "deepcluster run configs/own-images.yaml --set dataset.source=~/pictures --run runs/mine",
     "deepcluster show runs/demo",
     "deepcluster show runs/demo --epoch 3 --cluster 17",
 }
-"""What a newcomer begins with. The others are slow: minutes, most of them starts of processes."""
+"""What a newcomer types first. The others are slow: minutes, most of them starts of processes."""
 EXPECTED = {
     "make demo": r"^epoch",
     "make test": r"pytest",

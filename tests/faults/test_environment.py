@@ -142,6 +142,7 @@ def test_run__home_and_notebook_settings_that_cannot_be_used(
     assert "show 'run [1]' --epoch 0 --cluster 0\n" in made.stdout
 
 
+@pytest.mark.slow
 def test_stage__invalid_setting_of_prefect_is_named(earlier_run: Path, tmp_path: Path) -> None:
     settings = {"PREFECT_LOGGING_LEVEL": "nonsense"}
     ended = typed("stage", "index", "--run", earlier_run, here=tmp_path, settings=settings)

@@ -186,12 +186,10 @@ def test_extract__damaged_shard_is_not_gone_on_from(
     assert files(cut) == files(extracted(images, tmp_path / "whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "exit_code"),
-    [
-        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
-        pytest.param(signal.SIGTERM, 143, id="TERM", marks=pytest.mark.slow),
-    ],
+    [pytest.param(signal.SIGINT, 130, id="Ctrl-C"), pytest.param(signal.SIGTERM, 143, id="TERM")],
 )
 def test_run__told_to_end_saves_and_says_how_to_go_on(
     program: Program, undisturbed: Program, number: int, exit_code: int
