@@ -6,8 +6,8 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.engine.evaluation import is_of_each_run, ready, ready_for_each
+from flows.engine.sweep import compare
 from flows.prefect_.model_parameters import takes_fields_of
-from flows.sweep import compare
 from stages.runs.evaluation_request import EvaluationRequest
 
 

@@ -1,31 +1,16 @@
 """A sweep as a Prefect flow: the loop for several k, the horizontal axis of figure 2(c)."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.engine.open_run import open_run
-from flows.engine.report import FlowReport
-from flows.engine.run import FlowRun
-from flows.engine.sharing import share
+from flows.engine.sweep import compare, make_shared
 from flows.epoch_loop import deepcluster
-from flows.prefect_.ui import dashed
-from flows.show.sweep_table import tabulate, write_comparison
-from flows.show.sweep_values import evaluated
 from stages.runs.recipe import RecipeOverrides
-from stages.runs.sweep_plan import (
-    VARIED,
-    Sweep,
-    count_images,
-    packed_images,
-    plan,
-    refuse_too_many,
-    refuse_unwritable_sweep,
-)
+from stages.runs.sweep_plan import plan
 
 Ks = Annotated[
     list[Annotated[int, Field(ge=2)]],
@@ -65,12 +50,9 @@ def sweep(
     Returns:
         The folder of the sweep.
     """
-    planned = plan(recipe, k, run, epochs, _given(overrides))
-    shared = _open(planned, recipe, epochs)
-    runs = ((member.folder, member.recipe) for member in planned.members)
-    share(shared, runs, varied=VARIED)
-    # Check k again: unreadable images have been left out, so there may be fewer than counted.
-    refuse_too_many(planned, packed_images(planned))
+    changes = overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
+    planned = plan(recipe, k, run, epochs, changes)
+    shared = make_shared(planned, recipe, epochs)
     for member in planned.members:
         name = f"{planned.root.name}/{member.folder.name}"
         shared.report.say(f"\n{name}")
@@ -84,35 +66,3 @@ def sweep(
         )
     compare(planned, shared.report)
     return str(planned.root.root)
-
-
-def _given(overrides: RecipeOverrides | None) -> dict[str, Any]:
-    return overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
-
-
-def _open(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
-    """Check every k, then open the run that makes the artifacts which all runs share."""
-    refuse_unwritable_sweep(planned)
-    refuse_too_many(planned, count_images(planned))
-    overrides = RecipeOverrides.model_validate(planned.members[0].overrides)
-    return open_run(recipe, str(planned.root.root), epochs, overrides, makes="artifact")
-
-
-def compare(planned: Sweep, report: FlowReport) -> None:
-    """Write the table and the picture of a sweep unless they are up to date; report the result.
-
-    Raises:
-        ArtifactError: an epoch has no metrics, or they cannot be read.
-    """
-    if others := planned.others():
-        report.say(f"\nnot compared, because not asked for: {', '.join(others)}")
-    values = evaluated(planned)
-    if values.unlike:
-        names = ", ".join(values.unlike)
-        report.say(f"\nnot compared, because made with different settings for some k: {names}")
-    if not write_comparison(planned, values):
-        report.say("\nevery k was there already, and compared: nothing was made")
-        return
-    name = dashed(planned.root.name) or "sweep"
-    rows = tabulate(planned, values).to_dict("records")
-    create_table_artifact(key=f"{name}-sweep", table=rows, description="Metrics by k and epoch")

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from flows.engine.environment import prepare
 from flows.engine.report import FlowReport
 from flows.engine.run import FlowRun
-from flows.prefect_.crashed_runs import bury_dead, mark_alive
+from flows.prefect_.crashed_runs import mark_alive, mark_crashed_runs
 from stages.runs.access import refuse_unwritable_run
 from stages.runs.locate import resolve
 from stages.runs.opening import begin
@@ -52,7 +52,7 @@ def open_run(
     if makes == "run":
         refuse_unwritable_run(folder)
     opened = FlowRun(folder, loaded, report, only_reads=makes == "elsewhere")
-    bury_dead(opened.records)
+    mark_crashed_runs(opened.records)
     if makes == "run":
         begin(opened, update=update, anyway=yes)
     opened.alive = mark_alive(opened.records)

@@ -74,7 +74,7 @@ def mark_alive(records: Path) -> Alive | None:
         return mark
 
 
-def bury_dead(records: Path) -> int:
+def mark_crashed_runs(records: Path) -> int:
     """Mark the flow runs of dead processes as Crashed in Prefect; return how many there were.
 
     The marks of other users are left alone, because only their own servers know their flow runs.

@@ -18,7 +18,7 @@ from deepcluster_core.artifacts.commit import lock, prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.errors import ArtifactError, ConfigError
-from flows.prefect_.crashed_runs import ALIVE, bury_dead
+from flows.prefect_.crashed_runs import ALIVE, mark_crashed_runs
 from flows.prefect_.task_records import usable_place
 from stages.runs.access import refuse_unreadable, refuse_unwritable_run
 from stages.runs.folder import RunFolder
@@ -275,13 +275,13 @@ def test_refuse_unwritable_run__of_mixed_ownership(folder: Path) -> None:
         refuse_unwritable_run(RunFolder(folder))
 
 
-def test_bury_dead__leaves_marks_of_other_users(folder: Path) -> None:
+def test_mark_crashed_runs__leaves_marks_of_other_users(folder: Path) -> None:
     needs_root()
     mark = folder / ALIVE / "5c2cd5c2-3c5e-4c5e-8c5e-3c5e4c5e8c5e"
     mark.parent.mkdir()
     mark.touch()
     os.chown(mark, UID, GID)
-    assert bury_dead(folder) == 0
+    assert mark_crashed_runs(folder) == 0
     assert mark.exists()
 
 

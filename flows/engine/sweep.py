@@ -1,0 +1,53 @@
+"""What a sweep does besides running its runs: make what they share, and compare them."""
+
+from prefect.artifacts import create_table_artifact
+
+from flows.engine.open_run import open_run
+from flows.engine.report import FlowReport
+from flows.engine.run import FlowRun
+from flows.engine.sharing import share
+from flows.prefect_.ui import dashed
+from flows.show.sweep_table import tabulate, write_comparison
+from flows.show.sweep_values import evaluated
+from stages.runs.recipe import RecipeOverrides
+from stages.runs.sweep_plan import (
+    VARIED,
+    Sweep,
+    count_images,
+    packed_images,
+    refuse_too_many,
+    refuse_unwritable_sweep,
+)
+
+
+def make_shared(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
+    """Check every k, then make the artifacts that all runs share; return the run that made them."""
+    refuse_unwritable_sweep(planned)
+    refuse_too_many(planned, count_images(planned))
+    overrides = RecipeOverrides.model_validate(planned.members[0].overrides)
+    shared = open_run(recipe, str(planned.root.root), epochs, overrides, makes="artifact")
+    runs = ((member.folder, member.recipe) for member in planned.members)
+    share(shared, runs, varied=VARIED)
+    # Check k again: unreadable images have been left out, so there may be fewer than counted.
+    refuse_too_many(planned, packed_images(planned))
+    return shared
+
+
+def compare(planned: Sweep, report: FlowReport) -> None:
+    """Write the table and the picture of a sweep unless they are up to date; report the result.
+
+    Raises:
+        ArtifactError: an epoch has no metrics, or they cannot be read.
+    """
+    if others := planned.others():
+        report.say(f"\nnot compared, because not asked for: {', '.join(others)}")
+    values = evaluated(planned)
+    if values.unlike:
+        names = ", ".join(values.unlike)
+        report.say(f"\nnot compared, because made with different settings for some k: {names}")
+    if not write_comparison(planned, values):
+        report.say("\nevery k was there already, and compared: nothing was made")
+        return
+    name = dashed(planned.root.name) or "sweep"
+    rows = tabulate(planned, values).to_dict("records")
+    create_table_artifact(key=f"{name}-sweep", table=rows, description="Metrics by k and epoch")
