@@ -17,7 +17,7 @@ from tests.patience import WITHIN_S
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("flows", "stages", "deepcluster_core")
+PACKAGES = ("deepcluster", "flows", "stages", "deepcluster_core")
 SMALL = ["dataset.subset=1000", "cluster.k=20", "cluster.pca_dim=auto", "train.lr=0.001"]
 
 
@@ -86,7 +86,7 @@ def test_wheel__holds_all_files_of_the_packages(wheel: Path) -> None:
     wanted = {
         str(path.relative_to(ROOT))
         for folder in folders
-        for pattern in ("*.py", "*.css", "*.js", "py.typed")
+        for pattern in ("*.py", "*.css", "*.js", "*.j2", "py.typed")
         for path in folder.rglob(pattern)
     }
     configs = [path for path in (ROOT / "configs").rglob("*") if path.is_file()]
