@@ -28,7 +28,9 @@ from flows.cli.failures import (
 from flows.cli.options import (
     SERVER,
     EpochOption,
+    EpochsOption,
     Overrides,
+    RecipeArgument,
     RunFolderOption,
     Update,
     Yes,
@@ -105,15 +107,12 @@ def init(
 
 @app.command()
 def run(
-    recipe: Annotated[
-        Path,
-        typer.Argument(help="A YAML file, or the name of one in configs/: demo.", parser=path),
-    ],
+    recipe: RecipeArgument,
     run: Annotated[
         Path | None,
         typer.Option("--run", help="Folder; runs/<name of the recipe> if left out.", parser=path),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    epochs: EpochsOption = None,
     overrides: Overrides = None,
     update: Update = False,
     yes: Yes = False,
@@ -183,10 +182,7 @@ def stage(
 
 @app.command()
 def sweep(
-    recipe: Annotated[
-        Path,
-        typer.Argument(help="A YAML file, or the name of one in configs/: demo.", parser=path),
-    ],
+    recipe: RecipeArgument,
     ks: Annotated[
         str, typer.Option("--k", metavar="K,K,…", help="All k to compare; those there are Cached.")
     ],
@@ -194,7 +190,7 @@ def sweep(
         Path | None,
         typer.Option("--run", help="Folder; runs/<name of the recipe>-k if left out.", parser=path),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    epochs: EpochsOption = None,
     overrides: Overrides = None,
     update: Update = False,
     yes: Yes = False,

@@ -39,6 +39,10 @@ def path(text: str) -> Path:
     return expanded(text, Path())
 
 
+RecipeArgument = Annotated[
+    Path, typer.Argument(help="A YAML file, or the name of one in configs/: demo.", parser=path)
+]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")]
 RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", parser=path)]
 RunArgument = Annotated[
     Path, typer.Argument(help="Folder of the run or sweep, or its name in runs/.", parser=path)
