@@ -28,14 +28,18 @@ class Plan:
         """Return the job that makes an artifact, or None if no job of the run does."""
         return self._jobs.get(out)
 
+    def place(self, stage: StageFunction[...], epoch: int | None) -> Path:
+        """Return the folder that the artifact of a stage goes to."""
+        if stage is index and self.recipe.images is not None:
+            return self.recipe.images  # several runs share this folder
+        return self.folder.artifact(stage.kind, epoch)
+
     def add(
         self, stage: StageFunction[P], epoch: int | None, /, *_: P.args, **inputs: P.kwargs
     ) -> Path:
         """Add the job of a stage, and return the folder that its artifact goes to."""
         config = {name: self.recipe.section(name) for name in stage.sections}
-        out = self.folder.artifact(stage.kind, epoch)
-        if stage is index and self.recipe.images is not None:
-            out = self.recipe.images  # several runs share this folder
+        out = self.place(stage, epoch)
         job_inputs = cast("dict[str, Input]", inputs)
         self._jobs[out] = Job(stage, config, job_inputs, out, self.recipe.seed, epoch)
         return out

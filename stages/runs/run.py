@@ -72,7 +72,7 @@ class Run(Generic[ReportT]):
     @property
     def images(self) -> Path:
         """The folder of the images artifact."""
-        return self.recipe.images or self.folder.artifact(index.kind, None)
+        return self.plan.place(index, None)
 
     def plan_until(self, epochs: int) -> Plan:
         """Plan the first epochs and return their jobs; pruned inputs can then be made again."""

@@ -206,5 +206,5 @@ def count_images(sweep: Sweep) -> int | None:
 
 def packed_images(sweep: Sweep) -> int | None:
     """Return how many images were indexed for all runs; None if they are not indexed yet."""
-    images = Plan(sweep.root, sweep.members[0].recipe).add(index, None, source="")
+    images = Plan(sweep.root, sweep.members[0].recipe).place(index, None)
     return read_manifest(images).rows if inspect(images)[0] is Condition.WHOLE else None
