@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The deferred signals. SIGHUP means that the terminal was closed or its connection was lost."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""The deferred signals. SIGHUP means that the terminal was closed or its connection was lost;
+Windows does not have it."""
 
 
 class Interrupted(Exception):  # noqa: N818  a requested stop, not an error

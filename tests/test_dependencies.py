@@ -5,6 +5,7 @@ What another package happens to bring along may be gone with its next version.
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -17,6 +18,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("flows", "deepcluster", "stages", "deepcluster_core")
 OURS = {*PRODUCT, "benchmarks", "tests"}
+
+
+UNIX_MODULES = ("fcntl", "grp", "pwd", "resource", "termios")
+
+
+def test_product__can_be_imported_without_the_modules_of_unix() -> None:
+    """So that artifacts can be read and notebooks run where a stage has never run: on Windows."""
+    program = f"""
+import importlib, pkgutil, signal, sys
+sys.modules.update(dict.fromkeys({UNIX_MODULES}))
+del signal.SIGHUP
+for room in {PRODUCT}:
+    package = importlib.import_module(room)
+    for module in pkgutil.walk_packages(package.__path__, room + "."):
+        importlib.import_module(module.name)
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 @cache

@@ -1,7 +1,6 @@
 """Lock an artifact's folder for one process, across users and file systems."""
 
 import errno
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -9,13 +8,15 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from deepcluster_core.artifacts.permissions import may_write
 from deepcluster_core.artifacts.resource_errors import FORBIDDEN, explain_resource_errors
 
 log = logging.getLogger(__name__)
 
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""Error numbers of `flock` on network and FUSE file systems without locks."""
+"""Error numbers of locking on network and FUSE file systems without locks."""
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def _open_lock(folder: Path) -> int:
 def _hold(opened: int, folder: Path) -> None:
     """Lock an open file; log a warning and continue if the file system has no locks."""
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
+        lock_descriptor(opened)
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise

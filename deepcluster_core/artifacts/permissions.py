@@ -1,8 +1,6 @@
 """Check permissions, and explain why a file or folder cannot be read or written."""
 
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -130,13 +128,17 @@ def _described(place: Path, status: os.stat_result) -> str:
 
 def _user(uid: int) -> str:
     try:
+        import pwd  # noqa: PLC0415  not on Windows
+
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:  # an unknown user, for example in a container or on a network file system
+    except (ImportError, KeyError):  # an unknown user, as in a container or on a network
         return f"the user with uid {uid}"
 
 
 def _name_of_group(gid: int) -> str:
     try:
+        import grp  # noqa: PLC0415  not on Windows
+
         return grp.getgrgid(gid).gr_name
-    except KeyError:
+    except (ImportError, KeyError):
         return str(gid)

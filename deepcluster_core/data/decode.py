@@ -44,7 +44,6 @@ from deepcluster_core.data.deep_values import (
 from deepcluster_core.data.encode import MAX_JPEG_SIDE, encode_jpeg, encode_png
 from deepcluster_core.data.npy_arrays import MAGIC as NPY_MAGIC
 from deepcluster_core.data.npy_arrays import read_array
-from deepcluster_core.data.quiet import quiet_pillow
 from deepcluster_core.data.signatures import explained, iso_media_kind
 from deepcluster_core.data.tiff_pages import (
     HEIGHT,
@@ -161,8 +160,7 @@ def decode(
     try:
         if data.startswith(NPY_MAGIC):
             return _decode_array(data, channels, shorter_side, deep)
-        with quiet_pillow():
-            return _decode_picture(data, channels, shorter_side, deep)
+        return _decode_picture(data, channels, shorter_side, deep)
     except MemoryError as error:
         raise UnreadableImageError("needs more memory than there is") from error
 
@@ -173,8 +171,7 @@ def upright_size(data: bytes) -> tuple[int, int]:
     Raises:
         UnreadableImageError: the header is damaged, or not that of an image.
     """
-    with quiet_pillow():
-        return _with_or_without_notes(data, _upright_size)
+    return _with_or_without_notes(data, _upright_size)
 
 
 def _upright_size(opened: _Opened) -> tuple[int, int]:

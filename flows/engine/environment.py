@@ -9,9 +9,7 @@ the commands that start Prefect print `NOTES`.
 import importlib.util
 import logging
 import os
-import pwd
 import re
-import resource
 import stat
 import sys
 import tempfile
@@ -143,11 +141,20 @@ def set_size_of_terminal() -> None:
                 del os.environ[name]
 
 
+def ignore_warnings_of_pillow() -> None:
+    """Ignore what Pillow warns of, such as a damaged EXIF block; a bad image is reported by us."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 # Limits
 
 
 def raise_limit_of_open_files() -> None:
     """Raise the limit of open files as far as the administrator allows; shells often set less."""
+    try:
+        import resource  # noqa: PLC0415  not on Windows, which has no such limit
+    except ImportError:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -180,8 +187,10 @@ def set_user_name() -> None:
     if any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
         return
     try:
+        import pwd  # noqa: PLC0415  not on Windows, where USERNAME is always set
+
         pwd.getpwuid(os.getuid())
-    except KeyError:
+    except (ImportError, KeyError):
         os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 
@@ -320,6 +329,7 @@ STEPS: tuple[Callable[[], None], ...] = (
     replace_unencodable_characters,
     import_own_packages,
     ignore_strict_warnings,
+    ignore_warnings_of_pillow,
     set_size_of_terminal,
     raise_limit_of_open_files,
     set_threads,

@@ -5,7 +5,6 @@ the lock when the process ends for whatever reason, so a file that can be locked
 process.
 """
 
-import fcntl
 import os
 import threading
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from filelock import lock_descriptor
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ObjectNotFound
@@ -35,7 +35,7 @@ class Alive:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY, 0o666)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            lock_descriptor(self._file)
         except OSError:  # an unlocked mark would mean that its process is dead
             path.unlink(missing_ok=True)
             os.close(self._file)
@@ -103,8 +103,7 @@ def _is_own(path: Path) -> bool:
 def _is_dead(path: Path) -> bool:
     """Return whether the process of a mark has ended, so that the mark can be locked."""
     with suppress(OSError), path.open() as file:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return True
+        return lock_descriptor(file.fileno(), blocking=False)
     return False
 
 

@@ -1,6 +1,5 @@
 """The database of Prefect's own server: its version, and a lock while it is created or upgraded."""
 
-import fcntl
 import os
 import re
 import sys
@@ -9,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
+
+from filelock import lock_descriptor
 
 from flows.prefect_.internals import migration_files
 from flows.prefect_.settings import DATABASE_HOST, DATABASE_URL, origin_of, without_password
@@ -92,33 +93,24 @@ def lock_unless_current(database: Database) -> int | None:
         A file descriptor to keep open until the server has started, or None if the database is up
         to date. The kernel releases the lock of a process that has ended.
     """
+    if _is_current(database):
+        return None
     try:
         place = database.file or database.home / "database"
         lock = os.open(place.with_name(f"{place.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:  # the folder cannot be written; the server itself will report that
         return None
     try:
-        # The shared lock is enough to see that the database is up to date. Only a server that has
-        # to change it takes the exclusive lock, and then looks again.
-        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
-            _lock(lock, kind, database)
-            if _is_current(database):
-                os.close(lock)
-                return None
-            if kind == fcntl.LOCK_SH:
-                fcntl.flock(lock, fcntl.LOCK_UN)
+        if not lock_descriptor(lock, blocking=False):
+            print(WAITING, database.shown, file=sys.stderr, flush=True)  # noqa: T201
+            lock_descriptor(lock)
     except OSError:  # a file system without locks
         os.close(lock)
         return None
+    if _is_current(database):  # the process that was waited for has done it
+        os.close(lock)
+        return None
     return lock
-
-
-def _lock(lock: int, kind: int, database: Database) -> None:
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(WAITING, database.shown, file=sys.stderr, flush=True)  # noqa: T201
-        fcntl.flock(lock, kind)
 
 
 def _is_current(database: Database) -> bool:

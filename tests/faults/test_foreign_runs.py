@@ -209,7 +209,7 @@ def test_lock__where_the_file_system_has_none(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks, "lock_descriptor", refuse)
     for _ in range(2):
         with lock(tmp_path / "images"):
             pass

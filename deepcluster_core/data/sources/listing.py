@@ -1,15 +1,12 @@
 """A list of image files: text, or CSV/TSV with labels."""
 
-import heapq
-import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 from deepcluster_core.data.sources.base import (
     SourceImage,
@@ -27,13 +24,8 @@ from deepcluster_core.data.sources.list_entries import (
 from deepcluster_core.data.sources.list_text import ListText
 from deepcluster_core.errors import SourceError
 
-SORTED_AT_ONCE = 500_000
-"""Lines held in memory, about 150 MB; a longer list is sorted through temporary files."""
-
 _Line = tuple[str, int, str | None]
 """Path, line number from 1, label."""
-_Run = Callable[[], Iterable[_Line]]
-"""Sorted lines, that can be gone through again."""
 
 
 class ListSource:
@@ -77,21 +69,34 @@ class ListSource:
         return []
 
     def _sorted_lines(self) -> Iterator[_Line]:
-        with ExitStack() as files:
-            runs = list(_runs(self._lines(), files))
-            self._refuse_duplicates(_merged(runs))
-            yield from _merged(runs)
+        # A database without a name is SQLite's own: in memory, and in a temporary file once large.
+        with closing(sqlite3.connect("", check_same_thread=False)) as database:
+            try:
+                database.execute("create table lines (path blob, number integer, label text)")
+                encoded = ((os.fsencode(path), *rest) for path, *rest in self._lines())
+                database.executemany("insert into lines values (?, ?, ?)", encoded)
+                database.execute("create index sorted on lines (path, number, label)")
+            except sqlite3.OperationalError as error:
+                raise OSError(f"{self._file}: cannot be sorted in TMPDIR: {error}") from error
+            self._refuse_duplicates(database)
+            for path, number, label in database.execute("select * from lines order by path"):
+                yield os.fsdecode(path), number, label
 
-    def _refuse_duplicates(self, lines: Iterable[_Line]) -> None:
-        previous: _Line | None = None
-        for line in lines:
-            if previous is not None and line[0] == previous[0]:
-                raise SourceError(
-                    f"{self._file}: lines {previous[1]} and {line[1]} both name "
-                    f"{displayed(line[0])!r}.\n"
-                    f"  Fix: name every image once."
-                )
-            previous = line
+    def _refuse_duplicates(self, database: sqlite3.Connection) -> None:
+        twice = database.execute(
+            "select path, min(number) from lines group by path having count(*) > 1"
+        ).fetchone()
+        if twice is None:
+            return
+        path, first = twice
+        second = database.execute(
+            "select min(number) from lines where path = ? and number > ?", (path, first)
+        ).fetchone()[0]
+        raise SourceError(
+            f"{self._file}: lines {first} and {second} both name "
+            f"{displayed(os.fsdecode(path))!r}.\n"
+            f"  Fix: name every image once."
+        )
 
     def _lines(self) -> Iterator[_Line]:
         reading, is_table = self._reading, self._text.is_table
@@ -116,32 +121,3 @@ def _read(path: str, base: Path, number: int) -> bytes:
         return read_file(base / path)
     except OSError as error:
         raise OSError(why_unreadable(error, path, base, number)) from error
-
-
-def _order(line: _Line) -> tuple[bytes, int]:
-    return os.fsencode(line[0]), line[1]
-
-
-def _merged(runs: list[_Run]) -> Iterator[_Line]:
-    return heapq.merge(*(run() for run in runs), key=_order)
-
-
-def _runs(lines: Iterator[_Line], files: ExitStack) -> Iterator[_Run]:
-    """Yield sorted runs of the lines: one in memory if that is all, else each in a file."""
-    run = sorted(islice(lines, SORTED_AT_ONCE), key=_order)
-    if len(run) < SORTED_AT_ONCE:
-        yield partial(list, run)
-        return
-    while run:
-        file = files.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))
-        # JSON in ASCII: keeps line breaks and bytes that are not UTF-8 in one line each.
-        file.writelines(json.dumps(line) + "\n" for line in run)
-        yield partial(_read_run, file)
-        run = sorted(islice(lines, SORTED_AT_ONCE), key=_order)
-
-
-def _read_run(file: IO[str]) -> Iterator[_Line]:
-    file.seek(0)
-    for line in file:
-        path, number, label = json.loads(line)
-        yield path, number, label

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deepcluster_core.data.sources import listing, open_source
+from deepcluster_core.data.sources import open_source
 from deepcluster_core.errors import SourceError
 from tests.core.data.listed import error_of, images, labels_of, paths, put, reason
 
@@ -75,41 +75,31 @@ def test_list__missing_files_come_and_cannot_be_read(tmp_path: Path) -> None:
     assert open_source(lists).fingerprint()
 
 
-@pytest.mark.parametrize("at_once", [2, 500_000])
-def test_list__duplicates_are_named_before_the_first_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    monkeypatch.setattr(listing, "SORTED_AT_ONCE", at_once)
-    (tmp_path / "list.txt").write_text("z.png\na.png\nb.png\n\n./z.png\n")
+def test_list__duplicates_are_named_before_the_first_image(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("z.png\na.png\nb.png\n\n./z.png\nz.png\n")
 
     with pytest.raises(SourceError, match=r"lines 1 and 5 both name 'z.png'"):
         next(open_source(tmp_path / "list.txt").images())
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 4, 5, 9, 10, 11])
-def test_list__long_lists_are_sorted_through_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
+def test_list__is_sorted_by_the_bytes_of_its_paths(tmp_path: Path) -> None:
     lists = tmp_path / "list.csv"
-    rows = [b"path,label", *(b"%d,l%d" % (i, i) for i in range(8)), b'"\xff\n",odd', b"\xc3\xbc,"]
+    rows = [b"path,label", b"\xc3\xbc,", b'"\xff\n",odd', *(b"%d,l%d" % (i, i) for i in range(11))]
     lists.write_bytes(b"\n".join(rows))
-    expected = [(image.path, image.label) for image in images(lists)]
-    monkeypatch.setattr(listing, "SORTED_AT_ONCE", at_once)
 
-    assert [(image.path, image.label) for image in images(lists)] == expected
-    assert len(expected) == 10
-    assert expected[-2:] == [("ü", None), ("\\xff\n", "odd")]
+    found = [(image.path, image.label) for image in images(lists)]
+
+    assert [path for path, _ in found[:4]] == ["0", "1", "10", "2"]
+    assert found[-2:] == [("ü", None), ("\\xff\n", "odd")]
+    assert len(found) == 13
 
 
-def test_list__half_read_long_list_leaves_no_file_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing, "SORTED_AT_ONCE", 2)
+def test_list__half_read_list_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n".join("edcba"))
     found = open_source(tmp_path / "list.txt").images()
 
     assert next(found).path == "a"
-    del found  # a file left open would be a ResourceWarning, and so an error
+    del found  # a database left open would be a ResourceWarning, and so an error
 
 
 @pytest.mark.parametrize(
