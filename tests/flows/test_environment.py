@@ -11,8 +11,10 @@ from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from flows.engine import environment
+from tests.core.data.pictures import left_right, pixels_of
 
 
 @pytest.fixture
@@ -67,6 +69,19 @@ def test_ignore_strict_warnings__others_stay(settings: pytest.MonkeyPatch) -> No
         remaining = {one[0] for one in warnings.filters}
 
     assert (os.environ["PYTHONWARNINGS"], "error" in remaining) == ("ignore::UserWarning", False)
+
+
+def test_ignore_warnings_of_pillow__damaged_exif(settings: pytest.MonkeyPatch) -> None:
+    """The block says that it has 65535 entries."""
+    damaged = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\xff\xff\0\0" * 9
+
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match=r"EXIF|Skipping tag 274"):
+            Image.open(BytesIO(left_right(damaged))).getexif().get(0x0112)
+        environment.ignore_warnings_of_pillow()
+        pixels_of(left_right(damaged))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Suffixes: H height, W width, C channels."""
 
-import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
@@ -183,26 +181,6 @@ def test_decode__npy_truncated_or_bomb() -> None:
     assert bomb != data
     for cut in (data[:-1], data[:20], bomb):
         assert "truncated" in reason(cut)
-
-
-# Warnings and threads
-
-NOISY = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\xff\xff\0\0" * 9
-"""Says that it has 65535 entries: Pillow warns, and pytest makes that an error."""
-
-
-def test_decode__pillow_does_not_warn_in_threads() -> None:
-    filters = list(warnings.filters)
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(pixels_of, [left_right(NOISY)] * 200))
-
-    assert all(np.array_equal(results[0], pixels_HWC) for pixels_HWC in results)
-    assert warnings.filters == filters
-
-
-def test_decode__quiet_example_is_noisy_without_us() -> None:
-    with pytest.warns(UserWarning, match=r"EXIF|Skipping tag 274"):
-        Image.open(BytesIO(left_right(NOISY))).getexif().get(0x0112)
 
 
 # Packing
