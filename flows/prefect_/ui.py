@@ -26,6 +26,9 @@ EVERY_S = 5.0
 """Seconds between two updates of the progress bar."""
 PICTURE_BYTES = 2 << 20
 """Largest picture to show. Pictures are sent as text to Prefect's API and kept in its database."""
+EPOCHS_SHOWN = 10
+"""Number of latest epochs in the tables, which Prefect stores anew after every epoch: with all of
+them, the 500th epoch would take half a second longer than the first."""
 STAGES_OF_AN_EPOCH = [name for name in STAGES if name != "index"]
 
 
@@ -59,18 +62,20 @@ class Ui:
         self._set(100 * done / self._epochs)
 
     def update(self, epoch: int) -> None:
-        """Show the metrics of all epochs and the state of the run after `epoch` was made."""
+        """Show the metrics and the state of the latest epochs after `epoch` was made."""
         self._rows.pop(epoch, None)
-        for number in self._folder.epochs("metrics"):
+        epochs = self._folder.epochs("metrics")
+        shown = epochs[-EPOCHS_SHOWN:]
+        for number in shown:
             folder = self._folder.artifact("metrics", number)
             if number not in self._rows and inspect(folder)[0] is Condition.WHOLE:
                 self._rows[number] = {"epoch": number} | read_metrics(folder)
-        rows = [self._rows[number] for number in sorted(self._rows)]
-        create_table_artifact(
-            key=f"{self._name}-metrics", table=rows, description="Metrics by epoch"
-        )
-        create_markdown_artifact(key=f"{self._name}-state", markdown=_markdown(self._folder))
-        self._set(100 * len(rows) / self._epochs)
+        rows = [self._rows[number] for number in shown if number in self._rows]
+        description = f"Metrics of the latest {EPOCHS_SHOWN} epochs; report.html has all of them"
+        create_table_artifact(key=f"{self._name}-metrics", table=rows, description=description)
+        markdown = _markdown(self._folder, since=shown[0] if shown else 0)
+        create_markdown_artifact(key=f"{self._name}-state", markdown=markdown)
+        self._set(100 * len(epochs) / self._epochs)
 
     def show_table(self, name: str, rows: list[dict[str, Any]], description: str) -> None:
         """Show a table of the run under a name of its own."""
@@ -118,12 +123,12 @@ def _plain(text: str) -> str:
     return re.sub(r"([^\w\s-]|_)", r"\\\1", printable(text))
 
 
-def _markdown(folder: RunFolder) -> str:
-    """Return the state of a run's artifacts as a table in Markdown."""
+def _markdown(folder: RunFolder, since: int) -> str:
+    """Return the state of a run's artifacts, from epoch `since` on, as a table in Markdown."""
     rows = [
         f"| {state.kind} | {'' if state.epoch is None else state.epoch} | {state.condition} "
         f"| {state.bytes:,} | {state.rows:,} | `{state.key[:12]}` |"
-        for state in states_of(folder)
+        for state in states_of(folder, since=since)
     ]
     head = ["| artifact | epoch | condition | bytes | rows | key |", "|---|---|---|--:|--:|---|"]
     names = [f"# Run {_plain(folder.name)}", "", _plain(str(folder.root.resolve())), ""]

@@ -35,12 +35,15 @@ class ArtifactState:
     key: str = ""
 
 
-def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactState]:
+def states_of(
+    folder: RunFolder, recipe: Recipe | None = None, *, since: int = 0
+) -> list[ArtifactState]:
     """Return the artifacts of a run in the order of the data: the images, then epoch by epoch.
 
     Args:
         folder: folder of the run.
         recipe: recipe that the artifacts are compared with; None for the run's own.
+        since: first epoch to look at; artifacts of earlier ones are assumed not to be stale.
 
     Raises:
         ConfigError: the folder does not hold a run: its config.yaml is missing or invalid.
@@ -50,6 +53,8 @@ def states_of(folder: RunFolder, recipe: Recipe | None = None) -> list[ArtifactS
     stale: set[Path] = set()
     states: list[ArtifactState] = []
     for job in plan(folder, recipe, source=None, epochs=last + 1):
+        if job.epoch is not None and job.epoch < since:
+            continue
         states.append(_state(job, stale))
         if states[-1].condition == STALE:
             stale.add(job.out)
