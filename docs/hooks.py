@@ -62,6 +62,12 @@ def protocol_reference() -> str:
     return "\n\n".join(parts)
 
 
+def evaluation_reference() -> str:
+    """Return a table of all evaluations, each with the sentence that its module declares."""
+    rows = [f"| `{name}` | {one.describe(name)} |" for name, one in EVALUATIONS.items()]
+    return "\n".join(["| evaluation | what it measures |", "|---|---|", *rows])
+
+
 def command_reference() -> str:
     """Return the usage, help and options of every command."""
     group = typer.main.get_command(app)
@@ -71,6 +77,7 @@ def command_reference() -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
+    "evaluations": evaluation_reference,
     "recipe": recipe_reference,
     "protocols": protocol_reference,
     "commands": command_reference,

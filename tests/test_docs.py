@@ -13,6 +13,7 @@ from deepcluster_core.models import registry
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig
+from stages.runs.evaluations import EVALUATIONS
 from stages.runs.recipe import Recipe
 from tests.documentation import DOCS, ROOT, blocks, pages
 from tests.patience import WITHIN_S
@@ -76,6 +77,14 @@ def test_protocol_reference__has_the_values_of_the_files(hooks: ModuleType) -> N
     for path in (ROOT / "configs/evaluations").glob("*.yaml"):
         assert f"### `{path.stem}`" in text
     assert "| `temperature` | number > 0 | `0.07` |" in text
+
+
+def test_evaluation_reference__has_every_evaluation(hooks: ModuleType) -> None:
+    text = hooks.on_page_markdown("<!-- generated: evaluations -->")
+
+    for name in EVALUATIONS:
+        assert f"| `{name}` |" in text
+    assert "| `mlp` | A multilayer perceptron on the last layer. |" in text
 
 
 def test_command_reference__has_every_option(hooks: ModuleType) -> None:
