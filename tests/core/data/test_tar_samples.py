@@ -220,7 +220,7 @@ def test_tar__in_a_large_shard_members_that_lie_apart_are_refused(
     beside = [member for pair in zip(pictures, labels, strict=True) for member in pair]
 
     text = refused(tar_of(tmp_path / "x.tar", apart))
-    assert "do not lie side by side, for example those of '0'" in text
+    assert "are not adjacent, for example those of '0'" in text
     assert "tar --sort=name" in text
     expected = [(f"{n}.jpg", str(n)) for n in range(4)]
     assert listed(tar_of(tmp_path / "y.tar", beside))[0] == expected
