@@ -267,5 +267,5 @@ def why_unreadable(error: OSError, path: str, base: Path, number: int) -> str:
         return f"{error} (line {number})"
     hint = missing_hint(Path(path))
     if os.path.lexists(path):
-        hint += f"; it is in the working folder {Path.cwd()}, but lists are not relative to that"
+        hint += f"; it is in the working folder {Path.cwd()}, but lists do not look there"
     return f"{error}: line {number}, looked for {place}{hint}"

@@ -239,8 +239,8 @@ def test_tar__a_name_that_comes_again_is_another_image(
 
     assert found == [("p.jpg", "1"), ("q.jpg", "2"), ("p.jpg#2", "3")]
     assert notes == (
-        "names that come again in the same tar file: 1, for example x.tar/p.jpg; the later ones "
-        "are called …#2"
+        "names that occur again in the same tar file: 1, for example x.tar/p.jpg; the later ones "
+        "are listed as …#2"
     )
     assert [image.read() for image in open_source(file).images()] == [b"1", b"2", b"3"]
 
