@@ -78,10 +78,11 @@ class ListSource:
         Raises:
             SourceError: two lines have the same path.
         """
-        # SQLite keeps a database without a name in memory, and in a temporary file once it is large.
+        # A database without a name is in memory, and in a temporary file once it is large.
         with closing(sqlite3.connect("", check_same_thread=False)) as database:
             try:
                 database.execute("create table lines (path blob, number integer, label text)")
+                # Bytes, because SQLite's text cannot hold names that are not UTF-8.
                 rows = ((os.fsencode(path), *rest) for path, *rest in self._lines())
                 database.executemany("insert into lines values (?, ?, ?)", rows)
                 database.execute("create index sorted on lines (path, number, label)")
