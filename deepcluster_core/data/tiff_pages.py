@@ -6,7 +6,6 @@ applies; they are read here without Pillow.
 """
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from PIL import ImageFile
@@ -43,14 +42,22 @@ _NATIVE_ORDER = {
 }
 """Pillow's raw modes -> those in native byte order, to which libtiff converts compressed files."""
 
+_RAW_OF_MAKER = {"NIKON": "Nikon NEF", "SONY": "Sony ARW", "PENTAX": "Pentax PEF"}
+"""Makers of cameras, in capitals -> names of their raw formats."""
+
 
 @dataclass(frozen=True)
 class _Entry:
+    """An entry of the tag directory: a tag without its values."""
+
     at: int
     """Offset of the entry itself."""
     kind: int
+    """Type of the values, see `_KINDS`."""
     count: int
+    """Number of values."""
     values_at: int
+    """Offset of the values."""
 
 
 @dataclass(frozen=True)
@@ -127,23 +134,28 @@ def read_page(data: bytes) -> Page | None:
     if len(data) < offset + struct.calcsize(number):
         return None
     at: int = struct.unpack_from(order + number, data, offset)[0]
-    if at + head > len(data):
+    first_entry = at + head
+    if first_entry > len(data):
         return None
-    promised: int = struct.unpack_from(order + count_format, data, at)[0]
+    num_declared: int = struct.unpack_from(order + count_format, data, at)[0]
+    # Read the entries that the file really has.
     size = 20 if is_big else 12
-    there = (len(data) - at - head) // size
+    num_complete = (len(data) - first_entry) // size
+    num_read = min(num_declared, num_complete, MAX_ENTRIES)
     entries: dict[int, _Entry] = {}
-    for place in range(at + head, at + head + size * min(promised, there, MAX_ENTRIES), size):
+    for place in range(first_entry, first_entry + size * num_read, size):
         tag, entry = _entry(data, place, order, is_big=is_big)
         entries.setdefault(tag, entry)
-    return Page(data, order, is_big, at, entries, is_complete=promised <= there)
+    return Page(data, order, is_big, at, entries, is_complete=num_declared <= num_complete)
 
 
 def _entry(data: bytes, at: int, order: str, *, is_big: bool) -> tuple[int, _Entry]:
     letter, inline = ("Q", 8) if is_big else ("I", 4)
     tag, kind, count = struct.unpack_from(f"{order}HH{letter}", data, at)
     values_at = at + 4 + inline
-    if kind not in _KINDS or count * struct.calcsize(_KINDS[kind]) > inline:
+    # Few values are stored in the entry itself, more of them at an offset that it gives.
+    fits = kind in _KINDS and count * struct.calcsize(_KINDS[kind]) <= inline
+    if not fits:
         values_at = struct.unpack_from(order + letter, data, values_at)[0]
     return tag, _Entry(at, kind, count, values_at)
 
@@ -157,15 +169,21 @@ def without_other_tags(data: bytes) -> bytes:
     if page is None:
         return data
     kept = [entry for tag, entry in page.entries.items() if _is_needed(tag, entry)]
-    size, letter = (20, "Q") if page.is_big else (12, "I")
-    directory = struct.pack(page.order + ("Q" if page.is_big else "H"), len(kept))
-    directory += b"".join(data[entry.at : entry.at + size] for entry in kept)
-    directory += struct.pack(page.order + letter, 0)  # no next page
-    return data[: page.at] + directory + data[page.at + len(directory) :]
+    if page.is_big:
+        size, count_letter, offset_letter = 20, "Q", "Q"
+    else:
+        size, count_letter, offset_letter = 12, "H", "I"
+    directory = struct.pack(page.order + count_letter, len(kept))
+    for entry in kept:
+        directory += data[entry.at : entry.at + size]
+    directory += struct.pack(page.order + offset_letter, 0)  # no next page
+    directory_end = page.at + len(directory)
+    return data[: page.at] + directory + data[directory_end:]
 
 
 def _is_needed(tag: int, entry: _Entry) -> bool:
-    if tag == ORIENTATION:  # codecs reject an orientation of any other type or count
+    # Codecs reject an orientation of any other type or count.
+    if tag == ORIENTATION:
         return entry.kind in (3, 4) and entry.count == 1
     return tag in _NEEDED
 
@@ -186,29 +204,34 @@ def as_pillow_reads_it(data: bytes, page: Page) -> bytes:
             changes[SAMPLE_FORMAT] = SIGNED
     if page.samples == 1 and page.value(PLANAR, 1) == 2:
         changes[PLANAR] = 1
-    formats = page.values(SAMPLE_FORMAT)
-    if formats and SAMPLE_FORMAT not in changes and set(formats) == {UNDEFINED}:
+    is_undefined = set(page.values(SAMPLE_FORMAT)) == {UNDEFINED}
+    if is_undefined and SAMPLE_FORMAT not in changes:
         changes[SAMPLE_FORMAT] = UNSIGNED
-    return _changed(data, page, changes) if changes else data
+    if not changes:
+        return data
+    return _changed(data, page, changes)
 
 
 def _changed(data: bytes, page: Page, changes: dict[int, int]) -> bytes:
+    """Return the file with all values of some tags replaced by one value each."""
     changed = bytearray(data)
     for tag, value in changes.items():
         entry = page.entries.get(tag)
         if entry is None or entry.kind not in (3, 4):
             continue
         letter = _KINDS[entry.kind]
+        size = struct.calcsize(letter)
         for number in range(min(entry.count, 64)):
-            place = entry.values_at + number * struct.calcsize(letter)
-            if place + struct.calcsize(letter) <= len(changed):
+            place = entry.values_at + number * size
+            if place + size <= len(changed):
                 struct.pack_into(page.order + letter, changed, place, value)
     return bytes(changed)
 
 
 def correct_tiles(image: ImageFile.ImageFile, page: Page) -> None:
     """Set the correct byte order in Pillow's tiles, before the pixels are loaded."""
-    is_16_bit_planar = page.value(PLANAR, 1) == 2 and page.samples > 1 and page.bits == 16
+    has_planes = page.value(PLANAR, 1) == 2 and page.samples > 1
+    is_16_bit_planar = has_planes and page.bits == 16
     suffix = ";16L" if page.order == "<" else ";16B"
     tiles: list[ImageFile._Tile] = []  # pyright: ignore[reportPrivateUsage]
     for tile in image.tile:
@@ -216,8 +239,10 @@ def correct_tiles(image: ImageFile.ImageFile, page: Page) -> None:
         if isinstance(arguments, tuple) and arguments:
             mode, *rest = arguments
             if tile.codec_name == "libtiff":
+                # libtiff has already converted the values to native order.
                 mode = _NATIVE_ORDER.get(str(mode), mode)
             elif is_16_bit_planar and len(str(mode)) == 1:
+                # For a single plane Pillow names a mode of 8 bits, such as R.
                 mode = f"{mode}{suffix}"
             arguments = (mode, *rest)
         tiles.append(tile._replace(args=arguments))
@@ -228,17 +253,15 @@ def is_truncated(page: Page) -> bool:
     """Return whether the file ends before its pixels do."""
     if not page.is_complete:
         return True
-    for offsets, sizes in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
-        ends = _ends(page, offsets, sizes)
-        if any(end > len(page.data) for end in ends):
-            return True
-    return False
-
-
-def _ends(page: Page, offsets: int, sizes: int) -> Iterable[int]:
+    file_size = len(page.data)
     most = 1 << 20
-    starts = page.values(offsets, most=most)
-    return map(sum, zip(starts, page.values(sizes, most=most), strict=False))
+    for offset_tag, size_tag in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
+        offsets = page.values(offset_tag, most=most)
+        sizes = page.values(size_tag, most=most)
+        for offset, size in zip(offsets, sizes, strict=False):
+            if offset + size > file_size:
+                return True
+    return False
 
 
 def raw_of_camera(page: Page) -> str | None:
@@ -246,22 +269,28 @@ def raw_of_camera(page: Page) -> str | None:
 
     The first page of a raw file is often a small preview, which Pillow would read as the image.
     """
-    if page.data[8:10] == b"CR" and page.order == "<" and not page.is_big:
+    has_canon_mark = page.data[8:10] == b"CR"
+    if has_canon_mark and page.order == "<" and not page.is_big:
         return "Canon CR2"
-    is_preview = page.value(SUBFILE_TYPE, 0) & 1 == 1 and SUB_IFDS in page.entries
+    is_reduced = page.value(SUBFILE_TYPE, 0) & 1 == 1
+    is_preview = is_reduced and SUB_IFDS in page.entries
     is_raw = page.value(PHOTOMETRIC, BLACK_IS_ZERO) in (COLOUR_FILTER, LINEAR_RAW)
     if not is_preview and not is_raw:
         return None
     if DNG_VERSION in page.entries:
         return "DNG"
     make = _text(page, MAKE).upper()
-    makers = {"NIKON": "Nikon NEF", "SONY": "Sony ARW", "PENTAX": "Pentax PEF"}
-    return next((name for maker, name in makers.items() if maker in make), "TIFF-based")
+    for maker, name in _RAW_OF_MAKER.items():
+        if maker in make:
+            return name
+    return "TIFF-based"
 
 
 def _text(page: Page, tag: int) -> str:
+    """Return up to 64 characters of a tag that holds a text."""
     entry = page.entries.get(tag)
     if entry is None:
         return ""
     at = entry.values_at if entry.count > 4 else entry.at + 8
-    return page.data[at : at + min(entry.count, 64)].decode("latin-1")
+    length = min(entry.count, 64)
+    return page.data[at : at + length].decode("latin-1")
