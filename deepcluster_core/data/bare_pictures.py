@@ -52,6 +52,11 @@ def without_notes(data: bytes) -> bytes:
     return data
 
 
+def _uint32(data: bytes | memoryview, at: int) -> int:
+    """Return the big-endian number at an offset."""
+    return int.from_bytes(data[at : at + 4])
+
+
 # Orientation
 
 
@@ -66,7 +71,9 @@ def _of_exif(block: bytes) -> int:
 
 def _of_xmp(text: bytes) -> int:
     found = _XMP_ORIENTATION.search(text)
-    return int(found[1]) if found else 0
+    if found is None:
+        return 0
+    return int(found[1])
 
 
 def _exif(orientation: int) -> bytes:
@@ -95,7 +102,7 @@ def _bare_png(data: bytes) -> bytes:
     orientations = [0, 0, 0]  # from eXIf, from EXIF as text, from XMP, in order of trust
     num_notes = 0
     while at + 8 <= len(data):
-        length = int.from_bytes(view[at : at + 4])
+        length = _uint32(view, at)
         kind = bytes(view[at + 4 : at + 8])
         end = at + 12 + length
         is_optional = kind[0] & 32 > 0  # a lower-case first letter
@@ -131,9 +138,9 @@ def _has_orientation(kind: bytes, start: memoryview) -> bool:
 
 def _store_orientation(chunk: bytes, orientations: list[int]) -> None:
     """Store the orientation of a note at the position of its kind; ignore damaged notes."""
-    kind, body = chunk[4:8], chunk[8:-4]
-    checksum = int.from_bytes(chunk[-4:])
-    if zlib.crc32(chunk[4:-4]) != checksum:
+    kind = chunk[4:8]
+    body = chunk[8:-4]
+    if zlib.crc32(kind + body) != int.from_bytes(chunk[-4:]):
         return
     if kind == b"eXIf":
         orientations[0] = orientations[0] or _of_exif(body)
@@ -159,15 +166,17 @@ def _plain_text(kind: bytes, text: bytes) -> bytes:
         text = text[2:].split(b"\0", 2)[-1]
     else:
         is_packed = kind == b"zTXt"
-        text = text[1:] if is_packed else text
+        if is_packed:
+            text = text[1:]  # without the byte for the method
     if not is_packed:
         return text
     return zlib.decompressobj().decompress(text, MAX_NOTE)
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
-    named = kind + body
-    return struct.pack(">I", len(body)) + named + struct.pack(">I", zlib.crc32(named))
+    length = struct.pack(">I", len(body))
+    checksum = struct.pack(">I", zlib.crc32(kind + body))
+    return length + kind + body + checksum
 
 
 # JPEG
@@ -193,7 +202,8 @@ def _bare_jpeg(data: bytes) -> bytes:
         return data
     if orientation := of_exif or of_xmp:
         block = b"Exif\0\0" + _exif(orientation)
-        bare += b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+        size = struct.pack(">H", 2 + len(block))
+        bare += b"\xff\xe1" + size + block
     return bytes(bare + memoryview(data)[scan:])
 
 
@@ -265,9 +275,10 @@ def _bare_webp(data: bytes) -> bytes:
         if orientation := of_exif or of_xmp:
             bare[8] |= _WEBP_NOTES[b"EXIF"]
             block = _exif(orientation)
-            bare += b"EXIF" + struct.pack("<I", len(block)) + block
-    size = (4 + len(bare)) & 0xFFFFFFFF
-    return b"RIFF" + struct.pack("<I", size) + b"WEBP" + bare
+            length = struct.pack("<I", len(block))
+            bare += b"EXIF" + length + block
+    size = struct.pack("<I", (4 + len(bare)) & 0xFFFFFFFF)
+    return b"RIFF" + size + b"WEBP" + bare
 
 
 # JPEG 2000 and AVIF: boxes in boxes
@@ -277,13 +288,15 @@ def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int, int
     """Yield type, start, start of the content, and end of each box between two offsets."""
     while at + 8 <= end:
         kind = data[at + 4 : at + 8]
-        length = int.from_bytes(data[at : at + 4])
+        length = _uint32(data, at)
         body = at + 8
         # Two lengths are special: 1 is followed by a length of 64 bits, 0 reaches to the end.
         if length == 1:
             length = int.from_bytes(data[at + 8 : at + 16])
             body = at + 16
-        stop = end if length == 0 else at + length
+        stop = at + length
+        if length == 0:
+            stop = end
         if stop < body or stop > end:
             return
         yield kind, at, body, stop
@@ -296,7 +309,8 @@ def _bare_jp2(data: bytes) -> bytes:
     for kind, at, body, end in boxes(data, 0, len(data)):
         if kind == b"jp2h":
             header = _bare_jp2_header(data, body, end)
-            bare += struct.pack(">I", 8 + len(header)) + b"jp2h" + header
+            size = struct.pack(">I", 8 + len(header))
+            bare += size + b"jp2h" + header
         elif kind in (b"jP  ", b"ftyp", b"jp2c"):
             bare += memoryview(data)[at:end]
             has_pixels = has_pixels or kind == b"jp2c"
@@ -332,9 +346,10 @@ def _skip_notes(data: bytes, start: int, stop: int, bare: bytearray) -> None:
     """Rename the notes in a list of items from `start` to `stop`, in `bare`."""
     # The first byte is the version of a box, which decides about the sizes of its fields.
     list_version = data[start : start + 1]
-    after_count = 6 if list_version == b"\0" else 8
-    for kind, _, body, _ in boxes(data, start + after_count, stop):
+    first_item = start + (6 if list_version == b"\0" else 8)
+    for kind, _, body, _ in boxes(data, first_item, stop):
         item_version = data[body : body + 1]
-        at = body + (8 if item_version == b"\2" else 10)
-        if kind == b"infe" and data[at : at + 4] in (b"Exif", b"mime"):
-            bare[at : at + 4] = b"skip"
+        type_at = body + (8 if item_version == b"\2" else 10)
+        item_type = data[type_at : type_at + 4]
+        if kind == b"infe" and item_type in (b"Exif", b"mime"):
+            bare[type_at : type_at + 4] = b"skip"

@@ -7,6 +7,7 @@ applies; they are read here without Pillow.
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import ImageFile
 
@@ -44,6 +45,22 @@ _NATIVE_ORDER = {
 
 _RAW_OF_MAKER = {"NIKON": "Nikon NEF", "SONY": "Sony ARW", "PENTAX": "Pentax PEF"}
 """Makers of cameras, in capitals -> names of their raw formats."""
+
+
+class _Layout(NamedTuple):
+    """Places and sizes in a TIFF file, which differ in a BigTIFF."""
+
+    first_offset_at: int
+    """Where the file stores the offset of its first directory."""
+    offset: str
+    """Type of offsets and of the number of values, as in `struct`."""
+    num_entries: str
+    """Type of the number of entries in a directory."""
+    entry_size: int
+
+
+_CLASSIC = _Layout(4, "I", "H", 12)
+_BIG = _Layout(8, "Q", "Q", 20)
 
 
 @dataclass(frozen=True)
@@ -85,7 +102,8 @@ class Page:
         end = entry.values_at + count * struct.calcsize(letter)
         if count == 0 or end > len(self.data):
             return default
-        return struct.unpack_from(f"{self.order}{count}{letter}", self.data, entry.values_at)
+        types = f"{self.order}{count}{letter}"
+        return struct.unpack_from(types, self.data, entry.values_at)
 
     def value(self, tag: int, default: int) -> int:
         """Return the first integer of a tag, or the default."""
@@ -105,7 +123,9 @@ class Page:
     def sample_format(self) -> int:
         """UNSIGNED, SIGNED, FLOAT, or a number that Pillow does not support."""
         found = self.value(SAMPLE_FORMAT, UNSIGNED)
-        return UNSIGNED if found == UNDEFINED else found
+        if found == UNDEFINED:
+            return UNSIGNED
+        return found
 
     @property
     def is_deep_grey(self) -> bool:
@@ -126,37 +146,37 @@ def read_page(data: bytes) -> Page | None:
     if order is None or len(data) < 8:
         return None
     version: int = struct.unpack_from(order + "H", data, 2)[0]
-    if version not in (42, 43):
+    layout = {42: _CLASSIC, 43: _BIG}.get(version)
+    if layout is None:
         return None
-    is_big = version == 43
-    offset, number = (8, "Q") if is_big else (4, "I")
-    head, count_format = (8, "Q") if is_big else (2, "H")
-    if len(data) < offset + struct.calcsize(number):
+    if len(data) < layout.first_offset_at + struct.calcsize(layout.offset):
         return None
-    at: int = struct.unpack_from(order + number, data, offset)[0]
-    first_entry = at + head
+    at: int = struct.unpack_from(order + layout.offset, data, layout.first_offset_at)[0]
+    first_entry = at + struct.calcsize(layout.num_entries)
     if first_entry > len(data):
         return None
-    num_declared: int = struct.unpack_from(order + count_format, data, at)[0]
-    # Read the entries that the file really has.
-    size = 20 if is_big else 12
+    num_declared: int = struct.unpack_from(order + layout.num_entries, data, at)[0]
+    # Read no more entries than the file really has.
+    size = layout.entry_size
     num_complete = (len(data) - first_entry) // size
     num_read = min(num_declared, num_complete, MAX_ENTRIES)
     entries: dict[int, _Entry] = {}
     for place in range(first_entry, first_entry + size * num_read, size):
-        tag, entry = _entry(data, place, order, is_big=is_big)
+        tag, entry = _entry(data, place, order, layout)
         entries.setdefault(tag, entry)
-    return Page(data, order, is_big, at, entries, is_complete=num_declared <= num_complete)
+    is_complete = num_declared <= num_complete
+    return Page(data, order, layout is _BIG, at, entries, is_complete)
 
 
-def _entry(data: bytes, at: int, order: str, *, is_big: bool) -> tuple[int, _Entry]:
-    letter, inline = ("Q", 8) if is_big else ("I", 4)
-    tag, kind, count = struct.unpack_from(f"{order}HH{letter}", data, at)
-    values_at = at + 4 + inline
+def _entry(data: bytes, at: int, order: str, layout: _Layout) -> tuple[int, _Entry]:
+    """Return the tag and the rest of the entry at an offset."""
+    tag, kind, count = struct.unpack_from(f"{order}HH{layout.offset}", data, at)
     # Few values are stored in the entry itself, more of them at an offset that it gives.
+    inline = struct.calcsize(layout.offset)
+    values_at = at + 4 + inline
     fits = kind in _KINDS and count * struct.calcsize(_KINDS[kind]) <= inline
     if not fits:
-        values_at = struct.unpack_from(order + letter, data, values_at)[0]
+        values_at = struct.unpack_from(order + layout.offset, data, values_at)[0]
     return tag, _Entry(at, kind, count, values_at)
 
 
@@ -168,15 +188,12 @@ def without_other_tags(data: bytes) -> bytes:
     page = read_page(data)
     if page is None:
         return data
+    layout = _BIG if page.is_big else _CLASSIC
     kept = [entry for tag, entry in page.entries.items() if _is_needed(tag, entry)]
-    if page.is_big:
-        size, count_letter, offset_letter = 20, "Q", "Q"
-    else:
-        size, count_letter, offset_letter = 12, "H", "I"
-    directory = struct.pack(page.order + count_letter, len(kept))
+    directory = struct.pack(page.order + layout.num_entries, len(kept))
     for entry in kept:
-        directory += data[entry.at : entry.at + size]
-    directory += struct.pack(page.order + offset_letter, 0)  # no next page
+        directory += data[entry.at : entry.at + layout.entry_size]
+    directory += struct.pack(page.order + layout.offset, 0)  # no next page
     directory_end = page.at + len(directory)
     return data[: page.at] + directory + data[directory_end:]
 
@@ -196,7 +213,7 @@ def as_pillow_reads_it(data: bytes, page: Page) -> bytes:
     - A single channel is declared interleaved, since separate planes mean nothing for it.
     - Sample format "undefined" is read as unsigned integers, as the specification advises.
     """
-    changes: dict[int, int] = {}
+    changes: dict[int, int] = {}  # from tags to their new values
     if page.is_deep_grey:
         if page.is_white_zero:
             changes[PHOTOMETRIC] = BLACK_IS_ZERO
@@ -269,6 +286,7 @@ def raw_of_camera(page: Page) -> str | None:
 
     The first page of a raw file is often a small preview, which Pillow would read as the image.
     """
+    # Canon's mark follows the header of a small TIFF.
     has_canon_mark = page.data[8:10] == b"CR"
     if has_canon_mark and page.order == "<" and not page.is_big:
         return "Canon CR2"
