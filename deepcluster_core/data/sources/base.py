@@ -112,6 +112,7 @@ def read_file(path: Path) -> bytes:
         return OSError(f"not a file name: {error}")
 
     with explain_damage(explain, OSError, ValueError):
+        # Checked before opening, which alone could block for a pipe.
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")

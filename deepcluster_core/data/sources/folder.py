@@ -46,6 +46,7 @@ class FolderSource:
 
     def images(self) -> Iterator[SourceImage]:
         """See `Source`."""
+        # Only images in first-level folders have labels, and only if all images have one.
         top_names = _open_level(self._root, "").names
         has_only_folders = all(name.endswith("/") for name in top_names)
         is_labelled = self._with_labels and has_only_folders
@@ -133,6 +134,7 @@ def walk_images(root: Path, left_out: list[str] | None = None) -> Iterator[str]:
     Raises:
         SourceError: a folder cannot be listed.
     """
+    # A stack of folders rather than recursion, because the depth has no limit.
     levels = [_open_level(root, "")]
     while levels:
         level = levels[-1]
@@ -162,6 +164,7 @@ def _open_level(root: Path, prefix: str) -> _Level:
         raise _cannot_list(folder, error) from error
     identity = (status.st_dev, status.st_ino)
     names, telling = _names(folder)
+    # Nearly no folder has a telling name, and only these are looked into.
     made_by_us = kind_of_folder(folder, telling) if telling else None
     own_pictures = PICTURES.get(made_by_us or "", ())
     kept_names = [name for name in names if name not in own_pictures]

@@ -17,6 +17,7 @@ def grouped(listed: Sequence[Member]) -> list[Sample]:
     latest: dict[str, Sample] = {}
     for member in listed:
         sample = latest.get(member.key)
+        # Shards that were appended to each other may repeat the names of samples.
         if sample is None or member.name in sample:
             sample = {}
             latest[member.key] = sample

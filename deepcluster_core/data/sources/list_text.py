@@ -99,8 +99,10 @@ class ListText:
             head = text.read(_HEAD_CHARACTERS)
         if "\0" in head:
             raise self._binary()
-        is_old_mac = "\r" in head and "\n" not in head
-        return "\r" if is_old_mac else "\n"
+        # Old Macs ended lines with a carriage return alone.
+        if "\r" in head and "\n" not in head:
+            return "\r"
+        return "\n"
 
     def _texts(self, text: IO[str]) -> Iterator[Line]:
         for number, line in enumerate(text, 1):
@@ -111,10 +113,12 @@ class ListText:
     def _find_header(self) -> _Header | None:
         """Return the header of a table; None for a plain list."""
         suffix = self._file.suffix.lower()
+        # The delimiter that belongs to the file's name is tried first, then the other usual ones.
         expected = _DELIMITERS.get(suffix, ",")
         delimiters = list(dict.fromkeys((expected, ",", ";", "\t")))
         first_line = ""
         with self._open("") as text:
+            # Text has no NUL, but pictures and UTF-16 without a byte order mark do.
             if "\0" in text.read(_HEAD_CHARACTERS):
                 raise self._binary()
             text.seek(0)
@@ -146,6 +150,7 @@ class ListText:
         """Return the header; None if it is rather the first entry of a plain list."""
         if self._file.suffix.lower() in _DELIMITERS:
             return header
+        # A single cell, or a line that is the name of a file, is a path.
         if len(header.names) == 1:
             return None
         entry = self._file.parent / line.rstrip("\r\n")
@@ -163,10 +168,11 @@ class ListText:
                     continue
                 number = header.above + rows.line_num
                 self._check_row(row, header, number)
+                path = row[header.at_path]
                 label = None
                 if header.at_label is not None:
                     label = row[header.at_label]
-                yield number, row[header.at_path], label
+                yield number, path, label
         except csv.Error as error:
             raise SourceError(
                 f"{self._file}: line {header.above + rows.line_num}: {error}.\n"
@@ -174,6 +180,7 @@ class ListText:
             ) from error
 
     def _check_row(self, row: list[str], header: _Header, number: int) -> None:
+        # Most often a path contains the delimiter, and its end would be read as the label.
         if len(row) != len(header.names):
             raise SourceError(
                 f"{self._file}: line {number} has {len(row)} columns, but the header has "

@@ -88,6 +88,7 @@ class ListSource:
                 database.execute("create index sorted on lines (path, number, label)")
             except sqlite3.OperationalError as error:
                 raise OSError(f"{self._file}: cannot be sorted in TMPDIR: {error}") from error
+            # All duplicates are found before the first line is yielded.
             self._refuse_duplicates(database)
             for path, number, label in database.execute("select * from lines order by path"):
                 yield os.fsdecode(path), number, label
@@ -112,6 +113,7 @@ class ListSource:
         """Yield the lines that name an image, in the order of the list."""
         reading, is_table = self._reading, self._text.is_table
         for number, line, cell in self._text.lines():
+            # Only plain lists have comments, and labels in the same text as the path.
             if is_table:
                 entry, raw_label = line, cell
             elif reading.is_comment(line):

@@ -84,6 +84,7 @@ def open_source(
         kind = _kind_of(location)
     else:
         _check_location(location)
+    # An option that has no effect is probably a mistake.
     if image_key and not SOURCES[kind].has_samples:
         raise ConfigError(
             f"dataset.image_key: {', '.join(image_key)} chooses among the pictures of a sample in "
@@ -104,6 +105,7 @@ def has_samples(location: Path) -> bool:
 
 def _check_location(location: Path) -> None:
     """Raise SourceError unless `location` exists and may hold images of a user."""
+    # A URL does not exist as a path either, but needs its own explanation.
     if not location.exists():
         refuse_url(location)
         raise SourceError(
@@ -224,11 +226,13 @@ def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
 def _nothing_found(location: Path, wanted: str) -> SourceError:
     """Return the error for a location without images, with what it holds and a likely fix."""
     fix = "give the folder or file that the images are in"
+    # Describe what is there instead.
     if location.is_dir():
         files = location.iterdir()
         found = _survey(location)
         if left_out := _left_out(location):
             found += f", of which this program's own results do not count ({left_out})"
+        # Shards count only directly in a folder, and may be one level too deep.
         shard = next(_shards_below(location), None)
         if shard is not None:
             fix = f"give the folder that the shards are in: {displayed(str(shard.parent))}"
@@ -263,7 +267,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 def _left_out(folder: Path) -> str:
     """Return the names of the first folders of this program's results in a folder."""
     left_out: list[str] = []
-    deque(walk_images(folder, left_out), maxlen=0)
+    deque(walk_images(folder, left_out), maxlen=0)  # only to fill `left_out`
     return listed(left_out)
 
 
@@ -274,12 +278,17 @@ def _survey(folder: Path) -> str:
     for file in islice(_files_below(folder), SURVEYED_FILES):
         suffix = file.suffix.lower() or "without extension"
         counts[suffix] += 1
+        # The place of the first file of a kind is enough for a hint.
         place = file.parent.relative_to(folder).as_posix()
-        places.setdefault(suffix, "" if place == "." else f" (in {place})")
+        places.setdefault(suffix, place)
     if not counts:
         return "no files"
-    most_common = sorted(counts.items(), key=lambda found: (-found[1], found[0]))[:6]
-    parts = [f"{count} {suffix}{places[suffix]}" for suffix, count in most_common]
+    most_common = sorted(counts.items(), key=lambda found: (-found[1], found[0]))
+    parts: list[str] = []
+    for suffix, count in most_common[:6]:
+        place = places[suffix]
+        where = "" if place == "." else f" (in {place})"
+        parts.append(f"{count} {suffix}{where}")
     return displayed(", ".join(parts))
 
 
@@ -297,6 +306,7 @@ class SourceKind:
     """Whether images are chosen from samples or columns, so that `image_key` applies."""
 
 
+# In the order in which messages name the kinds.
 SOURCES: dict[KindName, SourceKind] = {
     "parquet": SourceKind(_open_parquet, (".parquet",), _parquet_files, has_samples=True),
     "tar": SourceKind(_open_tar, (".tar",), _tar_files, has_samples=True),

@@ -75,11 +75,16 @@ class ParquetSource:
         for file, layout in zip(self._files, self._layouts, strict=True):
             raw_name = self._name(file)
             name = displayed(raw_name)
+            # Paths are unique only within a file.
             prefix = f"{name}/" if len(self._files) > 1 else ""
             partition_label = _partition_label(raw_name) if self._with_labels else None
             rows = parquet_images.read_image_rows(file, layout)
             for number, row in enumerate(rows):
-                path = f"{name}#{number}" if row.path is None else prefix + row.path
+                if row.path is None:
+                    path = f"{name}#{number}"
+                else:
+                    path = prefix + row.path
+                # A column of labels is preferred to the name of the partition.
                 label = partition_label
                 if layout.label is not None:
                     label = _label(row.label, layout)
@@ -105,6 +110,7 @@ class ParquetSource:
                 f"columns of images that are not read: {', '.join(unused)}; dataset.image_key "
                 f"chooses a column other than {self._layouts[0].image}"
             )
+        # Without labels in any file, or without any wanted, there is nothing to report.
         unlabelled = [self._name(file) for file in self._unlabelled_files()]
         if self._with_labels and 0 < len(unlabelled) < len(self._files):
             notes.append(
@@ -147,6 +153,7 @@ class ParquetSource:
 def _label(cell: Any, layout: Layout) -> str | None:  # noqa: ANN401  any type of Arrow's
     if layout.label_kind != "json":
         return label_of(cell)
+    # JSON is stored as text, or as a column with fields.
     if not isinstance(cell, str | bytes):
         return label_in(cell)
     try:

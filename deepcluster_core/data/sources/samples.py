@@ -162,9 +162,11 @@ def find_label(
         read: returns the first bytes of a member, at most the given number.
         with_txt: whether `txt` members hold labels.
     """
-    own_word = picture.extension.rpartition(".")[0]
-    prefixes = (f"{own_word}.", "") if own_word else ("",)
     extensions = WITH_TXT if with_txt else WITHOUT_TXT
+    prefixes = [""]
+    own_word = picture.extension.rpartition(".")[0]
+    if own_word:
+        prefixes.insert(0, f"{own_word}.")
     for prefix in prefixes:
         for extension in extensions:
             member = beside.get(prefix + extension)
@@ -186,6 +188,7 @@ def read_label(member: Member, read: Callable[[Member, int], bytes]) -> str | No
     data = read(member, limit)
     if not is_json:
         return label_of(data)
+    # A damaged member counts as one without a label.
     try:
         return label_in_json(data)
     except ValueError:
@@ -200,9 +203,12 @@ def are_labels(texts: Sequence[str]) -> bool:
     many different numbers are ids.
     """
     distinct = set(texts)
-    if any(len(text) > 64 or "\n" in text.strip() for text in distinct):
-        return False
-    are_numbers = all(re.fullmatch(r"[+-]?\d+", text.strip()) for text in distinct)
+    are_numbers = True
+    for text in distinct:
+        stripped = text.strip()
+        if len(text) > 64 or "\n" in stripped:
+            return False
+        are_numbers = are_numbers and re.fullmatch(r"[+-]?\d+", stripped) is not None
     if are_numbers:
         max_classes = max(20, len(texts) // 2)
     else:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from operator import itemgetter
@@ -13,7 +13,6 @@ from deepcluster_core.data.sources.base import SourceImage, displayed, fingerpri
 from deepcluster_core.data.sources.grouping import Sample, adjacent, grouped
 from deepcluster_core.data.sources.labels import label_of
 from deepcluster_core.data.sources.samples import (
-    CLASS_FILE,
     MAX_TEXT_BYTES,
     TEXT_LABELS,
     AmbiguousPictureError,
@@ -21,11 +20,10 @@ from deepcluster_core.data.sources.samples import (
     are_labels,
     chosen_pictures,
     find_label,
-    is_class_file,
-    split_name,
 )
+from deepcluster_core.data.sources.shard_files import Shard, hold_classes
 from deepcluster_core.data.sources.tally import Tally, counts
-from deepcluster_core.data.sources.tar import MemberReader, harmless, members, read_member
+from deepcluster_core.data.sources.tar import MemberReader, read_member
 from deepcluster_core.errors import ConfigError, SourceError
 
 LISTED_AT_ONCE = 50_000
@@ -37,40 +35,6 @@ COUNTED_IN_ERRORS = 100_000
 """Limit on the members that are counted for an error message."""
 LABELS = frozenset((*TEXT_LABELS, "json", "txt"))
 """Extensions of members that may hold a label."""
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """A tar file, or a tar file that is a member of another one."""
-
-    file: Path
-    """The file on disk, which for an inner tar file is the outer one."""
-    shown: str
-    """Path as shown to users."""
-    stem: str
-    """Name without folders and without `.tar`."""
-    start: int = 0
-    """Offset in `file` at which the archive begins."""
-    end: int | None = None
-    """Offset in `file` at which the archive ends; None for the end of the file."""
-
-    def listed(self) -> Iterator[Member]:
-        """Yield the members in stored order."""
-        for info in members(self.file, start=self.start, end=self.end):
-            name = harmless(info.name)
-            key, extension = split_name(name)
-            yield Member(name, key, extension, info.offset_data, info.size)
-
-    def path_of(self, member: Member) -> str:
-        """Return the path of a member as shown to users."""
-        return f"{self.shown}/{displayed(member.name)}"
-
-    def holds_one_class(self) -> bool | None:
-        """Return whether the first picture is named as in a class; None without pictures."""
-        for member in self.listed():
-            if member.is_picture:
-                return is_class_file(self.stem, member.name)
-        return None
 
 
 class TarSource:
@@ -119,8 +83,9 @@ class TarSource:
         """
         self._tally = Tally()
         listing = _Listing(self._with_labels, self._image_key, self._tally)
-        shards = [_Shard(file, displayed(file.name), file.stem) for file in self._files]
+        shards = [Shard(file, displayed(file.name), file.stem) for file in self._files]
         yield from listing.images_of(shards)
+        # Shards without any image are empty, or all of their pictures were left out.
         if not listing.has_images:
             listing.refuse_unwanted(self._files[0])
 
@@ -149,14 +114,14 @@ class _Listing:
         """The first shard whose labels are all `numbers`, and the first with only `names`."""
         self.has_images = False
 
-    def images_of(self, shards: Sequence[_Shard], *, depth: int = 0) -> Iterator[SourceImage]:
+    def images_of(self, shards: Sequence[Shard], *, depth: int = 0) -> Iterator[SourceImage]:
         """Yield the images of shards, each followed by those of the tar files in it."""
-        hold_classes = self._with_labels and _hold_classes(shards)
+        hold_classes = self._with_labels and hold_classes(shards)
         self._tally.labels_are_files |= hold_classes
         for shard in shards:
             class_name = displayed(shard.stem) if hold_classes else None
             # A tar file inside an inner one is not read but counted as left out.
-            inner: list[_Shard] = []
+            inner: list[Shard] = []
             for image in self._images(shard, inner if depth == 0 else None):
                 self.has_images = True
                 if image.label or class_name is None:
@@ -166,9 +131,9 @@ class _Listing:
             if inner:
                 yield from self.images_of(inner, depth=depth + 1)
 
-    def _images(self, shard: _Shard, inner: list[_Shard] | None) -> Iterator[SourceImage]:
+    def _images(self, shard: Shard, inner: list[Shard] | None) -> Iterator[SourceImage]:
         """Yield the images of a shard; append the tar files in it to `inner`, unless it is None."""
-        names: set[int] = set()
+        names: set[int] = set()  # hashes, see `_unique`
         label_kinds: set[str] = set()
         with closing(MemberReader(shard.file)) as read_start:
             for samples in self._batches(shard, read_start):
@@ -189,7 +154,7 @@ class _Listing:
         if len(label_kinds) == 1:
             self._refuse_other_kind(label_kinds.pop(), shard)
 
-    def _batches(self, shard: _Shard, read_start: MemberReader) -> Iterator[list[Sample]]:
+    def _batches(self, shard: Shard, read_start: MemberReader) -> Iterator[list[Sample]]:
         """Yield the samples of a shard, all at once if they are few enough."""
         listed = shard.listed()
         first_members = list(islice(listed, LISTED_AT_ONCE))
@@ -209,7 +174,7 @@ class _Listing:
             yield [sample]
 
     def _pictures(
-        self, shard: _Shard, sample: Sample, read_start: MemberReader, inner: list[_Shard] | None
+        self, shard: Shard, sample: Sample, read_start: MemberReader, inner: list[Shard] | None
     ) -> Iterator[tuple[Member, str | None]]:
         """Yield the pictures of a sample with their labels, and count the members left out."""
         # A shortcut for pictures without a label, of which a shard may hold millions.
@@ -221,6 +186,7 @@ class _Listing:
             chosen = chosen_pictures(sample.values(), self._image_key)
         except AmbiguousPictureError:
             raise self._ambiguous(shard, sample) from None
+        # The names of the pictures, and of the members that hold their labels.
         used = {member.name for member in chosen}
         if self._with_labels:
             yield from self._labelled(shard, sample, chosen, read_start, used)
@@ -234,7 +200,7 @@ class _Listing:
 
     def _labelled(
         self,
-        shard: _Shard,
+        shard: Shard,
         sample: Sample,
         chosen: Sequence[Member],
         read_start: MemberReader,
@@ -252,7 +218,7 @@ class _Listing:
             yield picture, found.label
 
     def _count_others(
-        self, shard: _Shard, sample: Sample, used: set[str], inner: list[_Shard] | None
+        self, shard: Shard, sample: Sample, used: set[str], inner: list[Shard] | None
     ) -> None:
         """Count the unused members of a sample; append tar files to `inner` instead."""
         is_expected = False
@@ -262,7 +228,7 @@ class _Listing:
                 continue
             last_extension = member.extension.rpartition(".")[2]
             if inner is not None and last_extension == "tar":
-                inner.append(_inner(shard, member))
+                inner.append(shard.inner(member))
                 is_expected = True  # a tar file is not a sample that lacks its picture
             elif self._with_labels or member.extension not in LABELS:
                 self._tally.leave_out(member.extension)
@@ -270,7 +236,7 @@ class _Listing:
         if has_extension and not is_expected:
             self._tally.num_without += 1
 
-    def _unique(self, shard: _Shard, member: Member, names: set[int]) -> str:
+    def _unique(self, shard: Shard, member: Member, names: set[int]) -> str:
         """Return a member's path, with `#2` if its name has occurred in the shard before."""
         path, number = shard.path_of(member), 1
         name = path
@@ -282,7 +248,7 @@ class _Listing:
             self._tally.repeat(path)
         return name
 
-    def _refuse_other_kind(self, kind: str, shard: _Shard) -> None:
+    def _refuse_other_kind(self, kind: str, shard: Shard) -> None:
         """Raise SourceError if labels are numbers in one shard and names in another."""
         places = self._shard_of_kind
         places.setdefault(kind, shard.shown)
@@ -294,7 +260,7 @@ class _Listing:
                 f"dataset.labels: none to ignore them."
             )
 
-    def _ambiguous(self, shard: _Shard, sample: Sample) -> ConfigError:
+    def _ambiguous(self, shard: Shard, sample: Sample) -> ConfigError:
         """Return the error for a sample with pictures in several plain formats."""
         found: Counter[str] = Counter()
         for member in islice(shard.listed(), COUNTED_IN_ERRORS):
@@ -335,7 +301,7 @@ class _SeparatedLabels:
         self._pictures: set[str] = set()
         self._labels: set[str] = set()
 
-    def refuse(self, shard: _Shard, sample: Sample) -> None:
+    def refuse(self, shard: Shard, sample: Sample) -> None:
         """Raise SourceError if an earlier sample has the missing half of this one."""
         has_label = has_picture = False
         key = ""
@@ -343,6 +309,7 @@ class _SeparatedLabels:
             key = member.key
             has_picture |= member.is_picture
             has_label |= member.extension in TEXT_LABELS
+        # A complete sample, or one of other members, has nothing to miss.
         if has_label == has_picture:
             return
         if has_label:
@@ -366,6 +333,7 @@ def _has_txt_labels(read_start: MemberReader, samples: Sequence[Sample]) -> bool
     texts: list[str] = []
     for sample in samples:
         found = {member.extension: member for member in sample.values()}
+        # Beside another label a txt member is a caption.
         has_other_label = not found.keys().isdisjoint(TEXT_LABELS)
         if "txt" in found and len(found) > 1 and not has_other_label:
             text = label_of(read_start(found["txt"], MAX_TEXT_BYTES))
@@ -374,23 +342,3 @@ def _has_txt_labels(read_start: MemberReader, samples: Sequence[Sample]) -> bool
         if len(texts) == TEXTS_LOOKED_AT:
             break
     return are_labels(texts) if texts else None
-
-
-def _hold_classes(shards: Sequence[_Shard]) -> bool:
-    """Return whether each shard holds one class; stop at the first that does not."""
-    has_class = False
-    for shard in shards:
-        is_class = shard.holds_one_class()
-        if is_class is False:
-            return False
-        has_class |= bool(is_class)
-    # A single shard is not a data set of classes, unless its name is one of ImageNet's.
-    is_single = len(shards) == 1 and not CLASS_FILE.fullmatch(shards[0].stem)
-    return has_class and not is_single
-
-
-def _inner(shard: _Shard, member: Member) -> _Shard:
-    file_name = member.name.rpartition("/")[2]
-    stem = file_name.rpartition(".")[0]
-    end = member.offset + member.size
-    return _Shard(shard.file, shard.path_of(member), stem, member.offset, end)

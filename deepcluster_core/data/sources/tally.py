@@ -39,6 +39,7 @@ class Tally:
 
     def take_several(self, extensions: list[str]) -> None:
         """Count the used pictures of a sample, unless all have one extension."""
+        # With one extension they are numbered pictures, between which no key chooses.
         if len(set(extensions)) == 1:
             return
         self.num_multiple += 1
@@ -88,9 +89,14 @@ class Tally:
 
 def counts(found: Counter[str]) -> str:
     """Return counts in words, the largest first: `60 seg.png, 3 txt`."""
-    items = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    parts = [f"{count:,} {displayed(name)[:40]}" for name, count in items[:MAX_NAMED]]
-    num_others = sum(count for _, count in items[MAX_NAMED:])
+    parts: list[str] = []
+    num_others = 0
+    for name, count in sorted(found.items(), key=lambda item: (-item[1], item[0])):
+        if len(parts) < MAX_NAMED:
+            short_name = displayed(name)[:40]
+            parts.append(f"{count:,} {short_name}")
+        else:
+            num_others += count
     if num_others:
         parts.append(f"{num_others:,} others")
     return ", ".join(parts)
