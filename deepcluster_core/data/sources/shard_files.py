@@ -51,7 +51,7 @@ class Shard:
 
 
 def hold_classes(shards: Sequence[Shard]) -> bool:
-    """Return whether each shard holds one class; stop at the first that does not."""
+    """Return whether each shard with pictures holds one class; stop at the first that does not."""
     has_class = False
     for shard in shards:
         is_class = shard.holds_one_class()

@@ -116,10 +116,10 @@ class _Listing:
 
     def images_of(self, shards: Sequence[Shard], *, depth: int = 0) -> Iterator[SourceImage]:
         """Yield the images of shards, each followed by those of the tar files in it."""
-        hold_classes = self._with_labels and hold_classes(shards)
-        self._tally.labels_are_files |= hold_classes
+        are_classes = self._with_labels and hold_classes(shards)
+        self._tally.labels_are_files |= are_classes
         for shard in shards:
-            class_name = displayed(shard.stem) if hold_classes else None
+            class_name = displayed(shard.stem) if are_classes else None
             # A tar file inside an inner one is not read but counted as left out.
             inner: list[Shard] = []
             for image in self._images(shard, inner if depth == 0 else None):
