@@ -11,13 +11,37 @@ from typing import NamedTuple
 
 from PIL import ImageFile
 
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
-STRIP_OFFSETS, ORIENTATION, SAMPLES, STRIP_BYTES, PLANAR = 273, 274, 277, 279, 284
-TILE_OFFSETS, TILE_BYTES, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT = 324, 325, 330, 338, 339
-SUBFILE_TYPE, MAKE, DNG_VERSION = 254, 271, 50706
+# Tags
+SUBFILE_TYPE = 254
+WIDTH = 256
+HEIGHT = 257
+BITS = 258
+COMPRESSION = 259
+PHOTOMETRIC = 262
+MAKE = 271
+STRIP_OFFSETS = 273
+ORIENTATION = 274
+SAMPLES = 277
+STRIP_BYTES = 279
+PLANAR = 284
+TILE_OFFSETS = 324
+TILE_BYTES = 325
+SUB_IFDS = 330
+EXTRA_SAMPLES = 338
+SAMPLE_FORMAT = 339
+DNG_VERSION = 50706
 
-WHITE_IS_ZERO, BLACK_IS_ZERO, COLOUR_FILTER, LINEAR_RAW = 0, 1, 32803, 34892
-UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
+# Values of PHOTOMETRIC
+WHITE_IS_ZERO = 0
+BLACK_IS_ZERO = 1
+COLOUR_FILTER = 32803
+LINEAR_RAW = 34892
+
+# Values of SAMPLE_FORMAT
+UNSIGNED = 1
+SIGNED = 2
+FLOAT = 3
+UNDEFINED = 4
 
 MAX_ENTRIES = 65_535
 """Limit on the entries of a tag directory; BigTIFF could declare more, and each costs time."""
@@ -26,10 +50,33 @@ _KINDS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 """The integer types of tags -> their letters for `struct`."""
 
 _NEEDED = frozenset(
-    {SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, ORIENTATION}
-    | {SAMPLES, STRIP_BYTES, PLANAR, TILE_OFFSETS, TILE_BYTES, EXTRA_SAMPLES, SAMPLE_FORMAT}
-    | {266, 278, 292, 293, 317, 320, 322, 323, 332, 334, 347}
-    | {*range(512, 522), 529, 530, 531, 532}
+    (
+        SUBFILE_TYPE,
+        WIDTH,
+        HEIGHT,
+        BITS,
+        COMPRESSION,
+        PHOTOMETRIC,
+        266,  # fill order
+        STRIP_OFFSETS,
+        ORIENTATION,
+        SAMPLES,
+        278,  # rows of a strip
+        STRIP_BYTES,
+        PLANAR,
+        *(292, 293),  # options of fax compressions
+        317,  # predictor
+        320,  # palette
+        *(322, 323),  # width and height of a tile
+        TILE_OFFSETS,
+        TILE_BYTES,
+        *(332, 334),  # inks
+        EXTRA_SAMPLES,
+        SAMPLE_FORMAT,
+        347,  # JPEG tables
+        *range(512, 522),  # old-style JPEG
+        *(529, 530, 531, 532),  # YCbCr
+    )
 )
 """Tags that define how pixels are stored: layout, predictor, palette, JPEG tables, YCbCr."""
 
