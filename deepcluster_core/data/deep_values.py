@@ -48,7 +48,8 @@ def eight_bits(
     if is_16_bit and deep == "range":
         rounded_HW = (values_HW.astype(np.uint32) + 128) // 257
         return rounded_HW.astype(np.uint8)
-    low, high = float(values_HW.min()), float(values_HW.max())
+    low = float(values_HW.min())
+    high = float(values_HW.max())
     if not np.isfinite([low, high]).all():
         raise UnreadableImageError("pixel values are infinite or not numbers")
     if deep == "range":
@@ -75,8 +76,11 @@ def deep_to_grey(image: Image.Image, deep: Deep) -> Image.Image:
     """
     values_HW = np.asarray(image)
     key = image.info.get("transparency")
-    shown_HW = values_HW != key if isinstance(key, int) else None
-    return Image.fromarray(eight_bits(values_HW, deep, shown_HW))
+    shown_HW = None
+    if isinstance(key, int):
+        shown_HW = values_HW != key
+    pixels_HW = eight_bits(values_HW, deep, shown_HW)
+    return Image.fromarray(pixels_HW)
 
 
 def with_true_values(image: Image.Image, page: Page) -> Image.Image:
@@ -86,8 +90,10 @@ def with_true_values(image: Image.Image, page: Page) -> Image.Image:
     values_HW = _stored_values(np.asarray(image), page)
     # Pillow has no mode for this type, and int32 holds only half of its range.
     if values_HW.dtype == np.uint32:
-        is_too_large = values_HW.max() >= 1 << 31
-        values_HW = values_HW.astype(np.float32 if is_too_large else np.int32)
+        if values_HW.max() < 1 << 31:
+            values_HW = values_HW.astype(np.int32)
+        else:
+            values_HW = values_HW.astype(np.float32)
     return Image.fromarray(values_HW)
 
 
@@ -124,10 +130,13 @@ def _white(values_HW: NDArray[Any]) -> float:
     The type does not define it. Fractions end at 1, and other values at 65535 as `range` assumes.
     Values outside that range can only be stretched, for which any number is right.
     """
-    low, high = float(values_HW.min()), float(values_HW.max())
+    low = float(values_HW.min())
+    high = float(values_HW.max())
     if low < 0 or high > 65535:
         return low + high
-    return 1.0 if high <= 1 else 65535.0
+    if high <= 1:
+        return 1.0
+    return 65535.0
 
 
 def with_true_key(image: PngImageFile, data: bytes) -> Image.Image:
@@ -139,7 +148,8 @@ def with_true_key(image: PngImageFile, data: bytes) -> Image.Image:
     key = image.info.get("transparency")
     bits = data[24]  # byte 24 of a PNG is its bit depth
     # Grey of 2 or 4 bits: convert the key as Pillow has converted the values.
-    if image.mode == "L" and isinstance(key, int) and bits in (2, 4):
+    is_shallow_grey = image.mode == "L" and bits in (2, 4)
+    if is_shallow_grey and isinstance(key, int):
         white = (1 << bits) - 1
         image.info["transparency"] = key * 255 // white
     is_16_bit_colour = image.mode == "RGB" and bits == 16
@@ -149,7 +159,8 @@ def with_true_key(image: PngImageFile, data: bytes) -> Image.Image:
     high_HWC = np.asarray(image).astype(np.uint16)
     low_HWC = np.asarray(_low_bytes(data))
     values_HWC = high_HWC << 8 | low_HWC
-    shown_HW = (values_HWC != np.array(key, np.uint16)).any(axis=-1)
+    differs_HWC = values_HWC != np.array(key, np.uint16)
+    shown_HW = differs_HWC.any(axis=-1)
     alpha_HW = shown_HW.astype(np.uint8) * np.uint8(255)
     del image.info["transparency"]
     rgba = image.convert("RGBA")

@@ -1,7 +1,7 @@
 """The two views of an image: the central crop for extraction and the random crop for training.
 
 Suffixes: B images of a batch, H and W of an image, S side of the view in pixels, C channels,
-R random numbers of an image, A attempts, X height and width.
+R random numbers of an image, A attempts, X rows of a band.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,8 @@ def center_view(image_HWC: Pixels, *, resize: int, size: int) -> Pixels:
         size: side of the crop in pixels, at most `resize`.
     """
     height, width = image_HWC.shape[:2]
-    side = max(1, round(min(height, width) * size / resize))
+    shorter_side = min(height, width)
+    side = max(1, round(shorter_side * size / resize))
     # Rounded as in torchvision.
     left = round((width - side) / 2)
     top = round((height - side) / 2)
@@ -67,8 +68,9 @@ def random_views(
     """
     channels = images[0].shape[2]
     views_BSSC = np.empty((len(images), size, size, channels), np.uint8)
-    shape_BX = np.array([image_HWC.shape[:2] for image_HWC in images])
-    boxes = random_boxes(shape_BX[:, 0], shape_BX[:, 1], draws_BR, crop)
+    height_B = np.array([image_HWC.shape[0] for image_HWC in images])
+    width_B = np.array([image_HWC.shape[1] for image_HWC in images])
+    boxes = random_boxes(height_B, width_B, draws_BR, crop)
     flipped_B = draws_BR[:, FLIP_DRAW] < crop.flip
     for number, (image_HWC, box) in enumerate(zip(images, boxes, strict=True)):
         views_BSSC[number] = crop_resized(image_HWC, box, size)
@@ -115,9 +117,11 @@ def random_boxes(
     The distribution is that of torchvision's RandomResizedCrop: the area, the logarithm of the
     aspect ratio and the position are uniform.
     """
-    # Draw the areas and the aspect ratios of all attempts.
     min_area, max_area = crop.area
-    min_log, max_log = np.log(crop.ratio[0]), np.log(crop.ratio[1])
+    min_ratio, max_ratio = crop.ratio
+    min_log = np.log(min_ratio)
+    max_log = np.log(max_ratio)
+    # Draw the areas and the aspect ratios of all attempts.
     area_draws_BA = draws_BR[:, :ATTEMPTS]
     ratio_draws_BA = draws_BR[:, ATTEMPTS : 2 * ATTEMPTS]
     image_area_B = height_B * width_B
@@ -133,15 +137,19 @@ def random_boxes(
     box_width_B = width_BA[rows_B, first_B]
     box_height_B = height_BA[rows_B, first_B]
     # Draw its position.
-    left_B = (draws_BR[:, LEFT_DRAW] * (width_B - box_width_B + 1)).astype(np.int64)
-    top_B = (draws_BR[:, TOP_DRAW] * (height_B - box_height_B + 1)).astype(np.int64)
+    num_lefts_B = width_B - box_width_B + 1
+    num_tops_B = height_B - box_height_B + 1
+    left_B = (draws_BR[:, LEFT_DRAW] * num_lefts_B).astype(np.int64)
+    top_B = (draws_BR[:, TOP_DRAW] * num_tops_B).astype(np.int64)
     right_B = left_B + box_width_B
     bottom_B = top_B + box_height_B
-    sides_B4 = np.stack((left_B, top_B, right_B, bottom_B), axis=1).astype(np.int64)
-    boxes: list[Box] = [tuple(sides) for sides in sides_B4.tolist()]
+    sides_B4 = np.stack((left_B, top_B, right_B, bottom_B), axis=1)
+    boxes: list[Box] = [tuple(sides) for sides in sides_B4.astype(np.int64).tolist()]
     # Replace the boxes of images for which none fits.
-    for number in np.flatnonzero(~fits_BA.any(axis=1)):
-        height, width = int(height_B[number]), int(width_B[number])
+    fits_none_B = ~fits_BA.any(axis=1)
+    for number in np.flatnonzero(fits_none_B):
+        height = int(height_B[number])
+        width = int(width_B[number])
         boxes[number] = _central_box(height, width, crop.ratio)
     return boxes
 

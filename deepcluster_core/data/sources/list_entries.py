@@ -57,9 +57,11 @@ def _divided(line: str, separator: str) -> tuple[str, str | None]:
 def _numbered(line: str) -> tuple[str, str | None]:
     """Split a line of an MXNet list: number, labels and path, separated by tabs."""
     cells = line.split("\t")
+    path = cells[-1]
     # With several labels, an image has no single class.
-    label = cells[1] if len(cells) == 3 else None
-    return cells[-1], label
+    if len(cells) != 3:
+        return path, None
+    return path, cells[1]
 
 
 _SPLITS: tuple[Split, ...] = (_whole, _by_tab, _by_blank, _by_comma, _by_semicolon, _numbered)
@@ -102,11 +104,11 @@ class Reading:
 def choose_reading(lines: Sequence[str], file: Path, *, is_table: bool) -> Reading:
     """Return how a list is read, decided by its first lines.
 
-    A reading fits if at least half of the lines name an existing file. Base folders are tried
-    first: the folder of the list, then the folders above it, from the nearest up. The working
-    folder is never tried: what a list means must not depend on where the program is started.
-    For each base, a line is read as a path, then as a path with a label behind the last tab,
-    blank, comma or semicolon.
+    A reading fits if at least half of the lines name an existing file. Paths are first taken as
+    relative to the folder of the list, then to the folders above it, from the nearest up. The
+    working folder is never tried: what a list means must not depend on where the program is
+    started. For each base, a line is read as a path, then as a path with a label behind the last
+    tab, blank, comma or semicolon, and last as a line of MXNet.
 
     Args:
         lines: lines without their ends; in a table, the cells that hold paths.
@@ -120,8 +122,7 @@ def choose_reading(lines: Sequence[str], file: Path, *, is_table: bool) -> Readi
     for base in (folder, *folder.parents):
         for split in splits:
             reading = Reading(base, split)
-            paths = (split(line)[0] for line in sample)
-            num_existing[reading] = sum(existing(path, base) is not None for path in paths)
+            num_existing[reading] = _count_existing(sample, reading)
             if 2 * num_existing[reading] >= len(sample):
                 if base != folder:
                     _log_base(file, base)
@@ -129,6 +130,16 @@ def choose_reading(lines: Sequence[str], file: Path, *, is_table: bool) -> Readi
     # No reading fits, so most files are missing; errors then name paths beside the list.
     beside_list = [reading for reading in num_existing if reading.base == folder]
     return max(beside_list, key=num_existing.__getitem__)
+
+
+def _count_existing(lines: Sequence[str], reading: Reading) -> int:
+    """Return how many lines name an existing file if they are read in this way."""
+    count = 0
+    for line in lines:
+        path, _ = reading.split(line)
+        if existing(path, reading.base) is not None:
+            count += 1
+    return count
 
 
 @cache  # so that a command which opens the list several times logs this once
@@ -175,8 +186,10 @@ def _spellings(text: str) -> Iterator[str]:
 def _unquoted(text: str) -> str:
     if len(text) <= 2:
         return text
-    is_quoted = text[0] in "\"'" and text[0] == text[-1]
-    return text[1:-1] if is_quoted else text
+    first, last = text[0], text[-1]
+    if first == last and first in ('"', "'"):
+        return text[1:-1]
+    return text
 
 
 def _without_scheme(text: str) -> str:

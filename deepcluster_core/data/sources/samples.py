@@ -112,8 +112,7 @@ def chosen_pictures(
     plain = {extension for extension in extensions if "." not in extension}
     if len(plain) > 1:
         raise AmbiguousPictureError
-    main = {extension for extension in extensions if _is_main(extension)}
-    preferred = plain or main
+    preferred = plain or set(filter(_is_main, extensions))
     if len(preferred) != 1:
         return pictures
     return [m for m in pictures if m.extension in preferred or m.extension[0].isdigit()]
@@ -181,16 +180,15 @@ def find_label(
 
 def read_label(member: Member, read: Callable[[Member, int], bytes]) -> str | None:
     """Return the label in a member; None if it has none that can be read."""
-    is_json = member.extension.endswith("json")
-    limit = MAX_JSON_BYTES if is_json else MAX_TEXT_BYTES
-    if member.size > limit:
+    if not member.extension.endswith("json"):
+        if member.size > MAX_TEXT_BYTES:
+            return None
+        return label_of(read(member, MAX_TEXT_BYTES))
+    if member.size > MAX_JSON_BYTES:
         return None
-    data = read(member, limit)
-    if not is_json:
-        return label_of(data)
     # A damaged member counts as one without a label.
     try:
-        return label_in_json(data)
+        return label_in_json(read(member, MAX_JSON_BYTES))
     except ValueError:
         return None
 
@@ -227,8 +225,10 @@ def is_class_file(stem: str, name: str) -> bool:
     ImageNet's tar files are named `n01440764.tar`, and their members `n01440764_10026.JPEG`. Any
     other name that ends in a digit numbers a shard, and `train` is a part of the data.
     """
-    is_number = stem[-1:].isdigit() and not CLASS_FILE.fullmatch(stem)
-    if is_number or stem.lower() in SPLITS:
+    if stem.lower() in SPLITS:
+        return False
+    is_numbered = stem[-1:].isdigit()
+    if is_numbered and not CLASS_FILE.fullmatch(stem):
         return False
     *folders, file_name = name.split("/")
     return file_name.startswith(f"{stem}_") or stem in folders[-1:]

@@ -144,8 +144,7 @@ class _Listing:
                         read = partial(read_member, shard.file, picture.offset, picture.size)
                         batch.append((picture.offset, SourceImage(path, label, read)))
                         if label is not None:
-                            is_number = label.lstrip("+-").isdecimal()
-                            label_kinds.add("numbers" if is_number else "names")
+                            label_kinds.add(_kind_of_label(label))
                 # Samples may be interleaved; in the order of storage the file is read once.
                 batch.sort(key=itemgetter(0))
                 for _, image in batch:
@@ -266,14 +265,17 @@ class _Listing:
         for member in islice(shard.listed(), COUNTED_IN_ERRORS):
             if member.is_picture:
                 found[member.extension] += 1
+        first = next(iter(sample.values()))
+        key = displayed(first.key)
         extensions = sorted({m.extension for m in sample.values() if m.is_picture})
-        key = next(iter(sample.values())).key
+        one = displayed(extensions[0])
+        several = displayed(", ".join(extensions))
         return ConfigError(
-            f"{shard.file}: sample {displayed(key)!r} has several pictures, and it is not clear "
-            f"which one is meant.\n"
+            f"{shard.file}: sample {key!r} has several pictures, and it is not clear which one is "
+            f"meant.\n"
             f"  Found: {counts(found)}\n"
-            f"  Fix:   choose with dataset.image_key: {displayed(extensions[0])}; a list takes "
-            f"several, each as an image: dataset.image_key: [{displayed(', '.join(extensions))}]"
+            f"  Fix:   choose with dataset.image_key: {one}; a list takes several, each as an "
+            f"image: dataset.image_key: [{several}]"
         )
 
     def refuse_unwanted(self, file: Path) -> None:
@@ -328,6 +330,11 @@ class _SeparatedLabels:
             mine.add(key)
 
 
+def _kind_of_label(label: str) -> str:
+    is_number = label.lstrip("+-").isdecimal()
+    return "numbers" if is_number else "names"
+
+
 def _has_txt_labels(read_start: MemberReader, samples: Sequence[Sample]) -> bool | None:
     """Return whether the txt members beside images are labels; None if there are none."""
     texts: list[str] = []
@@ -341,4 +348,6 @@ def _has_txt_labels(read_start: MemberReader, samples: Sequence[Sample]) -> bool
                 texts.append(text)
         if len(texts) == TEXTS_LOOKED_AT:
             break
-    return are_labels(texts) if texts else None
+    if not texts:
+        return None
+    return are_labels(texts)
