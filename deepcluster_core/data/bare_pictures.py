@@ -174,9 +174,10 @@ def _plain_text(kind: bytes, text: bytes) -> bytes:
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
-    length = struct.pack(">I", len(body))
-    checksum = struct.pack(">I", zlib.crc32(kind + body))
-    return length + kind + body + checksum
+    named_body = kind + body
+    length = len(body).to_bytes(4)
+    checksum = zlib.crc32(named_body).to_bytes(4)
+    return length + named_body + checksum
 
 
 # JPEG
@@ -202,8 +203,8 @@ def _bare_jpeg(data: bytes) -> bytes:
         return data
     if orientation := of_exif or of_xmp:
         block = b"Exif\0\0" + _exif(orientation)
-        size = struct.pack(">H", 2 + len(block))
-        bare += b"\xff\xe1" + size + block
+        length = 2 + len(block)
+        bare += b"\xff\xe1" + length.to_bytes(2) + block
     return bytes(bare + memoryview(data)[scan:])
 
 
@@ -275,10 +276,10 @@ def _bare_webp(data: bytes) -> bytes:
         if orientation := of_exif or of_xmp:
             bare[8] |= _WEBP_NOTES[b"EXIF"]
             block = _exif(orientation)
-            length = struct.pack("<I", len(block))
+            length = len(block).to_bytes(4, "little")
             bare += b"EXIF" + length + block
-    size = struct.pack("<I", (4 + len(bare)) & 0xFFFFFFFF)
-    return b"RIFF" + size + b"WEBP" + bare
+    size = (4 + len(bare)) & 0xFFFFFFFF
+    return b"RIFF" + size.to_bytes(4, "little") + b"WEBP" + bare
 
 
 # JPEG 2000 and AVIF: boxes in boxes
@@ -309,8 +310,8 @@ def _bare_jp2(data: bytes) -> bytes:
     for kind, at, body, end in boxes(data, 0, len(data)):
         if kind == b"jp2h":
             header = _bare_jp2_header(data, body, end)
-            size = struct.pack(">I", 8 + len(header))
-            bare += size + b"jp2h" + header
+            size = 8 + len(header)
+            bare += size.to_bytes(4) + b"jp2h" + header
         elif kind in (b"jP  ", b"ftyp", b"jp2c"):
             bare += memoryview(data)[at:end]
             has_pixels = has_pixels or kind == b"jp2c"
@@ -345,11 +346,11 @@ def _bare_avif(data: bytes) -> bytes:
 def _skip_notes(data: bytes, start: int, stop: int, bare: bytearray) -> None:
     """Rename the notes in a list of items from `start` to `stop`, in `bare`."""
     # The first byte is the version of a box, which decides about the sizes of its fields.
-    list_version = data[start : start + 1]
-    first_item = start + (6 if list_version == b"\0" else 8)
+    is_first_version = data.startswith(b"\0", start)
+    first_item = start + 6 if is_first_version else start + 8
     for kind, _, body, _ in boxes(data, first_item, stop):
-        item_version = data[body : body + 1]
-        type_at = body + (8 if item_version == b"\2" else 10)
-        item_type = data[type_at : type_at + 4]
-        if kind == b"infe" and item_type in (b"Exif", b"mime"):
+        has_short_id = data.startswith(b"\2", body)
+        type_at = body + 8 if has_short_id else body + 10
+        is_note = data.startswith((b"Exif", b"mime"), type_at)
+        if kind == b"infe" and is_note:
             bare[type_at : type_at + 4] = b"skip"

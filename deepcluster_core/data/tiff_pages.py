@@ -192,17 +192,18 @@ def read_page(data: bytes) -> Page | None:
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
         return None
-    version: int = struct.unpack_from(order + "H", data, 2)[0]
+    version = _number(data, 2, order + "H")
     layout = {42: _CLASSIC, 43: _BIG}.get(version)
     if layout is None:
         return None
-    if len(data) < layout.first_offset_at + struct.calcsize(layout.offset):
+    header_end = layout.first_offset_at + struct.calcsize(layout.offset)
+    if len(data) < header_end:
         return None
-    at: int = struct.unpack_from(order + layout.offset, data, layout.first_offset_at)[0]
+    at = _number(data, layout.first_offset_at, order + layout.offset)
     first_entry = at + struct.calcsize(layout.num_entries)
     if first_entry > len(data):
         return None
-    num_declared: int = struct.unpack_from(order + layout.num_entries, data, at)[0]
+    num_declared = _number(data, at, order + layout.num_entries)
     # Read no more entries than the file really has.
     size = layout.entry_size
     num_complete = (len(data) - first_entry) // size
@@ -215,15 +216,23 @@ def read_page(data: bytes) -> Page | None:
     return Page(data, order, layout is _BIG, at, entries, is_complete)
 
 
+def _number(data: bytes, at: int, kind: str) -> int:
+    """Return the number at an offset; `kind` is its byte order and type, as in `struct`."""
+    number: int = struct.unpack_from(kind, data, at)[0]
+    return number
+
+
 def _entry(data: bytes, at: int, order: str, layout: _Layout) -> tuple[int, _Entry]:
     """Return the tag and the rest of the entry at an offset."""
-    tag, kind, count = struct.unpack_from(f"{order}HH{layout.offset}", data, at)
+    tag = _number(data, at, order + "H")
+    kind = _number(data, at + 2, order + "H")
+    count = _number(data, at + 4, order + layout.offset)
     # Few values are stored in the entry itself, more of them at an offset that it gives.
     inline = struct.calcsize(layout.offset)
     values_at = at + 4 + inline
     fits = kind in _KINDS and count * struct.calcsize(_KINDS[kind]) <= inline
     if not fits:
-        values_at = struct.unpack_from(order + layout.offset, data, values_at)[0]
+        values_at = _number(data, values_at, order + layout.offset)
     return tag, _Entry(at, kind, count, values_at)
 
 

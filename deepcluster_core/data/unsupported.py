@@ -131,7 +131,9 @@ def _of_jpeg(data: bytes) -> str | None:
     for marker, at, end in jpeg_segments(data):
         if not _is_jpeg_frame(marker) or end - at < 10:
             continue
-        bits, height, channels = data[at + 4], data[at + 5 : at + 7], data[at + 9]
+        bits = data[at + 4]
+        height = data[at + 5 : at + 7]
+        channels = data[at + 9]
         if marker in _JPEG_KINDS:
             feature = f"JPEG ({_JPEG_KINDS[marker]})"
         elif bits in (12, 16):
@@ -229,10 +231,14 @@ def refused_raw(name: str) -> str:
 
 def _is_plausible(page: Page) -> bool:
     """Return whether the numbers in a header are plausible."""
-    has_pixels = STRIP_OFFSETS in page.entries or TILE_OFFSETS in page.entries
-    has_size = page.value(WIDTH, 0) > 0 and page.value(HEIGHT, 0) > 0
-    has_bits = all(0 < bits <= 128 for bits in page.values(BITS, (1,)))
-    return all((has_pixels, has_size, has_bits, page.samples > 0))
+    checks = (
+        STRIP_OFFSETS in page.entries or TILE_OFFSETS in page.entries,
+        page.value(WIDTH, 0) > 0,
+        page.value(HEIGHT, 0) > 0,
+        all(0 < bits <= 128 for bits in page.values(BITS, (1,))),
+        page.samples > 0,
+    )
+    return all(checks)
 
 
 def _layout(page: Page) -> str:
