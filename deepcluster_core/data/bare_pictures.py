@@ -79,9 +79,15 @@ def _of_xmp(text: bytes) -> int:
 def _exif(orientation: int) -> bytes:
     """Return an EXIF block, from its byte order on, with only an orientation."""
     header = b"II*\0\x08\0\0\0"
-    num_entries, kind, count, padding, no_next_page = 1, 3, 1, 0, 0
     directory = struct.pack(
-        "<HHHIHHI", num_entries, ORIENTATION, kind, count, orientation, padding, no_next_page
+        "<HHHIHHI",
+        1,  # number of entries
+        ORIENTATION,
+        3,  # type of the values: 16 bits
+        1,  # number of values
+        orientation,
+        0,  # padding to 32 bits
+        0,  # no next page
     )
     return header + directory
 
@@ -201,6 +207,7 @@ def _bare_jpeg(data: bytes) -> bytes:
             bare += data[at:end]
     if scan is None:
         return data
+    # The note is added in front of the scan, which is not searched.
     if orientation := of_exif or of_xmp:
         block = b"Exif\0\0" + _exif(orientation)
         length = 2 + len(block)
@@ -255,7 +262,8 @@ def _bare_webp(data: bytes) -> bytes:
     while at + 8 <= len(data):
         kind = bytes(view[at : at + 4])
         length = int.from_bytes(view[at + 4 : at + 8], "little")
-        body, body_end = at + 8, at + 8 + length
+        body = at + 8
+        body_end = body + length
         end = body_end + length % 2  # padded to an even length
         is_note = kind not in _WEBP_PIXELS
         # Leave truncated files to the codec, unless only a note after the pixels is incomplete.
@@ -307,15 +315,18 @@ def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int, int
 def _bare_jp2(data: bytes) -> bytes:
     bare = bytearray()
     has_pixels = False
+    view = memoryview(data)
     for kind, at, body, end in boxes(data, 0, len(data)):
         if kind == b"jp2h":
             header = _bare_jp2_header(data, body, end)
             size = 8 + len(header)
             bare += size.to_bytes(4) + b"jp2h" + header
         elif kind in (b"jP  ", b"ftyp", b"jp2c"):
-            bare += memoryview(data)[at:end]
+            bare += view[at:end]
             has_pixels = has_pixels or kind == b"jp2c"
-    return bytes(bare) if has_pixels else data
+    if not has_pixels:
+        return data
+    return bytes(bare)
 
 
 def _bare_jp2_header(data: bytes, start: int, end: int) -> bytes:

@@ -127,7 +127,7 @@ HEIC_HELP = "convert it to JPEG, for example with heif-convert, or set the phone
 
 
 def explained(data: bytes) -> str:
-    """Return one line that says what a file without a decoder is and what to do about it."""
+    """Return one line for a file without a decoder: what it is, and what to do about it."""
     if data.count(0) == len(data):
         return "only zero bytes: an unfinished download or copy; get it again"
     # Text may begin with a short signature by chance.
@@ -230,8 +230,11 @@ def _riff(data: bytes) -> str | None:
         return "not an image but a video (AVI): extract its frames"
     if kind == b"WAVE":
         return "not an image but a sound file (WAV)"
+    # The decoder has not recognised it as an image, so its beginning is damaged.
     if kind == b"WEBP":
-        return "truncated file (WEBP)" if len(data) < 30 else "damaged or truncated WEBP file"
+        if len(data) < 30:
+            return "truncated file (WEBP)"
+        return "damaged or truncated WEBP file"
     return f"not an image but a RIFF file ({kind!r})"
 
 
@@ -293,8 +296,12 @@ def _targa(data: bytes) -> str | None:
 
 def _is_targa_header(data: bytes) -> bool:
     """Return whether all fields are plausible; the header has no signature."""
-    has_palette, kind, bits, flags = data[1], data[2], data[16], data[17]
-    width, height = data[12:14], data[14:16]
+    has_palette = data[1]
+    kind = data[2]
+    width = data[12:14]
+    height = data[14:16]
+    bits = data[16]
+    flags = data[17]
     checks = (
         has_palette in (0, 1),
         kind in (1, 2, 3, 9, 10, 11),

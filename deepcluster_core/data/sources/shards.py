@@ -107,7 +107,9 @@ class _Listing:
     """A pass over all shards; decisions made for the first ones hold for the rest."""
 
     def __init__(self, with_labels: bool, image_key: frozenset[str] | None, tally: Tally) -> None:
-        self._with_labels, self._image_key, self._tally = with_labels, image_key, tally
+        self._with_labels = with_labels
+        self._image_key = image_key
+        self._tally = tally
         self._with_txt: bool | None = None
         """Whether txt members hold labels; None until some have been read."""
         self._shard_of_kind: dict[str, str] = {}
@@ -142,7 +144,8 @@ class _Listing:
                     for picture, label in self._pictures(shard, sample, read_start, inner):
                         path = self._unique(shard, picture, names)
                         read = partial(read_member, shard.file, picture.offset, picture.size)
-                        batch.append((picture.offset, SourceImage(path, label, read)))
+                        image = SourceImage(path, label, read)
+                        batch.append((picture.offset, image))
                         if label is not None:
                             label_kinds.add(_kind_of_label(label))
                 # Samples may be interleaved; in the order of storage the file is read once.
@@ -193,7 +196,8 @@ class _Listing:
             for picture in chosen:
                 yield picture, None
         if len(chosen) > 1:
-            self._tally.take_several([picture.extension for picture in chosen])
+            extensions = [picture.extension for picture in chosen]
+            self._tally.take_several(extensions)
         if len(used) < len(sample):
             self._count_others(shard, sample, used, inner)
 
@@ -237,15 +241,16 @@ class _Listing:
 
     def _unique(self, shard: Shard, member: Member, names: set[int]) -> str:
         """Return a member's path, with `#2` if its name has occurred in the shard before."""
-        path, number = shard.path_of(member), 1
-        name = path
-        while hash(name) in names:  # hashes need a third of the memory of names
+        path = shard.path_of(member)
+        number = 1
+        unique_path = path
+        while hash(unique_path) in names:  # hashes need a third of the memory of names
             number += 1
-            name = f"{path}#{number}"
-        names.add(hash(name))
+            unique_path = f"{path}#{number}"
+        names.add(hash(unique_path))
         if number > 1:
             self._tally.repeat(path)
-        return name
+        return unique_path
 
     def _refuse_other_kind(self, kind: str, shard: Shard) -> None:
         """Raise SourceError if labels are numbers in one shard and names in another."""
@@ -288,7 +293,8 @@ class _Listing:
             return
         cause = "their names are those of masks and the like"
         if self._image_key is not None:
-            cause = f"dataset.image_key is {', '.join(sorted(self._image_key))}"
+            wanted = ", ".join(sorted(self._image_key))
+            cause = f"dataset.image_key is {wanted}"
         raise ConfigError(
             f"{file}: none of the pictures is taken: {cause}.\n"
             f"  Found: {counts(found)}\n"

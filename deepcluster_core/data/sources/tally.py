@@ -6,8 +6,9 @@ from deepcluster_core.data.sources.base import displayed
 
 MAX_COUNTED = 50
 """Limit on the extensions that are counted apart; if there are more, file names contain dots."""
-MAX_VIEWS = 16
-"""Limit on the extensions of samples with several pictures, for the same reason."""
+MAX_SEVERAL = 16
+"""Limit on the extensions of pictures in samples with several; if there are more, file names
+contain dots."""
 MAX_NAMED = 6
 """Number of extensions that a note names."""
 
@@ -18,7 +19,7 @@ class Tally:
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
         """Members that are neither a picture that is used nor a label, by extension."""
-        self.views: Counter[str] = Counter()
+        self.several: Counter[str] = Counter()
         """Pictures in samples with several pictures, by extension."""
         self.num_multiple = 0
         """Number of samples with several pictures."""
@@ -44,7 +45,7 @@ class Tally:
             return
         self.num_multiple += 1
         for extension in extensions:
-            _count(self.views, extension)
+            _count(self.several, extension)
 
     def repeat(self, path: str) -> None:
         """Count a name that occurs again in a shard."""
@@ -64,11 +65,11 @@ class Tally:
         if self.num_without:
             notes.append(f"samples without a picture: {self.num_without:,}")
         # With more extensions than that they are parts of file names, and no key could choose.
-        if self.num_multiple and len(self.views) <= MAX_VIEWS:
-            first = min(self.views)
+        if self.num_multiple and len(self.several) <= MAX_SEVERAL:
+            first = displayed(min(self.several))
             notes.append(
-                f"samples with several pictures: {self.num_multiple:,} ({counts(self.views)}); "
-                f"each picture is an image, dataset.image_key: {displayed(first)} takes only one"
+                f"samples with several pictures: {self.num_multiple:,} ({counts(self.several)}); "
+                f"each picture is an image, dataset.image_key: {first} takes only one"
             )
         if self.num_repeated:
             notes.append(
