@@ -207,7 +207,7 @@ def _bare_jpeg(data: bytes) -> bytes:
             bare += data[at:end]
     if scan is None:
         return data
-    # The note is added in front of the scan, which is not searched.
+    # Codecs look for the orientation only in front of the scan.
     if orientation := of_exif or of_xmp:
         block = b"Exif\0\0" + _exif(orientation)
         length = 2 + len(block)

@@ -1,7 +1,7 @@
 """Read arrays from `.npy` files. Suffixes: H height, W width, C channels."""
 
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -40,8 +40,10 @@ def read_array(data: bytes) -> NDArray[np.uint8 | np.uint16]:
         raise DamagedImageError("truncated file (NPY)")
     values = np.frombuffer(data, dtype, num_values, start)
     sides = tuple(int(side) for side in shape)  # a header may give True for 1
-    order: Literal["F", "C"] = "F" if is_fortran else "C"
-    values = values.reshape(sides, order=order)
+    if is_fortran:
+        values = values.reshape(sides, order="F")
+    else:
+        values = values.reshape(sides)
     if values.ndim == 2:
         values = values[..., np.newaxis]
     return values

@@ -30,6 +30,7 @@ class Reasons:
 
     def add(self, reason: str) -> None:
         """Count one image."""
+        # Messages of codecs contain numbers and bytes of the file, so they may all differ.
         is_full = len(self._count) >= MAX_REASONS
         if reason in self._count or not is_full:
             self._count[reason] += 1

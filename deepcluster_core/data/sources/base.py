@@ -136,6 +136,7 @@ def fingerprint_files(kind: str, files: Iterable[tuple[str, Path]]) -> str:
     """
     digest = hashlib.sha256(kind.encode())
     for name, path in files:
+        # A file that is missing, or whose listed name is not possible, must not stop a run.
         try:
             status = path.stat()
             facts = f"{status.st_size} {status.st_mtime_ns}"

@@ -86,9 +86,10 @@ def open_source(
         _check_location(location)
     # An option that has no effect is probably a mistake.
     if image_key and not SOURCES[kind].has_samples:
+        keys = ", ".join(image_key)
         raise ConfigError(
-            f"dataset.image_key: {', '.join(image_key)} chooses among the pictures of a sample in "
-            f"tar or Parquet files, but {location} is of kind {kind}.\n"
+            f"dataset.image_key: {keys} chooses among the pictures of a sample in tar or Parquet "
+            f"files, but {location} is of kind {kind}.\n"
             f"  Fix: remove dataset.image_key."
         )
     return SOURCES[kind].open(location, labels == "auto", image_key)
@@ -132,7 +133,9 @@ def _kind_of_file(file: Path) -> KindName:
     for kind, source in SOURCES.items():
         if suffix in source.suffixes:
             return kind
-    known = [suffix for source in SOURCES.values() for suffix in source.suffixes]
+    known: list[str] = []
+    for source in SOURCES.values():
+        known.extend(source.suffixes)
     raise _nothing_found(file, f"a folder, or a file ending in {', '.join(known)}")
 
 
@@ -147,8 +150,9 @@ def _kind_of_folder(folder: Path) -> KindName:
         if first_file:
             found.append(kind)
     if len(found) > 1:
+        kinds = " or ".join(found)
         raise SourceError(
-            f"{folder}: holds {_survey(folder)}, so it could be of kind {' or '.join(found)}.\n"
+            f"{folder}: holds {_survey(folder)}, so it could be of kind {kinds}.\n"
             f"  Fix: choose one (dataset.kind in a recipe, --kind of assign and embed), or give a "
             f"folder with files of one kind only."
         )
@@ -173,9 +177,11 @@ def _open_list(location: Path, with_labels: bool, image_key: ImageKey) -> Source
 
 def _open_parquet(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
     if location.is_file():
-        root, files = location.parent, [location]
+        root = location.parent
+        files = [location]
     else:
-        root, files = location, sorted_by_name(location, _parquet_files(location))
+        root = location
+        files = sorted_by_name(root, _parquet_files(root))
     if not files:
         raise _nothing_found(location, ".parquet files directly in it, or in partitions")
     return ParquetSource(root, files, with_labels=with_labels, image_key=image_key)
@@ -235,7 +241,8 @@ def _nothing_found(location: Path, wanted: str) -> SourceError:
         # Shards count only directly in a folder, and may be one level too deep.
         shard = next(_shards_below(location), None)
         if shard is not None:
-            fix = f"give the folder that the shards are in: {displayed(str(shard.parent))}"
+            shard_folder = displayed(str(shard.parent))
+            fix = f"give the folder that the shards are in: {shard_folder}"
     else:
         files = [location]
         found = "a single file"
@@ -283,9 +290,10 @@ def _survey(folder: Path) -> str:
         places.setdefault(suffix, place)
     if not counts:
         return "no files"
-    most_common = sorted(counts.items(), key=lambda found: (-found[1], found[0]))
+    # The most frequent kinds, in an order that does not depend on the file system.
+    by_count = sorted(counts.items(), key=lambda found: (-found[1], found[0]))
     parts: list[str] = []
-    for suffix, count in most_common[:6]:
+    for suffix, count in by_count[:6]:
         place = places[suffix]
         where = "" if place == "." else f" (in {place})"
         parts.append(f"{count} {suffix}{where}")

@@ -37,6 +37,7 @@ class Shard:
 
     def holds_one_class(self) -> bool | None:
         """Return whether the first picture is named as in a class; None without pictures."""
+        # The first picture is enough, since listing a whole shard takes long.
         for member in self.listed():
             if member.is_picture:
                 return is_class_file(self.stem, member.name)

@@ -41,8 +41,7 @@ def members(
                     # A pax header can give a negative size, with which tarfile would loop forever.
                     if member.size < 0:
                         raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
-                    is_plain_file = member.isreg() and not member.issparse()
-                    if is_plain_file and not _is_hidden(member.name):
+                    if _is_wanted(member):
                         yield member
                 if end is not None and archive.offset > end:
                     raise tarfile.ReadError("its last member is longer than the archive")
@@ -119,6 +118,13 @@ def harmless(name: str) -> str:
         return name.rstrip("/")
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     return "/".join(parts)
+
+
+def _is_wanted(member: tarfile.TarInfo) -> bool:
+    """Return whether a member is a file that can be read in place and is not hidden."""
+    if not member.isreg() or member.issparse():
+        return False
+    return not _is_hidden(member.name)
 
 
 def _is_hidden(name: str) -> bool:
