@@ -117,18 +117,7 @@ def random_boxes(
     The distribution is that of torchvision's RandomResizedCrop: the area, the logarithm of the
     aspect ratio and the position are uniform.
     """
-    min_area, max_area = crop.area
-    min_ratio, max_ratio = crop.ratio
-    min_log = np.log(min_ratio)
-    max_log = np.log(max_ratio)
-    # Draw the areas and the aspect ratios of all attempts.
-    area_draws_BA = draws_BR[:, :ATTEMPTS]
-    ratio_draws_BA = draws_BR[:, ATTEMPTS : 2 * ATTEMPTS]
-    image_area_B = height_B * width_B
-    area_BA = image_area_B[:, None] * (min_area + (max_area - min_area) * area_draws_BA)
-    ratio_BA = np.exp(min_log + (max_log - min_log) * ratio_draws_BA)
-    width_BA = np.rint(np.sqrt(area_BA * ratio_BA))
-    height_BA = np.rint(np.sqrt(area_BA / ratio_BA))
+    height_BA, width_BA = _random_sizes(height_B * width_B, draws_BR, crop)
     # Choose the first box of each image that is not empty and fits into the image.
     fits_BA = (width_BA > 0) & (width_BA <= width_B[:, None])
     fits_BA &= (height_BA > 0) & (height_BA <= height_B[:, None])
@@ -154,11 +143,32 @@ def random_boxes(
     return boxes
 
 
+def _random_sizes(
+    image_area_B: NDArray[np.integer], draws_BR: NDArray[np.float64], crop: RandomCrop
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the heights and widths (B, A) of the boxes of all attempts, in whole pixels."""
+    min_share, max_share = crop.area
+    area_draws_BA = draws_BR[:, :ATTEMPTS]
+    share_BA = min_share + (max_share - min_share) * area_draws_BA
+    area_BA = image_area_B[:, None] * share_BA
+    # The logarithm is uniform, so that 3/4 is as likely as 4/3.
+    min_ratio, max_ratio = crop.ratio
+    min_log = np.log(min_ratio)
+    max_log = np.log(max_ratio)
+    ratio_draws_BA = draws_BR[:, ATTEMPTS : 2 * ATTEMPTS]
+    ratio_BA = np.exp(min_log + (max_log - min_log) * ratio_draws_BA)
+    width_BA = np.rint(np.sqrt(area_BA * ratio_BA))
+    height_BA = np.rint(np.sqrt(area_BA / ratio_BA))
+    return height_BA, width_BA
+
+
 def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
     """Return the largest central box whose aspect ratio is allowed."""
     min_ratio, max_ratio = ratio
-    box_width = min(width, max(1, round(height * max_ratio)))
-    box_height = min(height, max(1, round(width / min_ratio)))
+    max_width = max(1, round(height * max_ratio))
+    max_height = max(1, round(width / min_ratio))
+    box_width = min(width, max_width)
+    box_height = min(height, max_height)
     left = (width - box_width) // 2
     top = (height - box_height) // 2
     return left, top, left + box_width, top + box_height
@@ -167,4 +177,5 @@ def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
 def crop_resized(image_HWC: Pixels, box: Box, size: int) -> Pixels:
     """Return the part of an image in `box`, resized to (S, S, C)."""
     left, top, right, bottom = box
-    return resize(image_HWC[top:bottom, left:right], (size, size))
+    part_HWC = image_HWC[top:bottom, left:right]
+    return resize(part_HWC, (size, size))
