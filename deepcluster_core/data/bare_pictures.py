@@ -1,4 +1,4 @@
-"""Strip image files of all metadata: text, profiles, previews and dates, called notes here.
+"""Remove all metadata from image files: text, profiles, previews and dates, called notes here.
 
 Codecs reject an image whose notes are damaged or exceed their limits, although we do not use the
 notes. Such a file is rewritten in memory with only the parts that its pixels need and with its
@@ -52,24 +52,44 @@ def without_notes(data: bytes) -> bytes:
     return data
 
 
+def _uint32(data: bytes | memoryview, at: int) -> int:
+    """Return the big-endian number at an offset."""
+    return int.from_bytes(data[at : at + 4])
+
+
 # Orientation
 
 
 def _of_exif(block: bytes) -> int:
     """Return the orientation in an EXIF block, 1 to 8, or 0 if it has none or is damaged."""
     page = read_page(block.removeprefix(b"Exif\0\0"))
-    found = page.value(ORIENTATION, 0) if page else 0
-    return found if 1 <= found <= 8 else 0
+    if page is None:
+        return 0
+    orientation = page.value(ORIENTATION, 0)
+    return orientation if 1 <= orientation <= 8 else 0
 
 
 def _of_xmp(text: bytes) -> int:
     found = _XMP_ORIENTATION.search(text)
-    return int(found[1]) if found else 0
+    if found is None:
+        return 0
+    return int(found[1])
 
 
 def _exif(orientation: int) -> bytes:
     """Return an EXIF block, from its byte order on, with only an orientation."""
-    return b"II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, ORIENTATION, 3, 1, orientation, 0, 0)
+    header = b"II*\0\x08\0\0\0"
+    directory = struct.pack(
+        "<HHHIHHI",
+        1,  # number of entries
+        ORIENTATION,
+        3,  # type of the values: 16 bits
+        1,  # number of values
+        orientation,
+        0,  # padding to 32 bits
+        0,  # no next page
+    )
+    return header + directory
 
 
 # PNG
@@ -81,68 +101,89 @@ def _bare_png(data: bytes) -> bytes:
     Frames of an animation are dropped, which leaves the image that programs show if they do not
     play animations.
     """
-    view, bare, at, has_pixels = memoryview(data), bytearray(_PNG), len(_PNG), False
-    hints, num_notes = [0, 0, 0], 0  # in order of trust: eXIf, EXIF as text, XMP
+    view = memoryview(data)
+    bare = bytearray(_PNG)
+    at = len(_PNG)
+    has_pixels = False
+    orientations = [0, 0, 0]  # from eXIf, from EXIF as text, from XMP, in order of trust
+    num_notes = 0
     while at + 8 <= len(data):
-        length, kind = int.from_bytes(view[at : at + 4]), bytes(view[at + 4 : at + 8])
+        length = _uint32(view, at)
+        kind = bytes(view[at + 4 : at + 8])
         end = at + 12 + length
-        is_note = kind[0] & 32 > 0 and kind != b"tRNS"
-        if not kind.isalpha() or (end > len(data) and not (is_note and has_pixels)):
-            break  # leave the rest to the codec
+        is_optional = kind[0] & 32 > 0  # a lower-case first letter
+        is_note = is_optional and kind != b"tRNS"
+        # Damaged or truncated: leave the rest to the codec, unless only a last note is incomplete.
+        is_last_note = is_note and has_pixels
+        is_truncated = end > len(data) and not is_last_note
+        if is_truncated or not kind.isalpha():
+            break
         if not is_note:
             bare += view[at:end]
             has_pixels = has_pixels or kind == b"IDAT"
-        elif num_notes < MAX_NOTES and _has_hint(kind, view[at + 8 : at + 40]):
+        elif num_notes < MAX_NOTES and _has_orientation(kind, view[at + 8 : at + 40]):
             num_notes += 1
-            _note_hint(data[at:end], hints)
+            _store_orientation(data[at:end], orientations)
         at = min(end, len(data))
     bare += view[at:]
-    orientation = next((hint for hint in hints if hint), 0)
+    orientation = orientations[0] or orientations[1] or orientations[2]
     if orientation and len(bare) >= _PNG_HEADER_END:
         bare[_PNG_HEADER_END:_PNG_HEADER_END] = _png_chunk(b"eXIf", _exif(orientation))
     return bytes(bare)
 
 
-def _has_hint(kind: bytes, start: memoryview) -> bool:
+def _has_orientation(kind: bytes, start: memoryview) -> bool:
+    """Return whether a note is of a kind that may store the orientation."""
     if kind == b"eXIf":
         return True
+    if kind not in (b"tEXt", b"zTXt", b"iTXt"):
+        return False
     keys = (_XMP_KEY + b"\0", _RAW_EXIF_KEY + b"\0")
-    return kind in (b"tEXt", b"zTXt", b"iTXt") and bytes(start).startswith(keys)
+    return bytes(start).startswith(keys)
 
 
-def _note_hint(chunk: bytes, hints: list[int]) -> None:
-    """Store the orientation of a note at its position in `hints`; ignore damaged notes."""
-    kind, body = chunk[4:8], chunk[8:-4]
-    if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
+def _store_orientation(chunk: bytes, orientations: list[int]) -> None:
+    """Store the orientation of a note at the position of its kind; ignore damaged notes."""
+    kind = chunk[4:8]
+    body = chunk[8:-4]
+    if zlib.crc32(kind + body) != int.from_bytes(chunk[-4:]):
         return
     if kind == b"eXIf":
-        hints[0] = hints[0] or _of_exif(body)
+        orientations[0] = orientations[0] or _of_exif(body)
         return
     key, _, text = body.partition(b"\0")
     try:
         text = _plain_text(kind, text)
         if key == _XMP_KEY:
-            hints[2] = hints[2] or _of_xmp(text)
+            orientations[2] = orientations[2] or _of_xmp(text)
         else:
-            profile = bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
-            hints[1] = hints[1] or _of_exif(profile)
+            # ImageMagick's form: a blank line, a name, a length, then lines of hexadecimal digits.
+            digits = b"".join(text.split(b"\n")[3:]).decode("ascii")
+            orientations[1] = orientations[1] or _of_exif(bytes.fromhex(digits))
     except (ValueError, zlib.error):
         return
 
 
 def _plain_text(kind: bytes, text: bytes) -> bytes:
+    """Return the text of a note after its key, decompressed up to `MAX_NOTE` bytes."""
     if kind == b"iTXt":
         is_packed = text[:1] == b"\1"
+        # Flag and method are a byte each; language and translated key end in a zero.
         text = text[2:].split(b"\0", 2)[-1]
     else:
         is_packed = kind == b"zTXt"
-        text = text[1:] if is_packed else text
-    return zlib.decompressobj().decompress(text, MAX_NOTE) if is_packed else text
+        if is_packed:
+            text = text[1:]  # without the byte for the method
+    if not is_packed:
+        return text
+    return zlib.decompressobj().decompress(text, MAX_NOTE)
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
-    named = kind + body
-    return struct.pack(">I", len(body)) + named + struct.pack(">I", zlib.crc32(named))
+    named_body = kind + body
+    length = len(body).to_bytes(4)
+    checksum = zlib.crc32(named_body).to_bytes(4)
+    return length + named_body + checksum
 
 
 # JPEG
@@ -150,7 +191,8 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 def _bare_jpeg(data: bytes) -> bytes:
     """Drop application segments and comments, except those that define the colour space."""
-    bare, orientation, of_xmp = bytearray(b"\xff\xd8"), 0, 0
+    bare = bytearray(b"\xff\xd8")
+    of_exif = of_xmp = 0
     scan = None
     for marker, at, end in jpeg_segments(data):
         if marker == 0xDA:
@@ -158,25 +200,32 @@ def _bare_jpeg(data: bytes) -> bytes:
             break
         start = data[at + 4 : at + 40]
         if marker == 0xE1 and start.startswith(b"Exif\0\0"):
-            orientation = orientation or _of_exif(data[at + 4 : end])
+            of_exif = of_exif or _of_exif(data[at + 4 : end])
         elif marker == 0xE1 and start.startswith(_XMP_OF_JPEG):
             of_xmp = of_xmp or _of_xmp(data[at + 4 : end])
         if not _is_jpeg_note(marker, start, end - at):
             bare += data[at:end]
     if scan is None:
         return data
-    if orientation := orientation or of_xmp:
+    # Codecs look for the orientation only in front of the scan.
+    if orientation := of_exif or of_xmp:
         block = b"Exif\0\0" + _exif(orientation)
-        bare += b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+        length = 2 + len(block)
+        bare += b"\xff\xe1" + length.to_bytes(2) + block
     return bytes(bare + memoryview(data)[scan:])
 
 
 def _is_jpeg_note(marker: int, start: bytes, size: int) -> bool:
-    if marker == 0xE0 and start.startswith(b"JFIF\0") and size >= 18:
+    # Two application segments define how the pixels are stored.
+    is_jfif = marker == 0xE0 and start.startswith(b"JFIF\0")
+    if is_jfif and size >= 18:
         return False
-    if marker == 0xEE and start.startswith(b"Adobe") and size >= 16:
+    is_adobe = marker == 0xEE and start.startswith(b"Adobe")
+    if is_adobe and size >= 16:
         return False
-    return 0xE0 <= marker <= 0xEF or marker == 0xFE
+    is_application = 0xE0 <= marker <= 0xEF
+    is_comment = marker == 0xFE
+    return is_application or is_comment
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -187,10 +236,12 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if at + 4 > len(data):
             return
         marker = data[at + 1]
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:  # these stand alone
+        has_no_content = marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9
+        if has_no_content:
             at += 2
             continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        length = int.from_bytes(data[at + 2 : at + 4])
+        end = at + 2 + length
         if end < at + 4 or end > len(data):
             return
         yield marker, at, end
@@ -203,28 +254,40 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _bare_webp(data: bytes) -> bytes:
-    view, bare, at, has_pixels = memoryview(data), bytearray(), 12, False
-    hints = [0, 0]  # EXIF, XMP
+    view = memoryview(data)
+    bare = bytearray()
+    at = 12
+    has_pixels = False
+    of_exif = of_xmp = 0
     while at + 8 <= len(data):
-        kind, length = bytes(view[at : at + 4]), int.from_bytes(view[at + 4 : at + 8], "little")
-        end = at + 8 + length + length % 2
-        if at + 8 + length > len(data) and (kind in _WEBP_PIXELS or not has_pixels):
+        kind = bytes(view[at : at + 4])
+        length = int.from_bytes(view[at + 4 : at + 8], "little")
+        body = at + 8
+        body_end = body + length
+        end = body_end + length % 2  # padded to an even length
+        is_note = kind not in _WEBP_PIXELS
+        # Leave truncated files to the codec, unless only a note after the pixels is incomplete.
+        is_last_note = is_note and has_pixels
+        if body_end > len(data) and not is_last_note:
             return data
-        if kind in _WEBP_PIXELS:
+        if not is_note:
             bare += view[at:end]
             has_pixels = has_pixels or kind in (b"VP8 ", b"VP8L", b"ANMF")
         elif kind == b"EXIF":
-            hints[0] = hints[0] or _of_exif(data[at + 8 : at + 8 + length])
+            of_exif = of_exif or _of_exif(data[body:body_end])
         elif kind == b"XMP ":
-            hints[1] = hints[1] or _of_xmp(data[at + 8 : at + 8 + length])
+            of_xmp = of_xmp or _of_xmp(data[body:body_end])
         at = end
+    # Only the extended format has flags for notes, and can therefore store an orientation.
     if bare.startswith(b"VP8X") and len(bare) >= 18:
         bare[8] &= 0xFF ^ sum(_WEBP_NOTES.values())
-        if orientation := hints[0] or hints[1]:
+        if orientation := of_exif or of_xmp:
             bare[8] |= _WEBP_NOTES[b"EXIF"]
             block = _exif(orientation)
-            bare += b"EXIF" + struct.pack("<I", len(block)) + block
-    return b"RIFF" + struct.pack("<I", (4 + len(bare)) & 0xFFFFFFFF) + b"WEBP" + bare
+            length = len(block).to_bytes(4, "little")
+            bare += b"EXIF" + length + block
+    size = (4 + len(bare)) & 0xFFFFFFFF
+    return b"RIFF" + size.to_bytes(4, "little") + b"WEBP" + bare
 
 
 # JPEG 2000 and AVIF: boxes in boxes
@@ -233,31 +296,47 @@ def _bare_webp(data: bytes) -> bytes:
 def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
     """Yield type, start, start of the content, and end of each box between two offsets."""
     while at + 8 <= end:
-        length, body = int.from_bytes(data[at : at + 4]), at + 8
+        kind = data[at + 4 : at + 8]
+        length = _uint32(data, at)
+        body = at + 8
+        # Two lengths are special: 1 is followed by a length of 64 bits, 0 reaches to the end.
         if length == 1:
-            length, body = int.from_bytes(data[at + 8 : at + 16]), at + 16
-        stop = end if length == 0 else at + length
+            length = int.from_bytes(data[at + 8 : at + 16])
+            body = at + 16
+        stop = at + length
+        if length == 0:
+            stop = end
         if stop < body or stop > end:
             return
-        yield data[at + 4 : at + 8], at, body, stop
+        yield kind, at, body, stop
         at = stop
 
 
 def _bare_jp2(data: bytes) -> bytes:
-    bare, has_pixels = bytearray(), False
+    bare = bytearray()
+    has_pixels = False
+    view = memoryview(data)
     for kind, at, body, end in boxes(data, 0, len(data)):
         if kind == b"jp2h":
-            kept = [
-                data[a:e]
-                for name, a, b, e in boxes(data, body, end)
-                if name in _JP2_PIXELS and not (name == b"colr" and e - b < 7)
-            ]
-            size = 8 + sum(map(len, kept))
-            bare += struct.pack(">I", size) + b"jp2h" + b"".join(kept)
+            header = _bare_jp2_header(data, body, end)
+            size = 8 + len(header)
+            bare += size.to_bytes(4) + b"jp2h" + header
         elif kind in (b"jP  ", b"ftyp", b"jp2c"):
-            bare += memoryview(data)[at:end]
+            bare += view[at:end]
             has_pixels = has_pixels or kind == b"jp2c"
-    return bytes(bare) if has_pixels else data
+    if not has_pixels:
+        return data
+    return bytes(bare)
+
+
+def _bare_jp2_header(data: bytes, start: int, end: int) -> bytes:
+    header = bytearray()
+    for kind, at, body, stop in boxes(data, start, end):
+        # A colour box that is too short to name a colour space makes codecs fail.
+        is_damaged = kind == b"colr" and stop - body < 7
+        if kind in _JP2_PIXELS and not is_damaged:
+            header += data[at:stop]
+    return bytes(header)
 
 
 def _bare_avif(data: bytes) -> bytes:
@@ -269,12 +348,20 @@ def _bare_avif(data: bytes) -> bytes:
     for kind, _, body, end in boxes(data, 0, len(data)):
         if kind != b"meta":
             continue
-        for name, _, start, stop in boxes(data, body + 4, end):
-            if name != b"iinf":
-                continue
-            after_count = 6 if data[start : start + 1] == b"\0" else 8
-            for entry, _, inner, _ in boxes(data, start + after_count, stop):
-                at = inner + (8 if data[inner : inner + 1] == b"\2" else 10)
-                if entry == b"infe" and data[at : at + 4] in (b"Exif", b"mime"):
-                    bare[at : at + 4] = b"skip"
+        for inner_kind, _, start, stop in boxes(data, body + 4, end):
+            if inner_kind == b"iinf":
+                _skip_notes(data, start, stop, bare)
     return bytes(bare)
+
+
+def _skip_notes(data: bytes, start: int, stop: int, bare: bytearray) -> None:
+    """Rename the notes in a list of items from `start` to `stop`, in `bare`."""
+    # The first byte is the version of a box, which decides about the sizes of its fields.
+    is_first_version = data.startswith(b"\0", start)
+    first_item = start + 6 if is_first_version else start + 8
+    for kind, _, body, _ in boxes(data, first_item, stop):
+        has_short_id = data.startswith(b"\2", body)
+        type_at = body + 8 if has_short_id else body + 10
+        is_note = data.startswith((b"Exif", b"mime"), type_at)
+        if kind == b"infe" and is_note:
+            bare[type_at : type_at + 4] = b"skip"

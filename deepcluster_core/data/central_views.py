@@ -27,12 +27,15 @@ def central_views(
     total = len(pictures)
 
     def load(start: int) -> NDArray[np.uint8]:
-        ids = range(start, min(start + batch_size, total))
-        return np.stack([center_view(pictures.verified(i), resize=resize, size=size) for i in ids])
+        views: list[NDArray[np.uint8]] = []
+        for image_id in range(start, min(start + batch_size, total)):
+            image_HWC = pictures.verified(image_id)
+            views.append(center_view(image_HWC, resize=resize, size=size))
+        return np.stack(views)
 
     starts = range(first * batch_size, total, batch_size)
-    for start, views_BSSC in zip(
-        starts, ordered_map(load, starts, workers=context.workers), strict=True
-    ):
+    batches = ordered_map(load, starts, workers=context.workers)
+    for start, views_BSSC in zip(starts, batches, strict=True):
         yield views_BSSC
+        # Reported once the caller has used the batch.
         context.progress(start + len(views_BSSC), total)

@@ -1,4 +1,4 @@
-"""Recognise by its first bytes what a file is, if it cannot be read as its name suggests."""
+"""Recognise what a file is by its first bytes, if it cannot be read as its name suggests."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ COMPRESSED = {
     b"\xfd7zXZ\0": ("xz", "unxz"),
     b"\x04\x22\x4d\x18": ("LZ4", "lz4 -d"),
 }
-"""First bytes of compressed files -> name of the method and a command that unpacks it."""
+"""First bytes of compressed files -> name of the method and a command that unpacks them."""
 ARCHIVES = {
     b"PK\x03\x04": "a ZIP archive",
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
@@ -24,11 +24,14 @@ FILES = {
     b"ARROW1": ("an Arrow file", "write it as Parquet"),
 }
 """First bytes of files that are neither images nor archives -> what they are and what to do."""
-_IN_PLACE_OF_TABLES = {
+_CAUSES = {
+    **FILES,
+    **{magic: (name, "unpack it and give the folder") for magic, name in ARCHIVES.items()},
     b"\xff\xff\xff\xff": ("an Arrow stream", "write it as Parquet"),
     b"<!DOCTYPE": ("a web page, perhaps of a failed download", "download the file again"),
     b"<html": ("a web page, perhaps of a failed download", "download the file again"),
 }
+"""First bytes of files that are found in place of a table or tar file -> cause and fix."""
 
 
 def described_contents(path: Path, start: int = 0) -> tuple[str, str] | None:
@@ -37,6 +40,9 @@ def described_contents(path: Path, start: int = 0) -> tuple[str, str] | None:
     Args:
         path: path of a file that could not be read.
         start: offset of the relevant part of the file.
+
+    Returns:
+        The cause and the fix, for an error message.
     """
     try:
         with path.open("rb") as file:
@@ -46,18 +52,17 @@ def described_contents(path: Path, start: int = 0) -> tuple[str, str] | None:
         return None
     if not head and not start:
         return "empty file, 0 bytes", "download or write it again, or remove it"
-    if head[257:262] == b"ustar":  # a tar file begins with a file name, which could match below
+    # A tar file begins with a file name, which could match a signature.
+    if head[257:262] == b"ustar":
         return None
-    shown = os.fsencode(path.name).decode("utf-8", "backslashreplace")
-    for magic, (name, program) in COMPRESSED.items():
+    file_name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    for magic, (method, program) in COMPRESSED.items():
         if head.startswith(magic):
-            return (
-                f"compressed by {name}",
-                f"compressed tar files must be unpacked first: {program} "
-                f"< {shlex.quote(shown)} > unpacked.tar",
-            )
-    archives = {m: (name, "unpack it and give the folder") for m, name in ARCHIVES.items()}
-    for magic, found in (FILES | archives | _IN_PLACE_OF_TABLES).items():
-        if head.lower().startswith(magic.lower()):
-            return found
+            cause = f"compressed by {method}"
+            command = f"{program} < {shlex.quote(file_name)} > unpacked.tar"
+            return cause, f"compressed tar files must be unpacked first: {command}"
+    lower_head = head.lower()  # signatures of web pages may be in capitals
+    for magic, cause_and_fix in _CAUSES.items():
+        if lower_head.startswith(magic.lower()):
+            return cause_and_fix
     return None

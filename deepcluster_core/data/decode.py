@@ -21,17 +21,13 @@ Which files are accepted, and how they are converted:
 - For files of other kinds, the error names the kind and what to do (`signatures`, `unsupported`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from io import BytesIO
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from deepcluster_core.data.bare_pictures import without_notes
 from deepcluster_core.data.deep_values import (
     Deep,
     Pixels,
@@ -44,23 +40,15 @@ from deepcluster_core.data.deep_values import (
 from deepcluster_core.data.encode import MAX_JPEG_SIDE, encode_jpeg, encode_png
 from deepcluster_core.data.npy_arrays import MAGIC as NPY_MAGIC
 from deepcluster_core.data.npy_arrays import read_array
-from deepcluster_core.data.signatures import explained, iso_media_kind
-from deepcluster_core.data.tiff_pages import (
-    HEIGHT,
-    WIDTH,
-    Page,
-    as_pillow_reads_it,
-    correct_tiles,
-    raw_of_camera,
-    read_page,
+from deepcluster_core.data.picture_files import (
+    FORMATS,
+    OpenedPicture,
+    codec_error,
+    open_picture,
+    with_or_without_notes,
 )
-from deepcluster_core.data.unreadable import (
-    DamagedImageError,
-    UnreadableImageError,
-    UnsupportedFeatureError,
-    UnsupportedImageError,
-)
-from deepcluster_core.data.unsupported import is_lookalike, refused_raw, unsupported_feature
+from deepcluster_core.data.tiff_pages import HEIGHT, WIDTH
+from deepcluster_core.data.unreadable import UnreadableImageError
 
 __all__ = [
     "FORMATS",
@@ -78,8 +66,6 @@ __all__ = [
     "upright_size",
 ]
 
-T = TypeVar("T")
-
 MAX_PIXELS = 178_956_970
 """Limit on the pixels of an image, checked before decoding: Pillow's own limit for an error."""
 
@@ -88,19 +74,6 @@ MAX_ASPECT = 100
 
 A line of pixels, enlarged until its shorter side fits, would fill the memory, and no crop of it
 would show anything.
-"""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
-"""Pillow's names of the accepted formats, tried in this order.
-
-Left out are formats without a signature, which accept arbitrary bytes (TGA), and formats that start
-other programs (EPS).
-"""
-
-_BLANKS = b"\xef\xbb\xbf \t\r\n"
-"""Bytes that editors and web servers put in front of files: byte order mark, blanks, line breaks.
-
-No accepted format begins with any of them.
 """
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -126,17 +99,6 @@ class Decoded:
     """Height of the upright original in pixels."""
     format: str
     """Format found in the content: JPEG, PNG, NPY, …"""
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """An image whose header has been read."""
-
-    image: ImageFile.ImageFile
-    data: bytes
-    """The bytes that Pillow reads: the file, possibly with corrected tags."""
-    page: Page | None
-    """Original tags of a TIFF file; None for other formats."""
 
 
 def decode(
@@ -171,33 +133,37 @@ def upright_size(data: bytes) -> tuple[int, int]:
     Raises:
         UnreadableImageError: the header is damaged, or not that of an image.
     """
-    return _with_or_without_notes(data, _upright_size)
+    return with_or_without_notes(data, _upright_size)
 
 
-def _upright_size(opened: _Opened) -> tuple[int, int]:
+def _upright_size(opened: OpenedPicture) -> tuple[int, int]:
     width, height = opened.image.size
-    if page := opened.page:  # some Pillows have already exchanged the sides of a TIFF
-        width, height = page.value(WIDTH, width), page.value(HEIGHT, height)
-    return (height, width) if _orientation(opened.image) >= 5 else (width, height)  # quarter turn
+    # Some versions of Pillow have already exchanged the sides of a TIFF.
+    if opened.page is not None:
+        width = opened.page.value(WIDTH, width)
+        height = opened.page.value(HEIGHT, height)
+    if _is_quarter_turn(_orientation(opened.image)):
+        return height, width
+    return width, height
 
 
 def decode_packed(data: bytes) -> Pixels:
     """Return pixels_HWC of a file from `encode_jpeg` or `encode_png`, without the other checks."""
-    return _pixels(_open(data).image)
+    return _pixels(open_picture(data).image)
 
 
 def _decode_picture(data: bytes, channels: int, shorter_side: int | None, deep: Deep) -> Decoded:
     if channels not in (1, 3):
-        name = _open(data).image.format or "picture"
+        name = open_picture(data).image.format or "picture"
         raise UnreadableImageError(
             f"a {name} file gives 1 or 3 channels, not {channels}: use .npy arrays (H, W, C)"
         )
     mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
-    return _with_or_without_notes(data, lambda opened: _decoded(opened, mode, shorter_side, deep))
+    return with_or_without_notes(data, lambda opened: _decoded(opened, mode, shorter_side, deep))
 
 
 def _decoded(
-    opened: _Opened, mode: Literal["L", "RGB"], shorter_side: int | None, deep: Deep
+    opened: OpenedPicture, mode: Literal["L", "RGB"], shorter_side: int | None, deep: Deep
 ) -> Decoded:
     image = opened.image
     name = image.format or "picture"
@@ -211,84 +177,13 @@ def _decoded(
     except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:
-        raise _failed(name, opened.data, error, is_header=False) from error
+        raise codec_error(name, opened.data, error, is_header=False) from error
     if orientation in _UPRIGHT:
         plain = plain.transpose(_UPRIGHT[orientation])
-    if orientation >= 5:  # a quarter turn
+    if _is_quarter_turn(orientation):
         width, height = height, width
-    return Decoded(_pixels(_resized(plain, (width, height), shorter_side)), width, height, name)
-
-
-def _with_or_without_notes(data: bytes, use: Callable[[_Opened], T]) -> T:
-    """Open and use an image; if that fails, try again without text, profiles and the like.
-
-    Files that a codec can read are not changed. For damaged files the second attempt costs as much
-    as the first.
-    """
-    try:
-        return use(_open(data))
-    except (DamagedImageError, UnsupportedFeatureError):  # damaged notes can cause either
-        start = data.lstrip(_BLANKS)
-        bare = without_notes(start)
-        if bare == start:
-            raise
-    return use(_open(bare))
-
-
-@cache
-def _plugins() -> list[tuple[str, Callable[..., ImageFile.ImageFile], Callable[..., Any]]]:
-    """Return name, opener and signature check of the formats that this Pillow was built with."""
-    Image.init()
-    found = ((name, *Image.OPEN[name]) for name in FORMATS if name in Image.OPEN)
-    return [(name, opener, accepts) for name, opener, accepts in found if accepts is not None]
-
-
-def _open(data: bytes) -> _Opened:
-    """Read the header; `Image.open` is not used because it hides the size of large images."""
-    for start in (data, data.lstrip(_BLANKS)):
-        if found := _find_plugin(start):
-            return _open_as(*found, start)
-    raise UnsupportedImageError(explained(data))
-
-
-def _find_plugin(data: bytes) -> tuple[str, Callable[..., ImageFile.ImageFile]] | None:
-    media = iso_media_kind(data)
-    for name, opener, accepts in _plugins():
-        start = data[:16].ljust(16, b"\0")  # Pillow's checks do not expect fewer bytes
-        accepted = media == "AVIF" if name == "AVIF" else accepts(start)
-        if isinstance(accepted, str):  # Pillow's message that the format was not built in
-            raise UnsupportedImageError(f"{name} is not supported by the installed Pillow")
-        if accepted and not is_lookalike(name, data):
-            return name, opener
-    return None
-
-
-def _open_as(name: str, opener: Callable[..., ImageFile.ImageFile], data: bytes) -> _Opened:
-    page = read_page(data) if name == "TIFF" else None
-    if page is not None:
-        if raw := raw_of_camera(page):
-            raise UnsupportedImageError(refused_raw(raw))
-        data = as_pillow_reads_it(data, page)
-    try:
-        image = opener(BytesIO(data), "")
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _failed(name, data, error, is_header=True) from error
-    if page is not None:
-        correct_tiles(image, page)
-    return _Opened(image, data, page)
-
-
-def _failed(name: str, data: bytes, error: Exception, *, is_header: bool) -> UnreadableImageError:
-    """Return an error that distinguishes damaged files from features that the codec lacks."""
-    is_header = is_header or "unknown raw mode" in str(error)  # Pillow notices this only later
-    if feature := unsupported_feature(name, data, is_header=is_header):
-        return UnsupportedFeatureError(feature)
-    text = str(error)
-    if "truncated" in text.lower() or isinstance(error, EOFError):
-        return DamagedImageError(f"truncated file ({name})")
-    return DamagedImageError(f"damaged or truncated {name} file: {text[:200]}")
+    resized = _resized(plain, (width, height), shorter_side)
+    return Decoded(_pixels(resized), width, height, name)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -303,7 +198,7 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _load(opened: _Opened, shorter_side: int | None) -> tuple[int, int]:
+def _load(opened: OpenedPicture, shorter_side: int | None) -> tuple[int, int]:
     """Decode the pixels in place; return width and height of the whole image.
 
     JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size in a quarter of the time (8 megapixels to
@@ -315,7 +210,8 @@ def _load(opened: _Opened, shorter_side: int | None) -> tuple[int, int]:
     image = opened.image
     size = image.size
     if shorter_side is not None:
-        image.draft(None, (2 * shorter_side, 2 * shorter_side))
+        smallest_side = 2 * shorter_side
+        image.draft(None, (smallest_side, smallest_side))
     is_reduced = image.size != size
     image.load()
     # Pillow turns a TIFF upright while loading, and older versions know the size only afterwards.
@@ -331,7 +227,11 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
-def _true_pixels(opened: _Opened) -> Image.Image:
+def _is_quarter_turn(orientation: int) -> bool:
+    return orientation >= 5
+
+
+def _true_pixels(opened: OpenedPicture) -> Image.Image:
     """Return the loaded image with the values that Pillow misinterprets corrected."""
     image = opened.image
     if opened.page is not None:
@@ -345,7 +245,8 @@ def _to_8_bit(image: Image.Image, mode: Literal["L", "RGB"], deep: Deep) -> Imag
     if is_deep(image):
         return deep_to_grey(image, deep).convert(mode)
     if image.has_transparency_data:
-        if image.mode in ("La", "RGBa"):  # premultiplied alpha; Pillow converts it only in steps
+        # Pillow converts premultiplied alpha only in steps.
+        if image.mode in ("La", "RGBa"):
             image = image.convert(image.mode.upper())
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -355,7 +256,9 @@ def _to_8_bit(image: Image.Image, mode: Literal["L", "RGB"], deep: Deep) -> Imag
 
 def _pixels(image: Image.Image) -> Pixels:
     pixels = np.array(image)  # a copy: views of a Pillow image cannot be written to
-    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+    if pixels.ndim == 2:
+        pixels = pixels[..., np.newaxis]
+    return pixels
 
 
 def _resized(image: Image.Image, size: tuple[int, int], shorter_side: int | None) -> Image.Image:
@@ -364,10 +267,17 @@ def _resized(image: Image.Image, size: tuple[int, int], shorter_side: int | None
         return image
     width, height = size
     longer_side = max(size) * shorter_side // min(size)
-    to = (shorter_side, longer_side) if width <= height else (longer_side, shorter_side)
-    if to[0] * to[1] > MAX_PIXELS:
-        raise UnreadableImageError(f"{width} x {height} pixels would become {to[0]} x {to[1]}")
-    return image.resize(to, Image.Resampling.BILINEAR)  # antialiased when it reduces
+    if width <= height:
+        new_width, new_height = shorter_side, longer_side
+    else:
+        new_width, new_height = longer_side, shorter_side
+    # A small file enlarged to a large target must not fill the memory.
+    if new_width * new_height > MAX_PIXELS:
+        raise UnreadableImageError(
+            f"{width} x {height} pixels would become {new_width} x {new_height}"
+        )
+    # Pillow's filter is antialiased when it reduces.
+    return image.resize((new_width, new_height), Image.Resampling.BILINEAR)
 
 
 def _decode_array(data: bytes, channels: int, shorter_side: int | None, deep: Deep) -> Decoded:
@@ -378,11 +288,13 @@ def _decode_array(data: bytes, channels: int, shorter_side: int | None, deep: De
     if values_HWC.size == 0:
         raise UnreadableImageError(f"{width} x {height} pixels")
     _check_size(width, height)
+    # Pillow resizes any number of channels only one by one.
     planes: list[Pixels] = []
     for channel in range(channels):
         plane_HW = values_HWC[..., channel]
         if plane_HW.dtype.itemsize == 2:
             plane_HW = eight_bits(plane_HW, deep)
         image = Image.fromarray(np.ascontiguousarray(plane_HW))
-        planes.append(np.asarray(_resized(image, (width, height), shorter_side)))
+        resized = _resized(image, (width, height), shorter_side)
+        planes.append(np.asarray(resized))
     return Decoded(np.stack(planes, axis=-1), width, height, "NPY")

@@ -37,19 +37,25 @@ def eight_bits(
         UnreadableImageError: values are not finite; or `deep` is `range` and they are not 16-bit
             values, but negative, above 65535, or fractions from 0 to 1.
     """
+    # Values of transparent pixels must not influence the others.
     if shown_HW is not None:
         pixels_HW = np.full(values_HW.shape, 255, np.uint8)
         if shown_HW.any():
             pixels_HW[shown_HW] = eight_bits(values_HW[shown_HW], deep)
         return pixels_HW
-    if values_HW.dtype.kind == "u" and values_HW.dtype.itemsize == 2 and deep == "range":
-        return ((values_HW.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    low, high = float(values_HW.min()), float(values_HW.max())
+    # A shortcut in integers for the most common type.
+    is_16_bit = values_HW.dtype.kind == "u" and values_HW.dtype.itemsize == 2
+    if is_16_bit and deep == "range":
+        rounded_HW = (values_HW.astype(np.uint32) + 128) // 257
+        return rounded_HW.astype(np.uint8)
+    low = float(values_HW.min())
+    high = float(values_HW.max())
     if not np.isfinite([low, high]).all():
         raise UnreadableImageError("pixel values are infinite or not numbers")
     if deep == "range":
+        is_outside = low < 0 or high > 65535
         is_fraction = values_HW.dtype.kind == "f" and 0 < high <= 1
-        if low < 0 or high > 65535 or is_fraction:
+        if is_outside or is_fraction:
             raise UnreadableImageError(
                 f"pixel values from {low:g} to {high:g} do not use the 16-bit range; "
                 f"deep: stretch maps them to 0..255"
@@ -57,7 +63,9 @@ def eight_bits(
         low, high = 0.0, 65535.0
     if low == high:
         return np.zeros(values_HW.shape, np.uint8)
-    return np.rint((values_HW.astype(np.float64) - low) * (255 / (high - low))).astype(np.uint8)
+    scale = 255 / (high - low)
+    scaled_HW = (values_HW.astype(np.float64) - low) * scale
+    return np.rint(scaled_HW).astype(np.uint8)
 
 
 def deep_to_grey(image: Image.Image, deep: Deep) -> Image.Image:
@@ -68,8 +76,11 @@ def deep_to_grey(image: Image.Image, deep: Deep) -> Image.Image:
     """
     values_HW = np.asarray(image)
     key = image.info.get("transparency")
-    shown_HW = values_HW != key if isinstance(key, int) else None
-    return Image.fromarray(eight_bits(values_HW, deep, shown_HW))
+    shown_HW = None
+    if isinstance(key, int):
+        shown_HW = values_HW != key
+    pixels_HW = eight_bits(values_HW, deep, shown_HW)
+    return Image.fromarray(pixels_HW)
 
 
 def with_true_values(image: Image.Image, page: Page) -> Image.Image:
@@ -77,8 +88,12 @@ def with_true_values(image: Image.Image, page: Page) -> Image.Image:
     if not (is_deep(image) and page.is_deep_grey):
         return image
     values_HW = _stored_values(np.asarray(image), page)
-    if values_HW.dtype == np.uint32:  # Pillow has no mode for this type
-        values_HW = values_HW.astype(np.float32 if values_HW.max() >= 1 << 31 else np.int32)
+    # Pillow has no mode for this type, and int32 holds only half of its range.
+    if values_HW.dtype == np.uint32:
+        if values_HW.max() < 1 << 31:
+            values_HW = values_HW.astype(np.int32)
+        else:
+            values_HW = values_HW.astype(np.float32)
     return Image.fromarray(values_HW)
 
 
@@ -88,19 +103,25 @@ def _stored_values(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
         values_HW = values_HW.view(np.uint32)
     if page.is_white_zero:
         values_HW = _inverted(values_HW, page)
-    if page.bits < 16:  # the number of bits defines which value is white
-        top = (1 << page.bits) - 1
-        return np.rint(values_HW.astype(np.float64) * (65535 / top)).astype(np.uint16)
-    return values_HW
+    if page.bits >= 16:
+        return values_HW
+    # The number of bits defines which value is white.
+    white = (1 << page.bits) - 1
+    scaled_HW = values_HW.astype(np.float64) * (65535 / white)
+    return np.rint(scaled_HW).astype(np.uint16)
 
 
 def _inverted(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
     """Convert white-is-zero to black-is-zero within the range of the type."""
     if values_HW.dtype.kind == "f":
         return _white(values_HW) - values_HW
-    bits = page.bits - (page.sample_format == SIGNED)
-    top = (1 << bits) - 1 if values_HW.min() >= 0 else -1  # -1: the bits of each value turned over
-    return (top - values_HW.astype(np.int64)).astype(values_HW.dtype)
+    if values_HW.min() >= 0:
+        bits = page.bits - (page.sample_format == SIGNED)
+        top = (1 << bits) - 1
+    else:
+        top = -1  # -1 - value has all bits of the value inverted
+    inverted_HW = top - values_HW.astype(np.int64)
+    return inverted_HW.astype(values_HW.dtype)
 
 
 def _white(values_HW: NDArray[Any]) -> float:
@@ -109,10 +130,13 @@ def _white(values_HW: NDArray[Any]) -> float:
     The type does not define it. Fractions end at 1, and other values at 65535 as `range` assumes.
     Values outside that range can only be stretched, for which any number is right.
     """
-    low, high = float(values_HW.min()), float(values_HW.max())
+    low = float(values_HW.min())
+    high = float(values_HW.max())
     if low < 0 or high > 65535:
         return low + high
-    return 1.0 if high <= 1 else 65535.0
+    if high <= 1:
+        return 1.0
+    return 65535.0
 
 
 def with_true_key(image: PngImageFile, data: bytes) -> Image.Image:
@@ -121,17 +145,26 @@ def with_true_key(image: PngImageFile, data: bytes) -> Image.Image:
     The colour key has the bit depth of the file. Pillow compares it with values that it has
     converted to 8 bits from 16, 2 or 4, so that no pixel, or the wrong ones, would be transparent.
     """
-    key, bits = image.info.get("transparency"), data[24]  # byte 24 of a PNG is its bit depth
-    if image.mode == "L" and isinstance(key, int) and bits in (2, 4):
-        image.info["transparency"] = key * 255 // ((1 << bits) - 1)
-    if not (image.mode == "RGB" and isinstance(key, tuple) and bits == 16):
+    key = image.info.get("transparency")
+    bits = data[24]  # byte 24 of a PNG is its bit depth
+    # Grey of 2 or 4 bits: convert the key as Pillow has converted the values.
+    is_shallow_grey = image.mode == "L" and bits in (2, 4)
+    if is_shallow_grey and isinstance(key, int):
+        white = (1 << bits) - 1
+        image.info["transparency"] = key * 255 // white
+    is_16_bit_colour = image.mode == "RGB" and bits == 16
+    if not (is_16_bit_colour and isinstance(key, tuple)):
         return image
+    # Pillow keeps only the high bytes: compare the key with all 16 bits.
+    high_HWC = np.asarray(image).astype(np.uint16)
     low_HWC = np.asarray(_low_bytes(data))
-    values_HWC = np.asarray(image).astype(np.uint16) << 8 | low_HWC
-    shown_HW = (values_HWC != np.array(key, np.uint16)).any(axis=-1)
+    values_HWC = high_HWC << 8 | low_HWC
+    differs_HWC = values_HWC != np.array(key, np.uint16)
+    shown_HW = differs_HWC.any(axis=-1)
+    alpha_HW = shown_HW.astype(np.uint8) * np.uint8(255)
     del image.info["transparency"]
     rgba = image.convert("RGBA")
-    rgba.putalpha(Image.fromarray(shown_HW.astype(np.uint8) * np.uint8(255)))
+    rgba.putalpha(Image.fromarray(alpha_HW))
     return rgba
 
 

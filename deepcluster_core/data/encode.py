@@ -34,7 +34,8 @@ def _encode(pixels_HWC: Pixels, format: str, **options: int) -> bytes:
     channels = pixels_HWC.shape[2]
     if channels not in (1, 3):
         raise ValueError(f"{format} holds 1 or 3 channels, not {channels}: pack raw pixels instead")
-    file = BytesIO()
+    # Pillow takes grey images without a dimension of channels.
     pixels = pixels_HWC[..., 0] if channels == 1 else pixels_HWC
+    file = BytesIO()
     Image.fromarray(pixels).save(file, format, **options)
     return file.getvalue()

@@ -34,4 +34,5 @@ def ordered_map(function: Callable[[A], B], items: Iterable[A], *, workers: int)
             while ahead:
                 yield ahead.popleft().result()
         finally:
+            # If the caller stops early, calls that have not begun must not be waited for.
             pool.shutdown(wait=False, cancel_futures=True)

@@ -25,23 +25,32 @@ def read_array(data: bytes) -> NDArray[np.uint8 | np.uint16]:
         shape, is_fortran, dtype = _read_header(file)
     except Exception as error:  # the header is a Python literal; parsing it can raise anything
         text = str(error)
-        if "truncated" in text.lower() or isinstance(error, EOFError):
+        is_truncated = "truncated" in text.lower() or isinstance(error, EOFError)
+        if is_truncated:
             raise DamagedImageError("truncated file (NPY)") from error
         raise DamagedImageError(f"damaged or truncated NPY file: {text[:200]}") from error
     if dtype.kind != "u" or dtype.itemsize > 2:
         raise UnreadableImageError(f"array of {dtype}; uint8 and uint16 are read")
     if len(shape) not in (2, 3) or min(shape) < 0:
         raise UnreadableImageError(f"array of shape {shape}; (H, W) and (H, W, C) are read")
-    count = int(np.prod(shape, dtype=object))
-    if len(data) - file.tell() < count * dtype.itemsize:
+    start = file.tell()
+    num_values = int(np.prod(shape, dtype=object))  # Python's integers cannot overflow
+    num_bytes = num_values * dtype.itemsize
+    if len(data) - start < num_bytes:
         raise DamagedImageError("truncated file (NPY)")
-    values = np.frombuffer(data, dtype, count, file.tell())
-    sides = tuple(map(int, shape))  # a header may say True for 1
-    values = values.reshape(sides, order="F" if is_fortran else "C")
-    return values if values.ndim == 3 else values[..., np.newaxis]
+    values = np.frombuffer(data, dtype, num_values, start)
+    sides = tuple(int(side) for side in shape)  # a header may give True for 1
+    if is_fortran:
+        values = values.reshape(sides, order="F")
+    else:
+        values = values.reshape(sides)
+    if values.ndim == 2:
+        values = values[..., np.newaxis]
+    return values
 
 
 def _read_header(file: BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return read_header(file)
+    if version == (1, 0):
+        return npy.read_array_header_1_0(file)
+    return npy.read_array_header_2_0(file)

@@ -15,6 +15,8 @@ def resize(pixels_HWC: Pixels, size: tuple[int, int]) -> Pixels:
     if pixels_HWC.shape[:2] == size:
         return pixels_HWC
     # A contiguous copy in this order counts as channels-last, for which torch has a fast path.
-    pixels_1CHW = torch.from_numpy(pixels_HWC.copy())[None].permute(0, 3, 1, 2)
+    pixels_1HWC = torch.from_numpy(pixels_HWC.copy())[None]
+    pixels_1CHW = pixels_1HWC.permute(0, 3, 1, 2)
     resized_1CHW = interpolate(pixels_1CHW, size, mode="bilinear", antialias=True)
-    return resized_1CHW.permute(0, 2, 3, 1)[0].numpy()
+    resized_1HWC = resized_1CHW.permute(0, 2, 3, 1)
+    return resized_1HWC[0].numpy()

@@ -1,12 +1,15 @@
 """Recognise by content the files that are not images, and images of unsupported formats."""
 
 import re
+from collections.abc import Iterator
 
 from deepcluster_core.data.contents import ARCHIVES, COMPRESSED, FILES
 
 _JPEG = "convert it to JPEG"
 _TEXT_LENGTH = 512
+"""Number of bytes that decide whether a file is text."""
 _SEARCHED = 1 << 16
+"""Number of bytes in which signatures at unknown offsets are searched."""
 
 _PICTURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"8BPS", "Photoshop (PSD)", "export it as PNG or JPEG"),
@@ -118,67 +121,104 @@ _INSIDE = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_HEIF_BRANDS = frozenset({b"mif1", b"msf1", b"mif2", b"miaf"})
 _HEIF_CODECS = ((b"av01", "AVIF"), (b"hvc1", "HEIC"), (b"vvc1", "HEIF (VVC)"))
 HEIC_HELP = "convert it to JPEG, for example with heif-convert, or set the phone to Most Compatible"
 
 
 def explained(data: bytes) -> str:
-    """Return one line that says what a file without a decoder is and what to do about it."""
+    """Return one line for a file without a decoder: what it is, and what to do about it."""
     if data.count(0) == len(data):
         return "only zero bytes: an unfinished download or copy; get it again"
-    shortest = 4 if is_text(data) else 2  # text may begin with a short signature by chance
+    # Text may begin with a short signature by chance.
+    min_length = 4 if is_text(data) else 2
     for at, start, name, help_text in _PICTURES:
-        if len(start) >= shortest and data.startswith(start, at):
+        if len(start) >= min_length and data.startswith(start, at):
             return f"{name} is not supported: {help_text}"
-    for at, start, words in _OTHERS:
-        if len(start) >= shortest and data.startswith(start, at):
-            return f"not an image but {words}"
-    found = _riff(data) or _media(data) or _icon(data)
-    return found or _markup(data) or _text(data) or _targa(data) or _unknown(data)
+    for at, start, description in _OTHERS:
+        if len(start) >= min_length and data.startswith(start, at):
+            return f"not an image but {description}"
+    # From the clearest signature to the vaguest.
+    for recognise in (_riff, _media, _icon, _markup, _text, _targa):
+        explanation = recognise(data)
+        if explanation is not None:
+            return explanation
+    return _unknown(data)
 
 
 def _icon(data: bytes) -> str | None:
     name = {b"\0\0\1\0": "icon (ICO)", b"\0\0\2\0": "cursor (CUR)"}.get(data[:4])
-    if name is None or not any(data[4:6]):  # TGA files may begin alike, with no number of pictures
+    # A TGA file may begin with the same bytes, but then the number of pictures is zero.
+    has_pictures = any(data[4:6])
+    if name is None or not has_pictures:
         return None
     return f"Windows {name} is not supported: convert it to PNG"
 
 
 def iso_media_kind(data: bytes) -> str | None:
-    """Return AVIF, HEIC, a HEIF kind, CR3 or VIDEO for files of the MP4 family; else None."""
+    """Return AVIF, HEIC, a HEIF kind, CR3 or VIDEO for files of the MP4 family, or None."""
     if data[4:8] != b"ftyp":
         return None
-    end = min(max(16, int.from_bytes(data[:4])), 4096, len(data))
     major = data[8:12]
-    brands = {major, *(data[at : at + 4] for at in range(16, end - 3, 4))}
     if major == b"crx ":
         return "CR3"
-    for named in ({major}, brands):
-        if named & _HEIC_BRANDS:
+    # The major brand decides if it can, then the compatible ones.
+    brands = {major, *_compatible_brands(data)}
+    for candidates in ({major}, brands):
+        if candidates & _HEIC_BRANDS:
             return "HEIC"
-        if named & _AVIF_BRANDS:
+        if candidates & _AVIF_BRANDS:
             return "AVIF"
-    if brands & {b"mif1", b"msf1", b"mif2", b"miaf"}:
-        start = data[:_SEARCHED]
-        return next((name for codec, name in _HEIF_CODECS if codec in start), "HEIF")
-    return "VIDEO"
+    return _heif_kind(data) if brands & _HEIF_BRANDS else "VIDEO"
+
+
+def _compatible_brands(data: bytes) -> Iterator[bytes]:
+    box_size = int.from_bytes(data[:4])
+    end = min(max(16, box_size), 4096, len(data))
+    for at in range(16, end - 3, 4):
+        yield data[at : at + 4]
+
+
+def _heif_kind(data: bytes) -> str:
+    """Return the kind of a HEIF file whose brands name only the container."""
+    start = data[:_SEARCHED]
+    for codec, name in _HEIF_CODECS:
+        if codec in start:
+            return name
+    return "HEIF"
 
 
 def _media(data: bytes) -> str | None:
     kind = iso_media_kind(data)
     if kind is None:
-        is_old_film = data[4:8] in (b"moov", b"mdat", b"wide", b"pnot") and len(data) > 16
-        return "not an image but a video (QuickTime): extract its frames" if is_old_film else None
+        return _quicktime(data)
     if kind == "CR3":
         return f"camera raw (Canon CR3) is not supported: {_JPEG}"
     if kind == "AVIF":
         return f"AVIF is not supported by the installed Pillow: update Pillow, or {_JPEG}"
     if kind != "VIDEO":
         return f"{kind} is not supported: {HEIC_HELP}"
+    return _film(data)
+
+
+def _quicktime(data: bytes) -> str | None:
+    # Old QuickTime files have no `ftyp` box.
+    is_quicktime = data[4:8] in (b"moov", b"mdat", b"wide", b"pnot")
+    if is_quicktime and len(data) > 16:
+        return "not an image but a video (QuickTime): extract its frames"
+    return None
+
+
+def _film(data: bytes) -> str:
     brand = data[8:12].decode("latin-1").strip()
     if brand.startswith("M4A"):
         return "not an image but a sound file (M4A)"
-    name = "QuickTime" if brand == "qt" else f"MP4, {brand}" if brand.isprintable() else "MP4"
+    if brand == "qt":
+        name = "QuickTime"
+    elif brand.isprintable():
+        name = f"MP4, {brand}"
+    else:
+        name = "MP4"
     return f"not an image but a video ({name}): extract its frames"
 
 
@@ -190,8 +230,11 @@ def _riff(data: bytes) -> str | None:
         return "not an image but a video (AVI): extract its frames"
     if kind == b"WAVE":
         return "not an image but a sound file (WAV)"
+    # The decoder has not recognised it as an image, so its beginning is damaged.
     if kind == b"WEBP":
-        return "truncated file (WEBP)" if len(data) < 30 else "damaged or truncated WEBP file"
+        if len(data) < 30:
+            return "truncated file (WEBP)"
+        return "damaged or truncated WEBP file"
     return f"not an image but a RIFF file ({kind!r})"
 
 
@@ -203,30 +246,41 @@ def is_text(data: bytes) -> bool:
     try:
         text = start.decode()
     except UnicodeDecodeError as error:
+        # The last character may be cut off.
         if error.start < len(start) - 3:
             return False
         text = start[: error.start].decode()
-    return bool(text) and all(c.isprintable() or c in "\t\n\r\f" for c in text)
+    if not text:
+        return False
+    return all(c.isprintable() or c in "\t\n\r\f" for c in text)
 
 
 def _start_of_text(data: bytes) -> bytes:
-    return data[: 8 * _TEXT_LENGTH].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    """Return the beginning in lower case, without a byte order mark and blanks."""
+    start = data[: 8 * _TEXT_LENGTH]
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
 
 
 def _markup(data: bytes) -> str | None:
     start = _start_of_text(data)
-    kind = next((name for words, name in _MARKUP if re.match(words, start)), None)
-    if kind == "XML":
-        kind = "SVG" if b"<svg" in start else "HTML" if b"<html" in start else kind
-    return _MARKUP_WORDS.get(kind or "")
+    for pattern, kind in _MARKUP:
+        if not re.match(pattern, start):
+            continue
+        # SVG and HTML may begin with a declaration of XML.
+        if kind == "XML" and b"<svg" in start:
+            return _MARKUP_WORDS["SVG"]
+        if kind == "XML" and b"<html" in start:
+            return _MARKUP_WORDS["HTML"]
+        return _MARKUP_WORDS[kind]
+    return None
 
 
 def _text(data: bytes) -> str | None:
     if not is_text(data):
         return None
     start = _start_of_text(data)
-    for words, explanation in _TEXTS:
-        if re.match(words, start):
+    for pattern, explanation in _TEXTS:
+        if re.match(pattern, start):
             return explanation
     return f"not an image but text: starts with {data[:24]!r}"
 
@@ -235,18 +289,32 @@ def _targa(data: bytes) -> str | None:
     if len(data) < 18:
         return None
     has_footer = data[-18:-2] == b"TRUEVISION-XFILE"
-    is_likely = (
-        data[1] in (0, 1)
-        and data[2] in (1, 2, 3, 9, 10, 11)
-        and data[16] in (8, 15, 16, 24, 32)
-        and data[17] & 0xC0 == 0
-        and any(data[12:14])
-        and any(data[14:16])
+    if has_footer or _is_targa_header(data):
+        return "TGA is not supported: convert it to PNG"
+    return None
+
+
+def _is_targa_header(data: bytes) -> bool:
+    """Return whether all fields are plausible; the header has no signature."""
+    has_palette = data[1]
+    kind = data[2]
+    width = data[12:14]
+    height = data[14:16]
+    bits = data[16]
+    flags = data[17]
+    checks = (
+        has_palette in (0, 1),
+        kind in (1, 2, 3, 9, 10, 11),
+        bits in (8, 15, 16, 24, 32),
+        flags & 0xC0 == 0,
+        any(width),
+        any(height),
     )
-    return "TGA is not supported: convert it to PNG" if has_footer or is_likely else None
+    return all(checks)
 
 
 def _unknown(data: bytes) -> str:
+    # A program may have written something in front of an image.
     for start, name in _INSIDE.items():
         at = data.find(start, 1, _SEARCHED)
         if at > 0:

@@ -6,18 +6,42 @@ applies; they are read here without Pillow.
 """
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import ImageFile
 
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
-STRIP_OFFSETS, ORIENTATION, SAMPLES, STRIP_BYTES, PLANAR = 273, 274, 277, 279, 284
-TILE_OFFSETS, TILE_BYTES, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT = 324, 325, 330, 338, 339
-SUBFILE_TYPE, MAKE, DNG_VERSION = 254, 271, 50706
+# Tags
+SUBFILE_TYPE = 254
+WIDTH = 256
+HEIGHT = 257
+BITS = 258
+COMPRESSION = 259
+PHOTOMETRIC = 262
+MAKE = 271
+STRIP_OFFSETS = 273
+ORIENTATION = 274
+SAMPLES = 277
+STRIP_BYTES = 279
+PLANAR = 284
+TILE_OFFSETS = 324
+TILE_BYTES = 325
+SUB_IFDS = 330
+EXTRA_SAMPLES = 338
+SAMPLE_FORMAT = 339
+DNG_VERSION = 50706
 
-WHITE_IS_ZERO, BLACK_IS_ZERO, COLOUR_FILTER, LINEAR_RAW = 0, 1, 32803, 34892
-UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
+# Values of PHOTOMETRIC
+WHITE_IS_ZERO = 0
+BLACK_IS_ZERO = 1
+COLOUR_FILTER = 32803
+LINEAR_RAW = 34892
+
+# Values of SAMPLE_FORMAT
+UNSIGNED = 1
+SIGNED = 2
+FLOAT = 3
+UNDEFINED = 4
 
 MAX_ENTRIES = 65_535
 """Limit on the entries of a tag directory; BigTIFF could declare more, and each costs time."""
@@ -26,10 +50,33 @@ _KINDS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 """The integer types of tags -> their letters for `struct`."""
 
 _NEEDED = frozenset(
-    {SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, ORIENTATION}
-    | {SAMPLES, STRIP_BYTES, PLANAR, TILE_OFFSETS, TILE_BYTES, EXTRA_SAMPLES, SAMPLE_FORMAT}
-    | {266, 278, 292, 293, 317, 320, 322, 323, 332, 334, 347}
-    | {*range(512, 522), 529, 530, 531, 532}
+    (
+        SUBFILE_TYPE,
+        WIDTH,
+        HEIGHT,
+        BITS,
+        COMPRESSION,
+        PHOTOMETRIC,
+        266,  # fill order
+        STRIP_OFFSETS,
+        ORIENTATION,
+        SAMPLES,
+        278,  # rows of a strip
+        STRIP_BYTES,
+        PLANAR,
+        *(292, 293),  # options of fax compressions
+        317,  # predictor
+        320,  # palette
+        *(322, 323),  # width and height of a tile
+        TILE_OFFSETS,
+        TILE_BYTES,
+        *(332, 334),  # inks
+        EXTRA_SAMPLES,
+        SAMPLE_FORMAT,
+        347,  # JPEG tables
+        *range(512, 522),  # old-style JPEG
+        *(529, 530, 531, 532),  # YCbCr
+    )
 )
 """Tags that define how pixels are stored: layout, predictor, palette, JPEG tables, YCbCr."""
 
@@ -43,14 +90,38 @@ _NATIVE_ORDER = {
 }
 """Pillow's raw modes -> those in native byte order, to which libtiff converts compressed files."""
 
+_RAW_OF_MAKER = {"NIKON": "Nikon NEF", "SONY": "Sony ARW", "PENTAX": "Pentax PEF"}
+"""Makers of cameras, in capitals -> names of their raw formats."""
+
+
+class _Layout(NamedTuple):
+    """Places and sizes in a TIFF file, which differ in a BigTIFF."""
+
+    first_offset_at: int
+    """Where the file stores the offset of its first directory."""
+    offset: str
+    """Type of offsets and of the number of values, as in `struct`."""
+    num_entries: str
+    """Type of the number of entries in a directory."""
+    entry_size: int
+
+
+_CLASSIC = _Layout(4, "I", "H", 12)
+_BIG = _Layout(8, "Q", "Q", 20)
+
 
 @dataclass(frozen=True)
 class _Entry:
+    """An entry of the tag directory: a tag without its values."""
+
     at: int
     """Offset of the entry itself."""
     kind: int
+    """Type of the values, see `_KINDS`."""
     count: int
+    """Number of values."""
     values_at: int
+    """Offset of the values."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +149,8 @@ class Page:
         end = entry.values_at + count * struct.calcsize(letter)
         if count == 0 or end > len(self.data):
             return default
-        return struct.unpack_from(f"{self.order}{count}{letter}", self.data, entry.values_at)
+        types = f"{self.order}{count}{letter}"
+        return struct.unpack_from(types, self.data, entry.values_at)
 
     def value(self, tag: int, default: int) -> int:
         """Return the first integer of a tag, or the default."""
@@ -98,7 +170,9 @@ class Page:
     def sample_format(self) -> int:
         """UNSIGNED, SIGNED, FLOAT, or a number that Pillow does not support."""
         found = self.value(SAMPLE_FORMAT, UNSIGNED)
-        return UNSIGNED if found == UNDEFINED else found
+        if found == UNDEFINED:
+            return UNSIGNED
+        return found
 
     @property
     def is_deep_grey(self) -> bool:
@@ -118,33 +192,47 @@ def read_page(data: bytes) -> Page | None:
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
         return None
-    version: int = struct.unpack_from(order + "H", data, 2)[0]
-    if version not in (42, 43):
+    version = _number(data, 2, order + "H")
+    layout = {42: _CLASSIC, 43: _BIG}.get(version)
+    if layout is None:
         return None
-    is_big = version == 43
-    offset, number = (8, "Q") if is_big else (4, "I")
-    head, count_format = (8, "Q") if is_big else (2, "H")
-    if len(data) < offset + struct.calcsize(number):
+    header_end = layout.first_offset_at + struct.calcsize(layout.offset)
+    if len(data) < header_end:
         return None
-    at: int = struct.unpack_from(order + number, data, offset)[0]
-    if at + head > len(data):
+    at = _number(data, layout.first_offset_at, order + layout.offset)
+    first_entry = at + struct.calcsize(layout.num_entries)
+    if first_entry > len(data):
         return None
-    promised: int = struct.unpack_from(order + count_format, data, at)[0]
-    size = 20 if is_big else 12
-    there = (len(data) - at - head) // size
+    num_declared = _number(data, at, order + layout.num_entries)
+    # Read no more entries than the file really has.
+    size = layout.entry_size
+    num_complete = (len(data) - first_entry) // size
+    num_read = min(num_declared, num_complete, MAX_ENTRIES)
     entries: dict[int, _Entry] = {}
-    for place in range(at + head, at + head + size * min(promised, there, MAX_ENTRIES), size):
-        tag, entry = _entry(data, place, order, is_big=is_big)
+    for place in range(first_entry, first_entry + size * num_read, size):
+        tag, entry = _entry(data, place, order, layout)
         entries.setdefault(tag, entry)
-    return Page(data, order, is_big, at, entries, is_complete=promised <= there)
+    is_complete = num_declared <= num_complete
+    return Page(data, order, layout is _BIG, at, entries, is_complete)
 
 
-def _entry(data: bytes, at: int, order: str, *, is_big: bool) -> tuple[int, _Entry]:
-    letter, inline = ("Q", 8) if is_big else ("I", 4)
-    tag, kind, count = struct.unpack_from(f"{order}HH{letter}", data, at)
+def _number(data: bytes, at: int, kind: str) -> int:
+    """Return the number at an offset; `kind` is its byte order and type, as in `struct`."""
+    number: int = struct.unpack_from(kind, data, at)[0]
+    return number
+
+
+def _entry(data: bytes, at: int, order: str, layout: _Layout) -> tuple[int, _Entry]:
+    """Return the tag and the rest of the entry at an offset."""
+    tag = _number(data, at, order + "H")
+    kind = _number(data, at + 2, order + "H")
+    count = _number(data, at + 4, order + layout.offset)
+    # Few values are stored in the entry itself, more of them at an offset that it gives.
+    inline = struct.calcsize(layout.offset)
     values_at = at + 4 + inline
-    if kind not in _KINDS or count * struct.calcsize(_KINDS[kind]) > inline:
-        values_at = struct.unpack_from(order + letter, data, values_at)[0]
+    fits = kind in _KINDS and count * struct.calcsize(_KINDS[kind]) <= inline
+    if not fits:
+        values_at = _number(data, values_at, order + layout.offset)
     return tag, _Entry(at, kind, count, values_at)
 
 
@@ -156,16 +244,19 @@ def without_other_tags(data: bytes) -> bytes:
     page = read_page(data)
     if page is None:
         return data
+    layout = _BIG if page.is_big else _CLASSIC
     kept = [entry for tag, entry in page.entries.items() if _is_needed(tag, entry)]
-    size, letter = (20, "Q") if page.is_big else (12, "I")
-    directory = struct.pack(page.order + ("Q" if page.is_big else "H"), len(kept))
-    directory += b"".join(data[entry.at : entry.at + size] for entry in kept)
-    directory += struct.pack(page.order + letter, 0)  # no next page
-    return data[: page.at] + directory + data[page.at + len(directory) :]
+    directory = struct.pack(page.order + layout.num_entries, len(kept))
+    for entry in kept:
+        directory += data[entry.at : entry.at + layout.entry_size]
+    directory += struct.pack(page.order + layout.offset, 0)  # no next page
+    directory_end = page.at + len(directory)
+    return data[: page.at] + directory + data[directory_end:]
 
 
 def _is_needed(tag: int, entry: _Entry) -> bool:
-    if tag == ORIENTATION:  # codecs reject an orientation of any other type or count
+    # Codecs reject an orientation of any other type or count.
+    if tag == ORIENTATION:
         return entry.kind in (3, 4) and entry.count == 1
     return tag in _NEEDED
 
@@ -178,7 +269,7 @@ def as_pillow_reads_it(data: bytes, page: Page) -> bytes:
     - A single channel is declared interleaved, since separate planes mean nothing for it.
     - Sample format "undefined" is read as unsigned integers, as the specification advises.
     """
-    changes: dict[int, int] = {}
+    changes: dict[int, int] = {}  # from tags to their new values
     if page.is_deep_grey:
         if page.is_white_zero:
             changes[PHOTOMETRIC] = BLACK_IS_ZERO
@@ -186,29 +277,34 @@ def as_pillow_reads_it(data: bytes, page: Page) -> bytes:
             changes[SAMPLE_FORMAT] = SIGNED
     if page.samples == 1 and page.value(PLANAR, 1) == 2:
         changes[PLANAR] = 1
-    formats = page.values(SAMPLE_FORMAT)
-    if formats and SAMPLE_FORMAT not in changes and set(formats) == {UNDEFINED}:
+    is_undefined = set(page.values(SAMPLE_FORMAT)) == {UNDEFINED}
+    if is_undefined and SAMPLE_FORMAT not in changes:
         changes[SAMPLE_FORMAT] = UNSIGNED
-    return _changed(data, page, changes) if changes else data
+    if not changes:
+        return data
+    return _changed(data, page, changes)
 
 
 def _changed(data: bytes, page: Page, changes: dict[int, int]) -> bytes:
+    """Return the file with all values of some tags replaced by one value each."""
     changed = bytearray(data)
     for tag, value in changes.items():
         entry = page.entries.get(tag)
         if entry is None or entry.kind not in (3, 4):
             continue
         letter = _KINDS[entry.kind]
+        size = struct.calcsize(letter)
         for number in range(min(entry.count, 64)):
-            place = entry.values_at + number * struct.calcsize(letter)
-            if place + struct.calcsize(letter) <= len(changed):
+            place = entry.values_at + number * size
+            if place + size <= len(changed):
                 struct.pack_into(page.order + letter, changed, place, value)
     return bytes(changed)
 
 
 def correct_tiles(image: ImageFile.ImageFile, page: Page) -> None:
     """Set the correct byte order in Pillow's tiles, before the pixels are loaded."""
-    is_16_bit_planar = page.value(PLANAR, 1) == 2 and page.samples > 1 and page.bits == 16
+    has_planes = page.value(PLANAR, 1) == 2 and page.samples > 1
+    is_16_bit_planar = has_planes and page.bits == 16
     suffix = ";16L" if page.order == "<" else ";16B"
     tiles: list[ImageFile._Tile] = []  # pyright: ignore[reportPrivateUsage]
     for tile in image.tile:
@@ -216,8 +312,10 @@ def correct_tiles(image: ImageFile.ImageFile, page: Page) -> None:
         if isinstance(arguments, tuple) and arguments:
             mode, *rest = arguments
             if tile.codec_name == "libtiff":
+                # libtiff has already converted the values to native order.
                 mode = _NATIVE_ORDER.get(str(mode), mode)
             elif is_16_bit_planar and len(str(mode)) == 1:
+                # For a single plane Pillow names a mode of 8 bits, such as R.
                 mode = f"{mode}{suffix}"
             arguments = (mode, *rest)
         tiles.append(tile._replace(args=arguments))
@@ -228,17 +326,15 @@ def is_truncated(page: Page) -> bool:
     """Return whether the file ends before its pixels do."""
     if not page.is_complete:
         return True
-    for offsets, sizes in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
-        ends = _ends(page, offsets, sizes)
-        if any(end > len(page.data) for end in ends):
-            return True
-    return False
-
-
-def _ends(page: Page, offsets: int, sizes: int) -> Iterable[int]:
+    file_size = len(page.data)
     most = 1 << 20
-    starts = page.values(offsets, most=most)
-    return map(sum, zip(starts, page.values(sizes, most=most), strict=False))
+    for offset_tag, size_tag in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
+        offsets = page.values(offset_tag, most=most)
+        sizes = page.values(size_tag, most=most)
+        for offset, size in zip(offsets, sizes, strict=False):
+            if offset + size > file_size:
+                return True
+    return False
 
 
 def raw_of_camera(page: Page) -> str | None:
@@ -246,22 +342,29 @@ def raw_of_camera(page: Page) -> str | None:
 
     The first page of a raw file is often a small preview, which Pillow would read as the image.
     """
-    if page.data[8:10] == b"CR" and page.order == "<" and not page.is_big:
+    # Canon's mark follows the header of a small TIFF.
+    has_canon_mark = page.data[8:10] == b"CR"
+    if has_canon_mark and page.order == "<" and not page.is_big:
         return "Canon CR2"
-    is_preview = page.value(SUBFILE_TYPE, 0) & 1 == 1 and SUB_IFDS in page.entries
+    is_reduced = page.value(SUBFILE_TYPE, 0) & 1 == 1
+    is_preview = is_reduced and SUB_IFDS in page.entries
     is_raw = page.value(PHOTOMETRIC, BLACK_IS_ZERO) in (COLOUR_FILTER, LINEAR_RAW)
     if not is_preview and not is_raw:
         return None
     if DNG_VERSION in page.entries:
         return "DNG"
     make = _text(page, MAKE).upper()
-    makers = {"NIKON": "Nikon NEF", "SONY": "Sony ARW", "PENTAX": "Pentax PEF"}
-    return next((name for maker, name in makers.items() if maker in make), "TIFF-based")
+    for maker, name in _RAW_OF_MAKER.items():
+        if maker in make:
+            return name
+    return "TIFF-based"
 
 
 def _text(page: Page, tag: int) -> str:
+    """Return up to 64 characters of a tag that holds a text."""
     entry = page.entries.get(tag)
     if entry is None:
         return ""
     at = entry.values_at if entry.count > 4 else entry.at + 8
-    return page.data[at : at + min(entry.count, 64)].decode("latin-1")
+    length = min(entry.count, 64)
+    return page.data[at : at + length].decode("latin-1")

@@ -30,11 +30,16 @@ class Reasons:
 
     def add(self, reason: str) -> None:
         """Count one image."""
-        if reason in self._count or len(self._count) < MAX_REASONS:
+        # Messages of codecs contain numbers and bytes of the file, so they may all differ.
+        is_full = len(self._count) >= MAX_REASONS
+        if reason in self._count or not is_full:
             self._count[reason] += 1
 
     def most_common(self) -> str:
         """Return lines for an error message: the reasons that more than five images share."""
-        common = [(reason, n) for reason, n in self._count.most_common(3) if n > 5]
-        lines = (f"\n  {n} of them: {' '.join(reason.split())}" for reason, n in common)
+        lines: list[str] = []
+        for reason, count in self._count.most_common(3):
+            if count > 5:
+                one_line = " ".join(reason.split())
+                lines.append(f"\n  {count} of them: {one_line}")
         return "".join(lines)

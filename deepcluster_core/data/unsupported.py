@@ -129,16 +129,17 @@ def unsupported_feature(name: str, data: bytes, *, is_header: bool) -> str | Non
 
 def _of_jpeg(data: bytes) -> str | None:
     for marker, at, end in jpeg_segments(data):
-        is_frame = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
-        if not (is_frame or marker == 0xF7) or end - at < 10:
+        if not _is_jpeg_frame(marker) or end - at < 10:
             continue
-        bits, height, layers = data[at + 4], data[at + 5 : at + 7], data[at + 9]
+        bits = data[at + 4]
+        height = data[at + 5 : at + 7]
+        channels = data[at + 9]
         if marker in _JPEG_KINDS:
             feature = f"JPEG ({_JPEG_KINDS[marker]})"
         elif bits in (12, 16):
             feature = f"JPEG of {bits} bits"
-        elif layers not in (1, 3, 4) and 0 < layers < 9:
-            feature = f"JPEG of {layers} channels"
+        elif channels in (2, 5, 6, 7, 8):
+            feature = f"JPEG of {channels} channels"
         elif not any(height):
             feature = "JPEG that gives its height after its pixels (DNL)"
         else:
@@ -147,12 +148,21 @@ def _of_jpeg(data: bytes) -> str | None:
     return None
 
 
+def _is_jpeg_frame(marker: int) -> bool:
+    """Return whether a segment is the header of a frame, which describes the pixels."""
+    # Three markers of this range belong to other segments; the last one is that of JPEG-LS.
+    is_table = marker in (0xC4, 0xC8, 0xCC)
+    is_frame = 0xC0 <= marker <= 0xCF and not is_table
+    return is_frame or marker == 0xF7
+
+
 def _of_bmp(data: bytes) -> str | None:
-    header, bits = (int.from_bytes(data[at : at + n], "little") for at, n in ((14, 4), (28, 2)))
+    header_size = int.from_bytes(data[14:18], "little")
+    bits = int.from_bytes(data[28:30], "little")
     compression = int.from_bytes(data[30:34], "little")
-    if header == 16:
+    if header_size == 16:
         feature = "BMP of OS/2 2.0 with a short header"
-    elif header not in (40, 52, 56, 64, 108, 124) or len(data) < 54:
+    elif header_size not in (40, 52, 56, 64, 108, 124) or len(data) < 54:
         return None
     elif compression in _BMP_COMPRESSIONS:
         feature = f"BMP with {_BMP_COMPRESSIONS[compression]}"
@@ -166,26 +176,36 @@ def _of_bmp(data: bytes) -> str | None:
 
 
 def _of_jpeg_2000(data: bytes) -> str | None:
+    # The markers of the codestream and of its size segment, which gives the number of channels.
     at = data.find(b"\xff\x4f\xff\x51", 0, 1 << 20)
-    layers = int.from_bytes(data[at + 40 : at + 42]) if at >= 0 else 0
-    if 4 < layers < 1 << 14:
-        return f"JPEG 2000 of {layers} channels is not supported: save a .npy array (H, W, C)"
+    if at < 0:
+        return None
+    channels = int.from_bytes(data[at + 40 : at + 42])
+    if 4 < channels < 1 << 14:
+        return f"JPEG 2000 of {channels} channels is not supported: save a .npy array (H, W, C)"
     return None
 
 
 def _of_tiff(data: bytes, *, is_header: bool) -> str | None:
     page = read_page(data)
+    # A truncated file may use nothing but supported features.
     if page is None or is_truncated(page):
         return None
-    if raw := raw_of_camera(page):
-        return refused_raw(raw)
+    raw_format = raw_of_camera(page)
+    if raw_format is not None:
+        return refused_raw(raw_format)
     compression = page.value(COMPRESSION, 1)
     if not _has_codec(compression):
-        known = f" ({_COMPRESSIONS[compression]})" if compression in _COMPRESSIONS else ""
-        return f"TIFF with compression {compression}{known} is not supported: {_CONVERT}"
-    if page.value(COMPRESSION, 1) == 7 and page.bits != 8:
+        name = str(compression)
+        if compression in _COMPRESSIONS:
+            name = f"{compression} ({_COMPRESSIONS[compression]})"
+        return f"TIFF with compression {name} is not supported: {_CONVERT}"
+    if compression == 7 and page.bits != 8:
         return f"TIFF with a JPEG of {page.bits} bits is not supported: {_CONVERT}"
-    return _layout(page) if is_header and _is_plausible(page) else None
+    # If the codec failed later, at the pixels, it supports their layout.
+    if is_header and _is_plausible(page):
+        return _layout(page)
+    return None
 
 
 @cache
@@ -195,10 +215,10 @@ def _has_codec(compression: int) -> bool:
         return True
     if compression not in COMPRESSION_INFO:
         return False
+    # libtiff has no list of its codecs: try to write a small image.
+    image = Image.new("RGB", (16, 16))
     try:
-        Image.new("RGB", (16, 16)).save(
-            BytesIO(), "TIFF", compression=COMPRESSION_INFO[compression]
-        )
+        image.save(BytesIO(), "TIFF", compression=COMPRESSION_INFO[compression])
     except Exception:  # Pillow reports libtiff's errors in several classes
         return False
     return True
@@ -211,24 +231,36 @@ def refused_raw(name: str) -> str:
 
 def _is_plausible(page: Page) -> bool:
     """Return whether the numbers in a header are plausible."""
-    has_pixels = STRIP_OFFSETS in page.entries or TILE_OFFSETS in page.entries
-    has_size = page.value(WIDTH, 0) > 0 and page.value(HEIGHT, 0) > 0
-    bits = page.values(BITS, (1,))
-    return has_pixels and has_size and all(0 < n <= 128 for n in bits) and page.samples > 0
+    checks = (
+        STRIP_OFFSETS in page.entries or TILE_OFFSETS in page.entries,
+        page.value(WIDTH, 0) > 0,
+        page.value(HEIGHT, 0) > 0,
+        all(0 < bits <= 128 for bits in page.values(BITS, (1,))),
+        page.samples > 0,
+    )
+    return all(checks)
 
 
 def _layout(page: Page) -> str:
     """Return the message for a layout of samples that Pillow has no mode for."""
-    samples, bits, colour = page.samples, page.bits, page.value(PHOTOMETRIC, -1)
-    is_separate = page.value(PLANAR, 1) == 2
+    samples, bits = page.samples, page.bits
+    # How many channels, and of which type.
     kind = {SIGNED: "-bit signed", FLOAT: "-bit floating-point"}.get(page.sample_format, "-bit")
-    words = f"{samples} {bits}{kind} channels" if samples != 1 else f"one {bits}{kind} channel"
-    name = _COLOURS.get(colour, f"colour space {colour}")
-    extra = len(page.values(EXTRA_SAMPLES))
-    more = f", {extra} of them extra" if extra and SAMPLES in page.entries else ""
-    planes = ", one after the other" if is_separate and samples > 1 else ""
+    if samples == 1:
+        channels = f"one {bits}{kind} channel"
+    else:
+        channels = f"{samples} {bits}{kind} channels"
+    # What they mean, and how they are stored.
+    colour = page.value(PHOTOMETRIC, -1)
+    details = _COLOURS.get(colour, f"colour space {colour}")
+    num_extra = len(page.values(EXTRA_SAMPLES))
+    if num_extra and SAMPLES in page.entries:
+        details += f", {num_extra} of them extra"
+    has_planes = page.value(PLANAR, 1) == 2
+    if has_planes and samples > 1:
+        details += ", one after the other"
     return (
-        f"TIFF with {words} ({name}{more}{planes}) is not supported: save 8-bit grey or RGB, "
+        f"TIFF with {channels} ({details}) is not supported: save 8-bit grey or RGB, "
         f"or a .npy array (H, W, C)"
     )
 

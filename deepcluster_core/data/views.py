@@ -1,7 +1,7 @@
 """The two views of an image: the central crop for extraction and the random crop for training.
 
 Suffixes: B images of a batch, H and W of an image, S side of the view in pixels, C channels,
-R random numbers of an image, A attempts, X height and width.
+R random numbers of an image, A attempts, X rows of a band.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,8 @@ SERIAL = 32_000
 """Values up to which torch is expected to use one thread; its own limit is 32,768."""
 DRAWS = 24
 """Random numbers for an image: 10 areas, 10 aspect ratios, left, top, flip and 1 unused."""
+LEFT_DRAW, TOP_DRAW, FLIP_DRAW = 20, 21, 22
+"""Columns of the random numbers that decide about the position and the flip."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,11 @@ def center_view(image_HWC: Pixels, *, resize: int, size: int) -> Pixels:
         size: side of the crop in pixels, at most `resize`.
     """
     height, width = image_HWC.shape[:2]
-    side = max(1, round(min(height, width) * size / resize))
-    left, top = round((width - side) / 2), round((height - side) / 2)  # as torchvision rounds
+    shorter_side = min(height, width)
+    side = max(1, round(shorter_side * size / resize))
+    # Rounded as in torchvision.
+    left = round((width - side) / 2)
+    top = round((height - side) / 2)
     return crop_resized(image_HWC, (left, top, left + side, top + side), size)
 
 
@@ -61,10 +66,12 @@ def random_views(
         crop: distribution of the crops.
         size: side of the crops in pixels.
     """
-    views_BSSC = np.empty((len(images), size, size, images[0].shape[2]), np.uint8)
-    shape_BX = np.array([image_HWC.shape[:2] for image_HWC in images])
-    boxes = random_boxes(shape_BX[:, 0], shape_BX[:, 1], draws_BR, crop)
-    flipped_B = draws_BR[:, 22] < crop.flip
+    channels = images[0].shape[2]
+    views_BSSC = np.empty((len(images), size, size, channels), np.uint8)
+    height_B = np.array([image_HWC.shape[0] for image_HWC in images])
+    width_B = np.array([image_HWC.shape[1] for image_HWC in images])
+    boxes = random_boxes(height_B, width_B, draws_BR, crop)
+    flipped_B = draws_BR[:, FLIP_DRAW] < crop.flip
     for number, (image_HWC, box) in enumerate(zip(images, boxes, strict=True)):
         views_BSSC[number] = crop_resized(image_HWC, box, size)
         if flipped_B[number]:
@@ -78,7 +85,8 @@ def _mirror(view_SSC: Pixels) -> None:
     This is done in bands, because torch uses more threads above `SERIAL` values. While
     a network trains, these threads cost twice as much as the loading itself.
     """
-    rows = max(1, SERIAL // view_SSC[0].size)
+    values_in_row = view_SSC[0].size
+    rows = max(1, SERIAL // values_in_row)
     for top in range(0, len(view_SSC), rows):
         band_XSC = torch.from_numpy(view_SSC[top : top + rows])
         band_XSC.copy_(band_XSC.flip(1))
@@ -109,32 +117,65 @@ def random_boxes(
     The distribution is that of torchvision's RandomResizedCrop: the area, the logarithm of the
     aspect ratio and the position are uniform.
     """
-    low, high = crop.area
-    log_low, log_high = np.log(crop.ratio[0]), np.log(crop.ratio[1])
-    area_BA = (height_B * width_B)[:, None] * (low + (high - low) * draws_BR[:, :ATTEMPTS])
-    ratio_BA = np.exp(log_low + (log_high - log_low) * draws_BR[:, ATTEMPTS : 2 * ATTEMPTS])
-    width_BA, height_BA = np.rint(np.sqrt(area_BA * ratio_BA)), np.rint(np.sqrt(area_BA / ratio_BA))
+    height_BA, width_BA = _random_sizes(height_B * width_B, draws_BR, crop)
+    # Choose the first box of each image that is not empty and fits into the image.
     fits_BA = (width_BA > 0) & (width_BA <= width_B[:, None])
     fits_BA &= (height_BA > 0) & (height_BA <= height_B[:, None])
-    rows_B, first_B = np.arange(len(draws_BR)), fits_BA.argmax(axis=1)
-    box_width_B, box_height_B = width_BA[rows_B, first_B], height_BA[rows_B, first_B]
-    left_B = (draws_BR[:, 20] * (width_B - box_width_B + 1)).astype(np.int64)
-    top_B = (draws_BR[:, 21] * (height_B - box_height_B + 1)).astype(np.int64)
-    sides_B4 = np.stack((left_B, top_B, left_B + box_width_B, top_B + box_height_B), axis=1)
+    rows_B = np.arange(len(draws_BR))
+    first_B = fits_BA.argmax(axis=1)
+    box_width_B = width_BA[rows_B, first_B]
+    box_height_B = height_BA[rows_B, first_B]
+    # Draw its position.
+    num_lefts_B = width_B - box_width_B + 1
+    num_tops_B = height_B - box_height_B + 1
+    left_B = (draws_BR[:, LEFT_DRAW] * num_lefts_B).astype(np.int64)
+    top_B = (draws_BR[:, TOP_DRAW] * num_tops_B).astype(np.int64)
+    right_B = left_B + box_width_B
+    bottom_B = top_B + box_height_B
+    sides_B4 = np.stack((left_B, top_B, right_B, bottom_B), axis=1)
     boxes: list[Box] = [tuple(sides) for sides in sides_B4.astype(np.int64).tolist()]
-    for number in np.flatnonzero(~fits_BA.any(axis=1)):
-        boxes[number] = _central_box(int(height_B[number]), int(width_B[number]), crop.ratio)
+    # Replace the boxes of images for which none fits.
+    fits_none_B = ~fits_BA.any(axis=1)
+    for number in np.flatnonzero(fits_none_B):
+        height = int(height_B[number])
+        width = int(width_B[number])
+        boxes[number] = _central_box(height, width, crop.ratio)
     return boxes
 
 
+def _random_sizes(
+    image_area_B: NDArray[np.integer], draws_BR: NDArray[np.float64], crop: RandomCrop
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the heights and widths (B, A) of the boxes of all attempts, in whole pixels."""
+    min_share, max_share = crop.area
+    area_draws_BA = draws_BR[:, :ATTEMPTS]
+    share_BA = min_share + (max_share - min_share) * area_draws_BA
+    area_BA = image_area_B[:, None] * share_BA
+    # The logarithm is uniform, so that 3/4 is as likely as 4/3.
+    min_ratio, max_ratio = crop.ratio
+    min_log = np.log(min_ratio)
+    max_log = np.log(max_ratio)
+    ratio_draws_BA = draws_BR[:, ATTEMPTS : 2 * ATTEMPTS]
+    ratio_BA = np.exp(min_log + (max_log - min_log) * ratio_draws_BA)
+    width_BA = np.rint(np.sqrt(area_BA * ratio_BA))
+    height_BA = np.rint(np.sqrt(area_BA / ratio_BA))
+    return height_BA, width_BA
+
+
 def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
-    box_width = min(width, max(1, round(height * ratio[1])))
-    box_height = min(height, max(1, round(width / ratio[0])))
-    left, top = (width - box_width) // 2, (height - box_height) // 2
+    """Return the largest central box whose aspect ratio is allowed."""
+    min_ratio, max_ratio = ratio
+    max_width = max(1, round(height * max_ratio))
+    max_height = max(1, round(width / min_ratio))
+    box_width = min(width, max_width)
+    box_height = min(height, max_height)
+    left = (width - box_width) // 2
+    top = (height - box_height) // 2
     return left, top, left + box_width, top + box_height
 
 
 def crop_resized(image_HWC: Pixels, box: Box, size: int) -> Pixels:
     """Return the part of an image in `box`, resized to (S, S, C)."""
     left, top, right, bottom = box
-    return resize(image_HWC[top:bottom, left:right], (size, size))
+    part_HWC = image_HWC[top:bottom, left:right]
+    return resize(part_HWC, (size, size))

@@ -1,4 +1,4 @@
-"""What every source gives, and what all of them share."""
+"""The interface of sources of images, and functions that all of them share."""
 
 import hashlib
 import os
@@ -14,8 +14,9 @@ READ_EXTENSIONS = (
     ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .ppm .pgm .pbm .pnm .avif .jp2 .j2k "
     ".npy .apng .dib .pfm .avifs .jpf .jpx .j2c .jpc"
 )
+"""Extensions of the formats that can be read."""
 NAMED_EXTENSIONS = ".heic .heif .jxl .tga"
-"""Cannot be read, but are taken, so that the table of skipped images names them."""
+"""Extensions that cannot be read, but count as images so that skipped files are reported."""
 
 IMAGE_EXTENSIONS = frozenset(f"{READ_EXTENSIONS} {NAMED_EXTENSIONS}".split())
 """Extensions of image files, in lower case. Files without an extension never count as images."""
@@ -26,16 +27,16 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image that a source names. Nothing of it has been opened yet."""
+    """An image of a source, whose file has not been opened yet."""
 
     path: str
-    """What users see in tables: '/'-separated, relative to the source, always valid UTF-8 (see
+    """Path in tables: '/'-separated, relative to the source, always valid UTF-8 (see
     `displayed`)."""
     label: str | None
-    """Its class, where the source knows it."""
+    """Its class; None if the source does not store one."""
     read: Callable[[], bytes]
-    """Return the whole file; from any thread, also after the iteration. Raises OSError with the
-    reason."""
+    """Returns the whole file; may be called from any thread, also after the iteration. Raises
+    OSError with the reason."""
 
 
 class Source(Protocol):
@@ -43,11 +44,11 @@ class Source(Protocol):
 
     @property
     def originals(self) -> Path | None:
-        """The folder in which an image's path names its file; None when images share files."""
+        """The folder to which paths are relative; None if images are not files of their own."""
         ...
 
     def images(self) -> Iterator[SourceImage]:
-        """Yield every image, readable or not; nothing is held but the current folder or shard.
+        """Yield every image, readable or not; memory holds only the current folder or shard.
 
         Raises:
             SourceError: a part of the source cannot be listed, so that images would be lost.
@@ -55,21 +56,20 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Return a SHA-256, in hex, of the names, sizes and times of change of the files.
+        """Return a SHA-256, in hex, of the names, sizes and modification times of the files.
 
-        No image is opened; a copy of the data elsewhere has the same fingerprint if the times
-        were kept.
+        No image is opened. A copy of the data has the same fingerprint if it keeps the times.
         """
         ...
 
     def count(self) -> int | None:
-        """Return how many images `images` yields, or None where that takes reading the data."""
+        """Return how many images `images` yields, or None if all data would have to be read."""
         ...
 
     def notes(self) -> list[str]:
-        """Return what people should know of the last listing by `images`, a sentence each.
+        """Return notes for users about the last listing by `images`, one sentence each.
 
-        Above all: what was left out, and what was decided that the names leave open.
+        They report what was left out, and what was decided where the names are ambiguous.
         """
         ...
 
@@ -77,8 +77,8 @@ class Source(Protocol):
 def displayed(name: str) -> str:
     r"""Return a file name as valid UTF-8 text: bytes that are not UTF-8 are written `\xff`.
 
-    File systems allow any bytes, Parquet's strings do not. Names that are UTF-8 stay as they are,
-    line breaks included.
+    File systems allow any bytes, Parquet's strings do not. Names that are UTF-8 do not change, even
+    if they contain line breaks.
     """
     if name.isascii():
         return name
@@ -87,8 +87,9 @@ def displayed(name: str) -> str:
 
 def is_image_name(name: str) -> bool:
     """Return whether the extension, in upper or lower case, is that of an image file."""
-    _, dot, extension = name.rpartition(".")
-    return f"{dot}{extension}".lower() in IMAGE_EXTENSIONS
+    _, dot, last_part = name.rpartition(".")
+    extension = f"{dot}{last_part}".lower()
+    return extension in IMAGE_EXTENSIONS
 
 
 def is_hidden(name: str) -> bool:
@@ -100,16 +101,18 @@ def read_file(path: Path) -> bytes:
     """Return the bytes of a regular file.
 
     Raises:
-        OSError: missing, not a regular file (reading a pipe would wait for ever), or too large;
-            the text is the reason alone, without the path.
+        OSError: the file is missing, not regular (reading a pipe could block forever), or too
+            large; the text is the reason alone, without the path.
     """
 
     def explain(error: Exception) -> OSError:
         if isinstance(error, OSError):
             return OSError(error.strerror or str(error))
-        return OSError(f"not a file name: {error}")  # a listed path that contains a NUL
+        # A path in a list may contain a NUL, for which Python raises ValueError.
+        return OSError(f"not a file name: {error}")
 
     with explain_damage(explain, OSError, ValueError):
+        # Checked before opening, which alone could block for a pipe.
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
@@ -124,19 +127,21 @@ def refuse_large(size_bytes: int) -> None:
 
 
 def fingerprint_files(kind: str, files: Iterable[tuple[str, Path]]) -> str:
-    """Return the SHA-256, in hex, over names, sizes and times of change, in the given order.
+    """Return the SHA-256, in hex, of names, sizes and modification times, in the given order.
 
     Args:
-        kind: of the source.
-        files: name relative to the source, and where the file lies; a missing file counts as
-            that, and links count as what they point to.
+        kind: the kind of the source.
+        files: name relative to the source, and path of each file. A missing file is included as
+            missing, and a link as the file that it points to.
     """
     digest = hashlib.sha256(kind.encode())
     for name, path in files:
+        # A file that is missing, or whose listed name is not possible, must not stop a run.
         try:
             status = path.stat()
             facts = f"{status.st_size} {status.st_mtime_ns}"
         except (OSError, ValueError):
             facts = "missing"
-        digest.update(b"\0%b\0%b" % (os.fsencode(name), facts.encode()))
+        raw_name = os.fsencode(name)
+        digest.update(b"\0%b\0%b" % (raw_name, facts.encode()))
     return digest.hexdigest()

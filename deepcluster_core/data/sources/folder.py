@@ -21,21 +21,20 @@ from deepcluster_core.text import listed
 
 log = logging.getLogger(__name__)
 
-"""Folders that were left out, in one sentence."""
-
 
 class FolderSource:
-    """Every image file below a folder, in the order of the bytes of their paths.
+    """All image files below a folder, in the order of the bytes of their paths.
 
-    Labels: the first-level folder, when every image lies in one; none when some lie directly in
-    the root, because then the folders are hardly classes. (Where
-    that level is train/ and val/, give one of them.) Links are followed, so a file may come
-    twice under two names; a link back to a folder above itself is not. What this program wrote
-    there, runs above all, is never taken for images.
+    The label of an image is the name of its first-level folder. If some images are directly in the
+    root, there are no labels, because the folders are probably not classes. (If the first level is
+    train/ and val/, give one of these folders.)
+
+    Links are followed, so a file may occur under two names, but not links to a folder above
+    themselves. Runs and other results of this program are never read as images.
     """
 
     def __init__(self, root: Path, *, with_labels: bool) -> None:
-        """Take `root`; nothing is read yet."""
+        """Store the arguments; nothing is read yet."""
         self._root = root.absolute()
         self._with_labels = with_labels
         self._left_out: list[str] = []
@@ -47,14 +46,18 @@ class FolderSource:
 
     def images(self) -> Iterator[SourceImage]:
         """See `Source`."""
-        top = _open_level(self._root, "").names
-        is_labelled = self._with_labels and all(name.endswith("/") for name in top)
-        del top
+        # Only images in first-level folders have labels, and only if all images have one.
+        top_names = _open_level(self._root, "").names
+        has_only_folders = all(name.endswith("/") for name in top_names)
+        is_labelled = self._with_labels and has_only_folders
+        del top_names  # perhaps millions
         self._left_out.clear()
         for name in walk_images(self._root, self._left_out):
             path = displayed(name)
-            label = path.partition("/")[0] if is_labelled else None
-            yield SourceImage(path, label, partial(read_file, self._root / name))
+            top_folder = path.partition("/")[0]
+            label = top_folder if is_labelled else None
+            read = partial(read_file, self._root / name)
+            yield SourceImage(path, label, read)
 
     def fingerprint(self) -> str:
         """See `Source`."""
@@ -62,32 +65,34 @@ class FolderSource:
         return fingerprint_files("folder", files)
 
     def count(self) -> int:
-        """Walk the folders: names only, seconds for a million images."""
+        """Count by names alone, which takes seconds for a million images."""
         return sum(1 for _ in walk_images(self._root))
 
     def notes(self) -> list[str]:
         """See `Source`."""
         if not self._left_out:
             return []
-        number = "1 folder" if len(self._left_out) == 1 else f"{len(self._left_out):,} folders"
+        count = len(self._left_out)
+        number = "1 folder" if count == 1 else f"{count:,} folders"
         return [f"left out: {number} of this program's own results: {listed(self._left_out)}"]
 
 
 class PictureSource:
-    """One picture."""
+    """A single picture."""
 
     def __init__(self, file: Path) -> None:
-        """Take `file`; nothing is read yet."""
+        """Store the argument; nothing is read yet."""
         self._file = file.absolute()
 
     @property
     def originals(self) -> Path:
-        """The folder that it lies in."""
+        """The folder of the picture."""
         return self._file.parent
 
     def images(self) -> Iterator[SourceImage]:
         """See `Source`."""
-        yield SourceImage(displayed(self._file.name), None, partial(read_file, self._file))
+        path = displayed(self._file.name)
+        yield SourceImage(path, None, partial(read_file, self._file))
 
     def fingerprint(self) -> str:
         """See `Source`."""
@@ -104,11 +109,14 @@ class PictureSource:
 
 @dataclass(frozen=True)
 class _Level:
-    """One folder on the way down from the root."""
+    """A folder that is being walked; `walk_images` holds one for each level of depth."""
 
     prefix: str
+    """Path relative to the root, with a '/' at the end; empty for the root."""
     names: Iterator[str]
+    """The names that have not been visited yet; those of folders end in '/'."""
     identity: tuple[int, int]
+    """Device and inode, which are the same for all links to a folder."""
     made_by_us: str | None
     """What this program keeps in the folder, see `kind_of_folder`."""
 
@@ -116,16 +124,17 @@ class _Level:
 def walk_images(root: Path, left_out: list[str] | None = None) -> Iterator[str]:
     """Yield the paths of image files relative to `root`, '/'-separated, sorted by their bytes.
 
-    Runs, artifacts and the like are passed over. `root` itself may be the folder of a run or sweep,
-    with somebody's images beside it: then only what the run wrote is passed over.
+    Runs, artifacts and the like are skipped. If `root` itself is the folder of a run or sweep, it
+    may also hold a user's images; then only the files of the run are skipped.
 
     Args:
         root: a folder.
-        left_out: gets the folders that were passed over: `runs/mine (run)`.
+        left_out: a list to which skipped folders are appended: `runs/mine (run)`.
 
     Raises:
         SourceError: a folder cannot be listed.
     """
+    # A stack of folders rather than recursion, because the depth has no limit.
     levels = [_open_level(root, "")]
     while levels:
         level = levels[-1]
@@ -137,7 +146,8 @@ def walk_images(root: Path, left_out: list[str] | None = None) -> Iterator[str]:
         else:
             below = _open_level(root, level.prefix + name)
             if below.made_by_us:
-                if left_out is not None and below.made_by_us != "array":  # no pictures in it
+                # Folders of arrays hold no pictures that a user could miss.
+                if left_out is not None and below.made_by_us != "array":
                     left_out.append(f"{displayed(below.prefix)} ({below.made_by_us})")
             elif any(below.identity == above.identity for above in levels):
                 where = str(root / below.prefix)
@@ -152,20 +162,23 @@ def _open_level(root: Path, prefix: str) -> _Level:
         status = folder.stat()
     except OSError as error:
         raise _cannot_list(folder, error) from error
+    identity = (status.st_dev, status.st_ino)
     names, telling = _names(folder)
+    # Nearly no folder has a telling name, and only these are looked into.
     made_by_us = kind_of_folder(folder, telling) if telling else None
-    own = PICTURES.get(made_by_us or "", ())
-    kept = iter([name for name in names if name not in own])
-    return _Level(prefix, kept, (status.st_dev, status.st_ino), made_by_us)
+    own_pictures = PICTURES.get(made_by_us or "", ())
+    kept_names = [name for name in names if name not in own_pictures]
+    return _Level(prefix, iter(kept_names), identity, made_by_us)
 
 
 def _names(folder: Path) -> tuple[list[str], set[str]]:
-    """Return what counts in one folder, sorted by bytes; sub-folders end in '/'.
+    """Return the names of images and sub-folders in a folder, sorted by bytes.
 
-    With that '/', sorting each folder alone gives the order of the whole paths sorted at once.
+    Those of sub-folders end in '/': then sorting each folder alone results in the order of all
+    paths sorted at once.
 
     Returns:
-        Names, and those of files and folders that tell whether this program made the folder.
+        These names, and the names that show whether this program made the folder (`TELLING`).
     """
     names: list[str] = []
     telling: set[str] = set()
@@ -195,6 +208,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _cannot_list(folder: Path, error: OSError) -> SourceError:
     return SourceError(
-        f"{folder}: this folder cannot be listed ({error.strerror}), its images would be lost.\n"
+        f"{folder}: this folder cannot be listed ({error.strerror}), so its images would be lost.\n"
         f"  Fix: make it readable, or move it out of the source."
     )

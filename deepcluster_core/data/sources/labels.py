@@ -1,4 +1,4 @@
-"""What counts as a label, by one rule for all sources."""
+"""Convert cells, texts and JSON values to labels, by one rule for all sources."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,29 +8,29 @@ from typing import cast
 from pydantic_core import from_json
 
 MISSING = frozenset(("", "nan", "null", "<na>", "#n/a"))
-"""How programs that write tables spell a missing value, in lower case. Not `none` or `NA`: those
-are used as names of classes."""
+"""Spellings of a missing value in tables, in lower case. `none` and `NA` are not included, because
+they are used as names of classes."""
 
 LABEL_KEYS = (
     *("label", "labels", "class", "class_id", "cls", "category", "category_id", "target"),
     *("class_name", "label_name", "category_name", "class_idx", "class_index", "label_id"),
 )
-"""Keys of JSON objects, in the order in which they are tried; case is ignored."""
+"""Keys of JSON objects that hold labels, in the order in which they are tried; case is ignored."""
 
 NAME_KEYS = ("name", "id", "value", *LABEL_KEYS)
-"""Keys of an object that is the value of a label key: `"label": {"id": 3, "name": "cat"}`."""
+"""Keys that are tried in the value of a label key: `"label": {"id": 3, "name": "cat"}`."""
 
 
 def label_of(cell: object) -> str | None:
-    """Return one cell of a table, or the text of a file, as a label; None where it is missing.
+    """Return a cell of a table, or the text of a file, as a label; None if it is missing.
 
-    Null, NaN, empty text and the texts in `MISSING` are missing. A number that a column with
-    missing values turned into a float is written as the integer it was: 3.0 becomes `3`.
+    Null, NaN, empty text and the texts in `MISSING` are missing.
     """
     if cell is None:
         return None
     if isinstance(cell, bytes | bytearray):
         cell = bytes(cell).decode("utf-8", "backslashreplace")
+    # Programs turn a column of integers with missing values into floats: 3.0 means the class 3.
     if isinstance(cell, float | Decimal):
         if math.isnan(cell):
             return None
@@ -39,11 +39,12 @@ def label_of(cell: object) -> str | None:
     text = str(cell).strip()
     if text.lower() in MISSING:
         return None
-    return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate has no UTF-8
+    # A lone surrogate cannot be encoded as UTF-8, in which labels are stored.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def label_in_json(data: bytes | str) -> str | None:
-    """Return the label in the text of a JSON file; None where there is none.
+    """Return the label in the text of a JSON file; None if it has none.
 
     Raises:
         ValueError: the text is not JSON.
@@ -52,33 +53,43 @@ def label_in_json(data: bytes | str) -> str | None:
 
 
 def label_in(value: object) -> str | None:
-    """Return the label in a value from JSON: the value itself, or what a label key holds.
+    """Return the label in a value from JSON: the value itself, or the value of a label key.
 
-    Label keys are looked for in the object first, then in the objects that it holds. A list of
-    several labels is not a class.
+    The keys of the object are tried first, then those of the objects in it. A list of several
+    labels is not a class.
     """
     if not isinstance(value, Mapping):
         return _single(value)
-    found = _under(LABEL_KEYS, value)
-    if found is not None:
-        return found
-    inner = (_under(LABEL_KEYS, part) for part in value.values() if isinstance(part, Mapping))
-    return next((label for label in inner if label is not None), None)
+    label = _under(LABEL_KEYS, value)
+    if label is not None:
+        return label
+    for inner in value.values():
+        if isinstance(inner, Mapping):
+            label = _under(LABEL_KEYS, inner)
+            if label is not None:
+                return label
+    return None
 
 
 def _under(keys: Sequence[str], value: Mapping[object, object]) -> str | None:
-    lower = {str(key).lower(): part for key, part in value.items()}
+    """Return the label under the first of the keys that holds one."""
+    by_lower_key = {str(key).lower(): part for key, part in value.items()}
     for key in keys:
-        part = lower.get(key)
-        found = _under(NAME_KEYS, part) if isinstance(part, Mapping) else _single(part)
-        if found is not None:
-            return found
+        part = by_lower_key.get(key)
+        if isinstance(part, Mapping):
+            label = _under(NAME_KEYS, part)
+        else:
+            label = _single(part)
+        if label is not None:
+            return label
     return None
 
 
 def _single(value: object) -> str | None:
-    """Return a single value as a label; a list counts if it holds exactly one."""
-    if isinstance(value, list | tuple):
-        values = cast("Sequence[object]", value)
-        return _single(values[0]) if len(values) == 1 else None
-    return None if isinstance(value, Mapping) else label_of(value)
+    """Return a single value, or the only value in a list, as a label; None for other values."""
+    if isinstance(value, Mapping):
+        return None
+    if not isinstance(value, list | tuple):
+        return label_of(value)
+    values = cast("Sequence[object]", value)
+    return _single(values[0]) if len(values) == 1 else None

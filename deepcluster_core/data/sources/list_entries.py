@@ -1,4 +1,4 @@
-"""From an entry of a list to a file: other spellings of a path, labels behind it, and its base."""
+"""Find the file that an entry of a list names: its base folder, its spelling, and its label."""
 
 import logging
 import os
@@ -17,10 +17,10 @@ from deepcluster_core.local_paths import is_url, missing_hint, url_problem
 log = logging.getLogger(__name__)
 
 SURVEYED_LINES = 256
-"""Lines from which it is found out how a list is to be read."""
+"""Number of lines at the beginning that decide how a list is read."""
 
 Split = Callable[[str], tuple[str, str | None]]
-"""From a line to a path and, if there is one, a label."""
+"""Splits a line into a path and a label; the label is None if the line has none."""
 
 
 # Labels behind paths
@@ -48,23 +48,29 @@ def _by_semicolon(line: str) -> tuple[str, str | None]:
 
 def _divided(line: str, separator: str) -> tuple[str, str | None]:
     path, _, label = line.rpartition(separator)
-    if not path or is_image_name(label):  # a line without a label
+    # The separator is missing, or it is a part of the path in a line without a label.
+    if not path or is_image_name(label):
         return line, None
     return path.rstrip(), label
 
 
 def _numbered(line: str) -> tuple[str, str | None]:
-    """Take a line of MXNet's: number, labels, path, with tabs between them."""
+    """Split a line of an MXNet list: number, labels and path, separated by tabs."""
     cells = line.split("\t")
-    return cells[-1], cells[1] if len(cells) == 3 else None
+    path = cells[-1]
+    # With several labels, an image has no single class.
+    if len(cells) != 3:
+        return path, None
+    return path, cells[1]
 
 
 _SPLITS: tuple[Split, ...] = (_whole, _by_tab, _by_blank, _by_comma, _by_semicolon, _numbered)
 
 
 def label_of_entry(text: str | None) -> str | None:
-    """Return the label of an entry, decoded; None where it is missing."""
-    return label_of(displayed(_from_ansi(text or "")))
+    """Return the label of an entry, decoded; None if it is missing."""
+    decoded = _from_ansi(text or "")
+    return label_of(displayed(decoded))
 
 
 # How a list is read
@@ -72,12 +78,13 @@ def label_of_entry(text: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Reading:
-    """How all lines of a list are read; different ways are never mixed."""
+    """How a list is read; all of its lines are read in one way."""
 
     base: Path
-    """The folder to which relative paths are relative."""
+    """The folder to which paths are relative."""
 
     split: Split = _whole
+    """Separates the label from the path of a line."""
 
     def is_comment(self, line: str) -> bool:
         """Return whether a line begins with `#` and is not the name of a file."""
@@ -86,43 +93,56 @@ class Reading:
     def path(self, text: str) -> str:
         """Return the path that an entry means: relative to the base, or absolute.
 
-        Where no file is named exactly so, other spellings are tried, see `_spellings`.
+        If no file has exactly this name, other spellings are tried, see `_spellings`.
         """
-        if _is_ordinary(text):  # millions of them: no file is looked at
+        # Most lists have only such entries, perhaps millions: no file is checked for them.
+        if _is_ordinary(text):
             return _plain(text)
         return existing(text, self.base) or _plain(text)
 
 
 def choose_reading(lines: Sequence[str], file: Path, *, is_table: bool) -> Reading:
-    """Return how a list is read, from its first lines.
+    """Return how a list is read, decided by its first lines.
 
-    Paths are relative to the folder of the list, or else to the nearest folder above it under which
-    at least half of these lines name a file. Never to the working folder: what a list means must
-    not depend on where the program is started. In the same way it is found out whether a label
-    follows each path: a line is a path as a whole, unless at least half of them name a file only
-    without what stands behind the last tab, blank, comma or semicolon.
+    A reading fits if at least half of the lines name an existing file. Paths are first taken as
+    relative to the folder of the list, then to the folders above it, from the nearest up. The
+    working folder is never tried: what a list means must not depend on where the program is
+    started. For each base, a line is read as a path, then as a path with a label behind the last
+    tab, blank, comma or semicolon, and last as a line of MXNet.
 
     Args:
-        lines: without their ends; of a table the cells that hold paths.
+        lines: lines without their ends; in a table, the cells that hold paths.
         file: the list.
-        is_table: labels have a column of their own.
+        is_table: whether labels have a column of their own.
     """
     folder = file.parent
     splits = (_whole,) if is_table else _SPLITS
     sample = [line for line in lines if not line.startswith("#")]
-    counts: dict[Reading, int] = {}
+    num_existing: dict[Reading, int] = {}
     for base in (folder, *folder.parents):
         for split in splits:
             reading = Reading(base, split)
-            counts[reading] = sum(existing(split(line)[0], base) is not None for line in sample)
-            if 2 * counts[reading] >= len(sample):
+            num_existing[reading] = _count_existing(sample, reading)
+            if 2 * num_existing[reading] >= len(sample):
                 if base != folder:
                     _log_base(file, base)
                 return reading
-    return max((reading for reading in counts if reading.base == folder), key=counts.__getitem__)
+    # No reading fits, so most files are missing; errors then name paths beside the list.
+    beside_list = [reading for reading in num_existing if reading.base == folder]
+    return max(beside_list, key=num_existing.__getitem__)
 
 
-@cache  # once, however often a command opens the list
+def _count_existing(lines: Sequence[str], reading: Reading) -> int:
+    """Return how many lines name an existing file if they are read in this way."""
+    count = 0
+    for line in lines:
+        path, _ = reading.split(line)
+        if existing(path, reading.base) is not None:
+            count += 1
+    return count
+
+
+@cache  # so that a command which opens the list several times logs this once
 def _log_base(file: Path, base: Path) -> None:
     log.warning("%s: its paths are read relative to %s, not to its own folder", file, base)
 
@@ -131,42 +151,58 @@ def _log_base(file: Path, base: Path) -> None:
 
 
 def existing(text: str, base: Path) -> str | None:
-    """Return the first spelling of an entry that is there, relative to `base`; None if none is."""
+    """Return the first spelling of an entry that exists relative to `base`, or None."""
     spellings = list(_spellings(text))
     for spelling in spellings:
         if os.path.exists(base / spelling):  # noqa: PTH110  Path.exists raises for long names
             return _plain(spelling)
+    # Comparing Unicode forms lists folders, so it is tried last.
     for spelling in spellings:
-        if not spelling.isascii() and (same := _equivalent(spelling, base)) is not None:
-            return same
+        if spelling.isascii():
+            continue
+        equivalent = _equivalent(spelling, base)
+        if equivalent is not None:
+            return equivalent
     return None
 
 
 def _is_ordinary(text: str) -> bool:
     """Return whether an entry has one spelling only."""
-    return text.isascii() and "\\" not in text and len(list(_spellings(text))) == 1
+    if not text.isascii() or "\\" in text:
+        return False
+    return len(list(_spellings(text))) == 1
 
 
 def _spellings(text: str) -> Iterator[str]:
-    """Yield an entry as it stands, then with one change after the other, if it changes anything."""
+    """Yield an entry unchanged, then after each of a series of changes that alters it."""
     yield text
     for change in (str.strip, _unquoted, _without_scheme, _with_home, _with_slashes, _from_ansi):
-        if (changed := change(text)) != text:
+        changed = change(text)
+        if changed != text:
             text = changed
             yield text
 
 
 def _unquoted(text: str) -> str:
-    return text[1:-1] if len(text) > 2 and text[0] in "\"'" and text[0] == text[-1] else text
+    if len(text) <= 2:
+        return text
+    first, last = text[0], text[-1]
+    if first == last and first in ('"', "'"):
+        return text[1:-1]
+    return text
 
 
 def _without_scheme(text: str) -> str:
-    is_file = re.match(r"file:(//localhost(?=/)|//(?=/))?(?=/)", text, re.IGNORECASE)
-    return unquote(text[is_file.end() :]) if is_file else text
+    scheme = re.match(r"file:(//localhost(?=/)|//(?=/))?(?=/)", text, re.IGNORECASE)
+    if scheme is None:
+        return text
+    return unquote(text[scheme.end() :])
 
 
 def _with_home(text: str) -> str:
-    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111
+    if not text.startswith("~"):
+        return text
+    return os.path.expanduser(text)  # noqa: PTH111  Path.expanduser raises for unknown users
 
 
 def _with_slashes(text: str) -> str:
@@ -174,7 +210,7 @@ def _with_slashes(text: str) -> str:
 
 
 def _from_ansi(text: str) -> str:
-    """Return a text that is not UTF-8 as Windows' western code page reads its bytes."""
+    """Return bytes that are not UTF-8 as text in the Windows code page of Western Europe."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -186,47 +222,54 @@ def _from_ansi(text: str) -> str:
 
 
 def _equivalent(text: str, base: Path) -> str | None:
-    """Return the path that has the same name in Unicode: é as one character, or as e and an accent.
+    """Return the existing path that differs from an entry only in its Unicode form, or None.
 
-    macOS and zip files decompose names, most programs do not; each folder on the way may differ.
+    An é is one character, or an e and an accent. macOS and zip files store the second form, most
+    programs write the first, and each folder of a path may have either.
     """
     found = PurePosixPath()
     for part in PurePosixPath(text).parts:
-        at = base / found
-        if not os.path.exists(at / part):  # noqa: PTH110  as above
+        folder = base / found
+        name: str | None = part
+        if not os.path.exists(folder / part):  # noqa: PTH110  Path.exists raises for long names
             try:
-                names = _composed_names(at, at.stat().st_mtime_ns)
+                names = _composed_names(folder, folder.stat().st_mtime_ns)
             except (OSError, ValueError):
                 return None
-            part = names.get(unicodedata.normalize("NFC", part))  # noqa: PLW2901
-            if part is None:
-                return None
-        found /= part
+            name = names.get(unicodedata.normalize("NFC", part))
+        if name is None:
+            return None
+        found /= name
     return str(found)
 
 
 @lru_cache(maxsize=16)
 def _composed_names(folder: Path, _changed_ns: int) -> dict[str, str]:
-    names = (name for name in os.listdir(folder) if not name.isascii())  # noqa: PTH208  names alone
-    return {unicodedata.normalize("NFC", name): name for name in names}
+    """Return composed names -> names on disk; `_changed_ns` renews the cache if files are added."""
+    names: dict[str, str] = {}
+    for name in os.listdir(folder):  # noqa: PTH208  names alone
+        if not name.isascii():
+            composed = unicodedata.normalize("NFC", name)
+            names[composed] = name
+    return names
 
 
 def _plain(path: str) -> str:
-    """Return `path` without `./` and doubled slashes, so that equal paths look equal."""
+    """Return `path` without `./` and doubled slashes, so that equal paths are equal strings."""
     return str(PurePosixPath(path))
 
 
-# What is wrong with one
+# Why an entry cannot be read
 
 
 def why_unreadable(error: OSError, path: str, base: Path, number: int) -> str:
-    """Return why an entry cannot be read, with its line and where it was looked for.
+    """Return why an entry cannot be read, with its line number and the path that was tried.
 
     Args:
-        error: what reading it raised.
-        path: as `Reading.path` returned it.
-        base: of the list's paths.
-        number: of its line.
+        error: the error that reading it raised.
+        path: the path that `Reading.path` returned.
+        base: the folder to which the paths of the list are relative.
+        number: its line number.
     """
     place = base / path
     if is_url(path):
@@ -235,7 +278,7 @@ def why_unreadable(error: OSError, path: str, base: Path, number: int) -> str:
         return f"line {number} names a folder, not a file: {place}"
     if os.path.lexists(place):
         return f"{error} (line {number})"
-    elsewhere = ""
+    hint = missing_hint(Path(path))
     if os.path.lexists(path):
-        elsewhere = f"; it is in the working folder {Path.cwd()}, but lists do not look there"
-    return f"{error}: line {number}, looked for {place}{missing_hint(Path(path))}{elsewhere}"
+        hint += f"; it is in the working folder {Path.cwd()}, but lists do not look there"
+    return f"{error}: line {number}, looked for {place}{hint}"

@@ -13,34 +13,40 @@ from typing import IO
 from deepcluster_core.errors import SourceError
 
 Line = tuple[int, str, str | None]
-"""Number from 1; the line or, of a table, the cell of the path; the cell of the label."""
+"""Line number from 1; the line or, in a table, the cell of the path; the cell of the label."""
 
 _HEAD_CHARACTERS = 4096
+"""Characters at the beginning that decide about the format."""
 _PREAMBLE_LINES = 100
-"""Comments and blank lines above the header of a table, at most."""
+"""Limit on the comments and blank lines above the header of a table."""
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?')
-"""What Excel writes above the header for itself."""
+"""The line above the header with which Excel declares the delimiter."""
 
 
 @dataclass(frozen=True)
 class _Header:
+    """The line of a table that names its columns."""
+
     above: int
-    """Lines before it."""
+    """Number of lines above the header."""
     delimiter: str
     names: list[str]
     at_path: int
+    """Number of the column of the paths, from 0."""
     at_label: int | None
+    """Number of the column of the labels; None if the table has none."""
 
 
 class ListText:
-    """The lines of a list, or the rows of a table, as they stand.
+    """The unchanged lines of a list, or rows of a table.
 
-    `.csv` and `.tsv` are tables; so is any other file whose first line is a header with `path`.
+    `.csv` and `.tsv` files are tables; so is any other file whose first line is a header with
+    `path`.
     """
 
     def __init__(self, file: Path) -> None:
-        """Look at the beginning of `file`.
+        """Read the beginning of `file`.
 
         Raises:
             SourceError: the file cannot be read, is not text, or lacks a required header.
@@ -49,8 +55,10 @@ class ListText:
         try:
             with file.open("rb") as data:
                 start = data.read(2)
-            is_utf16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-            self._encoding = ("utf-16", "strict") if is_utf16 else ("utf-8-sig", "surrogateescape")
+            # File names may hold bytes that are not UTF-8; surrogates keep them.
+            self._encoding = ("utf-8-sig", "surrogateescape")
+            if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                self._encoding = ("utf-16", "strict")
             self._header = self._find_header()
             self._newline = "" if self._header else self._line_end()
         except (OSError, UnicodeDecodeError) as error:
@@ -58,7 +66,7 @@ class ListText:
 
     @property
     def is_table(self) -> bool:
-        """Whether paths and labels have columns of their own."""
+        """Whether the file has a header that names the columns of paths and labels."""
         return self._header is not None
 
     def lines(self) -> Iterator[Line]:
@@ -83,36 +91,54 @@ class ListText:
             yield text
 
     def _line_end(self) -> str:
-        """Return what ends a line. Only one thing does: names of files may hold the others."""
+        """Return the characters that end each line.
+
+        Only one kind of line end counts, because the others may be part of a file name.
+        """
         with self._open("") as text:
             head = text.read(_HEAD_CHARACTERS)
         if "\0" in head:
             raise self._binary()
-        return "\r" if "\r" in head and "\n" not in head else "\n"
+        # Old Macs ended lines with a carriage return alone.
+        if "\r" in head and "\n" not in head:
+            return "\r"
+        return "\n"
 
     def _texts(self, text: IO[str]) -> Iterator[Line]:
         for number, line in enumerate(text, 1):
             if line.strip():
-                yield number, line.removesuffix("\n").removesuffix("\r"), None
+                entry = line.removesuffix("\n").removesuffix("\r")
+                yield number, entry, None
 
     def _find_header(self) -> _Header | None:
+        """Return the header of a table; None for a plain list."""
         suffix = self._file.suffix.lower()
-        first, delimiters = "", [*dict.fromkeys((_DELIMITERS.get(suffix, ","), ",", ";", "\t"))]
+        # The delimiter that belongs to the file's name is tried first, then the other usual ones.
+        expected = _DELIMITERS.get(suffix, ",")
+        delimiters = list(dict.fromkeys((expected, ",", ";", "\t")))
+        first_line = ""
         with self._open("") as text:
+            # Text has no NUL, but pictures and UTF-16 without a byte order mark do.
             if "\0" in text.read(_HEAD_CHARACTERS):
                 raise self._binary()
             text.seek(0)
+            # Comments, blank lines and Excel's separator line may precede the header.
             for above, line in enumerate(islice(text, _PREAMBLE_LINES)):
-                if separator := _SEPARATOR_LINE.fullmatch(line.strip()):
+                stripped = line.strip()
+                if separator := _SEPARATOR_LINE.fullmatch(stripped):
                     delimiters.insert(0, separator[1])
-                elif line.strip() and (header := _header_in(line, above, delimiters)):
+                    continue
+                if not stripped:
+                    continue
+                if header := _header_in(line, above, delimiters):
                     return self._unless_named(line, header)
-                elif line.strip() and not line.startswith("#"):
-                    first = line
+                if not line.startswith("#"):
+                    first_line = line
                     break
+        # Only a file whose name declares a table must have a header.
         if suffix not in _DELIMITERS:
             return None
-        names = next(csv.reader([first], delimiter=delimiters[0]), [])
+        names = next(csv.reader([first_line], delimiter=delimiters[0]), [])
         raise SourceError(
             f"{self._file}: needs a column named path in its first line, has "
             f"{[name.strip() for name in names]}.\n"
@@ -121,55 +147,64 @@ class ListText:
         )
 
     def _unless_named(self, line: str, header: _Header) -> _Header | None:
-        """Return the header, unless a plain list begins with a file of that very name."""
-        is_name = self._file.suffix.lower() not in _DELIMITERS and (
-            len(header.names) == 1 or (self._file.parent / line.rstrip("\r\n")).exists()
-        )
-        return None if is_name else header
+        """Return the header; None if it is rather the first entry of a plain list."""
+        if self._file.suffix.lower() in _DELIMITERS:
+            return header
+        # A single cell, or a line that is the name of a file, is a path.
+        if len(header.names) == 1:
+            return None
+        entry = self._file.parent / line.rstrip("\r\n")
+        return None if entry.exists() else header
 
     def _rows(self, text: IO[str], header: _Header) -> Iterator[Line]:
         for _ in range(header.above):
             next(text)
         rows = csv.reader(text, delimiter=header.delimiter, strict=True)
         try:
-            next(rows)
+            next(rows)  # the header itself
             for row in rows:
-                if not any(cell.strip() for cell in row):
+                is_blank = not any(cell.strip() for cell in row)
+                if is_blank:
                     continue
                 number = header.above + rows.line_num
                 self._check_row(row, header, number)
-                label = None if header.at_label is None else row[header.at_label]
-                yield number, row[header.at_path], label
+                path = row[header.at_path]
+                label = None
+                if header.at_label is not None:
+                    label = row[header.at_label]
+                yield number, path, label
         except csv.Error as error:
             raise SourceError(
                 f"{self._file}: line {header.above + rows.line_num}: {error}.\n"
-                f"  Fix: close every quote, and write one that is part of a name twice."
+                f"  Fix: close every quote, and double each quote that is part of a name."
             ) from error
 
     def _check_row(self, row: list[str], header: _Header, number: int) -> None:
+        # Most often a path contains the delimiter, and its end would be read as the label.
         if len(row) != len(header.names):
             raise SourceError(
-                f"{self._file}: line {number} has {len(row)} columns, the header "
+                f"{self._file}: line {number} has {len(row)} columns, but the header has "
                 f"{len(header.names)}.\n"
-                f'  Fix: put a path that holds the delimiter in quotes: "a{header.delimiter} b.jpg"'
+                f"  Fix: put a path that contains the delimiter in quotes: "
+                f'"a{header.delimiter} b.jpg"'
             )
         if not row[header.at_path].strip():
             raise SourceError(
-                f"{self._file}: line {number} has no path.\n  Fix: write one, or delete the line."
+                f"{self._file}: line {number} has no path.\n  Fix: add one, or delete the line."
             )
 
     def _binary(self) -> SourceError:
         return SourceError(
-            f"{self._file}: is not a list in UTF-8 text: it holds NUL characters.\n"
+            f"{self._file}: is not a list in UTF-8 text: it contains NUL characters.\n"
             f"  Fix: save it as UTF-8 (UTF-16 is read only if it begins with a byte order mark), "
-            f"or name the folder of the images."
+            f"or give the folder of the images."
         )
 
     def _unreadable(self, error: OSError | UnicodeDecodeError) -> SourceError:
         if isinstance(error, UnicodeDecodeError):
             return SourceError(
-                f"{self._file}: is not UTF-16, though its byte order mark says so ({error.reason})."
-                f"\n  Fix: save it as UTF-8."
+                f"{self._file}: has a byte order mark of UTF-16, but is not UTF-16 "
+                f"({error.reason}).\n  Fix: save it as UTF-8."
             )
         return SourceError(
             f"{self._file}: cannot be read ({error.strerror}).\n  Fix: make it readable."
@@ -177,18 +212,21 @@ class ListText:
 
 
 def _header_in(line: str, above: int, delimiters: list[str]) -> _Header | None:
-    """Return the header of a table; None if no cell is `path` with any of the delimiters."""
+    """Return the header of a table; None if no delimiter yields a cell `path`."""
     for delimiter in delimiters:
-        names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+        cells = next(csv.reader([line], delimiter=delimiter), [])
+        names = [name.strip() for name in cells]
         at_path = _place("path", names)
         if at_path is not None:
-            return _Header(above, delimiter, names, at_path, _place("label", names))
+            at_label = _place("label", names)
+            return _Header(above, delimiter, names, at_path, at_label)
     return None
 
 
 def _place(wanted: str, names: list[str]) -> int | None:
-    """Return the column of this name, in capitals only if no other one has it."""
-    for candidates in (names, [name.lower() for name in names]):
+    """Return the column with this name; case is ignored if no name matches exactly."""
+    lower_names = [name.lower() for name in names]
+    for candidates in (names, lower_names):
         if wanted in candidates:
             return candidates.index(wanted)
     return None

@@ -1,4 +1,4 @@
-"""A list of image files: text, or CSV/TSV with labels."""
+"""A list of image files, as plain text or as CSV or TSV with labels, as a source of images."""
 
 import os
 import sqlite3
@@ -31,24 +31,28 @@ _Line = tuple[str, int, str | None]
 class ListSource:
     """The files that a list names, in the order of the bytes of their paths, not of its lines.
 
-    A table has a header with `path` and, if there are labels, `label`; other columns are ignored.
-    Any other list has a path a line, and perhaps a label behind it; a line that begins with `#` is
-    a comment. Relative paths are relative to the folder of the list, see `choose_reading`. A listed
-    file that is missing still comes, and cannot be read.
+    A table has a header with `path` and, if there are labels, `label`; its other columns are
+    ignored. A plain list has one path in a line, and possibly a label behind it; a line that begins
+    with `#` is a comment. Paths are relative to the folder of the list, see `choose_reading`. A
+    listed file that is missing is yielded too, and cannot be read.
     """
 
     def __init__(self, file: Path, *, with_labels: bool) -> None:
-        """Take `file`; nothing is read yet."""
+        """Store the arguments; nothing is read yet."""
         self._file = file.absolute()
         self._with_labels = with_labels
 
     @property
     def originals(self) -> Path:
-        """The folder that paths are relative to: that of the list or, if need be, one above it."""
+        """The folder to which paths are relative: that of the list, or one above it."""
         return self._reading.base
 
     def images(self) -> Iterator[SourceImage]:
-        """See `Source`. A path that is listed twice is an error, before the first image."""
+        """See `Source`.
+
+        Raises:
+            SourceError: a path is listed twice; raised before the first image.
+        """
         base = self._reading.base
         for path, number, label in self._sorted_lines():
             read = partial(_read, path, base, number)
@@ -56,12 +60,12 @@ class ListSource:
 
     def fingerprint(self) -> str:
         """See `Source`. Labels count too; the order of the lines does not."""
-        lines, base = self._sorted_lines(), self._reading.base
-        files = ((f"{path}\0{label}", base / path) for path, _, label in lines)
+        base = self._reading.base
+        files = ((f"{path}\0{label}", base / path) for path, _, label in self._sorted_lines())
         return fingerprint_files("list", files)
 
     def count(self) -> int:
-        """Read the list once."""
+        """Count the lines that name an image, by reading the list once."""
         return sum(1 for _ in self._lines())
 
     def notes(self) -> list[str]:
@@ -69,42 +73,55 @@ class ListSource:
         return []
 
     def _sorted_lines(self) -> Iterator[_Line]:
-        # A database without a name is SQLite's own: in memory, and in a temporary file once large.
+        """Yield the lines in the order of their paths.
+
+        Raises:
+            SourceError: two lines have the same path.
+        """
+        # A database without a name is in memory, and in a temporary file once it is large.
         with closing(sqlite3.connect("", check_same_thread=False)) as database:
             try:
                 database.execute("create table lines (path blob, number integer, label text)")
-                encoded = ((os.fsencode(path), *rest) for path, *rest in self._lines())
-                database.executemany("insert into lines values (?, ?, ?)", encoded)
+                # Bytes, because SQLite's text cannot hold names that are not UTF-8.
+                rows = ((os.fsencode(path), *rest) for path, *rest in self._lines())
+                database.executemany("insert into lines values (?, ?, ?)", rows)
                 database.execute("create index sorted on lines (path, number, label)")
             except sqlite3.OperationalError as error:
                 raise OSError(f"{self._file}: cannot be sorted in TMPDIR: {error}") from error
+            # All duplicates are found before the first line is yielded.
             self._refuse_duplicates(database)
             for path, number, label in database.execute("select * from lines order by path"):
                 yield os.fsdecode(path), number, label
 
     def _refuse_duplicates(self, database: sqlite3.Connection) -> None:
-        twice = database.execute(
+        repeated = database.execute(
             "select path, min(number) from lines group by path having count(*) > 1"
         ).fetchone()
-        if twice is None:
+        if repeated is None:
             return
-        path, first = twice
-        second = database.execute(
-            "select min(number) from lines where path = ? and number > ?", (path, first)
-        ).fetchone()[0]
+        raw_path, first = repeated
+        (second,) = database.execute(
+            "select min(number) from lines where path = ? and number > ?", (raw_path, first)
+        ).fetchone()
+        path = displayed(os.fsdecode(raw_path))
         raise SourceError(
-            f"{self._file}: lines {first} and {second} both name "
-            f"{displayed(os.fsdecode(path))!r}.\n"
+            f"{self._file}: lines {first} and {second} both name {path!r}.\n"
             f"  Fix: name every image once."
         )
 
     def _lines(self) -> Iterator[_Line]:
+        """Yield the lines that name an image, in the order of the list."""
         reading, is_table = self._reading, self._text.is_table
         for number, line, cell in self._text.lines():
-            if not is_table and reading.is_comment(line):
+            # Only plain lists have comments, and labels in the same text as the path.
+            if is_table:
+                entry, raw_label = line, cell
+            elif reading.is_comment(line):
                 continue
-            path, label = (line, cell) if is_table else reading.split(line)
-            yield reading.path(path), number, label_of_entry(label) if self._with_labels else None
+            else:
+                entry, raw_label = reading.split(line)
+            label = label_of_entry(raw_label) if self._with_labels else None
+            yield reading.path(entry), number, label
 
     @cached_property
     def _text(self) -> ListText:
@@ -112,8 +129,8 @@ class ListSource:
 
     @cached_property
     def _reading(self) -> Reading:
-        first = [line for _, line, _ in islice(self._text.lines(), SURVEYED_LINES)]
-        return choose_reading(first, self._file, is_table=self._text.is_table)
+        first_lines = [line for _, line, _ in islice(self._text.lines(), SURVEYED_LINES)]
+        return choose_reading(first_lines, self._file, is_table=self._text.is_table)
 
 
 def _read(path: str, base: Path, number: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Which kind of source lies at a location."""
+"""Determine the kind of source at a location, and open it."""
 
 import os
 from collections import Counter, deque
@@ -30,15 +30,15 @@ Kind = Literal["auto", KindName]
 ImageKey = Sequence[str] | None
 
 NEVER_IMAGES = ("artifact", "array")
+"""Folders of this program that never hold images of a user."""
 SURVEYED_FILES = 10_000
-"""That an error message counts."""
-
+"""Limit on the files that are counted for an error message."""
 
 COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".tbz2", ".xz", ".txz", ".lz4")
 
 
 def _permissions_explained(opener: Callable[Parameters, Source]) -> Callable[Parameters, Source]:
-    """Have a function raise SourceError where a file or folder may not be read."""
+    """Make a function raise SourceError, with cause and fix, in place of PermissionError."""
 
     @wraps(opener)
     def explained(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Source:
@@ -62,32 +62,35 @@ def open_source(
     labels: Literal["auto", "none"] = "auto",
     image_key: Sequence[str] | None = None,
 ) -> Source:
-    """Find out what lies at `location`, without opening an image.
+    """Return the source at `location`, without opening an image.
 
     Args:
         location: a folder of images; a single picture; a list (.txt, .csv, .tsv); a Parquet or tar
-            file, or a folder that holds such files directly. What this program wrote into a folder
-            does not count.
-        kind: what it must be; auto decides by the names.
-        labels: none forgets the labels that the source has.
-        image_key: of tar shards, the extensions of the pictures to take; of Parquet files, the
-            column. None: decided by the names.
+            file, or a folder that holds such files directly. Files that this program wrote into a
+            folder do not count.
+        kind: the kind that is required; auto decides by the names.
+        labels: none ignores the labels of the source.
+        image_key: for tar shards, the extensions of the pictures to take; for Parquet files, the
+            column of the images. None: decided by the names.
 
     Raises:
-        SourceError: it does not exist, is of another kind, or could be of several.
-        ConfigError: `image_key` is given, but the source is of another kind.
+        SourceError: the location does not exist, is of a different kind, or could be of several.
+        ConfigError: `image_key` is given, but the source has neither samples nor columns.
     """
+    # A single picture is a kind only for auto, since nobody needs to name it.
     if kind == "auto" and is_image_name(location.name) and location.is_file():
         return PictureSource(location)
     if kind == "auto":
         kind = _kind_of(location)
     else:
         _check_location(location)
+    # An option that has no effect is probably a mistake.
     if image_key and not SOURCES[kind].has_samples:
+        keys = ", ".join(image_key)
         raise ConfigError(
-            f"dataset.image_key: {', '.join(image_key)} chooses among the pictures of a sample in "
-            f"tar or Parquet files, but {location} is of kind {kind}.\n"
-            f"  Fix: leave dataset.image_key out."
+            f"dataset.image_key: {keys} chooses among the pictures of a sample in tar or Parquet "
+            f"files, but {location} is of kind {kind}.\n"
+            f"  Fix: remove dataset.image_key."
         )
     return SOURCES[kind].open(location, labels == "auto", image_key)
 
@@ -102,23 +105,27 @@ def has_samples(location: Path) -> bool:
 
 
 def _check_location(location: Path) -> None:
-    """Raise where nothing lies at `location`, or only what this program made."""
+    """Raise SourceError unless `location` exists and may hold images of a user."""
+    # A URL does not exist as a path either, but needs its own explanation.
     if not location.exists():
         refuse_url(location)
         raise SourceError(
             f"{location}: does not exist{missing_hint(location)}.\n"
             f"  Fix: give the folder, list (.txt, .csv, .tsv), .parquet or .tar file of the images."
         )
-    if location.is_dir() and (made := kind_of_folder(location)) in NEVER_IMAGES:
+    made_by_us = kind_of_folder(location) if location.is_dir() else None
+    if made_by_us in NEVER_IMAGES:
         raise SourceError(
-            f"{location}: is an {made} of this program, not a folder of images.\n"
+            f"{location}: is an {made_by_us} of this program, not a folder of images.\n"
             f"  Fix: give the folder or file that the images are in."
         )
 
 
 def _kind_of(location: Path) -> KindName:
     _check_location(location)
-    return _kind_of_folder(location) if location.is_dir() else _kind_of_file(location)
+    if location.is_dir():
+        return _kind_of_folder(location)
+    return _kind_of_file(location)
 
 
 def _kind_of_file(file: Path) -> KindName:
@@ -126,21 +133,28 @@ def _kind_of_file(file: Path) -> KindName:
     for kind, source in SOURCES.items():
         if suffix in source.suffixes:
             return kind
-    known = [suffix for source in SOURCES.values() for suffix in source.suffixes]
+    known: list[str] = []
+    for source in SOURCES.values():
+        known.extend(source.suffixes)
     raise _nothing_found(file, f"a folder, or a file ending in {', '.join(known)}")
 
 
 def _kind_of_folder(folder: Path) -> KindName:
-    """Shards count only directly in the folder, images at any depth."""
+    """Return the only kind of which a folder has files.
+
+    Shards count only directly in the folder, images at any depth.
+    """
     found: list[KindName] = []
     for kind, source in SOURCES.items():
-        if next(source.files_in(folder), None):
+        first_file = next(source.files_in(folder), None)
+        if first_file:
             found.append(kind)
     if len(found) > 1:
+        kinds = " or ".join(found)
         raise SourceError(
-            f"{folder}: holds {_survey(folder)}, so it could be of kind {' or '.join(found)}.\n"
-            f"  Fix: say which is meant (dataset.kind in a recipe, --kind of assign and embed), or "
-            f"give a folder of that alone."
+            f"{folder}: holds {_survey(folder)}, so it could be of kind {kinds}.\n"
+            f"  Fix: choose one (dataset.kind in a recipe, --kind of assign and embed), or give a "
+            f"folder with files of one kind only."
         )
     if not found:
         raise _nothing_found(
@@ -162,8 +176,12 @@ def _open_list(location: Path, with_labels: bool, image_key: ImageKey) -> Source
 
 
 def _open_parquet(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
-    root = location.parent if location.is_file() else location
-    files = [location] if location.is_file() else sorted_by_name(root, _parquet_files(root))
+    if location.is_file():
+        root = location.parent
+        files = [location]
+    else:
+        root = location
+        files = sorted_by_name(root, _parquet_files(root))
     if not files:
         raise _nothing_found(location, ".parquet files directly in it, or in partitions")
     return ParquetSource(root, files, with_labels=with_labels, image_key=image_key)
@@ -184,10 +202,11 @@ def sorted_by_name(root: Path, files: Iterator[Path]) -> list[Path]:
 
 
 def _parquet_files(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder, and in the partitions in it: folders named `column=value`."""
+    """Yield the files in a folder and in its partitions, which are folders `column=value`."""
     yield from _files_ending(folder, ".parquet")
     for below in folder.iterdir():
-        if "=" in below.name and not is_hidden(below.name) and below.is_dir():
+        is_named_so = "=" in below.name and not is_hidden(below.name)
+        if is_named_so and below.is_dir():
             yield from _parquet_files(below)
 
 
@@ -201,55 +220,84 @@ def _no_files(_folder: Path) -> Iterator[Path]:
 
 def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
     for file in folder.iterdir():
-        if file.suffix.lower() == suffix and not is_hidden(file.name) and file.is_file():
-            if suffix != ".parquet" or not is_own_table(file):
-                yield file
+        is_named_so = file.suffix.lower() == suffix and not is_hidden(file.name)
+        if not is_named_so or not file.is_file():
+            continue
+        # Tables of this program are Parquet files too, but hold no images.
+        if suffix == ".parquet" and is_own_table(file):
+            continue
+        yield file
 
 
 def _nothing_found(location: Path, wanted: str) -> SourceError:
-    found = _survey(location) if location.is_dir() else "a single file"
+    """Return the error for a location without images, with what it holds and a likely fix."""
     fix = "give the folder or file that the images are in"
-    if location.is_dir() and (left_out := _left_out(location)):
-        found += f", of which this program's own results do not count ({left_out})"
-    if location.is_dir() and (shard := next(_shards_below(location), None)):
-        fix = f"give the folder that the shards are in: {displayed(str(shard.parent))}"
-    files = location.iterdir() if location.is_dir() else [location]
-    if compressed := next((file for file in files if file.suffix.lower() in COMPRESSED), None):
-        name = displayed(compressed.name)
-        fix += f"; compressed tar files must be unpacked first, for example: tar -xf {name}"
+    # Describe what is there instead.
+    if location.is_dir():
+        files = location.iterdir()
+        found = _survey(location)
+        if left_out := _left_out(location):
+            found += f", of which this program's own results do not count ({left_out})"
+        # Shards count only directly in a folder, and may be one level too deep.
+        shard = next(_shards_below(location), None)
+        if shard is not None:
+            shard_folder = displayed(str(shard.parent))
+            fix = f"give the folder that the shards are in: {shard_folder}"
+    else:
+        files = [location]
+        found = "a single file"
+    for file in files:
+        if file.suffix.lower() in COMPRESSED:
+            name = displayed(file.name)
+            fix += f"; compressed tar files must be unpacked first, for example: tar -xf {name}"
+            break
     return SourceError(f"{location}: looked for {wanted}; found {found}.\n  Fix: {fix}.")
 
 
 def _shards_below(folder: Path) -> Iterator[Path]:
-    shards = [suffix for kind in SOURCES.values() if kind.has_samples for suffix in kind.suffixes]
-    files = (Path(at, name) for at, _, names in os.walk(folder) for name in sorted(names))
-    for file in islice(files, SURVEYED_FILES):
-        if file.suffix.lower() in shards and not is_own_table(file):
+    """Yield the Parquet and tar files among the first files at any depth."""
+    suffixes: set[str] = set()
+    for kind in SOURCES.values():
+        if kind.has_samples:
+            suffixes.update(kind.suffixes)
+    for file in islice(_files_below(folder), SURVEYED_FILES):
+        if file.suffix.lower() in suffixes and not is_own_table(file):
             yield file
 
 
+def _files_below(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        for name in sorted(names):
+            yield Path(place, name)
+
+
 def _left_out(folder: Path) -> str:
-    """Return which folders of runs and the like lie in a folder, the first of them."""
+    """Return the names of the first folders of this program's results in a folder."""
     left_out: list[str] = []
-    deque(walk_images(folder, left_out), maxlen=0)
+    deque(walk_images(folder, left_out), maxlen=0)  # only to fill `left_out`
     return listed(left_out)
 
 
 def _survey(folder: Path) -> str:
-    """Say which kinds of files lie where, in a few words: `12 .parquet (in data), 1 .md`."""
+    """Return a summary of the files at any depth: `12 .parquet (in data), 1 .md`."""
     counts: Counter[str] = Counter()
     places: dict[str, str] = {}
-    files = (Path(at, name) for at, _, names in os.walk(folder) for name in names)
-    for file in islice(files, SURVEYED_FILES):
+    for file in islice(_files_below(folder), SURVEYED_FILES):
         suffix = file.suffix.lower() or "without extension"
         counts[suffix] += 1
+        # The place of the first file of a kind is enough for a hint.
         place = file.parent.relative_to(folder).as_posix()
-        places.setdefault(suffix, "" if place == "." else f" (in {place})")
+        places.setdefault(suffix, place)
     if not counts:
         return "no files"
-    most = sorted(counts.items(), key=lambda found: (-found[1], found[0]))[:6]
-    named = (f"{count} {suffix}{places[suffix]}" for suffix, count in most)
-    return displayed(", ".join(named))
+    # The most frequent kinds, in an order that does not depend on the file system.
+    by_count = sorted(counts.items(), key=lambda found: (-found[1], found[0]))
+    parts: list[str] = []
+    for suffix, count in by_count[:6]:
+        place = places[suffix]
+        where = "" if place == "." else f" (in {place})"
+        parts.append(f"{count} {suffix}{where}")
+    return displayed(", ".join(parts))
 
 
 @dataclass(frozen=True)
@@ -257,15 +305,16 @@ class SourceKind:
     """A kind of source: how it is recognised, and how it is opened."""
 
     open: Callable[[Path, bool, ImageKey], Source]
-    """Opens a location; with labels or without, and with the `image_key` of `open_source`."""
+    """Opens a location, with or without labels, and with the `image_key` of `open_source`."""
     suffixes: tuple[str, ...] = ()
-    """Files with such names are of this kind."""
+    """Extensions of the files of this kind."""
     files_in: Callable[[Path], Iterator[Path | str]] = _no_files
-    """Returns files in a folder that make it one of this kind."""
+    """Returns the files in a folder that make the folder a source of this kind."""
     has_samples: bool = False
-    """Whether the pictures are in samples of several, so that `image_key` fits."""
+    """Whether images are chosen from samples or columns, so that `image_key` applies."""
 
 
+# In the order in which messages name the kinds.
 SOURCES: dict[KindName, SourceKind] = {
     "parquet": SourceKind(_open_parquet, (".parquet",), _parquet_files, has_samples=True),
     "tar": SourceKind(_open_tar, (".tar",), _tar_files, has_samples=True),

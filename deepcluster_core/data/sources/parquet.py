@@ -13,19 +13,19 @@ from deepcluster_core.data.sources.labels import label_in, label_in_json, label_
 from deepcluster_core.errors import ConfigError, SourceError
 
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-"""What Hive and Spark write for a missing value."""
+"""The value in folder names that Hive and Spark write for a missing one."""
 
 SPLIT = re.compile(r"(train|validation|val|test)-\d+-of-\d+")
-"""Names of files on the Hugging Face hub."""
+"""File names of splits on the Hugging Face hub."""
 
 
 class ParquetSource:
     """The rows of Parquet files, in the order of the files' names and of the rows.
 
-    `path` is the path stored in the row, if the file stores one for it and none twice, else
-    `file#row` with rows from 0. With several files the file's name comes before the stored path:
-    `train-0.parquet/cat.png`. Files may lie in partitions, folders named `label=cat`: that is then
-    the label, where the file has none.
+    The path of an image is the one stored in its row, if the file stores unique paths, and
+    `file#row` with rows from 0 if it does not. If there are several files, the name of the file
+    precedes the stored path: `train-0.parquet/cat.png`. Files may be in partitions, which are
+    folders named `label=cat`; these are the labels of files without a column of labels.
     """
 
     def __init__(
@@ -40,28 +40,27 @@ class ParquetSource:
 
         Args:
             root: the folder that names are relative to.
-            files: sorted.
+            files: the files, sorted.
             with_labels: look for labels.
             image_key: the column of the images. None: the usual names are tried.
 
         Raises:
-            SourceError: a file is not Parquet or does not have the columns, or labels are numbers
-                in one file and names in another.
+            SourceError: a file is not Parquet or lacks the columns, or labels are numbers in one
+                file and names in another.
             ConfigError: it is not clear which column holds the images.
         """
         if image_key and len(image_key) > 1:
             raise ConfigError(
-                f"dataset.image_key: {', '.join(image_key)} are several columns, but of Parquet "
-                f"files one is read.\n"
+                f"dataset.image_key: {', '.join(image_key)} are several columns, but only one "
+                f"column of a Parquet file is read.\n"
                 f"  Fix: choose one of them."
             )
+        column = image_key[0] if image_key else None
         self._root = root.absolute()
         self._files = [file.absolute() for file in files]
         self._with_labels = with_labels
         self._layouts = [
-            parquet_images.read_layout(
-                file, with_label=with_labels, image_key=image_key[0] if image_key else None
-            )
+            parquet_images.read_layout(file, with_label=with_labels, image_key=column)
             for file in self._files
         ]
         self._refuse_mixed_labels()
@@ -74,69 +73,87 @@ class ParquetSource:
     def images(self) -> Iterator[SourceImage]:
         """See `Source`."""
         for file, layout in zip(self._files, self._layouts, strict=True):
-            name = displayed(self._name(file))
+            raw_name = self._name(file)
+            name = displayed(raw_name)
+            # Paths are unique only within a file.
             prefix = f"{name}/" if len(self._files) > 1 else ""
-            partition = _partition_label(self._name(file)) if self._with_labels else None
+            partition_label = _partition_label(raw_name) if self._with_labels else None
             rows = parquet_images.read_image_rows(file, layout)
             for number, row in enumerate(rows):
-                path = f"{name}#{number}" if row.path is None else prefix + row.path
-                label = partition if layout.label is None else _label(row.label, layout)
+                if row.path is None:
+                    path = f"{name}#{number}"
+                else:
+                    path = prefix + row.path
+                # A column of labels is preferred to the name of the partition.
+                label = partition_label
+                if layout.label is not None:
+                    label = _label(row.label, layout)
                 yield SourceImage(path, label, row.read)
 
     def fingerprint(self) -> str:
         """See `Source`."""
-        return fingerprint_files("parquet", ((self._name(file), file) for file in self._files))
+        files = ((self._name(file), file) for file in self._files)
+        return fingerprint_files("parquet", files)
 
     def count(self) -> int:
-        """Read the footers."""
+        """Add up the numbers of rows in the footers."""
         return sum(parquet_images.count_rows(file) for file in self._files)
 
     def notes(self) -> list[str]:
         """See `Source`."""
-        said: list[str] = []
-        unused = dict.fromkeys(name for layout in self._layouts for name in layout.unused)
+        notes: list[str] = []
+        unused: dict[str, None] = {}  # in the order of the columns, each once
+        for layout in self._layouts:
+            unused.update(dict.fromkeys(layout.unused))
         if unused:
-            said.append(
+            notes.append(
                 f"columns of images that are not read: {', '.join(unused)}; dataset.image_key "
-                f"chooses another column than {self._layouts[0].image}"
+                f"chooses a column other than {self._layouts[0].image}"
             )
-        without = [
-            file
-            for file, layout in zip(self._files, self._layouts, strict=True)
-            if layout.label is None and _partition_label(self._name(file)) is None
-        ]
-        if self._with_labels and 0 < len(without) < len(self._files):
-            said.append(
-                f"files without a column of labels: {len(without)} of {len(self._files)}, for "
-                f"example {displayed(self._name(without[0]))}"
+        # Without labels in any file, or without any wanted, there is nothing to report.
+        unlabelled = [self._name(file) for file in self._unlabelled_files()]
+        if self._with_labels and 0 < len(unlabelled) < len(self._files):
+            notes.append(
+                f"files without a column of labels: {len(unlabelled)} of {len(self._files)}, for "
+                f"example {displayed(unlabelled[0])}"
             )
-        parts = {found[1] for file in self._files if (found := SPLIT.match(file.name))}
-        if len(parts) > 1:
-            said.append(
-                f"files of several splits are read as one data set: {', '.join(sorted(parts))}; "
-                f"to read one, give a folder of its files alone"
+        splits: set[str] = set()
+        for file in self._files:
+            if found := SPLIT.match(file.name):
+                splits.add(found[1])
+        if len(splits) > 1:
+            notes.append(
+                f"files of several splits are read as one data set: {', '.join(sorted(splits))}; "
+                f"to read one split, give a folder with its files only"
             )
-        return said
+        return notes
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self._root).as_posix()
 
-    def _refuse_mixed_labels(self) -> None:
-        places: dict[str, Path] = {}
+    def _unlabelled_files(self) -> Iterator[Path]:
         for file, layout in zip(self._files, self._layouts, strict=True):
-            places.setdefault(layout.label_kind, file)
-        if "numbers" in places and "names" in places:
+            if layout.label is None and _partition_label(self._name(file)) is None:
+                yield file
+
+    def _refuse_mixed_labels(self) -> None:
+        """Raise SourceError if labels are numbers in one file and names in another."""
+        name_by_kind: dict[str, str] = {}
+        for file, layout in zip(self._files, self._layouts, strict=True):
+            name_by_kind.setdefault(layout.label_kind, displayed(file.name))
+        if "numbers" in name_by_kind and "names" in name_by_kind:
             raise SourceError(
-                f"{self._root}: labels are numbers in {displayed(places['numbers'].name)} but "
-                f"names in {displayed(places['names'].name)}, so the same class would count as "
-                f"two.\n"
-                f"  Fix: write the labels alike, or set dataset.labels: none to do without."
+                f"{self._root}: labels are numbers in {name_by_kind['numbers']} but names in "
+                f"{name_by_kind['names']}, so the same class would count as two.\n"
+                f"  Fix: write all labels as numbers or all as names, or set "
+                f"dataset.labels: none to ignore them."
             )
 
 
-def _label(cell: Any, layout: Layout) -> str | None:  # noqa: ANN401  as Arrow gives it
+def _label(cell: Any, layout: Layout) -> str | None:  # noqa: ANN401  any type of Arrow's
     if layout.label_kind != "json":
         return label_of(cell)
+    # JSON is stored as text, or as a column with fields.
     if not isinstance(cell, str | bytes):
         return label_in(cell)
     try:
@@ -146,9 +163,13 @@ def _label(cell: Any, layout: Layout) -> str | None:  # noqa: ANN401  as Arrow g
 
 
 def _partition_label(name: str) -> str | None:
-    """Return the label in the names of the folders above a file."""
+    """Return the label in the names of the folders of a file, or None."""
     for folder in name.split("/")[:-1]:
         key, separator, value = folder.partition("=")
-        if separator and key in parquet_images.LABEL_COLUMNS:
-            return None if value == NO_PARTITION else label_of(displayed(unquote(value)))
+        if not separator or key not in parquet_images.LABEL_COLUMNS:
+            continue
+        if value == NO_PARTITION:
+            return None
+        decoded = unquote(value)  # Spark escapes special characters as in URLs
+        return label_of(displayed(decoded))
     return None

@@ -1,89 +1,110 @@
-"""What a source of samples leaves out and decides by itself, counted while it is listed."""
+"""Counts of what a source of samples leaves out and decides by itself, for notes to the user."""
 
 from collections import Counter
 
 from deepcluster_core.data.sources.base import displayed
 
 MAX_COUNTED = 50
-"""Different extensions; more are dots in the names of files."""
-MAX_VIEWS = 16
+"""Limit on the extensions that are counted apart; if there are more, file names contain dots."""
+MAX_SEVERAL = 16
+"""Limit on the extensions of pictures in samples with several; if there are more, file names
+contain dots."""
 MAX_NAMED = 6
+"""Number of extensions that a note names."""
 
 
 class Tally:
-    """Counts of members and samples, and the sentences that report them."""
+    """Counts of members and samples, and the notes that report them."""
 
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
         """Members that are neither a picture that is used nor a label, by extension."""
-        self.views: Counter[str] = Counter()
-        """Pictures of samples with several of them, by extension."""
-        self.num_multiple = self.num_without = 0
+        self.several: Counter[str] = Counter()
+        """Pictures in samples with several pictures, by extension."""
+        self.num_multiple = 0
+        """Number of samples with several pictures."""
+        self.num_without = 0
+        """Number of samples without a picture."""
         self.repeated: list[str] = []
+        """The first repeated name."""
         self.num_repeated = 0
         self.bad_labels: list[str] = []
+        """The first member without a usable label."""
         self.num_bad_labels = 0
-        self.txt_are_captions = self.labels_are_files = False
+        self.txt_are_captions = False
+        self.labels_are_files = False
 
     def leave_out(self, extension: str) -> None:
         """Count a member that is not used."""
         _count(self.left_out, extension or "without extension")
 
     def take_several(self, extensions: list[str]) -> None:
-        """Count the pictures of a sample of which more than one is used, unless they are alike."""
+        """Count the used pictures of a sample, unless all have one extension."""
+        # With one extension they are numbered pictures, between which no key chooses.
         if len(set(extensions)) == 1:
             return
         self.num_multiple += 1
         for extension in extensions:
-            _count(self.views, extension)
+            _count(self.several, extension)
 
     def repeat(self, path: str) -> None:
-        """Count a name that comes again in the same shard."""
+        """Count a name that occurs again in a shard."""
         self.num_repeated += 1
         self.repeated = self.repeated or [path]
 
     def no_label_in(self, path: str) -> None:
-        """Count a member that should hold a label and does not."""
+        """Count a member that should hold a label but does not."""
         self.num_bad_labels += 1
         self.bad_labels = self.bad_labels or [path]
 
     def sentences(self) -> list[str]:
-        """Return what is worth knowing, a sentence each."""
-        said: list[str] = []
+        """Return a note for each count that is not zero."""
+        notes: list[str] = []
         if self.left_out:
-            said.append(f"left out: {counts(self.left_out)}")
+            notes.append(f"left out: {counts(self.left_out)}")
         if self.num_without:
-            said.append(f"samples without a picture: {self.num_without:,}")
-        if self.num_multiple and len(self.views) <= MAX_VIEWS:
-            first = min(self.views)
-            said.append(
-                f"samples with several pictures: {self.num_multiple:,} ({counts(self.views)}); "
-                f"each picture is an image, dataset.image_key: {displayed(first)} takes only one"
+            notes.append(f"samples without a picture: {self.num_without:,}")
+        # With more extensions than that they are parts of file names, and no key could choose.
+        if self.num_multiple and len(self.several) <= MAX_SEVERAL:
+            first = displayed(min(self.several))
+            notes.append(
+                f"samples with several pictures: {self.num_multiple:,} ({counts(self.several)}); "
+                f"each picture is an image, dataset.image_key: {first} takes only one"
             )
         if self.num_repeated:
-            said.append(
-                f"names that come again in the same tar file: {self.num_repeated:,}, for example "
-                f"{self.repeated[0]}; the later ones are called …#2"
+            notes.append(
+                f"names that occur again in the same tar file: {self.num_repeated:,}, for example "
+                f"{self.repeated[0]}; the later ones are listed as …#2"
             )
         if self.num_bad_labels:
-            said.append(
+            notes.append(
                 f"members without a usable label: {self.num_bad_labels:,}, for example "
                 f"{self.bad_labels[0]}"
             )
         if self.txt_are_captions:
-            said.append("no labels from txt members: their texts look like captions")
+            notes.append("no labels from txt members: their texts look like captions")
         if self.labels_are_files:
-            said.append("labels are the names of the tar files, each of which holds one class")
-        return said
+            notes.append("labels are the names of the tar files, each of which holds one class")
+        return notes
 
 
 def counts(found: Counter[str]) -> str:
     """Return counts in words, the largest first: `60 seg.png, 3 txt`."""
-    most = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{count:,} {displayed(name)[:40]}" for name, count in most[:MAX_NAMED]]
-    rest = sum(count for _, count in most[MAX_NAMED:])
-    return ", ".join([*named, f"{rest:,} others"] if rest else named)
+    parts: list[str] = []
+    num_others = 0
+    for name, count in sorted(found.items(), key=lambda item: (-item[1], item[0])):
+        if len(parts) < MAX_NAMED:
+            short_name = displayed(name)[:40]
+            parts.append(f"{count:,} {short_name}")
+        else:
+            num_others += count
+    if num_others:
+        parts.append(f"{num_others:,} others")
+    return ", ".join(parts)
 
 
 def _count(counter: Counter[str], name: str) -> None:
-    counter[name if name in counter or len(counter) < MAX_COUNTED else "of other kinds"] += 1
+    is_full = len(counter) >= MAX_COUNTED
+    if is_full and name not in counter:
+        name = "of other kinds"
+    counter[name] += 1

@@ -107,7 +107,7 @@ def test_list__half_read_list_leaves_nothing_open(tmp_path: Path) -> None:
     [
         ("file,label\na.png,1\n", "needs a column named path in its first line, has ['file'"),
         ("", "needs a column named path"),
-        ("path,label\na, b.png,1\n", "line 2 has 3 columns, the header 2"),
+        ("path,label\na, b.png,1\n", "line 2 has 3 columns, but the header has 2"),
         ("path,label\na.png,1\n,2\n", "line 3 has no path"),
         ('path,label\n"a.png,1\n', "unexpected end of data"),
     ],
@@ -128,7 +128,7 @@ def test_list__picture_or_utf_16_without_a_mark_is_refused(tmp_path: Path, data:
 def test_list__utf_16_that_is_cut_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes("a.png\n".encode("utf-16")[:-1])
 
-    assert "is not UTF-16, though its byte order mark says so" in error_of(tmp_path / "list.txt")
+    assert "has a byte order mark of UTF-16, but is not UTF-16" in error_of(tmp_path / "list.txt")
 
 
 # As other programs and machines write them

@@ -220,7 +220,7 @@ def test_tar__in_a_large_shard_members_that_lie_apart_are_refused(
     beside = [member for pair in zip(pictures, labels, strict=True) for member in pair]
 
     text = refused(tar_of(tmp_path / "x.tar", apart))
-    assert "do not lie side by side, for example those of '0'" in text
+    assert "are not adjacent, for example those of '0'" in text
     assert "tar --sort=name" in text
     expected = [(f"{n}.jpg", str(n)) for n in range(4)]
     assert listed(tar_of(tmp_path / "y.tar", beside))[0] == expected
@@ -239,8 +239,8 @@ def test_tar__a_name_that_comes_again_is_another_image(
 
     assert found == [("p.jpg", "1"), ("q.jpg", "2"), ("p.jpg#2", "3")]
     assert notes == (
-        "names that come again in the same tar file: 1, for example x.tar/p.jpg; the later ones "
-        "are called …#2"
+        "names that occur again in the same tar file: 1, for example x.tar/p.jpg; the later ones "
+        "are listed as …#2"
     )
     assert [image.read() for image in open_source(file).images()] == [b"1", b"2", b"3"]
 
