@@ -35,8 +35,10 @@ class CentralViews:
 
         def load(start: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
             ids_B = np.asarray(ids[start : start + self.batch_size], np.int64)
-            return ids_B, np.stack([self.view(images, image_id) for image_id in ids_B.tolist()])
+            views = [self.view(images, image_id) for image_id in ids_B.tolist()]
+            return ids_B, np.stack(views)
 
+        # Workers load whole batches in parallel; they are yielded in order.
         starts = range(0, len(ids), self.batch_size)
         for ids_B, views_BSSC in ordered_map(load, starts, workers=self.workers):
             yield ids_B, views_BSSC

@@ -24,6 +24,7 @@ class FinishedNetworks(SavePoints):
         self.rows: list[Row] = list(saved_facts.get("rows", []))
         self.seconds_per_step: dict[str, float] = dict(saved_facts.get("seconds_per_step", {}))
         """Seconds per training step by network, in the attempt that finished its training."""
+        # The caller keeps this dictionary, too, so it is updated and not replaced.
         self._masks = masks
         masks.update(saved_facts.get("shown", {}))
 
