@@ -59,7 +59,7 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
                 f"{_cause(0)}"
                 f"  To use the CPU on purpose, and without this warning: compute.device=cpu."
             )
-    # In a container, the number of cores can be limited without a trace in the task manager.
+    # A container can limit the time on the cores without hiding any of them.
     if device == "cpu":
         quota = cpu_quota()
         if quota is not None and quota <= num_cores():

@@ -22,8 +22,9 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
         ConfigError: the folder holds a run with different settings or images, the run does not fit
             on this machine, or its folder cannot be written.
     """
-    if changed := refuse_other_settings(run.folder, run.recipe, update=update):
-        run.report.say(f"other settings than before: {changed}; what depends on them is made again")
+    changed = refuse_other_settings(run.folder, run.recipe, update=update)
+    if changed:
+        run.report.say(f"changed settings: {changed}; what depends on them is made again")
     _warn_inside_source(run)
     _refuse_other_source(run, update=update)
     run.anyway = anyway
@@ -34,11 +35,12 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
 
 def _warn_inside_source(run: Run[Any]) -> None:
     """Warn if the folder of a run lies among its own images, after following links."""
-    source, root = run.recipe.dataset.source.resolve(), run.folder.root.resolve()
+    source = run.recipe.dataset.source.resolve()
+    root = run.folder.root.resolve()
     if source.is_dir() and root.is_relative_to(source):
         run.report.warn(
             f"{run.folder.root}: the run lies in the folder of its own images, "
-            f"{run.recipe.dataset.source}; what it writes is not taken for images"
+            f"{run.recipe.dataset.source}; files that it writes are not used as images"
         )
 
 
@@ -48,7 +50,8 @@ def _refuse_other_source(run: Run[Any], *, update: bool) -> None:
     Without this check, the images and everything made from them would be replaced.
     """
     out = run.images
-    if update or inspect(out)[0] is not Condition.WHOLE:
+    condition, _ = inspect(out)
+    if update or condition is not Condition.WHOLE:
         return
     if read_manifest(out).inputs["source"] != run.source_fingerprint:
         raise ConfigError(
@@ -59,6 +62,7 @@ def _refuse_other_source(run: Run[Any], *, update: bool) -> None:
 
 
 def _write_config(recipe: Recipe, folder: RunFolder) -> None:
+    """Write the recipe to the folder of the run; raise ConfigError if that is not allowed."""
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, folder.config)
