@@ -62,7 +62,10 @@ def extract(
     model = restore_network(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
     )
-    num_done = durable_rows(draft.folder, draft.saved.facts["rows"]) if draft.saved else 0
+    # Rows that an interrupted attempt has written to disk are not computed again.
+    num_done = 0
+    if draft.saved:
+        num_done = durable_rows(draft.folder, draft.saved.facts["rows"])
     # Every attempt forms the same batches: go on with the batch that holds the first missing row,
     # and drop the rows of that batch which are already on disk.
     first_batch = num_done // extract.batch_size
