@@ -189,14 +189,15 @@ def _choose(
 
 
 def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
+    """Yield images in groups, because handing single ones to workers would cost more time."""
     while group := list(islice(images, READ_AT_ONCE)):
         yield group
 
 
-# Workers get groups of images, because handing over single ones would cost more time.
 def _read_all(
     images: list[SourceImage], *, dataset: DatasetConfig, originals: Path | None
 ) -> list[Callable[[ImagesWriter], None]]:
+    """Decode a group of images in a worker; see `_read`."""
     return [_read(image, dataset, originals) for image in images]
 
 

@@ -65,6 +65,7 @@ def filters(
 
     learnt_FCHW = filters_of(checkpoint)
     random_FCHW = filters_of(None)  # before any training
+    # With the scale `all`, each of the two pictures has a scale of its own.
     for name, weight_FCHW in ((PICTURE, learnt_FCHW), (PICTURE_RANDOM, random_FCHW)):
         picture_HWC = draw_filters(weight_FCHW, sobel=network.sobel, scale=protocol.scale)
         Image.fromarray(picture_HWC).save(draft.folder / name)

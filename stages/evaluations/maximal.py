@@ -180,6 +180,7 @@ def maximal(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
     ).eval()
     to_device(model, context.device)
+    # Learning an image takes thousands of steps, which are faster without separate normalisation.
     fold_batch_norm(model)
     # Check all settings before the long work begins.
     layers = _layers(model, protocol, size=network.image_size)
@@ -280,6 +281,7 @@ def _filters(
     context: Context,
 ) -> Iterator[_Filter]:
     """Search the images once for all filters; yield each filter with the image learnt for it."""
+    # One pass over the images serves the filters of all layers.
     strongest = strongest_images(
         model,
         searched.batches(),
@@ -288,6 +290,7 @@ def _filters(
         device=context.device,
         precision=protocol.precision,
     )
+    # Then learn the images, layer by layer, each starting from noise.
     start = Start(protocol.start_mean, protocol.start_std, seed=context.seed)
     for layer in layers:
         learnt_images = learn_images(

@@ -141,6 +141,7 @@ def retrieval(
     # Read every query once, so that an unreadable one fails now and not after hours.
     for query in task.queries:
         task.part(query)
+    # Rank the database for each query, with one network after the other.
     networks = ComparedNetworks(network, data.channels, context, checkpoint, supervised)
     counter = ProgressCounter(context, len(networks) * task.steps)
     found = {name: _search(model, task, protocol, context, counter) for name, model in networks}
@@ -232,6 +233,7 @@ def _row(task: Task, network: str, found: Found, protocol: RetrievalConfig) -> R
 
 def _deviations(task: Task, found: Found, protocol: RetrievalConfig) -> Iterator[str]:
     """Yield a sentence for each difference from table 5."""
+    # Whitening that is learnt on the database itself makes the task easier.
     if task.learn_on.root == task.base.root:
         yield "whitening learnt on the data base itself, not on another data set"
     if protocol.layer != "auto":
@@ -250,6 +252,7 @@ def _deviations(task: Task, found: Found, protocol: RetrievalConfig) -> Iterator
 
 
 def _name(album: Album) -> str:
+    """Return the name of an album's folder, as people see it."""
     return displayed(album.root.resolve().name)
 
 

@@ -133,7 +133,7 @@ class VocClassificationConfig(StrictConfig):
                 self.lr,
                 self.momentum,
                 self.weight_decay,
-                lr_factor=0.5,
+                lr_factor=0.5,  # what `halve_every` promises
                 lr_factor_every=self.halve_every,
                 clip_norm=self.clip_norm,
             ),
@@ -177,7 +177,9 @@ def voc_classification(
     task = _open(data.path, protocol, data.channels)
     networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
     tuning = _Classification(protocol, network.image_size, task, draft.context)
+    # Train and judge the networks, which takes hours and can be interrupted.
     finished = evaluate_each(draft, networks, tuning)
+    # Report how the numbers came about.
     split = Split(
         *protocol.subsets,
         classes=len(task.classes),
@@ -282,6 +284,7 @@ class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
         logits_NC = np.stack(list(found))
         mark_NC = self._task.judged.mark_NC
         precisions: list[float] = []
+        # Each class is a ranking of its own: does a picture show it or not?
         for column, class_name in enumerate(self._task.classes):
             counts_N = mark_NC[:, column] != DIFFICULT
             is_right_N = mark_NC[counts_N, column] == PRESENT
@@ -294,6 +297,7 @@ class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
 
 
 def _row(network: str, class_name: str, percent: float, is_right: NDArray[np.bool_]) -> Row:
+    """Return a class's row: average precision in percent, and how many pictures show the class."""
     positives = int(is_right.sum())
     return {"network": network, "class": class_name, "ap": percent, "positives": positives}
 
@@ -306,6 +310,7 @@ def _deviations(
     The shipped file holds the paper's protocol.
     """
     found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
+    # AlexNet in the paper reads colour crops of 224 px, and has fc6 and fc7 below fc8.
     if network.image_size != 224:
         found.append(f"crops of {network.image_size} px instead of 224")
     if channels != 3:

@@ -129,6 +129,7 @@ def voc_detection(
     for number, name in enumerate(networks.names):
         tables[name] = draft.folder / f"detections-{number}.part"
     tuning = _Detection(protocol, network.image_size, data_set, tables, draft.context)
+    # Train and judge the networks, which takes hours and can be interrupted.
     finished = evaluate_each(draft, networks, tuning)
     # Combine the tables of all networks, and draw the detections of one of them.
     detections = {name: read_table(part).to_pandas() for name, part in tables.items()}
@@ -136,6 +137,7 @@ def voc_detection(
     write_frame(draft.folder / DETECTIONS, all_detections)
     picture_HWC = _draw(data_set, detections[networks.pictured])
     Image.fromarray(picture_HWC).save(draft.folder / PICTURE)
+    # Report how the numbers came about.
     split = Split(
         *protocol.subsets,
         classes=len(data_set.task.classes),
@@ -192,6 +194,7 @@ def _open(data: Path, protocol: VocDetectionConfig, image_size: int, channels: i
 
 
 def _tensor(boxes: list[NDArray[np.float32]], row: int) -> Tensor:
+    """Return the proposed boxes of a picture."""
     return torch.from_numpy(boxes[row])
 
 

@@ -105,8 +105,10 @@ def voc_segmentation(
     task = _open(data.path, protocol, data.channels)
     networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
     tuning = _Segmentation(protocol, task, draft.context)
+    # Train and judge the networks, which takes hours and can be interrupted.
     finished = evaluate_each(draft, networks, tuning)
     tuning.draw(draft.folder / PICTURE)
+    # Report how the numbers came about.
     split = Split(
         *task.subsets,
         classes=len(task.classes),
@@ -276,6 +278,7 @@ class _Segmentation(FineTuning[Fcn, Judged]):
 
 
 def _rows(network: str, classes: Sequence[str], counts_CC: Counts) -> Iterator[Row]:
+    """Yield a row for each class, and one for their mean."""
     iu_C = intersection_over_union(counts_CC)
     pixels_C = counts_CC.sum(axis=1)
     found_C = np.diagonal(counts_CC)
@@ -297,13 +300,15 @@ def _row(network: str, class_name: str, iu: float, pixels: int, found: int) -> R
 
 
 def _encoded(mask_HW: Mask) -> str:
+    """Return a mask as a PNG file in base 64."""
     buffer = BytesIO()
     Image.fromarray(mask_HW).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _decoded(text: str) -> Mask:
-    return np.asarray(Image.open(BytesIO(base64.b64decode(text))))
+    data = base64.b64decode(text)
+    return np.asarray(Image.open(BytesIO(data)))
 
 
 def _pixel_accuracy(rows: Sequence[Row]) -> dict[str, float]:

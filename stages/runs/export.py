@@ -47,6 +47,7 @@ def export(
     past.refuse_out(out, (SUFFIXES[format],))
     layer = layer or past.recipe.extract.layer
     dim = past.dim(layer)
+    # The metadata explain the file to somebody who has only the file.
     with whole_files(out) as (part,):
         network = Portable(past.network(checkpoint), layer)
         metadata = {

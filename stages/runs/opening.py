@@ -22,11 +22,13 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
         ConfigError: the folder holds a run with different settings or images, the run does not fit
             on this machine, or its folder cannot be written.
     """
+    # Changed settings or images would replace existing artifacts, so these checks come first.
     changed = refuse_other_settings(run.folder, run.recipe, update=update)
     if changed:
         run.report.say(f"changed settings: {changed}; what depends on them is made again")
     _warn_inside_source(run)
     _refuse_other_source(run, update=update)
+    # Then what the run needs. If the images cannot be counted yet, the run checks this later.
     run.anyway = anyway
     if run.num_images is not None:
         run.refuse_what_cannot_fit(run.num_images)

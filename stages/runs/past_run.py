@@ -46,6 +46,7 @@ class PastRun:
             ConfigError: the run does not exist, or its configuration cannot be read.
         """
         folder = existing_run(run)
+        # Look at the artifacts once, because their keys take time to compute.
         states = {(state.kind, state.epoch): state for state in states_of(folder)}
         return cls(folder, load_own_recipe(folder.config), states)
 
@@ -68,6 +69,7 @@ class PastRun:
         """
         if wanted is None:
             return self._last(kind)
+        # Whether the artifact of this epoch can be used is checked by `whole`.
         if not 0 <= wanted < self.recipe.epochs:
             raise ConfigError(
                 f"--epoch {wanted}: the run has epochs 0 to {self.recipe.epochs - 1}.\n"
@@ -157,7 +159,7 @@ class PastRun:
         """Return the epochs whose artifact of a kind is in one of the conditions, in order."""
         found: list[int] = []
         for (state_kind, epoch), state in self.states.items():
-            if epoch is None or state_kind != kind:
+            if epoch is None or state_kind != kind:  # the images belong to no epoch
                 continue
             if state.condition in conditions:
                 found.append(epoch)

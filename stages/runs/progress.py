@@ -34,6 +34,7 @@ def bar(title: str, console: Console) -> Iterator[Progress]:
     )
     with Bars(*columns, console=console, transient=True) as bars:
         task_id = bars.add_task(title, total=None)
+        # The total may become known, or change, while the work goes on.
         yield lambda done, total: bars.update(task_id, completed=done, total=total)
 
 

@@ -34,7 +34,9 @@ class Report:
         self._folder, self._epochs, self._echo = folder, epochs, echo
         self._console = plain_console()
         self._cached: dict[str, bool] = {}
-        self.num_jobs = self.num_cached = 0
+        """Whether each stage was cached when it last ended, by its name."""
+        self.num_jobs = 0
+        self.num_cached = 0
 
     def say(self, text: str) -> None:
         """Report one or more lines."""
@@ -84,6 +86,7 @@ class Report:
         seconds = {name: row[f"{name}_s"] for name in ("extract", "cluster", "train")}
         # The metrics hold the times of all stages but the one that wrote them.
         seconds["score"] = read_manifest(metrics).seconds
+        # A continued run reports its cached epochs, too, so epoch 0 always comes first.
         if epoch == 0:
             self.say(HEADER)
         self.say(epoch_line(epoch, row, seconds, self._cached))

@@ -34,7 +34,7 @@ def refuse_what_cannot_fit(
         ("disk", _disk_needed(folder, recipe, needs), _free_disk(folder.root)),
         ("memory", needs.memory, available_memory()),
     ]
-    if needs.device:
+    if needs.device:  # 0 on a CPU
         free_device, _ = torch.cuda.mem_get_info(device)
         found.append(("GPU memory", needs.device, free_device))
     # Compare each need with what is free.
@@ -86,6 +86,7 @@ def _bytes_of(artifact: Path) -> int:
 
 def _free_disk(path: Path) -> int:
     """Return the free bytes of the disk that a path, which need not exist yet, would be on."""
+    # The nearest existing folder above lies on this disk.
     path = path.absolute()
     while not path.exists():
         path = path.parent

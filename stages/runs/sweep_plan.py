@@ -103,6 +103,7 @@ def plan(
         ConfigError: the recipe or a k is invalid, or the folder is that of a single run.
     """
     _check_ks(ks, changes)
+    # Resolve the folder of the sweep like that of a run, then a folder in it for each k.
     _, root = resolve(recipe, run or f"{Path(recipe).stem}-k", epochs, changes)
     if root.config.exists():
         raise ConfigError(
@@ -193,17 +194,20 @@ def refuse_too_many(sweep: Sweep, num_images: int | None) -> None:
         return
     too_many = [str(member.k) for member in sweep.members if member.k > num_images]
     if too_many:
+        # Report them here, because the check of a single recipe would name only its own k.
         raise ConfigError(
             f"--k {','.join(too_many)}: more clusters than the {num_images:,} images.\n"
             f"  Fix: leave them out, or add images."
         )
+    # The other settings are equal in all runs, so one recipe stands for all.
     sweep.members[0].recipe.suited_to(num_images)
 
 
 def refuse_unwritable_sweep(sweep: Sweep) -> None:
     """Raise ConfigError unless the folder of a sweep and those of its runs can be written."""
-    for folder in (sweep.root, *(member.folder for member in sweep.members)):
-        refuse_unwritable_run(folder)
+    refuse_unwritable_run(sweep.root)
+    for member in sweep.members:
+        refuse_unwritable_run(member.folder)
 
 
 def count_images(sweep: Sweep) -> int | None:

@@ -137,20 +137,24 @@ class Probing:
             seed=context.seed,
         )
         channels = data.training.pictures.channels
-        task = Task(_examples(data.training), _examples(data.validation), len(data.classes))
+        training, validation = _examples(data.training), _examples(data.validation)
+        task = Task(training, validation, len(data.classes))
         networks = ComparedNetworks(
             self.network, channels, context, self.checkpoint, self.supervised
         )
-        images_each = self.protocol.epochs * len(task.training.class_N)
+        # Progress counts training images, because training takes most of the time.
+        num_training = len(training.class_N)
+        images_each = self.protocol.epochs * num_training
         counter = ProgressCounter(context, images_each * len(networks))
+        # Train on one network at a time, so that memory holds one.
         rows: list[dict[str, Any]] = []
         for name, network in networks:
             for row in self._rows(network, shape_of(network), task, counter):
                 rows.append({"network": name} | row)
         self.draft.facts |= {
             "classes": task.num_classes,
-            "training_images": len(task.training.class_N),
-            "validation_images": len(task.validation.class_N),
+            "training_images": num_training,
+            "validation_images": len(validation.class_N),
             "precision": computed_in(context.device, self.protocol.precision),
             "deviations": self._deviations(channels),
         }
@@ -160,6 +164,7 @@ class Probing:
         """Return a sentence for each difference from the shipped protocol and from ImageNet."""
         shipped = PROTOCOLS / f"{self.name}.yaml"
         found = changed_keys(self.protocol, shipped, but=NO_DEVIATION)
+        # The paper validates on ImageNet's 50,000 validation images, in colour crops of 224 px.
         if self.validation is None:
             found.append("judged on a part of the run's images instead of a validation set")
         if self.network.image_size != 224:
@@ -182,8 +187,10 @@ class Probing:
             device=context.device,
             precision=protocol.precision,
         )
+        supply = Supply(frozen, views, batch_size=protocol.batch_size, workers=context.workers)
+        # The classifiers of all layers are trained together, so a view passes the network once.
         scores = classify(
-            Supply(frozen, views, batch_size=protocol.batch_size, workers=context.workers),
+            supply,
             task,
             _plan(protocol, shape),
             # The seed does not depend on the epoch, so that results of epochs are comparable.
@@ -213,6 +220,7 @@ def _examples(labelled: Labelled) -> Examples:
 
 
 def _plan(protocol: ProbingConfig, shape: Shape) -> Plan:
+    """Return the settings of the training, as the core needs them."""
     return Plan(
         epochs=protocol.epochs,
         sgd=ProbeSgd(protocol.lr, protocol.momentum),
@@ -228,6 +236,7 @@ def _judged(score: Score) -> dict[str, float | int]:
     """Return a classifier's columns of the results: accuracies in percent, epochs from 0."""
     return {
         "weight_decay": score.decay,
+        # The best epoch is chosen on the validation images, so this number is optimistic.
         "top1_best": 100 * max(score.top1_N),
         "top1_last": 100 * score.top1_N[-1],
         "best_epoch": score.best_epoch,
