@@ -246,7 +246,9 @@ class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
             batch_size=protocol.batch_size,
             num_judged=len(task.judged.mark_NC),
         )
-        self._protocol, self._task, self._device = protocol, task, context.device
+        self._protocol = protocol
+        self._task = task
+        self._device = context.device
         random = RandomCrop(protocol.crop_area, protocol.crop_ratio, protocol.flip)
         self._loading = Loading(
             Crops(random, size, protocol.crops),

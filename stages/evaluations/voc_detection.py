@@ -223,7 +223,9 @@ class _Detection(FineTuning[Detector, Found]):
             batch_size=protocol.batch_size,
             num_judged=len(data_set.judged.objects),
         )
-        self._protocol, self._data_set, self._tables = protocol, data_set, tables
+        self._protocol = protocol
+        self._data_set = data_set
+        self._tables = tables
         self._device = context.device
         self._feeding = Feeding(
             protocol.scale(image_size),

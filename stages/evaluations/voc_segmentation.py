@@ -215,7 +215,9 @@ class _Segmentation(FineTuning[Fcn, Judged]):
             batch_size=protocol.batch_size,
             num_judged=task.judged.size,
         )
-        self._protocol, self._task, self._device = protocol, task, context.device
+        self._protocol = protocol
+        self._task = task
+        self._device = context.device
         # The seed does not depend on the epoch, so that results of epochs are comparable.
         seed = seeding.derive(context.seed, "evaluations", NAME)
         maps_bytes = protocol.cache_bytes - protocol.cache_bytes // MASKS_SHARE
@@ -273,7 +275,8 @@ class _Segmentation(FineTuning[Fcn, Judged]):
         for number, row in enumerate(self._shown):
             picture_name = self._task.judged_names[row]
             found = {name: _decoded(self.masks[name][number]) for name in networks}
-            pictures.append(Shown(picture_name, judged.picture(row), judged.mask(row), found))
+            shown = Shown(picture_name, judged.picture(row), judged.mask(row), found)
+            pictures.append(shown)
         Image.fromarray(draw_masks(pictures, self._task.classes)).save(path)
 
 

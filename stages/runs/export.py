@@ -61,9 +61,10 @@ def export(
         size = past.recipe.network.image_size
         write_network(part, network, format=format, metadata=metadata, size=size)
     channels = past.recipe.dataset.channels
+    file_size = readable_size(out.stat().st_size)
     print(  # noqa: T201
-        f"{printable(str(out))}: {readable_size(out.stat().st_size)}, the network after epoch "
-        f"{epoch}, from images (N, {channels}, {size}, {size}) to features (N, {dim})"
+        f"{printable(str(out))}: {file_size}, the network after epoch {epoch}, from images "
+        f"(N, {channels}, {size}, {size}) to features (N, {dim})"
     )
 
 

@@ -45,8 +45,9 @@ def open_images(
     if kind is None:
         kind = dataset.kind if is_own else "auto"
     # The key of the recipe also applies to other sources whose samples hold several pictures.
-    if image_key is None and dataset.image_keys and (is_own or has_samples(source)):
-        image_key = dataset.image_keys
+    if image_key is None and dataset.image_keys:
+        if is_own or has_samples(source):
+            image_key = dataset.image_keys
     return open_source(source, kind=cast("Kind", kind), labels="none", image_key=image_key)
 
 

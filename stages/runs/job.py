@@ -25,7 +25,9 @@ class Job:
     @property
     def title(self) -> str:
         """The name that people see, such as `extract epoch 3`."""
-        return self.stage.name if self.epoch is None else f"{self.stage.name} epoch {self.epoch}"
+        if self.epoch is None:
+            return self.stage.name
+        return f"{self.stage.name} epoch {self.epoch}"
 
     def key(self) -> str:
         """Return the key that the artifact would have if it were made now.

@@ -175,9 +175,10 @@ class _Reading:
         seconds = time.monotonic() - self._start
         num_skipped = self.skipped.rows
         where = f" (why: {_beside(out, 'skipped')})" if num_skipped else ""
+        rate = self.used / seconds
         return (
             f"{out}: {self.used:,} images, {num_skipped:,} skipped{where}, {seconds:.1f} s, "
-            f"{self.used / seconds:,.0f} images/s"
+            f"{rate:,.0f} images/s"
         )
 
 

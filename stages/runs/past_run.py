@@ -167,7 +167,8 @@ class PastRun:
 
     def _continue_command(self) -> str:
         """Return the command that makes all missing artifacts of the run."""
-        run, config = shell_words(self.folder.root), shell_words(self.folder.config)
+        config = shell_words(self.folder.config)
+        run = shell_words(self.folder.root)
         return f"deepcluster run {config} --run {run}"
 
 

@@ -40,7 +40,7 @@ class Plan:
         """Add the job of a stage, and return the folder that its artifact goes to."""
         config = {name: self.recipe.section(name) for name in stage.sections}
         out = self.place(stage, epoch)
-        # Type checkers compare the inputs with the signature of the stage; here they are any inputs.
+        # Type checkers have compared the inputs with the signature of the stage.
         job_inputs = cast("dict[str, Input]", inputs)
         self._jobs[out] = Job(stage, config, job_inputs, out, self.recipe.seed, epoch)
         return out

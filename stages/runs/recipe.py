@@ -204,9 +204,10 @@ def _is_json(value: object) -> bool:
 def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
     """Return whether one of the keys, its section or a key inside it is among the wrong ones."""
     for key in keys:
-        for bad in wrong:
+        for wrong_key in wrong:
             # The trailing dot keeps `cluster.k` from matching `cluster.kind`.
-            if f"{key}.".startswith(f"{bad}.") or f"{bad}.".startswith(f"{key}."):
+            inner, outer = f"{key}.", f"{wrong_key}."
+            if inner.startswith(outer) or outer.startswith(inner):
                 return True
     return False
 
@@ -274,8 +275,10 @@ def _checked_recipe(values: dict[str, Any], *, name: str) -> Recipe:
     except ValidationError as error:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
-    if problems := _describe_conflicts(recipe):
-        raise invalid(name, problems)
+    # Only values that are valid one by one can be compared with each other.
+    conflicts = _describe_conflicts(recipe)
+    if conflicts:
+        raise invalid(name, conflicts)
     return recipe
 
 

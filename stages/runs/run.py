@@ -50,7 +50,9 @@ class Run(Generic[ReportT]):
             SourceError: the images cannot be found.
             ConfigError: the requested device is not available.
         """
-        self.folder, self.recipe, self.report = folder, recipe, report
+        self.folder = folder
+        self.recipe = recipe
+        self.report = report
         self.device = usable_device(recipe.compute.device)
         self._pruned: set[Path] = set()
         self.plan = Plan(folder, recipe)

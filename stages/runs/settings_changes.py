@@ -25,9 +25,10 @@ def refuse_other_settings(folder: RunFolder, recipe: Recipe, *, update: bool) ->
     before = load_own_recipe(folder.config)
     # Count only artifacts that this change makes stale, not those that were stale before.
     was_stale = {state.folder for state in _stale(folder, before)}
-    num_stale = Counter(
-        state.kind for state in _stale(folder, recipe) if state.folder not in was_stale
-    )
+    num_stale: Counter[str] = Counter()
+    for state in _stale(folder, recipe):
+        if state.folder not in was_stale:
+            num_stale[state.kind] += 1
     if not num_stale:
         return ""
     changed = _changes(before, recipe)

@@ -104,7 +104,9 @@ def plan(
     """
     _check_ks(ks, changes)
     # Resolve the folder of the sweep like that of a run, then a folder in it for each k.
-    _, root = resolve(recipe, run or f"{Path(recipe).stem}-k", epochs, changes)
+    if not run:
+        run = f"{Path(recipe).stem}-k"
+    _, root = resolve(recipe, run, epochs, changes)
     if root.config.exists():
         raise ConfigError(
             f"{root.root}: is a run, but a sweep is a folder with several runs in it.\n"
@@ -165,7 +167,10 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
 
 def _check_ks(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
     """Raise ConfigError if a k is invalid or repeated, or if the overrides set k as well."""
-    problems = [f"{k} is too small: at least 2 clusters are needed" for k in ks if k < 2]
+    problems: list[str] = []
+    for k in ks:
+        if k < 2:
+            problems.append(f"{k} is too small: at least 2 clusters are needed")
     for k, count in sorted(Counter(ks).items()):
         if count > 1:
             problems.append(f"{k} is given {count} times")
@@ -222,7 +227,9 @@ def count_images(sweep: Sweep) -> int | None:
 
 def packed_images(sweep: Sweep) -> int | None:
     """Return how many images were indexed for all runs; None if they are not indexed yet."""
-    images = Plan(sweep.root, sweep.members[0].recipe).place(index, None)
+    # The images lie in the folder of the sweep, unless the recipe names another one.
+    shared_plan = Plan(sweep.root, sweep.members[0].recipe)
+    images = shared_plan.place(index, None)
     condition, _ = inspect(images)
     if condition is not Condition.WHOLE:
         return None

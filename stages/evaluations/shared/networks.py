@@ -69,6 +69,7 @@ class ComparedNetworks:
             network = restore_network(
                 self.network, channels=self.channels, seed=self.context.seed, checkpoint=checkpoint
             )
+            # The given weights replace all that were initialised.
             if name == SUPERVISED and self.supervised is not None:
                 load_weights(self.supervised.path, network)
             yield name, network
