@@ -59,7 +59,7 @@ def _refuse_other_source(run: Run[Any], *, update: bool) -> None:
         raise ConfigError(
             f"{run.recipe.dataset.source}: its files have changed since {out} was made.\n"
             f"  Fix: another --run keeps both; --update (the flow's parameter `update`) indexes "
-            f"them again and replaces what was made of them."
+            f"them again and replaces what was made from them."
         )
 
 

@@ -223,7 +223,7 @@ class Run(Generic[ReportT]):
             self.num_images = manifest.rows
             is_denied = isinstance(error.__cause__, PermissionError)
             why = "cannot be read by you" if is_denied else "is gone"
-            self.report.say(f"{dataset.source} {why}; going on with the images in {images}")
+            self.report.say(f"{dataset.source} {why}; continuing with the images in {images}")
             return manifest.inputs["source"]
 
     def _provide(self, artifact: Path) -> None:
