@@ -169,7 +169,6 @@ def cluster(
         load_faiss()  # if faiss is missing, fail now and not after the PCA
     stored = Features(features)
     sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
-    # A warm start begins with the previous labels.
     start_N = read_labels(previous).cluster_N if previous else None
     grouping = group(
         stored,

@@ -157,33 +157,36 @@ def _open(data: Path, protocol: VocSegmentationConfig, channels: int) -> _Task:
             f"({shared[0]} is the first): they would be judged after training on them.\n"
             f"  Fix: take them out of one of the lists in ImageSets/Segmentation."
         )
-
-    def masked(names: Sequence[str], kept_bytes: int) -> Masked:
-        masks_bytes = kept_bytes // MASKS_SHARE
-        # Decoded pictures are kept only if everything is trained. With frozen convolutions, their
-        # maps are kept instead, see `Loading`.
-        pictures_bytes = 0
-        if protocol.train == "all":
-            pictures_bytes = kept_bytes - masks_bytes
-
-        def picture(row: int) -> Pixels:
-            return voc.picture(names[row], channels=channels)
-
-        def mask(row: int) -> Mask:
-            return voc.mask(names[row])
-
-        return Masked(
-            ImageCache(picture, limit_bytes=pictures_bytes),
-            ImageCache(mask, limit_bytes=masks_bytes),
-            len(names),
-        )
-
+    masks_bytes = protocol.cache_bytes // MASKS_SHARE
+    # Decoded pictures are kept only if everything is trained. With frozen convolutions, their maps
+    # are kept instead, see `Loading`.
+    pictures_bytes = 0
+    if protocol.train == "all":
+        pictures_bytes = protocol.cache_bytes - masks_bytes
     return _Task(
         voc.mask_classes(),
         subsets,
-        masked(training, protocol.cache_bytes),
-        masked(judged, 0),  # each network reads these once, so a cache would not help
+        _masked(voc, training, channels, pictures_bytes, masks_bytes),
+        _masked(voc, judged, channels, 0, 0),  # each network reads these once: nothing to cache
         tuple(judged),
+    )
+
+
+def _masked(
+    voc: Voc, names: Sequence[str], channels: int, pictures_bytes: int, masks_bytes: int
+) -> Masked:
+    """Return pictures with their masks. They are read when needed, and kept within the limits."""
+
+    def picture(row: int) -> Pixels:
+        return voc.picture(names[row], channels=channels)
+
+    def mask(row: int) -> Mask:
+        return voc.mask(names[row])
+
+    return Masked(
+        ImageCache(picture, limit_bytes=pictures_bytes),
+        ImageCache(mask, limit_bytes=masks_bytes),
+        len(names),
     )
 
 

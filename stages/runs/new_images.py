@@ -14,6 +14,7 @@ from deepcluster_core.artifacts.outputs import (
     SkippedTable,
     whole_files,
 )
+from deepcluster_core.config import FeatureDtype
 from deepcluster_core.data.sources import Source
 from deepcluster_core.errors import SourceError
 from deepcluster_core.progress import Progress
@@ -124,15 +125,19 @@ def embed(
         whole_files(*files) as (main, skipped, *index),
         _reading(past, images, f"embed epoch {epoch}", skipped, about) as reading,
     ):
-        if index:
-            dtype = past.recipe.extract.dtype
-            table = FeaturesArray(main, index[0], about, dim=dim, dtype=dtype)
-        else:
-            table = FeaturesTable(main, about, dim=dim)
-        with table as written:
+        with _features_file(main, index, about, dim, past.recipe.extract.dtype) as written:
             for paths, feature_BD in reading.features(checkpoint, layer):
                 written.add(paths, feature_BD)
     _say("\n  ".join([reading.summary(out), *images.notes()]))
+
+
+def _features_file(
+    path: Path, index: Sequence[Path], about: dict[str, Any], dim: int, dtype: FeatureDtype
+) -> FeaturesArray | FeaturesTable:
+    """Return the file to write features to: an array if it has an index, a table if not."""
+    if index:
+        return FeaturesArray(path, index[0], about, dim=dim, dtype=dtype)
+    return FeaturesTable(path, about, dim=dim)
 
 
 @dataclass
