@@ -17,8 +17,15 @@ from deepcluster_core.stage import stage
 
 
 def _default_k(given: dict[str, Any]) -> int | Literal["auto"]:
-    algorithm = given.get("algorithm")  # missing if it is invalid
-    return "auto" if algorithm and find_clusterer(algorithm).finds_k else 10_000
+    """Return the default of `k`, given the keys that were validated before it."""
+    if _finds_k(given.get("algorithm")):
+        return "auto"
+    return 10_000
+
+
+def _finds_k(algorithm: str | None) -> bool:
+    """Return whether an algorithm finds the number of clusters; it is None if it is invalid."""
+    return algorithm is not None and find_clusterer(algorithm).finds_k
 
 
 class ClusterConfig(StrictConfig):
@@ -70,7 +77,7 @@ class ClusterConfig(StrictConfig):
     @classmethod
     def _is_wanted(cls, k: int | str, others: ValidationInfo) -> int | str:
         algorithm = others.data.get("algorithm")
-        if k != "auto" and algorithm and find_clusterer(algorithm).finds_k:
+        if k != "auto" and _finds_k(algorithm):
             raise ValueError(
                 f"{algorithm} finds the number of clusters itself: leave k out, or set it to auto"
             )
@@ -80,7 +87,10 @@ class ClusterConfig(StrictConfig):
     @classmethod
     def _is_read(cls, value: object, others: ValidationInfo) -> object:
         algorithm, key = others.data.get("algorithm"), others.field_name
-        if value and algorithm and key not in find_clusterer(algorithm).reads:
+        # Empty values and False change nothing, so any algorithm accepts them.
+        if not value or not algorithm:
+            return value
+        if key not in find_clusterer(algorithm).reads:
             raise ValueError(
                 f"{algorithm} does not read it, only {' and '.join(names_reading(key))}"
             )
@@ -112,19 +122,27 @@ class Sizes:
         k, pca_dim = cluster.k, cluster.pca_dim
         if k == "auto":
             ten_if_possible = min(10, num_images // 10)
-            k = max(2, min(10_000, max(num_images // 100, ten_if_possible)))
+            wanted = max(num_images // 100, ten_if_possible)
+            k = max(2, min(10_000, wanted))
         if pca_dim == "auto":
             pca_dim = max(1, min(256, dim // 4, num_images // 10))
-        needed = {("k", k): k, ("pca_dim", pca_dim): pca_dim + 1}
-        too_large = {key: least for key, least in needed.items() if num_images < least}
-        if too_large:
-            problems = "; ".join(
-                f"cluster.{key}: {value} needs at least {least} images, but there are {num_images}"
-                for (key, value), least in too_large.items()
+        # Centering takes one dimension, so n images span n - 1.
+        problems: list[str] = []
+        options: list[str] = []
+        for key, value, needed in (("k", k, k), ("pca_dim", pca_dim, pca_dim + 1)):
+            if num_images < needed:
+                problems.append(
+                    f"cluster.{key}: {value} needs at least {needed} images, but there are "
+                    f"{num_images}"
+                )
+                options.append(f"--set cluster.{key}=auto")
+        if problems:
+            raise FeatureError(
+                f"{'; '.join(problems)}.\n  Fix: {' '.join(options)}, or add images."
             )
-            options = " ".join(f"--set cluster.{key}=auto" for key, _ in too_large)
-            raise FeatureError(f"{problems}.\n  Fix: {options}, or add images.")
-        return cls(None if find_clusterer(cluster.algorithm).finds_k else k, pca_dim)
+        if _finds_k(cluster.algorithm):
+            return cls(None, pca_dim)
+        return cls(k, pca_dim)
 
 
 @stage(name="cluster", version=1, kind="labels", files=(LABELS, CLUSTERING))

@@ -62,6 +62,7 @@ def extract(
     model = restore_network(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
     )
+    # Rows that an interrupted attempt has written to disk are not computed again.
     num_done = durable_rows(draft.folder, draft.saved.facts["rows"]) if draft.saved else 0
     # Every attempt forms the same batches: go on with the batch that holds the first missing row,
     # and drop the rows of that batch which are already on disk.
@@ -76,11 +77,7 @@ def extract(
         first=first_batch,
     )
     features = extract_features(
-        model,
-        views,
-        layer=extract.layer,
-        device=context.device,
-        precision=extract.precision,
+        model, views, layer=extract.layer, device=context.device, precision=extract.precision
     )
     draft.rows = len(pictures)
     draft.facts["precision"] = computed_in(context.device, extract.precision)

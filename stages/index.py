@@ -106,7 +106,9 @@ class DatasetConfig(StrictConfig):
     @property
     def image_keys(self) -> tuple[str, ...] | None:
         """`image_key` as a tuple; None if it is not set."""
-        return (self.image_key,) if isinstance(self.image_key, str) else self.image_key
+        if isinstance(self.image_key, str):
+            return (self.image_key,)
+        return self.image_key
 
 
 def _check_source(dataset: DatasetConfig) -> None:
@@ -138,17 +140,14 @@ def index(
     out = draft.folder
     opened = dataset.open_source()
     total, images = _choose(opened, dataset.subset, context.seed)
+    # Workers decode in parallel; only this thread writes, in the order of the source.
+    read_group = partial(_read_all, dataset=dataset, originals=opened.originals)
     with ImagesWriter(out, packs=dataset.encoding != "none") as writer:
         seen = 0
-        for results in ordered_map(
-            partial(_read_all, dataset=dataset, originals=opened.originals),
-            _groups(images),
-            workers=context.workers,
-        ):
-            # Workers decode in parallel; only this thread writes, in the order of the source.
-            for store in results:
+        for stores in ordered_map(read_group, _groups(images), workers=context.workers):
+            for store in stores:
                 store(writer)
-            seen += len(results)
+            seen += len(stores)
             context.progress(seen, total)
     _check_losses(writer, dataset, out)
     draft.rows = writer.num_images
@@ -161,7 +160,8 @@ def index(
         "skipped": len(writer.skipped),
         "labelled": writer.num_labelled,
     }
-    if notes := opened.notes():
+    notes = opened.notes()
+    if notes:
         draft.facts["notes"] = notes
 
 
@@ -172,6 +172,7 @@ def _choose(
     if subset is None:
         return source.count(), source.images()
     total = source.count()
+    # Some sources can only be counted by going through all images.
     if total is None:
         total = sum(1 for _ in source.images())
     if subset > total:
@@ -188,6 +189,7 @@ def _choose(
 
 
 def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
+    """Yield images in groups, because handing single ones to workers would cost more time."""
     while group := list(islice(images, READ_AT_ONCE)):
         yield group
 
@@ -195,6 +197,7 @@ def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
 def _read_all(
     images: list[SourceImage], *, dataset: DatasetConfig, originals: Path | None
 ) -> list[Callable[[ImagesWriter], None]]:
+    """Decode a group of images in a worker; see `_read`."""
     return [_read(image, dataset, originals) for image in images]
 
 
@@ -203,8 +206,11 @@ def _read(
 ) -> Callable[[ImagesWriter], None]:
     """Decode one image; return a callback that adds it to the writer or records why it cannot."""
     try:
-        if dataset.encoding == "none" and originals and not (originals / image.path).exists():
-            raise OSError("missing, or its name is not UTF-8: to use it, pack the images")
+        # Without packing, later stages open the original by its path in the index.
+        if dataset.encoding == "none" and originals:
+            original = originals / image.path
+            if not original.exists():
+                raise OSError("missing, or its name is not UTF-8: to use it, pack the images")
         decoded = decode(
             image.read(),
             channels=dataset.channels,
@@ -237,20 +243,27 @@ def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> No
     total = writer.num_images + num_skipped
     if total == 0:
         raise SourceError(f"{dataset.source}: holds no images.\n  Fix: see dataset.source.")
-    if num_skipped > dataset.max_skipped_fraction * total or writer.num_images == 0:
-        first = (f"{path}: {reason}".replace("\n", "\\n") for path, reason in writer.skipped[:5])
-        examples = "".join(f"\n    {line}" for line in first)
-        num_missing = sum(reason.startswith("No such file") for _, reason in writer.skipped)
-        missing = f" ({num_missing} of them do not exist)" if num_missing else ""
-        reasons = Reasons()
-        for _, reason in writer.skipped:
-            reasons.add(reason)
-        # Without a single readable image, a higher limit would not help.
-        alternative = ", or raise dataset.max_skipped_fraction" if writer.num_images else ""
-        raise SourceError(
-            f"{dataset.source}: {num_skipped} of {total} images cannot be read{missing}, more than "
-            f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}"
-            f"{reasons.most_common()}\n"
-            f"  The whole list: {out / SKIPPED}\n"
-            f"  Fix: convert, repair or remove them{alternative}."
-        )
+    max_skipped = dataset.max_skipped_fraction * total
+    if num_skipped <= max_skipped and writer.num_images > 0:
+        return
+    # Show the first images, and count the reasons of all.
+    examples = ""
+    for path, reason in writer.skipped[:5]:
+        line = f"{path}: {reason}".replace("\n", "\\n")
+        examples += f"\n    {line}"
+    num_missing = 0
+    reasons = Reasons()
+    for _, reason in writer.skipped:
+        reasons.add(reason)
+        if reason.startswith("No such file"):
+            num_missing += 1
+    missing = f" ({num_missing} of them do not exist)" if num_missing else ""
+    # Without a single readable image, a higher limit would not help.
+    alternative = ", or raise dataset.max_skipped_fraction" if writer.num_images else ""
+    raise SourceError(
+        f"{dataset.source}: {num_skipped} of {total} images cannot be read{missing}, more than "
+        f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}"
+        f"{reasons.most_common()}\n"
+        f"  The whole list: {out / SKIPPED}\n"
+        f"  Fix: convert, repair or remove them{alternative}."
+    )

@@ -29,15 +29,16 @@ def score(
 ) -> None:
     """Write the metrics artifact: one row about this epoch."""
     out = draft.folder
-    inputs = {"features": features, "labels": labels, "checkpoint": checkpoint}
     assigned = read_labels(labels)
+    before = read_labels(previous) if previous else None
+    inputs = {"features": features, "labels": labels, "checkpoint": checkpoint}
     manifests = {name: read_manifest(folder) for name, folder in inputs.items()}
-    row = (
-        _agreement(assigned, read_labels(previous) if previous else None, Images(images))
-        | _sizes(assigned)
-        | _learning(manifests)
-        | _cost(manifests)
-    )
+    # The row has one column for each number; the order is that of the table.
+    row: Row = {}
+    row |= _agreement(assigned, before, Images(images))
+    row |= _sizes(assigned)
+    row |= _learning(manifests)
+    row |= _cost(manifests)
     row["warnings"] = names(signs(row))
     write_metrics(out, row)
     draft.rows = 1
@@ -61,6 +62,7 @@ def _agreement(assigned: Labels, before: Labels | None, pictures: Images) -> Row
 
 
 def _sizes(assigned: Labels) -> Row:
+    """Return how the images are spread over the clusters."""
     sizes = cluster_sizes(assigned.cluster_N, assigned.k)
     return {
         "images": len(assigned.cluster_N),
@@ -97,6 +99,7 @@ def _cost(manifests: Mapping[str, Manifest]) -> Row:
         "cluster": manifests["labels"],
         "train": manifests["checkpoint"],
     }
+    # One comprehension per number, because the columns are ordered by number and then by stage.
     row: Row = {f"{name}_s": made.seconds for name, made in made_by.items()}
     row |= {f"{name}_images_per_s": made.rows / made.seconds for name, made in made_by.items()}
     row |= {f"{name}_peak_bytes": made.peak_memory_bytes for name, made in made_by.items()}

@@ -1,5 +1,6 @@
 """Train: labels (+ checkpoint) -> checkpoint. Trains one epoch on the pseudo-labels."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -84,17 +85,20 @@ class Pace:
     @classmethod
     def of(cls, train: TrainConfig, *, num_images: int) -> "Pace":
         """Return the batch size and the number of draws for `num_images` images."""
-        batch_size, passes = train.batch_size, train.reassign_every
+        batch_size = train.batch_size
         if batch_size == "auto":
             batch_size = 64 if num_images < 100_000 else 256
+        passes = train.reassign_every
         if passes == "auto":
+            # The whole number of passes that comes closest to 150 steps.
             passes = max(1, round(150 * batch_size / num_images))
-        return cls(batch_size, max(1, round(passes * num_images)))
+        num_draws = max(1, round(passes * num_images))
+        return cls(batch_size, num_draws)
 
     @property
     def steps(self) -> int:
         """Number of steps in an epoch, that is, between two clusterings."""
-        return -(-self.num_draws // self.batch_size)  # rounded up
+        return math.ceil(self.num_draws / self.batch_size)
 
 
 @stage(name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM))
@@ -116,7 +120,8 @@ def train(
     from deepcluster_core.training.epoch import Progress, train_epoch
 
     context = draft.context
-    pictures, assigned = Images(images), read_labels(labels)
+    pictures = Images(images)
+    assigned = read_labels(labels)
     learner = _learner(network, train, pictures.channels, assigned.k, checkpoint, context)
     pace = Pace.of(train, num_images=len(pictures))
     batches = _batches(pictures, assigned, train, pace, network.image_size, context)
@@ -129,9 +134,10 @@ def train(
 
         # An earlier attempt may have been cut short: restore its state, and go on at its next step.
         resumed = Progress.resumed(points.resume(learner), context.device)
+        remaining = batches.from_step(resumed.step, workers=context.workers)
         loss = train_epoch(
             learner,
-            batches.from_step(resumed.step, workers=context.workers),
+            remaining,
             precision=train.precision,
             after_step=after_step,
             progress=resumed,
@@ -160,12 +166,14 @@ def _learner(
 
     The momentum of the backbone is restored with it.
     """
+    # Imported here because they import torch, as in `train`.
     from deepcluster_core.artifacts.checkpoints import load_momentum, restore_network
     from deepcluster_core.training.epoch import PseudoLabelLearner
     from deepcluster_core.training.learner import Sgd
 
+    restored = restore_network(network, channels=channels, seed=context.seed, checkpoint=checkpoint)
     learner = PseudoLabelLearner(
-        restore_network(network, channels=channels, seed=context.seed, checkpoint=checkpoint),
+        restored,
         k=k,
         sgd=Sgd(train.lr, train.momentum, train.weight_decay),
         device=context.device,
@@ -180,15 +188,18 @@ def _learner(
 def _batches(
     pictures: Images, assigned: Labels, train: TrainConfig, pace: Pace, size: int, context: Context
 ) -> "Batches":
+    """Return the batches of the epoch: random crops of images in a random order."""
     from deepcluster_core.data.views import RandomCrop
     from deepcluster_core.training.batches import Batches
 
+    order_M = _order(assigned, train, pace, context)
+    crop = RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip)
     return Batches(
         pictures,
         assigned,
-        _order(assigned, train, pace, context),
+        order_M,
         pace.batch_size,
-        RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip),
+        crop,
         size=size,
         seed=_seed(context, "augment"),
         is_weighted=train.balance == "weigh",
@@ -196,19 +207,22 @@ def _batches(
 
 
 def _seed(context: Context, purpose: str) -> int:
+    """Return a seed of its own for each epoch and purpose."""
     return seeding.derive(context.seed, context.epoch or 0, "train", purpose)
 
 
 def _order(assigned: Labels, train: TrainConfig, pace: Pace, context: Context) -> NDArray[np.int64]:
     """Return the image_id at every position of the epoch, which depends on seed and epoch only."""
-    num_images, num_draws = len(assigned.cluster_N), pace.num_draws
+    num_draws = pace.num_draws
     generator = np.random.default_rng(_seed(context, "order"))
     if train.balance == "sample":
         order_M = uniform_order(
             assigned.cluster_N, k=assigned.k, num_draws=num_draws, generator=generator
         )
     else:
-        order_M = plain_order(num_images, num_draws, generator)
+        order_M = plain_order(len(assigned.cluster_N), num_draws, generator)
     # Batch normalisation needs at least two images, so a last batch with one image is left out.
     ends_with_one = num_draws > 1 and num_draws % pace.batch_size == 1
-    return order_M[:-1] if ends_with_one else order_M
+    if ends_with_one:
+        return order_M[:-1]
+    return order_M

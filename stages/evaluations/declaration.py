@@ -40,9 +40,13 @@ class Score:
 
         The name becomes part of a column name in sweep.parquet.
         """
-        if any(str(row.get(name)) != wanted for name, wanted in self.where.items()):
-            return None
-        return f"{self.column} {self.named.format(row[self.each])}" if self.each else self.column
+        for name, wanted in self.where.items():
+            if str(row.get(name)) != wanted:
+                return None
+        if not self.each:
+            return self.column
+        row_name = self.named.format(row[self.each])
+        return f"{self.column} {row_name}"
 
 
 @dataclass(frozen=True)
@@ -65,19 +69,22 @@ class Evaluation:
     """The score for comparing the runs of a sweep; required if networks are compared."""
 
     def __post_init__(self) -> None:
+        # A mistake in a declaration fails when its module is imported.
         assert self.compares_networks == (self.score is not None), self.stage.name
         assert (self.data == "dataset") == (self.fingerprint is not None), self.stage.name
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names that users type, one per protocol."""
-        return (self.stage.name, *(f"{self.stage.name}-{variant}" for variant in self.variants))
+        variants = [f"{self.stage.name}-{variant}" for variant in self.variants]
+        return (self.stage.name, *variants)
 
     def describe(self, name: str) -> str:
         """Return the sentence that describes `name` in lists of evaluations."""
         variant = name.removeprefix(self.stage.name).removeprefix("-")
+        about = self.variants[variant] if variant else self.about
         needs = "; needs data" if self.data == "dataset" else ""
-        return f"{self.variants[variant] if variant else self.about}{needs}."
+        return f"{about}{needs}."
 
     @property
     def protocol(self) -> type[StrictConfig]:
@@ -119,9 +126,13 @@ class Evaluation:
         inputs: dict[str, Input] = dict(artifacts)
         if self.fingerprint is not None:
             assert data is not None, f"{self.stage.name} needs a data set"
-            inputs["data"] = External(data, self.fingerprint(data, protocol), channels)
+            digest = self.fingerprint(data, protocol)
+            inputs["data"] = External(data, digest, channels)
         if self.compares_networks:
-            inputs["supervised"] = None if supervised is None else supervised_weights(supervised)
+            # The stage has this input in any case; without weights it is None.
+            inputs["supervised"] = None
+            if supervised is not None:
+                inputs["supervised"] = supervised_weights(supervised)
         return inputs
 
     def run(
@@ -134,6 +145,9 @@ class Evaluation:
         **given: Any,  # noqa: ANN401  see `inputs`
     ) -> None:
         """Evaluate in this process; `given` are the arguments of `inputs`."""
-        sections = {"protocol": protocol, "network": network}
-        config = {name: section for name, section in sections.items() if section is not None}
-        self.stage.make(config, self.inputs(protocol, **given), out=out, context=context)
+        config = {"protocol": protocol}
+        # Evaluations of metrics need no network.
+        if network is not None:
+            config["network"] = network
+        inputs = self.inputs(protocol, **given)
+        self.stage.make(config, inputs, out=out, context=context)

@@ -56,12 +56,16 @@ def filters(
     """
     context = draft.context
     channels = Images(images).channels
-    learnt_FCHW, random_FCHW = (
-        first_filters(
-            restore_network(network, channels=channels, seed=context.seed, checkpoint=weights)
+
+    def filters_of(weights: Path | None) -> Weights:
+        restored = restore_network(
+            network, channels=channels, seed=context.seed, checkpoint=weights
         )
-        for weights in (checkpoint, None)
-    )
+        return first_filters(restored)
+
+    learnt_FCHW = filters_of(checkpoint)
+    random_FCHW = filters_of(None)  # before any training
+    # With the scale `all`, each of the two pictures has a scale of its own.
     for name, weight_FCHW in ((PICTURE, learnt_FCHW), (PICTURE_RANDOM, random_FCHW)):
         picture_HWC = draw_filters(weight_FCHW, sobel=network.sobel, scale=protocol.scale)
         Image.fromarray(picture_HWC).save(draft.folder / name)
@@ -78,10 +82,11 @@ def _rows(learnt_FCHW: Weights, random_FCHW: Weights) -> list[Row]:
         "random_high_frequency": high_frequency(random_FCHW),
         "random_cosine": cosines(learnt_FCHW, random_FCHW),
     }
-    return [
-        {"filter": number} | {name: float(values_F[number]) for name, values_F in columns.items()}
-        for number in range(len(learnt_FCHW))
-    ]
+    rows: list[Row] = []
+    for number in range(len(learnt_FCHW)):
+        values = {name: float(values_F[number]) for name, values_F in columns.items()}
+        rows.append({"filter": number, **values})
+    return rows
 
 
 EVALUATION = Evaluation(

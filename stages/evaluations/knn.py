@@ -88,6 +88,7 @@ def knn(
     data = open_labelled(
         images, validation, validation_fraction=protocol.validation_fraction, seed=context.seed
     )
+    # Drop every k that is greater than the number of training images.
     fitting = protocol.model_copy(update={"ks": _fitting(protocol.ks, data)})
     channels = data.training.pictures.channels
     networks = ComparedNetworks(network, channels, context, checkpoint, supervised)
@@ -123,18 +124,23 @@ def _neighbours(
     """
     # One stream of features, validation images first: these are the queries, and the training
     # images behind them are compared with the queries batch by batch.
-    parts = (data.validation, data.training)
-    batches = (views.batches(part.pictures, part.image_id_N) for part in parts)
+    validation, training = data.validation, data.training
+    batches = chain(
+        views.batches(validation.pictures, validation.image_id_N),
+        views.batches(training.pictures, training.image_id_N),
+    )
     features = extract_features(
         network,
-        (views_BSSC for _, views_BSSC in chain.from_iterable(batches)),
+        (views_BSSC for _, views_BSSC in batches),
         layer=None if protocol.layer == "auto" else protocol.layer,
         device=device,
         precision=protocol.precision,
     )
+    # Rows have length one, so that the product of two rows is their cosine similarity.
     rows = (unit_rows(features_BD).to(device) for features_BD in features)
-    num_batches = math.ceil(len(data.validation.class_N) / protocol.batch_size)
-    queries_MD = torch.cat(list(islice(rows, num_batches)))
+    # A batch never mixes the two parts, so the queries end with a batch.
+    num_query_batches = math.ceil(len(validation.class_N) / protocol.batch_size)
+    queries_MD = torch.cat(list(islice(rows, num_query_batches)))
     return nearest(queries_MD, rows, k=max(protocol.ks))
 
 
@@ -143,14 +149,16 @@ def _rows(name: str, found: Neighbours, data: Data, protocol: KnnConfig) -> Iter
     truth_M = data.validation.class_N
     commonest = np.bincount(data.training.class_N).argmax()
     chance = _percent(truth_M == commonest)
-    for k, class_M in votes(
+    predictions = votes(
         found,
         data.training.class_N,
         ks=protocol.ks,
         temperature=protocol.temperature,
         num_classes=len(data.classes),
-    ):
-        yield {"network": name, "k": k, "top1": _percent(class_M == truth_M), "chance": chance}
+    )
+    for k, predicted_M in predictions:
+        top1 = _percent(predicted_M == truth_M)
+        yield {"network": name, "k": k, "top1": top1, "chance": chance}
 
 
 def _percent(is_right_M: NDArray[np.bool_]) -> float:
@@ -164,13 +172,14 @@ def _fitting(ks: tuple[int, ...], data: Data) -> tuple[int, ...]:
         ConfigError: every k exceeds it.
     """
     num_training = len(data.training.class_N)
-    if fitting := tuple(k for k in ks if k <= num_training):
-        return fitting
-    raise ConfigError(
-        f"ks: {min(ks)} neighbours are asked for, but there are {num_training} training images "
-        f"with a label.\n"
-        f"  Fix: --set ks=[1,5], or others up to {num_training}"
-    )
+    fitting = tuple(k for k in ks if k <= num_training)
+    if not fitting:
+        raise ConfigError(
+            f"ks: {min(ks)} neighbours are asked for, but there are {num_training} training images "
+            f"with a label.\n"
+            f"  Fix: --set ks=[1,5], or other numbers up to {num_training}"
+        )
+    return fitting
 
 
 EVALUATION = Evaluation(

@@ -10,14 +10,7 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
 from stages.evaluations.declaration import Evaluation, Score
-from stages.evaluations.shared.probing import (
-    AUTO,
-    FEATURE,
-    ProbedImages,
-    Probing,
-    ProbingConfig,
-    Shape,
-)
+from stages.evaluations.shared.probing import AUTO, FEATURE, Probing, ProbingConfig, Shape
 from stages.evaluations.shared.results import RESULTS, write_results
 
 
@@ -32,6 +25,7 @@ class LinearConfig(ProbingConfig):
         """Return the layers of a network that get a linear classifier."""
         if self.layers != AUTO:
             return Shape(self.layers)
+        # Networks of torchvision have no named convolutions.
         return Shape(tuple(network.taps) or (FEATURE,))
 
 
@@ -58,10 +52,10 @@ def linear(
         checkpoint: the epoch's checkpoint; None compares no trained network.
         supervised: .safetensors file of weights trained with true labels, to compare with.
     """
-    probed = ProbedImages(images, validation)
-    probing = Probing(draft, network, protocol, probed, checkpoint, supervised, "linear")
-    rows = probing.rows(protocol.shape_of)
-    write_results(draft, rows, protocol)
+    probing = Probing(
+        "linear", draft, network, protocol, images, validation, checkpoint, supervised
+    )
+    write_results(draft, probing.rows(protocol.shape_of), protocol)
 
 
 EVALUATION = Evaluation(

@@ -57,7 +57,6 @@ from stages.evaluations.shared.results import RESULTS, Row, write_results
 STRONGEST = "images.parquet"
 PICTURES = "layers"
 
-
 KEEP = 9  # images shown for a filter, as in figures 4 and 5
 TILE_PX = 74
 LEARNT_PX = 3 * TILE_PX + 2  # 224, the height of three tiles with one pixel between them
@@ -127,11 +126,14 @@ class MaximalConfig(StrictConfig):
             size: side of the learnt image, pixels.
         """
         first, last = self.steps
+        # Interpolate the length of a step geometrically.
         step = first * (last / first) ** depth
-        steps = iterations_for(step, channels=channels, size=size)
+        iterations = self.iterations
+        if iterations == "auto":
+            iterations = iterations_for(step, channels=channels, size=size)
         return Ascent(
             step=step,
-            iterations=steps if self.iterations == "auto" else self.iterations,
+            iterations=iterations,
             l2=self.l2,
             blur_sigma=self.blur_sigma,
             blur_every=self.blur_every,
@@ -178,20 +180,21 @@ def maximal(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
     ).eval()
     to_device(model, context.device)
+    # Learning an image takes thousands of steps, which are faster without separate normalisation.
     fold_batch_norm(model)
+    # Check all settings before the long work begins.
     layers = _layers(model, protocol, size=network.image_size)
     searched = _images_to_search(pictures, protocol, network.image_size, context, layers)
+    # Search the run's images and learn an image for each filter.
     filters = list(_filters(model, layers, protocol, searched, context))
     _draw(draft.folder / PICTURES, filters, searched)
     write_frame(draft.folder / STRONGEST, _strongest(filters, images))
     draft.facts["precision"] = computed_in(context.device, protocol.precision)
     draft.facts["iterations"] = {layer.name: layer.ascent.iterations for layer in layers}
-    captions = {
-        f"{PICTURES}/{layer.name}.png": (
-            f"Images that the channels of layer {layer.name} respond to most"
-        )
-        for layer in layers
-    }
+    captions: dict[str, str] = {}
+    for layer in layers:
+        file = f"{PICTURES}/{layer.name}.png"
+        captions[file] = f"Images that the channels of layer {layer.name} respond to most"
     write_results(draft, [_row(found) for found in filters], protocol, captions)
 
 
@@ -199,15 +202,15 @@ def _layers(model: Network, protocol: MaximalConfig, *, size: int) -> list[_Laye
     """Return the layers to show, after checking that they and their filters exist.
 
     Raises:
-        ConfigError: the network has no such layer, or the layer no such filter.
+        ConfigError: the network does not have a layer, or the layer does not have a filter.
     """
-    asked = None if protocol.layers == "auto" else protocol.layers
+    requested = None if protocol.layers == "auto" else protocol.layers
+    channels = len(model.mean_C11)
     layers: list[_Layer] = []
-    for name in layers_to_read(model, asked):
-        filters = chosen_filters(
-            protocol.filters, of=num_filters(model, name, size=size), layer=name
-        )
-        ascent = protocol.ascent_at(depth(model, name), channels=len(model.mean_C11), size=size)
+    for name in layers_to_read(model, requested):
+        total = num_filters(model, name, size=size)
+        filters = chosen_filters(protocol.filters, of=total, layer=name)
+        ascent = protocol.ascent_at(depth(model, name), channels=channels, size=size)
         layers.append(_Layer(name, filters, ascent))
     return layers
 
@@ -243,8 +246,11 @@ def _images_to_search(
     """
     resize = resize_for(size, protocol.resize, only_centre=True)
     image_id_N = _subset(len(images), protocol.subset, seed=context.seed)
-    steps = sum(layer.ascent.iterations * passes(len(layer.filters)) for layer in layers)
-    counter = ProgressCounter(context, len(image_id_N) + steps)
+    num_steps = 0
+    for layer in layers:
+        # The images of a layer's filters are learnt together, in one or several passes.
+        num_steps += layer.ascent.iterations * passes(len(layer.filters))
+    counter = ProgressCounter(context, len(image_id_N) + num_steps)
     views = CentralViews(resize, size, protocol.batch_size, context.workers, counter)
     return _Searched(images, image_id_N, views)
 
@@ -260,9 +266,10 @@ def _subset(total: int, wanted: int | None, *, seed: int) -> range | NDArray[np.
     if wanted > total:
         raise ConfigError(
             f"subset: {wanted} images asked for, but the run has {total}.\n"
-            f"  Fix: --set subset=null looks through all of them."
+            f"  Fix: --set subset=null searches all of them."
         )
-    drawn = seeding.numpy_generator(seed, "maximal", "subset").choice(total, wanted, replace=False)
+    generator = seeding.numpy_generator(seed, "maximal", "subset")
+    drawn = generator.choice(total, wanted, replace=False)
     return np.sort(drawn)
 
 
@@ -273,7 +280,8 @@ def _filters(
     searched: _Searched,
     context: Context,
 ) -> Iterator[_Filter]:
-    """Look through the images once for all filters; yield each with the image learnt for it."""
+    """Search the images once for all filters; yield each filter with the image learnt for it."""
+    # One pass over the images serves the filters of all layers.
     strongest = strongest_images(
         model,
         searched.batches(),
@@ -282,9 +290,10 @@ def _filters(
         device=context.device,
         precision=protocol.precision,
     )
+    # Then learn the images, layer by layer, each starting from noise.
     start = Start(protocol.start_mean, protocol.start_std, seed=context.seed)
     for layer in layers:
-        images = learn_images(
+        learnt_images = learn_images(
             model,
             layer.name,
             layer.filters,
@@ -294,46 +303,51 @@ def _filters(
             stepped=searched.views.counter.advance,
         )
         found = strongest[layer.name]
-        for number, learnt, image_id_K, activation_K in zip(
-            layer.filters, images, found.image_id_FK, found.activation_FK, strict=True
-        ):
-            yield _Filter(layer.name, number, learnt, image_id_K, activation_K)
+        numbered = enumerate(zip(layer.filters, learnt_images, strict=True))
+        for row, (number, learnt) in numbered:
+            yield _Filter(
+                layer.name, number, learnt, found.image_id_FK[row], found.activation_FK[row]
+            )
 
 
 def _draw(folder: Path, filters: Sequence[_Filter], searched: _Searched) -> None:
     """Draw a picture of each layer: for each filter the learnt image and the run's best nine."""
     folder.mkdir()
-    for layer, of_layer in groupby(filters, key=attrgetter("layer")):
-        tiles = [captioned(_tile(found, searched), f"filter {found.number}") for found in of_layer]
+    # The filters of a layer are neighbours, as `groupby` requires.
+    for layer, filters_of_layer in groupby(filters, key=attrgetter("layer")):
+        tiles: list[Pixels] = []
+        for found in filters_of_layer:
+            tiles.append(captioned(_tile(found, searched), f"filter {found.number}"))
         picture_HWC = grid(tiles, columns=COLUMNS, gap_px=GAP_PX)
         Image.fromarray(picture_HWC).save(folder / f"{layer}.png")
 
 
 def _tile(found: _Filter, searched: _Searched) -> Pixels:
-    nine = [fitted(searched.view(image_id), TILE_PX) for image_id in found.image_id_K.tolist()]
+    """Draw the learnt image of a filter beside the images that excite it most, three in a row."""
+    best = [fitted(searched.view(image_id), TILE_PX) for image_id in found.image_id_K.tolist()]
+    best_HWC = grid(best, columns=3, gap_px=1)
     learnt_HWC = fitted(found.learnt.image_SSC, LEARNT_PX)
-    return grid([learnt_HWC, grid(nine, columns=3, gap_px=1)], columns=2, gap_px=3)
+    return grid([learnt_HWC, best_HWC], columns=2, gap_px=3)
 
 
 def _strongest(filters: Sequence[_Filter], images: Path) -> pd.DataFrame:
     """Return a row for each layer, filter and rank, in this order; rank 1 is the strongest."""
+    # Row number and image_id are equal in the index.
     paths = read_index(images, ["image_id", "path"])["path"]
-    return pd.DataFrame(
-        [
-            {
+    rows: list[Row] = []
+    for found in filters:
+        activations = found.activation_K.tolist()
+        for position, image_id in enumerate(found.image_id_K.tolist()):
+            row: Row = {
                 "layer": found.layer,
                 "filter": found.number,
-                "rank": rank,
+                "rank": position + 1,
                 "image_id": image_id,
                 "path": paths[image_id].as_py(),
-                "activation": activation,
+                "activation": activations[position],
             }
-            for found in filters
-            for rank, (image_id, activation) in enumerate(
-                zip(found.image_id_K.tolist(), found.activation_K.tolist(), strict=True), start=1
-            )
-        ]
-    )
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _row(found: _Filter) -> Row:

@@ -10,14 +10,7 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External, stage
 from stages.evaluations.declaration import Evaluation, Score
-from stages.evaluations.shared.probing import (
-    AUTO,
-    FEATURE,
-    ProbedImages,
-    Probing,
-    ProbingConfig,
-    Shape,
-)
+from stages.evaluations.shared.probing import AUTO, FEATURE, Probing, ProbingConfig, Shape
 from stages.evaluations.shared.results import RESULTS, write_results
 
 
@@ -37,8 +30,13 @@ class MlpConfig(ProbingConfig):
 
     def shape_of(self, network: Network) -> Shape:
         """Return the layer of a network that the perceptron reads, and its hidden layers."""
-        layer = [FEATURE, *network.taps][-1] if self.layer == AUTO else self.layer
-        hidden = (network.feature_dim,) * 2 if self.hidden == AUTO else self.hidden
+        layer = self.layer
+        if layer == AUTO:
+            # The last convolution or, for a network without named ones, the feature.
+            layer = [FEATURE, *network.taps][-1]
+        hidden = self.hidden
+        if hidden == AUTO:
+            hidden = (network.feature_dim, network.feature_dim)
         return Shape((layer,), hidden, self.dropout)
 
 
@@ -65,8 +63,7 @@ def mlp(
         checkpoint: the epoch's checkpoint; None compares no trained network.
         supervised: .safetensors file of weights trained with true labels, to compare with.
     """
-    probed = ProbedImages(images, validation)
-    probing = Probing(draft, network, protocol, probed, checkpoint, supervised, "mlp")
+    probing = Probing("mlp", draft, network, protocol, images, validation, checkpoint, supervised)
     rows = probing.rows(protocol.shape_of)
     for row in rows:
         del row["layer"]  # equal in all rows, and named in the protocol

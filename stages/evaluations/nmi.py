@@ -1,6 +1,7 @@
 """Nmi: metrics of all epochs -> agreement of the clusters by epoch, as a table and as figure 2."""
 
 import math
+from operator import itemgetter
 
 import pandas as pd
 
@@ -14,8 +15,6 @@ from stages.evaluations.shared.epoch_metrics import EpochMetrics, MetricsOfEpoch
 from stages.evaluations.shared.results import RESULTS, write_results
 
 PICTURE = "nmi.png"
-
-
 COLUMNS = (
     "nmi_labels",
     "nmi_previous",
@@ -48,20 +47,26 @@ def nmi(
         metrics: the metrics of all epochs of one run, or of each run of a sweep.
     """
     rows = [_row(one) for one in metrics.each]
-    rows.sort(key=lambda row: (row["k"] if metrics.is_of_sweep else 0, row["epoch"]))
+    # A single run is sorted by epoch alone, because its k can change from epoch to epoch.
+    rows.sort(key=itemgetter("k", "epoch") if metrics.is_of_sweep else itemgetter("epoch"))
     table = pd.DataFrame(rows)
-    draw = draw_agreements if metrics.is_of_sweep else draw_agreement
     with (draft.folder / PICTURE).open("wb") as file:
-        draw(table, file)
+        if metrics.is_of_sweep:
+            draw_agreements(table, file)
+        else:
+            draw_agreement(table, file)
     write_results(draft, rows, protocol, {PICTURE: "NMI by epoch"})
 
 
 def _row(metrics: EpochMetrics) -> dict[str, float]:
     """Return the row of an epoch. In a sweep, its k is the one that the sweep asked for."""
     row = read_metrics(metrics.folder)
-    values = {name: math.nan if row[name] is None else row[name] for name in COLUMNS}
     k = row["k"] if metrics.k is None else metrics.k
-    return {"k": int(k), "epoch": metrics.epoch} | values
+    values: dict[str, float] = {"k": int(k), "epoch": metrics.epoch}
+    for name in COLUMNS:
+        # Columns of the table are numeric, so a value that could not be computed is NaN.
+        values[name] = math.nan if row[name] is None else row[name]
+    return values
 
 
 EVALUATION = Evaluation(

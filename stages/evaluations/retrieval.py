@@ -44,9 +44,8 @@ from stages.evaluations.shared.results import RESULTS, Row, write_results
 QUERIES = "queries.parquet"
 PICTURE = "retrieval.png"
 
-
 SHOWN_QUERIES, SHOWN_RANKS = 8, 8
-NAMED = 50  # at most so many unusable images are named in the manifest
+NAMED = 50  # unusable images that are named in the manifest, at most
 
 
 class RetrievalConfig(StrictConfig):
@@ -89,12 +88,15 @@ class RetrievalConfig(StrictConfig):
     def _usable(cls, whiten_with: Path | None) -> Path | None:
         return None if whiten_with is None else usable_path(whiten_with)
 
-    def other(self, data: Path) -> Path | None:
+    def whitening_folder(self, data: Path) -> Path | None:
         """Return the folder to learn the whitening from; None for the database itself."""
         if self.whiten_with is None:
             return None
-        other = expanded(self.whiten_with, Path()).absolute()
-        return None if other.resolve() == data.resolve() else other
+        folder = expanded(self.whiten_with, Path()).absolute()
+        # The key can name the database, too, by another path or through a link.
+        if folder.resolve() == data.resolve():
+            return None
+        return folder
 
 
 def data_digest(data: Path, protocol: RetrievalConfig) -> str:
@@ -104,8 +106,10 @@ def data_digest(data: Path, protocol: RetrievalConfig) -> str:
         SourceError: the data set, or the one to learn the whitening from, is missing or has a
             different layout.
     """
-    other = protocol.other(data)
-    learnt_on = None if other is None else fingerprint_images(other, list_photographs(other))
+    folder = protocol.whitening_folder(data)
+    learnt_on = None
+    if folder is not None:
+        learnt_on = fingerprint_images(folder, list_photographs(folder))
     return digest_of([open_landmarks(data, parse).fingerprint(), learnt_on])
 
 
@@ -137,12 +141,16 @@ def retrieval(
     # Read every query once, so that an unreadable one fails now and not after hours.
     for query in task.queries:
         task.part(query)
+    # Rank the database for each query, with one network after the other.
     networks = ComparedNetworks(network, data.channels, context, checkpoint, supervised)
     counter = ProgressCounter(context, len(networks) * task.steps)
     found = {name: _search(model, task, protocol, context, counter) for name, model in networks}
+    # Draw what one network finds, and write the precision of every query in every network.
     pictured = found[networks.pictured]
-    Image.fromarray(_draw(task, pictured)).save(out / PICTURE)
-    write_frame(out / QUERIES, pd.DataFrame(list(_query_rows(task, found))))
+    picture_HWC = _draw(task, pictured)
+    Image.fromarray(picture_HWC).save(out / PICTURE)
+    query_rows = list(_query_rows(task, found))
+    write_frame(out / QUERIES, pd.DataFrame(query_rows))
     draft.facts |= {
         "picture_of": networks.pictured,
         "left_out": _name_left_out(task, pictured),
@@ -155,12 +163,14 @@ def retrieval(
 def _task(data: Path, protocol: RetrievalConfig, *, channels: int, seed: int) -> Task:
     """Return the database, the queries, and the images to learn the whitening from."""
     landmarks = open_landmarks(data, parse)
-    folder = protocol.other(data) or data
+    folder = protocol.whitening_folder(data) or data
     names = list_photographs(folder)
+    # Draw the images to learn the whitening from, and keep them in the order of the folder.
     if len(names) > protocol.whiten_images:
         generator = seeding.numpy_generator(seed, "retrieval", "whitening")
         drawn = generator.choice(len(names), protocol.whiten_images, replace=False)
-        names = tuple(names[number] for number in np.sort(drawn).tolist())
+        in_order = np.sort(drawn).tolist()
+        names = tuple(names[number] for number in in_order)
     return Task(
         base=Album(data, landmarks.images, channels, protocol.long_side),
         queries=landmarks.queries,
@@ -199,18 +209,19 @@ def _row(task: Task, network: str, found: Found, protocol: RetrievalConfig) -> R
 
     Images that could not be used are in no ranking, so chance does not count them either.
     """
-    by_chance = [
-        chance(
-            len(query.positive - found.left_out.keys()),
-            found.ranked_QN.shape[1] - len(query.junk - found.left_out.keys()),
-        )
-        for query in task.queries
-    ]
+    num_ranked = found.ranked_QN.shape[1]
+    left_out = found.left_out.keys()
+    by_chance: list[float] = []
+    for query in task.queries:
+        num_positive = len(query.positive - left_out)
+        # Junk images are neither right nor wrong: they do not count in a ranking.
+        num_junk = len(query.junk - left_out)
+        by_chance.append(chance(num_positive, num_ranked - num_junk))
     return {
         "network": network,
         "data_set": _name(task.base),
         "queries": len(task.queries),
-        "images": found.ranked_QN.shape[1],
+        "images": num_ranked,
         "left_out": len(found.left_out),
         "mAP": 100 * float(np.mean(found.precision_Q)),
         "chance": 100 * float(np.mean(by_chance)),
@@ -222,6 +233,7 @@ def _row(task: Task, network: str, found: Found, protocol: RetrievalConfig) -> R
 
 def _deviations(task: Task, found: Found, protocol: RetrievalConfig) -> Iterator[str]:
     """Yield a sentence for each difference from table 5."""
+    # Whitening that is learnt on the database itself makes the task easier.
     if task.learn_on.root == task.base.root:
         yield "whitening learnt on the data base itself, not on another data set"
     if protocol.layer != "auto":
@@ -240,13 +252,17 @@ def _deviations(task: Task, found: Found, protocol: RetrievalConfig) -> Iterator
 
 
 def _name(album: Album) -> str:
+    """Return the name of an album's folder, as people see it."""
     return displayed(album.root.resolve().name)
 
 
 def _name_left_out(task: Task, found: Found) -> dict[str, str]:
     """Return the names of the first images left out, each with the reason."""
-    first = list(found.left_out.items())[:NAMED]
-    return {displayed(task.base.names[number]): reason for number, reason in first}
+    reasons: dict[str, str] = {}
+    for number, reason in list(found.left_out.items())[:NAMED]:
+        name = displayed(task.base.names[number])
+        reasons[name] = reason
+    return reasons
 
 
 def _query_rows(task: Task, found: Mapping[str, Found]) -> Iterator[Row]:
@@ -265,22 +281,26 @@ def _query_rows(task: Task, found: Mapping[str, Found]) -> Iterator[Row]:
 
 def _draw(task: Task, found: Found) -> Pixels:
     """Draw evenly spaced queries, each beside its best-ranked images."""
-    chosen = np.linspace(0, len(task.queries) - 1, min(SHOWN_QUERIES, len(task.queries)))
+    num_queries = len(task.queries)
+    positions = np.linspace(0, num_queries - 1, min(SHOWN_QUERIES, num_queries))
     rows: list[Shown] = []
-    for number in chosen.round().astype(int).tolist():
+    for number in positions.round().astype(int).tolist():
         query = task.queries[number]
-        best = found.ranked_QN[number, :SHOWN_RANKS].tolist()
-        images: list[tuple[Pixels, Verdict]] = [
-            (task.base.read(image).pixels_HWC, _verdict(query, image)) for image in best
-        ]
+        images: list[tuple[Pixels, Verdict]] = []
+        for image in found.ranked_QN[number, :SHOWN_RANKS].tolist():
+            pixels_HWC = task.base.read(image).pixels_HWC
+            images.append((pixels_HWC, _verdict(query, image)))
         rows.append(Shown(task.part(query), found.precision_Q[number], images))
     return draw_retrieved(rows)
 
 
 def _verdict(query: Query, image: int) -> Verdict:
+    """Return how the data set judges an image that was found for a query."""
     if image in query.junk:
         return "junk"
-    return "right" if image in query.positive else "wrong"
+    if image in query.positive:
+        return "right"
+    return "wrong"
 
 
 EVALUATION = Evaluation(

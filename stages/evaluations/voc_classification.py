@@ -44,7 +44,6 @@ from stages.evaluations.shared.fine_tuning import (
     shipped_path,
 )
 from stages.evaluations.shared.networks import ComparedNetworks
-from stages.evaluations.shared.protocol import load_protocol
 from stages.evaluations.shared.results import RESULTS, Row, write_results
 
 NAME = "voc-classification"
@@ -120,7 +119,9 @@ class VocClassificationConfig(StrictConfig):
     @property
     def subsets(self) -> tuple[str, str]:
         """The names of the subsets to train on and to judge on."""
-        return ("train", "val") if self.select else ("trainval", "test")
+        if self.select:
+            return "train", "val"
+        return "trainval", "test"
 
     def tuning(self) -> Tuning:
         """Return the settings of the training, as the core needs them."""
@@ -132,7 +133,7 @@ class VocClassificationConfig(StrictConfig):
                 self.lr,
                 self.momentum,
                 self.weight_decay,
-                lr_factor=0.5,
+                lr_factor=0.5,  # what `halve_every` promises
                 lr_factor_every=self.halve_every,
                 clip_norm=self.clip_norm,
             ),
@@ -176,15 +177,16 @@ def voc_classification(
     task = _open(data.path, protocol, data.channels)
     networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
     tuning = _Classification(protocol, network.image_size, task, draft.context)
+    # Train and judge the networks, which takes hours and can be interrupted.
     finished = evaluate_each(draft, networks, tuning)
+    # Report how the numbers came about.
     split = Split(
         *protocol.subsets,
         classes=len(task.classes),
         training_images=len(task.training.mark_NC),
         judged_images=len(task.judged.mark_NC),
     )
-    shipped = load_protocol(shipped_path(NAME, protocol.train), VocClassificationConfig, {})
-    draft.facts |= facts_of(draft, protocol, finished, split, full_iterations=shipped.iterations)
+    draft.facts |= facts_of(draft, NAME, protocol, finished, split)
     draft.facts["deviations"] = _deviations(protocol, network, data.channels)
     write_results(draft, finished.rows, protocol)
 
@@ -206,13 +208,17 @@ def _open(data: Path, protocol: VocClassificationConfig, channels: int) -> _Task
             the classes.
     """
     voc = Voc(data)
-    classes = voc.classes(*protocol.subsets)
-    training_marks, judged_marks = (voc.marks(subset, classes) for subset in protocol.subsets)
+    training_subset, judged_subset = protocol.subsets
+    classes = voc.classes(training_subset, judged_subset)
+    training_marks = voc.marks(training_subset, classes)
+    judged_marks = voc.marks(judged_subset, classes)
+    # Average precision is defined only for classes that at least one judged picture shows.
     positives_C = (judged_marks.mark_NC == PRESENT).sum(axis=0)
     if not positives_C.all():
+        missing_class = classes[positives_C.argmin()]
         raise SourceError(
-            f"{voc.place}: no picture of {protocol.subsets[1]} shows a "
-            f"{classes[positives_C.argmin()]} for sure, so that it has no average precision.\n"
+            f"{voc.place}: no picture of {judged_subset} shows a {missing_class} for sure, so that "
+            f"it has no average precision.\n"
             f"  Fix: give it some, or take its lists away."
         )
     num_images = len(training_marks.names) + len(judged_marks.names)
@@ -240,7 +246,9 @@ class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
             batch_size=protocol.batch_size,
             num_judged=len(task.judged.mark_NC),
         )
-        self._protocol, self._task, self._device = protocol, task, context.device
+        self._protocol = protocol
+        self._task = task
+        self._device = context.device
         random = RandomCrop(protocol.crop_area, protocol.crop_ratio, protocol.flip)
         self._loading = Loading(
             Crops(random, size, protocol.crops),
@@ -275,18 +283,23 @@ class _Classification(FineTuning[FineTuned, NDArray[np.float32]]):
 
         A class is not judged on pictures in which it is marked as difficult.
         """
-        logits_NC, mark_NC = np.stack(list(found)), self._task.judged.mark_NC
+        logits_NC = np.stack(list(found))
+        mark_NC = self._task.judged.mark_NC
         precisions: list[float] = []
+        # Each class is a ranking of its own: does a picture show it or not?
         for column, class_name in enumerate(self._task.classes):
             counts_N = mark_NC[:, column] != DIFFICULT
             is_right_N = mark_NC[counts_N, column] == PRESENT
-            percent = 100 * average_precision(logits_NC[counts_N, column], is_right_N)
+            class_logits_N = logits_NC[counts_N, column]
+            percent = 100 * average_precision(class_logits_N, is_right_N)
             precisions.append(percent)
             yield _row(name, class_name, percent, is_right_N)
-        yield _row(name, "mean", float(np.mean(precisions)), mark_NC == PRESENT)
+        mean_percent = float(np.mean(precisions))
+        yield _row(name, "mean", mean_percent, mark_NC == PRESENT)
 
 
 def _row(network: str, class_name: str, percent: float, is_right: NDArray[np.bool_]) -> Row:
+    """Return a class's row: average precision in percent, and how many pictures show the class."""
     positives = int(is_right.sum())
     return {"network": network, "class": class_name, "ap": percent, "positives": positives}
 
@@ -294,8 +307,12 @@ def _row(network: str, class_name: str, percent: float, is_right: NDArray[np.boo
 def _deviations(
     protocol: VocClassificationConfig, network: NetworkConfig, channels: int
 ) -> list[str]:
-    """Return sentences on what differs from the paper's protocol, the shipped file of this mode."""
+    """Return a sentence for each difference from the shipped file of this mode, or from the paper.
+
+    The shipped file holds the paper's protocol.
+    """
     found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
+    # AlexNet in the paper reads colour crops of 224 px, and has fc6 and fc7 below fc8.
     if network.image_size != 224:
         found.append(f"crops of {network.image_size} px instead of 224")
     if channels != 3:
@@ -303,8 +320,9 @@ def _deviations(
     # On the meta device the network has layers, but allocates no weights.
     with torch.device("meta"):
         built = build_network(network, channels=channels, seed=0)
-    if (renewed := len(last_linear_layers(built.backbone))) != 2:
-        found.append(f"{renewed} linear layers renewed below fc8 instead of 2")
+    num_renewed = len(last_linear_layers(built.backbone))
+    if num_renewed != 2:
+        found.append(f"{num_renewed} linear layers renewed below fc8 instead of 2")
     return found
 
 

@@ -45,7 +45,6 @@ from stages.evaluations.shared.fine_tuning import (
     shipped_path,
 )
 from stages.evaluations.shared.networks import ComparedNetworks
-from stages.evaluations.shared.protocol import load_protocol
 from stages.evaluations.shared.results import RESULTS, Row, write_results
 from stages.evaluations.voc_detection_protocol import VocDetectionConfig
 
@@ -56,7 +55,7 @@ PICTURE = "detections.png"
 SHOWN_PICTURES, COLUMNS = 24, 4
 NO_DEVIATION = ("train", "proposals", "cache_bytes", "precision")
 """Keys that are reported elsewhere, or do not change the result."""
-ALWAYS_OTHERWISE = (
+ALWAYS_DIFFERENT = (
     "biases learn as fast as weights and decay with them, not twice as fast without decay",
     "where convolutions are trained, all are; not all but AlexNet's first or VGG-16's first four",
     "gradients are clipped",
@@ -72,12 +71,14 @@ def data_digest(data: Path, protocol: VocDetectionConfig) -> str:
 
     Raises:
         SourceError: the data set is missing, incomplete or damaged, or the protocol asks for
-            proposals from a file and there is none.
+            proposals from a file that does not exist.
     """
     voc_digest = Voc(data).fingerprint_listed(protocol.subsets, "Main")
     files = _proposal_files(data, protocol)
-    proposals = None if files is None else [proposals_digest(file) for file in files]
-    return digest_of([voc_digest, proposals])
+    proposal_digests = None
+    if files is not None:
+        proposal_digests = [proposals_digest(file) for file in files]
+    return digest_of([voc_digest, proposal_digests])
 
 
 def _proposal_files(data: Path, protocol: VocDetectionConfig) -> list[Path] | None:
@@ -88,8 +89,11 @@ def _proposal_files(data: Path, protocol: VocDetectionConfig) -> list[Path] | No
             needs one.
     """
     found = [find_proposals(data, subset) for subset in protocol.subsets]
-    if protocol.proposals == "rpn" or (protocol.proposals == "auto" and not any(found)):
+    if protocol.proposals == "rpn":
         return None
+    if protocol.proposals == "auto" and not any(found):
+        return None
+    # A file for one subset alone is an error, because both must have proposals of one origin.
     return [need_proposals(data, subset) for subset in protocol.subsets]
 
 
@@ -121,24 +125,26 @@ def voc_detection(
     data_set = _open(data.path, protocol, network.image_size, data.channels)
     networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
     # Each network's detections are written once it is judged, so that they survive an interruption.
-    tables = {
-        name: draft.folder / f"detections-{number}.part"
-        for number, name in enumerate(networks.names)
-    }
+    tables: dict[str, Path] = {}
+    for number, name in enumerate(networks.names):
+        tables[name] = draft.folder / f"detections-{number}.part"
     tuning = _Detection(protocol, network.image_size, data_set, tables, draft.context)
+    # Train and judge the networks, which takes hours and can be interrupted.
     finished = evaluate_each(draft, networks, tuning)
+    # Combine the tables of all networks, and draw the detections of one of them.
     detections = {name: read_table(part).to_pandas() for name, part in tables.items()}
-    write_frame(draft.folder / DETECTIONS, pd.concat(detections.values(), ignore_index=True))
+    all_detections = pd.concat(detections.values(), ignore_index=True)
+    write_frame(draft.folder / DETECTIONS, all_detections)
     picture_HWC = _draw(data_set, detections[networks.pictured])
     Image.fromarray(picture_HWC).save(draft.folder / PICTURE)
+    # Report how the numbers came about.
     split = Split(
         *protocol.subsets,
         classes=len(data_set.task.classes),
         training_images=len(data_set.training.objects),
         judged_images=len(data_set.judged.objects),
     )
-    shipped = load_protocol(shipped_path(NAME, protocol.train), VocDetectionConfig, {})
-    draft.facts |= facts_of(draft, protocol, finished, split, full_iterations=shipped.iterations)
+    draft.facts |= facts_of(draft, NAME, protocol, finished, split)
     draft.facts |= {"proposals": data_set.proposals, "picture_of": networks.pictured}
     draft.facts["deviations"] = _deviations(protocol, data_set, network, data.channels)
     write_results(draft, finished.rows, protocol)
@@ -166,26 +172,29 @@ def _open(data: Path, protocol: VocDetectionConfig, image_size: int, channels: i
         def read(row: int) -> Pixels:
             return voc.picture(subset.names[row], channels=channels)
 
-        boxes = file and read_proposals(file, subset.names, limit=protocol.max_proposals)
-        return Pictured(
-            ImageCache(read, limit_bytes=limit_bytes),
-            subset.labelled(task.classes),
-            None if boxes is None else partial(_tensor, boxes),
-        )
+        boxes_of_row = None
+        if file is not None:
+            boxes = read_proposals(file, subset.names, limit=protocol.max_proposals)
+            boxes_of_row = partial(_tensor, boxes)
+        images = ImageCache(read, limit_bytes=limit_bytes)
+        return Pictured(images, subset.labelled(task.classes), boxes_of_row)
 
-    training_file, judged_file = files or (None, None)
+    if files is None:
+        training_file, judged_file = None, None
+        proposals = "rpn"
+    else:
+        training_file, judged_file = files
+        proposals = ", ".join(str(file.relative_to(data)) for file in files)
     # With frozen convolutions their maps are cached, not the decoded pictures.
     kept_bytes = 0 if design.has_fixed_maps else protocol.cache_bytes
-    return _DataSet(
-        task,
-        pictured(task.training, training_file, kept_bytes),
-        pictured(task.judged, judged_file, 0),  # read once by each network: nothing to cache
-        "rpn" if files is None else ", ".join(str(file.relative_to(data)) for file in files),
-        design,
-    )
+    training = pictured(task.training, training_file, kept_bytes)
+    # Each network reads the judged pictures once, so a cache would not help.
+    judged = pictured(task.judged, judged_file, 0)
+    return _DataSet(task, training, judged, proposals, design)
 
 
 def _tensor(boxes: list[NDArray[np.float32]], row: int) -> Tensor:
+    """Return the proposed boxes of a picture."""
     return torch.from_numpy(boxes[row])
 
 
@@ -214,7 +223,9 @@ class _Detection(FineTuning[Detector, Found]):
             batch_size=protocol.batch_size,
             num_judged=len(data_set.judged.objects),
         )
-        self._protocol, self._data_set, self._tables = protocol, data_set, tables
+        self._protocol = protocol
+        self._data_set = data_set
+        self._tables = tables
         self._device = context.device
         self._feeding = Feeding(
             protocol.scale(image_size),
@@ -249,7 +260,8 @@ class _Detection(FineTuning[Detector, Found]):
 
     def rows(self, name: str, found: Iterable[Found]) -> Iterator[Row]:
         """Write the detections; return a row for each class and one for the mean."""
-        in_pictures, task = list(found), self._data_set.task
+        in_pictures = list(found)
+        task = self._data_set.task
         table, scores = scored(in_pictures, task.judged, task.classes)
         table.insert(0, "network", name)
         # The table comes before the rows: saved rows imply that the table exists.
@@ -259,14 +271,12 @@ class _Detection(FineTuning[Detector, Found]):
 
 def _rows(network: str, found: list[Found], scores: list[ClassScore]) -> Iterator[Row]:
     """Yield a row for each class and one for their mean, in percent."""
-    proposals = float(np.mean([one.num_proposals for one in found]))
-    objects = sum(score.objects for score in scores)
-    mean = ClassScore(
-        "mean",
-        float(np.mean([score.average_precision for score in scores])),
-        objects,
-        sum(score.proposed for score in scores),
-    )
+    mean_proposals = float(np.mean([one.num_proposals for one in found]))
+    # The mean row holds the mean precision, but the sums of objects and of proposed objects.
+    mean_precision = float(np.mean([score.average_precision for score in scores]))
+    num_objects = sum(score.objects for score in scores)
+    num_proposed = sum(score.proposed for score in scores)
+    mean = ClassScore("mean", mean_precision, num_objects, num_proposed)
     for score in (*scores, mean):
         yield {
             "network": network,
@@ -274,15 +284,17 @@ def _rows(network: str, found: list[Found], scores: list[ClassScore]) -> Iterato
             "ap": 100 * score.average_precision,
             "objects": score.objects,
             "proposed": 100 * score.proposed / score.objects,
-            "proposals": proposals,
+            "proposals": mean_proposals,
         }
 
 
 def _draw(data_set: _DataSet, frame: pd.DataFrame) -> Pixels:
     """Draw the detections in evenly spaced judged pictures."""
     judged = data_set.task.judged
-    count = min(SHOWN_PICTURES, len(judged.names))
-    rows = np.linspace(0, len(judged.names) - 1, count).round().astype(int).tolist()
+    num_judged = len(judged.names)
+    num_shown = min(SHOWN_PICTURES, num_judged)
+    positions = np.linspace(0, num_judged - 1, num_shown)
+    rows = positions.round().astype(int).tolist()
     pictures = [shown(data_set.judged.picture(row), judged, row, frame) for row in rows]
     return draw_detections(pictures, columns=COLUMNS)
 
@@ -290,9 +302,9 @@ def _draw(data_set: _DataSet, frame: pd.DataFrame) -> Pixels:
 def _deviations(
     protocol: VocDetectionConfig, data_set: _DataSet, network: NetworkConfig, channels: int
 ) -> list[str]:
-    """Return sentences on what differs from Fast R-CNN and from the shipped protocol."""
+    """Return a sentence for each difference from Fast R-CNN and from the shipped protocol."""
     found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
-    found += ALWAYS_OTHERWISE
+    found += ALWAYS_DIFFERENT
     if data_set.proposals == "rpn":
         found.append(
             "regions are not of selective search, but of Faster R-CNN's network, trained with the "

@@ -127,14 +127,19 @@ class VocDetectionConfig(StrictConfig):
     @property
     def subsets(self) -> tuple[str, str]:
         """The names of the subsets to train on and to judge on."""
-        return ("train", "val") if self.select else ("trainval", "test")
+        if self.select:
+            return "train", "val"
+        return "trainval", "test"
 
     def scale(self, image_size: int) -> Scale:
         """Return the size to scale pictures to, for a network that was trained on `image_size`."""
-        shorter, longer = self.shorter_side, self.longer_side
+        shorter = self.shorter_side
         if shorter == "auto":
+            # Fast R-CNN's 600 px for networks that read 224 px, in proportion for others.
             shorter = round(600 * image_size / 224)
+        longer = self.longer_side
         if longer == "auto":
+            # Fast R-CNN limits the longer side to 1,000 px.
             longer = round(shorter * 5 / 3)
         return Scale(shorter, longer)
 
@@ -145,13 +150,17 @@ class VocDetectionConfig(StrictConfig):
             image_size: image size that the network was trained on, pixels.
             proposes: whether the detector has a network that proposes regions.
         """
-        sides, background = self.anchor_sides, self.background_iou
-        if sides == "auto":
+        anchor_sides = self.anchor_sides
+        if anchor_sides == "auto":
+            # Faster R-CNN's sides, which are meant for a shorter side of 600 px.
             shorter = self.scale(image_size).shorter_side
-            sides = tuple(side * shorter / 600 for side in (128, 256, 512))
-        if background == "auto":
-            background = 0.0 if proposes else 0.1
-        proposing = Proposing(sides, self.training_proposals, self.judged_proposals)
+            anchor_sides = tuple(side * shorter / 600 for side in (128, 256, 512))
+        background_iou = self.background_iou
+        if background_iou == "auto":
+            background_iou = 0.0 if proposes else 0.1
+        proposing = None
+        if proposes:
+            proposing = Proposing(anchor_sides, self.training_proposals, self.judged_proposals)
         return Design(
             part=self.train,
             train_batch_norm=self.train_batch_norm,
@@ -166,7 +175,7 @@ class VocDetectionConfig(StrictConfig):
                 lr_factor_every=self.drop_every,
                 clip_norm=self.clip_norm,
             ),
-            sampling=Sampling(self.regions, self.foreground, self.object_iou, background),
-            proposing=proposing if proposes else None,
+            sampling=Sampling(self.regions, self.foreground, self.object_iou, background_iou),
+            proposing=proposing,
             chosen=Chosen(self.nms_iou, self.min_score, self.detections),
         )

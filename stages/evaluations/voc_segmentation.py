@@ -42,7 +42,6 @@ from stages.evaluations.shared.fine_tuning import (
     shipped_path,
 )
 from stages.evaluations.shared.networks import RANDOM, ComparedNetworks
-from stages.evaluations.shared.protocol import load_protocol
 from stages.evaluations.shared.results import RESULTS, Row, write_results
 from stages.evaluations.voc_segmentation_protocol import VocSegmentationConfig
 
@@ -72,7 +71,9 @@ def data_digest(data: Path, protocol: VocSegmentationConfig) -> str:
     Raises:
         SourceError: the data set is missing, incomplete or damaged.
     """
-    lists = [protocol.training_list] + ([] if protocol.select else [protocol.judged_list])
+    lists = [protocol.training_list]
+    if not protocol.select:  # with select, the judged pictures come from the training list
+        lists.append(protocol.judged_list)
     return Voc(data, YEAR).fingerprint_listed(lists, "Segmentation")
 
 
@@ -104,16 +105,17 @@ def voc_segmentation(
     task = _open(data.path, protocol, data.channels)
     networks = ComparedNetworks(network, data.channels, draft.context, checkpoint, supervised)
     tuning = _Segmentation(protocol, task, draft.context)
+    # Train and judge the networks, which takes hours and can be interrupted.
     finished = evaluate_each(draft, networks, tuning)
     tuning.draw(draft.folder / PICTURE)
+    # Report how the numbers came about.
     split = Split(
         *task.subsets,
         classes=len(task.classes),
         training_images=task.training.size,
         judged_images=task.judged.size,
     )
-    shipped = load_protocol(shipped_path(NAME, protocol.train), VocSegmentationConfig, {})
-    draft.facts |= facts_of(draft, protocol, finished, split, full_iterations=shipped.iterations)
+    draft.facts |= facts_of(draft, NAME, protocol, finished, split)
     draft.facts["pixel_accuracy"] = _pixel_accuracy(finished.rows)
     draft.facts["deviations"] = _deviations(protocol, network, data.channels)
     write_results(draft, finished.rows, protocol)
@@ -139,44 +141,52 @@ def _open(data: Path, protocol: VocSegmentationConfig, channels: int) -> _Task:
             on.
     """
     voc = Voc(data, YEAR)
-    names = voc.listed(protocol.training_list, "Segmentation")
+    training_list = protocol.training_list
+    names = voc.listed(training_list, "Segmentation")
     if protocol.select:
         training, judged = _held_out(names, voc.place)
-        subsets = (f"{protocol.training_list} but a fifth", f"a fifth of {protocol.training_list}")
+        subsets = (f"{training_list} but a fifth", f"a fifth of {training_list}")
     else:
-        training, judged = names, voc.listed(protocol.judged_list, "Segmentation")
-        subsets = (protocol.training_list, protocol.judged_list)
-    if shared := sorted(set(training) & set(judged)):
+        training = names
+        judged = voc.listed(protocol.judged_list, "Segmentation")
+        subsets = (training_list, protocol.judged_list)
+    shared = sorted(set(training) & set(judged))
+    if shared:
         raise SourceError(
             f"{voc.place}: {len(shared)} pictures are in both lists, {subsets[0]} and {subsets[1]} "
             f"({shared[0]} is the first): they would be judged after training on them.\n"
             f"  Fix: take them out of one of the lists in ImageSets/Segmentation."
         )
-
-    def masked(names: Sequence[str], kept_bytes: int) -> Masked:
-        # Decoded pictures are kept only if everything is trained. With frozen convolutions, their
-        # maps are kept instead, see `Loading`.
-        masks_bytes = kept_bytes // MASKS_SHARE
-        pictures_bytes = kept_bytes - masks_bytes if protocol.train == "all" else 0
-
-        def picture(row: int) -> Pixels:
-            return voc.picture(names[row], channels=channels)
-
-        def mask(row: int) -> Mask:
-            return voc.mask(names[row])
-
-        return Masked(
-            ImageCache(picture, limit_bytes=pictures_bytes),
-            ImageCache(mask, limit_bytes=masks_bytes),
-            len(names),
-        )
-
+    masks_bytes = protocol.cache_bytes // MASKS_SHARE
+    # Decoded pictures are kept only if everything is trained. With frozen convolutions, their maps
+    # are kept instead, see `Loading`.
+    pictures_bytes = 0
+    if protocol.train == "all":
+        pictures_bytes = protocol.cache_bytes - masks_bytes
     return _Task(
         voc.mask_classes(),
         subsets,
-        masked(training, protocol.cache_bytes),
-        masked(judged, 0),  # each network reads these once, so a cache would not help
+        _masked(voc, training, channels, pictures_bytes, masks_bytes),
+        _masked(voc, judged, channels, 0, 0),  # each network reads these once: nothing to cache
         tuple(judged),
+    )
+
+
+def _masked(
+    voc: Voc, names: Sequence[str], channels: int, pictures_bytes: int, masks_bytes: int
+) -> Masked:
+    """Return pictures with their masks. They are read when needed, and kept within the limits."""
+
+    def picture(row: int) -> Pixels:
+        return voc.picture(names[row], channels=channels)
+
+    def mask(row: int) -> Mask:
+        return voc.mask(names[row])
+
+    return Masked(
+        ImageCache(picture, limit_bytes=pictures_bytes),
+        ImageCache(mask, limit_bytes=masks_bytes),
+        len(names),
     )
 
 
@@ -186,14 +196,15 @@ def _held_out(names: Sequence[str], place: str) -> tuple[tuple[str, ...], tuple[
     Raises:
         SourceError: there is only one name.
     """
+    # The digest of a name is as good as random, but identical on every machine.
     shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
     num_held_out = math.ceil(len(names) / HELD_OUT)
     held_out = set(shuffled[:num_held_out])
     training = tuple(name for name in names if name not in held_out)
     if not training:
         raise SourceError(
-            f"{place}: the list to train on has one picture, and it cannot be held out, too.\n"
-            f"  Fix: give it more, or leave select out."
+            f"{place}: the list to train on has only one picture, so none can be held out.\n"
+            f"  Fix: add pictures to the list, or leave select out."
         )
     return training, tuple(sorted(held_out))
 
@@ -207,13 +218,16 @@ class _Segmentation(FineTuning[Fcn, Judged]):
             batch_size=protocol.batch_size,
             num_judged=task.judged.size,
         )
-        self._protocol, self._task, self._device = protocol, task, context.device
+        self._protocol = protocol
+        self._task = task
+        self._device = context.device
         # The seed does not depend on the epoch, so that results of epochs are comparable.
         seed = seeding.derive(context.seed, "evaluations", NAME)
         maps_bytes = protocol.cache_bytes - protocol.cache_bytes // MASKS_SHARE
         self._loading = Loading(protocol.batch_size, context.workers, seed, maps_bytes)
-        chosen = seeding.numpy_generator(seed, "shown").permutation(task.judged.size)[:SHOWN]
-        self._shown = sorted(chosen.tolist())
+        # The pictures to draw are drawn at random, and are identical in all epochs.
+        shuffled = seeding.numpy_generator(seed, "shown").permutation(task.judged.size)
+        self._shown = sorted(shuffled[:SHOWN].tolist())
 
     def build(self, network: Network) -> Fcn:
         """Return a fully convolutional network, built from a pretrained one."""
@@ -242,6 +256,7 @@ class _Segmentation(FineTuning[Fcn, Judged]):
         """
         num_classes = len(self._task.classes)
         counts_CC = np.zeros((num_classes, num_classes), np.int64)
+        # Predicted masks are kept as PNG text, because every save holds them as JSON.
         masks: list[str] = []
         for row, truth_HW, found_HW in found:
             counts_CC += confusion(truth_HW, found_HW, num_classes=num_classes)
@@ -249,8 +264,8 @@ class _Segmentation(FineTuning[Fcn, Judged]):
                 masks.append(_encoded(found_HW))
         if not counts_CC.any():
             raise SourceError(
-                f"no pixel of {self._task.subsets[1]} counts: all of its masks are void.\n"
-                f"  Fix: give it masks with numbers of classes."
+                f"{self._task.subsets[1]}: all of its masks are void, so no pixel can be judged.\n"
+                f"  Fix: give it masks whose pixels are class numbers."
             )
         self.masks[name] = masks
         return _rows(name, self._task.classes, counts_CC)
@@ -259,19 +274,17 @@ class _Segmentation(FineTuning[Fcn, Judged]):
         """Draw the masks of all networks, those of the random network last."""
         networks = sorted(self.masks, key=lambda name: name == RANDOM)
         judged = self._task.judged
-        rows = [
-            Shown(
-                self._task.judged_names[row],
-                judged.picture(row),
-                judged.mask(row),
-                {name: _decoded(self.masks[name][number]) for name in networks},
-            )
-            for number, row in enumerate(self._shown)
-        ]
-        Image.fromarray(draw_masks(rows, self._task.classes)).save(path)
+        pictures: list[Shown] = []
+        for number, row in enumerate(self._shown):
+            picture_name = self._task.judged_names[row]
+            found = {name: _decoded(self.masks[name][number]) for name in networks}
+            shown = Shown(picture_name, judged.picture(row), judged.mask(row), found)
+            pictures.append(shown)
+        Image.fromarray(draw_masks(pictures, self._task.classes)).save(path)
 
 
 def _rows(network: str, classes: Sequence[str], counts_CC: Counts) -> Iterator[Row]:
+    """Yield a row for each class, and one for their mean."""
     iu_C = intersection_over_union(counts_CC)
     pixels_C = counts_CC.sum(axis=1)
     found_C = np.diagonal(counts_CC)
@@ -285,6 +298,7 @@ def _row(network: str, class_name: str, iu: float, pixels: int, found: int) -> R
     return {
         "network": network,
         "class": class_name,
+        # NaN marks a class without true or predicted pixels.
         "iu": None if math.isnan(iu) else 100 * float(iu),
         "pixels": int(pixels),
         "found": int(found),
@@ -292,37 +306,44 @@ def _row(network: str, class_name: str, iu: float, pixels: int, found: int) -> R
 
 
 def _encoded(mask_HW: Mask) -> str:
+    """Return a mask as a PNG file in base 64."""
     buffer = BytesIO()
     Image.fromarray(mask_HW).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _decoded(text: str) -> Mask:
-    return np.asarray(Image.open(BytesIO(base64.b64decode(text))))
+    data = base64.b64decode(text)
+    return np.asarray(Image.open(BytesIO(data)))
 
 
 def _pixel_accuracy(rows: Sequence[Row]) -> dict[str, float]:
     """Return the percentage of pixels that each network classifies correctly."""
-    return {
-        str(row["network"]): round(100 * float(row["found"] or 0) / float(row["pixels"] or 1), 2)
-        for row in rows
-        if row["class"] == "mean"
-    }
+    percents: dict[str, float] = {}
+    for row in rows:
+        # The mean row holds the sums over all classes.
+        if row["class"] == "mean":
+            found = float(row["found"] or 0)
+            pixels = float(row["pixels"] or 1)
+            percents[str(row["network"])] = round(100 * found / pixels, 2)
+    return percents
 
 
 def _deviations(
     protocol: VocSegmentationConfig, network: NetworkConfig, channels: int
 ) -> list[str]:
-    """Return sentences on what differs from the released code.
+    """Return a sentence for each difference from the released code.
 
-    Some come from keys that differ from the shipped protocol; the others are in all results.
+    Some come from keys that differ from the shipped protocol; the rest apply to all results.
     """
     found = changed_keys(protocol, shipped_path(NAME, protocol.train), but=NO_DEVIATION)
     if network.image_size != 224:
         found.append(f"a network for images of {network.image_size} px instead of 224")
     if channels != 3:
         found.append(f"pictures of {channels} channels instead of 3")
-    if not any(one.startswith("training_list") for one in found):
+    # A training list of the user's own is reported by its key, and may well be that of SBD.
+    has_own_list = any(sentence.startswith("training_list") for sentence in found)
+    if not has_own_list:
         found.append(WITHOUT_SBD)
     return [*found, *ALWAYS]
 

@@ -62,5 +62,6 @@ class VocSegmentationConfig(StrictConfig):
 
     def transfer(self) -> Transfer:
         """Return the settings of the training, with a constant learning rate and no clipping."""
+        # Without further arguments, the rate stays and gradients are not clipped.
         sgd = Sgd(self.lr, self.momentum, self.weight_decay)
         return Transfer(self.train, self.train_batch_norm, self.padding, sgd)

@@ -41,8 +41,11 @@ def refuse_unwritable_run(folder: RunFolder) -> None:
 
     The folders of finished epochs are not checked, because nothing is written there any more.
     """
-    kinds = (folder.root / kind for kind in EPOCH_KINDS)
-    _refuse_unwritable([folder.root, *(kind for kind in kinds if _exists(kind))], ANOTHER_RUN)
+    places = [folder.root]
+    for kind in EPOCH_KINDS:
+        if _exists(folder.root / kind):
+            places.append(folder.root / kind)
+    _refuse_unwritable(places, ANOTHER_RUN)
 
 
 def refuse_unwritable_result(out: Path) -> None:
@@ -56,17 +59,20 @@ def refuse_unwritable_page(path: Path) -> None:
 
 
 def _refuse_unwritable(places: Iterable[Path], fix: str) -> None:
-    if (denied := first_unwritable(places)) is not None:
+    """Raise ConfigError, with the fix, for the first of the places that cannot be written to."""
+    denied = first_unwritable(places)
+    if denied is None:
+        return
+    if is_read_only(denied):
+        why = "Read-only file system"
+    else:
         why = "Permission denied"
-        if is_read_only(denied):
-            why = "Read-only file system"
-        else:  # different permissions would only help on a writable file system
-            fix = f"{fix} {SHARING}"
-        raise ConfigError(
-            f"{denied}: cannot be written to ({why}).\n"
-            f"  Cause: {why_not_writable(denied)}\n"
-            f"  Fix:   {fix}"
-        )
+        fix = f"{fix} {SHARING}"  # permissions would not help on a read-only file system
+    raise ConfigError(
+        f"{denied}: cannot be written to ({why}).\n"
+        f"  Cause: {why_not_writable(denied)}\n"
+        f"  Fix:   {fix}"
+    )
 
 
 def _exists(path: Path) -> bool:

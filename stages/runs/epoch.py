@@ -47,6 +47,7 @@ def one_epoch(make: Make, epoch: int, images: Path, before: Before, *, warm_star
         warm_start: start k-means from the labels of the previous epoch (`cluster.warm_start`).
     """
     start = before.labels if warm_start else None
+    # The network of the previous epoch computes the features, and is then trained further.
     features = make(extract, epoch, images=images, checkpoint=before.checkpoint)
     labels = make(cluster, epoch, images=images, features=features, previous=start)
     checkpoint = make(train, epoch, images=images, labels=labels, checkpoint=before.checkpoint)

@@ -58,29 +58,46 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
     sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim)
     pace = Pace.of(recipe.train, num_images=num_images)
     k = sizes.k or num_images  # if the algorithm finds k, it can be as large as this
-    # One more than is kept, because old epochs are only pruned after the next is done.
-    kept_features = min(recipe.epochs, (recipe.keep.features or recipe.epochs) + 1)
-    kept_checkpoints = min(recipe.epochs, (recipe.keep.checkpoints or recipe.epochs) + 1)
-    value_bytes = np.dtype(recipe.extract.dtype).itemsize
+
+    # Disk space.
+    feature_bytes = dim * np.dtype(recipe.extract.dtype).itemsize
+    kept_features = _largest_number_kept(recipe.keep.features, recipe.epochs)
+    kept_checkpoints = _largest_number_kept(recipe.keep.checkpoints, recipe.epochs)
+    clustering_bytes = 4 * (k + dim) * sizes.pca_dim  # the centroids and the PCA, in float32
+    checkpoint_bytes = 2 * 4 * size.weights  # weights and momentum, in float32
     disk = {
         "images": num_images * _image_bytes(recipe.dataset),
-        "features": num_images * dim * value_bytes * kept_features,
-        "labels": (num_images * LABEL_BYTES + 4 * (k + dim) * sizes.pca_dim) * recipe.epochs,
-        "checkpoints": 2 * 4 * size.weights * kept_checkpoints,
+        "features": num_images * feature_bytes * kept_features,
+        "labels": (num_images * LABEL_BYTES + clustering_bytes) * recipe.epochs,
+        "checkpoints": checkpoint_bytes * kept_checkpoints,
     }
-    training = PER_WEIGHT_BYTES * (size.weights + dim * k) + (
-        PER_ACTIVATION_BYTES * size.activations * pace.batch_size
-    )
-    sample = recipe.cluster.max_points_per_centroid
-    clustered = num_images if sample is None else min(num_images, k * sample)
-    clustering = CLUSTERING_BYTES + 4 * clustered * sizes.pca_dim
+
+    # Memory for training: the backbone and the head, and the activations of a batch.
+    num_weights = size.weights + dim * k
+    num_activations = size.activations * pace.batch_size
+    training = PER_WEIGHT_BYTES * num_weights + PER_ACTIVATION_BYTES * num_activations
+
+    # Memory for clustering: the reduced features, of all images or of a sample.
+    num_clustered = num_images
+    if recipe.cluster.max_points_per_centroid is not None:
+        num_clustered = min(num_images, k * recipe.cluster.max_points_per_centroid)
+    clustering = CLUSTERING_BYTES + 4 * num_clustered * sizes.pca_dim
     if not device.startswith("cuda"):
         return Needs(disk, PROCESS_BYTES + max(clustering, training), 0)
+
     # On the device the PCA comes first. Then faiss needs its scratch memory and the vectors of its
     # index, which are the centroids, or with `pic` all rows.
     pca = 8 * PCA_MATRICES * min(dim, num_images) ** 2
-    search = SCRATCH_BYTES + 4 * (sizes.k or num_images) * sizes.pca_dim
+    search = SCRATCH_BYTES + 4 * k * sizes.pca_dim
     return Needs(disk, PROCESS_BYTES + clustering, max(training, pca, search))
+
+
+def _largest_number_kept(kept: int | None, epochs: int) -> int:
+    """Return how many epochs of a kind of artifact lie on disk at a time; `kept` None keeps all."""
+    if kept is None:
+        return epochs
+    # One more than is kept, because old epochs are only pruned after the next is done.
+    return min(epochs, kept + 1)
 
 
 def _image_bytes(dataset: DatasetConfig) -> int:

@@ -51,14 +51,14 @@ class EvaluatedRun:
 
 
 def evaluation_job(
-    request: EvaluationRequest, run: EvaluatedRun, others: Mapping[str, Path]
+    request: EvaluationRequest, run: EvaluatedRun, given_images: Mapping[str, Path]
 ) -> Job:
     """Return the job that evaluates the network of a run, or its clusters.
 
     Args:
         request: the request for the evaluation.
         run: run whose artifacts are read.
-        others: image artifacts that are not the run's own, by the input that they are for.
+        given_images: image artifacts that are not the run's own, by the input that they are for.
 
     Raises:
         DeepClusterError: the data set or the weights cannot be read, or `out` cannot be used.
@@ -69,24 +69,30 @@ def evaluation_job(
         return _job(request, run, inputs)
     artifacts: dict[str, Path | None] = {"checkpoint": run.checkpoint}
     if evaluation.data != "dataset":
-        artifacts["images"] = others.get("images", run.images)
+        artifacts["images"] = given_images.get("images", run.images)
     if evaluation.data == "labelled":
-        artifacts["validation"] = others.get("validation")
+        artifacts["validation"] = given_images.get("validation")
     inputs = evaluation.inputs(
         protocol_of(request),
-        data=None if request.data is None else expanded(request.data, Path()),
+        data=_expanded(request.data),
         channels=run.recipe.dataset.channels,
-        supervised=None if request.supervised is None else expanded(request.supervised, Path()),
+        supervised=_expanded(request.supervised),
         **artifacts,
     )
     return _job(request, run, inputs)
+
+
+def _expanded(place: str | None) -> Path | None:
+    return None if place is None else expanded(place, Path())
 
 
 def sweep_evaluation_job(request: EvaluationRequest, sweep: Sweep, until: int) -> Job:
     """Return the job that evaluates the metrics of all runs of a sweep together."""
     metrics: list[EpochMetrics] = []
     for member in sweep.members:
-        metrics += EvaluatedRun(member.folder, member.recipe, until).metrics(k=member.k)
+        run = EvaluatedRun(member.folder, member.recipe, until)
+        metrics += run.metrics(k=member.k)
+    # The result lies in the folder of the sweep, as if the sweep were a run.
     as_one = EvaluatedRun(sweep.root, sweep.members[0].recipe, until)
     return _job(request, as_one, {"metrics": MetricsOfEpochs(metrics)})
 
@@ -94,14 +100,17 @@ def sweep_evaluation_job(request: EvaluationRequest, sweep: Sweep, until: int) -
 def _job(request: EvaluationRequest, run: EvaluatedRun, inputs: Mapping[str, Input]) -> Job:
     """Return the job of an evaluation. The protocol is one of its sections, beside the recipe's."""
     stage = find_evaluation(request.name).stage
-    config: dict[str, StrictConfig] = {
-        name: protocol_of(request) if name == "protocol" else run.recipe.section(name)
-        for name in stage.sections
-    }
+    config: dict[str, StrictConfig] = {}
+    for section in stage.sections:
+        if section == "protocol":
+            config[section] = protocol_of(request)
+        else:
+            config[section] = run.recipe.section(section)
     if request.out is not None:
         out = own_folder(request.out, run.folder)
     else:
-        out = run.folder.artifact(f"evaluations/{request.result or request.name}", run.epoch)
+        result = request.result or request.name
+        out = run.folder.artifact(f"evaluations/{result}", run.epoch)
     return Job(stage, config, inputs, out, run.recipe.seed, run.epoch)
 
 
@@ -111,14 +120,14 @@ def other_images(request: EvaluationRequest, run: EvaluatedRun) -> dict[str, Job
     Raises:
         SourceError: the images cannot be found or read.
     """
+    # With a data set, --data is its folder, which the evaluation itself reads.
     if find_evaluation(request.name).data != "labelled":
         return {}
-    sources = {"images": request.data, "validation": request.validation}
-    return {
-        name: _indexing(source, request, run)
-        for name, source in sources.items()
-        if source is not None
-    }
+    jobs: dict[str, Job] = {}
+    for name, source in (("images", request.data), ("validation", request.validation)):
+        if source is not None:
+            jobs[name] = _indexing(source, request, run)
+    return jobs
 
 
 def _indexing(source: str, request: EvaluationRequest, run: EvaluatedRun) -> Job:
@@ -129,6 +138,7 @@ def _indexing(source: str, request: EvaluationRequest, run: EvaluatedRun) -> Job
     if run.recipe.dataset.image_key is not None and not has_samples(path):
         changes["image_key"] = None
     dataset = run.recipe.dataset.model_copy(update=changes)
+    # Evaluations of one source share the artifact, whose folder is named by the source's path.
     out = _folder_of_others(request, run.folder) / digest_of(str(path))[:12]
     inputs = {"source": dataset.open_source().fingerprint()}
     return Job(index, {"dataset": dataset}, inputs, out, run.recipe.seed, None)
@@ -139,11 +149,13 @@ def _folder_of_others(request: EvaluationRequest, run: RunFolder) -> Path:
 
     The runs of a sweep share one folder, so that the images are indexed once.
     """
+    parent = run.root.parent
     if request.out is None:
-        above = run.root.parent
-        return (above if is_sweep(above) else run.root) / "evaluations" / "_data"
+        root = parent if is_sweep(parent) else run.root
+        return root / "evaluations" / "_data"
     out = Path(request.out)
-    if run.name == out.name and is_sweep(run.root.parent):
+    # For a sweep, each run gets a folder of its name inside the requested one.
+    if run.name == out.name and is_sweep(parent):
         out = out.parent
     return out.with_name(f"{out.name}.data")
 
@@ -152,37 +164,40 @@ def trained_epoch(folder: RunFolder, wanted: int | None) -> int:
     """Return the wanted epoch, or the last trained one if `wanted` is None.
 
     Raises:
-        ConfigError: the run has no such epoch, or it is not trained.
+        ConfigError: the run does not have the epoch, or it is not trained.
     """
-    trained = [
-        number
-        for number in folder.epochs(train.kind)
-        if inspect(folder.artifact(train.kind, number))[0] in (Condition.WHOLE, Condition.PRUNED)
-    ]
+    # Pruned checkpoints count, because they can be made again.
+    trained: list[int] = []
+    for epoch in folder.epochs(train.kind):
+        condition, _ = inspect(folder.artifact(train.kind, epoch))
+        if condition in (Condition.WHOLE, Condition.PRUNED):
+            trained.append(epoch)
     if not trained:
         raise ConfigError(
             f"{folder.root}: has no trained epoch yet.\n"
             f"  Fix: deepcluster run {shell_words(folder.config)} --run {shell_words(folder.root)} "
             f"continues it."
         )
-    if wanted is not None and wanted not in trained:
-        first, last = trained[0], trained[-1]
+    first, last = trained[0], trained[-1]
+    if wanted is None:
+        return last
+    if wanted not in trained:
         there = f"epochs {first} to {last} are" if first < last else f"epoch {first} is"
         raise ConfigError(f"--epoch {wanted}: is not trained in {folder.name}; {there}.")
-    return trained[-1] if wanted is None else wanted
+    return wanted
 
 
 def compared_epoch(sweep: Sweep, wanted: int | None) -> int:
     """Return the wanted epoch, or the last one that all runs of a sweep have if it is None.
 
     Raises:
-        ConfigError: a run has no such epoch, or the sweep does not compare it.
+        ConfigError: a run does not have the epoch, or the sweep does not compare it.
     """
     last = min(trained_epoch(member.folder, wanted) for member in sweep.members)
     if wanted is not None and wanted >= sweep.epochs:
         raise ConfigError(
             f"--epoch {wanted}: {sweep.root.root} compares epochs 0 to {sweep.epochs - 1}.\n"
-            f"  Fix: deepcluster sweep --epochs {wanted + 1} makes more."
+            f"  Fix: deepcluster sweep --epochs {wanted + 1} trains the runs that long."
         )
     return min(last, sweep.epochs - 1)
 
@@ -192,15 +207,18 @@ def refuse_different_result(job: Job, *, update: bool) -> None:
 
     With `update` this is allowed, so nothing is raised.
     """
-    if update or inspect(job.out)[0] is not Condition.WHOLE or job.is_done():
+    if update:
         return
+    condition, _ = inspect(job.out)
+    if condition is not Condition.WHOLE or job.is_done():
+        return
+    # Name the changed keys of the protocol.
     before = read_manifest(job.out).config.get("protocol", {})
-    now = job.config["protocol"].model_dump(mode="json")
-    changed = [
-        f"{key} {before.get(key)} -> {value}"
-        for key, value in now.items()
-        if before.get(key) != value
-    ]
+    changed: list[str] = []
+    for key, value in job.config["protocol"].model_dump(mode="json").items():
+        old_value = before.get(key)
+        if old_value != value:
+            changed.append(f"{key} {old_value} -> {value}")
     raise ConfigError(
         f"{job.out}: already holds a result made with different settings.\n"
         f"  Changed: {', '.join(changed) or 'the network or the images'}\n"

@@ -21,18 +21,20 @@ def known_name(name: str) -> str:
     """Return the name if it is that of an evaluation.
 
     Raises:
-        ConfigError: there is no evaluation of this name.
+        ConfigError: the evaluation is unknown.
     """
-    if name not in protocol_names():
-        known = ", ".join(protocol_names())
+    known = protocol_names()
+    if name not in known:
         raise ConfigError(
-            f"unknown evaluation {name!r}; choose from {known}, or from table1 to table5."
+            f"unknown evaluation {name!r}; choose from {', '.join(known)}, or from table1 to "
+            f"table5."
         )
     return name
 
 
 def _plain_name(result: str) -> str:
     """Return the name of a result; raise ConfigError if it could not be that of a folder."""
+    # A path with several parts differs from its last part.
     if not result or Path(result).name != result:
         raise ConfigError(f"--as {result}: must be a plain name, of a folder in evaluations/.")
     return result
@@ -40,10 +42,11 @@ def _plain_name(result: str) -> str:
 
 def _folder(out: str) -> str:
     """Return the path of a folder; raise ConfigError if its suffix is that of a table file."""
-    if Path(out).suffix in TABLE_SUFFIXES:
+    path = Path(out)
+    if path.suffix in TABLE_SUFFIXES:
         raise ConfigError(
             f"--out {out}: names a file, but the result of an evaluation is a folder.\n"
-            f"  Fix: --out {Path(out).with_suffix('')}; the table in it is results.parquet. Only "
+            f"  Fix: --out {path.with_suffix('')}; the table in it is results.parquet. Only "
             f"table1 to table5 write a single file."
         )
     return out
@@ -70,19 +73,20 @@ class EvaluationRequest(StrictConfig):
     evaluated."""
 
     epoch: Annotated[int, Field(ge=0)] | None = None
-    """Whose network, counted from 0; the last epoch that is trained, in every run, if left out."""
+    """Epoch whose network is evaluated, counted from 0. If left out, the last epoch that is trained
+    in every run."""
 
     protocol: Place | None = None
     """A YAML file; configs/evaluations/NAME.yaml if left out."""
 
     overrides: dict[str, Any] | None = None
-    """Keys of the protocol, and their values."""
+    """Values that replace those of the protocol, by key."""
 
     data: Place | None = None
     """Labelled images instead of the run's own, or the folder of a data set."""
 
     validation: Place | None = None
-    """Images to score on; a part of the others is held out if left out."""
+    """Images to score on. If left out, a part of the images is held out."""
 
     supervised: Place | None = None
     """Weights of the same network, trained with labels, to compare with: a .safetensors file."""
@@ -94,13 +98,14 @@ class EvaluationRequest(StrictConfig):
     """Replace a result that was made with different settings."""
 
     out: Annotated[Place, AfterValidator(_folder)] | None = None
-    """Another folder for the result; the run is then only read. For a sweep, it gets one folder
-    for each run."""
+    """A folder outside the run for the result; the run is then only read. For a sweep, it gets one
+    folder for each run."""
 
     @model_validator(mode="after")
     def _can_be_evaluated(self) -> Self:
         for option in ("data", "validation", "supervised", "out"):
             refuse_url(getattr(self, option) or "", f"--{option}")
+        # One place is enough.
         if self.result is not None and self.out is not None:
             raise ConfigError(
                 f"--as {self.result}, --out {self.out}: both name a place for the result.\n"

@@ -19,6 +19,7 @@ from stages.runs.evaluation_request import EvaluationRequest, known_name
 def _declared() -> Iterator[tuple[str, Evaluation]]:
     """Yield the evaluations that the modules of `stages.evaluations` declare, under each name."""
     for module in iter_modules(evaluations.__path__, f"{evaluations.__name__}."):
+        # Modules that evaluations share declare nothing.
         declared = getattr(import_module(module.name), "EVALUATION", None)
         if isinstance(declared, Evaluation):
             for name in declared.names:
@@ -33,7 +34,7 @@ def find_evaluation(name: str) -> Evaluation:
     """Return the evaluation of a name.
 
     Raises:
-        ConfigError: there is no evaluation of this name.
+        ConfigError: the evaluation is unknown.
     """
     return EVALUATIONS[known_name(name)]
 
@@ -68,12 +69,14 @@ def check_request(request: EvaluationRequest) -> None:
     evaluation = find_evaluation(request.name)
     protocol_of(request)
     for option in ("data", "validation", "supervised"):
-        if getattr(request, option) is not None and option not in evaluation.options:
-            readers = (name for name, other in EVALUATIONS.items() if option in other.options)
+        is_given = getattr(request, option) is not None
+        if is_given and option not in evaluation.options:
+            readers = [name for name, other in EVALUATIONS.items() if option in other.options]
             raise ConfigError(
                 f"--{option}: {request.name} does not read it.\n"
                 f"  Fix: leave it out; {', '.join(readers)} read it."
             )
+    # The own images of a run are no substitute for a data set.
     if evaluation.data == "dataset" and request.data is None:
         raise ConfigError(
             f"evaluate {request.name} needs --data DIR.\n"

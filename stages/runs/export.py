@@ -34,18 +34,20 @@ def export(
             if left out.
 
     Raises:
-        ConfigError: there is no such run, epoch, layer or format, `out` has the wrong suffix, a
+        ConfigError: the run, epoch, layer or format does not exist, `out` has the wrong suffix, a
             package is missing, or the format cannot hold this network.
         ArtifactError: the checkpoint is missing, or `out` exists.
     """
+    # Check everything before the file is begun.
     if format not in SUFFIXES:
-        raise ConfigError(f"--format {format}: there is none; known: {', '.join(SUFFIXES)}.")
+        raise ConfigError(f"unknown --format {format}; choose from {', '.join(SUFFIXES)}.")
     past = PastRun.open(run)
     epoch = past.epoch("checkpoints", epoch)
     checkpoint = past.whole("checkpoints", epoch)
     past.refuse_out(out, (SUFFIXES[format],))
     layer = layer or past.recipe.extract.layer
     dim = past.dim(layer)
+    # The metadata explain the file to somebody who has only the file.
     with whole_files(out) as (part,):
         network = Portable(past.network(checkpoint), layer)
         metadata = {
@@ -59,9 +61,10 @@ def export(
         size = past.recipe.network.image_size
         write_network(part, network, format=format, metadata=metadata, size=size)
     channels = past.recipe.dataset.channels
+    file_size = readable_size(out.stat().st_size)
     print(  # noqa: T201
-        f"{printable(str(out))}: {readable_size(out.stat().st_size)}, the network after epoch "
-        f"{epoch}, from images (N, {channels}, {size}, {size}) to features (N, {dim})"
+        f"{printable(str(out))}: {file_size}, the network after epoch {epoch}, from images "
+        f"(N, {channels}, {size}, {size}) to features (N, {dim})"
     )
 
 
@@ -72,15 +75,23 @@ def preprocessing(recipe: Recipe, network: Portable) -> dict[str, Any]:
     """
     channels, shorter_side = recipe.dataset.channels, recipe.dataset.shorter_side
     size, resize = recipe.network.image_size, recipe.extract.resize
+    # Pillow opens grey and colour pictures; pictures of more channels are arrays.
     mode = {1: "L", 3: "RGB"}.get(channels)
+    if mode:
+        first_step = (
+            f"open upright (EXIF orientation), transparency on white, as Pillow's mode {mode}"
+        )
+    else:
+        first_step = f"an array (H, W, {channels}) of uint8"
+    packing = "keep the size"
+    if shorter_side:
+        packing = (
+            f"resize, the shorter side to {shorter_side}, the longer one to "
+            f"longer * {shorter_side} // shorter; Pillow's BILINEAR"
+        )
     steps = [
-        f"open upright (EXIF orientation), transparency on white, as Pillow's mode {mode}"
-        if mode
-        else f"an array (H, W, {channels}) of uint8",
-        f"resize, the shorter side to {shorter_side}, the longer one to "
-        f"longer * {shorter_side} // shorter; Pillow's BILINEAR"
-        if shorter_side
-        else "keep the size",
+        first_step,
+        packing,
         f"crop the central square: side = round(shorter * {size} / {resize}), "
         f"left = round((width - side) / 2), top = round((height - side) / 2)",
         f"resize the crop to {size} x {size}; Pillow's BILINEAR",

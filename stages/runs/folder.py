@@ -30,17 +30,29 @@ class RunFolder:
 
     def artifact(self, kind: str, epoch: int | None) -> Path:
         """Return the folder of an artifact, in Hive style if it belongs to an epoch."""
-        return self.root / (kind if epoch is None else f"{kind}/epoch={epoch:04d}")
+        folder = self.root / kind
+        return folder if epoch is None else folder / _epoch_name(epoch)
 
     def epochs(self, kind: str) -> list[int]:
         """Return the epochs for which there is a folder of this kind on disk, in order."""
-        names = (path.name for path in (self.root / kind).glob("epoch=*"))
-        return sorted(epoch for epoch in map(epoch_of, names) if epoch is not None)
+        found: list[int] = []
+        for path in (self.root / kind).glob("epoch=*"):
+            epoch = epoch_of(path.name)
+            if epoch is not None:
+                found.append(epoch)
+        return sorted(found)
+
+
+def _epoch_name(epoch: int) -> str:
+    return f"epoch={epoch:04d}"
 
 
 def epoch_of(name: str) -> int | None:
     """Return the epoch that a folder's name stands for; None if the name is not one of ours."""
     _, _, digits = name.partition("epoch=")
-    is_number = digits.isascii() and digits.isdigit()
+    # isdigit alone would accept digits such as superscripts, which int rejects.
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    epoch = int(digits)
     # Only the spelling that `artifact` uses is accepted.
-    return int(digits) if is_number and name == f"epoch={int(digits):04d}" else None
+    return epoch if name == _epoch_name(epoch) else None

@@ -34,18 +34,21 @@ def open_images(
     """Open a source. The run's own source is opened as in the run, but with all its images.
 
     Raises:
-        ConfigError: there is no such kind.
+        ConfigError: the kind is unknown.
         SourceError: the source cannot be found or read.
     """
     known = get_args(Kind)
     if kind is not None and kind not in known:
         raise ConfigError(f"unknown --kind {kind}; choose from {', '.join(known)}.")
-    is_own = source.resolve() == recipe.dataset.source.resolve()
-    chosen = kind or (recipe.dataset.kind if is_own else "auto")
+    dataset = recipe.dataset
+    is_own = source.resolve() == dataset.source.resolve()
+    if kind is None:
+        kind = dataset.kind if is_own else "auto"
     # The key of the recipe also applies to other sources whose samples hold several pictures.
-    if image_key is None and (is_own or (recipe.dataset.image_keys and has_samples(source))):
-        image_key = recipe.dataset.image_keys
-    return open_source(source, kind=cast("Kind", chosen), labels="none", image_key=image_key)
+    if image_key is None and dataset.image_keys:
+        if is_own or has_samples(source):
+            image_key = dataset.image_keys
+    return open_source(source, kind=cast("Kind", kind), labels="none", image_key=image_key)
 
 
 def embed_images(
@@ -95,12 +98,16 @@ class Clusters:
         """Return the clusters of an epoch, or of the last one if `epoch` is None.
 
         Raises:
-            ConfigError: the run has no such epoch.
+            ConfigError: the run does not have the epoch.
             ArtifactError: the labels or the checkpoint are missing.
         """
         number = past.epoch("labels", epoch)
         labels = past.whole("labels", number)
-        return cls(number, labels, None if number == 0 else past.whole("checkpoints", number - 1))
+        # An epoch clusters the features of the network that the epoch before has trained.
+        checkpoint = None
+        if number > 0:
+            checkpoint = past.whole("checkpoints", number - 1)
+        return cls(number, labels, checkpoint)
 
     @property
     def algorithm(self) -> str:
@@ -119,7 +126,8 @@ class Clusters:
             ArtifactError: the labels artifact is damaged.
         """
         whitened = read_manifest(self.labels).config["cluster"]["whiten"]
-        return Assigner.of(read_clustering(self.labels), whitened=whitened, device=device)
+        clustering = read_clustering(self.labels)
+        return Assigner.of(clustering, whitened=whitened, device=device)
 
 
 def as_stored(features: Features, dtype: str) -> Features:
@@ -135,6 +143,7 @@ def _view(data: bytes, recipe: Recipe) -> Pixels:
     pixels_HWC = decode(
         data, channels=dataset.channels, shorter_side=dataset.shorter_side, deep=dataset.deep
     ).pixels_HWC
-    if dataset.encoding == "jpeg":  # the other encodings are lossless
+    # Packing as JPEG changes pixels a little; the other encodings are lossless.
+    if dataset.encoding == "jpeg":
         pixels_HWC = decode_packed(encode_jpeg(pixels_HWC, dataset.jpeg_quality))
     return center_view(pixels_HWC, resize=recipe.extract.resize, size=recipe.network.image_size)

@@ -25,7 +25,9 @@ class Job:
     @property
     def title(self) -> str:
         """The name that people see, such as `extract epoch 3`."""
-        return self.stage.name if self.epoch is None else f"{self.stage.name} epoch {self.epoch}"
+        if self.epoch is None:
+            return self.stage.name
+        return f"{self.stage.name} epoch {self.epoch}"
 
     def key(self) -> str:
         """Return the key that the artifact would have if it were made now.
@@ -50,17 +52,21 @@ class Job:
             accept_pruned: count an artifact whose files were deleted to save space as existing.
         """
         condition, _ = inspect(self.out)
-        usable = condition is Condition.WHOLE or (accept_pruned and condition is Condition.PRUNED)
-        return usable and read_manifest(self.out).key == self.key()
+        accepted = {Condition.WHOLE}
+        if accept_pruned:
+            accepted.add(Condition.PRUNED)
+        if condition not in accepted:
+            return False
+        # An artifact with a different key was made from different inputs or settings.
+        return read_manifest(self.out).key == self.key()
 
     def opened_inputs(self) -> list[Path]:
         """Return the input artifacts of which the stage reads more than the manifest."""
-        return [
-            artifact
-            for name, value in self.inputs.items()
-            if name not in self.stage.manifest_only
-            for artifact in artifacts_of(value)
-        ]
+        opened: list[Path] = []
+        for name, value in self.inputs.items():
+            if name not in self.stage.manifest_only:
+                opened += artifacts_of(value)
+        return opened
 
     def run(self, context: Context) -> None:
         """Run the stage in this process."""

@@ -27,8 +27,11 @@ def resolve(
         ConfigError: the recipe is invalid, or the path of the run is a file.
     """
     path = Path(recipe)
-    changes = dict(overrides) | ({} if epochs is None else {"epochs": epochs})
+    changes = dict(overrides)
+    if epochs is not None:
+        changes["epochs"] = epochs
     loaded = load_recipe(path, changes)
+    # A run is named after its recipe, unless a person names it.
     root = run_path(run or path.stem)
     if root.exists() and not root.is_dir():
         raise ConfigError(
@@ -40,7 +43,9 @@ def resolve(
 def run_path(run: str) -> Path:
     """Return the folder that `run` refers to: a bare name is a folder under `runs/`."""
     refuse_url(run, "run")
-    return expanded(run, Path()) if "/" in run else Path("runs") / run
+    if "/" in run:
+        return expanded(run, Path())
+    return Path("runs") / run
 
 
 def typed_run(run: Path) -> str:
@@ -49,8 +54,9 @@ def typed_run(run: Path) -> str:
     Raises:
         ConfigError: the folder exists, but cannot be read.
     """
-    refuse_unreadable(run)
-    found = (run if run.exists() else run_path(str(run))).absolute()
+    refuse_unreadable(run)  # or else `exists` would raise
+    meant = run if run.exists() else run_path(str(run))
+    found = meant.absolute()
     refuse_unreadable(found)
     return str(found)
 
@@ -81,7 +87,7 @@ def existing_run(run: str) -> RunFolder:
     """Return the folder of an existing run.
 
     Raises:
-        ConfigError: there is no such run, or its folder cannot be read.
+        ConfigError: the run does not exist, or its folder cannot be read.
     """
     folder = RunFolder(run_path(run))
     refuse_unreadable(folder.root)
@@ -91,7 +97,7 @@ def existing_run(run: str) -> RunFolder:
         found = inside or sorted(Path("runs").glob("*/config.yaml"))
         known = ", ".join(str(path.parent) for path in found)
         raise ConfigError(
-            f"{folder.root}: is no run: it has no {folder.config.name}.\n"
+            f"{folder.root}: is not a run: it has no {folder.config.name}.\n"
             f"  Fix: give the folder of a run. Here are: {known or 'none under runs/'}."
         )
     return folder

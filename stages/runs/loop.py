@@ -15,6 +15,6 @@ def run_epochs(run: Run[Any]) -> None:
             continues from there.
     """
     images = run.make(index, None, source=run.source_fingerprint)
-    before = Before()
+    before = Before()  # the first epoch has no predecessor
     for epoch in run.epochs():
         before = run.make_epoch(epoch, images, before)

@@ -31,6 +31,7 @@ def usable_device(wanted: str) -> str:
     num_usable = _num_usable()
     if wanted == "auto":
         return "cuda" if num_usable else "cpu"
+    # `cuda` alone is the first device.
     kind, _, number = wanted.partition(":")
     if kind == "cuda" and int(number or 0) >= num_usable:
         raise ConfigError(
@@ -49,17 +50,24 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
         uses_faiss: whether faiss will cluster anything.
     """
     device = usable_device(wanted)
-    if wanted == "auto" and device == "cpu" and (hidden := _unused_gpu()) is not None:
-        yield (
-            f"computing on the CPU, although this machine has an NVIDIA GPU ({hidden}).\n"
-            f"{_cause(0)}"
-            f"  To go on with the CPU on purpose, and without this warning: compute.device=cpu."
-        )
-    if device == "cpu" and (quota := cpu_quota()) is not None and quota <= num_cores():
-        yield (
-            f"using {num_cores()} threads: the control group of this process, such as a container, "
-            f"may use {quota:g} cores' time."
-        )
+    # A GPU that torch cannot use costs days, and is easily overlooked.
+    if wanted == "auto" and device == "cpu":
+        unused_gpu = _unused_gpu()
+        if unused_gpu is not None:
+            yield (
+                f"computing on the CPU, although this machine has an NVIDIA GPU ({unused_gpu}).\n"
+                f"{_cause(0)}"
+                f"  To use the CPU on purpose, and without this warning: compute.device=cpu."
+            )
+    # A container can limit the time on the cores without hiding any of them.
+    if device == "cpu":
+        quota = cpu_quota()
+        if quota is not None and quota <= num_cores():
+            yield (
+                f"using {num_cores()} threads: the control group of this process, such as a "
+                f"container, may use {quota:g} cores' time."
+            )
+    # faiss may be missing, or built without support for GPUs.
     if uses_faiss:
         try:
             reason = reason_for_cpu(device)
@@ -72,10 +80,13 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
 def _num_usable() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about an old driver; `remarks` says more
-        return torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not torch.cuda.is_available():
+            return 0
+        return torch.cuda.device_count()
 
 
 def _named(count: int) -> str:
+    """Return how many devices there are, and how they are called."""
     if count == 0:
         return "no usable CUDA device"
     if count == 1:
@@ -87,25 +98,31 @@ def _cause(num_usable: int) -> str:
     """Return why torch finds no GPU, with a fix if one is known; empty if it finds some."""
     if num_usable:
         return ""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    unused_gpu, driver = _unused_gpu(), _driver_version()
+    unused_gpu = _unused_gpu()
+    driver = _driver_version()
     built = f"torch {torch.__version__}"
+    # A build of torch for CPUs alone.
     if not torch.backends.cuda.is_built():
+        about_driver = "" if driver is None else f"; the driver is {driver}"
         return (
-            f"  Cause: {built} was built without CUDA"
-            f"{'' if driver is None else f'; the driver is {driver}'}. "
+            f"  Cause: {built} was built without CUDA{about_driver}. "
             f"Install a build with CUDA to use a GPU: https://pytorch.org/get-started\n"
         )
+    # An environment variable that hides the GPUs.
     torch_error = _error_of_torch()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and "No CUDA GPUs" in torch_error:
         return f"  Cause: CUDA_VISIBLE_DEVICES={visible!r} shows no GPU that exists to {built}.\n"
     if unused_gpu is None:
         return ""
-    if not any(DEV.glob("nvidia[0-9]*")) and not (DEV / "dxg").exists():
+    # A container or a batch job without access to the GPUs. Under WSL, the device is /dev/dxg.
+    has_device_file = any(DEV.glob("nvidia[0-9]*")) or (DEV / "dxg").exists()
+    if not has_device_file:
         return (
             "  Cause: there is no /dev/nvidia0 for this process. Containers are given the GPUs by "
             "`docker run --gpus all`, batch jobs by asking for one.\n"
         )
+    # Most likely a driver that is too old for this build of torch.
     return (
         f"  Cause: {built}, built for CUDA {torch.version.cuda}, cannot use NVIDIA's driver "
         f"{driver or 'of unknown version'}: {torch_error}\n"
@@ -120,7 +137,8 @@ def _unused_gpu() -> str | None:
     listed = PROC / "gpus"
     if listed.is_dir() and not any(listed.iterdir()):
         return None  # a driver without a GPU, as in some cloud images
-    if (driver := _driver_version()) is not None:
+    driver = _driver_version()
+    if driver is not None:
         return f"driver {driver}"
     if any(DEV.glob("nvidia[0-9]*")):
         return "/dev/nvidia0 and so on"
@@ -133,8 +151,8 @@ def _driver_version() -> str | None:
         text = (PROC / "version").read_text(errors="replace")
     except OSError:
         return _asked()
-    found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", text)
-    return found[1] if found else "of unknown version"
+    version = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", text)
+    return version[1] if version else "of unknown version"
 
 
 @cache
@@ -150,7 +168,8 @@ def _asked() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None  # nvidia-smi also fails if it finds no GPU
-    return answer.stdout.partition("\n")[0].strip() or None
+    first_line = answer.stdout.partition("\n")[0]
+    return first_line.strip() or None
 
 
 def _error_of_torch() -> str:
@@ -158,5 +177,6 @@ def _error_of_torch() -> str:
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        return str(error).strip().partition("\n")[0][:300]
+        first_line = str(error).strip().partition("\n")[0]
+        return first_line[:300]
     return "it finds no device."

@@ -14,6 +14,7 @@ from deepcluster_core.artifacts.outputs import (
     SkippedTable,
     whole_files,
 )
+from deepcluster_core.config import FeatureDtype
 from deepcluster_core.data.sources import Source
 from deepcluster_core.errors import SourceError
 from deepcluster_core.progress import Progress
@@ -50,11 +51,12 @@ def assign(
         image_key: which pictures of a sample to use, as for `dataset.image_key`.
 
     Raises:
-        ConfigError: there is no such run or epoch, or a table cannot be written to `out`.
+        ConfigError: the run or the epoch does not exist, or a table cannot be written to `out`.
         ArtifactError: the labels or the checkpoint are missing, or `out` exists.
         SourceError: there are no images, or none can be read.
         FeatureError: features are not finite.
     """
+    # Check everything before the work begins.
     past = PastRun.open(run)
     clusters = Clusters.of(past, epoch)
     past.refuse_out(out, (".parquet",))
@@ -62,14 +64,16 @@ def assign(
     assigner = clusters.assigner(past.device)
     if not clusters.assigns_to_nearest:
         _say(f"clusters of {clusters.algorithm}: each image goes to that of the nearest mean")
-    labels, checkpoint = clusters.labels, clusters.checkpoint
-    about = past.about(labels=labels, checkpoint=checkpoint) | {"source": str(source)}
+    checkpoint = clusters.checkpoint
+    about = past.about(labels=clusters.labels, checkpoint=checkpoint)
+    about["source"] = str(source)
     with (
         whole_files(out, _beside(out, "skipped")) as (table, skipped),
         _reading(past, images, f"assign epoch {clusters.epoch}", skipped, about) as reading,
         LabelsTable(table, about) as written,
     ):
         features = reading.features(checkpoint, past.recipe.extract.layer)
+        # The run clusters features as they are stored, so these are rounded, too.
         stored = as_stored(features, past.recipe.extract.dtype)
         for paths, cluster_B, distance_B in assigner.assign(stored):
             written.add(paths, cluster_B, distance_B)
@@ -101,10 +105,11 @@ def embed(
         image_key: which pictures of a sample to use, as for `dataset.image_key`.
 
     Raises:
-        ConfigError: there is no such run, epoch or layer, or features cannot be written to `out`.
+        ConfigError: the run, epoch or layer does not exist, or features cannot be written to `out`.
         ArtifactError: the checkpoint is missing, or `out` exists.
         SourceError: there are no images, or none can be read.
     """
+    # Check everything before the work begins.
     past = PastRun.open(run)
     epoch = past.epoch("checkpoints", epoch)
     checkpoint = past.whole("checkpoints", epoch)
@@ -113,17 +118,26 @@ def embed(
     dim = past.dim(layer)
     images = open_images(past.recipe, source, kind, image_key)
     about = past.about(checkpoint=checkpoint) | {"source": str(source), "layer": layer}
-    index = [_beside(out, "index")] if out.suffix == ".zarr" else []
+    files = [out, _beside(out, "skipped")]
+    if out.suffix == ".zarr":  # an array has no column for paths, so an index lies beside it
+        files.append(_beside(out, "index"))
     with (
-        whole_files(out, _beside(out, "skipped"), *index) as (main, skipped, *rows),
+        whole_files(*files) as (main, skipped, *index),
         _reading(past, images, f"embed epoch {epoch}", skipped, about) as reading,
-        FeaturesArray(main, rows[0], about, dim=dim, dtype=past.recipe.extract.dtype)
-        if rows
-        else FeaturesTable(main, about, dim=dim) as written,
     ):
-        for paths, feature_BD in reading.features(checkpoint, layer):
-            written.add(paths, feature_BD)
+        with _features_file(main, index, about, dim, past.recipe.extract.dtype) as written:
+            for paths, feature_BD in reading.features(checkpoint, layer):
+                written.add(paths, feature_BD)
     _say("\n  ".join([reading.summary(out), *images.notes()]))
+
+
+def _features_file(
+    path: Path, index: Sequence[Path], about: dict[str, Any], dim: int, dtype: FeatureDtype
+) -> FeaturesArray | FeaturesTable:
+    """Return the file to write features to: an array if it has an index, a table if not."""
+    if index:
+        return FeaturesArray(path, index[0], about, dim=dim, dtype=dtype)
+    return FeaturesTable(path, about, dim=dim)
 
 
 @dataclass
@@ -140,33 +154,36 @@ class _Reading:
     def features(self, checkpoint: Path | None, layer: str | None) -> Features:
         """Yield paths and features of the images that can be used, as the run computes them."""
         total = self.source.count()
-        for paths, feature_BD in embed_images(
-            self.past, self.source.images(), checkpoint, layer, skip=self.skipped.add
-        ):
+        images = self.source.images()
+        batches = embed_images(self.past, images, checkpoint, layer, skip=self.skipped.add)
+        for paths, feature_BD in batches:
             self.used += len(paths)
             yield paths, feature_BD
             self.progress(self.used + self.skipped.rows, total)
 
     def refuse_none(self) -> None:
         """Raise SourceError if there was no image, or none could be read."""
-        if self.used == 0 and self.skipped.rows == 0:
-            raise SourceError("the source holds no images.\n  Fix: give one that does.")
-        if self.used == 0:
-            examples = "".join(f"\n    {line}" for line in self.skipped.first)
-            raise SourceError(
-                f"none of {self.skipped.rows} images can be read.{examples}"
-                f"{self.skipped.reasons.most_common()}\n"
-                f"  Fix: convert or repair them, or look whether dataset.channels of the run fits "
-                f"them."
-            )
+        if self.used > 0:
+            return
+        if self.skipped.rows == 0:
+            raise SourceError("the source holds no images.\n  Fix: give a source with images.")
+        examples = "".join(f"\n    {line}" for line in self.skipped.first)
+        raise SourceError(
+            f"none of {self.skipped.rows} images can be read.{examples}"
+            f"{self.skipped.reasons.most_common()}\n"
+            f"  Fix: convert or repair them, or check whether dataset.channels of the run fits "
+            f"them."
+        )
 
     def summary(self, out: Path) -> str:
         """Return a summary of what was read and written."""
-        seconds, num_skipped = time.monotonic() - self._start, self.skipped.rows
+        seconds = time.monotonic() - self._start
+        num_skipped = self.skipped.rows
         where = f" (why: {_beside(out, 'skipped')})" if num_skipped else ""
+        rate = self.used / seconds
         return (
             f"{out}: {self.used:,} images, {num_skipped:,} skipped{where}, {seconds:.1f} s, "
-            f"{self.used / seconds:,.0f} images/s"
+            f"{rate:,.0f} images/s"
         )
 
 
@@ -183,17 +200,20 @@ def _reading(
     with _shown(title) as progress, SkippedTable(skipped, about) as left_out:
         reading = _Reading(past, source, left_out, progress)
         yield reading
+        # Without a single usable image, the caller's output is discarded.
         reading.refuse_none()
     if left_out.rows == 0:
         skipped.unlink()
 
 
 def _beside(out: Path, what: str) -> Path:
+    """Return the path of a table beside an output, such as `out.skipped.parquet`."""
     return out.with_suffix(f".{what}.parquet")
 
 
 @contextmanager
 def _shown(title: str) -> Iterator[Progress]:
+    """Show progress as a bar on a terminal, elsewhere as a line now and then."""
     if CONSOLE.is_terminal:
         with bar(title, CONSOLE) as progress:
             yield progress

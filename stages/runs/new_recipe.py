@@ -21,12 +21,14 @@ def write_new_recipe(name: str | Path) -> Path:
     recipe = Path(f"{str(name).removesuffix('.yaml')}.yaml")
     schema = recipe.with_suffix(".schema.json")
     template = (CONFIGS / TEMPLATE).read_text(encoding="utf-8")
+    # Commands in the template name the template; in the copy they name the copy.
+    own_text = template.replace(f"configs/{TEMPLATE}", str(recipe))
     texts = {
-        recipe: f"# yaml-language-server: $schema={schema.name}\n"
-        + template.replace(f"configs/{TEMPLATE}", str(recipe)),
+        recipe: f"# yaml-language-server: $schema={schema.name}\n{own_text}",
         schema: json.dumps(Recipe.model_json_schema(), indent=2) + "\n",
     }
-    if existing := [str(path) for path in texts if path.exists()]:
+    existing = [str(path) for path in texts if path.exists()]
+    if existing:
         raise ConfigError(f"{', '.join(existing)}: already exists.\n  Fix: choose another name.")
     try:
         for path, text in texts.items():

@@ -22,10 +22,13 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
         ConfigError: the folder holds a run with different settings or images, the run does not fit
             on this machine, or its folder cannot be written.
     """
-    if changed := refuse_other_settings(run.folder, run.recipe, update=update):
-        run.report.say(f"other settings than before: {changed}; what depends on them is made again")
+    # Changed settings or images would replace existing artifacts, so these checks come first.
+    changed = refuse_other_settings(run.folder, run.recipe, update=update)
+    if changed:
+        run.report.say(f"changed settings: {changed}; what depends on them is made again")
     _warn_inside_source(run)
     _refuse_other_source(run, update=update)
+    # Then what the run needs. If the images cannot be counted yet, the run checks this later.
     run.anyway = anyway
     if run.num_images is not None:
         run.refuse_what_cannot_fit(run.num_images)
@@ -34,11 +37,12 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
 
 def _warn_inside_source(run: Run[Any]) -> None:
     """Warn if the folder of a run lies among its own images, after following links."""
-    source, root = run.recipe.dataset.source.resolve(), run.folder.root.resolve()
+    source = run.recipe.dataset.source.resolve()
+    root = run.folder.root.resolve()
     if source.is_dir() and root.is_relative_to(source):
         run.report.warn(
             f"{run.folder.root}: the run lies in the folder of its own images, "
-            f"{run.recipe.dataset.source}; what it writes is not taken for images"
+            f"{run.recipe.dataset.source}; files that it writes are not used as images"
         )
 
 
@@ -48,17 +52,19 @@ def _refuse_other_source(run: Run[Any], *, update: bool) -> None:
     Without this check, the images and everything made from them would be replaced.
     """
     out = run.images
-    if update or inspect(out)[0] is not Condition.WHOLE:
+    condition, _ = inspect(out)
+    if update or condition is not Condition.WHOLE:
         return
     if read_manifest(out).inputs["source"] != run.source_fingerprint:
         raise ConfigError(
             f"{run.recipe.dataset.source}: its files have changed since {out} was made.\n"
             f"  Fix: another --run keeps both; --update (the flow's parameter `update`) indexes "
-            f"them again and replaces what was made of them."
+            f"them again and replaces what was made from them."
         )
 
 
 def _write_config(recipe: Recipe, folder: RunFolder) -> None:
+    """Write the recipe to the folder of the run; raise ConfigError if that is not allowed."""
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, folder.config)

@@ -43,9 +43,10 @@ class PastRun:
         """Open a run by its folder, or its name under `runs/`.
 
         Raises:
-            ConfigError: there is no such run, or its configuration cannot be read.
+            ConfigError: the run does not exist, or its configuration cannot be read.
         """
         folder = existing_run(run)
+        # Look at the artifacts once, because their keys take time to compute.
         states = {(state.kind, state.epoch): state for state in states_of(folder)}
         return cls(folder, load_own_recipe(folder.config), states)
 
@@ -63,11 +64,12 @@ class PastRun:
         """Return the wanted epoch, or the last one with a usable artifact if `wanted` is None.
 
         Raises:
-            ConfigError: the run has no such epoch.
+            ConfigError: the run does not have the epoch.
             ArtifactError: `wanted` is None, and no epoch has a usable artifact of this kind.
         """
         if wanted is None:
             return self._last(kind)
+        # Whether the artifact of this epoch can be used is checked by `whole`.
         if not 0 <= wanted < self.recipe.epochs:
             raise ConfigError(
                 f"--epoch {wanted}: the run has epochs 0 to {self.recipe.epochs - 1}.\n"
@@ -77,13 +79,7 @@ class PastRun:
 
     def scored(self) -> list[int]:
         """Return the finished epochs: those that have metrics."""
-        return [
-            epoch
-            for (kind, epoch), state in self.states.items()
-            if kind == score.kind
-            and epoch is not None
-            and state.condition in (Condition.WHOLE, STALE)
-        ]
+        return self._epochs_with(score.kind, (Condition.WHOLE, STALE))
 
     def whole(self, kind: ArtifactKind, epoch: int) -> Path:
         """Return the folder of an artifact that can be used.
@@ -93,15 +89,17 @@ class PastRun:
                 command that makes it.
         """
         state = self.states.get((kind, epoch))
-        if state is not None and state.condition in USABLE[kind]:
+        if state is None:
+            why = "missing"
+        elif state.condition in USABLE[kind]:
             return state.folder
-        folder = self.folder.artifact(kind, epoch)
-        why = "missing" if state is None else f"{state.condition}: {state.reason}"
-        run, config = shell_words(self.folder.root), shell_words(self.folder.config)
+        else:
+            why = f"{state.condition}: {state.reason}"
+        run = shell_words(self.folder.root)
         raise ArtifactError(
-            f"{folder}: is needed, but is {why}.\n"
+            f"{self.folder.artifact(kind, epoch)}: is needed, but is {why}.\n"
             f"  Fix: deepcluster stage {MADE_BY[kind]} --run {run} --epoch {epoch}, or "
-            f"deepcluster run {config} --run {run} for all that is missing."
+            f"{self._continue_command()} for all that is missing."
         )
 
     def network(self, checkpoint: Path | None) -> Network:
@@ -122,23 +120,27 @@ class PastRun:
         """Return the width of a layer's feature.
 
         Raises:
-            ConfigError: the network has no such layer.
+            ConfigError: the network does not have the layer.
         """
         recipe = self.recipe
         return feature_dim_of(recipe.network, channels=recipe.dataset.channels, layer=layer)
 
     def about(self, **artifacts: Path | None) -> dict[str, Any]:
         """Return the origin of a result: the run, its recipe, and the given artifacts by name."""
-        found = {name: path and _origin(read_manifest(path)) for name, path in artifacts.items()}
-        recipe = self.recipe.model_dump(mode="json")
-        return {"run": self.folder.name, **found, "recipe": recipe}
+        about: dict[str, Any] = {"run": self.folder.name}
+        for name, path in artifacts.items():
+            about[name] = None if path is None else _origin(read_manifest(path))
+        about["recipe"] = self.recipe.model_dump(mode="json")
+        return about
 
     def refuse_out(self, out: Path, suffixes: Collection[str]) -> None:
         """Raise ConfigError if `out` has a wrong suffix, or lies among the artifacts of the run."""
         refuse_url(out, "--out")
         if out.suffix not in suffixes:
             raise ConfigError(f"--out {out}: must end in {' or '.join(suffixes)}.")
-        place, root = out.absolute().parent.resolve(), self.folder.root.resolve()
+        # The folder of the run itself is allowed, but none of the folders inside it.
+        place = out.absolute().parent.resolve()
+        root = self.folder.root.resolve()
         if place != root and place.is_relative_to(root):
             raise ConfigError(
                 f"--out {out}: lies among the artifacts of the run.\n  Fix: give another folder."
@@ -146,20 +148,35 @@ class PastRun:
 
     def _last(self, kind: ArtifactKind) -> int:
         """Return the last epoch with a usable artifact of a kind."""
-        found = [
-            epoch
-            for (of_kind, epoch), state in self.states.items()
-            if of_kind == kind and epoch is not None and state.condition in USABLE[kind]
-        ]
+        found = self._epochs_with(kind, USABLE[kind])
         if not found:
-            run, config = shell_words(self.folder.root), shell_words(self.folder.config)
             raise ArtifactError(
-                f"{self.folder.root}: has no whole {kind} yet.\n"
-                f"  Fix: deepcluster run {config} --run {run}"
+                f"{self.folder.root}: has no whole {kind} yet.\n  Fix: {self._continue_command()}"
             )
         return max(found)
 
+    def _epochs_with(self, kind: str, conditions: Collection[str]) -> list[int]:
+        """Return the epochs whose artifact of a kind is in one of the conditions, in order."""
+        found: list[int] = []
+        for (state_kind, epoch), state in self.states.items():
+            if epoch is None or state_kind != kind:  # the images belong to no epoch
+                continue
+            if state.condition in conditions:
+                found.append(epoch)
+        return found
+
+    def _continue_command(self) -> str:
+        """Return the command that makes all missing artifacts of the run."""
+        config = shell_words(self.folder.config)
+        run = shell_words(self.folder.root)
+        return f"deepcluster run {config} --run {run}"
+
 
 def _origin(manifest: Manifest) -> dict[str, Any]:
-    provenance = manifest.provenance.model_dump(mode="json")
-    return {"epoch": manifest.epoch, "key": manifest.key, "digest": manifest.digest} | provenance
+    """Return what identifies an artifact, and how it was made."""
+    return {
+        "epoch": manifest.epoch,
+        "key": manifest.key,
+        "digest": manifest.digest,
+        **manifest.provenance.model_dump(mode="json"),
+    }

@@ -40,6 +40,7 @@ class Plan:
         """Add the job of a stage, and return the folder that its artifact goes to."""
         config = {name: self.recipe.section(name) for name in stage.sections}
         out = self.place(stage, epoch)
+        # Type checkers have compared the inputs with the signature of the stage.
         job_inputs = cast("dict[str, Input]", inputs)
         self._jobs[out] = Job(stage, config, job_inputs, out, self.recipe.seed, epoch)
         return out
@@ -56,7 +57,9 @@ def plan(folder: RunFolder, recipe: Recipe, *, source: str | None, epochs: int) 
     """
     planned = Plan(folder, recipe)
     images = planned.add(index, None, source=source or "")
+    # As in `run_epochs`, but `add` only notes what would run.
     before = Before()
+    warm_start = recipe.cluster.warm_start
     for epoch in range(epochs):
-        before = one_epoch(planned.add, epoch, images, before, warm_start=recipe.cluster.warm_start)
+        before = one_epoch(planned.add, epoch, images, before, warm_start=warm_start)
     return planned

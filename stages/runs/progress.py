@@ -34,6 +34,7 @@ def bar(title: str, console: Console) -> Iterator[Progress]:
     )
     with Bars(*columns, console=console, transient=True) as bars:
         task_id = bars.add_task(title, total=None)
+        # The total may become known, or change, while the work goes on.
         yield lambda done, total: bars.update(task_id, completed=done, total=total)
 
 
@@ -53,7 +54,10 @@ def lines(title: str, say: Callable[[str], None]) -> Progress:
             return
         last_line = now
         rate = done / (now - start)
-        left = "" if total is None else f" of {total:,}, {(total - done) / rate:,.0f} s left"
+        left = ""
+        if total is not None:
+            seconds_left = (total - done) / rate
+            left = f" of {total:,}, {seconds_left:,.0f} s left"
         say(f"{title}: {done:,} images{left}, {rate:,.0f}/s")
 
     return report
@@ -62,5 +66,6 @@ def lines(title: str, say: Callable[[str], None]) -> Progress:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the rate in images per second, or an empty text while it is unknown."""
+        # rich computes `finished_speed` once the task is complete.
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.0f} images/s" if speed else "")

@@ -50,6 +50,7 @@ class KeepConfig(StrictConfig):
 
 
 def _device(text: str) -> str:
+    """Return the device if it is written correctly; raise ValueError with the reason if not."""
     if DEVICES.fullmatch(text):
         return text
     raise ValueError(f"must be auto, cpu, cuda or cuda:N; {_why_not(text)}")
@@ -58,7 +59,7 @@ def _device(text: str) -> str:
 def _why_not(text: str) -> str:
     kind = text.partition(":")[0].lower()
     if kind in OTHER_DEVICES:
-        return "GPUs of other makers than NVIDIA are not supported"
+        return "of all GPUs, only those of NVIDIA are supported"
     if kind in ("cuda", "gpu", "nvidia"):
         return "N is the number of a GPU, from 0, as in cuda:1"
     return "CPUs and NVIDIA GPUs (CUDA) are supported"
@@ -105,9 +106,11 @@ class Recipe(StrictConfig):
     @field_validator("images")
     @classmethod
     def _named(cls, images: Path | None) -> Path | None:
+        if images is None:
+            return None
         if images == Path():
             raise ValueError("is empty; leave it out for a folder in the run")
-        return images if images is None else usable_path(images)
+        return usable_path(images)
 
     def suited_to(self, num_images: int) -> str:
         """Check the recipe against the number of images; return a summary of the resulting sizes.
@@ -116,28 +119,27 @@ class Recipe(StrictConfig):
             FeatureError: there are too few images for the requested clusters or dimensions.
             ConfigError: the clusterer that the recipe names does not exist.
         """
+        # Imported here because it imports torch, which showing a run does not need.
         from deepcluster_core.models.build import feature_dim_of
 
-        cluster = self.cluster
+        cluster, train = self.cluster, self.train
         dim = feature_dim_of(self.network, channels=self.dataset.channels, layer=self.extract.layer)
+        # Check the clusterer, and that there are enough images.
         sizes = Sizes.of(cluster, num_images=num_images, dim=dim)
         find_clusterer(cluster.algorithm).check(cluster.algorithm)
-        pace = Pace.of(self.train, num_images=num_images)
-        # If the algorithm finds k itself, `auto` for k says nothing about the number of images.
-        settings = (
-            sizes.k and cluster.k,
-            cluster.pca_dim,
-            self.train.batch_size,
-            self.train.reassign_every,
-        )
-        clusters = (
-            f"k = {sizes.k:,} ({num_images / sizes.k:.0f} images a cluster)"
-            if sizes.k
-            else f"as many clusters as {cluster.algorithm} finds"
-        )
+        pace = Pace.of(train, num_images=num_images)
+        # Summarise the sizes as numbers.
+        settings = [cluster.pca_dim, train.batch_size, train.reassign_every]
+        if sizes.k:
+            settings.append(cluster.k)
+            clusters = f"k = {sizes.k:,} ({num_images / sizes.k:.0f} images a cluster)"
+        else:
+            # The algorithm finds k, so `auto` for k does not depend on the number of images.
+            clusters = f"as many clusters as {cluster.algorithm} finds"
+        passes = pace.num_draws / num_images
         summary = (
             f"{clusters}, pca_dim = {sizes.pca_dim}, {pace.steps:,} steps of {pace.batch_size} "
-            f"images an epoch ({pace.num_draws / num_images:.3g} times the data set)"
+            f"images an epoch ({passes:.3g} times the data set)"
         )
         if "auto" not in settings:
             return summary
@@ -150,6 +152,7 @@ class Recipe(StrictConfig):
 
 def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the conflicts between keys: the keys that were compared, and what is wrong."""
+    # Imported here because it imports torch, which showing a run does not need.
     from deepcluster_core.models.build import feature_dim_of
 
     dataset, extract, network = recipe.dataset, recipe.extract, recipe.network
@@ -181,8 +184,9 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         except ConfigError as error:
             yield keys, f"extract.layer: {error}"
             return
-    pca_dim, layer = recipe.cluster.pca_dim, extract.layer or "the feature"
+    pca_dim = recipe.cluster.pca_dim
     if pca_dim != "auto" and pca_dim > dim:
+        layer = extract.layer or "the feature"
         yield (
             (*keys, "cluster.pca_dim", "extract.layer"),
             f"cluster.pca_dim: {pca_dim} is more than the {dim} dimensions of {layer} of "
@@ -199,12 +203,13 @@ def _is_json(value: object) -> bool:
 
 def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
     """Return whether one of the keys, its section or a key inside it is among the wrong ones."""
-    # The trailing dot keeps `cluster.k` from matching `cluster.kind`.
-    return any(
-        f"{key}.".startswith(f"{bad}.") or f"{bad}.".startswith(f"{key}.")
-        for key in keys
-        for bad in wrong
-    )
+    for key in keys:
+        for wrong_key in wrong:
+            # The trailing dot keeps `cluster.k` from matching `cluster.kind`.
+            inner, outer = f"{key}.", f"{wrong_key}."
+            if inner.startswith(outer) or outer.startswith(inner):
+                return True
+    return False
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -270,8 +275,10 @@ def _checked_recipe(values: dict[str, Any], *, name: str) -> Recipe:
     except ValidationError as error:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
-    if problems := _describe_conflicts(recipe):
-        raise invalid(name, problems)
+    # Only values that are valid one by one can be compared with each other.
+    conflicts = _describe_conflicts(recipe)
+    if conflicts:
+        raise invalid(name, conflicts)
     return recipe
 
 
@@ -295,12 +302,16 @@ def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make the paths in a recipe absolute, in place. A URL stays, for its field to reject."""
     dataset = values.get("dataset")
     for section, key in ((dataset, "source"), (values, "images")):
-        if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
-            text: str = section[key]
-            if is_url(text) and not (base / text).exists():
-                continue
-            path = expanded(text, base)
-            section[key] = os.path.abspath(path)  # noqa: PTH100  resolve() would follow links
+        # The values are not validated yet, so they can have any type. An empty path stays, too.
+        if not isinstance(section, dict):
+            continue
+        text = section.get(key)
+        if not isinstance(text, str) or not text:
+            continue
+        if is_url(text) and not (base / text).exists():
+            continue
+        path = expanded(text, base)
+        section[key] = os.path.abspath(path)  # noqa: PTH100  resolve() would follow links
 
 
 def _parsed(values: Mapping[str, Any]) -> Recipe:
@@ -310,8 +321,11 @@ def _parsed(values: Mapping[str, Any]) -> Recipe:
 
 def _describe_conflicts(recipe: Recipe, wrong: Collection[str] = ()) -> list[str]:
     """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
-    texts = [text for keys, text in _conflicts(recipe) if not _are_among(keys, wrong)]
-    return [f"  {text}".replace("\n", "\n  ") for text in texts]
+    paragraphs: list[str] = []
+    for keys, text in _conflicts(recipe):
+        if not _are_among(keys, wrong):
+            paragraphs.append(f"  {text}".replace("\n", "\n  "))
+    return paragraphs
 
 
 def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
@@ -320,17 +334,23 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
     The invalid keys are dropped, so that defaults take their place; conflicts that involve such a
     default are not reported.
     """
-    rest, wrong = dict(values), set[str]()
+    valid_values = dict(values)
+    wrong: set[str] = set()
     for problem in error.errors():
+        # The first parts of a location are the section and, unless all of it is wrong, the key.
         section, *key = map(str, problem["loc"][:2])
         wrong.add(".".join([section, *key]))
-        if key and isinstance(rest.get(section), dict):
-            rest[section] = {k: v for k, v in rest[section].items() if k != key[0]}
+        if key and isinstance(valid_values.get(section), dict):
+            # Copy the section without the key, because `values` must not change.
+            valid_keys = dict(valid_values[section])
+            valid_keys.pop(key[0], None)
+            valid_values[section] = valid_keys
         else:
-            rest.pop(section, None)
+            valid_values.pop(section, None)
+    # Placeholders for the keys that a recipe must have.
+    required = {"dataset": {"source": "/"}, "train": {}}
     try:
-        # Placeholders for the keys that a recipe must have.
-        recipe = _parsed(merged({"dataset": {"source": "/"}, "train": {}}, rest))
+        recipe = _parsed(merged(required, valid_values))
     except ValidationError:
         return []
     return _describe_conflicts(recipe, wrong)
@@ -344,6 +364,7 @@ def _optional(model: type[BaseModel]) -> type[BaseModel]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             annotation = _optional(annotation)
         elif field.metadata:
+            # Pydantic stores constraints apart from the type; put them together again.
             annotation = Annotated[annotation, *field.metadata]
         fields[name] = (annotation | None, Field(default=None, description=field.description))
     # Not strict, because values come from JSON, where a path is text. `load_recipe` is strict.

@@ -34,7 +34,9 @@ class Report:
         self._folder, self._epochs, self._echo = folder, epochs, echo
         self._console = plain_console()
         self._cached: dict[str, bool] = {}
-        self.num_jobs = self.num_cached = 0
+        """Whether each stage was cached when it last ended, by its name."""
+        self.num_jobs = 0
+        self.num_cached = 0
 
     def say(self, text: str) -> None:
         """Report one or more lines."""
@@ -59,26 +61,32 @@ class Report:
         """Record how a job ended, and report the number of images after indexing."""
         self._cached[job.stage.name] = cached
         self.num_jobs += 1
-        self.num_cached += cached
+        if cached:
+            self.num_cached += 1
+        # The other stages are reported together at the end of their epoch.
         if job.stage.name == "index":
             manifest = read_manifest(job.out)
-            skipped = manifest.facts["skipped"]
-            where = f" (why: {job.out / 'skipped.parquet'})" if skipped else ""
-            time = "Cached" if cached else f"{manifest.seconds:.1f} s"
-            notes = "".join(f"\n  {note}" for note in manifest.facts.get("notes", ()))
-            self.say(f"index: {manifest.rows:,} images, {skipped} skipped{where}, {time}{notes}")
+            num_skipped = manifest.facts["skipped"]
+            skipped = f"{num_skipped} skipped"
+            if num_skipped:
+                skipped += f" (why: {job.out / 'skipped.parquet'})"
+            time = _time(manifest.seconds, cached=cached)
+            line = f"index: {manifest.rows:,} images, {skipped}, {time}"
+            self.say("\n  ".join([line, *manifest.facts.get("notes", ())]))
 
     def ended(self, job: Job, *, cached: bool) -> None:
         """Report the end of a stage that was run on its own, and where its artifact is."""
-        time = "Cached" if cached else f"{read_manifest(job.out).seconds:.1f} s"
+        time = _time(read_manifest(job.out).seconds, cached=cached)
         self.say(f"{job.title}: {time}, {job.out}")
 
     def epoch_done(self, epoch: int) -> None:
         """Report the line of an epoch, and warn about signs that the network learns nothing."""
-        row = read_metrics(self._folder.artifact("metrics", epoch))
-        score = read_manifest(self._folder.artifact("metrics", epoch))
+        metrics = self._folder.artifact("metrics", epoch)
+        row = read_metrics(metrics)
         seconds = {name: row[f"{name}_s"] for name in ("extract", "cluster", "train")}
-        seconds["score"] = score.seconds
+        # The metrics hold the times of all stages but the one that wrote them.
+        seconds["score"] = read_manifest(metrics).seconds
+        # A continued run reports its cached epochs, too, so epoch 0 always comes first.
         if epoch == 0:
             self.say(HEADER)
         self.say(epoch_line(epoch, row, seconds, self._cached))
@@ -97,10 +105,19 @@ def epoch_line(
     epoch: int, row: Mapping[str, Any], seconds: Mapping[str, float], cached: Mapping[str, bool]
 ) -> str:
     """Return the line of an epoch, aligned with the columns of `HEADER`."""
-    before, labels = (three_decimals(row[name]) for name in ("nmi_previous", "nmi_labels"))
+    nmi_before = three_decimals(row["nmi_previous"])
+    nmi_labels = three_decimals(row["nmi_labels"])
     line = (
-        f"{epoch:>5}{row['loss']:>8.3f}{before:>12}{labels:>12}{row['empty_clusters']:>7,}"
-        f"{row['largest_cluster']:>9,}{row['train_images_per_s']:>10,.0f}"
+        f"{epoch:>5}{row['loss']:>8.3f}{nmi_before:>12}{nmi_labels:>12}"
+        f"{row['empty_clusters']:>7,}{row['largest_cluster']:>9,}"
+        f"{row['train_images_per_s']:>10,.0f}"
     )
-    times = ("Cached" if cached.get(name) else f"{seconds[name]:.1f} s" for name in seconds)
-    return line + "".join(f"{time:>10}" for time in times)
+    for name, stage_seconds in seconds.items():
+        time = _time(stage_seconds, cached=cached.get(name, False))
+        line += f"{time:>10}"
+    return line
+
+
+def _time(seconds: float, *, cached: bool) -> str:
+    """Return how long a stage took, or that it did not run."""
+    return "Cached" if cached else f"{seconds:.1f} s"

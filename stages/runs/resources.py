@@ -34,13 +34,17 @@ def refuse_what_cannot_fit(
         ("disk", _disk_needed(folder, recipe, needs), _free_disk(folder.root)),
         ("memory", needs.memory, available_memory()),
     ]
-    if needs.device:
-        found.append(("GPU memory", needs.device, torch.cuda.mem_get_info(device)[0]))
-    summary = ", ".join(
-        f"{readable_size(need)} of {what} ({readable_size(free)} free)"
-        for what, need, free in found
-    )
-    lacking = [what for what, need, free in found if need > free]
+    if needs.device:  # 0 on a CPU
+        free_device, _ = torch.cuda.mem_get_info(device)
+        found.append(("GPU memory", needs.device, free_device))
+    # Compare each need with what is free.
+    sizes: list[str] = []
+    lacking: list[str] = []
+    for what, need, free in found:
+        sizes.append(f"{readable_size(need)} of {what} ({readable_size(free)} free)")
+        if need > free:
+            lacking.append(what)
+    summary = ", ".join(sizes)
     if lacking and not anyway:
         raise ConfigError(
             f"{folder.root}: this run does not fit here: about {summary}.\n"
@@ -57,21 +61,22 @@ def disk_needed(folder: RunFolder, recipe: Recipe, num_images: int) -> int:
 
 def _disk_needed(folder: RunFolder, recipe: Recipe, needs: Needs) -> int:
     """Return the bytes that are still to be written: the need of each kind, less what exists."""
-    existing = dict.fromkeys(needs.disk, 0)
-    for kind in needs.disk:
+    total = 0
+    for kind, needed in needs.disk.items():
         if kind in EPOCH_KINDS:
             places = [folder.artifact(kind, epoch) for epoch in folder.epochs(kind)]
         else:
             places = [recipe.images or folder.artifact(kind, None)]
-        existing[kind] = sum(map(_bytes_of, places))
-    # Finished images are complete, even if they are smaller than the estimate.
-    whole = {kind for kind, size in existing.items() if kind not in EPOCH_KINDS and size}
-    return sum(
-        max(0, needs.disk[kind] - existing[kind]) for kind in needs.disk if kind not in whole
-    )
+        existing = sum(map(_bytes_of, places))
+        # Finished images are complete, even if they are smaller than the estimate.
+        is_complete = kind not in EPOCH_KINDS and existing > 0
+        if not is_complete:
+            total += max(0, needed - existing)
+    return total
 
 
 def _bytes_of(artifact: Path) -> int:
+    """Return the size of an artifact on disk; 0 if it is missing or pruned."""
     try:
         manifest = read_manifest(artifact)
     except ArtifactError:
@@ -81,6 +86,7 @@ def _bytes_of(artifact: Path) -> int:
 
 def _free_disk(path: Path) -> int:
     """Return the free bytes of the disk that a path, which need not exist yet, would be on."""
+    # The nearest existing folder above lies on this disk.
     path = path.absolute()
     while not path.exists():
         path = path.parent
@@ -88,6 +94,7 @@ def _free_disk(path: Path) -> int:
 
 
 def _advice(lacking: list[str]) -> str:
+    """Return what a person can do about each resource that is too small."""
     ways = {
         "disk": "make room, give a --run on another disk, or keep less (keep.features, "
         "keep.checkpoints)",

@@ -50,7 +50,9 @@ class Run(Generic[ReportT]):
             SourceError: the images cannot be found.
             ConfigError: the requested device is not available.
         """
-        self.folder, self.recipe, self.report = folder, recipe, report
+        self.folder = folder
+        self.recipe = recipe
+        self.report = report
         self.device = usable_device(recipe.compute.device)
         self._pruned: set[Path] = set()
         self.plan = Plan(folder, recipe)
@@ -87,6 +89,7 @@ class Run(Generic[ReportT]):
         job = self.plan.job(out)
         assert job is not None
         self.ensure(job)
+        # After indexing, the number of images is known for certain.
         if stage is index:
             num_images = read_manifest(out).rows
             self.report.say(self.recipe.suited_to(num_images))
@@ -136,8 +139,9 @@ class Run(Generic[ReportT]):
         key = job.key()
 
         def body() -> str:
+            # Return before the lock, which would need permission to write.
             if not force and job.is_done(accept_pruned=accept_pruned):
-                return job.digest()  # a lock would need permission to write
+                return job.digest()
             with lock(job.out):
                 # Another process may have made the artifact while this one waited for the lock.
                 # A forced stage deletes the old artifact itself, once it knows that it can run.
@@ -172,9 +176,10 @@ class Run(Generic[ReportT]):
         if self._remarked:
             return
         self._remarked = True
-        clusters = job.stage.name in BEFORE_CLUSTERING
+        will_cluster = job.stage.name in BEFORE_CLUSTERING
         needs_faiss = find_clusterer(self.recipe.cluster.algorithm).needs_faiss
-        for text in remarks(self.recipe.compute.device, uses_faiss=clusters and needs_faiss):
+        uses_faiss = will_cluster and needs_faiss
+        for text in remarks(self.recipe.compute.device, uses_faiss=uses_faiss):
             self.report.warn(text)
 
     @contextmanager
@@ -206,8 +211,11 @@ class Run(Generic[ReportT]):
                 self.recipe.suited_to(self.num_images)
             return source.fingerprint()
         except SourceError as error:
+            condition, _ = inspect(images)
+            if condition is not Condition.WHOLE:
+                raise
             # With encoding none, nothing was packed: every epoch reads the source itself.
-            if inspect(images)[0] is not Condition.WHOLE or dataset.encoding == "none":
+            if dataset.encoding == "none":
                 raise
             manifest = read_manifest(images)
             if manifest.config["dataset"]["source"] != str(dataset.source):
@@ -215,7 +223,7 @@ class Run(Generic[ReportT]):
             self.num_images = manifest.rows
             is_denied = isinstance(error.__cause__, PermissionError)
             why = "cannot be read by you" if is_denied else "is gone"
-            self.report.say(f"{dataset.source} {why}; going on with the images in {images}")
+            self.report.say(f"{dataset.source} {why}; continuing with the images in {images}")
             return manifest.inputs["source"]
 
     def _provide(self, artifact: Path) -> None:
@@ -223,8 +231,8 @@ class Run(Generic[ReportT]):
         condition, reason = inspect(artifact)
         job = self.plan.job(artifact)
         if condition is Condition.PRUNED and job is not None:
-            self.report.say(f"{job.title}: deleted before to save space, is made again")
-            self._may_prune = True  # inputs made again for this job are pruned again afterwards
+            self.report.say(f"{job.title}: was deleted to save space, and is made again")
+            self._may_prune = True  # so that it is pruned again afterwards
             self.ensure(job, accept_pruned=False)
         elif condition is not Condition.WHOLE:
             raise ArtifactError(
@@ -233,11 +241,13 @@ class Run(Generic[ReportT]):
             )
 
     def _way_to_make(self, job: Job | None) -> str:
+        """Return the command that makes an artifact, as the beginning of a list of ways."""
         if job is None:
             return ""
-        epoch = "" if job.epoch is None else f" --epoch {job.epoch}"
-        run = shell_words(self.folder.root)
-        return f"deepcluster stage {job.stage.name} --run {run}{epoch}, or "
+        command = f"deepcluster stage {job.stage.name} --run {shell_words(self.folder.root)}"
+        if job.epoch is not None:
+            command += f" --epoch {job.epoch}"
+        return f"{command}, or "
 
     def _context(self, job: Job, progress: Progress) -> Context:
         compute = self.recipe.compute
@@ -268,16 +278,15 @@ class Run(Generic[ReportT]):
         """
         if not self._may_prune:
             return
-        for kind, keep in (
-            ("features", self.recipe.keep.features),
-            ("checkpoints", self.recipe.keep.checkpoints),
-        ):
-            if keep is None:
+        keep = self.recipe.keep
+        for kind, num_kept in (("features", keep.features), ("checkpoints", keep.checkpoints)):
+            if num_kept is None:
                 continue
             for epoch in self.folder.epochs(kind):
+                is_old = epoch <= last - num_kept
                 folder = self.folder.artifact(kind, epoch)
-                is_old = epoch <= last - keep
-                if is_old and folder != spare and folder not in self._pruned:
+                is_exempt = folder == spare or folder in self._pruned
+                if is_old and not is_exempt:
                     self._prune(folder)
                     self._pruned.add(folder)
 
@@ -286,9 +295,12 @@ class Run(Generic[ReportT]):
         try:
             if inspect(folder)[0] is not Condition.WHOLE:
                 return
-            with lock(folder):  # another process may be working on the same artifact
+            # Another process may be working on the artifact, so look again under the lock.
+            with lock(folder):
                 if inspect(folder)[0] is Condition.WHOLE:
                     prune(folder)
         except (OSError, ArtifactError) as error:
-            cause = why_not_writable(folder) if isinstance(error, PermissionError) else str(error)
+            cause = str(error)
+            if isinstance(error, PermissionError):
+                cause = why_not_writable(folder)
             self.report.warn(f"{folder}: is kept although it need not be. {cause}")

@@ -7,7 +7,7 @@ from typing import Any, cast
 from deepcluster_core.errors import ConfigError
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
-from stages.runs.states import STALE, states_of
+from stages.runs.states import STALE, ArtifactState, states_of
 
 KINDS = ("images", *EPOCH_KINDS)
 
@@ -24,30 +24,44 @@ def refuse_other_settings(folder: RunFolder, recipe: Recipe, *, update: bool) ->
         return ""
     before = load_own_recipe(folder.config)
     # Count only artifacts that this change makes stale, not those that were stale before.
-    was_stale = {state.folder for state in states_of(folder, before) if state.condition == STALE}
-    stale = [state for state in states_of(folder, recipe) if state.condition == STALE]
-    again = Counter(state.kind for state in stale if state.folder not in was_stale)
-    if not again:
+    was_stale = {state.folder for state in _stale(folder, before)}
+    num_stale: Counter[str] = Counter()
+    for state in _stale(folder, recipe):
+        if state.folder not in was_stale:
+            num_stale[state.kind] += 1
+    if not num_stale:
         return ""
     changed = _changes(before, recipe)
     if not update:
+        counts = [f"{num_stale[kind]} {kind}" for kind in KINDS if num_stale[kind]]
         raise ConfigError(
-            f"{folder.root}: was begun with other settings.\n"
+            f"{folder.root}: was begun with different settings.\n"
             f"  Changed: {changed}\n"
-            f"  Artifacts that would be made again, and replaced: "
-            f"{', '.join(f'{again[kind]} {kind}' for kind in KINDS if again[kind])}.\n"
+            f"  Artifacts that would be made again, and replaced: {', '.join(counts)}.\n"
             f"  Fix:     another --run keeps both; --update (the flow's parameter `update`) "
             f"replaces them."
         )
     return changed
 
 
+def _stale(folder: RunFolder, recipe: Recipe) -> list[ArtifactState]:
+    """Return the artifacts of a run that a recipe would make differently."""
+    return [state for state in states_of(folder, recipe) if state.condition == STALE]
+
+
 def _changes(before: Recipe, now: Recipe) -> str:
     """Return as text the keys that differ between two recipes, such as `cluster.k 100 -> 50`."""
-    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
-    keys = [key for key in new if key != "epochs" and not key.startswith("compute.")]
-    differing = (key for key in keys if old.get(key) != new[key])
-    return ", ".join(f"{key} {old.get(key)} -> {new[key]}" for key in differing)
+    old_values = _flat(before.model_dump(mode="json"))
+    new_values = _flat(now.model_dump(mode="json"))
+    changes: list[str] = []
+    for key, new in new_values.items():
+        # No artifact depends on the number of epochs, or on where a run computes.
+        if key == "epochs" or key.startswith("compute."):
+            continue
+        old = old_values.get(key)
+        if old != new:
+            changes.append(f"{key} {old} -> {new}")
+    return ", ".join(changes)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -30,8 +30,11 @@ def common_jobs(folder: RunFolder, recipe: Recipe, *, source: str, varied: str) 
     planned = plan(folder, recipe, source=source, epochs=1)
     common: dict[Path, Job] = {}
     for job in planned:
+        # A job also depends on the section if one of its inputs does.
+        if varied in job.stage.sections:
+            continue
         artifacts = [value for value in job.inputs.values() if isinstance(value, Path)]
-        if varied not in job.stage.sections and all(path in common for path in artifacts):
+        if all(path in common for path in artifacts):
             common[job.out] = job
     return list(common.values())
 
@@ -49,6 +52,7 @@ def give(made: Job, wanted: Job) -> None:
             return
         shutil.rmtree(wanted.out, ignore_errors=True)
         wanted.out.mkdir()
+        # The mark makes an interrupted attempt recognisable.
         (wanted.out / UNFINISHED).touch()
         manifest = read_manifest(made.out)
         for name in manifest.files:

@@ -27,7 +27,7 @@ def check_stage_request(
         raise ConfigError(f"stage {stage} needs --epoch.\n  Fix: --epoch N, counted from 0.")
     if changed and out is None:
         raise ConfigError(
-            "Changed settings in the run's own place would make it a mixture of two runs.\n"
+            "Changed settings in the run's own folder would make it a mixture of two runs.\n"
             "  Fix: give another folder: --out DIR."
         )
     return cast("StageName", stage)
@@ -50,10 +50,12 @@ def check_fits(
     if epoch is not None and epoch >= recipe.epochs:
         raise ConfigError(
             f"--epoch {epoch}: the run has epochs 0 to {recipe.epochs - 1}.\n"
-            f"  Fix: deepcluster run RECIPE --epochs {epoch + 1} goes on to there."
+            f"  Fix: deepcluster run RECIPE --epochs {epoch + 1} continues up to it."
         )
+    # Every stage computes on the device, which is not a part of its key.
     reads = {*STAGES[stage].sections, "compute"}
-    if unread := sorted(set(changed) - reads):
+    unread = sorted(set(changed) - reads)
+    if unread:
         raise ConfigError(
             f"{', '.join(unread)}: stage {stage} does not read it; it reads "
             f"{', '.join(sorted(reads))}."

@@ -49,19 +49,25 @@ def states_of(
         ConfigError: the folder does not hold a run: its config.yaml is missing or invalid.
     """
     recipe = recipe or load_own_recipe(folder.config)
-    last = max((epoch for kind in EPOCH_KINDS for epoch in folder.epochs(kind)), default=-1)
+    epochs: set[int] = set()
+    for kind in EPOCH_KINDS:
+        epochs.update(folder.epochs(kind))
+    num_epochs = max(epochs, default=-1) + 1
+    # Jobs come in the order of the data, so the stale inputs of an artifact are already known.
     stale: set[Path] = set()
     states: list[ArtifactState] = []
-    for job in plan(folder, recipe, source=None, epochs=last + 1):
+    for job in plan(folder, recipe, source=None, epochs=num_epochs):
         if job.epoch is not None and job.epoch < since:
             continue
-        states.append(_state(job, stale))
-        if states[-1].condition == STALE:
+        state = _state(job, stale)
+        states.append(state)
+        if state.condition == STALE:
             stale.add(job.out)
     return states
 
 
 def _state(job: Job, stale: set[Path]) -> ArtifactState:
+    """Return the state of the artifact that a job makes, given the stale artifacts before it."""
     condition, reason = inspect(job.out)
     if condition not in (Condition.WHOLE, Condition.PRUNED):
         return ArtifactState(job.stage.kind, job.epoch, job.out, condition, reason)
@@ -69,7 +75,7 @@ def _state(job: Job, stale: set[Path]) -> ArtifactState:
     parents = {value for value in job.inputs.values() if isinstance(value, Path)}
     # Whatever was made from a stale artifact is stale too.
     if parents & stale or _is_stale(job, manifest):
-        condition, reason = STALE, "of other inputs or settings than are there now"
+        condition, reason = STALE, "made from inputs or settings that have changed since"
     return ArtifactState(
         job.stage.kind,
         job.epoch,
@@ -83,6 +89,7 @@ def _state(job: Job, stale: set[Path]) -> ArtifactState:
 
 
 def _is_stale(job: Job, manifest: Manifest) -> bool:
+    """Return whether an artifact has a different key, or was made with different settings."""
     # The key of the images includes the fingerprint of the source, which only a run computes.
     if job.stage is index:
         return manifest.config != dump_sections(job.config)

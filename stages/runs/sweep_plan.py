@@ -1,5 +1,6 @@
 """The runs of a sweep over k. Everything is checked here before any of them starts."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +59,9 @@ class Sweep:
 
     def others(self) -> list[str]:
         """Return the names of the runs in the folder that are not part of this sweep."""
-        own = {member.folder.name for member in self.members}
-        return sorted(path.name for path in self.root.root.glob(RUNS) if path.name not in own)
+        own_names = {member.folder.name for member in self.members}
+        all_names = {path.name for path in self.root.root.glob(RUNS)}
+        return sorted(all_names - own_names)
 
 
 def run_of_k(k: int) -> str:
@@ -74,9 +76,11 @@ def parse_ks(text: str) -> list[int]:
         ConfigError: a part of the text is not a whole number.
     """
     parts = [part.strip() for part in text.split(",")]
-    if wrong := [part for part in parts if not (part.isascii() and part.isdigit())]:
+    # isdigit alone would accept digits such as superscripts, which int rejects.
+    wrong = [part for part in parts if not (part.isascii() and part.isdigit())]
+    if wrong:
         raise ConfigError(
-            f"--k {text}: no whole number: {', '.join(map(repr, wrong))}.\n"
+            f"--k {text}: not a whole number: {', '.join(map(repr, wrong))}.\n"
             f"  Fix: numbers with commas between them, for example --k 10,100,1000."
         )
     return [int(part) for part in parts]
@@ -99,18 +103,23 @@ def plan(
         ConfigError: the recipe or a k is invalid, or the folder is that of a single run.
     """
     _check_ks(ks, changes)
-    _, root = resolve(recipe, run or f"{Path(recipe).stem}-k", epochs, changes)
+    # Resolve the folder of the sweep like that of a run, then a folder in it for each k.
+    if not run:
+        run = f"{Path(recipe).stem}-k"
+    _, root = resolve(recipe, run, epochs, changes)
     if root.config.exists():
         raise ConfigError(
-            f"{root.root}: is a run, but a sweep has a folder for each.\n"
+            f"{root.root}: is a run, but a sweep is a folder with several runs in it.\n"
             f"  Fix: choose another --run."
         )
     members: list[Member] = []
     for k in sorted(ks):
-        overrides = dict(changes) | {VARIED: dict(changes.get(VARIED) or {}) | {"k": k}}
+        # The overrides of the section stay, and k joins them.
+        section = {**(changes.get(VARIED) or {}), "k": k}
+        overrides = {**changes, VARIED: section}
         path = str(root.root / run_of_k(k))
-        own, folder = resolve(recipe, path, epochs, overrides)
-        members.append(Member(k, folder, own, overrides))
+        own_recipe, folder = resolve(recipe, path, epochs, overrides)
+        members.append(Member(k, folder, own_recipe, overrides))
     return Sweep(root, members, epochs=members[0].recipe.epochs)
 
 
@@ -127,8 +136,9 @@ def open_sweep(root: RunFolder) -> Sweep:
         ConfigError: one of the runs is missing.
     """
     rows = read_sweep(root.root)
+    ks = {row["k"] for row in rows}
     members: list[Member] = []
-    for k in sorted({row["k"] for row in rows}):
+    for k in sorted(ks):
         folder = RunFolder(root.root / run_of_k(k))
         if not folder.config.exists():
             raise ConfigError(
@@ -136,7 +146,8 @@ def open_sweep(root: RunFolder) -> Sweep:
                 f"  Fix: deepcluster sweep with the other k compares those that are there."
             )
         members.append(Member(k, folder, load_own_recipe(folder.config)))
-    return Sweep(root, members, epochs=max(row["epoch"] for row in rows) + 1)
+    last_epoch = max(row["epoch"] for row in rows)
+    return Sweep(root, members, epochs=last_epoch + 1)
 
 
 def read_sweep(folder: Path) -> list[dict[str, Any]]:
@@ -156,8 +167,13 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
 
 def _check_ks(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
     """Raise ConfigError if a k is invalid or repeated, or if the overrides set k as well."""
-    problems = [f"{k} is no number of clusters: at least 2" for k in ks if k < 2]
-    problems += [f"{k} is given {ks.count(k)} times" for k in sorted(set(ks)) if ks.count(k) > 1]
+    problems: list[str] = []
+    for k in ks:
+        if k < 2:
+            problems.append(f"{k} is too small: at least 2 clusters are needed")
+    for k, count in sorted(Counter(ks).items()):
+        if count > 1:
+            problems.append(f"{k} is given {count} times")
     if not ks:
         problems.append("none is given")
     if problems:
@@ -167,7 +183,8 @@ def _check_ks(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
     section = changes.get(VARIED)
     if isinstance(section, Mapping) and "k" in section:
         raise ConfigError(
-            "--set cluster.k: is what the sweep varies.\n  Fix: leave it out; --k has them all."
+            "--set cluster.k: the sweep itself sets this key.\n"
+            "  Fix: leave it out; --k lists all values."
         )
 
 
@@ -182,17 +199,20 @@ def refuse_too_many(sweep: Sweep, num_images: int | None) -> None:
         return
     too_many = [str(member.k) for member in sweep.members if member.k > num_images]
     if too_many:
+        # Report them here, because the check of a single recipe would name only its own k.
         raise ConfigError(
             f"--k {','.join(too_many)}: more clusters than the {num_images:,} images.\n"
             f"  Fix: leave them out, or add images."
         )
+    # The other settings are equal in all runs, so one recipe stands for all.
     sweep.members[0].recipe.suited_to(num_images)
 
 
 def refuse_unwritable_sweep(sweep: Sweep) -> None:
     """Raise ConfigError unless the folder of a sweep and those of its runs can be written."""
-    for folder in (sweep.root, *(member.folder for member in sweep.members)):
-        refuse_unwritable_run(folder)
+    refuse_unwritable_run(sweep.root)
+    for member in sweep.members:
+        refuse_unwritable_run(member.folder)
 
 
 def count_images(sweep: Sweep) -> int | None:
@@ -200,11 +220,17 @@ def count_images(sweep: Sweep) -> int | None:
     dataset = sweep.members[0].recipe.dataset
     try:
         return dataset.subset or dataset.open_source().count()
-    except SourceError:  # missing; the packed images may be enough, or else the run will report it
+    except SourceError:
+        # The packed images may be enough. If not, the run will report the missing source.
         return packed_images(sweep)
 
 
 def packed_images(sweep: Sweep) -> int | None:
     """Return how many images were indexed for all runs; None if they are not indexed yet."""
-    images = Plan(sweep.root, sweep.members[0].recipe).place(index, None)
-    return read_manifest(images).rows if inspect(images)[0] is Condition.WHOLE else None
+    # The images lie in the folder of the sweep, unless the recipe names another one.
+    shared_plan = Plan(sweep.root, sweep.members[0].recipe)
+    images = shared_plan.place(index, None)
+    condition, _ = inspect(images)
+    if condition is not Condition.WHOLE:
+        return None
+    return read_manifest(images).rows

@@ -130,7 +130,7 @@ def test_open_run__what_is_not_there(
     run: deepcluster.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"is no run"):
+    with pytest.raises(ConfigError, match=r"is not a run"):
         deepcluster.open_run("missing")
     with pytest.raises(ConfigError, match="epochs 0 to 1"):
         run.labels(7)

@@ -183,7 +183,9 @@ def test_commands__refuse_a_folder_that_is_no_run(
 ) -> None:
     told = refusal(capsys, *command, tmp_path)
 
-    assert told.startswith(f"deepcluster: {tmp_path}: is no run: it has no config.yaml.\n  Fix: ")
+    assert told.startswith(
+        f"deepcluster: {tmp_path}: is not a run: it has no config.yaml.\n  Fix: "
+    )
 
 
 @pytest.mark.parametrize(

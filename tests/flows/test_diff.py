@@ -203,7 +203,7 @@ def test_show_diff__refusals_say_what_to_do(
         diff(finished_run, epochs=(9, None))
     with pytest.raises(ConfigError, match="has no labels before epoch 0"):
         diff(finished_run, epochs=(None, 0))
-    with pytest.raises(ConfigError, match="is no run"):
+    with pytest.raises(ConfigError, match="is not a run"):
         diff(tmp_path / "nothing")
     with pytest.raises(ArtifactError, match="no finished artifact"):
         diff(tables[0], tmp_path / "unfinished")

@@ -115,11 +115,11 @@ def test_export__what_is_there_is_not_written_over(finished_run: Path, tmp_path:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"format": "tflite"}, r"--format tflite: there is none; known: safetensors, torchscript"),
+        ({"format": "tflite"}, r"unknown --format tflite; choose from safetensors, torchscript"),
         ({"out": Path("network.onnx")}, r"--out network\.onnx: must end in \.pt\."),
         ({"epoch": 3}, r"--epoch 3: the run has epochs 0 to 2"),
         ({"layer": "conv9"}, r"layer 'conv9' is unknown"),
-        ({"run": "runs/none"}, r"runs/none: is no run"),
+        ({"run": "runs/none"}, r"runs/none: is not a run"),
     ],
 )
 def test_export__what_cannot_be_meant_is_refused(

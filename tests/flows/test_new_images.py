@@ -228,7 +228,7 @@ def test_assign__what_is_there_is_not_written_over(
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"run": "runs/none"}, "runs/none: is no run"),
+        ({"run": "runs/none"}, "runs/none: is not a run"),
         ({"epoch": 3}, r"--epoch 3: the run has epochs 0 to 2\."),
         ({"out": Path("labels.csv")}, r"--out labels\.csv: must end in \.parquet"),
         ({"source": Path("nowhere")}, "nowhere: does not exist"),

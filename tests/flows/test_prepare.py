@@ -44,9 +44,9 @@ def test_existing_run__without_one_lists_those_there_are(finished_run: Path) -> 
         existing_run("absent")
     Path("runs").mkdir()
     Path("runs/mine").symlink_to(finished_run)
-    with pytest.raises(ConfigError, match=r"runs/absent: is no run.*\n.*Here are: runs/mine"):
+    with pytest.raises(ConfigError, match=r"runs/absent: is not a run.*\n.*Here are: runs/mine"):
         existing_run("absent")
     Path("runs/swept").mkdir()
     Path("runs/swept/k=00004").symlink_to(finished_run)
-    with pytest.raises(ConfigError, match=r"runs/swept: is no run.*\n.*are: runs/swept/k=00004"):
+    with pytest.raises(ConfigError, match=r"runs/swept: is not a run.*\n.*are: runs/swept/k=00004"):
         existing_run("swept")

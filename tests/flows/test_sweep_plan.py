@@ -14,7 +14,7 @@ from stages.runs.sweep_plan import parse_ks, plan
 
 @pytest.mark.parametrize("text", ["", "10,", "10;20", "10,x", "1e3", "auto", "-4", "2.5", "²"])
 def test_parse_ks__refuses_what_is_no_number(text: str) -> None:
-    with pytest.raises(ConfigError, match="no whole number: "):
+    with pytest.raises(ConfigError, match="not a whole number: "):
         parse_ks(text)
 
 
@@ -27,7 +27,7 @@ def test_plan__names_all_wrong_k_at_once(recipe: Path) -> None:
         plan(str(recipe), [1, 5, 0, 5], None, None, {})
 
     told = str(caught.value)
-    assert "1 is no number of clusters: at least 2; 0 is no number" in told
+    assert "1 is too small: at least 2 clusters are needed; 0 is too small" in told
     assert "5 is given 2 times" in told
 
 
@@ -35,7 +35,7 @@ def test_plan__names_all_wrong_k_at_once(recipe: Path) -> None:
     ("ks", "changes", "told"),
     [
         ([], {}, "--k: none is given"),
-        ([4], {"cluster": {"k": 5}}, r"cluster\.k: is what the sweep varies"),
+        ([4], {"cluster": {"k": 5}}, r"cluster\.k: the sweep itself sets this key"),
         ([4], {"cluster": 5}, r"cluster: Input should be"),
     ],
 )
@@ -47,7 +47,7 @@ def test_plan__refuses_what_cannot_be_meant(
 
 
 def test_plan__refuses_the_folder_of_a_run(recipe: Path, finished_run: Path) -> None:
-    with pytest.raises(ConfigError, match="is a run, but a sweep has a folder for each"):
+    with pytest.raises(ConfigError, match="is a run, but a sweep is a folder with several runs"):
         plan(str(recipe), [4], str(finished_run), None, {})
 
 

@@ -20,10 +20,13 @@ class FinishedNetworks(SavePoints):
             masks: saved together with the rows; updated in place with the masks of the last save.
         """
         super().__init__(draft, draft.context.save_every, held)
+        # Copy the containers of the last save, because they grow.
         saved_facts: Facts = draft.saved.facts if draft.saved else {}
         self.rows: list[Row] = list(saved_facts.get("rows", []))
-        self.seconds_per_step: dict[str, float] = dict(saved_facts.get("seconds_per_step", {}))
+        saved_seconds = saved_facts.get("seconds_per_step", {})
+        self.seconds_per_step: dict[str, float] = dict(saved_seconds)
         """Seconds per training step by network, in the attempt that finished its training."""
+        # The caller keeps this dictionary, too, so it is updated and not replaced.
         self._masks = masks
         masks.update(saved_facts.get("shown", {}))
 

@@ -15,10 +15,12 @@ def changed_keys(protocol: StrictConfig, shipped: Path, *, but: Collection[str])
         shipped: the YAML file with the numbers of the paper or of its code.
         but: keys to skip, because they are reported elsewhere or do not change the result.
     """
-    shipped_values = load_protocol(shipped, type(protocol), {}).model_dump(mode="json")
-    values = protocol.model_dump(mode="json")
-    return [
-        f"{key}: {value} instead of {shipped_values[key]}"
-        for key, value in values.items()
-        if value != shipped_values[key] and key not in but
-    ]
+    shipped_protocol = load_protocol(shipped, type(protocol), {})
+    # Compare JSON values, because these are what the sentences show.
+    shipped_values = shipped_protocol.model_dump(mode="json")
+    sentences: list[str] = []
+    for key, value in protocol.model_dump(mode="json").items():
+        shipped_value = shipped_values[key]
+        if value != shipped_value and key not in but:
+            sentences.append(f"{key}: {value} instead of {shipped_value}")
+    return sentences

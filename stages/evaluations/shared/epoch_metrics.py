@@ -19,8 +19,11 @@ class EpochMetrics:
     @property
     def name(self) -> str:
         """The name in the manifest: `epoch=0003`, or in a sweep `k=00010/epoch=0003`."""
+        # Zeros in front keep the names in order.
         epoch = f"epoch={self.epoch:04d}"
-        return epoch if self.k is None else f"k={self.k:05d}/{epoch}"
+        if self.k is None:
+            return epoch
+        return f"k={self.k:05d}/{epoch}"
 
 
 @dataclass(frozen=True)

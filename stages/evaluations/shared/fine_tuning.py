@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.config import Precision
+from deepcluster_core.config_yaml import read_yaml
 from deepcluster_core.evaluation.voc.fine_tuning import Part
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.models.network import Network
@@ -79,8 +80,10 @@ def evaluate_each(
     Raises:
         Interrupted: the process was asked to stop; everything is saved.
     """
-    images_each = tuning.iterations * tuning.batch_size + tuning.num_judged
+    num_training_images = tuning.iterations * tuning.batch_size
+    images_each = num_training_images + tuning.num_judged
     counter = ProgressCounter(draft.context, len(networks) * images_each)
+    # A signal does not end the process at once, so that the state can be saved first.
     with held_back() as held:
         finished = FinishedNetworks(draft, held, masks=tuning.masks)
         for name, network in networks:
@@ -90,8 +93,10 @@ def evaluate_each(
                 continue
             model = tuning.build(network)
             _train(name, model, tuning, finished, counter)
+            # Networks are judged while the rows are computed: `found` is a generator.
             found = _judged(name, model, tuning, finished, counter)
-            finished.add(list(tuning.rows(name, found)))
+            rows = list(tuning.rows(name, found))
+            finished.add(rows)
     return finished
 
 
@@ -106,6 +111,7 @@ def _train(
     saved = finished.resume(model, name)
     started_s = time.perf_counter()
     first_step: int = saved["step"] if saved else 0
+    # Steps of earlier attempts count as progress.
     counter.advance(first_step * tuning.batch_size)
 
     def after_step(step: int) -> None:
@@ -126,7 +132,7 @@ def _judged(
     finished: FinishedNetworks,
     counter: ProgressCounter,
 ) -> Iterator[Found]:
-    """Yield what a trained network finds in each image, and stop after it if a signal asked so."""
+    """Yield what a trained network finds in each image; stop there if a signal asked for it."""
     for one in tuning.judge(model):
         yield one
         counter.advance()
@@ -155,32 +161,35 @@ class Split:
 
 def shipped_path(evaluation: str, train: Part) -> Path:
     """Return the shipped protocol of a mode, which has the numbers of the paper or its code."""
+    # fc6-8 is the mode without a suffix.
     variant = "" if train == "fc6-8" else f"-{train}"
     return PROTOCOLS / f"{evaluation}{variant}.yaml"
 
 
 def facts_of(
     draft: Draft,
+    evaluation: str,
     protocol: TunedProtocol,
     finished: FinishedNetworks,
     split: Split,
-    *,
-    full_iterations: int,
 ) -> dict[str, Any]:
     """Return the facts of the result that its table does not hold.
 
     Args:
         draft: artifact of the evaluation.
+        evaluation: name of the evaluation.
         protocol: the protocol that was followed.
         finished: the results of all networks.
         split: the data that was trained on and judged on.
-        full_iterations: steps of the shipped protocol.
     """
-    seconds = finished.seconds_per_step
+    seconds_per_step = finished.seconds_per_step
+    # The shipped protocol has the full number of steps; the given one is often shortened.
+    full_iterations: int = read_yaml(shipped_path(evaluation, protocol.train))["iterations"]
+    full_seconds = sum(seconds_per_step.values()) * full_iterations
     return {
-        "seconds_per_step": {name: round(s, 5) for name, s in seconds.items()},
+        "seconds_per_step": {name: round(s, 5) for name, s in seconds_per_step.items()},
         # An estimate for all networks together, on this machine.
-        "hours_at_full_length": round(sum(seconds.values()) * full_iterations / 3600, 2),
+        "hours_at_full_length": round(full_seconds / 3600, 2),
         "train": protocol.train,
         **asdict(split),
         "precision": computed_in(draft.context.device, protocol.precision),

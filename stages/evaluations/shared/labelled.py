@@ -59,7 +59,10 @@ def open_labelled(
     pictures = Images(images)
     class_N, classes = pictures.named_labels()
     if len(classes) < 2:
-        found = f"has images of one class alone, {classes[0]!r}" if classes else "has no labels"
+        if classes:
+            found = f"has images of one class alone, {classes[0]!r}"
+        else:
+            found = "has no labels"
         raise ArtifactError(
             f"{_source_of(images)}: {found}, but this evaluation needs at least two labelled "
             f"classes.\n"
@@ -67,12 +70,16 @@ def open_labelled(
             f"with theirs, dataset.labels: auto."
         )
     if validation is not None:
-        others = _opened_beside(validation, images, pictures)
-        return Data(_known(pictures, class_N), _matched(others, classes), classes)
+        validation_pictures = _opened_beside(validation, images, pictures)
+        validation_images = _matched(validation_pictures, classes)
+        return Data(_known(pictures, class_N), validation_images, classes)
     is_validation_N = _set_aside(images, class_N, classes, validation_fraction, seed)
+    # In each of the two parts, the images of the other part count as unlabelled.
+    training_class_N = np.where(is_validation_N, -1, class_N)
+    validation_class_N = np.where(is_validation_N, class_N, -1)
     return Data(
-        _known(pictures, np.where(is_validation_N, -1, class_N)),
-        _known(pictures, np.where(is_validation_N, class_N, -1)),
+        _known(pictures, training_class_N),
+        _known(pictures, validation_class_N),
         classes,
     )
 
@@ -87,24 +94,29 @@ def _set_aside(
     images: Path, class_N: NDArray[np.int32], classes: tuple[str, ...], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
     """Draw the images of each class to validate on."""
+    # Every class needs an image to train on and one to validate on.
     size_C = np.bincount(class_N[class_N >= 0], minlength=len(classes))
     if size_C.min() < 2:
         alone = [classes[number] for number in np.flatnonzero(size_C < 2)]
         raise ArtifactError(
             f"{images}: {len(alone)} of {len(classes)} classes have one image alone: "
             f"{_quoted(alone)}. It cannot be both trained on and validated on.\n"
-            f"  Fix: give more images of them, or a validation artifact of its own."
+            f"  Fix: add images of these classes, or give a validation artifact."
         )
-    taken_C = np.clip(np.rint(size_C * fraction).astype(np.int64), 1, size_C - 1)
+    wanted_C = np.rint(size_C * fraction).astype(np.int64)
+    taken_C = np.clip(wanted_C, 1, size_C - 1)
     draw_N = seeding.numpy_generator(seed, "evaluations", "validation").random(len(class_N))
-    # Sort by class and randomly within a class, drop the unlabelled images (class -1, so they come
-    # first), and take the first images of each class.
-    order_N = np.lexsort((draw_N, class_N))[np.count_nonzero(class_N < 0) :]
+    # Sort by class, and randomly within a class. The unlabelled images have class -1 and so come
+    # first: drop them.
+    num_unlabelled = np.count_nonzero(class_N < 0)
+    order_N = np.lexsort((draw_N, class_N))[num_unlabelled:]
+    # Take the first images of each class.
     first_C = np.cumsum(size_C) - size_C
     ordered_N = class_N[order_N]
-    chosen_N = np.arange(len(order_N)) - first_C[ordered_N] < taken_C[ordered_N]
+    rank_in_class_N = np.arange(len(order_N)) - first_C[ordered_N]
+    is_taken_N = rank_in_class_N < taken_C[ordered_N]
     is_validation_N = np.zeros(len(class_N), dtype=np.bool_)
-    is_validation_N[order_N[chosen_N]] = True
+    is_validation_N[order_N[is_taken_N]] = True
     return is_validation_N
 
 
@@ -114,45 +126,48 @@ def _opened_beside(validation: Path, images: Path, pictures: Images) -> Images:
     Raises:
         ArtifactError: the two artifacts are identical, or their numbers of channels differ.
     """
-    others = Images(validation)
+    validation_pictures = Images(validation)
+    # Equal contents can lie in two folders, so the digests are compared and not the paths.
     if read_manifest(validation).digest == read_manifest(images).digest:
         raise ArtifactError(
             f"{validation}: holds the very images that are trained on, {images}.\n"
-            f"  Fix: give other images, or none: then a part of each class is set aside."
+            f"  Fix: give different images, or none: then a part of each class is set aside."
         )
-    if others.channels != pictures.channels:
+    if validation_pictures.channels != pictures.channels:
         raise ArtifactError(
-            f"{validation}: its images have {others.channels} channels, those of {images} "
-            f"{pictures.channels}.\n"
+            f"{validation}: its images have {validation_pictures.channels} channels, those of "
+            f"{images} {pictures.channels}.\n"
             f"  Fix: index it with dataset.channels={pictures.channels}."
         )
-    return others
+    return validation_pictures
 
 
-def _matched(others: Images, classes: tuple[str, ...]) -> Labelled:
+def _matched(pictures: Images, classes: tuple[str, ...]) -> Labelled:
     """Return the validation images, with classes numbered as in the training images.
 
     Raises:
         ArtifactError: there are no labels, or a class has no training images.
     """
-    class_N, names = others.named_labels()
+    class_N, names = pictures.named_labels()
     if not names:
         raise ArtifactError(
-            f"{_source_of(others.folder)}: has no labels, so nothing can be validated on it.\n"
+            f"{_source_of(pictures.folder)}: has no labels, so nothing can be validated on it.\n"
             f"  Fix: --validation SOURCE with class folders or a label column."
         )
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise ArtifactError(
-            f"{others.folder}: {len(unknown)} of its {len(names)} classes have no training "
+            f"{pictures.folder}: {len(unknown)} of its {len(names)} classes have no training "
             f"images: {_quoted(unknown)}.\n"
             f"  Cause: classes are matched by name; the training images have {_quoted(classes)}.\n"
             f"  Fix:   name the classes alike in both sources, or leave those images out."
         )
-    place = {name: number for number, name in enumerate(classes)}
-    class_of_name = np.array([*(place[name] for name in names), -1], np.int32)
+    # Renumber the classes of the validation images as in the training images.
+    number_of_class = {name: number for number, name in enumerate(classes)}
+    new_numbers = [number_of_class[name] for name in names]
     # Unknown labels stay unknown: index -1 picks the last element, which is -1.
-    return _known(others, class_of_name[class_N])
+    new_number_of_old = np.array([*new_numbers, -1], np.int32)
+    return _known(pictures, new_number_of_old[class_N])
 
 
 def _source_of(images: Path) -> str:

@@ -49,7 +49,9 @@ class ComparedNetworks:
     @property
     def pictured(self) -> str:
         """The name of the network whose results are drawn: the trained one if there is one."""
-        return self.names[0 if self.checkpoint is None else 1]
+        if self.checkpoint is None:
+            return RANDOM
+        return self.names[1]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -62,15 +64,15 @@ class ComparedNetworks:
             ConfigError: the architecture does not support this image size or number of channels.
         """
         for name in self.names:
-            network = self._restored(None if name in (RANDOM, SUPERVISED) else self.checkpoint)
+            # Only the run's network comes from a checkpoint; the others start as initialised.
+            checkpoint = None if name in (RANDOM, SUPERVISED) else self.checkpoint
+            network = restore_network(
+                self.network, channels=self.channels, seed=self.context.seed, checkpoint=checkpoint
+            )
+            # The given weights replace all that were initialised.
             if name == SUPERVISED and self.supervised is not None:
                 load_weights(self.supervised.path, network)
             yield name, network
-
-    def _restored(self, checkpoint: Path | None) -> Network:
-        return restore_network(
-            self.network, channels=self.channels, seed=self.context.seed, checkpoint=checkpoint
-        )
 
 
 def supervised_weights(path: Path) -> External:

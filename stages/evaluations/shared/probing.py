@@ -10,6 +10,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.config import Precision, StrictConfig
+from deepcluster_core.data.views import Pixels
 from deepcluster_core.evaluation.crops import Views
 from deepcluster_core.evaluation.probes.classification import Plan, Score, Task, classify
 from deepcluster_core.evaluation.probes.classifiers import ProbeSgd
@@ -29,7 +30,8 @@ from stages.evaluations.shared.resize import resize_for
 AUTO = "auto"
 NO_DEVIATION = ("layers", "validation_fraction", "cache_bytes", "precision")
 """Keys that are reported elsewhere, or do not change the result of a layer."""
-FEATURE = "last_relu"  # the layer of `Network` whose output the head reads
+FEATURE = "last_relu"
+"""The layer of `Network` whose output the head reads."""
 
 Decay = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -106,26 +108,20 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class ProbedImages:
-    """Images artifacts to train on and to judge on."""
-
-    images: Path
-    validation: Path | None
-    """A second images artifact to judge on; None: a part of the first is set aside."""
-
-
-@dataclass(frozen=True)
 class Probing:
     """An evaluation that trains classifiers on each compared network."""
 
+    name: str
+    """Name of the evaluation."""
     draft: Draft
     network: NetworkConfig
     protocol: ProbingConfig
-    images: ProbedImages
+    images: Path
+    """The images artifact to train on."""
+    validation: Path | None
+    """A second images artifact to judge on; None: a part of the first is set aside."""
     checkpoint: Path | None
     supervised: External | None
-    name: str
-    """Name of the evaluation."""
 
     def rows(self, shape_of: Callable[[Network], Shape]) -> list[dict[str, Any]]:
         """Return a row for each layer of each network, and set the facts of the artifact.
@@ -135,37 +131,41 @@ class Probing:
         """
         context = self.draft.context
         data = open_labelled(
-            self.images.images,
-            self.images.validation,
+            self.images,
+            self.validation,
             validation_fraction=self.protocol.validation_fraction,
             seed=context.seed,
         )
         channels = data.training.pictures.channels
-        task = Task(_examples(data.training), _examples(data.validation), len(data.classes))
+        training, validation = _examples(data.training), _examples(data.validation)
+        task = Task(training, validation, len(data.classes))
         networks = ComparedNetworks(
             self.network, channels, context, self.checkpoint, self.supervised
         )
-        images_each = self.protocol.epochs * len(task.training.class_N)
+        # Progress counts training images, because training takes most of the time.
+        num_training = len(training.class_N)
+        images_each = self.protocol.epochs * num_training
         counter = ProgressCounter(context, images_each * len(networks))
-        rows = [
-            {"network": name} | row
-            for name, network in networks
-            for row in self._rows(network, shape_of(network), task, counter)
-        ]
+        # Train on one network at a time, so that memory holds one.
+        rows: list[dict[str, Any]] = []
+        for name, network in networks:
+            for row in self._rows(network, shape_of(network), task, counter):
+                rows.append({"network": name} | row)
         self.draft.facts |= {
             "classes": task.num_classes,
-            "training_images": len(task.training.class_N),
-            "validation_images": len(task.validation.class_N),
+            "training_images": num_training,
+            "validation_images": len(validation.class_N),
             "precision": computed_in(context.device, self.protocol.precision),
             "deviations": self._deviations(channels),
         }
         return rows
 
     def _deviations(self, channels: int) -> list[str]:
-        """Return sentences on what differs from the shipped protocol and from ImageNet's images."""
+        """Return a sentence for each difference from the shipped protocol and from ImageNet."""
         shipped = PROTOCOLS / f"{self.name}.yaml"
         found = changed_keys(self.protocol, shipped, but=NO_DEVIATION)
-        if self.images.validation is None:
+        # The paper validates on ImageNet's 50,000 validation images, in colour crops of 224 px.
+        if self.validation is None:
             found.append("judged on a part of the run's images instead of a validation set")
         if self.network.image_size != 224:
             found.append(f"crops of {self.network.image_size} px instead of 224")
@@ -177,7 +177,8 @@ class Probing:
         self, network: Network, shape: Shape, task: Task, counter: ProgressCounter
     ) -> list[dict[str, Any]]:
         """Return a row for each layer of one network."""
-        protocol, views = self.protocol, self.protocol.views_for(self.network)
+        protocol = self.protocol
+        views = protocol.views_for(self.network)
         context = self.draft.context
         frozen = Frozen(
             network,
@@ -186,28 +187,40 @@ class Probing:
             device=context.device,
             precision=protocol.precision,
         )
+        supply = Supply(frozen, views, batch_size=protocol.batch_size, workers=context.workers)
+        # The classifiers of all layers are trained together, so a view passes the network once.
         scores = classify(
-            Supply(frozen, views, batch_size=protocol.batch_size, workers=context.workers),
+            supply,
             task,
             _plan(protocol, shape),
             # The seed does not depend on the epoch, so that results of epochs are comparable.
             seed=seeding.derive(context.seed, "evaluations", self.name),
             after_batch=counter.advance,
         )
-        return [
-            {"layer": layer, "numbers": frozen.numbers[layer]}
-            | _judged(score)
-            | {"chance": 100 * task.chance}
-            for layer, score in scores.items()
-        ]
+        rows: list[dict[str, Any]] = []
+        for layer, score in scores.items():
+            row = {
+                "layer": layer,
+                "numbers": frozen.numbers[layer],
+                **_judged(score),
+                "chance": 100 * task.chance,
+            }
+            rows.append(row)
+        return rows
 
 
 def _examples(labelled: Labelled) -> Examples:
-    pictures, image_id_N = labelled.pictures, labelled.image_id_N
-    return Examples(lambda row: pictures.verified(int(image_id_N[row])), labelled.class_N)
+    """Return labelled images by row, as the probes read them."""
+
+    def picture(row: int) -> Pixels:
+        image_id = int(labelled.image_id_N[row])
+        return labelled.pictures.verified(image_id)
+
+    return Examples(picture, labelled.class_N)
 
 
 def _plan(protocol: ProbingConfig, shape: Shape) -> Plan:
+    """Return the settings of the training, as the core needs them."""
     return Plan(
         epochs=protocol.epochs,
         sgd=ProbeSgd(protocol.lr, protocol.momentum),
@@ -223,6 +236,7 @@ def _judged(score: Score) -> dict[str, float | int]:
     """Return a classifier's columns of the results: accuracies in percent, epochs from 0."""
     return {
         "weight_decay": score.decay,
+        # The best epoch is chosen on the validation images, so this number is optimistic.
         "top1_best": 100 * max(score.top1_N),
         "top1_last": 100 * score.top1_N[-1],
         "best_epoch": score.best_epoch,

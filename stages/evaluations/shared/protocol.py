@@ -38,6 +38,7 @@ def load_protocol(path: Path, kind: type[Protocol], overrides: Mapping[str, Any]
     """
     path = expanded(path, Path())
     values = merged(read_yaml(path), plain(overrides, name="overrides"))
+    # Strict types accept a list for a tuple, and text for a path, only when they parse JSON.
     try:
         return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:

@@ -26,7 +26,9 @@ def resize_for(image_size: int, resize: int | Literal["auto"], *, only_centre: b
     """
     if resize == "auto":
         takes_all = only_centre and image_size <= SMALL_PX
-        return image_size if takes_all else usual_resize(image_size)
+        if takes_all:
+            return image_size
+        return usual_resize(image_size)
     if resize < image_size:
         raise ConfigError(
             f"resize: {resize} px is smaller than the network's image_size, {image_size}.\n"

@@ -33,7 +33,9 @@ def write_results(
         captions: captions of the artifact's images in the report, by file name.
     """
     digest = digest_of(protocol.model_dump(mode="json"))
-    table = pd.DataFrame([dict(row) for row in rows]).assign(**{PROTOCOL: digest})
+    table = pd.DataFrame([dict(row) for row in rows])
+    # Every row names the protocol, so that tables of several runs can be compared.
+    table[PROTOCOL] = digest
     write_frame(draft.folder / RESULTS, table)
     draft.rows = len(rows)
     draft.facts[PROTOCOL] = digest

@@ -337,7 +337,7 @@ def test_run__masks_that_are_all_void_are_told(
     for name in names(tree, "val"):
         void = np.full((HEIGHT, WIDTH), VOID, np.uint8)
         Image.fromarray(void).save(folder / f"SegmentationClass/{name}.png")
-    with pytest.raises(SourceError, match="no pixel of val counts"):
+    with pytest.raises(SourceError, match="val: all of its masks are void"):
         evaluated(protocol(**BRIEF), data=tree, checkpoint=None)
 
 
