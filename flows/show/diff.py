@@ -21,7 +21,7 @@ from deepcluster_core.clustering.changes import MOVED, SAME, Change, ChangeKind,
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url
 from deepcluster_core.metrics import nmi
-from flows.show.run import console_for_tables, short
+from flows.show.terminal import console_for_tables, short
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run, typed_run
 
