@@ -256,7 +256,7 @@ class _Found:
             return
         if not self.skipped:
             raise SourceError("there are no images.\n  Fix: give a source that holds some.")
-        # One reason is enough, because usually all images have the same.
+        # One reason is enough, because it usually applies to all images.
         path, reason = next(iter(self.skipped.items()))
         raise SourceError(
             f"none of {len(self.skipped)} images can be used; the first, {path}: {reason}."

@@ -203,7 +203,7 @@ def sweep(
     yes: Yes = False,
 ) -> None:
     """Run a recipe for several k, and compare: a run for each, one table, one picture."""
-    from flows.show.run import show_sweep  # noqa: PLC0415
+    from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
     from stages.runs.sweep_plan import parse_ks, plan, refuse_unwritable_sweep  # noqa: PLC0415
 

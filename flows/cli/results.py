@@ -111,7 +111,8 @@ def show(
     limit: Annotated[int, typer.Option(min=1, help="Largest number of images to list.")] = 50,
 ) -> None:
     """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
-    from flows.show.run import show_cluster, show_run, show_sweep  # noqa: PLC0415
+    from flows.show.run import show_cluster, show_run  # noqa: PLC0415
+    from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
     from stages.runs.sweep_plan import SWEEP  # noqa: PLC0415
 

@@ -48,7 +48,7 @@ def compare(planned: Sweep, report: FlowReport) -> None:
         names = ", ".join(values.unlike)
         report.say(f"\nnot compared, because made with different settings for some k: {names}")
     if not write_comparison(planned, values):
-        report.say("\nevery k was there already, and compared: nothing was made")
+        report.say("\nall k exist and are compared already: nothing was made")
         return
     # Show the table in Prefect's UI too.
     name = dashed(planned.root.name) or "sweep"

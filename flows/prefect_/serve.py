@@ -284,7 +284,7 @@ def _print_addresses(url: str, api: str) -> None:
 The UI:                  {url}
 In another shell, here:  prefect deployment run deepcluster/epoch-loop --watch{direct}
 From any other folder:   export PREFECT_API_URL={api}
-Ctrl-C stops server and worker; a run goes on where it was when it is started again.
+Ctrl-C stops server and worker; a run that is started again continues where it stopped.
 """
     print(text, flush=True)  # noqa: T201
 

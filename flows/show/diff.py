@@ -231,7 +231,7 @@ def _counts(found: list[Change]) -> Table:
 def _list(found: list[Change], limit: int, console: Console) -> None:
     """Print a row for each change."""
     if not found:
-        console.print("every cluster is still the same")
+        console.print("no cluster has changed")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("")

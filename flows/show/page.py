@@ -217,10 +217,10 @@ class _Run:
         )
 
     def _notes(self) -> list[str]:
-        """Return notes about what is not shown: missing, damaged, or made with other settings."""
+        """Return notes about what is not shown: missing, damaged, or made with different settings."""
         by_condition: defaultdict[str, list[str]] = defaultdict(list)
         for state in self.states:
-            # A run in progress lacks artifacts, which the number of epochs below says.
+            # Missing artifacts of a run in progress are covered by the number of epochs below.
             if state.condition in (Condition.WHOLE, Condition.PRUNED, Condition.MISSING):
                 continue
             name = state.kind

@@ -1,9 +1,8 @@
-"""What `deepcluster show` prints, and what a run prints when it ends."""
+"""What `deepcluster show` prints about a run, and what a run prints when it ends."""
 
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +22,7 @@ from deepcluster_core.text import (
 )
 from flows.show.terminal import (
     console_for_tables,
+    count_of_epochs,
     go_on,
     program_name,
     shell_path,
@@ -32,7 +32,6 @@ from flows.show.terminal import (
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
-from stages.runs.sweep_plan import SWEEP, read_sweep, run_of_k
 
 GIB = 1 << 30
 WIDTH = 100
@@ -46,11 +45,6 @@ COST = (
     *("score\n   s", "\nGiB"),
 )
 """Column headers for the cost of an epoch's stages: time, images per second and peak memory."""
-COMPARED = (
-    *("k", "loss", "  ln k", "NMI\nbefore", "NMI\nlabels"),
-    *("effective\nclusters", "   empty\nclusters", "    all\n epochs"),
-)
-"""Column headers of the table that compares the runs of a sweep."""
 STYLES = {
     Condition.WHOLE: "green",
     Condition.PRUNED: "dim",
@@ -70,43 +64,54 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
         epoch: the only epoch to print; None prints all.
 
     Raises:
-        ConfigError: the run has no such epoch.
+        ConfigError: the run does not have the epoch.
     """
     console = console_for_tables()
     recipe = load_own_recipe(folder.config)
     states = states_of(folder)
+    images, by_epoch = _by_epoch(states)
     if epoch is not None:
-        _check_epoch(folder, epoch, [s.epoch for s in states if s.epoch is not None])
+        _check_epoch(folder, epoch, by_epoch)
+    # What the run is made from.
+    name = short(folder.root)
+    k = _clusters(recipe, states)
+    source = printable(str(recipe.dataset.source))
     console.print(
-        f"{short(folder.root)}: {recipe.network.name}, k = {_clusters(recipe, states)}, "
-        f"seed {recipe.seed}, {recipe.epochs} epochs asked for\n"
-        f"source {printable(str(recipe.dataset.source))}\n",
+        f"{name}: {recipe.network.name}, k = {k}, seed {recipe.seed}, "
+        f"{recipe.epochs} epochs asked for\nsource {source}\n",
         markup=False,
     )
-    by_epoch = _by_epoch(states)
-    # The images do not belong to an epoch, so they have a line of their own.
-    images = by_epoch.pop(None)["images"]
     console.print("images  ", _state_cell(images), _cost_of_images(images), end="\n\n")
+    # A row for each epoch in each of the tables.
     artifacts = Table("epoch", *EPOCH_KINDS, box=None, pad_edge=False)
     rows: list[tuple[str, ...]] = []
     for number, found in by_epoch.items():
-        if epoch in (None, number):
-            rows.append((str(number), *_scores(found["metrics"]), *_costs(found)))
-            artifacts.add_row(str(number), *[_state_cell(found[kind]) for kind in EPOCH_KINDS])
+        if epoch not in (None, number):
+            continue
+        learnt = _scores(found["metrics"])
+        costs = _costs(found)
+        rows.append((str(number), *learnt, *costs))
+        cells = [_state_cell(found[kind]) for kind in EPOCH_KINDS]
+        artifacts.add_row(str(number), *cells)
     _print_tables(rows, artifacts, console)
     _print_evaluations(folder, console)
-    _print_signs([state for state in states if epoch in (None, state.epoch)], console)
+    # Problems of all epochs are printed last, where they are seen.
+    shown = [state for state in states if epoch in (None, state.epoch)]
+    _print_signs(shown, console)
     for state in states:
         _print_problem(state, console)
 
 
-def _by_epoch(states: list[ArtifactState]) -> dict[int | None, dict[str, ArtifactState]]:
-    """Return the states of artifacts by their epoch, None for the images, and then by kind."""
-    found: dict[int | None, dict[str, ArtifactState]] = {}
+def _by_epoch(
+    states: list[ArtifactState],
+) -> tuple[ArtifactState, dict[int, dict[str, ArtifactState]]]:
+    """Return the state of the images, and those of the other artifacts by epoch and kind."""
+    by_kind = {state.kind: state for state in states if state.epoch is None}
+    by_epoch: defaultdict[int, dict[str, ArtifactState]] = defaultdict(dict)
     for state in states:
-        of_epoch = found.setdefault(state.epoch, {})
-        of_epoch[state.kind] = state
-    return found
+        if state.epoch is not None:
+            by_epoch[state.epoch][state.kind] = state
+    return by_kind["images"], by_epoch
 
 
 def _print_tables(rows: list[tuple[str, ...]], artifacts: Table, console: Console) -> None:
@@ -159,9 +164,11 @@ def _print_evaluations(folder: RunFolder, console: Console) -> None:
 
 
 def _print_problem(state: ArtifactState, console: Console) -> None:
+    # Pruned artifacts were deleted on purpose.
     if state.condition not in (Condition.WHOLE, Condition.PRUNED):
+        artifact = short(state.folder)
         reason = printable(state.reason)
-        console.print(f"{short(state.folder)}: {state.condition}: {reason}", markup=False)
+        console.print(f"{artifact}: {state.condition}: {reason}", markup=False)
 
 
 def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int) -> None:
@@ -177,83 +184,39 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
     labels = folder.artifact("labels", epoch)
     k = read_manifest(labels).facts["k"]
     if cluster >= k:
-        raise ConfigError(f"--cluster {cluster}: epoch {epoch} has clusters 0 to {k - 1}.")
+        raise ConfigError(
+            f"--cluster {cluster}: epoch {epoch} has clusters 0 to {k - 1}.\n"
+            f"  Fix: name one of them."
+        )
     rows = read_cluster(labels, cluster)
     console = console_for_tables()
     console.print(f"epoch {epoch}, cluster {cluster}: {len(rows):,} images, nearest first\n")
     console.print(f"{'distance':>8}  {'image_id':>9}  path")
     for row in rows[:limit]:
-        line = f"{row['distance']:8.4f}  {row['image_id']:9}  {printable(row['path'])}"
-        console.print(line, markup=False)
-    if len(rows) > limit:
-        console.print(f"… and {len(rows) - limit:,} more; --limit {len(rows)} shows all")
-
-
-def show_sweep(folder: Path) -> None:
-    """Print a row for each k of a sweep: the metrics of the last epoch, and the time of all epochs.
-
-    Args:
-        folder: folder of the sweep.
-
-    Raises:
-        ArtifactError: the table of the sweep is missing or damaged.
-    """
-    found = read_sweep(folder)
-    last = max(row["epoch"] for row in found)
-    seconds: defaultdict[int, float] = defaultdict(float)
-    for row in found:
-        seconds[row["k"]] += row["seconds"]
-    rows = [_compared(row, seconds[row["k"]]) for row in found if row["epoch"] == last]
-    sweep = short(folder)
-    console = console_for_tables()
-    console.print(f"\n{sweep}: after {_count_of_epochs(last + 1)}\n", markup=False)
-    console.print(table_of_numbers(COMPARED, rows))
-    table = python_text(f"{sweep}/{SWEEP}")
-    largest_run = shell_path(folder / run_of_k(max(seconds)))
-    console.print(
-        f"\n  {sweep}/sweep.png     what k does\n"
-        f"  pd.read_parquet({table})     all metrics of all epochs\n"
-        f"  {program_name()} show {largest_run}     one of the runs",
-        markup=False,
-    )
-
-
-def _compared(row: dict[str, Any], seconds: float) -> tuple[str, ...]:
-    """Return the cells of a run of a sweep under `COMPARED`.
-
-    Args:
-        row: metrics of its last epoch.
-        seconds: time that all of its epochs took.
-    """
-    return (
-        f"{row['k']:,}",
-        three_decimals(row["loss"]),
-        three_decimals(row["ln_k"]),
-        three_decimals(row["nmi_previous"]),
-        three_decimals(row["nmi_labels"]),
-        f"{row['effective_clusters']:,.1f}",
-        f"{row['empty_clusters']:,.0f}",
-        duration(seconds),
-    )
-
-
-def _count_of_epochs(number: int) -> str:
-    return f"{number} epoch" if number == 1 else f"{number} epochs"
+        path = printable(row["path"])
+        line = f"{row['distance']:8.4f}  {row['image_id']:9}  {path}"
+        console.print(line, markup=False)  # a path can look like markup
+    num_hidden = len(rows) - limit
+    if num_hidden > 0:
+        console.print(f"… and {num_hidden:,} more; --limit {len(rows)} shows all")
 
 
 def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     """Return the text that ends a run: what it has made, and which commands to try next."""
     run = short(folder.root)
+    last = epochs - 1
+    labels = python_text(f"{run}/labels")
+    metrics = python_text(f"{run}/metrics")
+    features = python_text(f"{short(folder.artifact('features', last))}/features.zarr")
+    # In commands, the path needs the quotes of a shell.
     typed = shell_path(folder.root)
     program = program_name()
-    last = epochs - 1
-    features = short(folder.artifact("features", last))
     return f"""
-{run}: {_count_of_epochs(epochs)}, in {duration(seconds)}
+{run}: {count_of_epochs(epochs)}, in {duration(seconds)}
   {run}/report.html      curves and clusters, to look at in a browser
-  pd.read_parquet({python_text(f"{run}/labels")})      the cluster of every image at every epoch
-  pd.read_parquet({python_text(f"{run}/metrics")})     the learning curve
-  zarr.open_array({python_text(f"{features}/features.zarr")})     (N, D), row i is image_id i
+  pd.read_parquet({labels})      the cluster of every image at every epoch
+  pd.read_parquet({metrics})     the learning curve
+  zarr.open_array({features})     (N, D), row i is image_id i
 
 Next:
   {program} show {typed}
@@ -289,10 +252,14 @@ def _curves(rows: list[tuple[str, ...]], console: Console) -> list[Table]:
     if width <= console.width:
         return [whole]
     split = len(LEARNT)
-    learnt = table_of_numbers(LEARNT, [row[:split] for row in rows])
+    learnt = [row[:split] for row in rows]
     # The second table begins with the epoch too, so that each can be read alone.
-    cost = table_of_numbers((LEARNT[0], *COST), [(row[0], *row[split:]) for row in rows])
-    return [learnt, cost]
+    epoch_header = LEARNT[0]
+    costs = [(row[0], *row[split:]) for row in rows]
+    return [
+        table_of_numbers(LEARNT, learnt),
+        table_of_numbers((epoch_header, *COST), costs),
+    ]
 
 
 def _scores(metrics: ArtifactState) -> Iterator[str]:
@@ -307,14 +274,14 @@ def _print_signs(states: Iterable[ArtifactState], console: Console) -> None:
     last: dict[str, Sign] = {}
     epochs: defaultdict[str, list[int]] = defaultdict(list)
     for state in states:
-        if state.kind != "metrics":
+        if state.kind != "metrics" or state.epoch is None:
             continue
         row = _row(state)
         if not row:
             continue
         for sign in signs(row):
             last[sign.name] = sign
-            epochs[sign.name].append(state.epoch or 0)
+            epochs[sign.name].append(state.epoch)
     # A sign is printed once, however many epochs show it.
     for name, sign in last.items():
         seen = epochs[name]
@@ -356,9 +323,11 @@ def _cost_of_images(images: ArtifactState) -> str:
     if not images.key:
         return ""
     manifest = read_manifest(images.folder)
+    seconds = _seconds(manifest.seconds)
+    images_per_second = _images_per_second(manifest)
     return (
-        f" {manifest.rows:,} images in {_seconds(manifest.seconds)} s, "
-        f"{_images_per_second(manifest)} images/s, {_peak(manifest)} GiB"
+        f" {manifest.rows:,} images in {seconds} s, "
+        f"{images_per_second} images/s, {_peak(manifest)} GiB"
     )
 
 

@@ -59,3 +59,8 @@ def program_name() -> str:
     if shutil.which("deepcluster"):
         return "deepcluster"
     return shell_path(Path(sys.argv[0]))
+
+
+def count_of_epochs(number: int) -> str:
+    """Return a number of epochs as text."""
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
