@@ -63,6 +63,7 @@ def show_diff(
             `out` is unknown.
         ArtifactError: a table is missing or damaged, the tables share no image, or `out` exists.
     """
+    # Check everything before the tables are read.
     for text in (first, second or ""):
         refuse_url(text)
     if out is not None and out.suffix not in SUFFIXES:
@@ -74,6 +75,7 @@ def show_diff(
     k_after = int(pair.after_N.max()) + 1
     found = changes(pair.before_N, pair.after_N, k_before=k_before, k_after=k_after)
     agreement = nmi(pair.before_N, pair.after_N)
+    # First what is compared, then counts, and then the clusters that changed.
     console = console_for_tables()
     console.print(f"{_name(before)} → {_name(after)}", markup=False)
     console.print(f"{_common(pair)}, NMI {agreement:.3f}\n")
@@ -131,7 +133,8 @@ def _table(given: str, epoch: int | None, option: str) -> Path:
     table = _given_table(given)
     if table is None:
         run = existing_run(typed_run(Path(given)))
-        return _labels(run, _epoch(run, epoch, option))
+        number = _epoch(run, epoch, option)
+        return _labels(run, number)
     if epoch is not None:
         raise ConfigError(
             f"{option} {epoch}: {given} is a table, and has no epochs.\n  Fix: leave {option} out."
@@ -182,7 +185,9 @@ def _epoch(run: RunFolder, wanted: int | None, option: str) -> int:
 
 def _listed(epochs: list[int]) -> str:
     """Return epochs as text: `0 to 9` if none is missing, else a list of them."""
-    first, last = epochs[0], epochs[-1]
+    first = epochs[0]
+    last = epochs[-1]
+    # Epochs are missing if only some are kept.
     is_complete = len(epochs) == last - first + 1
     if is_complete and len(epochs) > 2:
         return f"{first} to {last}"
@@ -223,8 +228,8 @@ def _counts(found: list[Change]) -> Table:
             if change.cluster is not None:
                 after[change.cluster] = change.size
         sizes = after or before
-        counts = (len(before), len(after), sum(sizes.values()))
-        table.add_row(kind, *[f"{count:,}" for count in counts], meaning)
+        num_images = sum(sizes.values())
+        table.add_row(kind, f"{len(before):,}", f"{len(after):,}", f"{num_images:,}", meaning)
     return table
 
 
@@ -239,6 +244,7 @@ def _list(found: list[Change], limit: int, console: Console) -> None:
         table.add_column(header, justify="right")
     table.add_column("images went to\n(share of before)")
     table.add_column("images came from\n(share of after)")
+    # A dash stands for a cluster that does not exist, such as the one before a new cluster.
     for change in found[:limit]:
         before = _cluster(change.previous, change.previous_size)
         after = _cluster(change.cluster, change.size)
@@ -247,8 +253,9 @@ def _list(found: list[Change], limit: int, console: Console) -> None:
         came_from = _parts(change.came_from)
         table.add_row(change.kind, *before, *after, shared, went_to, came_from)
     console.print(table)
-    if len(found) > limit:
-        console.print(f"… and {len(found) - limit:,} more; --limit {len(found)} shows all")
+    num_hidden = len(found) - limit
+    if num_hidden > 0:
+        console.print(f"… and {num_hidden:,} more; --limit {len(found)} shows all")
 
 
 def _cluster(cluster: int | None, size: int) -> tuple[str, str]:

@@ -107,10 +107,10 @@ class _Run:
         self.states: list[ArtifactState] = []
         self.manifests: dict[Path, Manifest] = {}
         for state in states_of(folder, self.recipe):
-            # Later epochs can be left by a longer run before.
-            if state.epoch is None or state.epoch < self.recipe.epochs:
-                self.states.append(state)
-        for state in self.states:
+            # Later epochs are left from an earlier run with more epochs.
+            if state.epoch is not None and state.epoch >= self.recipe.epochs:
+                continue
+            self.states.append(state)
             if state.condition in (Condition.WHOLE, Condition.PRUNED):
                 self.manifests[state.folder] = read_manifest(state.folder)
         self.evaluations: list[tuple[str, int, Path, Manifest]] = []
@@ -119,11 +119,13 @@ class _Run:
 
     def digest(self) -> str:
         """Return a digest of everything that the page depends on."""
-        evaluation_manifests = [manifest for *_, manifest in self.evaluations]
-        made = [
-            (manifest.key, manifest.digest, manifest.seconds, manifest.provenance.created)
-            for manifest in (*self.manifests.values(), *evaluation_manifests)
-        ]
+        manifests = list(self.manifests.values())
+        manifests += [manifest for *_, manifest in self.evaluations]
+        # The page shows when an artifact was made and how long it took, besides its contents.
+        made: list[tuple[str, str, float, str]] = []
+        for manifest in manifests:
+            created = manifest.provenance.created
+            made.append((manifest.key, manifest.digest, manifest.seconds, created))
         return digest_of(
             {
                 "format": FORMAT,
@@ -145,14 +147,16 @@ class _Run:
         if labels is not None:
             assigned = self._assigned(labels, images)
             sizes = cluster_counts(assigned.cluster_N, assigned.k).tolist()
+            # Without the images, for example while they are packed, there is nothing to draw.
             if images is not None and self.clusters:
                 epoch = labels.epoch or 0
+                generator = numpy_generator(self.seed, epoch, "report", "clusters")
                 gallery = read_gallery(
                     assigned,
                     images.folder,
                     epoch=epoch,
                     clusters=self.clusters,
-                    generator=numpy_generator(self.seed, epoch, "report", "clusters"),
+                    generator=generator,
                 )
         return Report(
             name=self.folder.name,
@@ -170,12 +174,10 @@ class _Run:
     def _assigned(self, labels: ArtifactState, images: ArtifactState | None) -> Assigned:
         """Read the labels of an epoch, and those of the epoch before if it still has them."""
         epoch = labels.epoch or 0
-        labels_before = self._whole("labels", epoch - 1)
-        return read_assigned(
-            labels.folder,
-            before=labels_before[0].folder if labels_before else None,
-            images=None if images is None else images.folder,
-        )
+        found = self._whole("labels", epoch - 1)
+        before = found[0].folder if found else None
+        image_folder = None if images is None else images.folder
+        return read_assigned(labels.folder, before=before, images=image_folder)
 
     def _whole(self, kind: str, epoch: int | None = None) -> list[ArtifactState]:
         """Return the whole artifacts of a kind in the order of epochs: of all epochs, or of one."""
@@ -200,8 +202,9 @@ class _Run:
 
     def _setup(self, images: ArtifactState | None, labels: ArtifactState | None) -> Setup:
         recipe = self.recipe
+        # The number of clusters that were found, because k can be auto in the recipe.
         k: int | str = recipe.cluster.k
-        if labels is not None:  # k can be auto in the recipe
+        if labels is not None:
             k = self.manifests[labels.folder].facts["k"]
         return Setup(
             network=recipe.network.name,
@@ -217,7 +220,7 @@ class _Run:
         )
 
     def _notes(self) -> list[str]:
-        """Return notes about what is not shown: missing, damaged, or made with different settings."""
+        """Return notes about artifacts that are not shown, and epochs that are not scored yet."""
         by_condition: defaultdict[str, list[str]] = defaultdict(list)
         for state in self.states:
             # Missing artifacts of a run in progress are covered by the number of epochs below.
@@ -227,13 +230,13 @@ class _Run:
             if state.epoch is not None:
                 name += f" of epoch {state.epoch}"
             by_condition[state.condition].append(name)
-        notes = [
-            f"{listed(names)}: {condition}, and not shown here. The next run makes them again."
-            for condition, names in by_condition.items()
-        ]
-        scored = len(self._whole("metrics"))
-        if scored < self.recipe.epochs:
-            notes.append(f"{scored} of {self.recipe.epochs} epochs are scored so far.")
+        notes: list[str] = []
+        for condition, names in by_condition.items():
+            what = f"{listed(names)}: {condition}, and not shown here."
+            notes.append(f"{what} The next run makes them again.")
+        num_scored = len(self._whole("metrics"))
+        if num_scored < self.recipe.epochs:
+            notes.append(f"{num_scored} of {self.recipe.epochs} epochs are scored so far.")
         return notes
 
     def _evaluated(self) -> Iterator[Evaluation]:
@@ -245,17 +248,15 @@ class _Run:
             # Sorted without the suffix, so that `conv1` comes before `conv1-grid`.
             files = [file for file in manifest.files if file.endswith(".png")]
             for file in sorted(files, key=lambda file: file.removesuffix(".png")):
+                png = (found / file).read_bytes()
                 caption = caption_of(file, manifest.facts)
-                pictures.append(Picture(file, (found / file).read_bytes(), caption))
+                pictures.append(Picture(file, png, caption))
+            # The run can have made its artifacts again since, with different settings.
             note = ""
-            if not _digests_read(manifest) <= present:
+            made_from = {manifest.inputs[name] for name in READ if name in manifest.inputs}
+            if not made_from <= present:
                 note = "Made from artifacts that the run no longer has."
             yield Evaluation(name, epoch, rows, pictures, note)
-
-
-def _digests_read(manifest: Manifest) -> set[str]:
-    """Return the digests of the run's artifacts that an evaluation was made from."""
-    return {manifest.inputs[name] for name in READ if name in manifest.inputs}
 
 
 def _evaluation_folders(folder: RunFolder) -> Iterator[tuple[str, int, Path]]:
@@ -276,8 +277,10 @@ def _provenance(manifests: Sequence[Manifest]) -> dict[str, str]:
     origins = [manifest.provenance for manifest in manifests]
     if not origins:
         return {}
+    # The artifacts of a run can be made on several days, machines and versions.
     created = [origin.created for origin in origins]
-    first, last = min(created), max(created)
+    first = min(created)
+    last = max(created)
     libraries: list[str] = []
     for origin in origins:
         libraries += [f"{name} {version}" for name, version in origin.libraries.items()]

@@ -54,13 +54,15 @@ def load_table(name: str) -> PaperTable:
     """
     path = config_file(f"tables/{name}.yaml")
     if not path.exists():
-        known = ", ".join(sorted(file.stem for file in CONFIGS.glob("tables/*.yaml")))
+        tables = sorted(file.stem for file in CONFIGS.glob("tables/*.yaml"))
+        known = ", ".join(tables)
         raise ConfigError(f"evaluate {name}: unknown table.\n  Fix: choose one of {known}.")
     values = read_yaml(path)
     try:
         table = PaperTable.model_validate(values, strict=False)
     except ValidationError as error:
         raise invalid(str(path), described(error, PaperTable)) from error
+    # pydantic checks the cells, but not that each row has one for each column.
     num_columns = len(table.columns)
     for method, cells in table.rows.items():
         if len(cells) != num_columns:
@@ -107,8 +109,9 @@ def measured(paper: PaperTable, run: RunFolder) -> Iterator[Row]:
         # Later epochs come later, and replace the cells of earlier ones.
         for network, cell in _cells(column, run):
             found[network][column.name] = cell
+    source = recipe.dataset.source.name
     for network, cells in found.items():
-        method = f"{run.name} (of {recipe.dataset.source.name}), {network}"
+        method = f"{run.name} (of {source}), {network}"
         in_order = [cells.get(column.name) for column in paper.columns]
         yield Row(method, tuple(in_order))
 
@@ -122,7 +125,9 @@ def _cells(column: Column, run: RunFolder) -> Iterator[tuple[str, Cell]]:
         if condition is not Condition.WHOLE:
             continue
         for row in read_results(folder):
-            value = row[column.value] if _matches(row, column.where) else None
+            if not _matches(row, column.where):
+                continue
+            value = row[column.value]
             if value is not None:
                 deviations, named_in = _deviations(folder, row)
                 yield row["network"], Cell(value, folder, deviations, named_in)

@@ -63,8 +63,9 @@ def show_results(folder: Path) -> None:
     console = console_for_tables()
     console.print()
     console.print(results_table(rows[:ROWS_SHOWN]))
-    if len(rows) > ROWS_SHOWN:
-        console.print(f"… and {len(rows) - ROWS_SHOWN:,} more rows")
+    num_hidden = len(rows) - ROWS_SHOWN
+    if num_hidden > 0:
+        console.print(f"… and {num_hidden:,} more rows")
     place = short(folder)
     protocol = rows[0][PROTOCOL]
     console.print(f"\nprotocol {protocol[:12]}, all of it in {place}/_manifest.json")
@@ -97,7 +98,9 @@ def show_by_k(root: Path, result: str, epoch: int | None) -> None:
     kind = f"evaluations/{result}"
     runs = [member.folder for member in sweep.members]
     if epoch is None:
-        common_epochs = set(range(sweep.epochs)).intersection(*[run.epochs(kind) for run in runs])
+        common_epochs = set(range(sweep.epochs))
+        for run in runs:
+            common_epochs.intersection_update(run.epochs(kind))
         epoch = max(common_epochs)
     place = short(root)
     console = console_for_tables()

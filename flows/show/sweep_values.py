@@ -120,6 +120,7 @@ def evaluated(sweep: Sweep) -> Evaluated:
     unlike: list[str] = []
     for name, epoch in product(_names(sweep), range(sweep.epochs)):
         results = list(_results(sweep, name, epoch))
+        # A curve over k must not mix protocols, data or networks.
         if not _are_comparable(results):
             unlike.append(f"{name} of epoch {epoch}")
             continue
@@ -144,6 +145,7 @@ def _names(sweep: Sweep) -> list[str]:
     names: set[str] = set()
     for member in sweep.members:
         folder = member.folder.root / "evaluations"
+        # Names that begin with an underscore are not results.
         names.update(path.name for path in folder.glob("[!_]*"))
     return sorted(names)
 

@@ -39,7 +39,10 @@ def show_table(name: str, runs: Sequence[RunFolder], out: Path | None = None) ->
             f"  Fix: --out {out.with_suffix(SUFFIXES[0])}"
         )
     paper = load_table(name)
-    ours = [row for run in runs for row in measured(paper, run)]
+    ours: list[Row] = []
+    for run in runs:
+        ours += measured(paper, run)
+    # The table, and the notes below it.
     lines = _lines(paper, ours)
     console = console_for_tables()
     console.print(f"\n{paper.title}\n{paper.unit}\n", markup=False)
@@ -55,7 +58,9 @@ def show_table(name: str, runs: Sequence[RunFolder], out: Path | None = None) ->
     notes = _notes(paper, ours)
     console.print("", *notes, sep="\n", markup=False)
     if out is not None:
-        _write(out, _frame(paper, ours), _markdown(paper, lines, notes))
+        frame = _frame(paper, ours)
+        markdown = _markdown(paper, lines, notes)
+        _write(out, frame, markdown)
         console.print(f"\n{short(out)}: this table", markup=False)
 
 
@@ -63,11 +68,15 @@ def _lines(paper: PaperTable, ours: Sequence[Row]) -> list[list[str]]:
     """Return the table as text, beginning with the line of headers."""
     lines = [["of", "method", *_column_names(paper)]]
     for method, numbers in paper.rows.items():
-        texts = ["–" if number is None else f"{number:.1f}" for number in numbers]
-        lines.append([PAPER, method, *texts])
+        lines.append([PAPER, method, *map(_number, numbers)])
     for row in ours:
         lines.append([OURS, row.method, *map(_text, row.cells)])
     return lines
+
+
+def _number(number: float | None) -> str:
+    """Return a number of the paper; a dash if the paper gives none."""
+    return "–" if number is None else f"{number:.1f}"
 
 
 def _column_names(paper: PaperTable) -> list[str]:
@@ -75,6 +84,7 @@ def _column_names(paper: PaperTable) -> list[str]:
 
 
 def _text(cell: Cell | None) -> str:
+    """Return one of our numbers, marked if it deviates from the paper's protocol."""
     if cell is None:
         return ""
     mark = MARK if cell.deviations else ""
@@ -108,8 +118,9 @@ def _markdown(paper: PaperTable, lines: Sequence[Sequence[str]], notes: Sequence
     # Two columns of text, followed by numbers that are aligned to the right.
     alignments = ["---", "---", *["--:"] * len(paper.columns)]
     ruler = f"|{'|'.join(alignments)}|"
+    above = [paper.title, "", paper.unit, ""]
     below = [note.replace("*", r"\*") for note in notes]
-    return "\n".join([paper.title, "", paper.unit, "", head, ruler, *rows, "", *below, ""])
+    return "\n".join([*above, head, ruler, *rows, "", *below, ""])
 
 
 def _markdown_row(texts: Sequence[str]) -> str:
@@ -128,6 +139,7 @@ def _frame(paper: PaperTable, ours: Sequence[Row]) -> pd.DataFrame:
     for method, numbers in paper.rows.items():
         paper_values = dict(zip(names, numbers, strict=True))
         rows.append({"of": PAPER, "method": method, **paper_values})
+    # Cells that a run has not measured are left out, and become null in the frame.
     for row in ours:
         values: dict[str, float] = {}
         deviations: list[str] = []
