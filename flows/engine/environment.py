@@ -41,6 +41,8 @@ DEFAULTS = {
 }
 """Variables that are set unless the person has set them."""
 
+STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+"""Names and modes of the standard streams, in the order of their file descriptors."""
 NEVER_RAISES = ("replace", "backslashreplace", "ignore", "namereplace", "xmlcharrefreplace")
 OPEN_FILES = 4096
 """Limit of open files: enough for any number of workers and shards."""
@@ -71,7 +73,7 @@ def open_closed_streams() -> None:
     If they stayed closed, the next file to be opened, such as a database, would get the file
     descriptor of standard output, and whatever a library prints would be written into that file.
     """
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    for number, (name, mode) in enumerate(STREAMS):
         try:
             os.fstat(number)
         except OSError:
@@ -266,21 +268,25 @@ def _holds_prefect(folder: Path, *, may_make_parents: bool) -> bool:
             # Prefect creates the folder itself, but not its parents.
             folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.exists():
-            return folder.parent.is_dir() and os.access(folder.parent, os.W_OK | os.X_OK)
+            parent = folder.parent
+            return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
         if not is_writable(folder):
             return False
         # The files in a folder that several users share can belong to another one.
-        paths = [folder / name for name in PREFECT_FILES]
-        existing = [path for path in paths if path.exists()]
-        return all(os.access(path, os.R_OK | os.W_OK) for path in existing)
+        for name in PREFECT_FILES:
+            path = folder / name
+            if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+                return False
     except OSError:
         return False
+    return True
 
 
 def is_writable(folder: Path) -> bool:
     """Return whether a folder exists and files can be created in it."""
+    needed_access = os.R_OK | os.W_OK | os.X_OK
     try:
-        return folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+        return folder.is_dir() and os.access(folder, needed_access)
     except OSError:  # a parent folder cannot be searched
         return False
 
@@ -306,9 +312,10 @@ def private_folder() -> Path | None:
 
 def _is_private(status: os.stat_result) -> bool:
     """Return whether only this user can write to a folder."""
-    is_own_folder = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    is_folder = stat.S_ISDIR(status.st_mode)
+    is_own = status.st_uid == os.getuid()
     others_may_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return is_own_folder and not others_may_write
+    return is_folder and is_own and not others_may_write
 
 
 # Libraries

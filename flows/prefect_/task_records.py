@@ -104,6 +104,7 @@ def _is_ours(text: str) -> bool:
         if record["metadata"]["serializer"] != JSONSerializer().model_dump():
             return False
         # The result is what `run_stage` returns.
-        return result.keys() == FIELDS and all(isinstance(value, str) for value in result.values())
+        has_fields = result.keys() == FIELDS
+        return has_fields and all(isinstance(value, str) for value in result.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

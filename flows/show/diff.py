@@ -85,7 +85,8 @@ def show_diff(
     _list(changed, limit, console)
     if out is not None:
         _write(out, found)
-        console.print(f"\n{short(out)}: all {len(found):,} rows", markup=False)
+        num_rows = len(found)
+        console.print(f"\n{short(out)}: all {num_rows:,} rows", markup=False)
 
 
 def _tables(
@@ -178,8 +179,11 @@ def _epoch(run: RunFolder, wanted: int | None, option: str) -> int:
     if wanted is None:
         return epochs[-1]
     if wanted not in epochs:
+        place = short(run.root)
         known = _listed(epochs)
-        raise ConfigError(f"{option} {wanted}: {short(run.root)} has labels of epoch {known}.")
+        raise ConfigError(
+            f"{option} {wanted}: {place} has labels of epoch {known}.\n  Fix: name one of them."
+        )
     return wanted
 
 
@@ -228,8 +232,10 @@ def _counts(found: list[Change]) -> Table:
             if change.cluster is not None:
                 after[change.cluster] = change.size
         sizes = after or before
-        num_images = sum(sizes.values())
-        table.add_row(kind, f"{len(before):,}", f"{len(after):,}", f"{num_images:,}", meaning)
+        num_before = f"{len(before):,}"
+        num_after = f"{len(after):,}"
+        num_images = f"{sum(sizes.values()):,}"
+        table.add_row(kind, num_before, num_after, num_images, meaning)
     return table
 
 
@@ -269,7 +275,11 @@ def _parts(parts: tuple[Part, ...]) -> str:
     """Return clusters with their shares in percent."""
     if not parts:
         return "–"
-    return ", ".join(f"{part.cluster}: {100 * part.share:.0f} %" for part in parts)
+    texts: list[str] = []
+    for part in parts:
+        percent = 100 * part.share
+        texts.append(f"{part.cluster}: {percent:.0f} %")
+    return ", ".join(texts)
 
 
 def _write(out: Path, found: list[Change]) -> None:

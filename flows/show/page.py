@@ -183,8 +183,9 @@ class _Run:
         """Return the whole artifacts of a kind in the order of epochs: of all epochs, or of one."""
         found: list[ArtifactState] = []
         for state in self.states:
-            is_wanted = state.kind == kind and epoch in (None, state.epoch)
-            if is_wanted and state.condition is Condition.WHOLE:
+            if state.kind != kind or state.condition is not Condition.WHOLE:
+                continue
+            if epoch in (None, state.epoch):
                 found.append(state)
         return found
 

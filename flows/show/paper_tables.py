@@ -134,8 +134,12 @@ def _cells(column: Column, run: RunFolder) -> Iterator[tuple[str, Cell]]:
 
 
 def _matches(row: Mapping[str, Any], where: Mapping[str, str]) -> bool:
-    """Return whether a row has all required values; as text, because protocols have numbers too."""
-    return all(str(row.get(key)) == value for key, value in where.items())
+    """Return whether a row has all required values."""
+    for column, wanted in where.items():
+        # As text, because the columns of a result can hold numbers.
+        if str(row.get(column)) != wanted:
+            return False
+    return True
 
 
 def _deviations(folder: Path, row: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:

@@ -3,6 +3,7 @@
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -32,6 +33,9 @@ from flows.show.terminal import (
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
+
+Cells = tuple[str, ...]
+StateByKind = dict[str, ArtifactState]
 
 GIB = 1 << 30
 WIDTH = 100
@@ -84,7 +88,7 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
     console.print("images  ", _state_cell(images), _cost_of_images(images), end="\n\n")
     # A row for each epoch in each of the tables.
     artifacts = Table("epoch", *EPOCH_KINDS, box=None, pad_edge=False)
-    rows: list[tuple[str, ...]] = []
+    rows: list[Cells] = []
     for number, found in by_epoch.items():
         if epoch not in (None, number):
             continue
@@ -104,17 +108,17 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
 
 def _by_epoch(
     states: list[ArtifactState],
-) -> tuple[ArtifactState, dict[int, dict[str, ArtifactState]]]:
+) -> tuple[ArtifactState, dict[int, StateByKind]]:
     """Return the state of the images, and those of the other artifacts by epoch and kind."""
     by_kind = {state.kind: state for state in states if state.epoch is None}
-    by_epoch: defaultdict[int, dict[str, ArtifactState]] = defaultdict(dict)
+    by_epoch: defaultdict[int, StateByKind] = defaultdict(dict)
     for state in states:
         if state.epoch is not None:
             by_epoch[state.epoch][state.kind] = state
     return by_kind["images"], by_epoch
 
 
-def _print_tables(rows: list[tuple[str, ...]], artifacts: Table, console: Console) -> None:
+def _print_tables(rows: list[Cells], artifacts: Table, console: Console) -> None:
     """Print what epochs learnt and cost, then their artifacts, then the meaning of a plus sign."""
     for table in (*_curves(rows, console), artifacts):
         console.print(table)
@@ -144,12 +148,17 @@ def _check_epoch(folder: RunFolder, epoch: int, existing: Iterable[int]) -> None
 def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
     """Return k as text; if it is auto, with the number of clusters of the latest epoch."""
     k = str(recipe.cluster.k)
-    labels = [state.folder for state in states if state.kind == "labels" and state.key]
+    if k != "auto":
+        return k
+    labels: list[Path] = []
+    for state in states:
+        if state.kind == "labels" and state.key:
+            labels.append(state.folder)
+    if not labels:
+        return k
     # The states are in the order of epochs, so the last labels are the latest.
-    if k == "auto" and labels:
-        latest = read_manifest(labels[-1])
-        return f"{k} ({latest.facts['k']})"
-    return k
+    latest = read_manifest(labels[-1])
+    return f"{k} ({latest.facts['k']})"
 
 
 def _print_evaluations(folder: RunFolder, console: Console) -> None:
@@ -238,7 +247,7 @@ def _state_cell(state: ArtifactState) -> Text:
     return Text(" ".join(parts), style=STYLES[state.condition])
 
 
-def _curves(rows: list[tuple[str, ...]], console: Console) -> list[Table]:
+def _curves(rows: list[Cells], console: Console) -> list[Table]:
     """Return one table of what epochs learnt and cost, or two if one is wider than the console.
 
     Args:
@@ -289,7 +298,8 @@ def _print_signs(states: Iterable[ArtifactState], console: Console) -> None:
             where = f"epoch {seen[0]}"
         else:
             where = f"{len(seen)} epochs, last {seen[-1]}"
-        for text in (f"{name} ({where}): {sign.sentence}", f"  What helps: {sign.advice}"):
+        problem = f"{name} ({where}): {sign.sentence}"
+        for text in (problem, f"  What helps: {sign.advice}"):
             paragraph = textwrap.fill(text, WIDTH, subsequent_indent="    ")
             console.print(paragraph, markup=False)
 
@@ -301,7 +311,7 @@ def _row(metrics: ArtifactState) -> dict[str, Any]:
     return read_metrics(metrics.folder)
 
 
-def _costs(found: dict[str, ArtifactState]) -> Iterator[str]:
+def _costs(found: StateByKind) -> Iterator[str]:
     """Yield the cells of an epoch under `COST`: the cost of each stage when it ran."""
     for kind in EPOCH_KINDS:
         state = found[kind]

@@ -33,22 +33,28 @@ def show_sweep(folder: Path) -> None:
     """
     found = read_sweep(folder)
     last = max(row["epoch"] for row in found)
+    # The time of all epochs, and the metrics of the last one.
     seconds: defaultdict[int, float] = defaultdict(float)
+    last_rows: list[dict[str, Any]] = []
     for row in found:
         seconds[row["k"]] += row["seconds"]
-    rows = [_compared(row, seconds[row["k"]]) for row in found if row["epoch"] == last]
+        if row["epoch"] == last:
+            last_rows.append(row)
+    rows = [_compared(row, seconds[row["k"]]) for row in last_rows]
     console = console_for_tables()
     sweep = short(folder)
-    console.print(f"\n{sweep}: after {count_of_epochs(last + 1)}\n", markup=False)
+    epochs = count_of_epochs(last + 1)
+    console.print(f"\n{sweep}: after {epochs}\n", markup=False)
     console.print(table_of_numbers(COMPARED, rows))
-    # How to go on from here, with the largest k as the example.
+    # What to look at next, with the largest k as the example of a run.
     table = python_text(f"{sweep}/{SWEEP}")
     largest_k = max(seconds)
     largest_run = shell_path(folder / run_of_k(largest_k))
+    program = program_name()
     console.print(
         f"\n  {sweep}/sweep.png     the effect of k\n"
         f"  pd.read_parquet({table})     all metrics of all epochs\n"
-        f"  {program_name()} show {largest_run}     one of the runs",
+        f"  {program} show {largest_run}     one of the runs",
         markup=False,
     )
 
