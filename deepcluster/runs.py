@@ -163,18 +163,19 @@ class Run:
             SourceError: there are no images, or none can be used.
         """
         checkpoint = self._checkpoint(epoch)
-        layer = layer or self.recipe.extract.layer
-        dim = self.past.dim(layer)
-        dtype = self.recipe.extract.dtype
+        extract = self.recipe.extract
+        layer = layer or extract.layer
+        self.past.dim(layer)  # raises ConfigError before any image is read
         found = _Found(self.past, images)
         batches = embed_images(self.past, found.images(), checkpoint, layer, skip=found.skip)
         paths: list[str] = []
-        features: list[NDArray[np.floating]] = [np.empty((0, dim), dtype)]
-        for some_paths, feature_BD in as_stored(batches, dtype):
+        blocks: list[NDArray[np.floating]] = []
+        for some_paths, feature_BD in as_stored(batches, extract.dtype):
             paths += some_paths
-            features.append(feature_BD)
+            blocks.append(feature_BD)
+        # Before the blocks are joined, which fails for an empty list.
         found.refuse_none(used=len(paths))
-        return Embedding(paths, np.concatenate(features), found.skipped)
+        return Embedding(paths, np.concatenate(blocks), found.skipped)
 
     def assign(self, images: Given, *, epoch: int | None = None) -> pd.DataFrame:
         """Return the nearest cluster of each of any images.
@@ -209,10 +210,11 @@ class Run:
         for paths, cluster_B, distance_B in assigner.assign(stored):
             columns = {"path": paths, "cluster": cluster_B, "distance": distance_B}
             frames.append(pd.DataFrame(columns))
-        found.refuse_none(used=sum(map(len, frames)))
-        whole = pd.concat(frames, ignore_index=True)
-        whole.attrs["skipped"] = found.skipped
-        return whole
+        num_used = sum(len(frame) for frame in frames)
+        found.refuse_none(used=num_used)
+        table = pd.concat(frames, ignore_index=True)
+        table.attrs["skipped"] = found.skipped  # a frame has no other place for it
+        return table
 
     def _checkpoint(self, epoch: int | None) -> Path:
         """Return the folder of the network after an epoch's training."""
