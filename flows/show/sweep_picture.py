@@ -62,7 +62,7 @@ def _draw_agreement(axes: Axes, last: pd.DataFrame) -> None:
 
 def _draw_runs(axes: Axes, table: pd.DataFrame) -> None:
     """Draw the NMI by epoch, a line for each k: with the true labels, or else with the previous."""
-    is_labelled = table["nmi_labels"].notna().any()
+    is_labelled = len(table["nmi_labels"].dropna()) > 0
     shown = plots.TRUE_LABELS if is_labelled else plots.PREVIOUS_CLUSTERS
     runs = {f"k = {k:,}": run for k, run in table.groupby("k")}
     plots.draw_runs(axes, runs, shown.column)
