@@ -69,20 +69,15 @@ def evaluate(
     """
     out: Path | None = options["out"]
     if name.startswith(TABLE):
-        from flows.show.tables import show_table  # noqa: PLC0415
-        from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
-
-        existing = [existing_run(typed_run(run)) for run in runs]
-        show_table(name, existing, out)
+        _compare_with_paper(name, runs, out)
         return
     run = _only(runs)
     SERVER.begin()  # starts in the background, during the imports
     from stages.runs.evaluations import parse_protocol_keys  # noqa: PLC0415
     from stages.runs.locate import typed_run  # noqa: PLC0415
 
-    assignments = list(overrides or [])
-    if select:
-        assignments.append("select=true")
+    selected = ["select=true"] if select else []
+    assignments = [*(overrides or []), *selected]
     # Check everything before waiting for Prefect to start.
     request = EvaluationRequest(
         name=name,
@@ -99,6 +94,15 @@ def evaluate(
 
         folder = cast("str", evaluate(**dict(request)))
         show_evaluation(Path(folder), result or name, epoch)
+
+
+def _compare_with_paper(table: str, runs: list[Path], out: Path | None) -> None:
+    """Print what runs have measured beside the numbers of a table of the paper."""
+    from flows.show.tables import show_table  # noqa: PLC0415
+    from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
+
+    existing = [existing_run(typed_run(run)) for run in runs]
+    show_table(table, existing, out)
 
 
 @results.command()
