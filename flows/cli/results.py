@@ -33,6 +33,17 @@ LayerOption = Annotated[
     typer.Option(help="Layer, for example conv5; the one that the run clusters if left out."),
 ]
 
+ProtocolOverrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the protocol; repeatable."),
+]
+SelectOption = Annotated[
+    bool, typer.Option("--select", help="Like --set select=true: do not use the test images.")
+]
+ResultOption = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
+]
+
 TABLE = "table"
 PAGE_SUFFIXES = (".html", ".htm")
 results = typer.Typer()
@@ -49,17 +60,9 @@ def evaluate(
         typer.Argument(metavar="RUN…", help="A run or sweep; for tables, runs.", parser=path),
     ],
     epoch: EpochOption = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the protocol."),
-    ] = None,
-    select: Annotated[
-        bool,
-        typer.Option("--select", help="Like --set select=true: do not use the test images."),
-    ] = False,
-    result: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
-    ] = None,
+    overrides: ProtocolOverrides = None,
+    select: SelectOption = False,
+    result: ResultOption = None,
     **options: Any,  # noqa: ANN401  fields of the request
 ) -> None:
     """Evaluate an epoch's network: print a table, and for some evaluations write images.
