@@ -155,7 +155,7 @@ def set_size_of_terminal() -> None:
 
 def _is_size(text: str) -> bool:
     """Return whether a text is a usable number of columns or lines."""
-    # `int` accepts more than digits, and refuses numbers of thousands of digits.
+    # `int` also accepts signs and spaces, and fails for thousands of digits.
     is_short_number = SHORT_NUMBER.fullmatch(text) is not None
     return is_short_number and 0 < int(text) <= WIDEST
 
