@@ -8,10 +8,10 @@
 
 Nothing here uses Prefect. Importing this package is cheap and changes nothing in the process; the
 modules behind a name are imported when the name is first used. Every error that you can fix
-yourself is a `DeepClusterError`, whose message says what is wrong and how to fix it.
+yourself is a `DeepClusterError`, whose message names the problem and the fix.
 
 The command also calls `keep_freed_memory` once, for the whole process. A script that trains or
-embeds many images is faster if it does the same.
+embeds many images is faster if it calls it too.
 """
 
 from importlib import import_module

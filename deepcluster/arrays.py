@@ -55,10 +55,11 @@ class Projection:
             FeatureError: the array is not two-dimensional, or its D differs from that of the fit.
         """
         rows_ND = _rows(features_ND)
-        if rows_ND.shape[1] != len(self.pca.mean_D):
+        dim = rows_ND.shape[1]
+        fitted_dim = len(self.pca.mean_D)
+        if dim != fitted_dim:
             raise FeatureError(
-                f"the features have {rows_ND.shape[1]} values, but the PCA was fitted to "
-                f"{len(self.pca.mean_D)}."
+                f"the features have {dim} values, but the PCA was fitted to {fitted_dim}."
             )
         return self.pca.whiten(torch.from_numpy(rows_ND)).numpy()
 
@@ -75,7 +76,9 @@ def fit_pca(features_ND: ArrayLike, dim: int = 256, *, whiten: bool = True) -> P
         FeatureError: the features are not finite, or vary in fewer than `dim` directions.
     """
     rows_ND = torch.from_numpy(_rows(features_ND))
-    return Projection(fit_blocks(rows_ND.split(BLOCK_ROWS), dim=dim, whitened=whiten))
+    # In blocks, because each is copied while its products are computed.
+    blocks = rows_ND.split(BLOCK_ROWS)
+    return Projection(fit_blocks(blocks, dim=dim, whitened=whiten))
 
 
 def kmeans(
@@ -110,9 +113,10 @@ def kmeans(
     if not 0 <= seed <= LARGEST_SEED:
         raise ConfigError(f"seed = {seed}: must be 0 to {LARGEST_SEED}.")
     if iterations < 1:
-        raise ConfigError(f"iterations = {iterations}: must be 1 at least.")
+        raise ConfigError(f"iterations = {iterations}: must be at least 1.")
     rows = InMemory(_rows(rows_ND))
-    return KMeans(k, iterations=iterations, spherical=spherical).fit(rows, seed=seed, device=device)
+    algorithm = KMeans(k, iterations=iterations, spherical=spherical)
+    return algorithm.fit(rows, seed=seed, device=device)
 
 
 def _rows(given: ArrayLike) -> Floats:

@@ -21,6 +21,7 @@ def images_of(arrays: Arrays) -> Iterator[SourceImage]:
     Raises:
         SourceError: an array does not have one of these shapes, or does not hold uint8.
     """
+    # A single image would be taken for a batch of its rows.
     if isinstance(arrays, np.ndarray) and arrays.ndim != 4:
         raise SourceError(
             f"images: the array has shape {arrays.shape}; (N, H, W, C) is needed.\n"
@@ -28,13 +29,15 @@ def images_of(arrays: Arrays) -> Iterator[SourceImage]:
         )
     for number, pixels in enumerate(arrays):
         _check(pixels, number)
-        yield SourceImage(str(number), None, partial(_npy_file, pixels))
+        contents = partial(_npy_file, pixels)  # called when the image is read
+        yield SourceImage(str(number), None, contents)
 
 
 def _check(pixels: NDArray[Any], number: int) -> None:
     """Raise SourceError unless an array holds uint8 pixels of one image."""
     array = np.asarray(pixels)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+    is_image = array.ndim in (2, 3)
+    if array.dtype != np.uint8 or not is_image:
         raise SourceError(
             f"images: number {number} is {array.dtype} of shape {array.shape}; uint8 (H, W, C) is "
             f"needed."

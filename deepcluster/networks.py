@@ -26,7 +26,7 @@ def build_network(name: str, *, channels: int = 3, seed: int = 0, **settings: An
             `sobel=False`.
 
     Raises:
-        ConfigError: there is no such network or setting, or images of this size do not fit it.
+        ConfigError: the network or a setting is unknown, or images of this size do not fit it.
     """
     try:
         config = NetworkConfig(name=name, **settings)

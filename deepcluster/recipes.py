@@ -70,6 +70,7 @@ def run_epochs(
     """
     resolved, folder = _resolve(recipe, run, epochs, overrides or {})
     refuse_unwritable_run(folder)
+    # The parts of `deepcluster run` that do not need Prefect.
     report = Report(folder, epochs=resolved.epochs, echo=echo)
     in_progress = RunInProgress(folder, resolved, report)
     begin(in_progress, update=update, anyway=anyway)
@@ -84,9 +85,18 @@ def _resolve(
     epochs: int | None,
     overrides: Mapping[str, Any],
 ) -> tuple[Recipe, RunFolder]:
+    """Return the recipe with all changes, and the folder of the run."""
     if not isinstance(given, Recipe):
-        return resolve(str(given), None if run is None else str(run), epochs, overrides)
+        run_text = None if run is None else str(run)
+        return resolve(str(given), run_text, epochs, overrides)
+    # A recipe from `load_recipe` does not know the name of its file.
     if run is None:
-        raise ConfigError("run_epochs: a recipe without a file needs a name for its run: run=…")
-    changes = dict(overrides) | ({} if epochs is None else {"epochs": epochs})
-    return recipes.changed_recipe(given, changes), RunFolder(run_path(str(run)))
+        raise ConfigError(
+            "run_epochs: a recipe without a file needs a name for its run.\n"
+            "  Fix: run_epochs(recipe, run=…)"
+        )
+    changes = dict(overrides)
+    if epochs is not None:
+        changes["epochs"] = epochs
+    folder = RunFolder(run_path(str(run)))
+    return recipes.changed_recipe(given, changes), folder

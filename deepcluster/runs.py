@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,9 +43,10 @@ def open_run(path: str | Path) -> "Run":
         path: folder of the run, or its name under `runs/`.
 
     Raises:
-        ConfigError: there is no such run, or its configuration cannot be read.
+        ConfigError: the run does not exist, or its configuration cannot be read.
     """
-    return Run(PastRun.open(typed_run(Path(path))))
+    past_run = PastRun.open(typed_run(Path(path)))
+    return Run(past_run)
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,11 +82,13 @@ class Run:
             (float32, to the cluster's centroid); if the images have true labels, also `true_label`.
 
         Raises:
-            ConfigError: the run has no such epoch.
+            ConfigError: the run does not have the epoch.
             ArtifactError: the labels are missing or damaged.
         """
-        clusters = self.past.whole("labels", self.past.epoch("labels", epoch))
+        number = self.past.epoch("labels", epoch)
+        clusters = self.past.whole("labels", number)
         frame = label_frame(clusters)
+        # The order of the images is that of image_id in both.
         class_N, names = Images(self._images).named_labels()
         if names:
             frame["true_label"] = pd.Categorical.from_codes(class_N, list(names))
@@ -97,8 +100,10 @@ class Run:
         Raises:
             ArtifactError: the metrics of an epoch are damaged.
         """
-        folder = self.past.folder
-        rows = [{"epoch": n} | read_metrics(folder.artifact("metrics", n)) for n in self.epochs]
+        rows: list[dict[str, Any]] = []
+        for epoch in self.epochs:
+            metrics = read_metrics(self.past.folder.artifact("metrics", epoch))
+            rows.append({"epoch": epoch} | metrics)
         return pd.DataFrame(rows)
 
     def features(self, epoch: int | None = None) -> NDArray[np.floating]:
@@ -108,12 +113,14 @@ class Run:
             An array (N, D) of the recipe's `extract.dtype`; row i belongs to image_id i.
 
         Raises:
-            ConfigError: the run has no such epoch.
+            ConfigError: the run does not have the epoch.
             ArtifactError: the features are missing or damaged, or were deleted to save space
                 (`keep.features` of the recipe).
         """
-        folder = self.past.whole("features", self.past.epoch("features", epoch))
-        return np.concatenate(list(Features(folder).blocks()))
+        number = self.past.epoch("features", epoch)
+        folder = self.past.whole("features", number)
+        blocks = list(Features(folder).blocks())
+        return np.concatenate(blocks)
 
     def network(self, epoch: int | None = None) -> Network:
         """Return the network after an epoch's training, on the CPU and in training mode.
@@ -121,16 +128,16 @@ class Run:
         It takes images (B, C, S, S) of uint8 pixels, as described at `build_network`.
 
         Raises:
-            ConfigError: the run has no such epoch.
+            ConfigError: the run does not have the epoch.
             ArtifactError: the checkpoint is missing or damaged.
         """
-        return self.past.network(self.past.whole("checkpoints", self._trained(epoch)))
+        return self.past.network(self._checkpoint(epoch))
 
     def image(self, image_id: int) -> NDArray[np.uint8]:
         """Return the pixels (H, W, C) of an image of the run, as it was packed.
 
         Raises:
-            IndexError: there is no such image.
+            IndexError: the run does not have the image.
             ArtifactError: the packed image is damaged.
         """
         images = Images(self._images)
@@ -151,25 +158,24 @@ class Run:
                 clusters if left out.
 
         Raises:
-            ConfigError: the run has no such epoch, or its network no such layer.
+            ConfigError: the run does not have the epoch, or its network not the layer.
             ArtifactError: the checkpoint is missing or damaged.
             SourceError: there are no images, or none can be used.
         """
-        checkpoint = self.past.whole("checkpoints", self._trained(epoch))
-        layer = layer or self.recipe.extract.layer
-        dim = self.past.dim(layer)
+        checkpoint = self._checkpoint(epoch)
+        extract = self.recipe.extract
+        layer = layer or extract.layer
+        self.past.dim(layer)  # raises ConfigError before any image is read
         found = _Found(self.past, images)
-        dtype = self.recipe.extract.dtype
-        batches = as_stored(
-            embed_images(self.past, found.images(), checkpoint, layer, skip=found.skip), dtype
-        )
+        batches = embed_images(self.past, found.images(), checkpoint, layer, skip=found.skip)
         paths: list[str] = []
-        features: list[NDArray[np.floating]] = [np.empty((0, dim), dtype)]
-        for some_paths, feature_BD in batches:
+        blocks: list[NDArray[np.floating]] = []
+        for some_paths, feature_BD in as_stored(batches, extract.dtype):
             paths += some_paths
-            features.append(feature_BD)
+            blocks.append(feature_BD)
+        # Before the blocks are joined, which fails for an empty list.
         found.refuse_none(used=len(paths))
-        return Embedding(paths, np.concatenate(features), found.skipped)
+        return Embedding(paths, np.concatenate(blocks), found.skipped)
 
     def assign(self, images: Given, *, epoch: int | None = None) -> pd.DataFrame:
         """Return the nearest cluster of each of any images.
@@ -186,31 +192,38 @@ class Run:
             by path for the images that cannot be used.
 
         Raises:
-            ConfigError: the run has no such epoch.
+            ConfigError: the run does not have the epoch.
             ArtifactError: labels or checkpoint are missing or damaged.
             SourceError: there are no images, or none can be used.
             FeatureError: features are not finite.
         """
         clusters = Clusters.of(self.past, epoch)
-        found, extract = _Found(self.past, images), self.recipe.extract
+        extract = self.recipe.extract
+        found = _Found(self.past, images)
         features = embed_images(
             self.past, found.images(), clusters.checkpoint, extract.layer, skip=found.skip
         )
         assigner = clusters.assigner(self.past.device)
-        frames = [
-            pd.DataFrame({"path": paths, "cluster": cluster_B, "distance": distance_B})
-            for paths, cluster_B, distance_B in assigner.assign(as_stored(features, extract.dtype))
-        ]
-        found.refuse_none(used=sum(map(len, frames)))
-        whole = pd.concat(frames, ignore_index=True)
-        whole.attrs["skipped"] = found.skipped
-        return whole
+        # Rounded to the stored type first, so that the run's own images get their own clusters.
+        stored = as_stored(features, extract.dtype)
+        frames: list[pd.DataFrame] = []
+        for paths, cluster_B, distance_B in assigner.assign(stored):
+            columns = {"path": paths, "cluster": cluster_B, "distance": distance_B}
+            frames.append(pd.DataFrame(columns))
+        num_used = sum(len(frame) for frame in frames)
+        found.refuse_none(used=num_used)
+        table = pd.concat(frames, ignore_index=True)
+        table.attrs["skipped"] = found.skipped  # a frame has no other place for it
+        return table
 
-    def _trained(self, epoch: int | None) -> int:
-        return self.past.epoch("checkpoints", epoch)
+    def _checkpoint(self, epoch: int | None) -> Path:
+        """Return the folder of the network after an epoch's training."""
+        number = self.past.epoch("checkpoints", epoch)
+        return self.past.whole("checkpoints", number)
 
     @property
     def _images(self) -> Path:
+        """The folder of the packed images, which several runs can share."""
         return self.recipe.images or self.past.folder.artifact("images", None)
 
 
@@ -218,15 +231,16 @@ class _Found:
     """The images that a caller gave, and those among them that cannot be used."""
 
     def __init__(self, past: PastRun, given: Given) -> None:
-        self._past, self._given = past, given
-        self._is_source = isinstance(given, str | Path)
+        self._past = past
+        self._given = given
         self.skipped: dict[str, str] = {}
 
     def images(self) -> Iterable[SourceImage]:
-        """Return the images. Nothing of them is read yet."""
-        if isinstance(self._given, str | Path):
-            return open_images(self._past.recipe, Path(self._given), None, None).images()
-        return images_of(self._given)
+        """Return the images, which are read only when they are used."""
+        if not isinstance(self._given, str | Path):
+            return images_of(self._given)
+        source = open_images(self._past.recipe, Path(self._given), None, None)
+        return source.images()
 
     def skip(self, path: str, reason: str) -> None:
         """Record an image that cannot be used.
@@ -234,7 +248,7 @@ class _Found:
         Raises:
             SourceError: the image is an array. Skipping it would shift the rows of the result.
         """
-        if not self._is_source:
+        if not isinstance(self._given, str | Path):
             raise SourceError(f"images: number {path} cannot be used: {reason}.")
         self.skipped[path] = reason
 
@@ -244,6 +258,7 @@ class _Found:
             return
         if not self.skipped:
             raise SourceError("there are no images.\n  Fix: give a source that holds some.")
+        # One reason is enough, because it usually applies to all images.
         path, reason = next(iter(self.skipped.items()))
         raise SourceError(
             f"none of {len(self.skipped)} images can be used; the first, {path}: {reason}."

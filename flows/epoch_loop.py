@@ -15,9 +15,11 @@ from stages.runs.recipe import RecipeOverrides
 
 
 def _name() -> str:
+    """Return the name of the flow run in Prefect's UI: the run and its recipe."""
     parameters = flow_run.parameters
-    run = parameters.get("run") or Path(parameters["recipe"]).stem
-    return f"{Path(run).name} ({parameters['recipe']})"
+    recipe = parameters["recipe"]
+    run = parameters.get("run") or Path(recipe).stem
+    return f"{Path(run).name} ({recipe})"
 
 
 @flow(name="deepcluster", flow_run_name=_name, validate_parameters=True)
@@ -45,7 +47,9 @@ def deepcluster(
     """
     opened = open_run(recipe, run, epochs, overrides, update=update, yes=yes)
     run_epochs(opened)
-    draw_overview(opened.folder, opened.images, num_epochs=opened.recipe.epochs)
-    write_page(opened.folder)
-    opened.report.run_done(key_pictures(opened.folder))
-    return str(opened.folder.root)
+    # What people look at, made from the artifacts of the finished run.
+    folder = opened.folder
+    draw_overview(folder, opened.images, num_epochs=opened.recipe.epochs)
+    write_page(folder)
+    opened.report.run_done(key_pictures(folder))
+    return str(folder.root)

@@ -12,9 +12,13 @@ from stages.runs.evaluation_request import EvaluationRequest
 
 
 def _name() -> str:
+    """Return the name of the flow run in Prefect's UI, such as `knn epoch 4 of demo`."""
     parameters = flow_run.parameters
-    epoch = "" if parameters.get("epoch") is None else f" epoch {parameters['epoch']}"
-    return f"{parameters['name']}{epoch} of {Path(parameters['run']).name}"
+    name = parameters["name"]
+    if parameters.get("epoch") is not None:
+        name += f" epoch {parameters['epoch']}"
+    run = Path(parameters["run"]).name
+    return f"{name} of {run}"
 
 
 @flow(name="deepcluster-evaluate", flow_run_name=_name)
@@ -35,8 +39,10 @@ def _evaluate_each(request: EvaluationRequest) -> str:
     """Evaluate the same epoch of each run of a sweep separately, and compare the results."""
     prepared = ready_for_each(request)
     root = prepared.sweep.root
+    # A flow run for each, so that Prefect's UI shows them as evaluations of their runs.
     for member_request in prepared.requests:
-        prepared.report.say(f"\n{root.name}/{Path(member_request.run).name}")
+        run = Path(member_request.run).name
+        prepared.report.say(f"\n{root.name}/{run}")
         evaluate(**dict(member_request))
     # With `out`, the sweep is only read: its table and picture stay as they are.
     if request.out is not None:

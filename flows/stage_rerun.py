@@ -9,15 +9,21 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.engine.open_run import open_run
+from flows.engine.run import FlowRun
+from stages.runs.job import Job
 from stages.runs.locate import existing_run, own_folder
 from stages.runs.recipe import RecipeOverrides
 from stages.runs.stage_request import StageName, check_fits, check_stage_request
 
 
 def _name() -> str:
+    """Return the name of the flow run in Prefect's UI, such as `train epoch 4 of demo`."""
     parameters = flow_run.parameters
-    epoch = "" if parameters.get("epoch") is None else f" epoch {parameters['epoch']}"
-    return f"{parameters['stage']}{epoch} of {Path(parameters['run']).name}"
+    name = parameters["stage"]
+    if parameters.get("epoch") is not None:
+        name += f" epoch {parameters['epoch']}"
+    run = Path(parameters["run"]).name
+    return f"{name} of {run}"
 
 
 @flow(name="deepcluster-stage", flow_run_name=_name)
@@ -42,18 +48,29 @@ def rerun(
     Returns:
         The folder of the artifact.
     """
-    changed = overrides.model_fields_set if overrides else set[str]()
     check_stage_request(stage, epoch, changed=overrides is not None, out=out)
     folder = existing_run(run)
     makes = "artifact" if out is None else "elsewhere"
     opened = open_run(str(folder.config), str(folder.root), None, overrides, makes=makes)
-    check_fits(opened.recipe, stage, epoch, changed)
-    planned = opened.plan_until(0 if epoch is None else epoch + 1)
-    job = next(job for job in planned if (job.stage.name, job.epoch) == (stage, epoch))
+    changed_sections: set[str] = set()
+    if overrides is not None:
+        changed_sections = overrides.model_fields_set
+    check_fits(opened.recipe, stage, epoch, changed_sections)
+    job = _job(opened, stage, epoch)
     if out is not None:
         job = replace(job, out=own_folder(out, folder))
     cached = opened.ensure(job, force=force, accept_pruned=False)
     # Prune the inputs that were made again for this job, but keep the requested artifact.
-    opened.prune(max(folder.epochs("metrics"), default=0), spare=job.out)
+    last_epoch = max(folder.epochs("metrics"), default=0)
+    opened.prune(last_epoch, spare=job.out)
     opened.report.ended(job, cached=cached)
     return str(job.out)
+
+
+def _job(run: FlowRun, stage: StageName, epoch: int | None) -> Job:
+    """Return the job of a stage and an epoch. Plans the epochs before it, which it depends on."""
+    num_epochs = 0 if epoch is None else epoch + 1  # index belongs to no epoch
+    for job in run.plan_until(num_epochs):
+        if job.stage.name == stage and job.epoch == epoch:
+            return job
+    raise AssertionError("every stage and epoch that `check_fits` accepts is planned")

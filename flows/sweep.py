@@ -1,7 +1,7 @@
 """A sweep as a Prefect flow: the loop for several k, the horizontal axis of figure 2(c)."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -19,10 +19,12 @@ Ks = Annotated[
 
 
 def _name() -> str:
+    """Return the name of the flow run in Prefect's UI: the sweep, its k and its recipe."""
     parameters = flow_run.parameters
-    run = parameters.get("run") or f"{Path(parameters['recipe']).stem}-k"
+    recipe = parameters["recipe"]
+    run = parameters.get("run") or f"{Path(recipe).stem}-k"
     ks = ", ".join(map(str, sorted(parameters["k"])))
-    return f"{Path(run).name}: k = {ks} ({parameters['recipe']})"
+    return f"{Path(run).name}: k = {ks} ({recipe})"
 
 
 @flow(name="deepcluster-sweep", flow_run_name=_name)
@@ -50,13 +52,17 @@ def sweep(
     Returns:
         The folder of the sweep.
     """
-    changes = overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
+    changes: dict[str, Any] = {}
+    if overrides is not None:
+        changes = overrides.model_dump(mode="json", exclude_unset=True)
     planned = plan(recipe, k, run, epochs, changes)
     shared = make_shared(planned, recipe, epochs)
     for member in planned.members:
         name = f"{planned.root.name}/{member.folder.name}"
         shared.report.say(f"\n{name}")
-        deepcluster.with_options(flow_run_name=name)(
+        # A flow run in the flow run: Prefect's UI shows each run by itself and below the sweep.
+        run_member = deepcluster.with_options(flow_run_name=name)
+        run_member(
             recipe,
             run=str(member.folder.root),
             epochs=epochs,

@@ -22,7 +22,9 @@ _WRITTEN_TO: list[Path] = []
 
 def writes_to(run: str | Path | None) -> None:
     """Record the folder that a command writes to, or None; error logs are written there."""
-    _WRITTEN_TO[:] = [] if run is None else [Path(run).absolute()]
+    _WRITTEN_TO.clear()
+    if run is not None:
+        _WRITTEN_TO.append(Path(run).absolute())
 
 
 def debugging() -> bool:
@@ -69,46 +71,58 @@ def report_unexpected(error: Exception) -> None:
     if debugging():
         print_error(f"{text}{line}")
         return
-    if (log := _write_log(text)) is not None:
-        print_error(f"{line} (not expected; the traceback is in {printable(str(log))})")
+    log = _write_log(text)
+    if log is not None:
+        print_error(f"{line} (unexpected; the traceback is in {printable(str(log))})")
     else:
-        print_error(f"{text}{line} (not expected; no folder for a log of it can be written)")
+        print_error(f"{text}{line} (unexpected; its traceback cannot be written to any folder)")
 
 
 def _write_log(text: str) -> Path | None:
     """Append to the error log; return its path, or None if it cannot be written anywhere."""
     command = printable(shlex.join(sys.argv))
-    entry = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {command}\n{text}\n"
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    entry = f"{now}  {command}\n{text}\n"
     for folder in _log_folders():
+        log = folder / LOG
+        # A full disk, for example, leaves the next folder to try.
         with suppress(OSError):
-            with (folder / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(entry)
-            return folder / LOG
+            return log
     return None
 
 
 def _log_folders() -> Iterator[Path]:
     """Yield the folders in which a log can be written, the preferred one first."""
-    yield from (folder for folder in _WRITTEN_TO if is_writable(folder))
+    for folder in _WRITTEN_TO:
+        if is_writable(folder):
+            yield folder
+    # RuntimeError: the user has no home folder.
     with suppress(OSError, RuntimeError):
         state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
         if state.is_absolute() and is_writable(Path.home()):
-            (state / "deepcluster").mkdir(mode=0o700, parents=True, exist_ok=True)
-            yield state / "deepcluster"
-    if (folder := private_folder()) is not None:
+            folder = state / "deepcluster"
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            yield folder
+    folder = private_folder()
+    if folder is not None:
         yield folder
 
 
 def explained(error: Exception) -> DeepClusterError | None:
     """Return an error that explains how to fix the environment; None if that is not the cause."""
-    number = error.errno if isinstance(error, OSError) else None
     text = str(error)
     if "No usable temporary directory" in text or "writable cache directory" in text:
         return ConfigError(_NO_TEMPORARY_FOLDER.format(tried=_tried()))
+    cause = printable(first_line(error))
+    number = error.errno if isinstance(error, OSError) else None
+    # Libraries raise errors of their own, of which only the text is known.
     if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
-        return ConfigError(_TOO_MANY_FILES.format(cause=printable(first_line(error))))
-    if isinstance(error, ImportError) and any(sign in text for sign in _NO_ADDRESS_SPACE):
-        return ConfigError(_NO_MEMORY.format(cause=printable(first_line(error))))
+        return ConfigError(_TOO_MANY_FILES.format(cause=cause))
+    lacks_memory = any(sign in text for sign in _NO_ADDRESS_SPACE)
+    if isinstance(error, ImportError) and lacks_memory:
+        return ConfigError(_NO_MEMORY.format(cause=cause))
     return _prefect_setting(error)
 
 
@@ -128,18 +142,26 @@ _NO_MEMORY = (
 
 
 def _tried() -> str:
-    set_here = [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)]
-    return ", ".join(printable(folder) for folder in [*set_here, "/tmp", "/var/tmp", "/usr/tmp"])  # noqa: S108  where Python looks
+    """Return the folders in which Python looks for one that is temporary."""
+    folders: list[str] = []
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        if os.environ.get(name):
+            folders.append(os.environ[name])
+    folders += ["/tmp", "/var/tmp", "/usr/tmp"]  # noqa: S108
+    return ", ".join(map(printable, folders))
 
 
 def _prefect_setting(error: Exception) -> DeepClusterError | None:
     """Return an error that names Prefect's invalid settings; None if that is not the cause."""
-    functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    frames = traceback.extract_tb(error.__traceback__)
+    functions = {frame.name for frame in frames}
     if functions.isdisjoint(SETTINGS_READERS):
         return None
+    # Without details, as for a file that is not TOML, give the text of the error.
     problems = list(_invalid(error)) or [printable(first_line(error))]
+    listed = "; ".join(problems)
     return ConfigError(
-        f"Prefect cannot read its settings: {'; '.join(problems)}.\n"
+        f"Prefect cannot read its settings: {listed}.\n"
         f"  Fix: correct or remove it: in the environment, in .env, prefect.toml or "
         f"pyproject.toml of this folder, or in {_profiles()}."
     )
@@ -147,22 +169,30 @@ def _prefect_setting(error: Exception) -> DeepClusterError | None:
 
 def _invalid(error: Exception) -> Iterator[str]:
     """Yield each invalid setting and the reason: PREFECT_LOGGING_LEVEL = 'x': Input should be …."""
-    for problem in getattr(error, "errors", list)():
+    errors = getattr(error, "errors", None)
+    if errors is None:  # not an error of pydantic
+        return
+    for problem in errors():
         if problem.get("type") == "default_factory_not_called":  # follows from another one
             continue
-        words = [str(word) for word in problem["loc"]]
-        name = _variable(words[-1] if words else "", problem.get("input"))
-        yield printable(f"{name} = {problem.get('input')!r}: {problem['msg']}")
+        value = problem.get("input")
+        place = problem["loc"]
+        field = str(place[-1]) if place else ""
+        name = _variable(field, value)
+        yield printable(f"{name} = {value!r}: {problem['msg']}")
 
 
 def _variable(field: str, value: object) -> str:
     """Return the environment variable that holds an invalid value, or the field if none does."""
-    if field.upper().startswith("PREFECT_"):
-        return field.upper()
+    suffix = field.upper()
+    if suffix.startswith("PREFECT_"):
+        return suffix
+    # Several variables can end with the field's name: find the one with the value.
+    wanted = str(value).strip().lower()
     for name, text in os.environ.items():
-        if name.startswith("PREFECT_") and name.endswith(field.upper()):
-            if text.strip().lower() == str(value).strip().lower():
-                return name
+        could_set_field = name.startswith("PREFECT_") and name.endswith(suffix)
+        if could_set_field and text.strip().lower() == wanted:
+            return name
     return field
 
 

@@ -16,13 +16,17 @@ def ignore_empty_python_path() -> None:
     """
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     kept = [entry for entry in given if entry]
-    if len(kept) == len(given) or not kept:
+    nothing_to_drop = len(kept) == len(given)
+    if nothing_to_drop or not kept:
         return
+    # For subprocesses, which read the variable again.
     os.environ["PYTHONPATH"] = os.pathsep.join(kept)
+    # For this process, in which Python has put the working folder into the search path.
     try:
         here = os.getcwd()  # noqa: PTH109  pathlib may be hidden
     except OSError:
         return
     ours = os.path.abspath(os.path.join(__file__, "../../.."))  # noqa: PTH100, PTH118
-    if here not in (ours, *map(os.path.abspath, kept)):
+    wanted = [ours, *map(os.path.abspath, kept)]
+    if here not in wanted:
         sys.path[:] = [entry for entry in sys.path if entry != here]

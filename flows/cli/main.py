@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -34,6 +34,7 @@ from flows.cli.options import (
     RunFolderOption,
     Update,
     Yes,
+    flow_overrides,
     given,
     path,
     prefect_ready,
@@ -117,12 +118,12 @@ def run(
     update: Update = False,
     yes: Yes = False,
 ) -> None:
-    """Run a recipe. What is there already is not made again."""
+    """Run a recipe. Existing artifacts are reused."""
     SERVER.begin()  # starts in the background, during the imports
     from flows.show.run import farewell  # noqa: PLC0415
     from stages.runs.access import refuse_unwritable_run  # noqa: PLC0415
     from stages.runs.locate import resolve  # noqa: PLC0415
-    from stages.runs.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+    from stages.runs.recipe import parse_overrides  # noqa: PLC0415
     from stages.runs.settings_changes import refuse_other_settings  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
@@ -139,42 +140,47 @@ def run(
             str(recipe),
             run=given(folder.root),
             epochs=epochs,
-            overrides=RecipeOverrides.model_validate(changes) if changes else None,
+            overrides=flow_overrides(changes),
             update=update,
             yes=yes,
         )
-    print(farewell(folder, epochs=resolved.epochs, seconds=time.monotonic() - start))  # noqa: T201
+    seconds = time.monotonic() - start
+    print(farewell(folder, epochs=resolved.epochs, seconds=seconds))  # noqa: T201
 
 
 @app.command()
 def stage(
-    name: Annotated[str, typer.Argument(help="index, extract, cluster, train or score.")],
+    name: Annotated[str, typer.Argument(help="One of index, extract, cluster, train and score.")],
     run: RunFolderOption,
     epoch: EpochOption = None,
     overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option(help="Another folder for the artifact.", parser=path)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run even if it is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run even if the artifact exists.")
+    ] = False,
 ) -> None:
     """Run one stage of one epoch again, in the run or, with --out, elsewhere."""
-    SERVER.begin()
+    SERVER.begin()  # starts in the background, during the imports
     from stages.runs.locate import existing_run, resolve, typed_run  # noqa: PLC0415
-    from stages.runs.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+    from stages.runs.recipe import parse_overrides  # noqa: PLC0415
     from stages.runs.stage_request import check_stage_request  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
     folder = existing_run(typed_run(run))
+    # Check everything that can be checked now, before waiting for Prefect to start.
     resolve(str(folder.config), str(folder.root), None, changes)
+    stage_name = check_stage_request(name, epoch, changed=bool(changes), out=given(out))
     writes_to(folder.root if out is None else None)
     with prefect_ready():
         from flows.stage_rerun import rerun  # noqa: PLC0415
 
         rerun(
-            check_stage_request(name, epoch, changed=bool(changes), out=given(out)),
+            stage_name,
             run=str(folder.root),
             epoch=epoch,
-            overrides=RecipeOverrides.model_validate(changes) if changes else None,
+            overrides=flow_overrides(changes),
             out=given(out),
             force=force,
         )
@@ -184,7 +190,8 @@ def stage(
 def sweep(
     recipe: RecipeArgument,
     ks: Annotated[
-        str, typer.Option("--k", metavar="K,K,…", help="All k to compare; those there are Cached.")
+        str,
+        typer.Option("--k", metavar="K,K,…", help="All k to compare; existing runs are reused."),
     ],
     run: Annotated[
         Path | None,
@@ -196,8 +203,8 @@ def sweep(
     yes: Yes = False,
 ) -> None:
     """Run a recipe for several k, and compare: a run for each, one table, one picture."""
-    from flows.show.run import show_sweep  # noqa: PLC0415
-    from stages.runs.recipe import RecipeOverrides, parse_overrides  # noqa: PLC0415
+    from flows.show.sweep import show_sweep  # noqa: PLC0415
+    from stages.runs.recipe import parse_overrides  # noqa: PLC0415
     from stages.runs.sweep_plan import parse_ks, plan, refuse_unwritable_sweep  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
@@ -212,7 +219,7 @@ def sweep(
             str(recipe),
             run=given(planned.root.root),
             epochs=epochs,
-            overrides=RecipeOverrides.model_validate(changes) if changes else None,
+            overrides=flow_overrides(changes),
             update=update,
             yes=yes,
         )
@@ -251,7 +258,8 @@ def main() -> None:
         discard_output()
         sys.exit(NOBODY_READS)
     except Exception as error:  # a bug of ours, or an error of a library
-        if (cause := explained(error)) is not None and not debugging():
+        cause = explained(error)
+        if cause is not None and not debugging():
             _exit_with_user_error(cause)
         report_unexpected(error)
         discard_output()
@@ -283,16 +291,19 @@ def _stoppable() -> Iterator[None]:
 
     A signal that is ignored stays ignored, as `nohup` intends.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    handled = [number for number in numbers if handlers[number] is not signal.SIG_IGN]
-    for number in handled:
+    # The handlers of all signals that are not ignored, to put back at the end.
+    handlers: dict[int, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        handler = signal.getsignal(number)
+        if handler is not signal.SIG_IGN:
+            handlers[number] = handler
+    for number in handlers:
         signal.signal(number, _stop)
     try:
         yield
     finally:
-        for number in handled:
-            signal.signal(number, handlers[number])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

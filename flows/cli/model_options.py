@@ -28,15 +28,14 @@ def with_options_of(
     """
 
     def decorate(command: Command) -> Command:
-        own = [
-            parameter
-            for parameter in inspect.signature(command).parameters.values()
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        ]
-        options = [
-            _option(name, field) for name, field in model.model_fields.items() if name not in but
-        ]
-        parameters = [*own, *options]
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command).parameters.values():
+            # The fields replace `**options`.
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                parameters.append(parameter)
+        for name, field in model.model_fields.items():
+            if name not in but:
+                parameters.append(_option(name, field))
         # typer reads both: the parameters from the signature, their types from the annotations.
         command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -46,8 +45,11 @@ def with_options_of(
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    text = " ".join((field.description or "").split())
+    """Return the parameter for which typer makes the option of a field."""
+    words = (field.description or "").split()  # a description can be wrapped in the source
+    text = " ".join(words)
     if field.annotation is bool:
+        # Named here, because typer would add an option `--no-…`.
         kind: Any = Annotated[bool, typer.Option(f"--{name}", help=text)]
     elif IS_PATH in _metadata(field.annotation):
         kind = Annotated[Path | None, typer.Option(help=text, parser=path)]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from flows.cli.failures import print_error
 from flows.engine.environment import NOTES
 from flows.prefect_.embedded import EmbeddedServer
 
+if TYPE_CHECKING:
+    from stages.runs.recipe import RecipeOverrides
+
 SERVER = EmbeddedServer()
 
 Overrides = Annotated[
@@ -24,9 +27,11 @@ Overrides = Annotated[
 ]
 Update = Annotated[
     bool,
-    typer.Option("--update", help="Replace what this run made with other settings."),
+    typer.Option("--update", help="Replace artifacts that were made with different settings."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Go on even if it does not seem to fit here.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Go on even if the run does not seem to fit on this machine.")
+]
 
 
 def path(text: str) -> Path:
@@ -42,17 +47,30 @@ def path(text: str) -> Path:
 RecipeArgument = Annotated[
     Path, typer.Argument(help="A YAML file, or the name of one in configs/: demo.", parser=path)
 ]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Total number of epochs; the recipe's if left out.")
+]
 RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", parser=path)]
 RunArgument = Annotated[
     Path, typer.Argument(help="Folder of the run or sweep, or its name in runs/.", parser=path)
 ]
-EpochOption = Annotated[int | None, typer.Option(min=0, help="Counted from 0.")]
+EpochOption = Annotated[int | None, typer.Option(min=0, help="Number of the epoch, from 0.")]
 
 
 def given(path: Path | None) -> str | None:
     """Return the path of an option as absolute text, or None if the option was left out."""
-    return None if path is None else str(path.absolute())
+    if path is None:
+        return None
+    return str(path.absolute())
+
+
+def flow_overrides(changes: dict[str, Any]) -> "RecipeOverrides | None":
+    """Return changes of a recipe as the parameter of a flow; None if nothing is changed."""
+    from stages.runs.recipe import RecipeOverrides  # noqa: PLC0415
+
+    if not changes:
+        return None
+    return RecipeOverrides.model_validate(changes)
 
 
 @contextmanager
@@ -61,8 +79,10 @@ def prefect_ready() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from flows.engine.open_run import ON_TERMINAL  # noqa: PLC0415
 
+    # Notes concern Prefect only, so they are printed by the commands that start it.
     while NOTES:
-        print_error(f"deepcluster: {printable(NOTES.pop(0))}")
+        note = NOTES.pop(0)
+        print_error(f"deepcluster: {printable(note)}")
     if sys.stderr.isatty():
         print("starting Prefect …", file=sys.stderr)  # noqa: T201
     for name in ("prefect.flow_runs", "prefect.task_runs"):

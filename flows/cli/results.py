@@ -20,14 +20,28 @@ SourceArgument = Annotated[
 ]
 KindOption = Annotated[
     str | None,
-    typer.Option(help="Of the images, where several could be meant: folder, list, parquet or tar."),
+    typer.Option(help="Kind of source, if it is ambiguous: folder, list, parquet or tar."),
 ]
 ImageKeyOption = Annotated[
     list[str] | None,
-    typer.Option(help="Of tar or Parquet files with several pictures a sample; repeatable."),
+    typer.Option(
+        help="Which picture to use, if tar or Parquet files have several per sample; repeatable."
+    ),
 ]
 LayerOption = Annotated[
-    str | None, typer.Option(help="For example conv5; what the run clusters if left out.")
+    str | None,
+    typer.Option(help="Layer, for example conv5; the one that the run clusters if left out."),
+]
+
+ProtocolOverrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the protocol; repeatable."),
+]
+SelectOption = Annotated[
+    bool, typer.Option("--select", help="Like --set select=true: do not use the test images.")
+]
+ResultOption = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
 ]
 
 TABLE = "table"
@@ -46,17 +60,9 @@ def evaluate(
         typer.Argument(metavar="RUN…", help="A run or sweep; for tables, runs.", parser=path),
     ],
     epoch: EpochOption = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the protocol."),
-    ] = None,
-    select: Annotated[
-        bool,
-        typer.Option("--select", help="As --set select=true: do not touch the test images."),
-    ] = False,
-    result: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
-    ] = None,
+    overrides: ProtocolOverrides = None,
+    select: SelectOption = False,
+    result: ResultOption = None,
     **options: Any,  # noqa: ANN401  fields of the request
 ) -> None:
     """Evaluate an epoch's network: print a table, and for some evaluations write images.
@@ -66,17 +72,15 @@ def evaluate(
     """
     out: Path | None = options["out"]
     if name.startswith(TABLE):
-        from flows.show.tables import show_table  # noqa: PLC0415
-        from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
-
-        show_table(name, [existing_run(typed_run(run)) for run in runs], out)
+        _compare_with_paper(name, runs, out)
         return
     run = _only(runs)
-    SERVER.begin()
+    SERVER.begin()  # starts in the background, during the imports
     from stages.runs.evaluations import parse_protocol_keys  # noqa: PLC0415
     from stages.runs.locate import typed_run  # noqa: PLC0415
 
-    assignments = [*(overrides or []), *(["select=true"] if select else [])]
+    selected = ["select=true"] if select else []
+    assignments = [*(overrides or []), *selected]
     # Check everything before waiting for Prefect to start.
     request = EvaluationRequest(
         name=name,
@@ -95,20 +99,34 @@ def evaluate(
         show_evaluation(Path(folder), result or name, epoch)
 
 
+def _compare_with_paper(table: str, runs: list[Path], out: Path | None) -> None:
+    """Print what runs have measured beside the numbers of a table of the paper."""
+    from flows.show.tables import show_table  # noqa: PLC0415
+    from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
+
+    existing = [existing_run(typed_run(run)) for run in runs]
+    show_table(table, existing, out)
+
+
 @results.command()
 def show(
     run: RunArgument,
     epoch: EpochOption = None,
-    cluster: Annotated[int | None, typer.Option(min=0, help="Needs --epoch.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Images listed at most.")] = 50,
+    cluster: Annotated[
+        int | None, typer.Option(min=0, help="Show the images of this cluster; needs --epoch.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of images to list.")] = 50,
 ) -> None:
     """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
-    from flows.show.run import show_cluster, show_run, show_sweep  # noqa: PLC0415
+    from flows.show.run import show_cluster, show_run  # noqa: PLC0415
+    from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
     from stages.runs.sweep_plan import SWEEP  # noqa: PLC0415
 
     place = typed_run(run)
-    if epoch is None and cluster is None and (Path(place) / SWEEP).exists():
+    # An epoch or a cluster is one of a run; without them, the folder can hold a sweep.
+    shows_all = epoch is None and cluster is None
+    if shows_all and (Path(place) / SWEEP).exists():
         show_sweep(Path(place))
         return
     folder = existing_run(place)
@@ -133,7 +151,7 @@ def diff(
     out: Annotated[
         Path | None, typer.Option(help="Write the whole table: .parquet or .csv.", parser=path)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Clusters listed at most.")] = 30,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of clusters to list.")] = 30,
 ) -> None:
     """Show which clusters split, merged or moved: between epochs, runs or label tables."""
     from flows.show.diff import show_diff  # noqa: PLC0415
@@ -145,11 +163,12 @@ def diff(
 def report(
     run: RunArgument,
     clusters: Annotated[
-        int | None, typer.Option(min=1, help="In the gallery, at most; 40 if left out.")
+        int | None,
+        typer.Option(min=1, help="Largest number of clusters in the gallery; 40 if left out."),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Of the clusters drawn at random; the run's if left out."),
+        typer.Option(min=0, help="Seed for drawing random clusters; the run's if left out."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -221,9 +240,11 @@ def export(
 
 def _as_text(options: dict[str, Any]) -> dict[str, Any]:
     """Return options with their paths converted to absolute paths as text."""
-    return {
-        name: given(value) if isinstance(value, Path) else value for name, value in options.items()
-    }
+    converted = dict(options)
+    for name, value in options.items():
+        if isinstance(value, Path):
+            converted[name] = given(value)
+    return converted
 
 
 def _only(runs: list[Path]) -> Path:
@@ -233,8 +254,9 @@ def _only(runs: list[Path]) -> Path:
         ConfigError: the list has several runs.
     """
     if len(runs) > 1:
+        given_runs = " ".join(map(str, runs))
         raise ConfigError(
-            f"{' '.join(map(str, runs))}: an evaluation is of one run.\n"
+            f"{given_runs}: an evaluation takes one run.\n"
             f"  Fix: name one; table1 to table5 take several."
         )
     return runs[0]

@@ -41,12 +41,15 @@ DEFAULTS = {
 }
 """Variables that are set unless the person has set them."""
 
+STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+"""Names and modes of the standard streams, in the order of their file descriptors."""
 NEVER_RAISES = ("replace", "backslashreplace", "ignore", "namereplace", "xmlcharrefreplace")
 OPEN_FILES = 4096
 """Limit of open files: enough for any number of workers and shards."""
 WIDEST = 10_000
 """Largest accepted size of a terminal, in columns; rich pads some lines to the full width."""
 SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
+SHORT_NUMBER = re.compile(r"[0-9]{1,9}")
 THREADS = re.compile(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*")
 THREAD_COUNTS = (
     *("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
@@ -70,18 +73,24 @@ def open_closed_streams() -> None:
     If they stayed closed, the next file to be opened, such as a database, would get the file
     descriptor of standard output, and whatever a library prints would be written into that file.
     """
-    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+    for number, (name, mode) in enumerate(STREAMS):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened != number:
-                os.dup2(opened, number)
-                os.close(opened)
-            os.set_inheritable(number, True)
+            _open_null_device(number)
+        # Python found the stream closed when it started, and has no object for it.
         if getattr(sys, name) is None:
-            mode = "r" if number == 0 else "w"
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+            stream = open(number, mode, encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
+
+
+def _open_null_device(number: int) -> None:
+    """Open the null device as a file descriptor, which subprocesses inherit."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
+    os.set_inheritable(number, True)
 
 
 def replace_unencodable_characters() -> None:
@@ -92,7 +101,8 @@ def replace_unencodable_characters() -> None:
 
 def make_lenient(stream: TextIO) -> None:
     """Make a text stream replace characters it cannot encode, if it can be reconfigured."""
-    if getattr(stream, "errors", None) not in NEVER_RAISES and hasattr(stream, "reconfigure"):
+    raises = getattr(stream, "errors", None) not in NEVER_RAISES
+    if raises and hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -107,14 +117,17 @@ def import_own_packages() -> None:
         if name in sys.modules or not path.is_file():
             continue
         spec = importlib.util.spec_from_file_location(name, path)
-        if spec is not None and spec.loader is not None:
-            sys.modules[name] = module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+        if spec is None or spec.loader is None:
+            continue
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
 
 
 def ignore_strict_warnings() -> None:
     """Drop `error` from PYTHONWARNINGS: some libraries emit deprecation warnings at import."""
-    given = [entry for entry in os.environ.get("PYTHONWARNINGS", "").split(",") if entry]
+    entries = os.environ.get("PYTHONWARNINGS", "").split(",")
+    given = [entry for entry in entries if entry]
     kept = [entry for entry in given if not _makes_errors(entry)]
     if len(kept) == len(given):
         return
@@ -128,17 +141,23 @@ def ignore_strict_warnings() -> None:
 def _makes_errors(entry: str) -> bool:
     """Return whether the action of an entry of PYTHONWARNINGS is `error`, or short for it."""
     action = entry.partition(":")[0].strip()
-    return "error".startswith(action or "-")  # an empty action means the default one
+    if not action:  # stands for the default action
+        return False
+    return "error".startswith(action)
 
 
 def set_size_of_terminal() -> None:
-    """Drop variables whose value is not a number, or is no usable size of a terminal."""
+    """Drop variables whose value is not a number, or not a usable size of a terminal."""
     for name in SIZES:
-        if name in os.environ:
-            text = os.environ[name]
-            size = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-            if not 0 < size <= WIDEST:
-                del os.environ[name]
+        if name in os.environ and not _is_size(os.environ[name]):
+            del os.environ[name]
+
+
+def _is_size(text: str) -> bool:
+    """Return whether a text is a usable number of columns or lines."""
+    # `int` also accepts signs and spaces, and fails for thousands of digits.
+    is_short_number = SHORT_NUMBER.fullmatch(text) is not None
+    return is_short_number and 0 < int(text) <= WIDEST
 
 
 def ignore_warnings_of_pillow() -> None:
@@ -150,13 +169,16 @@ def ignore_warnings_of_pillow() -> None:
 
 
 def raise_limit_of_open_files() -> None:
-    """Raise the limit of open files as far as the administrator allows; shells often set less."""
+    """Raise the limit of open files if the administrator allows it; shells often set less."""
     try:
         import resource  # noqa: PLC0415  not on Windows, which has no such limit
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    wanted = OPEN_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(OPEN_FILES, hard)
+    # RLIM_INFINITY is negative, so it must not be compared as a number.
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -170,7 +192,8 @@ def set_threads() -> None:
     from deepcluster_core.limits import limit_threads  # noqa: PLC0415  see `import_own_packages`
 
     for name in THREAD_COUNTS:
-        if name in os.environ and not THREADS.fullmatch(os.environ[name].strip()):
+        text = os.environ.get(name)
+        if text is not None and not THREADS.fullmatch(text.strip()):
             del os.environ[name]
     limit_threads()
 
@@ -212,7 +235,7 @@ def set_home() -> None:
 
 
 def set_prefect_home() -> None:
-    """Choose another PREFECT_HOME if the usual folder cannot be written.
+    """Choose a different PREFECT_HOME if the usual folder cannot be written.
 
     Only Prefect's records are kept there; the results of a run are in the run's own folder.
     """
@@ -220,15 +243,18 @@ def set_prefect_home() -> None:
     wanted = Path(chosen or "~/.prefect").expanduser()
     if _holds_prefect(wanted, may_make_parents=chosen is not None):
         return
-    if (folder := private_folder()) is None:
+    folder = private_folder()
+    if folder is None:
         return
     home = folder / "prefect"
     if home == wanted:
         return
     os.environ["PREFECT_HOME"] = str(home)
-    with suppress(OSError):  # a profile that can be read still applies
-        if (wanted / "profiles.toml").is_file():
-            os.environ.setdefault("PREFECT_PROFILES_PATH", str(wanted / "profiles.toml"))
+    # A profile in the usual folder still applies if it can be read.
+    profiles = wanted / "profiles.toml"
+    with suppress(OSError):
+        if profiles.is_file():
+            os.environ.setdefault("PREFECT_PROFILES_PATH", str(profiles))
     NOTES.append(
         f"{wanted} cannot be written, so Prefect keeps its records in {home}; "
         f"set PREFECT_HOME to choose another folder."
@@ -242,19 +268,25 @@ def _holds_prefect(folder: Path, *, may_make_parents: bool) -> bool:
             # Prefect creates the folder itself, but not its parents.
             folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.exists():
-            return folder.parent.is_dir() and os.access(folder.parent, os.W_OK | os.X_OK)
-        files = [folder / name for name in PREFECT_FILES]
-        return is_writable(folder) and all(
-            os.access(path, os.R_OK | os.W_OK) for path in files if path.exists()
-        )
+            parent = folder.parent
+            return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+        if not is_writable(folder):
+            return False
+        # The files in a folder that several users share can belong to another one.
+        for name in PREFECT_FILES:
+            path = folder / name
+            if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+                return False
     except OSError:
         return False
+    return True
 
 
 def is_writable(folder: Path) -> bool:
     """Return whether a folder exists and files can be created in it."""
+    needed_access = os.R_OK | os.W_OK | os.X_OK
     try:
-        return folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+        return folder.is_dir() and os.access(folder, needed_access)
     except OSError:  # a parent folder cannot be searched
         return False
 
@@ -270,14 +302,20 @@ def private_folder() -> Path | None:
         folder = Path(tempfile.gettempdir()) / f"deepcluster-{os.getuid()}"
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        status = folder.lstat()
-        is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-        others_may_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if is_own and not others_may_write:
+        # `lstat`, because a link that somebody else made could lead anywhere.
+        if _is_private(folder.lstat()):
             return folder
         return Path(tempfile.mkdtemp(prefix="deepcluster-"))  # somebody else has taken the name
     except OSError:
         return None
+
+
+def _is_private(status: os.stat_result) -> bool:
+    """Return whether only this user can write to a folder."""
+    is_folder = stat.S_ISDIR(status.st_mode)
+    is_own = status.st_uid == os.getuid()
+    others_may_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return is_folder and is_own and not others_may_write
 
 
 # Libraries
@@ -300,7 +338,8 @@ def set_matplotlib() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if all(is_usable(folder) for folder in _matplotlib_folders()):
         return
-    if (folder := private_folder()) is not None:
+    folder = private_folder()
+    if folder is not None:
         os.environ["MPLCONFIGDIR"] = str(folder / "matplotlib")
 
 
@@ -308,20 +347,22 @@ def _matplotlib_folders() -> list[Path]:
     """Return the folders in which matplotlib keeps its settings and its list of fonts."""
     if chosen := os.environ.get("MPLCONFIGDIR"):
         return [Path(chosen)]
-    bases = {"XDG_CONFIG_HOME": "~/.config", "XDG_CACHE_HOME": "~/.cache"}
-    return [
-        Path(os.environ.get(name) or usual).expanduser() / "matplotlib"
-        for name, usual in bases.items()
-    ]
+    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    cache_folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return [Path(base).expanduser() / "matplotlib" for base in (config, cache_folder)]
 
 
 def is_usable(folder: Path) -> bool:
     """Return whether files can be created in a folder. Creates the folder if it does not exist."""
-    try:
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-    except (OSError, StopIteration):
-        return False
-    return is_writable(existing)
+    # A missing folder can be created if the nearest parent that exists can be written.
+    for path in (folder, *folder.parents):
+        try:
+            exists = path.exists()
+        except OSError:
+            return False
+        if exists:
+            return is_writable(path)
+    return False
 
 
 STEPS: tuple[Callable[[], None], ...] = (

@@ -39,17 +39,21 @@ class ReadyEvaluation:
             name: name of the result in Prefect's UI.
         """
         cached = self.run.ensure(self.job, accept_pruned=False)
-        self.run.prune(max(self.run.folder.epochs("metrics"), default=0))
+        # Pruned artifacts may have been made again for this evaluation.
+        last_epoch = max(self.run.folder.epochs("metrics"), default=0)
+        self.run.prune(last_epoch)
         self.run.report.ended(self.job, cached=cached)
         if not cached:
             self._show_in_ui(name)
         return str(self.job.out)
 
     def _show_in_ui(self, name: str) -> None:
-        ui, title = self.run.report.ui, self.job.title
+        ui = self.run.report.ui
+        title = self.job.title
         ui.show_table(name, read_results(self.job.out), title)
         for path in sorted(self.job.out.rglob("*.png")):
-            ui.show_picture(f"{name}-{path.stem}", path.read_bytes(), f"{title}: {path.stem}")
+            picture = path.stem
+            ui.show_picture(f"{name}-{picture}", path.read_bytes(), f"{title}: {picture}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,10 @@ def ready(request: EvaluationRequest) -> ReadyEvaluation:
         DeepClusterError: the run, its epoch, the data or the weights cannot be used, or the folder
             already holds a result that was made with different settings.
     """
-    run, job = _of_sweep(request) if is_sweep(run_path(request.run)) else _of_run(request)
+    if is_sweep(run_path(request.run)):
+        run, job = _of_sweep(request)
+    else:
+        run, job = _of_run(request)
     refuse_different_result(job, update=request.update)
     return ReadyEvaluation(run, job)
 
@@ -94,32 +101,34 @@ def ready_for_each(request: EvaluationRequest) -> ReadySweepEvaluation:
     report = FlowReport(root, epochs=sweep.epochs, echo=ON_TERMINAL.get())
     epoch = compared_epoch(sweep, request.epoch)
     requests = [_for_member(request, member.folder, epoch) for member in sweep.members]
+    # All are opened before the first begins, so that an error in the last is found at once.
     opened = [ready(member_request) for member_request in requests]
     return ReadySweepEvaluation(sweep, report, requests, opened)
 
 
 def _for_member(request: EvaluationRequest, run: RunFolder, epoch: int) -> EvaluationRequest:
-    out = None if request.out is None else str(Path(request.out) / run.root.name)
-    return request.model_copy(update={"run": str(run.root), "epoch": epoch, "out": out})
+    """Return the request for one run of a sweep; `out` gets a folder for each run."""
+    out = None
+    if request.out is not None:
+        out = str(Path(request.out) / run.root.name)
+    changes = {"run": str(run.root), "epoch": epoch, "out": out}
+    return request.model_copy(update=changes)
 
 
 def _of_run(request: EvaluationRequest) -> tuple[FlowRun, Job]:
+    """Return the run and job for evaluating an epoch of a run."""
     folder = existing_run(request.run)
     makes = "artifact" if request.out is None else "elsewhere"
     run = open_run(str(folder.config), str(folder.root), None, None, makes=makes)
     epoch = trained_epoch(folder, request.epoch)
     run.plan_until(epoch + 1)  # pruned artifacts can then be made again
     evaluated = EvaluatedRun(folder, run.recipe, epoch)
-    others = {name: job.out for name, job in _indexed(request, evaluated, run).items()}
-    return run, evaluation_job(request, evaluated, others)
-
-
-def _indexed(request: EvaluationRequest, evaluated: EvaluatedRun, run: FlowRun) -> dict[str, Job]:
-    """Index the images that are not the run's own, and return the jobs that did."""
-    jobs = other_images(request, evaluated)
-    for job in jobs.values():
+    # Index the images that are not the run's own.
+    others: dict[str, Path] = {}
+    for name, job in other_images(request, evaluated).items():
         run.ensure(job)
-    return jobs
+        others[name] = job.out
+    return run, evaluation_job(request, evaluated, others)
 
 
 def _of_sweep(request: EvaluationRequest) -> tuple[FlowRun, Job]:
@@ -127,8 +136,8 @@ def _of_sweep(request: EvaluationRequest) -> tuple[FlowRun, Job]:
     prepare()
     root = RunFolder(run_path(request.run))
     sweep = open_sweep(root)
-    recipe = sweep.members[0].recipe
+    recipe = sweep.members[0].recipe  # the recipes differ in k only
     report = FlowReport(root, epochs=recipe.epochs, echo=ON_TERMINAL.get())
     run = FlowRun(root, recipe, report, only_reads=request.out is not None)
-    until = min(trained_epoch(member.folder, request.epoch) for member in sweep.members)
-    return run, sweep_evaluation_job(request, sweep, until)
+    epochs = [trained_epoch(member.folder, request.epoch) for member in sweep.members]
+    return run, sweep_evaluation_job(request, sweep, min(epochs))

@@ -1,7 +1,7 @@
 """Open a run for a flow."""
 
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -46,12 +46,16 @@ def open_run(
             `begin` and `refuse_unwritable_run`.
     """
     prepare()  # a worker or a notebook may have started this process, and not the command
-    changes = overrides.model_dump(mode="json", exclude_unset=True) if overrides else {}
+    changes: dict[str, Any] = {}
+    if overrides is not None:
+        changes = overrides.model_dump(mode="json", exclude_unset=True)
     loaded, folder = resolve(recipe, run, epochs, changes)
     report = FlowReport(folder, epochs=loaded.epochs, echo=ON_TERMINAL.get())
     if makes == "run":
         refuse_unwritable_run(folder)
-    opened = FlowRun(folder, loaded, report, only_reads=makes == "elsewhere")
+    only_reads = makes == "elsewhere"
+    opened = FlowRun(folder, loaded, report, only_reads=only_reads)
+    # Flow runs whose process was killed would be shown as running for ever.
     mark_crashed_runs(opened.records)
     if makes == "run":
         begin(opened, update=update, anyway=yes)

@@ -38,7 +38,8 @@ class FlowReport(Report):
 
             def show(done: int, total: int | None) -> None:
                 shown(done, total)
-                self.ui.progress(job, done / total if total else 0.0)
+                share = done / total if total else 0.0  # the total can be unknown
+                self.ui.progress(job, share)
 
             yield show
 
@@ -52,7 +53,8 @@ class FlowReport(Report):
         super().epoch_done(epoch)
         # Epochs whose stages were all Cached change nothing in the UI, except that it must be
         # complete after the last one.
-        if self._ui_is_old or epoch == self._epochs - 1:
+        is_last = epoch == self._epochs - 1
+        if self._ui_is_old or is_last:
             self.ui.update(epoch)
             self._ui_is_old = False
 
@@ -62,7 +64,9 @@ class FlowReport(Report):
         Args:
             pictures: PNG files by name.
         """
-        if self.num_cached < self.num_jobs:
-            for name, png in (pictures or {}).items():
-                self.ui.show_picture(name, png, f"Run {self._folder.name}: {name}")
+        any_ran = self.num_cached < self.num_jobs
+        if any_ran and pictures is not None:
+            for name, png in pictures.items():
+                title = f"Run {self._folder.name}: {name}"
+                self.ui.show_picture(name, png, title)
         super().run_done()

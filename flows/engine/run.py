@@ -52,13 +52,18 @@ class FlowRun(Run[FlowReport]):
 
     def execute(self, job: Job, key: str, body: Callable[[], str], *, done: bool) -> bool:
         """Call the body in a task, or only look up Prefect's record of that task."""
-        state = run_stage.with_options(
+        records = usable_place(self.records, key, is_done=done)
+        make = run_stage.with_options(
             name=job.stage.name,
             task_run_name=job.title,
             refresh_cache=not done,
-            result_storage=usable_place(self.records, key, is_done=done).resolve(),
-        )(key, body, return_state=True)
-        if (task_runs := TASK_RUNS.get()) is not None and state.state_details.task_run_id:
-            task_runs.append(state.state_details.task_run_id)
+            result_storage=records.resolve(),
+        )
+        state = make(key, body, return_state=True)
+        # The server of this command must have recorded the task run before it ends.
+        task_runs = TASK_RUNS.get()
+        task_run_id = state.state_details.task_run_id
+        if task_runs is not None and task_run_id is not None:
+            task_runs.append(task_run_id)
         state.result()  # raises the error of the stage, if it failed
         return state.name == "Cached"

@@ -20,17 +20,22 @@ def share(run: FlowRun, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str
         varied: name of that section.
     """
     source = run.source_fingerprint
-    jobs_of_runs = {
-        folder: common_jobs(folder, recipe, source=source, varied=varied) for folder, recipe in runs
-    }
-    incomplete = {folder: jobs for folder, jobs in jobs_of_runs.items() if not _all_done(jobs)}
+    # The runs that lack any of the common artifacts, with their own jobs for them.
+    incomplete: list[tuple[RunFolder, list[Job]]] = []
+    for folder, recipe in runs:
+        jobs = common_jobs(folder, recipe, source=source, varied=varied)
+        if not _all_done(jobs):
+            incomplete.append((folder, jobs))
     if not incomplete:
         return
+    # Make the artifacts once.
     shared_jobs = common_jobs(run.folder, run.recipe, source=source, varied=varied)
     for job in shared_jobs:
         run.ensure(job, accept_pruned=False)
-    run.report.say(f"made once for all runs: {', '.join(job.title for job in shared_jobs)}")
-    for folder, jobs in incomplete.items():
+    titles = ", ".join(job.title for job in shared_jobs)
+    run.report.say(f"made once for all runs: {titles}")
+    # Link them into the runs.
+    for folder, jobs in incomplete:
         for shared_job, job in zip(shared_jobs, jobs, strict=True):
             give(shared_job, job)
         _give_records(run, shared_jobs, folder)
@@ -38,7 +43,8 @@ def share(run: FlowRun, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str
 
 def _give_records(run: FlowRun, jobs: list[Job], other: RunFolder) -> None:
     """Copy Prefect's records of jobs to another run, so that their tasks show as Cached there."""
-    for key in (job.key() for job in jobs):
+    for job in jobs:
+        key = job.key()
         # Without a record, for example in another user's folder, the task shows as Completed.
         with suppress(OSError):
             other.task_results.mkdir(parents=True, exist_ok=True)

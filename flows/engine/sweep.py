@@ -24,9 +24,10 @@ def make_shared(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
     """Check every k, then make the artifacts that all runs share; return the run that made them."""
     refuse_unwritable_sweep(planned)
     refuse_too_many(planned, count_images(planned))
+    # The shared artifacts do not depend on k, so any member's overrides make the right ones.
     overrides = RecipeOverrides.model_validate(planned.members[0].overrides)
     shared = open_run(recipe, str(planned.root.root), epochs, overrides, makes="artifact")
-    runs = ((member.folder, member.recipe) for member in planned.members)
+    runs = [(member.folder, member.recipe) for member in planned.members]
     share(shared, runs, varied=VARIED)
     # Check k again: unreadable images have been left out, so there may be fewer than counted.
     refuse_too_many(planned, packed_images(planned))
@@ -40,14 +41,16 @@ def compare(planned: Sweep, report: FlowReport) -> None:
         ArtifactError: an epoch has no metrics, or they cannot be read.
     """
     if others := planned.others():
-        report.say(f"\nnot compared, because not asked for: {', '.join(others)}")
+        names = ", ".join(others)
+        report.say(f"\nnot compared, because not asked for: {names}")
     values = evaluated(planned)
     if values.unlike:
         names = ", ".join(values.unlike)
         report.say(f"\nnot compared, because made with different settings for some k: {names}")
     if not write_comparison(planned, values):
-        report.say("\nevery k was there already, and compared: nothing was made")
+        report.say("\nall k exist and are compared already: nothing was made")
         return
+    # Show the table in Prefect's UI too.
     name = dashed(planned.root.name) or "sweep"
     rows = tabulate(planned, values).to_dict("records")
     create_table_artifact(key=f"{name}-sweep", table=rows, description="Metrics by k and epoch")

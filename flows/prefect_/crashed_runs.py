@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from filelock import lock_descriptor
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
@@ -67,10 +68,12 @@ def mark_alive(records: Path) -> Alive | None:
     path = records / ALIVE / flow_run.id
     with _MARKING:
         # A second lock on the file would wait for ever for the first, which this process holds.
-        if (mark := _MARKS.get(path)) is not None:
+        mark = _MARKS.get(path)
+        if mark is not None:
             return mark
         with suppress(OSError):  # without a mark, only a kill would go unnoticed
-            mark = _MARKS[path] = Alive(path)
+            mark = Alive(path)
+            _MARKS[path] = mark
         return mark
 
 
@@ -82,11 +85,16 @@ def mark_crashed_runs(records: Path) -> int:
     Args:
         records: folder with Prefect's records of the run.
     """
-    dead = [path for path in (records / ALIVE).glob("*") if _is_own(path) and _is_dead(path)]
-    if not dead:
+    marks = (records / ALIVE).glob("*")
+    dead = [path for path in marks if _is_own(path) and _is_dead(path)]
+    if not dead:  # do not connect to the server
         return 0
+    num_marked = 0
     with get_client(sync_client=True) as client:
-        num_marked = sum(_mark_crashed(UUID(path.name), client) for path in dead)
+        for path in dead:
+            if _mark_crashed(UUID(path.name), client):
+                num_marked += 1
+    # A mark is deleted only after Prefect has recorded the crash, so that none is lost.
     for path in dead:
         with suppress(OSError):
             path.unlink()
@@ -96,7 +104,7 @@ def mark_crashed_runs(records: Path) -> int:
 def _is_own(path: Path) -> bool:
     try:
         return path.stat().st_uid == os.geteuid()
-    except OSError:
+    except OSError:  # another process has deleted it meanwhile
         return False
 
 
@@ -113,11 +121,16 @@ def _mark_crashed(run_id: UUID, client: SyncPrefectClient) -> bool:
         state = client.read_flow_run(run_id).state
     except ObjectNotFound:
         return False  # a different server has its record
-    if state is not None and state.is_final():
+    if _has_ended(state):
         return False
+    # Tasks first: once the flow run has ended, the next run no longer looks at them.
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     for task_run in client.read_task_runs(flow_run_filter=of_run):
-        if task_run.state is None or not task_run.state.is_final():
+        if not _has_ended(task_run.state):
             client.set_task_run_state(task_run.id, KILLED, force=True)
     client.set_flow_run_state(run_id, KILLED, force=True)
     return True
+
+
+def _has_ended(state: State | None) -> bool:
+    return state is not None and state.is_final()

@@ -33,13 +33,18 @@ class Database:
     @property
     def file(self) -> Path | None:
         """The file of an SQLite database; None for any other database."""
-        found = SQLITE.fullmatch(self.url.split("?")[0])
-        return Path(found["path"]) if found and ":memory:" not in self.url else None
+        without_options = self.url.split("?")[0]
+        found = SQLITE.fullmatch(without_options)
+        if found is None or ":memory:" in self.url:
+            return None
+        return Path(found["path"])
 
     @property
     def shown(self) -> str:
         """The database as it is shown in messages, without its password."""
-        return str(self.file) if self.file else without_password(self.url)
+        if self.file is not None:
+            return str(self.file)
+        return without_password(self.url)
 
 
 def configured_database() -> Database:
@@ -50,8 +55,9 @@ def configured_database() -> Database:
     )
 
     chosen = origin_of(DATABASE_URL) or origin_of(DATABASE_HOST)
-    url = PREFECT_API_DATABASE_CONNECTION_URL.value() or ""
-    return Database(str(url), chosen is None, Path(PREFECT_HOME.value()))
+    url = str(PREFECT_API_DATABASE_CONNECTION_URL.value() or "")
+    home = Path(PREFECT_HOME.value())
+    return Database(url, is_default=chosen is None, home=home)
 
 
 def usable_database() -> tuple[Database, str]:
@@ -64,23 +70,30 @@ def usable_database() -> tuple[Database, str]:
     """
     database = configured_database()
     file = database.file
-    if file is None or not database.is_default or not is_newer(file):
+    if file is None or not database.is_default:
+        return database, ""
+    if not is_newer(file):
         return database, ""
     from importlib.metadata import version  # noqa: PLC0415  slow to import, and rarely needed
 
+    # One file for each version of Prefect, so that no version finds the file of a newer one.
     here = version("prefect")
     own = file.with_name(f"{file.stem}-{here}{file.suffix}")
     note = (
-        f"note: {file} was upgraded by another version of Prefect than {here}, which is used here; "
-        f"this command keeps its records in {own}"
+        f"note: {file} was upgraded by a different version of Prefect than {here}, which is used "
+        f"here; this command keeps its records in {own}"
     )
-    return Database(URL.format(path=own), True, database.home), note
+    own_database = Database(URL.format(path=own), is_default=True, home=database.home)
+    return own_database, note
 
 
 def is_newer(file: Path) -> bool:
     """Return whether a database has migrations that this version of Prefect does not know."""
     revisions = _revisions_of(file)
-    return bool(revisions) and not revisions <= _known_revisions()[0]
+    if not revisions:  # do not read the migrations of Prefect
+        return False
+    known, _ = _known_revisions()
+    return not revisions <= known
 
 
 def lock_unless_current(database: Database) -> int | None:
@@ -95,11 +108,14 @@ def lock_unless_current(database: Database) -> int | None:
     """
     if _is_current(database):
         return None
+    # Other processes find the lock beside the database, or in PREFECT_HOME if it is not a file.
+    place = database.file or database.home / "database"
+    lock_file = place.with_name(f"{place.name}.lock")
     try:
-        place = database.file or database.home / "database"
-        lock = os.open(place.with_name(f"{place.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:  # the folder cannot be written; the server itself will report that
         return None
+    # Wait, and write so on standard error, where the process that started this one looks for it.
     try:
         if not lock_descriptor(lock, blocking=False):
             print(WAITING, database.shown, file=sys.stderr, flush=True)  # noqa: T201
@@ -115,7 +131,10 @@ def lock_unless_current(database: Database) -> int | None:
 
 def _is_current(database: Database) -> bool:
     """Return whether an SQLite database has all migrations of this Prefect."""
-    return database.file is not None and _revisions_of(database.file) == _known_revisions()[1]
+    if database.file is None:
+        return False
+    _, latest = _known_revisions()
+    return _revisions_of(database.file) == latest
 
 
 def _revisions_of(file: Path) -> set[str]:
@@ -141,6 +160,10 @@ def _known_revisions() -> tuple[set[str], set[str]]:
     known: set[str] = set()
     replaced: set[str] = set()
     for path in migration_files():
+        # Each file names its own revision and the one before it, `down_revision`.
         for down, revision in REVISION.findall(path.read_text(encoding="utf-8")):
-            (replaced if down else known).add(revision)
+            if down:
+                replaced.add(revision)
+            else:
+                known.add(revision)
     return known, known - replaced

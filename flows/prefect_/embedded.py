@@ -46,7 +46,7 @@ RECORD_S = 10.0
 SEND_S = 5.0
 """Longest wait for events and log lines to be sent, in seconds."""
 NOTE = "note: "
-"""Beginning of a line that the server's process prints for the person."""
+"""Beginning of a line that the server's process prints, and that is shown to the person."""
 LAST = 100
 """Number of task runs to wait for at the end. They are recorded in order, so earlier ones are
 recorded by then."""
@@ -76,15 +76,16 @@ class EmbeddedServer:
         # The port is bound here and handed over, so that no other program can take it meanwhile.
         with socket.socket() as bound:
             bound.bind((HOST, 0))
-            self._port = bound.getsockname()[1]
-            arguments = (str(bound.fileno()), str(os.getpid()))
+            _, self._port = bound.getsockname()
+            listening = bound.fileno()
+            arguments = (str(listening), str(os.getpid()))
             # A process group of its own: Ctrl-C must reach only the flow, which then reports to the
             # server that it was stopped.
             self._process = subprocess.Popen(  # noqa: S603  our own arguments
                 [sys.executable, "-P", "-m", __name__, *arguments],
                 start_new_session=True,
                 stderr=self._stderr,
-                pass_fds=[bound.fileno()],
+                pass_fds=[listening],
             )
 
     @contextmanager
@@ -97,12 +98,15 @@ class EmbeddedServer:
         from prefect.settings import get_current_settings  # noqa: PLC0415
 
         settings = get_current_settings()
-        if url := settings.api.url:
+        url = settings.api.url
+        if url:
+            # A server on this machine is reached without a proxy; others may need one.
             drop_unusable_proxies(os.environ, proxies=is_loopback(url))
             with _configured(url):
                 yield
             return
-        if not settings.server.ephemeral.enabled:
+        ephemeral = settings.server.ephemeral
+        if not ephemeral.enabled:
             raise server_error(
                 "no Prefect server",
                 "none is configured, and starting one is switched off",
@@ -110,7 +114,7 @@ class EmbeddedServer:
                 origin_of(EPHEMERAL),
             )
         drop_unusable_proxies(os.environ)
-        with self._started(settings.server.ephemeral.startup_timeout_seconds):
+        with self._started(ephemeral.startup_timeout_seconds):
             yield
 
     @contextmanager
@@ -132,7 +136,8 @@ class EmbeddedServer:
                 raise
             finally:
                 TASK_RUNS.reset(token)
-                if self._process.poll() is None:
+                still_runs = self._process.poll() is None
+                if still_runs:
                     _wait_until_recorded(task_runs[-LAST:])
                     send_all(SEND_S)  # Prefect itself would send only after the server has ended
                     self._stopping = True
@@ -148,23 +153,30 @@ class EmbeddedServer:
             if self._process is None:
                 self._begin()
         except OSError as error:
-            raise own_server_error(str(error), "", usable_database()[0]) from error
+            database, _ = usable_database()
+            raise own_server_error(str(error), "", database) from error
         assert self._process is not None
         api = f"http://{HOST}:{self._port}/api"
         try:
-            try:
-                wait_until_up(api, self._process, within_s=within_s)
-            except WaitError:
-                # Time spent waiting for another process to prepare the database does not count.
-                if self._process.poll() is not None or WAITING not in self._output():
-                    raise
-                wait_until_up(api, self._process, within_s=within_s)
+            self._wait_until_up(api, self._process, within_s)
         except WaitError as error:
-            raise own_server_error(str(error), self._output(), usable_database()[0]) from error
+            database, _ = usable_database()
+            raise own_server_error(str(error), self._output(), database) from error
         for line in self._output().splitlines():
             if line.startswith(NOTE):
                 print(line, file=sys.stderr)  # noqa: T201
         return api
+
+    def _wait_until_up(self, api: str, process: subprocess.Popen[bytes], within_s: float) -> None:
+        """Return once the server answers; wait longer if another one prepares the database."""
+        try:
+            wait_until_up(api, process, within_s=within_s)
+        except WaitError:
+            still_runs = process.poll() is None
+            waits_for_database = WAITING in self._output()
+            if not (still_runs and waits_for_database):
+                raise
+            wait_until_up(api, process, within_s=within_s)
 
     def _watch(self, process: subprocess.Popen[bytes], settings: "Settings") -> None:
         """Make Prefect's client fail at once, and quietly, when the server ends before the flow.
@@ -243,7 +255,8 @@ def main(listening: int, parent: int) -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent or not _is_wanted():
+    parent_has_ended = os.getppid() != parent  # before the signal was asked for
+    if parent_has_ended or not _is_wanted():
         return
     reach_loopback_directly()
     drop_unusable_proxies(os.environ)
@@ -264,9 +277,8 @@ def main(listening: int, parent: int) -> None:
             if lock is not None:
                 os.close(lock)
 
-    app = server_app()
-    server = Server(uvicorn.Config(app, host=HOST, log_level="error", lifespan="on"))
-    server.run(sockets=[socket.socket(fileno=listening)])
+    config = uvicorn.Config(server_app(), host=HOST, log_level="error", lifespan="on")
+    Server(config).run(sockets=[socket.socket(fileno=listening)])
 
 
 def _is_wanted() -> bool:
@@ -294,17 +306,15 @@ def _configured(url: str) -> Iterator[None]:
     check_configured_server()
     try:
         yield
-    except DeepClusterError:
+    except DeepClusterError:  # not an error of the server
         raise
     except Exception as error:
         try:
             check_configured_server()
         except ServerError:
-            raise configured_server_error(
-                url,
-                "it has stopped answering before the run ended",
-                "start it and run the same command again (what is finished is not made again)",
-            ) from error
+            reason = "it has stopped answering before the run ended"
+            fix = "start it and run the same command again (what is finished is not made again)"
+            raise configured_server_error(url, reason, fix) from error
         raise
 
 
@@ -317,13 +327,16 @@ def _wait_until_recorded(task_runs: list[UUID]) -> None:
     deadline = time.monotonic() + RECORD_S
     with get_client(sync_client=True) as client:
         while task_runs and time.monotonic() < deadline:
-            found = client.read_task_runs(task_run_filter=wanted)
-            final = [run for run in found if run.state is not None and run.state.is_final()]
-            if len(final) == len(task_runs):
+            num_ended = 0
+            for task_run in client.read_task_runs(task_run_filter=wanted):
+                if task_run.state is not None and task_run.state.is_final():
+                    num_ended += 1
+            if num_ended == len(task_runs):
                 return
             time.sleep(0.05)
 
 
 if __name__ == "__main__":
     collect_seldom()
-    main(*map(int, sys.argv[1:]))
+    _, listening_text, parent_text = sys.argv
+    main(int(listening_text), int(parent_text))

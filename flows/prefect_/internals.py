@@ -70,5 +70,7 @@ def migration_files() -> Iterator[Path]:
 def silence_loggers() -> None:
     """Turn off the loggers that avoid the lock of `logging.disable`, and so ignore it."""
     for name, logger in logging.Logger.manager.loggerDict.items():
-        if name.startswith("prefect._internal") and isinstance(logger, logging.Logger):
+        is_internal = name.startswith("prefect._internal")
+        # Names without a logger of their own have a placeholder.
+        if is_internal and isinstance(logger, logging.Logger):
             logger.disabled = True

@@ -33,15 +33,17 @@ def reach_loopback_directly(
     """
     if not _proxy_names(environment):
         return
-    names = [name for name in environment if name.lower() == NO_PROXY]
+    names = _no_proxy_names(environment)
     # If several spellings are set, Python's own code uses the one in lower case.
     names.sort(key=str.isupper)
-    current = next((environment[name] for name in names), "")
-    if current.strip() == "*":
+    current = environment[names[0]] if names else ""
+    if current.strip() == "*":  # exempts all addresses
         return
     # Spaces between hosts are common, and curl accepts them; Python's code splits at commas only.
     hosts = [host for host in re.split(r"[\s,]+", current) if host]
-    hosts += [host for host in (*LOOPBACK, *others) if host not in hosts]
+    for host in (*LOOPBACK, *others):
+        if host not in hosts:
+            hosts.append(host)
     for name in {NO_PROXY, *names}:
         environment[name] = ",".join(hosts)
 
@@ -57,22 +59,27 @@ def drop_unusable_proxies(environment: MutableMapping[str, str], *, proxies: boo
         proxies: remove proxies too, because the server is on this machine; if false, remove only
             exemptions.
     """
-    for name in [name for name in environment if name.lower() == NO_PROXY]:
+    for name in _no_proxy_names(environment):
         hosts = environment[name].split(",")
-        environment[name] = ",".join(host for host in hosts if _can_exempt(host.strip()))
+        usable = [host for host in hosts if _can_exempt(host.strip())]
+        environment[name] = ",".join(usable)
     if not proxies:
         return
     for name in _proxy_names(environment):
-        if name.lower() in {"http_proxy", "https_proxy", "all_proxy"} and unusable_because(
-            environment[name]
-        ):
+        # httpx does not read other variables, such as ftp_proxy.
+        is_read = name.lower() in {"http_proxy", "https_proxy", "all_proxy"}
+        if is_read and unusable_because(environment[name]):
             del environment[name]
 
 
 def unusable_proxies(environment: MutableMapping[str, str]) -> dict[str, str]:
     """Return the proxies that Prefect's client does not support, and why, by variable."""
-    reasons = {name: unusable_because(environment[name]) for name in _proxy_names(environment)}
-    return {name: reason for name, reason in reasons.items() if reason}
+    reasons: dict[str, str] = {}
+    for name in _proxy_names(environment):
+        reason = unusable_because(environment[name])
+        if reason:
+            reasons[name] = reason
+    return reasons
 
 
 def unusable_because(proxy: str) -> str:
@@ -94,7 +101,7 @@ def is_loopback(url: str) -> bool:
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
+    except ValueError:  # the host is a name, or `url` is not a URL
         return False
 
 
@@ -141,3 +148,8 @@ def is_proxy(name: str) -> bool:
 
 def _proxy_names(environment: MutableMapping[str, str]) -> list[str]:
     return [name for name, value in environment.items() if is_proxy(name) and value]
+
+
+def _no_proxy_names(environment: MutableMapping[str, str]) -> list[str]:
+    """Return the spellings of `no_proxy` that are set."""
+    return [name for name in environment if name.lower() == NO_PROXY]

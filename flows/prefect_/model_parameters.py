@@ -7,7 +7,7 @@ model therefore has the model's fields as parameters, with their types, defaults
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel
 
@@ -24,11 +24,13 @@ def takes_fields_of(model: Callable[P, M]) -> Callable[[Callable[[M], R]], Calla
         def with_fields(*args: P.args, **fields: P.kwargs) -> R:
             return body(model(*args, **fields))
 
+        # Prefect reads the parameters from the signature, and their types from the annotations.
         signature = inspect.signature(model)
         with_fields.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
-        with_fields.__annotations__ = {
-            name: parameter.annotation for name, parameter in signature.parameters.items()
-        }
+        annotations: dict[str, Any] = {}
+        for name, parameter in signature.parameters.items():
+            annotations[name] = parameter.annotation
+        with_fields.__annotations__ = annotations
         with_fields.__doc__ = _docstring(body, model)
         return with_fields
 
@@ -39,8 +41,10 @@ def _docstring(body: Callable[..., object], model: Callable[..., BaseModel]) -> 
     """Return a docstring with the descriptions of the fields, which Prefect shows in its form."""
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
-    arguments = [
-        f"    {name}: {' '.join((field.description or '').split())}"
-        for name, field in model.model_fields.items()
-    ]
-    return "\n".join([inspect.getdoc(body) or "", "", "Args:", *arguments])
+    summary = inspect.getdoc(body) or ""
+    lines = [summary, "", "Args:"]
+    for name, field in model.model_fields.items():
+        # On one line each, because a description can be wrapped in the source.
+        words = (field.description or "").split()
+        lines.append(f"    {name}: {' '.join(words)}")
+    return "\n".join(lines)

@@ -31,9 +31,10 @@ from flows.prefect_.settings import DATABASE_URL
 HOST = "127.0.0.1"
 """Default address. The server has no passwords, so no other machine should reach it."""
 OPEN = """
-warning: --host {host}: other machines can reach this server, which has no passwords. Who reaches it
-can start runs here, and code with them, and reads what the server knows of yours. Let a firewall
-choose who may, or leave --host out and come through ssh -L {port}:{local}:{port}
+warning: --host {host}: other machines can reach this server, which has no passwords. Everyone who
+can reach it can start runs, and with them any code, on this machine, and can read the records of
+your runs. Restrict access with a firewall, or leave --host out and connect with
+ssh -L {port}:{local}:{port}
 """
 POOL = "local"
 WORK_POOL = ("work-pool", "create", POOL, "--type", "process", "--overwrite")
@@ -65,7 +66,8 @@ def serve(port: int, host: str = HOST) -> None:
     api = f"{url}/api"
     _check(api, address, port)
     if not address.is_loopback:
-        print(OPEN.format(host=address, port=port, local=HOST), file=sys.stderr, flush=True)  # noqa: T201
+        warning = OPEN.format(host=address, port=port, local=HOST)
+        print(warning, file=sys.stderr, flush=True)  # noqa: T201
     _handle_signals()
     database = _database()
     environment = _environment(api, address, database)
@@ -74,15 +76,17 @@ def serve(port: int, host: str = HOST) -> None:
     def prefect(*arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "prefect", *arguments]
         # A session of its own, so that all of its processes can be stopped together.
-        started.append(subprocess.Popen(command, env=environment, start_new_session=True))  # noqa: S603
-        return started[-1]
+        process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
+        started.append(process)
+        return process
 
     try:
         with _locked(database):
             server = prefect("server", "start", "--host", str(address), "--port", str(port))
             _wait_for_server(api, server, database)
         for step in (WORK_POOL, _deploy()):
-            if (code := prefect("--no-prompt", *step).wait()) != 0:
+            code = prefect("--no-prompt", *step).wait()
+            if code != 0:
                 raise _ended(f"`prefect {' '.join(step)}`", code)
         # Prefect reads this file in the working folder, so nobody has to export PREFECT_API_URL.
         SETTINGS.write_text(f'{MARK}[api]\nurl = "{api}"\n')
@@ -92,6 +96,7 @@ def serve(port: int, host: str = HOST) -> None:
     except KeyboardInterrupt:
         print("\nstopping", flush=True)  # noqa: T201
     finally:
+        # The worker before the server, because its runs still report that they were stopped.
         for process in reversed(started):
             _stop(process)
         forget_dead_server()
@@ -99,8 +104,9 @@ def serve(port: int, host: str = HOST) -> None:
 
 def _deploy() -> tuple[str, ...]:
     """Return the command that registers this folder's deployments, or the shipped ones if none."""
-    has_own = Path(DEPLOYMENTS.name).is_file()
-    return DEPLOY if has_own else (*DEPLOY, "--prefect-file", str(DEPLOYMENTS))
+    if Path(DEPLOYMENTS.name).is_file():
+        return DEPLOY
+    return (*DEPLOY, "--prefect-file", str(DEPLOYMENTS))
 
 
 def _database() -> Database:
@@ -134,6 +140,7 @@ def _environment(api: str, address: Address, database: Database) -> dict[str, st
     environment = os.environ | {"PREFECT_API_URL": api, "PWD": str(Path.cwd())}
     reach_loopback_directly(environment, str(address))
     drop_unusable_proxies(environment)
+    # The server would choose the database itself, and perhaps not the one that was locked here.
     environment[DATABASE_URL.names[0]] = database.url
     environment = KEEP_FREED_MEMORY | environment  # the worker's runs train
     if not address.is_loopback:
@@ -146,8 +153,10 @@ def _wait_for_server(api: str, server: subprocess.Popen[bytes], database: Databa
     try:
         wait_until_up(api, server)
     except WaitError as error:
-        fix = "try again when the machine is less busy"
-        if server.poll() is not None:
+        still_runs = server.poll() is None
+        if still_runs:
+            fix = "try again when the machine is less busy"
+        else:
             fix = (
                 f"correct what its output above names; if that is its database {database.shown}, "
                 f"{OTHER_HOME}"
@@ -157,17 +166,20 @@ def _wait_for_server(api: str, server: subprocess.Popen[bytes], database: Databa
 
 def _wait_while_both_run(server: subprocess.Popen[bytes], worker: subprocess.Popen[bytes]) -> None:
     """Raise an error once the worker or the server ends; neither is of use without the other."""
+    processes = {"the Prefect server": server, "the worker": worker}
     while True:
-        for name, process in (("the Prefect server", server), ("the worker", worker)):
-            if (code := process.poll()) is not None:
+        for name, process in processes.items():
+            code = process.poll()
+            if code is not None:
                 raise _ended(name, code)
         time.sleep(0.2)
 
 
 def _ended(name: str, code: int) -> ServerError:
     """Return the error for a process that has ended unexpectedly."""
-    if code < 0:
-        reason = f"it was stopped by {signal.Signals(-code).name}"
+    if code < 0:  # the negative number of a signal
+        stopped_by = signal.Signals(-code)
+        reason = f"it was stopped by {stopped_by.name}"
         return server_error(name, reason, "start `deepcluster serve` again")
     reason = f"it ended with exit code {code}"
     fix = "correct what its output above names, and start `deepcluster serve` again"
@@ -184,16 +196,20 @@ def address_of(host: str) -> Address:
         return ip_address(HOST if host == "localhost" else host)
     except ValueError:
         raise ConfigError(
-            f"--host {host}: is no IP address.\n"
-            f"  Fix: leave it out, or give one of this machine's; 0.0.0.0 stands for all of them."
+            f"--host {host}: is not an IP address.\n"
+            f"  Fix: leave it out, or give an address of this machine; 0.0.0.0 stands for all."
         ) from None
 
 
 def url_of(address: Address, port: int) -> str:
     """Return the URL at which this machine reaches a server that listens on an address."""
+    is_version_4 = address.version == 4
+    shown = str(address)
     if address.is_unspecified:  # stands for all addresses of this machine
-        address = ip_address(HOST if address.version == 4 else "::1")
-    return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
+        shown = HOST if is_version_4 else "::1"
+    if is_version_4:
+        return f"http://{shown}:{port}"
+    return f"http://[{shown}]:{port}"
 
 
 def _check(api: str, address: Address, port: int) -> None:
@@ -201,11 +217,12 @@ def _check(api: str, address: Address, port: int) -> None:
     if SETTINGS.exists():
         raise ConfigError(
             f"{SETTINGS}: would be overwritten; or another `deepcluster serve` runs here.\n"
-            f"  Fix: stop that, or rename the file."
+            f"  Fix: stop the other one, or rename the file."
         )
     for module in OURS:
         package = module.parent
-        if (package / "__init__.py").exists() and not module.exists():
+        is_package = (package / "__init__.py").exists()
+        if is_package and not module.exists():
             raise ConfigError(
                 f"{package}/: Prefect would import this package instead of DeepCluster's.\n"
                 f"  Fix: start `deepcluster serve` in another folder."
@@ -229,9 +246,11 @@ def _check_port(address: Address, port: int) -> None:
                 f"--port {port}: another program listens there.\n"
                 f"  Fix: stop it, or use another --port."
             ) from error
-        what, option = f"--host {address} --port {port}", "--host and --port"
-        if error.errno == errno.EACCES:
-            what, option = f"--port {port}", "--port of 1024 or more"
+        what = f"--host {address} --port {port}"
+        option = "--host and --port"
+        if error.errno == errno.EACCES:  # only the administrator may use lower ports
+            what = f"--port {port}"
+            option = "--port of 1024 or more"
         raise ConfigError(
             f"{what}: cannot be listened on ({error.strerror}).\n  Fix: use another {option}."
         ) from error
@@ -258,16 +277,16 @@ def _print_addresses(url: str, api: str) -> None:
     """Print how to reach the server and how to start a run."""
     # `prefect` in another shell does not exempt this machine from a proxy by itself.
     names = sorted(name for name in os.environ if is_proxy(name))
-    direct = f"\nThere, first:            unset {' '.join(names)}" if names else ""
-    print(  # noqa: T201
-        f"""
+    direct = ""
+    if names:
+        direct = f"\nThere, first:            unset {' '.join(names)}"
+    text = f"""
 The UI:                  {url}
 In another shell, here:  prefect deployment run deepcluster/epoch-loop --watch{direct}
 From any other folder:   export PREFECT_API_URL={api}
-Ctrl-C stops server and worker; a run goes on where it was when it is started again.
-""",
-        flush=True,
-    )
+Ctrl-C stops server and worker; a run that is started again continues where it stopped.
+"""
+    print(text, flush=True)  # noqa: T201
 
 
 class WaitError(Exception):
@@ -282,7 +301,8 @@ def wait_until_up(api: str, server: subprocess.Popen[bytes], *, within_s: float 
     """
     deadline = time.monotonic() + within_s
     while not is_up(api):
-        if (code := server.poll()) is not None:
+        code = server.poll()
+        if code is not None:
             raise WaitError(f"its process ended with exit code {code}")
         if time.monotonic() > deadline:
             raise WaitError(f"it did not answer at {api} within {within_s:g} s")
@@ -304,8 +324,9 @@ def _handle_signals() -> None:
     They do not inherit handlers, so an ignored signal gets a handler that does nothing.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
-        ignored = signal.getsignal(number) is signal.SIG_IGN
-        signal.signal(number, _ignore if ignored else _interrupt)
+        is_ignored = signal.getsignal(number) is signal.SIG_IGN
+        handler = _ignore if is_ignored else _interrupt
+        signal.signal(number, handler)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

@@ -30,7 +30,7 @@ class _Cause:
     """A known cause of a server's error, explained for people."""
 
     words: str
-    """A regular expression for the server's output."""
+    """A regular expression that matches the server's output."""
     reason: str
     fix: str
 
@@ -86,35 +86,46 @@ def server_error(server: str, reason: str, fix: str, origin: Origin | None = Non
         fix: what to do about it.
         origin: the setting that chose this server or its database; None if nobody has set one.
     """
-    setting = f"\n  Setting: {origin}" if origin else ""
+    setting = ""
+    if origin is not None:
+        setting = f"\n  Setting: {origin}"
     return ServerError(f"{server}: {reason}.{setting}\n  Fix: {fix}.")
 
 
-def own_server_error(what_happened: str, said: str, database: Database) -> ServerError:
+def own_server_error(what_happened: str, output: str, database: Database) -> ServerError:
     """Return the error for a server that this program started; print the error line of the server.
 
     Args:
         what_happened: for example "it ended while it started".
-        said: everything that the server has printed.
+        output: everything that the server has printed.
         database: database that the server was to use.
     """
-    words = last_words(said)
-    if words:
-        print(f"Prefect server: {printable(words)}", file=sys.stderr, flush=True)  # noqa: T201
     server = "the Prefect server of this command did not start"
     origin = origin_of(DATABASE_URL) or origin_of(DATABASE_HOST) or origin_of(HOME)
+    line = error_line(output)
+    if not line:
+        return server_error(server, what_happened, _GENERAL_FIX, origin)
+    print(f"Prefect server: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201
+    # Most servers that do not start cannot use their database.
     for cause in DATABASE_CAUSES:
-        if words and re.search(cause.words, said):
-            undo = OTHER_HOME if database.is_default or origin is None else origin.undo
+        if re.search(cause.words, output):
             reason = f"its database {database.shown} {cause.reason}"
+            undo = OTHER_HOME
+            if origin is not None and not database.is_default:
+                undo = origin.undo
             return server_error(server, reason, f"{cause.fix}, or {undo}", origin)
-    above = "; its last words are above" if words else ""
-    return server_error(server, f"{what_happened}{above}", _GENERAL_FIX, origin)
+    reason = f"{what_happened}; its error is above"
+    return server_error(server, reason, _GENERAL_FIX, origin)
 
 
-def last_words(said: str) -> str:
+def error_line(output: str) -> str:
     """Return the line of a server's output that names the error; the last line if none does."""
-    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    # Further lines can follow the error, such as a shutdown that is logged.
     errors = [line for line in lines if EXCEPTION.fullmatch(line)]
-    found = errors[-1] if errors else "".join(lines[-1:])
-    return found if len(found) <= SHOWN else f"{found[:SHOWN]} …"
+    found = errors[-1] if errors else lines[-1]
+    if len(found) > SHOWN:
+        return f"{found[:SHOWN]} …"
+    return found

@@ -36,6 +36,10 @@ EPHEMERAL = Setting(
 HOME = Setting(("PREFECT_HOME",), ("home",))
 
 
+TOML_FILES = {"prefect.toml": (), "pyproject.toml": ("tool", "prefect")}
+"""Files that Prefect reads settings from, and the tables that the settings are in there."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """The place that a setting was read from."""
@@ -60,13 +64,20 @@ def origin_of(setting: Setting) -> Origin | None:
     if name := _spelled(setting, _dotenv()):
         path = Path(".env").absolute()
         return Origin(name, str(path), f"remove {name} from {path}")
-    for file, prefix in (("prefect.toml", ()), ("pyproject.toml", ("tool", "prefect"))):
-        *tables, key = (*prefix, *setting.keys)
-        if _in_toml(Path(file), [*tables, key]):
+    for file, tables in TOML_FILES.items():
+        keys = [*tables, *setting.keys]
+        if _in_toml(Path(file), keys):
             path = Path(file).absolute()
-            table = f" under [{'.'.join(tables)}]" if tables else ""
-            return Origin(f"{key}{table}", str(path), f"remove it from {path}")
+            return Origin(_described(keys), str(path), f"remove it from {path}")
     return _in_profile(setting)
+
+
+def _described(keys: list[str]) -> str:
+    """Return a key of a TOML file with the table that it is in."""
+    *tables, key = keys
+    if not tables:
+        return key
+    return f"{key} under [{'.'.join(tables)}]"
 
 
 def without_password(url: str) -> str:
@@ -84,9 +95,12 @@ def _spelled(setting: Setting, values: Mapping[str, str | None]) -> str | None:
 
 
 def _dotenv() -> Mapping[str, str | None]:
+    """Return the variables in the file .env of the working folder."""
     from dotenv import dotenv_values  # noqa: PLC0415
 
-    return dotenv_values(".env") if Path(".env").is_file() else {}
+    if not Path(".env").is_file():
+        return {}
+    return dotenv_values(".env")
 
 
 def _in_toml(path: Path, keys: list[str]) -> bool:
@@ -94,7 +108,9 @@ def _in_toml(path: Path, keys: list[str]) -> bool:
         value: Any = tomllib.loads(path.read_text(encoding="utf-8"))
         for key in keys:
             value = value[key]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):  # usually there is no such file
+        return False
+    except (KeyError, TypeError):  # TypeError: a value where a table was expected
         return False
     return True
 
@@ -105,6 +121,5 @@ def _in_profile(setting: Setting) -> Origin | None:
     # Without a file of the person's own, the profile is Prefect's default.
     if name is None or profile.source is None:
         return None
-    return Origin(
-        name, f"the profile {profile.name} in {profile.source}", f"prefect config unset {name}"
-    )
+    place = f"the profile {profile.name} in {profile.source}"
+    return Origin(name, place, f"prefect config unset {name}")

@@ -29,11 +29,16 @@ def place_of_records(folder: RunFolder, *, only_reads: bool) -> Path:
         only_reads: change nothing in the run, whatever its permissions are.
     """
     own = folder.task_results
-    inside = [own, *(path for path in (own / ALIVE,) if os.path.exists(path))]  # noqa: PTH110
-    if not only_reads and first_unwritable(inside) is None:
-        return own
+    if not only_reads:
+        # Another user can have created the folder for marks, which then cannot be written.
+        marks = own / ALIVE
+        needed = [own, marks] if os.path.exists(marks) else [own]  # noqa: PTH110
+        if first_unwritable(needed) is None:
+            return own
     stored = get_current_settings().results.local_storage_path / "deepcluster"
-    return stored if first_unwritable([stored]) is None else _temporary()
+    if first_unwritable([stored]) is None:
+        return stored
+    return _temporary()
 
 
 def usable_place(records: Path, key: str, *, is_done: bool) -> Path:
@@ -45,9 +50,10 @@ def usable_place(records: Path, key: str, *, is_done: bool) -> Path:
         is_done: whether an existing record is only read.
     """
     record = records / key
+    needed_access = os.R_OK if is_done else os.W_OK
     try:
         drop_foreign(record)
-        if os.path.lexists(record) and not is_allowed(record, os.R_OK if is_done else os.W_OK):
+        if os.path.lexists(record) and not is_allowed(record, needed_access):
             record.unlink()  # it belongs to another user, who shares the folder
     except OSError:
         return _temporary()
@@ -73,7 +79,7 @@ def drop_foreign(record: Path) -> None:
     """
     try:
         text = record.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # not text, such as a pickle
         text = ""
     except OSError:  # usually there is no record
         return
@@ -88,16 +94,17 @@ def _is_ours(text: str) -> bool:
         record = json.loads(text)
         result = json.loads(record["result"])
         # Byte for byte as Prefect writes it, because parsers differ on a key that is given twice.
-        as_written = (
-            json.dumps(record, ensure_ascii=False, separators=(",", ":")) == text
-            and json.dumps(result) == record["result"]
-        )
-        return (
-            as_written
-            and record.keys() == {"metadata", "result"}
-            and record["metadata"]["serializer"] == JSONSerializer().model_dump()
-            and result.keys() == FIELDS
-            and all(isinstance(value, str) for value in result.values())
-        )
+        if json.dumps(record, ensure_ascii=False, separators=(",", ":")) != text:
+            return False
+        if json.dumps(result) != record["result"]:
+            return False
+        # Read as JSON, and not with a serializer that could run code.
+        if record.keys() != {"metadata", "result"}:
+            return False
+        if record["metadata"]["serializer"] != JSONSerializer().model_dump():
+            return False
+        # The result is what `run_stage` returns.
+        has_fields = result.keys() == FIELDS
+        return has_fields and all(isinstance(value, str) for value in result.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

@@ -36,7 +36,8 @@ class Ui:
     """Writer of Prefect's artifacts for a run. Can be used inside a flow run only."""
 
     def __init__(self, folder: RunFolder, *, epochs: int) -> None:
-        self._folder, self._epochs = folder, epochs
+        self._folder = folder
+        self._epochs = epochs
         self._name = _key(folder)
         self._progress_id: UUID | None = None
         self._last_update = 0.0
@@ -54,21 +55,28 @@ class Ui:
         if time.monotonic() - self._last_update < EVERY_S:
             return
         self._last_update = time.monotonic()
-        if job.stage.name not in STAGES:
+        if job.stage.name not in STAGES:  # an evaluation
             self._set(100 * share)
             return
-        stage = STAGES_OF_AN_EPOCH.index(job.stage.name) if job.epoch is not None else 0
-        done = (job.epoch or 0) + (stage + share) / len(STAGES_OF_AN_EPOCH)
-        self._set(100 * done / self._epochs)
+        epoch = stage = 0  # index comes before the first epoch
+        if job.epoch is not None:
+            epoch = job.epoch
+            stage = STAGES_OF_AN_EPOCH.index(job.stage.name)
+        share_of_epoch = (stage + share) / len(STAGES_OF_AN_EPOCH)
+        self._set(100 * (epoch + share_of_epoch) / self._epochs)
 
     def update(self, epoch: int) -> None:
         """Show the metrics and the state of the latest epochs after `epoch` was made."""
+        # Read again only the metrics that can have changed.
         self._rows.pop(epoch, None)
         epochs = self._folder.epochs("metrics")
         shown = epochs[-EPOCHS_SHOWN:]
         for number in shown:
+            if number in self._rows:
+                continue
             folder = self._folder.artifact("metrics", number)
-            if number not in self._rows and inspect(folder)[0] is Condition.WHOLE:
+            condition, _ = inspect(folder)
+            if condition is Condition.WHOLE:
                 self._rows[number] = {"epoch": number} | read_metrics(folder)
         rows = [self._rows[number] for number in shown if number in self._rows]
         description = f"Metrics of the latest {EPOCHS_SHOWN} epochs; report.html has all of them"
@@ -79,37 +87,38 @@ class Ui:
 
     def show_table(self, name: str, rows: list[dict[str, Any]], description: str) -> None:
         """Show a table of the run under a name of its own."""
-        create_table_artifact(
-            key=f"{self._name}-{dashed(name)}", table=rows, description=description
-        )
+        key = f"{self._name}-{dashed(name)}"
+        create_table_artifact(key=key, table=rows, description=description)
 
     def show_picture(self, name: str, png: bytes, description: str) -> None:
         """Show a picture of the run under a name of its own, unless it is too large."""
         if len(png) > PICTURE_BYTES:
             return
-        url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        as_text = base64.b64encode(png).decode()
+        url = f"data:image/png;base64,{as_text}"
         key = f"{self._name}-{dashed(name)}"
         create_image_artifact(image_url=url, key=key, description=description)
 
     def _set(self, percent: float) -> None:
+        """Move the progress bar, and create it first if there is none."""
         percent = min(100.0, percent)
-        if self._progress_id is None:
-            created = create_progress_artifact(
-                progress=percent,
-                key=f"{self._name}-progress",
-                description=f"Run {_plain(self._folder.name)}",
-            )
-            assert isinstance(created, UUID), "a flow that is not async gets the result itself"
-            self._progress_id = created
-        else:
+        if self._progress_id is not None:
             update_progress_artifact(self._progress_id, progress=percent)
+            return
+        key = f"{self._name}-progress"
+        title = f"Run {_plain(self._folder.name)}"
+        created = create_progress_artifact(progress=percent, key=key, description=title)
+        assert isinstance(created, UUID), "a flow that is not async gets the result itself"
+        self._progress_id = created
 
 
 def _key(folder: RunFolder) -> str:
     """Return the name of a run as a key that Prefect accepts."""
     root = folder.root.resolve()
+    name = root.name
     # The runs of every sweep have the same names, such as k=00100: add the name of the sweep.
-    name = f"{root.parent.name}-{root.name}" if "=" in root.name else root.name
+    if "=" in name:
+        name = f"{root.parent.name}-{name}"
     return dashed(name) or "run"
 
 
@@ -125,11 +134,19 @@ def _plain(text: str) -> str:
 
 def _markdown(folder: RunFolder, since: int) -> str:
     """Return the state of a run's artifacts, from epoch `since` on, as a table in Markdown."""
-    rows = [
-        f"| {state.kind} | {'' if state.epoch is None else state.epoch} | {state.condition} "
-        f"| {state.bytes:,} | {state.rows:,} | `{state.key[:12]}` |"
-        for state in states_of(folder, since=since)
+    path = folder.root.resolve()
+    lines = [
+        f"# Run {_plain(folder.name)}",
+        "",
+        _plain(str(path)),
+        "",
+        "| artifact | epoch | condition | bytes | rows | key |",
+        "|---|---|---|--:|--:|---|",
     ]
-    head = ["| artifact | epoch | condition | bytes | rows | key |", "|---|---|---|--:|--:|---|"]
-    names = [f"# Run {_plain(folder.name)}", "", _plain(str(folder.root.resolve())), ""]
-    return "\n".join([*names, *head, *rows])
+    for state in states_of(folder, since=since):
+        epoch = "" if state.epoch is None else state.epoch  # the images have none
+        lines.append(
+            f"| {state.kind} | {epoch} | {state.condition} "
+            f"| {state.bytes:,} | {state.rows:,} | `{state.key[:12]}` |"
+        )
+    return "\n".join(lines)

@@ -21,11 +21,13 @@ from deepcluster_core.clustering.changes import MOVED, SAME, Change, ChangeKind,
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, refuse_url
 from deepcluster_core.metrics import nmi
-from flows.show.run import console_for_tables, short
+from flows.show.terminal import console_for_tables, short
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run, typed_run
 
 SUFFIXES = (".parquet", ".csv")
+PARTS = ("came_from", "went_to")
+"""Fields of a change that are lists of clusters with their shares."""
 MEANINGS: dict[ChangeKind, str] = {
     "split": "several clusters after consist mostly of images of one before",
     "merged": "one cluster after holds most of each of several before",
@@ -57,31 +59,34 @@ def show_diff(
         limit: largest number of clusters to list; `out` has all of them.
 
     Raises:
-        ConfigError: there is no such run or epoch, an epoch is given for a table, or the suffix of
+        ConfigError: a run or epoch does not exist, an epoch is given for a table, or the suffix of
             `out` is unknown.
         ArtifactError: a table is missing or damaged, the tables share no image, or `out` exists.
     """
+    # Check everything before the tables are read.
     for text in (first, second or ""):
         refuse_url(text)
     if out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(f"--out {out}: must end in {' or '.join(SUFFIXES)}.")
     before, after = _tables(first, second, from_epoch, to_epoch)
     pair = read_label_pair(before, after)
-    found = changes(
-        pair.before_N,
-        pair.after_N,
-        k_before=int(pair.before_N.max()) + 1,
-        k_after=int(pair.after_N.max()) + 1,
-    )
+    # The tables need not belong to a run, so k is the largest cluster that occurs, plus one.
+    k_before = int(pair.before_N.max()) + 1
+    k_after = int(pair.after_N.max()) + 1
+    found = changes(pair.before_N, pair.after_N, k_before=k_before, k_after=k_after)
+    agreement = nmi(pair.before_N, pair.after_N)
+    # First what is compared, then counts, and then the clusters that changed.
     console = console_for_tables()
     console.print(f"{_name(before)} → {_name(after)}", markup=False)
-    console.print(f"{_common(pair)}, NMI {nmi(pair.before_N, pair.after_N):.3f}\n")
+    console.print(f"{_common(pair)}, NMI {agreement:.3f}\n")
     console.print(_counts(found))
     console.print()
-    _list([change for change in found if change.kind != "same"], limit, console)
+    changed = [change for change in found if change.kind != "same"]
+    _list(changed, limit, console)
     if out is not None:
         _write(out, found)
-        console.print(f"\n{short(out)}: all {len(found):,} rows", markup=False)
+        num_rows = len(found)
+        console.print(f"\n{short(out)}: all {num_rows:,} rows", markup=False)
 
 
 def _tables(
@@ -89,24 +94,39 @@ def _tables(
 ) -> tuple[Path, Path]:
     """Return the two label tables to compare, as `show_diff` finds them."""
     if second is not None:
-        return _table(first, from_epoch, "--from"), _table(second, to_epoch, "--to")
+        before = _table(first, from_epoch, "--from")
+        after = _table(second, to_epoch, "--to")
+        return before, after
     if (table := _given_table(first)) is not None:
         raise ConfigError(
             f"{table}: is one table, and a diff needs two.\n"
             f"  Fix: name another one after it, or give a run, which has several epochs."
         )
+    # Both tables are from one run: by default its last epoch, and the one before that.
     run = existing_run(typed_run(Path(first)))
-    epochs = _epochs(run)
     until = _epoch(run, to_epoch, "--to")
+    if from_epoch is None:
+        since = _epoch_before(run, until)
+    else:
+        since = _epoch(run, from_epoch, "--from")
+    return _labels(run, since), _labels(run, until)
+
+
+def _epoch_before(run: RunFolder, until: int) -> int:
+    """Return the latest epoch with labels before another one; raise if it is the first."""
+    epochs = _epochs(run)
     earlier = [epoch for epoch in epochs if epoch < until]
-    if from_epoch is None and not earlier:
+    if not earlier:
         raise ConfigError(
             f"{short(run.root)}: has no labels before epoch {until} to compare with.\n"
-            f"  Fix: --from and --to name two epochs that it has, of {_listed(epochs)}; or give a "
+            f"  Fix: choose two of its epochs {_listed(epochs)} with --from and --to; or give a "
             f"second run."
         )
-    since = earlier[-1] if from_epoch is None else _epoch(run, from_epoch, "--from")
-    return run.artifact("labels", since) / LABELS, run.artifact("labels", until) / LABELS
+    return earlier[-1]
+
+
+def _labels(run: RunFolder, epoch: int) -> Path:
+    return run.artifact("labels", epoch) / LABELS
 
 
 def _table(given: str, epoch: int | None, option: str) -> Path:
@@ -114,9 +134,12 @@ def _table(given: str, epoch: int | None, option: str) -> Path:
     table = _given_table(given)
     if table is None:
         run = existing_run(typed_run(Path(given)))
-        return run.artifact("labels", _epoch(run, epoch, option)) / LABELS
+        number = _epoch(run, epoch, option)
+        return _labels(run, number)
     if epoch is not None:
-        raise ConfigError(f"{option} {epoch}: {given} is a table, and has no epochs.")
+        raise ConfigError(
+            f"{option} {epoch}: {given} is a table, and has no epochs.\n  Fix: leave {option} out."
+        )
     return table
 
 
@@ -133,12 +156,19 @@ def _given_table(given: str) -> Path | None:
 
 def _name(table: Path) -> str:
     """Return a table's name for people: for a run's table its folder, which names the epoch."""
-    return short(table.parent if table.name == LABELS else table)
+    if table.name == LABELS:
+        return short(table.parent)
+    return short(table)
 
 
 def _epochs(run: RunFolder) -> list[int]:
     """Return the epochs of a run that have labels."""
-    return [n for n in run.epochs("labels") if (run.artifact("labels", n) / MANIFEST).exists()]
+    epochs: list[int] = []
+    for epoch in run.epochs("labels"):
+        manifest = run.artifact("labels", epoch) / MANIFEST
+        if manifest.exists():  # the manifest is written last
+            epochs.append(epoch)
+    return epochs
 
 
 def _epoch(run: RunFolder, wanted: int | None, option: str) -> int:
@@ -149,15 +179,21 @@ def _epoch(run: RunFolder, wanted: int | None, option: str) -> int:
     if wanted is None:
         return epochs[-1]
     if wanted not in epochs:
+        place = short(run.root)
         known = _listed(epochs)
-        raise ConfigError(f"{option} {wanted}: {short(run.root)} has labels of epoch {known}.")
+        raise ConfigError(
+            f"{option} {wanted}: {place} has labels of epoch {known}.\n  Fix: name one of them."
+        )
     return wanted
 
 
 def _listed(epochs: list[int]) -> str:
     """Return epochs as text: `0 to 9` if none is missing, else a list of them."""
-    first, last = epochs[0], epochs[-1]
-    if len(epochs) > 2 and last - first + 1 == len(epochs):
+    first = epochs[0]
+    last = epochs[-1]
+    # Epochs are missing if only some are kept.
+    is_complete = len(epochs) == last - first + 1
+    if is_complete and len(epochs) > 2:
         return f"{first} to {last}"
     return ", ".join(map(str, epochs))
 
@@ -165,12 +201,12 @@ def _listed(epochs: list[int]) -> str:
 def _common(pair: LabelPair) -> str:
     """Return as text how many images are compared, and how many each table has."""
     common = len(pair.before_N)
-    if common == pair.num_before == pair.num_after:
-        totals = ""
-    else:
-        totals = f" in common, of {pair.num_before:,} and {pair.num_after:,}"
-    matched_by = ", found by their path" if pair.joined_on == "path" else ""
-    return f"{common:,} images{totals}{matched_by}"
+    text = f"{common:,} images"
+    if not common == pair.num_before == pair.num_after:
+        text += f" in common, of {pair.num_before:,} and {pair.num_after:,}"
+    if pair.joined_on == "path":
+        text += ", found by their path"
+    return text
 
 
 def _counts(found: list[Change]) -> Table:
@@ -185,18 +221,28 @@ def _counts(found: list[Change]) -> Table:
         table.add_column(header, justify="right")
     table.add_column("")
     for kind, meaning in MEANINGS.items():
-        chosen = [change for change in found if change.kind == kind]
-        before = {c.previous: c.previous_size for c in chosen if c.previous is not None}
-        after = {c.cluster: c.size for c in chosen if c.cluster is not None}
-        images = sum((after or before).values())
-        table.add_row(kind, f"{len(before):,}", f"{len(after):,}", f"{images:,}", meaning)
+        # Sizes by cluster, because several changes of a kind can concern one cluster.
+        before: dict[int, int] = {}
+        after: dict[int, int] = {}
+        for change in found:
+            if change.kind != kind:
+                continue
+            if change.previous is not None:
+                before[change.previous] = change.previous_size
+            if change.cluster is not None:
+                after[change.cluster] = change.size
+        sizes = after or before
+        num_before = f"{len(before):,}"
+        num_after = f"{len(after):,}"
+        num_images = f"{sum(sizes.values()):,}"
+        table.add_row(kind, num_before, num_after, num_images, meaning)
     return table
 
 
 def _list(found: list[Change], limit: int, console: Console) -> None:
     """Print a row for each change."""
     if not found:
-        console.print("every cluster is still the same")
+        console.print("no cluster has changed")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("")
@@ -204,40 +250,54 @@ def _list(found: list[Change], limit: int, console: Console) -> None:
         table.add_column(header, justify="right")
     table.add_column("images went to\n(share of before)")
     table.add_column("images came from\n(share of after)")
+    # A dash stands for a cluster that does not exist, such as the one before a new cluster.
     for change in found[:limit]:
-        table.add_row(
-            change.kind,
-            *_cluster(change.previous, change.previous_size),
-            *_cluster(change.cluster, change.size),
-            f"{change.shared:,}" if change.shared else "–",
-            _parts(change.went_to),
-            _parts(change.came_from),
-        )
+        before = _cluster(change.previous, change.previous_size)
+        after = _cluster(change.cluster, change.size)
+        shared = f"{change.shared:,}" if change.shared else "–"
+        went_to = _parts(change.went_to)
+        came_from = _parts(change.came_from)
+        table.add_row(change.kind, *before, *after, shared, went_to, came_from)
     console.print(table)
-    if len(found) > limit:
-        console.print(f"… and {len(found) - limit:,} more; --limit {len(found)} shows all")
+    num_hidden = len(found) - limit
+    if num_hidden > 0:
+        console.print(f"… and {num_hidden:,} more; --limit {len(found)} shows all")
 
 
 def _cluster(cluster: int | None, size: int) -> tuple[str, str]:
-    return ("–", "–") if cluster is None else (str(cluster), f"{size:,}")
+    """Return the cells for a cluster and its number of images; dashes if there is none."""
+    if cluster is None:
+        return "–", "–"
+    return str(cluster), f"{size:,}"
 
 
 def _parts(parts: tuple[Part, ...]) -> str:
-    return ", ".join(f"{part.cluster}: {100 * part.share:.0f} %" for part in parts) or "–"
+    """Return clusters with their shares in percent."""
+    if not parts:
+        return "–"
+    texts: list[str] = []
+    for part in parts:
+        percent = 100 * part.share
+        texts.append(f"{part.cluster}: {percent:.0f} %")
+    return ", ".join(texts)
 
 
 def _write(out: Path, found: list[Change]) -> None:
     """Write all changes. In a CSV file, the lists of parts are JSON."""
     frame = pd.DataFrame([_plain(change) for change in found])
-    frame = frame.astype({"cluster": "Int64", "previous": "Int64"})
+    frame = frame.astype({"cluster": "Int64", "previous": "Int64"})  # both can be null
     with whole_files(out) as (part,):
         if out.suffix == ".parquet":
             write_marked_frame(part, frame, {"command": "diff"})
         else:
-            as_text = {name: frame[name].map(json.dumps) for name in ("came_from", "went_to")}
-            frame.assign(**as_text).to_csv(part, index=False)
+            for name in PARTS:
+                frame[name] = frame[name].map(json.dumps)
+            frame.to_csv(part, index=False)
 
 
 def _plain(change: Change) -> dict[str, Any]:
+    """Return a change as a row; its tuples become lists, as JSON and Parquet have them."""
     row = asdict(change)
-    return row | {name: list(row[name]) for name in ("came_from", "went_to")}
+    for name in PARTS:
+        row[name] = list(row[name])
+    return row

@@ -30,11 +30,14 @@ def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
     """
     epochs = [epoch for epoch in folder.epochs("metrics") if epoch < num_epochs]
     rows = [read_metrics(folder.artifact("metrics", epoch)) for epoch in epochs]
-    table = pd.DataFrame(rows, dtype=object).assign(epoch=epochs)
+    table = pd.DataFrame(rows, dtype=object)
+    table["epoch"] = epochs
+    # The curves on the left, and the gallery, which needs more width, on the right.
     figure = plots.new_figure(11, 4.6)
     halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.75))
-    curves, gallery = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
-    above, below = curves.subplots(2, 1, sharex=True)
+    left = figure.add_subfigure(halves[0])
+    right = figure.add_subfigure(halves[1])
+    above, below = left.subplots(2, 1, sharex=True)
     plots.draw_curves(above, table, "epoch", (plots.PREVIOUS_CLUSTERS, plots.TRUE_LABELS))
     plots.set_title(above, "NMI of the clusters with …")
     plots.draw_curves(below, table, "epoch", (plots.LOSS, plots.CHANCE))
@@ -42,7 +45,8 @@ def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
     plots.put_epochs_across(below)
     for axes in (above, below):
         plots.finish(axes)
-    _gallery(gallery.subplots(), folder.artifact("labels", epochs[-1]), Images(images))
+    latest_labels = folder.artifact("labels", epochs[-1])
+    _gallery(right.subplots(), latest_labels, Images(images))
     path = folder.root / "overview.png"
     figure.savefig(path)
     return path
@@ -52,17 +56,19 @@ def _gallery(axes: Axes, labels: Path, images: Images) -> None:
     """Draw clusters from the largest to the smallest, each with the images nearest its centroid."""
     assigned = read_labels(labels)
     counts_K = cluster_counts(assigned.cluster_N, assigned.k)
-    populated = np.argsort(-counts_K, kind="stable")[: np.count_nonzero(counts_K)]
+    largest_first = np.argsort(-counts_K, kind="stable")
+    num_populated = np.count_nonzero(counts_K)
+    populated = largest_first[:num_populated]
     # There can be more clusters than rows: choose some at equal distances in the order of size.
-    places = np.linspace(0, len(populated) - 1, min(ROWS, len(populated))).round().astype(int)
-    chosen = populated[places]
+    num_rows = min(ROWS, len(populated))
+    places = np.linspace(0, len(populated) - 1, num_rows)
+    chosen = populated[places.round().astype(int)]
     strips = [_strip(images, read_cluster(labels, int(cluster))) for cluster in chosen]
     axes.imshow(np.concatenate(strips), interpolation="none")
-    axes.set_yticks(
-        [TILE_PX * (row + 0.5) for row in range(len(chosen))],
-        [f"cluster {cluster}\n{counts_K[cluster]:,} images" for cluster in chosen],
-        fontsize=7,
-    )
+    # One label at the middle of each row.
+    middles = [TILE_PX * (row + 0.5) for row in range(len(chosen))]
+    names = [f"cluster {cluster}\n{counts_K[cluster]:,} images" for cluster in chosen]
+    axes.set_yticks(middles, names, fontsize=7)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -70,17 +76,22 @@ def _gallery(axes: Axes, labels: Path, images: Images) -> None:
 
 
 def _strip(images: Images, members: list[dict[str, Any]]) -> NDArray[np.uint8]:
+    """Return the first images of a cluster side by side on white."""
     strip_HWC = np.full((TILE_PX, TILE_PX * COLUMNS, 3), 255, np.uint8)
     for place, member in enumerate(members[:COLUMNS]):
-        left = place * TILE_PX
-        strip_HWC[1:-1, left + 1 : left + TILE_PX - 1] = _tile(images[member["image_id"]])
+        image_HWC = images[member["image_id"]]
+        # A margin of one pixel on each side of a tile keeps it apart from the next.
+        left = place * TILE_PX + 1
+        right = left + TILE_PX - 2
+        strip_HWC[1:-1, left:right] = _tile(image_HWC)
     return strip_HWC
 
 
 def _tile(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the whole image as a square in RGB. Without three channels, show the first in grey."""
-    picture_HWC = image_HWC if image_HWC.shape[2] == 3 else image_HWC[:, :, :1].repeat(3, axis=2)
-    picture = Image.fromarray(np.ascontiguousarray(picture_HWC))
-    side = TILE_PX - 2
+    if image_HWC.shape[2] != 3:
+        image_HWC = image_HWC[:, :, :1].repeat(3, axis=2)
+    picture = Image.fromarray(np.ascontiguousarray(image_HWC))
+    side = TILE_PX - 2  # without the margins
     picture = picture.resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(picture)

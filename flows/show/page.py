@@ -1,5 +1,6 @@
 """report.html: collects the contents of a run for the templates of the page."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.metrics import cluster_counts
-from deepcluster_core.report.cluster_artifacts import read_assigned, read_gallery
+from deepcluster_core.report.cluster_artifacts import Assigned, read_assigned, read_gallery
 from deepcluster_core.report.evaluations import Evaluation, Picture
 from deepcluster_core.report.page import FORMAT, Report, Setup, inputs_of, render
 from deepcluster_core.seeding import numpy_generator
@@ -61,16 +62,19 @@ def write_page(
     collected = _Run(folder, clusters=clusters, seed=seed)
     inputs = collected.digest()
     made_from = inputs_of(path)
-    if out is not None and made_from is None and out.exists():
+    # A file of the person's own, which is not a report, is never replaced.
+    is_other_file = out is not None and made_from is None
+    if is_other_file and path.exists():
         raise ConfigError(
-            f"--out {out}: is there already, and no report.\n  Fix: give another name."
+            f"--out {out}: already exists and is not a report.\n  Fix: give another name."
         )
-    if made_from != inputs:
-        refuse_unwritable_page(path)
-        page = render(collected.report(inputs))
-        with explain_resource_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, page)
+    if made_from == inputs:
+        return path
+    refuse_unwritable_page(path)
+    page = render(collected.report(inputs))
+    with explain_resource_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, page)
     return path
 
 
@@ -84,7 +88,11 @@ def key_pictures(folder: RunFolder) -> dict[str, bytes]:
     for name, _, found in _evaluation_folders(folder):
         if name == "filters":  # the latest epoch comes last
             paths[name] = found / "filters.png"
-    return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+    pictures: dict[str, bytes] = {}
+    for name, path in paths.items():
+        if path.is_file():
+            pictures[name] = path.read_bytes()
+    return pictures
 
 
 class _Run:
@@ -92,64 +100,63 @@ class _Run:
 
     def __init__(self, folder: RunFolder, *, clusters: int, seed: int | None) -> None:
         """Read the manifests of all artifacts, and nothing else of them."""
-        self.folder, self.clusters = folder, clusters
+        self.folder = folder
+        self.clusters = clusters
         self.recipe = load_own_recipe(folder.config)
         self.seed = self.recipe.seed if seed is None else seed
-        self.states = [
-            state
-            for state in states_of(folder, self.recipe)
-            if state.epoch is None or state.epoch < self.recipe.epochs
-        ]
-        self.manifests = {
-            state.folder: read_manifest(state.folder)
-            for state in self.states
-            if state.condition in (Condition.WHOLE, Condition.PRUNED)
-        }
-        self.evaluations = [
-            (name, epoch, found, read_manifest(found))
-            for name, epoch, found in _evaluation_folders(folder)
-        ]
+        self.states: list[ArtifactState] = []
+        self.manifests: dict[Path, Manifest] = {}
+        for state in states_of(folder, self.recipe):
+            # Later epochs are left from an earlier run with more epochs.
+            if state.epoch is not None and state.epoch >= self.recipe.epochs:
+                continue
+            self.states.append(state)
+            if state.condition in (Condition.WHOLE, Condition.PRUNED):
+                self.manifests[state.folder] = read_manifest(state.folder)
+        self.evaluations: list[tuple[str, int, Path, Manifest]] = []
+        for name, epoch, found in _evaluation_folders(folder):
+            self.evaluations.append((name, epoch, found, read_manifest(found)))
 
     def digest(self) -> str:
         """Return a digest of everything that the page depends on."""
+        manifests = list(self.manifests.values())
+        manifests += [manifest for *_, manifest in self.evaluations]
+        # The page shows when an artifact was made and how long it took, besides its contents.
+        made: list[tuple[str, str, float, str]] = []
+        for manifest in manifests:
+            created = manifest.provenance.created
+            made.append((manifest.key, manifest.digest, manifest.seconds, created))
         return digest_of(
             {
                 "format": FORMAT,
                 "run": self.folder.name,
                 "gallery": [self.clusters, self.seed],
                 "config": self.recipe.model_dump(mode="json"),
-                "made": [
-                    (made.key, made.digest, made.seconds, made.provenance.created)
-                    for made in (
-                        *self.manifests.values(),
-                        *(found[-1] for found in self.evaluations),
-                    )
-                ],
+                "made": made,
                 "notes": self._notes(),
             }
         )
 
     def report(self, inputs: str) -> Report:
         """Read everything that the page shows."""
-        images, labels = self._latest("images"), self._latest("labels")
+        images = self._latest("images")
+        labels = self._latest("labels")
         sizes: list[int] = []
         gallery = None
-        if labels:
-            epoch = labels.epoch or 0
-            before = self._whole("labels", epoch - 1)
-            assigned = read_assigned(
-                labels.folder,
-                before=before[0].folder if before else None,
-                images=images.folder if images else None,
-            )
+        # The page of a run that has no labels yet shows its settings only.
+        if labels is not None:
+            assigned = self._assigned(labels, images)
             sizes = cluster_counts(assigned.cluster_N, assigned.k).tolist()
-            if images and self.clusters:
+            # Without the images, for example while they are packed, there is nothing to draw.
+            if images is not None and self.clusters:
+                epoch = labels.epoch or 0
+                generator = numpy_generator(self.seed, epoch, "report", "clusters")
                 gallery = read_gallery(
                     assigned,
                     images.folder,
                     epoch=epoch,
                     clusters=self.clusters,
-                    generator=numpy_generator(self.seed, epoch, "report", "clusters"),
+                    generator=generator,
                 )
         return Report(
             name=self.folder.name,
@@ -164,34 +171,49 @@ class _Run:
             inputs=inputs,
         )
 
+    def _assigned(self, labels: ArtifactState, images: ArtifactState | None) -> Assigned:
+        """Read the labels of an epoch, and those of the epoch before if it still has them."""
+        epoch = labels.epoch or 0
+        found = self._whole("labels", epoch - 1)
+        before = found[0].folder if found else None
+        image_folder = None if images is None else images.folder
+        return read_assigned(labels.folder, before=before, images=image_folder)
+
     def _whole(self, kind: str, epoch: int | None = None) -> list[ArtifactState]:
         """Return the whole artifacts of a kind in the order of epochs: of all epochs, or of one."""
-        return [
-            state
-            for state in self.states
-            if state.kind == kind
-            and state.condition is Condition.WHOLE
-            and epoch in (None, state.epoch)
-        ]
+        found: list[ArtifactState] = []
+        for state in self.states:
+            if state.kind != kind or state.condition is not Condition.WHOLE:
+                continue
+            if epoch in (None, state.epoch):
+                found.append(state)
+        return found
 
     def _latest(self, kind: str) -> ArtifactState | None:
+        """Return the whole artifact of the latest epoch; None if there is none."""
         found = self._whole(kind)
         return found[-1] if found else None
 
     def _rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the metrics of each epoch, and how long its score stage took."""
         for state in self._whole("metrics"):
-            seconds = self.manifests[state.folder].seconds
-            yield {"epoch": state.epoch} | read_metrics(state.folder) | {"score_s": seconds}
+            row = read_metrics(state.folder)
+            score_seconds = self.manifests[state.folder].seconds
+            yield {"epoch": state.epoch} | row | {"score_s": score_seconds}
 
     def _setup(self, images: ArtifactState | None, labels: ArtifactState | None) -> Setup:
         recipe = self.recipe
+        # The number of clusters that were found, because k can be auto in the recipe.
+        k: int | str = recipe.cluster.k
+        if labels is not None:
+            k = self.manifests[labels.folder].facts["k"]
         return Setup(
             network=recipe.network.name,
             image_size=recipe.network.image_size,
             is_sobel_filtered=recipe.network.sobel,
             source=recipe.dataset.source.name,
-            images=images.rows if images else None,
-            k=self.manifests[labels.folder].facts["k"] if labels else recipe.cluster.k,
+            images=None if images is None else images.rows,
+            k=k,
             algorithm=recipe.cluster.algorithm,
             epochs=recipe.epochs,
             scored=len(self._whole("metrics")),
@@ -199,46 +221,56 @@ class _Run:
         )
 
     def _notes(self) -> list[str]:
-        """Return notes about what is not shown: missing, damaged, or made with other settings."""
-        by_condition: dict[str, list[str]] = {}
+        """Return notes about artifacts that are not shown, and epochs that are not scored yet."""
+        by_condition: defaultdict[str, list[str]] = defaultdict(list)
         for state in self.states:
-            if state.condition not in (Condition.WHOLE, Condition.PRUNED, Condition.MISSING):
-                name = state.kind if state.epoch is None else f"{state.kind} of epoch {state.epoch}"
-                by_condition.setdefault(state.condition, []).append(name)
-        notes = [
-            f"{listed(names)}: {condition}, and not shown here. The next run makes them again."
-            for condition, names in by_condition.items()
-        ]
-        scored = len(self._whole("metrics"))
-        if scored < self.recipe.epochs:
-            notes.append(f"{scored} of {self.recipe.epochs} epochs are scored so far.")
+            # Missing artifacts of a run in progress are covered by the number of epochs below.
+            if state.condition in (Condition.WHOLE, Condition.PRUNED, Condition.MISSING):
+                continue
+            name = state.kind
+            if state.epoch is not None:
+                name += f" of epoch {state.epoch}"
+            by_condition[state.condition].append(name)
+        notes: list[str] = []
+        for condition, names in by_condition.items():
+            what = f"{listed(names)}: {condition}, and not shown here."
+            notes.append(f"{what} The next run makes them again.")
+        num_scored = len(self._whole("metrics"))
+        if num_scored < self.recipe.epochs:
+            notes.append(f"{num_scored} of {self.recipe.epochs} epochs are scored so far.")
         return notes
 
     def _evaluated(self) -> Iterator[Evaluation]:
+        """Yield the results and pictures of each evaluation."""
         present = {manifest.digest for manifest in self.manifests.values()}
         for name, epoch, found, manifest in self.evaluations:
-            read = {manifest.inputs[name] for name in READ if name in manifest.inputs}
-            files = (file for file in manifest.files if file.endswith(".png"))
-            pictures = sorted(files, key=lambda file: file.removesuffix(".png"))
-            yield Evaluation(
-                name,
-                epoch,
-                read_results(found),
-                [
-                    Picture(file, (found / file).read_bytes(), caption_of(file, manifest.facts))
-                    for file in pictures
-                ],
-                "" if read <= present else "Made from artifacts that the run no longer has.",
-            )
+            rows = read_results(found)
+            pictures: list[Picture] = []
+            # Sorted without the suffix, so that `conv1` comes before `conv1-grid`.
+            files = [file for file in manifest.files if file.endswith(".png")]
+            for file in sorted(files, key=lambda file: file.removesuffix(".png")):
+                png = (found / file).read_bytes()
+                caption = caption_of(file, manifest.facts)
+                pictures.append(Picture(file, png, caption))
+            # The run can have made its artifacts again since, with different settings.
+            note = ""
+            made_from = {manifest.inputs[name] for name in READ if name in manifest.inputs}
+            if not made_from <= present:
+                note = "Made from artifacts that the run no longer has."
+            yield Evaluation(name, epoch, rows, pictures, note)
 
 
 def _evaluation_folders(folder: RunFolder) -> Iterator[tuple[str, int, Path]]:
     """Yield name, epoch and folder of each evaluation that is whole, in order."""
-    for kind in sorted(path for path in (folder.root / "evaluations").glob("*") if path.is_dir()):
-        for epoch in folder.epochs(f"evaluations/{kind.name}"):
-            found = folder.artifact(f"evaluations/{kind.name}", epoch)
-            if inspect(found)[0] is Condition.WHOLE:
-                yield kind.name, epoch, found
+    for path in sorted((folder.root / "evaluations").glob("*")):
+        if not path.is_dir():
+            continue
+        kind = f"evaluations/{path.name}"
+        for epoch in folder.epochs(kind):
+            found = folder.artifact(kind, epoch)
+            condition, _ = inspect(found)
+            if condition is Condition.WHOLE:
+                yield path.name, epoch, found
 
 
 def _provenance(manifests: Sequence[Manifest]) -> dict[str, str]:
@@ -246,12 +278,15 @@ def _provenance(manifests: Sequence[Manifest]) -> dict[str, str]:
     origins = [manifest.provenance for manifest in manifests]
     if not origins:
         return {}
-    created = sorted(origin.created for origin in origins)
-    libraries = [
-        f"{name} {version}" for origin in origins for name, version in origin.libraries.items()
-    ]
+    # The artifacts of a run can be made on several days, machines and versions.
+    created = [origin.created for origin in origins]
+    first = min(created)
+    last = max(created)
+    libraries: list[str] = []
+    for origin in origins:
+        libraries += [f"{name} {version}" for name, version in origin.libraries.items()]
     return {
-        "when": created[0] if created[0] == created[-1] else f"{created[0]} to {created[-1]}",
+        "when": first if first == last else f"{first} to {last}",
         "deepcluster-pipeline": _distinct(origin.code_version for origin in origins),
         "commit": _distinct(origin.git_commit or "not known" for origin in origins),
         "device": _distinct(origin.device for origin in origins),

@@ -1,5 +1,6 @@
 """The paper's tables, and the numbers in them that runs have measured."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,19 +50,26 @@ def load_table(name: str) -> PaperTable:
     """Return a table of the paper.
 
     Raises:
-        ConfigError: there is no table of this name, or its file is invalid.
+        ConfigError: the table is unknown, or its file is invalid.
     """
     path = config_file(f"tables/{name}.yaml")
     if not path.exists():
-        known = ", ".join(sorted(file.stem for file in CONFIGS.glob("tables/*.yaml")))
-        raise ConfigError(f"evaluate {name}: the paper has no such table here; known: {known}.")
+        tables = sorted(file.stem for file in CONFIGS.glob("tables/*.yaml"))
+        known = ", ".join(tables)
+        raise ConfigError(f"evaluate {name}: unknown table.\n  Fix: choose one of {known}.")
     values = read_yaml(path)
     try:
         table = PaperTable.model_validate(values, strict=False)
     except ValidationError as error:
         raise invalid(str(path), described(error, PaperTable)) from error
-    if wrong := [m for m, cells in table.rows.items() if len(cells) != len(table.columns)]:
-        raise ConfigError(f"{path}: {len(table.columns)} columns, but not so in row {wrong[0]}.")
+    # pydantic checks the cells, but not that each row has one for each column.
+    num_columns = len(table.columns)
+    for method, cells in table.rows.items():
+        if len(cells) != num_columns:
+            raise ConfigError(
+                f"{path}: the row {method} has {len(cells)} cells, but the table has "
+                f"{num_columns} columns."
+            )
     return table
 
 
@@ -94,23 +102,44 @@ def measured(paper: PaperTable, run: RunFolder) -> Iterator[Row]:
     several epochs contain a network, its numbers are those of the latest epoch.
     """
     recipe = load_own_recipe(run.config)
-    found: dict[str, dict[str, Cell]] = {}
+    found: defaultdict[str, dict[str, Cell]] = defaultdict(dict)
     for column in paper.columns:
         if column.network not in (None, recipe.network.name):
             continue
-        kind = f"evaluations/{column.result}"
-        for epoch in run.epochs(kind):
-            folder = run.artifact(kind, epoch)
-            if inspect(folder)[0] is not Condition.WHOLE:
-                continue
-            for row in read_results(folder):
-                matches = all(str(row.get(key)) == value for key, value in column.where.items())
-                if matches and row[column.value] is not None:
-                    cell = Cell(row[column.value], folder, *_deviations(folder, row))
-                    found.setdefault(row["network"], {})[column.name] = cell
+        # Later epochs come later, and replace the cells of earlier ones.
+        for network, cell in _cells(column, run):
+            found[network][column.name] = cell
+    source = recipe.dataset.source.name
     for network, cells in found.items():
-        method = f"{run.name} (of {recipe.dataset.source.name}), {network}"
-        yield Row(method, tuple(cells.get(column.name) for column in paper.columns))
+        method = f"{run.name} (of {source}), {network}"
+        in_order = [cells.get(column.name) for column in paper.columns]
+        yield Row(method, tuple(in_order))
+
+
+def _cells(column: Column, run: RunFolder) -> Iterator[tuple[str, Cell]]:
+    """Yield each number that a run has for a column, after the name of its network."""
+    kind = f"evaluations/{column.result}"
+    for epoch in run.epochs(kind):
+        folder = run.artifact(kind, epoch)
+        condition, _ = inspect(folder)
+        if condition is not Condition.WHOLE:
+            continue
+        for row in read_results(folder):
+            if not _matches(row, column.where):
+                continue
+            value = row[column.value]
+            if value is not None:
+                deviations, named_in = _deviations(folder, row)
+                yield row["network"], Cell(value, folder, deviations, named_in)
+
+
+def _matches(row: Mapping[str, Any], where: Mapping[str, str]) -> bool:
+    """Return whether a row has all required values."""
+    for column, wanted in where.items():
+        # As text, because the columns of a result can hold numbers.
+        if str(row.get(column)) != wanted:
+            return False
+    return True
 
 
 def _deviations(folder: Path, row: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
@@ -120,4 +149,6 @@ def _deviations(folder: Path, row: Mapping[str, Any]) -> tuple[tuple[str, ...], 
     """
     if facts := read_manifest(folder).facts.get("deviations"):
         return tuple(facts), MANIFEST
-    return tuple(filter(None, (row.get("deviations") or "").split("; "))), RESULTS
+    text = row.get("deviations") or ""  # can be null
+    deviations = [deviation for deviation in text.split("; ") if deviation]
+    return tuple(deviations), RESULTS

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
 from deepcluster_core.text import printable, python_text
-from flows.show.run import console_for_tables, program_name, shell_path, short
 from flows.show.sweep_values import REFERENCES, TRAINED, evaluated
+from flows.show.terminal import console_for_tables, program_name, shell_path, short
 from stages.evaluations.shared.results import PROTOCOL, RESULTS, read_results
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import RUNS, SWEEP, is_sweep, open_sweep
@@ -42,11 +42,14 @@ def show_each(folder: Path) -> None:
     Raises:
         ArtifactError: a table is missing or damaged.
     """
-    found = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(RUNS))
-    # If nothing was found, `show_results` raises the error about the folder itself.
-    for result in found or [folder]:
-        if result != folder:
-            console_for_tables().print(f"\n{short(result)}", markup=False)
+    if (folder / MANIFEST).exists():
+        show_results(folder)
+        return
+    found = sorted(folder.glob(RUNS))
+    if not found:
+        show_results(folder)  # raises the error about the folder itself
+    for result in found:
+        console_for_tables().print(f"\n{short(result)}", markup=False)
         show_results(result)
 
 
@@ -60,18 +63,20 @@ def show_results(folder: Path) -> None:
     console = console_for_tables()
     console.print()
     console.print(results_table(rows[:ROWS_SHOWN]))
-    if len(rows) > ROWS_SHOWN:
-        console.print(f"… and {len(rows) - ROWS_SHOWN:,} more rows")
+    num_hidden = len(rows) - ROWS_SHOWN
+    if num_hidden > 0:
+        console.print(f"… and {num_hidden:,} more rows")
     place = short(folder)
-    console.print(f"\nprotocol {rows[0][PROTOCOL][:12]}, all of it in {place}/_manifest.json")
-    console.print(f"  pd.read_parquet({python_text(f'{place}/{RESULTS}')})", markup=False)
+    protocol = rows[0][PROTOCOL]
+    console.print(f"\nprotocol {protocol[:12]}, all of it in {place}/_manifest.json")
+    table = python_text(f"{place}/{RESULTS}")
+    console.print(f"  pd.read_parquet({table})", markup=False)
     # RUN/evaluations/NAME/epoch=N, unless --out put the result elsewhere.
-    run = RunFolder(folder.parent.parent.parent)
-    if folder.parent.parent.name == "evaluations" and run.config.exists():
-        console.print(
-            f"  {program_name()} report {shell_path(run.root)}     shows it on the page",
-            markup=False,
-        )
+    evaluations = folder.parent.parent
+    run = RunFolder(evaluations.parent)
+    if evaluations.name == "evaluations" and run.config.exists():
+        command = f"{program_name()} report {shell_path(run.root)}"
+        console.print(f"  {command}     shows it on the page", markup=False)
     for name in sorted(read_manifest(folder).files):
         if name != RESULTS:
             console.print(f"  {place}/{name}", markup=False)
@@ -89,29 +94,42 @@ def show_by_k(root: Path, result: str, epoch: int | None) -> None:
         ArtifactError: a table is missing or damaged.
         ConfigError: a run is missing.
     """
-    sweep, kind = open_sweep(RunFolder(root)), f"evaluations/{result}"
+    sweep = open_sweep(RunFolder(root))
+    kind = f"evaluations/{result}"
     runs = [member.folder for member in sweep.members]
-    epochs = set(range(sweep.epochs)).intersection(*(run.epochs(kind) for run in runs))
-    until = max(epochs) if epoch is None else epoch
-    console, place = console_for_tables(), short(root)
-    console.print(f"\n{place}: {printable(result)} after epoch {until}\n", markup=False)
-    table = evaluated(sweep).table.query("result == @result and epoch == @until")
+    if epoch is None:
+        common_epochs = set(range(sweep.epochs))
+        for run in runs:
+            common_epochs.intersection_update(run.epochs(kind))
+        epoch = max(common_epochs)
+    place = short(root)
+    console = console_for_tables()
+    console.print(f"\n{place}: {printable(result)} after epoch {epoch}\n", markup=False)
+    table = evaluated(sweep).table.query("result == @result and epoch == @epoch")
+    # Evaluations that make pictures have no numbers to compare.
     if len(table):
         console.print(results_table(_by_k(table)))
         console.print(f"\n  {place}/sweep.png     these results as curves", markup=False)
-        console.print(f"  pd.read_parquet({python_text(f'{place}/{SWEEP}')})", markup=False)
+        path = python_text(f"{place}/{SWEEP}")
+        console.print(f"  pd.read_parquet({path})", markup=False)
     for run in runs:
-        console.print(f"  {short(run.artifact(kind, until))}", markup=False)
+        console.print(f"  {short(run.artifact(kind, epoch))}", markup=False)
 
 
 def _by_k(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a row for each network that does not depend on k, and then a row for each k."""
-    unknown = dict.fromkeys(table["measure"])  # a cell for each measure, empty so far
-    references = [name for name in REFERENCES if name in set(table["network"])]
-    rows: dict[str, dict[str, Any]] = {name: {"k": name} | unknown for name in references}
+    empty_cells = dict.fromkeys(table["measure"])
+    networks = set(table["network"])
+    rows: dict[str, dict[str, Any]] = {}
+    # The networks that do not depend on k come first, so their rows are created before the others.
+    for network in REFERENCES:
+        if network in networks:
+            rows[network] = {"k": network, **empty_cells}
     for record in table.to_dict("records"):
-        name = f"{record['k']:,}" if record["network"] == TRAINED else record["network"]
-        row = rows.setdefault(name, {"k": name} | unknown)
+        name = record["network"]
+        if name == TRAINED:
+            name = f"{record['k']:,}"
+        row = rows.setdefault(name, {"k": name, **empty_cells})
         row[record["measure"]] = record["value"]
     return list(rows.values())
 
@@ -122,9 +140,11 @@ def results_table(rows: list[dict[str, Any]]) -> Table:
     names = [name for name in rows[0] if name != PROTOCOL]
     for name in names:
         is_text = any(isinstance(row[name], str) for row in rows)
-        table.add_column(re.sub("[_ ]", "\n", name), justify="left" if is_text else "right")
+        header = re.sub("[_ ]", "\n", name)  # long headers take less width on several lines
+        table.add_column(header, justify="left" if is_text else "right")
     for row in rows:
-        table.add_row(*(_result_cell(row[name]) for name in names))
+        cells = [_result_cell(row[name]) for name in names]
+        table.add_row(*cells)
     return table
 
 
@@ -132,5 +152,8 @@ def _result_cell(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
+        # Four digits for shares and losses, two decimals for percentages.
         return f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
-    return printable(f"{value:,}" if isinstance(value, int) else str(value))
+    if isinstance(value, int):
+        return f"{value:,}"
+    return printable(str(value))

@@ -1,7 +1,5 @@
-"""What `deepcluster show` prints, and what a run prints when it ends."""
+"""What `deepcluster show` prints about a run, and what a run prints when it ends."""
 
-import shutil
-import sys
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -21,14 +19,23 @@ from deepcluster_core.text import (
     printable,
     python_text,
     readable_size,
-    shell_words,
     three_decimals,
+)
+from flows.show.terminal import (
+    console_for_tables,
+    count_of_epochs,
+    go_on,
+    program_name,
+    shell_path,
+    short,
+    table_of_numbers,
 )
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
-from stages.runs.sweep_plan import SWEEP, read_sweep, run_of_k
-from stages.runs.terminal import plain_console
+
+Cells = tuple[str, ...]
+StateByKind = dict[str, ArtifactState]
 
 GIB = 1 << 30
 WIDTH = 100
@@ -42,11 +49,6 @@ COST = (
     *("score\n   s", "\nGiB"),
 )
 """Column headers for the cost of an epoch's stages: time, images per second and peak memory."""
-COMPARED = (
-    *("k", "loss", "  ln k", "NMI\nbefore", "NMI\nlabels"),
-    *("effective\nclusters", "   empty\nclusters", "    all\n epochs"),
-)
-"""Column headers of the table that compares the runs of a sweep."""
 STYLES = {
     Condition.WHOLE: "green",
     Condition.PRUNED: "dim",
@@ -66,38 +68,64 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
         epoch: the only epoch to print; None prints all.
 
     Raises:
-        ConfigError: the run has no such epoch.
+        ConfigError: the run does not have the epoch.
     """
     console = console_for_tables()
-    recipe, states = load_own_recipe(folder.config), states_of(folder)
+    recipe = load_own_recipe(folder.config)
+    states = states_of(folder)
+    images, by_epoch = _by_epoch(states)
     if epoch is not None:
-        _check_epoch(folder, epoch, (s.epoch for s in states if s.epoch is not None))
+        _check_epoch(folder, epoch, by_epoch)
+    # What the run is made from.
+    name = short(folder.root)
+    k = _clusters(recipe, states)
+    source = printable(str(recipe.dataset.source))
     console.print(
-        f"{short(folder.root)}: {recipe.network.name}, k = {_clusters(recipe, states)}, "
-        f"seed {recipe.seed}, {recipe.epochs} epochs asked for\n"
-        f"source {printable(str(recipe.dataset.source))}\n",
+        f"{name}: {recipe.network.name}, k = {k}, seed {recipe.seed}, "
+        f"{recipe.epochs} epochs asked for\nsource {source}\n",
         markup=False,
     )
-    by_epoch: dict[int | None, dict[str, ArtifactState]] = {}
-    for state in states:
-        by_epoch.setdefault(state.epoch, {})[state.kind] = state
-    images = by_epoch.pop(None)["images"]
     console.print("images  ", _state_cell(images), _cost_of_images(images), end="\n\n")
+    # A row for each epoch in each of the tables.
     artifacts = Table("epoch", *EPOCH_KINDS, box=None, pad_edge=False)
-    rows: list[tuple[str, ...]] = []
+    rows: list[Cells] = []
     for number, found in by_epoch.items():
-        if epoch in (None, number):
-            rows.append((str(number), *_scores(found["metrics"]), *_costs(found)))
-            artifacts.add_row(str(number), *(_state_cell(found[kind]) for kind in EPOCH_KINDS))
+        if epoch not in (None, number):
+            continue
+        learnt = _scores(found["metrics"])
+        costs = _costs(found)
+        rows.append((str(number), *learnt, *costs))
+        cells = [_state_cell(found[kind]) for kind in EPOCH_KINDS]
+        artifacts.add_row(str(number), *cells)
+    _print_tables(rows, artifacts, console)
+    _print_evaluations(folder, console)
+    # Problems of all epochs are printed last, where they are seen.
+    shown = [state for state in states if epoch in (None, state.epoch)]
+    _print_signs(shown, console)
+    for state in states:
+        _print_problem(state, console)
+
+
+def _by_epoch(
+    states: list[ArtifactState],
+) -> tuple[ArtifactState, dict[int, StateByKind]]:
+    """Return the state of the images, and those of the other artifacts by epoch and kind."""
+    by_kind = {state.kind: state for state in states if state.epoch is None}
+    by_epoch: defaultdict[int, StateByKind] = defaultdict(dict)
+    for state in states:
+        if state.epoch is not None:
+            by_epoch[state.epoch][state.kind] = state
+    return by_kind["images"], by_epoch
+
+
+def _print_tables(rows: list[Cells], artifacts: Table, console: Console) -> None:
+    """Print what epochs learnt and cost, then their artifacts, then the meaning of a plus sign."""
     for table in (*_curves(rows, console), artifacts):
         console.print(table)
         console.print()
-    if any("+" in cell for row in rows for cell in row):
+    # Only the memory of runs on a GPU has a plus sign.
+    if any("+" in "".join(row) for row in rows):
         console.print("GiB: peak of main memory + peak of the GPU's", end="\n\n")
-    _print_evaluations(folder, console)
-    _print_signs((state for state in states if epoch in (None, state.epoch)), console)
-    for state in states:
-        _print_problem(state, console)
 
 
 def _check_epoch(folder: RunFolder, epoch: int, existing: Iterable[int]) -> None:
@@ -110,37 +138,53 @@ def _check_epoch(folder: RunFolder, epoch: int, existing: Iterable[int]) -> None
         raise ConfigError(
             f"--epoch {epoch}: {place} has no epoch yet.\n  Fix: {go_on(folder)} goes on with it."
         )
-    epochs = f"epochs 0 to {last}" if last else "epoch 0 alone"
+    if last == 0:
+        epochs = "epoch 0 alone"
+    else:
+        epochs = f"epochs 0 to {last}"
     raise ConfigError(f"--epoch {epoch}: {place} has {epochs} so far.\n  Fix: name one of them.")
 
 
 def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
     """Return k as text; if it is auto, with the number of clusters of the latest epoch."""
     k = str(recipe.cluster.k)
-    labels = [state.folder for state in states if state.kind == "labels" and state.key]
-    return f"{k} ({read_manifest(labels[-1]).facts['k']})" if k == "auto" and labels else k
+    if k != "auto":
+        return k
+    labels: list[Path] = []
+    for state in states:
+        if state.kind == "labels" and state.key:
+            labels.append(state.folder)
+    if not labels:
+        return k
+    # The states are in the order of epochs, so the last labels are the latest.
+    latest = read_manifest(labels[-1])
+    return f"{k} ({latest.facts['k']})"
 
 
 def _print_evaluations(folder: RunFolder, console: Console) -> None:
-    for path in sorted((folder.root / "evaluations").glob("[!_]*")):
+    evaluations = folder.root / "evaluations"
+    # Names that begin with an underscore are not results.
+    for path in sorted(evaluations.glob("[!_]*")):
         kind = f"evaluations/{path.name}"
         for epoch in folder.epochs(kind):
-            condition, _ = inspect(folder.artifact(kind, epoch))
-            place = short(folder.artifact(kind, epoch))
-            console.print(f"{place}  {condition}", markup=False)
+            artifact = folder.artifact(kind, epoch)
+            condition, _ = inspect(artifact)
+            console.print(f"{short(artifact)}  {condition}", markup=False)
 
 
 def _print_problem(state: ArtifactState, console: Console) -> None:
+    # Pruned artifacts were deleted on purpose.
     if state.condition not in (Condition.WHOLE, Condition.PRUNED):
+        artifact = short(state.folder)
         reason = printable(state.reason)
-        console.print(f"{short(state.folder)}: {state.condition}: {reason}", markup=False)
+        console.print(f"{artifact}: {state.condition}: {reason}", markup=False)
 
 
 def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int) -> None:
     """Print the images of a cluster, nearest to its centroid first.
 
     Raises:
-        ConfigError: `epoch` is None, or there is no such epoch or cluster.
+        ConfigError: `epoch` is None, or the epoch or cluster does not exist.
         ArtifactError: the epoch has no labels.
     """
     if epoch is None:
@@ -149,66 +193,39 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
     labels = folder.artifact("labels", epoch)
     k = read_manifest(labels).facts["k"]
     if cluster >= k:
-        raise ConfigError(f"--cluster {cluster}: epoch {epoch} has clusters 0 to {k - 1}.")
+        raise ConfigError(
+            f"--cluster {cluster}: epoch {epoch} has clusters 0 to {k - 1}.\n"
+            f"  Fix: name one of them."
+        )
     rows = read_cluster(labels, cluster)
     console = console_for_tables()
     console.print(f"epoch {epoch}, cluster {cluster}: {len(rows):,} images, nearest first\n")
     console.print(f"{'distance':>8}  {'image_id':>9}  path")
     for row in rows[:limit]:
-        line = f"{row['distance']:8.4f}  {row['image_id']:9}  {printable(row['path'])}"
-        console.print(line, markup=False)
-    if len(rows) > limit:
-        console.print(f"… and {len(rows) - limit:,} more; --limit {len(rows)} shows all")
-
-
-def show_sweep(folder: Path) -> None:
-    """Print a row for each k of a sweep: the metrics of the last epoch, and the time of all epochs.
-
-    Args:
-        folder: folder of the sweep.
-
-    Raises:
-        ArtifactError: the table of the sweep is missing or damaged.
-    """
-    found, sweep = read_sweep(folder), short(folder)
-    last = max(row["epoch"] for row in found)
-    seconds: defaultdict[int, float] = defaultdict(float)
-    for row in found:
-        seconds[row["k"]] += row["seconds"]
-    rows = [
-        (
-            f"{row['k']:,}",
-            *(three_decimals(row[name]) for name in ("loss", "ln_k", "nmi_previous", "nmi_labels")),
-            f"{row['effective_clusters']:,.1f}",
-            f"{row['empty_clusters']:,.0f}",
-            duration(seconds[row["k"]]),
-        )
-        for row in found
-        if row["epoch"] == last
-    ]
-    console = console_for_tables()
-    console.print(f"\n{sweep}: after {last + 1} epoch{'s' if last else ''}\n", markup=False)
-    console.print(_table(COMPARED, rows))
-    console.print(
-        f"\n  {sweep}/sweep.png     what k does\n"
-        f"  pd.read_parquet({python_text(f'{sweep}/{SWEEP}')})     all metrics of all epochs\n"
-        f"  {program_name()} show {shell_path(folder / run_of_k(max(seconds)))}"
-        f"     one of the runs",
-        markup=False,
-    )
+        path = printable(row["path"])
+        line = f"{row['distance']:8.4f}  {row['image_id']:9}  {path}"
+        console.print(line, markup=False)  # a path can look like markup
+    num_hidden = len(rows) - limit
+    if num_hidden > 0:
+        console.print(f"… and {num_hidden:,} more; --limit {len(rows)} shows all")
 
 
 def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     """Return the text that ends a run: what it has made, and which commands to try next."""
-    run, typed, program = short(folder.root), shell_path(folder.root), program_name()
+    run = short(folder.root)
     last = epochs - 1
-    features = short(folder.artifact("features", last))
+    labels = python_text(f"{run}/labels")
+    metrics = python_text(f"{run}/metrics")
+    features = python_text(f"{short(folder.artifact('features', last))}/features.zarr")
+    # In commands, the path needs the quotes of a shell.
+    typed = shell_path(folder.root)
+    program = program_name()
     return f"""
-{run}: {epochs} epoch{"s" if epochs > 1 else ""}, in {duration(seconds)}
+{run}: {count_of_epochs(epochs)}, in {duration(seconds)}
   {run}/report.html      curves and clusters, to look at in a browser
-  pd.read_parquet({python_text(f"{run}/labels")})      the cluster of every image at every epoch
-  pd.read_parquet({python_text(f"{run}/metrics")})     the learning curve
-  zarr.open_array({python_text(f"{features}/features.zarr")})     (N, D), row i is image_id i
+  pd.read_parquet({labels})      the cluster of every image at every epoch
+  pd.read_parquet({metrics})     the learning curve
+  zarr.open_array({features})     (N, D), row i is image_id i
 
 Next:
   {program} show {typed}
@@ -216,44 +233,42 @@ Next:
   {program} stage cluster --run {typed} --epoch {last} --set cluster.k=50 --out runs/k50"""
 
 
-def console_for_tables() -> Console:
-    """Return a console with the width of the terminal; for a pipe or a file, wide enough."""
-    return plain_console(width=None if sys.stdout.isatty() else 160)
-
-
 def _state_cell(state: ArtifactState) -> Text:
+    """Return the size, the key and, unless it is whole, the condition of an artifact."""
     if state.condition == Condition.MISSING:
         return Text("–", style="dim")
-    size_and_key = f"{readable_size(state.bytes)} {state.key[:8]}" if state.bytes else state.key[:8]
-    condition = "" if state.condition == Condition.WHOLE else state.condition
-    text = " ".join(part for part in (size_and_key, condition) if part)
-    return Text(text, style=STYLES[state.condition])
+    parts: list[str] = []
+    if state.bytes:
+        parts.append(readable_size(state.bytes))
+    if state.key:
+        parts.append(state.key[:8])
+    if state.condition != Condition.WHOLE:
+        parts.append(state.condition)
+    return Text(" ".join(parts), style=STYLES[state.condition])
 
 
-def _curves(rows: list[tuple[str, ...]], console: Console) -> list[Table]:
+def _curves(rows: list[Cells], console: Console) -> list[Table]:
     """Return one table of what epochs learnt and cost, or two if one is wider than the console.
 
     Args:
         rows: cells under `LEARNT`, followed by those under `COST`.
         console: console that the tables are printed on.
     """
-    whole = _table((*LEARNT, *COST), rows)
+    whole = table_of_numbers((*LEARNT, *COST), rows)
+    # Measured without a limit, because rich would shrink the table to the console's width.
     unlimited = console.options.update(max_width=10_000)
-    if console.measure(whole, options=unlimited).maximum <= console.width:
+    width = console.measure(whole, options=unlimited).maximum
+    if width <= console.width:
         return [whole]
     split = len(LEARNT)
-    learnt = _table(LEARNT, [row[:split] for row in rows])
-    return [learnt, _table((LEARNT[0], *COST), [(row[0], *row[split:]) for row in rows])]
-
-
-def _table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    """Return a table of numbers, aligned to the right."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in headers:
-        table.add_column(header, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    learnt = [row[:split] for row in rows]
+    # The second table begins with the epoch too, so that each can be read alone.
+    epoch_header = LEARNT[0]
+    costs = [(row[0], *row[split:]) for row in rows]
+    return [
+        table_of_numbers(LEARNT, learnt),
+        table_of_numbers((epoch_header, *COST), costs),
+    ]
 
 
 def _scores(metrics: ArtifactState) -> Iterator[str]:
@@ -266,81 +281,79 @@ def _scores(metrics: ArtifactState) -> Iterator[str]:
 def _print_signs(states: Iterable[ArtifactState], console: Console) -> None:
     """Print each sign that the network learns nothing, as last seen, and what helps against it."""
     last: dict[str, Sign] = {}
-    epochs: dict[str, list[int]] = {}
+    epochs: defaultdict[str, list[int]] = defaultdict(list)
     for state in states:
-        row = _row(state) if state.kind == "metrics" else {}
+        if state.kind != "metrics" or state.epoch is None:
+            continue
+        row = _row(state)
         if not row:
             continue
         for sign in signs(row):
             last[sign.name] = sign
-            epochs.setdefault(sign.name, []).append(state.epoch or 0)
+            epochs[sign.name].append(state.epoch)
+    # A sign is printed once, however many epochs show it.
     for name, sign in last.items():
         seen = epochs[name]
-        where = f"epoch {seen[0]}" if len(seen) == 1 else f"{len(seen)} epochs, last {seen[-1]}"
-        for begin, text in ((f"{name} ({where})", sign.sentence), ("  What helps", sign.advice)):
-            paragraph = textwrap.fill(f"{begin}: {text}", WIDTH, subsequent_indent="    ")
+        if len(seen) == 1:
+            where = f"epoch {seen[0]}"
+        else:
+            where = f"{len(seen)} epochs, last {seen[-1]}"
+        problem = f"{name} ({where}): {sign.sentence}"
+        for text in (problem, f"  What helps: {sign.advice}"):
+            paragraph = textwrap.fill(text, WIDTH, subsequent_indent="    ")
             console.print(paragraph, markup=False)
 
 
 def _row(metrics: ArtifactState) -> dict[str, Any]:
     """Return the metrics of an epoch; an empty dictionary if it has none."""
-    is_readable = metrics.condition in (Condition.WHOLE, STALE)
-    return read_metrics(metrics.folder) if is_readable else {}
+    if metrics.condition not in (Condition.WHOLE, STALE):
+        return {}
+    return read_metrics(metrics.folder)
 
 
-def _costs(found: dict[str, ArtifactState]) -> Iterator[str]:
+def _costs(found: StateByKind) -> Iterator[str]:
     """Yield the cells of an epoch under `COST`: the cost of each stage when it ran."""
     for kind in EPOCH_KINDS:
-        manifest = read_manifest(found[kind].folder) if found[kind].key else None
-        yield "–" if manifest is None else _seconds(manifest.seconds)
-        if kind != "metrics":  # images per second say nothing about score
-            yield "–" if manifest is None else f"{manifest.rows / manifest.seconds:,.0f}"
-        yield "–" if manifest is None else _peak(manifest)
+        state = found[kind]
+        # Dashes stand for a stage that has not run.
+        seconds = images_per_second = peak = "–"
+        if state.key:
+            manifest = read_manifest(state.folder)
+            seconds = _seconds(manifest.seconds)
+            peak = _peak(manifest)
+            if kind != "metrics":
+                images_per_second = _images_per_second(manifest)
+        yield seconds
+        if kind != "metrics":  # images per second mean nothing for the score stage
+            yield images_per_second
+        yield peak
 
 
 def _cost_of_images(images: ArtifactState) -> str:
     if not images.key:
         return ""
     manifest = read_manifest(images.folder)
+    seconds = _seconds(manifest.seconds)
+    images_per_second = _images_per_second(manifest)
     return (
-        f" {manifest.rows:,} images in {_seconds(manifest.seconds)} s, "
-        f"{manifest.rows / manifest.seconds:,.0f} images/s, {_peak(manifest)} GiB"
+        f" {manifest.rows:,} images in {seconds} s, "
+        f"{images_per_second} images/s, {_peak(manifest)} GiB"
     )
+
+
+def _images_per_second(manifest: Manifest) -> str:
+    return f"{manifest.rows / manifest.seconds:,.0f}"
 
 
 def _peak(manifest: Manifest) -> str:
     """Return the peak of main memory in GiB and, if a GPU was used, `+` the peak of its memory."""
-    main, device = manifest.peak_memory_bytes, manifest.peak_device_bytes
-    return f"{main / GIB:.2f}" + (f"+{device / GIB:.2f}" if device else "")
+    main_memory = f"{manifest.peak_memory_bytes / GIB:.2f}"
+    if not manifest.peak_device_bytes:
+        return main_memory
+    return f"{main_memory}+{manifest.peak_device_bytes / GIB:.2f}"
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
-
-
-def short(path: Path) -> str:
-    """Return a path as people would type it in the working folder, for display."""
-    return printable(str(_from_here(path)))
-
-
-def shell_path(path: Path) -> str:
-    """Return a path as people would type it into a shell in the working folder, with quotes."""
-    typed = str(_from_here(path))
-    # A command would take a leading dash for an option.
-    return shell_words(f"./{typed}" if typed.startswith("-") else typed)
-
-
-def go_on(folder: RunFolder) -> str:
-    """Return the command that continues a run."""
-    run = shell_path(folder.root)
-    return f"deepcluster run {shell_path(folder.config)} --run {run}"
-
-
-def _from_here(path: Path) -> Path:
-    here, full = Path.cwd(), path.absolute()
-    return full.relative_to(here) if full.is_relative_to(here) else full
-
-
-def program_name() -> str:
-    """Return how to call this command: by its name, or by its path if a shell cannot find it."""
-    return "deepcluster" if shutil.which("deepcluster") else shell_path(Path(sys.argv[0]))
+    if seconds < 100:
+        return f"{seconds:.1f}"
+    return f"{seconds:,.0f}"

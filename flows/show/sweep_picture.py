@@ -11,6 +11,8 @@ from deepcluster_core.report import plots
 from deepcluster_core.text import printable
 from flows.show.sweep_values import REFERENCES, TRAINED
 
+REFERENCE_STYLES = dict(zip(REFERENCES, ("--", ":"), strict=True))
+"""Line styles of the networks that do not depend on k."""
 LINES_INSIDE = 4
 """Most lines of a panel with the legend inside; with more, it stands beside and hides none."""
 
@@ -25,10 +27,12 @@ def draw_sweep(table: pd.DataFrame, values: pd.DataFrame, to: IO[bytes]) -> None
         to: file that the PNG is written to.
     """
     results = [rows for _, rows in values.groupby("result")]
+    # Two columns of panels: four for the runs, one for each result, and perhaps an unused one.
     num_rows = 2 + math.ceil(len(results) / 2)
     figure = plots.new_figure(11, 3.3 * num_rows)
     agreement, curves, clusters, loss, *others = figure.subplots(num_rows, 2).flat
-    evaluated, unused = others[: len(results)], others[len(results) :]
+    evaluated = others[: len(results)]
+    unused = others[len(results) :]
     last = table.query("epoch == epoch.max()")
     _draw_agreement(agreement, last)
     _draw_runs(curves, table)
@@ -39,25 +43,29 @@ def draw_sweep(table: pd.DataFrame, values: pd.DataFrame, to: IO[bytes]) -> None
         _draw_values(axes, rows)
     for axes in unused:
         axes.remove()
+    ks = list(last["k"])
     for axes in (agreement, clusters, loss, *evaluated):
-        plots.put_k_across(axes, list(last["k"]))
+        plots.put_k_across(axes, ks)
     for axes in (agreement, curves, clusters, loss):
         plots.finish(axes)
     for axes in evaluated:
-        plots.finish(axes, legend_beside=len(axes.get_lines()) > LINES_INSIDE)
+        num_lines = len(axes.get_lines())
+        plots.finish(axes, legend_beside=num_lines > LINES_INSIDE)
     figure.savefig(to, format="png")
 
 
 def _draw_agreement(axes: Axes, last: pd.DataFrame) -> None:
     plots.draw_curves(axes, last, "k", (plots.TRUE_LABELS, plots.PREVIOUS_CLUSTERS))
-    plots.set_title(axes, f"NMI of the clusters of epoch {last['epoch'].max()} with …")
+    epoch = last["epoch"].max()
+    plots.set_title(axes, f"NMI of the clusters of epoch {epoch} with …")
 
 
 def _draw_runs(axes: Axes, table: pd.DataFrame) -> None:
     """Draw the NMI by epoch, a line for each k: with the true labels, or else with the previous."""
     is_labelled = len(table["nmi_labels"].dropna()) > 0
     shown = plots.TRUE_LABELS if is_labelled else plots.PREVIOUS_CLUSTERS
-    plots.draw_runs(axes, {f"k = {k:,}": run for k, run in table.groupby("k")}, shown.column)
+    runs = {f"k = {k:,}": run for k, run in table.groupby("k")}
+    plots.draw_runs(axes, runs, shown.column)
     axes.set_xlim(-0.3, max(table["epoch"]) + 0.3)
     plots.set_title(axes, f"NMI with the {shown.name}, by epoch")
 
@@ -65,9 +73,10 @@ def _draw_runs(axes: Axes, table: pd.DataFrame) -> None:
 def _draw_clusters(axes: Axes, last: pd.DataFrame) -> None:
     """Draw effective and empty clusters as shares of k; equal clusters are all effective."""
     shares = last[["effective_clusters", "empty_clusters"]].div(last["k"], axis=0)
+    shares = shares.assign(k=last["k"])
     effective = plots.Curve("effective_clusters", "effective")
     empty = plots.Curve("empty_clusters", "empty", plots.ORANGE)
-    plots.draw_curves(axes, shares.assign(k=last["k"]), "k", (effective, empty))
+    plots.draw_curves(axes, shares, "k", (effective, empty))
     axes.set_ylim(-0.05, 1.05)
     plots.set_title(axes, "Clusters, as a share of k")
 
@@ -80,16 +89,22 @@ def _draw_values(axes: Axes, values: pd.DataFrame) -> None:
     """
     last = values.query("epoch == epoch.max()")
     measures = list(last["measure"].unique())
-    for shade, measure in zip(plots.shades(len(measures)), measures, strict=True):
-        by_network = dict(list(last.query("measure == @measure").groupby("network")))
-        if (trained := by_network.get(TRAINED)) is not None:
+    shades = plots.shades(len(measures))
+    for shade, measure in zip(shades, measures, strict=True):
+        of_measure = last.query("measure == @measure")
+        by_network = dict(list(of_measure.groupby("network")))
+        trained = by_network.get(TRAINED)
+        if trained is not None:
             axes.plot(trained["k"], trained["value"], plots.DOTTED_LINE, color=shade, label=measure)
-        for network, style in zip(REFERENCES, ("--", ":"), strict=True):
-            if network in by_network:
-                # Each network is named once, not once for each measure.
-                label = f"{network} network" if measure == measures[-1] else None
-                colour = plots.GREY if shade == plots.BLUE else shade
-                height = fmean(by_network[network]["value"])
-                axes.axhline(height, ls=style, lw=1, color=colour, label=label)
+        # Lines in grey stand out from the blue of a single measure.
+        line_colour = plots.GREY if shade == plots.BLUE else shade
+        for network, style in REFERENCE_STYLES.items():
+            if network not in by_network:
+                continue
+            # Each network is named once, not once for each measure.
+            label = f"{network} network" if measure == measures[-1] else None
+            mean = fmean(by_network[network]["value"])
+            axes.axhline(mean, ls=style, lw=1, color=line_colour, label=label)
     result = printable(last["result"].iloc[0])
-    plots.set_title(axes, f"{result} after epoch {last['epoch'].max()}, percent")
+    epoch = last["epoch"].max()
+    plots.set_title(axes, f"{result} after epoch {epoch}, percent")

@@ -27,7 +27,8 @@ def write_comparison(sweep: Sweep, values: Evaluated) -> bool:
     """
     table = tabulate(sweep, values)
     data = table.to_parquet(index=False, write_page_checksum=True)
-    if sweep.picture.exists() and sweep.table.exists() and sweep.table.read_bytes() == data:
+    both_exist = sweep.picture.exists() and sweep.table.exists()
+    if both_exist and sweep.table.read_bytes() == data:
         return False
     drawn = BytesIO()
     draw_sweep(table, values.table, drawn)
@@ -52,11 +53,13 @@ def tabulate(sweep: Sweep, values: Evaluated) -> pd.DataFrame:
             folder = member.folder.artifact("metrics", epoch)
             row = read_metrics(folder)
             row["k"] = member.k  # the requested k; a custom clusterer may have found another
-            stages = row["extract_s"] + row["cluster_s"] + row["train_s"]
-            row["seconds"] = stages + read_manifest(folder).seconds  # those of the score stage
+            seconds_before = row["extract_s"] + row["cluster_s"] + row["train_s"]
+            score_seconds = read_manifest(folder).seconds
+            row["seconds"] = seconds_before + score_seconds
             rows.append({"k": member.k, "epoch": epoch} | row)
     table = pd.DataFrame(rows)
     # A column that holds only None has no type yet.
-    unknown = table.columns[table.isna().all()]
+    is_unknown = table.isna().all()
+    unknown = table.columns[is_unknown]
     table = table.astype(dict.fromkeys(unknown, float))
     return table.join(values.by_row, on=["k", "epoch"])

@@ -52,11 +52,17 @@ class Evaluated:
         Columns are named like `voc-classification ap` for the trained network, and
         `voc-classification ap random` for the others.
         """
-        suffix = self.table["network"].map(lambda name: "" if name == TRAINED else f" {name}")
+        suffix = self.table["network"].map(_suffix)
         column = self.table["result"] + " " + self.table["measure"] + suffix
         named = self.table.assign(column=column)
         wide = named.pivot(index=["k", "epoch"], columns="column", values="value")
-        return wide.reindex(columns=list(dict.fromkeys(named["column"])))
+        # Sorted by the pivot: put the columns back in the order of the results.
+        in_order = list(dict.fromkeys(named["column"]))
+        return wide.reindex(columns=in_order)
+
+
+def _suffix(network: str) -> str:
+    return "" if network == TRAINED else f" {network}"
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,11 @@ class _Result:
     def is_of_its_network(self) -> bool:
         """Return whether the run's checkpoint, pruned or not, is the one that was evaluated."""
         checkpoint = self.member.folder.artifact("checkpoints", self.manifest.epoch)
-        if inspect(checkpoint)[0] not in (Condition.WHOLE, Condition.PRUNED):
+        condition, _ = inspect(checkpoint)
+        if condition not in (Condition.WHOLE, Condition.PRUNED):
             return False
-        return read_manifest(checkpoint).digest == self.manifest.inputs.get("checkpoint")
+        evaluated_digest = self.manifest.inputs.get("checkpoint")
+        return read_manifest(checkpoint).digest == evaluated_digest
 
     def conditions(self) -> str:
         """Return a digest of everything but the network that the result depends on.
@@ -80,17 +88,26 @@ class _Result:
         Results with equal digests can be compared.
         """
         made = self.manifest
-        inputs = {name: digest for name, digest in made.inputs.items() if name != "checkpoint"}
+        inputs = dict(made.inputs)
+        inputs.pop("checkpoint", None)
         return digest_of([made.stage, made.version, made.config, inputs, made.seed])
 
     def numbers(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of `Evaluated.table` without the column for the result."""
         score = SCORES[self.manifest.stage]
         for row in read_results(self.folder):
-            if (measure := score.measure(row)) is not None:
-                network = row["network"] if row["network"] in REFERENCES else TRAINED
-                about = {"measure": measure, "k": self.member.k, "epoch": self.manifest.epoch}
-                yield about | {"network": network, "value": row[score.column]}
+            measure = score.measure(row)
+            if measure is None:  # the score does not use this row
+                continue
+            # The trained network is named after its epoch, which has a column of its own here.
+            is_reference = row["network"] in REFERENCES
+            yield {
+                "measure": measure,
+                "k": self.member.k,
+                "epoch": self.manifest.epoch,
+                "network": row["network"] if is_reference else TRAINED,
+                "value": row[score.column],
+            }
 
 
 def evaluated(sweep: Sweep) -> Evaluated:
@@ -103,26 +120,43 @@ def evaluated(sweep: Sweep) -> Evaluated:
     unlike: list[str] = []
     for name, epoch in product(_names(sweep), range(sweep.epochs)):
         results = list(_results(sweep, name, epoch))
-        conditions = {result.conditions() for result in results}
-        if len(conditions) > 1 or not all(result.is_of_its_network() for result in results):
+        # A curve over k must not mix protocols, data or networks.
+        if not _are_comparable(results):
             unlike.append(f"{name} of epoch {epoch}")
-        else:
-            rows += ({"result": name} | row for result in results for row in result.numbers())
+            continue
+        for result in results:
+            for row in result.numbers():
+                rows.append({"result": name, **row})
     columns = ["result", "measure", "k", "epoch", "network", "value"]
-    return Evaluated(pd.DataFrame(rows, columns=columns), tuple(unlike))
+    table = pd.DataFrame(rows, columns=columns)
+    return Evaluated(table, tuple(unlike))
+
+
+def _are_comparable(results: list[_Result]) -> bool:
+    """Return whether results depend on the same protocol and data, and on existing networks."""
+    conditions = {result.conditions() for result in results}
+    if len(conditions) > 1:
+        return False
+    return all(result.is_of_its_network() for result in results)
 
 
 def _names(sweep: Sweep) -> list[str]:
     """Return the names of all results of a sweep, of any evaluation."""
-    folders = (member.folder.root / "evaluations" for member in sweep.members)
-    return sorted({path.name for folder in folders for path in folder.glob("[!_]*")})
+    names: set[str] = set()
+    for member in sweep.members:
+        folder = member.folder.root / "evaluations"
+        # Names that begin with an underscore are not results.
+        names.update(path.name for path in folder.glob("[!_]*"))
+    return sorted(names)
 
 
 def _results(sweep: Sweep, name: str, epoch: int) -> Iterator[_Result]:
     """Yield the results of a name and epoch that have scores, by ascending k."""
     for member in sweep.members:
         folder = member.folder.artifact(f"evaluations/{name}", epoch)
-        if inspect(folder)[0] is Condition.WHOLE:
-            manifest = read_manifest(folder)
-            if manifest.stage in SCORES:
-                yield _Result(member, folder, manifest)
+        condition, _ = inspect(folder)
+        if condition is not Condition.WHOLE:
+            continue
+        manifest = read_manifest(folder)
+        if manifest.stage in SCORES:
+            yield _Result(member, folder, manifest)

@@ -10,7 +10,7 @@ from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.text import printable
 from flows.show.paper_tables import Cell, PaperTable, Row, load_table, measured
-from flows.show.run import console_for_tables, short
+from flows.show.terminal import console_for_tables, short
 from stages.runs.folder import RunFolder
 
 PAPER, OURS = "paper", "ours"
@@ -30,7 +30,7 @@ def show_table(name: str, runs: Sequence[RunFolder], out: Path | None = None) ->
         out: file for the table: CSV, Parquet or Markdown according to its suffix.
 
     Raises:
-        ConfigError: there is no such table, or the suffix of `out` is unknown.
+        ConfigError: the table or the suffix of `out` is unknown.
         ArtifactError: `out` exists.
     """
     if out is not None and out.suffix not in SUFFIXES:
@@ -39,85 +39,118 @@ def show_table(name: str, runs: Sequence[RunFolder], out: Path | None = None) ->
             f"  Fix: --out {out.with_suffix(SUFFIXES[0])}"
         )
     paper = load_table(name)
-    ours = [row for run in runs for row in measured(paper, run)]
+    ours: list[Row] = []
+    for run in runs:
+        ours += measured(paper, run)
+    # The table, and the notes below it.
     lines = _lines(paper, ours)
     console = console_for_tables()
     console.print(f"\n{paper.title}\n{paper.unit}\n", markup=False)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for place, header in enumerate(lines[0]):
-        table.add_column(header.replace(" ", "\n"), justify="left" if place < 2 else "right")
-    for line in lines[1:]:
-        table.add_row(*map(printable, line))
+    headers, *rows = lines
+    for place, header in enumerate(headers):
+        # Two columns of text, followed by the numbers.
+        justify = "left" if place < 2 else "right"
+        table.add_column(header.replace(" ", "\n"), justify=justify)
+    for row in rows:
+        table.add_row(*map(printable, row))
     console.print(table)
     notes = _notes(paper, ours)
     console.print("", *notes, sep="\n", markup=False)
     if out is not None:
-        _write(out, _frame(paper, ours), _markdown(paper, lines, notes))
+        frame = _frame(paper, ours)
+        markdown = _markdown(paper, lines, notes)
+        _write(out, frame, markdown)
         console.print(f"\n{short(out)}: this table", markup=False)
 
 
 def _lines(paper: PaperTable, ours: Sequence[Row]) -> list[list[str]]:
     """Return the table as text, beginning with the line of headers."""
-    headers = ["of", "method", *(column.name for column in paper.columns)]
-    paper_lines = (
-        [PAPER, method, *("–" if cell is None else f"{cell:.1f}" for cell in cells)]
-        for method, cells in paper.rows.items()
-    )
-    our_lines = ([OURS, row.method, *map(_text, row.cells)] for row in ours)
-    return [headers, *paper_lines, *our_lines]
+    lines = [["of", "method", *_column_names(paper)]]
+    for method, numbers in paper.rows.items():
+        lines.append([PAPER, method, *map(_number, numbers)])
+    for row in ours:
+        lines.append([OURS, row.method, *map(_text, row.cells)])
+    return lines
+
+
+def _number(number: float | None) -> str:
+    """Return a number of the paper; a dash if the paper gives none."""
+    return "–" if number is None else f"{number:.1f}"
+
+
+def _column_names(paper: PaperTable) -> list[str]:
+    return [column.name for column in paper.columns]
 
 
 def _text(cell: Cell | None) -> str:
+    """Return one of our numbers, marked if it deviates from the paper's protocol."""
     if cell is None:
         return ""
-    return f"{cell.value:.1f}{MARK if cell.deviations else ''}"
+    mark = MARK if cell.deviations else ""
+    return f"{cell.value:.1f}{mark}"
 
 
 def _notes(paper: PaperTable, ours: Sequence[Row]) -> list[str]:
     """Return the notes below the table."""
     if not ours:
-        results = ", ".join(dict.fromkeys(column.result for column in paper.columns))
-        return [f"no run has one of the results {results} yet: deepcluster evaluate …"]
-    cells = (cell for row in ours for cell in row.cells if cell and cell.deviations)
-    marked = {cell.result: cell for cell in cells}
-    return ["Columns name the paper's data sets; ours are on those of the results."] + [
-        f"{MARK} {_counted(cell)} from the paper's protocol: {short(place)}/{cell.named_in}"
-        for place, cell in marked.items()
-    ]
-
-
-def _counted(cell: Cell) -> str:
-    number = len(cell.deviations)
-    return f"{number} deviation{'' if number == 1 else 's'}"
+        results = dict.fromkeys(column.result for column in paper.columns)
+        listed = ", ".join(results)
+        return [f"no run has one of the results {listed} yet: deepcluster evaluate …"]
+    notes = ["Columns name the paper's data sets; ours are on those of the results."]
+    # Several cells of a result have one note, because one file lists all of their deviations.
+    marked: dict[Path, Cell] = {}
+    for row in ours:
+        for cell in row.cells:
+            if cell is not None and cell.deviations:
+                marked[cell.result] = cell
+    for result, cell in marked.items():
+        number = len(cell.deviations)
+        deviations = "1 deviation" if number == 1 else f"{number} deviations"
+        place = f"{short(result)}/{cell.named_in}"
+        notes.append(f"{MARK} {deviations} from the paper's protocol: {place}")
+    return notes
 
 
 def _markdown(paper: PaperTable, lines: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
     """Return everything that is printed, as Markdown."""
-    escaped = [[text.replace("|", r"\|").replace("*", r"\*") for text in line] for line in lines]
-    head, *rows = [f"| {' | '.join(map(printable, line))} |" for line in escaped]
-    ruler = "|".join(["", "---", "---", *("--:" for _ in paper.columns), ""])
+    head, *rows = [_markdown_row(line) for line in lines]
+    # Two columns of text, followed by numbers that are aligned to the right.
+    alignments = ["---", "---", *["--:"] * len(paper.columns)]
+    ruler = f"|{'|'.join(alignments)}|"
+    above = [paper.title, "", paper.unit, ""]
     below = [note.replace("*", r"\*") for note in notes]
-    return "\n".join([paper.title, "", paper.unit, "", head, ruler, *rows, "", *below, ""])
+    return "\n".join([*above, head, ruler, *rows, "", *below, ""])
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    cells: list[str] = []
+    for text in texts:
+        # A bar would end the cell, and an asterisk would begin emphasis.
+        escaped = text.replace("|", r"\|").replace("*", r"\*")
+        cells.append(printable(escaped))
+    return f"| {' | '.join(cells)} |"
 
 
 def _frame(paper: PaperTable, ours: Sequence[Row]) -> pd.DataFrame:
     """Return the table for programs: numbers, null if missing, and a column of deviations."""
-    names = [column.name for column in paper.columns]
-    rows = [
-        {"of": PAPER, "method": method, **dict(zip(names, cells, strict=True))}
-        for method, cells in paper.rows.items()
-    ]
+    names = _column_names(paper)
+    rows: list[dict[str, str | float | None]] = []
+    for method, numbers in paper.rows.items():
+        paper_values = dict(zip(names, numbers, strict=True))
+        rows.append({"of": PAPER, "method": method, **paper_values})
+    # Cells that a run has not measured are left out, and become null in the frame.
     for row in ours:
-        cells = zip(names, row.cells, strict=True)
-        known = {name: cell for name, cell in cells if cell is not None}
-        deviations = (
-            f"{name}: {'; '.join(cell.deviations)}"
-            for name, cell in known.items()
-            if cell.deviations
-        )
-        values = {name: cell.value for name, cell in known.items()}
-        about = {"of": OURS, "method": row.method, "deviations": "\n".join(deviations) or None}
-        rows.append(about | values)
+        values: dict[str, float] = {}
+        deviations: list[str] = []
+        for name, cell in zip(names, row.cells, strict=True):
+            if cell is None:
+                continue
+            values[name] = cell.value
+            if cell.deviations:
+                deviations.append(f"{name}: {'; '.join(cell.deviations)}")
+        text = "\n".join(deviations) or None  # null where a row follows the paper's protocol
+        rows.append({"of": OURS, "method": row.method, "deviations": text, **values})
     frame = pd.DataFrame(rows, columns=["of", "method", *names, "deviations"])
     return frame.astype(dict.fromkeys(names, float))
 

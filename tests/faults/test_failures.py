@@ -13,7 +13,8 @@ from deepcluster_core.interrupts import held_back
 from deepcluster_core.text import python_text, shell_words
 from flows.cli import failures
 from flows.cli import main as cli
-from flows.show.run import farewell, go_on, shell_path
+from flows.show.run import farewell
+from flows.show.terminal import go_on, shell_path
 from stages.runs.folder import RunFolder
 from tests.faults import bad_input
 
@@ -60,7 +61,7 @@ def test_main__an_error_of_ours_is_one_line_and_a_log(
 
     log = tmp_path / "state" / "deepcluster" / failures.LOG
     assert code == 1
-    assert message == f"deepcluster: {said} (not expected; the traceback is in {log})\n"
+    assert message == f"deepcluster: {said} (unexpected; the traceback is in {log})\n"
     assert "Traceback (most recent call last)" in log.read_text()
     assert type(error).__name__ in log.read_text()
 
@@ -102,7 +103,7 @@ def test_main__traceback_is_printed_where_no_log_can_be_written(
 
     assert code == 1
     assert message.startswith("Traceback")
-    assert "no folder for a log of it can be written" in message.splitlines()[-1]
+    assert "its traceback cannot be written to any folder" in message.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from deepcluster_core.errors import ConfigError
 from flows.prefect_ import loopback, serve
 from flows.prefect_.database import configured_database, usable_database
 from flows.prefect_.embedded import EmbeddedServer
-from flows.prefect_.server_errors import ServerError, last_words, own_server_error
+from flows.prefect_.server_errors import ServerError, error_line, own_server_error
 from tests.patience import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
@@ -113,9 +113,9 @@ def test_own_server_error__speaks_of_words_above_only_where_some_are(
     assert bool(capsys.readouterr().err) == above
 
 
-def test_last_words__are_cut_to_a_readable_length() -> None:
-    assert last_words("socket.gaierror: " + "x" * 5000).endswith("x …")
-    assert len(last_words("socket.gaierror: " + "x" * 5000)) < 400
+def test_error_line__is_cut_to_a_readable_length() -> None:
+    assert error_line("socket.gaierror: " + "x" * 5000).endswith("x …")
+    assert len(error_line("socket.gaierror: " + "x" * 5000)) < 400
 
 
 def test_wait__damaged_database_is_reported_with_the_servers_words_above(

@@ -142,7 +142,7 @@ def test_address_of__knows_what_others_can_reach(host: str, loopback: bool, url:
 
 @pytest.mark.parametrize("host", ["", "example.org", "127.0.0.1:80", "256.0.0.1"])
 def test_address_of__refuses_what_is_none(host: str) -> None:
-    with pytest.raises(ConfigError, match=r"(?s)is no IP address.*Fix:"):
+    with pytest.raises(ConfigError, match=r"(?s)is not an IP address.*Fix:"):
         address_of(host)
 
 

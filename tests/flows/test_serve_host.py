@@ -56,5 +56,7 @@ def test_serve__refuses_a_name_before_anything_starts() -> None:
     )
 
     assert refused.returncode == 2
-    assert refused.stderr.startswith("deepcluster: --host example.org: is no IP address.\n  Fix: ")
+    assert refused.stderr.startswith(
+        "deepcluster: --host example.org: is not an IP address.\n  Fix: "
+    )
     assert list(Path().iterdir()) == []

@@ -11,7 +11,8 @@ from deepcluster_core.artifacts.commit import prune, write_manifest
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_labels, read_metrics, write_metrics
 from deepcluster_core.errors import ArtifactError, ConfigError
-from flows.show.run import farewell, show_cluster, show_run, show_sweep
+from flows.show.run import farewell, show_cluster, show_run
+from flows.show.sweep import show_sweep
 from stages.runs.folder import EPOCH_KINDS, RunFolder
 from stages.runs.recipe import load_recipe, save_recipe
 from stages.runs.states import states_of

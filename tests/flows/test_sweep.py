@@ -355,7 +355,7 @@ def test_sweep_command__prints_the_comparison(
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines.count("every stage Cached (9 of 9)") == 2
-    assert "every k was there already, and compared: nothing was made" in lines
+    assert "all k exist and are compared already: nothing was made" in lines
     compared = lines[lines.index(f"{own_sweep}: after {SWEPT_EPOCHS} epochs") :]
     assert [line.split()[0] for line in compared[4:6]] == ["4", "8"]
 

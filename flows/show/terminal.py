@@ -1,0 +1,66 @@
+"""The terminal: its width, tables of numbers, and paths and commands as people type them."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from deepcluster_core.text import printable, shell_words
+from stages.runs.folder import RunFolder
+from stages.runs.terminal import plain_console
+
+
+def console_for_tables() -> Console:
+    """Return a console with the width of the terminal; for a pipe or a file, wide enough."""
+    return plain_console(width=None if sys.stdout.isatty() else 160)
+
+
+def table_of_numbers(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    """Return a table of numbers, aligned to the right."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def short(path: Path) -> str:
+    """Return a path as people would type it in the working folder, for display."""
+    return printable(str(_from_here(path)))
+
+
+def shell_path(path: Path) -> str:
+    """Return a path as people would type it into a shell in the working folder, with quotes."""
+    typed = str(_from_here(path))
+    if typed.startswith("-"):  # a command would take it for an option
+        typed = f"./{typed}"
+    return shell_words(typed)
+
+
+def go_on(folder: RunFolder) -> str:
+    """Return the command that continues a run."""
+    run = shell_path(folder.root)
+    return f"deepcluster run {shell_path(folder.config)} --run {run}"
+
+
+def _from_here(path: Path) -> Path:
+    here = Path.cwd()
+    full = path.absolute()
+    if full.is_relative_to(here):
+        return full.relative_to(here)
+    return full
+
+
+def program_name() -> str:
+    """Return how to call this command: by its name, or by its path if a shell cannot find it."""
+    if shutil.which("deepcluster"):
+        return "deepcluster"
+    return shell_path(Path(sys.argv[0]))
+
+
+def count_of_epochs(number: int) -> str:
+    """Return a number of epochs as text."""
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
