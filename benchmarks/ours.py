@@ -39,8 +39,8 @@ from deepcluster_core.training.learner import Sgd
 from stages.cluster import ClusterConfig, cluster
 from stages.extract import extract
 from stages.index import index
-from stages.runs.epoch import Before
-from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.epoch import EPOCH_KINDS, Before
+from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.loop import run_epochs
 from stages.runs.recipe import load_recipe

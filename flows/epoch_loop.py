@@ -8,8 +8,6 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.engine.open_run import open_run
-from flows.show.overview import draw_overview
-from flows.show.page import key_pictures, write_page
 from stages.runs.loop import run_epochs
 from stages.runs.recipe import RecipeOverrides
 
@@ -47,9 +45,5 @@ def deepcluster(
     """
     opened = open_run(recipe, run, epochs, overrides, update=update, yes=yes)
     run_epochs(opened)
-    # What people look at, made from the artifacts of the finished run.
-    folder = opened.folder
-    draw_overview(folder, opened.images, num_epochs=opened.recipe.epochs)
-    write_page(folder)
-    opened.report.run_done(key_pictures(folder))
-    return str(folder.root)
+    opened.report.run_done()
+    return str(opened.folder.root)

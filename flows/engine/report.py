@@ -1,6 +1,6 @@
 """The report of a flow run: as for every run, and also in Prefect's log and UI."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect.logging import get_run_logger
@@ -8,6 +8,8 @@ from prefect.logging import get_run_logger
 from deepcluster_core.progress import Progress
 from deepcluster_core.text import printable_lines
 from flows.prefect_.ui import Ui
+from flows.show.overview import draw_overview
+from flows.show.page import key_pictures, write_page
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.report import Report
@@ -58,15 +60,15 @@ class FlowReport(Report):
             self.ui.update(epoch)
             self._ui_is_old = False
 
-    def run_done(self, pictures: Mapping[str, bytes] | None = None) -> None:
-        """Report how many jobs there were; if any of them ran, show pictures in the UI.
+    def run_done(self) -> None:
+        """Draw overview.png, write report.html, and report how many jobs there were.
 
-        Args:
-            pictures: PNG files by name.
+        If any of them ran, the pictures are also shown in the UI.
         """
-        any_ran = self.num_cached < self.num_jobs
-        if any_ran and pictures is not None:
-            for name, png in pictures.items():
+        draw_overview(self._folder, num_epochs=self._epochs)
+        write_page(self._folder)
+        if self.num_cached < self.num_jobs:
+            for name, png in key_pictures(self._folder).items():
                 title = f"Run {self._folder.name}: {name}"
                 self.ui.show_picture(name, png, title)
         super().run_done()

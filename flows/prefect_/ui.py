@@ -17,7 +17,7 @@ from prefect.artifacts import (
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.text import printable
-from stages.runs.epoch import STAGES
+from stages.runs.epoch import EPOCH_STAGES, STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.states import states_of
@@ -29,7 +29,6 @@ PICTURE_BYTES = 2 << 20
 EPOCHS_SHOWN = 10
 """Number of latest epochs in the tables, which Prefect stores anew after every epoch: with all of
 them, the 500th epoch would take half a second longer than the first."""
-STAGES_OF_AN_EPOCH = [name for name in STAGES if name != "index"]
 
 
 class Ui:
@@ -61,8 +60,8 @@ class Ui:
         epoch = stage = 0  # index comes before the first epoch
         if job.epoch is not None:
             epoch = job.epoch
-            stage = STAGES_OF_AN_EPOCH.index(job.stage.name)
-        share_of_epoch = (stage + share) / len(STAGES_OF_AN_EPOCH)
+            stage = list(EPOCH_STAGES).index(job.stage.name)
+        share_of_epoch = (stage + share) / len(EPOCH_STAGES)
         self._set(100 * (epoch + share_of_epoch) / self._epochs)
 
     def update(self, epoch: int) -> None:

@@ -14,17 +14,17 @@ from deepcluster_core.figures import Axes, default_style
 from deepcluster_core.metrics import cluster_counts
 from deepcluster_core.report import plots
 from stages.runs.folder import RunFolder
+from stages.runs.recipe import load_own_recipe
 
 ROWS, COLUMNS, TILE_PX = 10, 14, 48
 
 
 @default_style()
-def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
+def draw_overview(folder: RunFolder, *, num_epochs: int) -> Path:
     """Draw the run so far to `overview.png` in its folder, and return that path.
 
     Args:
         folder: folder of a run with the metrics of at least one epoch.
-        images: folder of its images artifact.
         num_epochs: number of epochs of the run; later ones, left by a longer run before, are not
             drawn.
     """
@@ -46,6 +46,7 @@ def draw_overview(folder: RunFolder, images: Path, *, num_epochs: int) -> Path:
     for axes in (above, below):
         plots.finish(axes)
     latest_labels = folder.artifact("labels", epochs[-1])
+    images = folder.images(load_own_recipe(folder.config).images)
     _gallery(right.subplots(), latest_labels, Images(images))
     path = folder.root / "overview.png"
     figure.savefig(path)

@@ -30,7 +30,8 @@ from flows.show.terminal import (
     short,
     table_of_numbers,
 )
-from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.epoch import EPOCH_KINDS
+from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
 

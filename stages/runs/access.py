@@ -13,7 +13,8 @@ from deepcluster_core.artifacts.permissions import (
     why_not_writable,
 )
 from deepcluster_core.errors import ConfigError
-from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.epoch import EPOCH_KINDS
+from stages.runs.folder import RunFolder
 
 ELSEWHERE = "--out FOLDER writes elsewhere and only reads the run; or work on a copy of it."
 ANOTHER_RUN = "give another --run, or work on a copy of this one."

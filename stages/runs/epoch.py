@@ -15,6 +15,10 @@ STAGES: dict[str, StageFunction[...]] = {
     stage.name: stage for stage in (index, extract, cluster, train, score)
 }
 """The stages of the loop by name, in the order in which data flows through them."""
+EPOCH_STAGES = {name: stage for name, stage in STAGES.items() if stage is not index}
+"""The stages of every epoch; index runs once, before the first."""
+EPOCH_KINDS = tuple(stage.kind for stage in EPOCH_STAGES.values())
+"""The kinds of artifact that each epoch has, in the order in which they are made."""
 P = ParamSpec("P")
 
 

@@ -35,7 +35,7 @@ class EvaluatedRun:
     @property
     def images(self) -> Path:
         """The images that the run clusters."""
-        return self.recipe.images or self.folder.artifact(index.kind, None)
+        return self.folder.images(self.recipe.images)
 
     @property
     def checkpoint(self) -> Path:

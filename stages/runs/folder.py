@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-EPOCH_KINDS = ("features", "labels", "checkpoints", "metrics")
-"""The kinds of artifact that each epoch has, in the order in which they are made."""
-
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -32,6 +29,10 @@ class RunFolder:
         """Return the folder of an artifact, in Hive style if it belongs to an epoch."""
         folder = self.root / kind
         return folder if epoch is None else folder / _epoch_name(epoch)
+
+    def images(self, shared: Path | None) -> Path:
+        """Return the folder of the images artifact: `shared`, if several runs have one together."""
+        return shared or self.artifact("images", None)
 
     def epochs(self, kind: str) -> list[int]:
         """Return the epochs for which there is a folder of this kind on disk, in order."""

@@ -12,6 +12,7 @@ from deepcluster_core.local_paths import refuse_url
 from deepcluster_core.models.build import feature_dim_of
 from deepcluster_core.models.network import Network
 from deepcluster_core.text import shell_words
+from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
 from stages.runs.machine import num_cores, usable_device
@@ -20,7 +21,8 @@ from stages.runs.states import STALE, ArtifactState, states_of
 from stages.score import score
 
 ArtifactKind = Literal["features", "labels", "checkpoints"]
-MADE_BY = {"features": "extract", "labels": "cluster", "checkpoints": "train"}
+MADE_BY = {stage.kind: name for name, stage in EPOCH_STAGES.items()}
+"""The stage that makes each kind of artifact."""
 USABLE = {
     "features": (Condition.WHOLE,),
     "labels": (Condition.WHOLE,),

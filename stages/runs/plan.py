@@ -30,8 +30,8 @@ class Plan:
 
     def place(self, stage: StageFunction[...], epoch: int | None) -> Path:
         """Return the folder that the artifact of a stage goes to."""
-        if stage is index and self.recipe.images is not None:
-            return self.recipe.images  # several runs share this folder
+        if stage is index:
+            return self.folder.images(self.recipe.images)
         return self.folder.artifact(stage.kind, epoch)
 
     def add(

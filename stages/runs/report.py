@@ -9,10 +9,12 @@ from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.health import signs
 from deepcluster_core.progress import Progress
 from deepcluster_core.text import printable_lines, three_decimals
+from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.progress import bar, lines
 from stages.runs.terminal import plain_console
+from stages.score import score
 
 HEADER = (
     "epoch    loss  NMI before  NMI labels  empty  largest  images/s"
@@ -81,11 +83,11 @@ class Report:
 
     def epoch_done(self, epoch: int) -> None:
         """Report the line of an epoch, and warn about signs that the network learns nothing."""
-        metrics = self._folder.artifact("metrics", epoch)
-        row = read_metrics(metrics)
-        seconds = {name: row[f"{name}_s"] for name in ("extract", "cluster", "train")}
-        # The metrics hold the times of all stages but the one that wrote them.
-        seconds["score"] = read_manifest(metrics).seconds
+        row = read_metrics(self._folder.artifact(score.kind, epoch))
+        seconds = {
+            name: read_manifest(self._folder.artifact(stage.kind, epoch)).seconds
+            for name, stage in EPOCH_STAGES.items()
+        }
         # A continued run reports its cached epochs, too, so epoch 0 always comes first.
         if epoch == 0:
             self.say(HEADER)

@@ -9,8 +9,9 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.limits import available_memory
 from deepcluster_core.text import readable_size
+from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.estimate import Needs, needs_of
-from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe
 
 
@@ -66,7 +67,7 @@ def _disk_needed(folder: RunFolder, recipe: Recipe, needs: Needs) -> int:
         if kind in EPOCH_KINDS:
             places = [folder.artifact(kind, epoch) for epoch in folder.epochs(kind)]
         else:
-            places = [recipe.images or folder.artifact(kind, None)]
+            places = [folder.images(recipe.images)]
         existing = sum(map(_bytes_of, places))
         # Finished images are complete, even if they are smaller than the estimate.
         is_complete = kind not in EPOCH_KINDS and existing > 0

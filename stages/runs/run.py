@@ -14,6 +14,8 @@ from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
 from deepcluster_core.progress import Progress
 from deepcluster_core.stage import StageFunction
 from deepcluster_core.text import shell_words
+from stages.cluster import cluster
+from stages.extract import extract
 from stages.index import index
 from stages.runs.access import refuse_unwritable_result
 from stages.runs.epoch import Before, one_epoch
@@ -27,7 +29,7 @@ from stages.runs.resources import disk_needed, refuse_what_cannot_fit
 
 P = ParamSpec("P")
 ReportT = TypeVar("ReportT", bound=Report)
-BEFORE_CLUSTERING = ("index", "extract", "cluster")
+BEFORE_CLUSTERING = (index, extract, cluster)
 """Stages after which, or in which, a run still clusters images."""
 
 
@@ -176,7 +178,7 @@ class Run(Generic[ReportT]):
         if self._remarked:
             return
         self._remarked = True
-        will_cluster = job.stage.name in BEFORE_CLUSTERING
+        will_cluster = job.stage in BEFORE_CLUSTERING
         needs_faiss = find_clusterer(self.recipe.cluster.algorithm).needs_faiss
         uses_faiss = will_cluster and needs_faiss
         for text in remarks(self.recipe.compute.device, uses_faiss=uses_faiss):

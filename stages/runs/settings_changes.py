@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from deepcluster_core.errors import ConfigError
-from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.epoch import EPOCH_KINDS
+from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
 

@@ -1,7 +1,7 @@
 """Check a request to run one stage again."""
 
 from collections.abc import Collection
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import refuse_url
@@ -9,6 +9,8 @@ from stages.runs.epoch import STAGES
 from stages.runs.recipe import Recipe
 
 StageName = Literal["index", "extract", "cluster", "train", "score"]
+"""The names in STAGES, once more for the type checker and for Prefect's form."""
+assert get_args(StageName) == tuple(STAGES)
 
 
 def check_stage_request(

@@ -12,7 +12,8 @@ from deepcluster_core.artifacts.manifest import (
 )
 from deepcluster_core.errors import ArtifactError
 from stages.index import index
-from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.epoch import EPOCH_KINDS
+from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.plan import plan
 from stages.runs.recipe import Recipe, load_own_recipe

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from stages.runs.folder import EPOCH_KINDS
+from stages.runs.epoch import EPOCH_KINDS
 from tests.patience import WITHIN_S
 
 PROGRAM = Path(sys.executable).with_name("deepcluster")

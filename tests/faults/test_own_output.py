@@ -42,7 +42,7 @@ def littered(tmp_path_factory: pytest.TempPathFactory, small_source: Path) -> Pa
     recipe = write_recipe(source.parent / "recipe.yaml", source)
     run = source / "runs/mine"
     make(recipe, run)
-    draw_overview(RunFolder(run), run / "images", num_epochs=1)
+    draw_overview(RunFolder(run), num_epochs=1)
     write_page(RunFolder(run))
     _evaluate_filters(run, out=None)
     _evaluate_filters(run, out=source / "filters")

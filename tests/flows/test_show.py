@@ -13,7 +13,8 @@ from deepcluster_core.artifacts.tables import read_labels, read_metrics, write_m
 from deepcluster_core.errors import ArtifactError, ConfigError
 from flows.show.run import farewell, show_cluster, show_run
 from flows.show.sweep import show_sweep
-from stages.runs.folder import EPOCH_KINDS, RunFolder
+from stages.runs.epoch import EPOCH_KINDS
+from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe, save_recipe
 from stages.runs.states import states_of
 from tests.flows.conftest import loop, manifests, write_recipe
