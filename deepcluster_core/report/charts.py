@@ -126,16 +126,13 @@ def line_chart(
         top: value that the vertical axis reaches at least.
         zero: whether the vertical axis begins at 0. If not, it may be logarithmic.
     """
-    drawn: list[Series] = []
-    values: list[float] = []
-    for line in lines:
-        known_values = [*filter(known, line.values)]
-        if known_values:
-            drawn.append(line)
-            values.extend(known_values)
+    drawn = [line for line in lines if any(map(known, line.values))]
     # A reference is of no use without a result to compare it with.
     if all(line.reference for line in drawn):
         return None
+    values: list[float] = []
+    for line in drawn:
+        values.extend(filter(known, line.values))
     if top is not None:
         values.append(top)
     up = upwards(values, start=FLOOR, end=TOP, zero=zero)

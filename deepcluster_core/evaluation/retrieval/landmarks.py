@@ -100,14 +100,19 @@ def open_landmarks(root: Path, parse_yaml: Callable[[str], Any]) -> Landmarks:
         SourceError: the data set is missing or incomplete, or has a different layout.
     """
     images = list_photographs(root)
-    listed, folders = root / GROUND_TRUTH, _folders_with_queries(root)
-    found = [*([listed] if listed.is_file() else []), *folders]
+    list_file = root / GROUND_TRUTH
+    has_list = list_file.is_file()
+    folders = _folders_with_queries(root)
+    found = [list_file, *folders] if has_list else folders
     if len(found) != 1:
         raise SourceError(_not_one_ground_truth(root, found))
-    if listed.is_file():
-        return Landmarks(root, images, _listed(listed, images, parse_yaml), (listed,))
-    files = sorted(path for path in folders[0].iterdir() if path.suffix == ".txt")
-    return Landmarks(root, images, _shipped(folders[0], images, root), tuple(files))
+    if has_list:
+        queries = _listed(list_file, images, parse_yaml)
+        return Landmarks(root, images, queries, (list_file,))
+    folder = folders[0]
+    files = sorted(path for path in folder.iterdir() if path.suffix == ".txt")
+    queries = _shipped(folder, images, root)
+    return Landmarks(root, images, queries, tuple(files))
 
 
 def list_photographs(root: Path) -> tuple[str, ...]:
@@ -118,7 +123,7 @@ def list_photographs(root: Path) -> tuple[str, ...]:
     """
     if not root.is_dir():
         raise SourceError(
-            f"{root}: there is no such folder.\n  Fix: give the data set's. {ORIGIN}."
+            f"{root}: this folder does not exist.\n  Fix: give the data set's folder. {ORIGIN}."
         )
     images = tuple(name for name in walk_images(root) if _stem(name) not in CORRUPT)
     if not images:
@@ -132,13 +137,15 @@ def list_photographs(root: Path) -> tuple[str, ...]:
 
 def fingerprint_images(root: Path, images: Sequence[str]) -> str:
     """Return a SHA-256 of the names, sizes and times of images, without opening them."""
-    return fingerprint_files("landmarks", ((name, root / name) for name in images))
+    named_files = ((name, root / name) for name in images)
+    return fingerprint_files("landmarks", named_files)
 
 
 def _folders_with_queries(root: Path) -> list[Path]:
+    """Return the folder itself and the folders directly in it, if they have files of queries."""
     try:
         below = sorted(path for path in root.iterdir() if path.is_dir())
-        return [folder for folder in (root, *below) if next(folder.glob(f"*{QUERY}"), None)]
+        return [folder for folder in (root, *below) if any(folder.glob(f"*{QUERY}"))]
     except OSError as error:
         raise SourceError(f"{root}: cannot be listed ({error.strerror}).") from error
 
@@ -150,7 +157,7 @@ def _not_one_ground_truth(root: Path, found: Sequence[Path]) -> str:
             f"{root}: has more than one ground truth: {names}.\n  Fix: move all but one out of it."
         )
     return (
-        f"{root}: has images, but nothing says what is to be found in which.\n"
+        f"{root}: has images, but no ground truth that lists what they show.\n"
         f"  Looked for: <query>{QUERY} in it and in the folders directly in it, and {GROUND_TRUTH}"
         f"\n  {_unpack(root)}"
     )
@@ -160,19 +167,19 @@ def _unpack(root: Path) -> str:
     """Return the line "Fix: …" for missing files, which may still be in an archive."""
     for path in sorted(root.iterdir()):
         if path.name.endswith(ARCHIVES):
-            return f"Fix: unpack what it holds: tar -xf {path} -C {root}"
+            return f"Fix: unpack the archive in this folder: tar -xf {path} -C {root}"
     return f"Fix: give the data set's own folder. {ORIGIN}."
 
 
 class _Names:
     """Index of images by the names that a ground truth uses."""
 
-    def __init__(self, root: Path, pairs: Iterable[tuple[str, int]]) -> None:
-        """Index `pairs` of a name and the number of its image."""
+    def __init__(self, root: Path, names: Iterable[str]) -> None:
+        """Index the names of the images, in the order of their numbers."""
         self._root = root
         self._number: dict[str, int] = {}
         self._twice: set[str] = set()
-        for name, number in pairs:
+        for number, name in enumerate(names):
             if name in self._number:
                 self._twice.add(name)
             self._number[name] = number
@@ -185,15 +192,16 @@ class _Names:
         """
         asked = [name for name in names if _stem(name) not in CORRUPT]
         absent = [name for name in asked if name not in self._number]
+        ambiguous = sorted(self._twice.intersection(asked))
         if absent:
             raise SourceError(
                 f"{where}: {len(absent)} of the {len(asked)} images that it names are not below "
                 f"{self._root}, the first of them {absent[0]!r}.\n"
                 f"  Cause: images are missing, or the ground truth is that of another data set."
             )
-        if twice := sorted(self._twice.intersection(asked)):
+        if ambiguous:
             raise SourceError(
-                f"{where}: names {twice[0]!r}, and there are several images of this name below "
+                f"{where}: names {ambiguous[0]!r}, and there are several images of this name below "
                 f"{self._root}.\n"
                 f"  Fix: keep one of them, or name images by their paths in {GROUND_TRUTH}."
             )
@@ -214,34 +222,43 @@ def _query(
             each other or hold nothing to find.
     """
     positive, junk = lists
-    if box is not None and not (box[0] < box[2] and box[1] < box[3]):
-        raise SourceError(f"{where}: the box {box} is none: left, top, right, bottom are wanted.")
+    if box is not None:
+        left, top, right, bottom = box
+        is_valid = left < right and top < bottom  # False for NaN, too
+        if not is_valid:
+            raise SourceError(f"{where}: {box} is not a box of left, top, right, bottom.")
     if not images:
         raise SourceError(f"{where}: the query's image is one of those that are known as corrupt.")
     if not positive:
-        raise SourceError(f"{where}: no image is good or ok, so there is nothing to find.")
+        raise SourceError(f"{where}: no image is good or ok, so the query has nothing to find.")
     if positive & junk:
         raise SourceError(f"{where}: lists an image both as good or ok and as junk.")
-    return Query(name, next(iter(images)), box, positive, junk)
+    (image,) = images
+    return Query(name, image, box, positive, junk)
 
 
 def _shipped(folder: Path, images: Sequence[str], root: Path) -> tuple[Query, ...]:
     """Read the queries from the files of a data set as distributed, four for each query."""
-    names = _Names(root, ((displayed(_stem(name)), n) for n, name in enumerate(images)))
+    stems = [displayed(_stem(name)) for name in images]
+    names = _Names(root, stems)
+
+    def find_listed(path: Path) -> frozenset[int]:
+        return names.find(_lines(path), str(path))
+
     queries: list[Query] = []
     for path in sorted(folder.glob(f"*{QUERY}")):
         name = path.name.removesuffix(QUERY)
         image, box = _query_line(path)
-        good, ok, junk = (
-            names.find(_lines(listed), str(listed))
-            for listed in (folder / f"{name}_{kind}.txt" for kind in ("good", "ok", "junk"))
-        )
+        good = find_listed(folder / f"{name}_good.txt")
+        ok = find_listed(folder / f"{name}_ok.txt")
+        junk = find_listed(folder / f"{name}_junk.txt")
         own = names.find([image], str(path))
         queries.append(_query(displayed(name), box, own, (good | ok, junk), str(path)))
     return tuple(queries)
 
 
 def _query_line(path: Path) -> tuple[str, Box]:
+    """Return the name of a query's image without the prefix, and the query's box."""
     lines = _lines(path)
     try:
         (line,) = lines
@@ -256,8 +273,10 @@ def _query_line(path: Path) -> tuple[str, Box]:
 
 
 def _lines(path: Path) -> list[str]:
+    """Return the lines that are not blank."""
     text = _read(path).decode("utf-8", "backslashreplace")  # as `displayed` writes names
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = map(str.strip, text.splitlines())
+    return [line for line in lines if line]
 
 
 class _Listed(StrictConfig):
@@ -278,24 +297,27 @@ def _listed(
 ) -> tuple[Query, ...]:
     """Read the queries from `ground_truth.yaml`."""
     try:
-        entries = _LISTED.validate_python(parse_yaml(_read(path).decode()), strict=False)
+        content = parse_yaml(_read(path).decode())
+        entries = _LISTED.validate_python(content, strict=False)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise SourceError(
             f"{path}: {error.error_count()} problem(s), the first at {key or 'the top'}: "
             f"{first['msg']}.\n"
-            f"  Fix: a list of queries, each with the keys query and good, and if need be box, ok "
-            f"and junk."
+            f"  Fix: write a list of queries, each with the keys query and good, and optionally "
+            f"box, ok and junk."
         ) from error
-    except ValueError as error:
+    except ValueError as error:  # also of bytes that are not UTF-8
         raise SourceError(f"{path}: cannot be read as YAML: {error}") from error
-    names = _Names(path.parent, ((displayed(name), n) for n, name in enumerate(images)))
+
+    names = _Names(path.parent, [displayed(name) for name in images])
     queries: list[Query] = []
     for number, entry in enumerate(entries, start=1):
         where = f"{path}, query {number}"
         own = names.find([entry.query], where)
         positive = names.find((*entry.good, *entry.ok), where)
+        # A query finds its own image trivially, so this is junk unless it is listed.
         junk = names.find(entry.junk, where) | (own - positive)
         name = f"{number} {entry.query}"
         queries.append(_query(name, entry.box, own, (positive, junk), where))
@@ -314,4 +336,6 @@ def _read(path: Path) -> bytes:
 
 def _stem(name: str) -> str:
     """Return the name of a file without its folder and extension."""
-    return name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]
+    _, _, file_name = name.rpartition("/")
+    stem, _, _ = file_name.rpartition(".")
+    return stem or file_name
