@@ -58,11 +58,14 @@ def read_class_names(tree: Tree, path: str) -> tuple[str, ...]:
         SourceError: the file is damaged, contains a name twice, or has too few or too many names.
     """
     names = [line for _, line in _lines(tree, path)]
-    if len(set(names)) < len(names) or not 2 <= len(names) <= VOID:
+    num_different = len(set(names))
+    has_duplicates = num_different < len(names)
+    # The numbers of classes must leave VOID free.
+    if has_duplicates or not 2 <= len(names) <= VOID:
         raise SourceError(
             f"{tree.show(path)}: must have the name of a class in each line, each once, from "
             f"0, the background, to {VOID - 1} at most; it has {len(names)} names, "
-            f"{len(set(names))} of them different.\n"
+            f"{num_different} of them different.\n"
             f"  Fix: list the classes in the order of their numbers in the masks."
         )
     return tuple(names)
@@ -82,7 +85,8 @@ def _lines(tree: Tree, path: str) -> list[tuple[int, str]]:
             f"  Fix: take the list as VOC ships it."
         ) from error
     lines = enumerate(map(str.strip, text.splitlines()), start=1)
-    if not (filled := [(number, line) for number, line in lines if line]):
+    filled = [(number, line) for number, line in lines if line]
+    if not filled:
         raise SourceError(
             f"{tree.show(path)}: the list is empty.\n  Fix: take the list as VOC ships it."
         )
@@ -90,4 +94,5 @@ def _lines(tree: Tree, path: str) -> list[tuple[int, str]]:
 
 
 def _is_name(name: str) -> bool:
+    """Return whether a line names a file, and not a path that may lead out of the folder."""
     return PurePosixPath(name).name == name

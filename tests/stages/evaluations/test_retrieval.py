@@ -191,7 +191,7 @@ def test_data_digest__follows_both_data_sets(oxford: Path, paris: Path, tmp_path
 
     assert len(set(digests)) == 4
     assert data_digest(own, protocol(whiten_with=str(own))) == data_digest(own, protocol())
-    with pytest.raises(SourceError, match="no such folder"):
+    with pytest.raises(SourceError, match="folder does not exist"):
         data_digest(own, protocol(whiten_with=str(tmp_path / "absent")))
 
 
