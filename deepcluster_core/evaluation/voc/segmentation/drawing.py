@@ -37,20 +37,28 @@ def draw_masks(rows: Sequence[Shown], classes: Sequence[str]) -> Pixels:
     """
     tiles: list[Pixels] = []
     for row in rows:
-        numbers: list[int] = np.unique(row.truth_HW).tolist()
-        present = [classes[number] for number in numbers if number not in (0, VOID)]
-        columns = {
-            row.name: in_colour(row.picture_HWC),
-            ", ".join(present) or classes[0]: PALETTE[row.truth_HW],
-            **{network: PALETTE[mask_HW] for network, mask_HW in row.found.items()},
-        }
-        tiles += [captioned(framed(_scaled(tile)), text) for text, tile in columns.items()]
-    return grid(tiles, columns=len(tiles) // len(rows), gap_px=GAP_PX)
+        tiles.append(_tile(in_colour(row.picture_HWC), row.name))
+        # A mask of nothing but background is labelled as such.
+        class_names = _names_in(row.truth_HW, classes) or classes[0]
+        tiles.append(_tile(PALETTE[row.truth_HW], class_names))
+        for network, mask_HW in row.found.items():
+            tiles.append(_tile(PALETTE[mask_HW], network))
+    columns = len(tiles) // len(rows)
+    return grid(tiles, columns=columns, gap_px=GAP_PX)
 
 
-def _scaled(picture_HWC: Pixels) -> Pixels:
-    """Return a picture with a longer side of TILE_PX, without mixing colours."""
+def _names_in(mask_HW: Mask, classes: Sequence[str]) -> str:
+    """Return the names of the classes in a mask, without the background."""
+    numbers: list[int] = np.unique(mask_HW).tolist()
+    names = [classes[number] for number in numbers if number not in (0, VOID)]
+    return ", ".join(names)
+
+
+def _tile(picture_HWC: Pixels, text: str) -> Pixels:
+    """Return a picture with a longer side of TILE_PX, without mixing colours, and its caption."""
     height, width, _ = picture_HWC.shape
     factor = TILE_PX / max(height, width)
+    # A very long and narrow picture keeps at least one pixel across.
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(picture_HWC).resize(size, Image.Resampling.NEAREST))
+    scaled = Image.fromarray(picture_HWC).resize(size, Image.Resampling.NEAREST)
+    return captioned(framed(np.asarray(scaled)), text)
