@@ -57,7 +57,8 @@ def training_views(images: Sequence[Pixels], draws_BR: NDArray[np.float64], view
 
     # A draw below 1 becomes one of the margin + 1 possible starts of a crop.
     num_starts = views.resize - size + 1
-    left_B, top_B = (draws_BR[:, [LEFT, TOP]] * num_starts).astype(np.int64).T
+    left_B = (draws_BR[:, LEFT] * num_starts).astype(np.int64)
+    top_B = (draws_BR[:, TOP] * num_starts).astype(np.int64)
     # A step of -1 along the columns mirrors the view.
     step_B = np.where(draws_BR[:, FLIP] < views.flip, -1, 1)
     places = zip(images, left_B, top_B, step_B, strict=True)
@@ -83,8 +84,11 @@ def fixed_crops(image_HWC: Pixels, views: Views) -> Pixels:
     bottom = height - size
     right = width - size
     center = (round(bottom / 2), round(right / 2))  # as torchvision rounds
-    places = ((0, 0), (0, right), (bottom, 0), (bottom, right), center)
-    five_VSSC = np.stack([whole_HWC[y : y + size, x : x + size] for y, x in places])
+    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), center]
+    crops: list[Pixels] = []
+    for top, left in places:
+        crops.append(whole_HWC[top : top + size, left : left + size])
+    five_VSSC = np.stack(crops)
     if views.flip == 0:
         return five_VSSC
     mirrored_VSSC = five_VSSC[:, :, ::-1]

@@ -53,7 +53,11 @@ def unit_rows(features_BD: NDArray[np.float32]) -> Tensor:
 
 @exact_float32()
 def nearest(
-    queries_MD: Tensor, batches: Iterable[Tensor], *, k: int, block_rows: int = BLOCK_ROWS
+    queries_MD: Tensor,
+    batches: Iterable[Tensor],
+    *,
+    k: int,
+    block_rows: int = BLOCK_ROWS,
 ) -> Neighbours:
     """Return the neighbours of all queries among training images that come in batches.
 

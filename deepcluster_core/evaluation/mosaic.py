@@ -46,6 +46,17 @@ def fitted(image_HWC: Pixels, side: int) -> Pixels:
     return np.asarray(picture.resize((side, side), method))
 
 
+def scaled_size(width: int, height: int, longer_side: int) -> tuple[int, int]:
+    """Return the width and height of a picture whose longer side is scaled to `longer_side`.
+
+    A very long and narrow picture keeps at least one pixel across.
+    """
+    scale = longer_side / max(width, height)
+    new_width = max(1, round(width * scale))
+    new_height = max(1, round(height * scale))
+    return new_width, new_height
+
+
 def grid(tiles: Sequence[Pixels], *, columns: int, gap_px: int = GAP_PX) -> Pixels:
     """Return one picture of all tiles, row by row, each centred in its cell.
 
@@ -77,7 +88,8 @@ def grid(tiles: Sequence[Pixels], *, columns: int, gap_px: int = GAP_PX) -> Pixe
 
 def framed(picture_HWC: Pixels) -> Pixels:
     """Return a picture in a thin dark frame, so that white pictures have a visible border."""
-    return np.pad(picture_HWC, ((1, 1), (1, 1), (0, 0)), constant_values=INK)
+    margins = ((1, 1), (1, 1), (0, 0))
+    return np.pad(picture_HWC, margins, constant_values=INK)
 
 
 def captioned(picture_HWC: Pixels, text: str) -> Pixels:

@@ -75,7 +75,10 @@ def read_gallery(
 
 
 def _names(
-    images: Path, ids: Sequence[int], label_N: Ints | None, clusters: Mapping[int, Cluster]
+    images: Path,
+    ids: Sequence[int],
+    label_N: Ints | None,
+    clusters: Mapping[int, Cluster],
 ) -> tuple[dict[int, str], dict[int, str]]:
     """Return the paths of images by image_id, and the names of true labels by their numbers."""
     index = read_index(images, ["image_id", "path", "label"])

@@ -140,7 +140,10 @@ class Assigned:
 
 
 def choose(
-    assigned: Assigned, *, clusters: int, generator: np.random.Generator
+    assigned: Assigned,
+    *,
+    clusters: int,
+    generator: np.random.Generator,
 ) -> dict[str, list[int]]:
     """Return clusters under headings: largest, smallest, purest, most mixed, random.
 
@@ -248,7 +251,10 @@ def _members(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Ints]:
 
 
 def _describe(
-    assigned: Assigned, cluster: int, ids_M: Ints, changes: tuple[Change, ...]
+    assigned: Assigned,
+    cluster: int,
+    ids_M: Ints,
+    changes: tuple[Change, ...],
 ) -> Cluster:
     if assigned.label_N is None:
         labels_M = np.full(len(ids_M), -1)

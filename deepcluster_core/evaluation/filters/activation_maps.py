@@ -19,7 +19,7 @@ def layers_to_read(network: Network, asked: Sequence[str] | None) -> list[str]:
     Raises:
         ConfigError: `asked` is None or empty, and the network has no short names.
     """
-    layers = list(network.taps) if asked is None else list(asked)
+    layers = list(network.taps if asked is None else asked)
     if not layers:
         known = [name for name, _ in network.backbone.named_children()]
         raise ConfigError(
@@ -90,7 +90,9 @@ def depth(network: Network, layer: str) -> float:
         # The layer ends with the last of its submodules.
         if name == module_name or name.startswith(f"{module_name}."):
             num_up_to_end = num_convolutions
-    return max(0, num_up_to_end - 1) / max(1, num_convolutions - 1)
+    # A layer before the first convolution counts as 0, and a single convolution, too.
+    num_before = max(0, num_up_to_end - 1)
+    return num_before / max(1, num_convolutions - 1)
 
 
 def mean_activation(map_BFHW: Tensor) -> Tensor:

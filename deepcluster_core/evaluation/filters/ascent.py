@@ -95,8 +95,9 @@ def iterations_for(step: float, *, channels: int, size: int) -> int:
         channels: channels of the image.
         size: side S of the image.
     """
+    for_figure_4 = 30_000 * 3 / step
     # The step is a length, so with more values each of them moves less.
-    iterations = 30_000 * 3 / step * size / 224 * math.sqrt(channels / 3)
+    iterations = for_figure_4 * size / 224 * math.sqrt(channels / 3)
     return max(1, round(iterations))
 
 
@@ -187,7 +188,12 @@ def climb(
 
 
 def objective(
-    network: Network, layer: str, image_TCSS: Tensor, target_T: Tensor, *, l2: float
+    network: Network,
+    layer: str,
+    image_TCSS: Tensor,
+    target_T: Tensor,
+    *,
+    l2: float,
 ) -> Tensor:
     """Return value_T, the objective to maximise.
 
@@ -210,7 +216,12 @@ def excitement(network: Network, layer: str, image_TCSS: Tensor, target_T: Tenso
 
 
 def _excitement(
-    network: Network, layer: str, image_TCSS: Tensor, target_T: Tensor, *, revive: bool
+    network: Network,
+    layer: str,
+    image_TCSS: Tensor,
+    target_T: Tensor,
+    *,
+    revive: bool,
 ) -> Excitement:
     """Return the targets' responses; `revive` gives a dead target a gradient, see `objective`."""
     # A short name stands for the output after the ReLU, its module for the one before it.
@@ -246,8 +257,9 @@ def blurred(image_TCSS: Tensor, sigma: float) -> Tensor:
     device. torchvision has such a filter, too, but takes a second or two to import.
     """
     radius = round(4 * sigma)
-    place_R = torch.arange(-radius, radius + 1, dtype=image_TCSS.dtype, device=image_TCSS.device)
-    weight_R = torch.exp(-0.5 * (place_R / sigma).square())
+    distance_R = torch.arange(-radius, radius + 1).to(image_TCSS)
+    squares_R = (distance_R / sigma).square()
+    weight_R = torch.exp(-0.5 * squares_R)
     normalised_R = weight_R / weight_R.sum()
     weight_11R1 = normalised_R[None, None, :, None]
     weight_111R = normalised_R[None, None, None, :]

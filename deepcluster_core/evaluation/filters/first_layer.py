@@ -80,7 +80,8 @@ def high_frequency(weight_FCHW: Weights) -> NDArray[np.float64]:
     1 - pi / 16 = 0.80; filters that have learnt edges or colours have less. The fraction of a zero
     filter is 0.
     """
-    spectrum_FCYX = np.fft.fft2(weight_FCHW.astype(np.float64), s=(SPECTRUM, SPECTRUM))
+    exact_FCHW = weight_FCHW.astype(np.float64)
+    spectrum_FCYX = np.fft.fft2(exact_FCHW, s=(SPECTRUM, SPECTRUM))
     energy_FYX = np.square(np.abs(spectrum_FCYX)).sum(axis=1)
     frequency_X = np.fft.fftfreq(SPECTRUM)  # cycles per pixel; the Nyquist frequency is 0.5
     frequency_Y1 = frequency_X[:, None]
@@ -95,7 +96,8 @@ def cosines(weight_FCHW: Weights, other_FCHW: Weights) -> NDArray[np.float64]:
 
     The cosine with a zero filter is 0.
     """
-    product_F = np.multiply(weight_FCHW, other_FCHW, dtype=np.float64).sum(axis=(1, 2, 3))
+    products_FCHW = np.multiply(weight_FCHW, other_FCHW, dtype=np.float64)
+    product_F = products_FCHW.sum(axis=(1, 2, 3))
     length_F = norms(weight_FCHW) * norms(other_FCHW)
     return product_F / np.where(length_F > 0, length_F, 1)
 
@@ -127,7 +129,8 @@ def draw_filters(weight_FCHW: Weights, *, sobel: bool, scale: Scale) -> Pixels:
         filters.append(captioned(_in_a_row(tiles, factor), str(number)))
     height, width = filters[0].shape[:2]
     # With this number of columns the picture is about square.
-    columns = max(1, round(math.sqrt(len(filters) * height / width)))
+    square_columns = math.sqrt(len(filters) * height / width)
+    columns = max(1, round(square_columns))
     return grid(filters, columns=columns, gap_px=3 * GAP_PX)
 
 

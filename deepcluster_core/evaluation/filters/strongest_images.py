@@ -108,12 +108,13 @@ def strongest_images(
         leaders.add(activation_BX, torch.from_numpy(id_B).to(device))
 
     # The columns of all layers lie side by side; split them into layers again.
-    value_XK, row_XK = leaders.found()
-    sizes = [len(numbers) for numbers in filters.values()]
-    parts = zip(filters, row_XK.cpu().split(sizes), value_XK.cpu().split(sizes), strict=True)
+    value_XK, row_XK = (found.cpu().numpy() for found in leaders.found())
     strongest: dict[str, Strongest] = {}
-    for layer, row_FK, value_FK in parts:
-        strongest[layer] = Strongest(row_FK.numpy(), value_FK.numpy())
+    first = 0
+    for layer, numbers in filters.items():
+        columns = slice(first, first + len(numbers))
+        strongest[layer] = Strongest(row_XK[columns], value_XK[columns])
+        first += len(numbers)
     return strongest
 
 

@@ -185,7 +185,8 @@ class _Classification:
         for rows, values in self._training_batches(epoch):
             class_B = torch.from_numpy(class_N[rows]).to(device)
             # A probe does not learn from the images of its own fold.
-            counts_PB = torch.from_numpy(self._fold_N[rows] != self._fold_P1).to(device)
+            is_outside_PB = self._fold_N[rows] != self._fold_P1
+            counts_PB = torch.from_numpy(is_outside_PB).to(device)
             for layer, values_BD in values.items():
                 self._probes[layer].learn(values_BD, class_B, counts_PB)
             after_batch(len(rows))
@@ -232,8 +233,8 @@ class _Classification:
         num_right = self._zero_counts(len(in_folds))
         for rows, values in self._central_batches():
             # An image judges only the probes that have not learnt from it.
-            is_held_out = self._fold_N[rows] == self._fold_P1[in_folds]
-            held_out_PB = torch.from_numpy(is_held_out).to(device)
+            is_inside_PB = self._fold_N[rows] == self._fold_P1[in_folds]
+            held_out_PB = torch.from_numpy(is_inside_PB).to(device)
             for layer, values_BD in values.items():
                 probability_PBC = self._probes[layer].probabilities(values_BD, in_folds)
                 is_right_PB = _is_right(probability_PBC, class_N[rows])
@@ -271,4 +272,8 @@ def _is_right(probability_PBC: Tensor, class_B: NDArray[np.int64]) -> Tensor:
 
 def _best(right_K: Sequence[int], decays: Sequence[float]) -> int:
     """Return the candidate with most correct answers; ties go to the greatest decay."""
-    return max(range(len(decays)), key=lambda k: (right_K[k], decays[k]))
+
+    def merit(candidate: int) -> tuple[int, float]:
+        return right_K[candidate], decays[candidate]
+
+    return max(range(len(decays)), key=merit)

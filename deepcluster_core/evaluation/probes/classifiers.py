@@ -30,7 +30,8 @@ class ProbeSgd:
 
         It is that of the released code, lr / sqrt(1 + lr · decay · step).
         """
-        return self.lr / (1 + self.lr * decay_P * step).sqrt()
+        divisor_P = (1 + self.lr * decay_P * step).sqrt()
+        return self.lr / divisor_P
 
 
 class Probes:
@@ -78,8 +79,8 @@ class Probes:
         self.weights: list[Tensor] = []
         """The tensors weight_POI and bias_PO of each layer, one after the other."""
         for weight in initial:
-            copies = (len(decays),) + (1,) * weight.ndim
-            self.weights.append(weight.to(device).repeat(copies).requires_grad_())
+            copies = weight.to(device).repeat(len(decays), *(1,) * weight.ndim)
+            self.weights.append(copies.requires_grad_())
         self._velocities = [torch.zeros_like(weight) for weight in self.weights]
 
     def __len__(self) -> int:
@@ -113,8 +114,10 @@ class Probes:
     @torch.no_grad()
     def probabilities(self, values_BD: Tensor, probes: Sequence[int]) -> Tensor:
         """Return the class probabilities that some of the probes predict: (len(probes), B, C)."""
-        weights = [weight[list(probes)] for weight in self.weights]
-        return self._logits(values_BD, weights).softmax(dim=2)
+        numbers = list(probes)
+        weights = [weight[numbers] for weight in self.weights]
+        logits_PBC = self._logits(values_BD, weights)
+        return logits_PBC.softmax(dim=2)
 
     def refuse_nonfinite(self) -> None:
         """Raise TrainingError if training has diverged.
@@ -124,7 +127,8 @@ class Probes:
         """
         # Checking the biases is enough: a logit that is not finite spoils its bias in one step.
         biases = self.weights[1::2]
-        if not all(bool(bias_PO.isfinite().all()) for bias_PO in biases):
+        are_finite = all(bool(bias_PO.isfinite().all()) for bias_PO in biases)
+        if not are_finite:
             raise TrainingError(
                 f"a classifier's weights are not finite any more (after {self._step} steps).\n"
                 f"  Cause: usually a learning rate that is too high for these features.\n"
@@ -139,7 +143,10 @@ class Probes:
             return self._logits(values_BD, self.weights, self._dropout)
 
     def _logits(
-        self, values_BD: Tensor, weights: Sequence[Tensor], dropout: float | None = None
+        self,
+        values_BD: Tensor,
+        weights: Sequence[Tensor],
+        dropout: float | None = None,
     ) -> Tensor:
         """Return logits_PBC.
 
@@ -153,7 +160,8 @@ class Probes:
             weight_XI = first_POI.flatten(0, 1)
             output_BX = functional.linear(values_BD, weight_XI, first_PO.flatten())
             hidden_PBO = output_BX.unflatten(1, first_PO.shape).movedim(1, 0)
-            for weight_POI, bias_PO in zip(others[::2], others[1::2], strict=True):
+            further_layers = zip(others[::2], others[1::2], strict=True)
+            for weight_POI, bias_PO in further_layers:
                 hidden_PBI = hidden_PBO.relu()
                 if dropout:
                     hidden_PBI = functional.dropout(hidden_PBI, dropout)

@@ -4,7 +4,7 @@ Suffixes: B images, C channels, H rows, W columns, T tokens, D values, S side of
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -91,9 +91,10 @@ class Frozen:
         Raises:
             ConfigError: the network has no such layer.
         """
-        self._readers = {
-            layer: partial(pooled, window=network.windows.get(layer)) for layer in layers
-        }
+        # Only some layers of some networks have a window of their own.
+        self._readers: dict[str, Callable[[Tensor], Tensor]] = {}
+        for layer in layers:
+            self._readers[layer] = partial(pooled, window=network.windows.get(layer))
         self.device = device
         self.precision: Precision = precision
         self.dtype = torch.bfloat16 if is_narrow(device, precision) else torch.float32
@@ -103,9 +104,10 @@ class Frozen:
 
         num_channels = len(network.mean_C11)
         blank_1SSC = np.zeros((1, size, size, num_channels), np.uint8)
-        blank_values = self(blank_1SSC)
-        self.numbers = {layer: values_1D.shape[1] for layer, values_1D in blank_values.items()}
+        self.numbers: dict[str, int] = {}
         """Number of values D of each layer."""
+        for layer, values_1D in self(blank_1SSC).items():
+            self.numbers[layer] = values_1D.shape[1]
 
     def __call__(self, views_BSSC: NDArray[np.uint8]) -> dict[str, Tensor]:
         """Return values_BD of each layer, on the device, in the number format of the pass."""

@@ -101,7 +101,11 @@ class Supply:
         return num_views * values_per_view * self.frozen.dtype.itemsize
 
     def _computed(
-        self, load: Callable[[int], Pixels], rows_N: Rows, images_at_once: int, first: int = 0
+        self,
+        load: Callable[[int], Pixels],
+        rows_N: Rows,
+        images_at_once: int,
+        first: int = 0,
     ) -> Batches:
         """Yield the batches from number `first` on, whose views are loaded in threads."""
         starts = range(first * images_at_once, len(rows_N), images_at_once)

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 
 def trapezoid_average_precision(
-    ranked_N: NDArray[np.integer], positive: Collection[int], junk: Collection[int]
+    ranked_N: NDArray[np.integer],
+    positive: Collection[int],
+    junk: Collection[int],
 ) -> float:
     """Return the average precision, 0 to 1, of a ranking.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colour
+from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colour, scaled_size
 
 Pixels = NDArray[np.uint8]
 Verdict = Literal["right", "wrong", "junk"]
@@ -54,19 +54,18 @@ def draw_retrieved(rows: Sequence[Shown]) -> Pixels:
 def _small(image_HWC: Pixels) -> Pixels:
     """Return an image in colour, with a longer side of `TILE_PX` and an unchanged aspect ratio."""
     picture = Image.fromarray(np.ascontiguousarray(in_colour(image_HWC)))
-    scale = TILE_PX / max(picture.size)
-    # A very long and narrow image keeps at least one pixel across.
-    width = max(1, round(picture.width * scale))
-    height = max(1, round(picture.height * scale))
+    size = scaled_size(picture.width, picture.height, TILE_PX)
     # reducing_gap averages a much larger image over whole pixels first, which is faster.
-    small = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
-    return np.asarray(small)
+    picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+    return np.asarray(picture)
 
 
 def _judged(picture_HWC: Pixels, verdict: Verdict) -> Pixels:
     """Return a picture in a frame of the verdict's colour."""
     height, width = picture_HWC.shape[:2]
-    shape = (height + 2 * FRAME_PX, width + 2 * FRAME_PX, 3)
-    framed_HWC = np.full(shape, COLOUR[verdict], np.uint8)
-    framed_HWC[FRAME_PX:-FRAME_PX, FRAME_PX:-FRAME_PX] = picture_HWC
+    framed_height = height + 2 * FRAME_PX
+    framed_width = width + 2 * FRAME_PX
+    framed_HWC = np.full((framed_height, framed_width, 3), COLOUR[verdict], np.uint8)
+    inside = slice(FRAME_PX, -FRAME_PX)
+    framed_HWC[inside, inside] = picture_HWC
     return framed_HWC

@@ -84,8 +84,10 @@ class Landmarks:
         """Return a SHA-256 of the images' names, sizes and times, and of the ground truth."""
         digest = hashlib.sha256(fingerprint_images(self.root, self.images).encode())
         for path in self.files:
+            name = os.fsencode(path.name)
             data = _read(path)
-            digest.update(b"\0%b\0%d\0%b" % (os.fsencode(path.name), len(data), data))
+            # The length separates the contents of a file from the name of the next.
+            digest.update(b"\0%b\0%d\0%b" % (name, len(data), data))
         return digest.hexdigest()
 
 
@@ -125,7 +127,7 @@ def list_photographs(root: Path) -> tuple[str, ...]:
         raise SourceError(
             f"{root}: this folder does not exist.\n  Fix: give the data set's folder. {ORIGIN}."
         )
-    images = tuple(name for name in walk_images(root) if _stem(name) not in CORRUPT)
+    images = tuple(name for name in walk_images(root) if not _is_corrupt(name))
     if not images:
         raise SourceError(
             f"{root}: there are no images in this folder or below it.\n"
@@ -144,8 +146,8 @@ def fingerprint_images(root: Path, images: Sequence[str]) -> str:
 def _folders_with_queries(root: Path) -> list[Path]:
     """Return the folder itself and the folders directly in it, if they have files of queries."""
     try:
-        below = sorted(path for path in root.iterdir() if path.is_dir())
-        return [folder for folder in (root, *below) if any(folder.glob(f"*{QUERY}"))]
+        folders = [root, *sorted(filter(Path.is_dir, root.iterdir()))]
+        return [folder for folder in folders if any(folder.glob(f"*{QUERY}"))]
     except OSError as error:
         raise SourceError(f"{root}: cannot be listed ({error.strerror}).") from error
 
@@ -190,7 +192,7 @@ class _Names:
         Raises:
             SourceError: a name has no image, or more than one.
         """
-        asked = [name for name in names if _stem(name) not in CORRUPT]
+        asked = [name for name in names if not _is_corrupt(name)]
         absent = [name for name in asked if name not in self._number]
         ambiguous = sorted(self._twice.intersection(asked))
         if absent:
@@ -253,7 +255,8 @@ def _shipped(folder: Path, images: Sequence[str], root: Path) -> tuple[Query, ..
         ok = find_listed(folder / f"{name}_ok.txt")
         junk = find_listed(folder / f"{name}_junk.txt")
         own = names.find([image], str(path))
-        queries.append(_query(displayed(name), box, own, (good | ok, junk), str(path)))
+        lists = (good | ok, junk)
+        queries.append(_query(displayed(name), box, own, lists, str(path)))
     return tuple(queries)
 
 
@@ -293,7 +296,9 @@ _LISTED = TypeAdapter(Annotated[list[_Listed], Field(min_length=1)])
 
 
 def _listed(
-    path: Path, images: Sequence[str], parse_yaml: Callable[[str], Any]
+    path: Path,
+    images: Sequence[str],
+    parse_yaml: Callable[[str], Any],
 ) -> tuple[Query, ...]:
     """Read the queries from `ground_truth.yaml`."""
     try:
@@ -320,7 +325,8 @@ def _listed(
         # A query finds its own image trivially, so this is junk unless it is listed.
         junk = names.find(entry.junk, where) | (own - positive)
         name = f"{number} {entry.query}"
-        queries.append(_query(name, entry.box, own, (positive, junk), where))
+        lists = (positive, junk)
+        queries.append(_query(name, entry.box, own, lists, where))
     return tuple(queries)
 
 
@@ -332,6 +338,10 @@ def _read(path: Path) -> bytes:
             f"{path}: this part of the ground truth cannot be read ({error.strerror}).\n"
             f"  Fix: unpack all of it. {ORIGIN}."
         ) from error
+
+
+def _is_corrupt(name: str) -> bool:
+    return _stem(name) in CORRUPT
 
 
 def _stem(name: str) -> str:

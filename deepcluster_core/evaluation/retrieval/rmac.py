@@ -93,7 +93,10 @@ class RegionReader:
         height, width = map_DHW.shape[1:]
         strongest: list[Tensor] = []
         for top, left, side in grid_regions(
-            height, width, levels=self._levels, overlap=self._overlap
+            height,
+            width,
+            levels=self._levels,
+            overlap=self._overlap,
         ):
             region_DSS = map_DHW[:, top : top + side, left : left + side]
             strongest.append(region_DSS.amax(dim=(1, 2)))

@@ -55,7 +55,8 @@ class Task:
 
     def refused(self, query: Query, why: str) -> SourceError:
         """Return the error for a query that cannot be used."""
-        path = str(self.base.root / self.base.names[query.image])
+        name = self.base.names[query.image]
+        path = str(self.base.root / name)
         return SourceError(
             f"query {query.name!r}, a part of {path!r}: {why}.\n"
             f"  Fix: put a whole image in its place, or leave the query out of the ground truth."
@@ -147,7 +148,11 @@ def _regions(
 
 
 def _described(
-    reader: RegionReader, task: Task, query: Query, whitening: Pca, stepped: Callable[[], None]
+    reader: RegionReader,
+    task: Task,
+    query: Query,
+    whitening: Pca,
+    stepped: Callable[[], None],
 ) -> Tensor:
     """Return descriptor_D of a query.
 
@@ -163,7 +168,10 @@ def _described(
 
 
 def _precision(
-    task: Task, query: Query, ranked_N: NDArray[np.int64], left_out: dict[int, str]
+    task: Task,
+    query: Query,
+    ranked_N: NDArray[np.int64],
+    left_out: dict[int, str],
 ) -> float:
     # An image that cannot be used does not count as one that the network failed to find.
     positive = query.positive - left_out.keys()

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+_SIDES = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
 _DECLARED = re.compile(rb"""\A\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 
 
@@ -75,14 +76,15 @@ def _object(element: ElementTree.Element) -> VocObject:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("an object has no name")
-    sides = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+    sides = [element.findtext(path) for path in _SIDES]
     try:
         left, top, right, bottom = (float(side or "") for side in sides)
     except ValueError:
         raise ValueError(f"the {name} has no box of four numbers, but {sides}") from None
     # All comparisons with NaN are false.
-    is_possible = 1 <= left <= right < np.inf and 1 <= top <= bottom < np.inf
-    if not is_possible:
+    has_width = 1 <= left <= right < np.inf
+    has_height = 1 <= top <= bottom < np.inf
+    if not (has_width and has_height):
         raise ValueError(f"the {name} has an impossible box, {sides}")
     difficult = (element.findtext("difficult") or "0").strip()
     # Count from 0, with exclusive ends.

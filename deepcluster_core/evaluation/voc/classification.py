@@ -83,7 +83,10 @@ def masked_loss(logits_BC: Tensor, mark_BC: Tensor) -> Tensor:
     target_BC = (mark_BC == PRESENT).to(logits_BC.dtype)
     weight_BC = (mark_BC != DIFFICULT).to(logits_BC.dtype)
     total = functional.binary_cross_entropy_with_logits(
-        logits_BC, target_BC, weight=weight_BC, reduction="sum"
+        logits_BC,
+        target_BC,
+        weight=weight_BC,
+        reduction="sum",
     )
     return total / len(logits_BC)
 

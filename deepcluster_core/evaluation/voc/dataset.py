@@ -253,7 +253,10 @@ class Voc:
         return len(self.mask_classes())
 
     def _fingerprint(
-        self, lists: Iterable[str], names: Iterable[str], folders: Sequence[str]
+        self,
+        lists: Iterable[str],
+        names: Iterable[str],
+        folders: Sequence[str],
     ) -> str:
         """Return the SHA-256 of the lists' contents, and of the sizes and times of other files."""
         names = sorted(names)

@@ -38,7 +38,10 @@ def find_tree(data: Path, year: int) -> Tree:
             return Folder(folder)
 
     shipped = _shipped(year)
-    files = [data] if data.is_file() else [data / name for name in shipped]
+    if data.is_file():
+        files = [data]
+    else:
+        files = [data / name for name in shipped]
     present = [file for file in files if file.is_file()]
     if present:
         archives = Archives(present, partial(_below, own))

@@ -94,7 +94,10 @@ class FineTuned(Learner):
         super().__init__(tuning.sgd, modules, seed=seed, device=device)
 
     def learn(
-        self, views_BSSC: NDArray[np.uint8], loss_of: Callable[[Tensor], Tensor], step: int
+        self,
+        views_BSSC: NDArray[np.uint8],
+        loss_of: Callable[[Tensor], Tensor],
+        step: int,
     ) -> Tensor:
         """Take one step and return its loss, on the device. Dropout depends on seed and step only.
 

@@ -21,15 +21,16 @@ def read_marks(tree: Tree, path: str) -> Mapping[str, int]:
     """
     marks: dict[str, int] = {}
     for number, line in _lines(tree, path):
-        match line.split():
-            case [name, mark] if mark in _MARKS and name not in marks and _is_name(name):
-                marks[name] = _MARKS[mark]
-            case _:
-                raise SourceError(
-                    f"{tree.show(path)}, line {number}: {line[:80]!r} is not the name of a "
-                    f"picture, each once, and 1, 0 or -1.\n"
-                    f"  Fix: take the list as VOC ships it."
-                )
+        name, *fields = line.split()
+        value = _MARKS.get(fields[0]) if len(fields) == 1 else None
+        is_new_name = _is_name(name) and name not in marks
+        if value is None or not is_new_name:
+            raise SourceError(
+                f"{tree.show(path)}, line {number}: {line[:80]!r} is not the name of a picture, "
+                f"each once, and 1, 0 or -1.\n"
+                f"  Fix: take the list as VOC ships it."
+            )
+        marks[name] = value
     return marks
 
 

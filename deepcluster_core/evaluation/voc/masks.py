@@ -65,7 +65,8 @@ def decode_mask(data: bytes, *, num_classes: int, size: tuple[int, int]) -> NDAr
         raise ValueError(f"damaged or truncated PNG file: {str(error)[:200]}") from error
     counts = np.bincount(number_HW.ravel(), minlength=256)
     used = np.flatnonzero(counts)
-    unknown = used[(used >= num_classes) & (used != VOID)]
+    is_unknown = (used >= num_classes) & (used != VOID)
+    unknown = used[is_unknown]
     if unknown.size:
         raise ValueError(
             f"{unknown[0]} is not the number of a class; the numbers are 0 to {num_classes - 1}, "
@@ -100,8 +101,8 @@ def _check_numbering(image: PngImageFile, used: NDArray[np.intp]) -> None:
     palette = bytes(image.getpalette("RGB") or b"")  # may end before the greatest number
     own_numbers: dict[int, int] = {}
     for number in used.tolist():
-        colour = palette[3 * number : 3 * number + 3]
-        own_number = _NUMBERS.get(colour)
+        start = 3 * number
+        own_number = _NUMBERS.get(palette[start : start + 3])
         if own_number is None:
             return
         own_numbers[number] = own_number

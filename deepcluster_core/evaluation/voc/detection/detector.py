@@ -178,7 +178,10 @@ class Detector(Learner):
     @torch.no_grad()
     @exact_float32()
     def detect(
-        self, map_1CHW: Tensor, size: tuple[int, int], proposals_R4: Tensor | None
+        self,
+        map_1CHW: Tensor,
+        size: tuple[int, int],
+        proposals_R4: Tensor | None,
     ) -> tuple[Detections, Tensor]:
         """Return the detections in a picture, and the proposals that were examined.
 
@@ -204,8 +207,9 @@ class Detector(Learner):
         box_RX = self._coder.decode_single(torch.cat(moves), proposals_R4)
         box_RC4 = clip_boxes_to_image(box_RX.unflatten(1, (-1, 4)), size)
         # Column 0 is the background, which is not a detection.
-        found = _best(box_RC4[:, 1:], probability_RC[:, 1:], self._design.chosen)
-        return found, proposals_R4
+        box_RC4 = box_RC4[:, 1:]
+        probability_RC = probability_RC[:, 1:]
+        return _best(box_RC4, probability_RC, self._design.chosen), proposals_R4
 
     def _loss(self, examples: Sequence[Example]) -> Tensor:
         """Return the sum of all losses, which are means over regions, anchors or pictures."""
@@ -219,7 +223,10 @@ class Detector(Learner):
             if proposals_P4 is None:
                 assert self._rpn is not None
                 proposals_P4, proposing_loss = propose(
-                    self._rpn, map_1CHW, example.size, learn_N4=objects.box_O4
+                    self._rpn,
+                    map_1CHW,
+                    example.size,
+                    learn_N4=objects.box_O4,
                 )
                 loss = loss + proposing_loss / len(examples)
             sample = sample_regions(proposals_P4, objects, self._design.sampling)

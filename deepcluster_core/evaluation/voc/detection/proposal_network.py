@@ -58,7 +58,9 @@ class Anchors(nn.Module):
         """Return anchors_N4 of one map, row by row and pixel by pixel, with all A of a pixel."""
         (map_1CHW,) = maps
         height, width = map_1CHW.shape[2:]
-        y_HW, x_HW = torch.meshgrid(self._centres(height), self._centres(width), indexing="ij")
+        y_H = self._centres(height)
+        x_W = self._centres(width)
+        y_HW, x_HW = torch.meshgrid(y_H, x_W, indexing="ij")
         centre_HW4 = torch.stack((x_HW, y_HW, x_HW, y_HW), dim=2)
         anchors_HWA4 = centre_HW4[:, :, None] + self.around_A4
         return [anchors_HWA4.reshape(-1, 4)]

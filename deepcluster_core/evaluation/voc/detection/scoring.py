@@ -44,7 +44,9 @@ class ClassScore:
 
 
 def scored(
-    found: Sequence[Found], judged: Subset, classes: Sequence[str]
+    found: Sequence[Found],
+    judged: Subset,
+    classes: Sequence[str],
 ) -> tuple[pd.DataFrame, list[ClassScore]]:
     """Return the detections, in the order of pictures and best first in each, and the scores.
 
@@ -79,9 +81,11 @@ def scored(
         num_proposed = _num_proposed(found, judged, name)
         scores.append(ClassScore(name, precision, num_objects, num_proposed))
 
-    # Arrays of objects are indexed by the number of a picture, or by a label, which begins at 1.
-    table = pd.DataFrame({"name": np.array(judged.names, object)[picture_D]})
-    table["class"] = np.array(["", *classes], object)[label_D]
+    # Labels begin at 1.
+    name_of_picture = np.array(judged.names, object)
+    name_of_label = np.array(["", *classes], object)
+    table = pd.DataFrame({"name": name_of_picture[picture_D]})
+    table["class"] = name_of_label[label_D]
     table["score"] = score_D
     table[SIDES] = box_D4
     table["verdict"] = [VERDICTS[verdict] for verdict in verdict_D.tolist()]

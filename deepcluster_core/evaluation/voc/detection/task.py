@@ -45,7 +45,8 @@ class Subset:
         """Return the subset without objects of other classes, which are all difficult."""
         kept_objects: list[tuple[VocObject, ...]] = []
         for objects in self.objects:
-            kept_objects.append(tuple(thing for thing in objects if thing.name in classes))
+            of_classes = tuple(thing for thing in objects if thing.name in classes)
+            kept_objects.append(of_classes)
         return Subset(self.names, tuple(kept_objects))
 
     def labelled(self, classes: Sequence[str]) -> list[Objects]:
@@ -110,7 +111,8 @@ def open_task(voc: Voc, subsets: tuple[str, str]) -> VocTask:
     """
     training, judged = (read_subset(voc, subset) for subset in subsets)
     classes = sorted(training.classes | judged.classes)
-    for subset, shown in zip(subsets, (training.classes, judged.classes), strict=True):
+    shown_by_subset = zip(subsets, (training.classes, judged.classes), strict=True)
+    for subset, shown in shown_by_subset:
         lacking = [name for name in classes if name not in shown]
         if lacking:
             raise SourceError(

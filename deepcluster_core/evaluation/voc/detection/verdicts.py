@@ -59,7 +59,10 @@ def verdicts(picture_D: Ints, score_D: Floats, box_D4: Floats, truth: Truth) -> 
 
 
 def precision_at_recalls(
-    score_D: Floats, verdict_D: NDArray[np.int8], *, num_objects: int
+    score_D: Floats,
+    verdict_D: NDArray[np.int8],
+    *,
+    num_objects: int,
 ) -> float:
     """Return VOC 2007's average precision, 0 to 1.
 
@@ -90,7 +93,9 @@ def precision_at_recalls(
 
 
 def _most_overlapping(
-    picture_D: Ints, box_D4: Floats, truth: Truth
+    picture_D: Ints,
+    box_D4: Floats,
+    truth: Truth,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return object_D, the object with the greatest IoU, and iou_D.
 
@@ -134,7 +139,10 @@ def overlaps(box_P4: Floats, other_P4: Floats) -> NDArray[np.float64]:
     area_P = (high_P2 - low_P2).prod(axis=1)
     other_area_P = (other_high_P2 - other_low_P2).prod(axis=1)
 
-    sides_P2 = np.minimum(high_P2, other_high_P2) - np.maximum(low_P2, other_low_P2)
-    intersection_P = sides_P2.clip(min=0).prod(axis=1)
+    both_low_P2 = np.maximum(low_P2, other_low_P2)
+    both_high_P2 = np.minimum(high_P2, other_high_P2)
+    # The sides of boxes that lie apart are negative.
+    sides_P2 = (both_high_P2 - both_low_P2).clip(min=0)
+    intersection_P = sides_P2.prod(axis=1)
     union_P = area_P + other_area_P - intersection_P
     return intersection_P / union_P

@@ -24,7 +24,9 @@ def pooled_windows(map_1CHW: Tensor, box_R4: Tensor, place: Place, *, side: int)
         side: side S of a window.
     """
     height, width = map_1CHW.shape[2:]
-    last_4 = box_R4.new_tensor((width - 1, height - 1, width - 1, height - 1))
+    last_column = width - 1
+    last_row = height - 1
+    last_4 = box_R4.new_tensor((last_column, last_row, last_column, last_row))
     first_4 = torch.zeros_like(last_4)
     # From the first and the last pixel of the box to the pixels of the map that look at them.
     pixel_R4 = box_R4 - box_R4.new_tensor((0, 0, 1, 1))

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colour
+from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colour, scaled_size
 from deepcluster_core.evaluation.voc.dataset import PALETTE, VOID
 from deepcluster_core.evaluation.voc.segmentation.fcn import Mask
 
@@ -49,16 +49,16 @@ def draw_masks(rows: Sequence[Shown], classes: Sequence[str]) -> Pixels:
 
 def _names_in(mask_HW: Mask, classes: Sequence[str]) -> str:
     """Return the names of the classes in a mask, without the background."""
-    numbers: list[int] = np.unique(mask_HW).tolist()
-    names = [classes[number] for number in numbers if number not in (0, VOID)]
+    names: list[str] = []
+    for number in np.unique(mask_HW).tolist():
+        if number not in (0, VOID):
+            names.append(classes[number])
     return ", ".join(names)
 
 
 def _tile(picture_HWC: Pixels, text: str) -> Pixels:
     """Return a picture with a longer side of TILE_PX, without mixing colours, and its caption."""
-    height, width, _ = picture_HWC.shape
-    factor = TILE_PX / max(height, width)
-    # A very long and narrow picture keeps at least one pixel across.
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    scaled = Image.fromarray(picture_HWC).resize(size, Image.Resampling.NEAREST)
-    return captioned(framed(np.asarray(scaled)), text)
+    picture = Image.fromarray(picture_HWC)
+    size = scaled_size(picture.width, picture.height, TILE_PX)
+    picture = picture.resize(size, Image.Resampling.NEAREST)
+    return captioned(framed(np.asarray(picture)), text)

@@ -192,7 +192,10 @@ def _interpolated(score_KC: Tensor, rows: Axis, columns: Axis) -> Tensor:
 
 def _pixel_loss(score_CHW: Tensor, mask_HW: Tensor) -> Tensor:
     total = functional.cross_entropy(
-        score_CHW[None], mask_HW[None], ignore_index=VOID, reduction="sum"
+        score_CHW[None],
+        mask_HW[None],
+        ignore_index=VOID,
+        reduction="sum",
     )
     # A picture without any class has a loss of 0.
     num_pixels = (mask_HW != VOID).sum().clamp(min=1)

@@ -13,7 +13,10 @@ Counts = NDArray[np.int64]
 
 
 def confusion(
-    truth_P: NDArray[np.uint8], found_P: NDArray[np.uint8], *, num_classes: int
+    truth_P: NDArray[np.uint8],
+    found_P: NDArray[np.uint8],
+    *,
+    num_classes: int,
 ) -> Counts:
     """Return counts_CC[true, found] of a picture's pixels, without those whose truth is VOID."""
     is_counted_P = truth_P != VOID
