@@ -26,9 +26,11 @@ def draw_agreement(run: pd.DataFrame, to: IO[bytes]) -> None:
         run: a row for each epoch, with columns epoch, nmi_labels and nmi_previous, null if unknown.
         to: file to write the PNG to.
     """
+    # A single run has no name, and thus no legend.
+    runs = {"": run}
     figure, panels = _panels(2)
     for axes, column in zip(panels, TITLES, strict=True):
-        plots.draw_runs(axes, {"": run}, column)
+        plots.draw_runs(axes, runs, column)
         plots.set_title(axes, TITLES[column])
     _save(figure, panels, to)
 

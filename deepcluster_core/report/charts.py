@@ -73,6 +73,11 @@ class Key:
     texts: Sequence[str]
     """Text of the value at each position on the axis."""
 
+    @property
+    def description(self) -> str:
+        """The first and the last value in words."""
+        return f"{self.name} {self.texts[0]} to {self.texts[-1]}"
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -100,12 +105,8 @@ class Chart:
         title = self.caption.title
         if not self.names:
             return f"{title}: nothing yet"
-        first_and_last: list[str] = []
-        for key in self.keys:
-            if key.texts:
-                first_and_last.append(f"{key.name} {key.texts[0]} to {key.texts[-1]}")
         span = f"{self.names[0]} to {self.names[-1]}"
-        values = "; ".join(first_and_last)
+        values = "; ".join(key.description for key in self.keys if key.texts)
         return f"{title}, {self.caption.unit}, {span}: {values}"
 
 
@@ -171,7 +172,10 @@ def stacked_bars(caption: Caption, epochs: Sequence[int], layers: Sequence[Serie
     # Each bar lies in the middle of its slot, with a gap to its neighbours.
     slot_width = (RIGHT - LEFT) / max(len(epochs), 1)
     bar_width = round(max(min(slot_width * 0.75, 40), 0.5), 2)
-    at = [round(LEFT + (place + 0.5) * slot_width, 1) for place in range(len(epochs))]
+    at: list[float] = []
+    for place in range(len(epochs)):
+        middle = LEFT + (place + 0.5) * slot_width
+        at.append(round(middle, 1))
 
     layers_of_bars = zip(*(layer.values for layer in layers), strict=True)
     heights = [sum(filter(known, values)) for values in layers_of_bars]
@@ -193,15 +197,10 @@ def stacked_bars(caption: Caption, epochs: Sequence[int], layers: Sequence[Serie
         shapes.append(Shape(style, path))
         keys.append(_key(style, layer.name, layer.values))
 
-    # More than ten ticks would overlap.
-    epochs_per_tick = max(math.ceil(len(epochs) / 10), 1)
-    ticks = [
-        Tick(at[place], f"{epochs[place]:,}") for place in range(0, len(epochs), epochs_per_tick)
-    ]
     return Chart(
         caption,
         levels=_levels(up),
-        ticks=ticks,
+        ticks=_epoch_ticks(epochs, at),
         axis="epoch",
         shapes=shapes,
         keys=keys,
@@ -218,6 +217,7 @@ def size_histogram(caption: Caption, counts: Sequence[int]) -> Chart:
         counts: number of images in each cluster, in any order; at least one cluster.
     """
     ordered = sorted(counts, reverse=True)
+    # The mean counts empty clusters, too.
     mean = sum(ordered) / len(ordered)
     # A logarithmic axis has no place for the 0 of empty clusters.
     populated = [float(count) for count in ordered if count > 0]
@@ -276,6 +276,15 @@ def _epoch_names(epochs: Sequence[int]) -> list[str]:
     return [f"epoch {epoch}" for epoch in epochs]
 
 
+def _epoch_ticks(epochs: Sequence[int], at: Sequence[float]) -> list[Tick]:
+    """Return ticks at positions of epochs, at most ten, since more would overlap."""
+    epochs_per_tick = max(math.ceil(len(epochs) / 10), 1)
+    ticks: list[Tick] = []
+    for place in range(0, len(epochs), epochs_per_tick):
+        ticks.append(Tick(at[place], f"{epochs[place]:,}"))
+    return ticks
+
+
 def _levels(up: Scale) -> list[Tick]:
     levels: list[Tick] = []
     for value in up.ticks(5):
@@ -310,8 +319,11 @@ def _curve(style: str, line: Series, at: Sequence[float], up: Scale) -> Shape:
     known_points = [point for point in points if point is not None]
 
     if line.reference:
-        # A path with one point would be invisible.
-        return Shape(style, _level_line(known_points[0][1]) if len(at) == 1 else path)
+        if len(at) == 1:
+            # A path with one point would be invisible.
+            _, height = known_points[0]
+            path = _level_line(height)
+        return Shape(style, path)
     # A line does not show a point without neighbours, so this one always needs a dot.
     if len(points) > DOTS_AT_MOST:
         return Shape(style, path, _isolated(points))
@@ -320,6 +332,7 @@ def _curve(style: str, line: Series, at: Sequence[float], up: Scale) -> Shape:
 
 def _isolated(points: Sequence[Point | None]) -> list[Point]:
     """Return the points without a known neighbour."""
+    # At both ends, a point has no neighbour.
     padded = [None, *points, None]
     isolated: list[Point] = []
     for before, point, after in zip(padded, points, padded[2:], strict=False):

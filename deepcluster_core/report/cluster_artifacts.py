@@ -26,6 +26,7 @@ def read_assigned(labels: Path, *, before: Path | None, images: Path | None) -> 
         before: folder of the labels of the epoch before; None for the first epoch.
         images: folder of the images artifact; None if true labels are not known.
     """
+    # k-means numbers its clusters anew in each epoch, so changes are found by their images.
     now = read_labels(labels)
     true_label_N = Images(images).true_labels() if images else None
     if before is None:
@@ -52,6 +53,7 @@ def read_gallery(
         clusters: largest number of clusters to show.
         generator: chooses the random clusters.
     """
+    # Only the images that are shown are opened.
     groups = choose(assigned, clusters=clusters, generator=generator)
     chosen: list[int] = []
     for group in groups.values():
@@ -97,6 +99,7 @@ def _names(
 
 def _label_numbers(clusters: Iterable[Cluster]) -> set[int]:
     """Return the true labels that the gallery names, without the -1 of unknown ones."""
+    # The bars of classes and the tooltips of images name labels.
     numbers: set[int] = set()
     for cluster in clusters:
         numbers.update(label for label, _ in cluster.classes)

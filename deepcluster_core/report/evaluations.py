@@ -51,6 +51,7 @@ class Evaluation:
         columns: list[str] = []
         if self.rows:
             columns = [name for name in self.rows[0] if name != "protocol"]
+        # The tables of some evaluations have a row per image.
         shown = self.rows[:ROWS_AT_MOST]
         return Table(
             name=f"Results of {self.name}, epoch {self.epoch}",
@@ -61,6 +62,7 @@ class Evaluation:
 
 def by_name(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     """Return the evaluations by name, each list with the latest epoch first."""
+    # A dict keeps the order in which its keys are inserted.
     groups: dict[str, list[Evaluation]] = {}
     ordered = sorted(evaluations, key=lambda found: (found.name, -found.epoch))
     for evaluation in ordered:

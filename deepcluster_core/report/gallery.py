@@ -201,6 +201,7 @@ def _share_out(orders: Mapping[str, Ints], clusters: int) -> dict[str, list[int]
     num_left = clusters
     num_headings = len(orders)
     for place, (heading, order) in enumerate(orders.items()):
+        # An equal part of what the headings before have left.
         part = num_left // (num_headings - place)
         not_taken = [cluster for cluster in order.tolist() if cluster not in taken]
         found = not_taken[:part]
@@ -214,6 +215,7 @@ def _share_out(orders: Mapping[str, Ints], clusters: int) -> dict[str, list[int]
 def _purities(cluster_N: Ints, label_N: Ints, k: int) -> Reals:
     """Return the fraction, 0 to 1, of each cluster's most frequent label; NaN if none is known."""
     # Count the images of each pair of a cluster and a class, as one number per pair.
+    # Unknown labels, -1, count neither for nor against a cluster.
     is_known_N = label_N >= 0
     num_labels = int(label_N.max()) + 1
     known_cluster = cluster_N[is_known_N].astype(np.int64)
@@ -237,9 +239,11 @@ def _members(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Ints]:
     ids = np.flatnonzero(is_wanted_K[assigned.cluster_N])
 
     # Sort by cluster, then by distance; equal distances keep the order of image_id.
-    order = np.lexsort((ids, assigned.distance_N[ids], assigned.cluster_N[ids]))
+    distances = assigned.distance_N[ids]
+    clusters = assigned.cluster_N[ids]
+    order = np.lexsort((ids, distances, clusters))
     sorted_ids = ids[order]
-    sorted_clusters = assigned.cluster_N[sorted_ids]
+    sorted_clusters = clusters[order]
 
     # The images of a cluster now lie side by side.
     starts = np.searchsorted(sorted_clusters, wanted)
@@ -257,7 +261,7 @@ def _describe(
     changes: tuple[Change, ...],
 ) -> Cluster:
     if assigned.label_N is None:
-        labels_M = np.full(len(ids_M), -1)
+        labels_M = np.full(len(ids_M), -1)  # unknown
     else:
         labels_M = assigned.label_N[ids_M]
     members: list[Member] = []

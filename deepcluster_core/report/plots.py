@@ -57,7 +57,11 @@ def shades(count: int) -> list[Colour]:
         return [BLUE]
     # The brightest tenth of the map is hard to see on white paper.
     colour_map = colormaps["viridis"]
-    return [colour_map(0.9 * (1 - place / count)) for place in range(1, count + 1)]
+    colours: list[Colour] = []
+    for place in range(1, count + 1):
+        brightness = 0.9 * (1 - place / count)
+        colours.append(colour_map(brightness))
+    return colours
 
 
 def draw_curves(axes: Axes, table: pd.DataFrame, across: str, curves: Sequence[Curve]) -> None:
@@ -70,6 +74,7 @@ def draw_curves(axes: Axes, table: pd.DataFrame, across: str, curves: Sequence[C
         curves: curves to draw; those without any known value are left out.
     """
     for curve in curves:
+        # Without its unknown values, a curve has no gaps.
         known = table.dropna(subset=[curve.column])
         if len(known):
             axes.plot(

@@ -89,7 +89,9 @@ def thumbnail(image_HWC: Pixels, side: int) -> tuple[bytes, int]:
     square = min(height, width)
     top = (height - square) // 2
     left = (width - square) // 2
-    shown = image_HWC[top : top + square, left : left + square]
+    bottom = top + square
+    right = left + square
+    shown = image_HWC[top:bottom, left:right]
     if channels != 3:
         shown = shown[:, :, 0]
     picture = Image.fromarray(np.ascontiguousarray(shown))

@@ -81,6 +81,7 @@ def _loss(rows: Sequence[Row]) -> Remark | None:
         return None
     begin, first = seen[0]
     end, last = seen[-1]
+    # The loss of a head that knows nothing is the yardstick.
     chance = rows[-1].get("ln_k")
     now = f"After epoch {end} it is {number(last)}"
     comparison = ""
@@ -109,6 +110,7 @@ def _stability(rows: Sequence[Row]) -> Remark | None:
     end, last = seen[-1]
     moved = rows[-1].get("moved_fraction")
     paper = "In the paper it rises and saturates below 0.8 (section 4.1, figure 2b)."
+    # NMI compares an epoch with the one before.
     text = f"NMI {number(last)} between the clusters of epochs {end - 1} and {end}"
     if known(moved):
         text += f"; {share(moved)} of the images changed company"
@@ -124,6 +126,7 @@ def _stability(rows: Sequence[Row]) -> Remark | None:
 
 
 def _still_rises(values: Sequence[float]) -> bool:
+    # Means of three epochs, since NMI fluctuates from one epoch to the next.
     if len(values) < 6:
         return False
     latest_mean = sum(values[-3:]) / 3
@@ -158,6 +161,7 @@ def _labels(rows: Sequence[Row]) -> Remark | None:
 
 
 def _sizes(row: Row) -> Remark | None:
+    # Rows of an earlier version may lack some of these metrics.
     effective = row.get("effective_clusters")
     k = row.get("k")
     largest = row.get("largest_fraction")
