@@ -110,8 +110,8 @@ def shown(picture_HWC: Pixels, judged: Subset, picture: int, table: pd.DataFrame
             outlines.append(Outline(thing.box, thing.name, "missed"))
 
     # The order is reversed, so that the best detection is drawn on top.
-    columns = sure[::-1][["class", "score", *SIDES, "verdict"]]
-    for row in columns.itertuples(index=False):
+    best_last = sure.iloc[::-1][["class", "score", *SIDES, "verdict"]]
+    for row in best_last.itertuples(index=False):
         class_name, score, left, top, right_side, bottom, verdict = row
         box = (left, top, right_side, bottom)
         outlines.append(Outline(box, f"{class_name} {score:.2f}", verdict))

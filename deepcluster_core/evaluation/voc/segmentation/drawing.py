@@ -49,8 +49,9 @@ def draw_masks(rows: Sequence[Shown], classes: Sequence[str]) -> Pixels:
 
 def _names_in(mask_HW: Mask, classes: Sequence[str]) -> str:
     """Return the names of the classes in a mask, without the background."""
+    numbers: list[int] = np.unique(mask_HW).tolist()
     names: list[str] = []
-    for number in np.unique(mask_HW).tolist():
+    for number in numbers:
         if number not in (0, VOID):
             names.append(classes[number])
     return ", ".join(names)
