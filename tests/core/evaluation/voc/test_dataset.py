@@ -182,7 +182,7 @@ BAD_TREES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no test lists": (
         lambda tree: [path.unlink() for path in lists(tree).glob("*_test.txt")],
-        r"no lists <class>_test\.txt .*\n.*VOCtest_06-Nov-2007\.tar of test",
+        r"no class has a list <class>_test\.txt .*\n.*VOCtest_06-Nov-2007\.tar of test",
     ),
     "a class without a list": (
         lambda tree: (lists(tree) / "disc_test.txt").unlink(),
