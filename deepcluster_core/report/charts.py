@@ -302,7 +302,12 @@ def _level_line(height: float) -> str:
     return f"M{LEFT} {height:g}H{RIGHT}"
 
 
-def _curve(style: str, line: Series, at: Sequence[float], up: Scale) -> Shape:
+def _curve(
+    style: str,
+    line: Series,
+    at: Sequence[float],
+    up: Scale,
+) -> Shape:
     """Return a curve that is interrupted at unknown values, with dots if these are few enough."""
     points: list[Point | None] = []
     path = ""

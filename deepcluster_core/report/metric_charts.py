@@ -154,6 +154,12 @@ def _epochs(rows: Sequence[Row]) -> list[int]:
     return [row["epoch"] for row in rows]
 
 
-def _series(rows: Sequence[Row], column: str, name: str, *, reference: bool = False) -> Series:
+def _series(
+    rows: Sequence[Row],
+    column: str,
+    name: str,
+    *,
+    reference: bool = False,
+) -> Series:
     values = [row.get(column) for row in rows]
     return Series(name, values, reference)

@@ -64,7 +64,12 @@ def shades(count: int) -> list[Colour]:
     return colours
 
 
-def draw_curves(axes: Axes, table: pd.DataFrame, across: str, curves: Sequence[Curve]) -> None:
+def draw_curves(
+    axes: Axes,
+    table: pd.DataFrame,
+    across: str,
+    curves: Sequence[Curve],
+) -> None:
     """Draw the known values of some columns of a table against another column.
 
     Args:

@@ -81,7 +81,13 @@ class Scale:
         return ticks
 
 
-def upwards(values: Iterable[float], *, start: float, end: float, zero: bool = True) -> Scale:
+def upwards(
+    values: Iterable[float],
+    *,
+    start: float,
+    end: float,
+    zero: bool = True,
+) -> Scale:
     """Return an axis that contains these values.
 
     Args:

@@ -52,7 +52,14 @@ class Start:
     seed: int
     """Seed of the run."""
 
-    def image(self, layer: str, target: int, *, channels: int, size: int) -> Tensor:
+    def image(
+        self,
+        layer: str,
+        target: int,
+        *,
+        channels: int,
+        size: int,
+    ) -> Tensor:
         """Return start_CSS, which depends on the seed, the layer and the target only.
 
         It is thus identical in every epoch of a run, whatever other filters are shown.
@@ -177,6 +184,7 @@ def climb(
     """
     image_TCSS = start_TCSS
     for iteration in range(1, ascent.iterations + 1):
+        # Detach, so that gradients do not reach back into earlier steps.
         image_TCSS = image_TCSS.detach().requires_grad_()
         value_T = objective(network, layer, image_TCSS, target_T, l2=ascent.l2)
         (gradient_TCSS,) = torch.autograd.grad(value_T.sum(), image_TCSS)
@@ -210,7 +218,12 @@ def objective(
 
 @torch.no_grad()
 @exact_float32()
-def excitement(network: Network, layer: str, image_TCSS: Tensor, target_T: Tensor) -> Excitement:
+def excitement(
+    network: Network,
+    layer: str,
+    image_TCSS: Tensor,
+    target_T: Tensor,
+) -> Excitement:
     """Return the targets' responses to images on a scale of 0 to 255, from maps after the ReLU."""
     return _excitement(network, layer, image_TCSS, target_T, revive=False)
 

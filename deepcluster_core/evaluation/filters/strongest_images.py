@@ -104,6 +104,7 @@ def strongest_images(
     for id_B, views_BSSC in batches:
         with autocast(device, precision):
             read = network.read_layers(to_images(views_BSSC, device), readers)
+        # One table of all layers needs one sort per batch instead of one per layer.
         activation_BX = torch.cat([read[layer] for layer in filters], dim=1)
         leaders.add(activation_BX, torch.from_numpy(id_B).to(device))
 

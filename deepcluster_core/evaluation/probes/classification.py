@@ -62,6 +62,7 @@ class Task:
     @property
     def chance(self) -> float:
         """Fraction of the validation images, 0 to 1, that have the commonest training class."""
+        # Guessing this class is the best that a classifier can do without looking at images.
         commonest = np.bincount(self.training.class_N).argmax()
         return float(np.mean(self.validation.class_N == commonest))
 
@@ -116,7 +117,13 @@ def classify(
 
 
 class _Classification:
-    def __init__(self, supply: Supply, task: Task, plan: Plan, seed: int) -> None:
+    def __init__(
+        self,
+        supply: Supply,
+        task: Task,
+        plan: Plan,
+        seed: int,
+    ) -> None:
         self._supply = supply
         self._task = task
         self._plan = plan

@@ -36,7 +36,14 @@ class Examples:
 class Supply:
     """Computes the values of images with a frozen network."""
 
-    def __init__(self, frozen: Frozen, views: Views, *, batch_size: int, workers: int) -> None:
+    def __init__(
+        self,
+        frozen: Frozen,
+        views: Views,
+        *,
+        batch_size: int,
+        workers: int,
+    ) -> None:
         """Store the parts.
 
         Args:
@@ -63,6 +70,7 @@ class Supply:
         def load(start: int) -> Pixels:
             rows = order_N[start : start + self.batch_size]
             pictures = [examples.picture(row) for row in rows]
+            # The batch size does not change the draws: they are counted from position 0.
             draws_BR = augmentation_draws(seed, start, len(rows))
             return training_views(pictures, draws_BR, self.views)
 
@@ -124,9 +132,11 @@ class Table:
         frozen = supply.frozen
         self._device = frozen.device
         self._batch_size = supply.batch_size
+        # Reserve the memory at once, so that it is never needed twice.
         self._values: Values = {}
         for layer, dim in frozen.numbers.items():
-            self._values[layer] = torch.empty((num_images, dim), dtype=frozen.dtype)
+            shape = (num_images, dim)
+            self._values[layer] = torch.empty(shape, dtype=frozen.dtype)
         for rows, values in supply.central(examples):
             row_B = torch.from_numpy(rows)
             for layer, values_BD in values.items():
@@ -166,6 +176,7 @@ class Replay:
     def __iter__(self) -> Batches:
         for rows, values in self._kept:
             yield rows, _moved(values, self._device)
+        # The first iteration computes all batches, later ones those behind the kept ones.
         for rows, values in self._compute(len(self._kept)):
             self._keep(rows, values)
             yield rows, values

@@ -102,6 +102,7 @@ def open_landmarks(root: Path, parse_yaml: Callable[[str], Any]) -> Landmarks:
         SourceError: the data set is missing or incomplete, or has a different layout.
     """
     images = list_photographs(root)
+    # The ground truth is either a list or a folder of files, never both.
     list_file = root / GROUND_TRUTH
     has_list = list_file.is_file()
     folders = _folders_with_queries(root)
@@ -167,6 +168,7 @@ def _not_one_ground_truth(root: Path, found: Sequence[Path]) -> str:
 
 def _unpack(root: Path) -> str:
     """Return the line "Fix: …" for missing files, which may still be in an archive."""
+    # An archive in the folder suggests that unpacking was forgotten.
     for path in sorted(root.iterdir()):
         if path.name.endswith(ARCHIVES):
             return f"Fix: unpack the archive in this folder: tar -xf {path} -C {root}"
@@ -192,6 +194,7 @@ class _Names:
         Raises:
             SourceError: a name has no image, or more than one.
         """
+        # Corrupt images are not in the database, although ground truths name them.
         asked = [name for name in names if not _is_corrupt(name)]
         absent = [name for name in asked if name not in self._number]
         ambiguous = sorted(self._twice.intersection(asked))
@@ -265,6 +268,7 @@ def _query_line(path: Path) -> tuple[str, Box]:
     lines = _lines(path)
     try:
         (line,) = lines
+        # The name may contain blanks, so split from the right.
         name, *sides = line.rsplit(maxsplit=4)
         left, top, right, bottom = map(float, sides)
     except ValueError as error:

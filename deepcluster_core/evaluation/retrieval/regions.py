@@ -15,7 +15,13 @@ class Region(NamedTuple):
     side: int
 
 
-def grid_regions(height: int, width: int, *, levels: int, overlap: float) -> list[Region]:
+def grid_regions(
+    height: int,
+    width: int,
+    *,
+    levels: int,
+    overlap: float,
+) -> list[Region]:
     """Return the regions of a map.
 
     At level l, counted from 1, the side of a region is 2 · shorter / (l + 1). There are l regions

@@ -80,6 +80,7 @@ def masked_loss(logits_BC: Tensor, mark_BC: Tensor) -> Tensor:
 
     A class that is DIFFICULT in an image contributes neither loss nor gradient for that image.
     """
+    # DIFFICULT counts as absent here, but has weight 0.
     target_BC = (mark_BC == PRESENT).to(logits_BC.dtype)
     weight_BC = (mark_BC != DIFFICULT).to(logits_BC.dtype)
     total = functional.binary_cross_entropy_with_logits(

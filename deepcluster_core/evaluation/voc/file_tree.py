@@ -116,6 +116,7 @@ class Archives:
 
     def show(self, path: str = "") -> str:
         """See `Tree`; for example DIR/A.tar/JPEGImages/1.jpg or DIR/{A.tar,B.tar}/JPEGImages."""
+        # A missing file may belong to any of the archives.
         try:
             files = [self._find(path).file]
         except FileNotFoundError:

@@ -134,6 +134,7 @@ def freeze(network: Network, part: Part, *, train_batch_norm: bool) -> None:
     if part == "fc6-8" and not train_batch_norm:
         fold_batch_norm(network)
     network.requires_grad_(part == "all")
+    # The linear layers are trained in either part.
     for layer in last_linear_layers(network.backbone):
         layer.requires_grad_(True)
     for module in network.modules():

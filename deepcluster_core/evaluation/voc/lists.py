@@ -79,7 +79,7 @@ def _lines(tree: Tree, path: str) -> list[tuple[int, str]]:
         SourceError: the list cannot be read or is empty.
     """
     try:
-        text = tree.read(path).decode("utf-8-sig")
+        text = tree.read(path).decode("utf-8-sig")  # Windows' editors add a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
             f"{tree.show(path)}: the list cannot be read ({error}).\n"

@@ -253,7 +253,12 @@ class Detector(Learner):
         return score_RC.float(), move_RX.float()
 
 
-def region_loss(score_RC: Tensor, move_RX: Tensor, label_R: Tensor, target_R4: Tensor) -> Tensor:
+def region_loss(
+    score_RC: Tensor,
+    move_RX: Tensor,
+    label_R: Tensor,
+    target_R4: Tensor,
+) -> Tensor:
     """Return Fast R-CNN's loss: cross-entropy of classes plus smooth L1 of boxes.
 
     Both are means over all regions, although boxes of the background have no loss. The source is

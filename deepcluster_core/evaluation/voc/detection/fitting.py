@@ -92,7 +92,10 @@ class KeptMaps:
 
     def offer(self, key: tuple[int, bool], map_1CHW: Tensor, frame: Frame) -> None:
         """Keep a map if it fits."""
-        if key not in self._kept and map_1CHW.nbytes <= self._free_bytes:
+        # A picture may be loaded a second time before its map is kept.
+        if key in self._kept:
+            return
+        if map_1CHW.nbytes <= self._free_bytes:
             self._free_bytes -= map_1CHW.nbytes
             self._kept[key] = (map_1CHW.cpu(), frame)
 
@@ -144,6 +147,7 @@ def fit(
         examples = [_example(model, training, loaded, kept) for loaded in batch]
         return model.learn(examples, step)
 
+    # Threads load the pictures of the next steps while the device learns from those of this one.
     steps = range(start, iterations)
     train_steps(load, learn, steps=steps, workers=feeding.workers, after_step=after_step)
 
@@ -173,7 +177,14 @@ def judge(model: Detector, judged: Pictured, feeding: Feeding) -> Iterator[Found
         yield Found(detections, len(proposals_P4), is_proposed_O.tolist())
 
 
-def _load(pictured: Pictured, scale: Scale, row: int, flipped: bool, *, is_kept: bool) -> _Loaded:
+def _load(
+    pictured: Pictured,
+    scale: Scale,
+    row: int,
+    flipped: bool,
+    *,
+    is_kept: bool,
+) -> _Loaded:
     """Load and scale a picture, unless its map is kept."""
     if is_kept:
         return _Loaded(row, flipped, None, None)
@@ -192,12 +203,18 @@ def _computed(model: Detector, loaded: _Loaded) -> tuple[Tensor, Frame]:
     return map_1CHW, frame
 
 
-def _example(model: Detector, training: Pictured, loaded: _Loaded, kept: KeptMaps) -> Example:
+def _example(
+    model: Detector,
+    training: Pictured,
+    loaded: _Loaded,
+    kept: KeptMaps,
+) -> Example:
     """Return what a detector learns from a picture, with its map from the cache if possible."""
     key = (loaded.row, loaded.flipped)
     if loaded.picture_HWC is None:
         map_1CHW, frame = kept[key]
     elif model.has_fixed_maps:
+        # Without gradients, the map can be kept and used in other steps.
         with torch.no_grad():
             map_1CHW, frame = _computed(model, loaded)
         kept.offer(key, map_1CHW, frame)
@@ -214,7 +231,12 @@ def _example(model: Detector, training: Pictured, loaded: _Loaded, kept: KeptMap
     )
 
 
-def _proposals(model: Detector, pictured: Pictured, row: int, frame: Frame) -> Tensor | None:
+def _proposals(
+    model: Detector,
+    pictured: Pictured,
+    row: int,
+    frame: Frame,
+) -> Tensor | None:
     """Return the given proposals in the scaled picture, if proposals are given."""
     if pictured.proposals is None:
         return None

@@ -133,7 +133,12 @@ def _stem(cell: Any) -> str:  # noqa: ANN401  scipy nests text in arrays of arra
     return Path(str(cell)).stem
 
 
-def _from_one(path: Path, name: str, cell: Any, limit: int) -> Boxes:  # noqa: ANN401  scipy's
+def _from_one(
+    path: Path,
+    name: str,
+    cell: Any,  # noqa: ANN401  scipy's
+    limit: int,
+) -> Boxes:
     """Convert a picture's boxes, which count from 1 with the top first, to our format."""
     matrix = np.asarray(cell)
     if matrix.size == 0:

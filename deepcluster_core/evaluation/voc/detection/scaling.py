@@ -25,6 +25,7 @@ class Scale:
         """Return the scaled height and width of a picture of this height and width."""
         longer = max(height, width)
         factor = self.shorter_side / min(height, width)
+        # A panorama would become too large for the memory of a device.
         if round(factor * longer) > self.longer_side:
             factor = self.longer_side / longer
         # A very long and narrow picture keeps at least one pixel across.

@@ -92,7 +92,12 @@ def scored(
     return table, scores
 
 
-def shown(picture_HWC: Pixels, judged: Subset, picture: int, table: pd.DataFrame) -> Shown:
+def shown(
+    picture_HWC: Pixels,
+    judged: Subset,
+    picture: int,
+    table: pd.DataFrame,
+) -> Shown:
     """Return a picture with its confident detections, and the objects that these miss.
 
     Args:

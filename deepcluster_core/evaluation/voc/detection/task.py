@@ -33,13 +33,13 @@ class Subset:
         Fast R-CNN's released code does not learn from these either.
         """
         names: list[str] = []
-        kept_objects: list[tuple[VocObject, ...]] = []
+        easy_objects: list[tuple[VocObject, ...]] = []
         for name, objects in zip(self.names, self.objects, strict=True):
             easy = tuple(thing for thing in objects if not thing.difficult)
             if easy:
                 names.append(name)
-                kept_objects.append(easy)
-        return Subset(tuple(names), tuple(kept_objects))
+                easy_objects.append(easy)
+        return Subset(tuple(names), tuple(easy_objects))
 
     def restricted(self, classes: Sequence[str]) -> "Subset":
         """Return the subset without objects of other classes, which are all difficult."""
@@ -51,6 +51,7 @@ class Subset:
 
     def labelled(self, classes: Sequence[str]) -> list[Objects]:
         """Return the objects of each picture; label 1 is the first class."""
+        # Label 0 is the background.
         label_by_name = {name: label for label, name in enumerate(classes, start=1)}
         labelled: list[Objects] = []
         for objects in self.objects:
@@ -65,13 +66,14 @@ class Subset:
     def truth(self, class_name: str) -> Truth:
         """Return the objects of one class."""
         pictures: list[int] = []
-        things: list[VocObject] = []
+        boxes: list[tuple[float, float, float, float]] = []
+        difficult: list[bool] = []
         for picture, objects in enumerate(self.objects):
-            of_class = [thing for thing in objects if thing.name == class_name]
-            pictures += [picture] * len(of_class)
-            things += of_class
-        boxes = [thing.box for thing in things]
-        difficult = [thing.difficult for thing in things]
+            for thing in objects:
+                if thing.name == class_name:
+                    pictures.append(picture)
+                    boxes.append(thing.box)
+                    difficult.append(thing.difficult)
         return Truth(
             picture_O=np.array(pictures, np.int64),
             box_O4=np.array(boxes, np.float32).reshape(-1, 4),
@@ -109,10 +111,11 @@ def open_task(voc: Voc, subsets: tuple[str, str]) -> VocTask:
         SourceError: a list or an annotation is missing or damaged, or only one subset shows a
             class, which can then not be learnt or not be judged.
     """
-    training, judged = (read_subset(voc, subset) for subset in subsets)
+    training_name, judged_name = subsets
+    training = read_subset(voc, training_name)
+    judged = read_subset(voc, judged_name)
     classes = sorted(training.classes | judged.classes)
-    shown_by_subset = zip(subsets, (training.classes, judged.classes), strict=True)
-    for subset, shown in shown_by_subset:
+    for subset, shown in ((training_name, training.classes), (judged_name, judged.classes)):
         lacking = [name for name in classes if name not in shown]
         if lacking:
             raise SourceError(

@@ -33,7 +33,12 @@ class Truth:
     """Whether the object is difficult, and so counts neither for nor against a detector."""
 
 
-def verdicts(picture_D: Ints, score_D: Floats, box_D4: Floats, truth: Truth) -> NDArray[np.int8]:
+def verdicts(
+    picture_D: Ints,
+    score_D: Floats,
+    box_D4: Floats,
+    truth: Truth,
+) -> NDArray[np.int8]:
     """Return verdict_D: RIGHT, WRONG or NEITHER for each detection.
 
     Detections are judged in the order of their scores; ties keep their order. Each detection claims

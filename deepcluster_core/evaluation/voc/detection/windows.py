@@ -10,7 +10,13 @@ from torchvision.ops import roi_pool
 from deepcluster_core.models.dense import Place
 
 
-def pooled_windows(map_1CHW: Tensor, box_R4: Tensor, place: Place, *, side: int) -> Tensor:
+def pooled_windows(
+    map_1CHW: Tensor,
+    box_R4: Tensor,
+    place: Place,
+    *,
+    side: int,
+) -> Tensor:
     """Return windows_RCSS, the greatest value of each of the side x side parts of each region.
 
     It differs from Fast R-CNN's RoI pooling in one respect: regions are shifted by the offset of

@@ -144,6 +144,7 @@ class Fcn(Learner):
 
     def _padded(self, picture_HWC: Pixels) -> Tensor:
         """Return a picture (1, C, H, W), 0 to 1, with a border of the network's mean colour."""
+        # Paint the border first, and then put the picture into it.
         rows, columns = self._axes(picture_HWC.shape[:2])
         image_1CHW = to_images(picture_HWC[None], self.device) / 255
         mean_C11 = self._network.mean_C11
@@ -173,7 +174,7 @@ class Fcn(Learner):
             hidden_KD = self._dense.hidden(windows_KCSS)
         score_KC = self._head(hidden_KD.float())
 
-        # Split the scores into pictures again.
+        # Split the scores into pictures again; a picture has a score for each of its windows.
         axes = [self._axes(size) for size in sizes]
         num_windows = [rows.scores * columns.scores for rows, columns in axes]
         scores: list[Tensor] = []
@@ -187,6 +188,7 @@ def _interpolated(score_KC: Tensor, rows: Axis, columns: Axis) -> Tensor:
     score_Chw = score_KC.T.unflatten(1, (rows.scores, columns.scores))
     weight_Hh = rows.interpolation().to(score_KC.device)
     weight_Ww = columns.interpolation().to(score_KC.device)
+    # Bilinear interpolation is separable: along the columns, then along the rows.
     return weight_Hh @ score_Chw @ weight_Ww.T
 
 

@@ -79,6 +79,7 @@ def fit(
         rows = order_M[first : first + loading.batch_size].tolist()
         batch: list[_Loaded] = []
         for row in rows:
+            # A kept map needs no picture.
             picture_HWC = None if row in kept else training.picture(row)
             batch.append(_Loaded(row, picture_HWC, training.mask(row)))
         return batch
@@ -91,6 +92,7 @@ def fit(
 
         return model.descend(loss, step)
 
+    # Threads load the pictures of the next steps while the device learns from those of this one.
     steps = range(start, iterations)
     train_steps(load, learn, steps=steps, workers=loading.workers, after_step=after_step)
 

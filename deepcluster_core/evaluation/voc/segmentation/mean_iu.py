@@ -42,5 +42,6 @@ def intersection_over_union(counts_CC: Counts) -> NDArray[np.float64]:
 
 def mean_iu(iu_C: NDArray[np.float64]) -> float:
     """Return the mean over classes that occur in truth or prediction; in VOC, all do."""
+    # A class that does not occur has no value, so it must not count as 0.
     occurring = iu_C[~np.isnan(iu_C)]
     return float(occurring.mean())
