@@ -181,6 +181,7 @@ def stacked_bars(caption: Caption, epochs: Sequence[int], layers: Sequence[Serie
     heights = [sum(filter(known, values)) for values in layers_of_bars]
     up = upwards(heights, start=FLOOR, end=TOP)
 
+    # The part of a layer begins where the layers below it end.
     shapes: list[Shape] = []
     keys: list[Key] = []
     below = [0.0] * len(at)
@@ -288,6 +289,7 @@ def _epoch_ticks(epochs: Sequence[int], at: Sequence[float]) -> list[Tick]:
 def _levels(up: Scale) -> list[Tick]:
     levels: list[Tick] = []
     for value in up.ticks(5):
+        # `g` alone would write large numbers with an exponent.
         text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
         levels.append(Tick(up(value), text))
     return levels

@@ -234,6 +234,7 @@ def _purities(cluster_N: Ints, label_N: Ints, k: int) -> Reals:
 def _members(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Ints]:
     """Return the image_ids of each chosen cluster, the nearest to its centroid first."""
     wanted = [*chosen]
+    # A table by cluster makes this one look-up per image.
     is_wanted_K = np.zeros(assigned.k, dtype=np.bool_)
     is_wanted_K[wanted] = True
     ids = np.flatnonzero(is_wanted_K[assigned.cluster_N])
@@ -293,6 +294,7 @@ def _classes(labels_M: Ints) -> tuple[tuple[int, float], ...]:
     num_known = len(known_labels)
     if num_known == 0:
         return ()
+    # The sort is stable: of equally frequent labels, the lower one comes first.
     labels, counts = np.unique(known_labels, return_counts=True)
     most_frequent = np.argsort(-counts, kind="stable")[:CLASSES_SHOWN]
     classes: list[tuple[int, float]] = []

@@ -99,6 +99,7 @@ def metric_charts(rows: Sequence[Row], sizes: Chart | None) -> list[Chart]:
         rows: metrics of its epochs, at least one row.
         sizes: the chart of all cluster sizes, if there is one.
     """
+    # A chart without known values is left out.
     charts = [
         *(_curves(rows, curves) for curves in LEARNING),
         sizes,

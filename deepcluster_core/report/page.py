@@ -116,6 +116,7 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _remarks(report: Report) -> list[Remark]:
+    # Missing results come first, since they may explain the other remarks.
     notes = [Remark("bad", "Not complete", note) for note in report.notes]
     found = [*notes, *remarks(report.rows)]
     return found or [Remark("plain", "Nothing yet", "No epoch is done.")]

@@ -53,6 +53,7 @@ def make_thumbnails(images: Pictures, image_ids: Sequence[int], side: int) -> Th
         image_ids: images to read; duplicates are allowed.
         side: largest side of a thumbnail, pixels; smaller images are not enlarged.
     """
+    # In order of image_id, neighbours on disk are read one after the other.
     unique = sorted(set(image_ids))
     data: dict[int, bytes] = {}
     failures: dict[int, str] = {}
