@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 PAPER, INK = 255, 34  # the white and the near-black of the project's other pictures
+PAPER_RGB = (PAPER, PAPER, PAPER)
+INK_RGB = (INK, INK, INK)
 GAP_PX = 2
 CAPTION_PX = 14
 
@@ -75,14 +77,17 @@ def grid(tiles: Sequence[Pixels], *, columns: int, gap_px: int = GAP_PX) -> Pixe
     rows = math.ceil(len(tiles) / columns)
     picture_height = rows * row_pitch - gap_px
     picture_width = columns * column_pitch - gap_px
-    picture_HWC = np.full((picture_height, picture_width, 3), PAPER, np.uint8)
+    shape = (picture_height, picture_width, 3)
+    picture_HWC = np.full(shape, PAPER, np.uint8)
 
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         height, width = tile.shape[:2]
         top = row * row_pitch + (cell_height - height) // 2
         left = column * column_pitch + (cell_width - width) // 2
-        picture_HWC[top : top + height, left : left + width] = tile
+        bottom = top + height
+        right = left + width
+        picture_HWC[top:bottom, left:right] = tile
     return picture_HWC
 
 
@@ -95,9 +100,9 @@ def framed(picture_HWC: Pixels) -> Pixels:
 def captioned(picture_HWC: Pixels, text: str) -> Pixels:
     """Return a picture with a line of small text above it; text that is too long is cut off."""
     width = picture_HWC.shape[1]
-    strip = Image.new("RGB", (width, CAPTION_PX), (PAPER, PAPER, PAPER))
+    strip = Image.new("RGB", (width, CAPTION_PX), PAPER_RGB)
     # The strip is a little higher than the letters, which then do not touch the picture.
     font = ImageFont.load_default(CAPTION_PX - 3)
     brush = ImageDraw.Draw(strip)
-    brush.text((1, 0), text, fill=(INK, INK, INK), font=font)
+    brush.text((1, 0), text, fill=INK_RGB, font=font)
     return np.concatenate((np.asarray(strip), picture_HWC))

@@ -340,9 +340,10 @@ def _curve(
 def _isolated(points: Sequence[Point | None]) -> list[Point]:
     """Return the points without a known neighbour."""
     # At both ends, a point has no neighbour.
-    padded = [None, *points, None]
+    before_each = [None, *points[:-1]]
+    after_each = [*points[1:], None]
     isolated: list[Point] = []
-    for before, point, after in zip(padded, points, padded[2:], strict=False):
+    for before, point, after in zip(before_each, points, after_each, strict=True):
         has_neighbour = before is not None or after is not None
         if point is not None and not has_neighbour:
             isolated.append(point)

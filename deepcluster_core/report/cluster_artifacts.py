@@ -90,10 +90,9 @@ def _names(
         return paths, {}
     # The name of a label is read from the first image that has it.
     numbers, first_images = np.unique(label_N, return_index=True)
-    row_by_number = dict(zip(numbers.tolist(), first_images.tolist(), strict=True))
     shown_numbers = sorted(_label_numbers(clusters.values()))
-    rows = [row_by_number[number] for number in shown_numbers]
-    names = index["label"].take(rows).to_pylist()
+    rows = first_images[np.searchsorted(numbers, shown_numbers)]
+    names = index["label"].take(rows.tolist()).to_pylist()
     return paths, dict(zip(shown_numbers, names, strict=True))
 
 

@@ -269,7 +269,8 @@ def _describe(
     for place in _shown(len(ids_M)):
         image_id = int(ids_M[place])
         distance = float(assigned.distance_N[image_id])
-        members.append(Member(image_id, distance, int(labels_M[place])))
+        label = int(labels_M[place])
+        members.append(Member(image_id, distance, label))
     return Cluster(
         cluster=cluster,
         size=len(ids_M),

@@ -32,7 +32,8 @@ class Scale:
             part = (self._measure(value) - low) / (high - low)
         else:
             part = 0.5  # a single value lies in the middle
-        return round(self.start + part * (self.end - self.start), 1)
+        place = self.start + part * (self.end - self.start)
+        return round(place, 1)
 
     def ticks(self, at_most: int, *, whole: bool = False) -> list[float]:
         """Return round values within the axis: 1, 2 or 5 times a power of ten apart.

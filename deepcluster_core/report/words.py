@@ -68,7 +68,8 @@ def _troubles(rows: Sequence[Row]) -> Iterator[Remark]:
         else:
             where = f"{len(seen)} epochs, last {seen[-1]}"
         # `capitalize` would put the rest of the sentence into lower case.
-        sentence = sign.sentence[:1].upper() + sign.sentence[1:]
+        first, rest = sign.sentence[:1], sign.sentence[1:]
+        sentence = first.upper() + rest
         text = f"{sentence} ({where}). What helps: {sign.advice}"
         title = name.replace("_", " ").capitalize()
         yield Remark("bad", title, text)

@@ -65,7 +65,8 @@ class Start:
         It is thus identical in every epoch of a run, whatever other filters are shown.
         """
         generator = seeding.numpy_generator(self.seed, "maximal", "start", layer, target)
-        noise_CSS = generator.normal(self.mean, self.std, (channels, size, size))
+        shape = (channels, size, size)
+        noise_CSS = generator.normal(self.mean, self.std, shape)
         return torch.from_numpy(noise_CSS).float()
 
 
@@ -104,7 +105,8 @@ def iterations_for(step: float, *, channels: int, size: int) -> int:
     """
     for_figure_4 = 30_000 * 3 / step
     # The step is a length, so with more values each of them moves less.
-    iterations = for_figure_4 * size / 224 * math.sqrt(channels / 3)
+    for_size = for_figure_4 * size / 224
+    iterations = for_size * math.sqrt(channels / 3)
     return max(1, round(iterations))
 
 
@@ -257,7 +259,8 @@ def step_along(gradient_TCSS: Tensor, length: float) -> Tensor:
     greatest_T111 = gradient_TCSS.abs().amax(dim=(1, 2, 3), keepdim=True)
     smallest = torch.finfo(gradient_TCSS.dtype).tiny
     scaled_TCSS = gradient_TCSS / greatest_T111.clamp_min(smallest)
-    norm_T111 = scaled_TCSS.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+    squares_T111 = scaled_TCSS.square().sum(dim=(1, 2, 3), keepdim=True)
+    norm_T111 = squares_T111.sqrt()
     # The greatest value is now 1, so only the norm of a zero gradient is less than 1.
     factor_T111 = length / norm_T111.clamp_min(1)
     return scaled_TCSS * factor_T111

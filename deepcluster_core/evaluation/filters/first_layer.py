@@ -61,7 +61,8 @@ def through_sobel(weight_FCHW: Weights) -> Weights:
     # cross-correlations in sequence combine by full convolution, which is what conv_transpose2d
     # computes.
     response_12HW = Sobel((0.0,), (1.0,))(impulse_11HW)
-    sobel_12HW = response_12HW[..., 1:4, 1:4].flip(-1, -2)
+    middle_12HW = response_12HW[..., 1:4, 1:4]
+    sobel_12HW = middle_12HW.flip(-1, -2)
     sobel_21HW = sobel_12HW.transpose(0, 1)
     combined_F1HW = nn.functional.conv_transpose2d(torch.from_numpy(weight_FCHW), sobel_21HW)
     return combined_F1HW.numpy()
@@ -126,7 +127,8 @@ def draw_filters(weight_FCHW: Weights, *, sobel: bool, scale: Scale) -> Pixels:
     factor = math.ceil(LEAST_TILE_PX / smaller_side)
     filters: list[Pixels] = []
     for number, tiles in enumerate(tiles_by_filter):
-        filters.append(captioned(_in_a_row(tiles, factor), str(number)))
+        row = _in_a_row(tiles, factor)
+        filters.append(captioned(row, str(number)))
     height, width = filters[0].shape[:2]
     # With this number of columns the picture is about square.
     square_columns = math.sqrt(len(filters) * height / width)
@@ -146,7 +148,8 @@ def _tiles(weight_FCHW: Weights, scale: Scale) -> list[list[Pixels]]:
         extent_F[:] = extent_F.max()
     extent_F[extent_F == 0] = 1  # a filter of zeros is all mid grey
     share_FCHW = weight_FCHW / extent_F[:, None, None, None]
-    pixels_FCHW = np.rint(127.5 + 127.5 * share_FCHW).astype(np.uint8)
+    tone_FCHW = 127.5 + 127.5 * share_FCHW
+    pixels_FCHW = np.rint(tone_FCHW).astype(np.uint8)
     pixels_FHWC = pixels_FCHW.transpose(0, 2, 3, 1)
     num_channels = pixels_FHWC.shape[3]
     if num_channels == 3:

@@ -109,12 +109,15 @@ def strongest_images(
         leaders.add(activation_BX, torch.from_numpy(id_B).to(device))
 
     # The columns of all layers lie side by side; split them into layers again.
-    value_XK, row_XK = (found.cpu().numpy() for found in leaders.found())
+    value_XK, row_XK = leaders.found()
     strongest: dict[str, Strongest] = {}
     first = 0
     for layer, numbers in filters.items():
         columns = slice(first, first + len(numbers))
-        strongest[layer] = Strongest(row_XK[columns], value_XK[columns])
+        strongest[layer] = Strongest(
+            image_id_FK=row_XK[columns].cpu().numpy(),
+            activation_FK=value_XK[columns].cpu().numpy(),
+        )
         first += len(numbers)
     return strongest
 

@@ -17,6 +17,9 @@ from deepcluster_core import seeding
 from deepcluster_core.evaluation.probes.classifiers import Probes, ProbeSgd
 from deepcluster_core.evaluation.probes.values import Batches, Examples, Replay, Supply, Table
 
+Shares = NDArray[np.float64]
+"""Fractions of images, 0 to 1."""
+
 EVERYTHING = -1
 """The fold number of a probe that learns from all images."""
 
@@ -172,7 +175,7 @@ class _Classification:
 
     def run(self, after_batch: Callable[[int], None]) -> dict[str, Score]:
         # The candidate is chosen after the last epoch, so all of them are judged in each epoch.
-        top1_by_layer: dict[str, list[NDArray[np.float64]]] = {}
+        top1_by_layer: dict[str, list[Shares]] = {}
         for epoch in range(self._plan.epochs):
             self._learn(epoch, after_batch)
             for layer, top1_K in self._judge().items():
@@ -181,8 +184,9 @@ class _Classification:
         scores: dict[str, Score] = {}
         for layer, candidate in self._choose().items():
             by_epoch = top1_by_layer.get(layer, [])
+            decay = self._plan.decays[candidate]
             top1 = tuple(float(top1_K[candidate]) for top1_K in by_epoch)
-            scores[layer] = Score(self._plan.decays[candidate], top1)
+            scores[layer] = Score(decay, top1)
         return scores
 
     def _learn(self, epoch: int, after_batch: Callable[[int], None]) -> None:
@@ -209,7 +213,7 @@ class _Classification:
         views_seed = seeding.derive(self._seed, epoch, "augment")
         return self._supply.training(training, order_N, views_seed)
 
-    def _judge(self) -> dict[str, NDArray[np.float64]]:
+    def _judge(self) -> dict[str, Shares]:
         """Return top1_K: the accuracy on the validation images of the probes on everything."""
         candidates = range(len(self._plan.decays))
         class_N = self._task.validation.class_N
@@ -223,7 +227,7 @@ class _Classification:
                 is_right_KB = _is_right(crops_KBVC.mean(dim=2), class_N[rows])
                 num_right[layer] += is_right_KB.sum(dim=1)
 
-        top1: dict[str, NDArray[np.float64]] = {}
+        top1: dict[str, Shares] = {}
         for layer, num_right_K in num_right.items():
             top1[layer] = num_right_K.cpu().numpy() / len(class_N)
         return top1

@@ -79,7 +79,7 @@ class Probes:
         self.weights: list[Tensor] = []
         """The tensors weight_POI and bias_PO of each layer, one after the other."""
         for weight in initial:
-            copies = weight.to(device).repeat(len(decays), *(1,) * weight.ndim)
+            copies = torch.stack([weight.to(device)] * len(decays))
             self.weights.append(copies.requires_grad_())
         self._velocities = [torch.zeros_like(weight) for weight in self.weights]
 

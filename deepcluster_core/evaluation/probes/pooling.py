@@ -94,7 +94,8 @@ class Frozen:
         # Only some layers of some networks have a window of their own.
         self._readers: dict[str, Callable[[Tensor], Tensor]] = {}
         for layer in layers:
-            self._readers[layer] = partial(pooled, window=network.windows.get(layer))
+            window = network.windows.get(layer)
+            self._readers[layer] = partial(pooled, window=window)
         self.device = device
         self.precision: Precision = precision
         self.dtype = torch.bfloat16 if is_narrow(device, precision) else torch.float32

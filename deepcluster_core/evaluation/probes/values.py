@@ -78,7 +78,8 @@ class Supply:
 
     def central(self, examples: Examples) -> Batches:
         """Yield the central view of every image, in order."""
-        central = Views(self.views.resize, self.views.size, random_crop=False, flip=0)
+        views = self.views
+        central = Views(views.resize, views.size, random_crop=False, flip=0)
         rows_N = np.arange(len(examples.class_N))
 
         def load(start: int) -> Pixels:
@@ -135,8 +136,7 @@ class Table:
         # Reserve the memory at once, so that it is never needed twice.
         self._values: Values = {}
         for layer, dim in frozen.numbers.items():
-            shape = (num_images, dim)
-            self._values[layer] = torch.empty(shape, dtype=frozen.dtype)
+            self._values[layer] = torch.empty(num_images, dim, dtype=frozen.dtype)
         for rows, values in supply.central(examples):
             row_B = torch.from_numpy(rows)
             for layer, values_BD in values.items():

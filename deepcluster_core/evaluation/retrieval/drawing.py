@@ -16,7 +16,11 @@ from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colou
 Pixels = NDArray[np.uint8]
 Verdict = Literal["right", "wrong", "junk"]
 
-COLOUR = {"right": (42, 157, 74), "wrong": (200, 50, 45), "junk": (136, 136, 136)}
+COLOUR = {
+    "right": (42, 157, 74),
+    "wrong": (200, 50, 45),
+    "junk": (136, 136, 136),
+}
 TILE_PX = 112
 FRAME_PX = 4
 GAP_PX = 8
@@ -65,7 +69,8 @@ def _judged(picture_HWC: Pixels, verdict: Verdict) -> Pixels:
     height, width = picture_HWC.shape[:2]
     framed_height = height + 2 * FRAME_PX
     framed_width = width + 2 * FRAME_PX
-    framed_HWC = np.full((framed_height, framed_width, 3), COLOUR[verdict], np.uint8)
+    shape = (framed_height, framed_width, 3)
+    framed_HWC = np.full(shape, COLOUR[verdict], np.uint8)
     inside = slice(FRAME_PX, -FRAME_PX)
     framed_HWC[inside, inside] = picture_HWC
     return framed_HWC

@@ -82,7 +82,8 @@ class Landmarks:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of the images' names, sizes and times, and of the ground truth."""
-        digest = hashlib.sha256(fingerprint_images(self.root, self.images).encode())
+        of_images = fingerprint_images(self.root, self.images)
+        digest = hashlib.sha256(of_images.encode())
         for path in self.files:
             name = os.fsencode(path.name)
             data = _read(path)
@@ -147,7 +148,8 @@ def fingerprint_images(root: Path, images: Sequence[str]) -> str:
 def _folders_with_queries(root: Path) -> list[Path]:
     """Return the folder itself and the folders directly in it, if they have files of queries."""
     try:
-        folders = [root, *sorted(filter(Path.is_dir, root.iterdir()))]
+        below = sorted(filter(Path.is_dir, root.iterdir()))
+        folders = [root, *below]
         return [folder for folder in folders if any(folder.glob(f"*{QUERY}"))]
     except OSError as error:
         raise SourceError(f"{root}: cannot be listed ({error.strerror}).") from error
@@ -259,7 +261,8 @@ def _shipped(folder: Path, images: Sequence[str], root: Path) -> tuple[Query, ..
         junk = find_listed(folder / f"{name}_junk.txt")
         own = names.find([image], str(path))
         lists = (good | ok, junk)
-        queries.append(_query(displayed(name), box, own, lists, str(path)))
+        query = _query(displayed(name), box, own, lists, str(path))
+        queries.append(query)
     return tuple(queries)
 
 
@@ -325,9 +328,10 @@ def _listed(
     for number, entry in enumerate(entries, start=1):
         where = f"{path}, query {number}"
         own = names.find([entry.query], where)
-        positive = names.find((*entry.good, *entry.ok), where)
+        positive = names.find(entry.good + entry.ok, where)
         # A query finds its own image trivially, so this is junk unless it is listed.
-        junk = names.find(entry.junk, where) | (own - positive)
+        unlisted = own - positive
+        junk = names.find(entry.junk, where) | unlisted
         name = f"{number} {entry.query}"
         lists = (positive, junk)
         queries.append(_query(name, entry.box, own, lists, where))

@@ -31,7 +31,8 @@ class Photograph:
         if box is None:
             return self.pixels_HWC
         # Slices clip at the right and at the bottom; negative starts would count from the end.
-        left, top, right, bottom = (max(0, round(side * self.scale)) for side in box)
+        scaled = [round(side * self.scale) for side in box]
+        left, top, right, bottom = (max(0, side) for side in scaled)
         return self.pixels_HWC[top:bottom, left:right]
 
 

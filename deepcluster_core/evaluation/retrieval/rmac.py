@@ -98,7 +98,9 @@ class RegionReader:
             levels=self._levels,
             overlap=self._overlap,
         ):
-            region_DSS = map_DHW[:, top : top + side, left : left + side]
+            rows = slice(top, top + side)
+            columns = slice(left, left + side)
+            region_DSS = map_DHW[:, rows, columns]
             strongest.append(region_DSS.amax(dim=(1, 2)))
         return normalize(torch.stack(strongest).float())
 

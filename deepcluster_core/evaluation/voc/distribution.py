@@ -28,7 +28,11 @@ def find_tree(data: Path, year: int) -> Tree:
         SourceError: there are no such files, or a tar file is compressed or truncated.
     """
     own = f"VOC{year}"
-    candidates = [data / "VOCdevkit" / own, data / "TrainVal" / "VOCdevkit" / own, data / own]
+    candidates = [
+        data / "VOCdevkit" / own,
+        data / "TrainVal" / "VOCdevkit" / own,
+        data / own,
+    ]
     # `data` may be the folder itself, unless its name is that of another year.
     is_any_year = re.fullmatch(r"VOC\d{4}", data.name) is not None
     if data.name == own or not is_any_year:

@@ -290,6 +290,8 @@ def _best(box_RC4: Tensor, probability_RC: Tensor, chosen: Chosen) -> Detections
     box_K4 = box_RC4[region, column]
     score_K = probability_RC[region, column]
     # NMS returns the best detection first.
-    kept = batched_nms(box_K4, score_K, column, chosen.nms_iou)[: chosen.detections]
+    kept = batched_nms(box_K4, score_K, column, chosen.nms_iou)
+    best = kept[: chosen.detections]
     # Without the background, column 0 is the class with label 1.
-    return Detections(box_K4[kept], column[kept] + 1, score_K[kept])
+    label = column[best] + 1
+    return Detections(box_K4[best], label, score_K[best])

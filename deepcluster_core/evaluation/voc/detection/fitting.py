@@ -20,6 +20,9 @@ from deepcluster_core.evaluation.voc.detection.verdicts import MIN_IOU
 from deepcluster_core.training.learner import train_steps
 from deepcluster_core.training.sampler import plain_order
 
+Key = tuple[int, bool]
+"""The row of a picture, and whether it is mirrored."""
+
 
 @dataclass(frozen=True)
 class Pictured:
@@ -80,17 +83,17 @@ class KeptMaps:
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._free_bytes = limit_bytes
-        self._kept: dict[tuple[int, bool], tuple[Tensor, Frame]] = {}
+        self._kept: dict[Key, tuple[Tensor, Frame]] = {}
 
-    def __contains__(self, key: tuple[int, bool]) -> bool:
+    def __contains__(self, key: Key) -> bool:
         """Return whether a map is kept; it is never dropped again. Safe in any thread."""
         return key in self._kept
 
-    def __getitem__(self, key: tuple[int, bool]) -> tuple[Tensor, Frame]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, Frame]:
         """Return a map, in main memory, and its frame."""
         return self._kept[key]
 
-    def offer(self, key: tuple[int, bool], map_1CHW: Tensor, frame: Frame) -> None:
+    def offer(self, key: Key, map_1CHW: Tensor, frame: Frame) -> None:
         """Keep a map if it fits."""
         # A picture may be loaded a second time before its map is kept.
         if key in self._kept:
@@ -128,17 +131,18 @@ def fit(
     num_drawn = iterations * feeding.batch_size
     order = seeding.numpy_generator(feeding.seed, "order")
     order_M = plain_order(len(training.objects), num_drawn, order)
-    flips = seeding.numpy_generator(feeding.seed, "flip")
-    is_flipped_M = flips.random(len(order_M)) < feeding.flip
+    draws_M = seeding.numpy_generator(feeding.seed, "flip").random(len(order_M))
+    is_flipped_M = draws_M < feeding.flip
     kept = KeptMaps(limit_bytes=feeding.map_bytes)
 
     # Everything is drawn above, so a training can continue at any step.
     def load(step: int) -> list[_Loaded]:
         first = step * feeding.batch_size
         drawn = slice(first, first + feeding.batch_size)
-        keys = zip(order_M[drawn].tolist(), is_flipped_M[drawn].tolist(), strict=True)
+        rows = order_M[drawn].tolist()
+        flips = is_flipped_M[drawn].tolist()
         loaded: list[_Loaded] = []
-        for row, flipped in keys:
+        for row, flipped in zip(rows, flips, strict=True):
             is_kept = (row, flipped) in kept
             loaded.append(_load(training, feeding.scale, row, flipped, is_kept=is_kept))
         return loaded
@@ -147,7 +151,6 @@ def fit(
         examples = [_example(model, training, loaded, kept) for loaded in batch]
         return model.learn(examples, step)
 
-    # Threads load the pictures of the next steps while the device learns from those of this one.
     steps = range(start, iterations)
     train_steps(load, learn, steps=steps, workers=feeding.workers, after_step=after_step)
 

@@ -148,8 +148,9 @@ def _from_one(
     if not (is_numeric and has_boxes):
         raise _unreadable(path, f"boxes of {name} are {matrix.dtype} {matrix.shape}, not (P, 4)")
     # The last pixel is included, so right and bottom are already exclusive when counted from 0.
-    left_first_P4 = matrix[:limit, [1, 0, 3, 2]].astype(np.float32)
-    box_P4 = left_first_P4 - np.array([1, 1, 0, 0], np.float32)
+    left_first = [1, 0, 3, 2]
+    box_P4 = matrix[:limit, left_first].astype(np.float32)
+    box_P4[:, :2] -= 1
     return _finite(path, name, box_P4)
 
 
@@ -165,7 +166,8 @@ def _read_parquet(path: Path, limit: int) -> dict[str, Boxes]:
     boxes_by_name: dict[str, Boxes] = {}
     # For a table without rows, there is one empty part without a name.
     for name, part_P4 in zip(names.tolist(), parts, strict=False):
-        boxes_by_name[name] = _finite(path, name, part_P4[:limit])
+        best_P4 = part_P4[:limit]
+        boxes_by_name[name] = _finite(path, name, best_P4)
     return boxes_by_name
 
 

@@ -45,8 +45,10 @@ class Anchors(nn.Module):
         """Compute the anchors of one pixel."""
         super().__init__()
         # Every side with every ratio; width times height is the square of the side.
-        side_A = torch.tensor(sides, dtype=torch.float32).repeat(len(RATIOS))
-        root_A = torch.tensor(RATIOS).sqrt().repeat_interleave(len(sides))
+        side = torch.tensor(sides, dtype=torch.float32)
+        root = torch.tensor(RATIOS).sqrt()
+        side_A = side.repeat(len(RATIOS))
+        root_A = root.repeat_interleave(len(sides))
         width_A = side_A / root_A
         height_A = side_A * root_A
         half_A2 = torch.stack((width_A, height_A), dim=1) / 2

@@ -68,7 +68,9 @@ class Frame:
             return box_N4
         left_N, top_N, right_N, bottom_N = box_N4.unbind(dim=1)
         _, width = self.size
-        return torch.stack((width - right_N, top_N, width - left_N, bottom_N), dim=1)
+        new_left_N = width - right_N
+        new_right_N = width - left_N
+        return torch.stack((new_left_N, top_N, new_right_N, bottom_N), dim=1)
 
 
 def clipped(box_N4: Tensor, size: tuple[int, int]) -> Tensor:

@@ -115,7 +115,8 @@ def open_task(voc: Voc, subsets: tuple[str, str]) -> VocTask:
     training = read_subset(voc, training_name)
     judged = read_subset(voc, judged_name)
     classes = sorted(training.classes | judged.classes)
-    for subset, shown in ((training_name, training.classes), (judged_name, judged.classes)):
+    shown_by_name = {training_name: training.classes, judged_name: judged.classes}
+    for subset, shown in shown_by_name.items():
         lacking = [name for name in classes if name not in shown]
         if lacking:
             raise SourceError(

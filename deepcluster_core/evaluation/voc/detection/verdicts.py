@@ -139,8 +139,10 @@ def _pairs(picture_D: Ints, picture_O: Ints) -> tuple[NDArray[np.int64], NDArray
 def overlaps(box_P4: Floats, other_P4: Floats) -> NDArray[np.float64]:
     """Return the intersection over union iou_P of pairs of boxes."""
     # The upper left and the lower right corners, as x and y.
-    low_P2, high_P2 = np.hsplit(box_P4.astype(np.float64), 2)
-    other_low_P2, other_high_P2 = np.hsplit(other_P4.astype(np.float64), 2)
+    exact_P4 = box_P4.astype(np.float64)
+    exact_other_P4 = other_P4.astype(np.float64)
+    low_P2, high_P2 = np.hsplit(exact_P4, 2)
+    other_low_P2, other_high_P2 = np.hsplit(exact_other_P4, 2)
     area_P = (high_P2 - low_P2).prod(axis=1)
     other_area_P = (other_high_P2 - other_low_P2).prod(axis=1)
 

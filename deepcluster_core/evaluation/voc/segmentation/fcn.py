@@ -178,7 +178,8 @@ class Fcn(Learner):
         axes = [self._axes(size) for size in sizes]
         num_windows = [rows.scores * columns.scores for rows, columns in axes]
         scores: list[Tensor] = []
-        for part_KC, (rows, columns) in zip(score_KC.split(num_windows), axes, strict=True):
+        parts = score_KC.split(num_windows)
+        for part_KC, (rows, columns) in zip(parts, axes, strict=True):
             scores.append(_interpolated(part_KC, rows, columns))
         return scores
 

@@ -66,7 +66,8 @@ class Fields:
         first = self.center - padding
         # The last score lies at least as near to the last pixel as the first to pixel 0.
         least_distance = pixels - 1 - 2 * first
-        num_scores = max(1, math.ceil(least_distance / self.stride) + 1)
+        num_gaps = math.ceil(least_distance / self.stride)
+        num_scores = max(1, num_gaps + 1)
         # The width that N fields cover together.
         field_width = round(2 * self.center) + 1
         width = field_width + (num_scores - 1) * self.stride
@@ -89,5 +90,6 @@ def fields_of(network: Network) -> Fields:
     dense = Dense(network)
     place = dense.place(pooled=True)
     # fc6 reads a window of the map, whose centre lies half a window behind its first pixel.
-    center = place.first + place.stride * (dense.window - 1) / 2
+    window_extent = place.stride * (dense.window - 1)
+    center = place.first + window_extent / 2
     return Fields(place.stride, center)

@@ -101,7 +101,8 @@ def judge(model: Fcn, images: Masked, loading: Loading) -> Iterator[tuple[int, M
     """Yield each picture's number, its true mask and its predicted mask, in order."""
 
     def load(first: int) -> list[tuple[Pixels, Mask]]:
-        rows = range(first, min(first + loading.batch_size, images.size))
+        end = min(first + loading.batch_size, images.size)
+        rows = range(first, end)
         return [(images.picture(row), images.mask(row)) for row in rows]
 
     firsts = range(0, images.size, loading.batch_size)

@@ -35,7 +35,9 @@ def intersection_over_union(counts_CC: Counts) -> NDArray[np.float64]:
     It is NaN for a class that occurs neither in the truth nor in the prediction.
     """
     intersection_C = np.diagonal(counts_CC)
-    union_C = counts_CC.sum(axis=1) + counts_CC.sum(axis=0) - intersection_C
+    num_true_C = counts_CC.sum(axis=1)
+    num_predicted_C = counts_CC.sum(axis=0)
+    union_C = num_true_C + num_predicted_C - intersection_C
     iu_C = np.full(len(counts_CC), np.nan)
     return np.divide(intersection_C, union_C, where=union_C > 0, out=iu_C)
 
