@@ -44,8 +44,8 @@ def unit_rows(features_BD: NDArray[np.float32]) -> Tensor:
     rows_BD = normalize(torch.from_numpy(features_BD), dim=1)
     if not bool(torch.isfinite(rows_BD).all()):
         raise FeatureError(
-            "the network puts out features that are not finite numbers.\n"
-            "  Cause: its training diverged, or the precision is too narrow for it.\n"
+            "the network outputs features that are not finite numbers.\n"
+            "  Cause: its training diverged, or the precision is too low for it.\n"
             "  Fix:   evaluate an earlier epoch, or set precision=float32."
         )
     return rows_BD

@@ -24,7 +24,8 @@ def layers_to_read(network: Network, asked: Sequence[str] | None) -> list[str]:
         known = [name for name, _ in network.backbone.named_children()]
         raise ConfigError(
             f"layers: auto, but the layers of this network have no short names.\n"
-            f"  Fix: name some, for example backbone.{known[-1]}; it has {', '.join(known)}."
+            f"  Fix: name some, for example backbone.{known[-1]}; the network has "
+            f"{', '.join(known)}."
         )
     return layers
 
@@ -46,7 +47,7 @@ def num_filters(network: Network, layer: str, *, size: int) -> int:
         output = network.layer_output(blank_1CSS.to(mean_C11.device), layer)
     if output.ndim != 4:
         raise ConfigError(
-            f"layer {layer!r} puts out numbers of shape {tuple(output.shape[1:])} for an image, "
+            f"layer {layer!r} outputs numbers of shape {tuple(output.shape[1:])} for an image, "
             f"not the maps of filters.\n"
             f"  Fix: name a convolution, or a block of them."
         )

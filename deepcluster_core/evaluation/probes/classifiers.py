@@ -130,7 +130,7 @@ class Probes:
         are_finite = all(bool(bias_PO.isfinite().all()) for bias_PO in biases)
         if not are_finite:
             raise TrainingError(
-                f"a classifier's weights are not finite any more (after {self._step} steps).\n"
+                f"a classifier's weights are no longer finite (after {self._step} steps).\n"
                 f"  Cause: usually a learning rate that is too high for these features.\n"
                 f"  Fix:   lower lr: --set lr={self._sgd.lr / 10:g}"
             )

@@ -208,8 +208,8 @@ class _Names:
             )
         if ambiguous:
             raise SourceError(
-                f"{where}: names {ambiguous[0]!r}, and there are several images of this name below "
-                f"{self._root}.\n"
+                f"{where}: names {ambiguous[0]!r}, and there are several images with this name "
+                f"below {self._root}.\n"
                 f"  Fix: keep one of them, or name images by their paths in {GROUND_TRUTH}."
             )
         return frozenset(self._number[name] for name in asked)
@@ -235,7 +235,7 @@ def _query(
         if not is_valid:
             raise SourceError(f"{where}: {box} is not a box of left, top, right, bottom.")
     if not images:
-        raise SourceError(f"{where}: the query's image is one of those that are known as corrupt.")
+        raise SourceError(f"{where}: the query's image is known to be corrupt.")
     if not positive:
         raise SourceError(f"{where}: no image is good or ok, so the query has nothing to find.")
     if positive & junk:

@@ -119,9 +119,9 @@ class RegionReader:
         """
         if not self._has_map(LARGEST_TRIED_PX):
             raise ConfigError(
-                f"layer {self.layer!r} puts out no map of filters for images of "
+                f"layer {self.layer!r} does not output a map of filters for images of "
                 f"{LARGEST_TRIED_PX} px.\n"
-                f"  Fix: --set layer=…, a convolution, or a block of them."
+                f"  Fix: choose a convolution, or a block of them: --set layer=…"
             )
         too_small = 0
         enough = LARGEST_TRIED_PX
@@ -157,8 +157,8 @@ def last_map(network: Network) -> str:
         known = [name for name, _ in network.backbone.named_children()]
         raise ConfigError(
             f"layer: auto, but the layers of this network have no short names.\n"
-            f"  Fix: --set layer=backbone.NAME, the last that puts out a map; it has "
-            f"{', '.join(known)}."
+            f"  Fix: name the last layer that outputs a map: --set layer=backbone.NAME; the "
+            f"network has {', '.join(known)}."
         )
     return list(network.taps)[-1]
 

@@ -41,7 +41,7 @@ def _parse(data: bytes) -> ElementTree.Element:
     text = _text(data)
     # Nested entities can expand without limit ("billion laughs").
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError("it defines a document type, as no annotation of VOC does")
+        raise ValueError("it defines a document type, which annotations of VOC never do")
     return ElementTree.fromstring(text)  # noqa: S314  no entities, see above
 
 

@@ -26,8 +26,8 @@ def read_marks(tree: Tree, path: str) -> Mapping[str, int]:
         is_new_name = _is_name(name) and name not in marks
         if value is None or not is_new_name:
             raise SourceError(
-                f"{tree.show(path)}, line {number}: {line[:80]!r} is not the name of a picture, "
-                f"each once, and 1, 0 or -1.\n"
+                f"{tree.show(path)}, line {number}: {line[:80]!r} must be the name of a picture, "
+                f"which occurs only once, and 1, 0 or -1.\n"
                 f"  Fix: take the list as VOC ships it."
             )
         marks[name] = value
@@ -44,8 +44,8 @@ def read_names(tree: Tree, path: str) -> tuple[str, ...]:
     for number, line in _lines(tree, path):
         if line in names or not _is_name(line):
             raise SourceError(
-                f"{tree.show(path)}, line {number}: {line[:80]!r} is not the name of a picture, "
-                f"each once.\n"
+                f"{tree.show(path)}, line {number}: {line[:80]!r} must be the name of a picture, "
+                f"which occurs only once.\n"
                 f"  Fix: take the list as VOC ships it."
             )
         names.add(line)
@@ -64,9 +64,9 @@ def read_class_names(tree: Tree, path: str) -> tuple[str, ...]:
     # The numbers of classes must leave VOID free.
     if has_duplicates or not 2 <= len(names) <= VOID:
         raise SourceError(
-            f"{tree.show(path)}: must have the name of a class in each line, each once, from "
-            f"0, the background, to {VOID - 1} at most; it has {len(names)} names, "
-            f"{num_different} of them different.\n"
+            f"{tree.show(path)}: must list the classes 0, which is the background, to {VOID - 1} "
+            f"at most, a different name in each line; it has {len(names)} names, {num_different} "
+            f"of them different.\n"
             f"  Fix: list the classes in the order of their numbers in the masks."
         )
     return tuple(names)

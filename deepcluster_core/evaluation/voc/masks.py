@@ -82,8 +82,8 @@ def _check_format(image: PngImageFile, *, bits: int, size: tuple[int, int]) -> N
     is_8_bit_grey = image.mode == "L" and bits == 8
     if image.mode != "P" and not is_8_bit_grey:
         raise ValueError(
-            f"its pixels are not numbers of classes: a palette or 8-bit grey is wanted, this is "
-            f"{image.mode} of {bits} bits"
+            f"its pixels are not numbers of classes: it must have a palette or be 8-bit grey, but "
+            f"it is {image.mode} of {bits} bits"
         )
     if image.size != size:
         width, height = size

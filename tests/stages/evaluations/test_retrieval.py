@@ -175,7 +175,7 @@ def test_run__progress_counts_the_images_of_all_networks(
 
 
 def test_run__refuses_a_layer_without_a_map(retrieve: Retrieve) -> None:
-    with pytest.raises(ConfigError, match="puts out no map"):
+    with pytest.raises(ConfigError, match="does not output a map"):
         retrieve(keys={"layer": "backbone.fc6"})
 
 

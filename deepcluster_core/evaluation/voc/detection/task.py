@@ -121,7 +121,8 @@ def open_task(voc: Voc, subsets: tuple[str, str]) -> VocTask:
         if lacking:
             raise SourceError(
                 f"{voc.place}: no picture of {subset} shows a {lacking[0]} that is not difficult.\n"
-                f"  Cause: so it can either not be learnt or have no average precision.\n"
-                f"  Fix:   give {subset} some, or take it out of the annotations of both."
+                f"  Cause: this class cannot be learnt, or has no average precision.\n"
+                f"  Fix:   add such pictures to {subset}, or remove the class from the "
+                f"annotations of both."
             )
     return VocTask(tuple(classes), training.learnable(), judged.restricted(classes))

@@ -190,7 +190,7 @@ BAD_TREES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an odd mark": (
         lambda tree: append(lists(tree) / "disc_test.txt", "000099 2\n"),
-        r"disc_test\.txt, line 5: '000099 2' is not",
+        r"disc_test\.txt, line 5: '000099 2' must be",
     ),
     "a name twice": (
         lambda tree: append(lists(tree) / "disc_test.txt", "000008 1\n"),
