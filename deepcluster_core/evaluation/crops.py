@@ -51,16 +51,23 @@ def training_views(images: Sequence[Pixels], draws_BR: NDArray[np.float64], view
         draws_BR: random numbers from `augmentation_draws`, a row per image.
         views: settings of the views.
     """
-    size, margin = views.size, views.resize - views.size
-    views_BSSC = np.empty((len(images), size, size, images[0].shape[2]), np.uint8)
-    left_B, top_B = (draws_BR[:, [LEFT, TOP]] * (margin + 1)).astype(np.int64).T
-    step_B = np.where(draws_BR[:, FLIP] < views.flip, -1, 1)
-    for number, (image_HWC, left, top, step) in enumerate(
-        zip(images, left_B, top_B, step_B, strict=True)
-    ):
+    size = views.size
+    channels = images[0].shape[2]
+    shape = (len(images), size, size, channels)
+    views_BSSC = np.empty(shape, np.uint8)
+
+    # A draw below 1 becomes one of the margin + 1 possible starts of a crop.
+    num_starts = views.resize - size + 1
+    left_B = (draws_BR[:, LEFT] * num_starts).astype(np.int64)
+    top_B = (draws_BR[:, TOP] * num_starts).astype(np.int64)
+    # A step of -1 along the columns mirrors the view.
+    is_flipped_B = draws_BR[:, FLIP] < views.flip
+    step_B = np.where(is_flipped_B, -1, 1)
+    places = zip(images, left_B, top_B, step_B, strict=True)
+    for number, (image_HWC, left, top, step) in enumerate(places):
         if views.random_crop:
             square_HWC = center_view(image_HWC, resize=views.resize, size=views.resize)
-            view_SSC = square_HWC[top : top + size, left : left + size]
+            view_SSC = _square(square_HWC, top, left, size)
         else:
             view_SSC = center_view(image_HWC, resize=views.resize, size=size)
         views_BSSC[number] = view_SSC[:, ::step]
@@ -73,12 +80,31 @@ def fixed_crops(image_HWC: Pixels, views: Views) -> Pixels:
     Table 1 of the paper averages over these ten crops of the resized image. The mirror images are
     left out if `views.flip` is 0.
     """
-    whole_HWC, size = with_shorter_side(image_HWC, views.resize), views.size
-    bottom, right = whole_HWC.shape[0] - size, whole_HWC.shape[1] - size
-    center = (round(bottom / 2), round(right / 2))  # as torchvision rounds
-    places = ((0, 0), (0, right), (bottom, 0), (bottom, right), center)
-    five_VSSC = np.stack([whole_HWC[y : y + size, x : x + size] for y, x in places])
-    return np.concatenate((five_VSSC, five_VSSC[:, :, ::-1])) if views.flip > 0 else five_VSSC
+    size = views.size
+    whole_HWC = with_shorter_side(image_HWC, views.resize)
+    height, width = whole_HWC.shape[:2]
+    bottom = height - size
+    right = width - size
+    middle = round(bottom / 2)  # as torchvision rounds
+    center = round(right / 2)
+    crops = [
+        _square(whole_HWC, 0, 0, size),
+        _square(whole_HWC, 0, right, size),
+        _square(whole_HWC, bottom, 0, size),
+        _square(whole_HWC, bottom, right, size),
+        _square(whole_HWC, middle, center, size),
+    ]
+    five_VSSC = np.stack(crops)
+    if views.flip == 0:
+        return five_VSSC
+    mirrored_VSSC = five_VSSC[:, :, ::-1]
+    return np.concatenate((five_VSSC, mirrored_VSSC))
+
+
+def _square(image_HWC: Pixels, top: int, left: int, size: int) -> Pixels:
+    bottom = top + size
+    right = left + size
+    return image_HWC[top:bottom, left:right]
 
 
 def usual_resize(size: int) -> int:
@@ -90,5 +116,7 @@ def with_shorter_side(image_HWC: Pixels, side: int) -> Pixels:
     """Return an image resized so that its shorter side has `side` pixels."""
     height, width = image_HWC.shape[:2]
     shorter = min(height, width)
-    new_size = (side * height // shorter, side * width // shorter)  # torchvision rounds down, too
-    return resize(image_HWC, new_size)
+    # torchvision rounds down, too.
+    new_height = side * height // shorter
+    new_width = side * width // shorter
+    return resize(image_HWC, (new_height, new_width))

@@ -44,8 +44,8 @@ def unit_rows(features_BD: NDArray[np.float32]) -> Tensor:
     rows_BD = normalize(torch.from_numpy(features_BD), dim=1)
     if not bool(torch.isfinite(rows_BD).all()):
         raise FeatureError(
-            "the network puts out features that are not finite numbers.\n"
-            "  Cause: its training diverged, or the precision is too narrow for it.\n"
+            "the network outputs features that are not finite numbers.\n"
+            "  Cause: its training diverged, or the precision is too low for it.\n"
             "  Fix:   evaluate an earlier epoch, or set precision=float32."
         )
     return rows_BD
@@ -53,7 +53,11 @@ def unit_rows(features_BD: NDArray[np.float32]) -> Tensor:
 
 @exact_float32()
 def nearest(
-    queries_MD: Tensor, batches: Iterable[Tensor], *, k: int, block_rows: int = BLOCK_ROWS
+    queries_MD: Tensor,
+    batches: Iterable[Tensor],
+    *,
+    k: int,
+    block_rows: int = BLOCK_ROWS,
 ) -> Neighbours:
     """Return the neighbours of all queries among training images that come in batches.
 
@@ -68,20 +72,27 @@ def nearest(
         block_rows: training images that are compared at once.
     """
     device = queries_MD.device
-    queries = queries_MD.split(max(1, CELLS // block_rows))
+    queries_at_once = max(1, CELLS // block_rows)
+    queries = queries_MD.split(queries_at_once)
     best = [torch.full((len(part_QD), k), FARTHEST, device=device) for part_QD in queries]
-    first = 0
+    num_rows = 0
     for rows_BD in _blocks(batches, block_rows):
-        row_B = torch.arange(first, first + len(rows_BD), device=device)
+        first = num_rows
+        num_rows += len(rows_BD)
+        row_B = torch.arange(first, num_rows, device=device)
         for number, part_QD in enumerate(queries):
             # `batches` may be a generator that is suspended inside an autocast block.
             with torch.autocast(device.type, enabled=False):
                 similarity_QB = part_QD @ rows_BD.T
-            near_QK = _keys(similarity_QB, row_B).topk(min(k, len(rows_BD)), dim=1).values
-            best[number] = torch.cat((best[number], near_QK), dim=1).topk(k, dim=1).values
-        first += len(rows_BD)
-    assert first >= k, f"{first} training images have no {k} neighbours"
-    return Neighbours(*_from_keys(torch.cat(best).cpu()))
+            # The best of this block, and then the best of all blocks so far.
+            key_QB = _keys(similarity_QB, row_B)
+            near_QK = key_QB.topk(min(k, len(rows_BD)), dim=1).values
+            candidates = torch.cat((best[number], near_QK), dim=1)
+            best[number] = candidates.topk(k, dim=1).values
+    assert num_rows >= k, f"{num_rows} training images are too few for {k} neighbours"
+    key_MK = torch.cat(best).cpu()
+    similarity_MK, row_MK = _from_keys(key_MK)
+    return Neighbours(similarity_MK, row_MK)
 
 
 def votes(
@@ -107,15 +118,20 @@ def votes(
     # Divide all weights of an image by that of its nearest neighbour. The sums keep their order,
     # and exp() cannot overflow.
     similarity_MK = torch.from_numpy(found.similarity_MK).double()
-    weight_MK = torch.exp((similarity_MK - similarity_MK[:, :1]) / temperature)
+    nearest_M1 = similarity_MK[:, :1]
+    weight_MK = torch.exp((similarity_MK - nearest_M1) / temperature)
     class_MK = torch.from_numpy(class_N[found.row_MK])
-    num_at_once = max(1, CELLS // num_classes)
+
+    # The sums of all images at once may not fit into memory.
+    images_at_once = max(1, CELLS // num_classes)
     for k in sorted(ks):
         winners: list[Tensor] = []
-        for start in range(0, len(class_MK), num_at_once):
-            chosen = slice(start, start + num_at_once)
-            sums_QC = torch.zeros(len(class_MK[chosen]), num_classes, dtype=torch.float64)
-            sums_QC.scatter_add_(1, class_MK[chosen, :k], weight_MK[chosen, :k])
+        for start in range(0, len(class_MK), images_at_once):
+            chosen = slice(start, start + images_at_once)
+            class_QK = class_MK[chosen, :k]
+            weight_QK = weight_MK[chosen, :k]
+            sums_QC = torch.zeros(len(class_QK), num_classes, dtype=torch.float64)
+            sums_QC.scatter_add_(1, class_QK, weight_QK)
             winners.append(sums_QC.argmax(dim=1))
         yield k, torch.cat(winners).numpy()
 
@@ -123,18 +139,22 @@ def votes(
 def _blocks(batches: Iterable[Tensor], num_rows: int) -> Iterator[Tensor]:
     """Yield the rows of all batches in blocks of `num_rows`; the last block may be smaller."""
     waiting: list[Tensor] = []
-    count = 0
+    num_waiting = 0
     for batch_BD in batches:
         waiting.append(batch_BD)
-        count += len(batch_BD)
-        if count >= num_rows:
-            # The last piece waits for more rows, unless it is a full block itself.
-            *full, rest_BD = torch.cat(waiting).split(num_rows)
-            if len(rest_BD) == num_rows:
-                full, rest_BD = [*full, rest_BD], rest_BD[:0]
-            yield from full
-            waiting, count = [rest_BD.clone()], len(rest_BD)
-    if count:
+        num_waiting += len(batch_BD)
+        if num_waiting < num_rows:
+            continue
+        # The last piece waits for more rows, unless it is a full block itself.
+        *full_blocks, rest_BD = torch.cat(waiting).split(num_rows)
+        if len(rest_BD) == num_rows:
+            full_blocks.append(rest_BD)
+            rest_BD = rest_BD[:0]
+        yield from full_blocks
+        # A copy, so that the rows of the full blocks do not stay in memory.
+        waiting = [rest_BD.clone()]
+        num_waiting = len(rest_BD)
+    if num_waiting:
         yield torch.cat(waiting)
 
 
@@ -149,11 +169,15 @@ def _keys(similarity_QB: Tensor, row_B: Tensor) -> Tensor:
     # negative floats are in the reverse order, so all their bits but the sign are inverted.
     bits_QB = similarity_QB.view(torch.int32)
     bits_QB = torch.where(bits_QB < 0, bits_QB ^ SIGN_BIT_UNSET, bits_QB)
-    return (bits_QB.long() << 32) | (LOW_BITS - row_B)
+    upper_QB = bits_QB.long() << 32
+    lower_B = LOW_BITS - row_B
+    return upper_QB | lower_B
 
 
 def _from_keys(key_MK: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return similarity_MK and row_MK of keys: the inverse of `_keys`."""
     bits_MK = (key_MK >> 32).int()
     bits_MK = torch.where(bits_MK < 0, bits_MK ^ SIGN_BIT_UNSET, bits_MK)
-    return bits_MK.view(torch.float32).numpy(), (LOW_BITS - (key_MK & LOW_BITS)).numpy()
+    similarity_MK = bits_MK.view(torch.float32)
+    row_MK = LOW_BITS - (key_MK & LOW_BITS)
+    return similarity_MK.numpy(), row_MK.numpy()

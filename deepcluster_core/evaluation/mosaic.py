@@ -3,6 +3,7 @@
 Suffixes: H rows, W columns, C channels of an image; pictures (H, W, 3) are in colour.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 PAPER, INK = 255, 34  # the white and the near-black of the project's other pictures
+PAPER_RGB = (PAPER, PAPER, PAPER)
+INK_RGB = (INK, INK, INK)
 GAP_PX = 2
 CAPTION_PX = 14
 
@@ -21,7 +24,10 @@ def in_colour(image_HWC: Pixels) -> Pixels:
 
     `overview.png` shows images in this way, too.
     """
-    return image_HWC if image_HWC.shape[2] == 3 else image_HWC[:, :, :1].repeat(3, axis=2)
+    if image_HWC.shape[2] == 3:
+        return image_HWC
+    first_HW1 = image_HWC[:, :, :1]
+    return first_HW1.repeat(3, axis=2)
 
 
 def enlarged(image_HWC: Pixels, factor: int) -> Pixels:
@@ -35,9 +41,22 @@ def fitted(image_HWC: Pixels, side: int) -> Pixels:
     Small images are enlarged with sharp pixels; larger images are reduced with smoothing.
     """
     picture = Image.fromarray(np.ascontiguousarray(in_colour(image_HWC)))
-    is_smaller = max(picture.size) <= side
-    method = Image.Resampling.NEAREST if is_smaller else Image.Resampling.BILINEAR
+    if max(picture.size) <= side:
+        method = Image.Resampling.NEAREST
+    else:
+        method = Image.Resampling.BILINEAR
     return np.asarray(picture.resize((side, side), method))
+
+
+def scaled_size(width: int, height: int, longer_side: int) -> tuple[int, int]:
+    """Return the width and height of a picture whose longer side is scaled to `longer_side`.
+
+    A very long and narrow picture keeps at least one pixel across.
+    """
+    scale = longer_side / max(width, height)
+    new_width = max(1, round(width * scale))
+    new_height = max(1, round(height * scale))
+    return new_width, new_height
 
 
 def grid(tiles: Sequence[Pixels], *, columns: int, gap_px: int = GAP_PX) -> Pixels:
@@ -48,28 +67,42 @@ def grid(tiles: Sequence[Pixels], *, columns: int, gap_px: int = GAP_PX) -> Pixe
         columns: tiles per row.
         gap_px: width of the white gap between cells; there is no margin around the picture.
     """
-    height = max(tile.shape[0] for tile in tiles)
-    width = max(tile.shape[1] for tile in tiles)
-    rows = -(-len(tiles) // columns)  # rounded up
+    cell_height = max(tile.shape[0] for tile in tiles)
+    cell_width = max(tile.shape[1] for tile in tiles)
+    row_pitch = cell_height + gap_px
+    column_pitch = cell_width + gap_px
+
+    # A single row is only as wide as its tiles. The last gap is left out.
     columns = min(columns, len(tiles))
-    shape = (rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, 3)
+    rows = math.ceil(len(tiles) / columns)
+    picture_height = rows * row_pitch - gap_px
+    picture_width = columns * column_pitch - gap_px
+    shape = (picture_height, picture_width, 3)
     picture_HWC = np.full(shape, PAPER, np.uint8)
+
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
-        top = row * (height + gap_px) + (height - tile.shape[0]) // 2
-        left = column * (width + gap_px) + (width - tile.shape[1]) // 2
-        picture_HWC[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+        height, width = tile.shape[:2]
+        top = row * row_pitch + (cell_height - height) // 2
+        left = column * column_pitch + (cell_width - width) // 2
+        bottom = top + height
+        right = left + width
+        picture_HWC[top:bottom, left:right] = tile
     return picture_HWC
 
 
 def framed(picture_HWC: Pixels) -> Pixels:
     """Return a picture in a thin dark frame, so that white pictures have a visible border."""
-    return np.pad(picture_HWC, ((1, 1), (1, 1), (0, 0)), constant_values=INK)
+    margins = ((1, 1), (1, 1), (0, 0))
+    return np.pad(picture_HWC, margins, constant_values=INK)
 
 
 def captioned(picture_HWC: Pixels, text: str) -> Pixels:
     """Return a picture with a line of small text above it; text that is too long is cut off."""
-    strip = Image.new("RGB", (picture_HWC.shape[1], CAPTION_PX), (PAPER,) * 3)
+    width = picture_HWC.shape[1]
+    strip = Image.new("RGB", (width, CAPTION_PX), PAPER_RGB)
+    # The strip is a little higher than the letters, which then do not touch the picture.
     font = ImageFont.load_default(CAPTION_PX - 3)
-    ImageDraw.Draw(strip).text((1, 0), text, fill=(INK,) * 3, font=font)
+    brush = ImageDraw.Draw(strip)
+    brush.text((1, 0), text, fill=INK_RGB, font=font)
     return np.concatenate((np.asarray(strip), picture_HWC))

@@ -26,9 +26,11 @@ def draw_agreement(run: pd.DataFrame, to: IO[bytes]) -> None:
         run: a row for each epoch, with columns epoch, nmi_labels and nmi_previous, null if unknown.
         to: file to write the PNG to.
     """
+    # A single run has no name, and thus no legend.
+    runs = {"": run}
     figure, panels = _panels(2)
     for axes, column in zip(panels, TITLES, strict=True):
-        plots.draw_runs(axes, {"": run}, column)
+        plots.draw_runs(axes, runs, column)
         plots.set_title(axes, TITLES[column])
     _save(figure, panels, to)
 
@@ -46,20 +48,24 @@ def draw_agreements(runs: pd.DataFrame, to: IO[bytes]) -> None:
         to: file to write the PNG to.
     """
     figure, panels = _panels(3)
-    lines = {f"k = {k:,}": run for k, run in runs.groupby("k")}
-    for axes, column in zip(panels[:2], TITLES, strict=True):
-        plots.draw_runs(axes, lines, column)
+    *epoch_panels, k_panel = panels
+    runs_by_name = {f"k = {k:,}": run for k, run in runs.groupby("k")}
+    for axes, column in zip(epoch_panels, TITLES, strict=True):
+        plots.draw_runs(axes, runs_by_name, column)
         plots.set_title(axes, TITLES[column])
-    last = runs.drop_duplicates("k", keep="last")
-    plots.draw_curves(panels[2], last, "k", AGAINST_K)
-    plots.set_title(panels[2], "(c) NMI after the last epoch, against k")
-    plots.put_k_across(panels[2], list(last["k"]))
+
+    # The rows are in order, so the last row of each k is that of its last epoch.
+    last_rows = runs.drop_duplicates("k", keep="last")
+    plots.draw_curves(k_panel, last_rows, "k", AGAINST_K)
+    plots.set_title(k_panel, "(c) NMI after the last epoch, against k")
+    plots.put_k_across(k_panel, list(last_rows["k"]))
     _save(figure, panels, to)
 
 
-def _panels(number: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = plots.new_figure(number * PANEL_WIDTH_IN, PANEL_HEIGHT_IN)
-    return figure, list(figure.subplots(1, number))
+def _panels(num_panels: int) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with panels side by side."""
+    figure = plots.new_figure(num_panels * PANEL_WIDTH_IN, PANEL_HEIGHT_IN)
+    return figure, list(figure.subplots(1, num_panels))
 
 
 def _save(figure: Figure, panels: Sequence[Axes], to: IO[bytes]) -> None:

@@ -8,6 +8,7 @@ light or dark mode; its text consists of shapes, which cannot be searched or rea
 of 50 epochs would take 31 kB instead of 4 kB. Lengths are in units of the drawing.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -72,6 +73,11 @@ class Key:
     texts: Sequence[str]
     """Text of the value at each position on the axis."""
 
+    @property
+    def description(self) -> str:
+        """The first and the last value in words."""
+        return f"{self.name} {self.texts[0]} to {self.texts[-1]}"
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -99,9 +105,9 @@ class Chart:
         title = self.caption.title
         if not self.names:
             return f"{title}: nothing yet"
-        ends = (f"{key.name} {key.texts[0]} to {key.texts[-1]}" for key in self.keys if key.texts)
         span = f"{self.names[0]} to {self.names[-1]}"
-        return f"{title}, {self.caption.unit}, {span}: {'; '.join(ends)}"
+        values = "; ".join(key.description for key in self.keys if key.texts)
+        return f"{title}, {self.caption.unit}, {span}: {values}"
 
 
 def line_chart(
@@ -121,26 +127,37 @@ def line_chart(
         top: value that the vertical axis reaches at least.
         zero: whether the vertical axis begins at 0. If not, it may be logarithmic.
     """
-    drawn = [line for line in lines if any(known(value) for value in line.values)]
+    drawn = [line for line in lines if any(map(known, line.values))]
+    # A reference is of no use without a result to compare it with.
     if all(line.reference for line in drawn):
         return None
-    values = [value for line in drawn for value in line.values if known(value)]
+    values: list[float] = []
+    for line in drawn:
+        values.extend(filter(known, line.values))
     if top is not None:
         values.append(top)
     up = upwards(values, start=FLOOR, end=TOP, zero=zero)
-    low, high = (epochs[0], epochs[-1]) if epochs else (0, 0)
-    across = Scale(low, high, LEFT + 6, RIGHT - 6)
+
+    # The margin keeps the dots of the first and the last epoch within the drawing.
+    first = epochs[0] if epochs else 0
+    last = epochs[-1] if epochs else 0
+    across = Scale(first, last, LEFT + 6, RIGHT - 6)
     at = [across(epoch) for epoch in epochs]
-    styled = list(zip(_styles(drawn), drawn, strict=True))
+
+    shapes: list[Shape] = []
+    keys: list[Key] = []
+    for style, line in zip(_styles(drawn), drawn, strict=True):
+        shapes.append(_curve(style, line, at, up))
+        keys.append(_key(style, line.name, line.values))
     return Chart(
         caption,
         levels=_levels(up),
         ticks=_whole_ticks(across, 6),
         axis="epoch",
-        shapes=[_curve(style, line, at, up) for style, line in styled],
-        keys=[_key(style, line.name, line.values) for style, line in styled],
+        shapes=shapes,
+        keys=keys,
         at=at,
-        names=[f"epoch {epoch}" for epoch in epochs],
+        names=_epoch_names(epochs),
     )
 
 
@@ -152,38 +169,44 @@ def stacked_bars(caption: Caption, epochs: Sequence[int], layers: Sequence[Serie
         epochs: epochs along the horizontal axis.
         layers: layers from the lowest to the highest; unknown values count as 0.
     """
-    slot = (RIGHT - LEFT) / max(len(epochs), 1)
-    width = round(max(min(slot * 0.75, 40), 0.5), 2)
-    at = [round(LEFT + (place + 0.5) * slot, 1) for place in range(len(epochs))]
-    bars = zip(*(layer.values for layer in layers), strict=True)
-    up = upwards([sum(filter(known, bar)) for bar in bars], start=FLOOR, end=TOP)
-    styles = [f"{style} filled" for style in _styles(layers)]
+    # Each bar lies in the middle of its slot, with a gap to its neighbours.
+    slot_width = (RIGHT - LEFT) / max(len(epochs), 1)
+    bar_width = round(max(min(slot_width * 0.75, 40), 0.5), 2)
+    at: list[float] = []
+    for place in range(len(epochs)):
+        middle = LEFT + (place + 0.5) * slot_width
+        at.append(round(middle, 1))
 
+    layers_of_bars = zip(*(layer.values for layer in layers), strict=True)
+    heights = [sum(filter(known, values)) for values in layers_of_bars]
+    up = upwards(heights, start=FLOOR, end=TOP)
+
+    # The part of a layer begins where the layers below it end.
     shapes: list[Shape] = []
+    keys: list[Key] = []
     below = [0.0] * len(at)
-    for style, layer in zip(styles, layers, strict=True):
+    for plain_style, layer in zip(_styles(layers), layers, strict=True):
+        style = f"{plain_style} filled"
         path = ""
         for place, value in enumerate(layer.values):
             if known(value) and value > 0:
-                base, tip = up(below[place]), up(below[place] + value)
-                left = round(at[place] - width / 2, 1)
-                path += f"M{left} {base}h{width}V{tip}h-{width}z"
+                base = up(below[place])
                 below[place] += value
+                tip = up(below[place])
+                left = round(at[place] - bar_width / 2, 1)
+                path += f"M{left} {base}h{bar_width}V{tip}h-{bar_width}z"
         shapes.append(Shape(style, path))
+        keys.append(_key(style, layer.name, layer.values))
 
-    every = -(-len(epochs) // 10) or 1  # at most ten ticks: rounded up, and at least 1
     return Chart(
         caption,
         levels=_levels(up),
-        ticks=[Tick(at[place], f"{epochs[place]:,}") for place in range(0, len(at), every)],
+        ticks=_epoch_ticks(epochs, at),
         axis="epoch",
         shapes=shapes,
-        keys=[
-            _key(style, layer.name, layer.values)
-            for style, layer in zip(styles, layers, strict=True)
-        ],
+        keys=keys,
         at=at,
-        names=[f"epoch {epoch}" for epoch in epochs],
+        names=_epoch_names(epochs),
     )
 
 
@@ -195,17 +218,24 @@ def size_histogram(caption: Caption, counts: Sequence[int]) -> Chart:
         counts: number of images in each cluster, in any order; at least one cluster.
     """
     ordered = sorted(counts, reverse=True)
+    # The mean counts empty clusters, too.
     mean = sum(ordered) / len(ordered)
+    # A logarithmic axis has no place for the 0 of empty clusters.
     populated = [float(count) for count in ordered if count > 0]
     up = upwards([*populated, mean], start=FLOOR, end=TOP, zero=False)
     across = Scale(0, len(ordered), LEFT, RIGHT)
+
     # If there are too many clusters, only some of them are drawn, evenly spaced.
-    steps = min(len(ordered), STEPS_AT_MOST)
-    places = [step * len(ordered) // steps for step in range(steps)]
-    ends = [across(place) for place in places[1:]] + [float(RIGHT)]
+    num_steps = min(len(ordered), STEPS_AT_MOST)
+    places = [step * len(ordered) // num_steps for step in range(num_steps)]
+    drawn_counts = [ordered[place] for place in places]
+
+    # Each cluster is a horizontal line that ends where that of the next cluster begins.
+    ends = [across(place) for place in places[1:]]
+    ends.append(float(RIGHT))
     path = f"M{LEFT} {FLOOR}"
-    for place, end in zip(places, ends, strict=True):
-        tip = up(ordered[place]) if ordered[place] else FLOOR
+    for count, end in zip(drawn_counts, ends, strict=True):
+        tip = up(count) if count else FLOOR
         path += f"V{tip}H{end}"
     return Chart(
         caption,
@@ -217,8 +247,8 @@ def size_histogram(caption: Caption, counts: Sequence[int]) -> Chart:
             Shape("reference", _level_line(up(mean))),
         ],
         keys=[
-            _key("s0 filled", "images", [ordered[place] for place in places]),
-            _key("reference", "if all were equal", [mean] * len(places)),
+            _key("s0 filled", "images", drawn_counts),
+            _key("reference", "if all were equal", [mean] * num_steps),
         ],
         at=[across(place + 0.5) for place in places],
         names=[f"number {place + 1:,} by size" for place in places],
@@ -227,53 +257,94 @@ def size_histogram(caption: Caption, counts: Sequence[int]) -> Chart:
 
 
 def _styles(lines: Sequence[Series]) -> list[str]:
-    numbers = iter(range(len(lines)))
-    return ["reference" if line.reference else f"s{next(numbers)}" for line in lines]
+    """Return a style for each curve; only results use up a colour."""
+    styles: list[str] = []
+    num_results = 0
+    for line in lines:
+        if line.reference:
+            styles.append("reference")
+        else:
+            styles.append(f"s{num_results}")
+            num_results += 1
+    return styles
 
 
 def _key(style: str, name: str, values: Iterable[float | None]) -> Key:
     return Key(style, name, [number(value) for value in values])
 
 
+def _epoch_names(epochs: Sequence[int]) -> list[str]:
+    return [f"epoch {epoch}" for epoch in epochs]
+
+
+def _epoch_ticks(epochs: Sequence[int], at: Sequence[float]) -> list[Tick]:
+    """Return ticks at positions of epochs, at most ten, since more would overlap."""
+    epochs_per_tick = max(math.ceil(len(epochs) / 10), 1)
+    ticks: list[Tick] = []
+    for place in range(0, len(epochs), epochs_per_tick):
+        ticks.append(Tick(at[place], f"{epochs[place]:,}"))
+    return ticks
+
+
 def _levels(up: Scale) -> list[Tick]:
-    return [
-        Tick(up(tick), f"{tick:,.0f}" if abs(tick) >= 1000 else f"{tick:g}") for tick in up.ticks(5)
-    ]
+    levels: list[Tick] = []
+    for value in up.ticks(5):
+        # `g` alone would write large numbers with an exponent.
+        text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+        levels.append(Tick(up(value), text))
+    return levels
 
 
 def _whole_ticks(across: Scale, at_most: int) -> list[Tick]:
-    return [Tick(across(tick), f"{tick:,.0f}") for tick in across.ticks(at_most, whole=True)]
+    values = across.ticks(at_most, whole=True)
+    return [Tick(across(value), f"{value:,.0f}") for value in values]
 
 
 def _level_line(height: float) -> str:
     return f"M{LEFT} {height:g}H{RIGHT}"
 
 
-def _curve(style: str, line: Series, at: Sequence[float], up: Scale) -> Shape:
+def _curve(
+    style: str,
+    line: Series,
+    at: Sequence[float],
+    up: Scale,
+) -> Shape:
     """Return a curve that is interrupted at unknown values, with dots if these are few enough."""
-    points = [
-        (x, up(value)) if known(value) else None for x, value in zip(at, line.values, strict=True)
-    ]
-    seen = [point for point in points if point is not None]
-    if line.reference and len(at) == 1:
-        return Shape(style, _level_line(seen[0][1]))  # a path with one point would be invisible
-    path, pen = "", "M"
-    for point in points:
-        if point is None:
+    points: list[Point | None] = []
+    path = ""
+    pen = "M"
+    for x, value in zip(at, line.values, strict=True):
+        if not known(value):
+            points.append(None)
             pen = "M"  # lift the pen: move to the next point without a line
-        else:
-            path += f"{pen}{point[0]:g} {point[1]:g}"
-            pen = "L"
+            continue
+        y = up(value)
+        points.append((x, y))
+        path += f"{pen}{x:g} {y:g}"
+        pen = "L"
+    known_points = [point for point in points if point is not None]
+
     if line.reference:
+        if len(at) == 1:
+            # A path with one point would be invisible.
+            _, height = known_points[0]
+            path = _level_line(height)
         return Shape(style, path)
-    return Shape(style, path, _alone(points) if len(points) > DOTS_AT_MOST else seen)
+    # A line does not show a point without neighbours, so this one always needs a dot.
+    if len(points) > DOTS_AT_MOST:
+        return Shape(style, path, _isolated(points))
+    return Shape(style, path, known_points)
 
 
-def _alone(points: Sequence[Point | None]) -> list[Point]:
-    """Return the points without neighbours, which a line does not show."""
-    padded = [None, *points, None]
-    alone: list[Point] = []
-    for before, point, after in zip(padded, points, padded[2:], strict=False):
-        if point is not None and before is None and after is None:
-            alone.append(point)
-    return alone
+def _isolated(points: Sequence[Point | None]) -> list[Point]:
+    """Return the points without a known neighbour."""
+    # At both ends, a point has no neighbour.
+    before_each = [None, *points[:-1]]
+    after_each = [*points[1:], None]
+    isolated: list[Point] = []
+    for before, point, after in zip(before_each, points, after_each, strict=True):
+        has_neighbour = before is not None or after is not None
+        if point is not None and not has_neighbour:
+            isolated.append(point)
+    return isolated

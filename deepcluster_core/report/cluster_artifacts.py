@@ -23,16 +23,17 @@ def read_assigned(labels: Path, *, before: Path | None, images: Path | None) -> 
 
     Args:
         labels: folder of the epoch's labels.
-        before: folder of the labels of the epoch before; None if there is none.
+        before: folder of the labels of the epoch before; None for the first epoch.
         images: folder of the images artifact; None if true labels are not known.
     """
+    # k-means numbers its clusters anew in each epoch, so changes are found by their images.
     now = read_labels(labels)
-    truth_N = Images(images).true_labels() if images else None
+    true_label_N = Images(images).true_labels() if images else None
     if before is None:
-        return Assigned(now.cluster_N, now.distance_N, truth_N, now.k)
+        return Assigned(now.cluster_N, now.distance_N, true_label_N, now.k)
     then = read_labels(before)
-    changed = changes(then.cluster_N, now.cluster_N, k_before=then.k, k_after=now.k)
-    return Assigned(now.cluster_N, now.distance_N, truth_N, now.k, changed)
+    found = changes(then.cluster_N, now.cluster_N, k_before=then.k, k_after=now.k)
+    return Assigned(now.cluster_N, now.distance_N, true_label_N, now.k, found)
 
 
 def read_gallery(
@@ -52,12 +53,18 @@ def read_gallery(
         clusters: largest number of clusters to show.
         generator: chooses the random clusters.
     """
+    # Only the images that are shown are opened.
     groups = choose(assigned, clusters=clusters, generator=generator)
-    shown = [cluster for group in groups.values() for cluster in group]
-    described = describe(assigned, shown)
-    ids = [member.image_id for cluster in described.values() for member in cluster.shown]
+    chosen: list[int] = []
+    for group in groups.values():
+        chosen.extend(group)
+    described = describe(assigned, chosen)
+
+    ids: list[int] = []
+    for cluster in described.values():
+        ids.extend(member.image_id for member in cluster.shown)
     paths, labels = _names(images, ids, assigned.label_N, described)
-    side = LARGE_PX if len(shown) <= SHARPER_UP_TO else SMALL_PX
+    side = LARGE_PX if len(chosen) <= SHARPER_UP_TO else SMALL_PX
     return Gallery(
         epoch=epoch,
         groups=groups,
@@ -70,24 +77,30 @@ def read_gallery(
 
 
 def _names(
-    images: Path, ids: Sequence[int], label_N: Ints | None, clusters: Mapping[int, Cluster]
+    images: Path,
+    ids: Sequence[int],
+    label_N: Ints | None,
+    clusters: Mapping[int, Cluster],
 ) -> tuple[dict[int, str], dict[int, str]]:
     """Return the paths of images by image_id, and the names of true labels by their numbers."""
     index = read_index(images, ["image_id", "path", "label"])
-    paths = dict(zip(ids, index["path"].take(ids).to_pylist(), strict=True))
+    shown_paths = index["path"].take(ids).to_pylist()
+    paths = dict(zip(ids, shown_paths, strict=True))
     if label_N is None:
         return paths, {}
     # The name of a label is read from the first image that has it.
-    numbers, first = np.unique(label_N, return_index=True)
-    row_of = dict(zip(numbers.tolist(), first.tolist(), strict=True))
-    shown = sorted(_label_numbers(clusters.values()) - {-1})
-    names = index["label"].take([row_of[number] for number in shown]).to_pylist()
-    return paths, dict(zip(shown, names, strict=True))
+    numbers, first_images = np.unique(label_N, return_index=True)
+    shown_numbers = sorted(_label_numbers(clusters.values()))
+    rows = first_images[np.searchsorted(numbers, shown_numbers)]
+    names = index["label"].take(rows.tolist()).to_pylist()
+    return paths, dict(zip(shown_numbers, names, strict=True))
 
 
 def _label_numbers(clusters: Iterable[Cluster]) -> set[int]:
+    """Return the true labels that the gallery names, without the -1 of unknown ones."""
+    # The bars of classes and the tooltips of images name labels.
     numbers: set[int] = set()
     for cluster in clusters:
         numbers.update(label for label, _ in cluster.classes)
         numbers.update(member.label for member in cluster.shown)
-    return numbers
+    return numbers - {-1}

@@ -16,7 +16,10 @@ from deepcluster_core.text import number, printable_lines, readable_size, share
 
 
 def _printable(value: object) -> object:
-    return value if isinstance(value, Markup) else printable_lines(str(value))
+    # Markup, such as the result of a macro, is escaped already.
+    if isinstance(value, Markup):
+        return value
+    return printable_lines(str(value))
 
 
 def _images(count: int) -> str:
@@ -25,12 +28,15 @@ def _images(count: int) -> str:
 
 def _csp_hash(text: str) -> str:
     """Return the hash by which a content security policy allows an inline part of the page."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    digest = hashlib.sha256(text.encode()).digest()
+    encoded = base64.b64encode(digest).decode()
+    return f"sha256-{encoded}"
 
 
 def _data_uri(data: bytes, media_type: str) -> str:
     """Return bytes as a data URI, which needs no network."""
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    encoded = base64.b64encode(data).decode()
+    return f"data:{media_type};base64,{encoded}"
 
 
 FILTERS: dict[str, Callable[..., str]] = {

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 ROWS_AT_MOST = 500
@@ -49,15 +48,23 @@ class Evaluation:
     @property
     def table(self) -> Table:
         """The table of the first rows, without the protocol's digest, which all rows share."""
-        columns = [name for name in self.rows[0] if name != "protocol"] if self.rows else []
+        columns: list[str] = []
+        if self.rows:
+            columns = [name for name in self.rows[0] if name != "protocol"]
+        # The tables of some evaluations have a row per image.
+        shown = self.rows[:ROWS_AT_MOST]
         return Table(
-            f"Results of {self.name}, epoch {self.epoch}",
-            [name.replace("_", " ") for name in columns],
-            [[row.get(name) for name in columns] for row in self.rows[:ROWS_AT_MOST]],
+            name=f"Results of {self.name}, epoch {self.epoch}",
+            headings=[name.replace("_", " ") for name in columns],
+            rows=[[row.get(name) for name in columns] for row in shown],
         )
 
 
 def by_name(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     """Return the evaluations by name, each list with the latest epoch first."""
+    # A dict keeps the order in which its keys are inserted.
+    groups: dict[str, list[Evaluation]] = {}
     ordered = sorted(evaluations, key=lambda found: (found.name, -found.epoch))
-    return {name: [*group] for name, group in groupby(ordered, key=lambda found: found.name)}
+    for evaluation in ordered:
+        groups.setdefault(evaluation.name, []).append(evaluation)
+    return groups

@@ -55,12 +55,16 @@ class Cluster:
     @property
     def purity(self) -> float | None:
         """Fraction, 0 to 1, of the most frequent true label; None if no label is known."""
-        return self.classes[0][1] if self.classes else None
+        if not self.classes:
+            return None
+        _, fraction = self.classes[0]
+        return fraction
 
     @property
     def overlap(self) -> float | None:
         """Greatest Jaccard index with a cluster of the epoch before; None if it is not known."""
-        return max((change.jaccard for change in self.changes), default=None)
+        overlaps = [change.jaccard for change in self.changes]
+        return max(overlaps, default=None)
 
     @property
     def shown(self) -> tuple[Member, ...]:
@@ -101,19 +105,25 @@ class Gallery:
 
     def classes(self, cluster: Cluster) -> list[tuple[str, float]]:
         """Return the names of a cluster's most frequent classes, each with its fraction."""
-        return [(self.labels.get(label, "?"), part) for label, part in cluster.classes]
+        return [(self._class_name(label), fraction) for label, fraction in cluster.classes]
 
     def is_odd(self, cluster: Cluster, member: Member) -> bool:
         """Return whether an image's true label differs from its cluster's most frequent one."""
-        return member.label >= 0 and member.label != cluster.classes[0][0]
+        if member.label < 0:
+            return False
+        most_frequent, _ = cluster.classes[0]
+        return member.label != most_frequent
 
     def details(self, member: Member) -> str:
         """Return the text of an image's tooltip."""
-        text = f"{self.paths.get(member.image_id, '')}\n"
-        text += f"image {member.image_id}, distance {member.distance:.3f}"
+        path = self.paths.get(member.image_id, "")
+        text = f"{path}\nimage {member.image_id}, distance {member.distance:.3f}"
         if member.label >= 0:
-            text += f", label {self.labels.get(member.label, '?')}"
+            text += f", label {self._class_name(member.label)}"
         return text
+
+    def _class_name(self, label: int) -> str:
+        return self.labels.get(label, "?")
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,10 @@ class Assigned:
 
 
 def choose(
-    assigned: Assigned, *, clusters: int, generator: np.random.Generator
+    assigned: Assigned,
+    *,
+    clusters: int,
+    generator: np.random.Generator,
 ) -> dict[str, list[int]]:
     """Return clusters under headings: largest, smallest, purest, most mixed, random.
 
@@ -142,30 +155,40 @@ def choose(
         clusters: largest number of clusters to choose.
         generator: chooses the random clusters.
     """
+    # Empty clusters come last in the order of size and are cut off.
     counts_K = cluster_counts(assigned.cluster_N, assigned.k)
-    largest_P = np.argsort(-counts_K, kind="stable")[: np.count_nonzero(counts_K)]
+    num_populated = np.count_nonzero(counts_K)
+    largest_P = np.argsort(-counts_K, kind="stable")[:num_populated]
     if len(largest_P) <= clusters:
         return {ALL: largest_P.tolist()}
+
     orders: dict[str, Ints] = {"Largest": largest_P, "Smallest": largest_P[::-1]}
     if assigned.label_N is not None:
+        # Of equally pure clusters, the larger one comes first in both orders.
         purity_K = _purities(assigned.cluster_N, assigned.label_N, assigned.k)
-        judged_P = largest_P[~np.isnan(purity_K[largest_P])]
-        orders["Purest"] = judged_P[np.argsort(-purity_K[judged_P], kind="stable")]
-        orders["Most mixed"] = judged_P[np.argsort(purity_K[judged_P], kind="stable")]
+        purity_P = purity_K[largest_P]
+        has_purity_P = ~np.isnan(purity_P)
+        judged = largest_P[has_purity_P]
+        purity = purity_P[has_purity_P]
+        orders["Purest"] = judged[np.argsort(-purity, kind="stable")]
+        orders["Most mixed"] = judged[np.argsort(purity, kind="stable")]
     orders["Random"] = generator.permutation(largest_P)
     return _share_out(orders, clusters)
 
 
 def describe(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Cluster]:
     """Return the chosen clusters by id."""
+    # A cluster that results from a merger has several changes; one that vanished has no id.
     changes: dict[int, list[Change]] = {}
     for change in assigned.changes:
         if change.cluster is not None:
             changes.setdefault(change.cluster, []).append(change)
-    return {
-        cluster: _describe(assigned, cluster, ids_M, tuple(changes.get(cluster, ())))
-        for cluster, ids_M in _members(assigned, chosen).items()
-    }
+
+    described: dict[int, Cluster] = {}
+    for cluster, ids_M in _members(assigned, chosen).items():
+        own_changes = tuple(changes.get(cluster, ()))
+        described[cluster] = _describe(assigned, cluster, ids_M, own_changes)
+    return described
 
 
 def _share_out(orders: Mapping[str, Ints], clusters: int) -> dict[str, list[int]]:
@@ -175,12 +198,15 @@ def _share_out(orders: Mapping[str, Ints], clusters: int) -> dict[str, list[int]
     """
     taken: set[int] = set()
     groups: dict[str, list[int]] = {}
-    left = clusters
+    num_left = clusters
+    num_headings = len(orders)
     for place, (heading, order) in enumerate(orders.items()):
-        part = left // (len(orders) - place)
-        found = [cluster for cluster in order.tolist() if cluster not in taken][:part]
+        # An equal part of what the headings before have left.
+        part = num_left // (num_headings - place)
+        not_taken = [cluster for cluster in order.tolist() if cluster not in taken]
+        found = not_taken[:part]
         taken.update(found)
-        left -= len(found)
+        num_left -= len(found)
         if found:
             groups[heading] = found
     return groups
@@ -188,57 +214,92 @@ def _share_out(orders: Mapping[str, Ints], clusters: int) -> dict[str, list[int]
 
 def _purities(cluster_N: Ints, label_N: Ints, k: int) -> Reals:
     """Return the fraction, 0 to 1, of each cluster's most frequent label; NaN if none is known."""
-    known_N = label_N >= 0
-    width = int(label_N.max()) + 1
-    keys_N = cluster_N[known_N].astype(np.int64) * width + label_N[known_N]
-    key_C, count_C = np.unique(keys_N, return_counts=True)
-    most_K, all_K = np.zeros(k), np.zeros(k)
-    np.maximum.at(most_K, key_C // width, count_C)
-    np.add.at(all_K, key_C // width, count_C)
-    return np.divide(most_K, all_K, out=np.full(k, np.nan), where=all_K > 0)
+    # Count the images of each pair of a cluster and a class, as one number per pair.
+    # Unknown labels, -1, count neither for nor against a cluster.
+    is_known_N = label_N >= 0
+    num_labels = int(label_N.max()) + 1
+    known_cluster = cluster_N[is_known_N].astype(np.int64)
+    pairs = known_cluster * num_labels + label_N[is_known_N]
+    pair_C, count_C = np.unique(pairs, return_counts=True)
+    cluster_C = pair_C // num_labels
+
+    most_K = np.zeros(k)
+    all_K = np.zeros(k)
+    np.maximum.at(most_K, cluster_C, count_C)
+    np.add.at(all_K, cluster_C, count_C)
+    unknown_K = np.full(k, np.nan)
+    return np.divide(most_K, all_K, out=unknown_K, where=all_K > 0)
 
 
 def _members(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Ints]:
     """Return the image_ids of each chosen cluster, the nearest to its centroid first."""
+    wanted = [*chosen]
+    # A table by cluster makes this one look-up per image.
     is_wanted_K = np.zeros(assigned.k, dtype=np.bool_)
-    is_wanted_K[[*chosen]] = True
+    is_wanted_K[wanted] = True
     ids = np.flatnonzero(is_wanted_K[assigned.cluster_N])
-    order = np.lexsort((ids, assigned.distance_N[ids], assigned.cluster_N[ids]))
-    ids = ids[order]
-    cluster_of = assigned.cluster_N[ids]
-    bounds = np.searchsorted(cluster_of, [*chosen]), np.searchsorted(cluster_of, [*chosen], "right")
-    return {cluster: ids[start:end] for cluster, start, end in zip(chosen, *bounds, strict=True)}
+
+    # Sort by cluster, then by distance; equal distances keep the order of image_id.
+    distances = assigned.distance_N[ids]
+    clusters = assigned.cluster_N[ids]
+    order = np.lexsort((ids, distances, clusters))
+    sorted_ids = ids[order]
+    sorted_clusters = clusters[order]
+
+    # The images of a cluster now lie side by side.
+    starts = np.searchsorted(sorted_clusters, wanted)
+    ends = np.searchsorted(sorted_clusters, wanted, "right")
+    members: dict[int, Ints] = {}
+    for cluster, start, end in zip(chosen, starts, ends, strict=True):
+        members[cluster] = sorted_ids[start:end]
+    return members
 
 
 def _describe(
-    assigned: Assigned, cluster: int, ids_M: Ints, changes: tuple[Change, ...]
+    assigned: Assigned,
+    cluster: int,
+    ids_M: Ints,
+    changes: tuple[Change, ...],
 ) -> Cluster:
-    labels_M = np.full(len(ids_M), -1) if assigned.label_N is None else assigned.label_N[ids_M]
-    members = [
-        Member(int(ids_M[place]), float(assigned.distance_N[ids_M[place]]), int(labels_M[place]))
-        for place in _shown(len(ids_M))
-    ]
+    if assigned.label_N is None:
+        labels_M = np.full(len(ids_M), -1)  # unknown
+    else:
+        labels_M = assigned.label_N[ids_M]
+    members: list[Member] = []
+    for place in _shown(len(ids_M)):
+        image_id = int(ids_M[place])
+        distance = float(assigned.distance_N[image_id])
+        label = int(labels_M[place])
+        members.append(Member(image_id, distance, label))
     return Cluster(
-        cluster,
-        len(ids_M),
-        tuple(members[:NEAREST]),
-        tuple(members[NEAREST:]),
-        _classes(labels_M),
-        changes,
+        cluster=cluster,
+        size=len(ids_M),
+        nearest=tuple(members[:NEAREST]),
+        farthest=tuple(members[NEAREST:]),
+        classes=_classes(labels_M),
+        changes=changes,
     )
 
 
-def _shown(members: int) -> list[int]:
+def _shown(num_members: int) -> list[int]:
     """Return the positions, in the order of distance, of the images that are shown."""
-    nearest = range(min(NEAREST, members))
-    farthest = range(max(NEAREST, members - FARTHEST), members)
+    nearest = range(min(NEAREST, num_members))
+    # No image is shown twice: the farthest begin behind the nearest.
+    farthest = range(max(NEAREST, num_members - FARTHEST), num_members)
     return [*nearest, *farthest]
 
 
 def _classes(labels_M: Ints) -> tuple[tuple[int, float], ...]:
-    known = labels_M[labels_M >= 0]
-    if len(known) == 0:
+    """Return the most frequent labels, each with its fraction of the known ones."""
+    known_labels = labels_M[labels_M >= 0]
+    num_known = len(known_labels)
+    if num_known == 0:
         return ()
-    labels, counts = np.unique(known, return_counts=True)
-    most = np.argsort(-counts, kind="stable")[:CLASSES_SHOWN]
-    return tuple((int(labels[place]), float(counts[place] / len(known))) for place in most)
+    # The sort is stable: of equally frequent labels, the lower one comes first.
+    labels, counts = np.unique(known_labels, return_counts=True)
+    most_frequent = np.argsort(-counts, kind="stable")[:CLASSES_SHOWN]
+    classes: list[tuple[int, float]] = []
+    for place in most_frequent:
+        fraction = float(counts[place] / num_known)
+        classes.append((int(labels[place]), fraction))
+    return tuple(classes)

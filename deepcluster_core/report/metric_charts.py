@@ -47,8 +47,8 @@ LEARNING = (
         Caption(
             "NMI of the clusters",
             "0 to 1",
-            "With those of the epoch before, which says how stable they are, and with the true "
-            "labels, which nothing was learnt from.",
+            "With the clusters of the epoch before, which shows how stable they are, and with the "
+            "true labels, which are never used to learn.",
         ),
         {"nmi_previous": "previous clusters", "nmi_labels": "true labels"},
         top=1.0,
@@ -57,13 +57,13 @@ LEARNING = (
         Caption(
             "Reassigned images",
             "share of all",
-            "Images that did not come to their cluster with most of its others.",
+            "Images that came to their cluster without most of its other images.",
         ),
         {"moved_fraction": "reassigned"},
         top=1.0,
     ),
     Curves(
-        Caption("Cluster sizes", "images", "Of the clusters that have any."),
+        Caption("Cluster sizes", "images", "Empty clusters are left out."),
         {"largest_cluster": "largest", "median_cluster": "median", "smallest_cluster": "smallest"},
         zero=False,
     ),
@@ -71,7 +71,7 @@ LEARNING = (
         Caption(
             "Clusters in use",
             "clusters",
-            "Effective: how many clusters of equal size would be as spread out.",
+            "Effective: the number of clusters of equal size that would be as spread out.",
         ),
         {"effective_clusters": "effective", "empty_clusters": "empty"},
         references={"k": "k"},
@@ -99,8 +99,13 @@ def metric_charts(rows: Sequence[Row], sizes: Chart | None) -> list[Chart]:
         rows: metrics of its epochs, at least one row.
         sizes: the chart of all cluster sizes, if there is one.
     """
-    learning = [_curves(rows, curves) for curves in LEARNING]
-    charts = [*learning, sizes, _stage_times(rows), _curves(rows, PACE)]
+    # A chart without known values is left out.
+    charts = [
+        *(_curves(rows, curves) for curves in LEARNING),
+        sizes,
+        _stage_times(rows),
+        _curves(rows, PACE),
+    ]
     return [chart for chart in charts if chart is not None]
 
 
@@ -109,31 +114,53 @@ def sizes_chart(counts: Sequence[int], epoch: int) -> Chart:
     caption = Caption(
         f"Sizes of all clusters, epoch {epoch}",
         "images",
-        "The steeper, the more a few clusters dominate. Training draws from all alike.",
+        "The steeper the curve, the more a few clusters dominate. Training draws from all clusters "
+        "equally.",
     )
     return size_histogram(caption, counts)
 
 
 def seconds_of(rows: Sequence[Row]) -> float:
     """Return the total time of all stages in these epochs, seconds."""
-    columns = [f"{stage}_s" for stage in STAGES]
-    return sum(row[name] for row in rows for name in columns if known(row.get(name)))
+    times_s: list[float] = []
+    for row in rows:
+        # Metrics that an earlier version wrote may lack times.
+        row_times_s = (row.get(f"{stage}_s") for stage in STAGES)
+        times_s.extend(filter(known, row_times_s))
+    return sum(times_s)
 
 
 def _curves(rows: Sequence[Row], curves: Curves) -> Chart | None:
     series = [_series(rows, column, name) for column, name in curves.columns.items()]
     for column, name in curves.references.items():
         series.append(_series(rows, column, name, reference=True))
-    epochs = [row["epoch"] for row in rows]
-    return line_chart(curves.caption, epochs, series, top=curves.top, zero=curves.zero)
+    return line_chart(
+        curves.caption,
+        _epochs(rows),
+        series,
+        top=curves.top,
+        zero=curves.zero,
+    )
 
 
 def _stage_times(rows: Sequence[Row]) -> Chart:
     """Return the chart of the time that each stage of each epoch took."""
-    caption = Caption("Time of each stage", "seconds", f"{duration(seconds_of(rows))} in all.")
-    epochs = [row["epoch"] for row in rows]
-    return stacked_bars(caption, epochs, [_series(rows, f"{name}_s", name) for name in STAGES])
+    total = duration(seconds_of(rows))
+    caption = Caption("Time of each stage", "seconds", f"{total} in all.")
+    layers = [_series(rows, f"{name}_s", name) for name in STAGES]
+    return stacked_bars(caption, _epochs(rows), layers)
 
 
-def _series(rows: Sequence[Row], column: str, name: str, *, reference: bool = False) -> Series:
-    return Series(name, [row.get(column) for row in rows], reference)
+def _epochs(rows: Sequence[Row]) -> list[int]:
+    return [row["epoch"] for row in rows]
+
+
+def _series(
+    rows: Sequence[Row],
+    column: str,
+    name: str,
+    *,
+    reference: bool = False,
+) -> Series:
+    values = [row.get(column) for row in rows]
+    return Series(name, values, reference)

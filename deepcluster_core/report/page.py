@@ -14,7 +14,7 @@ from deepcluster_core.report.metric_charts import metric_charts, seconds_of, siz
 from deepcluster_core.report.words import Remark, remarks
 from deepcluster_core.text import duration, number
 
-FORMAT = 2
+FORMAT = 3
 """Version of the page's format; increase it when equal inputs would give a different page."""
 HEAD_BYTES = 2048
 INPUTS = re.compile(rb'<meta name="deepcluster-inputs" content="([0-9a-f]{64})">')
@@ -62,9 +62,12 @@ class Report:
 
 def render(report: Report) -> bytes:
     """Return the page in UTF-8. Equal reports give equal bytes."""
-    gallery = report.gallery if report.gallery and report.gallery.num_shown else None
+    # The template leaves out a section without content, here that of an empty gallery.
+    gallery = report.gallery
+    if gallery is not None and gallery.num_shown == 0:
+        gallery = None
     sizes = None
-    if report.gallery and report.sizes:
+    if report.gallery is not None and report.sizes:
         sizes = sizes_chart(report.sizes, report.gallery.epoch)
     package = resources.files("deepcluster_core.report")
     page = templates().get_template("report.html.j2")
@@ -86,12 +89,13 @@ def render(report: Report) -> bytes:
 
 
 def inputs_of(path: Path) -> str | None:
-    """Return the digest of the inputs of the page at `path`; None if there is no such page."""
+    """Return the digest of the inputs of the page at `path`; None if it cannot be read."""
     try:
         with path.open("rb") as file:
-            found = INPUTS.search(file.read(HEAD_BYTES))
+            head = file.read(HEAD_BYTES)
     except (FileNotFoundError, PermissionError):
         return None
+    found = INPUTS.search(head)
     return found[1].decode() if found else None
 
 
@@ -112,12 +116,16 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _remarks(report: Report) -> list[Remark]:
+    # Missing results come first, since they may explain the other remarks.
     notes = [Remark("bad", "Not complete", note) for note in report.notes]
     found = [*notes, *remarks(report.rows)]
     return found or [Remark("plain", "Nothing yet", "No epoch is done.")]
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> Table:
-    # A dict keeps the order of the columns and drops duplicates.
-    columns = [*dict.fromkeys(["epoch", *(name for row in rows for name in row)])]
-    return Table("All metrics", columns, [[row.get(name) for name in columns] for row in rows])
+    # Rows of different versions have different columns. The dict keeps them in order.
+    columns = {"epoch": None}
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    cells = [[row.get(name) for name in columns] for row in rows]
+    return Table("All metrics", [*columns], cells)

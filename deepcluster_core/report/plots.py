@@ -55,10 +55,21 @@ def shades(count: int) -> list[Colour]:
     """Return colours for lines that have an order; the last line is the darkest."""
     if count == 1:
         return [BLUE]
-    return [colormaps["viridis"](0.9 * (1 - place / count)) for place in range(1, count + 1)]
+    # The brightest tenth of the map is hard to see on white paper.
+    colour_map = colormaps["viridis"]
+    colours: list[Colour] = []
+    for place in range(1, count + 1):
+        brightness = 0.9 * (1 - place / count)
+        colours.append(colour_map(brightness))
+    return colours
 
 
-def draw_curves(axes: Axes, table: pd.DataFrame, across: str, curves: Sequence[Curve]) -> None:
+def draw_curves(
+    axes: Axes,
+    table: pd.DataFrame,
+    across: str,
+    curves: Sequence[Curve],
+) -> None:
     """Draw the known values of some columns of a table against another column.
 
     Args:
@@ -68,6 +79,7 @@ def draw_curves(axes: Axes, table: pd.DataFrame, across: str, curves: Sequence[C
         curves: curves to draw; those without any known value are left out.
     """
     for curve in curves:
+        # Without its unknown values, a curve has no gaps.
         known = table.dropna(subset=[curve.column])
         if len(known):
             axes.plot(
@@ -87,8 +99,10 @@ def draw_runs(axes: Axes, runs: Mapping[str, pd.DataFrame], column: str) -> None
         runs: tables with a column `epoch`, by the name in the legend.
         column: the column to draw.
     """
-    for colour, (name, run) in zip(shades(len(runs)), runs.items(), strict=True):
-        draw_curves(axes, run, "epoch", [Curve(column, name, colour)])
+    colours = shades(len(runs))
+    for colour, (name, run) in zip(colours, runs.items(), strict=True):
+        curve = Curve(column, name, colour)
+        draw_curves(axes, run, "epoch", [curve])
     put_epochs_across(axes)
 
 
@@ -123,6 +137,10 @@ def finish(axes: Axes, *, legend_beside: bool = False) -> None:
     axes.tick_params(colors=INK, labelsize=TEXT_POINTS)
     if not axes.get_lines():  # no image has a true label, or there is only one epoch
         axes.text(0.5, 0.5, "not known", ha="center", color=GREY, transform=axes.transAxes)
-    elif axes.get_legend_handles_labels()[0]:
-        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-        axes.legend(frameon=False, fontsize=TEXT_POINTS, **(place if legend_beside else {}))
+        return
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        place: dict[str, Any] = {}
+        if legend_beside:
+            place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        axes.legend(frameon=False, fontsize=TEXT_POINTS, **place)

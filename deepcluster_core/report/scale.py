@@ -26,9 +26,14 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Return the position of a value in units of the drawing, rounded to one decimal."""
-        low, high = self._measure(self.low), self._measure(self.high)
-        part = (self._measure(value) - low) / (high - low) if high > low else 0.5
-        return round(self.start + part * (self.end - self.start), 1)
+        low = self._measure(self.low)
+        high = self._measure(self.high)
+        if high > low:
+            part = (self._measure(value) - low) / (high - low)
+        else:
+            part = 0.5  # a single value lies in the middle
+        place = self.start + part * (self.end - self.start)
+        return round(place, 1)
 
     def ticks(self, at_most: int, *, whole: bool = False) -> list[float]:
         """Return round values within the axis: 1, 2 or 5 times a power of ten apart.
@@ -46,26 +51,44 @@ class Scale:
         return self._within(locator)
 
     def _measure(self, value: float) -> float:
-        return math.log(max(value, self.low)) if self.logarithmic else value
+        """Return a number that grows evenly along the axis."""
+        if not self.logarithmic:
+            return value
+        # Values below the axis, such as 0, lie at its end.
+        return math.log(max(value, self.low))
 
     def _logarithmic_ticks(self, at_most: int) -> list[float]:
         ticks: list[float] = []
         for digits in ((1, 2, 5), (1, 3), (1,)):
-            ticks = self._within(LogLocator(subs=digits, numticks=MOST_POWERS))
+            locator = LogLocator(subs=digits, numticks=MOST_POWERS)
+            ticks = self._within(locator)
             if len(ticks) <= at_most:
                 return ticks
-        every = math.ceil(len(ticks) / at_most)
-        return ticks[::every]
+        # Even the powers of ten alone are too many.
+        powers_per_tick = math.ceil(len(ticks) / at_most)
+        return ticks[::powers_per_tick]
 
     def _within(self, locator: LogLocator | MaxNLocator) -> list[float]:
         """Return the ticks that a locator finds, without those beyond the ends of the axis."""
-        rounding = 1e-9 * (self.high - self.low)
-        found = (float(tick) for tick in locator.tick_values(self.low, self.high))
-        low, high = self.low - rounding, self.high + rounding
-        return [round(tick, 12) for tick in found if low <= tick <= high]
+        # Rounding errors must not drop a tick at an end of the axis.
+        tolerance = 1e-9 * (self.high - self.low)
+        low = self.low - tolerance
+        high = self.high + tolerance
+        ticks: list[float] = []
+        for value in locator.tick_values(self.low, self.high):
+            tick = float(value)
+            if low <= tick <= high:
+                ticks.append(round(tick, 12))
+        return ticks
 
 
-def upwards(values: Iterable[float], *, start: float, end: float, zero: bool = True) -> Scale:
+def upwards(
+    values: Iterable[float],
+    *,
+    start: float,
+    end: float,
+    zero: bool = True,
+) -> Scale:
     """Return an axis that contains these values.
 
     Args:
@@ -75,7 +98,11 @@ def upwards(values: Iterable[float], *, start: float, end: float, zero: bool = T
         zero: whether to begin at 0. If not, the axis is logarithmic if the values are far apart.
     """
     found = [*values] or [0.0, 1.0]
-    low, high = min(found), max(found)
-    if not zero and low > 0 and high >= LOGARITHMIC_FROM * low:
+    low = min(found)
+    high = max(found)
+    is_far_apart = high >= LOGARITHMIC_FROM * low
+    if not zero and low > 0 and is_far_apart:
         return Scale(low, high, start, end, logarithmic=True)
-    return Scale(min(low, 0.0), max(high, 0.0) or 1.0, start, end)
+    # An axis of zeros only would have no length.
+    high = max(high, 0.0) or 1.0
+    return Scale(min(low, 0.0), high, start, end)

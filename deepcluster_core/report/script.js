@@ -88,7 +88,7 @@ if (tools) {
   tools.hidden = false;
 }
 
-// An image larger, with what its title tells: a finger cannot hover.
+// An image larger, with the text of its title, since a finger cannot hover.
 const dialog = document.createElement("dialog");
 document.body.append(dialog);
 dialog.addEventListener("click", () => dialog.close());
@@ -98,11 +98,11 @@ document.addEventListener("click", (event) => {
   const picture = new Image();
   picture.src = tile.src;
   picture.alt = tile.alt;
-  const told = document.createElement("p");
-  told.textContent = tile.title || tile.alt;
+  const caption = document.createElement("p");
+  caption.textContent = tile.title || tile.alt;
   const close = document.createElement("button");
   close.textContent = "Close";
   dialog.className = tile.closest(".pictures") ? "wide" : tile.closest(".sharp") ? "sharp" : "";
-  dialog.replaceChildren(picture, told, close);
+  dialog.replaceChildren(picture, caption, close);
   dialog.showModal();
 });

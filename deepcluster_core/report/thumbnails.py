@@ -53,22 +53,25 @@ def make_thumbnails(images: Pictures, image_ids: Sequence[int], side: int) -> Th
         image_ids: images to read; duplicates are allowed.
         side: largest side of a thumbnail, pixels; smaller images are not enlarged.
     """
+    # In order of image_id, neighbours on disk are read one after the other.
     unique = sorted(set(image_ids))
     data: dict[int, bytes] = {}
     failures: dict[int, str] = {}
     largest = 0
-    with ThreadPoolExecutor() as pool:  # decoding and encoding release the GIL
+    # Threads help because decoding and encoding release the GIL.
+    with ThreadPoolExecutor() as pool:
         made = pool.map(lambda image_id: _attempt(images, image_id, side), unique)
         for image_id, found in zip(unique, made, strict=True):
             if isinstance(found, str):
                 failures[image_id] = found
             else:
-                data[image_id], seen = found
-                largest = max(largest, seen)
+                data[image_id], actual_side = found
+                largest = max(largest, actual_side)
     return Thumbnails(data, largest, failures)
 
 
 def _attempt(images: Pictures, image_id: int, side: int) -> tuple[bytes, int] | str:
+    """Return a thumbnail and its side, or the reason why the image cannot be read."""
     try:
         return thumbnail(images[image_id], side)
     except ArtifactError as error:
@@ -79,14 +82,19 @@ def thumbnail(image_HWC: Pixels, side: int) -> tuple[bytes, int]:
     """Return the thumbnail of an image's central square, which the network sees, and its side.
 
     Args:
-        image_HWC: pixels. Three channels are shown in colour; otherwise the first one in grey.
+        image_HWC: pixels. Three channels are shown in colour; of any other number, only the first
+            one is shown, in grey.
         side: largest side of the thumbnail, pixels.
     """
     height, width, channels = image_HWC.shape
     square = min(height, width)
-    top, left = (height - square) // 2, (width - square) // 2
-    square_HWC = image_HWC[top : top + square, left : left + square]
-    shown = square_HWC if channels == 3 else square_HWC[:, :, 0]
+    top = (height - square) // 2
+    left = (width - square) // 2
+    bottom = top + square
+    right = left + square
+    shown = image_HWC[top:bottom, left:right]
+    if channels != 3:
+        shown = shown[:, :, 0]
     picture = Image.fromarray(np.ascontiguousarray(shown))
     if square > side:
         # reducing_gap averages a much larger image over whole pixels first, which is twice as fast

@@ -36,7 +36,13 @@ def remarks(rows: Sequence[Row]) -> list[Remark]:
     """
     if not rows:
         return []
-    found = [*_troubles(rows), _loss(rows), _stability(rows), _labels(rows), _sizes(rows[-1])]
+    found = [
+        *_troubles(rows),
+        _loss(rows),
+        _stability(rows),
+        _labels(rows),
+        _sizes(rows[-1]),
+    ]
     return [remark for remark in found if remark is not None]
 
 
@@ -48,15 +54,25 @@ def _troubles(rows: Sequence[Row]) -> Iterator[Remark]:
     last: dict[str, Sign] = {}
     epochs: dict[str, list[int]] = {}
     for row in rows:
-        for sign in signs(row) if all(known(row.get(name)) for name in JUDGED) else ():
+        # Rows of an earlier version may lack metrics; such epochs cannot be judged.
+        if not all(known(row.get(name)) for name in JUDGED):
+            continue
+        for sign in signs(row):
             last[sign.name] = sign
             epochs.setdefault(sign.name, []).append(row["epoch"])
+
     for name, sign in last.items():
         seen = epochs[name]
-        where = f"epoch {seen[0]}" if len(seen) == 1 else f"{len(seen)} epochs, last {seen[-1]}"
-        sentence = sign.sentence[:1].upper() + sign.sentence[1:]
+        if len(seen) == 1:
+            where = f"epoch {seen[0]}"
+        else:
+            where = f"{len(seen)} epochs, last {seen[-1]}"
+        # `capitalize` would put the rest of the sentence into lower case.
+        first, rest = sign.sentence[:1], sign.sentence[1:]
+        sentence = first.upper() + rest
         text = f"{sentence} ({where}). What helps: {sign.advice}"
-        yield Remark("bad", name.replace("_", " ").capitalize(), text)
+        title = name.replace("_", " ").capitalize()
+        yield Remark("bad", title, text)
 
 
 def _loss(rows: Sequence[Row]) -> Remark | None:
@@ -64,26 +80,38 @@ def _loss(rows: Sequence[Row]) -> Remark | None:
     seen = _known(rows, "loss")
     if not seen:
         return None
-    (begin, first), (end, last) = seen[0], seen[-1]
+    begin, first = seen[0]
+    end, last = seen[-1]
+    # The loss of a head that knows nothing is the yardstick.
     chance = rows[-1].get("ln_k")
-    where = f"After epoch {end} it is {number(last)}"
-    compared = f"; with nothing learnt it would be ln k = {number(chance)}" if known(chance) else ""
+    now = f"After epoch {end} it is {number(last)}"
+    comparison = ""
+    is_near_chance = False
+    if known(chance):
+        comparison = f"; with nothing learnt it would be ln k = {number(chance)}"
+        is_near_chance = last >= CHANCE * chance
+
     if len(seen) == 1:
-        return Remark("plain", "Loss", f"{where}{compared}. It should fall from epoch to epoch.")
-    was = f"{where}, after epoch {begin} it was {number(first)}{compared}."
-    if last >= first or (known(chance) and last >= CHANCE * chance):
-        return Remark("bad", "The loss does not fall", f"{was} The network cannot tell clusters.")
-    return Remark("good", "The loss falls", f"{was} The network learns to tell the clusters apart.")
+        text = f"{now}{comparison}. It should fall from epoch to epoch."
+        return Remark("plain", "Loss", text)
+    text = f"{now}, after epoch {begin} it was {number(first)}{comparison}."
+    if last >= first or is_near_chance:
+        text += " The network cannot tell the clusters apart."
+        return Remark("bad", "The loss does not fall", text)
+    text += " The network learns to tell the clusters apart."
+    return Remark("good", "The loss falls", text)
 
 
 def _stability(rows: Sequence[Row]) -> Remark | None:
     """Return a remark on the NMI of successive epochs, after section 4.1 and figure 2(b)."""
     seen = _known(rows, "nmi_previous")
-    moved = rows[-1].get("moved_fraction")
     if not seen:
         return None
-    (begin, first), (end, last) = seen[0], seen[-1]
+    begin, first = seen[0]
+    end, last = seen[-1]
+    moved = rows[-1].get("moved_fraction")
     paper = "In the paper it rises and saturates below 0.8 (section 4.1, figure 2b)."
+    # NMI compares an epoch with the one before.
     text = f"NMI {number(last)} between the clusters of epochs {end - 1} and {end}"
     if known(moved):
         text += f"; {share(moved)} of the images changed company"
@@ -92,15 +120,19 @@ def _stability(rows: Sequence[Row]) -> Remark | None:
     text += f". It began at {number(first)} in epoch {begin}. {paper}"
     if last < first:
         return Remark("bad", "The clusters become less stable", text)
-    if _still_rises([value for _, value in seen]):
+    values = [value for _, value in seen]
+    if _still_rises(values):
         text += " It still rises: more epochs may help."
     return Remark("good", "The clusters settle", text)
 
 
 def _still_rises(values: Sequence[float]) -> bool:
+    # Means of three epochs, since NMI fluctuates from one epoch to the next.
     if len(values) < 6:
         return False
-    return sum(values[-3:]) / 3 - sum(values[-6:-3]) / 3 > RISING
+    latest_mean = sum(values[-3:]) / 3
+    mean_before = sum(values[-6:-3]) / 3
+    return latest_mean - mean_before > RISING
 
 
 def _labels(rows: Sequence[Row]) -> Remark | None:
@@ -111,37 +143,51 @@ def _labels(rows: Sequence[Row]) -> Remark | None:
     seen = _known(rows, "nmi_labels")
     if not seen:
         return None
-    (begin, first), (end, last) = seen[0], seen[-1]
+    begin, first = seen[0]
+    end, last = seen[-1]
     text = f"NMI {number(last)} in epoch {end}"
-    if begin == 0:
-        of_what = "the clusters of the network as initialised, epoch 0, have"
-    else:
-        of_what = f"those of epoch {begin} have"
-    if begin != end:
-        text += f"; {of_what} {number(first)}"
-    text += ". No label was used to learn; it only judges the clusters."
+    explanation = "No label was used to learn; it only judges the clusters."
     if begin == end:
-        return Remark("plain", "Agreement with the true labels", text)
+        return Remark("plain", "Agreement with the true labels", f"{text}. {explanation}")
+
+    # The clusters of epoch 0 come from an untrained network, which makes them the baseline.
+    if begin == 0:
+        earlier = "the clusters of the network as initialised, epoch 0, have"
+    else:
+        earlier = f"those of epoch {begin} have"
+    text += f"; {earlier} {number(first)}. {explanation}"
     if last <= first:
         return Remark("bad", "The clusters agree less with the true labels", text)
     return Remark("good", "The clusters agree more with the true labels", text)
 
 
 def _sizes(row: Row) -> Remark | None:
-    effective, k, largest = row.get("effective_clusters"), row.get("k"), row.get("largest_fraction")
+    # Rows of an earlier version may lack some of these metrics.
+    effective = row.get("effective_clusters")
+    k = row.get("k")
+    largest = row.get("largest_fraction")
     if not (known(effective) and known(k) and known(largest)):
         return None
-    empty = row.get("empty_clusters")
-    none = "no cluster is empty" if empty == 0 else f"{number(empty)} clusters are empty"
+    num_empty = row.get("empty_clusters")
+    if num_empty == 0:
+        empty = "no cluster is empty"
+    else:
+        empty = f"{number(num_empty)} clusters are empty"
     text = (
         f"As spread out as {effective:.1f} clusters of equal size, of k = {number(k)}; "
-        f"the largest holds {share(largest)} of the images, {none}."
+        f"the largest holds {share(largest)} of the images, {empty}."
     )
     return Remark("plain", "Sizes of the clusters", text)
 
 
 def _known(rows: Sequence[Row], column: str) -> list[tuple[int, float]]:
-    return [(row["epoch"], value) for row in rows if known(value := row.get(column))]
+    """Return the epochs with a known value in a column, each with its value."""
+    found: list[tuple[int, float]] = []
+    for row in rows:
+        value = row.get(column)
+        if known(value):
+            found.append((row["epoch"], value))
+    return found
 
 
 def cluster_history(changes: Sequence[Change], epoch: int) -> str:
@@ -151,20 +197,23 @@ def cluster_history(changes: Sequence[Change], epoch: int) -> str:
         changes: all changes from which the cluster results, at least one.
         epoch: the cluster's own epoch, not the one before.
     """
-    first, before = changes[0], f"of epoch {epoch - 1}"
+    first = changes[0]
+    before = f"of epoch {epoch - 1}"
     parent = f"cluster {first.previous} {before}"
     shared = f"{first.shared:,} of its {first.previous_size:,} images"
+    came_along = f"{shared} came along (Jaccard {first.jaccard:.2f})"
     match first.kind:
         case "same":
-            return f"The same as {parent}: {shared} came along (Jaccard {first.jaccard:.2f})"
+            return f"The same as {parent}: {came_along}"
         case "moved":
-            return f"Moved on from {parent}: {shared} came along (Jaccard {first.jaccard:.2f})"
+            return f"Moved on from {parent}: {came_along}"
         case "split":
             return f"Split off {parent}: {shared}"
         case "merged":
-            parents = sorted(changes, key=lambda change: -change.shared)
-            named = (f"{parent.previous} ({parent.shared:,} images)" for parent in parents)
-            return f"Merged from clusters {', '.join(named)} {before}"
+            # The parent that gave most images is named first.
+            by_shared = sorted(changes, key=lambda change: -change.shared)
+            parents = [f"{change.previous} ({change.shared:,} images)" for change in by_shared]
+            return f"Merged from clusters {', '.join(parents)} {before}"
         case _:
-            parts = ", ".join(f"{part.cluster} ({share(part.share)})" for part in first.came_from)
-            return f"New. Its images were in clusters {parts} {before}"
+            origins = [f"{part.cluster} ({share(part.share)})" for part in first.came_from]
+            return f"New. Its images were in clusters {', '.join(origins)} {before}"

@@ -19,12 +19,13 @@ def layers_to_read(network: Network, asked: Sequence[str] | None) -> list[str]:
     Raises:
         ConfigError: `asked` is None or empty, and the network has no short names.
     """
-    layers = list(network.taps) if asked is None else list(asked)
+    layers = list(network.taps if asked is None else asked)
     if not layers:
         known = [name for name, _ in network.backbone.named_children()]
         raise ConfigError(
             f"layers: auto, but the layers of this network have no short names.\n"
-            f"  Fix: name some, for example backbone.{known[-1]}; it has {', '.join(known)}."
+            f"  Fix: name some, for example backbone.{known[-1]}; the network has "
+            f"{', '.join(known)}."
         )
     return layers
 
@@ -46,7 +47,7 @@ def num_filters(network: Network, layer: str, *, size: int) -> int:
         output = network.layer_output(blank_1CSS.to(mean_C11.device), layer)
     if output.ndim != 4:
         raise ConfigError(
-            f"layer {layer!r} puts out numbers of shape {tuple(output.shape[1:])} for an image, "
+            f"layer {layer!r} outputs numbers of shape {tuple(output.shape[1:])} for an image, "
             f"not the maps of filters.\n"
             f"  Fix: name a convolution, or a block of them."
         )
@@ -65,11 +66,12 @@ def chosen_filters(asked: int | Sequence[int], *, of: int, layer: str) -> list[i
         ConfigError: the layer has no such filter.
     """
     if isinstance(asked, int):
-        return np.linspace(0, of - 1, min(asked, of)).round().astype(int).tolist()
+        spread = np.linspace(0, of - 1, min(asked, of))
+        return spread.round().astype(int).tolist()
     if max(asked) >= of:
         raise ConfigError(
             f"filters: {max(asked)} asked for, but layer {layer} has filters 0 to {of - 1}.\n"
-            f"  Fix: leave it out, or name the layers that have it: layers=[…]."
+            f"  Fix: leave this filter out, or name the layers that have it: layers=[…]."
         )
     return sorted(set(asked))
 
@@ -81,20 +83,21 @@ def depth(network: Network, layer: str) -> float:
     the network names its modules.
     """
     module_name = network.module_name(layer)
-    names = [name for name, _ in network.named_modules()]
-    is_convolution = [isinstance(module, nn.Conv2d) for module in network.modules()]
-    # The layer ends with the last of its submodules.
-    end = max(
-        number
-        for number, name in enumerate(names)
-        if name == module_name or name.startswith(f"{module_name}.")
-    )
-    before = sum(is_convolution[: end + 1]) - 1
-    return max(0, before) / max(1, sum(is_convolution) - 1)
+    num_convolutions = 0
+    num_up_to_end = 0
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            num_convolutions += 1
+        # The layer ends with the last of its submodules.
+        if name == module_name or name.startswith(f"{module_name}."):
+            num_up_to_end = num_convolutions
+    # A layer before the first convolution counts as 0, and a single convolution, too.
+    num_before = max(0, num_up_to_end - 1)
+    return num_before / max(1, num_convolutions - 1)
 
 
 def mean_activation(map_BFHW: Tensor) -> Tensor:
     """Return mean_BF of the map after its ReLU, in float32 or better."""
-    # Means in bfloat16 would often be equal, and so make ties.
+    # Means in bfloat16 would often be equal, which would make ties.
     dtype = torch.promote_types(map_BFHW.dtype, torch.float32)
     return map_BFHW.relu().mean(dim=(2, 3), dtype=dtype)

@@ -52,13 +52,21 @@ class Start:
     seed: int
     """Seed of the run."""
 
-    def image(self, layer: str, target: int, *, channels: int, size: int) -> Tensor:
+    def image(
+        self,
+        layer: str,
+        target: int,
+        *,
+        channels: int,
+        size: int,
+    ) -> Tensor:
         """Return start_CSS, which depends on the seed, the layer and the target only.
 
         It is thus identical in every epoch of a run, whatever other filters are shown.
         """
         generator = seeding.numpy_generator(self.seed, "maximal", "start", layer, target)
-        noise_CSS = generator.normal(self.mean, self.std, (channels, size, size))
+        shape = (channels, size, size)
+        noise_CSS = generator.normal(self.mean, self.std, shape)
         return torch.from_numpy(noise_CSS).float()
 
 
@@ -95,7 +103,11 @@ def iterations_for(step: float, *, channels: int, size: int) -> int:
         channels: channels of the image.
         size: side S of the image.
     """
-    return max(1, round(30_000 * 3 / step * size / 224 * math.sqrt(channels / 3)))
+    for_figure_4 = 30_000 * 3 / step
+    # The step is a length, so with more values each of them moves less.
+    for_size = for_figure_4 * size / 224
+    iterations = for_size * math.sqrt(channels / 3)
+    return max(1, round(iterations))
 
 
 def learn_images(
@@ -120,16 +132,21 @@ def learn_images(
         stepped: called after each step of a pass.
     """
     network.requires_grad_(False)
-    channels, device = len(network.mean_C11), network.mean_C11.device
+    channels = len(network.mean_C11)
+    device = network.mean_C11.device
     for first in range(0, len(targets), AT_ONCE):
         group = targets[first : first + AT_ONCE]
+        target_T = torch.tensor(group, device=device)
         starts = [start.image(layer, target, channels=channels, size=size) for target in group]
-        start_TCSS, target_T = torch.stack(starts).to(device), torch.tensor(group, device=device)
+        start_TCSS = torch.stack(starts).to(device)
         image_TCSS = climb(network, layer, target_T, start_TCSS, ascent, stepped=stepped)
         before = excitement(network, layer, start_TCSS, target_T)
         after = excitement(network, layer, image_TCSS, target_T)
-        shown_TSSC = image_TCSS.clamp(0, WHITE).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        for place, image_SSC in enumerate(shown_TSSC):
+
+        # The responses are those of the learnt values; only the picture is clipped and rounded.
+        pixels_TCSS = image_TCSS.clamp(0, WHITE).round().byte()
+        pixels_TSSC = pixels_TCSS.permute(0, 2, 3, 1).cpu().numpy()
+        for place, image_SSC in enumerate(pixels_TSSC):
             yield Learnt(
                 image_SSC,
                 start_activation=float(before.activation_T[place]),
@@ -141,7 +158,7 @@ def learn_images(
 
 def passes(num_targets: int) -> int:
     """Return the number of passes that `learn_images` makes."""
-    return -(-num_targets // AT_ONCE)
+    return math.ceil(num_targets / AT_ONCE)
 
 
 @exact_float32()
@@ -169,6 +186,7 @@ def climb(
     """
     image_TCSS = start_TCSS
     for iteration in range(1, ascent.iterations + 1):
+        # Detach, so that gradients do not reach back into earlier steps.
         image_TCSS = image_TCSS.detach().requires_grad_()
         value_T = objective(network, layer, image_TCSS, target_T, l2=ascent.l2)
         (gradient_TCSS,) = torch.autograd.grad(value_T.sum(), image_TCSS)
@@ -180,7 +198,12 @@ def climb(
 
 
 def objective(
-    network: Network, layer: str, image_TCSS: Tensor, target_T: Tensor, *, l2: float
+    network: Network,
+    layer: str,
+    image_TCSS: Tensor,
+    target_T: Tensor,
+    *,
+    l2: float,
 ) -> Tensor:
     """Return value_T, the objective to maximise.
 
@@ -191,38 +214,56 @@ def objective(
     """
     response = _excitement(network, layer, image_TCSS, target_T, revive=True)
     normalised_TCSS = (image_TCSS / WHITE - network.mean_C11) / network.std_C11
-    return response.log_probability_T - l2 * normalised_TCSS.square().sum(dim=(1, 2, 3))
+    squares_T = normalised_TCSS.square().sum(dim=(1, 2, 3))
+    return response.log_probability_T - l2 * squares_T
 
 
 @torch.no_grad()
 @exact_float32()
-def excitement(network: Network, layer: str, image_TCSS: Tensor, target_T: Tensor) -> Excitement:
+def excitement(
+    network: Network,
+    layer: str,
+    image_TCSS: Tensor,
+    target_T: Tensor,
+) -> Excitement:
     """Return the targets' responses to images on a scale of 0 to 255, from maps after the ReLU."""
     return _excitement(network, layer, image_TCSS, target_T, revive=False)
 
 
 def _excitement(
-    network: Network, layer: str, image_TCSS: Tensor, target_T: Tensor, *, revive: bool
+    network: Network,
+    layer: str,
+    image_TCSS: Tensor,
+    target_T: Tensor,
+    *,
+    revive: bool,
 ) -> Excitement:
-    raw_TFHW = network.layer_output(image_TCSS / WHITE, network.taps.get(layer, layer))
+    """Return the targets' responses; `revive` gives a dead target a gradient, see `objective`."""
+    # A short name stands for the output after the ReLU, its module for the one before it.
+    before_relu = network.taps.get(layer, layer)
+    raw_TFHW = network.layer_output(image_TCSS / WHITE, before_relu)
     mean_TF = mean_activation(raw_TFHW)
     target_T1 = target_T[:, None]
     activation_T1 = mean_TF.gather(1, target_T1)
     if revive:
-        mean_TF = torch.where(activation_T1 == 0, raw_TFHW.mean(dim=(2, 3)), mean_TF)
+        raw_mean_TF = raw_TFHW.mean(dim=(2, 3))
+        mean_TF = torch.where(activation_T1 == 0, raw_mean_TF, mean_TF)
     log_probability_T1 = mean_TF.log_softmax(dim=1).gather(1, target_T1)
     return Excitement(activation_T1[:, 0], log_probability_T1[:, 0])
 
 
 def step_along(gradient_TCSS: Tensor, length: float) -> Tensor:
     """Return each image's gradient, scaled to `length`; a zero gradient stays zero."""
-    greatest_T111 = gradient_TCSS.abs().amax(dim=(1, 2, 3), keepdim=True)
-    smallest = torch.finfo(gradient_TCSS.dtype).tiny
     # Scale by the greatest value before squaring: the gradients of a saturated softmax are so small
     # that their squares would underflow.
+    greatest_T111 = gradient_TCSS.abs().amax(dim=(1, 2, 3), keepdim=True)
+    smallest = torch.finfo(gradient_TCSS.dtype).tiny
     scaled_TCSS = gradient_TCSS / greatest_T111.clamp_min(smallest)
-    norm_T111 = scaled_TCSS.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
-    return scaled_TCSS * (length / norm_T111.clamp_min(1))
+    squares_T111 = scaled_TCSS.square().sum(dim=(1, 2, 3), keepdim=True)
+    norm_T111 = squares_T111.sqrt()
+    # The greatest value is now 1, so only the norm of a zero gradient is less than 1.
+    factor_T111 = length / norm_T111.clamp_min(1)
+    return scaled_TCSS * factor_T111
 
 
 def blurred(image_TCSS: Tensor, sigma: float) -> Tensor:
@@ -232,12 +273,19 @@ def blurred(image_TCSS: Tensor, sigma: float) -> Tensor:
     device. torchvision has such a filter, too, but takes a second or two to import.
     """
     radius = round(4 * sigma)
-    place_R = torch.arange(-radius, radius + 1, dtype=image_TCSS.dtype, device=image_TCSS.device)
-    weight_R = torch.exp(-0.5 * (place_R / sigma).square())
-    weight_11R1 = (weight_R / weight_R.sum())[None, None, :, None]
+    distance_R = torch.arange(-radius, radius + 1).to(image_TCSS)
+    squares_R = (distance_R / sigma).square()
+    weight_R = torch.exp(-0.5 * squares_R)
+    normalised_R = weight_R / weight_R.sum()
+    weight_11R1 = normalised_R[None, None, :, None]
+    weight_111R = normalised_R[None, None, None, :]
+
+    # All channels of all images are smoothed alike, so they become images of one channel.
     images, channels, height, width = image_TCSS.shape
-    # A Gaussian is separable: smooth along the columns, then along the rows.
     planes_N1SS = image_TCSS.reshape(images * channels, 1, height, width)
-    padded_N1PP = functional.pad(planes_N1SS, (radius,) * 4, mode="replicate")
+    borders = (radius, radius, radius, radius)
+    padded_N1PP = functional.pad(planes_N1SS, borders, mode="replicate")
+    # A Gaussian is separable: smooth along the columns, then along the rows.
     down_N1SP = functional.conv2d(padded_N1PP, weight_11R1)
-    return functional.conv2d(down_N1SP, weight_11R1.transpose(2, 3)).reshape(image_TCSS.shape)
+    both_N1SS = functional.conv2d(down_N1SP, weight_111R)
+    return both_N1SS.reshape(image_TCSS.shape)

@@ -60,16 +60,18 @@ def through_sobel(weight_FCHW: Weights) -> Weights:
     # The response to an impulse is the filter rotated by 180 degrees, so rotate it back. Two
     # cross-correlations in sequence combine by full convolution, which is what conv_transpose2d
     # computes.
-    sobel_12HW = Sobel((0.0,), (1.0,))(impulse_11HW)[..., 1:4, 1:4].flip(-1, -2)
-    combined_F1HW = nn.functional.conv_transpose2d(
-        torch.from_numpy(weight_FCHW), sobel_12HW.transpose(0, 1)
-    )
+    response_12HW = Sobel((0.0,), (1.0,))(impulse_11HW)
+    middle_12HW = response_12HW[..., 1:4, 1:4]
+    sobel_12HW = middle_12HW.flip(-1, -2)
+    sobel_21HW = sobel_12HW.transpose(0, 1)
+    combined_F1HW = nn.functional.conv_transpose2d(torch.from_numpy(weight_FCHW), sobel_21HW)
     return combined_F1HW.numpy()
 
 
 def norms(weight_FCHW: Weights) -> NDArray[np.float64]:
     """Return the L2 norm of each filter. A filter far below the others has decayed unlearnt."""
-    return np.sqrt(np.square(weight_FCHW, dtype=np.float64).sum(axis=(1, 2, 3)))
+    squares_FCHW = np.square(weight_FCHW, dtype=np.float64)
+    return np.sqrt(squares_FCHW.sum(axis=(1, 2, 3)))
 
 
 def high_frequency(weight_FCHW: Weights) -> NDArray[np.float64]:
@@ -79,12 +81,15 @@ def high_frequency(weight_FCHW: Weights) -> NDArray[np.float64]:
     1 - pi / 16 = 0.80; filters that have learnt edges or colours have less. The fraction of a zero
     filter is 0.
     """
-    spectrum_FCYX = np.fft.fft2(weight_FCHW.astype(np.float64), s=(SPECTRUM, SPECTRUM))
+    exact_FCHW = weight_FCHW.astype(np.float64)
+    spectrum_FCYX = np.fft.fft2(exact_FCHW, s=(SPECTRUM, SPECTRUM))
     energy_FYX = np.square(np.abs(spectrum_FCYX)).sum(axis=1)
-    frequency = np.fft.fftfreq(SPECTRUM)  # cycles per pixel; the Nyquist frequency is 0.5
-    is_high_YX = np.hypot(frequency[:, None], frequency) > 0.25
+    frequency_X = np.fft.fftfreq(SPECTRUM)  # cycles per pixel; the Nyquist frequency is 0.5
+    frequency_Y1 = frequency_X[:, None]
+    is_high_YX = np.hypot(frequency_Y1, frequency_X) > 0.25
+    high_F = energy_FYX[:, is_high_YX].sum(axis=1)
     total_F = energy_FYX.sum(axis=(1, 2))
-    return energy_FYX[:, is_high_YX].sum(axis=1) / np.where(total_F > 0, total_F, 1)
+    return high_F / np.where(total_F > 0, total_F, 1)
 
 
 def cosines(weight_FCHW: Weights, other_FCHW: Weights) -> NDArray[np.float64]:
@@ -92,7 +97,8 @@ def cosines(weight_FCHW: Weights, other_FCHW: Weights) -> NDArray[np.float64]:
 
     The cosine with a zero filter is 0.
     """
-    product_F = np.multiply(weight_FCHW, other_FCHW, dtype=np.float64).sum(axis=(1, 2, 3))
+    products_FCHW = np.multiply(weight_FCHW, other_FCHW, dtype=np.float64)
+    product_F = products_FCHW.sum(axis=(1, 2, 3))
     length_F = norms(weight_FCHW) * norms(other_FCHW)
     return product_F / np.where(length_F > 0, length_F, 1)
 
@@ -111,23 +117,28 @@ def draw_filters(weight_FCHW: Weights, *, sobel: bool, scale: Scale) -> Pixels:
         scale: which weight is drawn in the brightest or darkest tone. each: the greatest of its
             filter, so that dead filters look as strong as others. all: the greatest of all filters.
     """
-    tiles = _tiles(weight_FCHW, scale)
+    tiles_by_filter = _tiles(weight_FCHW, scale)
     if sobel:
         on_grey = _tiles(through_sobel(weight_FCHW), scale)
-        tiles = [[*maps, *grey] for maps, grey in zip(tiles, on_grey, strict=True)]
-    factor = math.ceil(LEAST_TILE_PX / min(weight_FCHW.shape[2:]))
-    filters = [
-        captioned(_in_a_row(of_filter, factor), str(number))
-        for number, of_filter in enumerate(tiles)
-    ]
+        for tiles, grey in zip(tiles_by_filter, on_grey, strict=True):
+            tiles.extend(grey)
+
+    smaller_side = min(weight_FCHW.shape[2:])
+    factor = math.ceil(LEAST_TILE_PX / smaller_side)
+    filters: list[Pixels] = []
+    for number, tiles in enumerate(tiles_by_filter):
+        row = _in_a_row(tiles, factor)
+        filters.append(captioned(row, str(number)))
     height, width = filters[0].shape[:2]
     # With this number of columns the picture is about square.
-    columns = max(1, round(math.sqrt(len(filters) * height / width)))
+    square_columns = math.sqrt(len(filters) * height / width)
+    columns = max(1, round(square_columns))
     return grid(filters, columns=columns, gap_px=3 * GAP_PX)
 
 
 def _in_a_row(tiles: Sequence[Pixels], factor: int) -> Pixels:
-    return grid([framed(enlarged(tile, factor)) for tile in tiles], columns=len(tiles))
+    large_tiles = [framed(enlarged(tile, factor)) for tile in tiles]
+    return grid(large_tiles, columns=len(tiles))
 
 
 def _tiles(weight_FCHW: Weights, scale: Scale) -> list[list[Pixels]]:
@@ -135,9 +146,16 @@ def _tiles(weight_FCHW: Weights, scale: Scale) -> list[list[Pixels]]:
     extent_F = np.abs(weight_FCHW).max(axis=(1, 2, 3))
     if scale == "all":
         extent_F[:] = extent_F.max()
-    extent_F[extent_F == 0] = 1
+    extent_F[extent_F == 0] = 1  # a filter of zeros is all mid grey
     share_FCHW = weight_FCHW / extent_F[:, None, None, None]
-    pixels_FHWC = np.rint(127.5 + 127.5 * share_FCHW).astype(np.uint8).transpose(0, 2, 3, 1)
-    if pixels_FHWC.shape[3] == 3:
+    tone_FCHW = 127.5 + 127.5 * share_FCHW
+    pixels_FCHW = np.rint(tone_FCHW).astype(np.uint8)
+    pixels_FHWC = pixels_FCHW.transpose(0, 2, 3, 1)
+    num_channels = pixels_FHWC.shape[3]
+    if num_channels == 3:
         return [[tile] for tile in pixels_FHWC]
-    return [[in_colour(grey) for grey in np.split(p, p.shape[2], axis=2)] for p in pixels_FHWC]
+    tiles_by_filter: list[list[Pixels]] = []
+    for pixels_HWC in pixels_FHWC:
+        channels = np.split(pixels_HWC, num_channels, axis=2)
+        tiles_by_filter.append([in_colour(grey_HW1) for grey_HW1 in channels])
+    return tiles_by_filter

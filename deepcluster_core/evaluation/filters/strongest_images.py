@@ -57,10 +57,13 @@ class Leaders:
         """
         row_BX = row_B[:, None].expand_as(value_BX)
         if self._value_KX is not None and self._row_KX is not None:
+            # The sort is stable, so earlier rows must stand first to win ties.
             value_BX = torch.cat((self._value_KX, value_BX))
             row_BX = torch.cat((self._row_KX, row_BX))
-        order_BX = value_BX.argsort(dim=0, descending=True, stable=True)[: self._keep]
-        self._value_KX, self._row_KX = value_BX.gather(0, order_BX), row_BX.gather(0, order_BX)
+        order_BX = value_BX.argsort(dim=0, descending=True, stable=True)
+        best_KX = order_BX[: self._keep]
+        self._value_KX = value_BX.gather(0, best_KX)
+        self._row_KX = row_BX.gather(0, best_KX)
 
     def found(self) -> tuple[Tensor, Tensor]:
         """Return value_XK and row_XK, greatest first; fewer than K if fewer rows were added.
@@ -94,20 +97,29 @@ def strongest_images(
         precision: number format of the forward pass.
     """
     leaders = Leaders(keep)
-    readers: dict[str, Callable[[Tensor], Tensor]] = {
-        layer: partial(_activation_of, chosen_F=torch.tensor(numbers, device=device))
-        for layer, numbers in filters.items()
-    }
+    readers: dict[str, Callable[[Tensor], Tensor]] = {}
+    for layer, numbers in filters.items():
+        chosen_F = torch.tensor(numbers, device=device)
+        readers[layer] = partial(_activation_of, chosen_F=chosen_F)
     for id_B, views_BSSC in batches:
         with autocast(device, precision):
             read = network.read_layers(to_images(views_BSSC, device), readers)
+        # One table of all layers needs one sort per batch instead of one per layer.
         activation_BX = torch.cat([read[layer] for layer in filters], dim=1)
         leaders.add(activation_BX, torch.from_numpy(id_B).to(device))
-    value_XK, row_XK = (found.cpu().numpy() for found in leaders.found())
+
     # The columns of all layers lie side by side; split them into layers again.
-    ends = np.cumsum([len(numbers) for numbers in filters.values()])[:-1]
-    parts = zip(filters, np.split(row_XK, ends), np.split(value_XK, ends), strict=True)
-    return {layer: Strongest(row_FK, value_FK) for layer, row_FK, value_FK in parts}
+    value_XK, row_XK = leaders.found()
+    strongest: dict[str, Strongest] = {}
+    first = 0
+    for layer, numbers in filters.items():
+        columns = slice(first, first + len(numbers))
+        strongest[layer] = Strongest(
+            image_id_FK=row_XK[columns].cpu().numpy(),
+            activation_FK=value_XK[columns].cpu().numpy(),
+        )
+        first += len(numbers)
+    return strongest
 
 
 def _activation_of(map_BFHW: Tensor, chosen_F: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ from deepcluster_core import seeding
 from deepcluster_core.evaluation.probes.classifiers import Probes, ProbeSgd
 from deepcluster_core.evaluation.probes.values import Batches, Examples, Replay, Supply, Table
 
+Shares = NDArray[np.float64]
+"""Fractions of images, 0 to 1."""
+
 EVERYTHING = -1
 """The fold number of a probe that learns from all images."""
 
@@ -47,7 +50,8 @@ class Plan:
         on_everything = [(decay, EVERYTHING) for decay in self.decays]
         if len(self.decays) == 1:
             return on_everything
-        return on_everything + list(product(self.decays, range(self.folds)))
+        in_folds = product(self.decays, range(self.folds))
+        return [*on_everything, *in_folds]
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Task:
     @property
     def chance(self) -> float:
         """Fraction of the validation images, 0 to 1, that have the commonest training class."""
+        # Guessing this class is the best that a classifier can do without looking at images.
         commonest = np.bincount(self.training.class_N).argmax()
         return float(np.mean(self.validation.class_N == commonest))
 
@@ -115,16 +120,29 @@ def classify(
 
 
 class _Classification:
-    def __init__(self, supply: Supply, task: Task, plan: Plan, seed: int) -> None:
-        self._supply, self._task, self._plan, self._seed = supply, task, plan, seed
-        decays, fold_P = zip(*plan.probes, strict=True)
-        self._fold_P1 = np.array(fold_P)[:, None]
+    def __init__(
+        self,
+        supply: Supply,
+        task: Task,
+        plan: Plan,
+        seed: int,
+    ) -> None:
+        self._supply = supply
+        self._task = task
+        self._plan = plan
+        self._seed = seed
+
+        # A permutation modulo the number of folds makes folds of nearly equal size.
         num_images = len(task.training.class_N)
         shuffled_N = seeding.numpy_generator(seed, "folds").permutation(num_images)
         self._fold_N = shuffled_N % plan.folds
+        decays, fold_P = zip(*plan.probes, strict=True)
+        self._fold_P1 = np.array(fold_P)[:, None]
+
         frozen = supply.frozen
-        self._probes = {
-            layer: Probes(
+        self._probes: dict[str, Probes] = {}
+        for layer, dim in frozen.numbers.items():
+            self._probes[layer] = Probes(
                 (dim, *plan.hidden, task.num_classes),
                 decays=decays,
                 sgd=plan.sgd,
@@ -133,13 +151,15 @@ class _Classification:
                 device=frozen.device,
                 precision=frozen.precision,
             )
-            for layer, dim in frozen.numbers.items()
-        }
+
+        # The training images come first; validation images are kept in the memory that is left.
+        free_bytes = plan.cache_bytes
         self._table = self._fixed_training_values()
-        table_bytes = 0 if self._table is None else supply.bytes_of(num_images)
+        if self._table is not None:
+            free_bytes -= supply.bytes_of(num_images)
         self._crops = Replay(
             lambda first: supply.crops(task.validation, first),
-            limit_bytes=plan.cache_bytes - table_bytes,
+            limit_bytes=free_bytes,
             device=frozen.device,
         )
 
@@ -148,28 +168,36 @@ class _Classification:
         training = self._task.training
         if not self._supply.views.are_fixed:
             return None
-        if self._supply.bytes_of(len(training.class_N)) > self._plan.cache_bytes:
+        num_bytes = self._supply.bytes_of(len(training.class_N))
+        if num_bytes > self._plan.cache_bytes:
             return None
         return Table(self._supply, training)
 
     def run(self, after_batch: Callable[[int], None]) -> dict[str, Score]:
-        top1 = {layer: list[NDArray[np.float64]]() for layer in self._probes}
+        # The candidate is chosen after the last epoch, so all of them are judged in each epoch.
+        top1_by_layer: dict[str, list[Shares]] = {}
         for epoch in range(self._plan.epochs):
             self._learn(epoch, after_batch)
             for layer, top1_K in self._judge().items():
-                top1[layer].append(top1_K)
-        chosen = self._choose()
-        return {
-            layer: Score(self._plan.decays[k], tuple(float(top1_K[k]) for top1_K in top1[layer]))
-            for layer, k in chosen.items()
-        }
+                top1_by_layer.setdefault(layer, []).append(top1_K)
+
+        scores: dict[str, Score] = {}
+        for layer, candidate in self._choose().items():
+            by_epoch = top1_by_layer.get(layer, [])
+            decay = self._plan.decays[candidate]
+            top1 = tuple(float(top1_K[candidate]) for top1_K in by_epoch)
+            scores[layer] = Score(decay, top1)
+        return scores
 
     def _learn(self, epoch: int, after_batch: Callable[[int], None]) -> None:
         """Train all probes on one pass over the training images."""
-        training, device = self._task.training, self._supply.frozen.device
+        class_N = self._task.training.class_N
+        device = self._supply.frozen.device
         for rows, values in self._training_batches(epoch):
-            class_B = torch.from_numpy(training.class_N[rows]).to(device)
-            counts_PB = torch.from_numpy(self._fold_N[rows] != self._fold_P1).to(device)
+            class_B = torch.from_numpy(class_N[rows]).to(device)
+            # A probe does not learn from the images of its own fold.
+            is_outside_PB = self._fold_N[rows] != self._fold_P1
+            counts_PB = torch.from_numpy(is_outside_PB).to(device)
             for layer, values_BD in values.items():
                 self._probes[layer].learn(values_BD, class_B, counts_PB)
             after_batch(len(rows))
@@ -178,44 +206,57 @@ class _Classification:
 
     def _training_batches(self, epoch: int) -> Batches:
         training = self._task.training
-        order = seeding.numpy_generator(self._seed, epoch, "order")
-        order_N = order.permutation(len(training.class_N))
+        generator = seeding.numpy_generator(self._seed, epoch, "order")
+        order_N = generator.permutation(len(training.class_N))
         if self._table is not None:
             return self._table.batches(order_N)
-        return self._supply.training(
-            training, order_N, seeding.derive(self._seed, epoch, "augment")
-        )
+        views_seed = seeding.derive(self._seed, epoch, "augment")
+        return self._supply.training(training, order_N, views_seed)
 
-    def _judge(self) -> dict[str, NDArray[np.float64]]:
+    def _judge(self) -> dict[str, Shares]:
         """Return top1_K: the accuracy on the validation images of the probes on everything."""
         candidates = range(len(self._plan.decays))
-        validation, num_crops = self._task.validation, self._supply.views.num_crops
-        right = self._nothing_right(candidates)
+        class_N = self._task.validation.class_N
+        num_crops = self._supply.views.num_crops
+        num_right = self._zero_counts(len(candidates))
         for rows, values in self._crops:
             for layer, values_BD in values.items():
                 # A row per crop; the prediction for an image is the mean over its crops.
                 crops_KBC = self._probes[layer].probabilities(values_BD, candidates)
-                mean_KBC = crops_KBC.unflatten(1, (len(rows), num_crops)).mean(dim=2)
-                right[layer] += _is_right(mean_KBC, validation.class_N[rows]).sum(dim=1)
-        return {n: total_K.cpu().numpy() / len(validation.class_N) for n, total_K in right.items()}
+                crops_KBVC = crops_KBC.unflatten(1, (len(rows), num_crops))
+                is_right_KB = _is_right(crops_KBVC.mean(dim=2), class_N[rows])
+                num_right[layer] += is_right_KB.sum(dim=1)
+
+        top1: dict[str, Shares] = {}
+        for layer, num_right_K in num_right.items():
+            top1[layer] = num_right_K.cpu().numpy() / len(class_N)
+        return top1
 
     def _choose(self) -> dict[str, int]:
         """Return, for each layer, the number of the best candidate in cross-validation."""
         decays = self._plan.decays
         if len(decays) == 1:
             return dict.fromkeys(self._probes, 0)
-        training, in_folds = self._task.training, range(len(decays), len(self._fold_P1))
-        right = self._nothing_right(in_folds)
+        class_N = self._task.training.class_N
+        device = self._supply.frozen.device
+        # The probes on everything come first, see `Plan.probes`.
+        in_folds = range(len(decays), len(self._fold_P1))
+        num_right = self._zero_counts(len(in_folds))
         for rows, values in self._central_batches():
-            held_out_PB = torch.from_numpy(self._fold_N[rows] == self._fold_P1[in_folds])
+            # An image judges only the probes that have not learnt from it.
+            is_inside_PB = self._fold_N[rows] == self._fold_P1[in_folds]
+            held_out_PB = torch.from_numpy(is_inside_PB).to(device)
             for layer, values_BD in values.items():
                 probability_PBC = self._probes[layer].probabilities(values_BD, in_folds)
-                right_PB = _is_right(probability_PBC, training.class_N[rows])
-                right[layer] += (right_PB & held_out_PB.to(right_PB.device)).sum(dim=1)
-        return {
-            layer: _best(total_P.view(len(decays), -1).sum(dim=1).tolist(), decays)
-            for layer, total_P in right.items()
-        }
+                is_right_PB = _is_right(probability_PBC, class_N[rows])
+                num_right[layer] += (is_right_PB & held_out_PB).sum(dim=1)
+
+        chosen: dict[str, int] = {}
+        for layer, num_right_P in num_right.items():
+            # The folds of a candidate lie side by side.
+            num_right_K = num_right_P.view(len(decays), -1).sum(dim=1)
+            chosen[layer] = _best(num_right_K.tolist(), decays)
+        return chosen
 
     def _central_batches(self) -> Batches:
         training = self._task.training
@@ -223,22 +264,27 @@ class _Classification:
             return self._table.batches(np.arange(len(training.class_N)))
         return self._supply.central(training)
 
-    def _nothing_right(self, probes: range) -> dict[str, Tensor]:
+    def _zero_counts(self, num_probes: int) -> dict[str, Tensor]:
         """Return int64 zeros (P,) for each layer.
 
         The counters stay on the device, so that counting does not wait for a GPU.
         """
         device = self._supply.frozen.device
-        return {
-            layer: torch.zeros(len(probes), dtype=torch.int64, device=device)
-            for layer in self._probes
-        }
+        counts: dict[str, Tensor] = {}
+        for layer in self._probes:
+            counts[layer] = torch.zeros(num_probes, dtype=torch.int64, device=device)
+        return counts
 
 
 def _is_right(probability_PBC: Tensor, class_B: NDArray[np.int64]) -> Tensor:
-    return probability_PBC.argmax(dim=2) == torch.from_numpy(class_B).to(probability_PBC.device)
+    predicted_PB = probability_PBC.argmax(dim=2)
+    return predicted_PB == torch.from_numpy(class_B).to(predicted_PB.device)
 
 
 def _best(right_K: Sequence[int], decays: Sequence[float]) -> int:
     """Return the candidate with most correct answers; ties go to the greatest decay."""
-    return max(range(len(decays)), key=lambda k: (right_K[k], decays[k]))
+
+    def merit(candidate: int) -> tuple[int, float]:
+        return right_K[candidate], decays[candidate]
+
+    return max(range(len(decays)), key=merit)

@@ -1,7 +1,7 @@
 """Many small classifiers that read equal values and are trained side by side.
 
 Suffixes: P probes, B images of a batch, D values of an image, I inputs and O outputs of a layer,
-C classes.
+X outputs of the first layers of all probes, C classes.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,8 @@ class ProbeSgd:
 
         It is that of the released code, lr / sqrt(1 + lr · decay · step).
         """
-        return self.lr / (1 + self.lr * decay_P * step).sqrt()
+        divisor_P = (1 + self.lr * decay_P * step).sqrt()
+        return self.lr / divisor_P
 
 
 class Probes:
@@ -64,18 +65,22 @@ class Probes:
             device: a torch device.
             precision: number format of the multiplications; weights, loss and updates are float32.
         """
-        self._sgd, self._seed, self._step = sgd, seed, 0
-        self._dropout = dropout if len(sizes) > 2 else 0.0
+        self._sgd = sgd
+        self._seed = seed
+        self._step = 0
+        has_hidden_layers = len(sizes) > 2
+        self._dropout = dropout if has_hidden_layers else 0.0
         self._device = device
         self._precision: Precision = precision
         self._decay_P = torch.tensor(decays, dtype=torch.float32, device=device)
+
         with seeding.torch_seeded(seeding.derive(seed, "weights")):
-            single = _initial(sizes)
-        self.weights = [
-            weight.to(device).repeat(len(decays), *(1,) * weight.ndim).requires_grad_()
-            for weight in single
-        ]
+            initial = _initial(sizes)
+        self.weights: list[Tensor] = []
         """The tensors weight_POI and bias_PO of each layer, one after the other."""
+        for weight in initial:
+            copies = torch.stack([weight.to(device)] * len(decays))
+            self.weights.append(copies.requires_grad_())
         self._velocities = [torch.zeros_like(weight) for weight in self.weights]
 
     def __len__(self) -> int:
@@ -94,18 +99,25 @@ class Probes:
             counts_PB: bool, the images from which each probe learns; its mean is over these.
         """
         logits_PBC = self._logits_in_training(values_BD)
-        loss_PB = functional.cross_entropy(
-            logits_PBC.movedim(2, 1), class_B.expand(len(self), -1), reduction="none"
-        )
-        share_PB = counts_PB / counts_PB.sum(dim=1, keepdim=True).clamp(min=1)
-        gradients = torch.autograd.grad((loss_PB * share_PB).sum(), self.weights)
+        logits_PCB = logits_PBC.movedim(2, 1)
+        class_PB = class_B.expand(len(self), -1)
+        loss_PB = functional.cross_entropy(logits_PCB, class_PB, reduction="none")
+
+        # A probe that learns from no image of the batch has shares of 0, so its gradient is 0.
+        num_images_P1 = counts_PB.sum(dim=1, keepdim=True).clamp(min=1)
+        share_PB = counts_PB / num_images_P1
+        # The sum over all probes gives each probe its own gradient: they share no weights.
+        total = (loss_PB * share_PB).sum()
+        gradients = torch.autograd.grad(total, self.weights)
         self._update(gradients)
 
     @torch.no_grad()
     def probabilities(self, values_BD: Tensor, probes: Sequence[int]) -> Tensor:
         """Return the class probabilities that some of the probes predict: (len(probes), B, C)."""
-        weights = [weight[list(probes)] for weight in self.weights]
-        return self._logits(values_BD, weights).softmax(dim=2)
+        numbers = list(probes)
+        weights = [weight[numbers] for weight in self.weights]
+        logits_PBC = self._logits(values_BD, weights)
+        return logits_PBC.softmax(dim=2)
 
     def refuse_nonfinite(self) -> None:
         """Raise TrainingError if training has diverged.
@@ -114,9 +126,11 @@ class Probes:
             TrainingError: some weights are not finite.
         """
         # Checking the biases is enough: a logit that is not finite spoils its bias in one step.
-        if not all(bool(weight.isfinite().all()) for weight in self.weights if weight.ndim == 2):
+        biases = self.weights[1::2]
+        are_finite = all(bool(bias_PO.isfinite().all()) for bias_PO in biases)
+        if not are_finite:
             raise TrainingError(
-                f"a classifier's weights are not finite any more (after {self._step} steps).\n"
+                f"a classifier's weights are no longer finite (after {self._step} steps).\n"
                 f"  Cause: usually a learning rate that is too high for these features.\n"
                 f"  Fix:   lower lr: --set lr={self._sgd.lr / 10:g}"
             )
@@ -129,7 +143,10 @@ class Probes:
             return self._logits(values_BD, self.weights, self._dropout)
 
     def _logits(
-        self, values_BD: Tensor, weights: Sequence[Tensor], dropout: float | None = None
+        self,
+        values_BD: Tensor,
+        weights: Sequence[Tensor],
+        dropout: float | None = None,
     ) -> Tensor:
         """Return logits_PBC.
 
@@ -140,9 +157,11 @@ class Probes:
         with autocast(self._device, self._precision):
             if dropout:
                 values_BD = functional.dropout(values_BD, dropout)
-            flat = functional.linear(values_BD, first_POI.flatten(0, 1), first_PO.flatten())
-            hidden_PBO = flat.unflatten(1, first_PO.shape).movedim(1, 0)
-            for weight_POI, bias_PO in zip(others[::2], others[1::2], strict=True):
+            weight_XI = first_POI.flatten(0, 1)
+            output_BX = functional.linear(values_BD, weight_XI, first_PO.flatten())
+            hidden_PBO = output_BX.unflatten(1, first_PO.shape).movedim(1, 0)
+            further_layers = zip(others[::2], others[1::2], strict=True)
+            for weight_POI, bias_PO in further_layers:
                 hidden_PBI = hidden_PBO.relu()
                 if dropout:
                     hidden_PBI = functional.dropout(hidden_PBI, dropout)
@@ -152,10 +171,10 @@ class Probes:
     @torch.no_grad()
     def _update(self, gradients: Sequence[Tensor]) -> None:
         lr_P = self._sgd.lr_at(self._step, self._decay_P)
-        for weight, velocity, gradient in zip(
-            self.weights, self._velocities, gradients, strict=True
-        ):
-            per_probe = (-1, *(1,) * (weight.ndim - 1))  # broadcasts a value of each probe
+        tensors = zip(self.weights, self._velocities, gradients, strict=True)
+        for weight, velocity, gradient in tensors:
+            # This shape broadcasts one number per probe over all of its weights.
+            per_probe = (-1,) + (1,) * (weight.ndim - 1)
             velocity.mul_(self._sgd.momentum).add_(gradient)
             velocity.addcmul_(weight, self._decay_P.view(per_probe))
             weight.addcmul_(velocity, -lr_P.view(per_probe))
@@ -170,9 +189,10 @@ def _initial(sizes: Sequence[int]) -> list[Tensor]:
     Biases are 0.
     """
     tensors: list[Tensor] = []
-    for number, (inputs, outputs) in enumerate(pairwise(sizes), start=2):
+    num_layers = len(sizes) - 1
+    for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
         weight_OI = torch.empty(outputs, inputs)
-        if number == len(sizes):
+        if number == num_layers:
             nn.init.normal_(weight_OI, 0, 0.01)
         else:
             nn.init.kaiming_normal_(weight_OI, mode="fan_in", nonlinearity="relu")

@@ -4,7 +4,7 @@ Suffixes: B images, C channels, H rows, W columns, T tokens, D values, S side of
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -40,19 +40,26 @@ def pooled(output: Tensor, window: Window | None) -> Tensor:
         window: pooling window of this layer, if it has one.
     """
     if output.ndim == 4:
-        return _pooled_map(output, window).permute(0, 2, 3, 1).flatten(start_dim=1)
+        map_BCHW = _pooled_map(output, window)
+        return map_BCHW.permute(0, 2, 3, 1).flatten(start_dim=1)
+    if output.ndim == 3:
+        return output.mean(dim=1)
     # A copy, because the layer behind a linear one may overwrite its output in place.
-    return output.mean(dim=1) if output.ndim == 3 else output.clone()
+    return output.clone()
 
 
 def _pooled_map(map_BCHW: Tensor, window: Window | None) -> Tensor:
     channels, height, width = map_BCHW.shape[1:]
     if window is not None and height == width == window.map_side:
         return avg_pool2d(map_BCHW, window.kernel, window.stride, window.padding)
-    side = max(1, round(math.sqrt(NUMBERS / channels)))
-    if side >= max(height, width):
+
+    num_parts = max(1, round(math.sqrt(NUMBERS / channels)))
+    if num_parts >= max(height, width):
+        # A copy, because the layer behind this one may overwrite its output in place.
         return map_BCHW.clone()
-    return adaptive_avg_pool2d(map_BCHW, (min(side, height), min(side, width)))
+    rows = min(num_parts, height)
+    columns = min(num_parts, width)
+    return adaptive_avg_pool2d(map_BCHW, (rows, columns))
 
 
 class Frozen:
@@ -84,18 +91,24 @@ class Frozen:
         Raises:
             ConfigError: the network has no such layer.
         """
-        self._readers = {
-            layer: partial(pooled, window=network.windows.get(layer)) for layer in layers
-        }
+        # Only some layers of some networks have a window of their own.
+        self._readers: dict[str, Callable[[Tensor], Tensor]] = {}
+        for layer in layers:
+            window = network.windows.get(layer)
+            self._readers[layer] = partial(pooled, window=window)
         self.device = device
         self.precision: Precision = precision
         self.dtype = torch.bfloat16 if is_narrow(device, precision) else torch.float32
         to_device(network, device)
         fold_batch_norm(network.eval())
         self._network = network
-        blank_1SSC = np.zeros((1, size, size, len(network.mean_C11)), np.uint8)
-        self.numbers = {layer: v.shape[1] for layer, v in self(blank_1SSC).items()}
+
+        num_channels = len(network.mean_C11)
+        blank_1SSC = np.zeros((1, size, size, num_channels), np.uint8)
+        self.numbers: dict[str, int] = {}
         """Number of values D of each layer."""
+        for layer, values_1D in self(blank_1SSC).items():
+            self.numbers[layer] = values_1D.shape[1]
 
     def __call__(self, views_BSSC: NDArray[np.uint8]) -> dict[str, Tensor]:
         """Return values_BD of each layer, on the device, in the number format of the pass."""

@@ -36,7 +36,14 @@ class Examples:
 class Supply:
     """Computes the values of images with a frozen network."""
 
-    def __init__(self, frozen: Frozen, views: Views, *, batch_size: int, workers: int) -> None:
+    def __init__(
+        self,
+        frozen: Frozen,
+        views: Views,
+        *,
+        batch_size: int,
+        workers: int,
+    ) -> None:
         """Store the parts.
 
         Args:
@@ -45,7 +52,9 @@ class Supply:
             batch_size: views in a forward pass.
             workers: number of threads that load images.
         """
-        self.frozen, self.views, self.batch_size = frozen, views, batch_size
+        self.frozen = frozen
+        self.views = views
+        self.batch_size = batch_size
         self._workers = workers
 
     def training(self, examples: Examples, order_N: Rows, seed: int) -> Batches:
@@ -60,47 +69,59 @@ class Supply:
 
         def load(start: int) -> Pixels:
             rows = order_N[start : start + self.batch_size]
+            pictures = [examples.picture(row) for row in rows]
+            # The batch size does not change the draws: they are counted from position 0.
             draws_BR = augmentation_draws(seed, start, len(rows))
-            return training_views([examples.picture(i) for i in rows], draws_BR, self.views)
+            return training_views(pictures, draws_BR, self.views)
 
         return self._computed(load, order_N, self.batch_size)
 
     def central(self, examples: Examples) -> Batches:
         """Yield the central view of every image, in order."""
-        fixed = Views(self.views.resize, self.views.size, random_crop=False, flip=0)
+        views = self.views
+        central = Views(views.resize, views.size, random_crop=False, flip=0)
         rows_N = np.arange(len(examples.class_N))
 
         def load(start: int) -> Pixels:
             rows = rows_N[start : start + self.batch_size]
+            pictures = [examples.picture(row) for row in rows]
+            # A central view does not depend on random numbers.
             draws_BR = np.zeros((len(rows), DRAWS))
-            return training_views([examples.picture(i) for i in rows], draws_BR, fixed)
+            return training_views(pictures, draws_BR, central)
 
         return self._computed(load, rows_N, self.batch_size)
 
     def crops(self, examples: Examples, first: int = 0) -> Batches:
         """Yield the V fixed views of every image, (B · V, D), in order, from batch `first` on."""
         rows_N = np.arange(len(examples.class_N))
-        each = max(1, self.batch_size // self.views.num_crops)
+        # Each image gives several views, and a batch has as many views as in training.
+        images_at_once = max(1, self.batch_size // self.views.num_crops)
 
         def load(start: int) -> Pixels:
-            rows = rows_N[start : start + each]
-            return np.concatenate([fixed_crops(examples.picture(i), self.views) for i in rows])
+            rows = rows_N[start : start + images_at_once]
+            crops = [fixed_crops(examples.picture(row), self.views) for row in rows]
+            return np.concatenate(crops)
 
-        return self._computed(load, rows_N, each, first)
+        return self._computed(load, rows_N, images_at_once, first)
 
     def bytes_of(self, num_views: int) -> int:
         """Return the size of the values of `num_views` views, bytes."""
-        frozen = self.frozen
-        return num_views * sum(frozen.numbers.values()) * frozen.dtype.itemsize
+        values_per_view = sum(self.frozen.numbers.values())
+        return num_views * values_per_view * self.frozen.dtype.itemsize
 
     def _computed(
-        self, load: Callable[[int], Pixels], rows_N: Rows, each: int, first: int = 0
+        self,
+        load: Callable[[int], Pixels],
+        rows_N: Rows,
+        images_at_once: int,
+        first: int = 0,
     ) -> Batches:
-        starts = range(first * each, len(rows_N), each)
-        for start, views_BSSC in zip(
-            starts, ordered_map(load, starts, workers=self._workers), strict=True
-        ):
-            yield rows_N[start : start + each], self.frozen(views_BSSC)
+        """Yield the batches from number `first` on, whose views are loaded in threads."""
+        starts = range(first * images_at_once, len(rows_N), images_at_once)
+        loaded = ordered_map(load, starts, workers=self._workers)
+        for start, views_BSSC in zip(starts, loaded, strict=True):
+            rows = rows_N[start : start + images_at_once]
+            yield rows, self.frozen(views_BSSC)
 
 
 class Table:
@@ -108,28 +129,28 @@ class Table:
 
     def __init__(self, supply: Supply, examples: Examples) -> None:
         """Compute all values."""
-        num_images, frozen = len(examples.class_N), supply.frozen
-        self._device, self._batch_size = frozen.device, supply.batch_size
-        self._values_ND = {
-            layer: torch.empty((num_images, dim), dtype=frozen.dtype)
-            for layer, dim in frozen.numbers.items()
-        }
+        num_images = len(examples.class_N)
+        frozen = supply.frozen
+        self._device = frozen.device
+        self._batch_size = supply.batch_size
+        # Reserve the memory at once, so that it is never needed twice.
+        self._values: Values = {}
+        for layer, dim in frozen.numbers.items():
+            self._values[layer] = torch.empty(num_images, dim, dtype=frozen.dtype)
         for rows, values in supply.central(examples):
+            row_B = torch.from_numpy(rows)
             for layer, values_BD in values.items():
-                self._values_ND[layer][torch.from_numpy(rows)] = values_BD.cpu()
+                self._values[layer][row_B] = values_BD.cpu()
 
     def batches(self, order_N: Rows) -> Batches:
         """Yield the batches of the images in this order."""
         for start in range(0, len(order_N), self._batch_size):
             rows = order_N[start : start + self._batch_size]
             row_B = torch.from_numpy(rows)
-            yield (
-                rows,
-                {
-                    layer: values_ND[row_B].to(self._device)
-                    for layer, values_ND in self._values_ND.items()
-                },
-            )
+            values: Values = {}
+            for layer, values_ND in self._values.items():
+                values[layer] = values_ND[row_B].to(self._device)
+            yield rows, values
 
 
 class Replay:
@@ -146,20 +167,30 @@ class Replay:
             limit_bytes: largest size of the batches that are kept.
             device: torch device on which the batches are used.
         """
-        self._compute, self._free_bytes, self._device = compute, limit_bytes, device
+        self._compute = compute
+        self._free_bytes = limit_bytes
+        self._device = device
         self._kept: list[tuple[Rows, Values]] = []
         self._is_full = False
 
     def __iter__(self) -> Batches:
         for rows, values in self._kept:
-            yield rows, {layer: values_BD.to(self._device) for layer, values_BD in values.items()}
+            yield rows, _moved(values, self._device)
+        # The first iteration computes all batches, later ones those behind the kept ones.
         for rows, values in self._compute(len(self._kept)):
             self._keep(rows, values)
             yield rows, values
 
     def _keep(self, rows: Rows, values: Values) -> None:
-        size = sum(values_BD.nbytes for values_BD in values.values())
-        self._is_full = self._is_full or size > self._free_bytes
+        """Keep a batch, unless it or an earlier one does not fit."""
+        # Later, smaller batches might fit, but only the first ones can be skipped when computing.
+        num_bytes = sum(values_BD.nbytes for values_BD in values.values())
+        if num_bytes > self._free_bytes:
+            self._is_full = True
         if not self._is_full:
-            self._free_bytes -= size
-            self._kept.append((rows, {layer: v_BD.cpu() for layer, v_BD in values.items()}))
+            self._free_bytes -= num_bytes
+            self._kept.append((rows, _moved(values, "cpu")))
+
+
+def _moved(values: Values, device: str) -> Values:
+    return {layer: values_BD.to(device) for layer, values_BD in values.items()}

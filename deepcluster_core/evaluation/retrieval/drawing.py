@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colour
+from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colour, scaled_size
 
 Pixels = NDArray[np.uint8]
 Verdict = Literal["right", "wrong", "junk"]
 
-COLOUR = {"right": (42, 157, 74), "wrong": (200, 50, 45), "junk": (136, 136, 136)}
+COLOUR = {
+    "right": (42, 157, 74),
+    "wrong": (200, 50, 45),
+    "junk": (136, 136, 136),
+}
 TILE_PX = 112
 FRAME_PX = 4
 GAP_PX = 8
@@ -42,22 +46,31 @@ def draw_retrieved(rows: Sequence[Shown]) -> Pixels:
     tiles: list[Pixels] = []
     for row in rows:
         query = framed(_small(row.query_HWC))
-        tiles.append(captioned(query, f"AP {100 * row.average_precision:.1f}"))
+        percent = 100 * row.average_precision
+        tiles.append(captioned(query, f"AP {percent:.1f}"))
         for rank, (image_HWC, verdict) in enumerate(row.found, start=1):
-            tiles.append(captioned(_judged(_small(image_HWC), verdict), f"{rank} {verdict}"))
-    return grid(tiles, columns=1 + len(rows[0].found), gap_px=GAP_PX)
+            tile = _judged(_small(image_HWC), verdict)
+            tiles.append(captioned(tile, f"{rank} {verdict}"))
+    columns = 1 + len(rows[0].found)
+    return grid(tiles, columns=columns, gap_px=GAP_PX)
 
 
 def _small(image_HWC: Pixels) -> Pixels:
     """Return an image in colour, with a longer side of `TILE_PX` and an unchanged aspect ratio."""
     picture = Image.fromarray(np.ascontiguousarray(in_colour(image_HWC)))
-    scale = TILE_PX / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2))
+    size = scaled_size(picture.width, picture.height, TILE_PX)
+    # reducing_gap averages a much larger image over whole pixels first, which is faster.
+    picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+    return np.asarray(picture)
 
 
 def _judged(picture_HWC: Pixels, verdict: Verdict) -> Pixels:
-    height, width = (side + 2 * FRAME_PX for side in picture_HWC.shape[:2])
-    framed_HWC = np.full((height, width, 3), COLOUR[verdict], np.uint8)
-    framed_HWC[FRAME_PX:-FRAME_PX, FRAME_PX:-FRAME_PX] = picture_HWC
+    """Return a picture in a frame of the verdict's colour."""
+    height, width = picture_HWC.shape[:2]
+    framed_height = height + 2 * FRAME_PX
+    framed_width = width + 2 * FRAME_PX
+    shape = (framed_height, framed_width, 3)
+    framed_HWC = np.full(shape, COLOUR[verdict], np.uint8)
+    inside = slice(FRAME_PX, -FRAME_PX)
+    framed_HWC[inside, inside] = picture_HWC
     return framed_HWC

@@ -82,10 +82,13 @@ class Landmarks:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of the images' names, sizes and times, and of the ground truth."""
-        digest = hashlib.sha256(fingerprint_images(self.root, self.images).encode())
+        of_images = fingerprint_images(self.root, self.images)
+        digest = hashlib.sha256(of_images.encode())
         for path in self.files:
+            name = os.fsencode(path.name)
             data = _read(path)
-            digest.update(b"\0%b\0%d\0%b" % (os.fsencode(path.name), len(data), data))
+            # The length separates the contents of a file from the name of the next.
+            digest.update(b"\0%b\0%d\0%b" % (name, len(data), data))
         return digest.hexdigest()
 
 
@@ -100,14 +103,20 @@ def open_landmarks(root: Path, parse_yaml: Callable[[str], Any]) -> Landmarks:
         SourceError: the data set is missing or incomplete, or has a different layout.
     """
     images = list_photographs(root)
-    listed, folders = root / GROUND_TRUTH, _folders_with_queries(root)
-    found = [*([listed] if listed.is_file() else []), *folders]
+    # The ground truth is either a list or a folder of files, never both.
+    list_file = root / GROUND_TRUTH
+    has_list = list_file.is_file()
+    folders = _folders_with_queries(root)
+    found = [list_file, *folders] if has_list else folders
     if len(found) != 1:
         raise SourceError(_not_one_ground_truth(root, found))
-    if listed.is_file():
-        return Landmarks(root, images, _listed(listed, images, parse_yaml), (listed,))
-    files = sorted(path for path in folders[0].iterdir() if path.suffix == ".txt")
-    return Landmarks(root, images, _shipped(folders[0], images, root), tuple(files))
+    if has_list:
+        queries = _listed(list_file, images, parse_yaml)
+        return Landmarks(root, images, queries, (list_file,))
+    folder = folders[0]
+    files = sorted(path for path in folder.iterdir() if path.suffix == ".txt")
+    queries = _shipped(folder, images, root)
+    return Landmarks(root, images, queries, tuple(files))
 
 
 def list_photographs(root: Path) -> tuple[str, ...]:
@@ -118,9 +127,9 @@ def list_photographs(root: Path) -> tuple[str, ...]:
     """
     if not root.is_dir():
         raise SourceError(
-            f"{root}: there is no such folder.\n  Fix: give the data set's. {ORIGIN}."
+            f"{root}: this folder does not exist.\n  Fix: give the data set's folder. {ORIGIN}."
         )
-    images = tuple(name for name in walk_images(root) if _stem(name) not in CORRUPT)
+    images = tuple(name for name in walk_images(root) if not _is_corrupt(name))
     if not images:
         raise SourceError(
             f"{root}: there are no images in this folder or below it.\n"
@@ -132,13 +141,16 @@ def list_photographs(root: Path) -> tuple[str, ...]:
 
 def fingerprint_images(root: Path, images: Sequence[str]) -> str:
     """Return a SHA-256 of the names, sizes and times of images, without opening them."""
-    return fingerprint_files("landmarks", ((name, root / name) for name in images))
+    named_files = ((name, root / name) for name in images)
+    return fingerprint_files("landmarks", named_files)
 
 
 def _folders_with_queries(root: Path) -> list[Path]:
+    """Return the folder itself and the folders directly in it, if they have files of queries."""
     try:
-        below = sorted(path for path in root.iterdir() if path.is_dir())
-        return [folder for folder in (root, *below) if next(folder.glob(f"*{QUERY}"), None)]
+        below = sorted(filter(Path.is_dir, root.iterdir()))
+        folders = [root, *below]
+        return [folder for folder in folders if any(folder.glob(f"*{QUERY}"))]
     except OSError as error:
         raise SourceError(f"{root}: cannot be listed ({error.strerror}).") from error
 
@@ -150,7 +162,7 @@ def _not_one_ground_truth(root: Path, found: Sequence[Path]) -> str:
             f"{root}: has more than one ground truth: {names}.\n  Fix: move all but one out of it."
         )
     return (
-        f"{root}: has images, but nothing says what is to be found in which.\n"
+        f"{root}: has images, but no ground truth that lists what they show.\n"
         f"  Looked for: <query>{QUERY} in it and in the folders directly in it, and {GROUND_TRUTH}"
         f"\n  {_unpack(root)}"
     )
@@ -158,21 +170,22 @@ def _not_one_ground_truth(root: Path, found: Sequence[Path]) -> str:
 
 def _unpack(root: Path) -> str:
     """Return the line "Fix: …" for missing files, which may still be in an archive."""
+    # An archive in the folder suggests that unpacking was forgotten.
     for path in sorted(root.iterdir()):
         if path.name.endswith(ARCHIVES):
-            return f"Fix: unpack what it holds: tar -xf {path} -C {root}"
+            return f"Fix: unpack the archive in this folder: tar -xf {path} -C {root}"
     return f"Fix: give the data set's own folder. {ORIGIN}."
 
 
 class _Names:
     """Index of images by the names that a ground truth uses."""
 
-    def __init__(self, root: Path, pairs: Iterable[tuple[str, int]]) -> None:
-        """Index `pairs` of a name and the number of its image."""
+    def __init__(self, root: Path, names: Iterable[str]) -> None:
+        """Index the names of the images, in the order of their numbers."""
         self._root = root
         self._number: dict[str, int] = {}
         self._twice: set[str] = set()
-        for name, number in pairs:
+        for number, name in enumerate(names):
             if name in self._number:
                 self._twice.add(name)
             self._number[name] = number
@@ -183,18 +196,20 @@ class _Names:
         Raises:
             SourceError: a name has no image, or more than one.
         """
-        asked = [name for name in names if _stem(name) not in CORRUPT]
+        # Corrupt images are not in the database, although ground truths name them.
+        asked = [name for name in names if not _is_corrupt(name)]
         absent = [name for name in asked if name not in self._number]
+        ambiguous = sorted(self._twice.intersection(asked))
         if absent:
             raise SourceError(
                 f"{where}: {len(absent)} of the {len(asked)} images that it names are not below "
                 f"{self._root}, the first of them {absent[0]!r}.\n"
                 f"  Cause: images are missing, or the ground truth is that of another data set."
             )
-        if twice := sorted(self._twice.intersection(asked)):
+        if ambiguous:
             raise SourceError(
-                f"{where}: names {twice[0]!r}, and there are several images of this name below "
-                f"{self._root}.\n"
+                f"{where}: names {ambiguous[0]!r}, and there are several images with this name "
+                f"below {self._root}.\n"
                 f"  Fix: keep one of them, or name images by their paths in {GROUND_TRUTH}."
             )
         return frozenset(self._number[name] for name in asked)
@@ -214,37 +229,49 @@ def _query(
             each other or hold nothing to find.
     """
     positive, junk = lists
-    if box is not None and not (box[0] < box[2] and box[1] < box[3]):
-        raise SourceError(f"{where}: the box {box} is none: left, top, right, bottom are wanted.")
+    if box is not None:
+        left, top, right, bottom = box
+        is_valid = left < right and top < bottom  # False for NaN, too
+        if not is_valid:
+            raise SourceError(f"{where}: {box} is not a box of left, top, right, bottom.")
     if not images:
-        raise SourceError(f"{where}: the query's image is one of those that are known as corrupt.")
+        raise SourceError(f"{where}: the query's image is known to be corrupt.")
     if not positive:
-        raise SourceError(f"{where}: no image is good or ok, so there is nothing to find.")
+        raise SourceError(f"{where}: no image is good or ok, so the query has nothing to find.")
     if positive & junk:
         raise SourceError(f"{where}: lists an image both as good or ok and as junk.")
-    return Query(name, next(iter(images)), box, positive, junk)
+    (image,) = images
+    return Query(name, image, box, positive, junk)
 
 
 def _shipped(folder: Path, images: Sequence[str], root: Path) -> tuple[Query, ...]:
     """Read the queries from the files of a data set as distributed, four for each query."""
-    names = _Names(root, ((displayed(_stem(name)), n) for n, name in enumerate(images)))
+    stems = [displayed(_stem(name)) for name in images]
+    names = _Names(root, stems)
+
+    def find_listed(path: Path) -> frozenset[int]:
+        return names.find(_lines(path), str(path))
+
     queries: list[Query] = []
     for path in sorted(folder.glob(f"*{QUERY}")):
         name = path.name.removesuffix(QUERY)
         image, box = _query_line(path)
-        good, ok, junk = (
-            names.find(_lines(listed), str(listed))
-            for listed in (folder / f"{name}_{kind}.txt" for kind in ("good", "ok", "junk"))
-        )
+        good = find_listed(folder / f"{name}_good.txt")
+        ok = find_listed(folder / f"{name}_ok.txt")
+        junk = find_listed(folder / f"{name}_junk.txt")
         own = names.find([image], str(path))
-        queries.append(_query(displayed(name), box, own, (good | ok, junk), str(path)))
+        lists = (good | ok, junk)
+        query = _query(displayed(name), box, own, lists, str(path))
+        queries.append(query)
     return tuple(queries)
 
 
 def _query_line(path: Path) -> tuple[str, Box]:
+    """Return the name of a query's image without the prefix, and the query's box."""
     lines = _lines(path)
     try:
         (line,) = lines
+        # The name may contain blanks, so split from the right.
         name, *sides = line.rsplit(maxsplit=4)
         left, top, right, bottom = map(float, sides)
     except ValueError as error:
@@ -256,8 +283,10 @@ def _query_line(path: Path) -> tuple[str, Box]:
 
 
 def _lines(path: Path) -> list[str]:
+    """Return the lines that are not blank."""
     text = _read(path).decode("utf-8", "backslashreplace")  # as `displayed` writes names
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = map(str.strip, text.splitlines())
+    return [line for line in lines if line]
 
 
 class _Listed(StrictConfig):
@@ -274,31 +303,38 @@ _LISTED = TypeAdapter(Annotated[list[_Listed], Field(min_length=1)])
 
 
 def _listed(
-    path: Path, images: Sequence[str], parse_yaml: Callable[[str], Any]
+    path: Path,
+    images: Sequence[str],
+    parse_yaml: Callable[[str], Any],
 ) -> tuple[Query, ...]:
     """Read the queries from `ground_truth.yaml`."""
     try:
-        entries = _LISTED.validate_python(parse_yaml(_read(path).decode()), strict=False)
+        content = parse_yaml(_read(path).decode())
+        entries = _LISTED.validate_python(content, strict=False)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise SourceError(
             f"{path}: {error.error_count()} problem(s), the first at {key or 'the top'}: "
             f"{first['msg']}.\n"
-            f"  Fix: a list of queries, each with the keys query and good, and if need be box, ok "
-            f"and junk."
+            f"  Fix: write a list of queries, each with the keys query and good, and optionally "
+            f"box, ok and junk."
         ) from error
-    except ValueError as error:
+    except ValueError as error:  # also of bytes that are not UTF-8
         raise SourceError(f"{path}: cannot be read as YAML: {error}") from error
-    names = _Names(path.parent, ((displayed(name), n) for n, name in enumerate(images)))
+
+    names = _Names(path.parent, [displayed(name) for name in images])
     queries: list[Query] = []
     for number, entry in enumerate(entries, start=1):
         where = f"{path}, query {number}"
         own = names.find([entry.query], where)
-        positive = names.find((*entry.good, *entry.ok), where)
-        junk = names.find(entry.junk, where) | (own - positive)
+        positive = names.find(entry.good + entry.ok, where)
+        # A query finds its own image trivially, so this is junk unless it is listed.
+        unlisted = own - positive
+        junk = names.find(entry.junk, where) | unlisted
         name = f"{number} {entry.query}"
-        queries.append(_query(name, entry.box, own, (positive, junk), where))
+        lists = (positive, junk)
+        queries.append(_query(name, entry.box, own, lists, where))
     return tuple(queries)
 
 
@@ -312,6 +348,12 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
+def _is_corrupt(name: str) -> bool:
+    return _stem(name) in CORRUPT
+
+
 def _stem(name: str) -> str:
     """Return the name of a file without its folder and extension."""
-    return name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]
+    _, _, file_name = name.rpartition("/")
+    stem, _, _ = file_name.rpartition(".")
+    return stem or file_name

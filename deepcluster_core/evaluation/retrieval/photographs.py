@@ -30,7 +30,9 @@ class Photograph:
         """
         if box is None:
             return self.pixels_HWC
-        left, top, right, bottom = (max(0, round(side * self.scale)) for side in box)
+        # Slices clip at the right and at the bottom; negative starts would count from the end.
+        scaled = [round(side * self.scale) for side in box]
+        left, top, right, bottom = (max(0, side) for side in scaled)
         return self.pixels_HWC[top:bottom, left:right]
 
 
@@ -53,8 +55,10 @@ def read_photograph(path: Path, *, channels: int, long_side: int) -> Photograph:
     pixels_HWC = decode(data, channels=channels, shorter_side=None).pixels_HWC
     height, width = pixels_HWC.shape[:2]
     scale = long_side / max(height, width)
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return Photograph(resize(pixels_HWC, size), scale)
+    # A very long and narrow image keeps at least one pixel across.
+    new_height = max(1, round(height * scale))
+    new_width = max(1, round(width * scale))
+    return Photograph(resize(pixels_HWC, (new_height, new_width)), scale)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,13 @@ class Region(NamedTuple):
     side: int
 
 
-def grid_regions(height: int, width: int, *, levels: int, overlap: float) -> list[Region]:
+def grid_regions(
+    height: int,
+    width: int,
+    *,
+    levels: int,
+    overlap: float,
+) -> list[Region]:
     """Return the regions of a map.
 
     At level l, counted from 1, the side of a region is 2 · shorter / (l + 1). There are l regions
@@ -30,13 +36,16 @@ def grid_regions(height: int, width: int, *, levels: int, overlap: float) -> lis
         overlap: overlap of neighbouring regions as a fraction of their side, 0 to less than 1.
     """
     shorter = min(height, width)
-    more = _along_longer(max(height, width) / shorter, overlap) - 1
+    aspect = max(height, width) / shorter
+    num_more = _along_longer(aspect, overlap) - 1
+    more_rows = num_more if height > width else 0
+    more_columns = num_more if width > height else 0
     regions: list[Region] = []
     for level in range(1, levels + 1):
         side = max(1, 2 * shorter // (level + 1))
-        tops = _starts(height, side, level + (more if height > width else 0))
-        lefts = _starts(width, side, level + (more if width > height else 0))
-        regions += [Region(top, left, side) for top in tops for left in lefts]
+        lefts = _starts(width, side, level + more_columns)
+        for top in _starts(height, side, level + more_rows):
+            regions += [Region(top, left, side) for left in lefts]
     return regions
 
 
@@ -44,12 +53,20 @@ def _along_longer(aspect: float, overlap: float) -> int:
     """Return m for a map whose longer side is `aspect` times the shorter one."""
     if aspect == 1:
         return 1
+
+    def error(count: int) -> float:
+        # The distance between the starts of regions of side 1, spread over a length of `aspect`.
+        distance = (aspect - 1) / (count - 1)
+        return abs(1 - distance - overlap)
+
+    # More regions than this would overlap more than asked for.
     enough = 2 + math.ceil((aspect - 1) / (1 - overlap))
-    # The starts of m regions of side 1, spread over a length of `aspect`, lie
-    # (aspect - 1) / (m - 1) apart.
-    return min(range(2, enough + 1), key=lambda m: abs(1 - (aspect - 1) / (m - 1) - overlap))
+    return min(range(2, enough + 1), key=error)
 
 
 def _starts(length: int, side: int, count: int) -> list[int]:
     """Return the starts of `count` regions that are spread evenly over a length."""
-    return [number * (length - side) // max(1, count - 1) for number in range(count)]
+    last = length - side
+    # The first region starts at 0 and the last one ends with the map; a single one starts at 0.
+    num_gaps = max(1, count - 1)
+    return [number * last // num_gaps for number in range(count)]

@@ -64,7 +64,9 @@ class RegionReader:
         network.eval()
         self.layer = last_map(network) if layer == "auto" else layer
         fold_batch_norm(network)
-        self._network, self._levels, self._overlap = network, levels, overlap
+        self._network = network
+        self._levels = levels
+        self._overlap = overlap
         self._device = device
         self._precision: Precision = precision
         self._smallest = self._smallest_side()
@@ -84,13 +86,22 @@ class RegionReader:
                 f"{width} x {height} pixels, of which {self.layer} has nothing left; it needs "
                 f"{self._smallest} or more a side"
             )
-        map_DHW = self._map(to_images(np.ascontiguousarray(image_HWC)[None], self._device))[0]
+        # The image may be a part of a larger one, which is not contiguous in memory.
+        images_1HWC = np.ascontiguousarray(image_HWC)[None]
+        map_1DHW = self._map(to_images(images_1HWC, self._device))
+        map_DHW = map_1DHW[0]
         height, width = map_DHW.shape[1:]
-        squares = grid_regions(height, width, levels=self._levels, overlap=self._overlap)
-        strongest = [
-            map_DHW[:, top : top + side, left : left + side].amax(dim=(1, 2))
-            for top, left, side in squares
-        ]
+        strongest: list[Tensor] = []
+        for top, left, side in grid_regions(
+            height,
+            width,
+            levels=self._levels,
+            overlap=self._overlap,
+        ):
+            rows = slice(top, top + side)
+            columns = slice(left, left + side)
+            region_DSS = map_DHW[:, rows, columns]
+            strongest.append(region_DSS.amax(dim=(1, 2)))
         return normalize(torch.stack(strongest).float())
 
     @torch.no_grad()
@@ -108,11 +119,12 @@ class RegionReader:
         """
         if not self._has_map(LARGEST_TRIED_PX):
             raise ConfigError(
-                f"layer {self.layer!r} puts out no map of filters for images of "
+                f"layer {self.layer!r} does not output a map of filters for images of "
                 f"{LARGEST_TRIED_PX} px.\n"
-                f"  Fix: --set layer=…, a convolution, or a block of them."
+                f"  Fix: choose a convolution, or a block of them: --set layer=…"
             )
-        too_small, enough = 0, LARGEST_TRIED_PX
+        too_small = 0
+        enough = LARGEST_TRIED_PX
         while enough - too_small > 1:
             middle = (too_small + enough) // 2
             if self._has_map(middle):
@@ -145,8 +157,8 @@ def last_map(network: Network) -> str:
         known = [name for name, _ in network.backbone.named_children()]
         raise ConfigError(
             f"layer: auto, but the layers of this network have no short names.\n"
-            f"  Fix: --set layer=backbone.NAME, the last that puts out a map; it has "
-            f"{', '.join(known)}."
+            f"  Fix: name the last layer that outputs a map: --set layer=backbone.NAME; the "
+            f"network has {', '.join(known)}."
         )
     return list(network.taps)[-1]
 
@@ -167,21 +179,28 @@ def fit_whitening(regions: Iterable[Tensor], *, dims: int, floor: float) -> Pca:
         FeatureError: there are fewer than two regions, or they are not finite or all equal.
     """
     # PCA cannot have more dimensions than regions, so read until the number is known to suffice.
-    rows = iter(regions)
+    remaining = iter(regions)
     held: list[Tensor] = []
     num_rows = 0
-    while num_rows <= dims and (image_RD := next(rows, None)) is not None:
+    for image_RD in remaining:
         held.append(image_RD)
         num_rows += len(image_RD)
+        if num_rows > dims:
+            break
     if num_rows < 2:
         raise FeatureError(
             f"{num_rows} regions are too few to learn the whitening from.\n"
             f"  Fix: learn it from more images that can be read."
         )
-    fitting = min(dims, held[0].shape[1], num_rows - 1)
-    pca = fit_pca(_blocks(chain(held, rows)), dim=fitting, clip=True, device=held[0].device)
-    floored_Q = pca.eigenvalues_Q.clamp(min=floor * pca.eigenvalues_Q[0])
-    return replace(pca, eigenvalues_Q=floored_Q).to(held[0].device)
+    device = held[0].device
+    num_filters = held[0].shape[1]
+    dim = min(dims, num_filters, num_rows - 1)
+    all_regions = chain(held, remaining)
+    pca = fit_pca(_blocks(all_regions), dim=dim, clip=True, device=device)
+    # The eigenvalues are in decreasing order.
+    least = floor * pca.eigenvalues_Q[0]
+    floored_Q = pca.eigenvalues_Q.clamp(min=least)
+    return replace(pca, eigenvalues_Q=floored_Q).to(device)
 
 
 def _blocks(regions: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -198,4 +217,5 @@ def _blocks(regions: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def descriptor(regions_RD: Tensor, whitening: Pca) -> Tensor:
     """Return descriptor_Q, of length 1: the sum of an image's whitened regions."""
-    return normalize(whitening.whiten(regions_RD).sum(dim=0), dim=0)
+    whitened_RQ = whitening.whiten(regions_RD)
+    return normalize(whitened_RQ.sum(dim=0), dim=0)

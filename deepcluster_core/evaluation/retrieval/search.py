@@ -55,7 +55,8 @@ class Task:
 
     def refused(self, query: Query, why: str) -> SourceError:
         """Return the error for a query that cannot be used."""
-        path = str(self.base.root / self.base.names[query.image])
+        name = self.base.names[query.image]
+        path = str(self.base.root / name)
         return SourceError(
             f"query {query.name!r}, a part of {path!r}: {why}.\n"
             f"  Fix: put a whole image in its place, or leave the query out of the ground truth."
@@ -101,27 +102,29 @@ def search(
         SourceError: a query's image, or every image that it should find, cannot be used.
         FeatureError: the features are not finite, or all are equal.
     """
+    # Images that cannot be read are left out of the whitening, too, but not reported.
     learnt_on = _regions(reader, task.learn_on, {}, workers=workers, stepped=stepped)
-    whitening = fit_whitening((regions_RD for _, regions_RD in learnt_on), dims=dims, floor=floor)
-    queries_QD = torch.stack(
-        [_described(reader, task, query, whitening, stepped) for query in task.queries]
-    )
+    regions = (regions_RD for _, regions_RD in learnt_on)
+    whitening = fit_whitening(regions, dims=dims, floor=floor)
+
+    # The queries come before the database, so that one that cannot be used is reported early.
+    queries = [_described(reader, task, query, whitening, stepped) for query in task.queries]
     left_out: dict[int, str] = {}
     numbers: list[int] = []
-    rows: list[Tensor] = []
-    for number, regions_RD in _regions(
-        reader, task.base, left_out, workers=workers, stepped=stepped
-    ):
+    descriptors: list[Tensor] = []
+    base = _regions(reader, task.base, left_out, workers=workers, stepped=stepped)
+    for number, regions_RD in base:
         numbers.append(number)
-        rows.append(descriptor(regions_RD, whitening).cpu())
+        descriptors.append(descriptor(regions_RD, whitening).cpu())
+
     # The sort is stable: of equally similar images, the first in the database ranks first.
-    order_QN = (queries_QD @ torch.stack(rows).T).argsort(dim=1, descending=True, stable=True)
+    similarity_QN = torch.stack(queries) @ torch.stack(descriptors).T
+    order_QN = similarity_QN.argsort(dim=1, descending=True, stable=True)
     ranked_QN = np.array(numbers)[order_QN.numpy()]
-    precisions = (
-        _precision(task, query, ranked_N, left_out)
-        for query, ranked_N in zip(task.queries, ranked_QN, strict=True)
-    )
-    return Found(ranked_QN, tuple(precisions), left_out, len(rows[0]))
+    precision_Q: list[float] = []
+    for query, ranked_N in zip(task.queries, ranked_QN, strict=True):
+        precision_Q.append(_precision(task, query, ranked_N, left_out))
+    return Found(ranked_QN, tuple(precision_Q), left_out, dims=len(descriptors[0]))
 
 
 def _regions(
@@ -145,7 +148,11 @@ def _regions(
 
 
 def _described(
-    reader: RegionReader, task: Task, query: Query, whitening: Pca, stepped: Callable[[], None]
+    reader: RegionReader,
+    task: Task,
+    query: Query,
+    whitening: Pca,
+    stepped: Callable[[], None],
 ) -> Tensor:
     """Return descriptor_D of a query.
 
@@ -161,8 +168,12 @@ def _described(
 
 
 def _precision(
-    task: Task, query: Query, ranked_N: NDArray[np.int64], left_out: dict[int, str]
+    task: Task,
+    query: Query,
+    ranked_N: NDArray[np.int64],
+    left_out: dict[int, str],
 ) -> float:
+    # An image that cannot be used does not count as one that the network failed to find.
     positive = query.positive - left_out.keys()
     if not positive:
         raise task.refused(query, "none of the images that it should find can be read")

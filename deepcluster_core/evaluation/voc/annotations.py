@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+_SIDES = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
 _DECLARED = re.compile(rb"""\A\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 
 
@@ -30,7 +31,8 @@ def parse_objects(data: bytes) -> tuple[VocObject, ...]:
         ValueError: the annotation is damaged; the message is only the reason.
     """
     try:
-        return tuple(_object(found) for found in _parse(data).findall("object"))
+        root = _parse(data)
+        return tuple(_object(element) for element in root.findall("object"))
     except ElementTree.ParseError as error:
         raise ValueError(str(error)) from error
 
@@ -39,7 +41,7 @@ def _parse(data: bytes) -> ElementTree.Element:
     text = _text(data)
     # Nested entities can expand without limit ("billion laughs").
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError("it defines a document type, as no annotation of VOC does")
+        raise ValueError("it defines a document type, which annotations of VOC never do")
     return ElementTree.fromstring(text)  # noqa: S314  no entities, see above
 
 
@@ -50,32 +52,41 @@ def _text(data: bytes) -> str:
     fail, the text is decoded as Latin-1, which accepts any byte. This is safe, because the class
     names and numbers are ASCII.
     """
-    declared = _DECLARED.match(data)
-    encodings = [declared[1].decode("ascii")] if declared else []
+    encodings: list[str] = []
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encodings.insert(0, "utf-16")
+        encodings.append("utf-16")
     elif data.startswith(codecs.BOM_UTF8):
-        encodings.insert(0, "utf-8-sig")
-    for encoding in (*encodings, "utf-8"):
+        encodings.append("utf-8-sig")
+    declared = _DECLARED.match(data)
+    if declared is not None:
+        encodings.append(declared[1].decode("ascii"))
+    encodings.append("utf-8")
+    for encoding in encodings:
         try:
-            text = data.decode(encoding)
+            text = data.decode(encoding).lstrip()
         except (LookupError, ValueError):
             continue
-        if text.lstrip().startswith("<"):
-            return text.lstrip()
+        # A wrong encoding may accept the bytes, but does not give XML.
+        if text.startswith("<"):
+            return text
     return data.decode("latin-1").lstrip()
 
 
-def _object(found: ElementTree.Element) -> VocObject:
-    name = (found.findtext("name") or "").strip()
+def _object(element: ElementTree.Element) -> VocObject:
+    name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("an object has no name")
-    sides = [found.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+    sides = [element.findtext(path) for path in _SIDES]
     try:
         left, top, right, bottom = (float(side or "") for side in sides)
     except ValueError:
         raise ValueError(f"the {name} has no box of four numbers, but {sides}") from None
-    if not (1 <= left <= right < np.inf and 1 <= top <= bottom < np.inf):
+    # All comparisons with NaN are false.
+    has_width = 1 <= left <= right < np.inf
+    has_height = 1 <= top <= bottom < np.inf
+    if not (has_width and has_height):
         raise ValueError(f"the {name} has an impossible box, {sides}")
-    difficult = (found.findtext("difficult") or "0").strip()
-    return VocObject(name, (left - 1, top - 1, right, bottom), difficult == "1")
+    difficult = (element.findtext("difficult") or "0").strip()
+    # Count from 0, with exclusive ends.
+    box = (left - 1, top - 1, right, bottom)
+    return VocObject(name, box, difficult == "1")

@@ -16,5 +16,8 @@ def average_precision(score_N: NDArray[np.floating], is_right_N: NDArray[np.bool
         is_right_N: whether each image is right; at least one must be.
     """
     order_N = np.lexsort((is_right_N, -score_N))  # lexsort's primary key comes last
-    rank_P = np.flatnonzero(is_right_N[order_N]) + 1
-    return float((np.arange(1, len(rank_P) + 1) / rank_P).mean())
+    place_P = np.flatnonzero(is_right_N[order_N])
+    rank_P = place_P + 1
+    num_found_P = np.arange(1, len(rank_P) + 1)
+    precision_P = num_found_P / rank_P
+    return float(precision_P.mean())

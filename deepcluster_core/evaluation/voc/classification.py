@@ -51,12 +51,15 @@ class Crops:
     @property
     def fixed(self) -> Views:
         """The settings of the fixed views."""
-        return Views(usual_resize(self.size), self.size, random_crop=False, flip=self.random.flip)
+        resize = usual_resize(self.size)
+        return Views(resize, self.size, random_crop=False, flip=self.random.flip)
 
     @property
     def num_judged(self) -> int:
         """The number V of views to judge an image on."""
-        return self.fixed.num_crops if self.judged == FIXED else self.judged
+        if self.judged == FIXED:
+            return self.fixed.num_crops
+        return self.judged
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,14 @@ def masked_loss(logits_BC: Tensor, mark_BC: Tensor) -> Tensor:
 
     A class that is DIFFICULT in an image contributes neither loss nor gradient for that image.
     """
+    # DIFFICULT counts as absent here, but has weight 0.
     target_BC = (mark_BC == PRESENT).to(logits_BC.dtype)
-    counts_BC = (mark_BC != DIFFICULT).to(logits_BC.dtype)
+    weight_BC = (mark_BC != DIFFICULT).to(logits_BC.dtype)
     total = functional.binary_cross_entropy_with_logits(
-        logits_BC, target_BC, weight=counts_BC, reduction="sum"
+        logits_BC,
+        target_BC,
+        weight=weight_BC,
+        reduction="sum",
     )
     return total / len(logits_BC)
 
@@ -107,25 +114,29 @@ def fit(
     Raises:
         TrainingError: the loss is not finite.
     """
-    order_M = plain_order(
-        len(training.mark_NC),
-        iterations * loading.batch_size,
-        seeding.numpy_generator(loading.seed, "order"),
-    )
+    crops = loading.crops
+    num_drawn = iterations * loading.batch_size
+    generator = seeding.numpy_generator(loading.seed, "order")
+    order_M = plain_order(len(training.mark_NC), num_drawn, generator)
     views_seed = seeding.derive(loading.seed, "augment")
 
+    # The views of a step depend on its number only, so a training can continue at any step.
     def load(step: int) -> tuple[Pixels, NDArray[np.int8]]:
         first = step * loading.batch_size
         rows = order_M[first : first + loading.batch_size]
         draws_BR = augmentation_draws(views_seed, first, len(rows))
-        pictures = [training.picture(int(row)) for row in rows]
-        views_BSSC = random_views(pictures, draws_BR, loading.crops.random, size=loading.crops.size)
+        pictures = [training.picture(row) for row in rows.tolist()]
+        views_BSSC = random_views(pictures, draws_BR, crops.random, size=crops.size)
         return views_BSSC, training.mark_NC[rows]
 
     def learn(batch: tuple[Pixels, NDArray[np.int8]], step: int) -> Tensor:
         views_BSSC, mark_BC = batch
         mark = torch.from_numpy(mark_BC).to(model.device, non_blocking=True)
-        return model.learn(views_BSSC, lambda logits_BC: masked_loss(logits_BC, mark), step)
+
+        def loss_of(logits_BC: Tensor) -> Tensor:
+            return masked_loss(logits_BC, mark)
+
+        return model.learn(views_BSSC, loss_of, step)
 
     steps = range(start, iterations)
     train_steps(load, learn, steps=steps, workers=loading.workers, after_step=after_step)
@@ -133,20 +144,26 @@ def fit(
 
 def judge(model: FineTuned, images: Marked, loading: Loading) -> Iterator[NDArray[np.float32]]:
     """Yield logits_BC of each batch of images, in order, summed over the V crops of an image."""
-    crops, num_images = loading.crops, len(images.mark_NC)
-    images_at_once = max(1, loading.batch_size // crops.num_judged)
+    crops = loading.crops
+    num_views = crops.num_judged
+    num_images = len(images.mark_NC)
+    images_at_once = max(1, loading.batch_size // num_views)
     views_seed = seeding.derive(loading.seed, "judge")
 
     def load(first: int) -> Pixels:
         rows = range(first, min(first + images_at_once, num_images))
         pictures = [images.picture(row) for row in rows]
         if crops.judged == FIXED:
-            return np.concatenate([fixed_crops(p_HWC, crops.fixed) for p_HWC in pictures])
-        repeated = [p_HWC for p_HWC in pictures for _ in range(crops.num_judged)]
-        draws_BR = augmentation_draws(views_seed, first * crops.num_judged, len(repeated))
+            return np.concatenate([fixed_crops(image_HWC, crops.fixed) for image_HWC in pictures])
+        # The V views of an image lie side by side, as those of `fixed_crops`.
+        repeated: list[Pixels] = []
+        for image_HWC in pictures:
+            repeated += [image_HWC] * num_views
+        draws_BR = augmentation_draws(views_seed, first * num_views, len(repeated))
         return random_views(repeated, draws_BR, crops.random, size=crops.size)
 
     firsts = range(0, num_images, images_at_once)
     for views_BSSC in ordered_map(load, firsts, workers=loading.workers):
-        logits_BVC = model.outputs(views_BSSC).unflatten(0, (-1, crops.num_judged))
+        logits = model.outputs(views_BSSC)
+        logits_BVC = logits.unflatten(0, (-1, num_views))
         yield logits_BVC.sum(dim=1).cpu().numpy()

@@ -111,10 +111,11 @@ class Voc:
         found = {subset: self._classes_of(subset) for subset in subsets}
         first, *others = subsets
         for other in others:
-            if lacking := sorted(found[first] ^ found[other]):
+            in_one_only = sorted(found[first] ^ found[other])
+            if in_one_only:
                 raise SourceError(
                     f"{self._tree.show(_LISTS)}: the subsets {first} and {other} have lists of "
-                    f"other classes: {listed(lacking)} are in one of them alone.\n"
+                    f"different classes: {listed(in_one_only)} are in only one of them.\n"
                     f"  Fix: give each class a list for both, <class>_{first}.txt and "
                     f"<class>_{other}.txt."
                 )
@@ -132,16 +133,19 @@ class Voc:
         """
         paths = [_list_of(subset, "Main", name) for name in classes]
         columns = [read_marks(self._tree, path) for path in paths]
+        first = columns[0]
         for path, column in zip(paths, columns, strict=True):
-            if lacking := sorted(column.keys() ^ columns[0].keys()):
+            in_one_only = sorted(column.keys() ^ first.keys())
+            if in_one_only:
                 raise SourceError(
-                    f"{self._tree.show(path)}: lists other images than {Path(paths[0]).name}: "
-                    f"{listed(lacking)} are in one of them alone.\n"
+                    f"{self._tree.show(path)}: lists different images than {Path(paths[0]).name}: "
+                    f"{listed(in_one_only)} are in only one of them.\n"
                     f"  Fix: {again(self.year, subset)}"
                 )
-        names = tuple(sorted(columns[0]))
-        mark_NC = np.array([[column[name] for column in columns] for name in names], np.int8)
-        return Marks(names, mark_NC)
+        # The lists of classes may be in different orders.
+        names = tuple(sorted(first))
+        rows = [[column[name] for column in columns] for name in names]
+        return Marks(names, np.array(rows, np.int8))
 
     def listed(self, subset: str, task: Task) -> tuple[str, ...]:
         """Return the sorted names of the images of a subset.
@@ -153,15 +157,17 @@ class Voc:
         Raises:
             SourceError: the list is missing, damaged or empty.
         """
-        path, files = _list_of(subset, task), self._tree.names(f"ImageSets/{task}")
-        if f"{subset}.txt" not in files:
-            if subset in SHIPPED_SUBSETS:
-                fix = again(self.year, subset)
-            else:
-                subsets = listed(sorted(name.removesuffix(".txt") for name in files))
-                fix = f"name one of these: {subsets or 'none is there'}"
-            raise SourceError(f"{self._tree.show(path)}: there is no such list.\n  Fix: {fix}")
-        return read_names(self._tree, path)
+        path = _list_of(subset, task)
+        files = self._tree.names(f"ImageSets/{task}")
+        if f"{subset}.txt" in files:
+            return read_names(self._tree, path)
+        if subset in SHIPPED_SUBSETS:
+            fix = again(self.year, subset)
+        else:
+            # The name may be a user's typing error.
+            subsets = sorted(name.removesuffix(".txt") for name in files)
+            fix = f"name one of these: {listed(subsets) or 'the folder has no lists'}"
+        raise SourceError(f"{self._tree.show(path)}: this list does not exist.\n  Fix: {fix}")
 
     def objects(self, name: str) -> tuple[VocObject, ...]:
         """Return the objects of a picture, in the order of its annotation.
@@ -219,8 +225,11 @@ class Voc:
         Raises:
             SourceError: a list is missing or damaged, or a picture is missing.
         """
-        names = {name for subset in subsets for name in self.marks(subset, classes).names}
-        lists = [_list_of(subset, "Main", name) for subset in subsets for name in classes]
+        names: set[str] = set()
+        lists: list[str] = []
+        for subset in subsets:
+            names.update(self.marks(subset, classes).names)
+            lists += [_list_of(subset, "Main", class_name) for class_name in classes]
         return self._fingerprint(lists, names, (PICTURES,))
 
     def fingerprint_listed(self, subsets: Sequence[str], task: Task) -> str:
@@ -231,7 +240,9 @@ class Voc:
         Raises:
             SourceError: a list is missing or damaged, or a picture, annotation or mask is missing.
         """
-        names = {name for subset in subsets for name in self.listed(subset, task)}
+        names: set[str] = set()
+        for subset in subsets:
+            names.update(self.listed(subset, task))
         lists = [_list_of(subset, task) for subset in subsets]
         if task == "Segmentation" and CLASS_NAMES in self._tree.names(""):
             lists.append(CLASS_NAMES)
@@ -242,31 +253,45 @@ class Voc:
         return len(self.mask_classes())
 
     def _fingerprint(
-        self, lists: Iterable[str], names: Iterable[str], folders: Sequence[str]
+        self,
+        lists: Iterable[str],
+        names: Iterable[str],
+        folders: Sequence[str],
     ) -> str:
+        """Return the SHA-256 of the lists' contents, and of the sizes and times of other files."""
         names = sorted(names)
+        paths: list[str] = []
         for folder in folders:
             self._check_all_present(folder, names)
-        digests = ((path, hashlib.sha256(self._tree.read(path)).hexdigest()) for path in lists)
-        kind = "\n".join(["voc", *(f"{path} {digest}" for path, digest in digests)])
-        paths = (_path(folder, name) for folder in folders for name in names)
-        return self._tree.fingerprint(kind, paths)
+            paths += [_path(folder, name) for name in names]
+        # The lists are small, so their contents count instead of their times.
+        lines = ["voc"]
+        for path in lists:
+            digest = hashlib.sha256(self._tree.read(path)).hexdigest()
+            lines.append(f"{path} {digest}")
+        return self._tree.fingerprint("\n".join(lines), paths)
 
     def _classes_of(self, subset: str) -> set[str]:
+        """Return the names of the classes that have a list of the subset."""
         ending = f"_{subset}.txt"
-        names = [name for name in self._tree.names(_LISTS) if not name.startswith(".")]
-        found = {name.removesuffix(ending) for name in names if name.endswith(ending)}
+        found: set[str] = set()
+        for name in self._tree.names(_LISTS):
+            # Names that begin with a dot are of files that macOS adds.
+            if name.endswith(ending) and not name.startswith("."):
+                found.add(name.removesuffix(ending))
         if not found:
             raise SourceError(
-                f"{self._tree.show(_LISTS)}: there are no lists <class>{ending} of the subset "
+                f"{self._tree.show(_LISTS)}: no class has a list <class>{ending} of the subset "
                 f"{subset}.\n"
                 f"  Fix: {again(self.year, subset)}"
             )
         return found
 
     def _check_all_present(self, folder: str, names: Sequence[str]) -> None:
-        there, ending = self._tree.names(folder), _ENDINGS[folder]
-        if absent := [f"{name}{ending}" for name in names if f"{name}{ending}" not in there]:
+        present = self._tree.names(folder)
+        file_names = [f"{name}{_ENDINGS[folder]}" for name in names]
+        absent = [name for name in file_names if name not in present]
+        if absent:
             raise SourceError(
                 f"{self._tree.show(folder)}: {len(absent)} {_PLURALS[folder]} of the lists are "
                 f"missing: {listed(absent)}.\n"

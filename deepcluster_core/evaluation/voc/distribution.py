@@ -28,24 +28,35 @@ def find_tree(data: Path, year: int) -> Tree:
         SourceError: there are no such files, or a tar file is compressed or truncated.
     """
     own = f"VOC{year}"
-    candidates = [data / "VOCdevkit" / own, data / "TrainVal" / "VOCdevkit" / own, data / own]
+    candidates = [
+        data / "VOCdevkit" / own,
+        data / "TrainVal" / "VOCdevkit" / own,
+        data / own,
+    ]
     # `data` may be the folder itself, unless its name is that of another year.
-    if re.fullmatch(r"VOC\d{4}", data.name) is None or data.name == own:
+    is_any_year = re.fullmatch(r"VOC\d{4}", data.name) is not None
+    if data.name == own or not is_any_year:
         candidates.append(data)
     for folder in candidates:
         if (folder / "ImageSets").is_dir():
             return Folder(folder)
+
     shipped = _shipped(year)
-    files = [data] if data.is_file() else [data / name for name in shipped]
-    if there := [file for file in files if file.is_file()]:
-        archives = Archives(there, partial(_below, own))
-        if any(archives.names(f"ImageSets/{task}") for task in ("Main", "Segmentation")):
+    if data.is_file():
+        files = [data]
+    else:
+        files = [data / name for name in shipped]
+    present = [file for file in files if file.is_file()]
+    if present:
+        archives = Archives(present, partial(_below, own))
+        # An archive may be of another year or of something else.
+        if archives.names("ImageSets/Main") or archives.names("ImageSets/Segmentation"):
             return archives
     raise SourceError(
         f"{data}: holds no Pascal VOC {year}.\n"
         f"  Looked for: VOCdevkit/{own}/ImageSets, {own}/ImageSets or ImageSets, and "
         f"{' or '.join(shipped)}\n"
-        f"  Found:      {_found(data, there)}\n"
+        f"  Found:      {_found(data, present)}\n"
         f"  Fix:        put {' and '.join(shipped)} into one folder, as they are or unpacked; from "
         f"{HOME}, the organisers'"
     )
@@ -53,17 +64,24 @@ def find_tree(data: Path, year: int) -> Tree:
 
 def again(year: int, subset: str | None = None) -> str:
     """Return advice on how to replace missing or damaged files of a subset, or of any subset."""
+    archives = " or ".join(_shipped(year, subset))
     of_subset = "" if subset is None else f" of {subset}"
     return (
-        f"take {' or '.join(_shipped(year, subset))}{of_subset} again, unpacked over the same "
-        f"VOCdevkit or as it is beside the others; the organisers of VOC distribute it: {HOME}"
+        f"take {archives}{of_subset} again, unpacked over the same VOCdevkit or as it is beside "
+        f"the others; the organisers of VOC distribute it: {HOME}"
     )
 
 
 def _shipped(year: int, subset: str | None = None) -> list[str]:
     """Return the names of the archives of a year, or only of the one that contains a subset."""
-    known = {None: (TRAINVAL, TEST), "test": (TEST,)}.get(subset, (TRAINVAL,))
-    return [archives[year] for archives in known if year in archives] or [f"VOC{year}'s archive"]
+    if subset is None:
+        tables = (TRAINVAL, TEST)
+    elif subset == "test":
+        tables = (TEST,)
+    else:
+        tables = (TRAINVAL,)
+    names = [table[year] for table in tables if year in table]
+    return names or [f"VOC{year}'s archive"]
 
 
 def _below(own: str, member: str) -> str | None:
@@ -73,9 +91,18 @@ def _below(own: str, member: str) -> str | None:
 
 
 def _found(data: Path, archives: Sequence[Path]) -> str:
+    """Return what is there instead of the data set, for a message."""
     if archives:
-        first = (next(members(file), None) for file in archives)
-        return listed([displayed(member.name) for member in first if member]) or "nothing in it"
-    if not data.is_dir():
-        return "a file of a kind that is not read" if data.exists() else "no such folder"
-    return listed(sorted(displayed(path.name) for path in data.iterdir())) or "nothing"
+        # The first member of an archive shows which data set it is of.
+        names: list[str] = []
+        for file in archives:
+            first = next(members(file), None)
+            if first is not None:
+                names.append(displayed(first.name))
+        return listed(names) or "nothing in it"
+    if data.is_dir():
+        names = sorted(displayed(path.name) for path in data.iterdir())
+        return listed(names) or "nothing"
+    if data.exists():
+        return "a file of a kind that is not read"
+    return "no such folder"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from errno import ENOENT
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from deepcluster_core.data.sources.base import displayed, fingerprint_files, read_file
 from deepcluster_core.data.sources.tar import harmless, members, read_member
@@ -14,7 +14,7 @@ class Tree(Protocol):
     """Files addressed by '/'-separated paths. Several threads may read concurrently."""
 
     def names(self, folder: str) -> Collection[str]:
-        """Return the names of the entries of a folder; none if there is no such folder."""
+        """Return the names of the entries of a folder; none if the folder does not exist."""
         ...
 
     def read(self, path: str) -> bytes:
@@ -57,7 +57,18 @@ class Folder:
 
     def fingerprint(self, kind: str, paths: Iterable[str]) -> str:
         """See `Tree`."""
-        return fingerprint_files(kind, ((path, self._root / path) for path in paths))
+        named_files = ((path, self._root / path) for path in paths)
+        return fingerprint_files(kind, named_files)
+
+
+class _Place(NamedTuple):
+    """The place of a file's contents in a tar file."""
+
+    file: Path
+    offset: int
+    """Bytes before the contents."""
+    size: int
+    """Size of the contents, bytes."""
 
 
 class Archives:
@@ -80,43 +91,50 @@ class Archives:
             SourceError: a file is not a tar file, is compressed, or is truncated.
         """
         self._files = [file.absolute() for file in files]
-        self._at: dict[str, dict[str, tuple[Path, int, int]]] = {}
+        # By folder and then by name, so that the names of a folder need no search.
+        self._places: dict[str, dict[str, _Place]] = {}
         for file in self._files:
             for member in members(file, must_end=True):
-                if path := locate(harmless(member.name)):
-                    folder, _, name = path.rpartition("/")
-                    place = (file, member.offset_data, member.size)
-                    self._at.setdefault(folder, {})[name] = place
+                path = locate(harmless(member.name))
+                if not path:
+                    continue
+                folder, _, name = path.rpartition("/")
+                place = _Place(file, member.offset_data, member.size)
+                self._places.setdefault(folder, {})[name] = place
 
     def names(self, folder: str) -> Collection[str]:
         """See `Tree`; only files are returned, not folders."""
-        return self._at.get(folder, {}).keys()
+        return self._places.get(folder, {}).keys()
 
     def read(self, path: str) -> bytes:
         """See `Tree`."""
         try:
-            file, offset, size = self._find(path)
-            return read_member(file, offset, size)
+            place = self._find(path)
+            return read_member(place.file, place.offset, place.size)
         except OSError as error:
             raise OSError(error.strerror or str(error)) from error
 
     def show(self, path: str = "") -> str:
         """See `Tree`; for example DIR/A.tar/JPEGImages/1.jpg or DIR/{A.tar,B.tar}/JPEGImages."""
+        # A missing file may belong to any of the archives.
         try:
-            files = [self._find(path)[0]]
+            files = [self._find(path).file]
         except FileNotFoundError:
             files = self._files
-        names = ",".join(file.name for file in files)
-        tars = files[0] if len(files) == 1 else files[0].parent / f"{{{names}}}"
-        return displayed(str(tars / path))
+        location = files[0]
+        if len(files) > 1:
+            names = ",".join(file.name for file in files)
+            location = location.parent / f"{{{names}}}"
+        return displayed(str(location / path))
 
     def fingerprint(self, kind: str, paths: Iterable[str]) -> str:
         """See `Tree`; the archives' sizes and times stand for those of all files in them."""
-        return fingerprint_files(kind, ((file.name, file) for file in self._files))
+        named_files = ((file.name, file) for file in self._files)
+        return fingerprint_files(kind, named_files)
 
-    def _find(self, path: str) -> tuple[Path, int, int]:
+    def _find(self, path: str) -> _Place:
         folder, _, name = path.rpartition("/")
         try:
-            return self._at[folder][name]
+            return self._places[folder][name]
         except KeyError:
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT)) from None

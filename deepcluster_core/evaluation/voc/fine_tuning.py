@@ -81,18 +81,23 @@ class FineTuned(Learner):
         """
         linear = last_linear_layers(network.backbone)
         head = nn.Linear(network.feature_dim, outputs)
+        # Weights are drawn on the CPU, so they are equal on every device.
         with seeding.torch_seeded(seeding.derive(seed, "weights")):
             for layer in (*linear, head):
                 tuning.start(layer)
         freeze(network, tuning.part, train_batch_norm=tuning.train_batch_norm)
         to_device(network, device)
-        self._network, self._head = network, head.to(device)
+        self._network = network
+        self._head = head.to(device)
         self._precision: Precision = precision
         modules = {"network": network, "fc8": self._head}
         super().__init__(tuning.sgd, modules, seed=seed, device=device)
 
     def learn(
-        self, views_BSSC: NDArray[np.uint8], loss_of: Callable[[Tensor], Tensor], step: int
+        self,
+        views_BSSC: NDArray[np.uint8],
+        loss_of: Callable[[Tensor], Tensor],
+        step: int,
     ) -> Tensor:
         """Take one step and return its loss, on the device. Dropout depends on seed and step only.
 
@@ -110,7 +115,8 @@ class FineTuned(Learner):
 
     def _outputs(self, views_BSSC: NDArray[np.uint8]) -> Tensor:
         with autocast(self.device, self._precision):
-            hidden_BD = self._network(to_images(views_BSSC, self.device))
+            images_BCSS = to_images(views_BSSC, self.device)
+            hidden_BD = self._network(images_BCSS)
             return self._head(hidden_BD).float()
 
 
@@ -128,6 +134,7 @@ def freeze(network: Network, part: Part, *, train_batch_norm: bool) -> None:
     if part == "fc6-8" and not train_batch_norm:
         fold_batch_norm(network)
     network.requires_grad_(part == "all")
+    # The linear layers are trained in either part.
     for layer in last_linear_layers(network.backbone):
         layer.requires_grad_(True)
     for module in network.modules():
@@ -146,7 +153,9 @@ def last_linear_layers(body: nn.Module) -> list[nn.Linear]:
     for module in body.modules():
         if isinstance(module, nn.Linear):
             found.append(module)
-        # Another layer with weights of its own: the linear layers so far were not the last ones.
-        elif any(True for _ in module.parameters(recurse=False)):
+            continue
+        own_weights = list(module.parameters(recurse=False))
+        if own_weights:
+            # Another layer with weights: the linear layers so far were not the last ones.
             found.clear()
     return found

@@ -20,7 +20,8 @@ class ImageCache:
             read: function that returns the image of a row, which must never change.
             limit_bytes: largest total size of cached pixels; other images are read each time.
         """
-        self._read, self._free_bytes = read, limit_bytes
+        self._read = read
+        self._free_bytes = limit_bytes
         self._images: dict[int, Pixels] = {}
         self._lock = Lock()
 
@@ -30,6 +31,7 @@ class ImageCache:
         if cached is not None:
             return cached
         image_HWC = self._read(row)
+        # Another thread may have read the image meanwhile; it must be counted only once.
         with self._lock:
             if row not in self._images and image_HWC.nbytes <= self._free_bytes:
                 self._free_bytes -= image_HWC.nbytes

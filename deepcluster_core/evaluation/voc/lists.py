@@ -21,15 +21,16 @@ def read_marks(tree: Tree, path: str) -> Mapping[str, int]:
     """
     marks: dict[str, int] = {}
     for number, line in _lines(tree, path):
-        match line.split():
-            case [name, mark] if mark in _MARKS and name not in marks and _is_name(name):
-                marks[name] = _MARKS[mark]
-            case _:
-                raise SourceError(
-                    f"{tree.show(path)}, line {number}: {line[:80]!r} is not the name of a "
-                    f"picture, each once, and 1, 0 or -1.\n"
-                    f"  Fix: take the list as VOC ships it."
-                )
+        name, *fields = line.split()
+        value = _MARKS.get(fields[0]) if len(fields) == 1 else None
+        is_new_name = _is_name(name) and name not in marks
+        if value is None or not is_new_name:
+            raise SourceError(
+                f"{tree.show(path)}, line {number}: {line[:80]!r} must be the name of a picture, "
+                f"which occurs only once, and 1, 0 or -1.\n"
+                f"  Fix: take the list as VOC ships it."
+            )
+        marks[name] = value
     return marks
 
 
@@ -43,8 +44,8 @@ def read_names(tree: Tree, path: str) -> tuple[str, ...]:
     for number, line in _lines(tree, path):
         if line in names or not _is_name(line):
             raise SourceError(
-                f"{tree.show(path)}, line {number}: {line[:80]!r} is not the name of a picture, "
-                f"each once.\n"
+                f"{tree.show(path)}, line {number}: {line[:80]!r} must be the name of a picture, "
+                f"which occurs only once.\n"
                 f"  Fix: take the list as VOC ships it."
             )
         names.add(line)
@@ -58,11 +59,14 @@ def read_class_names(tree: Tree, path: str) -> tuple[str, ...]:
         SourceError: the file is damaged, contains a name twice, or has too few or too many names.
     """
     names = [line for _, line in _lines(tree, path)]
-    if len(set(names)) < len(names) or not 2 <= len(names) <= VOID:
+    num_different = len(set(names))
+    has_duplicates = num_different < len(names)
+    # The numbers of classes must leave VOID free.
+    if has_duplicates or not 2 <= len(names) <= VOID:
         raise SourceError(
-            f"{tree.show(path)}: must have the name of a class in each line, each once, from "
-            f"0, the background, to {VOID - 1} at most; it has {len(names)} names, "
-            f"{len(set(names))} of them different.\n"
+            f"{tree.show(path)}: must list the classes 0, which is the background, to {VOID - 1} "
+            f"at most, a different name in each line; it has {len(names)} names, {num_different} "
+            f"of them different.\n"
             f"  Fix: list the classes in the order of their numbers in the masks."
         )
     return tuple(names)
@@ -75,14 +79,15 @@ def _lines(tree: Tree, path: str) -> list[tuple[int, str]]:
         SourceError: the list cannot be read or is empty.
     """
     try:
-        text = tree.read(path).decode("utf-8-sig")
+        text = tree.read(path).decode("utf-8-sig")  # Windows' editors add a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
             f"{tree.show(path)}: the list cannot be read ({error}).\n"
             f"  Fix: take the list as VOC ships it."
         ) from error
     lines = enumerate(map(str.strip, text.splitlines()), start=1)
-    if not (filled := [(number, line) for number, line in lines if line]):
+    filled = [(number, line) for number, line in lines if line]
+    if not filled:
         raise SourceError(
             f"{tree.show(path)}: the list is empty.\n  Fix: take the list as VOC ships it."
         )
@@ -90,4 +95,5 @@ def _lines(tree: Tree, path: str) -> list[tuple[int, str]]:
 
 
 def _is_name(name: str) -> bool:
+    """Return whether a line names a file, and not a path that may lead out of the folder."""
     return PurePosixPath(name).name == name

@@ -30,8 +30,11 @@ def _palette() -> NDArray[np.uint8]:
     colours = np.zeros((256, 3), np.uint8)
     for number in range(256):
         for bit in range(8):
-            channel, place = bit % 3, 7 - bit // 3
-            colours[number, channel] |= (number >> bit & 1) << place
+            # Lower bits of the number become higher bits of the colours.
+            channel = bit % 3
+            place = 7 - bit // 3
+            value = (number >> bit) & 1
+            colours[number, channel] |= value << place
     return colours
 
 
@@ -60,10 +63,14 @@ def decode_mask(data: bytes, *, num_classes: int, size: tuple[int, int]) -> NDAr
         raise
     except Exception as error:  # Pillow raises nearly any exception for damaged files
         raise ValueError(f"damaged or truncated PNG file: {str(error)[:200]}") from error
-    used = np.bincount(number_HW.ravel(), minlength=256).nonzero()[0]
-    if (beyond := used[(used >= num_classes) & (used != VOID)]).size:
+    counts = np.bincount(number_HW.ravel(), minlength=256)
+    used = np.flatnonzero(counts)
+    is_unknown = (used >= num_classes) & (used != VOID)
+    unknown = used[is_unknown]
+    if unknown.size:
         raise ValueError(
-            f"{beyond[0]} is the number of no class; 0 to {num_classes - 1} are, and {VOID} is void"
+            f"{unknown[0]} is not the number of a class; the numbers are 0 to {num_classes - 1}, "
+            f"and {VOID} for pixels without a class"
         )
     if image.mode == "P":
         _check_numbering(image, used)
@@ -72,13 +79,17 @@ def decode_mask(data: bytes, *, num_classes: int, size: tuple[int, int]) -> NDAr
 
 def _check_format(image: PngImageFile, *, bits: int, size: tuple[int, int]) -> None:
     # Pillow rescales grey with fewer than 8 bits, which would change the numbers.
-    if image.mode != "P" and (image.mode, bits) != ("L", 8):
+    is_8_bit_grey = image.mode == "L" and bits == 8
+    if image.mode != "P" and not is_8_bit_grey:
         raise ValueError(
-            f"its pixels are not numbers of classes: a palette or 8-bit grey is wanted, this is "
-            f"{image.mode} of {bits} bits"
+            f"its pixels are not numbers of classes: it must have a palette or be 8-bit grey, but "
+            f"it is {image.mode} of {bits} bits"
         )
     if image.size != size:
-        raise ValueError("it is {} x {} pixels, its picture {} x {}".format(*image.size, *size))
+        width, height = size
+        raise ValueError(
+            f"it is {image.width} x {image.height} pixels, its picture {width} x {height}"
+        )
 
 
 def _check_numbering(image: PngImageFile, used: NDArray[np.intp]) -> None:
@@ -87,12 +98,17 @@ def _check_numbering(image: PngImageFile, used: NDArray[np.intp]) -> None:
     Programs that shrink palettes produce such files. Palettes with any other colour are accepted,
     since their numbers cannot be checked.
     """
-    colours = bytes(image.getpalette("RGB") or b"")  # may end before the greatest number
-    meant = {number: _NUMBERS.get(colours[3 * number : 3 * number + 3]) for number in used.tolist()}
-    if None in meant.values():
-        return
-    if moved := [number for number, own in meant.items() if number != own]:
-        raise ValueError(
-            f"its palette has VOC's colour of {meant[moved[0]]} as number {moved[0]}: a program "
-            f"has renumbered it"
-        )
+    palette = bytes(image.getpalette("RGB") or b"")  # may end before the greatest number
+    own_numbers: dict[int, int] = {}
+    for number in used.tolist():
+        start = 3 * number
+        own_number = _NUMBERS.get(palette[start : start + 3])
+        if own_number is None:
+            return
+        own_numbers[number] = own_number
+    for number, own_number in own_numbers.items():
+        if number != own_number:
+            raise ValueError(
+                f"its palette has VOC's colour of {own_number} as number {number}: a program "
+                f"has renumbered it"
+            )

@@ -175,7 +175,7 @@ def test_run__progress_counts_the_images_of_all_networks(
 
 
 def test_run__refuses_a_layer_without_a_map(retrieve: Retrieve) -> None:
-    with pytest.raises(ConfigError, match="puts out no map"):
+    with pytest.raises(ConfigError, match="does not output a map"):
         retrieve(keys={"layer": "backbone.fc6"})
 
 
@@ -191,7 +191,7 @@ def test_data_digest__follows_both_data_sets(oxford: Path, paris: Path, tmp_path
 
     assert len(set(digests)) == 4
     assert data_digest(own, protocol(whiten_with=str(own))) == data_digest(own, protocol())
-    with pytest.raises(SourceError, match="no such folder"):
+    with pytest.raises(SourceError, match="folder does not exist"):
         data_digest(own, protocol(whiten_with=str(tmp_path / "absent")))
 
 

@@ -134,13 +134,16 @@ class Detector(Learner):
         self._design = design
         self._precision: Precision = precision
         self._rpn = None
+        num_labels = 1 + num_classes  # with the background
+        start = Start(design.weight_std, 0.0)
         with seeding.torch_seeded(seeding.derive(seed, "weights")):
-            self._score = nn.Linear(network.feature_dim, 1 + num_classes)
-            self._box = nn.Linear(network.feature_dim, 4 * (1 + num_classes))
-            Start(design.weight_std, 0.0)(self._score)
+            self._score = nn.Linear(network.feature_dim, num_labels)
+            self._box = nn.Linear(network.feature_dim, 4 * num_labels)
+            start(self._score)
             Start(design.box_std, 0.0)(self._box)
-            for layer in last_linear_layers(network.backbone) if design.renew else ():
-                Start(design.weight_std, 0.0)(layer)
+            if design.renew:
+                for layer in last_linear_layers(network.backbone):
+                    start(layer)
             if design.proposing is not None:
                 self._rpn = proposal_network(self._dense.channels, self._place, design.proposing)
         freeze(network, design.part, train_batch_norm=design.train_batch_norm)
@@ -175,7 +178,10 @@ class Detector(Learner):
     @torch.no_grad()
     @exact_float32()
     def detect(
-        self, map_1CHW: Tensor, size: tuple[int, int], proposals_R4: Tensor | None
+        self,
+        map_1CHW: Tensor,
+        size: tuple[int, int],
+        proposals_R4: Tensor | None,
     ) -> tuple[Detections, Tensor]:
         """Return the detections in a picture, and the proposals that were examined.
 
@@ -187,15 +193,23 @@ class Detector(Learner):
         if proposals_R4 is None:
             assert self._rpn is not None
             proposals_R4, _ = propose(self._rpn, map_1CHW, size)
-        parts = [
-            self._judged(self._windows(map_1CHW, some_R4))
-            for some_R4 in proposals_R4.split(REGIONS_AT_ONCE)
-        ]
-        score_RC, move_RX = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        probability_RC = score_RC.softmax(dim=1)
-        box_RX = self._coder.decode_single(move_RX, proposals_R4)
+
+        # The windows of all regions at once would need too much memory.
+        scores: list[Tensor] = []
+        moves: list[Tensor] = []
+        for some_R4 in proposals_R4.split(REGIONS_AT_ONCE):
+            windows_RCSS = self._windows(map_1CHW, some_R4)
+            score_RC, move_RX = self._judged(windows_RCSS)
+            scores.append(score_RC)
+            moves.append(move_RX)
+
+        probability_RC = torch.cat(scores).softmax(dim=1)
+        box_RX = self._coder.decode_single(torch.cat(moves), proposals_R4)
         box_RC4 = clip_boxes_to_image(box_RX.unflatten(1, (-1, 4)), size)
-        return _best(box_RC4[:, 1:], probability_RC[:, 1:], self._design.chosen), proposals_R4
+        # Column 0 is the background, which is not a detection.
+        box_RC4 = box_RC4[:, 1:]
+        probability_RC = probability_RC[:, 1:]
+        return _best(box_RC4, probability_RC, self._design.chosen), proposals_R4
 
     def _loss(self, examples: Sequence[Example]) -> Tensor:
         """Return the sum of all losses, which are means over regions, anchors or pictures."""
@@ -203,22 +217,28 @@ class Detector(Learner):
         samples: list[Sample] = []
         loss = torch.zeros((), device=self.device)
         for example in examples:
-            map_1CHW, proposals_P4 = example.map_1CHW, example.proposals_P4
+            map_1CHW = example.map_1CHW
+            objects = example.objects
+            proposals_P4 = example.proposals_P4
             if proposals_P4 is None:
                 assert self._rpn is not None
                 proposals_P4, proposing_loss = propose(
-                    self._rpn, map_1CHW, example.size, learn_N4=example.objects.box_O4
+                    self._rpn,
+                    map_1CHW,
+                    example.size,
+                    learn_N4=objects.box_O4,
                 )
                 loss = loss + proposing_loss / len(examples)
-            sample = sample_regions(proposals_P4, example.objects, self._design.sampling)
+            sample = sample_regions(proposals_P4, objects, self._design.sampling)
             samples.append(sample)
             windows.append(self._windows(map_1CHW, sample.box_R4))
+
+        # The regions of all pictures pass the linear layers together.
         score_RC, move_RX = self._judged(torch.cat(windows))
         label_R = torch.cat([sample.label_R for sample in samples])
-        target_R4 = self._coder.encode_single(
-            torch.cat([sample.target_R4 for sample in samples]),
-            torch.cat([sample.box_R4 for sample in samples]),
-        )
+        object_R4 = torch.cat([sample.target_R4 for sample in samples])
+        box_R4 = torch.cat([sample.box_R4 for sample in samples])
+        target_R4 = self._coder.encode_single(object_R4, box_R4)
         return loss + region_loss(score_RC, move_RX, label_R, target_R4)
 
     def _windows(self, map_1CHW: Tensor, box_R4: Tensor) -> Tensor:
@@ -228,10 +248,17 @@ class Detector(Learner):
         """Return score_RC, before the softmax, and the moves of each region's box, (R, 4 C)."""
         with autocast(self.device, self._precision):
             hidden_RD = self._dense.hidden(windows_RCSS)
-            return self._score(hidden_RD).float(), self._box(hidden_RD).float()
+            score_RC = self._score(hidden_RD)
+            move_RX = self._box(hidden_RD)
+        return score_RC.float(), move_RX.float()
 
 
-def region_loss(score_RC: Tensor, move_RX: Tensor, label_R: Tensor, target_R4: Tensor) -> Tensor:
+def region_loss(
+    score_RC: Tensor,
+    move_RX: Tensor,
+    label_R: Tensor,
+    target_R4: Tensor,
+) -> Tensor:
     """Return Fast R-CNN's loss: cross-entropy of classes plus smooth L1 of boxes.
 
     Both are means over all regions, although boxes of the background have no loss. The source is
@@ -243,16 +270,28 @@ def region_loss(score_RC: Tensor, move_RX: Tensor, label_R: Tensor, target_R4: T
         label_R: labels, 0 to C - 1.
         target_R4: desired move of each region, for its own class.
     """
+    # Only the move for a region's own class has a loss.
     foreground = label_R.nonzero()[:, 0]
-    move_O4 = move_RX.unflatten(1, (-1, 4))[foreground, label_R[foreground]]
-    distance = functional.smooth_l1_loss(move_O4, target_R4[foreground], reduction="sum")
-    return functional.cross_entropy(score_RC, label_R) + distance / len(label_R)
+    move_RC4 = move_RX.unflatten(1, (-1, 4))
+    own_move_O4 = move_RC4[foreground, label_R[foreground]]
+    total = functional.smooth_l1_loss(own_move_O4, target_R4[foreground], reduction="sum")
+    box_loss = total / len(label_R)
+    class_loss = functional.cross_entropy(score_RC, label_R)
+    return class_loss + box_loss
 
 
 def _best(box_RC4: Tensor, probability_RC: Tensor, chosen: Chosen) -> Detections:
     """Choose the best boxes among those of every class and region, without the background."""
-    is_box_RC = (box_RC4[..., 2:] > box_RC4[..., :2]).all(dim=2)
-    region, column = (is_box_RC & (probability_RC > chosen.score)).nonzero(as_tuple=True)
-    box_K4, score_K = box_RC4[region, column], probability_RC[region, column]
-    kept = batched_nms(box_K4, score_K, column, chosen.nms_iou)[: chosen.detections]
-    return Detections(box_K4[kept], column[kept] + 1, score_K[kept])
+    # Clipping may have left boxes empty.
+    low_RC2, high_RC2 = box_RC4.split(2, dim=2)
+    is_box_RC = (high_RC2 > low_RC2).all(dim=2)
+    is_probable_RC = probability_RC > chosen.score
+    region, column = (is_box_RC & is_probable_RC).nonzero(as_tuple=True)
+    box_K4 = box_RC4[region, column]
+    score_K = probability_RC[region, column]
+    # NMS returns the best detection first.
+    kept = batched_nms(box_K4, score_K, column, chosen.nms_iou)
+    best = kept[: chosen.detections]
+    # Without the background, column 0 is the class with label 1.
+    label = column[best] + 1
+    return Detections(box_K4[best], label, score_K[best])

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.evaluation.mosaic import captioned, grid, in_colour
+from deepcluster_core.evaluation.mosaic import captioned, grid, in_colour, scaled_size
 
 TILE_PX = 240
 GAP_PX = 8
@@ -56,16 +56,19 @@ def _outlined(shown: Shown) -> Pixels:
     """Return a picture in colour with a longer side of `TILE_PX` and with its boxes."""
     picture = Image.fromarray(np.ascontiguousarray(in_colour(shown.picture_HWC)))
     scale = TILE_PX / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    size = scaled_size(picture.width, picture.height, TILE_PX)
     picture = picture.resize(size, Image.Resampling.BILINEAR)
-    brush, font = ImageDraw.Draw(picture), ImageFont.load_default(TEXT_PX)
+    brush = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(TEXT_PX)
     for outline in shown.outlines:
         left, top, right, bottom = (side * scale for side in outline.box)
         colour = COLOUR[outline.verdict]
-        brush.rectangle(
-            (left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=LINE_PX
-        )
-        text_box = brush.textbbox((left + LINE_PX, top), outline.text, font=font)
+        # Pillow includes the last pixel of a rectangle, but not one that lies before the first.
+        last_column = max(left, right - 1)
+        last_row = max(top, bottom - 1)
+        brush.rectangle((left, top, last_column, last_row), outline=colour, width=LINE_PX)
+        text_place = (left + LINE_PX, top)
+        text_box = brush.textbbox(text_place, outline.text, font=font)
         brush.rectangle(text_box, fill=colour)
-        brush.text((left + LINE_PX, top), outline.text, fill=(255, 255, 255), font=font)
+        brush.text(text_place, outline.text, fill=(255, 255, 255), font=font)
     return np.asarray(picture)

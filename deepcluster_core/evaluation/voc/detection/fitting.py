@@ -20,6 +20,9 @@ from deepcluster_core.evaluation.voc.detection.verdicts import MIN_IOU
 from deepcluster_core.training.learner import train_steps
 from deepcluster_core.training.sampler import plain_order
 
+Key = tuple[int, bool]
+"""The row of a picture, and whether it is mirrored."""
+
 
 @dataclass(frozen=True)
 class Pictured:
@@ -80,19 +83,22 @@ class KeptMaps:
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._free_bytes = limit_bytes
-        self._kept: dict[tuple[int, bool], tuple[Tensor, Frame]] = {}
+        self._kept: dict[Key, tuple[Tensor, Frame]] = {}
 
-    def __contains__(self, key: tuple[int, bool]) -> bool:
+    def __contains__(self, key: Key) -> bool:
         """Return whether a map is kept; it is never dropped again. Safe in any thread."""
         return key in self._kept
 
-    def __getitem__(self, key: tuple[int, bool]) -> tuple[Tensor, Frame]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, Frame]:
         """Return a map, in main memory, and its frame."""
         return self._kept[key]
 
-    def offer(self, key: tuple[int, bool], map_1CHW: Tensor, frame: Frame) -> None:
+    def offer(self, key: Key, map_1CHW: Tensor, frame: Frame) -> None:
         """Keep a map if it fits."""
-        if key not in self._kept and map_1CHW.nbytes <= self._free_bytes:
+        # A picture may be loaded a second time before its map is kept.
+        if key in self._kept:
+            return
+        if map_1CHW.nbytes <= self._free_bytes:
             self._free_bytes -= map_1CHW.nbytes
             self._kept[key] = (map_1CHW.cpu(), frame)
 
@@ -122,19 +128,28 @@ def fit(
     Raises:
         TrainingError: the loss is not finite.
     """
-    batch = feeding.batch_size
+    num_drawn = iterations * feeding.batch_size
     order = seeding.numpy_generator(feeding.seed, "order")
-    order_M = plain_order(len(training.objects), iterations * batch, order)
-    is_flipped_M = seeding.numpy_generator(feeding.seed, "flip").random(len(order_M)) < feeding.flip
+    order_M = plain_order(len(training.objects), num_drawn, order)
+    draws_M = seeding.numpy_generator(feeding.seed, "flip").random(len(order_M))
+    is_flipped_M = draws_M < feeding.flip
     kept = KeptMaps(limit_bytes=feeding.map_bytes)
 
+    # Everything is drawn above, so a training can continue at any step.
     def load(step: int) -> list[_Loaded]:
-        drawn = slice(step * batch, (step + 1) * batch)
-        keys = zip(order_M[drawn].tolist(), is_flipped_M[drawn].tolist(), strict=True)
-        return [_load(training, feeding.scale, *key, is_kept=key in kept) for key in keys]
+        first = step * feeding.batch_size
+        drawn = slice(first, first + feeding.batch_size)
+        rows = order_M[drawn].tolist()
+        flips = is_flipped_M[drawn].tolist()
+        loaded: list[_Loaded] = []
+        for row, flipped in zip(rows, flips, strict=True):
+            is_kept = (row, flipped) in kept
+            loaded.append(_load(training, feeding.scale, row, flipped, is_kept=is_kept))
+        return loaded
 
     def learn(batch: list[_Loaded], step: int) -> Tensor:
-        return model.learn([_example(model, training, one, kept) for one in batch], step)
+        examples = [_example(model, training, loaded, kept) for loaded in batch]
+        return model.learn(examples, step)
 
     steps = range(start, iterations)
     train_steps(load, learn, steps=steps, workers=feeding.workers, after_step=after_step)
@@ -150,22 +165,30 @@ def judge(model: Detector, judged: Pictured, feeding: Feeding) -> Iterator[Found
     for loaded in ordered_map(load, rows, workers=feeding.workers):
         with torch.no_grad():
             map_1CHW, frame = _computed(model, loaded)
-        proposals_P4 = _proposals(model, judged, loaded.row, frame)
-        detections, proposals_P4 = model.detect(map_1CHW, frame.size, proposals_P4)
+        given_P4 = _proposals(model, judged, loaded.row, frame)
+        scaled_detections, proposals_P4 = model.detect(map_1CHW, frame.size, given_P4)
+
+        # An object that no proposal overlaps enough cannot be found.
         box_O4 = judged.objects[loaded.row].box_O4.to(model.device)
         iou_OP = box_iou(frame.enter(box_O4), proposals_P4)
-        yield Found(
-            Detections(
-                frame.leave(detections.box_K4).cpu(),
-                detections.label_K.cpu(),
-                detections.score_K.cpu(),
-            ),
-            len(proposals_P4),
-            (iou_OP >= MIN_IOU).any(dim=1).tolist(),
+        is_proposed_O = (iou_OP >= MIN_IOU).any(dim=1)
+        detections = Detections(
+            box_K4=frame.leave(scaled_detections.box_K4).cpu(),
+            label_K=scaled_detections.label_K.cpu(),
+            score_K=scaled_detections.score_K.cpu(),
         )
+        yield Found(detections, len(proposals_P4), is_proposed_O.tolist())
 
 
-def _load(pictured: Pictured, scale: Scale, row: int, flipped: bool, *, is_kept: bool) -> _Loaded:
+def _load(
+    pictured: Pictured,
+    scale: Scale,
+    row: int,
+    flipped: bool,
+    *,
+    is_kept: bool,
+) -> _Loaded:
+    """Load and scale a picture, unless its map is kept."""
     if is_kept:
         return _Loaded(row, flipped, None, None)
     picture_HWC = pictured.picture(row)
@@ -179,31 +202,46 @@ def _computed(model: Detector, loaded: _Loaded) -> tuple[Tensor, Frame]:
     assert loaded.original is not None
     height, width = loaded.picture_HWC.shape[:2]
     frame = Frame(loaded.original, (height, width), loaded.flipped)
-    return model.map(loaded.picture_HWC, flipped=loaded.flipped), frame
+    map_1CHW = model.map(loaded.picture_HWC, flipped=loaded.flipped)
+    return map_1CHW, frame
 
 
-def _example(model: Detector, training: Pictured, loaded: _Loaded, kept: KeptMaps) -> Example:
+def _example(
+    model: Detector,
+    training: Pictured,
+    loaded: _Loaded,
+    kept: KeptMaps,
+) -> Example:
+    """Return what a detector learns from a picture, with its map from the cache if possible."""
     key = (loaded.row, loaded.flipped)
     if loaded.picture_HWC is None:
         map_1CHW, frame = kept[key]
     elif model.has_fixed_maps:
+        # Without gradients, the map can be kept and used in other steps.
         with torch.no_grad():
             map_1CHW, frame = _computed(model, loaded)
         kept.offer(key, map_1CHW, frame)
     else:
         map_1CHW, frame = _computed(model, loaded)
     objects = training.objects[loaded.row]
+    box_O4 = objects.box_O4.to(model.device)
+    label_O = objects.label_O.to(model.device)
     return Example(
         map_1CHW=map_1CHW.to(model.device),
         size=frame.size,
-        objects=Objects(
-            frame.enter(objects.box_O4.to(model.device)), objects.label_O.to(model.device)
-        ),
+        objects=Objects(frame.enter(box_O4), label_O),
         proposals_P4=_proposals(model, training, loaded.row, frame),
     )
 
 
-def _proposals(model: Detector, pictured: Pictured, row: int, frame: Frame) -> Tensor | None:
+def _proposals(
+    model: Detector,
+    pictured: Pictured,
+    row: int,
+    frame: Frame,
+) -> Tensor | None:
+    """Return the given proposals in the scaled picture, if proposals are given."""
     if pictured.proposals is None:
         return None
-    return clipped(frame.enter(pictured.proposals(row).to(model.device)), frame.size)
+    box_P4 = pictured.proposals(row).to(model.device)
+    return clipped(frame.enter(box_P4), frame.size)

@@ -37,11 +37,12 @@ Boxes = NDArray[np.float32]
 
 def find_proposals(data: Path, subset: str) -> Path | None:
     """Return the file of a subset's proposals in the folder of a data set; None if missing."""
-    names = (subset, "trainval") if subset in ("train", "val") else (subset,)
-    for name in names:
-        for path in _candidates(data, name):
-            if path.is_file():
-                return path
+    candidates = [*_candidates(data, subset)]
+    if subset in ("train", "val"):
+        candidates += _candidates(data, "trainval")
+    for path in candidates:
+        if path.is_file():
+            return path
     return None
 
 
@@ -49,7 +50,7 @@ def need_proposals(data: Path, subset: str) -> Path:
     """Return the file of a subset's proposals in the folder of a data set.
 
     Raises:
-        SourceError: there is no such file.
+        SourceError: the folder does not have such a file.
     """
     found = find_proposals(data, subset)
     if found is None:
@@ -57,8 +58,8 @@ def need_proposals(data: Path, subset: str) -> Path:
         raise SourceError(
             f"{data}: there are no proposals for {subset}.\n"
             f"  Looked for: {theirs.relative_to(data)}, {ours.relative_to(data)}\n"
-            f"  Fix: put the file there (the first is of the archive of selective search boxes "
-            f"that Fast R-CNN's released code fetches), or let a network propose: "
+            f"  Fix: put the file there (the first one comes from the archive of selective search "
+            f"boxes that Fast R-CNN's released code downloads), or let a network propose: "
             f"--set proposals=rpn"
         )
     return found
@@ -88,36 +89,42 @@ def read_proposals(path: Path, names: Sequence[str], *, limit: int) -> list[Boxe
         SourceError: the file is damaged, has a different layout, or lacks pictures.
     """
     if path.suffix == ".mat":
-        boxes_of = _read_mat(path, names, limit)
+        boxes_by_name = _read_mat(path, names, limit)
     else:
-        boxes_of = _read_parquet(path, limit)
-    if absent := [name for name in names if name not in boxes_of]:
+        boxes_by_name = _read_parquet(path, limit)
+    absent = [name for name in names if name not in boxes_by_name]
+    if absent:
         raise SourceError(
             f"{path}: has no proposals for {listed(absent)}.\n"
-            f"  Cause: it is of other pictures, or not whole.\n"
+            f"  Cause: the file is of different pictures, or not complete.\n"
             f"  Fix:   give the file of this subset, or let a network propose: "
             f"--set proposals=rpn"
         )
-    return [boxes_of[name] for name in names]
+    return [boxes_by_name[name] for name in names]
 
 
 def _candidates(data: Path, subset: str) -> tuple[Path, Path]:
+    """Return the possible files of a subset; the user's own takes precedence."""
+    ours = data / "proposals" / f"{subset}.parquet"
     theirs = data / "selective_search_data" / f"voc_2007_{subset}.mat"
-    return data / "proposals" / f"{subset}.parquet", theirs
+    return ours, theirs
 
 
 def _read_mat(path: Path, names: Sequence[str], limit: int) -> dict[str, Boxes]:
     with explain_damage(partial(_unreadable, path)):  # scipy raises nearly any exception
         found: Mapping[str, Any] = loadmat(path, variable_names=["boxes", "images"])
     cells = np.ravel(found.get("boxes", ()))
-    pictures = [_stem(cell) for cell in np.ravel(found["images"])] if "images" in found else names
+    if "images" in found:
+        pictures = [_stem(cell) for cell in np.ravel(found["images"])]
+    else:
+        pictures = names
     if len(cells) != len(pictures):
-        raise _unreadable(
-            path, f"boxes has {len(cells)} cells, but there are {len(pictures)} pictures"
-        )
-    return {
-        name: _from_one(path, name, cell, limit) for name, cell in zip(pictures, cells, strict=True)
-    }
+        reason = f"boxes has {len(cells)} cells, but there are {len(pictures)} pictures"
+        raise _unreadable(path, reason)
+    boxes_by_name: dict[str, Boxes] = {}
+    for name, cell in zip(pictures, cells, strict=True):
+        boxes_by_name[name] = _from_one(path, name, cell, limit)
+    return boxes_by_name
 
 
 def _stem(cell: Any) -> str:  # noqa: ANN401  scipy nests text in arrays of arrays
@@ -126,14 +133,24 @@ def _stem(cell: Any) -> str:  # noqa: ANN401  scipy nests text in arrays of arra
     return Path(str(cell)).stem
 
 
-def _from_one(path: Path, name: str, cell: Any, limit: int) -> Boxes:  # noqa: ANN401  scipy's
+def _from_one(
+    path: Path,
+    name: str,
+    cell: Any,  # noqa: ANN401  scipy's
+    limit: int,
+) -> Boxes:
     """Convert a picture's boxes, which count from 1 with the top first, to our format."""
     matrix = np.asarray(cell)
     if matrix.size == 0:
         return np.zeros((0, 4), np.float32)
-    if matrix.dtype.kind not in "uif" or matrix.ndim != 2 or matrix.shape[1] != 4:
+    is_numeric = matrix.dtype.kind in "uif"  # unsigned, signed, floating
+    has_boxes = matrix.ndim == 2 and matrix.shape[1] == 4
+    if not (is_numeric and has_boxes):
         raise _unreadable(path, f"boxes of {name} are {matrix.dtype} {matrix.shape}, not (P, 4)")
-    box_P4 = matrix[:limit, [1, 0, 3, 2]].astype(np.float32) - np.array([1, 1, 0, 0], np.float32)
+    # The last pixel is included, so right and bottom are already exclusive when counted from 0.
+    left_first = [1, 0, 3, 2]
+    box_P4 = matrix[:limit, left_first].astype(np.float32)
+    box_P4[:, :2] -= 1
     return _finite(path, name, box_P4)
 
 
@@ -142,13 +159,16 @@ def _read_parquet(path: Path, limit: int) -> dict[str, Boxes]:
         table = pd.read_parquet(path, columns=["name", *SIDES])
         name_P = table["name"].to_numpy(dtype=str)
         box_P4 = table[SIDES].to_numpy(dtype=np.float32)
+    # Sort by picture. The sort is stable, so the best boxes of a picture stay first.
     order_P = np.argsort(name_P, kind="stable")
-    names, first = np.unique(name_P[order_P], return_index=True)
-    parts = np.split(box_P4[order_P], first[1:])
-    return {
-        str(name): _finite(path, str(name), part_P4[:limit])
-        for name, part_P4 in zip(names, parts, strict=False)
-    }
+    names, starts = np.unique(name_P[order_P], return_index=True)
+    parts = np.split(box_P4[order_P], starts[1:])
+    boxes_by_name: dict[str, Boxes] = {}
+    # For a table without rows, there is one empty part without a name.
+    for name, part_P4 in zip(names.tolist(), parts, strict=False):
+        best_P4 = part_P4[:limit]
+        boxes_by_name[name] = _finite(path, name, best_P4)
+    return boxes_by_name
 
 
 def _finite(path: Path, name: str, box_P4: Boxes) -> Boxes:

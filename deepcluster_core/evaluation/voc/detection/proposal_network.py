@@ -44,26 +44,33 @@ class Anchors(nn.Module):
     def __init__(self, sides: Sequence[float], place: Place) -> None:
         """Compute the anchors of one pixel."""
         super().__init__()
-        side_A = torch.tensor(sides, dtype=torch.float32).repeat(len(RATIOS))
-        root_A = torch.tensor(RATIOS).sqrt().repeat_interleave(len(sides))
-        half_A2 = torch.stack((side_A / root_A, side_A * root_A), dim=1) / 2
-        self.around_A4 = nn.Buffer(torch.cat((-half_A2, half_A2), dim=1), persistent=False)
+        # Every side with every ratio; width times height is the square of the side.
+        side = torch.tensor(sides, dtype=torch.float32)
+        root = torch.tensor(RATIOS).sqrt()
+        side_A = side.repeat(len(RATIOS))
+        root_A = root.repeat_interleave(len(sides))
+        width_A = side_A / root_A
+        height_A = side_A * root_A
+        half_A2 = torch.stack((width_A, height_A), dim=1) / 2
+        around_A4 = torch.cat((-half_A2, half_A2), dim=1)
+        self.around_A4 = nn.Buffer(around_A4, persistent=False)
         self._place = place
 
     def forward(self, _images: ImageList, maps: list[Tensor]) -> list[Tensor]:
         """Return anchors_N4 of one map, row by row and pixel by pixel, with all A of a pixel."""
         (map_1CHW,) = maps
         height, width = map_1CHW.shape[2:]
-        y_H, x_W = (self._centres(count) for count in (height, width))
+        y_H = self._centres(height)
+        x_W = self._centres(width)
         y_HW, x_HW = torch.meshgrid(y_H, x_W, indexing="ij")
-        centre_HW14 = torch.stack((x_HW, y_HW, x_HW, y_HW), dim=2)[:, :, None]
-        return [(centre_HW14 + self.around_A4).reshape(-1, 4)]
+        centre_HW4 = torch.stack((x_HW, y_HW, x_HW, y_HW), dim=2)
+        anchors_HWA4 = centre_HW4[:, :, None] + self.around_A4
+        return [anchors_HWA4.reshape(-1, 4)]
 
     def _centres(self, count: int) -> Tensor:
+        """Return the centres of map pixels along one side; whole numbers are edges of pixels."""
         steps = torch.arange(count, device=self.around_A4.device)
-        return (
-            self._place.first + 0.5 + self._place.stride * steps
-        )  # whole numbers are the edges of pixels
+        return self._place.first + 0.5 + self._place.stride * steps
 
 
 def proposal_network(channels: int, place: Place, proposing: Proposing) -> RegionProposalNetwork:
@@ -72,9 +79,11 @@ def proposal_network(channels: int, place: Place, proposing: Proposing) -> Regio
     Its weights are drawn from torch's global generator. In train mode it also returns its losses,
     and a different number of proposals.
     """
+    anchors = Anchors(proposing.anchor_sides, place)
+    anchors_per_pixel = len(proposing.anchor_sides) * len(RATIOS)
     return RegionProposalNetwork(
-        Anchors(proposing.anchor_sides, place),  # pyright: ignore[reportArgumentType]  not their class
-        RPNHead(channels, len(proposing.anchor_sides) * len(RATIOS)),
+        anchors,  # pyright: ignore[reportArgumentType]  not their class
+        RPNHead(channels, anchors_per_pixel),
         OBJECT_IOU,
         BACKGROUND_IOU,
         ANCHORS_A_PICTURE,
@@ -104,5 +113,9 @@ def propose(
     images = ImageList(map_1CHW, [size])
     targets = None if learn_N4 is None else [{"boxes": learn_N4}]
     # Compute in float32: bfloat16 would move the edges of a box by pixels.
-    (proposals_N4,), losses = rpn(images, {"map": map_1CHW.float()}, targets)
-    return proposals_N4, torch.stack([proposals_N4.new_zeros(()), *losses.values()]).sum()
+    maps = {"map": map_1CHW.float()}
+    (proposals_N4,), losses = rpn(images, maps, targets)
+    # Without targets there are no losses, whose sum is 0.
+    zero = proposals_N4.new_zeros(())
+    loss = torch.stack([zero, *losses.values()]).sum()
+    return proposals_N4, loss

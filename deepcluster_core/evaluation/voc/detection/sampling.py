@@ -59,19 +59,27 @@ def sample_regions(proposals_P4: Tensor, objects: Objects, sampling: Sampling) -
         objects: at least one object, all of which are to be learnt.
         sampling: numbers and kinds of regions.
     """
+    # The object that each box overlaps most, and by how much.
     box_Q4 = torch.cat((objects.box_O4, proposals_P4))
-    iou_Q, object_Q = box_iou(box_Q4, objects.box_O4).max(dim=1)
+    iou_QO = box_iou(box_Q4, objects.box_O4)
+    iou_Q, object_Q = iou_QO.max(dim=1)
     is_object_Q = iou_Q >= sampling.object_iou
     is_background_Q = ~is_object_Q & (iou_Q >= sampling.background_iou)
-    foreground = _draw(is_object_Q, round(sampling.foreground * sampling.regions))
+
+    # Background takes the places that the foreground leaves.
+    most_foreground = round(sampling.foreground * sampling.regions)
+    foreground = _draw(is_object_Q, most_foreground)
     background = _draw(is_background_Q, sampling.regions - len(foreground))
-    taken_R = torch.cat((foreground, background))
-    label_R = objects.label_O[object_Q[taken_R]]
+    drawn_R = torch.cat((foreground, background))
+    object_R = object_Q[drawn_R]
+    label_R = objects.label_O[object_R]
     label_R[len(foreground) :] = BACKGROUND
-    return Sample(box_Q4[taken_R], label_R, objects.box_O4[object_Q[taken_R]])
+    return Sample(box_Q4[drawn_R], label_R, objects.box_O4[object_R])
 
 
 def _draw(is_possible_Q: Tensor, count: int) -> Tensor:
     """Draw at most `count` of the possible rows, in random order."""
     rows = is_possible_Q.nonzero()[:, 0]
-    return rows[torch.randperm(len(rows))[:count].to(rows.device)]
+    # Drawn on the CPU, so that the order is equal on every device.
+    places = torch.randperm(len(rows))[:count]
+    return rows[places.to(rows.device)]

@@ -23,10 +23,15 @@ class Scale:
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return the scaled height and width of a picture of this height and width."""
+        longer = max(height, width)
         factor = self.shorter_side / min(height, width)
-        if round(factor * max(height, width)) > self.longer_side:
-            factor = self.longer_side / max(height, width)
-        return max(1, round(factor * height)), max(1, round(factor * width))
+        # A panorama would become too large for the memory of a device.
+        if round(factor * longer) > self.longer_side:
+            factor = self.longer_side / longer
+        # A very long and narrow picture keeps at least one pixel across.
+        scaled_height = max(1, round(factor * height))
+        scaled_width = max(1, round(factor * width))
+        return scaled_height, scaled_width
 
 
 @dataclass(frozen=True)
@@ -42,31 +47,41 @@ class Frame:
     def enter(self, box_N4: Tensor) -> Tensor:
         """Transform boxes from the original to the scaled picture."""
         scaled_N4 = box_N4 * self._factor(box_N4)
-        return self._mirrored(scaled_N4) if self.flipped else scaled_N4
+        return self._mirrored(scaled_N4)
 
     def leave(self, box_N4: Tensor) -> Tensor:
         """Transform boxes from the scaled to the original picture."""
-        upright_N4 = self._mirrored(box_N4) if self.flipped else box_N4
-        return upright_N4 / self._factor(box_N4)
+        # Mirroring is its own inverse.
+        return self._mirrored(box_N4) / self._factor(box_N4)
 
     def _factor(self, box_N4: Tensor) -> Tensor:
-        down = self.size[0] / self.original[0]
-        across = self.size[1] / self.original[1]
+        """Return the factors of left, top, right and bottom, on the device of the boxes."""
+        original_height, original_width = self.original
+        height, width = self.size
+        down = height / original_height
+        across = width / original_width
         return box_N4.new_tensor((across, down, across, down))
 
     def _mirrored(self, box_N4: Tensor) -> Tensor:
+        """Return boxes of the scaled picture, mirrored if the picture is."""
+        if not self.flipped:
+            return box_N4
         left_N, top_N, right_N, bottom_N = box_N4.unbind(dim=1)
-        width = self.size[1]
-        return torch.stack((width - right_N, top_N, width - left_N, bottom_N), dim=1)
+        _, width = self.size
+        new_left_N = width - right_N
+        new_right_N = width - left_N
+        return torch.stack((new_left_N, top_N, new_right_N, bottom_N), dim=1)
 
 
 def clipped(box_N4: Tensor, size: tuple[int, int]) -> Tensor:
     """Clip boxes to a picture of this height and width; boxes that become empty are left out."""
     inside_N4 = clip_boxes_to_image(box_N4, size)
-    is_box_N = (inside_N4[:, 2:] > inside_N4[:, :2]).all(dim=1)
+    low_N2, high_N2 = inside_N4.split(2, dim=1)
+    is_box_N = (high_N2 > low_N2).all(dim=1)
     return inside_N4[is_box_N]
 
 
 def scaled(picture_HWC: Pixels, scale: Scale) -> Pixels:
     """Return a picture, scaled."""
-    return resize(picture_HWC, scale.size(*picture_HWC.shape[:2]))
+    height, width = picture_HWC.shape[:2]
+    return resize(picture_HWC, scale.size(height, width))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.evaluation.voc.dataset import VocObject
@@ -43,7 +44,9 @@ class ClassScore:
 
 
 def scored(
-    found: Sequence[Found], judged: Subset, classes: Sequence[str]
+    found: Sequence[Found],
+    judged: Subset,
+    classes: Sequence[str],
 ) -> tuple[pd.DataFrame, list[ClassScore]]:
     """Return the detections, in the order of pictures and best first in each, and the scores.
 
@@ -57,33 +60,44 @@ def scored(
         picture, right and bottom exclusive) and verdict (right, wrong or difficult); and the scores
         of the classes.
     """
-    each = [one.detections for one in found]
-    picture_D = np.repeat(np.arange(len(each)), [len(one.label_K) for one in each])
-    label_D = np.concatenate([one.label_K.numpy() for one in each])
-    score_D = np.concatenate([one.score_K.numpy() for one in each])
-    box_D4 = np.concatenate([one.box_K4.numpy() for one in each])
+    # Join the detections of all pictures.
+    by_picture = [one.detections for one in found]
+    counts = [len(one.label_K) for one in by_picture]
+    picture_D = np.repeat(np.arange(len(counts)), counts)
+    label_D = torch.cat([one.label_K for one in by_picture]).numpy()
+    score_D = torch.cat([one.score_K for one in by_picture]).numpy()
+    box_D4 = torch.cat([one.box_K4 for one in by_picture]).numpy()
+
+    # Judge each class by itself.
     verdict_D = np.full(len(label_D), WRONG, np.int8)
     scores: list[ClassScore] = []
     for label, name in enumerate(classes, start=1):
-        of_class_D = label_D == label
+        rows = np.flatnonzero(label_D == label)
         truth = judged.truth(name)
-        verdict_D[of_class_D] = verdicts(
-            picture_D[of_class_D], score_D[of_class_D], box_D4[of_class_D], truth
-        )
+        verdict = verdicts(picture_D[rows], score_D[rows], box_D4[rows], truth)
+        verdict_D[rows] = verdict
         num_objects = int((~truth.difficult_O).sum())
-        precision = precision_at_recalls(
-            score_D[of_class_D], verdict_D[of_class_D], num_objects=num_objects
-        )
-        scores.append(ClassScore(name, precision, num_objects, _proposed(found, judged, name)))
-    table = pd.DataFrame({"name": np.array(judged.names, object)[picture_D]})
-    table["class"] = np.array(["", *classes], object)[label_D]
+        precision = precision_at_recalls(score_D[rows], verdict, num_objects=num_objects)
+        num_proposed = _num_proposed(found, judged, name)
+        scores.append(ClassScore(name, precision, num_objects, num_proposed))
+
+    # Labels begin at 1.
+    name_of_picture = np.array(judged.names, object)
+    name_of_label = np.array(["", *classes], object)
+    table = pd.DataFrame({"name": name_of_picture[picture_D]})
+    table["class"] = name_of_label[label_D]
     table["score"] = score_D
     table[SIDES] = box_D4
     table["verdict"] = [VERDICTS[verdict] for verdict in verdict_D.tolist()]
     return table, scores
 
 
-def shown(picture_HWC: Pixels, judged: Subset, picture: int, table: pd.DataFrame) -> Shown:
+def shown(
+    picture_HWC: Pixels,
+    judged: Subset,
+    picture: int,
+    table: pd.DataFrame,
+) -> Shown:
     """Return a picture with its confident detections, and the objects that these miss.
 
     Args:
@@ -95,27 +109,29 @@ def shown(picture_HWC: Pixels, judged: Subset, picture: int, table: pd.DataFrame
     name = judged.names[picture]
     sure = table.query("name == @name and score > @SURE")
     right = sure.query("verdict == 'right'")
-    outlines = [
-        Outline(found.box, found.name, "missed")
-        for found in judged.objects[picture]
-        if not found.difficult and not _is_found(found, right)
-    ]
-    columns = (sure[::-1][name].tolist() for name in ("class", "score", *SIDES, "verdict"))
+    outlines: list[Outline] = []
+    for thing in judged.objects[picture]:
+        if not thing.difficult and not _is_found(thing, right):
+            outlines.append(Outline(thing.box, thing.name, "missed"))
+
     # The order is reversed, so that the best detection is drawn on top.
-    for class_name, score, *box, verdict in zip(*columns, strict=True):
-        left, top, right_side, bottom = box
-        outlines.append(
-            Outline((left, top, right_side, bottom), f"{class_name} {score:.2f}", verdict)
-        )
+    best_last = sure.iloc[::-1][["class", "score", *SIDES, "verdict"]]
+    for row in best_last.itertuples(index=False):
+        class_name, score, left, top, right_side, bottom, verdict = row
+        box = (left, top, right_side, bottom)
+        outlines.append(Outline(box, f"{class_name} {score:.2f}", verdict))
     return Shown(name, picture_HWC, outlines)
 
 
-def _is_found(found: VocObject, right: pd.DataFrame) -> bool:
-    box_D4 = right.loc[right["class"] == found.name, SIDES].to_numpy()
-    return bool((overlaps(box_D4, np.array([found.box])) >= MIN_IOU).any())
+def _is_found(thing: VocObject, right: pd.DataFrame) -> bool:
+    """Return whether one of the right detections in a picture is of this object."""
+    is_of_class = right["class"] == thing.name
+    box_D4 = right.loc[is_of_class, SIDES].to_numpy()
+    iou_D = overlaps(box_D4, np.array([thing.box]))
+    return bool((iou_D >= MIN_IOU).any())
 
 
-def _proposed(found: Sequence[Found], judged: Subset, name: str) -> int:
+def _num_proposed(found: Sequence[Found], judged: Subset, name: str) -> int:
     """Return how many objects of a class, without difficult ones, some proposal overlaps enough."""
     count = 0
     for one, objects in zip(found, judged.objects, strict=True):

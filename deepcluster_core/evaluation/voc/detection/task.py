@@ -22,47 +22,62 @@ class Subset:
     @property
     def classes(self) -> set[str]:
         """Names of the classes with at least one object that is not difficult."""
-        return {found.name for of_one in self.objects for found in of_one if not found.difficult}
+        names: set[str] = set()
+        for objects in self.objects:
+            names.update(thing.name for thing in objects if not thing.difficult)
+        return names
 
     def learnable(self) -> "Subset":
         """Return the subset without difficult objects, and without pictures that have no others.
 
         Fast R-CNN's released code does not learn from these either.
         """
-        easy = [tuple(found for found in of_one if not found.difficult) for of_one in self.objects]
-        kept = [number for number, of_one in enumerate(easy) if of_one]
-        return Subset(tuple(self.names[n] for n in kept), tuple(easy[n] for n in kept))
+        names: list[str] = []
+        easy_objects: list[tuple[VocObject, ...]] = []
+        for name, objects in zip(self.names, self.objects, strict=True):
+            easy = tuple(thing for thing in objects if not thing.difficult)
+            if easy:
+                names.append(name)
+                easy_objects.append(easy)
+        return Subset(tuple(names), tuple(easy_objects))
 
     def restricted(self, classes: Sequence[str]) -> "Subset":
         """Return the subset without objects of other classes, which are all difficult."""
-        kept = (
-            tuple(found for found in of_one if found.name in classes) for of_one in self.objects
-        )
-        return Subset(self.names, tuple(kept))
+        kept_objects: list[tuple[VocObject, ...]] = []
+        for objects in self.objects:
+            of_classes = tuple(thing for thing in objects if thing.name in classes)
+            kept_objects.append(of_classes)
+        return Subset(self.names, tuple(kept_objects))
 
     def labelled(self, classes: Sequence[str]) -> list[Objects]:
         """Return the objects of each picture; label 1 is the first class."""
-        number = {name: label for label, name in enumerate(classes, start=1)}
-        return [
-            Objects(
-                torch.tensor([found.box for found in of_one], dtype=torch.float32).reshape(-1, 4),
-                torch.tensor([number[found.name] for found in of_one], dtype=torch.int64),
-            )
-            for of_one in self.objects
-        ]
+        # Label 0 is the background.
+        label_by_name = {name: label for label, name in enumerate(classes, start=1)}
+        labelled: list[Objects] = []
+        for objects in self.objects:
+            boxes = [thing.box for thing in objects]
+            labels = [label_by_name[thing.name] for thing in objects]
+            # The shape of a tensor without boxes would be (0,).
+            box_O4 = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+            label_O = torch.tensor(labels, dtype=torch.int64)
+            labelled.append(Objects(box_O4, label_O))
+        return labelled
 
     def truth(self, class_name: str) -> Truth:
         """Return the objects of one class."""
-        of_class = [
-            (picture, found)
-            for picture, of_one in enumerate(self.objects)
-            for found in of_one
-            if found.name == class_name
-        ]
+        pictures: list[int] = []
+        boxes: list[tuple[float, float, float, float]] = []
+        difficult: list[bool] = []
+        for picture, objects in enumerate(self.objects):
+            for thing in objects:
+                if thing.name == class_name:
+                    pictures.append(picture)
+                    boxes.append(thing.box)
+                    difficult.append(thing.difficult)
         return Truth(
-            np.array([picture for picture, _ in of_class], np.int64),
-            np.array([found.box for _, found in of_class], np.float32).reshape(-1, 4),
-            np.array([found.difficult for _, found in of_class], np.bool_),
+            picture_O=np.array(pictures, np.int64),
+            box_O4=np.array(boxes, np.float32).reshape(-1, 4),
+            difficult_O=np.array(difficult, np.bool_),
         )
 
 
@@ -73,7 +88,8 @@ def read_subset(voc: Voc, subset: str) -> Subset:
         SourceError: the list or an annotation is missing or damaged.
     """
     names = voc.listed(subset, "Main")
-    return Subset(names, tuple(voc.objects(name) for name in names))
+    objects = tuple(voc.objects(name) for name in names)
+    return Subset(names, objects)
 
 
 @dataclass(frozen=True)
@@ -95,13 +111,18 @@ def open_task(voc: Voc, subsets: tuple[str, str]) -> VocTask:
         SourceError: a list or an annotation is missing or damaged, or only one subset shows a
             class, which can then not be learnt or not be judged.
     """
-    training, judged = (read_subset(voc, subset) for subset in subsets)
+    training_name, judged_name = subsets
+    training = read_subset(voc, training_name)
+    judged = read_subset(voc, judged_name)
     classes = sorted(training.classes | judged.classes)
-    for subset, found in zip(subsets, (training.classes, judged.classes), strict=True):
-        if lacking := [name for name in classes if name not in found]:
+    shown_by_name = {training_name: training.classes, judged_name: judged.classes}
+    for subset, shown in shown_by_name.items():
+        lacking = [name for name in classes if name not in shown]
+        if lacking:
             raise SourceError(
                 f"{voc.place}: no picture of {subset} shows a {lacking[0]} that is not difficult.\n"
-                f"  Cause: so it can either not be learnt or have no average precision.\n"
-                f"  Fix:   give {subset} some, or take it out of the annotations of both."
+                f"  Cause: this class cannot be learnt, or has no average precision.\n"
+                f"  Fix:   add such pictures to {subset}, or remove the class from the "
+                f"annotations of both."
             )
     return VocTask(tuple(classes), training.learnable(), judged.restricted(classes))

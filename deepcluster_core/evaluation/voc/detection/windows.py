@@ -10,7 +10,13 @@ from torchvision.ops import roi_pool
 from deepcluster_core.models.dense import Place
 
 
-def pooled_windows(map_1CHW: Tensor, box_R4: Tensor, place: Place, *, side: int) -> Tensor:
+def pooled_windows(
+    map_1CHW: Tensor,
+    box_R4: Tensor,
+    place: Place,
+    *,
+    side: int,
+) -> Tensor:
     """Return windows_RCSS, the greatest value of each of the side x side parts of each region.
 
     It differs from Fast R-CNN's RoI pooling in one respect: regions are shifted by the offset of
@@ -23,9 +29,14 @@ def pooled_windows(map_1CHW: Tensor, box_R4: Tensor, place: Place, *, side: int)
         place: position of the map on the picture.
         side: side S of a window.
     """
-    last = torch.tensor(map_1CHW.shape[:1:-1]).repeat(2).to(box_R4) - 1  # W - 1, H - 1, twice
+    height, width = map_1CHW.shape[2:]
+    last_column = width - 1
+    last_row = height - 1
+    last_4 = box_R4.new_tensor((last_column, last_row, last_column, last_row))
+    first_4 = torch.zeros_like(last_4)
     # From the first and the last pixel of the box to the pixels of the map that look at them.
-    ends_R4 = box_R4 - box_R4.new_tensor((0, 0, 1, 1)) - place.first
-    ends_R4 = (ends_R4 / place.stride).clamp(min=box_R4.new_zeros(4), max=last)
+    pixel_R4 = box_R4 - box_R4.new_tensor((0, 0, 1, 1))
+    place_R4 = (pixel_R4 - place.first) / place.stride
+    place_R4 = place_R4.clamp(min=first_4, max=last_4)
     # roi_pool does not support bfloat16 on a CPU. In float32, a maximum has an equal value.
-    return roi_pool(map_1CHW.float(), [ends_R4], side)
+    return roi_pool(map_1CHW.float(), [place_R4], side)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from deepcluster_core.data.decode import Pixels
-from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colour
+from deepcluster_core.evaluation.mosaic import captioned, framed, grid, in_colour, scaled_size
 from deepcluster_core.evaluation.voc.dataset import PALETTE, VOID
 from deepcluster_core.evaluation.voc.segmentation.fcn import Mask
 
@@ -37,20 +37,29 @@ def draw_masks(rows: Sequence[Shown], classes: Sequence[str]) -> Pixels:
     """
     tiles: list[Pixels] = []
     for row in rows:
-        numbers: list[int] = np.unique(row.truth_HW).tolist()
-        present = [classes[number] for number in numbers if number not in (0, VOID)]
-        columns = {
-            row.name: in_colour(row.picture_HWC),
-            ", ".join(present) or classes[0]: PALETTE[row.truth_HW],
-            **{network: PALETTE[mask_HW] for network, mask_HW in row.found.items()},
-        }
-        tiles += [captioned(framed(_scaled(tile)), text) for text, tile in columns.items()]
-    return grid(tiles, columns=len(tiles) // len(rows), gap_px=GAP_PX)
+        tiles.append(_tile(in_colour(row.picture_HWC), row.name))
+        # A mask of nothing but background is labelled as such.
+        class_names = _names_in(row.truth_HW, classes) or classes[0]
+        tiles.append(_tile(PALETTE[row.truth_HW], class_names))
+        for network, mask_HW in row.found.items():
+            tiles.append(_tile(PALETTE[mask_HW], network))
+    columns = len(tiles) // len(rows)
+    return grid(tiles, columns=columns, gap_px=GAP_PX)
 
 
-def _scaled(picture_HWC: Pixels) -> Pixels:
-    """Return a picture with a longer side of TILE_PX, without mixing colours."""
-    height, width, _ = picture_HWC.shape
-    factor = TILE_PX / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(picture_HWC).resize(size, Image.Resampling.NEAREST))
+def _names_in(mask_HW: Mask, classes: Sequence[str]) -> str:
+    """Return the names of the classes in a mask, without the background."""
+    numbers: list[int] = np.unique(mask_HW).tolist()
+    names: list[str] = []
+    for number in numbers:
+        if number not in (0, VOID):
+            names.append(classes[number])
+    return ", ".join(names)
+
+
+def _tile(picture_HWC: Pixels, text: str) -> Pixels:
+    """Return a picture with a longer side of TILE_PX, without mixing colours, and its caption."""
+    picture = Image.fromarray(picture_HWC)
+    size = scaled_size(picture.width, picture.height, TILE_PX)
+    picture = picture.resize(size, Image.Resampling.NEAREST)
+    return captioned(framed(np.asarray(picture)), text)

@@ -85,12 +85,13 @@ class Fcn(Learner):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         to_device(network, device)
-        self._network, self._head = network, head.to(device)
+        self._network = network
+        self._head = head.to(device)
         self._dense = Dense(network)
         self._padding = transfer.padding
         self._precision: Precision = precision
-        maps = network.backbone.get_submodule("maps")
-        self.maps_change = any(weight.requires_grad for weight in maps.parameters())
+        convolutions = network.backbone.get_submodule("maps")
+        self.maps_change = any(weight.requires_grad for weight in convolutions.parameters())
         """Whether a training step changes the maps of pictures."""
         modules = {"network": network, "fc8": head}
         super().__init__(transfer.sgd, modules, seed=seed, device=device)
@@ -102,10 +103,11 @@ class Fcn(Learner):
         the backward pass. With VGG-16 they would fill 14 GB for 20 pictures of VOC. For AlexNet,
         this takes 15 % of a step.
         """
-        if not (self.maps_change and torch.is_grad_enabled()):
-            with torch.no_grad():
-                return self._map(self._padded(picture_HWC))
-        return _recomputed(self._map, self._padded(picture_HWC))
+        image_1CHW = self._padded(picture_HWC)
+        if self.maps_change and torch.is_grad_enabled():
+            return _recomputed(self._map, image_1CHW)
+        with torch.no_grad():
+            return self._map(image_1CHW)
 
     def loss(self, maps: Sequence[Tensor], masks: Sequence[Mask]) -> Tensor:
         """Return the cross-entropy in nats: the mean over a picture's pixels, then over pictures.
@@ -113,10 +115,12 @@ class Fcn(Learner):
         Caffe's accumulated gradients are those of this mean. Pixels that are VOID do not count.
         """
         sizes = [mask_HW.shape for mask_HW in masks]
-        losses = [
-            _pixel_loss(score_CHW, torch.from_numpy(mask_HW).to(self.device).long())
-            for score_CHW, mask_HW in zip(self._scores(maps, sizes), masks, strict=True)
-        ]
+        scores = self._scores(maps, sizes)
+        losses: list[Tensor] = []
+        for score_CHW, mask_HW in zip(scores, masks, strict=True):
+            # Masks move as bytes and become the wide integers of torch on the device.
+            class_HW = torch.from_numpy(mask_HW).to(self.device).long()
+            losses.append(_pixel_loss(score_CHW, class_HW))
         return torch.stack(losses).mean()
 
     @torch.no_grad()
@@ -124,24 +128,33 @@ class Fcn(Learner):
     def masks(self, pictures: Sequence[Pixels]) -> list[Mask]:
         """Return the class with the highest score for each pixel, computed without dropout."""
         maps = [self.map(picture_HWC) for picture_HWC in pictures]
-        scores = self._scores(maps, [picture_HWC.shape[:2] for picture_HWC in pictures])
-        return [score_CHW.argmax(dim=0).byte().cpu().numpy() for score_CHW in scores]
+        sizes = [picture_HWC.shape[:2] for picture_HWC in pictures]
+        masks: list[Mask] = []
+        for score_CHW in self._scores(maps, sizes):
+            class_HW = score_CHW.argmax(dim=0).byte()
+            masks.append(class_HW.cpu().numpy())
+        return masks
 
     def _axes(self, size: Sequence[int]) -> tuple[Axis, Axis]:
-        rows, columns = (self._fields.axis(side, padding=self._padding) for side in size)
+        """Return the axes of rows and columns of a picture, given its height and width."""
+        height, width = size
+        rows = self._fields.axis(height, padding=self._padding)
+        columns = self._fields.axis(width, padding=self._padding)
         return rows, columns
 
     def _padded(self, picture_HWC: Pixels) -> Tensor:
         """Return a picture (1, C, H, W), 0 to 1, with a border of the network's mean colour."""
+        # Paint the border first, and then put the picture into it.
         rows, columns = self._axes(picture_HWC.shape[:2])
         image_1CHW = to_images(picture_HWC[None], self.device) / 255
         mean_C11 = self._network.mean_C11
-        height = rows.before + rows.pixels + rows.after
-        width = columns.before + columns.pixels + columns.after
-        field_1CHW = mean_C11.expand(1, -1, height, width).clone()
-        bottom, right = rows.before + rows.pixels, columns.before + columns.pixels
-        field_1CHW[..., rows.before : bottom, columns.before : right] = image_1CHW
-        return field_1CHW
+        bottom = rows.before + rows.pixels
+        right = columns.before + columns.pixels
+        height = bottom + rows.after
+        width = right + columns.after
+        padded_1CHW = mean_C11.expand(1, -1, height, width).clone()
+        padded_1CHW[..., rows.before : bottom, columns.before : right] = image_1CHW
+        return padded_1CHW
 
     def _map(self, image_1CHW: Tensor) -> Tensor:
         with autocast(self.device, self._precision):
@@ -149,28 +162,47 @@ class Fcn(Learner):
 
     def _scores(self, maps: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return score_CHW of every picture's own pixels, float32."""
+        # The windows of all maps become the rows of one matrix.
         side = self._dense.window
+        windows: list[Tensor] = []
         with autocast(self.device, self._precision):
-            windows_KD = torch.cat([functional.unfold(map_1Chw, side)[0].T for map_1Chw in maps])
+            for map_1Chw in maps:
+                windows_1DK = functional.unfold(map_1Chw, side)
+                windows.append(windows_1DK[0].T)
+            windows_KD = torch.cat(windows)
             windows_KCSS = windows_KD.unflatten(1, (-1, side, side))
             hidden_KD = self._dense.hidden(windows_KCSS)
         score_KC = self._head(hidden_KD.float())
+
+        # Split the scores into pictures again; a picture has a score for each of its windows.
         axes = [self._axes(size) for size in sizes]
-        parts = score_KC.split([rows.scores * columns.scores for rows, columns in axes])
-        return [_interpolated(part_KC, *pair) for part_KC, pair in zip(parts, axes, strict=True)]
+        num_windows = [rows.scores * columns.scores for rows, columns in axes]
+        scores: list[Tensor] = []
+        parts = score_KC.split(num_windows)
+        for part_KC, (rows, columns) in zip(parts, axes, strict=True):
+            scores.append(_interpolated(part_KC, rows, columns))
+        return scores
 
 
 def _interpolated(score_KC: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """Return score_CHW of a picture's pixels from the scores of its windows, row by row."""
     score_Chw = score_KC.T.unflatten(1, (rows.scores, columns.scores))
-    weight_Hh, weight_Ww = (axis.interpolation().to(score_KC.device) for axis in (rows, columns))
+    weight_Hh = rows.interpolation().to(score_KC.device)
+    weight_Ww = columns.interpolation().to(score_KC.device)
+    # Bilinear interpolation is separable: along the columns, then along the rows.
     return weight_Hh @ score_Chw @ weight_Ww.T
 
 
 def _pixel_loss(score_CHW: Tensor, mask_HW: Tensor) -> Tensor:
     total = functional.cross_entropy(
-        score_CHW[None], mask_HW[None], ignore_index=VOID, reduction="sum"
+        score_CHW[None],
+        mask_HW[None],
+        ignore_index=VOID,
+        reduction="sum",
     )
-    return total / (mask_HW != VOID).sum().clamp(min=1)
+    # A picture without any class has a loss of 0.
+    num_pixels = (mask_HW != VOID).sum().clamp(min=1)
+    return total / num_pixels
 
 
 def _recomputed(function: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:

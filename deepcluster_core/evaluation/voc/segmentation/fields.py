@@ -37,9 +37,12 @@ class Axis:
         Interpolation is linear between two scores. Beyond the first and the last score, it is
         constant.
         """
-        place_P = (torch.arange(self.pixels, dtype=torch.float64) - self.first) / self.stride
+        # The positions of the pixels in units of the distance between scores.
+        pixel_P = torch.arange(self.pixels, dtype=torch.float64)
+        place_P = (pixel_P - self.first) / self.stride
         place_P1 = place_P.clamp(0, self.scores - 1)[:, None]
-        weight_PN = 1 - (place_P1 - torch.arange(self.scores)).abs()
+        distance_PN = (place_P1 - torch.arange(self.scores)).abs()
+        weight_PN = 1 - distance_PN
         return weight_PN.clamp(min=0).float()
 
 
@@ -61,11 +64,21 @@ class Fields:
                 last score to lie as near to the end as the first to the beginning, or nearer.
         """
         first = self.center - padding
-        scores = max(1, math.ceil((pixels - 1 - 2 * first) / self.stride) + 1)
+        # The last score lies at least as near to the last pixel as the first to pixel 0.
+        least_distance = pixels - 1 - 2 * first
+        num_gaps = math.ceil(least_distance / self.stride)
+        num_scores = max(1, num_gaps + 1)
         # The width that N fields cover together.
-        width = round(2 * self.center) + (scores - 1) * self.stride + 1
-        after = width - padding - pixels
-        return Axis(pixels, scores, self.stride, first, padding, after)
+        field_width = round(2 * self.center) + 1
+        width = field_width + (num_scores - 1) * self.stride
+        return Axis(
+            pixels=pixels,
+            scores=num_scores,
+            stride=self.stride,
+            first=first,
+            before=padding,
+            after=width - padding - pixels,
+        )
 
 
 def fields_of(network: Network) -> Fields:
@@ -76,4 +89,7 @@ def fields_of(network: Network) -> Fields:
     """
     dense = Dense(network)
     place = dense.place(pooled=True)
-    return Fields(place.stride, place.first + place.stride * (dense.window - 1) / 2)
+    # fc6 reads a window of the map, whose centre lies half a window behind its first pixel.
+    window_extent = place.stride * (dense.window - 1)
+    center = place.first + window_extent / 2
+    return Fields(place.stride, center)

@@ -69,22 +69,30 @@ def fit(
     Raises:
         TrainingError: the loss is not finite.
     """
+    num_drawn = iterations * loading.batch_size
     generator = seeding.numpy_generator(loading.seed, "order")
-    order_M = plain_order(training.size, iterations * loading.batch_size, generator)
-    maps = _Maps(model, loading.cache_bytes)
+    order_M = plain_order(training.size, num_drawn, generator)
+    kept = _Maps(model, loading.cache_bytes)
 
     def load(step: int) -> list[_Loaded]:
         first = step * loading.batch_size
         rows = order_M[first : first + loading.batch_size].tolist()
-        return [
-            _Loaded(row, None if row in maps else training.picture(row), training.mask(row))
-            for row in rows
-        ]
+        batch: list[_Loaded] = []
+        for row in rows:
+            # A kept map needs no picture.
+            picture_HWC = None if row in kept else training.picture(row)
+            batch.append(_Loaded(row, picture_HWC, training.mask(row)))
+        return batch
 
     def learn(batch: list[_Loaded], step: int) -> Tensor:
-        masks = [one.mask_HW for one in batch]
-        return model.descend(lambda: model.loss([maps.of(one) for one in batch], masks), step)
+        def loss() -> Tensor:
+            maps = [kept.of(loaded) for loaded in batch]
+            masks = [loaded.mask_HW for loaded in batch]
+            return model.loss(maps, masks)
 
+        return model.descend(loss, step)
+
+    # Threads load the pictures of the next steps while the device learns from those of this one.
     steps = range(start, iterations)
     train_steps(load, learn, steps=steps, workers=loading.workers, after_step=after_step)
 
@@ -93,13 +101,15 @@ def judge(model: Fcn, images: Masked, loading: Loading) -> Iterator[tuple[int, M
     """Yield each picture's number, its true mask and its predicted mask, in order."""
 
     def load(first: int) -> list[tuple[Pixels, Mask]]:
-        rows = range(first, min(first + loading.batch_size, images.size))
+        end = min(first + loading.batch_size, images.size)
+        rows = range(first, end)
         return [(images.picture(row), images.mask(row)) for row in rows]
 
     firsts = range(0, images.size, loading.batch_size)
     row = 0
     for batch in ordered_map(load, firsts, workers=loading.workers):
-        found = model.masks([picture_HWC for picture_HWC, _ in batch])
+        pictures = [picture_HWC for picture_HWC, _ in batch]
+        found = model.masks(pictures)
         for (_, truth_HW), found_HW in zip(batch, found, strict=True):
             yield row, truth_HW, found_HW
             row += 1
@@ -122,6 +132,7 @@ class _Maps:
 
     def of(self, loaded: _Loaded) -> Tensor:
         """Return the map of a picture, on the device."""
+        # A picture may have been loaded twice before its map was kept.
         if loaded.picture_HWC is None or loaded.row in self._kept:
             return self._kept[loaded.row].to(self._model.device, non_blocking=True)
         map_1CHW = self._model.map(loaded.picture_HWC)

@@ -13,12 +13,19 @@ Counts = NDArray[np.int64]
 
 
 def confusion(
-    truth_P: NDArray[np.uint8], found_P: NDArray[np.uint8], *, num_classes: int
+    truth_P: NDArray[np.uint8],
+    found_P: NDArray[np.uint8],
+    *,
+    num_classes: int,
 ) -> Counts:
     """Return counts_CC[true, found] of a picture's pixels, without those whose truth is VOID."""
-    counts_P = truth_P != VOID
-    pair_P = truth_P[counts_P].astype(np.int64) * num_classes + found_P[counts_P]
-    counts_CC = np.bincount(pair_P, minlength=num_classes**2).reshape(num_classes, -1)
+    is_counted_P = truth_P != VOID
+    truth = truth_P[is_counted_P].astype(np.int64)
+    found = found_P[is_counted_P]
+    # One number for each pair of a true and a predicted class.
+    pairs = truth * num_classes + found
+    counts = np.bincount(pairs, minlength=num_classes**2)
+    counts_CC = counts.reshape(num_classes, -1)
     return counts_CC.astype(np.int64, copy=False)
 
 
@@ -27,11 +34,16 @@ def intersection_over_union(counts_CC: Counts) -> NDArray[np.float64]:
 
     It is NaN for a class that occurs neither in the truth nor in the prediction.
     """
-    both_C = np.diagonal(counts_CC)
-    either_C = counts_CC.sum(axis=1) + counts_CC.sum(axis=0) - both_C
-    return np.divide(both_C, either_C, where=either_C > 0, out=np.full(len(both_C), np.nan))
+    intersection_C = np.diagonal(counts_CC)
+    num_true_C = counts_CC.sum(axis=1)
+    num_predicted_C = counts_CC.sum(axis=0)
+    union_C = num_true_C + num_predicted_C - intersection_C
+    iu_C = np.full(len(counts_CC), np.nan)
+    return np.divide(intersection_C, union_C, where=union_C > 0, out=iu_C)
 
 
 def mean_iu(iu_C: NDArray[np.float64]) -> float:
     """Return the mean over classes that occur in truth or prediction; in VOC, all do."""
-    return float(iu_C[~np.isnan(iu_C)].mean())
+    # A class that does not occur has no value, so it must not count as 0.
+    occurring = iu_C[~np.isnan(iu_C)]
+    return float(occurring.mean())

@@ -45,7 +45,7 @@ def test_num_filters__of_taps_and_modules(smallnet: Network, resnet: Network) ->
 
 
 def test_num_filters__refuses_what_is_no_map(smallnet: Network) -> None:
-    with pytest.raises(ConfigError, match=r"'backbone.fc5' puts out numbers of shape \(256,\)"):
+    with pytest.raises(ConfigError, match=r"'backbone.fc5' outputs numbers of shape \(256,\)"):
         num_filters(smallnet, "backbone.fc5", size=16)
     with pytest.raises(ConfigError, match="'conv9' is unknown"):
         num_filters(smallnet, "conv9", size=16)

@@ -162,8 +162,14 @@ def packed(root: Path) -> None:
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no images": (without_images, r"(?s)no images in this folder.*jpg/\*.jpg.*robots.ox.ac.uk"),
-    "packed images": (packed, r"Fix: unpack what it holds: tar -xf .*oxbuild_images.tgz -C "),
-    "no ground truth": (without_texts(lambda _: None), r"(?s)nothing says.*<query>_query.txt"),
+    "packed images": (
+        packed,
+        r"Fix: unpack the archive .*: tar -xf .*oxbuild_images.tgz -C ",
+    ),
+    "no ground truth": (
+        without_texts(lambda _: None),
+        r"(?s)no ground truth that.*<query>_query.txt",
+    ),
     "two ground truths": (lambda root: ground_truth(root / "lab"), "more than one ground truth"),
     "an image is missing": (
         lambda root: (root / "jpg/oxford_002985.jpg").unlink(),
@@ -181,8 +187,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no numbers": (query_is("oxc1_all_souls_000013 a b c d"), "must hold one line"),
     "two lines": (query_is("a 1 2 3 4\nb 1 2 3 4\n"), "begins with 'a 1 2 3 4 b 1"),
     "empty": (query_is(" \n"), "must hold one line"),
-    "box inside out": (query_is("all_souls_000013 9 9 1 1"), r"box \(9.0, 9.0, 1.0, 1.0\) is none"),
-    "box of nan": (query_is("all_souls_000013 nan 9 1 1"), "is none"),
+    "box inside out": (
+        query_is("all_souls_000013 9 9 1 1"),
+        r"9.0, 1.0, 1.0\) is not a box",
+    ),
+    "box of nan": (query_is("all_souls_000013 nan 9 1 1"), "is not a box"),
     "nothing to find": (
         lambda root: ground_truth(root / "gt_files", good="", ok=""),
         "no image is good or ok",
@@ -220,9 +229,9 @@ def test_open_landmarks__refuses(
 
 
 def test_open_landmarks__refuses_a_folder_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no such folder.*\n.*robots.ox.ac.uk/~vgg/data"):
+    with pytest.raises(SourceError, match=r"folder does not exist.*\n.*robots.ox.ac.uk/~vgg/data"):
         opened(tmp_path / "absent")
-    with pytest.raises(SourceError, match="no such folder"):
+    with pytest.raises(SourceError, match="folder does not exist"):
         list_photographs(put(tmp_path, "file.jpg") / "file.jpg")
 
 

@@ -68,7 +68,7 @@ def test_read__refuses_an_image_of_which_nothing_is_left() -> None:
 def test_region_reader__refuses_a_layer_without_a_map() -> None:
     with pytest.raises(ConfigError, match="layer 'conv9' is unknown"):
         reader_of(smallnet(), "conv9")
-    with pytest.raises(ConfigError, match=r"(?s)'backbone.fc6' puts out no map.*Fix: --set layer="):
+    with pytest.raises(ConfigError, match=r"(?s)backbone.fc6' does not output a map.*--set layer="):
         reader_of(smallnet(), "backbone.fc6")
 
 

@@ -182,15 +182,15 @@ BAD_TREES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no test lists": (
         lambda tree: [path.unlink() for path in lists(tree).glob("*_test.txt")],
-        r"no lists <class>_test\.txt .*\n.*VOCtest_06-Nov-2007\.tar of test",
+        r"no class has a list <class>_test\.txt .*\n.*VOCtest_06-Nov-2007\.tar of test",
     ),
     "a class without a list": (
         lambda tree: (lists(tree) / "disc_test.txt").unlink(),
-        r"trainval and test have lists of other classes: disc",
+        r"trainval and test have lists of different classes: disc",
     ),
     "an odd mark": (
         lambda tree: append(lists(tree) / "disc_test.txt", "000099 2\n"),
-        r"disc_test\.txt, line 5: '000099 2' is not",
+        r"disc_test\.txt, line 5: '000099 2' must be",
     ),
     "a name twice": (
         lambda tree: append(lists(tree) / "disc_test.txt", "000008 1\n"),
@@ -202,7 +202,7 @@ BAD_TREES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "lists of other images": (
         lambda tree: append(lists(tree) / "disc_test.txt", "000099 1\n"),
-        r"disc_test\.txt: lists other images than bar_test\.txt: 000099",
+        r"disc_test\.txt: lists different images than bar_test\.txt: 000099",
     ),
     "no picture": (
         lambda tree: (tree / "JPEGImages" / "000009.jpg").unlink(),

@@ -147,7 +147,7 @@ BAD_MASKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "4-bit grey": (grey_of_4_bits, "not numbers .* L of 4 bits"),
     "black and white": (lambda: png(numbered(0, 1).convert("1")), "not numbers .* 1 of 1 bits"),
     "another size": (lambda: png(numbered(0).resize((60, 80))), "60 x 80 pixels, its picture 80"),
-    "a number too high": (lambda: png(numbered(0, 21)), "21 is .* no class; 0 to 20"),
+    "a number too high": (lambda: png(numbered(0, 21)), "21 is not the number of a class"),
     "renumbered": (shrunk, "has VOC's colour of 15 as number 1"),
     "cut off": (lambda: png(numbered(0, 1, 2))[:-40], "damaged or truncated"),
     "a JPEG": (lambda: b"\xff\xd8\xff\xe0 1234567890123456789012", "damaged or truncated"),
@@ -167,7 +167,7 @@ def test_mask__bad_ones_are_told(tree: Path, make: Callable[[], bytes], reason: 
 def test_mask__numbers_end_with_the_trees_own_classes(tree: Path) -> None:
     path = tree / "SegmentationClass" / "000000.png"
     path.write_bytes(png(numbered(0, 5)))
-    with pytest.raises(SourceError, match="5 is the number of no class; 0 to 4 are"):
+    with pytest.raises(SourceError, match="5 is not the number of a class; the numbers are 0 to 4"):
         Voc(tree, 2012).mask("000000")
 
 
@@ -216,7 +216,7 @@ LIST = "ImageSets/Segmentation/train.txt"
 BAD_TREES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no list": (
         lambda tree: (tree / LIST).unlink(),
-        r"train\.txt: there is no such list\.\n.*VOCtrainval_11-May-2012\.tar of train",
+        r"train\.txt: this list does not exist\.\n.*VOCtrainval_11-May-2012\.tar of train",
     ),
     "a name twice": (lambda tree: append(tree / LIST, "000000\n"), r"train\.txt, line 6: '000000'"),
     "a way out": (lambda tree: append(tree / LIST, "../x\n"), r"train\.txt, line 6: '\.\./x'"),
@@ -257,10 +257,10 @@ def test_listed__a_list_of_ones_own_may_have_any_name(tree: Path) -> None:
     (lists / "train_aug.txt").write_text("000007\n000000\n")
     assert Voc(tree, 2012).listed("train_aug", "Segmentation") == ("000000", "000007")
     with pytest.raises(
-        SourceError, match=r"no such list\.\n.*one of these: train, train_aug, train"
+        SourceError, match=r"list does not exist\.\n.*one of these: train, train_aug, train"
     ):
         Voc(tree, 2012).listed("aug", "Segmentation")
-    with pytest.raises(SourceError, match="no such list"):
+    with pytest.raises(SourceError, match="list does not exist"):
         Voc(tree, 2012).listed("../Main/train", "Segmentation")
 
 
