@@ -94,14 +94,11 @@ def _cost(manifests: Mapping[str, Manifest]) -> Row:
 
     The cost of this stage itself is in its own manifest.
     """
-    made_by = {
-        "extract": manifests["features"],
-        "cluster": manifests["labels"],
-        "train": manifests["checkpoint"],
-    }
+    made = [manifests[name] for name in ("features", "labels", "checkpoint")]
+    made_by = {manifest.stage: manifest for manifest in made}
     # One comprehension per number, because the columns are ordered by number and then by stage.
-    row: Row = {f"{name}_s": made.seconds for name, made in made_by.items()}
-    row |= {f"{name}_images_per_s": made.rows / made.seconds for name, made in made_by.items()}
-    row |= {f"{name}_peak_bytes": made.peak_memory_bytes for name, made in made_by.items()}
-    row |= {f"{name}_peak_device_bytes": made.peak_device_bytes for name, made in made_by.items()}
+    row: Row = {f"{name}_s": one.seconds for name, one in made_by.items()}
+    row |= {f"{name}_images_per_s": made.rows / one.seconds for name, one in made_by.items()}
+    row |= {f"{name}_peak_bytes": one.peak_memory_bytes for name, one in made_by.items()}
+    row |= {f"{name}_peak_device_bytes": one.peak_device_bytes for name, one in made_by.items()}
     return row

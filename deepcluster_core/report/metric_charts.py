@@ -14,9 +14,6 @@ from deepcluster_core.report.charts import (
 )
 from deepcluster_core.text import duration, known
 
-STAGES = ("train", "extract", "cluster", "score")
-"""Stages in the order of the bars' layers. The lowest layer usually takes the most time."""
-
 Row = Mapping[str, Any]
 """Metrics of an epoch by the names of their columns, together with `epoch` and `score_s`. Metrics
 that an earlier version did not write are missing."""
@@ -85,11 +82,9 @@ LEARNING = (
         {"effective_rank": "rank"},
     ),
 )
-PACE = Curves(
-    Caption("Pace of each stage", "images a second"),
-    {f"{name}_images_per_s": name for name in STAGES if name != "score"},
-    zero=False,
-)
+PACE = Caption("Pace of each stage", "images a second")
+_TIME, _PACE = "_s", "_images_per_s"
+"""Ends of the names of the columns with the time and the pace of a stage."""
 
 
 def metric_charts(rows: Sequence[Row], sizes: Chart | None) -> list[Chart]:
@@ -104,7 +99,7 @@ def metric_charts(rows: Sequence[Row], sizes: Chart | None) -> list[Chart]:
         *(_curves(rows, curves) for curves in LEARNING),
         sizes,
         _stage_times(rows),
-        _curves(rows, PACE),
+        _pace(rows),
     ]
     return [chart for chart in charts if chart is not None]
 
@@ -122,12 +117,20 @@ def sizes_chart(counts: Sequence[int], epoch: int) -> Chart:
 
 def seconds_of(rows: Sequence[Row]) -> float:
     """Return the total time of all stages in these epochs, seconds."""
-    times_s: list[float] = []
+    return sum(_stage_seconds(rows).values())
+
+
+def _stage_seconds(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the total time of each stage in these epochs, seconds."""
+    total_s: dict[str, float] = {}
     for row in rows:
-        # Metrics that an earlier version wrote may lack times.
-        row_times_s = (row.get(f"{stage}_s") for stage in STAGES)
-        times_s.extend(filter(known, row_times_s))
-    return sum(times_s)
+        for column, seconds in row.items():
+            is_time = column.endswith(_TIME) and not column.endswith(_PACE)
+            # Metrics that an earlier version wrote may lack times.
+            if is_time and known(seconds):
+                stage = column.removesuffix(_TIME)
+                total_s[stage] = total_s.get(stage, 0.0) + seconds
+    return total_s
 
 
 def _curves(rows: Sequence[Row], curves: Curves) -> Chart | None:
@@ -145,10 +148,19 @@ def _curves(rows: Sequence[Row], curves: Curves) -> Chart | None:
 
 def _stage_times(rows: Sequence[Row]) -> Chart:
     """Return the chart of the time that each stage of each epoch took."""
-    total = duration(seconds_of(rows))
-    caption = Caption("Time of each stage", "seconds", f"{total} in all.")
-    layers = [_series(rows, f"{name}_s", name) for name in STAGES]
+    total_s = _stage_seconds(rows)
+    caption = Caption("Time of each stage", "seconds", f"{duration(seconds_of(rows))} in all.")
+    # The lowest layer is the stage that took the most time.
+    stages = sorted(total_s, key=lambda stage: total_s[stage], reverse=True)
+    layers = [_series(rows, f"{stage}{_TIME}", stage) for stage in stages]
     return stacked_bars(caption, _epochs(rows), layers)
+
+
+def _pace(rows: Sequence[Row]) -> Chart | None:
+    """Return the chart of the images a second of each stage."""
+    columns = [column for column in rows[-1] if column.endswith(_PACE)]
+    names = {column: column.removesuffix(_PACE) for column in columns}
+    return _curves(rows, Curves(PACE, names, zero=False))
 
 
 def _epochs(rows: Sequence[Row]) -> list[int]:
