@@ -17,7 +17,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -103,13 +102,17 @@ class ImagesWriter:
 
     def __init__(self, folder: Path, *, packs: bool) -> None:
         """Open the tables in `folder`; `packs` is False if pixels are not stored."""
-        self._folder, self._packs = folder, packs
+        self._folder = folder
+        self._packs = packs
         self._index = pq.ParquetWriter(folder / INDEX, INDEX_SCHEMA, write_page_checksum=True)
         self._pending: list[PackedImage] = []
-        self._part: pa.ipc.RecordBatchFileWriter | None = None
-        self._part_bytes = self._num_parts = 0
-        self.num_images = self.num_labelled = 0
         self._skipped: list[tuple[str, str]] = []
+        # The current part of the pixels, opened with the first batch.
+        self._part: pa.ipc.RecordBatchFileWriter | None = None
+        self._part_bytes = 0
+        self._num_parts = 0
+        self.num_images = 0
+        self.num_labelled = 0
 
     def add(self, image: PackedImage) -> None:
         """Add an image, which gets the next image_id."""
@@ -140,40 +143,40 @@ class ImagesWriter:
             self._flush()
         self._close_part()
         self._index.close()
-        table = pa.Table.from_pylist(
-            [{"path": path, "reason": reason} for path, reason in self._skipped], SKIPPED_SCHEMA
-        )
-        write_table(self._folder / SKIPPED, table)
+        # The table exists even if no image was skipped, so that readers need not check.
+        rows = [{"path": path, "reason": reason} for path, reason in self._skipped]
+        write_table(self._folder / SKIPPED, pa.Table.from_pylist(rows, SKIPPED_SCHEMA))
 
     def _flush(self) -> None:
-        images, self._pending = self._pending, []
+        """Write the pending images as one row group and, if packed, as one record batch."""
+        images = self._pending
+        self._pending = []
         if not images:
             return
-        ids = range(self.num_images, self.num_images + len(images))
-        rows = [
-            {
-                "image_id": image_id,
+        rows: list[dict[str, int | str | None]] = []
+        for image in images:
+            row = {
+                "image_id": self.num_images,
                 "path": image.path,
                 "label": image.label,
                 "width": image.width,
                 "height": image.height,
                 "format": image.format,
             }
-            for image_id, image in zip(ids, images, strict=True)
-        ]
+            rows.append(row)
+            self.num_images += 1
+            if image.label is not None:
+                self.num_labelled += 1
         self._index.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA))
-        self.num_images += len(images)
-        self.num_labelled += sum(image.label is not None for image in images)
         if self._packs:
             self._pack(images)
 
     def _pack(self, images: list[PackedImage]) -> None:
-        columns = [
-            [image.packed_height for image in images],
-            [image.packed_width for image in images],
-            [_checksum(image.packed_height, image.packed_width, image.packed) for image in images],
-            [image.packed for image in images],
-        ]
+        heights = [image.packed_height for image in images]
+        widths = [image.packed_width for image in images]
+        packed = [image.packed for image in images]
+        checksums = [*map(_checksum, heights, widths, packed)]
+        columns = [heights, widths, checksums, packed]
         batch = pa.record_batch(columns, schema=PIXELS_SCHEMA)
         if self._part is None or self._part_bytes + batch.nbytes > PART_BYTES:
             self._open_part()
@@ -186,7 +189,8 @@ class ImagesWriter:
         (self._folder / PIXELS).mkdir(exist_ok=True)
         path = self._folder / PIXELS / f"part-{self._num_parts:05d}.arrow"
         self._part = pa.ipc.new_file(path, PIXELS_SCHEMA)
-        self._part_bytes, self._num_parts = 0, self._num_parts + 1
+        self._part_bytes = 0
+        self._num_parts += 1
 
     def _close_part(self) -> None:
         if self._part is not None:
@@ -224,8 +228,10 @@ class Images:
         self._originals = Path(manifest.facts["originals"])
         parts = sorted((folder / PIXELS).glob("part-*.arrow"))
         self._parts = [_open_part(path) for path in parts]
-        counts = (part.num_record_batches for part in self._parts)
-        self._first_batch = [0, *accumulate(counts)]
+        # The number of each part's first batch, to find the part of a batch by bisection.
+        self._first_batch = [0]
+        for part in self._parts:
+            self._first_batch.append(self._first_batch[-1] + part.num_record_batches)
         self._batches: dict[int, _Batch] = {}
 
     @property
@@ -262,8 +268,10 @@ class Images:
 
     def _stored(self, image_id: int) -> tuple[Pixels, int, int, int]:
         """Return the packed bytes, the height, the width and the checksum of an image."""
-        batch, row = self._batch(image_id // BATCH_ROWS), image_id % BATCH_ROWS
-        stored = batch.data[batch.offset_B[row] : batch.offset_B[row + 1]]
+        number, row = divmod(image_id, BATCH_ROWS)
+        batch = self._batch(number)
+        start, end = batch.offset_B[row], batch.offset_B[row + 1]
+        stored = batch.data[start:end]
         return stored, batch.height_B[row], batch.width_B[row], batch.crc32c_B[row]
 
     def _damaged(self, image_id: int, cause: str) -> ArtifactError:
@@ -273,25 +281,31 @@ class Images:
         )
 
     def _batch(self, number: int) -> _Batch:
+        """Return a record batch, whose columns are looked up once and then kept."""
         if number not in self._batches:
-            first = number * BATCH_ROWS
+
+            def explain(error: Exception) -> ArtifactError:
+                first_image = number * BATCH_ROWS
+                return self._damaged(first_image, f"its batch cannot be read: {error}")
+
+            # Damage can surface as any of these, because Arrow does not validate a mapped file.
             kinds = (OSError, pa.ArrowException, ValueError, LookupError, TypeError)
-            with explain_damage(
-                lambda error: self._damaged(first, f"its batch cannot be read: {error}"), *kinds
-            ):
+            with explain_damage(explain, *kinds):
                 self._batches[number] = self._open_batch(number)
         return self._batches[number]
 
     def _open_batch(self, number: int) -> _Batch:
         part = bisect_right(self._first_batch, number) - 1
-        stored = self._parts[part].get_batch(number - self._first_batch[part])
+        number_in_part = number - self._first_batch[part]
+        stored = self._parts[part].get_batch(number_in_part)
+        # The offsets and bytes of a large_binary column, without a copy.
         _, offsets, data = stored["pixels"].buffers()
         return _Batch(
-            stored["height"].to_numpy(),
-            stored["width"].to_numpy(),
-            stored["crc32c"].to_numpy(),
-            np.frombuffer(offsets, np.int64, len(stored) + 1),
-            np.frombuffer(data, np.uint8),
+            height_B=stored["height"].to_numpy(),
+            width_B=stored["width"].to_numpy(),
+            crc32c_B=stored["crc32c"].to_numpy(),
+            offset_B=np.frombuffer(offsets, np.int64, len(stored) + 1),
+            data=np.frombuffer(data, np.uint8),
         )
 
     def _read_original(self, image_id: int) -> Pixels:
@@ -304,12 +318,13 @@ class Images:
             )
 
         with explain_damage(explain, OSError, UnreadableImageError):
-            return decode(
+            decoded = decode(
                 path.read_bytes(),
                 channels=self._channels,
                 shorter_side=self._shorter_side,
                 deep=self._deep,
-            ).pixels_HWC
+            )
+            return decoded.pixels_HWC
 
     @cached_property
     def _paths(self) -> pa.ChunkedArray:
@@ -320,8 +335,9 @@ class Images:
         labels = read_index(self.folder, ["image_id", "label"])["label"]
         if labels.null_count == len(labels):
             return None
-        codes = labels.combine_chunks().dictionary_encode().indices
-        return codes.fill_null(-1).to_numpy(zero_copy_only=False)
+        # Dictionary codes number the labels in the order in which they first occur.
+        encoded = labels.combine_chunks().dictionary_encode()
+        return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
 
     def named_labels(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
         """Return class_N, -1 where the true label is unknown, and the sorted class names.
@@ -334,14 +350,16 @@ class Images:
         found: list[str] = encoded.dictionary.to_pylist()
         names = sorted(found)
         class_of_name = {name: number for number, name in enumerate(names)}
+        classes = [class_of_name[name] for name in found]
         # Code -1, an unknown label, selects the last entry, which is -1 as well.
-        class_of_code = np.array([*(class_of_name[name] for name in found), -1], np.int32)
+        class_of_code = np.array([*classes, -1], np.int32)
         return class_of_code[code_N], tuple(names)
 
 
 def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:
     """Return the CRC-32C of an image's size and bytes."""
-    return crc32c(packed, crc32c(SIZE.pack(height, width)))
+    checksum_of_size = crc32c(SIZE.pack(height, width))
+    return crc32c(packed, checksum_of_size)
 
 
 def _open_part(path: Path) -> pa.ipc.RecordBatchFileReader:
@@ -352,4 +370,5 @@ def _open_part(path: Path) -> pa.ipc.RecordBatchFileReader:
         )
 
     with explain_damage(explain, OSError, pa.ArrowException):
-        return pa.ipc.open_file(pa.memory_map(str(path)))
+        mapped_file = pa.memory_map(str(path))
+        return pa.ipc.open_file(mapped_file)
