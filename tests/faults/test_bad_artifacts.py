@@ -163,7 +163,7 @@ def of_format_2(run: Path) -> None:
         (foreign_files, "run/images: the folder holds files that no stage made"),
         (files_beside, f"run/labels/{EPOCH}: the folder holds files that no stage made"),
         (of_another_stage, f"run/labels/{EPOCH}: the folder holds files that no stage made"),
-        (of_format_2, f"run/labels/{EPOCH}/{MANIFEST}: is of format 2, but this version of the"),
+        (of_format_2, f"run/labels/{EPOCH}/{MANIFEST}: has format 2, but this version of the"),
     ],
 )
 def test_run__leaves_alone_what_it_has_not_made(
@@ -237,7 +237,7 @@ def test_program__refuses_an_input_of_a_later_version(own_run: Path) -> None:
 
     assert (ended.returncode, ended.stdout) == (2, "")
     check_message(ended.stderr)
-    assert "is of format 2" in ended.stderr
+    assert "has format 2" in ended.stderr
     after = contents(own_run)
     assert {name: after[name] for name in before} == before
 

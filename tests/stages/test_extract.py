@@ -174,7 +174,7 @@ def test_run__refuses_a_checkpoint_of_another_network(
 def test_run__refuses_images_that_are_not_finished(
     network: NetworkConfig, tmp_path: Path, out: Path
 ) -> None:
-    with pytest.raises(ArtifactError, match="no finished artifact here"):
+    with pytest.raises(ArtifactError, match="does not hold a finished artifact"):
         extract(tmp_path, network, out)
 
 
