@@ -61,8 +61,8 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
     for path in paths:
         if path.exists():
             raise ArtifactError(
-                f"{path}: is there already, and is not written over.\n"
-                f"  Fix: give another --out, or delete it."
+                f"{path}: exists already and is not overwritten.\n"
+                f"  Fix: choose a different --out, or delete it."
             )
     parts = tuple(path.with_name(f"{path.name}.part") for path in paths)
     try:
@@ -70,7 +70,9 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
         _delete_all(parts)
         try:
             yield parts
-            for path, part in reversed([*zip(paths, parts, strict=True)]):
+            # The first path comes last: once it exists, all do.
+            renames = [*zip(paths, parts, strict=True)]
+            for path, part in reversed(renames):
                 if part.exists():
                     _make_durable(part)
                     part.rename(path)
@@ -80,7 +82,7 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
     except OSError as error:
         raise ArtifactError(
             f"{paths[0]}: cannot be written ({error}).\n"
-            f"  Fix: make room or have the permissions changed, or give another --out."
+            f"  Fix: make room, have the permissions changed, or choose a different --out."
         ) from error
 
 
@@ -91,14 +93,17 @@ def _delete_all(paths: Sequence[Path]) -> None:
 
 
 def _make_durable(path: Path) -> None:
-    for found in [path, *path.rglob("*")] if path.is_dir() else [path]:
-        sync(found)
+    sync(path)
+    if path.is_dir():
+        for found in path.rglob("*"):
+            sync(found)
 
 
 def write_marked_frame(path: Path, frame: "pd.DataFrame", about: About) -> None:
     """Write the columns of a data frame as Parquet, with `about` in its metadata."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), ABOUT: json.dumps(about)}
+    metadata = dict(table.schema.metadata or {})  # pandas has its own entry there
+    metadata[ABOUT] = json.dumps(about)
     write_table(path, table.replace_schema_metadata(metadata))
 
 
@@ -142,6 +147,7 @@ class _Table:
     def _flush(self) -> None:
         if self._held:
             table = pa.concat_tables(self._held)
+            # As one row group, whatever its number of rows.
             self._writer.write_table(table, row_group_size=len(table))
             self._held = []
 
@@ -171,7 +177,8 @@ class SkippedTable(_Table):
         self._add([path], [reason])
         self.reasons.add(reason)
         if len(self.first) < 5:
-            self.first.append(f"{path}: {reason}".replace("\n", "\\n"))
+            line = f"{path}: {reason}"
+            self.first.append(line.replace("\n", "\\n"))  # a file name may contain line breaks
 
 
 class FeaturesTable(_Table):
@@ -187,8 +194,8 @@ class FeaturesTable(_Table):
 
     def add(self, paths: list[str], feature_BD: Floats) -> None:
         """Add a batch of images."""
-        values = pa.array(feature_BD.astype(np.float32, copy=False).ravel())
-        features = pa.FixedSizeListArray.from_arrays(values, self._dim)
+        flat = feature_BD.astype(np.float32, copy=False).ravel()
+        features = pa.FixedSizeListArray.from_arrays(pa.array(flat), self._dim)
         self._add(self._ids(len(paths)), paths, features)
 
 
@@ -207,7 +214,8 @@ class FeaturesArray:
             dim: number of values of a feature.
             dtype: number format on disk.
         """
-        chunk_rows = max(1, CHUNK_BYTES // (dim * np.dtype(dtype).itemsize))
+        row_bytes = dim * np.dtype(dtype).itemsize
+        chunk_rows = max(1, CHUNK_BYTES // row_bytes)
         self._layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
         self._path = path
         self._array = zarr.create_array(
@@ -219,8 +227,10 @@ class FeaturesArray:
             compressors=[Crc32cCodec()],
             attributes={"rows": "image_id", ABOUT: dict(about)},
         )
+        # Rows are held until they fill a chunk, which is the smallest piece that can be appended.
         self._held_BD = np.empty((chunk_rows, dim), dtype)
-        self._held = self._written = 0
+        self._held = 0
+        self._written = 0
         self._index = _Index(index, INDEX_SCHEMA, about)
 
     @property
@@ -242,6 +252,7 @@ class FeaturesArray:
             self._flush()
             if self._written % self._layout.shard_rows:
                 self._finish_shard()
+            # The array was created without rows, because their number was not known.
             self._array.resize((self._written, self._held_BD.shape[1]))
         self._index.__exit__(kind, error, at)
 
@@ -249,10 +260,12 @@ class FeaturesArray:
         """Add a batch of images."""
         self._index.add(paths)
         while len(feature_BD):
-            count = min(len(feature_BD), len(self._held_BD) - self._held)
+            space_left = len(self._held_BD) - self._held
+            count = min(len(feature_BD), space_left)
+            end = self._held + count
             with np.errstate(over="ignore"):  # too large for float16: infinite, as in a run
-                self._held_BD[self._held : self._held + count] = feature_BD[:count]
-            self._held += count
+                self._held_BD[self._held : end] = feature_BD[:count]
+            self._held = end
             if self._held == len(self._held_BD):
                 self._flush()
             feature_BD = feature_BD[count:]
@@ -265,22 +278,26 @@ class FeaturesArray:
         if self._held == 0:
             return
         layout = self._layout
-        chunk = self._written % layout.shard_rows // layout.chunk_rows
-        append_chunks(self._shard(self._written), self._held_BD[: self._held], layout, first=chunk)
+        row_in_shard = self._written % layout.shard_rows
+        chunk = row_in_shard // layout.chunk_rows
+        rows_BD = self._held_BD[: self._held]
+        append_chunks(self._shard(self._written), rows_BD, layout, first=chunk)
         self._written += self._held
         self._held = 0
         if self._written % layout.shard_rows == 0:
             self._finish_shard()
 
     def _finish_shard(self) -> None:
-        layout, last = self._layout, self._written - 1
-        chunks = last % layout.shard_rows // layout.chunk_rows + 1
+        layout = self._layout
+        last_row = self._written - 1
+        last_chunk = last_row % layout.shard_rows // layout.chunk_rows
         row_bytes = self._held_BD.nbytes // len(self._held_BD)
-        finish_shard(self._shard(last), layout, chunks=chunks, row_bytes=row_bytes)
+        finish_shard(self._shard(last_row), layout, chunks=last_chunk + 1, row_bytes=row_bytes)
 
     def _shard(self, row: int) -> Path:
         """Return the file of the shard that holds a row."""
-        return self._path / "c" / str(row // self._layout.shard_rows) / "0"
+        number = row // self._layout.shard_rows
+        return self._path / "c" / str(number) / "0"
 
 
 class _Index(_Table):

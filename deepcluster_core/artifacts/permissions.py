@@ -25,12 +25,17 @@ def may_write(folder: Path) -> bool:
 
 def may_read(path: Path) -> bool:
     """Return whether a file may be read, or a folder listed and entered."""
-    return is_allowed(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
+    if path.is_dir():
+        return is_allowed(path, os.R_OK | os.X_OK)
+    return is_allowed(path, os.R_OK)
 
 
 def first_unwritable(folders: Iterable[Path]) -> Path | None:
     """Return the first folder that may not be written, or None."""
-    return next((folder for folder in folders if not may_write(folder)), None)
+    for folder in folders:
+        if not may_write(folder):
+            return folder
+    return None
 
 
 def why_not_writable(path: Path) -> str:
@@ -49,8 +54,10 @@ def why_not_writable(path: Path) -> str:
     facts = f"{_described(place, status)}; you are {_user(os.geteuid())}."
     if not _mode_allows(status):
         return facts
-    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
-        return f"{facts} It is a sticky folder: what is in it may be replaced by its owner only."
+    # The permission bits allow it, so name what else can forbid it.
+    is_sticky = bool(status.st_mode & stat.S_ISVTX)
+    if stat.S_ISDIR(status.st_mode) and is_sticky:
+        return f"{facts} It is a sticky folder: a file in it may be replaced by its owner only."
     return (
         f"{facts} Its permissions allow it, so something else forbids it: an immutable flag "
         f"(see lsattr), or a network file system that does not trust this user."
@@ -67,15 +74,21 @@ def is_read_only(path: Path) -> bool:
 
 def why_not_readable(path: Path) -> str:
     """Return a sentence that says why a file cannot be read or a folder cannot be listed."""
+    user = _user(os.geteuid())
+    # From the root down, because one closed folder closes everything below it.
     for place in (*reversed(path.absolute().parents), path):
         try:
             status = place.stat()
         except OSError as error:
             return f"{place} cannot be reached ({error.strerror})."
-        wanted = os.X_OK if stat.S_ISDIR(status.st_mode) else os.R_OK
-        if not is_allowed(place, wanted | (os.R_OK if place == path else 0)):
-            return f"{_described(place, status)}; you are {_user(os.geteuid())}."
-    return f"You are {_user(os.geteuid())}."
+        wanted = 0
+        if stat.S_ISDIR(status.st_mode):
+            wanted |= os.X_OK
+        if place == path or not stat.S_ISDIR(status.st_mode):
+            wanted |= os.R_OK
+        if not is_allowed(place, wanted):
+            return f"{_described(place, status)}; you are {user}."
+    return f"You are {user}."
 
 
 def _obstacle(path: Path) -> Path:
@@ -112,10 +125,14 @@ def is_allowed(path: Path, mode: int) -> bool:
 def _mode_allows(status: os.stat_result) -> bool:
     """Return whether the permission bits alone let this process write."""
     user = os.geteuid()
-    if user in (0, status.st_uid):
-        return user == 0 or bool(status.st_mode & stat.S_IWUSR)
-    is_in_group = status.st_gid in (os.getegid(), *os.getgroups())
-    return bool(status.st_mode & (stat.S_IWGRP if is_in_group else stat.S_IWOTH))
+    if user == 0:
+        return True
+    # Only the bits of the first class that fits count: owner, group or others.
+    if user == status.st_uid:
+        return bool(status.st_mode & stat.S_IWUSR)
+    if status.st_gid in (os.getegid(), *os.getgroups()):
+        return bool(status.st_mode & stat.S_IWGRP)
+    return bool(status.st_mode & stat.S_IWOTH)
 
 
 def _described(place: Path, status: os.stat_result) -> str:

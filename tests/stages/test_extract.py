@@ -167,7 +167,9 @@ def test_run__refuses_a_checkpoint_of_another_network(
 ) -> None:
     other = NetworkConfig(name="smallnet", image_size=16, sobel=False)
 
-    with pytest.raises(ArtifactError, match=r"holds another network than the recipe's: \S*conv1"):
+    with pytest.raises(
+        ArtifactError, match=r"holds a different network than the recipe's: \S*conv1"
+    ):
         extract(images, other, out, checkpoint=checkpoint)
 
 
