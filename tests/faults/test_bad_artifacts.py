@@ -42,7 +42,7 @@ def refuse_numbers(
         ({"cluster": "{k: 4, pca_dim: 40}"}, "cluster.pca_dim: 40 needs at least 41 images"),
         (
             {"cluster": "{k: 4, pca_dim: 4, algorithm: 'python:absent:A'}"},
-            "there is no module absent",
+            "the module absent does not exist",
         ),
         ({"compute": "{device: 'cuda:99'}"}, "compute.device: cuda:99 asked for, but this machine"),
     ],

@@ -68,7 +68,7 @@ def test_cluster_config__a_clusterer_is_looked_for_before_a_run_but_not_imported
 
     recipe = load_recipe(path)
 
-    with pytest.raises(ConfigError, match="there is no module nowhere"):
+    with pytest.raises(ConfigError, match="the module nowhere does not exist"):
         recipe.suited_to(1000)
 
 
