@@ -109,7 +109,7 @@ def test_run__clusters_pictures_of_two_kinds_where_sizes_are_auto(tmp_path: Path
         ),
         (
             {"train": "{batch_size: 16, lr: 1.0e+30}"},
-            "the training loss is not finite any more",
+            "the training loss is no longer finite",
             "labels",
         ),
     ],

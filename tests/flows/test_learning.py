@@ -39,7 +39,7 @@ def test_train__a_later_epoch_that_diverges_keeps_the_checkpoints_before(
 ) -> None:
     before = contents(own_run / "checkpoints")
 
-    with pytest.raises(TrainingError, match="checkpoint of the epoch before is kept"):
+    with pytest.raises(TrainingError, match="checkpoint of the previous epoch is kept"):
         call(
             rerun,
             stage="train",
