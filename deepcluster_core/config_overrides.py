@@ -97,7 +97,8 @@ def read_value(text: str, annotation: Any) -> Any:  # noqa: ANN401  any type
     for kind in kinds:
         if get_origin(kind) is Literal:
             choices.extend(get_args(kind))
-    is_quoted = bare[:1] in "\"'" and bare[:1] == bare[-1:]
+    first = bare[:1]
+    is_quoted = first in "\"'" and first == bare[-1:]
     unquoted = bare[1:-1] if is_quoted else bare
     if unquoted in choices:
         return unquoted

@@ -92,7 +92,8 @@ def missing_hint(path: Path) -> str:
     text = str(path)
     name = path.name
     has_tilde = any(part.startswith("~") for part in path.parts)
-    is_quoted = name[:1] in "\"'" and name[:1] == name[-1:]
+    first = name[:1]
+    is_quoted = first in "\"'" and first == name[-1:]
     has_outer_blank = name != name.strip()
     mistakes = {
         "variables such as $HOME are expanded by the shell alone": _VARIABLE.search(text),

@@ -110,17 +110,21 @@ def _fill(network: nn.Module, state: dict[str, Tensor], path: Path, *, fix: str)
     found = _shapes(state)
     wanted = _shapes(before)
     if found != wanted:
+        # Compared by name, because a tensor can be on either side alone.
         names = sorted(found | wanted)
         differing = [name for name in names if found.get(name) != wanted.get(name)]
-        name = differing[0]
+        first = differing[0]
+        found_shape = found.get(first, "absent")
+        wanted_shape = wanted.get(first, "absent")
         raise ArtifactError(
-            f"{path}: holds a different network than the recipe's: {name} is "
-            f"{found.get(name, 'absent')}, expected {wanted.get(name, 'absent')} "
-            f"({len(differing)} such tensors).\n"
+            f"{path}: holds a different network than the recipe's: {first} is "
+            f"{found_shape}, expected {wanted_shape} ({len(differing)} such tensors).\n"
             f"  Fix: {fix}"
         )
     # Copy, because the loaded tensors are views of the file, which may be replaced or deleted.
-    copies = {name: tensor.to(before[name].dtype, copy=True) for name, tensor in state.items()}
+    copies: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        copies[name] = tensor.to(before[name].dtype, copy=True)
     network.load_state_dict(copies, assign=True)
 
 
@@ -129,8 +133,12 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # safetensors stores row-major tensors only; channels-last weights are copied into that order.
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        on_cpu = tensor.detach().cpu()
+        # safetensors stores row-major tensors only; channels-last weights are copied.
+        found[name] = on_cpu.contiguous()
+    return found
 
 
 def _load(path: Path) -> dict[str, Tensor]:

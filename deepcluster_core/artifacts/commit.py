@@ -273,7 +273,9 @@ def _clear_half_written(out: Path, stage: Stage) -> None:
 
 def _is_temporary(path: Path) -> bool:
     """Return whether a file is not part of the artifact: the mark, a save or a partial file."""
-    return path.name == UNFINISHED or path.name.startswith(PREFIX) or path.suffix == ".part"
+    if path.name == UNFINISHED:
+        return True
+    return path.name.startswith(PREFIX) or path.suffix == ".part"
 
 
 def _foreign(out: Path, stage: Stage) -> bool:

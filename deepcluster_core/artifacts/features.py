@@ -196,8 +196,9 @@ def _regroup(batches: Iterable[Floats], buffers: Sequence[Floats]) -> Iterator[F
             rows_left = len(batch) - start
             space_left = len(buffer) - filled
             count = min(rows_left, space_left)
+            free = buffer[filled : filled + count]
             with np.errstate(over="ignore"):  # too large for float16: becomes infinite
-                buffer[filled : filled + count] = batch[start : start + count]
+                free[:] = batch[start : start + count]
             start += count
             filled += count
             if filled == len(buffer):

@@ -139,6 +139,7 @@ class ImagesWriter:
         at: TracebackType | None,
     ) -> None:
         """Write pending images, unless an error occurred, and close the files."""
+        # After an error, the artifact is not finished, so pending images are of no use.
         if kind is None:
             self._flush()
         self._close_part()
@@ -153,7 +154,7 @@ class ImagesWriter:
         self._pending = []
         if not images:
             return
-        rows: list[dict[str, int | str | None]] = []
+        rows: list[dict[str, object]] = []
         for image in images:
             row = {
                 "image_id": self.num_images,
@@ -178,7 +179,9 @@ class ImagesWriter:
         checksums = [*map(_checksum, heights, widths, packed)]
         columns = [heights, widths, checksums, packed]
         batch = pa.record_batch(columns, schema=PIXELS_SCHEMA)
-        if self._part is None or self._part_bytes + batch.nbytes > PART_BYTES:
+        # The first batch of the artifact opens a part, and so does one that would exceed the limit.
+        size_with_batch = self._part_bytes + batch.nbytes
+        if self._part is None or size_with_batch > PART_BYTES:
             self._open_part()
         assert self._part is not None
         self._part.write_batch(batch)
@@ -186,8 +189,9 @@ class ImagesWriter:
 
     def _open_part(self) -> None:
         self._close_part()
-        (self._folder / PIXELS).mkdir(exist_ok=True)
-        path = self._folder / PIXELS / f"part-{self._num_parts:05d}.arrow"
+        pixels = self._folder / PIXELS
+        pixels.mkdir(exist_ok=True)
+        path = pixels / f"part-{self._num_parts:05d}.arrow"
         self._part = pa.ipc.new_file(path, PIXELS_SCHEMA)
         self._part_bytes = 0
         self._num_parts += 1
@@ -226,7 +230,8 @@ class Images:
         self._shorter_side: int | None = manifest.facts["shorter_side"]
         self._deep: Deep = manifest.facts["deep"]
         self._originals = Path(manifest.facts["originals"])
-        parts = sorted((folder / PIXELS).glob("part-*.arrow"))
+        pixels = folder / PIXELS
+        parts = sorted(pixels.glob("part-*.arrow"))
         self._parts = [_open_part(path) for path in parts]
         # The number of each part's first batch, to find the part of a batch by bisection.
         self._first_batch = [0]
@@ -270,9 +275,13 @@ class Images:
         """Return the packed bytes, the height, the width and the checksum of an image."""
         number, row = divmod(image_id, BATCH_ROWS)
         batch = self._batch(number)
-        start, end = batch.offset_B[row], batch.offset_B[row + 1]
+        # The bytes of all images of a batch follow each other.
+        start = batch.offset_B[row]
+        end = batch.offset_B[row + 1]
         stored = batch.data[start:end]
-        return stored, batch.height_B[row], batch.width_B[row], batch.crc32c_B[row]
+        height = batch.height_B[row]
+        width = batch.width_B[row]
+        return stored, height, width, batch.crc32c_B[row]
 
     def _damaged(self, image_id: int, cause: str) -> ArtifactError:
         return ArtifactError(
@@ -309,7 +318,8 @@ class Images:
         )
 
     def _read_original(self, image_id: int) -> Pixels:
-        path = self._originals / self._paths[image_id].as_py()
+        name = self._paths[image_id].as_py()
+        path = self._originals / name
 
         def explain(error: Exception) -> ArtifactError:
             return ArtifactError(

@@ -69,14 +69,16 @@ def _read(path: Path) -> pa.Table:
             raise ValueError(f"it has no column {' and no column '.join(absent)}")
         # Paths are optional, and useless for matching if any is missing.
         fields = [pa.field(name, kind, nullable=False) for name, kind in COLUMNS.items()]
-        if "path" in table.column_names and table["path"].null_count == 0:
+        has_paths = "path" in table.column_names
+        if has_paths and table["path"].null_count == 0:
             fields.append(pa.field("path", pa.string()))
         names = [field.name for field in fields]
         table = table.select(names).cast(pa.schema(fields))
         # The table may come from another program, so its values are checked too.
         if len(table) == 0:
             raise ValueError("it has no rows")
-        if len(table["image_id"].unique()) < len(table):
+        num_ids = len(table["image_id"].unique())
+        if num_ids < len(table):
             raise ValueError("an image_id occurs twice")
         cluster_N = table["cluster"].to_numpy()
         low = cluster_N.min()
@@ -91,12 +93,15 @@ def _joined(one: pa.Table, other: pa.Table, *, before: Path, after: Path) -> tup
     by_id = one.join(other, "image_id", join_type="inner", right_suffix=AFTER)
     if "path" not in one.column_names or "path" not in other.column_names:
         return by_id, "image_id"
-    if len(by_id) and by_id["path"].equals(by_id[f"path{AFTER}"]):
+    paths_before = by_id["path"]
+    paths_after = by_id[f"path{AFTER}"]
+    if len(by_id) and paths_before.equals(paths_after):
         return by_id, "image_id"
     # The tables number their images differently; matching by path needs unique paths.
     for path, table in ((before, one), (after, other)):
         with _label_table(path):
-            if len(table["path"].unique()) < len(table):
+            num_paths = len(table["path"].unique())
+            if num_paths < len(table):
                 raise ValueError("a path occurs twice, and image_id stands for different images")
     return one.join(other, "path", join_type="inner", right_suffix=AFTER), "path"
 

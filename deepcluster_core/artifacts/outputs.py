@@ -112,7 +112,8 @@ class _Table:
 
     def __init__(self, path: Path, schema: pa.Schema, about: About) -> None:
         """Open the file; `about` is stored in its metadata."""
-        self._schema = schema.with_metadata({ABOUT: json.dumps(about)})
+        metadata = {ABOUT: json.dumps(about)}
+        self._schema = schema.with_metadata(metadata)
         self._writer = pq.ParquetWriter(path, self._schema, write_page_checksum=True)
         self._held: list[pa.Table] = []
         self.rows = 0
@@ -137,7 +138,8 @@ class _Table:
         self._held.append(table)
         self.rows += len(table)
         num_bytes = sum(held.nbytes for held in self._held)
-        if num_bytes >= HELD_BYTES or len(self._held) == HELD_BATCHES:
+        is_full = num_bytes >= HELD_BYTES
+        if is_full or len(self._held) == HELD_BATCHES:
             self._flush()
 
     def _ids(self, count: int) -> NDArray[np.int64]:
@@ -188,8 +190,9 @@ class FeaturesTable(_Table):
     """
 
     def __init__(self, path: Path, about: About, *, dim: int) -> None:
-        feature = pa.field("feature", pa.list_(pa.float32(), dim))
-        super().__init__(path, pa.schema([*INDEX_SCHEMA, feature]), about)
+        feature_type = pa.list_(pa.float32(), dim)
+        schema = pa.schema([*INDEX_SCHEMA, pa.field("feature", feature_type)])
+        super().__init__(path, schema, about)
         self._dim = dim
 
     def add(self, paths: list[str], feature_BD: Floats) -> None:
@@ -253,7 +256,8 @@ class FeaturesArray:
             if self._written % self._layout.shard_rows:
                 self._finish_shard()
             # The array was created without rows, because their number was not known.
-            self._array.resize((self._written, self._held_BD.shape[1]))
+            dim = self._held_BD.shape[1]
+            self._array.resize((self._written, dim))
         self._index.__exit__(kind, error, at)
 
     def add(self, paths: list[str], feature_BD: Floats) -> None:

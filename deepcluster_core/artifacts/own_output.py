@@ -93,14 +93,16 @@ def _kind(folder: Path, names: Collection[str]) -> str | None:
         return "run"
     if SWEEP in names and is_own_table(folder / SWEEP):
         return "sweep"
-    if ARRAY in names and f'"{ABOUT}"'.encode() in _head(folder / ARRAY):
+    # Zarr stores attributes, and thus the description, in the file of the array.
+    about_key = f'"{ABOUT}"'.encode()
+    if ARRAY in names and about_key in _head(folder / ARRAY):
         return "array"
     return None
 
 
 def _is_run(folder: Path, names: Collection[str]) -> bool:
-    has_results = TASK_RESULTS in names or any(kind in names for kind in KINDS)
-    if not has_results:
+    has_artifacts = any(kind in names for kind in KINDS)
+    if not has_artifacts and TASK_RESULTS not in names:
         return False
     head = b"\n" + _head(folder / CONFIG)
     return all(f"\n{key}:".encode() in head for key in _SECTIONS)

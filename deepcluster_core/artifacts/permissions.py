@@ -94,7 +94,9 @@ def why_not_readable(path: Path) -> str:
 def _obstacle(path: Path) -> Path:
     """Return the file or folder that prevents writing `path`: itself or a folder above it."""
     place = _existing(path)
-    if place == path and not path.is_dir() and not may_write(path.parent):
+    # To replace an existing file, its folder must be writable, not the file itself.
+    is_file = place == path and not path.is_dir()
+    if is_file and not may_write(path.parent):
         return path.parent
     return place
 

@@ -58,8 +58,9 @@ def append_chunks(path: Path, rows_BD: Floats, layout: Layout, *, first: int) ->
     with path.open(mode) as file:
         for chunk_BD in _cut(rows_BD, layout.chunk_rows):
             stored_BD = _filled_up(chunk_BD, layout.chunk_rows)
+            checksum = crc32c(stored_BD)
             file.write(stored_BD.data)
-            file.write(CHECKSUM.pack(crc32c(stored_BD)))
+            file.write(CHECKSUM.pack(checksum))
 
 
 def finish_shard(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> None:
@@ -69,9 +70,10 @@ def finish_shard(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> 
     offsets_C = np.arange(chunks) * length
     index_C2[:chunks, 0] = offsets_C
     index_C2[:chunks, 1] = length
+    checksum = crc32c(index_C2)
     with path.open("ab") as file:
         file.write(index_C2.data)
-        file.write(CHECKSUM.pack(crc32c(index_C2)))
+        file.write(CHECKSUM.pack(checksum))
         file.flush()
         os.fsync(file.fileno())
 
@@ -84,20 +86,23 @@ def read_chunks(path: Path, rows_BD: Floats, layout: Layout, *, first: int) -> N
         ValueError: the shard is truncated, or a checksum differs.
     """
     with path.open("rb", buffering=0) as file:
-        places = _read_index(file.fileno(), layout)[first:]
+        descriptor = file.fileno()
+        places = _read_index(descriptor, layout)[first:]
         chunks = _cut(rows_BD, layout.chunk_rows)
+        # The index also has entries for chunks behind these rows.
         for chunk_BD, (offset, length) in zip(chunks, places, strict=False):
             if offset == length == ABSENT:
                 chunk_BD[:] = 0
             else:
-                _read_chunk(file.fileno(), chunk_BD, offset, length)
+                _read_chunk(descriptor, chunk_BD, offset, length)
 
 
 def _read_index(file: int, layout: Layout) -> list[tuple[int, int]]:
     # The index is at the end of the shard: two 64-bit numbers for each chunk, and a checksum.
     index_bytes = layout.chunks * 16 + CHECKSUM.size
     file_bytes = os.fstat(file).st_size
-    stored = os.pread(file, index_bytes, max(0, file_bytes - index_bytes))
+    start = max(0, file_bytes - index_bytes)
+    stored = os.pread(file, index_bytes, start)
     places = stored[: -CHECKSUM.size]
     checksum = stored[-CHECKSUM.size :]
     is_intact = CHECKSUM.pack(crc32c(places)) == checksum

@@ -113,7 +113,8 @@ def in_one_piece(table: pa.Table) -> pa.Table:
     `large_string`, whose offsets have 64 bits.
     """
     for number, column in enumerate(table.columns):
-        if pa.types.is_string(column.type) and column.nbytes > STRING_LIMIT_BYTES:
+        is_large = column.nbytes > STRING_LIMIT_BYTES
+        if is_large and pa.types.is_string(column.type):
             name = table.column_names[number]
             table = table.set_column(number, name, column.cast(pa.large_string()))
     return table.combine_chunks()
@@ -238,12 +239,15 @@ def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
 
 def write_metrics(folder: Path, row: Mapping[str, float | int | str | None]) -> None:
     """Write the metrics of an epoch as one row: int64, float64 or text; None becomes null."""
-    types: dict[type, pa.DataType] = {int: pa.int64(), str: pa.string()}
     columns: dict[str, pa.Array] = {}
     for name, value in row.items():
-        # A missing metric becomes a null of float64, the type it has in other epochs.
-        value_type = types.get(type(value), pa.float64())
-        columns[name] = pa.array([value], value_type)
+        if isinstance(value, str):
+            columns[name] = pa.array([value], pa.string())
+        elif isinstance(value, int):
+            columns[name] = pa.array([value], pa.int64())
+        else:
+            # A missing metric becomes a null of float64, the type it has in other epochs.
+            columns[name] = pa.array([value], pa.float64())
     write_table(folder / METRICS, pa.table(columns))
 
 

@@ -114,5 +114,6 @@ def distances(rows_NQ: Floats, centroids_KQ: Floats, cluster_N: ClusterIds) -> F
         here = slice(start, start + BLOCK_ROWS)
         own_centroid_BQ = centroids_KQ[cluster_N[here]]
         # Computed from the difference: expanding it into products would lose small distances.
-        distance_N[here] = np.linalg.norm(rows_NQ[here] - own_centroid_BQ, axis=1)
+        away_BQ = rows_NQ[here] - own_centroid_BQ
+        distance_N[here] = np.linalg.norm(away_BQ, axis=1)
     return distance_N

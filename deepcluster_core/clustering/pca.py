@@ -250,7 +250,8 @@ def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
     """
     # Reduced before the sums below, because a rank without rows does not know their shape.
     has_rows = float(own.num_rows > 0)
-    header_5 = [1, has_rows, has_rows * len(own.sum_D), own.num_rows, own.num_bad]
+    own_width = has_rows * len(own.sum_D)
+    header_5 = [1, has_rows, own_width, own.num_rows, own.num_bad]
     header_5 = reduce(torch.tensor(header_5, dtype=torch.float64, device=own.device))
     num_ranks, num_filled, sum_of_widths, num_rows, num_bad = map(round, header_5.tolist())
     width = sum_of_widths // max(num_filled, 1)
@@ -268,8 +269,10 @@ def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
     mean_D = reduce(own.num_rows * own_mean_D) / num_rows
     away_D = own_mean_D - mean_D
     # From the shift to the rank's own mean, then to the common mean.
-    scatter_DD = own.scatter() - own.num_rows * torch.outer(offset_D, offset_D)
-    scatter_DD = reduce(scatter_DD + own.num_rows * torch.outer(away_D, away_D))
+    scatter_DD = own.scatter()
+    scatter_DD = scatter_DD - own.num_rows * torch.outer(offset_D, offset_D)
+    scatter_DD = scatter_DD + own.num_rows * torch.outer(away_D, away_D)
+    scatter_DD = reduce(scatter_DD)
     covariance_DD = scatter_DD / (num_rows - 1)
     return _Spread(mean_D, covariance_DD, None), num_rows
 
@@ -325,7 +328,9 @@ def _top_eigenpairs(square_XX: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
     """
     if square_XX.is_cuda:
         eigenvalues_X, vectors_XX = torch.linalg.eigh(square_XX)
-        return eigenvalues_X[-dim:].flip(0), vectors_XX[:, -dim:].T.flip(0)
+        largest_Q = eigenvalues_X[-dim:]
+        vectors_QX = vectors_XX[:, -dim:].T
+        return largest_Q.flip(0), vectors_QX.flip(0)
     last = len(square_XX) - 1
     wanted = [last - dim + 1, last]  # eigenvalues come in ascending order
     eigenvalues_Q, vectors_XQ = scipy.linalg.eigh(

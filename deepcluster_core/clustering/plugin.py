@@ -95,7 +95,8 @@ class Plugin:
     def _make(self, make: Make, seed: int) -> Any:  # noqa: ANN401  any class
         arguments: dict[str, Any] = dict(self.options)
         parameters = _parameters(make)
-        for (source, names), value in zip(FILLED_IN.items(), (self.k, seed % SEEDS), strict=True):
+        values = (self.k, seed % SEEDS)
+        for value, (source, names) in zip(values, FILLED_IN.items(), strict=True):
             for name in names:
                 if name not in parameters:
                     continue

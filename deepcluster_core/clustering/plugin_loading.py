@@ -56,7 +56,8 @@ def _imported(name: str, *, key: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         # The missing module is the one named, a package above it, or one that it imports.
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+        is_named = f"{name}.".startswith(f"{error.name}.")
+        if error.name is None or not is_named:
             raise ConfigError(
                 f"{key}: {name} imports {error.name}, which is not installed.\n"
                 f"  Fix: pip install it."

@@ -74,7 +74,10 @@ class Dense:
         Args:
             pooled: whether the map goes through the last max-pool.
         """
-        layers = [m for m in self._maps.modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d)]
+        layers: list[nn.Conv2d | nn.MaxPool2d] = []
+        for module in self._maps.modules():
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+                layers.append(module)
         if not pooled:
             layers.pop()  # the last one is the max-pool
         first = 0.0

@@ -78,7 +78,9 @@ def flat_size(maps: nn.Sequential, *, image_size: int, network: str) -> int:
 
 def window_of(layer: nn.Conv2d | nn.MaxPool2d) -> tuple[int, int, int]:
     """Return the kernel, the stride and the padding of a layer that treats both axes alike."""
-    return _side_of(layer.kernel_size), _side_of(layer.stride), _side_of(layer.padding)
+    kernel = _side_of(layer.kernel_size)
+    stride = _side_of(layer.stride)
+    return kernel, stride, _side_of(layer.padding)
 
 
 def _side_of(value: int | str | tuple[int, ...]) -> int:

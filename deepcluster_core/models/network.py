@@ -97,7 +97,9 @@ class Network(nn.Module):
         self.feature_dim = backbone.feature_dim
         self.windows = backbone.windows
         self.halves = backbone.halves
-        self._taps = {tap: f"backbone.{module}" for tap, module in backbone.taps.items()}
+        self._taps: dict[str, str] = {}
+        for tap, module_in_body in backbone.taps.items():
+            self._taps[tap] = f"backbone.{module_in_body}"
 
     @property
     def taps(self) -> dict[str, str]:

@@ -58,7 +58,10 @@ class Sobel(nn.Module):
             return _contrast(self._grey(images_NCHW))
         pixels_in_image = images_NCHW[0, 0].numel()
         at_once = max(1, PIXELS_AT_ONCE // pixels_in_image)
-        pieces = [_contrast(self._grey(piece)) for piece in images_NCHW.split(at_once)]
+        pieces: list[Tensor] = []
+        for piece_NCHW in images_NCHW.split(at_once):
+            grey_N1HW = self._grey(piece_NCHW)
+            pieces.append(_contrast(grey_N1HW))
         if len(pieces) == 1:
             return pieces[0]  # without the copy that `cat` makes
         return torch.cat(pieces)
@@ -89,6 +92,10 @@ def _contrast(grey_N1HW: Tensor) -> Tensor:
     right_N1PW = padded_N1PQ[..., 2:]
     smooth_N1PW = torch.add(left_N1PW + right_N1PW, centre_N1PW, alpha=2)
     # Take the difference of the neighbours along the other axis.
-    horizontal_N1HW = smooth_N1HQ[..., :-2] - smooth_N1HQ[..., 2:]
-    vertical_N1HW = smooth_N1PW[:, :, :-2] - smooth_N1PW[:, :, 2:]
+    on_left_N1HW = smooth_N1HQ[..., :-2]
+    on_right_N1HW = smooth_N1HQ[..., 2:]
+    over_N1HW = smooth_N1PW[:, :, :-2]
+    under_N1HW = smooth_N1PW[:, :, 2:]
+    horizontal_N1HW = on_left_N1HW - on_right_N1HW
+    vertical_N1HW = over_N1HW - under_N1HW
     return torch.cat((horizontal_N1HW, vertical_N1HW), dim=1)

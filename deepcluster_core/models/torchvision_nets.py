@@ -84,8 +84,10 @@ def _drop_classifier(body: nn.Module, *, name: str) -> int:
 
 
 def _replace_first_conv(body: nn.Module, *, in_channels: int) -> None:
-    convolutions = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.Conv2d)]
-    path, old = convolutions[0]
+    names = [name for name, module in body.named_modules() if isinstance(module, nn.Conv2d)]
+    path = names[0]
+    old = body.get_submodule(path)
+    assert isinstance(old, nn.Conv2d)
     padding = old.padding
     if not isinstance(padding, str):
         padding = (padding[0], padding[1])

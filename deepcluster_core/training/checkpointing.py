@@ -103,12 +103,13 @@ class SavePoints:
         self._last_save_s = time.monotonic()
 
     def _is_due(self, step: int) -> bool:
-        if self._every.steps is not None and step % self._every.steps == 0:
+        steps = self._every.steps
+        if steps is not None and step % steps == 0:
             return True
-        if self._every.seconds is None:
+        seconds = self._every.seconds
+        if seconds is None:
             return False
-        passed_s = time.monotonic() - self._last_save_s
-        return passed_s >= self._every.seconds
+        return time.monotonic() - self._last_save_s >= seconds
 
 
 @contextmanager

@@ -75,10 +75,12 @@ class Learner:
         self._sgd = sgd
         self._seed = seed
         self._modules = modules
-        self._trained = {name: _trained_weights(module) for name, module in modules.items()}
+        self._trained: dict[str, dict[str, nn.Parameter]] = {}
         # One group for each module, because groups can differ in their momentum.
         groups: list[dict[str, Any]] = []
-        for name, weights in self._trained.items():
+        for name, module in modules.items():
+            weights = _trained_weights(module)
+            self._trained[name] = weights
             momentum = 0 if name in without_momentum else sgd.momentum
             groups.append({"params": list(weights.values()), "momentum": momentum})
         # Fused: each step reads and writes every weight only once.
@@ -143,7 +145,9 @@ class Learner:
                 state[f"{part}.{name}"] = tensor
             for name, buffer in self.momentum_of(part).items():
                 state[f"momentum.{part}.{name}"] = buffer
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        for name, tensor in state.items():
+            state[name] = tensor.detach().cpu().contiguous()
+        return state
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state that `state` returned."""

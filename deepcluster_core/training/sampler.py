@@ -57,10 +57,11 @@ def uniform_order(
     first_J = np.arange(per_cluster)[None, :]
     within_EJ = first_J.repeat(num_filled, axis=0)
     is_small_E = size_E1[:, 0] <= per_cluster
-    num_small = int(is_small_E.sum())
-    within_EJ[is_small_E] = generator.integers(size_E1[is_small_E], size=(num_small, per_cluster))
-    places = (start_E1 + within_EJ).ravel()
-    return generator.permutation(grouped_N[places])[:num_draws]
+    small_shape = (int(is_small_E.sum()), per_cluster)
+    within_EJ[is_small_E] = generator.integers(size_E1[is_small_E], size=small_shape)
+    places_EJ = start_E1 + within_EJ
+    drawn = grouped_N[places_EJ.ravel()]
+    return generator.permutation(drawn)[:num_draws]
 
 
 def balancing_weights(cluster_N: NDArray[np.integer], *, k: int) -> NDArray[np.float32]:
