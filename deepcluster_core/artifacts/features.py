@@ -86,7 +86,8 @@ def write_features(
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="shards") as pool:
         writer = _BackgroundWriter(pool, path, layout, num_images)
         # The greatest common divisor keeps every piece within one shard.
-        piece_rows = layout.chunk_rows * math.gcd(CHUNKS_WRITTEN, layout.chunks)
+        chunks_in_piece = math.gcd(CHUNKS_WRITTEN, layout.chunks)
+        piece_rows = layout.chunk_rows * chunks_in_piece
         # Two buffers: one is filled while the other is written.
         buffer_shape = (min(piece_rows, num_images), dim)
         buffers = [np.empty(buffer_shape, dtype) for _ in range(2)]
@@ -261,12 +262,14 @@ class Features:
     ) -> tuple[Floats, list[Future[None]]]:
         """Start to read up to `size` rows from `start` on; return their array and the tasks."""
         layout = self._layout
-        num_rows = max(0, min(size, self.num_images - start))
+        rows_left = self.num_images - start
+        num_rows = max(0, min(size, rows_left))
         block_BD = np.empty((num_rows, self.dim), self._dtype)
         parts: list[Future[None]] = []
         part_rows = layout.chunk_rows * CHUNKS_READ
         for offset in range(0, len(block_BD), layout.shard_rows):
-            path = _shard(self.path, (start + offset) // layout.shard_rows)
+            shard_number = (start + offset) // layout.shard_rows
+            path = _shard(self.path, shard_number)
             shard_BD = block_BD[offset : offset + layout.shard_rows]
             # A shard is read in parts, so that several threads share it.
             for row in range(0, len(shard_BD), part_rows):

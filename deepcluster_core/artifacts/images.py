@@ -146,7 +146,8 @@ class ImagesWriter:
         self._index.close()
         # The table exists even if no image was skipped, so that readers need not check.
         rows = [{"path": path, "reason": reason} for path, reason in self._skipped]
-        write_table(self._folder / SKIPPED, pa.Table.from_pylist(rows, SKIPPED_SCHEMA))
+        table = pa.Table.from_pylist(rows, SKIPPED_SCHEMA)
+        write_table(self._folder / SKIPPED, table)
 
     def _flush(self) -> None:
         """Write the pending images as one row group and, if packed, as one record batch."""
@@ -235,8 +236,10 @@ class Images:
         self._parts = [_open_part(path) for path in parts]
         # The number of each part's first batch, to find the part of a batch by bisection.
         self._first_batch = [0]
+        num_batches = 0
         for part in self._parts:
-            self._first_batch.append(self._first_batch[-1] + part.num_record_batches)
+            num_batches += part.num_record_batches
+            self._first_batch.append(num_batches)
         self._batches: dict[int, _Batch] = {}
 
     @property

@@ -73,7 +73,8 @@ def _read(path: Path) -> pa.Table:
         if has_paths and table["path"].null_count == 0:
             fields.append(pa.field("path", pa.string()))
         names = [field.name for field in fields]
-        table = table.select(names).cast(pa.schema(fields))
+        schema = pa.schema(fields)
+        table = table.select(names).cast(schema)
         # The table may come from another program, so its values are checked too.
         if len(table) == 0:
             raise ValueError("it has no rows")

@@ -152,9 +152,10 @@ def artifact_key(
         seed: seed of the run.
         epoch: the epoch, or None for a stage that runs once per run.
     """
+    # A run asks for the keys of all its artifacts after every epoch.
     sections = tuple((name, section.model_dump_json()) for name, section in config.items())
-    made_from = (stage.name, stage.version, sections, tuple(inputs.items()), seed, epoch)
-    # A run asks for the same keys after every epoch.
+    input_digests = tuple(inputs.items())
+    made_from = (stage.name, stage.version, sections, input_digests, seed, epoch)
     if made_from not in _KEYS:
         values = {
             "stage": [stage.name, stage.version],
@@ -188,9 +189,10 @@ def read_manifest(folder: Path) -> Manifest:
         NewerArtifactError: a newer version of this program wrote it.
     """
     path = f"{folder}/{MANIFEST}"
-    known = _MANIFESTS.get(path)
-    if known is not None and known[0] == signature_of(path):
-        return known[1]
+    if path in _MANIFESTS:
+        signature, manifest = _MANIFESTS[path]
+        if signature == signature_of(path):
+            return manifest
 
     def explain(error: Exception) -> ArtifactError:
         if isinstance(error, FileNotFoundError):
@@ -205,8 +207,9 @@ def read_manifest(folder: Path) -> Manifest:
         )
 
     with explain_damage(explain, OSError, ValueError):  # pydantic's error is a ValueError
-        known = _MANIFESTS[path] = _parse(Path(path))
-        return known[1]
+        signature, manifest = _parse(Path(path))
+        _MANIFESTS[path] = signature, manifest
+        return manifest
 
 
 def _parse(path: Path) -> "tuple[Signature | None, Manifest]":

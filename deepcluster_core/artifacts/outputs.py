@@ -162,7 +162,8 @@ class LabelsTable(_Table):
 
     def add(self, paths: list[str], cluster_B: NDArray[np.int32], distance_B: Floats) -> None:
         """Add a batch of images."""
-        self._add(self._ids(len(paths)), paths, cluster_B, distance_B)
+        ids = self._ids(len(paths))
+        self._add(ids, paths, cluster_B, distance_B)
 
 
 class SkippedTable(_Table):
@@ -191,7 +192,8 @@ class FeaturesTable(_Table):
 
     def __init__(self, path: Path, about: About, *, dim: int) -> None:
         feature_type = pa.list_(pa.float32(), dim)
-        schema = pa.schema([*INDEX_SCHEMA, pa.field("feature", feature_type)])
+        feature = pa.field("feature", feature_type)
+        schema = pa.schema([*INDEX_SCHEMA, feature])
         super().__init__(path, schema, about)
         self._dim = dim
 
@@ -199,7 +201,8 @@ class FeaturesTable(_Table):
         """Add a batch of images."""
         flat = feature_BD.astype(np.float32, copy=False).ravel()
         features = pa.FixedSizeListArray.from_arrays(pa.array(flat), self._dim)
-        self._add(self._ids(len(paths)), paths, features)
+        ids = self._ids(len(paths))
+        self._add(ids, paths, features)
 
 
 class FeaturesArray:
@@ -219,7 +222,8 @@ class FeaturesArray:
         """
         row_bytes = dim * np.dtype(dtype).itemsize
         chunk_rows = max(1, CHUNK_BYTES // row_bytes)
-        self._layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
+        chunks_in_shard = SHARD_BYTES // CHUNK_BYTES
+        self._layout = Layout(chunk_rows, chunks_in_shard)
         self._path = path
         self._array = zarr.create_array(
             path,
@@ -251,6 +255,7 @@ class FeaturesArray:
         at: TracebackType | None,
     ) -> None:
         """Write the remaining rows and the shape, unless an error occurred; close the files."""
+        # After an error, the files are deleted by `whole_files`.
         if kind is None:
             self._flush()
             if self._written % self._layout.shard_rows:
@@ -285,7 +290,8 @@ class FeaturesArray:
         row_in_shard = self._written % layout.shard_rows
         chunk = row_in_shard // layout.chunk_rows
         rows_BD = self._held_BD[: self._held]
-        append_chunks(self._shard(self._written), rows_BD, layout, first=chunk)
+        shard = self._shard(self._written)
+        append_chunks(shard, rows_BD, layout, first=chunk)
         self._written += self._held
         self._held = 0
         if self._written % layout.shard_rows == 0:
@@ -295,8 +301,9 @@ class FeaturesArray:
         layout = self._layout
         last_row = self._written - 1
         last_chunk = last_row % layout.shard_rows // layout.chunk_rows
+        num_chunks = last_chunk + 1
         row_bytes = self._held_BD.nbytes // len(self._held_BD)
-        finish_shard(self._shard(last_row), layout, chunks=last_chunk + 1, row_bytes=row_bytes)
+        finish_shard(self._shard(last_row), layout, chunks=num_chunks, row_bytes=row_bytes)
 
     def _shard(self, row: int) -> Path:
         """Return the file of the shard that holds a row."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import types
 from pydantic_core import from_json
 
 from deepcluster_core.data.contents import described_contents
@@ -108,9 +109,10 @@ def read_image_rows(path: Path, layout: Layout) -> Iterator[ImageRow]:
         columns = _columns_to_read(file.schema_arrow, layout, path_column)
         num_rows = num_images = num_paths = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            images, places = _one_a_row(path, _plain(batch[layout.image]), num_rows)
+            stored = _plain(batch[layout.image])
+            images, places = _one_a_row(path, stored, num_rows)
             encoded = images
-            if pa.types.is_struct(images.type):
+            if types.is_struct(images.type):
                 encoded = _plain(_field(images, "bytes"))
             num_images += len(encoded) - encoded.null_count
             paths = [None] * len(batch)
@@ -131,7 +133,7 @@ def read_image_rows(path: Path, layout: Layout) -> Iterator[ImageRow]:
 def _columns_to_read(schema: pa.Schema, layout: Layout, path_column: str | None) -> list[str]:
     """Return the columns, and fields of structs, that hold the images, paths and labels."""
     encoded_column = layout.image
-    if pa.types.is_struct(schema.field(layout.image).type):
+    if types.is_struct(schema.field(layout.image).type):
         encoded_column = f"{layout.image}.bytes"
     return [name for name in (encoded_column, path_column, layout.label) if name]
 
@@ -207,7 +209,7 @@ def is_image_type(kind: pa.DataType) -> bool:
 
 def _is_image_struct(kind: pa.DataType) -> bool:
     kind = _plain_type(kind)
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+    if not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
     return _is_binary(_plain_type(kind.field("bytes").type))
 
@@ -230,7 +232,7 @@ def _path_column(file: pq.ParquetFile, column: str) -> str | None:
     """
     schema = file.schema_arrow
     kind = schema.field(column).type
-    if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+    if types.is_struct(kind) and kind.get_field_index("path") >= 0:
         name = f"{column}{PATH_FIELD}"
         kind = kind.field("path").type
     elif KEY_COLUMN in schema.names:
@@ -241,7 +243,8 @@ def _path_column(file: pq.ParquetFile, column: str) -> str | None:
     if not _is_text(_plain_type(kind)):
         return None
     encoded: list[pa.Array] = []
-    for chunk in file.read([name])[name.removesuffix(PATH_FIELD)].chunks:
+    table = file.read([name])
+    for chunk in table[name.removesuffix(PATH_FIELD)].chunks:
         values = chunk if name == KEY_COLUMN else _field(chunk, "path")
         encoded.append(_plain(values).cast(pa.large_binary()))
     paths = pa.chunked_array(encoded, pa.large_binary()).drop_null()
@@ -261,8 +264,7 @@ def _one_a_row(path: Path, images: pa.Array, first: int) -> tuple[pa.Array, Sequ
     for row, length in enumerate(lengths):
         if length > 1:
             raise SourceError(
-                f"{path}: row {first + row} holds a list of {length} images, but a row must hold "
-                f"one.\n"
+                f"{path}: row {first + row} holds a list of {length} images, not one image.\n"
                 f"  Fix: write a row for each image."
             )
         places.append(place if length else None)
@@ -294,13 +296,13 @@ def _label_kind(path: Path, schema: pa.Schema, column: str) -> LabelKind:
     kind = _plain_type(schema.field(column).type)
     holds_text = _is_text(kind) or _is_binary(kind)
     # WebDataset's column of JSON, either as text or parsed into a struct.
-    if column == JSON_COLUMN and (holds_text or pa.types.is_struct(kind)):
+    if column == JSON_COLUMN and (holds_text or types.is_struct(kind)):
         return "json"
-    if pa.types.is_null(kind):
+    if types.is_null(kind):
         return "missing"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return "numbers"
-    if holds_text or pa.types.is_boolean(kind) or _is_time(kind):
+    if holds_text or types.is_boolean(kind) or _is_time(kind):
         return "names"
     raise SourceError(
         f"{path}: {column} must be integers or strings, or other single values; the columns are "
@@ -314,9 +316,8 @@ def _is_class_label(schema: pa.Schema, column: str) -> bool:
 
     In such a column -1 means "no label".
     """
-    metadata = schema.metadata or {}
     try:
-        described = from_json(metadata[b"huggingface"])
+        described = from_json((schema.metadata or {})[b"huggingface"])
         features = described["info"]["features"]
         return features[column]["_type"] == "ClassLabel"
     except (KeyError, TypeError, ValueError, IndexError):
@@ -329,7 +330,7 @@ def _is_class_label(schema: pa.Schema, column: str) -> bool:
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of the stored values, without extension and dictionary types around it."""
     while True:
-        if pa.types.is_dictionary(kind):
+        if types.is_dictionary(kind):
             kind = kind.value_type
         elif isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type
@@ -340,7 +341,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 def _plain(values: pa.Array) -> pa.Array:
     """Return the values converted to their plain type."""
     while True:
-        if pa.types.is_dictionary(values.type):
+        if types.is_dictionary(values.type):
             values = values.dictionary_decode()
         elif isinstance(values.type, pa.BaseExtensionType):
             values = values.storage
@@ -362,7 +363,7 @@ def _values(values: pa.Array) -> list[Any]:
     if not _is_text(values.type):
         return values.to_pylist()
     # Arrow does not check that text is UTF-8, and its own conversion would raise an error.
-    texts: list[str | None] = values.cast(pa.large_binary()).to_pylist()
+    texts: list[Any] = values.cast(pa.large_binary()).to_pylist()
     for row, encoded in enumerate(texts):
         if encoded is not None:
             texts[row] = encoded.decode("utf-8", "backslashreplace")
@@ -370,26 +371,25 @@ def _values(values: pa.Array) -> list[Any]:
 
 
 def _is_time(kind: pa.DataType) -> bool:
-    return pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_timestamp(kind)
+    return types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_a(kind, "string_view")
+    if types.is_string(kind) or types.is_large_string(kind):
+        return True
+    return _is_a(kind, "string_view")  # pyarrow has no test for the types of views
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or _is_a(kind, "binary_view")
-    )
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return True
+    return types.is_fixed_size_binary(kind) or _is_a(kind, "binary_view")
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    is_view = _is_a(kind, "list_view") or _is_a(kind, "large_list_view")
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return is_list or is_view or pa.types.is_fixed_size_list(kind)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return True
+    return _is_a(kind, "list_view") or _is_a(kind, "large_list_view")
 
 
 def _is_a(kind: pa.DataType, name: str) -> bool:

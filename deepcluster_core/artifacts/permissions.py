@@ -51,7 +51,8 @@ def why_not_writable(path: Path) -> str:
         return why_not_readable(path)
     if is_read_only(place):
         return f"{place} is on a file system that is mounted read-only."
-    facts = f"{_described(place, status)}; you are {_user(os.geteuid())}."
+    user = _user(os.geteuid())
+    facts = f"{_described(place, status)}; you are {user}."
     if not _mode_allows(status):
         return facts
     # The permission bits allow it, so name what else can forbid it.
@@ -67,7 +68,8 @@ def why_not_writable(path: Path) -> str:
 def is_read_only(path: Path) -> bool:
     """Return whether `path`, or the folder it would be created in, is mounted read-only."""
     try:
-        return bool(os.statvfs(_existing(path)).f_flag & os.ST_RDONLY)
+        file_system = os.statvfs(_existing(path))
+        return bool(file_system.f_flag & os.ST_RDONLY)
     except OSError:
         return False
 
@@ -81,10 +83,11 @@ def why_not_readable(path: Path) -> str:
             status = place.stat()
         except OSError as error:
             return f"{place} cannot be reached ({error.strerror})."
+        is_folder = stat.S_ISDIR(status.st_mode)
         wanted = 0
-        if stat.S_ISDIR(status.st_mode):
+        if is_folder:
             wanted |= os.X_OK
-        if place == path or not stat.S_ISDIR(status.st_mode):
+        if place == path or not is_folder:
             wanted |= os.R_OK
         if not is_allowed(place, wanted):
             return f"{_described(place, status)}; you are {user}."
@@ -121,7 +124,8 @@ def _existing(path: Path) -> Path:
 
 def is_allowed(path: Path, mode: int) -> bool:
     """Return whether the effective user may access `path` with `mode`, such as os.R_OK."""
-    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+    can_check_effective = os.access in os.supports_effective_ids
+    return os.access(path, mode, effective_ids=can_check_effective)
 
 
 def _mode_allows(status: os.stat_result) -> bool:

@@ -109,7 +109,7 @@ def _read_index(file: int, layout: Layout) -> list[tuple[int, int]]:
     if len(stored) != index_bytes or not is_intact:
         raise ValueError("the index of the shard is damaged")
     index_C2 = np.frombuffer(places, "<u8").reshape(-1, 2)
-    return [(int(offset), int(length)) for offset, length in index_C2]
+    return [(offset, length) for offset, length in index_C2.tolist()]
 
 
 def _read_chunk(file: int, chunk_BD: Floats, offset: int, length: int) -> None:
@@ -119,11 +119,13 @@ def _read_chunk(file: int, chunk_BD: Floats, offset: int, length: int) -> None:
     checksum = bytearray(CHECKSUM.size)
     # One call reads straight into the caller's array, without a copy.
     rows = chunk_BD.data.cast("B")
-    if os.preadv(file, [rows, padding, checksum], offset) != length:
+    num_read = os.preadv(file, [rows, padding, checksum], offset)
+    if num_read != length:
         raise ValueError(f"the shard ends within the chunk at byte {offset}")
     checksum_of_rows = crc32c(chunk_BD)
     found = crc32c(bytes(padding), checksum_of_rows)
-    if CHECKSUM.pack(found) != checksum:
+    (stored_checksum,) = CHECKSUM.unpack(checksum)
+    if found != stored_checksum:
         raise ValueError(f"the checksum of the chunk at byte {offset} differs")
 
 
@@ -136,6 +138,7 @@ def _filled_up(rows_BD: Floats, num_rows: int) -> Floats:
     """Return the rows, padded with zeros to `num_rows`."""
     if len(rows_BD) == num_rows:
         return rows_BD
-    filled_BD = np.zeros((num_rows, rows_BD.shape[1]), rows_BD.dtype)
+    dim = rows_BD.shape[1]
+    filled_BD = np.zeros((num_rows, dim), rows_BD.dtype)
     filled_BD[: len(rows_BD)] = rows_BD
     return filled_BD

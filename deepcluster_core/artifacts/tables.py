@@ -55,7 +55,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     verify(path)
     with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         # `read` silently ignores unknown columns.
-        absent = set(columns or ()) - set(file.schema_arrow.names)
+        wanted = set(columns or ())
+        absent = wanted - set(file.schema_arrow.names)
         if absent:
             raise pa.ArrowInvalid(f"no column {', '.join(sorted(absent))}")
         return file.read(columns)
@@ -116,7 +117,8 @@ def in_one_piece(table: pa.Table) -> pa.Table:
         is_large = column.nbytes > STRING_LIMIT_BYTES
         if is_large and pa.types.is_string(column.type):
             name = table.column_names[number]
-            table = table.set_column(number, name, column.cast(pa.large_string()))
+            converted = column.cast(pa.large_string())
+            table = table.set_column(number, name, converted)
     return table.combine_chunks()
 
 
@@ -162,8 +164,10 @@ def write_labels(
         clustering: the arrays of the PCA and the centroids; `centroids` is (K, Q).
     """
     index = read_index(images, ["image_id", "path"])
-    columns = [index["image_id"], as_strings(index["path"]), cluster_N, distance_N]
-    write_table(folder / LABELS, pa.table(columns, schema=LABELS_SCHEMA))
+    paths = as_strings(index["path"])
+    columns = [index["image_id"], paths, cluster_N, distance_N]
+    table = pa.table(columns, schema=LABELS_SCHEMA)
+    write_table(folder / LABELS, table)
     # safetensors stores row-major arrays only.
     arrays = {name: np.ascontiguousarray(array) for name, array in clustering.items()}
     save_file(arrays, folder / CLUSTERING)

@@ -5,7 +5,7 @@ Suffixes: N and B rows, D features, Q kept, K clusters.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import nan
 
 import numpy as np
@@ -75,7 +75,8 @@ class Assigner:
         for paths, raw_BD in _grouped(batches, AT_ONCE):
             self._check(paths, raw_BD)
             # `Projected` multiplies blocks of equal size, as when the run was clustered.
-            rows = Projected(len(raw_BD), width, lambda raw=raw_BD: iter([raw]), self._rows)
+            read = partial(iter, [raw_BD])
+            rows = Projected(len(raw_BD), width, read, self._rows)
             cluster_B, distance_B = self._nearest.assign(rows)
             yield paths, cluster_B, distance_B
 
@@ -102,7 +103,8 @@ class Assigner:
                 f"\n  Cause: the network or extract.layer of the recipe was changed since then.\n"
                 f"  Fix:   make the run again with deepcluster run, or choose an epoch that fits."
             )
-        bad_B = ~np.isfinite(raw_BD).all(axis=1)
+        is_finite_B = np.isfinite(raw_BD).all(axis=1)
+        bad_B = ~is_finite_B
         if bad_B.any():
             first_path = paths[int(bad_B.argmax())]
             raise FeatureError(

@@ -86,7 +86,8 @@ def fit_of_members(
             "  Fix:   change the algorithm's settings, or set cluster.algorithm to kmeans."
         )
     if centroids_KQ is None:
-        centroids_KQ = means_of(rows_NQ, cluster_N, k=int(cluster_N.max()) + 1)
+        num_clusters = int(cluster_N.max()) + 1
+        centroids_KQ = means_of(rows_NQ, cluster_N, k=num_clusters)
     distance_N = distances(rows_NQ, centroids_KQ, cluster_N)
     return Fit(centroids_KQ, cluster_N, distance_N, fitted_on=len(rows_NQ))
 
@@ -104,7 +105,8 @@ def means_of(rows_NQ: Floats, cluster_N: ClusterIds, *, k: int) -> Floats:
         member_BK = scipy.sparse.csr_array((ones_B, cluster_B, ends_B), shape=(num_rows, k))
         sum_KQ += member_BK.T @ rows_BQ
     counts_K = np.maximum(cluster_counts(cluster_N, k), 1)  # no division by zero if it is empty
-    return (sum_KQ / counts_K[:, None]).astype(np.float32)
+    mean_KQ = sum_KQ / counts_K[:, None]
+    return mean_KQ.astype(np.float32)
 
 
 def distances(rows_NQ: Floats, centroids_KQ: Floats, cluster_N: ClusterIds) -> Floats:

@@ -162,7 +162,8 @@ class Nearest:
         """
         # faiss expands |x - c|^2 into products. Subtracting the mean reduces cancellation.
         self._centre_Q = centroids_KQ.mean(axis=0)
-        self._centred_KQ = np.ascontiguousarray(centroids_KQ - self._centre_Q, dtype=np.float32)
+        centred_KQ = centroids_KQ - self._centre_Q
+        self._centred_KQ = np.ascontiguousarray(centred_KQ, dtype=np.float32)
         self._lowest_K = _lowest_equal(centroids_KQ)
         self._index = exact_index(centroids_KQ.shape[1], device=device)
         self._index.add(self._centred_KQ)
@@ -184,7 +185,9 @@ class Nearest:
             here = slice(start, start + len(rows_BQ))
             centred_BQ = np.ascontiguousarray(rows_BQ - self._centre_Q, dtype=np.float32)
             _, nearest_B1 = self._index.search(centred_BQ, 1)
-            cluster_N[here] = self._lowest_K[nearest_B1[:, 0]]
+            nearest_B = nearest_B1[:, 0]
+            # Of equal centroids, faiss may find any; take the one with the lowest id.
+            cluster_N[here] = self._lowest_K[nearest_B]
             distance_N[here] = distances(centred_BQ, self._centred_KQ, cluster_N[here])
             start = here.stop
             progress(start, rows.num_rows)

@@ -130,7 +130,8 @@ def fit_pca(
     is_dead_D = variance_D <= RANK_TOLERANCE * variance_D.max()
     eigenvalues_Q, components_QD = spread.top(dim)
     # Components without variance are rounding noise, which whitening would scale to variance 1.
-    rank = int((eigenvalues_Q > RANK_TOLERANCE * eigenvalues_Q[0]).sum())
+    noise = RANK_TOLERANCE * eigenvalues_Q[0]
+    rank = int((eigenvalues_Q > noise).sum())
     if clip:
         eigenvalues_Q = eigenvalues_Q[:rank]
         components_QD = components_QD[:rank]
@@ -158,10 +159,13 @@ class _Moments:
         self.num_rows = 0
         self.num_bad = 0
         self.first_bad: int | None = None
-        self.shift_D = self.sum_D = torch.zeros(0, dtype=torch.float64, device=device)
+        # D is not known before the first block; `widen` sets it.
+        nothing = torch.zeros(0, dtype=torch.float64, device=device)
+        self.shift_D = nothing
+        self.sum_D = nothing
         self.held: list[Tensor] = []
         """All rows, shifted, in blocks; empty once there are more than D rows."""
-        self._upper_DD = torch.zeros(0, 0, dtype=torch.float64, device=device)
+        self._upper_DD = nothing.new_zeros(0, 0)
 
     def add(self, block_BD: Tensor) -> None:
         """Add one block; rows that are not finite are counted and replaced by zeros."""
@@ -170,7 +174,8 @@ class _Moments:
         num_bad = int(bad_B.sum())
         if num_bad:
             if self.first_bad is None:
-                self.first_bad = self.num_rows + int(bad_B.nonzero()[0])
+                first_in_block = int(bad_B.nonzero()[0])
+                self.first_bad = self.num_rows + first_in_block
             self.num_bad += num_bad
             rows_BD = rows_BD.masked_fill(bad_B[:, None], 0.0)  # `_check_finite` raises later
         if self.num_rows == 0:
@@ -252,8 +257,8 @@ def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
     has_rows = float(own.num_rows > 0)
     own_width = has_rows * len(own.sum_D)
     header_5 = [1, has_rows, own_width, own.num_rows, own.num_bad]
-    header_5 = reduce(torch.tensor(header_5, dtype=torch.float64, device=own.device))
-    num_ranks, num_filled, sum_of_widths, num_rows, num_bad = map(round, header_5.tolist())
+    sums_5 = reduce(torch.tensor(header_5, dtype=torch.float64, device=own.device))
+    num_ranks, num_filled, sum_of_widths, num_rows, num_bad = map(round, sums_5.tolist())
     width = sum_of_widths // max(num_filled, 1)
     _check_rows(num_rows, width=width, dim=dim)
     _check_finite(num_bad, num_rows=num_rows, first_bad=own.first_bad)

@@ -69,7 +69,8 @@ class Pic:
             )
         # Connect each row to its neighbours.
         nearest_NM, squared_NM = _neighbours(rows_NQ, neighbours, device=device, progress=progress)
-        weight_NM = np.exp(-squared_NM / self.settings.sigma**2)
+        squared_sigma = self.settings.sigma**2
+        weight_NM = np.exp(-squared_NM / squared_sigma)
         graph = _graph(nearest_NM, weight_NM)
         # Climb from each row to its summit; the rows of a summit are a cluster.
         height_N = self._heights(graph)
@@ -124,7 +125,8 @@ def _neighbours(
         else:
             squared_BL, nearest_BL = index.search(rows_BQ, count + 1)
         others_BL = _others(nearest_BL, np.arange(start, end))
-        nearest_NM[start:end] = nearest_BL[others_BL].reshape(-1, count)
+        nearest_BM = nearest_BL[others_BL].reshape(-1, count)
+        nearest_NM[start:end] = nearest_BM
         squared_BM = squared_BL[others_BL].reshape(-1, count)
         squared_NM[start:end] = squared_BM.clip(min=0)  # rounding can make them negative
         progress(end, num_rows)
@@ -177,7 +179,8 @@ def _upwards(graph: scipy.sparse.csr_array, height_N: NDArray[np.float64]) -> Id
     # Take the lowest id of several steps; a row without any keeps `num_rows` and is a summit.
     next_N = np.full(num_rows, num_rows)
     np.minimum.at(next_N, from_E[is_step_E], to_E[is_step_E])
-    return np.where(next_N < num_rows, next_N, np.arange(num_rows))
+    has_step_N = next_N < num_rows
+    return np.where(has_step_N, next_N, np.arange(num_rows))
 
 
 def _summits(next_N: Ids) -> Ids:
