@@ -119,7 +119,7 @@ def _set_resolvers() -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """A dumper that quotes text if YAML 1.1 or `_Loader` would read it as another type."""
+    """A dumper that quotes text if YAML 1.1 or `_Loader` would read it as a different type."""
 
 
 _set_resolvers()

@@ -24,7 +24,7 @@ def is_url(text: str) -> bool:
 
 
 def url_problem(text: str) -> str:
-    """Return one line that says why a URL cannot be used and what to do instead."""
+    """Return one line that explains why a URL cannot be used and what to do instead."""
     scheme, _, rest = text.partition(":")
     if scheme.lower() == "file":
         path = unquote("/" + rest.lstrip("/"))

@@ -67,7 +67,7 @@ def load_backbone(folder: Path, backbone: nn.Module) -> None:
         ArtifactError: the checkpoint is damaged, or belongs to a different network.
     """
     path = folder / MODEL
-    fix = "use another --run, or the recipe that this run began with."
+    fix = "use a different --run, or the recipe that this run began with."
     _fill(backbone, _load(path), path, fix=fix)
 
 

@@ -247,7 +247,7 @@ def _check_readable(out: Path) -> None:
         raise ArtifactError(
             f"{out}: contains files that you may not read; they are left unchanged.\n"
             f"  Cause: {reason}\n"
-            f"  Fix:   have the permissions changed, or choose another folder. {SHARING}"
+            f"  Fix:   have the permissions changed, or choose a different folder. {SHARING}"
         )
 
 

@@ -157,7 +157,7 @@ class ImagesWriter:
             return
         rows: list[dict[str, object]] = []
         for image in images:
-            row = {
+            row: dict[str, object] = {
                 "image_id": self.num_images,
                 "path": image.path,
                 "label": image.label,

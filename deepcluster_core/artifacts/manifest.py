@@ -1,7 +1,7 @@
 """The manifest `_manifest.json`: what an artifact was made from, and a check of its files.
 
 An artifact is one folder. Its manifest is written last, so a folder without a valid manifest is
-not an artifact, whatever else lies in it.
+not an artifact, whatever else is in it.
 """
 
 import errno
@@ -232,7 +232,7 @@ def _check_format(path: Path, data: bytes) -> None:
         raise NewerArtifactError(
             f"{path}: has format {number}, but this version of the program supports {FORMAT}.\n"
             f"  Cause: a later version wrote it; it is left unchanged.\n"
-            f"  Fix:   update this program, or choose another folder."
+            f"  Fix:   update this program, or choose a different folder."
         )
 
 

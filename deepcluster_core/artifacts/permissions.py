@@ -39,7 +39,7 @@ def first_unwritable(folders: Iterable[Path]) -> Path | None:
 
 
 def why_not_writable(path: Path) -> str:
-    """Return a sentence that says why `path` cannot be created, replaced or deleted.
+    """Return a sentence that explains why `path` cannot be created, replaced or deleted.
 
     It names the owner, the permissions and the user, for example: `/data/run belongs to alice (uid
     1001), group lab, with permissions drwxr-xr-x; you are bob (uid 1002).`
@@ -75,7 +75,7 @@ def is_read_only(path: Path) -> bool:
 
 
 def why_not_readable(path: Path) -> str:
-    """Return a sentence that says why a file cannot be read or a folder cannot be listed."""
+    """Return a sentence that explains why a file cannot be read or a folder cannot be listed."""
     user = _user(os.geteuid())
     # From the root down, because one closed folder closes everything below it.
     for place in (*reversed(path.absolute().parents), path):

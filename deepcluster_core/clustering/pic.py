@@ -100,7 +100,7 @@ class Pic:
             raise FeatureError(
                 f"cluster.pic.sigma is {self.settings.sigma}, which gives {num_clusters} clusters "
                 f"of {num_rows} images.\n"
-                "  Cause: images are so many sigma apart that their weights are 0.\n"
+                "  Cause: the distances are so many times sigma that all weights are 0.\n"
                 "  Fix:   set a larger one; rows of length 1 are mostly 0.5 to 1.5 apart."
             )
 

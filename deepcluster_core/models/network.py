@@ -251,7 +251,7 @@ def _column(values: Sequence[float]) -> Tensor:
 
 
 class _ReachedError(Exception):
-    """Raised to end a forward pass early; there is no other way."""
+    """Raised by a hook to end a forward pass early, for which torch has no other means."""
 
 
 def _hook(

@@ -1,8 +1,8 @@
 """Save points: training is saved at intervals and resumes from the last save after a crash.
 
 A save holds the state of a learner and a few facts (steps done, sum of the loss, rows of a table).
-All else that a step needs (crops, dropout) depends on its number alone. On a CPU, interrupted
-training therefore ends with exactly the weights of uninterrupted training.
+Everything else that a step needs (crops, dropout) depends on its number alone. On a CPU,
+interrupted training therefore ends with exactly the weights of uninterrupted training.
 """
 
 import time
