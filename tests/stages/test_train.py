@@ -247,7 +247,7 @@ def test_run__refuses_labels_that_are_not_finished(train: Trainer, tmp_path: Pat
 
 
 def test_run__diverging_loss_leaves_no_checkpoint(train: Trainer) -> None:
-    with pytest.raises(TrainingError, match=r"loss is not finite.*\n.*\n.*lower train.lr"):
+    with pytest.raises(TrainingError, match=r"loss is no longer finite.*\n.*\n.*lower train.lr"):
         train(TrainConfig(batch_size=32, lr=1e20))
 
     assert inspect(train.out)[0] is Condition.UNFINISHED

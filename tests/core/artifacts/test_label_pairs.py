@@ -94,7 +94,7 @@ def test_read_label_pair__refuses_what_is_no_label_table(
     odd = table(tmp_path / "odd.parquet", columns)
 
     for given in ((before, odd), (odd, before)):
-        with pytest.raises(ArtifactError, match=rf"odd\.parquet: is no table.*({expected})"):
+        with pytest.raises(ArtifactError, match=rf"odd\.parquet: is not a table.*({expected})"):
             read_label_pair(*given)
 
 
