@@ -104,7 +104,9 @@ def test_write_network__without_the_packages_of_onnx_says_how_to_get_them(
     )
     portable = Portable(network_of("smallnet", 16), None)
 
-    with pytest.raises(ConfigError, match=r"without onnx\.\n  Fix: pip install onnx onnxscript"):
+    with pytest.raises(
+        ConfigError, match=r"not installed: onnx\.\n  Fix: pip install onnx onnxscript"
+    ):
         write_network(tmp_path / "n.onnx", portable, format="onnx", metadata={}, size=16)
 
 
