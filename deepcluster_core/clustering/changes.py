@@ -146,10 +146,10 @@ def changes(before_N: Ints, after_N: Ints, *, k_before: int, k_after: int) -> li
     cells = _cells(before_N, after_N, k_before, k_after)
     # Splits come first, then mergers, then pairs, each among the clusters that are still free.
     is_free_C = np.ones(len(cells.shared_C), dtype=np.bool_)
-    is_split_C = _fans(cells, is_free_C)
-    is_free_C &= ~_touched(cells, is_split_C)
-    is_merged_C = _fans(cells.reversed(), is_free_C)
-    is_free_C &= ~_touched(cells, is_merged_C)
+    is_split_C = _cells_of_splits(cells, is_free_C)
+    is_free_C &= ~_cells_touching(cells, is_split_C)
+    is_merged_C = _cells_of_splits(cells.reversed(), is_free_C)
+    is_free_C &= ~_cells_touching(cells, is_merged_C)
     pairs_E = _pairs(cells, is_free_C)
     jaccard_E = cells.jaccard()[pairs_E]
     is_same_E = jaccard_E > SAME
@@ -182,7 +182,7 @@ def _cells(before_N: Ints, after_N: Ints, k_before: int, k_after: int) -> _Cells
     )
 
 
-def _fans(cells: _Cells, is_free_C: Bools) -> Bools:
+def _cells_of_splits(cells: _Cells, is_free_C: Bools) -> Bools:
     """Return for each cell whether it joins a split cluster with one of its children.
 
     Only free cells are considered. On reversed cells this finds mergers.
@@ -201,11 +201,12 @@ def _fans(cells: _Cells, is_free_C: Bools) -> Bools:
     in_others_P = in_children_P - in_largest_P
     # A parent with a single child has no images in others, whatever the threshold.
     has_several_P = in_others_P > 0
-    is_split_P = has_several_P & (in_others_P >= BESIDES * cells.size_before_P)
+    is_large_share_P = in_others_P >= BESIDES * cells.size_before_P
+    is_split_P = has_several_P & is_large_share_P
     return is_child_C & is_split_P[cells.before_C]
 
 
-def _touched(cells: _Cells, is_chosen_C: Bools) -> Bools:
+def _cells_touching(cells: _Cells, is_chosen_C: Bools) -> Bools:
     """Return for each cell whether one of its two clusters is in a chosen cell."""
     before_E = cells.before_C[is_chosen_C]
     after_E = cells.after_C[is_chosen_C]
@@ -219,7 +220,8 @@ def _touched(cells: _Cells, is_chosen_C: Bools) -> Bools:
 def _pairs(cells: _Cells, is_free_C: Bools) -> NDArray[np.intp]:
     """Return the cells that pair two free clusters; ties go to the lower ids."""
     jaccard_C = cells.jaccard()
-    close_E = np.flatnonzero(is_free_C & (jaccard_C >= MOVED))  # at most ten for each cluster
+    is_close_C = jaccard_C >= MOVED
+    close_E = np.flatnonzero(is_free_C & is_close_C)  # at most ten for each cluster
     # A stable sort leaves ties in the order of the cells, which is that of the ids.
     descending_E = np.argsort(-jaccard_C[close_E], kind="stable")
     ordered_E = close_E[descending_E]

@@ -69,7 +69,8 @@ class InMemory:
 
     def take(self, ids_S: RowIds) -> Floats:
         """Return a copy of these rows."""
-        return np.ascontiguousarray(self.rows_NQ[ids_S], dtype=np.float32)
+        rows_SQ = self.rows_NQ[ids_S]
+        return np.ascontiguousarray(rows_SQ, dtype=np.float32)
 
 
 @dataclass(frozen=True)

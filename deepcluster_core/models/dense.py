@@ -85,7 +85,8 @@ class Dense:
         for layer in layers:
             kernel, step, padding = window_of(layer)
             # The first window's centre, moved outwards by the padding, in pixels of this layer.
-            first += stride * ((kernel - 1) / 2 - padding)
+            to_centre = (kernel - 1) / 2
+            first += stride * (to_centre - padding)
             stride *= step
         return Place(stride, first)
 

@@ -92,10 +92,12 @@ def _side_of(value: int | str | tuple[int, ...]) -> int:
 def _side_after(maps: nn.Sequential, side: int) -> int:
     """Return the side of the last map in pixels; 0 if the image is too small for a layer."""
     for module in maps.modules():
+        # Once nothing is left of the map, it stays that way.
         if isinstance(module, nn.Conv2d | nn.MaxPool2d) and side > 0:
             kernel, stride, padding = window_of(module)
             padded_side = side + 2 * padding
-            side = max(0, (padded_side - kernel) // stride + 1)
+            num_steps = (padded_side - kernel) // stride
+            side = max(0, num_steps + 1)
     return side
 
 

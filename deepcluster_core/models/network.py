@@ -116,13 +116,13 @@ class Network(nn.Module):
         Images may have any height and width.
         """
         num_channels = len(self.mean_C11)
-        if images_NCHW.ndim != 4 or images_NCHW.shape[1] != num_channels:
+        shape = tuple(images_NCHW.shape)
+        if len(shape) != 4 or shape[1] != num_channels:
             # Checked here because one channel would silently broadcast to three.
-            shape = tuple(images_NCHW.shape)
             raise ValueError(f"images have shape {shape}, expected (N, {num_channels}, H, W)")
-        if images_NCHW.dtype != torch.uint8 and not images_NCHW.is_floating_point():
-            raise TypeError(f"images are {images_NCHW.dtype}, expected uint8 or float")
         is_bytes = images_NCHW.dtype == torch.uint8
+        if not is_bytes and not images_NCHW.is_floating_point():
+            raise TypeError(f"images are {images_NCHW.dtype}, expected uint8 or float")
         if self.sobel is not None and is_bytes:
             return self.sobel(images_NCHW)  # it converts them itself, in pieces
         wide_NCHW = images_NCHW.to(self.mean_C11.dtype)

@@ -212,7 +212,11 @@ def check_finite(loss: Tensor, *, progress: str, fix: str) -> None:
 
 
 def _trained_weights(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    found: dict[str, nn.Parameter] = {}
+    for name, weight in module.named_parameters():
+        if weight.requires_grad:
+            found[name] = weight
+    return found
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

@@ -39,7 +39,8 @@ def uniform_order(
         ValueError: there are no images, or a cluster id is not below `k`.
     """
     counts_K = cluster_counts(cluster_N, k)
-    size_E1 = counts_K[counts_K > 0][:, None]
+    size_E = counts_K[counts_K > 0]
+    size_E1 = size_E[:, None]
     num_filled = len(size_E1)
     if num_filled == 0:
         raise ValueError("no images to draw from")
@@ -50,16 +51,15 @@ def uniform_order(
     mixed_N = generator.permutation(len(cluster_N))
     by_cluster_N = np.argsort(cluster_N[mixed_N], kind="stable")
     grouped_N = mixed_N[by_cluster_N]
-    end_E1 = np.cumsum(size_E1)[:, None]
-    start_E1 = end_E1 - size_E1
+    start_E = np.cumsum(size_E) - size_E
 
     # Small clusters have too few rows for that and draw with replacement.
     first_J = np.arange(per_cluster)[None, :]
     within_EJ = first_J.repeat(num_filled, axis=0)
-    is_small_E = size_E1[:, 0] <= per_cluster
+    is_small_E = size_E <= per_cluster
     small_shape = (int(is_small_E.sum()), per_cluster)
     within_EJ[is_small_E] = generator.integers(size_E1[is_small_E], size=small_shape)
-    places_EJ = start_E1 + within_EJ
+    places_EJ = start_E[:, None] + within_EJ
     drawn = grouped_N[places_EJ.ravel()]
     return generator.permutation(drawn)[:num_draws]
 
