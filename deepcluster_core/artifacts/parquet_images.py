@@ -377,7 +377,7 @@ def _is_time(kind: pa.DataType) -> bool:
 def _is_text(kind: pa.DataType) -> bool:
     if types.is_string(kind) or types.is_large_string(kind):
         return True
-    return _is_a(kind, "string_view")  # pyarrow has no test for the types of views
+    return _is_a(kind, "string_view")
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -182,8 +182,8 @@ def train_steps(
     Raises:
         TrainingError: the loss is not finite.
     """
-    loaded_ahead = ordered_map(load, steps, workers=workers)
-    for step, loaded in zip(steps, loaded_ahead, strict=True):
+    # Without a name for the iterator, so that an error ends its threads at once.
+    for step, loaded in zip(steps, ordered_map(load, steps, workers=workers), strict=True):
         loss = learn(loaded, step)
         num_done = step + 1
         # The last step is always checked, so that training cannot end with a bad loss.
