@@ -87,7 +87,8 @@ class Draft:
             facts: JSON values that describe the progress.
             files: writers by file name; no earlier save may have used these names.
         """
-        write_saved(self.folder, self.key, seconds=self.seconds, facts=facts, files=files or {})
+        writers = files or {}
+        write_saved(self.folder, self.key, seconds=self.seconds, facts=facts, files=writers)
 
 
 @contextmanager
@@ -172,7 +173,8 @@ def tidy(folder: Path) -> None:
     The artifact is complete without them. Files that this user may not delete stay until the
     owner's next attempt.
     """
-    if not (folder / UNFINISHED).exists() or not may_write(folder):
+    mark = folder / UNFINISHED
+    if not mark.exists() or not may_write(folder):
         return
     with suppress(OSError, ArtifactError), lock(folder):
         # Check again under the lock: another process may have started to make the artifact anew.
@@ -224,13 +226,14 @@ def _begin(out: Path, stage: Stage) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     _check_readable(out)
-    if not (out / UNFINISHED).exists() and _foreign(out, stage):
+    mark = out / UNFINISHED
+    if not mark.exists() and _foreign(out, stage):
         raise ArtifactError(
             f"{out}: the folder holds files that no stage made, and they would be deleted.\n"
             f"  Fix: choose an empty or new folder."
         )
     # The mark comes first, so that the folder is recognised as a stage's at any moment.
-    (out / UNFINISHED).touch()
+    mark.touch()
     (out / MANIFEST).unlink(missing_ok=True)
 
 
@@ -384,5 +387,6 @@ def _cuda_in_use(device: str) -> ModuleType | None:
     torch = sys.modules.get("torch")
     if kind != "cuda" or torch is None or not torch.cuda.is_initialized():
         return None
-    device_exists = int(number or 0) < torch.cuda.device_count()
+    index = int(number or 0)
+    device_exists = index < torch.cuda.device_count()
     return torch.cuda if device_exists else None

@@ -97,7 +97,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a small file so that readers, even after a crash, see the old or the new contents."""
     _delete_old_parts(path)
     # Named by process, because several processes may write the file at once.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    process = os.getpid()
+    part = path.with_name(f"{path.name}.{process}.part")
     with part.open("wb") as file:
         file.write(data)
         file.flush()
@@ -139,7 +140,8 @@ def let_others_read(path: Path) -> None:
     """Give a file the permissions of the umask; safetensors creates files for the owner alone."""
     mask = os.umask(0)  # the mask can only be read by setting it
     os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    permissions = 0o666 & ~mask
+    path.chmod(permissions)
 
 
 def delete(path: Path) -> None:

@@ -68,7 +68,9 @@ def _read(path: Path) -> pa.Table:
         if absent:
             raise ValueError(f"it has no column {' and no column '.join(absent)}")
         # Paths are optional, and useless for matching if any is missing.
-        fields = [pa.field(name, kind, nullable=False) for name, kind in COLUMNS.items()]
+        fields: list[pa.Field] = []
+        for name, kind in COLUMNS.items():
+            fields.append(pa.field(name, kind, nullable=False))
         has_paths = "path" in table.column_names
         if has_paths and table["path"].null_count == 0:
             fields.append(pa.field("path", pa.string()))

@@ -75,7 +75,10 @@ def is_own_table(path: Path) -> bool:
         return True
     # A table with images is never one of this program, even if its other columns are equal.
     for name in (*USUAL_COLUMNS, *OTHER_COLUMNS):
-        if name in schema.names and is_image_type(schema.field(name).type):
+        if name not in schema.names:
+            continue
+        field = schema.field(name)
+        if is_image_type(field.type):
             return False
     if schema.names[-1:] == _LAST_OF_RESULTS:
         return True
@@ -84,11 +87,15 @@ def is_own_table(path: Path) -> bool:
 
 
 def _kind(folder: Path, names: Collection[str]) -> str | None:
-    if MANIFEST in names and _MANIFEST.match(_head(folder / MANIFEST)):
-        return "artifact"
+    if MANIFEST in names:
+        head = _head(folder / MANIFEST)
+        if _MANIFEST.match(head):
+            return "artifact"
     # The mark of an unfinished artifact is an empty file.
-    if UNFINISHED in names and (folder / UNFINISHED).stat().st_size == 0:
-        return "artifact"
+    if UNFINISHED in names:
+        status = (folder / UNFINISHED).stat()
+        if status.st_size == 0:
+            return "artifact"
     if CONFIG in names and _is_run(folder, names):
         return "run"
     if SWEEP in names and is_own_table(folder / SWEEP):

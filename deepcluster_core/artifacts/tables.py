@@ -56,9 +56,10 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         # `read` silently ignores unknown columns.
         wanted = set(columns or ())
-        absent = wanted - set(file.schema_arrow.names)
+        found = set(file.schema_arrow.names)
+        absent = sorted(wanted - found)
         if absent:
-            raise pa.ArrowInvalid(f"no column {', '.join(sorted(absent))}")
+            raise pa.ArrowInvalid(f"no column {', '.join(absent)}")
         return file.read(columns)
 
 
@@ -169,7 +170,9 @@ def write_labels(
     table = pa.table(columns, schema=LABELS_SCHEMA)
     write_table(folder / LABELS, table)
     # safetensors stores row-major arrays only.
-    arrays = {name: np.ascontiguousarray(array) for name, array in clustering.items()}
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for name, array in clustering.items():
+        arrays[name] = np.ascontiguousarray(array)
     save_file(arrays, folder / CLUSTERING)
     let_others_read(folder / CLUSTERING)
 

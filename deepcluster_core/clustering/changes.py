@@ -145,7 +145,8 @@ def changes(before_N: Ints, after_N: Ints, *, k_before: int, k_after: int) -> li
     """
     cells = _cells(before_N, after_N, k_before, k_after)
     # Splits come first, then mergers, then pairs, each among the clusters that are still free.
-    is_free_C = np.ones(len(cells.shared_C), dtype=np.bool_)
+    num_cells = len(cells.shared_C)
+    is_free_C = np.ones(num_cells, dtype=np.bool_)
     is_split_C = _cells_of_splits(cells, is_free_C)
     is_free_C &= ~_cells_touching(cells, is_split_C)
     is_merged_C = _cells_of_splits(cells.reversed(), is_free_C)
@@ -223,7 +224,8 @@ def _pairs(cells: _Cells, is_free_C: Bools) -> NDArray[np.intp]:
     is_close_C = jaccard_C >= MOVED
     close_E = np.flatnonzero(is_free_C & is_close_C)  # at most ten for each cluster
     # A stable sort leaves ties in the order of the cells, which is that of the ids.
-    descending_E = np.argsort(-jaccard_C[close_E], kind="stable")
+    jaccard_E = jaccard_C[close_E]
+    descending_E = np.argsort(-jaccard_E, kind="stable")
     ordered_E = close_E[descending_E]
     before_E = cells.before_C[ordered_E].tolist()
     after_E = cells.after_C[ordered_E].tolist()
@@ -284,8 +286,9 @@ def _parts(cells: _Cells) -> dict[int, tuple[Part, ...]]:
     shared_E = cells.shared_C[listed_E].tolist()
     parts: dict[int, list[Part]] = {}
     for before, after, shared in zip(before_E, after_E, shared_E, strict=True):
-        share = shared / int(cells.size_before_P[before])
-        parts.setdefault(before, []).append(Part(after, shared, share))
+        size_before = int(cells.size_before_P[before])
+        part = Part(after, shared, share=shared / size_before)
+        parts.setdefault(before, []).append(part)
     return {before: tuple(found) for before, found in parts.items()}
 
 

@@ -94,7 +94,8 @@ class KMeans:
         self, points_SQ: Floats, sample_S: RowIds | None, *, seed: int, device: str
     ) -> tuple[Floats, tuple[float, ...]]:
         """Return centroids_KQ and the objective."""
-        index = exact_index(points_SQ.shape[1], device=device, inner_product=self.spherical)
+        width = points_SQ.shape[1]
+        index = exact_index(width, device=device, inner_product=self.spherical)
         centroids_KQ, objective = train_centroids(
             points_SQ,
             k=self.k,
@@ -183,7 +184,8 @@ class Nearest:
         start = 0
         for rows_BQ in _in_pieces(rows):
             here = slice(start, start + len(rows_BQ))
-            centred_BQ = np.ascontiguousarray(rows_BQ - self._centre_Q, dtype=np.float32)
+            centred_BQ = rows_BQ - self._centre_Q
+            centred_BQ = np.ascontiguousarray(centred_BQ, dtype=np.float32)
             _, nearest_B1 = self._index.search(centred_BQ, 1)
             nearest_B = nearest_B1[:, 0]
             # Of equal centroids, faiss may find any; take the one with the lowest id.
@@ -218,7 +220,8 @@ def _lowest_equal(centroids_KQ: Floats) -> RowIds:
     lowest: list[int] = []
     comparable_KQ = centroids_KQ + 0.0  # the sum makes -0.0 equal to 0.0
     for cluster, centroid_Q in enumerate(comparable_KQ):
-        lowest.append(first_with.setdefault(centroid_Q.tobytes(), cluster))
+        values = centroid_Q.tobytes()
+        lowest.append(first_with.setdefault(values, cluster))
     return np.array(lowest)
 
 
@@ -226,7 +229,8 @@ def _check_finite(rows_NQ: Floats) -> None:
     """Raise FeatureError if a row is not finite."""
     # A sum is finite only if all terms are, and it needs no N x Q mask.
     with np.errstate(invalid="ignore"):  # inf - inf
-        bad_N = ~np.isfinite(rows_NQ.sum(axis=1))
+        sum_N = rows_NQ.sum(axis=1)
+    bad_N = ~np.isfinite(sum_N)
     if bad_N.any():
         raise FeatureError(
             f"{int(bad_N.sum())} of {len(rows_NQ)} feature rows are not finite, the first at row "

@@ -74,7 +74,8 @@ class Pca:
         """
         device = rows_ND.device
         # Subtract the mean before the projection: a large mean would cost precision afterwards.
-        centred_ND = rows_ND.to(torch.float32) - self.mean_D.to(device)
+        mean_D = self.mean_D.to(device)
+        centred_ND = rows_ND.to(torch.float32) - mean_D
         components_QD = self.components_QD.to(device)
         rows_NQ = centred_ND @ components_QD.T
         if self.whitened:
@@ -117,7 +118,8 @@ def fit_pca(
     spread, num_rows = _combine(moments, reduce=reduce, dim=dim)
 
     trace = spread.square_XX.diagonal().sum()
-    if trace.sqrt() <= EQUAL_TOLERANCE * spread.mean_D.norm():
+    length_of_mean = spread.mean_D.norm()
+    if trace.sqrt() <= EQUAL_TOLERANCE * length_of_mean:
         raise FeatureError(
             f"all {num_rows} feature rows are equal, so there is nothing to cluster.\n"
             "  Cause: the network collapsed, or all images are equal.\n"
@@ -257,8 +259,9 @@ def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
     has_rows = float(own.num_rows > 0)
     own_width = has_rows * len(own.sum_D)
     header_5 = [1, has_rows, own_width, own.num_rows, own.num_bad]
-    sums_5 = reduce(torch.tensor(header_5, dtype=torch.float64, device=own.device))
-    num_ranks, num_filled, sum_of_widths, num_rows, num_bad = map(round, sums_5.tolist())
+    header = torch.tensor(header_5, dtype=torch.float64, device=own.device)
+    sums_5 = reduce(header).tolist()
+    num_ranks, num_filled, sum_of_widths, num_rows, num_bad = map(round, sums_5)
     width = sum_of_widths // max(num_filled, 1)
     _check_rows(num_rows, width=width, dim=dim)
     _check_finite(num_bad, num_rows=num_rows, first_bad=own.first_bad)

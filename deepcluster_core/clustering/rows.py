@@ -106,7 +106,7 @@ class Projected:
         return self._filled(self.num_rows, self._products())
 
     def take(self, ids_S: RowIds) -> Floats:
-        """Return S rows, which take S x Q x 4 bytes.
+        """Return rows_SQ, the rows with these ids; they take S x Q x 4 bytes.
 
         All raw rows are read, but only products that contain requested rows are computed. A sample
         spread over all rows therefore takes as long to project as all rows. That is a small part of
@@ -120,6 +120,7 @@ class Projected:
             yield self._product(raw_BD)
 
     def _taken(self, ids_S: RowIds) -> Iterator[Floats]:
+        """Yield the projected rows with these ids, from each product that contains any of them."""
         start = 0
         for raw_BD in _in_pieces(self.read(), PROJECT_ROWS):
             end = start + len(raw_BD)

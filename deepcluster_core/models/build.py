@@ -82,7 +82,8 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
             f"{size} px.\n  Cause: {cause}\n"
             f"  Fix:   set network.image_size (224 fits all) and extract.resize, or network.name."
         ) from error
-    assert found == (1, network.feature_dim), f"{config.name}: feature has shape {found}"
+    expected = (1, network.feature_dim)
+    assert found == expected, f"{config.name}: feature has shape {found}"
     return network.feature_dim
 
 

@@ -55,8 +55,9 @@ class Dense:
         assert isinstance(maps, nn.Sequential)
         self._network = network
         self._maps = maps
-        first_behind = list(layers).index(halves.flatten) + 1
-        self._behind = list(layers.values())[first_behind:]
+        names = list(layers)
+        first_behind = names.index(halves.flatten) + 1
+        self._behind = [layers[name] for name in names[first_behind:]]
         convolutions = [layer for layer in maps.modules() if isinstance(layer, nn.Conv2d)]
         self.channels = convolutions[-1].out_channels
         """Number of channels of the maps."""

@@ -92,8 +92,10 @@ class Network(nn.Module):
         self.std_C11 = nn.Buffer(_column(std), persistent=False)
         self.sobel = Sobel(mean, std) if sobel else None
         self.backbone: nn.Module = backbone.body
-        # Not in place, because the feature before it may be in use by the caller.
-        self.last_relu: nn.Module = nn.ReLU() if backbone.relu_missing else nn.Identity()
+        self.last_relu: nn.Module = nn.Identity()
+        if backbone.relu_missing:
+            # Not in place, because the feature before it may be in use by the caller.
+            self.last_relu = nn.ReLU()
         self.feature_dim = backbone.feature_dim
         self.windows = backbone.windows
         self.halves = backbone.halves

@@ -76,8 +76,9 @@ def balancing_weights(cluster_N: NDArray[np.integer], *, k: int) -> NDArray[np.f
     counts_K = cluster_counts(cluster_N, k)
     num_filled = np.count_nonzero(counts_K)
     total_K = num_filled * counts_K
+    is_filled_K = total_K > 0
     weight_K = np.zeros(k, dtype=np.float64)
-    np.divide(len(cluster_N), total_K, out=weight_K, where=total_K > 0)
+    np.divide(len(cluster_N), total_K, out=weight_K, where=is_filled_K)
     return weight_K.astype(np.float32)
 
 
