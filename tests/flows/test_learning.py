@@ -28,7 +28,7 @@ def test_loop__loss_that_is_not_finite_stops_it(
 ) -> None:
     run = tmp_path / "run"
 
-    with pytest.raises(TrainingError, match=r"(?s)not finite.*Cause:.*Fix:   lower train.lr"):
+    with pytest.raises(TrainingError, match=r"(?s)no longer finite.*Cause:.*Fix:   lower train.lr"):
         loop(recipe, run, overrides=DIVERGES)
 
     assert set(manifests(run)) == {"images", "features/epoch=0000", "labels/epoch=0000"}
