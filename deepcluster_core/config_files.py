@@ -18,7 +18,9 @@ def config_file(name: str) -> Path:
     A file in the working folder takes precedence over the shipped one.
     """
     local_file = Path("configs") / name
-    return local_file if _is_file(local_file) else CONFIGS / name
+    if _is_file(local_file):
+        return local_file
+    return CONFIGS / name
 
 
 def recipe_file(text: str | Path) -> Path:
@@ -30,12 +32,12 @@ def recipe_file(text: str | Path) -> Path:
     path = expanded(text, Path())
     if _is_file(path):
         return path
-    folder, name = path.parent, path.name
     found = path
-    if folder == Path() and not path.suffix:
-        found = config_file(f"{name}.yaml")
-    elif folder == Path("configs"):
-        found = CONFIGS / name
+    if path.parent == Path() and not path.suffix:  # a name such as `demo`
+        found = config_file(f"{path.name}.yaml")
+    elif path.parent == Path("configs"):
+        # The documentation writes configs/demo.yaml, which exists only in a checkout.
+        found = CONFIGS / path.name
     return found if _is_file(found) else path
 
 

@@ -24,12 +24,8 @@ NULL = "null"
 _NULLS = (NULL, "Null", "NULL", "~")
 """The words for None where a key is an optional number, as in YAML."""
 
-_BOOLEANS = {
-    spelling: value
-    for value, words in ((True, ("true", "yes", "on")), (False, ("false", "no", "off")))
-    for word in words
-    for spelling in (word, word.capitalize(), word.upper())
-}
+_TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
+_FALSE = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
 # Python converts at most 4,300 digits to an integer.
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,4000})")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -88,18 +84,21 @@ def read_value(text: str, annotation: Any) -> Any:  # noqa: ANN401  any type
     bare = text.strip()
     # At least one type is a list, a section or any value: parse YAML unless a simple type fits.
     if len(simple) < len(kinds):
-        has_simple_reading = bare in _NULLS if simple == [NoneType] else bool(simple)
+        takes_only_null = simple == [NoneType]
+        has_simple_reading = bare in _NULLS if takes_only_null else bool(simple)
         if bare.startswith(("[", "{")) or not has_simple_reading:
             return _read_yaml(text)
     # Text and paths are taken literally.
     if str in kinds or Path in kinds:
-        return None if text == NULL and NoneType in kinds else text
+        is_null = text == NULL and NoneType in kinds
+        return None if is_null else text
     # A choice may be typed in quotes, as in a recipe.
     choices: list[Any] = []
     for kind in kinds:
         if get_origin(kind) is Literal:
             choices.extend(get_args(kind))
-    is_quoted = bare[:1] in "\"'" and bare[:1] == bare[-1:]
+    first = bare[:1]
+    is_quoted = first in "\"'" and first == bare[-1:]
     unquoted = bare[1:-1] if is_quoted else bare
     if unquoted in choices:
         return unquoted
@@ -113,14 +112,16 @@ def _read_number(text: str, bare: str, kinds: list[Any]) -> Any:  # noqa: ANN401
 
     The validation of the key then reports that text.
     """
-    if bool in kinds and bare in _BOOLEANS:
-        return _BOOLEANS[bare]
-    if (int in kinds or float in kinds) and _INTEGER.fullmatch(bare):
+    if bool in kinds and bare in (*_TRUE, *_FALSE):
+        return bare in _TRUE
+    takes_numbers = int in kinds or float in kinds
+    if takes_numbers and _INTEGER.fullmatch(bare):
         return int(bare)
     if float in kinds and _FLOAT.fullmatch(bare):
         return float(bare)
     if float in kinds and _NOT_FINITE.fullmatch(bare):  # validation rejects it as not finite
-        return float(bare.replace(".", "", 1))
+        without_dot = bare.replace(".", "", 1)
+        return float(without_dot)
     return text
 
 
@@ -173,7 +174,9 @@ def _check_utf8(assignment: str) -> None:
     try:
         assignment.encode()
     except UnicodeEncodeError:
-        shown = assignment.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        # Python decodes bytes of arguments that are not UTF-8 to surrogates; show them as \xff.
+        typed = assignment.encode("utf-8", "surrogateescape")
+        shown = typed.decode("utf-8", "backslashreplace")
         raise ConfigError(
             f"--set {shown}: is not valid UTF-8, and neither recipes nor tables can hold it.\n"
             f"  Fix: rename the file or folder, or give a symbolic link to it with a plain name."

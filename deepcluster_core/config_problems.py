@@ -21,11 +21,13 @@ def invalid(name: str, problems: list[str]) -> ConfigError:
         name: name of the configuration file.
         problems: at least one line as returned by `described`.
     """
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    return ConfigError(
-        "\n".join([f"{name}: {count}", *problems])
-        + "\n  Fix: correct the file, or override keys with --set KEY=VALUE."
-    )
+    noun = "problem" if len(problems) == 1 else "problems"
+    lines = [
+        f"{name}: {len(problems)} {noun}",
+        *problems,
+        "  Fix: correct the file, or override keys with --set KEY=VALUE.",
+    ]
+    return ConfigError("\n".join(lines))
 
 
 def described(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -41,12 +43,15 @@ def described(error: ValidationError, model: type[BaseModel]) -> list[str]:
             continue
         key = _key_of(problem["loc"], model)
         messages.setdefault(key, []).append(_message(problem, model))
-        has_value = key and problem["type"] != "missing"
-        found[key] = f" (got {_shortened(problem['input'])})" if has_value else ""
+        found[key] = ""
+        # A problem without a key is one of the whole file, which is too long to show.
+        if key and problem["type"] != "missing":
+            found[key] = f" (got {_shortened(problem['input'])})"
     lines: list[str] = []
     for key, key_messages in messages.items():
         prefix = f"{key}: " if key else ""
-        joined = ", or ".join(key_messages).replace(", or Input should be ", ", or ")
+        alternatives = ", or ".join(key_messages)
+        joined = alternatives.replace(", or Input should be ", ", or ")
         lines.append(f"  {prefix}{joined}{found[key]}")
     return lines
 
@@ -57,16 +62,20 @@ def _key_of(location: tuple[Any, ...], model: type[BaseModel]) -> str:
     current: Any = model
     for part in location:
         fields = getattr(current, "model_fields", None)
+        # Keys of sections and positions in lists; anything else is the name of a type.
         if fields is not None or isinstance(part, int):
             parts.append(str(part))
-        current = fields[part].annotation if fields and part in fields else None
+        current = None
+        if fields and part in fields:
+            current = fields[part].annotation
     return ".".join(parts)
 
 
 def _message(problem: Any, model: type[BaseModel]) -> str:  # noqa: ANN401  pydantic's ErrorDetails
     if problem["type"] == "extra_forbidden":
-        return f"there is no such key{_known_beside(problem['loc'], model)}"
-    return problem["msg"].removeprefix("Value error, ") + _hint(problem["type"], problem["input"])
+        return f"unknown key{_known_beside(problem['loc'], model)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return message + _hint(problem["type"], problem["input"])
 
 
 def _hint(kind: str, value: object) -> str:
@@ -83,12 +92,18 @@ def _known_beside(location: tuple[Any, ...], model: type[BaseModel]) -> str:
     """Return the known keys of the section that holds an unknown key, as a clause."""
     section: Any = model
     for part in location[:-1]:
-        field = section.model_fields.get(part) if isinstance(section, type) else None
+        field = None
+        if isinstance(section, type):
+            field = section.model_fields.get(part)
         section = field.annotation if field else None
     known = getattr(section, "model_fields", {})
-    return f"; known here: {', '.join(known)}" if known else ""
+    if not known:
+        return ""
+    return f"; known here: {', '.join(known)}"
 
 
 def _shortened(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    if len(text) <= 80:
+        return text
+    return text[:77] + "..."

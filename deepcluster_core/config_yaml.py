@@ -55,7 +55,9 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-            text = f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}"
+            shown = str(node.value)[:40]
+            kind = node.tag.rpartition(":")[2]
+            text = f"{shown!r} is not a valid {kind}"
             raise yaml.constructor.ConstructorError(None, None, text, node.start_mark) from error
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:  # noqa: ANN401  yaml's
@@ -102,19 +104,22 @@ A folder named 2024-01-31T10:00:00Z thus keeps its name.
 
 def _set_resolvers() -> None:
     """Replace the patterns of YAML 1.1 for these types in the loader and the dumper."""
-    tags = {f"tag:yaml.org,2002:{name}" for name in (*_OWN, *_TEXT)}
-    _Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in tags]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    for name, pattern in _OWN.items():
-        for kind in (_Loader, _Dumper):
-            tag = f"tag:yaml.org,2002:{name}"
-            kind.add_implicit_resolver(tag, re.compile(pattern), list("-+.0123456789"))
+    replaced_tags = {f"tag:yaml.org,2002:{name}" for name in (*_OWN, *_TEXT)}
+    # PyYAML keeps the patterns by the first character of the values that they can match.
+    kept: dict[str, list[Any]] = {}
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items():
+        kept[first] = [resolver for resolver in resolvers if resolver[0] not in replaced_tags]
+    _Loader.yaml_implicit_resolvers = kept
+    for name, text in _OWN.items():
+        tag = f"tag:yaml.org,2002:{name}"
+        pattern = re.compile(text)
+        first_characters = list("-+.0123456789")
+        _Loader.add_implicit_resolver(tag, pattern, first_characters)
+        _Dumper.add_implicit_resolver(tag, pattern, first_characters)
 
 
 class _Dumper(yaml.SafeDumper):
-    """A dumper that quotes text if YAML 1.1 or `_Loader` would read it as another type."""
+    """A dumper that quotes text if YAML 1.1 or `_Loader` would read it as a different type."""
 
 
 _set_resolvers()
@@ -135,7 +140,7 @@ def parse(text: str) -> Any:  # noqa: ANN401  any YAML value
     try:
         return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
     except RecursionError:
-        raise ValueError("brackets in brackets, too many") from None
+        raise ValueError("too many nested brackets") from None
     except yaml.YAMLError as error:
         place = 'in "<unicode string>", line'  # yaml's name for input that is not a file
         raise ValueError(one_line(error).replace(place, "in line")) from error
@@ -153,7 +158,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             data = file.read(MAX_RECIPE_BYTES + 1)  # limits devices too, which report no size
         if len(data) > MAX_RECIPE_BYTES:
             raise ConfigError(
-                f"{path}: is larger than {MAX_RECIPE_BYTES} bytes; not a recipe.\n"
+                f"{path}: is larger than {MAX_RECIPE_BYTES} bytes, so it is not a recipe.\n"
                 f"  Fix: give a YAML file as `deepcluster init` writes it; images go into "
                 f"dataset.source."
             )
@@ -161,7 +166,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         known = ", ".join(recipe_names())
         raise ConfigError(
-            f"{path}: there is no such recipe.\n"
+            f"{path}: this recipe does not exist.\n"
             f"  Fix: give a YAML file, or one of these names: {known}."
         ) from None
     except (OSError, ValueError) as error:  # ValueError: from `parse`, or bytes not valid UTF-8
@@ -187,7 +192,7 @@ def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
         return json.loads(json.dumps(values, default=str))
     except (TypeError, ValueError, RecursionError) as error:  # a date as a key
         raise ConfigError(
-            f"{name}: holds what no recipe can: {one_line(error)}.\n"
+            f"{name}: contains a value that is not allowed in a recipe: {one_line(error)}.\n"
             f"  Fix: keys are plain text, values are text, numbers, true, false, null, or lists."
         ) from error
 
@@ -197,8 +202,11 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     result = dict(values)
     for key, change in changes.items():
         old = result.get(key)
+        # Sections are merged key by key; anything else, lists too, is replaced as a whole.
         if isinstance(old, dict) and isinstance(change, dict):
-            result[key] = merged(cast("dict[str, Any]", old), cast("dict[str, Any]", change))
+            old_section = cast("dict[str, Any]", old)
+            new_section = cast("dict[str, Any]", change)
+            result[key] = merged(old_section, new_section)
         else:
             result[key] = change
     return result

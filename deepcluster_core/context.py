@@ -20,7 +20,7 @@ class SaveEvery:
 class Context:
     """Arguments of every stage besides its configuration, inputs and output.
 
-    Only `seed` and `epoch` may change what a stage writes; the rest says where and how it runs.
+    Only `seed` and `epoch` may change what a stage writes; the rest decides where and how it runs.
     """
 
     seed: int

@@ -39,4 +39,6 @@ class TrainingError(DeepClusterError):
 def first_line(error: BaseException, *, limit: int = 200) -> str:
     """Return the first line of an error's message, or the error's class if it has no message."""
     lines = str(error).strip().splitlines()
-    return lines[0][:limit] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[0][:limit]

@@ -86,9 +86,12 @@ class Portable(nn.Module):
 
 def _sobel() -> Tensor:
     """Return the two filters of `Sobel` as weights of a convolution."""
-    smooth, difference = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, -1.0])
-    horizontal_33 = torch.outer(smooth, difference)
-    return torch.stack((horizontal_33, torch.outer(difference, smooth)))[:, None]
+    smooth_3 = torch.tensor([1.0, 2.0, 1.0])
+    difference_3 = torch.tensor([1.0, 0.0, -1.0])
+    horizontal_33 = torch.outer(smooth_3, difference_3)
+    vertical_33 = torch.outer(difference_3, smooth_3)
+    filters_233 = torch.stack((horizontal_33, vertical_33))
+    return filters_233[:, None]
 
 
 def _cut(network: Network, layer: str) -> nn.Module:
@@ -96,13 +99,14 @@ def _cut(network: Network, layer: str) -> nn.Module:
     name = network.taps.get(layer, layer)
     try:
         if not name.startswith(BACKBONE):
-            raise ValueError("it is no part of the backbone")
-        return create_feature_extractor(network.backbone, {name.removeprefix(BACKBONE): layer})
+            raise ValueError("it is not part of the backbone")
+        name_in_backbone = name.removeprefix(BACKBONE)
+        return create_feature_extractor(network.backbone, {name_in_backbone: layer})
     except Exception as error:  # torch.fx runs arbitrary code, which can raise anything
         raise ConfigError(
             f"layer {layer!r} cannot be cut out for export.\n"
             f"  Cause: {first_line(error)}\n"
-            f"  Fix:   leave --layer out, or name another one."
+            f"  Fix:   leave --layer out, or choose a different one."
         ) from error
 
 
@@ -111,29 +115,32 @@ def write_safetensors(path: Path, network: Portable, metadata: str, _size: int) 
 
     To use the file, build the backbone in code and load these weights into it.
     """
-    weights = {
-        name: weight.detach().contiguous() for name, weight in network.backbone.state_dict().items()
-    }
-    path.write_bytes(save(weights, metadata={"format": "pt", METADATA: metadata}))
+    weights: dict[str, Tensor] = {}
+    for name, weight in network.backbone.state_dict().items():
+        weights[name] = weight.detach().contiguous()  # safetensors stores row-major tensors only
+    encoded = save(weights, metadata={"format": "pt", METADATA: metadata})
+    path.write_bytes(encoded)
 
 
 def write_torchscript(path: Path, network: Portable, metadata: str, size: int) -> None:
     """Write a TorchScript archive, to be read by `torch.jit.load`."""
+    buffer = BytesIO()
     with _quiet():
         # Skip torch's own check: it compares graphs, which differ harmlessly for transformers.
         traced = torch.jit.trace(network, _example(network, size), check_trace=False)
         assert isinstance(traced, torch.jit.ScriptModule)
         _check(traced, network, size, "torchscript")
-        torch.jit.save(traced, made := BytesIO(), _extra_files={EXTRA_FILE: metadata.encode()})
-    path.write_bytes(made.getbuffer())
+        torch.jit.save(traced, buffer, _extra_files={EXTRA_FILE: metadata.encode()})
+    path.write_bytes(buffer.getbuffer())
 
 
 def write_torch_export(path: Path, network: Portable, metadata: str, size: int) -> None:
     """Write an exported program, to be read by `torch.export.load(…).module()`."""
     program = _program(network, size)
+    buffer = BytesIO()
     with _quiet():
-        torch.export.save(program, made := BytesIO(), extra_files={EXTRA_FILE: metadata})
-    path.write_bytes(made.getbuffer())
+        torch.export.save(program, buffer, extra_files={EXTRA_FILE: metadata})
+    path.write_bytes(buffer.getbuffer())
 
 
 def write_onnx(path: Path, network: Portable, metadata: str, size: int) -> None:
@@ -141,14 +148,15 @@ def write_onnx(path: Path, network: Portable, metadata: str, size: int) -> None:
     missing = [package for package in ONNX_PACKAGES if find_spec(package) is None]
     if missing:
         raise ConfigError(
-            f"--format onnx needs the packages {' and '.join(ONNX_PACKAGES)}, here without "
+            f"--format onnx needs the packages {' and '.join(ONNX_PACKAGES)}; not installed: "
             f"{' and '.join(missing)}.\n  Fix: pip install {' '.join(ONNX_PACKAGES)}"
         )
+    # Checked before the export, which would fail only after it has built the whole model.
     num_bytes = sum(weight.nbytes for weight in network.state_dict().values())
     if num_bytes >= ONNX_BYTES:
         raise ConfigError(
             f"--format onnx: {num_bytes:,} bytes of weights do not fit into one ONNX file.\n"
-            f"  Fix: --format torch-export, or torchscript."
+            f"  Fix: use --format torch-export, or torchscript."
         )
     with _quiet():
         model = torch.onnx.export(
@@ -198,11 +206,12 @@ def write_network(
 
 
 def _program(network: Portable, size: int) -> torch.export.ExportedProgram:
-    batch = {0: torch.export.Dim(BATCH, min=1)}
+    # The number of images stays free; all other dimensions are fixed.
+    free_batch = {0: torch.export.Dim(BATCH, min=1)}
     with _quiet():
         try:
             example = (_example(network, size),)
-            program = torch.export.export(network, example, dynamic_shapes={INPUT: batch})
+            program = torch.export.export(network, example, dynamic_shapes={INPUT: free_batch})
         except Exception as error:  # torch.export raises many classes
             raise _cannot("torch-export and onnx", first_line(error)) from error
         _check(program.module(), network, size, "torch-export and onnx")
@@ -217,26 +226,28 @@ def _check(graph: Callable[[Tensor], Tensor], network: Portable, size: int, form
     """
     images = _example(network, size, count=3)
     with torch.no_grad():
-        expected_ND, exported_ND = network(images), graph(images)
+        expected_ND = network(images)
+        exported_ND = graph(images)
     difference = float((exported_ND - expected_ND).abs().max())
+    largest = float(expected_ND.abs().max())
     # Written with "not", so that NaN fails the check too.
-    if not difference <= TOLERANCE * float(expected_ND.abs().max()):
+    if not difference <= TOLERANCE * largest:
         raise _cannot(format, f"features differ by {difference:g}")
 
 
 def _cannot(format: str, cause: str) -> ConfigError:
     """Return the error for a network that a format cannot hold."""
     return ConfigError(
-        f"--format {format}: this network cannot be written so.\n"
+        f"--format {format}: this network cannot be written in this format.\n"
         f"  Cause: {cause}\n"
-        f"  Fix:   --format safetensors, or another one."
+        f"  Fix:   use --format safetensors, or a different one."
     )
 
 
 def _example(network: Portable, size: int, count: int = 2) -> Tensor:
     """Return a fixed batch of images whose values cover 0 to 1."""
-    shape = (count, len(network.mean_C11), size, size)
-    return torch.linspace(0, 1, torch.Size(shape).numel()).reshape(shape)
+    shape = torch.Size((count, len(network.mean_C11), size, size))
+    return torch.linspace(0, 1, shape.numel()).reshape(shape)
 
 
 @contextmanager

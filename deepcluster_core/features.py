@@ -37,6 +37,7 @@ def extract_features(
     """
     to_device(network, device)
     network.eval()
+    # Both change the weights for good, which spares work in every batch.
     fold_batch_norm(network)
     if is_narrow(device, precision):
         _narrow_weights(network)
@@ -60,7 +61,8 @@ def to_device(module: nn.Module, device: str) -> None:
 
 def to_images(views_BSSC: NDArray[np.uint8], device: str) -> torch.Tensor:
     """Return a batch on the device as (B, C, S, S) uint8, in channels-last memory."""
-    return torch.from_numpy(views_BSSC).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    copied_BSSC = torch.from_numpy(views_BSSC).to(device, non_blocking=True)
+    return copied_BSSC.permute(0, 3, 1, 2)
 
 
 def _narrow_weights(network: Network) -> None:

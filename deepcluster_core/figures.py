@@ -21,15 +21,21 @@ def _load() -> ModuleType:
     The import raises ValueError for an unknown backend in MPLBACKEND (notebooks export it to
     programs in which that backend is not installed) and for a `matplotlibrc` that is not text; it
     raises OSError for a `matplotlibrc` that it may not read. The second attempt therefore uses the
-    file that matplotlib ships. It runs in another folder, because a `matplotlibrc` in the working
-    folder takes precedence over all others.
+    file that matplotlib ships. It runs in a different folder, because a `matplotlibrc` in the
+    working folder takes precedence over all others.
     """
     try:
         return importlib.import_module("matplotlib")
     except (ValueError, OSError):
-        for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
-            del sys.modules[name]  # submodules of the failed import
-    before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+        # Forget the submodules of the failed import, which are incomplete.
+        for name in list(sys.modules):
+            if name.startswith("matplotlib."):
+                del sys.modules[name]
+    # Hide the user's settings during the second attempt.
+    before: dict[str, str] = {}
+    for name in ("MPLBACKEND", "MATPLOTLIBRC"):
+        if name in os.environ:
+            before[name] = os.environ.pop(name)
     spec = importlib.util.find_spec("matplotlib")
     assert spec is not None
     assert spec.origin is not None
@@ -40,7 +46,7 @@ def _load() -> ModuleType:
             return importlib.import_module("matplotlib")
     finally:
         del os.environ["MATPLOTLIBRC"]
-        os.environ.update({name: text for name, text in before.items() if text is not None})
+        os.environ.update(before)
 
 
 matplotlib = _load()

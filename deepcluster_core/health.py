@@ -75,7 +75,8 @@ class Sign:
 def signs(row: Row) -> list[Sign]:
     """Return the problems of an epoch; an empty list for a healthy one."""
     checks = (_few_clusters, _one_cluster, _empty_clusters, _chance, _low_rank, _dead_features)
-    return [sign for check in checks if (sign := check(row)) is not None]
+    found = [check(row) for check in checks]
+    return [sign for sign in found if sign is not None]
 
 
 def names(found: list[Sign]) -> str:
@@ -85,13 +86,14 @@ def names(found: list[Sign]) -> str:
 
 def _few_clusters(row: Row) -> Sign | None:
     """Check whether the images use only a small part of the k clusters."""
-    effective, k = row["effective_clusters"], row["k"]
+    effective = row["effective_clusters"]
+    k = row["k"]
     if effective >= FEW_CLUSTERS * k:
         return None
     return Sign(
         "few_clusters",
         f"the images are spread as over {effective:.1f} equal clusters, of k = {k:,}",
-        "set a smaller cluster.k, look for images that are all alike, or take cluster.algorithm "
+        "set a smaller cluster.k, look for images that are all alike, or use cluster.algorithm "
         "kmeans.",
     )
 
@@ -102,8 +104,9 @@ def _one_cluster(row: Row) -> Sign | None:
     With small k a large share is normal: of two clusters, one always has at least half of the
     images. The threshold therefore lies part of the way from an equal share, 1 / k, to 1.
     """
-    share, k = row["largest_fraction"], row["k"]
-    if share <= ONE_CLUSTER + (1 - ONE_CLUSTER) / k:
+    share = row["largest_fraction"]
+    threshold = ONE_CLUSTER + (1 - ONE_CLUSTER) / row["k"]
+    if share <= threshold:
         return None
     return Sign(
         "one_cluster",
@@ -115,7 +118,8 @@ def _one_cluster(row: Row) -> Sign | None:
 
 def _empty_clusters(row: Row) -> Sign | None:
     """Check whether many clusters are empty."""
-    empty, k = row["empty_clusters"], row["k"]
+    empty = row["empty_clusters"]
+    k = row["k"]
     if empty <= EMPTY_CLUSTERS * k:
         return None
     return Sign(
@@ -130,12 +134,17 @@ def _chance(row: Row) -> Sign | None:
 
     The first epoch is skipped: with a large data set it ends near chance even in healthy runs.
     """
+    is_first = row["nmi_previous"] is None
     populated = row["k"] - row["empty_clusters"]
-    if row["nmi_previous"] is None or populated < 2 or row["loss"] < CHANCE * log(populated):
+    if is_first or populated < 2:
+        return None
+    # No image has an empty cluster as its label, so a head without knowledge can exclude them.
+    chance = log(populated)
+    if row["loss"] < CHANCE * chance:
         return None
     return Sign(
         "loss_at_chance",
-        f"the loss is {row['loss']:.3f}, with nothing learnt it is ln k = {log(populated):.3f}",
+        f"the loss is {row['loss']:.3f}; with nothing learnt it is ln k = {chance:.3f}",
         "lower train.lr; give it more steps between two clusterings (train.reassign_every) or "
         "milder crops (train.crop_area: [0.5, 1.0]); set a smaller cluster.k.",
     )
@@ -148,14 +157,15 @@ def _low_rank(row: Row) -> Sign | None:
     of that number.
     """
     rank = row.get("effective_rank")
-    least = min(LEAST_RANK, (row["k"] - 1) / 2)
+    needed_for_k = row["k"] - 1
+    least = min(LEAST_RANK, needed_for_k / 2)
     if rank is None or rank >= least:
         return None
     return Sign(
         "low_rank",
-        f"the features have collapsed onto {rank:.1f} directions (effective rank), healthy ones "
+        f"the features have collapsed onto {rank:.1f} directions (effective rank); healthy ones "
         f"keep {least:.1f} or more",
-        "take larger batches (train.batch_size: 64 or more), more passes between two clusterings "
+        "use larger batches (train.batch_size: 64 or more), more passes between two clusterings "
         "(train.reassign_every: 5, or auto), a lower train.lr or milder crops (train.crop_area: "
         "[0.5, 1.0]); check that the images are as meant (overview.png).",
     )
@@ -168,6 +178,6 @@ def _dead_features(row: Row) -> Sign | None:
         return None
     return Sign(
         "dead_features",
-        f"{dead:.0%} of the dimensions of the feature are the same for all images",
-        "lower train.lr, and check that the images differ; or take another extract.layer.",
+        f"{dead:.0%} of the dimensions of the feature are equal for all images",
+        "lower train.lr, and check that the images differ; or use a different extract.layer.",
     )

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-"""The deferred signals. SIGHUP means that the terminal was closed or its connection was lost;
-Windows does not have it."""
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+"""The deferred signals. SIGHUP means that the terminal was closed or its connection was lost."""
+if hasattr(signal, "SIGHUP"):  # Windows does not have it
+    SIGNALS.append(signal.SIGHUP)
 
 
 class Interrupted(Exception):  # noqa: N818  a requested stop, not an error
@@ -34,7 +35,9 @@ class HeldBack:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
-        deferred, self.signal = self.signal, None
+        deferred = self.signal
+        self.signal = None
+        # Last, because the handler may raise.
         if deferred is not None:
             signal.raise_signal(deferred)
 

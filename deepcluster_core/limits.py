@@ -23,8 +23,11 @@ UNKNOWN = 1 << 62
 
 def available_memory() -> int:
     """Return the number of bytes of main memory that this process may still allocate."""
-    known = [_of_system(), *_of_groups()]
-    return min((value for value in known if value is not None), default=UNKNOWN)
+    found = list(_of_groups())
+    of_system = _of_system()
+    if of_system is not None:
+        found.append(of_system)
+    return min(found, default=UNKNOWN)
 
 
 def num_cores() -> int:
@@ -33,14 +36,17 @@ def num_cores() -> int:
     A process may be allowed on all cores, but only for part of the time. A quota of 2.5 cores
     counts as 3.
     """
-    allowed, quota = _allowed_cores(), cpu_quota()
-    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+    allowed = _allowed_cores()
+    quota = cpu_quota()
+    if quota is None:
+        return allowed
+    return max(1, min(allowed, math.ceil(quota)))
 
 
 def cpu_quota() -> float | None:
     """Return the quota of processor time in cores, such as 2.5; None without a quota."""
-    quotas = [quota for group in _groups("cpu") if (quota := _quota_of(group)) is not None]
-    return min(quotas, default=None)
+    quotas = [_quota_of(group) for group in _groups("cpu")]
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def limit_threads(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -65,23 +71,31 @@ def _allowed_cores() -> int:
 
 def _of_system() -> int | None:
     found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(PROC / "meminfo"), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None  # None: not Linux
+    if found is None:  # not Linux
+        return None
+    return int(found[1]) * 1024
 
 
 def _of_groups() -> Iterator[int]:
     """Yield the bytes left under the limit of each group; its file cache counts as free."""
     for group in _groups("memory"):
         limit_files, usage_file = _MEMORY_FILES[group.version]
-        limits = [_number(group.folder / name) for name in limit_files]
         used = _number(group.folder / usage_file)
-        statistics = dict(re.findall(r"^(\w+) (\d+)$", _text(group.folder / "memory.stat"), re.M))
-        limits.append(int(statistics.get("hierarchical_memory_limit", NO_LIMIT)))
-        limit = min(limit for limit in limits if limit is not None)
+        statistics_text = _text(group.folder / "memory.stat")
+        statistics = dict(re.findall(r"^(\w+) (\d+)$", statistics_text, re.M))
+        # Version 1 also reports the lowest limit of the groups above, which may be out of sight.
+        limit = int(statistics.get("hierarchical_memory_limit", NO_LIMIT))
+        for name in limit_files:
+            file_limit = _number(group.folder / name)
+            if file_limit is not None:
+                limit = min(limit, file_limit)
         if used is None or limit >= NO_LIMIT:
             continue
         # The kernel drops these cached pages when memory becomes short.
         cache_name = "inactive_file" if group.version == 2 else "total_inactive_file"
-        yield max(0, limit - max(0, used - int(statistics.get(cache_name, 0))))
+        cached = int(statistics.get(cache_name, 0))
+        not_cached = max(0, used - cached)
+        yield max(0, limit - not_cached)
 
 
 _MEMORY_FILES = {
@@ -114,7 +128,8 @@ def _groups(controller: str) -> Iterator[_Group]:
         # Version 1 mounts each controller by itself and names it in the super options.
         if version == 1 and controller not in options[-1].split(","):
             continue
-        mounted, top = (Path(_unescaped(field)) for field in fields[3:5])
+        mounted = Path(_unescaped(fields[3]))
+        top = Path(_unescaped(fields[4]))
         for folder in _upwards(top, own_paths[version], mounted):
             yield _Group(folder, version)
 
@@ -142,10 +157,11 @@ def _upwards(top: Path, own: Path, mounted: Path) -> Iterator[Path]:
         mounted: path of the group that is mounted at `top`; in a container often the group itself.
     """
     folder = top
+    below_top = top / own.relative_to("/")
     if own.is_relative_to(mounted):
         folder = top / own.relative_to(mounted)
-    elif (top / own.relative_to("/")).is_dir():
-        folder = top / own.relative_to("/")
+    elif below_top.is_dir():
+        folder = below_top
     if ".." in folder.parts or not folder.is_dir():  # the path only exists outside the container
         folder = top
     while True:
@@ -160,12 +176,17 @@ def _quota_of(group: _Group) -> float | None:
     if group.version == 2:
         numbers = _text(group.folder / "cpu.max").split()
     else:
-        numbers = [_text(group.folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        numbers = [
+            _text(group.folder / "cpu.cfs_quota_us"),
+            _text(group.folder / "cpu.cfs_period_us"),
+        ]
     try:
-        quota, period = (int(number) for number in numbers)
+        quota, period = map(int, numbers)
     except ValueError:  # "max" means no quota; empty means that the files are missing
         return None
-    return quota / period if quota > 0 and period > 0 else None
+    if quota <= 0 or period <= 0:  # version 1 writes -1 for no quota
+        return None
+    return quota / period
 
 
 def _number(file: Path) -> int | None:

@@ -24,10 +24,11 @@ def is_url(text: str) -> bool:
 
 
 def url_problem(text: str) -> str:
-    """Return one line that says why a URL cannot be used and what to do instead."""
+    """Return one line that explains why a URL cannot be used and what to do instead."""
     scheme, _, rest = text.partition(":")
     if scheme.lower() == "file":
-        return f"is a URL; give the path alone: {unquote('/' + rest.lstrip('/'))}"
+        path = unquote("/" + rest.lstrip("/"))
+        return f"is a URL; give the path alone: {path}"
     return (
         "is the address of a remote place, which is not supported: only paths on this machine "
         "are; copy the data here, or mount it, and give that path"
@@ -37,7 +38,7 @@ def url_problem(text: str) -> str:
 def usable_path(path: Path) -> Path:
     """Return the path, or raise ValueError if it contains a NUL byte or is a URL."""
     if "\0" in str(path):
-        raise ValueError("holds a NUL, which no name of a file does")
+        raise ValueError("contains a NUL byte, which file names cannot contain")
     if is_url(str(path)) and not path.exists():
         raise ValueError(url_problem(str(path)))
     return path
@@ -59,7 +60,8 @@ def refuse_url(path: str | Path, key: str = "") -> None:
     # `Path` removes one of the two slashes.
     shown = re.sub(r"^([^:@]+):/+", r"\1://", text)
     cause, _, fix = url_problem(text).partition("; ")
-    raise ConfigError(f"{key + ' ' if key else ''}{shown}: {cause}.\n  Fix: {fix}.")
+    prefix = f"{key} " if key else ""
+    raise ConfigError(f"{prefix}{shown}: {cause}.\n  Fix: {fix}.")
 
 
 def expanded(text: str | Path, base: Path) -> Path:
@@ -74,6 +76,7 @@ def expanded(text: str | Path, base: Path) -> Path:
     home = os.path.expanduser(text)  # noqa: PTH111  leaves an unknown user as it is
     if str(text) == str(home) or not str(text).startswith("~"):
         return literal
+    # Both readings are possible: take the one that exists, and a home folder if neither does.
     if not os.path.lexists(literal):
         return Path(home)
     if not os.path.lexists(home):
@@ -86,15 +89,22 @@ def expanded(text: str | Path, base: Path) -> Path:
 
 def missing_hint(path: Path) -> str:
     """Return a clause with the likely mistake in a path that does not exist, or an empty text."""
-    text, name = str(path), path.name
-    in_home = any(part.startswith("~") for part in path.parts)
-    quoted = name[:1] in "\"'" and name[:1] == name[-1:]
+    text = str(path)
+    name = path.name
+    has_tilde = any(part.startswith("~") for part in path.parts)
+    first = name[:1]
+    is_quoted = first in "\"'" and first == name[-1:]
+    has_outer_blank = name != name.strip()
     mistakes = {
         "variables such as $HOME are expanded by the shell alone": _VARIABLE.search(text),
         "it looks like a path on Windows; this machine has it elsewhere": _DRIVE.search(text),
         "folders are separated by / here, not by backslashes": "\\" in text,
-        "~ means a home folder only at the beginning, if there is such a user": in_home,
-        "the quotation marks are taken as part of the name": quoted,
-        "the blank at an end of the name is taken as part of it": name != name.strip(),
+        "~ means a home folder only at the beginning, if there is such a user": has_tilde,
+        "the quotation marks are taken as part of the name": is_quoted,
+        "the blank at an end of the name is taken as part of it": has_outer_blank,
     }
-    return next((f" ({hint})" for hint, is_made in mistakes.items() if is_made), "")
+    # The first one is the most likely mistake.
+    for hint, is_made in mistakes.items():
+        if is_made:
+            return f" ({hint})"
+    return ""

@@ -28,17 +28,23 @@ def nmi(a_N: Ints, b_N: Ints) -> float:
         b_N: other labels of these images, in equal order.
     """
     _check_same_length(a_N, b_N)
+    num_images = len(a_N)
     cell_a_C, cell_b_C, count_C = _contingency(a_N, b_N)
-    count_a_K, count_b_K = _sums(cell_a_C, count_C), _sums(cell_b_C, count_C)
+    count_a_K = _sums(cell_a_C, count_C)
+    count_b_K = _sums(cell_b_C, count_C)
     if np.count_nonzero(count_a_K) <= 1 and np.count_nonzero(count_b_K) <= 1:
         return 1.0
-    share_C = count_C / len(a_N)
-    log_a_C = np.log(count_a_K[cell_a_C] / len(a_N))
-    log_b_C = np.log(count_b_K[cell_b_C] / len(a_N))
-    information = float(share_C @ (np.log(share_C) - log_a_C - log_b_C))
+    # The mutual information: the mean of log(p(a, b) / (p(a) p(b))) over the images.
+    share_C = count_C / num_images
+    log_a_C = np.log(count_a_K[cell_a_C] / num_images)
+    log_b_C = np.log(count_b_K[cell_b_C] / num_images)
+    log_ratio_C = np.log(share_C) - log_a_C - log_b_C
+    information = float(share_C @ log_ratio_C)
     normaliser = float(np.sqrt(entropy(count_a_K) * entropy(count_b_K)))
+    if normaliser <= 0:
+        return 0.0
     # Rounding can leave 1e-17 where independence means 0, and 1 + 1e-16 where equality means 1.
-    return min(max(information / normaliser, 0.0), 1.0) if normaliser > 0 else 0.0
+    return min(max(information / normaliser, 0.0), 1.0)
 
 
 def entropy(counts_K: Ints) -> float:
@@ -47,8 +53,9 @@ def entropy(counts_K: Ints) -> float:
     Args:
         counts_K: images per cluster; empty clusters add nothing.
     """
-    share_K = counts_K[counts_K > 0] / max(int(counts_K.sum()), 1)
-    return abs(float(share_K @ np.log(share_K)))  # abs rather than minus, which could return -0.0
+    num_images = max(int(counts_K.sum()), 1)
+    share_P = counts_K[counts_K > 0] / num_images
+    return abs(float(share_P @ np.log(share_P)))  # abs rather than minus, which could return -0.0
 
 
 def moved_fraction(previous_N: Ints, current_N: Ints) -> float:
@@ -68,9 +75,11 @@ def moved_fraction(previous_N: Ints, current_N: Ints) -> float:
     if len(current_N) == 0:
         return 0.0
     _, cell_current_C, count_C = _contingency(previous_N, current_N)
-    stayed_K = np.zeros(int(cell_current_C.max()) + 1, dtype=np.int64)
+    num_clusters = int(cell_current_C.max()) + 1
+    stayed_K = np.zeros(num_clusters, dtype=np.int64)
     np.maximum.at(stayed_K, cell_current_C, count_C)
-    return 1.0 - float(stayed_K.sum()) / len(current_N)
+    num_stayed = float(stayed_K.sum())
+    return 1.0 - num_stayed / len(current_N)
 
 
 @dataclass(frozen=True)
@@ -105,12 +114,13 @@ def cluster_sizes(cluster_N: Ints, k: int) -> ClusterSizes:
     if len(populated_P) == 0:
         raise ValueError("no images, so no cluster has a size")
     entropy_nats = entropy(counts_K)
+    largest = int(populated_P.max())
     return ClusterSizes(
         empty=k - len(populated_P),
         smallest=int(populated_P.min()),
         median=float(np.median(populated_P)),
-        largest=int(populated_P.max()),
-        largest_fraction=float(populated_P.max() / len(cluster_N)),
+        largest=largest,
+        largest_fraction=largest / len(cluster_N),
         entropy_nats=entropy_nats,
         effective_clusters=float(np.exp(entropy_nats)),
     )
@@ -122,10 +132,13 @@ def cluster_counts(cluster_N: Ints, k: int) -> NDArray[np.int64]:
     Raises:
         ValueError: an id is negative or not below `k`.
     """
-    if len(cluster_N) and not 0 <= int(cluster_N.min()) <= int(cluster_N.max()) < k:
-        raise ValueError(
-            f"cluster ids go from {cluster_N.min()} to {cluster_N.max()}, not within 0 to {k - 1}"
-        )
+    if len(cluster_N):
+        lowest = int(cluster_N.min())
+        highest = int(cluster_N.max())
+        if lowest < 0 or highest >= k:
+            raise ValueError(
+                f"cluster ids range from {lowest} to {highest}, not within 0 to {k - 1}"
+            )
     return np.bincount(cluster_N, minlength=k).astype(np.int64, copy=False)
 
 
@@ -145,24 +158,33 @@ def _contingency(a_N: Ints, b_N: Ints) -> tuple[Ints, Ints, NDArray[np.int64]]:
     if len(a_N) == 0:
         nothing = np.zeros(0, dtype=np.int64)
         return nothing, nothing, nothing
-    a_N, b_N = _ids_from_0(a_N), _ids_from_0(b_N)
+    a_N = _ids_from_0(a_N)
+    b_N = _ids_from_0(b_N)
+    # Both ids of an image become one key, so that sorting brings equal pairs together.
     width = int(b_N.max()) + 1
     key_N = a_N.astype(np.int64)  # a copy, worked on in place: N may be 100 M
     key_N *= width
     key_N += b_N
     key_N.sort()
-    starts_C = np.concatenate([[0], np.flatnonzero(key_N[1:] != key_N[:-1]) + 1])
+    is_change = key_N[1:] != key_N[:-1]
+    changes = np.flatnonzero(is_change) + 1
+    starts_C = np.concatenate([[0], changes])
     cell_a_C, cell_b_C = np.divmod(key_N[starts_C], width)
-    return cell_a_C, cell_b_C, np.diff(starts_C, append=len(key_N))
+    count_C = np.diff(starts_C, append=len(key_N))
+    return cell_a_C, cell_b_C, count_C
 
 
 def _ids_from_0(label_N: Ints) -> Ints:
     """Return the labels as ids from 0 to less than 4 N, so that two ids fit into one int64 key."""
-    lowest, highest = int(label_N.min()), int(label_N.max())
+    lowest = int(label_N.min())
+    highest = int(label_N.max())
     # Widely spread labels, such as hashes: a table over their range might not fit into memory.
     if highest - lowest >= 4 * len(label_N):
-        return np.unique(label_N, return_inverse=True)[1]
-    return label_N if lowest == 0 else label_N.astype(np.int64) - lowest
+        _, id_N = np.unique(label_N, return_inverse=True)
+        return id_N
+    if lowest == 0:
+        return label_N
+    return label_N.astype(np.int64) - lowest
 
 
 def _sums(cell_C: Ints, count_C: NDArray[np.int64]) -> NDArray[np.int64]:

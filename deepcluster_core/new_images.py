@@ -68,6 +68,7 @@ def features_of(
         skip: called for each image that cannot be used.
         workers: number of threads that read images.
     """
+    # The network sees views alone, so the paths wait here until their features come out.
     paths_of_batches: deque[list[str]] = deque()
 
     def views() -> Iterator[Pixels]:
@@ -100,7 +101,8 @@ def _read(images: Iterable[SourceImage], view: View, workers: int) -> Iterator[_
 
     def read_one(image: SourceImage) -> _Read:
         try:
-            return _Read(image.path, view(image.read()), "")
+            view_SSC = view(image.read())
+            return _Read(image.path, view_SSC, "")
         except (OSError, UnreadableImageError) as error:
             if is_shortage(error):  # memory or files ran out; the image itself may be fine
                 raise
@@ -109,6 +111,7 @@ def _read(images: Iterable[SourceImage], view: View, workers: int) -> Iterator[_
     def read_all(group: list[SourceImage]) -> list[_Read]:
         return [read_one(image) for image in group]
 
+    # In groups, so that images are not handed to the threads one by one.
     for group in ordered_map(read_all, _groups(images), workers=workers):
         yield from group
 
@@ -131,6 +134,7 @@ def _batches(found: Iterable[_Read], size: int, skip: Skip) -> Iterator[tuple[li
         views.append(image.view_SSC)
         if len(views) == size:
             yield paths, np.stack(views)
-            paths, views = [], []
+            paths = []
+            views = []
     if views:
         yield paths, np.stack(views)

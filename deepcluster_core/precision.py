@@ -70,6 +70,7 @@ class _Exact:
     def enter(self) -> None:
         with self._lock:
             if self._open == 0:
+                # Read all values before any is changed, because some depend on each other.
                 self._before = [(setting, setting.read()) for setting in _settings()]
                 for setting, _ in self._before:
                     setting.make_exact()
@@ -118,18 +119,30 @@ def _settings() -> list[_Setting]:
     The older settings must agree with the newer ones: some functions of torch read them, and
     reading them raises an error if they contradict.
     """
-    cudnn, mkldnn, cublas = torch.backends.cudnn, torch.backends.mkldnn, torch.backends.cuda.matmul
-    get, set_ = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
-    older = [_attribute(cudnn, "allow_tf32", False), _Setting(get, set_, "highest")]
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    convolutions = _attribute(cudnn, "allow_tf32", False)
+    products = _Setting(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
+    )
+    older = [convolutions, products]
     if not hasattr(cudnn, "conv"):  # before torch 2.9
         return older
-    owners = [cublas, *(getattr(cudnn, name) for name in ("conv", "rnn"))]
-    owners += [getattr(mkldnn, name) for name in ("conv", "rnn", "matmul")]
+    owners = [
+        torch.backends.cuda.matmul,
+        cudnn.conv,
+        cudnn.rnn,
+        mkldnn.conv,
+        mkldnn.rnn,
+        mkldnn.matmul,
+    ]
     return older + [_attribute(owner, "fp32_precision", "ieee") for owner in owners]
 
 
 def _attribute(owner: object, name: str, exact: object) -> _Setting:
-    return _Setting(partial(getattr, owner, name), partial(setattr, owner, name), exact)
+    read = partial(getattr, owner, name)
+    write = partial(setattr, owner, name)
+    return _Setting(read, write, exact)
 
 
 def _has_bfloat16() -> bool:

@@ -21,7 +21,8 @@ def derive(seed: int, *names: str | int) -> int:
     By convention the names are epoch, stage and purpose: `derive(31, 4, "train", "order")`.
     """
     text = "/".join(str(name) for name in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1  # 63 bits fit into any signed integer
 
 
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
@@ -38,7 +39,10 @@ def torch_seeded(seed: int, device: "torch.device | None" = None) -> Iterator[No
     """
     import torch  # noqa: PLC0415  slow, and callers that only need `derive` do without it
 
-    on_gpu = device is not None and device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+    # The CPU's generator is always restored, and that of a GPU if it is in use.
+    gpus: list[torch.device] = []
+    if device is not None and device.type == "cuda":
+        gpus.append(device)
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         yield

@@ -50,7 +50,10 @@ def lacks_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
         return True
     if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM or (error.errno is None and _mentions(error, ON_HOST))
+        # Libraries that raise it themselves, such as Arrow, give no error number.
+        if error.errno is None:
+            return _mentions(error, ON_HOST)
+        return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and _mentions(error, ON_DEVICE + ON_HOST)
 
 
@@ -79,16 +82,18 @@ def explain_damage(
     try:
         yield
     except Exception as error:
-        if (kinds and not isinstance(error, kinds)) or is_shortage(error):
+        is_of_these_kinds = not kinds or isinstance(error, kinds)
+        if not is_of_these_kinds or is_shortage(error):
             raise
         raise explain(error) from error
 
 
 def _is_torch_out_of_memory(error: BaseException) -> bool:
-    return any(
-        kind.__name__ == "OutOfMemoryError" and kind.__module__.partition(".")[0] == "torch"
-        for kind in type(error).__mro__
-    )
+    for kind in type(error).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package == "torch" and kind.__name__ == "OutOfMemoryError":
+            return True
+    return False
 
 
 def _mentions(error: BaseException, words: tuple[str, ...]) -> bool:
@@ -114,14 +119,15 @@ def _short_of_memory(error: Exception, folder: Path) -> ArtifactError:
         return ArtifactError(
             f"{folder}: the GPU has too little free memory to make it.\n"
             f"  Cause: {cause}\n"
-            f"  Fix:   end other programs that use this GPU (nvidia-smi lists them), name another "
-            f"one with compute.device, or set a smaller batch_size; the same command goes on then."
+            f"  Fix:   end other programs that use this GPU (nvidia-smi lists them), choose a "
+            f"different one with compute.device, or set a smaller batch_size; the same command "
+            f"then continues."
         )
     return ArtifactError(
         f"{folder}: there is too little memory to make it.\n"
         f"  Cause: {cause}\n"
-        f"  Fix:   a smaller extract.batch_size or train.batch_size, or "
-        f"cluster.max_points_per_centroid; the same command goes on then."
+        f"  Fix:   set a smaller extract.batch_size or train.batch_size, or "
+        f"cluster.max_points_per_centroid; the same command then continues."
     )
 
 
@@ -132,27 +138,25 @@ def _limited(error: Exception, folder: Path) -> ArtifactError | None:
             f"{folder}: this process may not open any more files.\n"
             f"  Cause: {first_line(error)}\n"
             f"  Fix:   raise the limit (`ulimit -n` shows it, `ulimit -n 65536` sets it), or set a "
-            f"smaller compute.workers; the same command goes on then."
+            f"smaller compute.workers; the same command then continues."
         )
     if _lacks_threads(error):
         return ArtifactError(
-            f"{folder}: the system does not let this process start any more threads.\n"
+            f"{folder}: this process may not start any more threads.\n"
             f"  Cause: {first_line(error)}: a limit of processes (`ulimit -u`, or pids.max of the "
             f"container), or of memory (`ulimit -v`)\n"
-            f"  Fix:   raise the limit, or set a smaller compute.workers; the same command goes on "
-            f"then."
+            f"  Fix:   raise the limit, or set a smaller compute.workers; the same command then "
+            f"continues."
         )
     return None
 
 
 def _lacks_files(error: BaseException) -> bool:
     number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return True
     # torch and safetensors wrap the system's error in classes of their own, without its number.
-    return (
-        number in (errno.EMFILE, errno.ENFILE)
-        or "Too many open files" in str(error)
-        or _no_file_can_be_opened(error)
-    )
+    return "Too many open files" in str(error) or _no_file_can_be_opened(error)
 
 
 def _lacks_threads(error: BaseException) -> bool:

@@ -93,7 +93,9 @@ def artifacts_of(value: Input) -> list[Path]:
     """Return the folders of all artifacts in an input."""
     if isinstance(value, Several):
         return list(value.folders().values())
-    return [value] if isinstance(value, Path) else []
+    if isinstance(value, Path):
+        return [value]
+    return []
 
 
 class StageFunction(Generic[P]):
@@ -107,21 +109,19 @@ class StageFunction(Generic[P]):
     ) -> None:
         self.identity = identity
         self.__doc__ = body.__doc__
-        self._body, self._check = body, check
-        # The first parameter is the draft.
-        parameters = list(inspect.signature(body).parameters.values())[1:]
-        self.sections: Mapping[str, type[StrictConfig]] = {
-            parameter.name: parameter.annotation
-            for parameter in parameters
-            if parameter.kind is parameter.POSITIONAL_ONLY
-        }
+        self._body = body
+        self._check = check
+        self.sections: dict[str, type[StrictConfig]] = {}
         """The sections of the configuration that the stage reads, and their types."""
-        self.manifest_only = frozenset(
-            parameter.name
-            for parameter in parameters
-            if _MANIFEST_ONLY in getattr(parameter.annotation, "__metadata__", ())
-        )
+        self.manifest_only: set[str] = set()
         """Inputs whose manifest alone is read."""
+        # The first parameter is the draft.
+        _draft, *parameters = inspect.signature(body).parameters.values()
+        for parameter in parameters:
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                self.sections[parameter.name] = parameter.annotation
+            if _MANIFEST_ONLY in getattr(parameter.annotation, "__metadata__", ()):
+                self.manifest_only.add(parameter.name)
 
     @property
     def name(self) -> str:
@@ -170,10 +170,12 @@ class StageFunction(Generic[P]):
             DeepClusterError: raised by the stage or by `new_artifact`.
         """
         sections = [config[name] for name in self.sections]
+        # Before an existing artifact in `out` is deleted.
         if self._check is not None:
             self._check(*sections)
+        digests = digests_of(inputs)
         with new_artifact(
-            self.identity, out, config=config, inputs=digests_of(inputs), context=context
+            self.identity, out, config=config, inputs=digests, context=context
         ) as draft:
             self._body(draft, *sections, **inputs)
 

@@ -19,15 +19,24 @@ def number(value: object) -> str:
     """Return a number with about four digits, and any other value as its plain text."""
     if value is None:
         return UNKNOWN
+    if isinstance(value, float):
+        return _float_text(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    if not isinstance(value, float):
+    return str(value)
+
+
+def _float_text(value: float) -> str:
+    if math.isnan(value):
+        return UNKNOWN
+    if math.isinf(value):
         return str(value)
-    if not math.isfinite(value):
-        return UNKNOWN if math.isnan(value) else str(value)
     if abs(value) >= 1000 or value.is_integer():
         return f"{value:,.0f}"
-    return f"{value:.3f}" if 0.1 <= abs(value) < 10 else f"{value:.4g}"
+    # Three decimals show four digits from 1 on, and line up with the values just below.
+    if 0.1 <= abs(value) < 10:
+        return f"{value:.3f}"
+    return f"{value:.4g}"
 
 
 def three_decimals(value: float | None) -> str:
@@ -39,26 +48,31 @@ def share(value: float | None) -> str:
     """Return a share, 0 to 1, in percent; with one decimal below 10 %."""
     if not known(value):
         return UNKNOWN
-    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
+    if value < 0.1:
+        return f"{value:.1%}"
+    return f"{value:.0%}"
 
 
 def listed(names: Sequence[str], *, limit: int = 5) -> str:
     """Return the first names and the number of further ones: a, b and 3 more."""
     shown = ", ".join(names[:limit])
-    more = len(names) - limit
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    num_more = len(names) - limit
+    if num_more <= 0:
+        return shown
+    return f"{shown} and {num_more:,} more"
 
 
 def duration(seconds: float) -> str:
     """Return a duration in its one or two largest units: 5.3 s, 1 min 36 s, 30 h 2 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest_s = divmod(round(seconds), 60)
     if minutes < 10:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {rest_s} s"
     if minutes < 60:
         return f"{minutes} min"
-    return f"{minutes // 60:,} h {minutes % 60} min"
+    hours, rest_min = divmod(minutes, 60)
+    return f"{hours:,} h {rest_min} min"
 
 
 def readable_size(num_bytes: float) -> str:
@@ -75,9 +89,14 @@ def printable(text: str) -> str:
 
     File names come from untrusted sources and must not control the terminal.
     """
+    # Most texts need no escapes, and this is called for every path that is printed.
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    characters = list(text)
+    for place, character in enumerate(characters):
+        if not character.isprintable():
+            characters[place] = character.encode("unicode_escape").decode()
+    return "".join(characters)
 
 
 def printable_lines(text: str) -> str:

@@ -32,11 +32,12 @@ def write_checkpoint(folder: Path, *, backbone: nn.Module, momentum: dict[str, T
         momentum: buffers of the backbone's optimiser, by parameter name.
     """
     with ThreadPoolExecutor(2) as pool:  # writing releases the interpreter lock
-        model = pool.submit(
-            save_file, _contiguous(backbone.state_dict()), folder / MODEL, metadata={"format": "pt"}
-        )
-        pool.submit(save_file, _contiguous(momentum), folder / MOMENTUM).result()
-        model.result()
+        weights = _contiguous(backbone.state_dict())
+        model_file = pool.submit(save_file, weights, folder / MODEL, metadata={"format": "pt"})
+        buffers = _contiguous(momentum)  # copied from the GPU while the weights are written
+        momentum_file = pool.submit(save_file, buffers, folder / MOMENTUM)
+        momentum_file.result()
+        model_file.result()
     for name in (MODEL, MOMENTUM):
         let_others_read(folder / name)
 
@@ -51,7 +52,9 @@ def restore_network(
         ConfigError: the network does not support images of this size and number of channels.
     """
     if checkpoint is None:
-        return build_network(config, channels=channels, seed=seeding.derive(seed, "init"))
+        init_seed = seeding.derive(seed, "init")
+        return build_network(config, channels=channels, seed=init_seed)
+    # Random weights would be replaced at once, and drawing them takes time.
     network = build_without_weights(config, channels=channels)
     load_backbone(checkpoint, network)
     return network
@@ -64,7 +67,7 @@ def load_backbone(folder: Path, backbone: nn.Module) -> None:
         ArtifactError: the checkpoint is damaged, or belongs to a different network.
     """
     path = folder / MODEL
-    fix = "use another --run, or the recipe that this run began with."
+    fix = "use a different --run, or the recipe that this run began with."
     _fill(backbone, _load(path), path, fix=fix)
 
 
@@ -79,7 +82,11 @@ def load_weights(path: Path, network: nn.Module) -> None:
         ArtifactError: the file cannot be read, or belongs to a different network.
     """
     fix = f"save the state_dict of this network with safetensors, named as in a run's {MODEL}."
-    with explain_damage(lambda e: ArtifactError(f"{path}: cannot be read ({e}).\n  Fix: {fix}")):
+
+    def explain(error: Exception) -> ArtifactError:
+        return ArtifactError(f"{path}: cannot be read ({error}).\n  Fix: {fix}")
+
+    with explain_damage(explain):
         state = load_file(path)
     _fill(network, state, path, fix=fix)
 
@@ -99,33 +106,49 @@ def _fill(network: nn.Module, state: dict[str, Tensor], path: Path, *, fix: str)
     Raises:
         ArtifactError: the names or shapes of the state are not exactly those of the network.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     before = network.state_dict()
-    wanted = {name: tuple(tensor.shape) for name, tensor in before.items()}
-    if shapes != wanted:
-        differing = sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
+    found = _shapes(state)
+    wanted = _shapes(before)
+    if found != wanted:
+        # Compared by name, because a tensor can be on either side alone.
+        names = sorted(found | wanted)
+        differing = [name for name in names if found.get(name) != wanted.get(name)]
+        first = differing[0]
+        found_shape = found.get(first, "absent")
+        wanted_shape = wanted.get(first, "absent")
         raise ArtifactError(
-            f"{path}: holds another network than the recipe's: {differing[0]} is "
-            f"{shapes.get(differing[0], 'absent')}, expected {wanted.get(differing[0], 'absent')}"
-            f" ({len(differing)} such tensors).\n"
+            f"{path}: holds a different network than the recipe's: {first} is "
+            f"{found_shape}, expected {wanted_shape} ({len(differing)} such tensors).\n"
             f"  Fix: {fix}"
         )
     # Copy, because the loaded tensors are views of the file, which may be replaced or deleted.
-    copies = {name: tensor.to(before[name].dtype, copy=True) for name, tensor in state.items()}
+    copies: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        copies[name] = tensor.to(before[name].dtype, copy=True)
     network.load_state_dict(copies, assign=True)
 
 
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # safetensors stores row-major tensors only; channels-last weights are copied into that order.
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        on_cpu = tensor.detach().cpu()
+        # safetensors stores row-major tensors only; channels-last weights are copied.
+        found[name] = on_cpu.contiguous()
+    return found
 
 
 def _load(path: Path) -> dict[str, Tensor]:
     verify(path)
-    with explain_damage(
-        lambda error: ArtifactError(
+
+    def explain(error: Exception) -> ArtifactError:
+        return ArtifactError(
             f"{path}: cannot be read ({error}).\n"
             f"  Fix: run the train stage of that epoch again: deepcluster stage train … --force"
         )
-    ):
+
+    with explain_damage(explain):
         return load_file(path)

@@ -77,8 +77,8 @@ class Draft:
     @property
     def seconds(self) -> float:
         """The time spent so far, including the saved part of earlier attempts."""
-        before_s = self.saved.seconds if self.saved else 0.0
-        return before_s + time.perf_counter() - self._start
+        earlier_attempts_s = self.saved.seconds if self.saved else 0.0
+        return earlier_attempts_s + time.perf_counter() - self._start
 
     def save(self, facts: Mapping[str, Any], files: Mapping[str, Writer] | None = None) -> None:
         """Save the progress durably, so that the next attempt can continue from here.
@@ -87,7 +87,8 @@ class Draft:
             facts: JSON values that describe the progress.
             files: writers by file name; no earlier save may have used these names.
         """
-        write_saved(self.folder, self.key, seconds=self.seconds, facts=facts, files=files or {})
+        writers = files or {}
+        write_saved(self.folder, self.key, seconds=self.seconds, facts=facts, files=writers)
 
 
 @contextmanager
@@ -119,6 +120,7 @@ def new_artifact(
     key = artifact_key(stage, config=config, inputs=inputs, seed=context.seed, epoch=context.epoch)
     with explain_resource_errors(out):
         _begin(out, stage)
+        # Keep what an interrupted attempt saved; without a save, start from an empty folder.
         saved = read_saved(out, key)
         if saved is None:
             _clear(out)
@@ -127,7 +129,9 @@ def new_artifact(
         _reset_peak_memory(context.device)
         draft = Draft(out, key, context, saved)
         yield draft
-        write_manifest(out, _describe(draft, stage, config, inputs, context))
+        # From here on, the block has succeeded: the manifest makes the folder an artifact.
+        manifest = _describe(draft, stage, config, inputs, context)
+        write_manifest(out, manifest)
         _end(out)
 
 
@@ -139,14 +143,15 @@ def _describe(
     context: Context,
 ) -> Manifest:
     """Make all written files durable and return the manifest that describes them."""
-    seconds = draft.seconds
-    parts = (path for path in draft.folder.rglob("*") if not _is_temporary(path))
+    seconds = draft.seconds  # without the time to hash and flush the files
+    parts = [path for path in draft.folder.rglob("*") if not _is_temporary(path)]
     files = record_files(draft.folder, sorted(parts))
+    hashes = {name: record.sha256 for name, record in files.items()}
     return Manifest(
         stage=stage.name,
         version=stage.version,
         key=draft.key,
-        digest=digest_of({name: record.sha256 for name, record in files.items()}),
+        digest=digest_of(hashes),
         inputs=dict(inputs),
         config=dump_sections(config),
         seed=context.seed,
@@ -168,7 +173,8 @@ def tidy(folder: Path) -> None:
     The artifact is complete without them. Files that this user may not delete stay until the
     owner's next attempt.
     """
-    if not (folder / UNFINISHED).exists() or not may_write(folder):
+    mark = folder / UNFINISHED
+    if not mark.exists() or not may_write(folder):
         return
     with suppress(OSError, ArtifactError), lock(folder):
         # Check again under the lock: another process may have started to make the artifact anew.
@@ -187,7 +193,8 @@ def _end(folder: Path) -> None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest atomically; it is durable when the function returns."""
-    write_atomically(folder / MANIFEST, manifest.sealed().model_dump_json(indent=2).encode())
+    text = manifest.sealed().model_dump_json(indent=2)
+    write_atomically(folder / MANIFEST, text.encode())
 
 
 def prune(folder: Path) -> None:
@@ -196,9 +203,15 @@ def prune(folder: Path) -> None:
     Raises:
         PermissionError: some files may not be deleted; nothing is deleted then.
     """
-    inside = (path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())
-    if (denied := first_unwritable([folder, *inside])) is not None:
+    # Check every folder first, so that an artifact is never deleted in part.
+    folders = [folder]
+    for path in folder.rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            folders.append(path)
+    denied = first_unwritable(folders)
+    if denied is not None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(denied))
+    # Mark first: a crash while deleting then leaves a pruned artifact, not a damaged one.
     manifest = read_manifest(folder)
     write_manifest(folder, manifest.model_copy(update={"pruned": True}))
     for path in folder.iterdir():
@@ -213,12 +226,14 @@ def _begin(out: Path, stage: Stage) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     _check_readable(out)
-    if not (out / UNFINISHED).exists() and _foreign(out, stage):
+    mark = out / UNFINISHED
+    if not mark.exists() and _foreign(out, stage):
         raise ArtifactError(
             f"{out}: the folder holds files that no stage made, and they would be deleted.\n"
             f"  Fix: choose an empty or new folder."
         )
-    (out / UNFINISHED).touch()
+    # The mark comes first, so that the folder is recognised as a stage's at any moment.
+    mark.touch()
     (out / MANIFEST).unlink(missing_ok=True)
 
 
@@ -233,9 +248,9 @@ def _check_readable(out: Path) -> None:
     condition, reason = inspect(out)
     if condition is Condition.UNREADABLE:
         raise ArtifactError(
-            f"{out}: holds what you may not read, and it is left as it is.\n"
+            f"{out}: contains files that you may not read; they are left unchanged.\n"
             f"  Cause: {reason}\n"
-            f"  Fix:   have the permissions changed, or choose another folder. {SHARING}"
+            f"  Fix:   have the permissions changed, or choose a different folder. {SHARING}"
         )
 
 
@@ -261,7 +276,9 @@ def _clear_half_written(out: Path, stage: Stage) -> None:
 
 def _is_temporary(path: Path) -> bool:
     """Return whether a file is not part of the artifact: the mark, a save or a partial file."""
-    return path.name == UNFINISHED or path.name.startswith(PREFIX) or path.suffix == ".part"
+    if path.name == UNFINISHED:
+        return True
+    return path.name.startswith(PREFIX) or path.suffix == ".part"
 
 
 def _foreign(out: Path, stage: Stage) -> bool:
@@ -277,10 +294,13 @@ def _foreign(out: Path, stage: Stage) -> bool:
         else:
             if manifest.stage != stage.name:
                 return True
+            # An earlier version of the stage may have written files with different names.
             own_names |= {name.partition("/")[0] for name in manifest.files}
-    return any(
-        path.name not in own_names and ".part" not in path.suffixes for path in out.iterdir()
-    )
+    for path in out.iterdir():
+        is_partial = ".part" in path.suffixes
+        if path.name not in own_names and not is_partial:
+            return True
+    return False
 
 
 def _provenance(device: str) -> Provenance:
@@ -333,7 +353,8 @@ def _git(*arguments: str, at: Path) -> str:
 
 
 def _reset_peak_memory(device: str) -> None:
-    if (cuda := _cuda_in_use(device)) is not None:
+    cuda = _cuda_in_use(device)
+    if cuda is not None:
         cuda.reset_peak_memory_stats(device)
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -344,10 +365,12 @@ def _reset_peak_memory(device: str) -> None:
 def _peak_memory_bytes() -> int:
     try:
         status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+        after_name = status.split("VmHWM:")[1]
+        return int(after_name.split()[0]) * 1024
     except (OSError, IndexError):
         import resource  # noqa: PLC0415  not on Windows, where artifacts can be read only
 
+        # macOS reports bytes, other systems kilobytes.
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -364,4 +387,6 @@ def _cuda_in_use(device: str) -> ModuleType | None:
     torch = sys.modules.get("torch")
     if kind != "cuda" or torch is None or not torch.cuda.is_initialized():
         return None
-    return torch.cuda if int(number or 0) < torch.cuda.device_count() else None
+    index = int(number or 0)
+    device_exists = index < torch.cuda.device_count()
+    return torch.cuda if device_exists else None

@@ -66,7 +66,8 @@ def write_features(
     """
     first = next(batches)
     dim = first.shape[1]
-    chunk_rows = max(1, CHUNK_BYTES // (dim * np.dtype(dtype).itemsize))
+    row_bytes = dim * np.dtype(dtype).itemsize
+    chunk_rows = max(1, CHUNK_BYTES // row_bytes)
     chunk_rows = min(chunk_rows, num_images)  # chunks are always stored in full length
     layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
     path = folder / FEATURES
@@ -85,9 +86,11 @@ def write_features(
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="shards") as pool:
         writer = _BackgroundWriter(pool, path, layout, num_images)
         # The greatest common divisor keeps every piece within one shard.
-        piece_rows = layout.chunk_rows * math.gcd(CHUNKS_WRITTEN, layout.chunks)
+        chunks_in_piece = math.gcd(CHUNKS_WRITTEN, layout.chunks)
+        piece_rows = layout.chunk_rows * chunks_in_piece
         # Two buffers: one is filled while the other is written.
-        buffers = [np.empty((min(piece_rows, num_images), dim), dtype) for _ in range(2)]
+        buffer_shape = (min(piece_rows, num_images), dim)
+        buffers = [np.empty(buffer_shape, dtype) for _ in range(2)]
         for piece_BD in _regroup(chain([first], batches), buffers):
             writer.write(piece_BD, start=written)
             written += len(piece_BD)
@@ -96,7 +99,7 @@ def write_features(
                 saved(durable)
         writer.finish()
     if written != num_images:
-        raise ValueError(f"{written} rows came for {num_images} images")
+        raise ValueError(f"received {written} rows for {num_images} images")
     return dim
 
 
@@ -107,7 +110,11 @@ class _BackgroundWriter:
     """
 
     def __init__(self, pool: Executor, array: Path, layout: Layout, num_images: int) -> None:
-        self._pool, self._array, self._layout, self._num_images = pool, array, layout, num_images
+        self._pool = pool
+        self._array = array
+        self._layout = layout
+        self._num_images = num_images
+        # The write in progress, and for each shard being flushed the rows durable after it.
         self._writing: Future[None] | None = None
         self._finishing: deque[tuple[int, Future[None]]] = deque()
 
@@ -123,9 +130,13 @@ class _BackgroundWriter:
     def newly_durable(self) -> int | None:
         """Return the number of durable rows if it has grown since the last call, or None."""
         durable = None
-        while self._finishing and self._finishing[0][1].done():
-            durable, shard = self._finishing.popleft()
+        while self._finishing:
+            rows, shard = self._finishing[0]
+            if not shard.done():
+                break
+            self._finishing.popleft()
             shard.result()
+            durable = rows
         return durable
 
     def finish(self) -> None:
@@ -136,14 +147,18 @@ class _BackgroundWriter:
             shard.result()
 
     def _write(self, piece_BD: Floats, start: int) -> None:
-        layout, end = self._layout, start + len(piece_BD)
-        number, row = divmod(start, layout.shard_rows)
-        path = _shard(self._array, number)
-        append_chunks(path, piece_BD, layout, first=row // layout.chunk_rows)
-        rows = end - number * layout.shard_rows
-        if rows == layout.shard_rows or end == self._num_images:
-            chunks = -(-rows // layout.chunk_rows)
+        layout = self._layout
+        end = start + len(piece_BD)
+        shard_number, row_in_shard = divmod(start, layout.shard_rows)
+        path = _shard(self._array, shard_number)
+        first_chunk = row_in_shard // layout.chunk_rows
+        append_chunks(path, piece_BD, layout, first=first_chunk)
+        rows_in_shard = row_in_shard + len(piece_BD)
+        is_full = rows_in_shard == layout.shard_rows
+        if is_full or end == self._num_images:
+            chunks = math.ceil(rows_in_shard / layout.chunk_rows)
             row_bytes = piece_BD.nbytes // len(piece_BD)
+            # In another thread, so that the next piece need not wait for the disk.
             finished = self._pool.submit(
                 finish_shard, path, layout, chunks=chunks, row_bytes=row_bytes
             )
@@ -174,17 +189,23 @@ def durable_rows(folder: Path, rows: int) -> int:
 def _regroup(batches: Iterable[Floats], buffers: Sequence[Floats]) -> Iterator[Floats]:
     """Yield rows in groups of a buffer's length, the last one smaller; use the buffers in turn."""
     turns = cycle(buffers)
-    buffer, filled = next(turns), 0
+    buffer = next(turns)
+    filled = 0
     for batch in batches:
         start = 0
         while start < len(batch):
-            count = min(len(batch) - start, len(buffer) - filled)
+            rows_left = len(batch) - start
+            space_left = len(buffer) - filled
+            count = min(rows_left, space_left)
+            free = buffer[filled : filled + count]
             with np.errstate(over="ignore"):  # too large for float16: becomes infinite
-                buffer[filled : filled + count] = batch[start : start + count]
-            start, filled = start + count, filled + count
+                free[:] = batch[start : start + count]
+            start += count
+            filled += count
             if filled == len(buffer):
                 yield buffer
-                buffer, filled = next(turns), 0
+                buffer = next(turns)
+                filled = 0
     if filled:
         yield buffer[:filled]
 
@@ -205,7 +226,9 @@ class Features:
                 raise ValueError("it has no shards")
         self.num_images, self.dim = array.shape
         self._dtype = array.dtype
-        self._layout = Layout(array.chunks[0], array.shards[0] // array.chunks[0])
+        chunk_rows = array.chunks[0]
+        shard_rows = array.shards[0]
+        self._layout = Layout(chunk_rows, shard_rows // chunk_rows)
 
     def blocks(self, block_bytes: int = 64 << 20, *, rows: int | None = None) -> Iterator[Floats]:
         """Yield consecutive rows (n, D) of about `block_bytes`, in whole shards.
@@ -220,15 +243,18 @@ class Features:
             ArtifactError: rows are damaged.
         """
         shard_rows = self._layout.shard_rows
-        row_bytes = self.dim * self._dtype.itemsize
-        size = shard_rows * max(1, block_bytes // (shard_rows * row_bytes))
-        starts = range(0, self.num_images if rows is None else rows, size)
+        shard_bytes = shard_rows * self.dim * self._dtype.itemsize
+        shards_in_block = max(1, block_bytes // shard_bytes)
+        block_rows = shard_rows * shards_in_block
+        if rows is None:
+            rows = self.num_images
         with ThreadPoolExecutor(READERS, thread_name_prefix="shards") as pool:
-            next_block = self._begin(pool, 0, size)
-            for start in starts:
+            next_block = self._begin(pool, 0, block_rows)
+            for start in range(0, rows, block_rows):
                 block_BD, parts = next_block
                 self._wait(parts, start)
-                next_block = self._begin(pool, start + size, size)
+                # Begin the next block before the caller works on this one.
+                next_block = self._begin(pool, start + block_rows, block_rows)
                 yield block_BD
 
     def _begin(
@@ -236,22 +262,21 @@ class Features:
     ) -> tuple[Floats, list[Future[None]]]:
         """Start to read up to `size` rows from `start` on; return their array and the tasks."""
         layout = self._layout
-        block_BD = np.empty((max(0, min(size, self.num_images - start)), self.dim), self._dtype)
+        rows_left = self.num_images - start
+        num_rows = max(0, min(size, rows_left))
+        block_BD = np.empty((num_rows, self.dim), self._dtype)
         parts: list[Future[None]] = []
-        step = layout.chunk_rows * CHUNKS_READ
+        part_rows = layout.chunk_rows * CHUNKS_READ
         for offset in range(0, len(block_BD), layout.shard_rows):
-            path = _shard(self.path, (start + offset) // layout.shard_rows)
+            shard_number = (start + offset) // layout.shard_rows
+            path = _shard(self.path, shard_number)
             shard_BD = block_BD[offset : offset + layout.shard_rows]
-            parts += [
-                pool.submit(
-                    read_chunks,
-                    path,
-                    shard_BD[row : row + step],
-                    layout,
-                    first=row // layout.chunk_rows,
-                )
-                for row in range(0, len(shard_BD), step)
-            ]
+            # A shard is read in parts, so that several threads share it.
+            for row in range(0, len(shard_BD), part_rows):
+                part_BD = shard_BD[row : row + part_rows]
+                first_chunk = row // layout.chunk_rows
+                part = pool.submit(read_chunks, path, part_BD, layout, first=first_chunk)
+                parts.append(part)
         return block_BD, parts
 
     def _wait(self, parts: list[Future[None]], start: int) -> None:

@@ -51,15 +51,18 @@ class FileRecord(StrictConfig):
             found = path.stat()
             if found.st_size != self.bytes:
                 return f"{found.st_size} bytes instead of {self.bytes}"
-            is_small = self.bytes <= HASHED_ALWAYS_BYTES
-            if not (is_small or hash_always) and found.st_mtime_ns == self.mtime_ns:
+            # Hashing a large file takes time, so its size and time are trusted unless asked.
+            must_hash = hash_always or self.bytes <= HASHED_ALWAYS_BYTES
+            if not must_hash and found.st_mtime_ns == self.mtime_ns:
                 return None
-            is_unchanged = sha256_at(path, found.st_size, found.st_mtime_ns) == self.sha256
+            sha256 = sha256_at(path, found.st_size, found.st_mtime_ns)
         except PermissionError:
             raise
         except OSError as error:
             return _cause(error)
-        return None if is_unchanged else "its contents changed since it was committed"
+        if sha256 != self.sha256:
+            return "its contents changed since it was committed"
+        return None
 
 
 def record_files(folder: Path, found: Iterable[Path]) -> dict[str, FileRecord]:
@@ -79,9 +82,12 @@ def record_files(folder: Path, found: Iterable[Path]) -> dict[str, FileRecord]:
         syncs: list[Future[None]] = []
         records: dict[str, Future[FileRecord]] = {}
         for path in files:
+            name = path.relative_to(folder).as_posix()
             syncs.append(pool.submit(sync, path))
-            records[path.relative_to(folder).as_posix()] = pool.submit(_record, path)
-        syncs += [pool.submit(sync, path) for path in folders]
+            records[name] = pool.submit(_record, path)
+        # A new file is durable only if the entry in its folder is.
+        for path in folders:
+            syncs.append(pool.submit(sync, path))
         for future in syncs:
             future.result()
         return {name: record.result() for name, record in records.items()}
@@ -90,7 +96,9 @@ def record_files(folder: Path, found: Iterable[Path]) -> dict[str, FileRecord]:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a small file so that readers, even after a crash, see the old or the new contents."""
     _delete_old_parts(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # Named by process, because several processes may write the file at once.
+    process = os.getpid()
+    part = path.with_name(f"{path.name}.{process}.part")
     with part.open("wb") as file:
         file.write(data)
         file.flush()
@@ -101,9 +109,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def _delete_old_parts(path: Path) -> None:
     """Delete abandoned partial files of a file, but none that another process may be writing."""
-    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+    pattern = f"{glob.escape(path.name)}.*.part"
+    for part in path.parent.glob(pattern):
+        # Another process may have renamed or deleted it meanwhile.
         with suppress(FileNotFoundError):
-            if time.time() - part.stat().st_mtime > OLD_S:
+            age_s = time.time() - part.stat().st_mtime
+            if age_s > OLD_S:
                 part.unlink()
 
 
@@ -129,7 +140,8 @@ def let_others_read(path: Path) -> None:
     """Give a file the permissions of the umask; safetensors creates files for the owner alone."""
     mask = os.umask(0)  # the mask can only be read by setting it
     os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    permissions = 0o666 & ~mask
+    path.chmod(permissions)
 
 
 def delete(path: Path) -> None:

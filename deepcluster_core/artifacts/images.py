@@ -17,7 +17,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -103,13 +102,17 @@ class ImagesWriter:
 
     def __init__(self, folder: Path, *, packs: bool) -> None:
         """Open the tables in `folder`; `packs` is False if pixels are not stored."""
-        self._folder, self._packs = folder, packs
+        self._folder = folder
+        self._packs = packs
         self._index = pq.ParquetWriter(folder / INDEX, INDEX_SCHEMA, write_page_checksum=True)
         self._pending: list[PackedImage] = []
-        self._part: pa.ipc.RecordBatchFileWriter | None = None
-        self._part_bytes = self._num_parts = 0
-        self.num_images = self.num_labelled = 0
         self._skipped: list[tuple[str, str]] = []
+        # The current part of the pixels, opened with the first batch.
+        self._part: pa.ipc.RecordBatchFileWriter | None = None
+        self._part_bytes = 0
+        self._num_parts = 0
+        self.num_images = 0
+        self.num_labelled = 0
 
     def add(self, image: PackedImage) -> None:
         """Add an image, which gets the next image_id."""
@@ -136,46 +139,50 @@ class ImagesWriter:
         at: TracebackType | None,
     ) -> None:
         """Write pending images, unless an error occurred, and close the files."""
+        # After an error, the artifact is not finished, so pending images are of no use.
         if kind is None:
             self._flush()
         self._close_part()
         self._index.close()
-        table = pa.Table.from_pylist(
-            [{"path": path, "reason": reason} for path, reason in self._skipped], SKIPPED_SCHEMA
-        )
+        # The table exists even if no image was skipped, so that readers need not check.
+        rows = [{"path": path, "reason": reason} for path, reason in self._skipped]
+        table = pa.Table.from_pylist(rows, SKIPPED_SCHEMA)
         write_table(self._folder / SKIPPED, table)
 
     def _flush(self) -> None:
-        images, self._pending = self._pending, []
+        """Write the pending images as one row group and, if packed, as one record batch."""
+        images = self._pending
+        self._pending = []
         if not images:
             return
-        ids = range(self.num_images, self.num_images + len(images))
-        rows = [
-            {
-                "image_id": image_id,
+        rows: list[dict[str, object]] = []
+        for image in images:
+            row: dict[str, object] = {
+                "image_id": self.num_images,
                 "path": image.path,
                 "label": image.label,
                 "width": image.width,
                 "height": image.height,
                 "format": image.format,
             }
-            for image_id, image in zip(ids, images, strict=True)
-        ]
+            rows.append(row)
+            self.num_images += 1
+            if image.label is not None:
+                self.num_labelled += 1
         self._index.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA))
-        self.num_images += len(images)
-        self.num_labelled += sum(image.label is not None for image in images)
         if self._packs:
             self._pack(images)
 
     def _pack(self, images: list[PackedImage]) -> None:
-        columns = [
-            [image.packed_height for image in images],
-            [image.packed_width for image in images],
-            [_checksum(image.packed_height, image.packed_width, image.packed) for image in images],
-            [image.packed for image in images],
-        ]
+        heights = [image.packed_height for image in images]
+        widths = [image.packed_width for image in images]
+        packed = [image.packed for image in images]
+        checksums = [*map(_checksum, heights, widths, packed)]
+        columns = [heights, widths, checksums, packed]
         batch = pa.record_batch(columns, schema=PIXELS_SCHEMA)
-        if self._part is None or self._part_bytes + batch.nbytes > PART_BYTES:
+        # The first batch of the artifact opens a part, and so does one that would exceed the limit.
+        size_with_batch = self._part_bytes + batch.nbytes
+        if self._part is None or size_with_batch > PART_BYTES:
             self._open_part()
         assert self._part is not None
         self._part.write_batch(batch)
@@ -183,10 +190,12 @@ class ImagesWriter:
 
     def _open_part(self) -> None:
         self._close_part()
-        (self._folder / PIXELS).mkdir(exist_ok=True)
-        path = self._folder / PIXELS / f"part-{self._num_parts:05d}.arrow"
+        pixels = self._folder / PIXELS
+        pixels.mkdir(exist_ok=True)
+        path = pixels / f"part-{self._num_parts:05d}.arrow"
         self._part = pa.ipc.new_file(path, PIXELS_SCHEMA)
-        self._part_bytes, self._num_parts = 0, self._num_parts + 1
+        self._part_bytes = 0
+        self._num_parts += 1
 
     def _close_part(self) -> None:
         if self._part is not None:
@@ -222,10 +231,15 @@ class Images:
         self._shorter_side: int | None = manifest.facts["shorter_side"]
         self._deep: Deep = manifest.facts["deep"]
         self._originals = Path(manifest.facts["originals"])
-        parts = sorted((folder / PIXELS).glob("part-*.arrow"))
+        pixels = folder / PIXELS
+        parts = sorted(pixels.glob("part-*.arrow"))
         self._parts = [_open_part(path) for path in parts]
-        counts = (part.num_record_batches for part in self._parts)
-        self._first_batch = [0, *accumulate(counts)]
+        # The number of each part's first batch, to find the part of a batch by bisection.
+        self._first_batch = [0]
+        num_batches = 0
+        for part in self._parts:
+            num_batches += part.num_record_batches
+            self._first_batch.append(num_batches)
         self._batches: dict[int, _Batch] = {}
 
     @property
@@ -262,9 +276,15 @@ class Images:
 
     def _stored(self, image_id: int) -> tuple[Pixels, int, int, int]:
         """Return the packed bytes, the height, the width and the checksum of an image."""
-        batch, row = self._batch(image_id // BATCH_ROWS), image_id % BATCH_ROWS
-        stored = batch.data[batch.offset_B[row] : batch.offset_B[row + 1]]
-        return stored, batch.height_B[row], batch.width_B[row], batch.crc32c_B[row]
+        number, row = divmod(image_id, BATCH_ROWS)
+        batch = self._batch(number)
+        # The bytes of all images of a batch follow each other.
+        start = batch.offset_B[row]
+        end = batch.offset_B[row + 1]
+        stored = batch.data[start:end]
+        height = batch.height_B[row]
+        width = batch.width_B[row]
+        return stored, height, width, batch.crc32c_B[row]
 
     def _damaged(self, image_id: int, cause: str) -> ArtifactError:
         return ArtifactError(
@@ -273,29 +293,36 @@ class Images:
         )
 
     def _batch(self, number: int) -> _Batch:
+        """Return a record batch, whose columns are looked up once and then kept."""
         if number not in self._batches:
-            first = number * BATCH_ROWS
+
+            def explain(error: Exception) -> ArtifactError:
+                first_image = number * BATCH_ROWS
+                return self._damaged(first_image, f"its batch cannot be read: {error}")
+
+            # Damage can surface as any of these, because Arrow does not validate a mapped file.
             kinds = (OSError, pa.ArrowException, ValueError, LookupError, TypeError)
-            with explain_damage(
-                lambda error: self._damaged(first, f"its batch cannot be read: {error}"), *kinds
-            ):
+            with explain_damage(explain, *kinds):
                 self._batches[number] = self._open_batch(number)
         return self._batches[number]
 
     def _open_batch(self, number: int) -> _Batch:
         part = bisect_right(self._first_batch, number) - 1
-        stored = self._parts[part].get_batch(number - self._first_batch[part])
+        number_in_part = number - self._first_batch[part]
+        stored = self._parts[part].get_batch(number_in_part)
+        # The offsets and bytes of a large_binary column, without a copy.
         _, offsets, data = stored["pixels"].buffers()
         return _Batch(
-            stored["height"].to_numpy(),
-            stored["width"].to_numpy(),
-            stored["crc32c"].to_numpy(),
-            np.frombuffer(offsets, np.int64, len(stored) + 1),
-            np.frombuffer(data, np.uint8),
+            height_B=stored["height"].to_numpy(),
+            width_B=stored["width"].to_numpy(),
+            crc32c_B=stored["crc32c"].to_numpy(),
+            offset_B=np.frombuffer(offsets, np.int64, len(stored) + 1),
+            data=np.frombuffer(data, np.uint8),
         )
 
     def _read_original(self, image_id: int) -> Pixels:
-        path = self._originals / self._paths[image_id].as_py()
+        name = self._paths[image_id].as_py()
+        path = self._originals / name
 
         def explain(error: Exception) -> ArtifactError:
             return ArtifactError(
@@ -304,12 +331,13 @@ class Images:
             )
 
         with explain_damage(explain, OSError, UnreadableImageError):
-            return decode(
+            decoded = decode(
                 path.read_bytes(),
                 channels=self._channels,
                 shorter_side=self._shorter_side,
                 deep=self._deep,
-            ).pixels_HWC
+            )
+            return decoded.pixels_HWC
 
     @cached_property
     def _paths(self) -> pa.ChunkedArray:
@@ -320,8 +348,9 @@ class Images:
         labels = read_index(self.folder, ["image_id", "label"])["label"]
         if labels.null_count == len(labels):
             return None
-        codes = labels.combine_chunks().dictionary_encode().indices
-        return codes.fill_null(-1).to_numpy(zero_copy_only=False)
+        # Dictionary codes number the labels in the order in which they first occur.
+        encoded = labels.combine_chunks().dictionary_encode()
+        return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
 
     def named_labels(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
         """Return class_N, -1 where the true label is unknown, and the sorted class names.
@@ -334,14 +363,16 @@ class Images:
         found: list[str] = encoded.dictionary.to_pylist()
         names = sorted(found)
         class_of_name = {name: number for number, name in enumerate(names)}
+        classes = [class_of_name[name] for name in found]
         # Code -1, an unknown label, selects the last entry, which is -1 as well.
-        class_of_code = np.array([*(class_of_name[name] for name in found), -1], np.int32)
+        class_of_code = np.array([*classes, -1], np.int32)
         return class_of_code[code_N], tuple(names)
 
 
 def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:
     """Return the CRC-32C of an image's size and bytes."""
-    return crc32c(packed, crc32c(SIZE.pack(height, width)))
+    checksum_of_size = crc32c(SIZE.pack(height, width))
+    return crc32c(packed, checksum_of_size)
 
 
 def _open_part(path: Path) -> pa.ipc.RecordBatchFileReader:
@@ -352,4 +383,5 @@ def _open_part(path: Path) -> pa.ipc.RecordBatchFileReader:
         )
 
     with explain_damage(explain, OSError, pa.ArrowException):
-        return pa.ipc.open_file(pa.memory_map(str(path)))
+        mapped_file = pa.memory_map(str(path))
+        return pa.ipc.open_file(mapped_file)

@@ -43,8 +43,9 @@ def read_label_pair(before: Path, after: Path) -> LabelPair:
     Raises:
         ArtifactError: a table is missing, damaged or not a label table, or they share no image.
     """
-    tables = _read(before), _read(after)
-    joined, key = _joined(*tables, before=before, after=after)
+    before_table = _read(before)
+    after_table = _read(after)
+    joined, key = _joined(before_table, after_table, before=before, after=after)
     if len(joined) == 0:
         raise ArtifactError(
             f"{after}: has no image in common with {before}: no {key} is in both.\n"
@@ -54,8 +55,8 @@ def read_label_pair(before: Path, after: Path) -> LabelPair:
         before_N=joined["cluster"].to_numpy(),
         after_N=joined[f"cluster{AFTER}"].to_numpy(),
         joined_on=key,
-        num_before=len(tables[0]),
-        num_after=len(tables[1]),
+        num_before=len(before_table),
+        num_after=len(after_table),
     )
 
 
@@ -63,20 +64,30 @@ def _read(path: Path) -> pa.Table:
     """Return the required columns of a label table after validating them."""
     with _label_table(path):
         table = read_table(path)
-        if absent := [name for name in COLUMNS if name not in table.column_names]:
+        absent = [name for name in COLUMNS if name not in table.column_names]
+        if absent:
             raise ValueError(f"it has no column {' and no column '.join(absent)}")
-        fields = [pa.field(name, kind, nullable=False) for name, kind in COLUMNS.items()]
-        if "path" in table.column_names and table["path"].null_count == 0:
+        # Paths are optional, and useless for matching if any is missing.
+        fields: list[pa.Field] = []
+        for name, kind in COLUMNS.items():
+            fields.append(pa.field(name, kind, nullable=False))
+        has_paths = "path" in table.column_names
+        if has_paths and table["path"].null_count == 0:
             fields.append(pa.field("path", pa.string()))
-        table = table.select([field.name for field in fields]).cast(pa.schema(fields))
+        names = [field.name for field in fields]
+        schema = pa.schema(fields)
+        table = table.select(names).cast(schema)
+        # The table may come from another program, so its values are checked too.
         if len(table) == 0:
             raise ValueError("it has no rows")
-        if len(table["image_id"].unique()) < len(table):
-            raise ValueError("an image_id stands in it twice")
+        num_ids = len(table["image_id"].unique())
+        if num_ids < len(table):
+            raise ValueError("an image_id occurs twice")
         cluster_N = table["cluster"].to_numpy()
-        low, high = cluster_N.min(), cluster_N.max()
-        if not 0 <= low <= high < MAX_CLUSTER:
-            raise ValueError(f"cluster goes from {low} to {high}, not from 0 to k - 1")
+        low = cluster_N.min()
+        high = cluster_N.max()
+        if low < 0 or high >= MAX_CLUSTER:
+            raise ValueError(f"cluster ranges from {low} to {high}, not from 0 to k - 1")
         return table
 
 
@@ -85,12 +96,16 @@ def _joined(one: pa.Table, other: pa.Table, *, before: Path, after: Path) -> tup
     by_id = one.join(other, "image_id", join_type="inner", right_suffix=AFTER)
     if "path" not in one.column_names or "path" not in other.column_names:
         return by_id, "image_id"
-    if len(by_id) and by_id["path"].equals(by_id[f"path{AFTER}"]):
+    paths_before = by_id["path"]
+    paths_after = by_id[f"path{AFTER}"]
+    if len(by_id) and paths_before.equals(paths_after):
         return by_id, "image_id"
+    # The tables number their images differently; matching by path needs unique paths.
     for path, table in ((before, one), (after, other)):
         with _label_table(path):
-            if len(table["path"].unique()) < len(table):
-                raise ValueError("a path stands in it twice, and image_id means other images")
+            num_paths = len(table["path"].unique())
+            if num_paths < len(table):
+                raise ValueError("a path occurs twice, and image_id stands for different images")
     return one.join(other, "path", join_type="inner", right_suffix=AFTER), "path"
 
 
@@ -101,7 +116,7 @@ def _label_table(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, ValueError) as error:
         raise ArtifactError(
-            f"{path}: is no table of labels ({first_line(error)}).\n"
+            f"{path}: is not a table of labels ({first_line(error)}).\n"
             f"  Fix: give a run, a folder of its labels, or a Parquet file with the columns "
             f"image_id and cluster, whole numbers."
         ) from error

@@ -55,8 +55,11 @@ def _open_lock(folder: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        if error.errno not in FORBIDDEN or not folder.is_dir() or not may_write(folder):
+        if error.errno not in FORBIDDEN:
             raise
+        if not folder.is_dir() or not may_write(folder):
+            raise
+    # The user may change the artifact but not create files beside it; a folder can be locked too.
     return os.open(folder, os.O_RDONLY)
 
 
@@ -74,5 +77,5 @@ def _hold(opened: int, folder: Path) -> None:
 def _warn_without_locks(place: str) -> None:
     """Log a warning, once for each folder."""
     log.warning(
-        "%s: this file system has no file locks; let no two processes work on it at once", place
+        "%s: this file system has no file locks; let only one process work on it at a time", place
     )

@@ -1,14 +1,14 @@
 """The manifest `_manifest.json`: what an artifact was made from, and a check of its files.
 
 An artifact is one folder. Its manifest is written last, so a folder without a valid manifest is
-not an artifact, whatever else lies in it.
+not an artifact, whatever else is in it.
 """
 
 import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -98,7 +98,7 @@ class Manifest(StrictConfig):
         for name in files:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\0" in name:
-                raise ValueError(f"{name!r} is no file of an artifact")
+                raise ValueError(f"{name!r} is not the name of a file in an artifact")
         return files
 
     def sealed(self) -> "Manifest":
@@ -152,18 +152,19 @@ def artifact_key(
         seed: seed of the run.
         epoch: the epoch, or None for a stage that runs once per run.
     """
+    # A run asks for the keys of all its artifacts after every epoch.
     sections = tuple((name, section.model_dump_json()) for name, section in config.items())
-    made_from = (stage.name, stage.version, sections, tuple(inputs.items()), seed, epoch)
+    input_digests = tuple(inputs.items())
+    made_from = (stage.name, stage.version, sections, input_digests, seed, epoch)
     if made_from not in _KEYS:
-        _KEYS[made_from] = digest_of(
-            {
-                "stage": [stage.name, stage.version],
-                "config": dump_sections(config),
-                "inputs": dict(inputs),
-                "seed": seed,
-                "epoch": epoch,
-            }
-        )
+        values = {
+            "stage": [stage.name, stage.version],
+            "config": dump_sections(config),
+            "inputs": dict(inputs),
+            "seed": seed,
+            "epoch": epoch,
+        }
+        _KEYS[made_from] = digest_of(values)
     return _KEYS[made_from]
 
 
@@ -171,6 +172,7 @@ def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
     """Return sections of a recipe as plain values for manifests and keys."""
     dumped: dict[str, Any] = {}
     for name, section in config.items():
+        # Such settings are left out, so that adding one keeps the keys of existing artifacts.
         absent = {key for key in section.absent_when_none if getattr(section, key) is None}
         dumped[name] = section.model_dump(mode="json", exclude=absent)
     return dumped
@@ -187,35 +189,39 @@ def read_manifest(folder: Path) -> Manifest:
         NewerArtifactError: a newer version of this program wrote it.
     """
     path = f"{folder}/{MANIFEST}"
-    known = _MANIFESTS.get(path)
-    if known is not None and known[0] == signature_of(path):
-        return known[1]
+    if path in _MANIFESTS:
+        signature, manifest = _MANIFESTS[path]
+        if signature == signature_of(path):
+            return manifest
 
     def explain(error: Exception) -> ArtifactError:
         if isinstance(error, FileNotFoundError):
             return ArtifactError(
-                f"{folder}: there is no finished artifact here ({MANIFEST} is missing).\n"
-                f"  Fix: run the stage that makes it; `deepcluster show RUN` tells what a run has."
+                f"{folder}: does not hold a finished artifact ({MANIFEST} is missing).\n"
+                f"  Fix: run the stage that makes it; `deepcluster show RUN` lists what a run has."
             )
         return ArtifactError(
             f"{path}: cannot be read as a manifest of this version of the program.\n"
             f"  Cause: {first_line(error)}\n"
-            f"  Fix:   run the stage again; what lies in the folder is not used."
+            f"  Fix:   run the stage again; the files in the folder are not used."
         )
 
     with explain_damage(explain, OSError, ValueError):  # pydantic's error is a ValueError
-        known = _MANIFESTS[path] = _parse(Path(path))
-        return known[1]
+        signature, manifest = _parse(Path(path))
+        _MANIFESTS[path] = signature, manifest
+        return manifest
 
 
 def _parse(path: Path) -> "tuple[Signature | None, Manifest]":
     with path.open("rb") as file:
-        seen, data = signature_of(file.fileno()), file.read()
+        # By the open file, because the path may be replaced before it is read.
+        signature = signature_of(file.fileno())
+        data = file.read()
     _check_format(path, data)
     manifest = Manifest.model_validate_json(data)
     if not manifest.is_intact():
         raise ValueError("its checksum differs: it was changed after it was written")
-    return seen, manifest
+    return signature, manifest
 
 
 def _check_format(path: Path, data: bytes) -> None:
@@ -224,9 +230,9 @@ def _check_format(path: Path, data: bytes) -> None:
     number = found.get("format") if isinstance(found, dict) else None
     if isinstance(number, int) and number > FORMAT:
         raise NewerArtifactError(
-            f"{path}: is of format {number}, but this version of the program knows {FORMAT}.\n"
-            f"  Cause: a later version wrote it; it is left as it is.\n"
-            f"  Fix:   update this program, or choose another folder."
+            f"{path}: has format {number}, but this version of the program supports {FORMAT}.\n"
+            f"  Cause: a later version wrote it; it is left unchanged.\n"
+            f"  Fix:   update this program, or choose a different folder."
         )
 
 
@@ -235,8 +241,10 @@ def inspect(folder: Path) -> tuple[Condition, str]:
     try:
         return _inspected(folder)
     except PermissionError as error:
-        place = Path(error.filename) if isinstance(error.filename, str) else folder
-        return Condition.UNREADABLE, why_not_readable(place)
+        denied = folder
+        if isinstance(error.filename, str):
+            denied = Path(error.filename)
+        return Condition.UNREADABLE, why_not_readable(denied)
 
 
 def _inspected(folder: Path) -> tuple[Condition, str]:
@@ -257,28 +265,33 @@ def _inspected(folder: Path) -> tuple[Condition, str]:
         return Condition.UNFINISHED, f"no {MANIFEST}: its stage did not end"
     if manifest.pruned:
         return Condition.PRUNED, "deleted to save space; made again when a stage needs it"
+    # Check the files again only if the manifest or one of them has changed.
     place = str(folder)
     signatures = [signature_of(f"{place}/{name}") for name in manifest.files]
-    known = _WHOLE.get(place)
-    # Check the files again only if the manifest or one of them has changed.
-    if known is None or known[0] is not manifest or known[1] != signatures:
-        if problem := next(_problems(folder, manifest), ""):
+    known_manifest, known_signatures = _WHOLE.get(place, (None, []))
+    if known_manifest is not manifest or known_signatures != signatures:
+        problem = _first_problem(folder, manifest)
+        if problem is not None:
             return Condition.DAMAGED, problem
         _WHOLE[place] = manifest, signatures
     return Condition.WHOLE, ""
 
 
-def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield descriptions of how the files of an artifact differ from its manifest.
+def _first_problem(folder: Path, manifest: Manifest) -> str | None:
+    """Return how the files of an artifact first differ from its manifest, or None.
 
     Raises:
         PermissionError: a file may not be read.
     """
     for name, record in manifest.files.items():
-        if problem := record.problem_of(folder / name):
-            yield f"{name}: {problem}"
-        elif not may_read(folder / name):  # large files are not hashed, so nothing has opened them
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / name))
+        path = folder / name
+        problem = record.problem_of(path)
+        if problem:
+            return f"{name}: {problem}"
+        # Large files are not hashed, so nothing has opened them.
+        if not may_read(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return None
 
 
 def verify(path: Path) -> None:
@@ -294,8 +307,10 @@ def verify(path: Path) -> None:
         return
     manifest = read_manifest(path.parent)
     record = manifest.files.get(path.name)
+    problem = "not in the manifest"
     try:
-        problem = record.problem_of(path, hash_always=True) if record else "not in the manifest"
+        if record is not None:
+            problem = record.problem_of(path, hash_always=True)
     except PermissionError as error:
         raise ArtifactError(
             f"{path}: cannot be read ({error.strerror}).\n"
@@ -303,6 +318,7 @@ def verify(path: Path) -> None:
             f"  Fix:   have its permissions changed."
         ) from error
     if problem:
+        # The command needs the epoch, except for a stage that runs once per run.
         epoch = "" if manifest.epoch is None else f" --epoch {manifest.epoch}"
         raise ArtifactError(
             f"{path}: {problem}.\n"

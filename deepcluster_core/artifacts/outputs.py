@@ -61,8 +61,8 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
     for path in paths:
         if path.exists():
             raise ArtifactError(
-                f"{path}: is there already, and is not written over.\n"
-                f"  Fix: give another --out, or delete it."
+                f"{path}: exists already and is not overwritten.\n"
+                f"  Fix: choose a different --out, or delete it."
             )
     parts = tuple(path.with_name(f"{path.name}.part") for path in paths)
     try:
@@ -70,7 +70,9 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
         _delete_all(parts)
         try:
             yield parts
-            for path, part in reversed([*zip(paths, parts, strict=True)]):
+            # The first path comes last: once it exists, all do.
+            renames = [*zip(paths, parts, strict=True)]
+            for path, part in reversed(renames):
                 if part.exists():
                     _make_durable(part)
                     part.rename(path)
@@ -80,7 +82,7 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
     except OSError as error:
         raise ArtifactError(
             f"{paths[0]}: cannot be written ({error}).\n"
-            f"  Fix: make room or have the permissions changed, or give another --out."
+            f"  Fix: make room, have the permissions changed, or choose a different --out."
         ) from error
 
 
@@ -91,14 +93,17 @@ def _delete_all(paths: Sequence[Path]) -> None:
 
 
 def _make_durable(path: Path) -> None:
-    for found in [path, *path.rglob("*")] if path.is_dir() else [path]:
-        sync(found)
+    sync(path)
+    if path.is_dir():
+        for found in path.rglob("*"):
+            sync(found)
 
 
 def write_marked_frame(path: Path, frame: "pd.DataFrame", about: About) -> None:
     """Write the columns of a data frame as Parquet, with `about` in its metadata."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), ABOUT: json.dumps(about)}
+    metadata = dict(table.schema.metadata or {})  # pandas has its own entry there
+    metadata[ABOUT] = json.dumps(about)
     write_table(path, table.replace_schema_metadata(metadata))
 
 
@@ -107,7 +112,8 @@ class _Table:
 
     def __init__(self, path: Path, schema: pa.Schema, about: About) -> None:
         """Open the file; `about` is stored in its metadata."""
-        self._schema = schema.with_metadata({ABOUT: json.dumps(about)})
+        metadata = {ABOUT: json.dumps(about)}
+        self._schema = schema.with_metadata(metadata)
         self._writer = pq.ParquetWriter(path, self._schema, write_page_checksum=True)
         self._held: list[pa.Table] = []
         self.rows = 0
@@ -132,7 +138,8 @@ class _Table:
         self._held.append(table)
         self.rows += len(table)
         num_bytes = sum(held.nbytes for held in self._held)
-        if num_bytes >= HELD_BYTES or len(self._held) == HELD_BATCHES:
+        is_full = num_bytes >= HELD_BYTES
+        if is_full or len(self._held) == HELD_BATCHES:
             self._flush()
 
     def _ids(self, count: int) -> NDArray[np.int64]:
@@ -142,6 +149,7 @@ class _Table:
     def _flush(self) -> None:
         if self._held:
             table = pa.concat_tables(self._held)
+            # As one row group, whatever its number of rows.
             self._writer.write_table(table, row_group_size=len(table))
             self._held = []
 
@@ -154,7 +162,8 @@ class LabelsTable(_Table):
 
     def add(self, paths: list[str], cluster_B: NDArray[np.int32], distance_B: Floats) -> None:
         """Add a batch of images."""
-        self._add(self._ids(len(paths)), paths, cluster_B, distance_B)
+        ids = self._ids(len(paths))
+        self._add(ids, paths, cluster_B, distance_B)
 
 
 class SkippedTable(_Table):
@@ -171,7 +180,8 @@ class SkippedTable(_Table):
         self._add([path], [reason])
         self.reasons.add(reason)
         if len(self.first) < 5:
-            self.first.append(f"{path}: {reason}".replace("\n", "\\n"))
+            line = f"{path}: {reason}"
+            self.first.append(line.replace("\n", "\\n"))  # a file name may contain line breaks
 
 
 class FeaturesTable(_Table):
@@ -181,15 +191,18 @@ class FeaturesTable(_Table):
     """
 
     def __init__(self, path: Path, about: About, *, dim: int) -> None:
-        feature = pa.field("feature", pa.list_(pa.float32(), dim))
-        super().__init__(path, pa.schema([*INDEX_SCHEMA, feature]), about)
+        feature_type = pa.list_(pa.float32(), dim)
+        feature = pa.field("feature", feature_type)
+        schema = pa.schema([*INDEX_SCHEMA, feature])
+        super().__init__(path, schema, about)
         self._dim = dim
 
     def add(self, paths: list[str], feature_BD: Floats) -> None:
         """Add a batch of images."""
-        values = pa.array(feature_BD.astype(np.float32, copy=False).ravel())
-        features = pa.FixedSizeListArray.from_arrays(values, self._dim)
-        self._add(self._ids(len(paths)), paths, features)
+        flat = feature_BD.astype(np.float32, copy=False).ravel()
+        features = pa.FixedSizeListArray.from_arrays(pa.array(flat), self._dim)
+        ids = self._ids(len(paths))
+        self._add(ids, paths, features)
 
 
 class FeaturesArray:
@@ -207,8 +220,10 @@ class FeaturesArray:
             dim: number of values of a feature.
             dtype: number format on disk.
         """
-        chunk_rows = max(1, CHUNK_BYTES // (dim * np.dtype(dtype).itemsize))
-        self._layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
+        row_bytes = dim * np.dtype(dtype).itemsize
+        chunk_rows = max(1, CHUNK_BYTES // row_bytes)
+        chunks_in_shard = SHARD_BYTES // CHUNK_BYTES
+        self._layout = Layout(chunk_rows, chunks_in_shard)
         self._path = path
         self._array = zarr.create_array(
             path,
@@ -219,8 +234,10 @@ class FeaturesArray:
             compressors=[Crc32cCodec()],
             attributes={"rows": "image_id", ABOUT: dict(about)},
         )
+        # Rows are held until they fill a chunk, which is the smallest piece that can be appended.
         self._held_BD = np.empty((chunk_rows, dim), dtype)
-        self._held = self._written = 0
+        self._held = 0
+        self._written = 0
         self._index = _Index(index, INDEX_SCHEMA, about)
 
     @property
@@ -238,21 +255,26 @@ class FeaturesArray:
         at: TracebackType | None,
     ) -> None:
         """Write the remaining rows and the shape, unless an error occurred; close the files."""
+        # After an error, the files are deleted by `whole_files`.
         if kind is None:
             self._flush()
             if self._written % self._layout.shard_rows:
                 self._finish_shard()
-            self._array.resize((self._written, self._held_BD.shape[1]))
+            # The array was created without rows, because their number was not known.
+            dim = self._held_BD.shape[1]
+            self._array.resize((self._written, dim))
         self._index.__exit__(kind, error, at)
 
     def add(self, paths: list[str], feature_BD: Floats) -> None:
         """Add a batch of images."""
         self._index.add(paths)
         while len(feature_BD):
-            count = min(len(feature_BD), len(self._held_BD) - self._held)
+            space_left = len(self._held_BD) - self._held
+            count = min(len(feature_BD), space_left)
+            end = self._held + count
             with np.errstate(over="ignore"):  # too large for float16: infinite, as in a run
-                self._held_BD[self._held : self._held + count] = feature_BD[:count]
-            self._held += count
+                self._held_BD[self._held : end] = feature_BD[:count]
+            self._held = end
             if self._held == len(self._held_BD):
                 self._flush()
             feature_BD = feature_BD[count:]
@@ -265,22 +287,28 @@ class FeaturesArray:
         if self._held == 0:
             return
         layout = self._layout
-        chunk = self._written % layout.shard_rows // layout.chunk_rows
-        append_chunks(self._shard(self._written), self._held_BD[: self._held], layout, first=chunk)
+        row_in_shard = self._written % layout.shard_rows
+        chunk = row_in_shard // layout.chunk_rows
+        rows_BD = self._held_BD[: self._held]
+        shard = self._shard(self._written)
+        append_chunks(shard, rows_BD, layout, first=chunk)
         self._written += self._held
         self._held = 0
         if self._written % layout.shard_rows == 0:
             self._finish_shard()
 
     def _finish_shard(self) -> None:
-        layout, last = self._layout, self._written - 1
-        chunks = last % layout.shard_rows // layout.chunk_rows + 1
+        layout = self._layout
+        last_row = self._written - 1
+        last_chunk = last_row % layout.shard_rows // layout.chunk_rows
+        num_chunks = last_chunk + 1
         row_bytes = self._held_BD.nbytes // len(self._held_BD)
-        finish_shard(self._shard(last), layout, chunks=chunks, row_bytes=row_bytes)
+        finish_shard(self._shard(last_row), layout, chunks=num_chunks, row_bytes=row_bytes)
 
     def _shard(self, row: int) -> Path:
         """Return the file of the shard that holds a row."""
-        return self._path / "c" / str(row // self._layout.shard_rows) / "0"
+        number = row // self._layout.shard_rows
+        return self._path / "c" / str(number) / "0"
 
 
 class _Index(_Table):

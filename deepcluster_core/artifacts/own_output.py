@@ -70,35 +70,49 @@ def is_own_table(path: Path) -> bool:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException, UnicodeDecodeError):
         return False
-    if ABOUT.encode() in (schema.metadata or {}):
+    metadata = schema.metadata or {}
+    if ABOUT.encode() in metadata:
+        return True
+    # A table with images is never one of this program, even if its other columns are equal.
+    for name in (*USUAL_COLUMNS, *OTHER_COLUMNS):
+        if name not in schema.names:
+            continue
+        field = schema.field(name)
+        if is_image_type(field.type):
+            return False
+    if schema.names[-1:] == _LAST_OF_RESULTS:
         return True
     columns = set(schema.names)
-    if any(
-        is_image_type(schema.field(name).type)
-        for name in {*USUAL_COLUMNS, *OTHER_COLUMNS} & columns
-    ):
-        return False
-    return schema.names[-1:] == _LAST_OF_RESULTS or any(table <= columns for table in _TABLES)
+    return any(table <= columns for table in _TABLES)
 
 
 def _kind(folder: Path, names: Collection[str]) -> str | None:
-    if MANIFEST in names and _MANIFEST.match(_head(folder / MANIFEST)):
-        return "artifact"
-    if UNFINISHED in names and (folder / UNFINISHED).stat().st_size == 0:
-        return "artifact"
+    if MANIFEST in names:
+        head = _head(folder / MANIFEST)
+        if _MANIFEST.match(head):
+            return "artifact"
+    # The mark of an unfinished artifact is an empty file.
+    if UNFINISHED in names:
+        status = (folder / UNFINISHED).stat()
+        if status.st_size == 0:
+            return "artifact"
     if CONFIG in names and _is_run(folder, names):
         return "run"
     if SWEEP in names and is_own_table(folder / SWEEP):
         return "sweep"
-    if ARRAY in names and f'"{ABOUT}"'.encode() in _head(folder / ARRAY):
+    # Zarr stores attributes, and thus the description, in the file of the array.
+    about_key = f'"{ABOUT}"'.encode()
+    if ARRAY in names and about_key in _head(folder / ARRAY):
         return "array"
     return None
 
 
 def _is_run(folder: Path, names: Collection[str]) -> bool:
-    has_results = TASK_RESULTS in names or any(kind in names for kind in KINDS)
+    has_artifacts = any(kind in names for kind in KINDS)
+    if not has_artifacts and TASK_RESULTS not in names:
+        return False
     head = b"\n" + _head(folder / CONFIG)
-    return has_results and all(f"\n{key}:".encode() in head for key in _SECTIONS)
+    return all(f"\n{key}:".encode() in head for key in _SECTIONS)
 
 
 def _head(path: Path) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import types
 from pydantic_core import from_json
 
 from deepcluster_core.data.contents import described_contents
@@ -76,16 +77,19 @@ def read_layout(path: Path, *, with_label: bool, image_key: str | None = None) -
     with _opened(path) as file:
         schema = file.schema_arrow
         image = _image_column(path, schema, image_key)
-    label = _label_column(schema) if with_label else None
-    return Layout(
-        image=image,
-        label=label,
-        label_kind="missing" if label is None else _label_kind(path, schema, label),
-        unused=tuple(
-            field.name for field in schema if field.name != image and _is_image_struct(field.type)
-        ),
-        unknown=-1 if label is not None and _is_class_label(schema, label) else None,
-    )
+    label = None
+    label_kind: LabelKind = "missing"
+    unknown = None
+    if with_label:
+        label = _label_column(schema)
+    if label is not None:
+        label_kind = _label_kind(path, schema, label)
+        if _is_class_label(schema, label):
+            unknown = -1
+    # Only structs count as unused images: a plain binary column may hold anything.
+    structs = [field.name for field in schema if _is_image_struct(field.type)]
+    unused = tuple(name for name in structs if name != image)
+    return Layout(image=image, label=label, label_kind=label_kind, unused=unused, unknown=unknown)
 
 
 def count_rows(path: Path) -> int:
@@ -101,27 +105,37 @@ def read_image_rows(path: Path, layout: Layout) -> Iterator[ImageRow]:
         SourceError: the file is damaged, or a row holds several images.
     """
     with _opened(path) as file:
-        has_fields = pa.types.is_struct(file.schema_arrow.field(layout.image).type)
-        stored = _path_column(file, layout.image)
-        encoded_column = f"{layout.image}.bytes" if has_fields else layout.image
-        columns = [name for name in (encoded_column, stored, layout.label) if name]
-        first = num_images = num_paths = 0
+        path_column = _path_column(file, layout.image)
+        columns = _columns_to_read(file.schema_arrow, layout, path_column)
+        num_rows = num_images = num_paths = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            images, places = _one_a_row(path, _plain(batch[layout.image]), first)
-            is_struct = pa.types.is_struct(images.type)
-            encoded = _plain(_field(images, "bytes")) if is_struct else images
+            stored = _plain(batch[layout.image])
+            images, places = _one_a_row(path, stored, num_rows)
+            encoded = images
+            if types.is_struct(images.type):
+                encoded = _plain(_field(images, "bytes"))
             num_images += len(encoded) - encoded.null_count
             paths = [None] * len(batch)
-            if stored:
-                paths = _values(batch[stored] if stored == KEY_COLUMN else _field(images, "path"))
-                num_paths += len(paths) - paths.count(None)
-            labels = _values(batch[layout.label]) if layout.label else [None] * len(batch)
-            for place, shown, label in zip(places, paths, labels, strict=True):
-                is_unknown = label is not None and label == layout.unknown
-                yield ImageRow(shown, None if is_unknown else label, partial(_read, encoded, place))
-            first += len(batch)
+            if path_column == KEY_COLUMN:
+                paths = _values(batch[KEY_COLUMN])
+            elif path_column:
+                paths = _values(_field(images, "path"))
+            num_paths += len(paths) - paths.count(None)
+            labels = _labels(batch, layout)
+            for place, shown_path, label in zip(places, paths, labels, strict=True):
+                # The image's bytes are copied out of the batch only if the caller reads them.
+                yield ImageRow(shown_path, label, partial(_read, encoded, place))
+            num_rows += len(batch)
         if num_paths and not num_images:
-            _raise_only_paths(path, layout.image, first)
+            _raise_only_paths(path, layout.image, num_rows)
+
+
+def _columns_to_read(schema: pa.Schema, layout: Layout, path_column: str | None) -> list[str]:
+    """Return the columns, and fields of structs, that hold the images, paths and labels."""
+    encoded_column = layout.image
+    if types.is_struct(schema.field(layout.image).type):
+        encoded_column = f"{layout.image}.bytes"
+    return [name for name in (encoded_column, path_column, layout.label) if name]
 
 
 @contextmanager
@@ -133,7 +147,9 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # a column name not in UTF-8
         cause = first_line(error)
         fix = "download or write the file again"
-        if (found := described_contents(path)) and found[0] != "a Parquet file":
+        # The contents explain more than Arrow's error if the file is of a different format.
+        found = described_contents(path)
+        if found and found[0] != "a Parquet file":
             cause, fix = found
         raise SourceError(f"{path}: cannot be read as Parquet ({cause}).\n  Fix: {fix}.") from error
 
@@ -149,27 +165,32 @@ def _read(encoded: pa.Array, place: int | None) -> bytes:
 
 
 def _image_column(path: Path, schema: pa.Schema, image_key: str | None) -> str:
-    fits = [field.name for field in schema if is_image_type(field.type)]
+    candidates = [field.name for field in schema if is_image_type(field.type)]
     if image_key is not None:
-        if image_key in fits:
+        if image_key in candidates:
             return image_key
+        choices = ", ".join(candidates) or "none holds images"
         raise ConfigError(
             f"{path}: dataset.image_key: {image_key} is not a column of encoded images; the "
             f"columns are {_listed(schema)}.\n"
-            f"  Fix: choose one of these: {', '.join(fits) or 'none holds images'}."
+            f"  Fix: choose one of these: {choices}."
         )
-    usual = [name for name in USUAL_COLUMNS if name in fits]
-    others = [name for name in OTHER_COLUMNS if name in fits]
-    if usual or len(others) == 1:
-        return (usual or others)[0]
+    # A usual name is preferred even if other columns hold images as well, such as thumbnails.
+    usual = [name for name in USUAL_COLUMNS if name in candidates]
+    if usual:
+        return usual[0]
+    others = [name for name in OTHER_COLUMNS if name in candidates]
+    if len(others) == 1:
+        return others[0]
     if others:
         raise ConfigError(
             f"{path}: several columns hold images: {', '.join(others)}.\n"
             f"  Fix: choose one with dataset.image_key: {others[0]}"
         )
+    # A binary column with an unknown name is not used by default: it may hold anything.
     advice = "rename the column, or write the images in that layout"
-    if fits:
-        advice = f"dataset.image_key: {fits[0]}, if that column holds the images; or {advice}"
+    if candidates:
+        advice = f"dataset.image_key: {candidates[0]}, if that column holds the images; or {advice}"
     raise SourceError(
         f"{path}: no column of encoded images; the columns are {_listed(schema)}.\n"
         f"  Looked for: {' or '.join(USUAL_COLUMNS + OTHER_COLUMNS)}, a struct(bytes: binary, "
@@ -188,7 +209,7 @@ def is_image_type(kind: pa.DataType) -> bool:
 
 def _is_image_struct(kind: pa.DataType) -> bool:
     kind = _plain_type(kind)
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+    if not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
     return _is_binary(_plain_type(kind.field("bytes").type))
 
@@ -211,17 +232,21 @@ def _path_column(file: pq.ParquetFile, column: str) -> str | None:
     """
     schema = file.schema_arrow
     kind = schema.field(column).type
-    if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
-        name, kind = f"{column}{PATH_FIELD}", kind.field("path").type
+    if types.is_struct(kind) and kind.get_field_index("path") >= 0:
+        name = f"{column}{PATH_FIELD}"
+        kind = kind.field("path").type
     elif KEY_COLUMN in schema.names:
-        name, kind = KEY_COLUMN, schema.field(KEY_COLUMN).type
+        name = KEY_COLUMN
+        kind = schema.field(KEY_COLUMN).type
     else:
         return None
     if not _is_text(_plain_type(kind)):
         return None
-    chunks = file.read([name])[name.removesuffix(PATH_FIELD)].chunks
-    fields = (_field(chunk, "path") if name != KEY_COLUMN else chunk for chunk in chunks)
-    encoded = [_plain(values).cast(pa.large_binary()) for values in fields]
+    encoded: list[pa.Array] = []
+    table = file.read([name])
+    for chunk in table[name.removesuffix(PATH_FIELD)].chunks:
+        values = chunk if name == KEY_COLUMN else _field(chunk, "path")
+        encoded.append(_plain(values).cast(pa.large_binary()))
     paths = pa.chunked_array(encoded, pa.large_binary()).drop_null()
     return name if len(paths.unique()) == len(paths) else None
 
@@ -239,8 +264,7 @@ def _one_a_row(path: Path, images: pa.Array, first: int) -> tuple[pa.Array, Sequ
     for row, length in enumerate(lengths):
         if length > 1:
             raise SourceError(
-                f"{path}: row {first + row} holds a list of {length} images, but a row must hold "
-                f"one.\n"
+                f"{path}: row {first + row} holds a list of {length} images, not one image.\n"
                 f"  Fix: write a row for each image."
             )
         places.append(place if length else None)
@@ -252,21 +276,33 @@ def _one_a_row(path: Path, images: pa.Array, first: int) -> tuple[pa.Array, Sequ
 
 
 def _label_column(schema: pa.Schema) -> str | None:
-    names = (*LABEL_COLUMNS, JSON_COLUMN)
-    return next((name for name in names if name in schema.names), None)
+    for name in (*LABEL_COLUMNS, JSON_COLUMN):
+        if name in schema.names:
+            return name
+    return None
+
+
+def _labels(batch: pa.RecordBatch, layout: Layout) -> list[Any]:
+    """Return the label of each row, None where it is missing or the number for "no label"."""
+    if not layout.label:
+        return [None] * len(batch)
+    labels = _values(batch[layout.label])
+    if layout.unknown is None:
+        return labels
+    return [None if label == layout.unknown else label for label in labels]
 
 
 def _label_kind(path: Path, schema: pa.Schema, column: str) -> LabelKind:
     kind = _plain_type(schema.field(column).type)
-    if column == JSON_COLUMN and (pa.types.is_struct(kind) or _is_text(kind) or _is_binary(kind)):
+    holds_text = _is_text(kind) or _is_binary(kind)
+    # WebDataset's column of JSON, either as text or parsed into a struct.
+    if column == JSON_COLUMN and (holds_text or types.is_struct(kind)):
         return "json"
-    if pa.types.is_null(kind):
+    if types.is_null(kind):
         return "missing"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return "numbers"
-    if pa.types.is_boolean(kind) or _is_text(kind) or _is_binary(kind):
-        return "names"
-    if pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_timestamp(kind):
+    if holds_text or types.is_boolean(kind) or _is_time(kind):
         return "names"
     raise SourceError(
         f"{path}: {column} must be integers or strings, or other single values; the columns are "
@@ -282,7 +318,8 @@ def _is_class_label(schema: pa.Schema, column: str) -> bool:
     """
     try:
         described = from_json((schema.metadata or {})[b"huggingface"])
-        return described["info"]["features"][column]["_type"] == "ClassLabel"
+        features = described["info"]["features"]
+        return features[column]["_type"] == "ClassLabel"
     except (KeyError, TypeError, ValueError, IndexError):
         return False
 
@@ -292,56 +329,67 @@ def _is_class_label(schema: pa.Schema, column: str) -> bool:
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of the stored values, without extension and dictionary types around it."""
-    while isinstance(kind, pa.BaseExtensionType) or pa.types.is_dictionary(kind):
-        is_dictionary = pa.types.is_dictionary(kind)
-        kind = kind.value_type if is_dictionary else kind.storage_type
-    return kind
+    while True:
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        elif isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        else:
+            return kind
 
 
 def _plain(values: pa.Array) -> pa.Array:
     """Return the values converted to their plain type."""
-    while isinstance(values.type, pa.BaseExtensionType) or pa.types.is_dictionary(values.type):
-        is_dictionary = pa.types.is_dictionary(values.type)
-        values = values.dictionary_decode() if is_dictionary else values.storage
-    return values
+    while True:
+        if types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        elif isinstance(values.type, pa.BaseExtensionType):
+            values = values.storage
+        else:
+            return values
 
 
 def _field(structs: pa.StructArray, name: str) -> pa.Array:
     """Return one field, null where the whole struct is null (`StructArray.field` ignores that)."""
-    return structs.flatten()[structs.type.get_field_index(name)]
+    index = structs.type.get_field_index(name)
+    return structs.flatten()[index]
 
 
 def _values(values: pa.Array) -> list[Any]:
     r"""Return the values as Python objects; bytes of text that are not UTF-8 become `\xff`."""
     values = _plain(values)
-    kind = values.type
-    if pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_timestamp(kind):
+    if _is_time(values.type):
         values = values.cast(pa.string())
     if not _is_text(values.type):
         return values.to_pylist()
-    encoded = values.cast(pa.large_binary()).to_pylist()
-    return [
-        None if value is None else value.decode("utf-8", "backslashreplace") for value in encoded
-    ]
+    # Arrow does not check that text is UTF-8, and its own conversion would raise an error.
+    texts: list[Any] = values.cast(pa.large_binary()).to_pylist()
+    for row, encoded in enumerate(texts):
+        if encoded is not None:
+            texts[row] = encoded.decode("utf-8", "backslashreplace")
+    return texts
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_a(kind, "string_view")
+    if types.is_string(kind) or types.is_large_string(kind):
+        return True
+    return _is_a(kind, "string_view")
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or _is_a(kind, "binary_view")
-    )
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return True
+    return types.is_fixed_size_binary(kind) or _is_a(kind, "binary_view")
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    is_view = _is_a(kind, "list_view") or _is_a(kind, "large_list_view")
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return is_list or is_view or pa.types.is_fixed_size_list(kind)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return True
+    return _is_a(kind, "list_view") or _is_a(kind, "large_list_view")
 
 
 def _is_a(kind: pa.DataType, name: str) -> bool:

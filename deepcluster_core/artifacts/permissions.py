@@ -25,16 +25,21 @@ def may_write(folder: Path) -> bool:
 
 def may_read(path: Path) -> bool:
     """Return whether a file may be read, or a folder listed and entered."""
-    return is_allowed(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
+    if path.is_dir():
+        return is_allowed(path, os.R_OK | os.X_OK)
+    return is_allowed(path, os.R_OK)
 
 
 def first_unwritable(folders: Iterable[Path]) -> Path | None:
     """Return the first folder that may not be written, or None."""
-    return next((folder for folder in folders if not may_write(folder)), None)
+    for folder in folders:
+        if not may_write(folder):
+            return folder
+    return None
 
 
 def why_not_writable(path: Path) -> str:
-    """Return a sentence that says why `path` cannot be created, replaced or deleted.
+    """Return a sentence that explains why `path` cannot be created, replaced or deleted.
 
     It names the owner, the permissions and the user, for example: `/data/run belongs to alice (uid
     1001), group lab, with permissions drwxr-xr-x; you are bob (uid 1002).`
@@ -46,11 +51,14 @@ def why_not_writable(path: Path) -> str:
         return why_not_readable(path)
     if is_read_only(place):
         return f"{place} is on a file system that is mounted read-only."
-    facts = f"{_described(place, status)}; you are {_user(os.geteuid())}."
+    user = _user(os.geteuid())
+    facts = f"{_described(place, status)}; you are {user}."
     if not _mode_allows(status):
         return facts
-    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
-        return f"{facts} It is a sticky folder: what is in it may be replaced by its owner only."
+    # The permission bits allow it, so name what else can forbid it.
+    is_sticky = bool(status.st_mode & stat.S_ISVTX)
+    if stat.S_ISDIR(status.st_mode) and is_sticky:
+        return f"{facts} It is a sticky folder: a file in it may be replaced by its owner only."
     return (
         f"{facts} Its permissions allow it, so something else forbids it: an immutable flag "
         f"(see lsattr), or a network file system that does not trust this user."
@@ -60,28 +68,38 @@ def why_not_writable(path: Path) -> str:
 def is_read_only(path: Path) -> bool:
     """Return whether `path`, or the folder it would be created in, is mounted read-only."""
     try:
-        return bool(os.statvfs(_existing(path)).f_flag & os.ST_RDONLY)
+        file_system = os.statvfs(_existing(path))
+        return bool(file_system.f_flag & os.ST_RDONLY)
     except OSError:
         return False
 
 
 def why_not_readable(path: Path) -> str:
-    """Return a sentence that says why a file cannot be read or a folder cannot be listed."""
+    """Return a sentence that explains why a file cannot be read or a folder cannot be listed."""
+    user = _user(os.geteuid())
+    # From the root down, because one closed folder closes everything below it.
     for place in (*reversed(path.absolute().parents), path):
         try:
             status = place.stat()
         except OSError as error:
             return f"{place} cannot be reached ({error.strerror})."
-        wanted = os.X_OK if stat.S_ISDIR(status.st_mode) else os.R_OK
-        if not is_allowed(place, wanted | (os.R_OK if place == path else 0)):
-            return f"{_described(place, status)}; you are {_user(os.geteuid())}."
-    return f"You are {_user(os.geteuid())}."
+        is_folder = stat.S_ISDIR(status.st_mode)
+        wanted = 0
+        if is_folder:
+            wanted |= os.X_OK
+        if place == path or not is_folder:
+            wanted |= os.R_OK
+        if not is_allowed(place, wanted):
+            return f"{_described(place, status)}; you are {user}."
+    return f"You are {user}."
 
 
 def _obstacle(path: Path) -> Path:
     """Return the file or folder that prevents writing `path`: itself or a folder above it."""
     place = _existing(path)
-    if place == path and not path.is_dir() and not may_write(path.parent):
+    # To replace an existing file, its folder must be writable, not the file itself.
+    is_file = place == path and not path.is_dir()
+    if is_file and not may_write(path.parent):
         return path.parent
     return place
 
@@ -106,16 +124,21 @@ def _existing(path: Path) -> Path:
 
 def is_allowed(path: Path, mode: int) -> bool:
     """Return whether the effective user may access `path` with `mode`, such as os.R_OK."""
-    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+    can_check_effective = os.access in os.supports_effective_ids
+    return os.access(path, mode, effective_ids=can_check_effective)
 
 
 def _mode_allows(status: os.stat_result) -> bool:
     """Return whether the permission bits alone let this process write."""
     user = os.geteuid()
-    if user in (0, status.st_uid):
-        return user == 0 or bool(status.st_mode & stat.S_IWUSR)
-    is_in_group = status.st_gid in (os.getegid(), *os.getgroups())
-    return bool(status.st_mode & (stat.S_IWGRP if is_in_group else stat.S_IWOTH))
+    if user == 0:
+        return True
+    # Only the bits of the first class that fits count: owner, group or others.
+    if user == status.st_uid:
+        return bool(status.st_mode & stat.S_IWUSR)
+    if status.st_gid in (os.getegid(), *os.getgroups()):
+        return bool(status.st_mode & stat.S_IWGRP)
+    return bool(status.st_mode & stat.S_IWOTH)
 
 
 def _described(place: Path, status: os.stat_result) -> str:

@@ -40,34 +40,38 @@ def explain_resource_errors(folder: Path) -> Iterator[None]:
     except DeepClusterError:
         raise
     except Exception as error:
-        if (explained := _explained(error, folder)) is not None:
-            raise explained from error
-        raise
+        explained = _explained(error, folder)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _explained(error: Exception, folder: Path) -> ArtifactError | None:
     number = error.errno if isinstance(error, OSError) else None
     # safetensors wraps the system's error in a class of its own, without its number.
-    if number in FULL or "(os error 28)" in str(error):
+    text = str(error)
+    if number in FULL or "(os error 28)" in text:
         free = shutil.disk_usage(folder).free
         return NoRoomError(
             f"{folder}: the disk is full: {_written(folder):,} bytes of this artifact are written, "
             f"{free:,} bytes are free.\n"
-            f"  Fix: make room on that disk; the same command goes on then."
+            f"  Fix: make room on that disk; the same command then continues."
         )
     if number in IN_THE_WAY:
         return ArtifactError(
-            f"{folder}: a file lies where a folder belongs ({error}).\n"
-            f"  Fix: move it away; the same command goes on then."
+            f"{folder}: a file is in the place of a folder ({error}).\n"
+            f"  Fix: move it away; the same command then continues."
         )
-    if number in FORBIDDEN or "(os error 13)" in str(error) or "(os error 30)" in str(error):
+    is_forbidden = "(os error 13)" in text or "(os error 30)" in text
+    if number in FORBIDDEN or is_forbidden:
         place = _place_of(error, folder)
         verb, cause = _denied(place)
+        # Permissions do not help on a file system that is mounted read-only.
         sharing = "" if is_read_only(place) else f" {SHARING}"
         return ArtifactError(
             f"{folder}: may not be {verb} ({error}).\n"
             f"  Cause: {cause}\n"
-            f"  Fix:   have the permissions changed; the same command goes on then.{sharing}"
+            f"  Fix:   have the permissions changed; the same command then continues.{sharing}"
         )
     return explain_shortage(error, folder)
 
@@ -83,8 +87,11 @@ def _denied(place: Path) -> tuple[str, str]:
 def _place_of(error: Exception, folder: Path) -> Path:
     """Return the path that the error names, or the folder if it names none."""
     name = error.filename if isinstance(error, OSError) else None
-    return Path(name) if isinstance(name, str) and Path(name).is_absolute() else folder
+    if isinstance(name, str) and Path(name).is_absolute():
+        return Path(name)
+    return folder
 
 
 def _written(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)

@@ -47,8 +47,12 @@ def read_saved(folder: Path, key: str) -> Saved | None:
         raise
     except (OSError, ValidationError):
         return None
-    damaged = any(record.problem_of(folder / name) for name, record in saved.files.items())
-    return None if damaged or saved.key != key else saved
+    # A save is used as a whole or not at all. Its files are checked before the key, because a file
+    # that may not be read must raise an error even if the save is for a different artifact.
+    for name, record in saved.files.items():
+        if record.problem_of(folder / name):
+            return None
+    return saved if saved.key == key else None
 
 
 def write_saved(
@@ -63,14 +67,17 @@ def write_saved(
         facts: JSON values that describe the progress.
         files: writers by file name; no earlier save may have used these names.
     """
-    names = {f"{PREFIX}-{name}": write for name, write in files.items()}
-    for name, write in names.items():
-        write(folder / name)
-    records = record_files(folder, [folder / name for name in names])
+    written: list[Path] = []
+    for name, write in files.items():
+        path = folder / f"{PREFIX}-{name}"
+        write(path)
+        written.append(path)
+    records = record_files(folder, written)
+    # This makes the new save the valid one; only then may the files of the old one go.
     saved = Saved(key=key, seconds=seconds, facts=dict(facts), files=records)
     write_atomically(folder / SAVED, saved.model_dump_json().encode())
     for path in folder.glob(f"{PREFIX}-*"):
-        if path.name not in names:
+        if path not in written:
             path.unlink()
 
 

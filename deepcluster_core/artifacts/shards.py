@@ -53,22 +53,27 @@ def append_chunks(path: Path, rows_BD: Floats, layout: Layout, *, first: int) ->
         first: number of the first of these chunks within the shard.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab" if first else "wb") as file:
+    # The first chunk replaces a shard that an earlier attempt may have left.
+    mode = "ab" if first else "wb"
+    with path.open(mode) as file:
         for chunk_BD in _cut(rows_BD, layout.chunk_rows):
             stored_BD = _filled_up(chunk_BD, layout.chunk_rows)
+            checksum = crc32c(stored_BD)
             file.write(stored_BD.data)
-            file.write(CHECKSUM.pack(crc32c(stored_BD)))
+            file.write(CHECKSUM.pack(checksum))
 
 
 def finish_shard(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> None:
     """Write the index of a shard of `chunks` chunks; the shard is durable on return."""
     length = layout.chunk_rows * row_bytes + CHECKSUM.size
     index_C2 = np.full((layout.chunks, 2), ABSENT, "<u8")
-    index_C2[:chunks, 0] = np.arange(chunks) * length
+    offsets_C = np.arange(chunks) * length
+    index_C2[:chunks, 0] = offsets_C
     index_C2[:chunks, 1] = length
+    checksum = crc32c(index_C2)
     with path.open("ab") as file:
         file.write(index_C2.data)
-        file.write(CHECKSUM.pack(crc32c(index_C2)))
+        file.write(CHECKSUM.pack(checksum))
         file.flush()
         os.fsync(file.fileno())
 
@@ -81,35 +86,46 @@ def read_chunks(path: Path, rows_BD: Floats, layout: Layout, *, first: int) -> N
         ValueError: the shard is truncated, or a checksum differs.
     """
     with path.open("rb", buffering=0) as file:
-        places = _read_index(file.fileno(), layout)[first:]
+        descriptor = file.fileno()
+        places = _read_index(descriptor, layout)[first:]
         chunks = _cut(rows_BD, layout.chunk_rows)
+        # The index also has entries for chunks behind these rows.
         for chunk_BD, (offset, length) in zip(chunks, places, strict=False):
             if offset == length == ABSENT:
                 chunk_BD[:] = 0
             else:
-                _read_chunk(file.fileno(), chunk_BD, offset, length)
+                _read_chunk(descriptor, chunk_BD, offset, length)
 
 
 def _read_index(file: int, layout: Layout) -> list[tuple[int, int]]:
-    size = layout.chunks * 16 + CHECKSUM.size
-    end = os.fstat(file).st_size
-    stored = os.pread(file, size, max(0, end - size))
-    places, checksum = stored[: -CHECKSUM.size], stored[-CHECKSUM.size :]
-    if len(stored) != size or CHECKSUM.pack(crc32c(places)) != checksum:
+    # The index is at the end of the shard: two 64-bit numbers for each chunk, and a checksum.
+    index_bytes = layout.chunks * 16 + CHECKSUM.size
+    file_bytes = os.fstat(file).st_size
+    start = max(0, file_bytes - index_bytes)
+    stored = os.pread(file, index_bytes, start)
+    places = stored[: -CHECKSUM.size]
+    checksum = stored[-CHECKSUM.size :]
+    is_intact = CHECKSUM.pack(crc32c(places)) == checksum
+    if len(stored) != index_bytes or not is_intact:
         raise ValueError("the index of the shard is damaged")
     index_C2 = np.frombuffer(places, "<u8").reshape(-1, 2)
-    return [(int(offset), int(length)) for offset, length in index_C2]
+    return [(offset, length) for offset, length in index_C2.tolist()]
 
 
 def _read_chunk(file: int, chunk_BD: Floats, offset: int, length: int) -> None:
     """Read a chunk into its rows; padding after the array's last row is only checked."""
+    padding_bytes = length - chunk_BD.nbytes - CHECKSUM.size
+    padding = bytearray(max(0, padding_bytes))
     checksum = bytearray(CHECKSUM.size)
-    padding = bytearray(max(0, length - chunk_BD.nbytes - CHECKSUM.size))
+    # One call reads straight into the caller's array, without a copy.
     rows = chunk_BD.data.cast("B")
-    if os.preadv(file, [rows, padding, checksum], offset) != length:
+    num_read = os.preadv(file, [rows, padding, checksum], offset)
+    if num_read != length:
         raise ValueError(f"the shard ends within the chunk at byte {offset}")
-    found = crc32c(bytes(padding), crc32c(chunk_BD))
-    if CHECKSUM.unpack(checksum) != (found,):
+    checksum_of_rows = crc32c(chunk_BD)
+    found = crc32c(bytes(padding), checksum_of_rows)
+    (stored_checksum,) = CHECKSUM.unpack(checksum)
+    if found != stored_checksum:
         raise ValueError(f"the checksum of the chunk at byte {offset} differs")
 
 
@@ -122,6 +138,7 @@ def _filled_up(rows_BD: Floats, num_rows: int) -> Floats:
     """Return the rows, padded with zeros to `num_rows`."""
     if len(rows_BD) == num_rows:
         return rows_BD
-    filled_BD = np.zeros((num_rows, rows_BD.shape[1]), rows_BD.dtype)
+    dim = rows_BD.shape[1]
+    filled_BD = np.zeros((num_rows, dim), rows_BD.dtype)
     filled_BD[: len(rows_BD)] = rows_BD
     return filled_BD

@@ -55,8 +55,11 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     verify(path)
     with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         # `read` silently ignores unknown columns.
-        if absent := set(columns or ()) - set(file.schema_arrow.names):
-            raise pa.ArrowInvalid(f"no column {', '.join(sorted(absent))}")
+        wanted = set(columns or ())
+        found = set(file.schema_arrow.names)
+        absent = sorted(wanted - found)
+        if absent:
+            raise pa.ArrowInvalid(f"no column {', '.join(absent)}")
         return file.read(columns)
 
 
@@ -100,7 +103,8 @@ def _by_image_id(path: Path, columns: list[str], *, stage: str) -> pa.Table:
 
 
 def _counts_up(ids: pa.ChunkedArray) -> bool:
-    return np.array_equal(ids.to_numpy(), np.arange(len(ids)))
+    wanted_N = np.arange(len(ids))
+    return np.array_equal(ids.to_numpy(), wanted_N)
 
 
 def in_one_piece(table: pa.Table) -> pa.Table:
@@ -111,9 +115,11 @@ def in_one_piece(table: pa.Table) -> pa.Table:
     `large_string`, whose offsets have 64 bits.
     """
     for number, column in enumerate(table.columns):
-        if pa.types.is_string(column.type) and column.nbytes > STRING_LIMIT_BYTES:
+        is_large = column.nbytes > STRING_LIMIT_BYTES
+        if is_large and pa.types.is_string(column.type):
             name = table.column_names[number]
-            table = table.set_column(number, name, column.cast(pa.large_string()))
+            converted = column.cast(pa.large_string())
+            table = table.set_column(number, name, converted)
     return table.combine_chunks()
 
 
@@ -125,7 +131,8 @@ def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     for start in range(0, len(column), STRING_CHUNK_ROWS):
         stop = min(start + STRING_CHUNK_ROWS, len(column))
         # `take` copies the rows. A slice would keep the column's offsets, which may need 64 bits.
-        chunks += column.take(np.arange(start, stop)).cast(pa.string()).chunks
+        copied = column.take(np.arange(start, stop))
+        chunks += copied.cast(pa.string()).chunks
     return pa.chunked_array(chunks, pa.string())
 
 
@@ -158,9 +165,14 @@ def write_labels(
         clustering: the arrays of the PCA and the centroids; `centroids` is (K, Q).
     """
     index = read_index(images, ["image_id", "path"])
-    columns = [index["image_id"], as_strings(index["path"]), cluster_N, distance_N]
-    write_table(folder / LABELS, pa.table(columns, schema=LABELS_SCHEMA))
-    arrays = {name: np.ascontiguousarray(array) for name, array in clustering.items()}
+    paths = as_strings(index["path"])
+    columns = [index["image_id"], paths, cluster_N, distance_N]
+    table = pa.table(columns, schema=LABELS_SCHEMA)
+    write_table(folder / LABELS, table)
+    # safetensors stores row-major arrays only.
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for name, array in clustering.items():
+        arrays[name] = np.ascontiguousarray(array)
     save_file(arrays, folder / CLUSTERING)
     let_others_read(folder / CLUSTERING)
 
@@ -171,14 +183,18 @@ def read_labels(folder: Path) -> Labels:
     Raises:
         ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
     """
-    path, names = folder / LABELS, ["image_id", "cluster", "distance"]
+    path = folder / LABELS
+    names = ["image_id", "cluster", "distance"]
     table = _by_image_id(path, names, stage="cluster")
+    # Casting to types without nulls raises an error if a value is missing.
+    fields = [LABELS_SCHEMA.field(name).with_nullable(False) for name in names]
     with _reading(path):
-        table = table.cast(pa.schema([LABELS_SCHEMA.field(n).with_nullable(False) for n in names]))
+        table = table.cast(pa.schema(fields))
+    centroids_KQ = read_clustering(folder)["centroids"]
     return Labels(
         cluster_N=table["cluster"].to_numpy(),
         distance_N=table["distance"].to_numpy(),
-        k=len(read_clustering(folder)["centroids"]),
+        k=len(centroids_KQ),
     )
 
 
@@ -188,7 +204,8 @@ def label_frame(folder: Path) -> "pd.DataFrame":
     Raises:
         ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
     """
-    return _by_image_id(folder / LABELS, LABELS_SCHEMA.names, stage="cluster").to_pandas()
+    table = _by_image_id(folder / LABELS, LABELS_SCHEMA.names, stage="cluster")
+    return table.to_pandas()
 
 
 def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
@@ -200,8 +217,12 @@ def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
     path = folder / LABELS
     table = read_table(path, LABELS_SCHEMA.names)
     with _reading(path):
-        chosen = in_one_piece(table.filter(pc.field("cluster") == cluster))
-        return chosen.sort_by([("distance", "ascending"), ("image_id", "ascending")]).to_pylist()
+        chosen = table.filter(pc.field("cluster") == cluster)
+        # Images at equal distances are ordered by image_id, so that the order is reproducible.
+        ordered = in_one_piece(chosen).sort_by(
+            [("distance", "ascending"), ("image_id", "ascending")]
+        )
+        return ordered.to_pylist()
 
 
 def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -212,21 +233,28 @@ def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
     """
     path = folder / CLUSTERING
     verify(path)
-    with explain_damage(
-        lambda error: ArtifactError(
+
+    def explain(error: Exception) -> ArtifactError:
+        return ArtifactError(
             f"{path}: cannot be read ({error}).\n"
             f"  Fix: run the cluster stage again: deepcluster stage cluster … --force"
         )
-    ):
+
+    with explain_damage(explain):
         return load_file(path)
 
 
 def write_metrics(folder: Path, row: Mapping[str, float | int | str | None]) -> None:
     """Write the metrics of an epoch as one row: int64, float64 or text; None becomes null."""
-    types: dict[type, pa.DataType] = {int: pa.int64(), str: pa.string()}
-    columns = {
-        name: pa.array([value], types.get(type(value), pa.float64())) for name, value in row.items()
-    }
+    columns: dict[str, pa.Array] = {}
+    for name, value in row.items():
+        if isinstance(value, str):
+            columns[name] = pa.array([value], pa.string())
+        elif isinstance(value, int):
+            columns[name] = pa.array([value], pa.int64())
+        else:
+            # A missing metric becomes a null of float64, the type it has in other epochs.
+            columns[name] = pa.array([value], pa.float64())
     write_table(folder / METRICS, pa.table(columns))
 
 

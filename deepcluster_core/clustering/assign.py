@@ -5,16 +5,15 @@ Suffixes: N and B rows, D features, Q kept, K clusters.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import nan
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deepcluster_core.clustering.kmeans import Nearest
 from deepcluster_core.clustering.pca import Pca
-from deepcluster_core.clustering.rows import Floats, Projected, Raw
+from deepcluster_core.clustering.rows import ClusterIds, Floats, Projected, Raw
 from deepcluster_core.errors import ArtifactError, FeatureError
 
 AT_ONCE = 4096
@@ -33,9 +32,7 @@ class Assigner:
     device: str = "cpu"
 
     @classmethod
-    def of(
-        cls, clustering: Mapping[str, NDArray[np.float32]], *, whitened: bool, device: str
-    ) -> "Assigner":
+    def of(cls, clustering: Mapping[str, Floats], *, whitened: bool, device: str) -> "Assigner":
         """Return the assigner for the arrays of a label table, as `write_labels` stores them.
 
         Args:
@@ -47,24 +44,24 @@ class Assigner:
             ArtifactError: an array is missing, or the shapes of the arrays do not match.
         """
         try:
-            mean_D, components_QD, eigenvalues_Q = (
-                torch.from_numpy(clustering[f"pca_{name}"])
-                for name in ("mean", "components", "eigenvalues")
-            )
+            mean_D = torch.from_numpy(clustering["pca_mean"])
+            components_QD = torch.from_numpy(clustering["pca_components"])
+            eigenvalues_Q = torch.from_numpy(clustering["pca_eigenvalues"])
             centroids_KQ = clustering["centroids"]
         except KeyError as error:
             raise ArtifactError(f"{error}: missing among the arrays of the labels.") from error
         width = len(eigenvalues_Q)
-        fits = components_QD.shape == (width, len(mean_D)) and centroids_KQ.shape[1:] == (width,)
-        if not fits:
-            raise ArtifactError("the PCA and the centroids of the labels do not fit each other.")
+        pca_fits = components_QD.shape == (width, len(mean_D))
+        centroids_fit = centroids_KQ.shape[1:] == (width,)
+        if not (pca_fits and centroids_fit):
+            raise ArtifactError("the shapes of the labels' PCA and centroids do not match.")
         # effective_rank and dead_features are not stored; the projection needs neither.
         pca = Pca(mean_D, components_QD, eigenvalues_Q, nan, nan, whitened)
         return cls(pca, centroids_KQ, device)
 
     def assign(
         self, batches: Iterable[tuple[list[str], Raw]]
-    ) -> Iterator[tuple[list[str], NDArray[np.int32], Floats]]:
+    ) -> Iterator[tuple[list[str], ClusterIds, Floats]]:
         """Yield paths, cluster_B and distance_B for batches of paths and features, in order.
 
         Each image goes to the nearest centroid by Euclidean distance, as in `kmeans.assign`. If two
@@ -74,12 +71,14 @@ class Assigner:
         Raises:
             FeatureError: features are not finite, or their width differs from the run's.
         """
+        width = self.centroids_KQ.shape[1]
         for paths, raw_BD in _grouped(batches, AT_ONCE):
             self._check(paths, raw_BD)
-            rows = Projected(
-                len(raw_BD), self.centroids_KQ.shape[1], lambda raw=raw_BD: iter([raw]), self._rows
-            )
-            yield paths, *self._nearest.assign(rows)
+            # `Projected` multiplies blocks of equal size, as when the run was clustered.
+            read = partial(iter, [raw_BD])
+            rows = Projected(len(raw_BD), width, read, self._rows)
+            cluster_B, distance_B = self._nearest.assign(rows)
+            yield paths, cluster_B, distance_B
 
     @cached_property
     def _nearest(self) -> Nearest:
@@ -93,7 +92,8 @@ class Assigner:
         # The features may come from a generator that is suspended inside its autocast block, which
         # would round the projection too: on the demo, 7 of 10,000 images changed their cluster.
         with torch.autocast(torch.device(self.device).type, enabled=False):
-            return self._projection.whiten(torch.from_numpy(raw_BD).to(self.device)).cpu().numpy()
+            raw = torch.from_numpy(raw_BD).to(self.device)
+            return self._projection.whiten(raw).cpu().numpy()
 
     def _check(self, paths: list[str], raw_BD: Raw) -> None:
         dim = len(self.pca.mean_D)
@@ -101,15 +101,17 @@ class Assigner:
             raise FeatureError(
                 f"the features have {raw_BD.shape[1]} values, but the labels were made from {dim}."
                 f"\n  Cause: the network or extract.layer of the recipe was changed since then.\n"
-                f"  Fix:   make the run again, deepcluster run, or name an epoch that fits."
+                f"  Fix:   make the run again with deepcluster run, or choose an epoch that fits."
             )
-        bad_B = ~np.isfinite(raw_BD).all(axis=1)
+        is_finite_B = np.isfinite(raw_BD).all(axis=1)
+        bad_B = ~is_finite_B
         if bad_B.any():
+            first_path = paths[int(bad_B.argmax())]
             raise FeatureError(
-                f"{paths[int(bad_B.argmax())]}: its feature is not finite, and so are "
-                f"{int(bad_B.sum())} of {len(paths)} about it.\n"
+                f"{first_path}: its feature is not finite, which affects "
+                f"{int(bad_B.sum())} of {len(paths)} images in this batch.\n"
                 f"  Cause: training diverged, or values are beyond the range of extract.dtype.\n"
-                f"  Fix:   name an earlier --epoch."
+                f"  Fix:   choose an earlier --epoch."
             )
 
 
@@ -122,7 +124,8 @@ def _grouped(
     for some_paths, raw_BD in batches:
         start = 0
         while start < len(raw_BD):
-            end = start + size - len(paths)
+            missing = size - len(paths)
+            end = start + missing
             paths += some_paths[start:end]
             held.append(raw_BD[start:end])
             start = end

@@ -45,7 +45,9 @@ def gpu_number(device: str) -> int | None:
     number is torch's current device.
     """
     number = _torch_number(device)
-    return number if number is not None and number < _num_gpus() else None
+    if number is None or number >= _num_gpus():
+        return None
+    return number
 
 
 def reason_for_cpu(device: str) -> str | None:
@@ -60,8 +62,8 @@ def reason_for_cpu(device: str) -> str | None:
     return (
         f"faiss {faiss.__version__} cannot use {device} (GPUs that it finds: {_num_gpus()}; that "
         f"torch finds: {torch.cuda.device_count()}), so k-means and the search for nearest "
-        f"clusters or neighbours run on the CPU, which takes much longer for many images. All else "
-        f"uses the GPU.\n"
+        f"clusters or neighbours run on the CPU, which takes much longer for many images. "
+        f"Everything else uses the GPU.\n"
         f"  To cluster on the GPU as well: pip install faiss-gpu in place of faiss-cpu (Linux on "
         f"x86-64 only)."
     )
@@ -111,12 +113,14 @@ def train_centroids(
             setattr(parameters, name, value)
     clustering = faiss.Clustering(points_SQ.shape[1], k, parameters)
     if start_KQ is not None:
-        faiss.copy_array_to_vector(np.ascontiguousarray(start_KQ).ravel(), clustering.centroids)
+        # faiss starts from centroids that are set before the training.
+        start = np.ascontiguousarray(start_KQ).ravel()
+        faiss.copy_array_to_vector(start, clustering.centroids)
     clustering.train(points_SQ, index)
     centroids_KQ = faiss.vector_to_array(clustering.centroids).reshape(k, -1)
     stats = clustering.iteration_stats
-    objective = np.array([stats.at(step).obj for step in range(stats.size())], np.float64)
-    return centroids_KQ, objective
+    objective = [stats.at(step).obj for step in range(stats.size())]
+    return centroids_KQ, np.array(objective, np.float64)
 
 
 def _torch_number(device: str) -> int | None:

@@ -5,9 +5,8 @@ from typing import Protocol
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 
-from deepcluster_core.clustering.rows import Floats, Rows
+from deepcluster_core.clustering.rows import ClusterIds, Floats, Rows
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import cluster_counts
 from deepcluster_core.progress import Progress
@@ -25,7 +24,7 @@ class Fit:
 
     centroids_KQ: Floats
     """Centroids; new images are assigned to the nearest."""
-    cluster_N: NDArray[np.int32]
+    cluster_N: ClusterIds
     distance_N: Floats
     """Euclidean distance, not squared, from each row to the centroid of its cluster."""
     fitted_on: int
@@ -44,7 +43,8 @@ class Fit:
     @property
     def num_empty(self) -> int:
         """The number of clusters without a row."""
-        return int((cluster_counts(self.cluster_N, self.num_clusters) == 0).sum())
+        counts_K = cluster_counts(self.cluster_N, self.num_clusters)
+        return int((counts_K == 0).sum())
 
 
 class Clustering(Protocol):
@@ -66,7 +66,7 @@ class Clustering(Protocol):
 
 
 def fit_of_members(
-    rows_NQ: Floats, cluster_N: NDArray[np.int32], *, centroids_KQ: Floats | None = None
+    rows_NQ: Floats, cluster_N: ClusterIds, *, centroids_KQ: Floats | None = None
 ) -> Fit:
     """Return a fit for given cluster memberships.
 
@@ -81,33 +81,41 @@ def fit_of_members(
     """
     if cluster_N.min() == cluster_N.max():
         raise FeatureError(
-            f"cluster.algorithm: all {len(cluster_N)} images came into one cluster, from which "
+            f"cluster.algorithm: all {len(cluster_N)} images are in one cluster, from which "
             "nothing can be learnt.\n"
             "  Fix:   change the algorithm's settings, or set cluster.algorithm to kmeans."
         )
     if centroids_KQ is None:
-        centroids_KQ = means_of(rows_NQ, cluster_N, k=int(cluster_N.max()) + 1)
+        num_clusters = int(cluster_N.max()) + 1
+        centroids_KQ = means_of(rows_NQ, cluster_N, k=num_clusters)
     distance_N = distances(rows_NQ, centroids_KQ, cluster_N)
     return Fit(centroids_KQ, cluster_N, distance_N, fitted_on=len(rows_NQ))
 
 
-def means_of(rows_NQ: Floats, cluster_N: NDArray[np.int32], *, k: int) -> Floats:
+def means_of(rows_NQ: Floats, cluster_N: ClusterIds, *, k: int) -> Floats:
     """Return centroids_KQ, the mean of the rows of each cluster; zeros for an empty cluster."""
     sum_KQ = np.zeros((k, rows_NQ.shape[1]))
     for start in range(0, len(rows_NQ), BLOCK_ROWS):
+        rows_BQ = rows_NQ[start : start + BLOCK_ROWS].astype(np.float64)
         cluster_B = cluster_N[start : start + BLOCK_ROWS]
-        ones_B, ends_B = np.ones(len(cluster_B)), np.arange(len(cluster_B) + 1)
-        member_BK = scipy.sparse.csr_array((ones_B, cluster_B, ends_B), shape=(len(cluster_B), k))
-        sum_KQ += member_BK.T @ rows_NQ[start : start + BLOCK_ROWS].astype(np.float64)
-    counts_K = np.maximum(cluster_counts(cluster_N, k), 1)
-    return (sum_KQ / counts_K[:, None]).astype(np.float32)
+        # A sparse matrix with a one in each row, at its cluster, sums the rows of each cluster.
+        num_rows = len(cluster_B)
+        ones_B = np.ones(num_rows)
+        ends_B = np.arange(num_rows + 1)
+        member_BK = scipy.sparse.csr_array((ones_B, cluster_B, ends_B), shape=(num_rows, k))
+        sum_KQ += member_BK.T @ rows_BQ
+    counts_K = np.maximum(cluster_counts(cluster_N, k), 1)  # no division by zero if it is empty
+    mean_KQ = sum_KQ / counts_K[:, None]
+    return mean_KQ.astype(np.float32)
 
 
-def distances(rows_NQ: Floats, centroids_KQ: Floats, cluster_N: NDArray[np.int32]) -> Floats:
+def distances(rows_NQ: Floats, centroids_KQ: Floats, cluster_N: ClusterIds) -> Floats:
     """Return distance_N, the Euclidean distance of each row to the centroid of its cluster."""
     distance_N = np.empty(len(rows_NQ), np.float32)
     for start in range(0, len(rows_NQ), BLOCK_ROWS):
         here = slice(start, start + BLOCK_ROWS)
+        own_centroid_BQ = centroids_KQ[cluster_N[here]]
         # Computed from the difference: expanding it into products would lose small distances.
-        distance_N[here] = np.linalg.norm(rows_NQ[here] - centroids_KQ[cluster_N[here]], axis=1)
+        away_BQ = rows_NQ[here] - own_centroid_BQ
+        distance_N[here] = np.linalg.norm(away_BQ, axis=1)
     return distance_N

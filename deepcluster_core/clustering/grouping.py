@@ -60,12 +60,11 @@ def group(
         clip=clip,
         device=context.device,
     )
-    fit = clusterer.fit(
-        _projected(features, pca, context.device),
-        seed=seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans"),
-        device=context.device,
-        progress=context.progress,
-    )
+    # The features are read a second time, now through the projection.
+    rows = _projected(features, pca, context.device)
+    # The seed is named "kmeans" for every algorithm; a different name would change the results.
+    seed = seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans")
+    fit = clusterer.fit(rows, seed=seed, device=context.device, progress=context.progress)
     return Grouping(pca, fit)
 
 
@@ -74,6 +73,7 @@ def _projected(features: Features, pca: Pca, device: str) -> Projected:
     on_device = pca.to(device)  # moved once rather than for each block of rows
 
     def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
-        return on_device.whiten(torch.from_numpy(raw_BD).to(device)).cpu().numpy()
+        raw = torch.from_numpy(raw_BD).to(device)
+        return on_device.whiten(raw).cpu().numpy()
 
     return Projected(features.num_images, len(pca.components_QD), features.blocks, project)

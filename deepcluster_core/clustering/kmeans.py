@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepcluster_core.clustering.faiss_index import exact_index, train_centroids
 from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit, distances, means_of
-from deepcluster_core.clustering.rows import Floats, InMemory, Rows
+from deepcluster_core.clustering.rows import ClusterIds, Floats, InMemory, RowIds, Rows
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.progress import Progress, silent
 from deepcluster_core.seeding import numpy_generator
@@ -46,7 +45,7 @@ class KMeans:
 
     Memory then holds the sample and one block of rows instead of all rows. None: use all rows.
     """
-    start_N: NDArray[np.int32] | None = None
+    start_N: ClusterIds | None = None
     """Start at the means of these clusters, ids 0 to k - 1, which keeps their ids.
 
     An empty cluster starts at a random row. None: all centroids start at random rows.
@@ -70,28 +69,33 @@ class KMeans:
         """
         self._check(rows.num_rows)
         sample_S = self._sample(rows.num_rows, seed)
-        points_SQ = rows.all() if sample_S is None else rows.take(sample_S)
+        if sample_S is None:
+            points_SQ = rows.all()
+            rows = InMemory(points_SQ)  # assign these rows without computing them again
+        else:
+            points_SQ = rows.take(sample_S)
         _check_finite(points_SQ)
         centroids_KQ, objective = self._train(points_SQ, sample_S, seed=seed, device=device)
         fitted_on = len(points_SQ)
-        everything = InMemory(points_SQ) if sample_S is None else rows
         del points_SQ  # free the memory of a sample
-        cluster_N, distance_N = assign(everything, centroids_KQ, device=device, progress=progress)
+        cluster_N, distance_N = assign(rows, centroids_KQ, device=device, progress=progress)
         return Fit(centroids_KQ, cluster_N, distance_N, fitted_on, objective)
 
-    def _sample(self, num_rows: int, seed: int) -> NDArray[np.int64] | None:
+    def _sample(self, num_rows: int, seed: int) -> RowIds | None:
         """Return the ids of the rows to learn from, ascending; None for all rows."""
         size = self.k * (self.max_points_per_centroid or num_rows)
         if size >= num_rows:
             return None
         generator = numpy_generator(seed, "sample")
-        return np.sort(generator.choice(num_rows, size, replace=False, shuffle=False))
+        sample_S = generator.choice(num_rows, size, replace=False, shuffle=False)
+        return np.sort(sample_S)
 
     def _train(
-        self, points_SQ: Floats, sample_S: NDArray[np.int64] | None, *, seed: int, device: str
+        self, points_SQ: Floats, sample_S: RowIds | None, *, seed: int, device: str
     ) -> tuple[Floats, tuple[float, ...]]:
         """Return centroids_KQ and the objective."""
-        index = exact_index(points_SQ.shape[1], device=device, inner_product=self.spherical)
+        width = points_SQ.shape[1]
+        index = exact_index(width, device=device, inner_product=self.spherical)
         centroids_KQ, objective = train_centroids(
             points_SQ,
             k=self.k,
@@ -108,19 +112,19 @@ class KMeans:
             max_points_per_centroid=-(-len(points_SQ) // self.k),  # rows are sampled already
         )
         if self.spherical:  # faiss sums inner products; |x - c|^2 is |x|^2 + 1 - 2 x·c
-            lengths = np.einsum("sq,sq->", points_SQ, points_SQ, dtype=np.float64)
-            objective = lengths + len(points_SQ) - 2 * objective
+            sum_of_squares = np.einsum("sq,sq->", points_SQ, points_SQ, dtype=np.float64)
+            objective = sum_of_squares + len(points_SQ) - 2 * objective
         return centroids_KQ, tuple(objective.tolist())
 
-    def _start(
-        self, points_SQ: Floats, sample_S: NDArray[np.int64] | None, seed: int
-    ) -> Floats | None:
+    def _start(self, points_SQ: Floats, sample_S: RowIds | None, seed: int) -> Floats | None:
         """Return the centroids to start from; None for random rows."""
         if self.start_N is None:
             return None
         start_S = self.start_N if sample_S is None else self.start_N[sample_S]
         centroids_KQ = means_of(points_SQ, start_S, k=self.k)
-        empty_E = np.flatnonzero(np.bincount(start_S, minlength=self.k) == 0)
+        # A cluster without members has no mean and starts at a random row of its own.
+        size_K = np.bincount(start_S, minlength=self.k)
+        empty_E = np.flatnonzero(size_K == 0)
         generator = numpy_generator(seed, "start")
         random_E = generator.choice(len(points_SQ), len(empty_E), replace=False)
         centroids_KQ[empty_E] = points_SQ[random_E]
@@ -135,13 +139,15 @@ class KMeans:
                 f"cluster.k is {self.k}, but there are only {num_rows} images to cluster.\n"
                 f"  Fix:   set cluster.k to at most {num_rows}, or add images."
             )
-        start_N = self.start_N
-        if start_N is not None and (len(start_N) != num_rows or start_N.max() >= self.k):
+        if self.start_N is None:
+            return
+        highest = int(self.start_N.max())
+        if len(self.start_N) != num_rows or highest >= self.k:
             raise FeatureError(
-                f"cluster.warm_start: the clusters to start from are {int(start_N.max()) + 1} of "
-                f"{len(start_N)} images, but {self.k} of {num_rows} are asked for.\n"
-                "  Cause: they were made with another cluster.k.\n"
-                "  Fix:   set cluster.warm_start to false, or cluster.k as it was."
+                f"cluster.warm_start: the clusters to start from are {highest + 1} of "
+                f"{len(self.start_N)} images, but {self.k} of {num_rows} are required.\n"
+                "  Cause: they were made with a different cluster.k.\n"
+                "  Fix:   set cluster.warm_start to false, or cluster.k to its former value."
             )
 
 
@@ -157,14 +163,13 @@ class Nearest:
         """
         # faiss expands |x - c|^2 into products. Subtracting the mean reduces cancellation.
         self._centre_Q = centroids_KQ.mean(axis=0)
-        self._centred_KQ = np.ascontiguousarray(centroids_KQ - self._centre_Q, dtype=np.float32)
+        centred_KQ = centroids_KQ - self._centre_Q
+        self._centred_KQ = np.ascontiguousarray(centred_KQ, dtype=np.float32)
         self._lowest_K = _lowest_equal(centroids_KQ)
         self._index = exact_index(centroids_KQ.shape[1], device=device)
         self._index.add(self._centred_KQ)
 
-    def assign(
-        self, rows: Rows, *, progress: Progress = silent
-    ) -> tuple[NDArray[np.int32], Floats]:
+    def assign(self, rows: Rows, *, progress: Progress = silent) -> tuple[ClusterIds, Floats]:
         """Return cluster_N and distance_N: the nearest centroids and their Euclidean distances.
 
         Of equally near centroids the one with the lowest id is chosen; for identical centroids this
@@ -179,9 +184,12 @@ class Nearest:
         start = 0
         for rows_BQ in _in_pieces(rows):
             here = slice(start, start + len(rows_BQ))
-            centred_BQ = np.ascontiguousarray(rows_BQ - self._centre_Q, dtype=np.float32)
+            centred_BQ = rows_BQ - self._centre_Q
+            centred_BQ = np.ascontiguousarray(centred_BQ, dtype=np.float32)
             _, nearest_B1 = self._index.search(centred_BQ, 1)
-            cluster_N[here] = self._lowest_K[nearest_B1[:, 0]]
+            nearest_B = nearest_B1[:, 0]
+            # Of equal centroids, faiss may find any; take the one with the lowest id.
+            cluster_N[here] = self._lowest_K[nearest_B]
             distance_N[here] = distances(centred_BQ, self._centred_KQ, cluster_N[here])
             start = here.stop
             progress(start, rows.num_rows)
@@ -190,7 +198,7 @@ class Nearest:
 
 def assign(
     rows: Rows, centroids_KQ: Floats, *, device: str = "cpu", progress: Progress = silent
-) -> tuple[NDArray[np.int32], Floats]:
+) -> tuple[ClusterIds, Floats]:
     """Return cluster_N and distance_N as `Nearest.assign` does, for a single set of rows."""
     return Nearest(centroids_KQ, device=device).assign(rows, progress=progress)
 
@@ -202,26 +210,31 @@ def _in_pieces(rows: Rows) -> Iterator[Floats]:
             yield block_BQ[start : start + BLOCK_ROWS]
 
 
-def _lowest_equal(centroids_KQ: Floats) -> NDArray[np.int64]:
+def _lowest_equal(centroids_KQ: Floats) -> RowIds:
     """Return, for each centroid, the lowest id of the centroids equal to it.
 
     A matrix product can round equal columns differently, depending on their position in a tile:
     faiss was observed to scatter rows over 300 equal centroids of 256 dimensions.
     """
-    lowest: dict[bytes, int] = {}
-    rows = (row_Q.tobytes() for row_Q in centroids_KQ + 0.0)  # + 0.0 makes -0.0 equal to 0.0
-    return np.array([lowest.setdefault(row, cluster) for cluster, row in enumerate(rows)])
+    first_with: dict[bytes, int] = {}
+    lowest: list[int] = []
+    comparable_KQ = centroids_KQ + 0.0  # the sum makes -0.0 equal to 0.0
+    for cluster, centroid_Q in enumerate(comparable_KQ):
+        values = centroid_Q.tobytes()
+        lowest.append(first_with.setdefault(values, cluster))
+    return np.array(lowest)
 
 
 def _check_finite(rows_NQ: Floats) -> None:
     """Raise FeatureError if a row is not finite."""
     # A sum is finite only if all terms are, and it needs no N x Q mask.
     with np.errstate(invalid="ignore"):  # inf - inf
-        bad_N = ~np.isfinite(rows_NQ.sum(axis=1))
+        sum_N = rows_NQ.sum(axis=1)
+    bad_N = ~np.isfinite(sum_N)
     if bad_N.any():
         raise FeatureError(
             f"{int(bad_N.sum())} of {len(rows_NQ)} feature rows are not finite, the first at row "
             f"{int(bad_N.argmax())}.\n"
             "  Cause: training diverged.\n"
-            "  Fix:   go on from an earlier checkpoint with a smaller learning rate."
+            "  Fix:   continue from an earlier checkpoint with a smaller learning rate."
         )

@@ -74,10 +74,13 @@ class Pca:
         """
         device = rows_ND.device
         # Subtract the mean before the projection: a large mean would cost precision afterwards.
-        centred_ND = rows_ND.to(torch.float32) - self.mean_D.to(device)
-        rows_NQ = centred_ND @ self.components_QD.to(device).T
+        mean_D = self.mean_D.to(device)
+        centred_ND = rows_ND.to(torch.float32) - mean_D
+        components_QD = self.components_QD.to(device)
+        rows_NQ = centred_ND @ components_QD.T
         if self.whitened:
-            rows_NQ = rows_NQ / self.eigenvalues_Q.to(device).sqrt()
+            deviation_Q = self.eigenvalues_Q.to(device).sqrt()
+            rows_NQ = rows_NQ / deviation_Q
         return torch.nn.functional.normalize(rows_NQ)
 
 
@@ -115,20 +118,25 @@ def fit_pca(
     spread, num_rows = _combine(moments, reduce=reduce, dim=dim)
 
     trace = spread.square_XX.diagonal().sum()
-    if trace.sqrt() <= EQUAL_TOLERANCE * spread.mean_D.norm():
+    length_of_mean = spread.mean_D.norm()
+    if trace.sqrt() <= EQUAL_TOLERANCE * length_of_mean:
         raise FeatureError(
             f"all {num_rows} feature rows are equal, so there is nothing to cluster.\n"
-            "  Cause: the network collapsed, or the images are all the same.\n"
-            "  Fix:   look at some images and at the loss so far; go on from an earlier checkpoint "
-            "with a smaller learning rate."
+            "  Cause: the network collapsed, or all images are equal.\n"
+            "  Fix:   look at some images and at the loss so far; continue from an earlier "
+            "checkpoint with a smaller learning rate."
         )
-    effective_rank = float(trace**2 / spread.square_XX.square().sum())
+    frobenius_squared = spread.square_XX.square().sum()
+    effective_rank = float(trace**2 / frobenius_squared)
     variance_D = spread.variances()
+    is_dead_D = variance_D <= RANK_TOLERANCE * variance_D.max()
     eigenvalues_Q, components_QD = spread.top(dim)
     # Components without variance are rounding noise, which whitening would scale to variance 1.
-    rank = int((eigenvalues_Q > RANK_TOLERANCE * eigenvalues_Q[0]).sum())
+    noise = RANK_TOLERANCE * eigenvalues_Q[0]
+    rank = int((eigenvalues_Q > noise).sum())
     if clip:
-        eigenvalues_Q, components_QD = eigenvalues_Q[:rank], components_QD[:rank]
+        eigenvalues_Q = eigenvalues_Q[:rank]
+        components_QD = components_QD[:rank]
     else:
         _check_rank(rank, dim=dim)
     return Pca(
@@ -136,7 +144,7 @@ def fit_pca(
         components_QD=_fix_signs(components_QD).float().cpu(),
         eigenvalues_Q=eigenvalues_Q.float().cpu(),
         effective_rank=effective_rank,
-        dead_features=float((variance_D <= RANK_TOLERANCE * variance_D.max()).double().mean()),
+        dead_features=float(is_dead_D.double().mean()),
         whitened=whitened,
     )
 
@@ -153,10 +161,13 @@ class _Moments:
         self.num_rows = 0
         self.num_bad = 0
         self.first_bad: int | None = None
-        self.shift_D = self.sum_D = torch.zeros(0, dtype=torch.float64, device=device)
+        # D is not known before the first block; `widen` sets it.
+        nothing = torch.zeros(0, dtype=torch.float64, device=device)
+        self.shift_D = nothing
+        self.sum_D = nothing
         self.held: list[Tensor] = []
         """All rows, shifted, in blocks; empty once there are more than D rows."""
-        self._upper_DD = torch.zeros(0, 0, dtype=torch.float64, device=device)
+        self._upper_DD = nothing.new_zeros(0, 0)
 
     def add(self, block_BD: Tensor) -> None:
         """Add one block; rows that are not finite are counted and replaced by zeros."""
@@ -165,15 +176,19 @@ class _Moments:
         num_bad = int(bad_B.sum())
         if num_bad:
             if self.first_bad is None:
-                self.first_bad = self.num_rows + int(bad_B.nonzero()[0])
+                first_in_block = int(bad_B.nonzero()[0])
+                self.first_bad = self.num_rows + first_in_block
             self.num_bad += num_bad
             rows_BD = rows_BD.masked_fill(bad_B[:, None], 0.0)  # `_check_finite` raises later
         if self.num_rows == 0:
             self.widen(rows_BD.shape[1])
-            self.shift_D = rows_BD.double().mean(dim=0).float().double()
+            mean_D = rows_BD.double().mean(dim=0)
+            self.shift_D = mean_D.float().double()  # exact in float32, in which it is subtracted
         self.num_rows += len(rows_BD)
-        self.held.append(rows_BD - self.shift_D.float())
-        self.sum_D += self.held[-1].sum(dim=0, dtype=torch.float64)
+        shifted_BD = rows_BD - self.shift_D.float()
+        self.held.append(shifted_BD)
+        self.sum_D += shifted_BD.sum(dim=0, dtype=torch.float64)
+        # With more rows than D, the D x D products take less memory than the rows.
         if self.num_rows > len(self.sum_D):
             self._sum_up()
 
@@ -185,7 +200,10 @@ class _Moments:
     def scatter(self) -> Tensor:
         """Return scatter_DD, the sum of the outer products of all rows; release the held rows."""
         self._sum_up()
-        return self._upper_DD.triu() + self._upper_DD.triu(1).T
+        # The panels also fill some entries below the diagonal, which `triu` leaves out.
+        upper_DD = self._upper_DD.triu()
+        above_diagonal_DD = self._upper_DD.triu(1)
+        return upper_DD + above_diagonal_DD.T
 
     def _sum_up(self) -> None:
         width = len(self.sum_D)
@@ -193,8 +211,10 @@ class _Moments:
             self._upper_DD = self.sum_D.new_zeros(width, width)
         for rows_BD in self.held:
             for start in range(0, width, PANEL):  # only the half on and above the diagonal
-                panel_BP, rest_BR = rows_BD[:, start : start + PANEL], rows_BD[:, start:]
-                self._upper_DD[start : start + PANEL, start:] += panel_BP.T @ rest_BR
+                end = start + PANEL
+                panel_BP = rows_BD[:, start:end]
+                rest_BR = rows_BD[:, start:]
+                self._upper_DD[start:end, start:] += panel_BP.T @ rest_BR
         self.held.clear()
 
 
@@ -212,14 +232,17 @@ class _Spread:
         """Return variance_D, the variance of each feature, float64."""
         if self.centred_ND is None:
             return self.square_XX.diagonal()
-        return self.centred_ND.square().sum(dim=0) / (len(self.centred_ND) - 1)
+        sum_of_squares_D = self.centred_ND.square().sum(dim=0)
+        return sum_of_squares_D / (len(self.centred_ND) - 1)
 
     def top(self, dim: int) -> tuple[Tensor, Tensor]:
         """Return the largest eigenvalues_Q of the covariance and components_QD, float64."""
         eigenvalues_Q, vectors_QX = _top_eigenpairs(self.square_XX, dim=dim)
         if self.centred_ND is None:
             return eigenvalues_Q, vectors_QX
-        return eigenvalues_Q, torch.nn.functional.normalize(vectors_QX @ self.centred_ND)
+        # An eigenvector of the inner products weights the rows whose sum is the component.
+        components_QD = torch.nn.functional.normalize(vectors_QX @ self.centred_ND)
+        return eigenvalues_Q, components_QD
 
 
 def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
@@ -234,10 +257,12 @@ def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
     """
     # Reduced before the sums below, because a rank without rows does not know their shape.
     has_rows = float(own.num_rows > 0)
-    header_5 = [1, has_rows, has_rows * len(own.sum_D), own.num_rows, own.num_bad]
-    header_5 = reduce(torch.tensor(header_5, dtype=torch.float64, device=own.device))
-    num_ranks, num_filled, widths, num_rows, num_bad = (round(n) for n in header_5.tolist())
-    width = widths // max(num_filled, 1)
+    own_width = has_rows * len(own.sum_D)
+    header_5 = [1, has_rows, own_width, own.num_rows, own.num_bad]
+    header = torch.tensor(header_5, dtype=torch.float64, device=own.device)
+    sums_5 = reduce(header).tolist()
+    num_ranks, num_filled, sum_of_widths, num_rows, num_bad = map(round, sums_5)
+    width = sum_of_widths // max(num_filled, 1)
     _check_rows(num_rows, width=width, dim=dim)
     _check_finite(num_bad, num_rows=num_rows, first_bad=own.first_bad)
     if own.num_rows == 0:
@@ -247,12 +272,17 @@ def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
     own_mean_D = own.shift_D + offset_D
     if num_ranks == 1 and own.held:
         centred_ND = torch.cat(own.held).double() - offset_D
-        return _Spread(own_mean_D, centred_ND @ centred_ND.T / (num_rows - 1), centred_ND), num_rows
+        inner_NN = centred_ND @ centred_ND.T / (num_rows - 1)
+        return _Spread(own_mean_D, inner_NN, centred_ND), num_rows
     mean_D = reduce(own.num_rows * own_mean_D) / num_rows
     away_D = own_mean_D - mean_D
-    scatter_DD = own.scatter() - own.num_rows * torch.outer(offset_D, offset_D)
-    scatter_DD = reduce(scatter_DD + own.num_rows * torch.outer(away_D, away_D))
-    return _Spread(mean_D, scatter_DD / (num_rows - 1), None), num_rows
+    # From the shift to the rank's own mean, then to the common mean.
+    scatter_DD = own.scatter()
+    scatter_DD = scatter_DD - own.num_rows * torch.outer(offset_D, offset_D)
+    scatter_DD = scatter_DD + own.num_rows * torch.outer(away_D, away_D)
+    scatter_DD = reduce(scatter_DD)
+    covariance_DD = scatter_DD / (num_rows - 1)
+    return _Spread(mean_D, covariance_DD, None), num_rows
 
 
 def _check_rows(num_rows: int, *, width: int, dim: int) -> None:
@@ -260,11 +290,11 @@ def _check_rows(num_rows: int, *, width: int, dim: int) -> None:
 
     N centred rows span at most N - 1 directions.
     """
-    if dim > num_rows - 1:
+    most = max(num_rows - 1, 0)
+    if dim > most:
         raise FeatureError(
-            f"cluster.pca_dim is {dim}, but {num_rows} images have at most "
-            f"{max(num_rows - 1, 0)} components.\n"
-            f"  Fix:   set cluster.pca_dim to at most {max(num_rows - 1, 0)}, or add images."
+            f"cluster.pca_dim is {dim}, but {num_rows} images have at most {most} components.\n"
+            f"  Fix:   set cluster.pca_dim to at most {most}, or add images."
         )
     if dim > width:
         raise FeatureError(
@@ -281,7 +311,7 @@ def _check_finite(num_bad: int, *, num_rows: int, first_bad: int | None) -> None
     raise FeatureError(
         f"{num_bad} of {num_rows} feature rows are not finite{first}.\n"
         "  Cause: training diverged, or features overflowed the 65504 that float16 can hold.\n"
-        "  Fix:   go on from an earlier checkpoint with a smaller learning rate, or store the "
+        "  Fix:   continue from an earlier checkpoint with a smaller learning rate, or store the "
         "features as float32."
     )
 
@@ -306,13 +336,16 @@ def _top_eigenpairs(square_XX: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
     """
     if square_XX.is_cuda:
         eigenvalues_X, vectors_XX = torch.linalg.eigh(square_XX)
-        return eigenvalues_X[-dim:].flip(0), vectors_XX[:, -dim:].T.flip(0)
-    width = len(square_XX)
+        largest_Q = eigenvalues_X[-dim:]
+        vectors_QX = vectors_XX[:, -dim:].T
+        return largest_Q.flip(0), vectors_QX.flip(0)
+    last = len(square_XX) - 1
+    wanted = [last - dim + 1, last]  # eigenvalues come in ascending order
     eigenvalues_Q, vectors_XQ = scipy.linalg.eigh(
-        square_XX.numpy(), subset_by_index=[width - dim, width - 1], check_finite=False
+        square_XX.numpy(), subset_by_index=wanted, check_finite=False
     )
-    eigenvalues_Q = torch.from_numpy(eigenvalues_Q).flip(0)
-    return eigenvalues_Q, torch.from_numpy(vectors_XQ).T.flip(0)
+    vectors_QX = torch.from_numpy(vectors_XQ).T
+    return torch.from_numpy(eigenvalues_Q).flip(0), vectors_QX.flip(0)
 
 
 def _fix_signs(components_QD: Tensor) -> Tensor:
@@ -321,4 +354,5 @@ def _fix_signs(components_QD: Tensor) -> Tensor:
     An eigenvector's sign is arbitrary and differs between libraries; this makes it unique.
     """
     largest_Q1 = components_QD.abs().argmax(dim=1, keepdim=True)
-    return components_QD * components_QD.gather(1, largest_Q1).sign()
+    sign_Q1 = components_QD.gather(1, largest_Q1).sign()
+    return components_QD * sign_Q1

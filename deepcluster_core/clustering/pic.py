@@ -1,4 +1,8 @@
-"""Power iteration clustering. Suffixes: N rows, Q dimensions, M neighbours, E edges, K clusters."""
+"""Power iteration clustering.
+
+Suffixes: N rows, Q dimensions, B block, M neighbours, E edges, K clusters, S single rows, J those
+of them that join a cluster.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +13,7 @@ from numpy.typing import NDArray
 from deepcluster_core.clustering.faiss_index import exact_index, gpu_number, load_faiss
 from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit, fit_of_members
 from deepcluster_core.clustering.pic_config import PicConfig
-from deepcluster_core.clustering.rows import Floats, Rows
+from deepcluster_core.clustering.rows import ClusterIds, Floats, Rows
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.progress import Progress, silent
 
@@ -63,11 +67,17 @@ class Pic:
                 f"cluster.pic.neighbours is {neighbours}, but there are only {len(rows_NQ)} "
                 f"images.\n  Fix:   set it to at most {len(rows_NQ) - 1}, or add images."
             )
+        # Connect each row to its neighbours.
         nearest_NM, squared_NM = _neighbours(rows_NQ, neighbours, device=device, progress=progress)
-        graph = _graph(nearest_NM, np.exp(-squared_NM / self.settings.sigma**2))
-        summit_N = _summits(_upwards(graph, self._heights(graph)))
-        cluster_N = _join_single(summit_N, nearest_NM)
-        self._check(num_clusters=int(cluster_N.max()) + 1, num_rows=len(rows_NQ))
+        squared_sigma = self.settings.sigma**2
+        weight_NM = np.exp(-squared_NM / squared_sigma)
+        graph = _graph(nearest_NM, weight_NM)
+        # Climb from each row to its summit; the rows of a summit are a cluster.
+        height_N = self._heights(graph)
+        next_N = _upwards(graph, height_N)
+        cluster_N = _join_single(_summits(next_N), nearest_NM)
+        num_clusters = int(cluster_N.max()) + 1
+        self._check(num_clusters=num_clusters, num_rows=len(rows_NQ))
         return fit_of_members(rows_NQ, cluster_N)
 
     def _heights(self, graph: scipy.sparse.csr_array) -> NDArray[np.float64]:
@@ -76,10 +86,12 @@ class Pic:
         They are the last W v, of which v is an increasing function. If weights are far below alpha,
         as between rows more than 3 sigma apart, rounding would make all values of v itself equal.
         """
-        num_rows, alpha = len(graph.indptr) - 1, self.settings.alpha
+        num_rows = len(graph.indptr) - 1
+        alpha = self.settings.alpha
         v_N = np.full(num_rows, 1 / num_rows)
         for _ in range(self.settings.iterations - 1):
-            v_N = alpha / num_rows + (1 - alpha) * np.asarray(graph @ v_N)
+            product_N = np.asarray(graph @ v_N)
+            v_N = alpha / num_rows + (1 - alpha) * product_N
             v_N /= v_N.sum()
         return np.asarray(graph @ v_N)
 
@@ -88,7 +100,7 @@ class Pic:
             raise FeatureError(
                 f"cluster.pic.sigma is {self.settings.sigma}, which gives {num_clusters} clusters "
                 f"of {num_rows} images.\n"
-                "  Cause: images are so many sigma apart that their weights are 0.\n"
+                "  Cause: the distances are so many times sigma that all weights are 0.\n"
                 "  Fix:   set a larger one; rows of length 1 are mostly 0.5 to 1.5 apart."
             )
 
@@ -105,17 +117,19 @@ def _neighbours(
         index = exact_index(rows_NQ.shape[1], device=device)
         index.add(rows_NQ)
     for start in range(0, num_rows, BLOCK_ROWS):
-        here = slice(start, min(start + BLOCK_ROWS, num_rows))
-        rows_BQ = rows_NQ[here]
+        end = min(start + BLOCK_ROWS, num_rows)
+        rows_BQ = rows_NQ[start:end]
+        # One more than wanted, because a row's nearest is the row itself.
         if index is None:  # search the array directly, because an index would copy it
             squared_BL, nearest_BL = load_faiss().knn(rows_BQ, rows_NQ, count + 1)
         else:
             squared_BL, nearest_BL = index.search(rows_BQ, count + 1)
-        others_BL = _others(nearest_BL, np.arange(here.start, here.stop))
-        nearest_NM[here] = nearest_BL[others_BL].reshape(-1, count)
-        # Rounding can make squared distances negative.
-        squared_NM[here] = squared_BL[others_BL].reshape(-1, count).clip(min=0)
-        progress(here.stop, num_rows)
+        others_BL = _others(nearest_BL, np.arange(start, end))
+        nearest_BM = nearest_BL[others_BL].reshape(-1, count)
+        nearest_NM[start:end] = nearest_BM
+        squared_BM = squared_BL[others_BL].reshape(-1, count)
+        squared_NM[start:end] = squared_BM.clip(min=0)  # rounding can make them negative
+        progress(end, num_rows)
     return nearest_NM, squared_NM
 
 
@@ -125,18 +139,20 @@ def _others(nearest_BL: Ids, own_B: Ids) -> NDArray[np.bool_]:
     A row with many copies may not find itself; the last of the L rows is left out then.
     """
     others_BL = nearest_BL != own_B[:, None]
-    others_BL[others_BL.all(axis=1), -1] = False
+    is_not_found_B = others_BL.all(axis=1)
+    others_BL[is_not_found_B, -1] = False
     return others_BL
 
 
 def _graph(nearest_NM: Ids, weight_NM: NDArray[np.float64]) -> scipy.sparse.csr_array:
     """Return W (N, N): the sum of the edges and their reverses."""
     num_rows, count = nearest_NM.shape
+    # Compressed rows: each row has `count` edges, so the ends of the rows are equally spaced.
     ends_N = np.arange(0, num_rows * count + 1, count)
-    one_way = scipy.sparse.csr_array(
-        (weight_NM.ravel(), nearest_NM.ravel(), ends_N), shape=(num_rows, num_rows)
-    )
-    return (one_way + one_way.T).tocsr()
+    edges = (weight_NM.ravel(), nearest_NM.ravel(), ends_N)
+    one_way = scipy.sparse.csr_array(edges, shape=(num_rows, num_rows))
+    both_ways = one_way + one_way.T
+    return both_ways.tocsr()
 
 
 def _upwards(graph: scipy.sparse.csr_array, height_N: NDArray[np.float64]) -> Ids:
@@ -146,18 +162,25 @@ def _upwards(graph: scipy.sparse.csr_array, height_N: NDArray[np.float64]) -> Id
     or it stays and the id falls, so paths cannot form a cycle.
     """
     num_rows = len(height_N)
-    from_E = np.repeat(np.arange(num_rows, dtype=np.int32), np.diff(graph.indptr))
+    ids_N = np.arange(num_rows, dtype=np.int32)
+    num_edges_N = np.diff(graph.indptr)
+    from_E = np.repeat(ids_N, num_edges_N)
     to_E = graph.indices
     rise_E = height_N[to_E] - height_N[from_E]
     gain_E = graph.data * rise_E
     best_N = np.zeros(num_rows)
     np.maximum.at(best_N, from_E, gain_E)
     best_E = best_N[from_E]
-    steps_E = (gain_E > 0) & (gain_E == best_E)
-    steps_E |= (best_E == 0) & (rise_E == 0) & (graph.data > 0) & (to_E < from_E)
+    # A step leads to a best neighbour, or on a plateau to an equally high row with a lower id.
+    is_step_E = (gain_E > 0) & (gain_E == best_E)
+    is_level_E = (best_E == 0) & (rise_E == 0)
+    is_lower_id_E = (graph.data > 0) & (to_E < from_E)
+    is_step_E |= is_level_E & is_lower_id_E
+    # Take the lowest id of several steps; a row without any keeps `num_rows` and is a summit.
     next_N = np.full(num_rows, num_rows)
-    np.minimum.at(next_N, from_E[steps_E], to_E[steps_E])
-    return np.where(next_N < num_rows, next_N, np.arange(num_rows))
+    np.minimum.at(next_N, from_E[is_step_E], to_E[is_step_E])
+    has_step_N = next_N < num_rows
+    return np.where(has_step_N, next_N, np.arange(num_rows))
 
 
 def _summits(next_N: Ids) -> Ids:
@@ -169,16 +192,22 @@ def _summits(next_N: Ids) -> Ids:
         next_N = further_N
 
 
-def _join_single(summit_N: Ids, nearest_NM: Ids) -> NDArray[np.int32]:
+def _join_single(summit_N: Ids, nearest_NM: Ids) -> ClusterIds:
     """Return cluster_N, with ids from 0 in the order of the summits' rows.
 
     A cluster of a single row joins that of its nearest neighbour that is not single, if any.
     """
-    size_N = np.bincount(summit_N, minlength=len(summit_N))[summit_N]
+    rows_at_summit_N = np.bincount(summit_N, minlength=len(summit_N))
+    size_N = rows_at_summit_N[summit_N]
     single_S = np.flatnonzero(size_N == 1)
-    joins_SM = size_N[nearest_NM[single_S]] > 1
-    first_S = joins_SM.argmax(axis=1)
-    joins_S = joins_SM.any(axis=1)
+    # Which neighbours of the single rows can be joined, and for which rows there are any.
+    can_join_SM = size_N[nearest_NM[single_S]] > 1
+    can_join_S = can_join_SM.any(axis=1)
+    joining_J = single_S[can_join_S]
+    place_J = can_join_SM[can_join_S].argmax(axis=1)
+    neighbour_J = nearest_NM[joining_J, place_J]
     joined_N = summit_N.copy()
-    joined_N[single_S[joins_S]] = summit_N[nearest_NM[single_S, first_S][joins_S]]
-    return np.unique(joined_N, return_inverse=True)[1].astype(np.int32)
+    joined_N[joining_J] = summit_N[neighbour_J]
+    # Number the summits that are left from 0.
+    _, cluster_N = np.unique(joined_N, return_inverse=True)
+    return cluster_N.astype(np.int32)

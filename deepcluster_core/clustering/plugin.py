@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from deepcluster_core.clustering.fit import Fit, fit_of_members
@@ -16,7 +15,7 @@ from deepcluster_core.clustering.plugin_loading import (
     is_clusterer,
     load_callable,
 )
-from deepcluster_core.clustering.rows import Floats, Rows
+from deepcluster_core.clustering.rows import ClusterIds, Floats, Rows
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.progress import Progress, silent
 
@@ -78,7 +77,7 @@ class Plugin:
                 labels = getattr(clusterer, "labels_", ())
         except (ValueError, TypeError) as error:  # scikit-learn raises these for bad settings
             raise FeatureError(
-                f"{self._key}: the clusterer gave up on {len(rows_NQ)} rows of {rows_NQ.shape[1]} "
+                f"{self._key}: the clusterer failed on {len(rows_NQ)} rows of {rows_NQ.shape[1]} "
                 f"dimensions.\n{cause_of(error)}\n"
                 "  Fix:   change cluster.options or cluster.k."
             ) from error
@@ -96,25 +95,30 @@ class Plugin:
     def _make(self, make: Make, seed: int) -> Any:  # noqa: ANN401  any class
         arguments: dict[str, Any] = dict(self.options)
         parameters = _parameters(make)
-        for (source, names), value in zip(FILLED_IN.items(), (self.k, seed % SEEDS), strict=True):
-            wanted = [name for name in names if name in parameters]
-            if given := [name for name in wanted if name in self.options]:
-                raise ConfigError(
-                    f"cluster.options.{given[0]}: is filled in from {source}.\n  Fix: leave it out."
-                )
-            arguments |= dict.fromkeys(wanted, value)
+        values = (self.k, seed % SEEDS)
+        for value, (source, names) in zip(values, FILLED_IN.items(), strict=True):
+            for name in names:
+                if name not in parameters:
+                    continue
+                # A second value in the recipe would silently disagree with the first.
+                if name in self.options:
+                    raise ConfigError(
+                        f"cluster.options.{name}: is set from {source}.\n  Fix: leave it out."
+                    )
+                arguments[name] = value
         try:
             clusterer = make(**arguments)
         except (TypeError, ValueError) as error:
+            given = ", ".join(arguments) or "no arguments"
             raise ConfigError(
-                f"{self._key}: cannot be called with {', '.join(arguments) or 'no arguments'}.\n"
+                f"{self._key}: cannot be called with {given}.\n"
                 f"{cause_of(error)}\n"
                 "  Fix:   change cluster.options: they are its keyword arguments."
             ) from error
         if not is_clusterer(clusterer):
             raise ConfigError(
                 f"{self._key}: returned {type(clusterer).__name__}, which has neither fit_predict "
-                "nor fit.\n  Fix: return a clusterer as scikit-learn's."
+                "nor fit.\n  Fix: return a clusterer with the methods of scikit-learn's."
             )
         return clusterer
 
@@ -134,9 +138,7 @@ class Plugin:
             )
         return centroids_KQ.astype(np.float32)
 
-    def _clusters(
-        self, labels: object, *, num_rows: int, num_clusters: int | None
-    ) -> NDArray[np.int32]:
+    def _clusters(self, labels: object, *, num_rows: int, num_clusters: int | None) -> ClusterIds:
         label_N = np.asarray(labels)
         if label_N.shape != (num_rows,):
             raise FeatureError(
@@ -149,19 +151,21 @@ class Plugin:
                 f"{self._key}: gave labels of type {label_N.dtype}.\n"
                 "  Fix: return integers, 0 for the first cluster."
             )
-        least, most = int(label_N.min()), int(label_N.max())
-        highest = (num_rows if num_clusters is None else num_clusters) - 1
-        if least < 0 or most > highest:
+        least = int(label_N.min())
+        most = int(label_N.max())
+        # Without centroids there can be as many clusters as images.
+        limit = num_rows if num_clusters is None else num_clusters
+        if least < 0 or most >= limit:
             raise FeatureError(
-                f"{self._key}: gave labels from {least} to {most}, not within 0 to {highest}.\n"
+                f"{self._key}: gave labels from {least} to {most}, not within 0 to {limit - 1}.\n"
                 "  Cause: -1 is noise to DBSCAN and others, but here every image is in a cluster.\n"
-                "  Fix:   number the clusters from 0, and give what belongs to none one of its own."
+                "  Fix:   number the clusters from 0, and give noise a cluster of its own."
             )
         counts_K = np.bincount(label_N)
         if num_clusters is None and not counts_K.all():
             raise FeatureError(
                 f"{self._key}: gave labels up to {most}, but none of {int(counts_K.argmin())}, and "
-                "no cluster_centers_, so nothing says where that cluster is.\n"
+                "no cluster_centers_, so the centroid of that cluster is unknown.\n"
                 "  Fix: return np.unique(labels, return_inverse=True)[1]."
             )
         return label_N.astype(np.int32)

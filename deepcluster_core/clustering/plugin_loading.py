@@ -32,16 +32,16 @@ def load_callable(algorithm: str) -> Make:
     module = _imported(module_name, key=f"cluster.algorithm {algorithm}")
     found = getattr(module, name, None)
     if found is None:
-        known = ", ".join(sorted(name for name in vars(module) if not name.startswith("_"))[:20])
+        public = sorted(name for name in vars(module) if not name.startswith("_"))
         raise ConfigError(
             f"cluster.algorithm {algorithm}: module {module_name} has no {name}.\n"
-            f"  Fix: name something that it has: {known}."
+            f"  Fix: choose a name that it has: {', '.join(public[:20])}."
         )
     if _may_be_called(found, module):
         return found
     raise ConfigError(
-        f"cluster.algorithm {algorithm}: {name} is no class with fit or fit_predict.\n"
-        "  Cause: a function is called only if its module lies in the working directory, so that "
+        f"cluster.algorithm {algorithm}: {name} is not a class with fit or fit_predict.\n"
+        "  Cause: a function is called only if its module is in the working directory, so that "
         "no recipe can call whatever is installed.\n"
         f"  Fix:   write a module into {Path.cwd()} whose function calls it."
     )
@@ -55,14 +55,16 @@ def _imported(name: str, *, key: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+        # The missing module is the one named, a package above it, or one that it imports.
+        is_named = f"{name}.".startswith(f"{error.name}.")
+        if error.name is None or not is_named:
             raise ConfigError(
                 f"{key}: {name} imports {error.name}, which is not installed.\n"
                 f"  Fix: pip install it."
             ) from error
         raise ConfigError(
-            f"{key}: there is no module {error.name}, neither installed nor in {here}.\n"
-            "  Fix: start where the module lies, or install it."
+            f"{key}: the module {error.name} does not exist, neither installed nor in {here}.\n"
+            "  Fix: start in the folder that contains the module, or install it."
         ) from error
     except Exception as error:  # the module's code may raise anything
         raise ConfigError(f"{key}: {name} cannot be imported.\n{cause_of(error)}") from error
@@ -72,10 +74,13 @@ def _may_be_called(found: object, module: ModuleType) -> bool:
     """Return whether a recipe may call this object: a clusterer class or the user's function."""
     if inspect.isclass(found):
         return is_clusterer(found)
-    return inspect.isfunction(found) and found.__module__ == module.__name__ and _lies_here(module)
+    if not inspect.isfunction(found):
+        return False
+    # An imported function is not the user's own, even in a module that is.
+    return found.__module__ == module.__name__ and _is_in_working_directory(module)
 
 
-def _lies_here(module: ModuleType) -> bool:
+def _is_in_working_directory(module: ModuleType) -> bool:
     """Return whether a module is in the working directory itself, not in a .venv within it."""
     path = Path.cwd().joinpath(*module.__name__.split("."))
     return module.__file__ in (f"{path}.py", str(path / "__init__.py"))
@@ -88,4 +93,5 @@ def is_clusterer(found: object) -> bool:
 
 def cause_of(error: Exception) -> str:
     """Return an error's class and message as a `Cause` line."""
-    return f"  Cause: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    message = " ".join(str(error).split())  # on one line
+    return f"  Cause: {type(error).__name__}: {message[:300]}"

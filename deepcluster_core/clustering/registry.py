@@ -108,6 +108,7 @@ def find_clusterer(algorithm: str) -> Clusterer:
     Raises:
         ValueError: the algorithm is unknown.
     """
+    # All plugins share one entry.
     name = PLUGIN if PATTERN.fullmatch(algorithm) else algorithm
     if name not in CLUSTERERS:
         raise ValueError(f"unknown algorithm {algorithm!r}; known: {', '.join(CLUSTERERS)}")

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Raw = NDArray[np.floating]
+ClusterIds = NDArray[np.int32]
+RowIds = NDArray[np.int64]
 
 PROJECT_ROWS = 1024
 """Rows in one matrix product.
@@ -41,7 +43,7 @@ class Rows(Protocol):
         """Return rows_NQ, all rows in one array."""
         ...
 
-    def take(self, ids_S: NDArray[np.int64]) -> Floats:
+    def take(self, ids_S: RowIds) -> Floats:
         """Return rows_SQ, the rows with these ids, which must ascend."""
         ...
 
@@ -65,9 +67,10 @@ class InMemory:
         """Return the array itself, or a copy if it is not in C order."""
         return np.ascontiguousarray(self.rows_NQ, dtype=np.float32)
 
-    def take(self, ids_S: NDArray[np.int64]) -> Floats:
+    def take(self, ids_S: RowIds) -> Floats:
         """Return a copy of these rows."""
-        return np.ascontiguousarray(self.rows_NQ[ids_S], dtype=np.float32)
+        rows_SQ = self.rows_NQ[ids_S]
+        return np.ascontiguousarray(rows_SQ, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,19 @@ class Projected:
 
     def blocks(self) -> Iterator[Floats]:
         """Yield all rows in blocks of `YIELD_ROWS`; the last block may be smaller."""
-        per_block = YIELD_ROWS // PROJECT_ROWS
+        products_in_block = YIELD_ROWS // PROJECT_ROWS
         products = self._products()
         for start in range(0, self.num_rows, YIELD_ROWS):
-            rows = min(YIELD_ROWS, self.num_rows - start)
-            yield self._filled(rows, islice(products, per_block))
+            num_rows = min(YIELD_ROWS, self.num_rows - start)
+            # All blocks take their products from one iterator, so nothing is read twice.
+            yield self._filled(num_rows, islice(products, products_in_block))
 
     def all(self) -> Floats:
         """Return all rows, which take N x Q x 4 bytes."""
         return self._filled(self.num_rows, self._products())
 
-    def take(self, ids_S: NDArray[np.int64]) -> Floats:
-        """Return S rows, which take S x Q x 4 bytes.
+    def take(self, ids_S: RowIds) -> Floats:
+        """Return rows_SQ, the rows with these ids; they take S x Q x 4 bytes.
 
         All raw rows are read, but only products that contain requested rows are computed. A sample
         spread over all rows therefore takes as long to project as all rows. That is a small part of
@@ -115,30 +119,36 @@ class Projected:
         for raw_BD in _in_pieces(self.read(), PROJECT_ROWS):
             yield self._product(raw_BD)
 
-    def _taken(self, ids_S: NDArray[np.int64]) -> Iterator[Floats]:
+    def _taken(self, ids_S: RowIds) -> Iterator[Floats]:
+        """Yield the projected rows with these ids, from each product that contains any of them."""
         start = 0
         for raw_BD in _in_pieces(self.read(), PROJECT_ROWS):
-            first, end = np.searchsorted(ids_S, (start, start + len(raw_BD)))
-            if first < end:
-                yield self._product(raw_BD)[ids_S[first:end] - start]
-            start += len(raw_BD)
+            end = start + len(raw_BD)
+            # The requested rows of this piece are consecutive, because the ids ascend.
+            first_id, end_id = np.searchsorted(ids_S, (start, end))
+            if first_id < end_id:
+                wanted = ids_S[first_id:end_id] - start
+                yield self._product(raw_BD)[wanted]
+            start = end
 
     def _product(self, raw_BD: Raw) -> Floats:
         """Return rows (B, Q) of raw rows that begin at a multiple of `PROJECT_ROWS`."""
-        num_missing = PROJECT_ROWS - len(raw_BD)
-        if num_missing:  # pad the last rows, so that every product has equal shape
-            padded = np.zeros((PROJECT_ROWS, raw_BD.shape[1]), raw_BD.dtype)
-            padded[: len(raw_BD)] = raw_BD
-            return self.project(padded)[: len(raw_BD)]
-        return self.project(raw_BD)
+        num_rows, dim = raw_BD.shape
+        if num_rows == PROJECT_ROWS:
+            return self.project(raw_BD)
+        # Pad the last rows, so that every product has equal shape.
+        padded = np.zeros((PROJECT_ROWS, dim), raw_BD.dtype)
+        padded[:num_rows] = raw_BD
+        return self.project(padded)[:num_rows]
 
     def _filled(self, num_rows: int, blocks: Iterator[Floats]) -> Floats:
         """Return consecutive blocks as one array, holding one block at a time besides it."""
         rows_NQ = np.empty((num_rows, self.width), np.float32)
         start = 0
         for block_BQ in blocks:
-            rows_NQ[start : start + len(block_BQ)] = block_BQ
-            start += len(block_BQ)
+            end = start + len(block_BQ)
+            rows_NQ[start:end] = block_BQ
+            start = end
         return rows_NQ
 
 
@@ -149,16 +159,20 @@ def _in_pieces(blocks: Iterable[Raw], size: int) -> Iterator[Raw]:
     for block_BD in blocks:
         start = 0
         while start < len(block_BD):
-            parts.append(block_BD[start : start + missing])
-            start += len(parts[-1])
-            missing -= len(parts[-1])
+            part_BD = block_BD[start : start + missing]
+            parts.append(part_BD)
+            start += len(part_BD)
+            missing -= len(part_BD)
             if missing == 0:
                 yield _joined(parts)
-                parts, missing = [], size
+                parts = []
+                missing = size
     if parts:
         yield _joined(parts)
 
 
 def _joined(parts: list[Raw]) -> Raw:
     """Return consecutive parts as one array; a single part is not copied."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts)

@@ -41,14 +41,10 @@ def build_alexnet(*, in_channels: int, image_size: int, dropout: float) -> Backb
         ConfigError: the images are too small.
     """
     maps = nn.Sequential()
-    for name, (out_channels, kernel, stride, padding, pooled) in LAYERS.items():
+    for name, (out_channels, kernel, stride, padding, is_pooled) in LAYERS.items():
+        pool = (3, 2) if is_pooled else None
         block = conv_block(
-            in_channels,
-            out_channels,
-            kernel=kernel,
-            stride=stride,
-            padding=padding,
-            pool=(3, 2) if pooled else None,
+            in_channels, out_channels, kernel=kernel, stride=stride, padding=padding, pool=pool
         )
         maps.add_module(name, block)
         in_channels = out_channels

@@ -78,11 +78,12 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
     except (RuntimeError, ValueError, AssertionError) as error:  # torch's errors about shapes
         cause = first_line(error)
         raise ConfigError(
-            f"network {config.name} does not take images of {channels} channels and "
+            f"network {config.name} does not accept images of {channels} channels and "
             f"{size} px.\n  Cause: {cause}\n"
             f"  Fix:   set network.image_size (224 fits all) and extract.resize, or network.name."
         ) from error
-    assert found == (1, network.feature_dim), f"{config.name}: feature has shape {found}"
+    expected = (1, network.feature_dim)
+    assert found == expected, f"{config.name}: feature has shape {found}"
     return network.feature_dim
 
 
@@ -106,21 +107,26 @@ def footprint_of(config: NetworkConfig, *, channels: int) -> Footprint:
         if isinstance(output, torch.Tensor):
             activations += output.numel()
 
+    # Only modules without children, because the others return the outputs of their children.
     for module in network.modules():
         if not any(module.children()):
             module.register_forward_hook(count)
     size = config.image_size
     with torch.device("meta"), torch.no_grad():
-        network.feature(torch.empty(1, channels, size, size, dtype=torch.uint8))
-    return Footprint(sum(weight.numel() for weight in network.parameters()), activations)
+        image_1CHW = torch.empty(1, channels, size, size, dtype=torch.uint8)
+        network.feature(image_1CHW)
+    num_weights = sum(weight.numel() for weight in network.parameters())
+    return Footprint(num_weights, activations)
 
 
 def _weightless(config: NetworkConfig, *, channels: int) -> Network:
     """Return the network in eval mode on the meta device, with shapes but no values."""
-    return _unfilled(config, channels=channels).to("meta").eval()
+    network = _unfilled(config, channels=channels)
+    return network.to("meta").eval()
 
 
 def _unfilled(config: NetworkConfig, *, channels: int) -> Network:
+    # Seeded only to leave the global generator unchanged; nothing that is drawn is kept.
     with torch_seeded(0):
         return _assemble(config, channels=channels, place=torch.device("meta"))
 
@@ -134,11 +140,11 @@ def _assemble(
     """
     mean = _per_channel("mean", config.mean, default=IMAGENET_MEAN, channels=channels)
     std = _per_channel("std", config.std, default=IMAGENET_STD, channels=channels)
+    in_channels = Sobel.out_channels if config.sobel else channels
     with place or nullcontext():
-        backbone = find_builder(config.name)(
-            in_channels=Sobel.out_channels if config.sobel else channels,
-            image_size=config.image_size,
-            dropout=config.dropout,
+        build_backbone = find_builder(config.name)
+        backbone = build_backbone(
+            in_channels=in_channels, image_size=config.image_size, dropout=config.dropout
         )
     return Network(backbone, mean=mean, std=std, sobel=config.sobel)
 
@@ -147,7 +153,10 @@ def _per_channel(
     key: str, given: tuple[float, ...] | None, *, default: tuple[float, ...], channels: int
 ) -> tuple[float, ...]:
     if given is None:
-        return default if channels == 3 else (sum(default) / len(default),) * channels
+        if channels == 3:
+            return default
+        average = sum(default) / len(default)
+        return (average,) * channels
     if len(given) != channels:
         raise ConfigError(
             f"network.{key}: has {len(given)} values, but the images have {channels} channels.\n"

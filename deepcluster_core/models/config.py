@@ -13,6 +13,10 @@ def _list_to_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+_FROM_LIST = BeforeValidator(_list_to_tuple)
+_PositiveFloat = Annotated[FiniteFloat, Field(gt=0.0)]
+
+
 class NetworkConfig(StrictConfig):
     """The network and the transform of its input. Defaults: section 3.4 of the paper."""
 
@@ -29,13 +33,11 @@ class NetworkConfig(StrictConfig):
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     """Probability, 0 to 1. 0.5 is the released code's. Networks of torchvision keep their own."""
 
-    mean: Annotated[tuple[FiniteFloat, ...] | None, BeforeValidator(_list_to_tuple)] = None
+    mean: Annotated[tuple[FiniteFloat, ...] | None, _FROM_LIST] = None
     """Subtracted from each channel, on a scale of 0 to 1. Default: ImageNet's RGB statistics, or
     their average for every channel where there are not 3."""
 
-    std: Annotated[
-        tuple[Annotated[FiniteFloat, Field(gt=0.0)], ...] | None, BeforeValidator(_list_to_tuple)
-    ] = None
+    std: Annotated[tuple[_PositiveFloat, ...] | None, _FROM_LIST] = None
     """Divides each channel after `mean`, on the same scale and with the same default."""
 
     @field_validator("name")

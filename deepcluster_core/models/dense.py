@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.models.layers import window_of
 from deepcluster_core.models.network import Network
 from deepcluster_core.models.registry import NETWORKS
 
@@ -45,20 +46,25 @@ class Dense:
         halves = network.halves
         if halves is None:
             raise ConfigError(
-                "this evaluation takes a network apart into convolutions and the two linear "
-                "layers behind them, and this network does not say where.\n"
+                "this evaluation splits a network into convolutions and the two linear layers "
+                "behind them, and it is unknown where to split this network.\n"
                 f"  Fix: evaluate a run with one of our own networks: {', '.join(OWN_NETWORKS)}."
             )
         layers = dict(network.backbone.named_children())
         maps = layers[halves.maps]
         assert isinstance(maps, nn.Sequential)
-        self._network, self._maps = network, maps
-        self._behind = list(layers.values())[list(layers).index(halves.flatten) + 1 :]
-        linear = [layer for layer in self._behind if isinstance(layer, nn.Linear)]
+        self._network = network
+        self._maps = maps
+        names = list(layers)
+        first_behind = names.index(halves.flatten) + 1
+        self._behind = [layers[name] for name in names[first_behind:]]
         convolutions = [layer for layer in maps.modules() if isinstance(layer, nn.Conv2d)]
         self.channels = convolutions[-1].out_channels
         """Number of channels of the maps."""
-        self.window = math.isqrt(linear[0].in_features // self.channels)
+        # fc6 has an input for each channel of each pixel of its window.
+        linear_layers = [layer for layer in self._behind if isinstance(layer, nn.Linear)]
+        pixels_in_window = linear_layers[0].in_features // self.channels
+        self.window = math.isqrt(pixels_in_window)
 
     def place(self, *, pooled: bool) -> Place:
         """Return the positions of a map's pixels, computed from kernels, strides and paddings.
@@ -69,14 +75,19 @@ class Dense:
         Args:
             pooled: whether the map goes through the last max-pool.
         """
-        layers = [m for m in self._maps.modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d)]
-        first, stride = 0.0, 1
-        for layer in layers if pooled else layers[:-1]:  # the last one is the max-pool
-            kernel, step, padding = (
-                value if isinstance(value, int) else int(value[0])
-                for value in (layer.kernel_size, layer.stride, layer.padding)
-            )
-            first += stride * ((kernel - 1) / 2 - padding)
+        layers: list[nn.Conv2d | nn.MaxPool2d] = []
+        for module in self._maps.modules():
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+                layers.append(module)
+        if not pooled:
+            layers.pop()  # the last one is the max-pool
+        first = 0.0
+        stride = 1
+        for layer in layers:
+            kernel, step, padding = window_of(layer)
+            # The first window's centre, moved outwards by the padding, in pixels of this layer.
+            to_centre = (kernel - 1) / 2
+            first += stride * (to_centre - padding)
             stride *= step
         return Place(stride, first)
 
@@ -91,6 +102,7 @@ class Dense:
         *blocks, last = self._maps
         for block in blocks:
             map_NCHW = block(map_NCHW)
+        # The last block layer by layer, to leave out its max-pool.
         for name, layer in last.named_children():
             if pooled or name != "pool":
                 map_NCHW = layer(map_NCHW)

@@ -25,7 +25,8 @@ def conv_block(
     parameter counts match torchvision's `vgg16_bn` and its weights map one to one.
     """
     block = nn.Sequential()
-    block.add_module("conv", nn.Conv2d(in_channels, out_channels, kernel, stride, padding))
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding)
+    block.add_module("conv", convolution)
     block.add_module("bn", nn.BatchNorm2d(out_channels))
     if pool is not None:
         block.add_module("pool", nn.MaxPool2d(*pool))
@@ -42,8 +43,9 @@ def fold_batch_norm(network: nn.Module) -> None:
     for block in network.modules():
         match dict(block.named_children()):
             case {"conv": nn.Conv2d() as conv, "bn": nn.BatchNorm2d() as bn}:
-                block.set_submodule("conv", fuse_conv_bn_eval(conv.eval(), bn.eval()))
-                block.set_submodule("bn", nn.Identity())
+                folded = fuse_conv_bn_eval(conv.eval(), bn.eval())
+                block.set_submodule("conv", folded)
+                block.set_submodule("bn", nn.Identity())  # keeps the names of the layers
             case _:
                 pass
 
@@ -61,25 +63,41 @@ def flat_size(maps: nn.Sequential, *, image_size: int, network: str) -> int:
     """
     side = _side_after(maps, image_size)
     if side < 1:
-        smallest = next(size for size in range(image_size, 10_000) if _side_after(maps, size) > 0)
+        # Search for the size to suggest; the side of the map grows with that of the image.
+        smallest = image_size
+        while _side_after(maps, smallest) < 1:
+            smallest += 1
         raise ConfigError(
             f"network {network}: images of {image_size} px are too small, nothing is left of them "
             f"after the last max-pool.\n"
             f"  Fix:   give it images of at least {smallest} px, or use a smaller network."
         )
-    last_conv = [module for module in maps.modules() if isinstance(module, nn.Conv2d)][-1]
-    return last_conv.out_channels * side * side
+    convolutions = [module for module in maps.modules() if isinstance(module, nn.Conv2d)]
+    return convolutions[-1].out_channels * side * side
+
+
+def window_of(layer: nn.Conv2d | nn.MaxPool2d) -> tuple[int, int, int]:
+    """Return the kernel, the stride and the padding of a layer that treats both axes alike."""
+    kernel = _side_of(layer.kernel_size)
+    stride = _side_of(layer.stride)
+    return kernel, stride, _side_of(layer.padding)
+
+
+def _side_of(value: int | str | tuple[int, ...]) -> int:
+    if isinstance(value, int):
+        return value
+    return int(value[0])
 
 
 def _side_after(maps: nn.Sequential, side: int) -> int:
     """Return the side of the last map in pixels; 0 if the image is too small for a layer."""
     for module in maps.modules():
+        # Once nothing is left of the map, it stays that way.
         if isinstance(module, nn.Conv2d | nn.MaxPool2d) and side > 0:
-            kernel, stride, padding = (
-                value if isinstance(value, int) else int(value[0])
-                for value in (module.kernel_size, module.stride, module.padding)
-            )
-            side = max(0, (side + 2 * padding - kernel) // stride + 1)
+            kernel, stride, padding = window_of(module)
+            padded_side = side + 2 * padding
+            num_steps = (padded_side - kernel) // stride
+            side = max(0, num_steps + 1)
     return side
 
 

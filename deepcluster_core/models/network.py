@@ -92,12 +92,16 @@ class Network(nn.Module):
         self.std_C11 = nn.Buffer(_column(std), persistent=False)
         self.sobel = Sobel(mean, std) if sobel else None
         self.backbone: nn.Module = backbone.body
-        # Not in place, because the feature before it may be in use by the caller.
-        self.last_relu: nn.Module = nn.ReLU() if backbone.relu_missing else nn.Identity()
+        self.last_relu: nn.Module = nn.Identity()
+        if backbone.relu_missing:
+            # Not in place, because the feature before it may be in use by the caller.
+            self.last_relu = nn.ReLU()
         self.feature_dim = backbone.feature_dim
         self.windows = backbone.windows
         self.halves = backbone.halves
-        self._taps = {tap: f"backbone.{module}" for tap, module in backbone.taps.items()}
+        self._taps: dict[str, str] = {}
+        for tap, module_in_body in backbone.taps.items():
+            self._taps[tap] = f"backbone.{module_in_body}"
 
     @property
     def taps(self) -> dict[str, str]:
@@ -114,18 +118,23 @@ class Network(nn.Module):
         Images may have any height and width.
         """
         num_channels = len(self.mean_C11)
-        if images_NCHW.ndim != 4 or images_NCHW.shape[1] != num_channels:
+        shape = tuple(images_NCHW.shape)
+        if len(shape) != 4 or shape[1] != num_channels:
             # Checked here because one channel would silently broadcast to three.
-            shape = tuple(images_NCHW.shape)
             raise ValueError(f"images have shape {shape}, expected (N, {num_channels}, H, W)")
-        if images_NCHW.dtype != torch.uint8 and not images_NCHW.is_floating_point():
-            raise TypeError(f"images are {images_NCHW.dtype}, expected uint8 or float")
         is_bytes = images_NCHW.dtype == torch.uint8
-        if self.sobel is not None:  # reads bytes as they are
-            return self.sobel(images_NCHW if is_bytes else images_NCHW.to(self.mean_C11.dtype))
-        scale_C11 = 1 / (self.std_C11 * 255 if is_bytes else self.std_C11)
+        if not is_bytes and not images_NCHW.is_floating_point():
+            raise TypeError(f"images are {images_NCHW.dtype}, expected uint8 or float")
+        if self.sobel is not None and is_bytes:
+            return self.sobel(images_NCHW)  # it converts them itself, in pieces
         wide_NCHW = images_NCHW.to(self.mean_C11.dtype)
-        return torch.addcmul(-self.mean_C11 / self.std_C11, wide_NCHW, scale_C11)
+        if self.sobel is not None:
+            return self.sobel(wide_NCHW)
+        # (x / white - mean) / std in one operation: x / (white std) - mean / std.
+        white_C11 = self.std_C11 * 255 if is_bytes else self.std_C11
+        scale_C11 = 1 / white_C11
+        shift_C11 = -self.mean_C11 / self.std_C11
+        return torch.addcmul(shift_C11, wide_NCHW, scale_C11)
 
     def feature(self, images_NCHW: Tensor) -> Tensor:
         """Return feature_ND, which is clustered; call it in eval mode.
@@ -199,16 +208,18 @@ class Network(nn.Module):
         try:
             for layer, reader in readers.items():
                 module = self.get_submodule(self.module_name(layer))
-                hook = _hook(layer, reader, found, is_tap=layer in self._taps, of=len(readers))
-                hooks.append(module.register_forward_hook(hook))
+                is_tap = layer in self._taps
+                read = _hook(layer, reader, found, is_tap=is_tap, of=len(readers))
+                hooks.append(module.register_forward_hook(read))
             self(images_NCHW)
         except _ReachedError:
+            # In the order of the readers, which may differ from that of the layers.
             return {layer: found[layer] for layer in readers}
         finally:
             for hook in hooks:
                 hook.remove()
-        absent = next(layer for layer in readers if layer not in found)
-        raise ConfigError(f"layer {absent!r} takes no part in the forward pass of this network.")
+        absent = [layer for layer in readers if layer not in found]
+        raise ConfigError(f"layer {absent[0]!r} takes no part in the forward pass of this network.")
 
     def module_name(self, layer: str) -> str:
         """Return the name in `named_modules()` of a layer that is named as in `layer_output`.
@@ -216,18 +227,20 @@ class Network(nn.Module):
         Raises:
             ConfigError: the layer does not exist.
         """
-        known, name = dict(self.named_modules()), self._taps.get(layer, layer)
-        for found in (name, f"backbone.{name}"):
-            if name and found in known:
-                return found
+        known = dict(self.named_modules())
+        name = self._taps.get(layer, layer)
+        for full_name in (name, f"backbone.{name}"):
+            if name and full_name in known:
+                return full_name
         self._raise_unknown_layer(layer)
 
     def _raise_unknown_layer(self, layer: str) -> NoReturn:
         """Raise ConfigError with the known layers, those of similar names first."""
-        by_depth = sorted((n for n, _ in self.named_modules() if n), key=lambda n: n.count("."))
+        names = [name for name, _ in self.named_modules() if name]  # the network has no name
+        by_depth = sorted(names, key=lambda name: name.count("."))
         known = [*self._taps, *by_depth]
         close = difflib.get_close_matches(layer, known, n=MAX_LAYERS_SHOWN)
-        closest_first = list(dict.fromkeys([*close, *known]))
+        closest_first = list(dict.fromkeys([*close, *known]))  # without repetitions
         raise ConfigError(
             f"layer {layer!r} is unknown. Known: {listed(closest_first, limit=MAX_LAYERS_SHOWN)}.\n"
             f"  named_modules() lists all of them."
@@ -235,11 +248,12 @@ class Network(nn.Module):
 
 
 def _column(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)[:, None, None]
+    values_C = torch.tensor(values, dtype=torch.float32)
+    return values_C[:, None, None]
 
 
 class _ReachedError(Exception):
-    """Raised to end a forward pass early; there is no other way."""
+    """Raised by a hook to end a forward pass early, for which torch has no other means."""
 
 
 def _hook(
@@ -261,7 +275,9 @@ def _hook(
             raise ConfigError(f"layer {layer!r} returns a {kind}, not a tensor.")
         if layer not in found:
             # A tap's own ReLU runs after the max-pool, or in place: see `conv_block`.
-            found[layer] = reader(output.relu() if is_tap else output)
+            if is_tap:
+                output = output.relu()
+            found[layer] = reader(output)
         if len(found) == of:
             raise _ReachedError
 

@@ -40,8 +40,10 @@ exists.
 
 def is_known(name: str) -> bool:
     """Return whether `NETWORKS` has an entry for a value of `network.name`."""
+    if name in NETWORKS:
+        return True
     family, _, member = name.partition(":")
-    return name in NETWORKS or (member != "" and f"{family}:NAME" in NETWORKS)
+    return member != "" and f"{family}:NAME" in NETWORKS
 
 
 def find_builder(name: str) -> Builder:

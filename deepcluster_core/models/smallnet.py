@@ -24,8 +24,11 @@ def build_smallnet(*, in_channels: int, image_size: int, dropout: float) -> Back
         ConfigError: the images are too small.
     """
     maps = nn.Sequential()
+    taps: dict[str, str] = {}
     for number, out_channels in enumerate(WIDTHS, start=1):
-        maps.add_module(f"conv{number}", conv_block(in_channels, out_channels, pool=(2, 2)))
+        name = f"conv{number}"
+        maps.add_module(name, conv_block(in_channels, out_channels, pool=(2, 2)))
+        taps[name] = f"maps.{name}.bn"
         in_channels = out_channels
 
     flat_dim = flat_size(maps, image_size=image_size, network="smallnet")
@@ -38,8 +41,8 @@ def build_smallnet(*, in_channels: int, image_size: int, dropout: float) -> Back
         drop6=nn.Dropout(dropout),
         fc6=nn.Linear(FEATURE_DIM, FEATURE_DIM),
     )
-    body = nn.Sequential(layers).apply(initialise).apply(_he_normal)
-    taps = {f"conv{number}": f"maps.conv{number}.bn" for number in range(1, len(WIDTHS) + 1)}
+    body = nn.Sequential(layers).apply(initialise)
+    body.apply(_he_normal)  # replaces the weights of the linear layers
     return Backbone(
         body,
         feature_dim=FEATURE_DIM,

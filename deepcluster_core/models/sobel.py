@@ -44,8 +44,10 @@ class Sobel(nn.Module):
             std: as `mean`, above 0.
         """
         super().__init__()
-        self._weights = [1 / (len(std) * deviation) for deviation in std]
-        self._shift = -sum(m * weight for m, weight in zip(mean, self._weights, strict=True))
+        num_channels = len(std)
+        self._weights = [1 / (num_channels * deviation) for deviation in std]
+        weighted_means = [m * weight for m, weight in zip(mean, self._weights, strict=True)]
+        self._shift = -sum(weighted_means)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return maps (N, 2, H, W) of images, uint8 of 0 to 255 or float of 0 to 1.
@@ -54,26 +56,46 @@ class Sobel(nn.Module):
         """
         if images_NCHW.device.type != "cpu":
             return _contrast(self._grey(images_NCHW))
-        at_once = max(1, PIXELS_AT_ONCE // images_NCHW[0, 0].numel())
-        pieces = [_contrast(self._grey(piece)) for piece in images_NCHW.split(at_once)]
-        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        pixels_in_image = images_NCHW[0, 0].numel()
+        at_once = max(1, PIXELS_AT_ONCE // pixels_in_image)
+        pieces: list[Tensor] = []
+        for piece_NCHW in images_NCHW.split(at_once):
+            grey_N1HW = self._grey(piece_NCHW)
+            pieces.append(_contrast(grey_N1HW))
+        if len(pieces) == 1:
+            return pieces[0]  # without the copy that `cat` makes
+        return torch.cat(pieces)
 
     def _grey(self, images_NCHW: Tensor) -> Tensor:
+        """Return grey_N1HW, the mean of the normalised channels, at least in float32."""
         white = 255 if images_NCHW.dtype == torch.uint8 else 1
-        wide_NCHW = images_NCHW.to(torch.promote_types(images_NCHW.dtype, torch.float32))
-        grey_N1HW = wide_NCHW[:, :1] * (self._weights[0] / white)
-        for channel, weight in enumerate(self._weights[1:], start=1):
+        float_type = torch.promote_types(images_NCHW.dtype, torch.float32)
+        wide_NCHW = images_NCHW.to(float_type)
+        first_weight, *other_weights = self._weights
+        grey_N1HW = wide_NCHW[:, :1] * (first_weight / white)
+        for channel, weight in enumerate(other_weights, start=1):
             here_N1HW = wide_NCHW[:, channel : channel + 1]
             grey_N1HW = torch.add(grey_N1HW, here_N1HW, alpha=weight / white)
         return grey_N1HW + self._shift
 
 
 def _contrast(grey_N1HW: Tensor) -> Tensor:
+    """Return maps (N, 2, H, W): the horizontal and the vertical contrast of grey images."""
     padded_N1PQ = nn.functional.pad(grey_N1HW, (1, 1, 1, 1))
-    above_N1HQ, below_N1HQ = padded_N1PQ[:, :, :-2], padded_N1PQ[:, :, 2:]
-    left_N1PW, right_N1PW = padded_N1PQ[..., :-2], padded_N1PQ[..., 2:]
-    smooth_N1HQ = torch.add(above_N1HQ + below_N1HQ, padded_N1PQ[:, :, 1:-1], alpha=2)
-    smooth_N1PW = torch.add(left_N1PW + right_N1PW, padded_N1PQ[..., 1:-1], alpha=2)
-    horizontal_N1HW = smooth_N1HQ[..., :-2] - smooth_N1HQ[..., 2:]
-    vertical_N1HW = smooth_N1PW[:, :, :-2] - smooth_N1PW[:, :, 2:]
+    # Smooth along one axis: each pixel twice and both of its neighbours.
+    above_N1HQ = padded_N1PQ[:, :, :-2]
+    centre_N1HQ = padded_N1PQ[:, :, 1:-1]
+    below_N1HQ = padded_N1PQ[:, :, 2:]
+    smooth_N1HQ = torch.add(above_N1HQ + below_N1HQ, centre_N1HQ, alpha=2)
+    left_N1PW = padded_N1PQ[..., :-2]
+    centre_N1PW = padded_N1PQ[..., 1:-1]
+    right_N1PW = padded_N1PQ[..., 2:]
+    smooth_N1PW = torch.add(left_N1PW + right_N1PW, centre_N1PW, alpha=2)
+    # Take the difference of the neighbours along the other axis.
+    on_left_N1HW = smooth_N1HQ[..., :-2]
+    on_right_N1HW = smooth_N1HQ[..., 2:]
+    over_N1HW = smooth_N1PW[:, :, :-2]
+    under_N1HW = smooth_N1PW[:, :, 2:]
+    horizontal_N1HW = on_left_N1HW - on_right_N1HW
+    vertical_N1HW = over_N1HW - under_N1HW
     return torch.cat((horizontal_N1HW, vertical_N1HW), dim=1)

@@ -45,7 +45,8 @@ def build_torchvision(
             f"Did you mean {', '.join(close)}? It has {len(known)} of them."
         )
     # torchvision computes the widths of a RegNet with tensors, which the meta device cannot.
-    with torch.device("cpu") if name.startswith("regnet") else nullcontext():
+    needs_values = name.startswith("regnet")
+    with torch.device("cpu") if needs_values else nullcontext():
         body: nn.Module = models.get_model(name, weights=None, **_arguments(name, image_size))
     feature_dim = _drop_classifier(body, name=name)
     if in_channels != 3:
@@ -55,7 +56,7 @@ def build_torchvision(
 
 def _arguments(name: str, image_size: int) -> dict[str, Any]:
     if name in ("googlenet", "inception_v3"):
-        # Auxiliary classifiers off. `init_weights` is the default, but torchvision wants it said.
+        # No auxiliary classifiers. torchvision warns if `init_weights` is not given.
         return {"aux_logits": False, "init_weights": True}
     if name.startswith("vit_"):
         return {"image_size": image_size}
@@ -66,25 +67,36 @@ def _arguments(name: str, image_size: int) -> dict[str, Any]:
 
 def _drop_classifier(body: nn.Module, *, name: str) -> int:
     """Replace the last linear layer by the identity; return the number of its inputs."""
-    linears = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.Linear)]
-    if not linears or linears[-1][1].out_features != NUM_CLASSES:
+    path = ""
+    classifier: nn.Linear | None = None
+    for module_path, module in body.named_modules():
+        if isinstance(module, nn.Linear):
+            path = module_path
+            classifier = module
+    # A last linear layer of a different width is not the classifier.
+    if classifier is None or classifier.out_features != NUM_CLASSES:
         raise ConfigError(
             f"network.name: torchvision:{name} does not end in a linear layer, so it has no "
-            f"feature to cluster. Use another one, for example torchvision:resnet18."
+            f"feature to cluster. Use a different one, for example torchvision:resnet18."
         )
-    path, classifier = linears[-1]
     body.set_submodule(path, nn.Identity())
     return classifier.in_features
 
 
 def _replace_first_conv(body: nn.Module, *, in_channels: int) -> None:
-    path, old = next((n, m) for n, m in body.named_modules() if isinstance(m, nn.Conv2d))
+    names = [name for name, module in body.named_modules() if isinstance(module, nn.Conv2d)]
+    path = names[0]
+    old = body.get_submodule(path)
+    assert isinstance(old, nn.Conv2d)
+    padding = old.padding
+    if not isinstance(padding, str):
+        padding = (padding[0], padding[1])
     new = nn.Conv2d(
         in_channels,
         old.out_channels,
         kernel_size=(old.kernel_size[0], old.kernel_size[1]),
         stride=(old.stride[0], old.stride[1]),
-        padding=old.padding if isinstance(old.padding, str) else (old.padding[0], old.padding[1]),
+        padding=padding,
         bias=old.bias is not None,
     )
     body.set_submodule(path, new.apply(initialise))

@@ -14,11 +14,19 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 # From the released code of DeeperCluster, the authors' later work, for images of 224 px.
 WINDOWS = {
-    **{f"conv{depth}": Window(224, 18, 18, 0) for depth in (1, 2)},
-    **{f"conv{depth}": Window(112, 14, 14, 0) for depth in (3, 4)},
-    **{f"conv{depth}": Window(56, 9, 9, 0) for depth in (5, 6, 7)},
-    **{f"conv{depth}": Window(28, 6, 6, 0) for depth in (8, 9, 10)},
-    **{f"conv{depth}": Window(14, 3, 3, 0) for depth in (11, 12, 13)},
+    "conv1": Window(224, 18, 18, 0),
+    "conv2": Window(224, 18, 18, 0),
+    "conv3": Window(112, 14, 14, 0),
+    "conv4": Window(112, 14, 14, 0),
+    "conv5": Window(56, 9, 9, 0),
+    "conv6": Window(56, 9, 9, 0),
+    "conv7": Window(56, 9, 9, 0),
+    "conv8": Window(28, 6, 6, 0),
+    "conv9": Window(28, 6, 6, 0),
+    "conv10": Window(28, 6, 6, 0),
+    "conv11": Window(14, 3, 3, 0),
+    "conv12": Window(14, 3, 3, 0),
+    "conv13": Window(14, 3, 3, 0),
 }
 
 
@@ -34,7 +42,8 @@ def build_vgg16(*, in_channels: int, image_size: int, dropout: float) -> Backbon
     Raises:
         ConfigError: the images are too small.
     """
-    maps, taps = nn.Sequential(), dict[str, str]()
+    maps = nn.Sequential()
+    taps: dict[str, str] = {}
     for widths in STAGES:
         for depth, out_channels in enumerate(widths, start=1):
             # Numbered 1 to 13 through the stages, as the tables of linear probes count them.

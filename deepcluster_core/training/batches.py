@@ -37,12 +37,15 @@ class Batches:
         """Yield the batches from `step` on, loaded ahead by threads."""
         weight_K = balancing_weights(self.labels.cluster_N, k=self.labels.k)
         starts = range(0, len(self.order_M), self.batch_size)
-        return ordered_map(partial(self._load, weight_K), starts[step:], workers=workers)
+        load = partial(self._load, weight_K)
+        return ordered_map(load, starts[step:], workers=workers)
 
     def _load(self, weight_K: NDArray[np.float32], start: int) -> Batch:
-        ids = self.order_M[start : start + self.batch_size]
+        end = start + self.batch_size
+        ids = self.order_M[start:end]
+        # Drawn by position, so that a batch does not depend on the batches before it.
         draws_BR = augmentation_draws(self.seed, start, len(ids))
-        images = [self.pictures[i] for i in ids]
+        images = [self.pictures[image_id] for image_id in ids]
         views_BSSC = random_views(images, draws_BR, self.crop, size=self.size)
         cluster_B = self.labels.cluster_N[ids].astype(np.int64)
         weight_B = weight_K[cluster_B] if self.is_weighted else None

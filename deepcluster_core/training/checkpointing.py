@@ -1,13 +1,14 @@
 """Save points: training is saved at intervals and resumes from the last save after a crash.
 
 A save holds the state of a learner and a few facts (steps done, sum of the loss, rows of a table).
-All else that a step needs (crops, dropout) depends on its number alone. On a CPU, interrupted
-training therefore ends with exactly the weights of uninterrupted training.
+Everything else that a step needs (crops, dropout) depends on its number alone. On a CPU,
+interrupted training therefore ends with exactly the weights of uninterrupted training.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from safetensors.torch import load_file, save_file
@@ -32,9 +33,11 @@ class SavePoints:
             every: how often to save.
             held: records signals that ask the process to stop.
         """
-        self._draft, self._every, self._held = draft, every, held
+        self._draft = draft
+        self._every = every
+        self._held = held
         self._saved_at: tuple[str, int] | None = None
-        self._last_s = time.monotonic()
+        self._last_save_s = time.monotonic()
 
     def resume(self, learner: Learner, name: str = "learner") -> Facts | None:
         """Restore a learner from the last save and return the facts of that save.
@@ -47,10 +50,12 @@ class SavePoints:
             The facts, with the number of completed steps as `step`; None if nothing was saved.
         """
         saved = self._draft.saved
+        # A save of a different learner means that this one has not begun, or is finished already.
         if saved is None or saved.facts.get("learner") != name:
             return None
         (file,) = saved.files
-        learner.restore(load_file(self._draft.folder / file))
+        state = load_file(self._draft.folder / file)
+        learner.restore(state)
         self._saved_at = (name, saved.facts["step"])
         return saved.facts
 
@@ -87,15 +92,24 @@ class SavePoints:
     def _save(self, learner: Learner, step: int, facts: Callable[[], Facts], name: str) -> None:
         if self._saved_at == (name, step):
             return  # already saved, and file names of saves must be unique
-        position, state = {"learner": name, "step": step}, learner.state()
+        state = learner.state()
+        facts_to_save = dict(facts())
+        facts_to_save["learner"] = name
+        facts_to_save["step"] = step
         file = f"{name}-step={step}.safetensors"
-        self._draft.save({**facts(), **position}, {file: lambda path: save_file(state, path)})
-        self._saved_at, self._last_s = (name, step), time.monotonic()
+        self._draft.save(facts_to_save, {file: partial(save_file, state)})
+        self._saved_at = (name, step)
+        # The interval begins after the save, so that slow disks do not save all the time.
+        self._last_save_s = time.monotonic()
 
     def _is_due(self, step: int) -> bool:
-        seconds, steps = self._every.seconds, self._every.steps
-        by_time = seconds is not None and time.monotonic() - self._last_s >= seconds
-        return by_time or (steps is not None and step % steps == 0)
+        steps = self._every.steps
+        if steps is not None and step % steps == 0:
+            return True
+        seconds = self._every.seconds
+        if seconds is None:
+            return False
+        return time.monotonic() - self._last_save_s >= seconds
 
 
 @contextmanager

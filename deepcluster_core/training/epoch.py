@@ -52,12 +52,14 @@ class PseudoLabelLearner(Learner):
             head_seed: seed of the head's weights, N(0, 0.01); its bias starts at zero.
             dropout_seed: seed of the dropout; step s draws from (dropout_seed, s) alone.
         """
+        # Drawn on the CPU, so that a head has equal weights on every device.
         with seeding.torch_seeded(head_seed):
             head = nn.Linear(network.feature_dim, k)
             nn.init.normal_(head.weight, 0, 0.01)
             nn.init.zeros_(head.bias)
         to_device(network, device)
-        self.network, self.head = network, head.to(device)
+        self.network = network
+        self.head = head.to(device)
         super().__init__(
             sgd,
             {"network": network, "head": self.head},
@@ -72,12 +74,16 @@ class PseudoLabelLearner(Learner):
 
     def loss(self, batch: Batch, precision: Precision) -> Tensor:
         """Return the mean cross entropy of a batch with its pseudo-labels, in nats."""
+        # Copies do not block, so that the CPU prepares the next step while the GPU works.
         cluster_B = torch.from_numpy(batch.cluster_B).to(self.device, non_blocking=True)
         with autocast(self.device, precision):
-            logits_BK = self.head(self.network(to_images(batch.views_BSSC, self.device)))
+            hidden_BD = self.network(to_images(batch.views_BSSC, self.device))
+            logits_BK = self.head(hidden_BD)
+        # The loss is computed in float32: exponentials of bfloat16 logits are too coarse.
         loss_B = functional.cross_entropy(logits_BK.float(), cluster_B, reduction="none")
         if batch.weight_B is not None:
-            loss_B = loss_B * torch.from_numpy(batch.weight_B).to(self.device, non_blocking=True)
+            weight_B = torch.from_numpy(batch.weight_B).to(self.device, non_blocking=True)
+            loss_B = loss_B * weight_B
         return loss_B.mean()
 
 
@@ -95,7 +101,8 @@ class Progress:
     @classmethod
     def at_start(cls, device: str) -> Self:
         """Return the progress before the first step."""
-        return cls(0, 0, torch.zeros((), dtype=torch.float64, device=device))
+        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        return cls(step=0, seen=0, loss_sum=loss_sum)
 
     @classmethod
     def resumed(cls, facts: Mapping[str, Any] | None, device: str) -> Self:
@@ -120,7 +127,7 @@ class Progress:
         Raises:
             TrainingError: the sum of the loss is not finite.
         """
-        fix = "lower train.lr; the checkpoint of the epoch before is kept."
+        fix = "lower train.lr; the checkpoint of the previous epoch is kept."
         check_finite(self.loss_sum, progress=f"{self.seen} images", fix=fix)
 
 
@@ -147,9 +154,12 @@ def train_epoch(
     learner.network.train()
     progress = progress or Progress.at_start(learner.device)
     for batch in batches:
-        loss = learner.descend(partial(learner.loss, batch, precision), progress.step)
-        progress.loss_sum += loss * len(batch.cluster_B)
-        progress.seen += len(batch.cluster_B)
+        loss_of_batch = partial(learner.loss, batch, precision)
+        loss = learner.descend(loss_of_batch, progress.step)
+        # Weighted by the number of images, because the last batch may be smaller.
+        num_images = len(batch.cluster_B)
+        progress.loss_sum += loss * num_images
+        progress.seen += num_images
         if progress.step % CHECK_EVERY == 0:
             progress.check_finite()
         progress.step += 1

@@ -6,7 +6,7 @@ Training can therefore stop after any step, resume, and reach an identical resul
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,8 @@ class Sgd:
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        return self.lr * self.lr_factor ** (step // self.lr_factor_every)
+        times = step // self.lr_factor_every
+        return self.lr * self.lr_factor**times
 
 
 class Learner:
@@ -71,16 +72,17 @@ class Learner:
             without_momentum: names of modules whose weights are trained without momentum.
         """
         self.device = device
-        self._sgd, self._seed = sgd, seed
+        self._sgd = sgd
+        self._seed = seed
         self._modules = modules
-        self._trained = {name: _trained_weights(module) for name, module in modules.items()}
-        groups = [
-            {
-                "params": list(weights.values()),
-                "momentum": 0 if name in without_momentum else sgd.momentum,
-            }
-            for name, weights in self._trained.items()
-        ]
+        self._trained: dict[str, dict[str, nn.Parameter]] = {}
+        # One group for each module, because groups can differ in their momentum.
+        groups: list[dict[str, Any]] = []
+        for name, module in modules.items():
+            weights = _trained_weights(module)
+            self._trained[name] = weights
+            momentum = 0 if name in without_momentum else sgd.momentum
+            groups.append({"params": list(weights.values()), "momentum": momentum})
         # Fused: each step reads and writes every weight only once.
         self._optimizer = SGD(groups, sgd.lr, weight_decay=sgd.weight_decay, fused=True)
 
@@ -102,8 +104,11 @@ class Learner:
         self._optimizer.zero_grad()
         loss.backward()
         if self._sgd.clip_norm is not None:
-            weights = [weight for weights in self._trained.values() for weight in weights.values()]
-            clip_grad_norm_(weights, self._sgd.clip_norm)
+            # One norm over the weights of all modules together.
+            all_weights: list[nn.Parameter] = []
+            for weights in self._trained.values():
+                all_weights += weights.values()
+            clip_grad_norm_(all_weights, self._sgd.clip_norm)
         self._optimizer.step()
         return loss.detach()
 
@@ -113,16 +118,19 @@ class Learner:
 
     def momentum_of(self, module: str) -> dict[str, Tensor]:
         """Return a module's momentum buffers by weight name."""
-        buffers = {
-            name: self._optimizer.state[weight].get("momentum_buffer")
-            for name, weight in self._trained[module].items()
-        }
-        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+        buffers: dict[str, Tensor] = {}
+        for name, weight in self._trained[module].items():
+            buffer = self._optimizer.state[weight].get("momentum_buffer")
+            # The optimizer creates a buffer with the first step, and none without momentum.
+            if buffer is not None:
+                buffers[name] = buffer
+        return buffers
 
     def restore_momentum(self, module: str, momentum: Mapping[str, Tensor]) -> None:
         """Set a module's momentum to copies of buffers that `momentum_of` returned."""
         for name, weight in self._trained[module].items():
             if name in momentum:
+                # A copy in the memory format of the weight, such as channels-last.
                 buffer = torch.empty_like(weight).copy_(momentum[name])
                 self._optimizer.state[weight]["momentum_buffer"] = buffer
 
@@ -133,9 +141,13 @@ class Learner:
         """
         state: dict[str, Tensor] = {}
         for part, module in self._modules.items():
-            state |= _prefixed(f"{part}.", module.state_dict())
-            state |= _prefixed(f"momentum.{part}.", self.momentum_of(part))
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+            for name, tensor in module.state_dict().items():
+                state[f"{part}.{name}"] = tensor
+            for name, buffer in self.momentum_of(part).items():
+                state[f"momentum.{part}.{name}"] = buffer
+        for name, tensor in state.items():
+            state[name] = tensor.detach().cpu().contiguous()
+        return state
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state that `state` returned."""
@@ -170,11 +182,14 @@ def train_steps(
     Raises:
         TrainingError: the loss is not finite.
     """
+    # Without a name for the iterator, so that an error ends its threads at once.
     for step, loaded in zip(steps, ordered_map(load, steps, workers=workers), strict=True):
         loss = learn(loaded, step)
-        if step % CHECK_EVERY == 0 or step + 1 == steps.stop:
-            check_finite(loss, progress=f"{step + 1} steps", fix="lower lr: --set lr=…")
-        after_step(step + 1)
+        num_done = step + 1
+        # The last step is always checked, so that training cannot end with a bad loss.
+        if step % CHECK_EVERY == 0 or num_done == steps.stop:
+            check_finite(loss, progress=f"{num_done} steps", fix="lower lr: --set lr=…")
+        after_step(num_done)
 
 
 def check_finite(loss: Tensor, *, progress: str, fix: str) -> None:
@@ -190,25 +205,25 @@ def check_finite(loss: Tensor, *, progress: str, fix: str) -> None:
     """
     if not math.isfinite(float(loss)):
         raise TrainingError(
-            f"the training loss is not finite any more (noticed after {progress}).\n"
+            f"the training loss is no longer finite (noticed after {progress}).\n"
             f"  Cause: usually a learning rate that is too high for this network or batch size.\n"
             f"  Fix:   {fix}"
         )
 
 
 def _trained_weights(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-
-
-def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {prefix + name: tensor for name, tensor in tensors.items()}
+    found: dict[str, nn.Parameter] = {}
+    for name, weight in module.named_parameters():
+        if weight.requires_grad:
+            found[name] = weight
+    return found
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     """Return the tensors of one part by their names within that part."""
     prefix = f"{part}."
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = tensor
+    return found

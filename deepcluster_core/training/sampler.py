@@ -39,22 +39,28 @@ def uniform_order(
         ValueError: there are no images, or a cluster id is not below `k`.
     """
     counts_K = cluster_counts(cluster_N, k)
-    size_E1 = counts_K[counts_K > 0][:, None]
-    if len(size_E1) == 0:
+    size_E = counts_K[counts_K > 0]
+    size_E1 = size_E[:, None]
+    num_filled = len(size_E1)
+    if num_filled == 0:
         raise ValueError("no images to draw from")
-    per_cluster = num_draws // len(size_E1) + 1
+    per_cluster = num_draws // num_filled + 1
 
     # Rows cluster by cluster, in random order within each: the first ones of a cluster are then a
     # draw without replacement, for all clusters at once.
     mixed_N = generator.permutation(len(cluster_N))
-    grouped_N = mixed_N[np.argsort(cluster_N[mixed_N], kind="stable")]
-    start_E1 = np.cumsum(size_E1)[:, None] - size_E1
+    by_cluster_N = np.argsort(cluster_N[mixed_N], kind="stable")
+    grouped_N = mixed_N[by_cluster_N]
+    start_E = np.cumsum(size_E) - size_E
 
-    within_EJ = np.arange(per_cluster)[None, :].repeat(len(size_E1), axis=0)
-    small_E = size_E1[:, 0] <= per_cluster
-    shape = (int(small_E.sum()), per_cluster)
-    within_EJ[small_E] = generator.integers(size_E1[small_E], size=shape)
-    drawn = grouped_N[(start_E1 + within_EJ).ravel()]
+    # Small clusters have too few rows for that and draw with replacement.
+    first_J = np.arange(per_cluster)[None, :]
+    within_EJ = first_J.repeat(num_filled, axis=0)
+    is_small_E = size_E <= per_cluster
+    small_shape = (int(is_small_E.sum()), per_cluster)
+    within_EJ[is_small_E] = generator.integers(size_E1[is_small_E], size=small_shape)
+    places_EJ = start_E[:, None] + within_EJ
+    drawn = grouped_N[places_EJ.ravel()]
     return generator.permutation(drawn)[:num_draws]
 
 
@@ -68,9 +74,11 @@ def balancing_weights(cluster_N: NDArray[np.integer], *, k: int) -> NDArray[np.f
         ValueError: a cluster id is not below `k`.
     """
     counts_K = cluster_counts(cluster_N, k)
-    total_K = np.count_nonzero(counts_K) * counts_K
+    num_filled = np.count_nonzero(counts_K)
+    total_K = num_filled * counts_K
+    is_filled_K = total_K > 0
     weight_K = np.zeros(k, dtype=np.float64)
-    np.divide(len(cluster_N), total_K, out=weight_K, where=total_K > 0)
+    np.divide(len(cluster_N), total_K, out=weight_K, where=is_filled_K)
     return weight_K.astype(np.float32)
 
 
@@ -84,6 +92,8 @@ def plain_order(
     """
     if num_images < 1:
         raise ValueError("no images to draw from")
-    num_passes = -(-num_draws // num_images)
-    passes = [generator.permutation(num_images) for _ in range(num_passes)]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *passes])[:num_draws]
+    # The empty array gives the result its type even if there are no draws.
+    passes = [np.zeros(0, dtype=np.int64)]
+    for _ in range(0, num_draws, num_images):
+        passes.append(generator.permutation(num_images))
+    return np.concatenate(passes)[:num_draws]

@@ -49,7 +49,7 @@ def test_signs__healthy_epochs_have_none(changes: dict[str, Any]) -> None:
         ({"effective_clusters": 12.34}, "few_clusters", "12.3 equal clusters, of k = 100"),
         ({"largest_fraction": 0.62}, "one_cluster", "62% of the images"),
         ({"empty_clusters": 11}, "empty_clusters", "11 of 100 clusters are empty"),
-        ({"loss": 4.59}, "loss_at_chance", "the loss is 4.590, with nothing learnt it is ln k"),
+        ({"loss": 4.59}, "loss_at_chance", "the loss is 4.590; with nothing learnt it is ln k"),
         ({"loss": 7.0}, "loss_at_chance", "ln k = 4.605"),
         ({"effective_rank": 1.16}, "low_rank", "1.2 directions"),
         ({"dead_features": 0.5}, "dead_features", "50% of the dimensions"),

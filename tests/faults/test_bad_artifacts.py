@@ -42,7 +42,7 @@ def refuse_numbers(
         ({"cluster": "{k: 4, pca_dim: 40}"}, "cluster.pca_dim: 40 needs at least 41 images"),
         (
             {"cluster": "{k: 4, pca_dim: 4, algorithm: 'python:absent:A'}"},
-            "there is no module absent",
+            "the module absent does not exist",
         ),
         ({"compute": "{device: 'cuda:99'}"}, "compute.device: cuda:99 asked for, but this machine"),
     ],
@@ -109,7 +109,7 @@ def test_run__clusters_pictures_of_two_kinds_where_sizes_are_auto(tmp_path: Path
         ),
         (
             {"train": "{batch_size: 16, lr: 1.0e+30}"},
-            "the training loss is not finite any more",
+            "the training loss is no longer finite",
             "labels",
         ),
     ],
@@ -163,7 +163,7 @@ def of_format_2(run: Path) -> None:
         (foreign_files, "run/images: the folder holds files that no stage made"),
         (files_beside, f"run/labels/{EPOCH}: the folder holds files that no stage made"),
         (of_another_stage, f"run/labels/{EPOCH}: the folder holds files that no stage made"),
-        (of_format_2, f"run/labels/{EPOCH}/{MANIFEST}: is of format 2, but this version of the"),
+        (of_format_2, f"run/labels/{EPOCH}/{MANIFEST}: has format 2, but this version of the"),
     ],
 )
 def test_run__leaves_alone_what_it_has_not_made(
@@ -237,7 +237,7 @@ def test_program__refuses_an_input_of_a_later_version(own_run: Path) -> None:
 
     assert (ended.returncode, ended.stdout) == (2, "")
     check_message(ended.stderr)
-    assert "is of format 2" in ended.stderr
+    assert "has format 2" in ended.stderr
     after = contents(own_run)
     assert {name: after[name] for name in before} == before
 

@@ -8,7 +8,7 @@ import pytest
 from tests.faults.bad_input import Refused, check_message, typed, write_recipe
 from tests.faults.programs import PROGRAM
 
-KNOWN = "there is no such key; known here: "
+KNOWN = "unknown key; known here: "
 NUMBER = "Input should be a valid number"
 FINITE = "Input should be a finite number"
 
@@ -39,8 +39,12 @@ VALUES = [
     ("keep", "3", "keep: Input should be an object (got 3)"),
     ("keep", "{features: 0}", "keep.features: Input should be greater than 0 (got 0)"),
     ("images", '""', "images: is empty; leave it out for a folder in the run"),
-    ("dataset", '{source: "a\\0b"}', "dataset.source: holds a NUL, which no name of a file does"),
-    ("images", '"a\\0b"', "images: holds a NUL, which no name of a file does"),
+    (
+        "dataset",
+        '{source: "a\\0b"}',
+        "dataset.source: contains a NUL byte, which file names cannot contain",
+    ),
+    ("images", '"a\\0b"', "images: contains a NUL byte, which file names cannot contain"),
     (
         "cluster",
         "{algorithm: 'python:a:b', options: {x: .nan}}",
@@ -76,7 +80,7 @@ UNKNOWN = [
     ("epoch", "3", f"epoch: {KNOWN}seed, epochs, images,"),
     ("keeep", "{features: 2}", f"keeep: {KNOWN}seed, epochs, images,"),
     ("train", "{learning_rate: 0.1}", f"train.learning_rate: {KNOWN}lr, momentum,"),
-    ("cluster", "{k: 4, pic: {sygma: 1}}", "cluster.pic.sygma: there is no such key"),
+    ("cluster", "{k: 4, pic: {sygma: 1}}", "cluster.pic.sygma: unknown key"),
     ("3", "4", f"3: {KNOWN}seed, epochs,"),
 ]
 CONTRADICTORY = [
@@ -154,15 +158,21 @@ TEXTS = {
     ),
     "key twice": (b"seed: 1\nseed: 2\n", f"{NO_YAML}the key 'seed' is given twice"),
     "key that is a list": (b"[1, 2]: 3\n", f"{NO_YAML}while constructing a mapping"),
-    "key that is a day": (b"!!timestamp 2024-01-31: 1\n", "holds what no recipe can"),
-    "no such day": (b"seed: !!timestamp 2024-13-45\n", f"{NO_YAML}'2024-13-45' is no timestamp in"),
-    "no such truth": (b"seed: !!bool perhaps\n", f"{NO_YAML}'perhaps' is no bool in"),
-    "long number": (b"seed: 1" + b"0" * 5000, f"{NO_YAML}'{'1' + '0' * 39}' is no int in"),
+    "key that is a day": (
+        b"!!timestamp 2024-01-31: 1\n",
+        "contains a value that is not allowed in a recipe",
+    ),
+    "no such day": (
+        b"seed: !!timestamp 2024-13-45\n",
+        f"{NO_YAML}'2024-13-45' is not a valid timestamp in",
+    ),
+    "no such truth": (b"seed: !!bool perhaps\n", f"{NO_YAML}'perhaps' is not a valid bool in"),
+    "long number": (b"seed: 1" + b"0" * 5000, f"{NO_YAML}'{'1' + '0' * 39}' is not a valid int in"),
     "aliases": (bomb().encode(), f"{NO_YAML}aliases that hold themselves, or more than 100,000"),
     "merges": (merge_bomb().encode(), f"{NO_YAML}aliases that hold themselves, or more than"),
     "alias in itself": (b"a: &a [*a]\n", f"{NO_YAML}aliases that hold themselves"),
-    "brackets": (b"[" * 5000, f"{NO_YAML}brackets in brackets, too many"),
-    "large": (b"#" * 10_000_000, "is larger than 1048576 bytes; not a recipe"),
+    "brackets": (b"[" * 5000, f"{NO_YAML}too many nested brackets"),
+    "large": (b"#" * 10_000_000, "is larger than 1048576 bytes, so it is not a recipe"),
     "no text": (b"\xff\xfe\0a", f"{NO_YAML}'utf-8' codec can't decode"),
     "half a character": (b'images: "\\ud800"\n', f"{NO_YAML}half a character in"),
     "picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", f"{NO_YAML}'utf-8' codec can't decode"),
@@ -185,7 +195,7 @@ def test_run__refuses_a_file_that_is_no_recipe(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("absent.yaml",), "absent.yaml: there is no such recipe"),
+        (("absent.yaml",), "absent.yaml: this recipe does not exist"),
         (("FOLDER",), "Is a directory"),
         (("/dev/zero",), "/dev/zero: is larger than 1048576 bytes"),
         (("RIGHT", "--run", "FILE"), "is a file, but a run is a folder"),

@@ -184,7 +184,7 @@ FAILED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "lists of images": (
         parquet_of(images=pa.array([[GOOD]] * 8 + [[GOOD, GOOD]])),
-        "row 8 holds a list of 2 images, but a row must hold one",
+        "row 8 holds a list of 2 images, not one image",
     ),
     "gzip": (file_of("x.tar", b"\x1f\x8b\x08" + bytes(600)), "cannot be read as a tar file"),
     "cut": (

@@ -111,7 +111,7 @@ def test_readers__refuse_a_pickle_under_a_trusted_name(
 ) -> None:
     write_bomb(tmp_path / name, pickle.dumps(Bomb(proof)))
 
-    with pytest.raises(ArtifactError, match=r"(?s)(cannot be|no finished).*Fix:"):
+    with pytest.raises(ArtifactError, match=r"(?s)(cannot be|not hold a finished).*Fix:"):
         read(tmp_path)
 
 

@@ -100,7 +100,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ("epoch: 3", "epoch: there is no such key; known here: seed, epochs"),
+        ("epoch: 3", "epoch: unknown key; known here: seed, epochs"),
         ("seed: x", "seed: Input should be a valid integer (got 'x')"),
         ("compute: {workers: 0}", "compute.workers: Input should be greater than 0 (got 0)"),
         ("extract: {resize: 8}", "extract.resize: 8 is smaller than network.image_size = 16"),
@@ -125,7 +125,7 @@ def test_run__names_all_problems_at_once(recipe: Path, capsys: pytest.CaptureFix
 
     assert "2 problems" in told
     assert "cluster.k: Input should be greater than or equal to 2, or 'auto' (got 1)" in told
-    assert "train.bach_size: there is no such key" in told
+    assert "train.bach_size: unknown key" in told
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_run__lists_the_recipes_there_are(
 ) -> None:
     told = refusal(capsys, "run", "absent.yaml")
 
-    assert told.startswith("deepcluster: absent.yaml: there is no such recipe.\n  Fix: ")
+    assert told.startswith("deepcluster: absent.yaml: this recipe does not exist.\n  Fix: ")
     assert "one of these names: demo, " in told
 
 

@@ -47,7 +47,7 @@ def test_deepcluster__a_clusterer_that_is_not_there_is_told_before_anything_star
 ) -> None:
     overrides = {"cluster": {"algorithm": "python:nowhere:make"}}
 
-    with pytest.raises(ConfigError, match="there is no module nowhere"):
+    with pytest.raises(ConfigError, match="the module nowhere does not exist"):
         loop(recipe, tmp_path / "run", epochs=1, overrides=overrides)
 
     assert not (tmp_path / "run" / "images").exists()

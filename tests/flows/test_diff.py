@@ -186,7 +186,7 @@ def test_show_diff__out_has_all(
     assert frame.previous.tolist() == [0, 0, 1, 2, 3]
     first = frame.went_to[0] if suffix == ".parquet" else json.loads(frame.went_to[0])
     assert [(part["cluster"], part["images"]) for part in first] == [(0, 7), (1, 5)]
-    with pytest.raises(ArtifactError, match="is there already"):
+    with pytest.raises(ArtifactError, match="exists already"):
         diff(*tables, out=out)
 
 
@@ -205,7 +205,7 @@ def test_show_diff__refusals_say_what_to_do(
         diff(finished_run, epochs=(None, 0))
     with pytest.raises(ConfigError, match="is not a run"):
         diff(tmp_path / "nothing")
-    with pytest.raises(ArtifactError, match="no finished artifact"):
+    with pytest.raises(ArtifactError, match="not hold a finished artifact"):
         diff(tables[0], tmp_path / "unfinished")
     with pytest.raises(ConfigError, match=r"must end in \.parquet or \.csv"):
         diff(*tables, out=tmp_path / "changes.txt")

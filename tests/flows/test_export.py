@@ -105,7 +105,7 @@ def test_export__what_is_there_is_not_written_over(finished_run: Path, tmp_path:
     out = tmp_path / "network.safetensors"
     out.write_text("mine")
 
-    with pytest.raises(ArtifactError, match=r"(?s)network\.safetensors: is there already.*Fix:"):
+    with pytest.raises(ArtifactError, match=r"(?s)network\.safetensors: exists already.*Fix:"):
         export(str(finished_run), format="safetensors", out=out)
 
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]

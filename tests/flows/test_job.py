@@ -51,7 +51,7 @@ def test_key__changes_with_what_the_stage_reads(
 def test_key__of_inputs_that_are_not_there_is_refused(own_run: Path) -> None:
     (own_run / "labels/epoch=0000/_manifest.json").unlink()
 
-    with pytest.raises(ArtifactError, match="labels/epoch=0000: there is no finished artifact"):
+    with pytest.raises(ArtifactError, match="labels/epoch=0000: does not hold a finished artifact"):
         jobs_of(own_run)["train epoch 0"].key()
 
 

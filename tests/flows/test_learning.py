@@ -28,7 +28,7 @@ def test_loop__loss_that_is_not_finite_stops_it(
 ) -> None:
     run = tmp_path / "run"
 
-    with pytest.raises(TrainingError, match=r"(?s)not finite.*Cause:.*Fix:   lower train.lr"):
+    with pytest.raises(TrainingError, match=r"(?s)no longer finite.*Cause:.*Fix:   lower train.lr"):
         loop(recipe, run, overrides=DIVERGES)
 
     assert set(manifests(run)) == {"images", "features/epoch=0000", "labels/epoch=0000"}
@@ -39,7 +39,7 @@ def test_train__a_later_epoch_that_diverges_keeps_the_checkpoints_before(
 ) -> None:
     before = contents(own_run / "checkpoints")
 
-    with pytest.raises(TrainingError, match="checkpoint of the epoch before is kept"):
+    with pytest.raises(TrainingError, match="checkpoint of the previous epoch is kept"):
         call(
             rerun,
             stage="train",

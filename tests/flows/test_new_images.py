@@ -218,7 +218,9 @@ def test_assign__what_is_there_is_not_written_over(
 ) -> None:
     Path(there).write_text("mine")
 
-    with pytest.raises(ArtifactError, match=rf"{there}: is there already(.|\n)*Fix: give another"):
+    with pytest.raises(
+        ArtifactError, match=rf"{there}: exists already(.|\n)*Fix: choose a different"
+    ):
         assign(str(finished_run), some_images, out=OUT)
 
     assert here() == {there}

@@ -256,7 +256,7 @@ def test_show_cluster__refuses_what_cannot_be_meant(own_run: Path) -> None:
     with pytest.raises(ConfigError, match=r"--epoch 3: .*run has epochs 0 to 2 so far\.\n  Fix: "):
         show_cluster(folder, 3, 0, 10)
     shutil.rmtree(own_run / "labels/epoch=0001")
-    with pytest.raises(ArtifactError, match="no finished artifact"):
+    with pytest.raises(ArtifactError, match="not hold a finished artifact"):
         show_cluster(folder, 1, 0, 10)
 
 

@@ -116,7 +116,7 @@ def test_evaluate__of_a_sweep_refuses_before_the_first_run_is_evaluated(own_swee
         ("k=00008/checkpoints", {}, r"k=00008: has no trained epoch yet"),
         ("k=00008", {}, r"k=00008: is gone, but sweep\.parquet compares it.*Fix: "),
         ("sweep.parquet", {}, r"sweep\.parquet: cannot be read.*Fix: deepcluster sweep"),
-        ("", {"overrides": {"kk": 1}}, r"kk: there is no such key"),
+        ("", {"overrides": {"kk": 1}}, r"kk: unknown key"),
     ],
 )
 def test_evaluate__refuses_a_sweep_and_changes_nothing(

@@ -162,7 +162,7 @@ def test_show_table__refuses_to_write_elsewhere_or_over(finished_run: Path, tmp_
 
     with pytest.raises(ConfigError, match=r"(?s)must end in one of \.csv, .*Fix: --out .*x\.csv"):
         show_table("table2", runs, tmp_path / "x.xlsx")
-    with pytest.raises(ArtifactError, match="is there already"):
+    with pytest.raises(ArtifactError, match="exists already"):
         show_table("table2", runs, there)
 
     assert there.read_text() == "mine"

@@ -27,7 +27,7 @@ from tests.stages.recipes import PLAIN, write
         ),
         ("{algorithm: pic, warm_start: true}", "cluster.warm_start: pic does not read it"),
         ("{options: {a: 1}}", "cluster.options: kmeans does not read it, only python:MODULE:NAME"),
-        ("{algorithm: pic, pic: {sgima: 1}}", "cluster.pic.sgima: there is no such key; known"),
+        ("{algorithm: pic, pic: {sgima: 1}}", "cluster.pic.sgima: unknown key; known"),
         ("{algorithm: pic, pic: {sigma: 0}}", "cluster.pic.sigma: Input should be greater than 0"),
     ],
 )
@@ -68,7 +68,7 @@ def test_cluster_config__a_clusterer_is_looked_for_before_a_run_but_not_imported
 
     recipe = load_recipe(path)
 
-    with pytest.raises(ConfigError, match="there is no module nowhere"):
+    with pytest.raises(ConfigError, match="the module nowhere does not exist"):
         recipe.suited_to(1000)
 
 

@@ -167,14 +167,16 @@ def test_run__refuses_a_checkpoint_of_another_network(
 ) -> None:
     other = NetworkConfig(name="smallnet", image_size=16, sobel=False)
 
-    with pytest.raises(ArtifactError, match=r"holds another network than the recipe's: \S*conv1"):
+    with pytest.raises(
+        ArtifactError, match=r"holds a different network than the recipe's: \S*conv1"
+    ):
         extract(images, other, out, checkpoint=checkpoint)
 
 
 def test_run__refuses_images_that_are_not_finished(
     network: NetworkConfig, tmp_path: Path, out: Path
 ) -> None:
-    with pytest.raises(ArtifactError, match="no finished artifact here"):
+    with pytest.raises(ArtifactError, match="does not hold a finished artifact"):
         extract(tmp_path, network, out)
 
 

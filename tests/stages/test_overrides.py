@@ -177,7 +177,7 @@ def test_load_recipe__wrong_keys_and_values_of_set_are_reported_together(path: P
     with pytest.raises(ConfigError, match="5 problems") as caught:
         load_recipe(path, parse_overrides(assignments))
 
-    assert "cluster.kk: there is no such key; known here: algorithm" in str(caught.value)
+    assert "cluster.kk: unknown key; known here: algorithm" in str(caught.value)
 
 
 # A protocol's keys

@@ -61,8 +61,8 @@ def test_load_recipe__unknown_keys_list_the_known(path: Path) -> None:
 
     text = error_of(path)
 
-    assert "cluster.kk: there is no such key; known here: algorithm, k, pca_dim," in text
-    assert "sed: there is no such key; known here: seed, epochs, images, dataset," in text
+    assert "cluster.kk: unknown key; known here: algorithm, k, pca_dim," in text
+    assert "sed: unknown key; known here: seed, epochs, images, dataset," in text
 
 
 def test_load_recipe__sections_without_defaults_are_required(path: Path) -> None:
@@ -95,7 +95,7 @@ def test_load_recipe__a_missing_file_names_those_there_are(
 
     text = error_of(Path("configs/min.yaml"))
 
-    assert "there is no such recipe.\n" in text
+    assert "this recipe does not exist.\n" in text
     assert re.search(r"names: demo, .*\bmine\b", text)
 
 
@@ -104,7 +104,7 @@ def test_load_recipe__overrides_are_checked_like_the_file(path: Path) -> None:
 
     assert "cluster.k: " in text
     assert "(got 'many')" in text
-    assert "train.lrr: there is no such key; known here: lr," in text
+    assert "train.lrr: unknown key; known here: lr," in text
 
 
 @pytest.mark.parametrize("text", ["1e", "e5", "x1e5", "1e5x", "'1e-5'"])

@@ -29,7 +29,9 @@ def test_parse__joins_the_halves_that_json_writes(text: str) -> None:
 
 
 def test_parse__says_where_a_value_is_not_of_its_kind() -> None:
-    with pytest.raises(ValueError, match=r"'2024-13-45' is no timestamp in line 2, column 4"):
+    with pytest.raises(
+        ValueError, match=r"'2024-13-45' is not a valid timestamp in line 2, column 4"
+    ):
         parse("a: 1\nb: !!timestamp 2024-13-45")
 
 

@@ -218,5 +218,5 @@ def test_run__refuses_labels_of_other_images(score: Score, images: Path, tmp_pat
     labels = own_labels(tmp_path / "labels", images, np.zeros(240, np.int32), k=2)
     (labels / "_manifest.json").unlink()
 
-    with pytest.raises(ArtifactError, match="no finished artifact"):
+    with pytest.raises(ArtifactError, match="not hold a finished artifact"):
         score(labels=labels)

@@ -228,7 +228,9 @@ def test_pace__numbers_overrule_auto() -> None:
 def test_run__refuses_a_checkpoint_of_another_network(train: Trainer, checkpoint: Path) -> None:
     other = NetworkConfig(name="smallnet", image_size=16, sobel=False)
 
-    with pytest.raises(ArtifactError, match=r"holds another network than the recipe's: \S*conv1"):
+    with pytest.raises(
+        ArtifactError, match=r"holds a different network than the recipe's: \S*conv1"
+    ):
         train(network=other, checkpoint=checkpoint)
 
 
@@ -240,12 +242,12 @@ def test_run__refuses_labels_that_are_not_finished(train: Trainer, tmp_path: Pat
     except RuntimeError:
         pass
 
-    with pytest.raises(ArtifactError, match=r"labels: there is no finished artifact"):
+    with pytest.raises(ArtifactError, match=r"labels: does not hold a finished artifact"):
         train()
 
 
 def test_run__diverging_loss_leaves_no_checkpoint(train: Trainer) -> None:
-    with pytest.raises(TrainingError, match=r"loss is not finite.*\n.*\n.*lower train.lr"):
+    with pytest.raises(TrainingError, match=r"loss is no longer finite.*\n.*\n.*lower train.lr"):
         train(TrainConfig(batch_size=32, lr=1e20))
 
     assert inspect(train.out)[0] is Condition.UNFINISHED

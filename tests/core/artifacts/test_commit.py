@@ -222,7 +222,7 @@ def test_new_artifact__failed_attempt_over_a_finished_one_leaves_none(tmp_path: 
 def test_new_artifact__input_that_is_no_artifact_leaves_the_old_output(tmp_path: Path) -> None:
     commit(tmp_path / "out", {"a": "x"})
 
-    with pytest.raises(ArtifactError, match="no finished artifact here"):
+    with pytest.raises(ArtifactError, match="does not hold a finished artifact"):
         commit(tmp_path / "out", {"a": "y"}, inputs=digests_of({"images": tmp_path / "absent"}))
 
     assert inspect(tmp_path / "out")[0] is Condition.WHOLE

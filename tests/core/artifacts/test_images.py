@@ -280,5 +280,5 @@ def test_images__damaged_part_is_an_error_for_the_user(tmp_path: Path) -> None:
 
 
 def test_images__refuses_a_folder_that_is_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no finished artifact"):
+    with pytest.raises(ArtifactError, match="not hold a finished artifact"):
         Images(tmp_path)

@@ -76,16 +76,16 @@ def test_read_label_pair__refuses_tables_without_a_common_image(
     [
         ({"image_id": [0]}, "no column cluster"),
         ({"cluster": [0], "id": [0]}, "no column image_id"),
-        ({"image_id": [0, 0], "cluster": [0, 1]}, "an image_id stands in it twice"),
-        ({"image_id": [0], "cluster": [-1]}, "cluster goes from -1 to -1"),
-        ({"image_id": [0], "cluster": [1 << 25]}, "cluster goes from"),
+        ({"image_id": [0, 0], "cluster": [0, 1]}, "an image_id occurs twice"),
+        ({"image_id": [0], "cluster": [-1]}, "cluster ranges from -1 to -1"),
+        ({"image_id": [0], "cluster": [1 << 25]}, "cluster ranges from"),
         ({"image_id": [0], "cluster": [1 << 40]}, "out of bounds|out of range|not in range"),
         ({"image_id": [0], "cluster": [0.5]}, "truncated"),
         ({"image_id": [0, 1], "cluster": [0, None]}, "null"),
         ({"image_id": [0], "cluster": ["cat"]}, "cat"),
         ({"image_id": [0], "cluster": [[1]]}, "list"),
         ({"image_id": [], "cluster": []}, "no rows"),
-        ({"image_id": [0, 1], "cluster": [0, 0], "path": ["z", "z"]}, "a path stands in it twice"),
+        ({"image_id": [0, 1], "cluster": [0, 0], "path": ["z", "z"]}, "a path occurs twice"),
     ],
 )
 def test_read_label_pair__refuses_what_is_no_label_table(
@@ -94,7 +94,7 @@ def test_read_label_pair__refuses_what_is_no_label_table(
     odd = table(tmp_path / "odd.parquet", columns)
 
     for given in ((before, odd), (odd, before)):
-        with pytest.raises(ArtifactError, match=rf"odd\.parquet: is no table.*({expected})"):
+        with pytest.raises(ArtifactError, match=rf"odd\.parquet: is not a table.*({expected})"):
             read_label_pair(*given)
 
 

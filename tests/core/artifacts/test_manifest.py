@@ -225,5 +225,5 @@ def test_read_manifest__says_which_stage_made_what(artifact: Path) -> None:
 
 
 def test_read_manifest__refuses_a_folder_without_one(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"no finished artifact here \(_manifest.json"):
+    with pytest.raises(ArtifactError, match=r"does not hold a finished artifact \(_manifest.json"):
         read_manifest(tmp_path)

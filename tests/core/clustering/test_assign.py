@@ -113,5 +113,5 @@ def test_of__missing_array_is_an_error(missing: str) -> None:
 def test_of__arrays_that_do_not_fit_are_an_error() -> None:
     pca, centroids_KQ, _ = clustered(features())
 
-    with pytest.raises(ArtifactError, match="do not fit each other"):
+    with pytest.raises(ArtifactError, match="do not match"):
         Assigner.of(arrays(pca, centroids_KQ[:, :5]), whitened=True, device="cpu")

@@ -154,7 +154,7 @@ def test_pic__refuses_more_neighbours_than_rows() -> None:
 
 def test_pic__refuses_a_single_cluster() -> None:
     rows_NQ = np.repeat(unit_rows(1), 6, axis=0)
-    with pytest.raises(FeatureError, match="all 6 images came into one cluster"):
+    with pytest.raises(FeatureError, match="all 6 images are in one cluster"):
         pic(rows_NQ)
 
 

@@ -186,7 +186,7 @@ def test_pattern__refuses_what_is_no_name(algorithm: str) -> None:
     ],
 )
 def test_load_callable__calls_nothing_installed_that_is_no_clusterer(algorithm: str) -> None:
-    with pytest.raises(ConfigError, match=r"(?s)is no class with fit or fit_predict.*Fix: "):
+    with pytest.raises(ConfigError, match=r"(?s)is not a class with fit or fit_predict.*Fix: "):
         load_callable(algorithm)
 
 
@@ -194,7 +194,7 @@ def test_load_callable__calls_nothing_that_a_module_here_has_only_imported(write
     module = write("from shutil import rmtree\nimport os\nmake = os.system\nvalue = 5\n")
 
     for name in ("rmtree", "make", "value"):
-        with pytest.raises(ConfigError, match=f"{name} is no class with fit"):
+        with pytest.raises(ConfigError, match=f"{name} is not a class with fit"):
             load_callable(f"python:{module}:{name}")
 
 
@@ -215,8 +215,9 @@ def test_load_callable__no_such_module() -> None:
     with pytest.raises(ConfigError) as error:
         load_callable("python:nowhere.deep:make")
     assert str(error.value) == (
-        "cluster.algorithm python:nowhere.deep:make: there is no module nowhere, neither installed "
-        f"nor in {Path.cwd()}.\n  Fix: start where the module lies, or install it."
+        "cluster.algorithm python:nowhere.deep:make: the module nowhere does not exist, neither "
+        f"installed nor in {Path.cwd()}.\n"
+        "  Fix: start in the folder that contains the module, or install it."
     )
 
 
@@ -248,8 +249,8 @@ def test_load_callable__a_module_that_does_not_import(write: Write, text: str, w
             {"batch": 5},
             r"called with batch, n_clusters, random_state.*unexpected.*options",
         ),
-        ({"n_clusters": 5}, r"cluster\.options\.n_clusters: is filled in from cluster\.k"),
-        ({"random_state": 5}, r"options\.random_state: is filled in from the seed of the run"),
+        ({"n_clusters": 5}, r"cluster\.options\.n_clusters: is set from cluster\.k"),
+        ({"random_state": 5}, r"options\.random_state: is set from the seed of the run"),
     ],
 )
 def test_plugin__wrong_options(options: dict[str, JsonValue], words: str) -> None:
@@ -258,9 +259,7 @@ def test_plugin__wrong_options(options: dict[str, JsonValue], words: str) -> Non
 
 
 def test_plugin__options_that_the_clusterer_refuses_when_it_fits() -> None:
-    with pytest.raises(
-        FeatureError, match=r"(?s)gave up on 600 rows.*batch_size.*cluster\.options"
-    ):
+    with pytest.raises(FeatureError, match=r"(?s)failed on 600 rows.*batch_size.*cluster\.options"):
         fit(MINI_BATCH, batch_size=-5)
 
 
@@ -280,7 +279,7 @@ def test_plugin__what_is_made_is_no_clusterer(write: Write) -> None:
         ("np.arange(len(rows)) - 1", "labels from -1 to 598, not within 0 to 599"),
         ("np.arange(len(rows)) * 2", "labels from 0 to 1198, not within 0 to 599"),
         ("np.arange(len(rows)) % 2 * 2", "labels up to 2, but none of 1"),
-        ("np.zeros(len(rows), int)", "all 600 images came into one cluster"),
+        ("np.zeros(len(rows), int)", "all 600 images are in one cluster"),
     ],
 )
 def test_plugin__labels_that_are_none(write: Write, labels: str, words: str) -> None:

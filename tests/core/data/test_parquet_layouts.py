@@ -99,7 +99,7 @@ def test_parquet__lists_hold_one_image_a_row(tmp_path: Path) -> None:
 
     assert found[0].read() == b"1"
     assert [reason(image) for image in found[1:]] == ["the row holds no image (null)"] * 2
-    assert "row 1 holds a list of 2 images, but a row must hold one" in error_of(two)
+    assert "row 1 holds a list of 2 images, not one image" in error_of(two)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_build_torchvision__refuses_a_network_without_a_linear_head() -> None:
 def test_feature_dim_of__says_which_network_and_size_do_not_fit() -> None:
     for name, image_size in (("vit_b_16", 100), ("inception_v3", 32)):
         config = NetworkConfig(name=f"torchvision:{name}", image_size=image_size)
-        with pytest.raises(ConfigError, match=f"{name} does not take .* {image_size} px"):
+        with pytest.raises(ConfigError, match=f"{name} does not accept .* {image_size} px"):
             feature_dim_of(config, channels=3)
 
 

@@ -80,7 +80,7 @@ def test_remarks__signs_of_trouble_come_first_with_epochs_and_advice() -> None:
     first = remarks(rows)[0]
     assert (first.tone, first.title) == ("bad", "Low rank")
     assert "1.3 directions" in first.text
-    assert "(2 epochs, last 3). What helps: take larger batches" in first.text
+    assert "(2 epochs, last 3). What helps: use larger batches" in first.text
 
 
 def test_remarks__one_epoch_without_labels_has_nothing_to_compare() -> None:

@@ -334,7 +334,9 @@ def test_train_epoch__refuses_a_loss_that_is_not_finite(num: int) -> None:
     with torch.no_grad():
         model.head.weight.fill_(float("inf"))
 
-    with pytest.raises(TrainingError, match=r"not finite .*noticed after 12 images.*\n.*\n.*lower"):
+    with pytest.raises(
+        TrainingError, match=r"no longer finite .*noticed after 12 images.*\n.*\n.*lower"
+    ):
         train(model, batches(num))
 
 

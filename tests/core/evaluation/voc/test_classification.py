@@ -84,7 +84,7 @@ def test_fit__from_the_middle_ends_with_the_same_bytes() -> None:
 
 
 def test_fit__stops_when_the_loss_is_lost() -> None:
-    with pytest.raises(TrainingError, match="not finite"):
+    with pytest.raises(TrainingError, match="no longer finite"):
         fit(
             model(lr=1e30),
             marked(),

@@ -76,7 +76,9 @@ def test_networks__refuses_weights_of_another_network(
 ) -> None:
     wide = network.model_copy(update={"image_size": 32})
 
-    with pytest.raises(ArtifactError, match=r"supervised\.safetensors: holds another network") as e:
+    with pytest.raises(
+        ArtifactError, match=r"supervised\.safetensors: holds a different network"
+    ) as e:
         states(wide, None, weights)
     assert "Fix: save the state_dict" in str(e.value)
 
