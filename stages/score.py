@@ -98,7 +98,7 @@ def _cost(manifests: Mapping[str, Manifest]) -> Row:
     made_by = {manifest.stage: manifest for manifest in made}
     # One comprehension per number, because the columns are ordered by number and then by stage.
     row: Row = {f"{name}_s": one.seconds for name, one in made_by.items()}
-    row |= {f"{name}_images_per_s": made.rows / one.seconds for name, one in made_by.items()}
+    row |= {f"{name}_images_per_s": one.rows / one.seconds for name, one in made_by.items()}
     row |= {f"{name}_peak_bytes": one.peak_memory_bytes for name, one in made_by.items()}
     row |= {f"{name}_peak_device_bytes": one.peak_device_bytes for name, one in made_by.items()}
     return row
