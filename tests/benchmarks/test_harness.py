@@ -16,7 +16,7 @@ from benchmarks.harness import (
     spread,
 )
 
-SIDES = "tests.benchmarks.sides"
+SIDES = "tests.support.benchmark_sides"
 
 
 def options(tmp_path: Path, *arguments: str) -> Options:

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import epoch, gpu
 from benchmarks.harness import BenchmarkError
-from tests.benchmarks.conftest import TINY
+from tests.support.tiny_benchmark import TINY
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from benchmarks import transfer
 from benchmarks.transfer_sides import write_trees
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.runs.evaluations import EVALUATIONS
-from tests.benchmarks.conftest import TINY
+from tests.support.tiny_benchmark import TINY
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -30,8 +30,9 @@ from flows.prefect_ import configured_server
 from flows.prefect_.embedded import EmbeddedServer
 from flows.prefect_.server_errors import ServerError
 from flows.prefect_.settings import API_URL, origin_of
-from tests.faults.programs import PROGRAM, write_recipe
-from tests.patience import WITHIN_S
+from tests.support.program import PROGRAM
+from tests.support.recipes import write_recipe
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 

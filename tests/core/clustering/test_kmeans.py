@@ -15,7 +15,7 @@ from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import nmi
 from deepcluster_core.progress import Progress, silent
-from tests.core.clustering.groups import blobs, unit_rows
+from tests.support.clustering_rows import blobs, unit_rows
 
 
 def kmeans(

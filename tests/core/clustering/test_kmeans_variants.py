@@ -12,7 +12,7 @@ from deepcluster_core.clustering.fit import Fit, means_of
 from deepcluster_core.clustering.kmeans import KMeans, assign
 from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
-from tests.core.clustering.groups import blobs, unit_rows
+from tests.support.clustering_rows import blobs, unit_rows
 
 
 def inertia(fit: Fit) -> float:

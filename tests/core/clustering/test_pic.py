@@ -15,7 +15,7 @@ from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import nmi
-from tests.core.clustering.groups import blobs, unit_rows
+from tests.support.clustering_rows import blobs, unit_rows
 
 
 def pic(rows_NQ: Floats, **settings: Any) -> Fit:  # noqa: ANN401  of PicConfig

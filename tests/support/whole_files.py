@@ -16,8 +16,8 @@ from deepcluster_core.artifacts.manifest import MANIFEST
 from deepcluster_core.context import Context
 from deepcluster_core.evaluation.voc.dataset import PALETTE, VOID
 from stages.index import DatasetConfig, index
-from tests.stages.recipes import PLAIN
-from tests.voc_tree import write_voc2012
+from tests.support.recipes import PLAIN
+from tests.support.voc_tree import write_voc2012
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

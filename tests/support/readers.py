@@ -26,7 +26,7 @@ from deepcluster_core.evaluation.voc.dataset import CLASSES, Voc
 from deepcluster_core.evaluation.voc.masks import decode_mask
 from stages.runs.recipe import load_recipe, parse_overrides
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parents[1] / "faults" / "corpus"
 MASK_SIZE = (12, 9)
 """Width and height in pixels of the masks to be read."""
 

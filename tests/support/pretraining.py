@@ -39,7 +39,7 @@ def pretrain(
     epochs: int = EPOCHS,
     seed: int = SEED,
 ) -> Path:
-    """Return the checkpoint of the last epoch; the settings are those for `tests.voc_tree`.
+    """Return the checkpoint of the last epoch; the settings are those for `tests.support.voc_tree`.
 
     Args:
         pictures: folder of images.

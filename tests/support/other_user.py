@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 UID, GID = 12345, 12345
 """Of nobody."""

@@ -1,6 +1,5 @@
 """Wrong input through the command, in this process, and what the command says of it."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -15,26 +14,9 @@ from flows.cli import main as cli
 from flows.engine.open_run import open_run
 from stages.score import score
 
-RECIPE = """
-epochs: 1
-dataset: {source: SOURCE, shorter_side: 16, channels: 1, encoding: raw}
-network: {name: smallnet, image_size: 16}
-extract: {resize: 16}
-cluster: {k: 4, pca_dim: 4}
-train: {batch_size: 16}
-compute: {device: cpu}
-"""
 LONGEST_MESSAGE = 4000  # characters; a list of skipped images, or of keys, is cut
 
 Refused = Callable[..., str]
-
-
-def write_recipe(path: Path, source: Path, **replaced: str) -> Path:
-    """Write a recipe of one small epoch; `cluster="{k: 5}"` replaces or adds that section."""
-    lines = [line for line in RECIPE.splitlines() if line.partition(":")[0] not in replaced]
-    lines += [f"{key}: {value}" for key, value in replaced.items()]
-    path.write_text("\n".join(lines).replace("SOURCE", f"'{source}'"))
-    return path
 
 
 def make(recipe: Path, run: Path, last: StageFunction[...] = score) -> None:
@@ -85,18 +67,6 @@ def typed(*arguments: str | Path) -> None:
 
 
 TYPER = cli.app
-
-
-def contents(folder: Path) -> dict[str, tuple[int, str]]:
-    """Return of each file of a run when it was written, and its digest."""
-    return {
-        str(path.relative_to(folder)): (
-            path.stat().st_mtime_ns,
-            hashlib.sha256(path.read_bytes()).hexdigest(),
-        )
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith(".lock")
-    }
 
 
 def put(folder: Path, name: str | bytes, data: bytes) -> Path:
