@@ -103,10 +103,13 @@ def write_marked_frame(path: Path, frame: "pd.DataFrame", about: About) -> None:
 
 
 class _Table:
-    """Writes a Parquet file in row groups of about `HELD_BYTES`, with a checksum on every page."""
+    """Writes a Parquet file in row groups of about `held_bytes`, with a checksum on every page."""
 
-    def __init__(self, path: Path, schema: pa.Schema, about: About) -> None:
+    def __init__(
+        self, path: Path, schema: pa.Schema, about: About, *, held_bytes: int = HELD_BYTES
+    ) -> None:
         """Open the file; `about` is stored in its metadata."""
+        self._held_bytes = held_bytes
         self._schema = schema.with_metadata({ABOUT: json.dumps(about)})
         self._writer = pq.ParquetWriter(path, self._schema, write_page_checksum=True)
         self._held: list[pa.Table] = []
@@ -132,7 +135,7 @@ class _Table:
         self._held.append(table)
         self.rows += len(table)
         num_bytes = sum(held.nbytes for held in self._held)
-        if num_bytes >= HELD_BYTES or len(self._held) == HELD_BATCHES:
+        if num_bytes >= self._held_bytes or len(self._held) == HELD_BATCHES:
             self._flush()
 
     def _ids(self, count: int) -> NDArray[np.int64]:
@@ -149,8 +152,8 @@ class _Table:
 class LabelsTable(_Table):
     """A table with the columns of a run's labels."""
 
-    def __init__(self, path: Path, about: About) -> None:
-        super().__init__(path, LABELS_SCHEMA, about)
+    def __init__(self, path: Path, about: About, *, held_bytes: int = HELD_BYTES) -> None:
+        super().__init__(path, LABELS_SCHEMA, about, held_bytes=held_bytes)
 
     def add(self, paths: list[str], cluster_B: NDArray[np.int32], distance_B: Floats) -> None:
         """Add a batch of images."""
@@ -196,7 +199,15 @@ class FeaturesArray:
     """A Zarr array (N, D) in the format of a run's features, and a table with each row's path."""
 
     def __init__(
-        self, path: Path, index: Path, about: About, *, dim: int, dtype: FeatureDtype
+        self,
+        path: Path,
+        index: Path,
+        about: About,
+        *,
+        dim: int,
+        dtype: FeatureDtype,
+        chunk_bytes: int = CHUNK_BYTES,
+        chunks_per_shard: int = SHARD_BYTES // CHUNK_BYTES,
     ) -> None:
         """Create the array without rows; it grows by whole chunks.
 
@@ -206,9 +217,11 @@ class FeaturesArray:
             about: JSON values for the metadata of both.
             dim: number of values of a feature.
             dtype: number format on disk.
+            chunk_bytes: the most bytes of a chunk, unless one row is larger.
+            chunks_per_shard: number of chunks in a file.
         """
-        chunk_rows = max(1, CHUNK_BYTES // (dim * np.dtype(dtype).itemsize))
-        self._layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
+        chunk_rows = max(1, chunk_bytes // (dim * np.dtype(dtype).itemsize))
+        self._layout = Layout(chunk_rows, chunks_per_shard)
         self._path = path
         self._array = zarr.create_array(
             path,

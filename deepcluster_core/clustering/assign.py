@@ -63,7 +63,7 @@ class Assigner:
         return cls(pca, centroids_KQ, device)
 
     def assign(
-        self, batches: Iterable[tuple[list[str], Raw]]
+        self, batches: Iterable[tuple[list[str], Raw]], *, at_once: int = AT_ONCE
     ) -> Iterator[tuple[list[str], NDArray[np.int32], Floats]]:
         """Yield paths, cluster_B and distance_B for batches of paths and features, in order.
 
@@ -74,7 +74,7 @@ class Assigner:
         Raises:
             FeatureError: features are not finite, or their width differs from the run's.
         """
-        for paths, raw_BD in _grouped(batches, AT_ONCE):
+        for paths, raw_BD in _grouped(batches, at_once):
             self._check(paths, raw_BD)
             rows = Projected(
                 len(raw_BD), self.centroids_KQ.shape[1], lambda raw=raw_BD: iter([raw]), self._rows

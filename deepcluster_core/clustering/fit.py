@@ -91,14 +91,16 @@ def fit_of_members(
     return Fit(centroids_KQ, cluster_N, distance_N, fitted_on=len(rows_NQ))
 
 
-def means_of(rows_NQ: Floats, cluster_N: NDArray[np.int32], *, k: int) -> Floats:
+def means_of(
+    rows_NQ: Floats, cluster_N: NDArray[np.int32], *, k: int, block_rows: int = BLOCK_ROWS
+) -> Floats:
     """Return centroids_KQ, the mean of the rows of each cluster; zeros for an empty cluster."""
     sum_KQ = np.zeros((k, rows_NQ.shape[1]))
-    for start in range(0, len(rows_NQ), BLOCK_ROWS):
-        cluster_B = cluster_N[start : start + BLOCK_ROWS]
+    for start in range(0, len(rows_NQ), block_rows):
+        cluster_B = cluster_N[start : start + block_rows]
         ones_B, ends_B = np.ones(len(cluster_B)), np.arange(len(cluster_B) + 1)
         member_BK = scipy.sparse.csr_array((ones_B, cluster_B, ends_B), shape=(len(cluster_B), k))
-        sum_KQ += member_BK.T @ rows_NQ[start : start + BLOCK_ROWS].astype(np.float64)
+        sum_KQ += member_BK.T @ rows_NQ[start : start + block_rows].astype(np.float64)
     counts_K = np.maximum(cluster_counts(cluster_N, k), 1)
     return (sum_KQ / counts_K[:, None]).astype(np.float32)
 

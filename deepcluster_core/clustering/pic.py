@@ -40,6 +40,8 @@ class Pic:
     """
 
     settings: PicConfig
+    block_rows: int = BLOCK_ROWS
+    """Rows whose neighbours are searched at once; the result does not depend on it."""
 
     def fit(
         self, rows: Rows, *, seed: int = 0, device: str = "cpu", progress: Progress = silent
@@ -63,7 +65,9 @@ class Pic:
                 f"cluster.pic.neighbours is {neighbours}, but there are only {len(rows_NQ)} "
                 f"images.\n  Fix:   set it to at most {len(rows_NQ) - 1}, or add images."
             )
-        nearest_NM, squared_NM = _neighbours(rows_NQ, neighbours, device=device, progress=progress)
+        nearest_NM, squared_NM = _neighbours(
+            rows_NQ, neighbours, device=device, progress=progress, block_rows=self.block_rows
+        )
         graph = _graph(nearest_NM, np.exp(-squared_NM / self.settings.sigma**2))
         summit_N = _summits(_upwards(graph, self._heights(graph)))
         cluster_N = _join_single(summit_N, nearest_NM)
@@ -94,7 +98,7 @@ class Pic:
 
 
 def _neighbours(
-    rows_NQ: Floats, count: int, *, device: str, progress: Progress
+    rows_NQ: Floats, count: int, *, device: str, progress: Progress, block_rows: int
 ) -> tuple[Ids, NDArray[np.float64]]:
     """Return the ids and squared distances of each row's nearest other rows, nearest first."""
     num_rows = len(rows_NQ)
@@ -104,8 +108,8 @@ def _neighbours(
     if gpu_number(device) is not None:
         index = exact_index(rows_NQ.shape[1], device=device)
         index.add(rows_NQ)
-    for start in range(0, num_rows, BLOCK_ROWS):
-        here = slice(start, min(start + BLOCK_ROWS, num_rows))
+    for start in range(0, num_rows, block_rows):
+        here = slice(start, min(start + block_rows, num_rows))
         rows_BQ = rows_NQ[here]
         if index is None:  # search the array directly, because an index would copy it
             squared_BL, nearest_BL = load_faiss().knn(rows_BQ, rows_NQ, count + 1)
