@@ -124,6 +124,7 @@ class Running:
         try:
             self._ask("imported")
         except BenchmarkError:
+            # `with` ends a process only after it was started without errors.
             self.__exit__()
             raise
 
@@ -138,6 +139,7 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Nothing is lost: the figures of all runs have been read.
         self._process.kill()
         self._process.communicate()
         self._folder.cleanup()
@@ -154,6 +156,7 @@ class Running:
             process.stdin.write(f"{answer}\n".encode())
             process.stdin.flush()
         peak_bytes = 0
+        # The side replaces the file in one step, so that it is complete once it exists.
         while not answer.exists():
             if process.poll() is not None:
                 raise BenchmarkError(f"{self._side.target} failed, exit code {process.returncode}.")
@@ -179,6 +182,7 @@ def alternate(
     runs: dict[str, list[Figures]] = {name: [] for name in sides}
     start = time.perf_counter()
     with ExitStack() as stack:
+        # A side starts a new process for each run; a running one keeps its process.
         runners: dict[str, Side | Running] = dict(sides)
         if not afresh:
             for name, side in sides.items():

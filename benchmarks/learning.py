@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     runs: dict[str, list[Figures]] = {"baseline": [], "ours": []}
     with scratch(options) as folder:
         count = write_digits(folder / "digits", every=options.size(1, 5))
+        # Every seed is a run of its own on both sides.
         for seed in range(FIRST_SEED, FIRST_SEED + options.repeats):
             sides = _sides(folder, seed=seed, epochs=epochs, workers=given.workers)
             for name, figures in alternate(sides, repeats=1).items():
@@ -81,6 +82,7 @@ def _agreement(runs: dict[str, list[Figures]], measure: str, title: str) -> Targ
     difference = abs(statistics.mean(ours) - statistics.mean(baseline))
     if len(ours) < 2:  # one seed has no spread
         return Target(f"{title}, difference", difference)
+    # The seeds of one side differ by chance; sides may differ as much.
     noise = statistics.stdev(ours) + statistics.stdev(baseline)
     return Target(f"{title}, difference within the spread", difference, noise, at_most=True)
 

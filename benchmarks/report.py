@@ -80,7 +80,7 @@ def _measured_on(record: dict[str, Any]) -> list[str]:
     parts = ", ".join([machine["cpu"], f"{machine['cores']} cores", *machine["gpus"]])
     size = "small sizes" if record["quick"] else f"{record['repeats']} runs a side"
     day = record["date"][:10]
-    commit = record["commit"] or "unknown"
+    commit = record["commit"] or "unknown"  # measured outside a checkout
     line = f"- `{record['benchmark']}`: {parts}; {size}; {day}, {commit[:12]}"
     notes = [f"  - {note}" for note in record["notes"]]
     return [line, *notes]

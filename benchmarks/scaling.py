@@ -50,8 +50,10 @@ def main(argv: list[str] | None = None, *, quick_counts: tuple[int, ...] = QUICK
                 "home": str(folder / "prefect"),
                 "settings": _settings(path),
             }
+        # A start with an existing database is measured, as on every day but the first.
         _make_database(commands[counts[0]], f"{folder}/first")
         runs = _in_turns(commands, options.repeats)
+        # The runs are complete now, so that the same commands take only the fixed start.
         starts = {_start(count): _command(commands[count], cached=True) for count in ends}
         runs |= alternate(starts, repeats=max(STARTS, options.repeats))
     _result(counts, runs, options).report(options)
@@ -61,12 +63,16 @@ def _result(counts: tuple[int, ...], runs: Mapping[str, list[Figures]], options:
     # A single start time, the median over both ends, is subtracted from every run.
     first_starts, last_starts = runs[_start(counts[0])], runs[_start(counts[-1])]
     fixed_s = spread([*first_starts, *last_starts]).median
+
+    # What one more image costs in one epoch, at each number of images.
     image_ms: dict[int, float] = {}
     for count in counts:
         growing_s = spread(runs[_name(count)]).median - fixed_s
         image_ms[count] = 1e3 * growing_s / count / EPOCHS
     middle_ms = sorted(image_ms.values())[len(image_ms) // 2]
     fraction_away = max(abs(ms / middle_ms - 1) for ms in image_ms.values())
+
+    # Only the distance from the middle has a bound; the rest is recorded.
     targets = [
         Target("farthest from the middle", 100 * fraction_away, 100 * BOUND, "%", at_most=True)
     ]

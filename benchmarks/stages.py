@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = options.size(FULL_ROWS, QUICK_ROWS)
     with scratch(options) as folder:
         workload = make_workload(folder, count=count)
+        # Each part has its own turns, so that a part that is slow leaves time for the others.
         runs: dict[str, list[Figures]] = {}
         for part, sides in _parts(workload, given.workers, rows).items():
             budget_s = options.size(None, QUICK_S[part])
@@ -60,8 +61,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parts(workload: Workload, workers: int, rows: dict[str, int]) -> dict[str, dict[str, Side]]:
+    """Return both sides of each part."""
     folder = str(workload.folder)
     prepared = workload.prepare("run", "raw", OVERRIDES)
+    # Both sides train on the labels that our pipeline has made.
     labels = str(prepared.folder / "labels" / "epoch=0000")
     training = workload.baseline(
         "training", OVERRIDES, workers=workers, labels=labels, scratch=folder

@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None, *, quick_sizes: Sizes = QUICK) -> None:
     sizes = options.size(FULL, quick_sizes)
     runs: dict[str, list[Figures]] = {}
     targets: list[Target] = []
+    # Images, read in a random order.
     for name, (side, channels) in SIDES_PX.items():
         with scratch(options) as folder:
             arguments = {
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None, *, quick_sizes: Sizes = QUICK) -> None:
                 "side": side,
                 "channels": channels,
             }
-            _side("write_images", arguments).run()
+            _side("write_images", arguments).run()  # not measured
             sides = {
                 f"memory map, {name}": _side("memory_map", arguments),
                 f"ours, {name}": _side("packed", arguments),
@@ -61,10 +62,11 @@ def main(argv: list[str] | None = None, *, quick_sizes: Sizes = QUICK) -> None:
             found = alternate(sides, repeats=options.repeats)
         runs |= found
         targets.append(_share(f"images read at random, {name}", found))
+    # Features, as the extract stage writes them and the cluster stage reads them.
     for kind in KINDS:
         with scratch(options) as folder:
             arguments = {"folder": str(folder), "rows": sizes.rows, "dim": sizes.dim}
-            _side("write_rows", arguments).run()
+            _side("write_rows", arguments).run()  # what is read; not measured
             sides = {
                 f"raw file, {kind}": _side(f"raw_{kind}", arguments),
                 f"features.zarr, {kind}": _side(f"zarr_{kind}", arguments),

@@ -59,6 +59,7 @@ def main(
     with scratch(options) as folder:
         tree = {"folder": str(folder), "count": COUNT}
         Side("benchmarks.transfer_sides:write_trees", tree).run()
+        # The data folder lies in the scratch folder, and is shared by all columns.
         shared = {
             "data": str(folder),
             "scratch": str(folder),
@@ -76,6 +77,7 @@ def main(
         Target(f"{given.network}, {name}", column_hours, unit="h")
         for name, column_hours in hours.items()
     ]
+    # All columns together are the whole table.
     total_hours = sum(hours.values())
     targets.append(Target(f"{given.network}, table 2, one network", total_hours, unit="h"))
     num_turns = min(map(len, runs.values()))
