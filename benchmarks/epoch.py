@@ -56,9 +56,12 @@ def main(argv: list[str] | None = None, *, overrides: Mapping[str, Any] = OVERRI
     seconds = {side: spread(figures).median for side, figures in runs.items()}
     baseline_s = seconds.pop("baseline")
     num_turns = len(runs["baseline"])
+    targets: list[Target] = []
+    for side, side_s in seconds.items():
+        targets.append(Target(f"epoch, {side}", baseline_s / side_s, BOUND, "x"))
     Result(
         "epoch",
-        [Target(f"epoch, {side}", baseline_s / s, BOUND, "x") for side, s in seconds.items()],
+        targets,
         runs,
         settings=workload.settings(overrides, baseline_workers=given.workers),
         headline={

@@ -14,8 +14,8 @@ import sys
 
 from benchmarks.harness import (
     BenchmarkError,
-    Figures,
     Result,
+    Runs,
     Side,
     Target,
     alternate,
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
             "this machine has no CUDA device, which the gpu benchmark needs.\n"
             "  Fix: run it where torch.cuda.is_available(), or run a different benchmark."
         )
-    runs: dict[str, list[Figures]] = {}
+    runs: Runs = {}
     notes: list[str] = []
     with scratch(options) as folder:
         workload = make_workload(folder, count=count)
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     Result("gpu", targets, runs, settings=settings, notes=notes).report(options)
 
 
-def _targets(runs: dict[str, list[Figures]], rows: int) -> list[Target]:
+def _targets(runs: Runs, rows: int) -> list[Target]:
     def median(side: str, figure: str) -> float:
         return spread(runs[side], figure).median
 

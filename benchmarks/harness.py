@@ -60,6 +60,8 @@ VERDICTS = {True: "met", False: "missed", None: ""}
 """Words for whether a bound is met; None stands for a value without a bound."""
 
 Figures = dict[str, float]
+Runs = dict[str, list[Figures]]
+"""The figures of all runs, by side."""
 
 
 class BenchmarkError(DeepClusterError):
@@ -71,7 +73,7 @@ def guarded(main: Callable[[], None]) -> int:
     try:
         main()
     except DeepClusterError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(str(error))
+        log(str(error))
         return 2
     return 0
 
@@ -167,7 +169,7 @@ class Running:
 
 def alternate(
     sides: Mapping[str, Side], *, repeats: int, afresh: bool = True, budget_s: float | None = None
-) -> dict[str, list[Figures]]:
+) -> Runs:
     """Run every side `repeats` times, in turns; return the figures of all runs by side.
 
     Args:
@@ -179,7 +181,7 @@ def alternate(
             are left out, except for the first, and the caller must report how many ran. None runs
             all turns.
     """
-    runs: dict[str, list[Figures]] = {name: [] for name in sides}
+    runs: Runs = {name: [] for name in sides}
     start = time.perf_counter()
     with ExitStack() as stack:
         # A side starts a new process for each run; a running one keeps its process.
@@ -197,7 +199,8 @@ def alternate(
             for name, runner in runners.items():
                 figures = runner.run()
                 runs[name].append(figures)
-                log(f"  turn {turn + 1} of {repeats}, {name}: {figures['seconds']:.2f} s")
+                seconds = figures["seconds"]
+                log(f"  turn {turn + 1} of {repeats}, {name}: {seconds:.2f} s")
     return runs
 
 

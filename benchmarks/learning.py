@@ -13,6 +13,7 @@ from benchmarks.digits import write_digits
 from benchmarks.harness import (
     Figures,
     Result,
+    Runs,
     Side,
     Target,
     alternate,
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     given = arguments.parse_args(argv)
     options = Options.of(given)
     epochs = given.epochs or options.size(FULL_EPOCHS, QUICK_EPOCHS)
-    runs: dict[str, list[Figures]] = {"baseline": [], "ours": []}
+    runs: Runs = {"baseline": [], "ours": []}
     with scratch(options) as folder:
         count = write_digits(folder / "digits", every=options.size(1, 5))
         # Every seed is a run of its own on both sides.
@@ -75,7 +76,7 @@ def _means(figures: list[Figures]) -> dict[str, float]:
     return {measure: statistics.mean(run[measure] for run in figures) for measure in MEASURES}
 
 
-def _agreement(runs: dict[str, list[Figures]], measure: str, title: str) -> Target:
+def _agreement(runs: Runs, measure: str, title: str) -> Target:
     """Compare the difference of the means with the spread that seeds alone make."""
     ours = spread(runs["ours"], measure).values
     baseline = spread(runs["baseline"], measure).values

@@ -205,7 +205,8 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
     batches: list[Batch] = []
     for ids_B in order_M.reshape(BATCHES_HELD, -1):
         views = [center_view(images[int(i)], resize=256, size=size) for i in ids_B]
-        batches.append(Batch(np.stack(views), labels.cluster_N[ids_B].astype(np.int64), None))
+        target_B = labels.cluster_N[ids_B].astype(np.int64)
+        batches.append(Batch(np.stack(views), target_B, None))
 
     network = build_network(pipeline.recipe.network, channels=images.channels, seed=0)
     sgd = Sgd(settings.lr, settings.momentum, settings.weight_decay)
@@ -324,7 +325,7 @@ def clustering(run: str, k: int) -> Figures:
         context=Context(seed=0, epoch=0, device=device, workers=num_cores()),
     )
     seconds = time.perf_counter() - start
-    # The next turn starts again without labels.
+    # The next turn starts again without the artifact.
     shutil.rmtree(folder.artifact("labels", 0))
     device_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     return {"seconds": seconds, "device_bytes": device_bytes}

@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.harness import (
-    Figures,
     Result,
+    Runs,
     Side,
     Target,
     alternate,
@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> None:
     def median(side: str, figure: str) -> float:
         return spread(runs[side], figure).median
 
-    growth_s = median(f"look at {many}", "pass_s") - median(f"look at {few}", "pass_s")
+    few_s = median(f"look at {few}", "pass_s")
+    many_s = median(f"look at {many}", "pass_s")
+    growth_s = many_s - few_s
     few_stored_s = median(f"look at {few}", "look_s")
     many_stored_s = median(f"look at {many}", "look_s")
     added_s = median("epoch", "added_s")
@@ -87,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _runs(
     folder: Path, repeats: int, *, images: int, epochs: int, looked_at: tuple[int, int]
-) -> dict[str, list[Figures]]:
+) -> Runs:
     """Measure everything; return the figures of all runs by side."""
     home = str(folder / "prefect")
     # The epochs: one flow, since every epoch but the first is a repeat.

@@ -99,7 +99,10 @@ class Meter:
             epochs.append(
                 {"seconds": end - start, "added_s": added_s, **bodies, "between_s": between_s}
             )
-        return {name: statistics.median(epoch[name] for epoch in epochs) for name in epochs[0]}
+        medians: Figures = {}
+        for name in epochs[0]:
+            medians[name] = statistics.median(epoch[name] for epoch in epochs)
+        return medians
 
 
 def epochs(run: str, home: str, images: int, n: int) -> Figures:

@@ -77,11 +77,13 @@ def _row(benchmark: str, stored: dict[str, Any]) -> str:
 def _measured_on(record: dict[str, Any]) -> list[str]:
     """Return a list item on the machine, the sizes and the commit, and the notes below it."""
     machine = record["machine"]
-    parts = ", ".join([machine["cpu"], f"{machine['cores']} cores", *machine["gpus"]])
+    num_cores = machine["cores"]
+    parts = [machine["cpu"], f"{num_cores} cores", *machine["gpus"]]
     size = "small sizes" if record["quick"] else f"{record['repeats']} runs a side"
     day = record["date"][:10]
     commit = record["commit"] or "unknown"  # measured outside a checkout
-    line = f"- `{record['benchmark']}`: {parts}; {size}; {day}, {commit[:12]}"
+    name = record["benchmark"]
+    line = f"- `{name}`: {', '.join(parts)}; {size}; {day}, {commit[:12]}"
     notes = [f"  - {note}" for note in record["notes"]]
     return [line, *notes]
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from benchmarks.harness import (
     Figures,
     Result,
+    Runs,
     Side,
     Target,
     alternate,
@@ -61,8 +62,9 @@ def main(argv: list[str] | None = None, *, quick_counts: tuple[int, ...] = QUICK
 
 def _result(counts: tuple[int, ...], runs: Mapping[str, list[Figures]], options: Options) -> Result:
     # A single start time, the median over both ends, is subtracted from every run.
-    first_starts, last_starts = runs[_start(counts[0])], runs[_start(counts[-1])]
-    fixed_s = spread([*first_starts, *last_starts]).median
+    fewest, most = counts[0], counts[-1]
+    starts = [*runs[_start(fewest)], *runs[_start(most)]]
+    fixed_s = spread(starts).median
 
     # What one more image costs in one epoch, at each number of images.
     image_ms: dict[int, float] = {}
@@ -70,15 +72,14 @@ def _result(counts: tuple[int, ...], runs: Mapping[str, list[Figures]], options:
         growing_s = spread(runs[_name(count)]).median - fixed_s
         image_ms[count] = 1e3 * growing_s / count / EPOCHS
     middle_ms = sorted(image_ms.values())[len(image_ms) // 2]
-    fraction_away = max(abs(ms / middle_ms - 1) for ms in image_ms.values())
+    fractions_away = [abs(ms / middle_ms - 1) for ms in image_ms.values()]
+    percent_away = 100 * max(fractions_away)
 
     # Only the distance from the middle has a bound; the rest is recorded.
-    targets = [
-        Target("farthest from the middle", 100 * fraction_away, 100 * BOUND, "%", at_most=True)
-    ]
+    targets = [Target("farthest from the middle", percent_away, 100 * BOUND, "%", at_most=True)]
     for count, ms in image_ms.items():
         targets.append(Target(f"an image and epoch, of {count:,}", ms, unit="ms"))
-    for count in (counts[0], counts[-1]):
+    for count in (fewest, most):
         start_s = spread(runs[_start(count)]).median
         targets.append(Target(f"fixed start, {count:,} images", start_s, unit="s"))
     return Result(
@@ -103,21 +104,23 @@ def _settings(source: str) -> list[str]:
 def _make_database(command: Arguments, run: str) -> None:
     """Have Prefect make its database, which takes seconds once on every machine."""
     small = ["dataset.subset=100", "epochs=1", "cluster.k=10", "train.batch_size=50"]
-    _command({**command, "run": run, "settings": [*command["settings"], *small]}).run()
+    settings = [*command["settings"], *small]
+    _command({**command, "run": run, "settings": settings}).run()
 
 
-def _in_turns(commands: Mapping[int, Arguments], repeats: int) -> dict[str, list[Figures]]:
+def _in_turns(commands: Mapping[int, Arguments], repeats: int) -> Runs:
     """Run each number of images in turns, each time in a new folder.
 
     The last turn uses the folder in `commands`, in which everything is cached afterwards.
     """
-    runs: dict[str, list[Figures]] = {}
+    runs: Runs = {}
     for turn in range(repeats):
         is_last = turn == repeats - 1
         suffix = "" if is_last else f"-{turn}"
         sides: dict[str, Side] = {}
         for count, command in commands.items():
-            sides[_name(count)] = _command({**command, "run": f"{command['run']}{suffix}"})
+            run = f"{command['run']}{suffix}"
+            sides[_name(count)] = _command({**command, "run": run})
         for name, found in alternate(sides, repeats=1).items():
             runs.setdefault(name, []).extend(found)
     return runs

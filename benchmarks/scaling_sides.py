@@ -28,12 +28,15 @@ def write_moved_digits(path: str, count: int) -> None:
         moved_HW = np.roll(pixels_HW, moves_N2[number], axis=(0, 1))
         file = io.BytesIO()
         Image.fromarray(moved_HW).save(file, "PNG")
-        return {"bytes": file.getvalue(), "path": f"{number:06d}-{label}.png"}
+        path = f"{number:06d}-{label}.png"
+        return {"bytes": file.getvalue(), "path": path}
 
     # Once all digits were used, they start over; every image is moved by its own random amount.
-    chosen = list(islice(cycle(digits), count))
-    pngs = [png for png, _ in chosen]
-    labels = [label for _, label in chosen]
+    pngs: list[bytes] = []
+    labels: list[str | None] = []
+    for png, label in islice(cycle(digits), count):
+        pngs.append(png)
+        labels.append(label)
     with ThreadPoolExecutor(num_cores()) as pool:
         images = list(pool.map(moved, range(count), pngs, labels))
     numbers = [int(label or -1) for label in labels]

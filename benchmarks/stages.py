@@ -8,8 +8,8 @@ the checkpoint on both sides. PCA and whitening take 4,096 dimensions to 256, in
 import sys
 
 from benchmarks.harness import (
-    Figures,
     Result,
+    Runs,
     Side,
     Target,
     alternate,
@@ -28,6 +28,9 @@ FULL_ROWS, QUICK_ROWS = (
 QUICK_S = {"extraction": 22, "training": 56, "reduction": 25}
 """Time budgets for the turns of each part with --quick, seconds."""
 OVERRIDES = {"cluster": {"k": 100}}
+Parts = dict[str, dict[str, Side]]
+"""The sides of each part."""
+
 BOUNDS = {"extraction": 5.0, "training": 3.2, "reduction": 10.0}
 
 
@@ -43,24 +46,26 @@ def main(argv: list[str] | None = None) -> None:
     with scratch(options) as folder:
         workload = make_workload(folder, count=count)
         # Each part has its own turns, so that a part that is slow leaves time for the others.
-        runs: dict[str, list[Figures]] = {}
+        runs: Runs = {}
         for part, sides in _parts(workload, given.workers, rows).items():
             budget_s = options.size(None, QUICK_S[part])
             found = alternate(sides, repeats=options.repeats, afresh=False, budget_s=budget_s)
             for side, figures in found.items():
                 runs[f"{part}, {side}"] = figures
-    num_turns = {part: len(runs[f"{part}, ours"]) for part in BOUNDS}
-    turns = ", ".join(f"{part} {number}" for part, number in num_turns.items())
+    turns: list[str] = []
+    for part in BOUNDS:
+        num_turns = len(runs[f"{part}, ours"])
+        turns.append(f"{part} {num_turns}")
     Result(
         "stages",
         [_target(part, runs, quick=options.quick) for part in BOUNDS],
         runs,
         settings=workload.settings(OVERRIDES, baseline_workers=given.workers, reduction=rows),
-        notes=[f"Turns that ran, of {options.repeats}: {turns}."],
+        notes=[f"Turns that ran, of {options.repeats}: {', '.join(turns)}."],
     ).report(options)
 
 
-def _parts(workload: Workload, workers: int, rows: dict[str, int]) -> dict[str, dict[str, Side]]:
+def _parts(workload: Workload, workers: int, rows: dict[str, int]) -> Parts:
     """Return both sides of each part."""
     folder = str(workload.folder)
     prepared = workload.prepare("run", "raw", OVERRIDES)
@@ -85,7 +90,7 @@ def _parts(workload: Workload, workers: int, rows: dict[str, int]) -> dict[str, 
     }
 
 
-def _target(part: str, runs: dict[str, list[Figures]], *, quick: bool) -> Target:
+def _target(part: str, runs: Runs, *, quick: bool) -> Target:
     baseline_s = spread(runs[f"{part}, baseline"]).median
     ours_s = spread(runs[f"{part}, ours"]).median
     bound = BOUNDS[part]

@@ -9,8 +9,8 @@ import sys
 from dataclasses import dataclass
 
 from benchmarks.harness import (
-    Figures,
     Result,
+    Runs,
     Side,
     Target,
     alternate,
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None, *, quick_sizes: Sizes = QUICK) -> None:
     """Run the benchmark, print its table and write its JSON file."""
     options = Options.of(parser("storage", __doc__, repeats=5).parse_args(argv))
     sizes = options.size(FULL, quick_sizes)
-    runs: dict[str, list[Figures]] = {}
+    runs: Runs = {}
     targets: list[Target] = []
     # Images, read in a random order.
     for name, (side, channels) in SIDES_PX.items():
@@ -92,7 +92,7 @@ def _side(function: str, arguments: dict[str, str | int]) -> Side:
     return Side(f"benchmarks.storage_sides:{function}", arguments)
 
 
-def _share(title: str, runs: dict[str, list[Figures]]) -> Target:
+def _share(title: str, runs: Runs) -> Target:
     """Compare two sides; the plain file comes first."""
     plain_s, ours_s = [spread(figures).median for figures in runs.values()]
     return Target(f"{title}, share of a plain file", plain_s / ours_s, BOUND)

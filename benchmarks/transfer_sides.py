@@ -71,20 +71,23 @@ def _write_lists(lists: Path, subset: str, names: list[str]) -> None:
         for row, name in enumerate(names):
             mark = 1 if row % NUM_CLASSES == number else -1
             marks.append(f"{name} {mark}")
-        (lists / f"{class_name}_{subset}.txt").write_text("\n".join(marks))
+        path = lists / f"{class_name}_{subset}.txt"
+        path.write_text("\n".join(marks))
 
 
 def _write_truth(tree: Path, name: str, number: int) -> None:
     """Annotate a picture: an object of a class fills its right half, except for a border."""
     with Image.open(tree / "JPEGImages" / f"{name}.jpg") as picture:
         width, height = picture.size
-    left, top, right, bottom = width // 2, 10, width - 10, height - 10
+    left, right = width // 2, width - 10
+    top, bottom = 10, height - 10
     mask_HW = np.zeros((height, width), np.uint8)
     mask_HW[top:bottom, left:right] = number
     Image.fromarray(mask_HW).save(tree / "SegmentationClass" / f"{name}.png")
     # VOC counts pixels from 1 and includes the last one.
     sides = {"xmin": left + 1, "ymin": top + 1, "xmax": right, "ymax": bottom}
-    box = "".join(f"<{side}>{value}</{side}>" for side, value in sides.items())
+    corners = [f"<{side}>{value}</{side}>" for side, value in sides.items()]
+    box = "".join(corners)
     described = f"<object><name>{CLASSES[number]}</name><bndbox>{box}</bndbox></object>"
     text = f"<annotation>{described}</annotation>"
     (tree / "Annotations" / f"{name}.xml").write_text(text)
@@ -108,6 +111,8 @@ def steps(
     declared = EVALUATIONS[evaluation]
     path = PROTOCOLS / f"{evaluation}.yaml"
     shipped: Any = load_protocol(path, declared.protocol, {})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    context = Context(seed=0, epoch=0, device=device, workers=num_cores())
     cache_bytes = shipped.cache_bytes * count // PICTURES[declared.stage.name]
 
     def train(iterations: int) -> float:
@@ -115,7 +120,6 @@ def steps(
         out = Path(scratch) / f"{evaluation}-{iterations}"
         shutil.rmtree(out, ignore_errors=True)  # an earlier turn has written it
         changes = {"iterations": iterations, "cache_bytes": cache_bytes}
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         declared.run(
             network=NetworkConfig.model_validate(network),
             protocol=load_protocol(path, declared.protocol, changes),
@@ -124,7 +128,7 @@ def steps(
             supervised=None,
             channels=3,
             out=out,
-            context=Context(seed=0, epoch=0, device=device, workers=num_cores()),
+            context=context,
         )
         facts = read_manifest(out).facts
         return facts["seconds_per_step"]["random"] * iterations
