@@ -13,26 +13,29 @@ from flows.epoch_loop import deepcluster
 from tests.support.timeouts import WITHIN_S
 
 KEEP_ALL: dict[str, Any] = {"keep": {"features": None}}
+"""Overrides of a recipe that keep the features of all epochs."""
 SWEPT_EPOCHS = 2
+"""Number of epochs of the runs of `finished_sweep`."""
 STAGES = ("extract", "cluster", "train", "score")
 
 
 def loop(recipe: Path, run: Path, **parameters: object) -> dict[str, str]:
-    """Run the whole loop; return the state that Prefect has of each task."""
+    """Run the whole loop; return the state of each task, as Prefect's server recorded it."""
     return call(deepcluster, recipe=str(recipe), run=str(run), **parameters)
 
 
 def call(flow: Flow[..., Any], **parameters: object) -> dict[str, str]:
-    """Call a flow; return the names of its task runs and their states, as the server has them."""
+    """Call a flow; return the states of its task runs by name, as the server recorded them."""
     state = flow(**parameters, return_state=True)
-    state.result()
-    assert state.state_details.flow_run_id is not None
+    state.result()  # raises the error of a flow that failed
+    flow_run_id = state.state_details.flow_run_id
+    assert flow_run_id is not None
     with get_client(sync_client=True) as client:
-        return recorded_tasks(client, state.state_details.flow_run_id)
+        return recorded_tasks(client, flow_run_id)
 
 
 def recorded_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> dict[str, str]:
-    """Return task states once all are final: Prefect's recorder comes some seconds behind."""
+    """Return task states once all are final: Prefect records them some seconds late."""
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     deadline = time.monotonic() + WITHIN_S
     while True:
@@ -45,8 +48,12 @@ def recorded_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> dict[str, st
 
 def tasks(*epochs: int) -> set[str]:
     """Return the names of the tasks of these epochs."""
-    return {f"{stage} epoch {epoch}" for epoch in epochs for stage in STAGES}
+    names: set[str] = set()
+    for epoch in epochs:
+        names.update(f"{stage} epoch {epoch}" for stage in STAGES)
+    return names
 
 
 def in_state(states: dict[str, str], wanted: str) -> set[str]:
+    """Return the names of the tasks that are in a state."""
     return {name for name, state in states.items() if state == wanted}

@@ -22,29 +22,33 @@ def manifests(run: Path) -> dict[str, Manifest]:
 
 
 def made_since(before: dict[str, Manifest], run: Path) -> set[str]:
-    """Return the artifacts whose stage ran since `before`; deleting to save space is no run."""
+    """Return the artifacts whose stage ran since `before`."""
 
     def as_made(manifest: Manifest) -> Manifest:
+        # Pruning changes a manifest, but it is not a run of the stage.
         return manifest.model_copy(update={"pruned": False, "checksum": ""})
 
-    now = manifests(run)
-    return {
-        name for name in now if name not in before or as_made(now[name]) != as_made(before[name])
-    }
+    changed: set[str] = set()
+    for name, manifest in manifests(run).items():
+        if name not in before or as_made(manifest) != as_made(before[name]):
+            changed.add(name)
+    return changed
 
 
 def contents(folder: Path, *, records: bool = False) -> dict[str, tuple[int, str]]:
     """Return when each file of a run was written, and its digest.
 
-    Locks are left out, and unless `records` is set, what Prefect notes about a run.
+    Locks are left out, and also what Prefect records about a run, unless `records` is set.
     """
     found: dict[str, tuple[int, str]] = {}
     for path in sorted(folder.rglob("*")):
-        is_record = ".prefect" in path.parts
-        if not path.is_file() or path.name.endswith(".lock") or (is_record and not records):
+        if not path.is_file() or path.name.endswith(".lock"):
+            continue
+        if ".prefect" in path.parts and not records:
             continue
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        found[path.relative_to(folder).as_posix()] = (path.stat().st_mtime_ns, digest)
+        name = path.relative_to(folder).as_posix()
+        found[name] = (path.stat().st_mtime_ns, digest)
     return found
 
 
@@ -54,10 +58,11 @@ def artifact_contents(run: Path) -> dict[str, tuple[int, str]]:
 
 
 def learnt(run: Path) -> dict[str, object]:
-    """Return all that a run computed: its files' bytes, and its metrics but for what they cost."""
-    found: dict[str, object] = {
-        path.relative_to(run).as_posix(): path.read_bytes() for path in _results(run)
-    }
+    """Return all results of a run: the bytes of files, and the metrics except times and sizes."""
+    found: dict[str, object] = {}
+    for path in _results(run):
+        found[path.relative_to(run).as_posix()] = path.read_bytes()
+    # The files of metrics differ from run to run, because they also hold times.
     for table in run.glob("metrics/*/*.parquet"):
         with pq.ParquetFile(table) as file:
             (row,) = file.read().to_pylist()
@@ -67,8 +72,11 @@ def learnt(run: Path) -> dict[str, object]:
 
 
 def _results(run: Path) -> Iterator[Path]:
+    """Yield the files of all artifacts except metrics."""
     for kind in ("images", *EPOCH_KINDS):
+        if kind == "metrics":
+            continue
         for path in (run / kind).rglob("*"):
-            if path.is_file() and kind != "metrics" and path.name != "_manifest.json":
-                if not path.name.endswith(".lock"):
-                    yield path
+            is_result = path.name != MANIFEST and not path.name.endswith(".lock")
+            if path.is_file() and is_result:
+                yield path

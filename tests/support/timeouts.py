@@ -1,8 +1,8 @@
-"""How long tests wait for something to happen, in one place.
+"""How long tests wait for something to happen.
 
-Never part of a result: what hangs fails after this time instead of never. Whole commands that took
-a minute on two busy cores have been seen to take four on slower ones.
+No result depends on it: a test that hangs fails after this time instead of never. Whole commands
+that took a minute on two busy cores have taken four on slower ones.
 """
 
 WITHIN_S = 600
-"""For a process to start, to answer, or to end."""
+"""The longest that a test waits for a process to start, to answer, or to end, seconds."""
