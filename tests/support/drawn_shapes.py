@@ -20,18 +20,19 @@ def draw_images(root: Path, *, per_class: int = 60, side: int = 24, seed: int = 
         folder.mkdir(parents=True)
         for number in range(per_class):
             picture = draw_picture(name, side=side, generator=generator)
-            picture.save(folder / f"{number:03d}{'.jpg' if number % 2 else '.png'}")
+            suffix = ".jpg" if number % 2 else ".png"
+            picture.save(folder / f"{number:03d}{suffix}")
     return root
 
 
 def draw_picture(name: str, *, side: int, generator: np.random.Generator) -> Image.Image:
     """Return one picture of a class, in colour."""
-    width, height = (int(n) for n in generator.integers(side, side + 7, size=2))
+    width, height = generator.integers(side, side + 7, size=2).tolist()
     picture = Image.new("RGB", (width, height), (40, 40, 40))
     brush = ImageDraw.Draw(picture)
-    shade = tuple(int(n) for n in generator.integers(150, 255, size=3))
+    shade = tuple(generator.integers(150, 255, size=3).tolist())
     half = int(generator.integers(side // 5, side // 3))
-    x, y = (int(n) for n in generator.integers(half, side - half, size=2))
+    x, y = generator.integers(half, side - half, size=2).tolist()
     left, top, right, bottom = x - half, y - half, x + half, y + half
     match name:
         case "disc":
@@ -43,6 +44,7 @@ def draw_picture(name: str, *, side: int, generator: np.random.Generator) -> Ima
         case _:
             brush.line((left, top, right, bottom), fill=shade, width=2)
             brush.line((left, bottom, right, top), fill=shade, width=2)
+    # Noise: no two pictures are equal, and no feature is constant.
     noise = generator.normal(0, 12, size=(height, width, 3))
     noisy = np.clip(np.asarray(picture) + noise, 0, 255)
     return Image.fromarray(noisy.astype(np.uint8))

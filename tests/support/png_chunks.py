@@ -4,10 +4,13 @@ import zlib
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    named = kind + data
-    return len(data).to_bytes(4, "big") + named + zlib.crc32(named).to_bytes(4, "big")
+    """Return a chunk: length, kind, data and checksum."""
+    length = len(data).to_bytes(4, "big")
+    checksum = zlib.crc32(kind + data).to_bytes(4, "big")
+    return length + kind + data + checksum
 
 
 def with_chunks(png: bytes, *chunks: bytes) -> bytes:
-    """Put chunks behind the header."""
-    return png[:33] + b"".join(chunks) + png[33:]
+    """Insert chunks after the header."""
+    header, rest = png[:33], png[33:]
+    return header + b"".join(chunks) + rest
