@@ -240,7 +240,7 @@ def test_page__charts_clusters_and_images_answer(tab: Tab, hostile_page: Path) -
     legend = "document.querySelector('.chart .legend').innerText"
     latest = tab.evaluate(legend)
     tab.evaluate("document.querySelector('.chart svg').focus()")
-    tab.tell("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft")
+    tab.send("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft")
     assert "epoch 2" in latest
     assert "epoch 1" in tab.evaluate(legend)
     tab.evaluate("document.querySelector('.chart svg').blur()")
