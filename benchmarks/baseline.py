@@ -37,6 +37,7 @@ from stages.runs.recipe import Recipe
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+# The two filters of Sobel, for gradients across and down.
 ONE_FILTER = [[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]
 OTHER_FILTER = [[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]
 
@@ -51,14 +52,15 @@ class PlainNetwork(nn.Module):
         """Take the layers of `network`, and the ReLU that training puts back behind them."""
         super().__init__()
         self.sobel = _frozen_sobel(channels) if sobel else nn.Identity()
-        self.backbone, self.last_relu = _plain_layers(network.backbone), network.last_relu
+        self.backbone = _plain_layers(network.backbone)
+        self.last_relu = network.last_relu
 
     def feature(self, images_BCHW: Tensor) -> Tensor:
-        """Return feature_BD, what is clustered."""
+        """Return feature_BD, which is clustered."""
         return self.backbone(self.sobel(images_BCHW))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return hidden_BD, what the head reads."""
+        """Return hidden_BD, the input of the head."""
         return self.last_relu(self.feature(images_BCHW))
 
 
@@ -68,13 +70,17 @@ def _plain_layers(backbone: nn.Module) -> nn.Sequential:
     plain: list[nn.Module] = []
     for block in layers.pop("maps").children():
         parts = dict(block.named_children())
-        assert (type(parts["conv"]), type(parts["bn"])) == (nn.Conv2d, nn.BatchNorm2d)
+        # Subclasses might compute more than a plain layer does.
+        assert type(parts["conv"]) is nn.Conv2d
+        assert type(parts["bn"]) is nn.BatchNorm2d
         plain += [parts["conv"], parts["bn"], nn.ReLU(inplace=True)]
-        plain += [parts["pool"]] if "pool" in parts else []
+        if "pool" in parts:
+            plain.append(parts["pool"])
     return nn.Sequential(*plain, *layers.values())
 
 
 def _frozen_sobel(channels: int) -> nn.Sequential:
+    """Return the mean over the channels, and then the two filters, as in the released program."""
     grey = nn.Conv2d(channels, 1, kernel_size=1)
     nn.init.constant_(grey.weight, 1 / channels)
     edges = nn.Conv2d(1, 2, kernel_size=3, padding=1)
@@ -86,22 +92,26 @@ def _frozen_sobel(channels: int) -> nn.Sequential:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """Pictures by path, each opened and transformed when it is asked for."""
+    """Pictures by path, each opened and transformed when it is requested."""
 
     def __init__(
         self, paths: Sequence[Path], target_N: Ints, transform: transforms.Compose, mode: str
     ) -> None:
-        """Keep what is needed to load; `mode` is Pillow's, `L` or `RGB`."""
-        self.paths, self.target_N, self.transform, self.mode = paths, target_N, transform, mode
+        """Open nothing yet; `mode` is Pillow's, `L` or `RGB`."""
+        self.paths = paths
+        self.target_N = target_N
+        self.transform = transform
+        self.mode = mode
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of pictures."""
         return len(self.paths)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         """Return a float image (C, H, W), normalised, and its target."""
         with Image.open(self.paths[position]) as picture:
-            image_CHW = self.transform(picture.convert(self.mode))
+            converted = picture.convert(self.mode)
+            image_CHW = self.transform(converted)
         assert isinstance(image_CHW, Tensor)
         return image_CHW, int(self.target_N[position])
 
@@ -113,43 +123,51 @@ class Baseline:
         """Build everything that a run builds once.
 
         Args:
-            recipe: the numbers are taken from it, so that both sides have the same.
-            paths: of the original pictures; position i is image i.
-            workers: processes that load.
+            recipe: the source of all settings, so that both sides have equal ones.
+            paths: paths of the original pictures; position i is image i.
+            workers: number of processes that load pictures.
         """
-        self.recipe, self.paths, self.workers = recipe, paths, workers
+        self.recipe = recipe
+        self.paths = paths
+        self.workers = workers
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.backends.cudnn.benchmark = True
         channels = recipe.dataset.channels
-        made = restore_network(  # the weights that ours begins with
+        # Our side starts with equal weights.
+        network = restore_network(
             recipe.network, channels=channels, seed=recipe.seed, checkpoint=None
         )
-        self.feature_dim = made.feature_dim
-        self.network = PlainNetwork(made, channels=channels, sobel=recipe.network.sobel)
+        self.feature_dim = network.feature_dim
+        self.network = PlainNetwork(network, channels=channels, sobel=recipe.network.sobel)
         self.network.to(self.device)
-        learnt = [p for p in self.network.parameters() if p.requires_grad]
+        # The frozen filters of Sobel are left out.
+        trained = [weight for weight in self.network.parameters() if weight.requires_grad]
         train = recipe.train
         self.optimizer = torch.optim.SGD(
-            learnt, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+            trained, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
         )
         self._mode = "L" if channels == 1 else "RGB"
-        self._end = [
-            transforms.ToTensor(),
-            transforms.Normalize(made.mean_C11.flatten().tolist(), made.std_C11.flatten().tolist()),
-        ]
+        # Every view ends with these two transforms.
+        mean_C = network.mean_C11.flatten().tolist()
+        std_C = network.std_C11.flatten().tolist()
+        self._end = [transforms.ToTensor(), transforms.Normalize(mean_C, std_C)]
 
     def extract(self) -> Floats:
         """Return features_ND of the central crops, in eval mode."""
-        size, batch_size = self.recipe.network.image_size, self.recipe.extract.batch_size
+        size = self.recipe.network.image_size
         view = [transforms.Resize(self.recipe.extract.resize), transforms.CenterCrop(size)]
-        every_N = np.arange(len(self.paths))
-        loader = self._loader(every_N, np.zeros_like(every_N), view, batch_size)
+        order_N = np.arange(len(self.paths))
+        no_targets_N = np.zeros_like(order_N)
+        loader = self._loader(order_N, no_targets_N, view, self.recipe.extract.batch_size)
         features_ND = np.zeros((len(self.paths), self.feature_dim), np.float32)
+        start = 0
         self.network.eval()
         with torch.no_grad():
-            for step, (images_BCHW, _) in enumerate(loader):
-                rows_BD = self.network.feature(images_BCHW.to(self.device)).cpu().numpy()
-                features_ND[step * batch_size : step * batch_size + len(rows_BD)] = rows_BD
+            for images_BCHW, _ in loader:
+                feature_BD = self.network.feature(images_BCHW.to(self.device))
+                end = start + len(feature_BD)
+                features_ND[start:end] = feature_BD.cpu().numpy()
+                start = end
         return features_ND
 
     def cluster(self, features_ND: Floats, *, seed: int) -> Ints:
@@ -163,15 +181,12 @@ class Baseline:
 
     def train(self, cluster_N: Ints, *, seed: int) -> float:
         """Train one epoch with a new head; return the mean loss, in nats."""
-        train, k = self.recipe.train, self.recipe.cluster.k
+        train = self.recipe.train
         assert train.reassign_every == 1
         assert isinstance(train.batch_size, int)
-        assert isinstance(k, int)
         torch.manual_seed(seed)
-        head = nn.Linear(self.feature_dim, k)
-        nn.init.normal_(head.weight, 0, 0.01)
-        nn.init.zeros_(head.bias)
-        head.to(self.device)
+        head = self._new_head()
+        # Without momentum, as in the released program.
         head_optimizer = torch.optim.SGD(
             head.parameters(), lr=train.lr, weight_decay=train.weight_decay
         )
@@ -181,7 +196,8 @@ class Baseline:
         self.network.train()
         loss_sum = 0.0
         for images_BCHW, target_B in loader:
-            logits_BK = head(self.network(images_BCHW.to(self.device)))
+            hidden_BD = self.network(images_BCHW.to(self.device))
+            logits_BK = head(hidden_BD)
             loss = criterion(logits_BK, target_B.to(self.device))
             loss_sum += loss.item() * len(target_B)
             self.optimizer.zero_grad()
@@ -196,6 +212,15 @@ class Baseline:
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
         torch.save(state, path)
 
+    def _new_head(self) -> nn.Linear:
+        """Return a classifier of clusters with random weights."""
+        k = self.recipe.cluster.k
+        assert isinstance(k, int)
+        head = nn.Linear(self.feature_dim, k)
+        nn.init.normal_(head.weight, 0, 0.01)
+        nn.init.zeros_(head.bias)
+        return head.to(self.device)
+
     def _random_view(self) -> list[Any]:
         train = self.recipe.train
         crop = transforms.RandomResizedCrop(
@@ -207,7 +232,8 @@ class Baseline:
         self, order_M: Ints, target_M: Ints, view: list[Any], batch_size: int
     ) -> DataLoader[tuple[Tensor, int]]:
         paths = [self.paths[i] for i in order_M]
-        pictures = Pictures(paths, target_M, transforms.Compose([*view, *self._end]), self._mode)
+        transform = transforms.Compose([*view, *self._end])
+        pictures = Pictures(paths, target_M, transform, self._mode)
         return DataLoader(
             pictures,
             batch_size=batch_size,
@@ -231,8 +257,8 @@ def cluster_features(features_ND: Floats, *, dim: int, k: int, iterations: int, 
         dim,
         k,
         niter=iterations,
-        max_points_per_centroid=len(rows_NQ),  # all of them
-        min_points_per_centroid=1,  # a warning otherwise
+        max_points_per_centroid=len(rows_NQ),  # no sampling
+        min_points_per_centroid=1,  # no warning
         seed=seed,
         gpu=torch.cuda.is_available(),
     )
@@ -244,10 +270,14 @@ def cluster_features(features_ND: Floats, *, dim: int, k: int, iterations: int, 
 
 def balanced_order(cluster_N: Ints, generator: np.random.Generator) -> Ints:
     """Return N rows, every non-empty cluster equally often, shuffled: section 3.3."""
-    present = np.unique(cluster_N)
-    share = len(cluster_N) // len(present) + 1
-    drawn = []
-    for cluster in present:
+    num_images = len(cluster_N)
+    clusters = np.unique(cluster_N)
+    num_draws = num_images // len(clusters) + 1
+    drawn: list[Ints] = []
+    for cluster in clusters:
         members = np.flatnonzero(cluster_N == cluster)
-        drawn.append(generator.choice(members, share, replace=len(members) <= share))
-    return generator.permutation(np.concatenate(drawn))[: len(cluster_N)]
+        # Members repeat only where a cluster has too few.
+        repeats = len(members) <= num_draws
+        drawn.append(generator.choice(members, num_draws, replace=repeats))
+    order_M = generator.permutation(np.concatenate(drawn))
+    return order_M[:num_images]

@@ -21,27 +21,31 @@ CHECKPOINT = "checkpoint.pth.tar"
 
 def opened(recipe: str, overrides: Mapping[str, Any], workers: int) -> Baseline:
     """Return a run on the pictures of a recipe's folder."""
-    read = load_recipe(Path(recipe), overrides)
-    paths = sorted(path for path in read.dataset.source.rglob("*") if path.is_file())
-    return Baseline(read, paths, workers=workers)
+    loaded = load_recipe(Path(recipe), overrides)
+    # Folders are named by classes; only files are pictures.
+    found = loaded.dataset.source.rglob("*")
+    paths = sorted(path for path in found if path.is_file())
+    return Baseline(loaded, paths, workers=workers)
 
 
 def epoch(recipe: str, overrides: dict[str, Any], scratch: str, workers: int) -> Figures:
     """Run one whole epoch."""
     run = opened(recipe, overrides, workers)
-    start = time.perf_counter()
+    seed = run.recipe.seed
+    start_s = time.perf_counter()
     features_ND = run.extract()
-    extracted = time.perf_counter()
-    cluster_N = run.cluster(features_ND, seed=run.recipe.seed)
-    clustered = time.perf_counter()
-    run.train(cluster_N, seed=run.recipe.seed)
+    extracted_s = time.perf_counter()
+    cluster_N = run.cluster(features_ND, seed=seed)
+    clustered_s = time.perf_counter()
+    # Training includes the checkpoint, as our train stage does.
+    run.train(cluster_N, seed=seed)
     run.save(Path(scratch) / CHECKPOINT)
-    end = time.perf_counter()
+    end_s = time.perf_counter()
     return {
-        "seconds": end - start,
-        "extract_s": extracted - start,
-        "cluster_s": clustered - extracted,
-        "train_s": end - clustered,
+        "seconds": end_s - start_s,
+        "extract_s": extracted_s - start_s,
+        "cluster_s": clustered_s - extracted_s,
+        "train_s": end_s - clustered_s,
         "threads": torch.get_num_threads(),
     }
 
@@ -85,18 +89,22 @@ def clustering(count: int, dim: int, k: int) -> Figures:
 def learning(recipe: str, overrides: dict[str, Any], workers: int) -> Figures:
     """Run all epochs; return how well the last clusters and features agree with true labels."""
     run = opened(recipe, overrides, workers)
+    # The name of a picture's folder is its true label.
     names_N = [path.parent.name for path in run.paths]
-    truth_N = np.unique(names_N, return_inverse=True)[1]
+    _, truth_N = np.unique(names_N, return_inverse=True)
     start = time.perf_counter()
-    cluster_N, loss = np.zeros(0, np.int64), 0.0
+    cluster_N = np.zeros(0, np.int64)
+    loss = 0.0
     for number in range(run.recipe.epochs):
-        seed = run.recipe.seed * 1000 + number
-        cluster_N = run.cluster(run.extract(), seed=seed)
+        seed = run.recipe.seed * 1000 + number  # a different one in every epoch
+        features_ND = run.extract()
+        cluster_N = run.cluster(features_ND, seed=seed)
         loss = run.train(cluster_N, seed=seed)
     seconds = time.perf_counter() - start
     return {
         "seconds": seconds,
         "nmi_labels": nmi(truth_N, cluster_N),
+        # The features of the trained network, as on our side.
         "neighbours": neighbour_accuracy(run.extract(), truth_N),
         "loss": loss,
     }

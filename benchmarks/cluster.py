@@ -9,29 +9,46 @@ and memory must not grow with the features.
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import (
-    Figures,
-    Options,
     Result,
+    Runs,
     Side,
     Target,
     alternate,
     guarded,
-    parser,
-    say,
+    log,
     scratch,
     spread,
 )
+from benchmarks.options import Options, parser
 
-SHAPE, QUICK_SHAPE = (
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of both parts of the benchmark."""
+
+    against: dict[str, int]
+    """Rows, dimensions and clusters of the comparison with faiss."""
+    growing: dict[str, int]
+    """Dimensions and clusters while the number of rows grows."""
+    counts: tuple[int, ...]
+    """The growing numbers of rows."""
+
+
+FULL = Sizes(
     {"count": 200_000, "dim": 4096, "k": 1000},
-    {"count": 8192, "dim": 1024, "k": 100},
+    {"dim": 1024, "k": 1000},
+    (125_000, 250_000, 500_000, 1_000_000),
 )
-COUNTS, QUICK_COUNTS = (125_000, 250_000, 500_000, 1_000_000), (8192, 16_384)
-GROWING, QUICK_GROWING = {"dim": 1024, "k": 1000}, {"dim": 512, "k": 100}
+QUICK = Sizes(
+    {"count": 8192, "dim": 1024, "k": 100},
+    {"dim": 512, "k": 100},
+    (8192, 16_384),
+)
 GIB = 2**30
 BOUND = 0.15
 GROWN_BOUND_GIB = 3.0
@@ -39,38 +56,43 @@ REDUCED_BYTES = 256 * 4
 """Size of a reduced row, bytes."""
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None, *, quick_sizes: Sizes = QUICK) -> None:
     """Run the benchmark, print its table and write its JSON file."""
     options = Options.of(parser("cluster", __doc__).parse_args(argv))
-    shape, growing = (QUICK_SHAPE, QUICK_GROWING) if options.quick else (SHAPE, GROWING)
-    counts = QUICK_COUNTS if options.quick else COUNTS
+    sizes = options.size(FULL, quick_sizes)
     with scratch(options) as folder:
         sides = {
-            "faiss in memory": Side("benchmarks.baseline_sides:clustering", shape),
-            "ours": _ours(folder / "shape", **shape),
+            "faiss in memory": Side("benchmarks.baseline_sides:clustering", sizes.against),
+            "ours": _ours(folder / "shape", **sizes.against),
         }
         against = alternate(sides, repeats=options.repeats)
+    # The first features are deleted before the growing ones are written, to save space.
     with scratch(options) as folder:
         sides = {
-            _name(count): _ours(folder / str(count), count=count, **growing) for count in counts
+            _name(count): _ours(folder / str(count), count=count, **sizes.growing)
+            for count in sizes.counts
         }
         grown = alternate(sides, repeats=options.repeats)
     Result(
         "cluster",
         [
-            *_against(against, shape["count"], quick=options.quick),
-            *growth(grown, counts, quick=options.quick),
+            *_against(against, sizes.against["count"], quick=options.quick),
+            *growth(grown, sizes.counts, quick=options.quick),
         ],
         against | grown,
-        settings={"against": shape, "growing": {**growing, "counts": counts}},
+        settings={
+            "against": sizes.against,
+            "growing": {**sizes.growing, "counts": sizes.counts},
+        },
         notes=["Peaks are of the whole process, about 0.6 GiB of it imports and their threads."],
-    ).tell(options)
+    ).report(options)
 
 
 def _ours(folder: Path, *, count: int, dim: int, k: int) -> Side:
-    say(f"writing {count:,} x {dim:,} features")
-    given: dict[str, Any] = {"run": str(folder), "count": count, "dim": dim}
-    Side("benchmarks.ours:write_random_run", given).run()
+    """Write random features, and return the side that clusters them."""
+    log(f"writing {count:,} x {dim:,} features")
+    arguments: dict[str, Any] = {"run": str(folder), "count": count, "dim": dim}
+    Side("benchmarks.ours:write_random_run", arguments).run()
     return Side("benchmarks.ours:clustering", {"run": str(folder), "k": k})
 
 
@@ -78,33 +100,40 @@ def _name(count: int) -> str:
     return f"{count:,} rows"
 
 
-def _against(runs: dict[str, list[Figures]], count: int, *, quick: bool) -> list[Target]:
-    baseline, ours = (spread(runs[side]).median for side in ("faiss in memory", "ours"))
-    peak = spread(runs["ours"], "peak_bytes").greatest / GIB
-    bound = count * REDUCED_BYTES / GIB + 1.5
+def _against(runs: Runs, count: int, *, quick: bool) -> list[Target]:
+    baseline_s = spread(runs["faiss in memory"]).median
+    ours_s = spread(runs["ours"]).median
+    # A PCA of few dimensions is a different problem: faiss has no long start there.
+    bound = None if quick else 1.0
+    peak_gib = spread(runs["ours"], "peak_bytes").greatest / GIB
+    # All reduced rows are in memory at once.
+    peak_bound_gib = count * REDUCED_BYTES / GIB + 1.5
     return [
-        # PCA of so few dimensions, where faiss has no long start, is another problem.
-        Target("against faiss in memory", baseline / ours, None if quick else 1.0, "x"),
-        Target(f"peak memory, {_name(count)}", peak, bound, "GiB", at_most=True),
+        Target("against faiss in memory", baseline_s / ours_s, bound, "x"),
+        Target(f"peak memory, {_name(count)}", peak_gib, peak_bound_gib, "GiB", at_most=True),
     ]
 
 
-def growth(runs: dict[str, list[Figures]], counts: tuple[int, ...], *, quick: bool) -> list[Target]:
+def growth(runs: Runs, counts: tuple[int, ...], *, quick: bool) -> list[Target]:
     """Return how far from linear the time is, what a row costs at each size, and the peak."""
-    each_us = [1e6 * spread(runs[_name(count)]).median / count for count in counts]
-    middle_us = (max(each_us) + min(each_us)) / 2
-    away = 100 * (max(each_us) / middle_us - 1)
-    peak = spread(runs[_name(counts[-1])], "peak_bytes").greatest / GIB
-    # Small sizes show that it runs: the fixed part weighs there.
+    row_us: dict[int, float] = {}
+    for count in counts:
+        seconds = spread(runs[_name(count)]).median
+        row_us[count] = 1e6 * seconds / count
+    slowest_us = max(row_us.values())
+    middle_us = (slowest_us + min(row_us.values())) / 2
+    percent_away = 100 * (slowest_us / middle_us - 1)
+    # With small sizes, the fixed part of the time makes a row expensive.
     bound = None if quick else 100 * BOUND
-    return [
-        Target("farthest from linear in the rows", away, bound, "%", at_most=True),
-        *(
-            Target(f"a row, of {count:,}", us, unit="µs")
-            for count, us in zip(counts, each_us, strict=True)
-        ),
-        Target(f"peak memory, {_name(counts[-1])}", peak, GROWN_BOUND_GIB, "GiB", at_most=True),
-    ]
+    largest = _name(counts[-1])
+    peak_gib = spread(runs[largest], "peak_bytes").greatest / GIB
+    targets = [Target("farthest from linear in the rows", percent_away, bound, "%", at_most=True)]
+    for count, us in row_us.items():
+        targets.append(Target(f"a row, of {count:,}", us, unit="µs"))
+    targets.append(
+        Target(f"peak memory, {largest}", peak_gib, GROWN_BOUND_GIB, "GiB", at_most=True)
+    )
+    return targets
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The common parts of all benchmarks: arguments, sides in fresh processes, medians, table, JSON.
+"""The common parts of all benchmarks: sides in fresh processes, medians, table, JSON.
 
 A benchmark is a module of this package that is run with `python -m benchmarks.<name>`:
 
@@ -12,7 +12,7 @@ A benchmark is a module of this package that is run with `python -m benchmarks.<
             runs = alternate(sides, repeats=options.repeats)
         baseline, ours = spread(runs["baseline"]), spread(runs["ours"])
         target = Target("features written, share of a raw file", baseline.median / ours.median, 0.8)
-        Result("storage", targets=[target], runs=runs).tell(options)
+        Result("storage", targets=[target], runs=runs).report(options)
 
     if __name__ == "__main__":
         sys.exit(guarded(main))
@@ -27,11 +27,10 @@ function returns its own value, and `peak_bytes` is added. Neither includes impo
 benchmark must therefore import nothing at its top that takes long or changes settings, above all
 not `flows`. Sides that need it are in a separate module, or import it in their function.
 
-`alternate` runs A B A B A B, so that a machine that slows down affects both sides. `Result.tell`
+`alternate` runs A B A B A B, so that a machine that slows down affects both sides. `Result.report`
 prints the table and writes everything, with machine, versions, commit and date, as JSON.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -50,68 +49,23 @@ from rich.table import Table
 
 from benchmarks import ENVIRONMENT
 from benchmarks.machine import ROOT, commit, machine, versions
+from benchmarks.options import Options
 from benchmarks.side import peak_memory_bytes
 from deepcluster_core.errors import DeepClusterError
 
-RESULTS = Path(__file__).parent / "results"
-LOOK_EVERY_S = 0.05  # at the memory of a side
+LOOK_EVERY_S = 0.05
+"""Seconds between two looks at the memory of a side."""
+
+VERDICTS = {True: "met", False: "missed", None: ""}
+"""Words for whether a bound is met; None stands for a value without a bound."""
 
 Figures = dict[str, float]
+Runs = dict[str, list[Figures]]
+"""The figures of all runs, by side."""
 
 
 class BenchmarkError(DeepClusterError):
     """A benchmark cannot be run here, or one of its sides failed."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of the command line that all benchmarks have."""
-
-    quick: bool
-    """Whether to use small sizes, which show only that it runs, and the order of magnitude."""
-    repeats: int
-    json: Path
-    scratch: Path | None
-    """Folder for temporary data; None for the system's."""
-
-    @classmethod
-    def of(cls, given: argparse.Namespace) -> Self:
-        """Return the options that all benchmarks have."""
-        name = f"{given.benchmark}.json"
-        default = RESULTS / "quick" / name if given.quick else RESULTS / name
-        folder = given.scratch and given.scratch.resolve()  # sides run in a different folder
-        return cls(given.quick, given.repeats, given.json or default, folder)
-
-
-def parser(name: str, doc: str | None, *, repeats: int = 3) -> argparse.ArgumentParser:
-    """Return a parser of the arguments that all benchmarks have; a benchmark may add its own.
-
-    Args:
-        name: name of the benchmark's module and of its JSON file.
-        doc: docstring of the benchmark's module.
-        repeats: default number of repeats.
-    """
-    made = argparse.ArgumentParser(
-        f"python -m benchmarks.{name}",
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.set_defaults(benchmark=name)
-    made.add_argument("--quick", action="store_true", help="small sizes, at most two minutes")
-    made.add_argument("--repeats", type=positive, default=repeats, help="runs of each side")
-    made.add_argument(
-        "--json", type=Path, help=f"file to write; else {RESULTS.relative_to(ROOT)}/{name}.json"
-    )
-    made.add_argument("--scratch", type=Path, help="folder for temporary data")
-    return made
-
-
-def positive(text: str) -> int:
-    """Return the value of an argument that must be an integer of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
 
 
 def guarded(main: Callable[[], None]) -> int:
@@ -119,7 +73,7 @@ def guarded(main: Callable[[], None]) -> int:
     try:
         main()
     except DeepClusterError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(str(error))
+        log(str(error))
         return 2
     return 0
 
@@ -161,15 +115,18 @@ class Running:
         Raises:
             BenchmarkError: the imports failed.
         """
-        self._side, self._runs = side, 0
+        self._side = side
+        self._runs = 0
         self._folder = tempfile.TemporaryDirectory(prefix="deepcluster-side-")
-        command = [sys.executable, "-m", "benchmarks.side", side.target]
+        arguments = json.dumps(side.arguments)
+        command = [sys.executable, "-m", "benchmarks.side", side.target, arguments]
         self._process = subprocess.Popen(  # noqa: S603  our own words
-            [*command, json.dumps(side.arguments)], cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE
+            command, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE
         )
         try:
             self._ask("imported")
         except BenchmarkError:
+            # `with` ends a process only after it was started without errors.
             self.__exit__()
             raise
 
@@ -184,6 +141,7 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Nothing is lost: the figures of all runs have been read.
         self._process.kill()
         self._process.communicate()
         self._folder.cleanup()
@@ -193,12 +151,14 @@ class Running:
 
         The peak is read repeatedly, because every stage resets the counter when it begins.
         """
-        answer, process = Path(self._folder.name) / name, self._process
+        answer = Path(self._folder.name) / name
+        process = self._process
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # the process has ended, which is reported below
             process.stdin.write(f"{answer}\n".encode())
             process.stdin.flush()
         peak_bytes = 0
+        # The side replaces the file in one step, so that it is complete once it exists.
         while not answer.exists():
             if process.poll() is not None:
                 raise BenchmarkError(f"{self._side.target} failed, exit code {process.returncode}.")
@@ -209,7 +169,7 @@ class Running:
 
 def alternate(
     sides: Mapping[str, Side], *, repeats: int, afresh: bool = True, budget_s: float | None = None
-) -> dict[str, list[Figures]]:
+) -> Runs:
     """Run every side `repeats` times, in turns; return the figures of all runs by side.
 
     Args:
@@ -221,20 +181,26 @@ def alternate(
             are left out, except for the first, and the caller must report how many ran. None runs
             all turns.
     """
-    runs: dict[str, list[Figures]] = {name: [] for name in sides}
+    runs: Runs = {name: [] for name in sides}
     start = time.perf_counter()
     with ExitStack() as stack:
-        kept = {
-            name: stack.enter_context(Running(side)) for name, side in sides.items() if not afresh
-        }
+        # A side starts a new process for each run; a running one keeps its process.
+        runners: dict[str, Side | Running] = dict(sides)
+        if not afresh:
+            for name, side in sides.items():
+                runners[name] = stack.enter_context(Running(side))
         for turn in range(repeats):
             used_s = time.perf_counter() - start
-            if budget_s is not None and turn and used_s * (turn + 1) / turn > budget_s:
-                break
-            for name, side in sides.items():
-                figures = (side if afresh else kept[name]).run()
+            if turn > 0 and budget_s is not None:
+                # The next turn probably takes as long as the ones so far did on average.
+                expected_s = used_s * (turn + 1) / turn
+                if expected_s > budget_s:
+                    break
+            for name, runner in runners.items():
+                figures = runner.run()
                 runs[name].append(figures)
-                say(f"  turn {turn + 1} of {repeats}, {name}: {figures['seconds']:.2f} s")
+                seconds = figures["seconds"]
+                log(f"  turn {turn + 1} of {repeats}, {name}: {seconds:.2f} s")
     return runs
 
 
@@ -271,14 +237,17 @@ class Target:
         """Whether the bound is met; None without a bound."""
         if self.bound is None:
             return None
-        return self.value <= self.bound if self.at_most else self.value >= self.bound
+        if self.at_most:
+            return self.value <= self.bound
+        return self.value >= self.bound
 
     @property
     def wanted(self) -> str:
         """The bound as text."""
         if self.bound is None:
             return "–"
-        return f"{'≤' if self.at_most else '≥'} {readable(self.bound)}{self.suffix}"
+        sign = "≤" if self.at_most else "≥"
+        return f"{sign} {readable(self.bound)}{self.suffix}"
 
     @property
     def reached(self) -> str:
@@ -306,39 +275,39 @@ class Result:
     notes: Sequence[str] = ()
     """Sentences that explain the figures."""
 
-    def tell(self, options: Options) -> None:
+    def report(self, options: Options) -> None:
         """Print the table and write the JSON."""
         console = Console(highlight=False, soft_wrap=True, markup=False)
         console.print(_runs_table(self.runs))
         console.print(_targets_table(self.targets))
         for note in self.notes:
             console.print(note)
+        text = json.dumps(self.record(options), indent=2)
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(self.record(options), indent=2) + "\n")
+        options.json.write_text(f"{text}\n")
         console.print(f"written: {options.json}")
 
     def record(self, options: Options) -> dict[str, Any]:
         """Return everything as JSON values."""
+        summary = {side: _summary(runs) for side, runs in self.runs.items()}
         return {
             "benchmark": self.name,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "quick": options.quick,
             "commit": commit(),
-            "repeats": min((len(runs) for runs in self.runs.values()), default=0),
+            # A quick run that is short of time leaves turns out.
+            "repeats": min(map(len, self.runs.values()), default=0),
             **self.headline,
             "targets": [asdict(target) | {"met": target.met} for target in self.targets],
             "settings": dict(self.settings),
             "notes": list(self.notes),
-            "summary": {
-                side: {name: asdict(spread(runs, name)) for name in _common(runs)}
-                for side, runs in self.runs.items()
-            },
+            "summary": summary,
             "machine": machine(),
             "versions": versions(),
         }
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Print a line of progress on stderr."""
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
 
@@ -352,7 +321,16 @@ def readable(value: float) -> str:
 
 def _common(runs: Sequence[Figures]) -> list[str]:
     """Return the names of the figures that every run of a side has."""
-    return [name for name in (runs[0] if runs else {}) if all(name in run for run in runs)]
+    common: list[str] = []
+    for name in runs[0] if runs else {}:
+        if all(name in run for run in runs):
+            common.append(name)
+    return common
+
+
+def _summary(runs: Sequence[Figures]) -> dict[str, dict[str, Any]]:
+    """Return median, extremes and values of each figure, as JSON values."""
+    return {name: asdict(spread(runs, name)) for name in _common(runs)}
 
 
 def _runs_table(runs: Mapping[str, Sequence[Figures]]) -> Table:
@@ -360,19 +338,22 @@ def _runs_table(runs: Mapping[str, Sequence[Figures]]) -> Table:
     for side, figures in runs.items():
         for name in _common(figures):
             found = spread(figures, name)
-            shown = (_in_unit(name, value) for value in (found.median, found.least, found.greatest))
-            table.add_row(side, name, *shown, str(len(found.values)))
+            values = (found.median, found.least, found.greatest)
+            texts = [_in_unit(name, value) for value in values]
+            table.add_row(side, name, *texts, str(len(found.values)))
     return table
 
 
 def _in_unit(name: str, value: float) -> str:
     """Return a figure as text, with bytes in GiB; the JSON keeps bytes."""
-    return f"{value / 2**30:.2f} GiB" if name.endswith("_bytes") else readable(value)
+    if name.endswith("_bytes"):
+        return f"{value / 2**30:.2f} GiB"
+    return readable(value)
 
 
 def _targets_table(targets: Sequence[Target]) -> Table:
     table = Table("what", "reached", "target", "", box=None, pad_edge=False)
     for target in targets:
-        verdict = {True: "met", False: "missed", None: ""}[target.met]
+        verdict = VERDICTS[target.met]
         table.add_row(target.what, target.reached, target.wanted, verdict)
     return table

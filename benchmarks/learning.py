@@ -12,53 +12,53 @@ from pathlib import Path
 from benchmarks.digits import write_digits
 from benchmarks.harness import (
     Figures,
-    Options,
     Result,
+    Runs,
     Side,
     Target,
     alternate,
     guarded,
-    parser,
-    positive,
     scratch,
     spread,
 )
-from benchmarks.machine import ROOT, num_cores
+from benchmarks.machine import ROOT
+from benchmarks.options import Options, add_workers, parser, positive
 
 RECIPE = str(ROOT / "configs" / "demo.yaml")
 FIRST_SEED = 31
+FULL_EPOCHS, QUICK_EPOCHS = 10, 2
 MEASURES = {"nmi_labels": "NMI with the labels", "neighbours": "10 nearest neighbours"}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark, print its table and write its JSON file."""
-    made = parser("learning", __doc__)
-    made.add_argument("--epochs", type=positive, help="else 10, the recipe's; quick 2")
-    made.add_argument(
-        "--workers", type=positive, default=num_cores(), help="processes that load, of the baseline"
+    arguments = parser("learning", __doc__)
+    arguments.add_argument(
+        "--epochs",
+        type=positive,
+        help=f"number of epochs (default: {FULL_EPOCHS}, as in the recipe, "
+        f"with --quick {QUICK_EPOCHS})",
     )
-    given = made.parse_args(argv)
+    add_workers(arguments)
+    given = arguments.parse_args(argv)
     options = Options.of(given)
-    epochs = given.epochs or (2 if options.quick else 10)
-    runs: dict[str, list[Figures]] = {"baseline": [], "ours": []}
+    epochs = given.epochs or options.size(FULL_EPOCHS, QUICK_EPOCHS)
+    runs: Runs = {"baseline": [], "ours": []}
     with scratch(options) as folder:
-        count = write_digits(folder / "digits", every=5 if options.quick else 1)
+        count = write_digits(folder / "digits", every=options.size(1, 5))
+        # Every seed is a run of its own on both sides.
         for seed in range(FIRST_SEED, FIRST_SEED + options.repeats):
             sides = _sides(folder, seed=seed, epochs=epochs, workers=given.workers)
             for name, figures in alternate(sides, repeats=1).items():
                 runs[name] += figures
-    means = {side: {m: spread(figures, m) for m in MEASURES} for side, figures in runs.items()}
     Result(
         "learning",
-        [_agreement(runs, measure, words) for measure, words in MEASURES.items()],
+        [_agreement(runs, measure, title) for measure, title in MEASURES.items()],
         runs,
         settings={"recipe": Path(RECIPE).name, "images": count, "epochs": epochs},
-        headline={
-            side: {m: statistics.mean(found.values) for m, found in by.items()}
-            for side, by in means.items()
-        },
+        headline={side: _means(figures) for side, figures in runs.items()},
         notes=[f"{options.repeats} seeds of each, {count:,} digits, {epochs} epochs."],
-    ).tell(options)
+    ).report(options)
 
 
 def _sides(folder: Path, *, seed: int, epochs: int, workers: int) -> dict[str, Side]:
@@ -71,14 +71,21 @@ def _sides(folder: Path, *, seed: int, epochs: int, workers: int) -> dict[str, S
     }
 
 
-def _agreement(runs: dict[str, list[Figures]], measure: str, words: str) -> Target:
+def _means(figures: list[Figures]) -> dict[str, float]:
+    """Return the mean of each measure over the seeds."""
+    return {measure: statistics.mean(run[measure] for run in figures) for measure in MEASURES}
+
+
+def _agreement(runs: Runs, measure: str, title: str) -> Target:
     """Compare the difference of the means with the spread that seeds alone make."""
-    ours, baseline = (spread(runs[side], measure).values for side in ("ours", "baseline"))
+    ours = spread(runs["ours"], measure).values
+    baseline = spread(runs["baseline"], measure).values
     difference = abs(statistics.mean(ours) - statistics.mean(baseline))
-    if len(ours) < 2:
-        return Target(f"{words}, difference", difference)
+    if len(ours) < 2:  # one seed has no spread
+        return Target(f"{title}, difference", difference)
+    # The seeds of one side differ by chance; sides may differ as much.
     noise = statistics.stdev(ours) + statistics.stdev(baseline)
-    return Target(f"{words}, difference within the spread", difference, noise, at_most=True)
+    return Target(f"{title}, difference within the spread", difference, noise, at_most=True)
 
 
 if __name__ == "__main__":

@@ -9,63 +9,62 @@ is measured, too. On a GPU, loading has to keep up.
 import sys
 
 from benchmarks.harness import (
-    Options,
     Result,
     Target,
     alternate,
     guarded,
-    parser,
-    positive,
     scratch,
     spread,
 )
 from benchmarks.machine import num_cores
+from benchmarks.options import Options, add_images, parser
 from benchmarks.workload import make_workload
 
 FULL_IMAGES, QUICK_IMAGES = 2048, 320
 BATCH_SIZE = 256
 QUICK_S = 60
+"""Time budget of the turns with --quick, seconds."""
 BOUND = 0.95
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark, print its table and write its JSON file."""
-    made = parser("loading", __doc__)
-    made.add_argument(
-        "--images", type=positive, help=f"pictures; else {FULL_IMAGES}, quick {QUICK_IMAGES}"
-    )
-    given = made.parse_args(argv)
+    arguments = parser("loading", __doc__)
+    add_images(arguments, full=FULL_IMAGES, quick=QUICK_IMAGES)
+    given = arguments.parse_args(argv)
     options = Options.of(given)
-    count = given.images or (QUICK_IMAGES if options.quick else FULL_IMAGES)
-    encodings = ["raw"] if options.quick else ["raw", "jpeg"]
-    # Several times what is loaded ahead, which the first and the last steps live on.
-    steps = (3 if options.quick else 8) * (2 * num_cores() + 1)
+    count = given.images or options.size(FULL_IMAGES, QUICK_IMAGES)
+    encodings = options.size(["raw", "jpeg"], ["raw"])
+    # The first and the last steps use batches that were loaded ahead, so there must be several
+    # times as many steps.
+    num_batches_ahead = 2 * num_cores() + 1
+    steps = options.size(8, 3) * num_batches_ahead
     overrides = {"cluster": {"k": 100}, "train": {"reassign_every": steps * BATCH_SIZE / count}}
     with scratch(options) as folder:
         workload = make_workload(folder, count=count)
         prepared = {name: workload.prepare(name, name, overrides) for name in encodings}
         sides = {"in memory": prepared["raw"].side("steps_in_memory")}
         for name, run in prepared.items():
-            sides |= {name: run.side("loaded_steps"), _alone(name): run.side("loading_alone")}
-        budget_s = QUICK_S if options.quick else None
+            sides[name] = run.side("loaded_steps")
+            sides[_alone(name)] = run.side("loading_alone")
+        budget_s = options.size(None, QUICK_S)
         runs = alternate(sides, repeats=options.repeats, budget_s=budget_s)
-    pace = {side: spread(figures, "images_per_s").median for side, figures in runs.items()}
-    bare = pace["in memory"]
+    images_per_s = {side: spread(figures, "images_per_s").median for side, figures in runs.items()}
+    in_memory = images_per_s["in memory"]
+    targets: list[Target] = []
+    for name in encodings:
+        share = images_per_s[name] / in_memory
+        targets.append(Target(f"pace beside loading, {name}", share, BOUND))
+        # On one set of cores, the seconds per image of loading and of training add up.
+        cpu_share = 1 / (1 + in_memory / images_per_s[_alone(name)])
+        targets.append(Target(f"  bound of a CPU, {name}", cpu_share))
     Result(
         "loading",
-        [
-            target
-            for name in encodings
-            for target in (
-                Target(f"pace beside loading, {name}", pace[name] / bare, BOUND),
-                # Seconds an image add up on the same cores.
-                Target(f"  bound of a CPU, {name}", 1 / (1 + bare / pace[_alone(name)])),
-            )
-        ],
+        targets,
         runs,
         settings=workload.settings(overrides, steps=steps),
         notes=[f"{len(runs['in memory'])} of {options.repeats} turns ran, {steps} steps each."],
-    ).tell(options)
+    ).report(options)
 
 
 def _alone(encoding: str) -> str:

@@ -32,14 +32,15 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 def machine() -> dict[str, Any]:
     """Return the processor, the cores and memory this process may use, and the GPUs."""
     model, instructions = _processor()
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "cpu": model,
         "instructions": instructions,
         "cores": num_cores(),
-        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "memory_bytes": memory_bytes,
         "gpus": _gpus(),
         "system": platform.platform(),
-        "load": round(os.getloadavg()[0], 2),
+        "load": round(os.getloadavg()[0], 2),  # other programs make figures worse
     }
 
 
@@ -56,7 +57,8 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Return the commit of this checkout, with `+changes` if edited; None outside a checkout."""
-    return _said_by("git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
+    options = ("--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
+    return _output_of("git", "describe", *options)
 
 
 def _processor() -> tuple[str, list[str]]:
@@ -64,6 +66,7 @@ def _processor() -> tuple[str, list[str]]:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux
         return platform.processor() or platform.machine(), []
+    # Every core has its own block; they are equal, so that the last one may win.
     fields: dict[str, str] = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
@@ -74,18 +77,19 @@ def _processor() -> tuple[str, list[str]]:
 
 
 def _gpus() -> list[str]:
-    """Ask the driver, not torch: its import takes seconds."""
-    said = _said_by("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
-    return said.splitlines() if said else []
+    """Return name and memory of each GPU, from the driver: importing torch takes seconds."""
+    output = _output_of("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+    return output.splitlines() if output else []
 
 
-def _said_by(program: str, *arguments: str) -> str | None:
+def _output_of(program: str, *arguments: str) -> str | None:
+    """Return what a program prints, or None if it is not installed or fails."""
     if shutil.which(program) is None:
         return None
     try:
-        found = subprocess.run(  # noqa: S603  our own words
+        ended = subprocess.run(  # noqa: S603  our own words
             [program, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return ended.stdout.strip()

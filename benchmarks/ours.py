@@ -1,7 +1,7 @@
 """Our side: a run as in a flow, but without Prefect, which `benchmarks.overhead` measures.
 
-Each stage opens its inputs on disk, and its artifact is committed; only the state of a training
-that goes on is not saved. Epoch 1 is measured, because the first one reads no checkpoint.
+Each stage opens its inputs on disk, and its artifact is committed; only the state of an unfinished
+training is not saved. Epoch 1 is measured, because the first one reads no checkpoint.
 """
 
 # ruff: noqa: E402  the environment is prepared before torch is imported, as in every run
@@ -50,9 +50,11 @@ from stages.train import Pace, train
 
 Figures = dict[str, float]
 MEASURED = 1
+"""Number of the epoch that is measured."""
 LONG_ENOUGH = 20
 """Number of batches that suffice to measure a stage's pace apart from its start."""
 BATCHES_HELD = 4
+"""Number of batches that `steps_in_memory` uses in turns."""
 
 
 class Clock:
@@ -67,8 +69,9 @@ class Clock:
 
     def images_per_s(self, *, first: int, last: int = 0) -> float:
         """Return the pace without the first and the last ticks, which are not typical."""
-        (start, before), (end, after) = self.ticks[first], self.ticks[-1 - last]
-        return (after - before) / (end - start)
+        start_s, done_before = self.ticks[first]
+        end_s, done_after = self.ticks[-1 - last]
+        return (done_after - done_before) / (end_s - start_s)
 
 
 class Clocks(Report):
@@ -90,6 +93,7 @@ class Pipeline(Run[Clocks]):
 
     def __init__(self, recipe: str, overrides: Mapping[str, Any], run: str) -> None:
         keep_freed_memory()  # as the command line does
+        # The state of an unfinished training is not saved, unless the overrides ask for it.
         compute = {"save_every_s": None, **overrides.get("compute", {})}
         loaded = load_recipe(Path(recipe), {**overrides, "compute": compute})
         folder = RunFolder(Path(run))
@@ -100,7 +104,8 @@ class Pipeline(Run[Clocks]):
 
     def execute(self, job: Job, key: str, body: Callable[[], str], *, done: bool) -> bool:
         """Call the body, and record its time."""
-        name, on_gpu = job.stage.name, self.device.startswith("cuda")
+        name = job.stage.name
+        on_gpu = self.device.startswith("cuda")
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
@@ -113,7 +118,8 @@ class Pipeline(Run[Clocks]):
     @property
     def before(self) -> Before:
         """The artifacts that the measured epoch takes over from the epoch before."""
-        labels, checkpoint = (self.folder.artifact(s.kind, MEASURED - 1) for s in (cluster, train))
+        labels = self.folder.artifact(cluster.kind, MEASURED - 1)
+        checkpoint = self.folder.artifact(train.kind, MEASURED - 1)
         return Before(labels, checkpoint)
 
     def clear(self) -> None:
@@ -129,8 +135,9 @@ def prepare(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     packed = read_manifest(images)
     features = pipeline.make(extract, 0, images=images, checkpoint=None)
     labels = pipeline.make(cluster, 0, images=images, features=features)
-    train_few = {**overrides.get("train", {}), "reassign_every": 16 / packed.rows}
-    short = Pipeline(recipe, {**overrides, "train": train_few}, run)
+    # Any checkpoint will do as an input of epoch 1, so that a few images suffice for it.
+    short_train = {**overrides.get("train", {}), "reassign_every": 16 / packed.rows}
+    short = Pipeline(recipe, {**overrides, "train": short_train}, run)
     short.make(train, 0, images=images, labels=labels, checkpoint=None)
     return {"index_s": packed.seconds, "packed_bytes": packed.bytes}
 
@@ -142,12 +149,13 @@ def epoch(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     pipeline.make_epoch(MEASURED, pipeline.images, pipeline.before)
     seconds = time.perf_counter() - start
     pipeline.clear()
-    paces = {
-        f"{name}_images_per_s": clock.images_per_s(first=len(clock.ticks) // 10)
-        for name, clock in pipeline.report.of_stage.items()
-        if len(clock.ticks) >= LONG_ENOUGH
-    }
-    return {"seconds": seconds, **pipeline.figures, **paces, "threads": torch.get_num_threads()}
+    figures = {"seconds": seconds, **pipeline.figures}
+    # The first tenth of the batches is left out of the pace: it includes the start of the stage.
+    for name, clock in pipeline.report.of_stage.items():
+        num_ticks = len(clock.ticks)
+        if num_ticks >= LONG_ENOUGH:
+            figures[f"{name}_images_per_s"] = clock.images_per_s(first=num_ticks // 10)
+    return {**figures, "threads": torch.get_num_threads()}
 
 
 def extraction(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
@@ -161,46 +169,50 @@ def extraction(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
 
 def training(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Run the train stage, on the labels of the epoch before."""
-    pipeline = Pipeline(recipe, overrides, run)
-    labels, checkpoint = pipeline.before.labels, pipeline.before.checkpoint
-    assert labels is not None
-    pipeline.make(train, MEASURED, images=pipeline.images, labels=labels, checkpoint=checkpoint)
-    pipeline.clear()
+    pipeline = _trained(recipe, overrides, run)
     return {"seconds": pipeline.figures["train_s"]}
 
 
 def loaded_steps(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Run the train stage; return its pace while images are loaded at the same time."""
+    pipeline = _trained(recipe, overrides, run)
+    return _pace(pipeline)
+
+
+def _trained(recipe: str, overrides: dict[str, Any], run: str) -> Pipeline:
+    """Run the train stage on the labels of the epoch before, and delete its artifact."""
     pipeline = Pipeline(recipe, overrides, run)
     labels, checkpoint = pipeline.before.labels, pipeline.before.checkpoint
     assert labels is not None
     pipeline.make(train, MEASURED, images=pipeline.images, labels=labels, checkpoint=checkpoint)
     pipeline.clear()
-    return _pace(pipeline)
+    return pipeline
 
 
 def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Train an equal network for equally many steps on a few batches in memory."""
     pipeline = Pipeline(recipe, overrides, run)
-    settings, labels = pipeline.recipe.train, pipeline.before.labels
-    assert labels is not None
-    pictures, assigned = Images(pipeline.images), read_labels(labels)
-    pace = Pace.of(settings, num_images=len(pictures))
+    settings = pipeline.recipe.train
+    images = Images(pipeline.images)
+    labels_folder = pipeline.before.labels
+    assert labels_folder is not None
+    labels = read_labels(labels_folder)
+    pace = Pace.of(settings, num_images=len(images))
+
+    # The first images, in batches; with few images, they repeat.
     size = pipeline.recipe.network.image_size
-    batches = [
-        Batch(
-            np.stack([center_view(pictures[int(i)], resize=256, size=size) for i in ids]),
-            assigned.cluster_N[ids].astype(np.int64),
-            None,
-        )
-        for ids in np.arange(BATCHES_HELD * pace.batch_size).reshape(BATCHES_HELD, -1)
-        % len(pictures)
-    ]
-    network = build_network(pipeline.recipe.network, channels=pictures.channels, seed=0)
+    order_M = np.arange(BATCHES_HELD * pace.batch_size) % len(images)
+    batches: list[Batch] = []
+    for ids_B in order_M.reshape(BATCHES_HELD, -1):
+        views = [center_view(images[int(i)], resize=256, size=size) for i in ids_B]
+        target_B = labels.cluster_N[ids_B].astype(np.int64)
+        batches.append(Batch(np.stack(views), target_B, None))
+
+    network = build_network(pipeline.recipe.network, channels=images.channels, seed=0)
     sgd = Sgd(settings.lr, settings.momentum, settings.weight_decay)
     learner = PseudoLabelLearner(
         network,
-        k=assigned.k,
+        k=labels.k,
         sgd=sgd,
         device=pipeline.device,
         head_seed=0,
@@ -219,38 +231,41 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
 def loading_alone(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     """Load batches as the train stage does, on all cores, without using them."""
     pipeline = Pipeline(recipe, overrides, run)
-    settings, size = pipeline.recipe.train, pipeline.recipe.network.image_size
-    pictures = Images(pipeline.images)
-    pace = Pace.of(settings, num_images=len(pictures))
+    settings = pipeline.recipe.train
+    size = pipeline.recipe.network.image_size
+    images = Images(pipeline.images)
+    pace = Pace.of(settings, num_images=len(images))
     crop = RandomCrop(area=settings.crop_area, ratio=settings.crop_ratio, flip=settings.flip)
-    order_M = np.random.default_rng(0).integers(len(pictures), size=pace.steps * pace.batch_size)
+    num_drawn = pace.steps * pace.batch_size
+    order_M = np.random.default_rng(0).integers(len(images), size=num_drawn)
 
     def load(start: int) -> int:
-        ids = order_M[start : start + pace.batch_size]
-        draws_BR = augmentation_draws(0, start, len(ids))
-        return len(random_views([pictures[i] for i in ids], draws_BR, crop, size=size))
+        ids_B = order_M[start : start + pace.batch_size]
+        draws_BR = augmentation_draws(0, start, len(ids_B))
+        pixels = [images[i] for i in ids_B]
+        return len(random_views(pixels, draws_BR, crop, size=size))
 
-    clock, done = Clock(), 0
+    clock = Clock()
     pipeline.report.of_stage["train"] = clock
-    starts = range(0, len(order_M), pace.batch_size)
-    for count in ordered_map(load, starts, workers=pipeline.workers):
-        done += count
-        clock(done, None)
+    num_loaded = 0
+    starts = range(0, num_drawn, pace.batch_size)
+    for num_views in ordered_map(load, starts, workers=pipeline.workers):
+        num_loaded += num_views
+        clock(num_loaded, None)
     return _pace(pipeline)
 
 
 def _pace(pipeline: Pipeline) -> Figures:
     """Return the pace of the steps during which as much is loaded as is used up.
 
-    At first batches are there that were loaded before, in the end none is loaded any more.
+    The first steps use batches that were loaded ahead, and during the last ones nothing is loaded.
     """
-    ahead = 2 * pipeline.workers + 1
+    num_batches_ahead = 2 * pipeline.workers + 1
     clock = pipeline.report.of_stage["train"]
-    ends = (clock.ticks[0][0], clock.ticks[-1][0])
-    return {
-        "seconds": ends[1] - ends[0],
-        "images_per_s": clock.images_per_s(first=ahead, last=ahead),
-    }
+    start_s, _ = clock.ticks[0]
+    end_s, _ = clock.ticks[-1]
+    pace = clock.images_per_s(first=num_batches_ahead, last=num_batches_ahead)
+    return {"seconds": end_s - start_s, "images_per_s": pace}
 
 
 def reduction(count: int, dim: int, to: int) -> Figures:
@@ -269,19 +284,19 @@ def learning(recipe: str, overrides: dict[str, Any], run: str) -> Figures:
     start = time.perf_counter()
     run_epochs(pipeline)
     seconds = time.perf_counter() - start
-    # What an epoch more would cluster: the features of the trained network.
+    # The features of the trained network, which the next epoch would cluster.
     images, epochs = pipeline.images, pipeline.recipe.epochs
     checkpoint = pipeline.folder.artifact(train.kind, epochs - 1)
     features = pipeline.make(extract, epochs, images=images, checkpoint=checkpoint)
     features_ND = np.concatenate(list(Features(features).blocks()))
     truth_N = Images(images).true_labels()
     assert truth_N is not None
-    found = read_metrics(pipeline.folder.artifact("metrics", epochs - 1))
+    metrics = read_metrics(pipeline.folder.artifact("metrics", epochs - 1))
     return {
         "seconds": seconds,
-        "nmi_labels": found["nmi_labels"],
+        "nmi_labels": metrics["nmi_labels"],
         "neighbours": neighbour_accuracy(features_ND, truth_N),
-        "loss": found["loss"],
+        "loss": metrics["loss"],
     }
 
 
@@ -293,15 +308,14 @@ def devices() -> Figures:
 def write_random_run(run: str, count: int, dim: int) -> None:
     """Write the inputs of the cluster stage: random features, and an index of as many images."""
     folder = RunFolder(Path(run))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     write_index(folder.artifact("images", None), count=count)
-    write_random_features(folder.artifact("features", 0), count=count, dim=dim, device=device)
+    write_random_features(folder.artifact("features", 0), count=count, dim=dim, device=_device())
 
 
 def clustering(run: str, k: int) -> Figures:
     """Run the cluster stage on features on disk."""
     folder = RunFolder(Path(run))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     start = time.perf_counter()
     cluster.run(
         cluster=ClusterConfig(k=k),
@@ -311,6 +325,11 @@ def clustering(run: str, k: int) -> Figures:
         context=Context(seed=0, epoch=0, device=device, workers=num_cores()),
     )
     seconds = time.perf_counter() - start
+    # The next turn starts again without the artifact.
     shutil.rmtree(folder.artifact("labels", 0))
-    held = torch.cuda.max_memory_allocated() if device == "cuda" else 0
-    return {"seconds": seconds, "device_bytes": held}
+    device_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    return {"seconds": seconds, "device_bytes": device_bytes}
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

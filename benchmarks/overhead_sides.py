@@ -1,10 +1,11 @@
-"""The time of an epoch besides compute: the side of `benchmarks.overhead` that runs a flow."""
+"""The sides of `benchmarks.overhead`: the time of an epoch besides compute, and looks at a run."""
 
 import importlib
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ T = TypeVar("T")
 CONFIGS = ROOT / "configs"
 DIGITS = str(CONFIGS / "data" / "mnist-test.parquet")
 LOOKS = 10
+"""Number of timed looks, whose median counts."""
 
 
 class Meter:
@@ -26,6 +28,7 @@ class Meter:
         self.outside_s: dict[str, float] = {}
         """Seconds so far in the body of each stage that were not spent on computing."""
         self.marks: list[tuple[float, float, dict[str, float]]] = []
+        """The time, `compute_s` and `outside_s` at the beginning of each epoch and at the end."""
 
     def mark(self) -> None:
         """Record the beginning of an epoch, or the end of the last one."""
@@ -44,7 +47,11 @@ class Meter:
         return counted
 
     def items(self, function: Callable[..., Iterator[T]], sign: int) -> Callable[..., Iterator[T]]:
-        """Return a function whose items take compute to make; with -1, none although within it."""
+        """Return a function whose iterator counts as compute while it makes an item.
+
+        With the sign -1, that time is subtracted instead: it is spent within a call that counts as
+        compute, but is not compute itself.
+        """
 
         def counted(*args: object, **kwargs: object) -> Iterator[T]:
             items = function(*args, **kwargs)
@@ -61,12 +68,13 @@ class Meter:
         return counted
 
     def stage_body(self, make: Callable[..., None]) -> Callable[..., None]:
-        """Return the method that makes an artifact, measured but for its compute."""
+        """Return the method that makes an artifact, measured without its compute."""
 
         def measured(stage: Any, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-            start, before_s = time.perf_counter(), self.compute_s
+            start, compute_before_s = time.perf_counter(), self.compute_s
             make(stage, *arguments, **named)
-            outside_s = time.perf_counter() - start - (self.compute_s - before_s)
+            seconds = time.perf_counter() - start
+            outside_s = seconds - (self.compute_s - compute_before_s)
             self.outside_s[stage.name] = self.outside_s.get(stage.name, 0.0) + outside_s
 
         return measured
@@ -74,21 +82,27 @@ class Meter:
     def figures(self) -> Figures:
         """Return the medians of all epochs but the first, in seconds.
 
-        `added_s` is all but compute, `<stage>_s` of it in the stage's body, `between_s` the rest:
-        the task engine, keys, the report, the UI, and deleting what is not kept.
+        `added_s` is everything except compute. `<stage>_s` is the part of it in a stage's body, and
+        `between_s` is the rest: the task engine, keys, the report, the UI, and deleting what is not
+        kept.
         """
         epochs: list[Figures] = []
-        for (start, compute_s, outside), (end, compute_end_s, outside_end) in zip(
-            self.marks[1:], self.marks[2:], strict=False
-        ):
-            added_s = end - start - (compute_end_s - compute_s)
-            bodies = {f"{name}_s": outside_end[name] - outside[name] for name in outside}
-            bodies.pop("index_s", None)
+        for before, after in pairwise(self.marks[1:]):
+            start, compute_start_s, outside_start = before
+            end, compute_end_s, outside_end = after
+            added_s = end - start - (compute_end_s - compute_start_s)
+            bodies: Figures = {}
+            for name, start_s in outside_start.items():
+                if name != "index":  # it runs once, before the first epoch
+                    bodies[f"{name}_s"] = outside_end[name] - start_s
             between_s = added_s - sum(bodies.values())
             epochs.append(
                 {"seconds": end - start, "added_s": added_s, **bodies, "between_s": between_s}
             )
-        return {name: statistics.median(epoch[name] for epoch in epochs) for name in epochs[0]}
+        medians: Figures = {}
+        for name in epochs[0]:
+            medians[name] = statistics.median(epoch[name] for epoch in epochs)
+        return medians
 
 
 def epochs(run: str, home: str, images: int, n: int) -> Figures:
@@ -102,14 +116,11 @@ def epochs(run: str, home: str, images: int, n: int) -> Figures:
     meter, server = Meter(), EmbeddedServer()
     _attach(meter)
     ON_TERMINAL.set(True)
+    recipe = str(CONFIGS / "imagenet-alexnet.yaml")
+    overrides = RecipeOverrides.model_validate(_overrides(images))
     try:
         with server.running():
-            deepcluster(
-                str(CONFIGS / "imagenet-alexnet.yaml"),
-                run=run,
-                epochs=n,
-                overrides=RecipeOverrides.model_validate(_overrides(images)),
-            )
+            deepcluster(recipe, run=run, epochs=n, overrides=overrides)
     finally:
         server.end()
     return meter.figures()
@@ -137,12 +148,10 @@ def looks(runs: str, home: str, n: int) -> Figures:
     @flow
     def look() -> Figures:
         ui = Ui(folder, epochs=n)
-        ui.update(n - 1)
-        turns = range(LOOKS)
-        return {
-            "pass_s": _median(lambda: states_of(folder), turns, time.process_time),
-            "look_s": _median(lambda: ui.update(n - 1), turns, time.perf_counter),
-        }
+        ui.update(n - 1)  # the first look is left out
+        pass_s = _median(lambda: states_of(folder), time.process_time)
+        look_s = _median(lambda: ui.update(n - 1), time.perf_counter)
+        return {"pass_s": pass_s, "look_s": look_s}
 
     try:
         with server.running():
@@ -151,9 +160,10 @@ def looks(runs: str, home: str, n: int) -> Figures:
         server.end()
 
 
-def _median(call: Callable[[], object], turns: range, clock: Callable[[], float]) -> float:
+def _median(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Return the median seconds of a call, by a clock of `time`."""
     seconds: list[float] = []
-    for _ in turns:
+    for _ in range(LOOKS):
         start = clock()
         call()
         seconds.append(clock() - start)
@@ -179,7 +189,7 @@ def _overrides(images: int) -> dict[str, Any]:
 
 
 def _attach(meter: Meter) -> None:
-    """Have the meter see what the stages do. Whatever else they call is what is measured."""
+    """Count the compute of the stages. The rest of what they do is measured."""
     from deepcluster_core.artifacts.features import Features  # noqa: PLC0415
     from deepcluster_core.clustering.kmeans import KMeans  # noqa: PLC0415
     from deepcluster_core.stage import StageFunction  # noqa: PLC0415

@@ -25,9 +25,9 @@ def write_pictures(folder: Path, *, count: int, seed: int = 0) -> None:
     """Write `folder/<photograph>/<number>.jpg`; the same seed gives the same pixels.
 
     Args:
-        folder: created.
-        count: pictures; half of them are of each photograph.
-        seed: decides every cut.
+        folder: folder to create.
+        count: number of pictures; half of them are cut from each photograph.
+        seed: seed of every cut.
 
     Raises:
         BenchmarkError: scikit-learn is not installed.
@@ -38,11 +38,14 @@ def write_pictures(folder: Path, *, count: int, seed: int = 0) -> None:
 
     def write(number: int) -> None:
         which = number % len(PHOTOGRAPHS)
-        picture = cut(photographs[which], np.random.default_rng([seed, number]))
-        picture.save(folder / PHOTOGRAPHS[which] / f"{number:06d}.jpg", quality=QUALITY)
+        # A generator for each picture: the result does not depend on the order of the threads.
+        generator = np.random.default_rng([seed, number])
+        picture = cut(photographs[which], generator)
+        path = folder / PHOTOGRAPHS[which] / f"{number:06d}.jpg"
+        picture.save(path, quality=QUALITY)
 
     with ThreadPoolExecutor(num_cores()) as pool:
-        list(pool.map(write, range(count)))  # list: an error is raised here
+        list(pool.map(write, range(count)))  # `list` raises the errors of the threads
 
 
 def cut(photograph: Image.Image, generator: np.random.Generator) -> Image.Image:
@@ -52,9 +55,12 @@ def cut(photograph: Image.Image, generator: np.random.Generator) -> Image.Image:
     both directions.
     """
     width, height = photograph.size
-    to_width, to_height = (int(n) for n in generator.integers(*SIDES_PX, size=2, endpoint=True))
+    sides_px = generator.integers(*SIDES_PX, size=2, endpoint=True)
+    to_width, to_height = sides_px.tolist()
     part = generator.uniform(0.5, 1)
-    part_height = part * min(height, width * to_height / to_width)
+    # The part has the proportions of the result, so that nothing is distorted.
+    greatest_height = min(height, width * to_height / to_width)
+    part_height = part * greatest_height
     part_width = part_height * to_width / to_height
     left = generator.uniform(0, width - part_width)
     top = generator.uniform(0, height - part_height)
@@ -65,7 +71,7 @@ def cut(photograph: Image.Image, generator: np.random.Generator) -> Image.Image:
 
 
 def _photograph(name: str) -> Image.Image:
-    """Read what `sklearn.datasets.load_sample_image` does, without the seconds of its import."""
+    """Read a file of `sklearn.datasets.load_sample_image` without its import, which is slow."""
     found = find_spec("sklearn")
     if found is None or not found.submodule_search_locations:
         raise BenchmarkError(
@@ -73,4 +79,5 @@ def _photograph(name: str) -> Image.Image:
             "  Fix: pip install scikit-learn"
         )
     package = Path(found.submodule_search_locations[0])
-    return Image.open(package / "datasets" / "images" / f"{name}.jpg").convert("RGB")
+    path = package / "datasets" / "images" / f"{name}.jpg"
+    return Image.open(path).convert("RGB")

@@ -1,4 +1,7 @@
-"""Quality of features, judged by true labels. Suffixes: N images, D dims, J neighbours, H half."""
+"""Quality of features, evaluated with true labels.
+
+Suffixes: N images, D dims, J neighbours, H half of the images.
+"""
 
 import faiss
 import numpy as np
@@ -15,11 +18,18 @@ def neighbour_accuracy(
         truth_N: true labels, 0 or more; ties go to the lowest label.
         neighbours: number of neighbours that vote, with equal weights.
     """
+    # Of rows of length 1, the inner product is the cosine similarity.
     rows_ND = features_ND.astype(np.float32)
     rows_ND /= np.linalg.norm(rows_ND, axis=1, keepdims=True)
+    voters_HD = np.ascontiguousarray(rows_ND[::2])
+    queries_HD = np.ascontiguousarray(rows_ND[1::2])
+
     index: faiss.Index = faiss.IndexFlatIP(rows_ND.shape[1])
-    index.add(np.ascontiguousarray(rows_ND[::2]))
-    _, nearest_HJ = index.search(np.ascontiguousarray(rows_ND[1::2]), neighbours)
-    votes_HJ = truth_N[::2][nearest_HJ]
+    index.add(voters_HD)
+    _, nearest_HJ = index.search(queries_HD, neighbours)
+
+    voter_truth_H, query_truth_H = truth_N[::2], truth_N[1::2]
+    votes_HJ = voter_truth_H[nearest_HJ]
     elected_H = np.array([np.bincount(votes_J).argmax() for votes_J in votes_HJ])
-    return float((elected_H == truth_N[1::2]).mean())
+    is_right_H = elected_H == query_truth_H
+    return float(is_right_H.mean())

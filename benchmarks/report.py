@@ -12,7 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.harness import RESULTS, BenchmarkError, Target, guarded
+from benchmarks.harness import VERDICTS, BenchmarkError, Target, guarded
+from benchmarks.options import RESULTS
 
 README = Path(__file__).parent / "README.md"
 BEGIN = "<!-- made by python -m benchmarks.report --write -->"
@@ -20,10 +21,14 @@ BEGIN = "<!-- made by python -m benchmarks.report --write -->"
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table, and write it if asked to."""
-    made = argparse.ArgumentParser("python -m benchmarks.report", description=__doc__)
-    made.add_argument("folder", nargs="?", type=Path, default=RESULTS, help="of the JSON files")
-    made.add_argument("--write", action="store_true", help=f"into {README.name}")
-    given = made.parse_args(argv)
+    arguments = argparse.ArgumentParser("python -m benchmarks.report", description=__doc__)
+    arguments.add_argument(
+        "folder", nargs="?", type=Path, default=RESULTS, help="folder of the JSON files"
+    )
+    arguments.add_argument(
+        "--write", action="store_true", help=f"write the table into {README.name}"
+    )
+    given = arguments.parse_args(argv)
     table = markdown(given.folder)
     Console(highlight=False, soft_wrap=True, markup=False).print(table)
     if given.write:
@@ -36,17 +41,20 @@ def markdown(folder: Path) -> str:
     Raises:
         BenchmarkError: there are no results.
     """
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    if not records:
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
         raise BenchmarkError(
             f"{folder}: holds no results.\n  Fix: run benchmarks first, for example make bench."
         )
     rows = ["| benchmark | what | reached | target | |", "|---|---|---|---|---|"]
     notes: list[str] = []
-    for record in records:
-        rows += [_row(record["benchmark"], target) for target in record["targets"]]
+    for path in paths:
+        record = json.loads(path.read_text())
+        for target in record["targets"]:
+            rows.append(_row(record["benchmark"], target))
         notes += _measured_on(record)
-    return "\n".join([*rows, "", *notes])
+    lines = [*rows, "", *notes]
+    return "\n".join(lines)
 
 
 def with_table(text: str, table: str) -> str:
@@ -56,19 +64,28 @@ def with_table(text: str, table: str) -> str:
 
 
 def _row(benchmark: str, stored: dict[str, Any]) -> str:
-    target = Target(**{name: value for name, value in stored.items() if name != "met"})
-    verdict = {True: "met", False: "**missed**", None: ""}[target.met]
-    cells = (f"`{benchmark}`", target.what, target.reached, target.wanted, verdict)
-    return f"| {' | '.join(cells)} |"
+    # `met` is computed from the other fields.
+    fields = {name: value for name, value in stored.items() if name != "met"}
+    target = Target(**fields)
+    verdict = VERDICTS[target.met]
+    if target.met is False:
+        verdict = f"**{verdict}**"
+    cells = " | ".join((f"`{benchmark}`", target.what, target.reached, target.wanted, verdict))
+    return f"| {cells} |"
 
 
 def _measured_on(record: dict[str, Any]) -> list[str]:
+    """Return a list item on the machine, the sizes and the commit, and the notes below it."""
     machine = record["machine"]
-    where = [machine["cpu"], f"{machine['cores']} cores", *machine["gpus"]]
+    num_cores = machine["cores"]
+    parts = [machine["cpu"], f"{num_cores} cores", *machine["gpus"]]
     size = "small sizes" if record["quick"] else f"{record['repeats']} runs a side"
-    commit = (record["commit"] or "unknown")[:12]
-    line = f"- `{record['benchmark']}`: {', '.join(where)}; {size}; {record['date'][:10]}, {commit}"
-    return [line, *(f"  - {note}" for note in record["notes"])]
+    day = record["date"][:10]
+    commit = record["commit"] or "unknown"  # measured outside a checkout
+    name = record["benchmark"]
+    line = f"- `{name}`: {', '.join(parts)}; {size}; {day}, {commit[:12]}"
+    notes = [f"  - {note}" for note in record["notes"]]
+    return [line, *notes]
 
 
 if __name__ == "__main__":

@@ -13,22 +13,31 @@ from benchmarks.machine import num_cores
 from deepcluster_core.data.sources import open_source
 
 MOVED_PX = 3
+"""The farthest that a digit is moved in each direction, pixels."""
 
 
 def write_moved_digits(path: str, count: int) -> None:
     """Write a Parquet file of `count` PNGs: the digits over and over, each moved by some pixels."""
-    digits = open_source(DIGITS, kind="parquet", labels="auto").images()
-    held = [(image.read(), image.label) for image in digits]
-    moves_N2 = np.random.default_rng(0).integers(-MOVED_PX, MOVED_PX, (count, 2), endpoint=True)
+    source = open_source(DIGITS, kind="parquet", labels="auto")
+    digits = [(image.read(), image.label) for image in source.images()]
+    generator = np.random.default_rng(0)
+    moves_N2 = generator.integers(-MOVED_PX, MOVED_PX, (count, 2), endpoint=True)
 
     def moved(number: int, png: bytes, label: str | None) -> dict[str, object]:
         pixels_HW = np.asarray(Image.open(io.BytesIO(png)))
-        target = io.BytesIO()
-        Image.fromarray(np.roll(pixels_HW, moves_N2[number], axis=(0, 1))).save(target, "PNG")
-        return {"bytes": target.getvalue(), "path": f"{number:06d}-{label}.png"}
+        moved_HW = np.roll(pixels_HW, moves_N2[number], axis=(0, 1))
+        file = io.BytesIO()
+        Image.fromarray(moved_HW).save(file, "PNG")
+        path = f"{number:06d}-{label}.png"
+        return {"bytes": file.getvalue(), "path": path}
 
-    chosen = list(islice(cycle(held), count))
+    # Once all digits were used, they start over; every image is moved by its own random amount.
+    pngs: list[bytes] = []
+    labels: list[str | None] = []
+    for png, label in islice(cycle(digits), count):
+        pngs.append(png)
+        labels.append(label)
     with ThreadPoolExecutor(num_cores()) as pool:
-        images = list(pool.map(moved, range(count), *zip(*chosen, strict=True)))
-    labels = [int(label or -1) for _, label in chosen]
-    pd.DataFrame({"image": images, "label": labels}).to_parquet(path)
+        images = list(pool.map(moved, range(count), pngs, labels))
+    numbers = [int(label or -1) for label in labels]
+    pd.DataFrame({"image": images, "label": numbers}).to_parquet(path)

@@ -8,19 +8,16 @@ the checkpoint on both sides. PCA and whitening take 4,096 dimensions to 256, in
 import sys
 
 from benchmarks.harness import (
-    Figures,
-    Options,
     Result,
+    Runs,
     Side,
     Target,
     alternate,
     guarded,
-    parser,
-    positive,
     scratch,
     spread,
 )
-from benchmarks.machine import num_cores
+from benchmarks.options import Options, add_images, add_workers, parser
 from benchmarks.workload import Workload, make_workload
 
 FULL_IMAGES, QUICK_IMAGES = 2048, 320
@@ -28,54 +25,62 @@ FULL_ROWS, QUICK_ROWS = (
     {"count": 8192, "dim": 4096, "to": 256},
     {"count": 2304, "dim": 2048, "to": 256},
 )
-QUICK_S = {"extraction": 22, "training": 56, "reduction": 25}  # for the turns of each part
+QUICK_S = {"extraction": 22, "training": 56, "reduction": 25}
+"""Time budgets for the turns of each part with --quick, seconds."""
 OVERRIDES = {"cluster": {"k": 100}}
+Parts = dict[str, dict[str, Side]]
+"""The sides of each part."""
+
 BOUNDS = {"extraction": 5.0, "training": 3.2, "reduction": 10.0}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark, print its table and write its JSON file."""
-    made = parser("stages", __doc__)
-    made.add_argument(
-        "--images", type=positive, help=f"pictures; else {FULL_IMAGES}, quick {QUICK_IMAGES}"
-    )
-    made.add_argument(
-        "--workers", type=positive, default=num_cores(), help="processes that load, of the baseline"
-    )
-    given = made.parse_args(argv)
+    arguments = parser("stages", __doc__)
+    add_images(arguments, full=FULL_IMAGES, quick=QUICK_IMAGES)
+    add_workers(arguments)
+    given = arguments.parse_args(argv)
     options = Options.of(given)
-    count = given.images or (QUICK_IMAGES if options.quick else FULL_IMAGES)
-    rows = QUICK_ROWS if options.quick else FULL_ROWS
+    count = given.images or options.size(FULL_IMAGES, QUICK_IMAGES)
+    rows = options.size(FULL_ROWS, QUICK_ROWS)
     with scratch(options) as folder:
         workload = make_workload(folder, count=count)
-        runs: dict[str, list[Figures]] = {}
+        # Each part has its own turns, so that a part that is slow leaves time for the others.
+        runs: Runs = {}
         for part, sides in _parts(workload, given.workers, rows).items():
-            budget_s = QUICK_S[part] if options.quick else None
+            budget_s = options.size(None, QUICK_S[part])
             found = alternate(sides, repeats=options.repeats, afresh=False, budget_s=budget_s)
-            runs |= {f"{part}, {side}": figures for side, figures in found.items()}
-    ran = ", ".join(f"{part} {len(runs[f'{part}, ours'])}" for part in BOUNDS)
+            for side, figures in found.items():
+                runs[f"{part}, {side}"] = figures
+    turns: list[str] = []
+    for part in BOUNDS:
+        num_turns = len(runs[f"{part}, ours"])
+        turns.append(f"{part} {num_turns}")
     Result(
         "stages",
         [_target(part, runs, quick=options.quick) for part in BOUNDS],
         runs,
         settings=workload.settings(OVERRIDES, baseline_workers=given.workers, reduction=rows),
-        notes=[f"Turns that ran, of {options.repeats}: {ran}."],
-    ).tell(options)
+        notes=[f"Turns that ran, of {options.repeats}: {', '.join(turns)}."],
+    ).report(options)
 
 
-def _parts(workload: Workload, workers: int, rows: dict[str, int]) -> dict[str, dict[str, Side]]:
+def _parts(workload: Workload, workers: int, rows: dict[str, int]) -> Parts:
+    """Return both sides of each part."""
     folder = str(workload.folder)
     prepared = workload.prepare("run", "raw", OVERRIDES)
+    # Both sides train on the labels that our pipeline has made.
     labels = str(prepared.folder / "labels" / "epoch=0000")
+    training = workload.baseline(
+        "training", OVERRIDES, workers=workers, labels=labels, scratch=folder
+    )
     return {
         "extraction": {
             "baseline": workload.baseline("extraction", OVERRIDES, workers=workers),
             "ours": prepared.side("extraction"),
         },
         "training": {
-            "baseline": workload.baseline(
-                "training", OVERRIDES, workers=workers, labels=labels, scratch=folder
-            ),
+            "baseline": training,
             "ours": prepared.side("training"),
         },
         "reduction": {
@@ -85,11 +90,13 @@ def _parts(workload: Workload, workers: int, rows: dict[str, int]) -> dict[str, 
     }
 
 
-def _target(part: str, runs: dict[str, list[Figures]], *, quick: bool) -> Target:
-    baseline, ours = (spread(runs[f"{part}, {side}"]).median for side in ("baseline", "ours"))
-    # The bound of the reduction is one for 4,096 dimensions: fewer are another problem.
-    bound = None if quick and part == "reduction" else BOUNDS[part]
-    return Target(part, baseline / ours, bound, "x")
+def _target(part: str, runs: Runs, *, quick: bool) -> Target:
+    baseline_s = spread(runs[f"{part}, baseline"]).median
+    ours_s = spread(runs[f"{part}, ours"]).median
+    bound = BOUNDS[part]
+    if quick and part == "reduction":
+        bound = None  # the bound is for 4,096 dimensions; fewer are a different problem
+    return Target(part, baseline_s / ours_s, bound, "x")
 
 
 if __name__ == "__main__":

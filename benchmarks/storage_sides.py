@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,8 +23,10 @@ Batch = NDArray[np.float16]
 RAW = "raw"
 BATCH_ROWS = 256
 BLOCK_BYTES = 64 << 20
-AGAIN = 5
+NUM_PASSES = 5
 """Passes over the images, since a single one over a thousand small images takes milliseconds."""
+NUM_HELD = 8
+"""Number of batches of features that are written in turns."""
 
 
 def write_images(folder: str, count: int, side: int, channels: int) -> None:
@@ -37,10 +40,12 @@ def write_images(folder: str, count: int, side: int, channels: int) -> None:
         "originals": "None",
     }
     out = Path(folder) / "images"
+    context = Context(seed=0)
     with (
-        new_artifact(index.identity, out, config={}, inputs={}, context=Context(seed=0)) as draft,
+        new_artifact(index.identity, out, config={}, inputs={}, context=context) as draft,
         (Path(folder) / RAW).open("wb") as raw,
     ):
+        # Noise: raw pixels take equal time whatever they show.
         with ImagesWriter(out, packs=True) as writer:
             for number in range(count):
                 pixels = generator.bytes(side * side * channels)
@@ -63,33 +68,36 @@ def packed(folder: str, count: int, side: int, channels: int) -> Figures:
 
 
 def _copied(images: Images | NDArray[np.uint8], count: int) -> Figures:
+    """Time copies of all images in an order that is random, but equal for both sides."""
     order_N = np.random.default_rng(1).permutation(count).tolist()
-    copied_bytes = sum(np.array(images[i]).nbytes for i in order_N)  # all in the page cache now
+    # The first pass is not timed: it brings everything into the page cache.
+    copied_bytes = sum(np.array(images[i]).nbytes for i in order_N)
     start = time.perf_counter()
-    for _ in range(AGAIN):
-        for number in order_N:
-            np.array(images[number])
+    for _ in range(NUM_PASSES):
+        for image_id in order_N:
+            np.array(images[image_id])
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "gb_per_s": AGAIN * copied_bytes / 1e9 / seconds}
+    gigabytes = NUM_PASSES * copied_bytes / 1e9
+    return {"seconds": seconds, "gb_per_s": gigabytes / seconds}
 
 
 def write_rows(folder: str, rows: int, dim: int) -> None:
     """Write features, and their rows as a plain file."""
-    held = _held(dim)
+    held = _held_batches(dim)
     _write_raw(Path(folder), held, rows)
     _write_zarr(Path(folder), held, rows)
 
 
 def raw_written(folder: str, rows: int, dim: int) -> Figures:
     """Write rows to a plain file, and flush it to the disk."""
-    held = _held(dim)
-    return _second(lambda out: _write_raw(out, held, rows), folder, rows * dim)
+    held = _held_batches(dim)
+    return _time_second(lambda out: _write_raw(out, held, rows), folder, rows * dim)
 
 
 def zarr_written(folder: str, rows: int, dim: int) -> Figures:
     """Write equal rows as the extract stage does, and flush them to the disk."""
-    held = _held(dim)
-    return _second(lambda out: _write_zarr(out, held, rows), folder, rows * dim)
+    held = _held_batches(dim)
+    return _time_second(lambda out: _write_zarr(out, held, rows), folder, rows * dim)
 
 
 def raw_read(folder: str, rows: int, dim: int) -> Figures:
@@ -101,7 +109,7 @@ def raw_read(folder: str, rows: int, dim: int) -> Figures:
             while len(np.fromfile(file, np.float16, block_values)):
                 pass
 
-    return _second(read, folder, rows * dim)
+    return _time_second(read, folder, rows * dim)
 
 
 def zarr_read(folder: str, rows: int, dim: int) -> Figures:
@@ -111,18 +119,19 @@ def zarr_read(folder: str, rows: int, dim: int) -> Figures:
         for _block_BD in Features(Path(folder)).blocks(BLOCK_BYTES):
             pass
 
-    return _second(read, folder, rows * dim)
+    return _time_second(read, folder, rows * dim)
 
 
-def _second(work: Callable[[Path], None], folder: str, values: int) -> Figures:
-    """Time a second go, in memory that the process has already, as the stages of a run do.
+def _time_second(work: Callable[[Path], None], folder: str, values: int) -> Figures:
+    """Do the work twice, and time the second call.
 
-    The first may have to wait until the system finds memory, several times as long.
+    The second call uses memory that the process already has, as the stages of a run do. The first
+    call may wait for memory from the system and take several times as long.
 
     Args:
-        work: gets a new folder each time.
-        folder: where those are made.
-        values: float16, that it reads or writes.
+        work: called with a new folder each time.
+        folder: folder in which the new folders are created.
+        values: number of float16 values that `work` reads or writes.
     """
     keep_freed_memory()
     seconds = 0.0
@@ -131,30 +140,38 @@ def _second(work: Callable[[Path], None], folder: str, values: int) -> Figures:
             start = time.perf_counter()
             work(Path(out))
             seconds = time.perf_counter() - start
-    return {"seconds": seconds, "gb_per_s": 2 * values / 1e9 / seconds}
+    gigabytes = 2 * values / 1e9
+    return {"seconds": seconds, "gb_per_s": gigabytes / seconds}
 
 
 def _write_raw(out: Path, held: Sequence[Batch], rows: int) -> None:
     with (out / RAW).open("wb") as file:
         for batch_BD in _batches(held, rows):
             file.write(batch_BD.data)
+        # The time ends when the data are on the disk.
         file.flush()
         os.fsync(file.fileno())
 
 
 def _write_zarr(out: Path, held: Sequence[Batch], rows: int) -> None:
     write_features(out, _batches(held, rows), num_images=rows, dtype="float16")
+    # Folders are flushed too: their entries must be durable.
     for path in (out / FEATURES).rglob("*"):
         opened = os.open(path, os.O_RDONLY)
         os.fsync(opened)
         os.close(opened)
 
 
-def _held(dim: int) -> list[Batch]:
-    """Return a few batches, which are written in turns: no time goes to making them."""
+def _held_batches(dim: int) -> list[Batch]:
+    """Return a few batches, which are written in turns, so that making them is not timed."""
     generator = np.random.default_rng(0)
-    return [generator.normal(size=(BATCH_ROWS, dim)).astype(np.float16) for _ in range(8)]
+    batches: list[Batch] = []
+    for _ in range(NUM_HELD):
+        batch_BD = generator.normal(size=(BATCH_ROWS, dim))
+        batches.append(batch_BD.astype(np.float16))
+    return batches
 
 
 def _batches(held: Sequence[Batch], rows: int) -> Iterator[Batch]:
-    return (held[number % len(held)] for number in range(rows // BATCH_ROWS))
+    num_batches = rows // BATCH_ROWS
+    return islice(cycle(held), num_batches)

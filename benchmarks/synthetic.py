@@ -27,8 +27,9 @@ def random_blocks(
 ) -> Iterator[torch.Tensor]:
     """Yield `count` rows of `dim`, float32 on the device, in blocks.
 
-    Their variances fall as 1 / i in an eighth of the dimensions, with a little noise in all: like
-    a network's features, whose spectrum decays and which leave no direction empty.
+    Their variances fall as 1 / i in an eighth of the dimensions, and there is a little noise in all
+    dimensions. The features of a network are similar: their spectrum decays, and no direction is
+    empty.
     """
     generator = torch.Generator(device).manual_seed(seed)
     rank = dim // 8
@@ -36,30 +37,34 @@ def random_blocks(
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, device=device)
 
-    weight_R1 = torch.arange(1, rank + 1, device=device)[:, None].rsqrt()
+    number_R = torch.arange(1, rank + 1, device=device)
+    weight_R1 = number_R[:, None].rsqrt()  # the standard deviation is the root of the variance
     mix_RD = weight_R1 * normal(rank, dim)
     for start in range(0, count, BLOCK_ROWS):
-        rows = min(BLOCK_ROWS, count - start)
-        yield normal(rows, rank) @ mix_RD + 0.1 * normal(rows, dim)
+        num_rows = min(BLOCK_ROWS, count - start)
+        signal_BD = normal(num_rows, rank) @ mix_RD
+        yield signal_BD + 0.1 * normal(num_rows, dim)
 
 
 def random_features(count: int, dim: int) -> NDArray[np.float32]:
     """Return the rows as one array in memory."""
-    return torch.cat(list(random_blocks(count, dim))).numpy()
+    blocks = list(random_blocks(count, dim))
+    return torch.cat(blocks).numpy()
 
 
 def write_random_features(
     out: Path, *, count: int, dim: int, dtype: FeatureDtype = "float16", device: str = "cpu"
 ) -> None:
     """Write a features artifact of random rows."""
+    blocks = random_blocks(count, dim, device=device)
     with new_artifact(extract.identity, out, config={}, inputs={}, context=CONTEXT) as draft:
-        rows = (block_BD.cpu().numpy() for block_BD in random_blocks(count, dim, device=device))
+        rows = (block_BD.cpu().numpy() for block_BD in blocks)
         write_features(out, rows, num_images=count, dtype=dtype)
         draft.rows = count
 
 
 def write_index(out: Path, *, count: int) -> None:
-    """Write an images artifact that names `count` images which nobody opens."""
+    """Write an images artifact with the names of `count` images, which do not exist."""
     with new_artifact(index.identity, out, config={}, inputs={}, context=CONTEXT) as draft:
         with ImagesWriter(out, packs=False) as writer:
             for number in range(count):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Figures, Side, say
+from benchmarks.harness import Figures, Side, log
 from benchmarks.machine import ROOT, num_cores
 from benchmarks.pictures import write_pictures
 
@@ -40,18 +40,19 @@ class Workload:
 
     def prepare(self, name: str, encoding: str, overrides: Overrides) -> PreparedRun:
         """Bring a new run to its epoch 1; pack the pictures unless an earlier run has done so."""
-        say(f"preparing the run {name}, images packed as {encoding}")
-        dataset = {**self._overrides(overrides)["dataset"], "encoding": encoding}
-        images = str(self.folder / f"images-{encoding}")
-        whole = {**self._overrides(overrides), "dataset": dataset, "images": images}
+        log(f"preparing the run {name}, images packed as {encoding}")
+        complete = self._overrides(overrides)
+        complete["dataset"]["encoding"] = encoding
+        # Runs of one encoding share their packed images.
+        complete["images"] = str(self.folder / f"images-{encoding}")
         run = self.folder / name
-        packing = Side("benchmarks.ours:prepare", _arguments(whole, run)).run()
-        return PreparedRun(run, whole, packing)
+        packing = Side("benchmarks.ours:prepare", _arguments(complete, run)).run()
+        return PreparedRun(run, complete, packing)
 
     def baseline(self, function: str, overrides: Overrides, *, workers: int, **more: str) -> Side:
         """Return the baseline's side, a function of `baseline_sides` on the original pictures."""
-        given = {"recipe": RECIPE, "overrides": self._overrides(overrides), "workers": workers}
-        return Side(f"benchmarks.baseline_sides:{function}", given | more)
+        arguments = {"recipe": RECIPE, "overrides": self._overrides(overrides), "workers": workers}
+        return Side(f"benchmarks.baseline_sides:{function}", arguments | more)
 
     def settings(self, overrides: Overrides, **more: object) -> dict[str, Any]:
         """Return the settings on which the figures depend, for the JSON."""
@@ -65,17 +66,19 @@ class Workload:
         }
 
     def _overrides(self, overrides: Overrides) -> dict[str, Any]:
+        """Return new overrides that also name the pictures and two epochs."""
         dataset = {"source": str(self.folder / "pictures"), **overrides.get("dataset", {})}
         return {"epochs": 2, **overrides, "dataset": dataset}
 
 
 def make_workload(folder: Path, *, count: int) -> Workload:
     """Write `count` pictures to `folder`, which must exist and will hold the runs, too."""
-    say(f"making {count:,} pictures")
+    log(f"making {count:,} pictures")
     pictures = folder / "pictures"
     write_pictures(pictures, count=count)
     written_bytes = sum(path.stat().st_size for path in pictures.rglob("*.jpg"))
-    return Workload(folder, count, round(written_bytes / count))
+    mean_bytes = round(written_bytes / count)
+    return Workload(folder, count, mean_bytes)
 
 
 def _arguments(overrides: dict[str, Any], run: Path) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig
 from stages.runs.evaluations import EVALUATIONS
 from stages.runs.recipe import Recipe
-from tests.documentation import DOCS, ROOT, blocks, pages
-from tests.patience import WITHIN_S
+from tests.support.documentation import DOCS, ROOT, blocks, pages
+from tests.support.timeouts import WITHIN_S
 
 PROSE = [*pages(), ROOT / "CONTRIBUTING.md"]
 ROOMS = "flows|deepcluster|stages|deepcluster_core|configs|tests|benchmarks|docs"

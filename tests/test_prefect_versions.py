@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 ROOT = Path(__file__).parents[1]
 TESTS = (

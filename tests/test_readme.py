@@ -25,9 +25,9 @@ from PIL import Image
 
 from flows.prefect_.serve import DEPLOY, POOL, WORK_POOL
 from stages.runs.report import HEADER
-from tests.documentation import ROOT, blocks, pages
-from tests.patience import WITHIN_S
-from tests.voc_tree import write_voc, write_voc2012
+from tests.support.documentation import ROOT, blocks, pages
+from tests.support.timeouts import WITHIN_S
+from tests.support.voc_tree import write_voc, write_voc2012
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = "\n".join(path.read_text(encoding="utf-8") for path in pages())

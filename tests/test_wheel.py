@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow
 

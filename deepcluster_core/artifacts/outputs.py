@@ -108,10 +108,13 @@ def write_marked_frame(path: Path, frame: "pd.DataFrame", about: About) -> None:
 
 
 class _Table:
-    """Writes a Parquet file in row groups of about `HELD_BYTES`, with a checksum on every page."""
+    """Writes a Parquet file in row groups of about `held_bytes`, with a checksum on every page."""
 
-    def __init__(self, path: Path, schema: pa.Schema, about: About) -> None:
+    def __init__(
+        self, path: Path, schema: pa.Schema, about: About, *, held_bytes: int = HELD_BYTES
+    ) -> None:
         """Open the file; `about` is stored in its metadata."""
+        self._held_bytes = held_bytes
         metadata = {ABOUT: json.dumps(about)}
         self._schema = schema.with_metadata(metadata)
         self._writer = pq.ParquetWriter(path, self._schema, write_page_checksum=True)
@@ -138,7 +141,7 @@ class _Table:
         self._held.append(table)
         self.rows += len(table)
         num_bytes = sum(held.nbytes for held in self._held)
-        is_full = num_bytes >= HELD_BYTES
+        is_full = num_bytes >= self._held_bytes
         if is_full or len(self._held) == HELD_BATCHES:
             self._flush()
 
@@ -157,8 +160,8 @@ class _Table:
 class LabelsTable(_Table):
     """A table with the columns of a run's labels."""
 
-    def __init__(self, path: Path, about: About) -> None:
-        super().__init__(path, LABELS_SCHEMA, about)
+    def __init__(self, path: Path, about: About, *, held_bytes: int = HELD_BYTES) -> None:
+        super().__init__(path, LABELS_SCHEMA, about, held_bytes=held_bytes)
 
     def add(self, paths: list[str], cluster_B: NDArray[np.int32], distance_B: Floats) -> None:
         """Add a batch of images."""
@@ -209,7 +212,15 @@ class FeaturesArray:
     """A Zarr array (N, D) in the format of a run's features, and a table with each row's path."""
 
     def __init__(
-        self, path: Path, index: Path, about: About, *, dim: int, dtype: FeatureDtype
+        self,
+        path: Path,
+        index: Path,
+        about: About,
+        *,
+        dim: int,
+        dtype: FeatureDtype,
+        chunk_bytes: int = CHUNK_BYTES,
+        chunks_per_shard: int = SHARD_BYTES // CHUNK_BYTES,
     ) -> None:
         """Create the array without rows; it grows by whole chunks.
 
@@ -219,11 +230,12 @@ class FeaturesArray:
             about: JSON values for the metadata of both.
             dim: number of values of a feature.
             dtype: number format on disk.
+            chunk_bytes: the most bytes of a chunk, unless one row is larger.
+            chunks_per_shard: number of chunks in a file.
         """
         row_bytes = dim * np.dtype(dtype).itemsize
-        chunk_rows = max(1, CHUNK_BYTES // row_bytes)
-        chunks_in_shard = SHARD_BYTES // CHUNK_BYTES
-        self._layout = Layout(chunk_rows, chunks_in_shard)
+        chunk_rows = max(1, chunk_bytes // row_bytes)
+        self._layout = Layout(chunk_rows, chunks_per_shard)
         self._path = path
         self._array = zarr.create_array(
             path,

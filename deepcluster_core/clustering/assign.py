@@ -60,7 +60,7 @@ class Assigner:
         return cls(pca, centroids_KQ, device)
 
     def assign(
-        self, batches: Iterable[tuple[list[str], Raw]]
+        self, batches: Iterable[tuple[list[str], Raw]], *, at_once: int = AT_ONCE
     ) -> Iterator[tuple[list[str], ClusterIds, Floats]]:
         """Yield paths, cluster_B and distance_B for batches of paths and features, in order.
 
@@ -72,7 +72,7 @@ class Assigner:
             FeatureError: features are not finite, or their width differs from the run's.
         """
         width = self.centroids_KQ.shape[1]
-        for paths, raw_BD in _grouped(batches, AT_ONCE):
+        for paths, raw_BD in _grouped(batches, at_once):
             self._check(paths, raw_BD)
             # `Projected` multiplies blocks of equal size, as when the run was clustered.
             read = partial(iter, [raw_BD])

@@ -92,12 +92,14 @@ def fit_of_members(
     return Fit(centroids_KQ, cluster_N, distance_N, fitted_on=len(rows_NQ))
 
 
-def means_of(rows_NQ: Floats, cluster_N: ClusterIds, *, k: int) -> Floats:
+def means_of(
+    rows_NQ: Floats, cluster_N: ClusterIds, *, k: int, block_rows: int = BLOCK_ROWS
+) -> Floats:
     """Return centroids_KQ, the mean of the rows of each cluster; zeros for an empty cluster."""
     sum_KQ = np.zeros((k, rows_NQ.shape[1]))
-    for start in range(0, len(rows_NQ), BLOCK_ROWS):
-        rows_BQ = rows_NQ[start : start + BLOCK_ROWS].astype(np.float64)
-        cluster_B = cluster_N[start : start + BLOCK_ROWS]
+    for start in range(0, len(rows_NQ), block_rows):
+        rows_BQ = rows_NQ[start : start + block_rows].astype(np.float64)
+        cluster_B = cluster_N[start : start + block_rows]
         # A sparse matrix with a one in each row, at its cluster, sums the rows of each cluster.
         num_rows = len(cluster_B)
         ones_B = np.ones(num_rows)

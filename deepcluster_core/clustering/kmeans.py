@@ -169,7 +169,9 @@ class Nearest:
         self._index = exact_index(centroids_KQ.shape[1], device=device)
         self._index.add(self._centred_KQ)
 
-    def assign(self, rows: Rows, *, progress: Progress = silent) -> tuple[ClusterIds, Floats]:
+    def assign(
+        self, rows: Rows, *, progress: Progress = silent, block_rows: int = BLOCK_ROWS
+    ) -> tuple[ClusterIds, Floats]:
         """Return cluster_N and distance_N: the nearest centroids and their Euclidean distances.
 
         Of equally near centroids the one with the lowest id is chosen; for identical centroids this
@@ -178,11 +180,12 @@ class Nearest:
         Args:
             rows: rows projected by the PCA that the centroids belong to.
             progress: receives the number of assigned rows after each block.
+            block_rows: the most rows searched at once.
         """
         cluster_N = np.empty(rows.num_rows, np.int32)
         distance_N = np.empty(rows.num_rows, np.float32)
         start = 0
-        for rows_BQ in _in_pieces(rows):
+        for rows_BQ in _in_pieces(rows, block_rows):
             here = slice(start, start + len(rows_BQ))
             centred_BQ = rows_BQ - self._centre_Q
             centred_BQ = np.ascontiguousarray(centred_BQ, dtype=np.float32)
@@ -203,11 +206,11 @@ def assign(
     return Nearest(centroids_KQ, device=device).assign(rows, progress=progress)
 
 
-def _in_pieces(rows: Rows) -> Iterator[Floats]:
-    """Yield all rows, at most `BLOCK_ROWS` at a time."""
+def _in_pieces(rows: Rows, block_rows: int) -> Iterator[Floats]:
+    """Yield all rows, at most `block_rows` at a time."""
     for block_BQ in rows.blocks():
-        for start in range(0, len(block_BQ), BLOCK_ROWS):
-            yield block_BQ[start : start + BLOCK_ROWS]
+        for start in range(0, len(block_BQ), block_rows):
+            yield block_BQ[start : start + block_rows]
 
 
 def _lowest_equal(centroids_KQ: Floats) -> RowIds:

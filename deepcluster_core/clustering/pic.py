@@ -44,6 +44,8 @@ class Pic:
     """
 
     settings: PicConfig
+    block_rows: int = BLOCK_ROWS
+    """Rows whose neighbours are searched at once; the result does not depend on it."""
 
     def fit(
         self, rows: Rows, *, seed: int = 0, device: str = "cpu", progress: Progress = silent
@@ -68,7 +70,9 @@ class Pic:
                 f"images.\n  Fix:   set it to at most {len(rows_NQ) - 1}, or add images."
             )
         # Connect each row to its neighbours.
-        nearest_NM, squared_NM = _neighbours(rows_NQ, neighbours, device=device, progress=progress)
+        nearest_NM, squared_NM = _neighbours(
+            rows_NQ, neighbours, device=device, progress=progress, block_rows=self.block_rows
+        )
         squared_sigma = self.settings.sigma**2
         weight_NM = np.exp(-squared_NM / squared_sigma)
         graph = _graph(nearest_NM, weight_NM)
@@ -106,7 +110,7 @@ class Pic:
 
 
 def _neighbours(
-    rows_NQ: Floats, count: int, *, device: str, progress: Progress
+    rows_NQ: Floats, count: int, *, device: str, progress: Progress, block_rows: int
 ) -> tuple[Ids, NDArray[np.float64]]:
     """Return the ids and squared distances of each row's nearest other rows, nearest first."""
     num_rows = len(rows_NQ)
@@ -116,8 +120,8 @@ def _neighbours(
     if gpu_number(device) is not None:
         index = exact_index(rows_NQ.shape[1], device=device)
         index.add(rows_NQ)
-    for start in range(0, num_rows, BLOCK_ROWS):
-        end = min(start + BLOCK_ROWS, num_rows)
+    for start in range(0, num_rows, block_rows):
+        end = min(start + block_rows, num_rows)
         rows_BQ = rows_NQ[start:end]
         # One more than wanted, because a row's nearest is the row itself.
         if index is None:  # search the array directly, because an index would copy it

@@ -80,8 +80,8 @@ class Projected:
     A row is bit-identical however it is read: for any size of the blocks that `read` yields, and
     whether all rows or a sample are read. Libraries guarantee that only for products of equal
     shape, because on many processors they compute the rows at the edge of a product in a different
-    order. Every product therefore has `PROJECT_ROWS` rows, and row i is always row
-    i % PROJECT_ROWS of its product.
+    order. Every product therefore has `product_rows` rows, and row i is always row
+    i % product_rows of its product.
     """
 
     num_rows: int
@@ -91,13 +91,17 @@ class Projected:
     """Yields the raw rows (B, D) from first to last; each call starts again."""
     project: Callable[[Raw], Floats]
     """Turns raw rows (B, D) into rows (B, Q), each independent of the others."""
+    product_rows: int = PROJECT_ROWS
+    """Number of rows in one matrix product."""
+    yielded_rows: int = YIELD_ROWS
+    """Number of rows in a block: a multiple of `product_rows`."""
 
     def blocks(self) -> Iterator[Floats]:
-        """Yield all rows in blocks of `YIELD_ROWS`; the last block may be smaller."""
-        products_in_block = YIELD_ROWS // PROJECT_ROWS
+        """Yield all rows in blocks of `yielded_rows`; the last block may be smaller."""
+        products_in_block = self.yielded_rows // self.product_rows
         products = self._products()
-        for start in range(0, self.num_rows, YIELD_ROWS):
-            num_rows = min(YIELD_ROWS, self.num_rows - start)
+        for start in range(0, self.num_rows, self.yielded_rows):
+            num_rows = min(self.yielded_rows, self.num_rows - start)
             # All blocks take their products from one iterator, so nothing is read twice.
             yield self._filled(num_rows, islice(products, products_in_block))
 
@@ -116,13 +120,13 @@ class Projected:
 
     def _products(self) -> Iterator[Floats]:
         """Yield all projected rows, one product at a time, without padding."""
-        for raw_BD in _in_pieces(self.read(), PROJECT_ROWS):
+        for raw_BD in _in_pieces(self.read(), self.product_rows):
             yield self._product(raw_BD)
 
     def _taken(self, ids_S: RowIds) -> Iterator[Floats]:
         """Yield the projected rows with these ids, from each product that contains any of them."""
         start = 0
-        for raw_BD in _in_pieces(self.read(), PROJECT_ROWS):
+        for raw_BD in _in_pieces(self.read(), self.product_rows):
             end = start + len(raw_BD)
             # The requested rows of this piece are consecutive, because the ids ascend.
             first_id, end_id = np.searchsorted(ids_S, (start, end))
@@ -132,12 +136,12 @@ class Projected:
             start = end
 
     def _product(self, raw_BD: Raw) -> Floats:
-        """Return rows (B, Q) of raw rows that begin at a multiple of `PROJECT_ROWS`."""
+        """Return rows (B, Q) of raw rows that begin at a multiple of `product_rows`."""
         num_rows, dim = raw_BD.shape
-        if num_rows == PROJECT_ROWS:
+        if num_rows == self.product_rows:
             return self.project(raw_BD)
         # Pad the last rows, so that every product has equal shape.
-        padded = np.zeros((PROJECT_ROWS, dim), raw_BD.dtype)
+        padded = np.zeros((self.product_rows, dim), raw_BD.dtype)
         padded[:num_rows] = raw_BD
         return self.project(padded)[:num_rows]
 

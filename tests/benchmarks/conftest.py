@@ -9,15 +9,7 @@ import pytest
 
 from benchmarks import harness
 from benchmarks.pictures import write_pictures
-
-TINY: dict[str, Any] = {
-    "network": {"name": "smallnet", "image_size": 32},
-    "extract": {"resize": 40, "batch_size": 8, "precision": "float32"},
-    "cluster": {"k": 4, "pca_dim": 6},
-    "train": {"batch_size": 8, "precision": "float32"},
-    "dataset": {"shorter_side": 40},
-}
-"""Over configs/imagenet-alexnet.yaml: seconds become milliseconds."""
+from tests.support.tiny_benchmark import TINY
 
 
 @pytest.fixture(scope="session")

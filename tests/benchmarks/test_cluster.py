@@ -7,15 +7,12 @@ from benchmarks import cluster
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_main__compares_with_faiss_and_with_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "QUICK_SHAPE", {"count": 600, "dim": 512, "k": 10})
-    monkeypatch.setattr(cluster, "QUICK_GROWING", {"dim": 512, "k": 10})
-    monkeypatch.setattr(cluster, "QUICK_COUNTS", (300, 600))
+def test_main__compares_with_faiss_and_with_itself(tmp_path: Path) -> None:
+    sizes = cluster.Sizes({"count": 600, "dim": 512, "k": 10}, {"dim": 512, "k": 10}, (300, 600))
     out = tmp_path / "out.json"
+    arguments = ["--quick", "--repeats", "1", "--json", str(out), "--scratch", str(tmp_path)]
 
-    cluster.main(["--quick", "--repeats", "1", "--json", str(out), "--scratch", str(tmp_path)])
+    cluster.main(arguments, quick_sizes=sizes)
 
     found = json.loads(out.read_text())
     assert found["summary"].keys() == {"faiss in memory", "ours", "300 rows", "600 rows"}

@@ -6,17 +6,16 @@ import pytest
 
 from benchmarks.harness import (
     BenchmarkError,
-    Options,
     Result,
     Side,
     Target,
     alternate,
     guarded,
-    parser,
     spread,
 )
+from benchmarks.options import Options, parser
 
-SIDES = "tests.benchmarks.sides"
+SIDES = "tests.support.benchmark_sides"
 
 
 def options(tmp_path: Path, *arguments: str) -> Options:
@@ -102,7 +101,7 @@ def test_result__json_holds_what_makes_a_figure_believable(
 
     Result(
         "epoch", [Target("epoch", 3.0, 4.0, "x")], runs, headline={"speedup": 3.0}, notes=["Why."]
-    ).tell(asked)
+    ).report(asked)
 
     written = json.loads(asked.json.read_text())
     assert (written["benchmark"], written["quick"], written["repeats"]) == ("epoch", True, 2)

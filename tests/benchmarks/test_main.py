@@ -8,18 +8,17 @@ import torch
 
 from benchmarks import epoch, gpu
 from benchmarks.harness import BenchmarkError
-from tests.benchmarks.conftest import TINY
+from tests.support.tiny_benchmark import TINY
 
 
 @pytest.mark.slow
-def test_epoch__measures_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epoch, "OVERRIDES", TINY)
+def test_epoch__measures_both_sides(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     scratch = tmp_path / "scratch"
     scratch.mkdir()
 
     sizes = ["--images", "24", "--workers", "1", "--repeats", "1", "--scratch", str(scratch)]
-    epoch.main(["--quick", "--json", str(out), *sizes])
+    epoch.main(["--quick", "--json", str(out), *sizes], overrides=TINY)
 
     found = json.loads(out.read_text())
     assert found["speedup"] == pytest.approx(found["baseline_s"] / found["ours_s"])

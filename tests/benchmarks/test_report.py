@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import BenchmarkError, Options, Result, Target, parser
+from benchmarks.harness import BenchmarkError, Result, Target
+from benchmarks.options import Options, parser
 from benchmarks.report import README, markdown, with_table
 
 
@@ -11,7 +12,7 @@ def write_result(folder: Path, name: str, *targets: Target) -> None:
     given = ["--json", str(folder / f"{name}.json")]
     runs = {"ours": [{"seconds": 1.0}]}
     options = Options.of(parser(name, "doc").parse_args(given))
-    Result(name, targets, runs, notes=["384 pictures."]).tell(options)
+    Result(name, targets, runs, notes=["384 pictures."]).report(options)
 
 
 def test_markdown__a_row_for_each_target(tmp_path: Path) -> None:

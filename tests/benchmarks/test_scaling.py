@@ -22,10 +22,10 @@ def test_main__takes_the_fixed_start_off(tmp_path: Path, monkeypatch: pytest.Mon
         return {"seconds": 3.0 if cached else 3.0 + 0.01 * count}
 
     monkeypatch.setattr(command, "timed_run", timed_run)
-    monkeypatch.setattr(scaling, "QUICK_COUNTS", (20, 40))
     out = tmp_path / "out.json"
 
-    scaling.main(["--quick", "--repeats", "2", "--json", str(out), "--scratch", str(tmp_path)])
+    arguments = ["--quick", "--repeats", "2", "--json", str(out), "--scratch", str(tmp_path)]
+    scaling.main(arguments, quick_counts=(20, 40))
 
     named = {target["what"]: target for target in json.loads(out.read_text())["targets"]}
     assert named["fixed start, 40 images"]["value"] == 3

@@ -10,13 +10,12 @@ from deepcluster_core.artifacts.images import Images
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_main__measures_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "QUICK_IMAGES", 4)
-    monkeypatch.setattr(storage, "QUICK_ROWS", 512)
-    monkeypatch.setattr(storage, "DIM", 16)
+def test_main__measures_every_format(tmp_path: Path) -> None:
+    sizes = storage.Sizes(images=4, rows=512, dim=16)
     out = tmp_path / "out.json"
+    arguments = ["--quick", "--repeats", "1", "--json", str(out), "--scratch", str(tmp_path)]
 
-    storage.main(["--quick", "--repeats", "1", "--json", str(out), "--scratch", str(tmp_path)])
+    storage.main(arguments, quick_sizes=sizes)
 
     targets = json.loads(out.read_text())["targets"]
     assert len(targets) == 4

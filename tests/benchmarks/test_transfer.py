@@ -9,18 +9,16 @@ from benchmarks import transfer
 from benchmarks.transfer_sides import write_trees
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.runs.evaluations import EVALUATIONS
-from tests.benchmarks.conftest import TINY
+from tests.support.tiny_benchmark import TINY
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_transfer__hours_are_seconds_of_a_step_at_full_length(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transfer, "NETWORKS", {"alexnet": TINY["network"]})
-    monkeypatch.setattr(transfer, "STEPS", {"voc-classification": 6})
+def test_transfer__hours_are_seconds_of_a_step_at_full_length(tmp_path: Path) -> None:
+    networks, steps = {"alexnet": TINY["network"]}, {"voc-classification": 6}
     out = tmp_path / "out.json"
+    arguments = ["--quick", "--json", str(out), "--repeats", "1", "--scratch", str(tmp_path)]
 
-    transfer.main(["--quick", "--json", str(out), "--repeats", "1", "--scratch", str(tmp_path)])
+    transfer.main(arguments, networks=networks, full_steps=steps)
 
     found = json.loads(out.read_text())
     figures = found["summary"]["voc-classification"]

@@ -13,7 +13,7 @@ from deepcluster_core.export import WRITERS, Portable, write_network
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Backbone, Network
-from tests.foreign import run_elsewhere
+from tests.support.foreign_reader import run_elsewhere
 
 SIZE = 64  # the smallest images that AlexNet takes
 ROUNDING = 1e-5

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
 
-from tests.documentation import DOCS
+from tests.support.documentation import DOCS
 
 
 def test_notebook__runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

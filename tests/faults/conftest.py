@@ -8,16 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import bad_input
-from tests.faults.bad_input import Refused, contents, make, refusal
-from tests.faults.programs import Program, write_recipe
+from tests.support.program import Program
+from tests.support.recipes import write_recipe, write_small_recipe
+from tests.support.refusals import Refused, make, refusal
+from tests.support.run_files import contents
+
+INTERRUPTED = {
+    "epochs": "2",
+    "extract": "{resize: 16, batch_size: 48}",
+    "train": "{batch_size: 16, reassign_every: 2}",
+    "keep": "{features: null}",
+    "compute": "{save_every_steps: 4}",
+}
+"""The sections of a recipe whose stages save their state several times in an epoch."""
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Program:
     """Return a finished run. Shared: a test must not change it."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    program = Program(write_recipe(folder / "tiny.yaml", tiny_images), folder / "run", folder)
+    recipe = write_recipe(folder / "tiny.yaml", tiny_images, **INTERRUPTED)
+    program = Program(recipe, folder / "run", folder)
     program.finish()
     return program
 
@@ -43,7 +54,7 @@ def small_source(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) ->
 def earlier_run(small_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of one epoch. Shared: what is refused must not change it."""
     folder = tmp_path_factory.mktemp("earlier")
-    make(bad_input.write_recipe(folder / "right.yaml", small_source), folder / "run")
+    make(write_small_recipe(folder / "right.yaml", small_source), folder / "run")
     return folder / "run"
 
 
@@ -55,8 +66,8 @@ def refused(
 
     The earlier run must stay as it is, to the byte.
     """
-    before, handler = contents(earlier_run), signal.getsignal(signal.SIGTERM)
+    before, handler = contents(earlier_run, records=True), signal.getsignal(signal.SIGTERM)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")  # nothing begins a server
     yield partial(refusal, monkeypatch=monkeypatch, capsys=capsys)
     signal.signal(signal.SIGTERM, handler)
-    assert contents(earlier_run) == before
+    assert contents(earlier_run, records=True) == before

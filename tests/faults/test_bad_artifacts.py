@@ -22,8 +22,10 @@ from flows.stage_rerun import rerun
 from flows.sweep import sweep
 from stages.cluster import cluster
 from stages.train import train
-from tests.faults.bad_input import Refused, check_message, contents, make, put, write_recipe
-from tests.faults.programs import PROGRAM
+from tests.support.program import PROGRAM
+from tests.support.recipes import write_small_recipe
+from tests.support.refusals import Refused, check_message, make, put
+from tests.support.run_files import contents
 
 EPOCH = "epoch=0000"
 
@@ -31,7 +33,7 @@ EPOCH = "epoch=0000"
 def refuse_numbers(
     sections: Mapping[str, str], told: str, refused: Refused, recipe: Path, source: Path, run: Path
 ) -> None:
-    write_recipe(recipe, source, **sections)
+    write_small_recipe(recipe, source, **sections)
     assert told in refused(lambda: make(recipe, run))
 
 
@@ -92,7 +94,7 @@ def test_run__refuses_features_that_hardly_differ(
 
 def test_run__clusters_pictures_of_two_kinds_where_sizes_are_auto(tmp_path: Path) -> None:
     source = of_two_kinds(tmp_path / "source")
-    recipe = write_recipe(tmp_path / "auto.yaml", source, cluster="{k: auto, pca_dim: auto}")
+    recipe = write_small_recipe(tmp_path / "auto.yaml", source, cluster="{k: auto, pca_dim: auto}")
 
     make(recipe, tmp_path / "run", cluster)
 
@@ -185,7 +187,7 @@ def test_run__leaves_alone_a_folder_that_is_named_as_images(
     refused: Refused, small_source: Path, tmp_path: Path
 ) -> None:
     photos = put(tmp_path / "photos", "holiday.jpg", b"the only copy").parent
-    recipe = write_recipe(tmp_path / "bad.yaml", small_source, images=f"'{photos}'")
+    recipe = write_small_recipe(tmp_path / "bad.yaml", small_source, images=f"'{photos}'")
 
     message = refused(lambda: make(recipe, tmp_path / "run"))
 
@@ -247,7 +249,7 @@ def test_program__refuses_a_broken_source(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for number in range(9):
         put(source, f"{number}.png", b"broken")
-    recipe = write_recipe(tmp_path / "bad.yaml", source)
+    recipe = write_small_recipe(tmp_path / "bad.yaml", source)
 
     ended = subprocess.run(
         [PROGRAM, "run", recipe, "--run", tmp_path / "run"],

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.bad_input import Refused, check_message, typed, write_recipe
-from tests.faults.programs import PROGRAM
+from tests.support.program import PROGRAM
+from tests.support.recipes import write_small_recipe
+from tests.support.refusals import Refused, check_message, typed
 
 KNOWN = "unknown key; known here: "
 NUMBER = "Input should be a valid number"
@@ -121,7 +122,7 @@ def test_run__refuses_a_wrong_key(
     earlier_run: Path,
     tmp_path: Path,
 ) -> None:
-    recipe = write_recipe(tmp_path / "bad.yaml", small_source, **{key: value})
+    recipe = write_small_recipe(tmp_path / "bad.yaml", small_source, **{key: value})
 
     message = refused(lambda: typed("run", recipe, "--run", earlier_run))
 
@@ -215,7 +216,7 @@ def test_run__refuses_wrong_arguments(
     arguments: tuple[str, ...], told: str, refused: Refused, small_source: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    right = write_recipe(tmp_path / "right.yaml", small_source)
+    right = write_small_recipe(tmp_path / "right.yaml", small_source)
     places = {"RIGHT": str(right), "FOLDER": str(tmp_path), "FILE": str(tmp_path / "file")}
 
     message = refused(lambda: typed("run", *(places.get(each, each) for each in arguments)))
@@ -226,7 +227,7 @@ def test_run__refuses_wrong_arguments(
 def test_run__tells_conflicts_beside_wrong_keys(
     refused: Refused, small_source: Path, earlier_run: Path, tmp_path: Path
 ) -> None:
-    recipe = write_recipe(
+    recipe = write_small_recipe(
         tmp_path / "bad.yaml",
         small_source,
         dataset="{channels: 5, encoding: png}",
@@ -255,7 +256,7 @@ def test_run__says_nothing_of_what_stands_in_for_wrong_keys(
 ) -> None:
     # 224 px, the default of the wrong image_size, would be more than resize.
     network = "{name: smallnet, image_size: small}"
-    recipe = write_recipe(tmp_path / "bad.yaml", small_source, network=network)
+    recipe = write_small_recipe(tmp_path / "bad.yaml", small_source, network=network)
 
     message = refused(lambda: typed("run", recipe, "--run", earlier_run))
 
@@ -265,7 +266,7 @@ def test_run__says_nothing_of_what_stands_in_for_wrong_keys(
 
 @pytest.mark.slow
 def test_program__refuses_a_wrong_recipe(small_source: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path / "bad.yaml", small_source, cluster="{k: 1}", epoch="3")
+    recipe = write_small_recipe(tmp_path / "bad.yaml", small_source, cluster="{k: 1}", epoch="3")
 
     ended = subprocess.run(
         [PROGRAM, "run", recipe], cwd=tmp_path, capture_output=True, text=True, check=False

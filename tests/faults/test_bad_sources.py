@@ -19,7 +19,8 @@ from deepcluster_core.artifacts.file_names import INDEX, SKIPPED
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from stages.index import index
-from tests.faults.bad_input import Refused, make, put, write_recipe
+from tests.support.recipes import write_small_recipe
+from tests.support.refusals import Refused, make, put
 
 STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
@@ -200,7 +201,7 @@ def test_run__refuses_a_source_before_anything_is_made(
     build: Callable[[Path], Path], told: str, refused: Refused, earlier_run: Path, tmp_path: Path
 ) -> None:
     source = build(tmp_path / "source")
-    recipe = write_recipe(tmp_path / "bad.yaml", source, cluster="{k: 2, pca_dim: 1}")
+    recipe = write_small_recipe(tmp_path / "bad.yaml", source, cluster="{k: 2, pca_dim: 1}")
 
     message = refused(lambda: make(recipe, earlier_run))
 
@@ -212,7 +213,7 @@ def test_run__refuses_a_source_before_anything_is_made(
 def test_run__refuses_a_source_without_images(
     build: Callable[[Path], Path], told: str, refused: Refused, tmp_path: Path
 ) -> None:
-    recipe = write_recipe(tmp_path / "bad.yaml", build(tmp_path / "source"))
+    recipe = write_small_recipe(tmp_path / "bad.yaml", build(tmp_path / "source"))
 
     message = refused(lambda: make(recipe, tmp_path / "run", index))
 
@@ -235,14 +236,14 @@ def test_run__refuses_a_source_that_is_not_as_said(
     key: str, value: str, told: str, refused: Refused, small_source: Path, tmp_path: Path
 ) -> None:
     dataset = f"{{source: SOURCE, shorter_side: 16, {key}: {value}}}"
-    recipe = write_recipe(tmp_path / "bad.yaml", small_source, dataset=dataset)
+    recipe = write_small_recipe(tmp_path / "bad.yaml", small_source, dataset=dataset)
 
     assert told in refused(lambda: make(recipe, tmp_path / "run", index))
 
 
 def test_run__refuses_to_read_originals_that_share_a_file(refused: Refused, tmp_path: Path) -> None:
     source = tar_of(*((f"{n}.png", GOOD) for n in range(9)))(tmp_path / "source")
-    recipe = write_recipe(
+    recipe = write_small_recipe(
         tmp_path / "bad.yaml", source, dataset="{source: SOURCE, channels: 1, encoding: none}"
     )
 
@@ -317,7 +318,7 @@ def indexed(source: Path, tmp_path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Make an images artifact; return its rows and those of the images left out."""
     dataset = "{source: SOURCE, shorter_side: 20, channels: 1, encoding: raw, "
     dataset += "max_skipped_fraction: 0.9}"
-    recipe = write_recipe(
+    recipe = write_small_recipe(
         tmp_path / "odd.yaml", source, dataset=dataset, cluster="{k: 2, pca_dim: 1}"
     )
     make(recipe, tmp_path / "run", index)

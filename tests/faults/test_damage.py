@@ -18,7 +18,8 @@ from deepcluster_core.artifacts.tables import read_clustering, read_labels, read
 from deepcluster_core.errors import ArtifactError
 from stages.runs.folder import RunFolder
 from stages.runs.states import states_of
-from tests.faults.programs import Program, learnt
+from tests.support.program import Program
+from tests.support.run_files import learnt
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 

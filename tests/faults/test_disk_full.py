@@ -13,7 +13,9 @@ import torch
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.errors import ArtifactError
 from stages.runs.export import SUFFIXES, export
-from tests.faults.programs import WITHIN_S, Program, learnt
+from tests.support.program import Program
+from tests.support.run_files import learnt
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 

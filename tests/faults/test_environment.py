@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.text import shell_words
-from tests.faults import bad_input
-from tests.faults.programs import PROGRAM
-from tests.patience import WITHIN_S
+from tests.support import refusals
+from tests.support.program import PROGRAM
+from tests.support.recipes import write_small_recipe
+from tests.support.timeouts import WITHIN_S
 
 ROOT = Path(__file__).parents[2]
 INLINE = "module://matplotlib_inline.backend_inline"
@@ -94,7 +95,7 @@ def test_help__replaces_what_cannot_be_encoded(encoding: str | None, tmp_path: P
     assert (helped.returncode, helped.stderr) == (0, "")
     assert "--debug" in helped.stdout
     assert refused.returncode == 2
-    bad_input.check_message(refused.stderr)
+    refusals.check_message(refused.stderr)
 
 
 def test_show__user_without_home_and_name(earlier_run: Path, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_run__home_and_notebook_settings_that_cannot_be_used(
     """Results are made, and one line says where Prefect's records are."""
     (tmp_path / "file").touch()
     (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")
-    recipe = bad_input.write_recipe(tmp_path / "recipe.yaml", small_source)
+    recipe = write_small_recipe(tmp_path / "recipe.yaml", small_source)
 
     made = typed(
         *("run", recipe, "--run", "run [1]"),
@@ -211,7 +212,7 @@ def test_show__working_folder_that_was_deleted(tmp_path: Path) -> None:
 
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "working folder" in refused.stderr
-    bad_input.check_message(refused.stderr)
+    refusals.check_message(refused.stderr)
 
 
 @pytest.mark.parametrize("backend", [INLINE, "nonsense", "TkAgg"])

@@ -16,7 +16,7 @@ from flows.cli import main as cli
 from flows.show.run import farewell
 from flows.show.terminal import go_on, shell_path
 from stages.runs.folder import RunFolder
-from tests.faults import bad_input
+from tests.support import refusals
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_main__limits_are_explained(
 
     assert code == 2
     assert said in message
-    bad_input.check_message(message)
+    refusals.check_message(message)
 
 
 def test_print_error__terminal_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,7 @@ from flows.prefect_.task_records import usable_place
 from stages.runs.access import refuse_unreadable, refuse_unwritable_run
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
-from tests.faults.bad_input import contents, make, write_recipe
-from tests.faults.other_user import (
+from tests.support.other_user import (
     GID,
     UID,
     Answer,
@@ -33,7 +32,10 @@ from tests.faults.other_user import (
     needs_root,
     open_folder,
 )
-from tests.patience import WITHIN_S
+from tests.support.recipes import write_small_recipe
+from tests.support.refusals import make
+from tests.support.run_files import contents
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 
@@ -67,7 +69,7 @@ def place() -> Iterator[Path]:
 def theirs(place: Path, small_source: Path) -> Path:
     """Return a run of one epoch that others may only read, with a mark of a process that died."""
     shutil.copytree(small_source, place / "pictures")
-    make(write_recipe(place / "recipe.yaml", place / "pictures"), place / "theirs")
+    make(write_small_recipe(place / "recipe.yaml", place / "pictures"), place / "theirs")
     alive = place / "theirs/.prefect" / ALIVE
     alive.mkdir(parents=True, exist_ok=True)
     (alive / "5c2cd5c2-3c5e-4c5e-8c5e-3c5e4c5e8c5e").touch()
@@ -136,7 +138,7 @@ def test_run__a_group_shares_with_umask_002_alone(
     needs_root()
     group, colleague = 23456, 12346
     pictures = shutil.copytree(small_source, place / "of-group")
-    recipe = write_recipe(place / "group.yaml", pictures, keep="{features: 1}")
+    recipe = write_small_recipe(place / "group.yaml", pictures, keep="{features: 1}")
     for run, umask in ((shared := place / "shared", GROUP), (own := place / "own", OWN)):
         run.mkdir()
         os.chown(run, -1, group)
@@ -326,7 +328,7 @@ def _read_only(run: Path) -> Iterator[None]:
 def _everything(run: Path) -> dict[str, object]:
     """Return all names, and the digests of all files; locks too."""
     names = {str(path.relative_to(run)): None for path in sorted(run.rglob("*"))}
-    return {**names, **contents(run)}
+    return {**names, **contents(run, records=True)}
 
 
 def _run(run: Path, epoch: int) -> list[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.readers import CORPUS, READERS, Reader
-from tests.faults.whole_files import whole_files
+from tests.support.readers import CORPUS, READERS, Reader
+from tests.support.whole_files import whole_files
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
 """For each reader."""

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from tests.faults.programs import Program, kill_after, learnt, no_orphan_stays
-from tests.patience import WITHIN_S
+from tests.support.program import Program, kill_after, no_orphan_stays
+from tests.support.run_files import learnt
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 

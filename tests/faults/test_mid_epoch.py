@@ -19,7 +19,9 @@ from stages.cluster import ClusterConfig, cluster
 from stages.extract import ExtractConfig, extract
 from stages.index import DatasetConfig, index
 from stages.train import TrainConfig, train
-from tests.faults.programs import WITHIN_S, Program, learnt
+from tests.support.program import Program
+from tests.support.run_files import learnt
+from tests.support.timeouts import WITHIN_S
 
 NETWORK = NetworkConfig(name="smallnet", image_size=16)
 CONTEXT = Context(seed=31, epoch=0)

@@ -2,8 +2,8 @@
 
 from stages.runs.estimate import needs_of
 from stages.runs.recipe import load_recipe
-from tests.faults.programs import Program
-from tests.flows.conftest import manifests
+from tests.support.program import Program
+from tests.support.run_files import manifests
 
 
 def test_needs_of__memory_is_enough_for_a_run(undisturbed: Program) -> None:

@@ -30,7 +30,8 @@ from stages.runs.evaluation_request import EvaluationRequest
 from stages.runs.folder import RunFolder
 from stages.runs.new_images import assign, embed
 from stages.runs.sweep_plan import plan
-from tests.faults.bad_input import make, write_recipe
+from tests.support.recipes import write_small_recipe
+from tests.support.refusals import make
 
 PICTURES = 40
 
@@ -39,7 +40,7 @@ PICTURES = 40
 def littered(tmp_path_factory: pytest.TempPathFactory, small_source: Path) -> Path:
     """Return a folder of pictures with everything in it that the program writes."""
     source = shutil.copytree(small_source, tmp_path_factory.mktemp("littered") / "pictures")
-    recipe = write_recipe(source.parent / "recipe.yaml", source)
+    recipe = write_small_recipe(source.parent / "recipe.yaml", source)
     run = source / "runs/mine"
     make(recipe, run)
     draw_overview(RunFolder(run), num_epochs=1)
@@ -242,6 +243,6 @@ def test_index__counts_what_is_left_out(littered: Path, tmp_path: Path, small_so
     source = shutil.copytree(small_source, tmp_path / "source")
     shutil.copytree(littered / "runs/mine", source / "old")
     run = tmp_path / "run"
-    make(write_recipe(tmp_path / "recipe.yaml", source), run)
+    make(write_small_recipe(tmp_path / "recipe.yaml", source), run)
     facts = json.loads((run / "images/_manifest.json").read_text())["facts"]
     assert facts["notes"] == ["left out: 1 folder of this program's own results: old/ (run)"]

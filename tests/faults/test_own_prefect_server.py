@@ -20,7 +20,7 @@ from flows.prefect_ import loopback, serve
 from flows.prefect_.database import configured_database, usable_database
 from flows.prefect_.embedded import EmbeddedServer
 from flows.prefect_.server_errors import ServerError, error_line, own_server_error
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 

@@ -20,18 +20,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prefect.context import use_profile
 from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
     PREFECT_API_URL,
     PREFECT_SERVER_EPHEMERAL_ENABLED,
     Profile,
     temporary_settings,
 )
 
-from flows.prefect_ import configured_server
 from flows.prefect_.embedded import EmbeddedServer
 from flows.prefect_.server_errors import ServerError
 from flows.prefect_.settings import API_URL, origin_of
-from tests.faults.programs import PROGRAM, write_recipe
-from tests.patience import WITHIN_S
+from tests.support.program import PROGRAM
+from tests.support.recipes import write_recipe
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 
@@ -148,8 +149,8 @@ def test_running__configured_server_is_not_there(
 
 
 def test_running__configured_server_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configured_server, "ANSWER_S", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    short = temporary_settings({PREFECT_API_REQUEST_TIMEOUT: 0.2})
+    with short, socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
         text = configured_message(url, monkeypatch)
 

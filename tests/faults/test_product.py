@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL
 from deepcluster_core.errors import ConfigError
 from flows.prefect_.embedded import EmbeddedServer
 from flows.prefect_.serve import address_of, url_of
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("flows", "stages", "deepcluster_core")

@@ -27,7 +27,7 @@ from deepcluster_core.artifacts.tables import (
 from deepcluster_core.context import Context
 from stages.index import index
 from stages.runs.recipe import Recipe, load_recipe, save_recipe
-from tests.stages.recipes import PLAIN, write
+from tests.support.recipes import PLAIN, write
 
 IN_FILES = settings(deadline=None, max_examples=25)
 unicode = st.text(st.characters(codec="utf-8"), max_size=20)

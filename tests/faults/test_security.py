@@ -37,7 +37,7 @@ from deepcluster_core.text import printable, printable_lines
 from flows.cli.main import main
 from stages.index import DatasetConfig, index
 from stages.runs.recipe import load_recipe, parse_overrides
-from tests.stages.recipes import PLAIN, write
+from tests.support.recipes import PLAIN, write
 
 HOSTILE = "a\x1b[31m\x07\r\u202eb"
 NETWORK = NetworkConfig(name="smallnet", image_size=16)

@@ -20,9 +20,9 @@ from deepcluster_core.data.decode import UnreadableImageError, decode, upright_s
 from deepcluster_core.data.unreadable import Reasons
 from deepcluster_core.errors import SourceError
 from stages.index import DatasetConfig, index
-from tests.core.data.pictures import file_of, gradient, pixels_of, reason
-from tests.core.data.png_chunks import chunk
-from tests.core.data.tiffs import tiff_of
+from tests.support.pictures import file_of, gradient, pixels_of, reason
+from tests.support.png_chunks import chunk
+from tests.support.tiffs import tiff_of
 
 IMAGE = Image.fromarray(gradient(24, 40))
 JPEG = file_of(IMAGE, "JPEG")

@@ -13,7 +13,8 @@ from flows.cli.results import results
 from flows.stage_rerun import rerun
 from stages.runs.evaluation_request import EvaluationRequest
 from stages.runs.locate import resolve
-from tests.faults.bad_input import Refused, typed, write_recipe
+from tests.support.recipes import write_small_recipe
+from tests.support.refusals import Refused, typed
 
 URL = "s3://bucket/x"
 REFUSED = f"{URL}: is the address of a remote place, which is not supported"
@@ -84,7 +85,7 @@ def test_places__are_found() -> None:
 def test_run__refuses_a_url_by_its_key(
     key: str, refused: Refused, small_source: Path, tmp_path: Path
 ) -> None:
-    recipe = write_recipe(tmp_path / "right.yaml", small_source)
+    recipe = write_small_recipe(tmp_path / "right.yaml", small_source)
 
     message = refused(lambda: typed("run", recipe, "--set", f"{key}={URL}", "--set", "seed=x"))
 
@@ -95,7 +96,7 @@ def test_run__refuses_a_url_by_its_key(
 def test_run__names_the_path_of_a_file_url(
     refused: Refused, small_source: Path, tmp_path: Path
 ) -> None:
-    recipe = write_recipe(tmp_path / "right.yaml", small_source)
+    recipe = write_small_recipe(tmp_path / "right.yaml", small_source)
 
     message = refused(lambda: typed("run", recipe, "--set", "dataset.source=file:///x/a%20b"))
 

@@ -11,9 +11,10 @@ import pytest
 from deepcluster_core.artifacts.manifest import read_manifest
 from flows.cli.main import app, main
 from stages.runs.report import HEADER
-from tests.flows.conftest import ENVIRONMENT, PROGRAM, manifests
-from tests.patience import WITHIN_S
-from tests.voc_tree import write_voc
+from tests.support.program import ENVIRONMENT, PROGRAM
+from tests.support.run_files import manifests
+from tests.support.timeouts import WITHIN_S
+from tests.support.voc_tree import write_voc
 
 HERE = {"COLUMNS": "200"}  # a table is as wide as the terminal
 

@@ -6,7 +6,8 @@ import pytest
 
 from deepcluster_core.artifacts.tables import read_labels, read_metrics
 from deepcluster_core.errors import ConfigError
-from tests.flows.conftest import in_state, loop, manifests, tasks
+from tests.support.flow_runs import in_state, loop, tasks
+from tests.support.run_files import manifests
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -18,8 +18,8 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_sett
 
 from flows.prefect_.database import configured_database, lock_unless_current
 from flows.prefect_.embedded import EmbeddedServer
-from tests.flows.conftest import ENVIRONMENT, PROGRAM
-from tests.patience import WITHIN_S
+from tests.support.program import ENVIRONMENT, PROGRAM
+from tests.support.timeouts import WITHIN_S
 
 BEGINS = """
 import sys, time

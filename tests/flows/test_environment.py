@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from flows.engine import environment
-from tests.core.data.pictures import left_right, pixels_of
+from tests.support.pictures import left_right, pixels_of
 
 
 @pytest.fixture

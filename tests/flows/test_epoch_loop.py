@@ -6,16 +6,9 @@ import pytest
 
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.errors import ConfigError, FeatureError, SourceError
-from tests.flows.conftest import (
-    KEEP_ALL,
-    artifact_contents,
-    in_state,
-    loop,
-    made_since,
-    manifests,
-    tasks,
-    write_recipe,
-)
+from tests.support.flow_runs import KEEP_ALL, in_state, loop, tasks
+from tests.support.recipes import write_recipe
+from tests.support.run_files import artifact_contents, made_since, manifests
 
 MAIN_FILES = {
     "images": "index.parquet",

@@ -17,9 +17,10 @@ from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.shared.results import read_results
 from stages.runs.evaluation_request import EvaluationRequest
 from stages.runs.evaluations import EVALUATIONS
-from tests.conftest import draw_images
-from tests.drawn_landmarks import draw_landmarks
-from tests.flows.conftest import call, contents, recorded_tasks
+from tests.support.drawn_landmarks import draw_landmarks
+from tests.support.drawn_shapes import draw_images
+from tests.support.flow_runs import call, recorded_tasks
+from tests.support.run_files import contents
 
 REPOSITORY = Path(__file__).parents[2]
 QUICK: dict[str, Any] = {"ks": [1, 5]}

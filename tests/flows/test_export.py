@@ -17,7 +17,7 @@ from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ArtifactError, ConfigError
 from stages.runs.export import SUFFIXES, export
 from stages.runs.past_run import PastRun
-from tests.foreign import run_elsewhere
+from tests.support.foreign_reader import run_elsewhere
 
 ROUNDING = 1e-5
 """Of the greatest value; products are summed in another order elsewhere: 1e-6 was measured."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import ENVIRONMENT
+from tests.support.program import ENVIRONMENT
 
 HEAVY = ("torch", "torchvision", "faiss", "prefect")
 PROGRAM = f"""

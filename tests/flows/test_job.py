@@ -8,7 +8,7 @@ from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.plan import plan
 from stages.runs.recipe import load_recipe
-from tests.flows.conftest import manifests
+from tests.support.run_files import manifests
 
 
 def jobs_of(run: Path, changes: dict[str, Any] | None = None) -> dict[str, Job]:

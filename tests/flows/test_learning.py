@@ -9,7 +9,9 @@ from PIL import Image
 from deepcluster_core.errors import TrainingError
 from deepcluster_core.health import names, signs
 from flows.stage_rerun import rerun
-from tests.flows.conftest import call, contents, loop, manifests, write_recipe
+from tests.support.flow_runs import call, loop
+from tests.support.recipes import write_recipe
+from tests.support.run_files import contents, manifests
 
 DIGITS = Path(__file__).parents[2] / "configs/data/mnist-test.parquet"
 HEALTHY = f"""

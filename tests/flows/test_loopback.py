@@ -21,7 +21,7 @@ from flows.prefect_.loopback import (
     is_up,
     reach_loopback_directly,
 )
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 REPOSITORY = Path(__file__).parents[2]
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -20,7 +20,7 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError, SourceError
 from stages.runs import new_images
 from stages.runs.new_images import assign, embed
-from tests.flows.conftest import loop
+from tests.support.flow_runs import loop
 
 OUT = Path("labels.parquet")
 

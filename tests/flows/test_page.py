@@ -16,8 +16,9 @@ from flows.show.page import key_pictures, write_page
 from stages.evaluations.shared.results import RESULTS, write_results
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe, save_recipe
-from tests.flows.browser import PROGRAM, Tab, browser
-from tests.flows.conftest import loop, write_recipe
+from tests.support.browser import PROGRAM, Tab, browser
+from tests.support.flow_runs import loop
+from tests.support.recipes import write_recipe
 
 needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no Chromium or Chrome on this machine")
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\x1b[2J"
@@ -239,7 +240,7 @@ def test_page__charts_clusters_and_images_answer(tab: Tab, hostile_page: Path) -
     legend = "document.querySelector('.chart .legend').innerText"
     latest = tab.evaluate(legend)
     tab.evaluate("document.querySelector('.chart svg').focus()")
-    tab.tell("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft")
+    tab.send("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft")
     assert "epoch 2" in latest
     assert "epoch 1" in tab.evaluate(legend)
     tab.evaluate("document.querySelector('.chart svg').blur()")

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.artifacts.manifest import MANIFEST
-from tests.flows.conftest import ENVIRONMENT, STAGES, loop, manifests
-from tests.patience import WITHIN_S
+from tests.support import counted_run
+from tests.support.flow_runs import STAGES, loop
+from tests.support.program import ENVIRONMENT
+from tests.support.run_files import manifests
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 
-SCRIPT = Path(__file__).with_name("counted_run.py")
+SCRIPT = Path(counted_run.__file__)
 BODIES = sorted(["index None", *(f"{stage} {epoch}" for stage in STAGES for epoch in range(3))])
 
 

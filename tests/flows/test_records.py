@@ -10,7 +10,7 @@ import pytest
 from prefect.serializers import JSONSerializer
 
 from flows.prefect_.task_records import drop_foreign
-from tests.flows.conftest import KEEP_ALL, in_state, loop
+from tests.support.flow_runs import KEEP_ALL, in_state, loop
 
 JSON = JSONSerializer().model_dump()
 RESULT = json.dumps({"key": "k", "digest": "d"})

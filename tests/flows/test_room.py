@@ -9,7 +9,7 @@ from stages.runs.estimate import GIB, needs_of
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe
 from stages.runs.resources import disk_needed, refuse_what_cannot_fit
-from tests.flows.conftest import manifests
+from tests.support.run_files import manifests
 
 ALEXNET = Path(__file__).parents[2] / "configs" / "imagenet-alexnet.yaml"
 

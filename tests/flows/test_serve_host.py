@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import ENVIRONMENT, PROGRAM
-from tests.patience import WITHIN_S
+from tests.support.program import ENVIRONMENT, PROGRAM
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 

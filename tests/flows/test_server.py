@@ -20,8 +20,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun
 
 from deepcluster_core.artifacts.tables import read_labels
-from tests.flows.conftest import ENVIRONMENT, PROGRAM, recorded_tasks, tasks, write_recipe
-from tests.patience import WITHIN_S
+from tests.support.flow_runs import recorded_tasks, tasks
+from tests.support.program import ENVIRONMENT, PROGRAM
+from tests.support.recipes import write_recipe
+from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 

@@ -10,7 +10,8 @@ from prefect.states import Running
 
 from deepcluster_core.errors import ConfigError
 from flows.prefect_.crashed_runs import ALIVE
-from tests.flows.conftest import KEEP_ALL, artifact_contents, loop
+from tests.support.flow_runs import KEEP_ALL, loop
+from tests.support.run_files import artifact_contents
 
 
 def test_deepcluster__other_settings_are_refused_and_named(recipe: Path, own_run: Path) -> None:

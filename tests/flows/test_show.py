@@ -17,8 +17,10 @@ from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe, save_recipe
 from stages.runs.states import states_of
-from tests.flows.conftest import loop, manifests, write_recipe
-from tests.resealed import reseal
+from tests.support.artifacts import reseal
+from tests.support.flow_runs import loop
+from tests.support.recipes import write_recipe
+from tests.support.run_files import manifests
 
 
 @pytest.fixture(autouse=True)

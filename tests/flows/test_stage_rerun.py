@@ -9,16 +9,9 @@ from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
 from flows.stage_rerun import rerun
 from stages.runs.stage_request import check_stage_request
-from tests.flows.conftest import (
-    KEEP_ALL,
-    artifact_contents,
-    call,
-    in_state,
-    loop,
-    made_since,
-    manifests,
-    write_recipe,
-)
+from tests.support.flow_runs import KEEP_ALL, call, in_state, loop
+from tests.support.recipes import write_recipe
+from tests.support.run_files import artifact_contents, made_since, manifests
 
 
 @pytest.mark.parametrize(

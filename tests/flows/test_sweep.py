@@ -26,22 +26,11 @@ from flows.stage_rerun import rerun
 from flows.sweep import sweep
 from stages.evaluations.shared.results import read_results
 from stages.runs.recipe import RecipeOverrides
-from tests.flows.conftest import (
-    ENVIRONMENT,
-    PROGRAM,
-    SWEPT_EPOCHS,
-    artifact_contents,
-    call,
-    contents,
-    in_state,
-    loop,
-    made_since,
-    manifests,
-    recorded_tasks,
-    tasks,
-    write_recipe,
-)
-from tests.patience import WITHIN_S
+from tests.support.flow_runs import SWEPT_EPOCHS, call, in_state, loop, recorded_tasks, tasks
+from tests.support.program import ENVIRONMENT, PROGRAM
+from tests.support.recipes import write_recipe
+from tests.support.run_files import artifact_contents, contents, made_since, manifests
+from tests.support.timeouts import WITHIN_S
 
 COMMON = ("images", "features/epoch=0000")
 

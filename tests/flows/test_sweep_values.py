@@ -17,9 +17,10 @@ from flows.sweep import sweep
 from stages.evaluations.shared.results import read_results
 from stages.runs.folder import RunFolder
 from stages.runs.sweep_plan import open_sweep
-from tests.conftest import draw_images
-from tests.flows.conftest import SWEPT_EPOCHS, call, contents
-from tests.voc_tree import write_voc
+from tests.support.drawn_shapes import draw_images
+from tests.support.flow_runs import SWEPT_EPOCHS, call
+from tests.support.run_files import contents
+from tests.support.voc_tree import write_voc
 
 KS = (4, 8)
 LAST = SWEPT_EPOCHS - 1

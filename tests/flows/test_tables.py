@@ -16,9 +16,9 @@ from flows.show.paper_tables import load_table, measured
 from flows.show.tables import show_table
 from stages.evaluations.shared.results import read_results
 from stages.runs.folder import RunFolder
-from tests.drawn_landmarks import draw_landmarks
-from tests.flows.conftest import PROGRAM
-from tests.voc_tree import write_voc
+from tests.support.drawn_landmarks import draw_landmarks
+from tests.support.program import PROGRAM
+from tests.support.voc_tree import write_voc
 
 QUICK = {"flip": 0.0, "epochs": 1, "weight_decays": [1e-4], "random_crop": False}
 

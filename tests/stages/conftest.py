@@ -11,7 +11,7 @@ from stages.extract import ExtractConfig, extract
 from stages.index import DatasetConfig, index
 from stages.train import TrainConfig, train
 from tests.margins import SEED
-from tests.stages.recipes import PLAIN, write
+from tests.support.recipes import PLAIN, write
 
 EPOCH_0 = Context(seed=SEED, epoch=0)
 

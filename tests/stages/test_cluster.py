@@ -23,7 +23,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
 from stages.cluster import ClusterConfig, Sizes
 from stages.cluster import cluster as stage
-from tests.documentation import DOCS, blocks
+from tests.support.documentation import DOCS, blocks
 
 CONTEXT = Context(seed=31, epoch=0)
 

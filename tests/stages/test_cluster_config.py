@@ -7,7 +7,7 @@ import pytest
 from deepcluster_core.errors import ConfigError
 from stages.cluster import ClusterConfig
 from stages.runs.recipe import load_recipe, parse_overrides, save_recipe
-from tests.stages.recipes import PLAIN, write
+from tests.support.recipes import PLAIN, write
 
 
 @pytest.mark.parametrize(

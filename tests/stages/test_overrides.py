@@ -15,7 +15,7 @@ from stages.evaluations.knn import KnnConfig
 from stages.evaluations.maximal import MaximalConfig
 from stages.evaluations.retrieval import RetrievalConfig
 from stages.runs.recipe import RecipeOverrides, load_recipe, parse_overrides
-from tests.stages.recipes import PLAIN, write
+from tests.support.recipes import PLAIN, write
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1).filter(
     lambda name: name not in (".", "..") and len(name.encode()) < 200

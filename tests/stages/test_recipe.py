@@ -18,7 +18,7 @@ from stages.runs.recipe import (
     parse_overrides,
     save_recipe,
 )
-from tests.stages.recipes import PLAIN, write
+from tests.support.recipes import PLAIN, write
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 

@@ -8,7 +8,7 @@ import pytest
 
 from deepcluster_core.errors import ConfigError
 from stages.runs.recipe import load_recipe
-from tests.stages.recipes import PLAIN, write
+from tests.support.recipes import PLAIN, write
 
 
 def error_of(path: Path, overrides: dict[str, Any] | None = None) -> str:

@@ -23,7 +23,7 @@ from stages.cluster import cluster
 from stages.index import DatasetConfig, index
 from stages.score import score as stage
 from tests.margins import above
-from tests.resealed import reseal
+from tests.support.artifacts import reseal
 
 CONTEXT = Context(seed=31, epoch=1)
 

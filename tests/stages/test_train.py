@@ -20,7 +20,7 @@ from deepcluster_core.precision import is_narrow
 from stages.train import Pace, TrainConfig
 from stages.train import train as stage
 from tests.margins import SEED, below
-from tests.resealed import reseal
+from tests.support.artifacts import reseal
 
 CONTEXT = Context(seed=SEED, epoch=0)
 PLAIN = TrainConfig(batch_size=32)

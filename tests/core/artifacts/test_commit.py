@@ -32,7 +32,7 @@ from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.stage import digests_of
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 STAGE = Stage(name="group", version=1, kind="groups", files=("table",))
 

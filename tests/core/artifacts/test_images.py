@@ -18,7 +18,7 @@ from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
 from deepcluster_core.errors import ArtifactError
-from tests.resealed import reseal
+from tests.support.artifacts import reseal
 
 Pixels = NDArray[np.uint8]
 STAGE = Stage(name="index", version=1, kind="images", files=())

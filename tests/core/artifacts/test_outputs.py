@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from deepcluster_core.artifacts import outputs
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.outputs import (
     FeaturesArray,
@@ -69,12 +68,9 @@ def test_whole_files__errors_of_the_disk_name_the_file(tmp_path: Path) -> None:
             raise AssertionError("unreachable")
 
 
-def test_labels_table__row_groups_are_bounded_and_ids_count_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outputs, "HELD_BYTES", 1000)
+def test_labels_table__row_groups_are_bounded_and_ids_count_on(tmp_path: Path) -> None:
     path = tmp_path / "labels.parquet"
-    with LabelsTable(path, ABOUT) as table:
+    with LabelsTable(path, ABOUT, held_bytes=1000) as table:
         for batch in range(20):
             cluster_B = np.full(10, batch, np.int32)
             table.add([f"{batch}/{row}" for row in range(10)], cluster_B, cluster_B / 2)
@@ -90,15 +86,12 @@ def test_labels_table__row_groups_are_bounded_and_ids_count_on(
     assert [str(kind) for kind in file.schema_arrow.types] == ["int64", "string", "int32", "float"]
 
 
-def test_features_array__grows_over_shards_and_reads_as_a_runs_features(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outputs, "CHUNK_BYTES", 80)  # 8 rows of 5 float16
-    monkeypatch.setattr(outputs, "SHARD_BYTES", 320)
+def test_features_array__grows_over_shards_and_reads_as_a_runs_features(tmp_path: Path) -> None:
+    layout = {"chunk_bytes": 80, "chunks_per_shard": 4}  # a chunk has 8 rows of 5 float16
     rows_ND = np.random.default_rng(1).standard_normal((107, 5)).astype(np.float32)
     path, index = tmp_path / "features.zarr", tmp_path / "index.parquet"
 
-    with FeaturesArray(path, index, ABOUT, dim=5, dtype="float16") as array:
+    with FeaturesArray(path, index, ABOUT, dim=5, dtype="float16", **layout) as array:
         for start in range(0, 107, 45):
             batch_BD = rows_ND[start : start + 45]
             array.add([str(start + row) for row in range(len(batch_BD))], batch_BD)

@@ -5,7 +5,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from deepcluster_core.clustering import assign as module
 from deepcluster_core.clustering.assign import Assigner
 from deepcluster_core.clustering.kmeans import KMeans
 from deepcluster_core.clustering.pca import Pca, fit_pca
@@ -49,15 +48,12 @@ def in_batches(rows_ND: Floats, size: int) -> list[tuple[list[str], Floats]]:
 
 @pytest.mark.parametrize("whitened", [True, False])
 @pytest.mark.parametrize("size", [7, 64, 300])
-def test_assign__rows_come_to_the_clusters_they_were_in(
-    size: int, monkeypatch: pytest.MonkeyPatch, *, whitened: bool
-) -> None:
-    monkeypatch.setattr(module, "AT_ONCE", 64)
+def test_assign__rows_come_to_the_clusters_they_were_in(size: int, *, whitened: bool) -> None:
     rows_ND = features()
     pca, centroids_KQ, cluster_N = clustered(rows_ND, whitened=whitened)
     assigner = Assigner.of(arrays(pca, centroids_KQ), whitened=whitened, device="cpu")
 
-    found = [*assigner.assign(in_batches(rows_ND, size))]
+    found = [*assigner.assign(in_batches(rows_ND, size), at_once=64)]
 
     assert [len(paths) for paths, _, _ in found] == [64, 64, 64, 64, 44]
     assert [path for paths, _, _ in found for path in paths] == [str(row) for row in range(300)]

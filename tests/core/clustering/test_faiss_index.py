@@ -25,7 +25,7 @@ from deepcluster_core.clustering.pic import Pic
 from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.rows import InMemory
 from deepcluster_core.errors import ConfigError
-from tests.core.clustering.groups import blobs, unit_rows
+from tests.support.clustering_rows import blobs, unit_rows
 
 ROOT = Path(__file__).parents[3]
 

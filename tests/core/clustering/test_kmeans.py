@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from sklearn import cluster as sklearn_cluster
 
 from deepcluster_core.clustering.fit import Fit
-from deepcluster_core.clustering.kmeans import KMeans, assign
+from deepcluster_core.clustering.kmeans import KMeans, Nearest, assign
 from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import nmi
 from deepcluster_core.progress import Progress, silent
-from tests.core.clustering.groups import blobs, unit_rows
+from tests.support.clustering_rows import blobs, unit_rows
 
 
 def kmeans(
@@ -208,13 +208,12 @@ def test_assign__keeps_small_distances_far_from_zero() -> None:
     np.testing.assert_allclose(distance_N, expected_N, rtol=1e-3)  # float32 steps at 100: 8e-6
 
 
-def test_assign__does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_assign__does_not_depend_on_blocks() -> None:
     rows_NQ, centroids_KQ = unit_rows(300), unit_rows(20, seed=1)
     whole_N, _ = assign(InMemory(rows_NQ), centroids_KQ)
-    monkeypatch.setattr("deepcluster_core.clustering.kmeans.BLOCK_ROWS", 70)
     heard: list[int] = []
-    cut_N, _ = assign(
-        InMemory(rows_NQ), centroids_KQ, progress=lambda done, total: heard.append(done)
+    cut_N, _ = Nearest(centroids_KQ).assign(
+        InMemory(rows_NQ), progress=lambda done, total: heard.append(done), block_rows=70
     )
     np.testing.assert_array_equal(cut_N, whole_N)
     assert heard == [70, 140, 210, 280, 300]

@@ -12,7 +12,7 @@ from deepcluster_core.clustering.fit import Fit, means_of
 from deepcluster_core.clustering.kmeans import KMeans, assign
 from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
-from tests.core.clustering.groups import blobs, unit_rows
+from tests.support.clustering_rows import blobs, unit_rows
 
 
 def inertia(fit: Fit) -> float:
@@ -196,11 +196,10 @@ def test_warm_start__refuses_clusters_of_other_images_or_of_another_k(num: int, 
         KMeans(k, start_N=start_N).fit(InMemory(unit_rows(100)), seed=0)
 
 
-def test_means_of__are_those_of_the_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepcluster_core.clustering.fit.BLOCK_ROWS", 70)
+def test_means_of__are_those_of_the_members() -> None:
     rows_NQ, start_N = unit_rows(300), (np.arange(300) % 4).astype(np.int32)
 
-    means_KQ = means_of(rows_NQ, start_N, k=5)
+    means_KQ = means_of(rows_NQ, start_N, k=5, block_rows=70)
 
     expected_KQ = [rows_NQ[start_N == cluster].mean(axis=0) for cluster in range(4)]
     np.testing.assert_allclose(means_KQ[:4], expected_KQ, atol=1e-6)

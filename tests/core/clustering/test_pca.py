@@ -13,7 +13,7 @@ from torch import Tensor
 from deepcluster_core.clustering.pca import Pca, fit_pca
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.reduce import Reduce, identity
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 
 def features(num: int = 400, width: int = 20, *, mean: float = 5.0, seed: int = 0) -> Tensor:

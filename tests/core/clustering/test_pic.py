@@ -15,7 +15,7 @@ from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import nmi
-from tests.core.clustering.groups import blobs, unit_rows
+from tests.support.clustering_rows import blobs, unit_rows
 
 
 def pic(rows_NQ: Floats, **settings: Any) -> Fit:  # noqa: ANN401  of PicConfig
@@ -132,13 +132,12 @@ def test_pic__refuses_a_sigma_for_which_all_weights_are_zero() -> None:
         pic(unit_rows(50, 64), sigma=0.01)
 
 
-def test_pic__is_the_same_again_and_for_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pic__is_the_same_again_and_for_any_block() -> None:
     rows_NQ, _ = blobs(k=30, noise=0.1)
     whole = pic(rows_NQ)
     heard: list[tuple[int, int | None]] = []
-    monkeypatch.setattr("deepcluster_core.clustering.pic.BLOCK_ROWS", 700)
 
-    cut = Pic(PicConfig()).fit(
+    cut = Pic(PicConfig(), block_rows=700).fit(
         InMemory(rows_NQ), seed=9, progress=lambda done, total: heard.append((done, total))
     )
 

@@ -17,7 +17,7 @@ from deepcluster_core.clustering.plugin_loading import PATTERN, load_callable
 from deepcluster_core.clustering.rows import InMemory
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.metrics import nmi
-from tests.core.clustering.groups import blobs
+from tests.support.clustering_rows import blobs
 
 ROWS_NQ, TRUE_N = blobs(600, k=8, noise=0.05)
 MINI_BATCH = "python:sklearn.cluster:MiniBatchKMeans"

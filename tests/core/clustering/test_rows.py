@@ -1,6 +1,6 @@
 """Suffixes: N rows, D raw dimensions, Q dimensions, S sampled."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -18,22 +18,18 @@ def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
     return raw_BD.astype(np.float32) @ PROJECTION_DQ
 
 
-def projected(block_rows: int) -> Projected:
+def projected(
+    block_rows: int, project: Callable[[NDArray[np.floating]], NDArray[np.float32]] = project
+) -> Projected:
+    """Return rows in products of 30 and blocks of 90; 500 is a multiple of neither."""
+
     def read() -> Iterator[NDArray[np.floating]]:
         for start in range(0, 500, block_rows):
             yield RAW_ND[start : start + block_rows]
 
-    return Projected(500, 3, read, project)
+    return Projected(500, 3, read, project, product_rows=30, yielded_rows=90)
 
 
-@pytest.fixture
-def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let products be of 30 rows, and blocks of 90; 500 is a multiple of neither."""
-    monkeypatch.setattr("deepcluster_core.clustering.rows.PROJECT_ROWS", 30)
-    monkeypatch.setattr("deepcluster_core.clustering.rows.YIELD_ROWS", 90)
-
-
-@pytest.mark.usefixtures("small_products")
 @pytest.mark.parametrize("block_rows", [1, 29, 99, 100, 500, 1000])
 def test_projected__is_the_same_however_it_is_read(block_rows: int) -> None:
     rows, in_one = projected(block_rows), projected(500).all()
@@ -48,7 +44,6 @@ def test_projected__is_the_same_however_it_is_read(block_rows: int) -> None:
     assert rows.take(ids_S).dtype == np.float32
 
 
-@pytest.mark.usefixtures("small_products")
 @pytest.mark.parametrize("block_rows", [1, 29, 99, 100, 500, 1000])
 def test_projected__every_product_has_the_same_shape_and_place(block_rows: int) -> None:
     """Whether another shape has other last digits depends on the processor; this does not."""
@@ -60,7 +55,7 @@ def test_projected__every_product_has_the_same_shape_and_place(block_rows: int) 
         places_B = np.arange(len(raw_BD), dtype=np.float32)
         return np.repeat(places_B[:, None], 3, axis=1)
 
-    rows = Projected(500, 3, projected(block_rows).read, by_place)
+    rows = projected(block_rows, by_place)
     ids_S = np.array([4, 31, 77, 499])
 
     assert rows.all()[:, 0].tolist() == [row % 30 for row in range(500)]
@@ -89,7 +84,6 @@ def test_projected__a_row_does_not_depend_on_how_many_come_after_it(
     np.testing.assert_array_equal(first, everything[:num_rows])
 
 
-@pytest.mark.usefixtures("small_products")
 def test_projected__takes_a_sample_without_projecting_the_rest() -> None:
     seen: list[int] = []
 
@@ -97,7 +91,7 @@ def test_projected__takes_a_sample_without_projecting_the_rest() -> None:
         seen.append(len(raw_BD))
         return project(raw_BD)
 
-    rows = Projected(500, 3, projected(100).read, noted)
+    rows = projected(100, noted)
 
     assert len(rows.take(np.array([3, 4, 250, 499]))) == 4
     assert seen == [30, 30, 30], "the three products that have such rows, of seventeen"

@@ -11,9 +11,9 @@ from PIL import Image
 from deepcluster_core.data.bare_pictures import without_notes
 from deepcluster_core.data.decode import decode, upright_size
 from deepcluster_core.evaluation.voc.masks import decode_mask
-from tests.core.data.pictures import file_of, gradient, pixels_of, reason
-from tests.core.data.png_chunks import chunk, with_chunks
-from tests.core.data.tiffs import tiff_of
+from tests.support.pictures import file_of, gradient, pixels_of, reason
+from tests.support.png_chunks import chunk, with_chunks
+from tests.support.tiffs import tiff_of
 
 IMAGE = Image.fromarray(gradient(24, 40))
 PNG = file_of(IMAGE)

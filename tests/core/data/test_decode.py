@@ -14,7 +14,7 @@ from deepcluster_core.data.decode import (
     Deep,
     decode,
 )
-from tests.core.data.pictures import file_of, gradient, left_right, npy_of, pixels_of, reason
+from tests.support.pictures import file_of, gradient, left_right, npy_of, pixels_of, reason
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 

@@ -17,7 +17,7 @@ from deepcluster_core.data.decode import (
     encode_jpeg,
     encode_png,
 )
-from tests.core.data.pictures import file_of, gradient, left_right, npy_of, pixels_of, reason
+from tests.support.pictures import file_of, gradient, left_right, npy_of, pixels_of, reason
 
 # Refusals
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepcluster_core.data.decode import decode, upright_size
-from tests.core.data.pictures import file_of, pixels_of, reason
-from tests.core.data.png_chunks import chunk, with_chunks
-from tests.core.data.tiffs import Order, packed_12_bit, tiff_of
+from tests.support.pictures import file_of, pixels_of, reason
+from tests.support.png_chunks import chunk, with_chunks
+from tests.support.tiffs import Order, packed_12_bit, tiff_of
 
 RNG = np.random.default_rng(0)
 DEEP_HW = RNG.integers(0, 65536, (6, 8)).astype(np.uint16)

@@ -6,7 +6,7 @@ import pytest
 
 from deepcluster_core.data.sources import open_source
 from deepcluster_core.errors import SourceError
-from tests.core.data.listed import error_of, images, labels_of, paths, put, reason
+from tests.support.sources import error_of, images, labels_of, paths, put, reason
 
 
 def test_fingerprint__of_a_list_knows_labels_and_not_the_order_of_lines(tmp_path: Path) -> None:

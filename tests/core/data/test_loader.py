@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepcluster_core.data.loader import ordered_map
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 
 def square_slowly(number: int) -> int:

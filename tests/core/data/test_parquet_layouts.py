@@ -12,7 +12,7 @@ import pytest
 
 from deepcluster_core.data.sources import open_source
 from deepcluster_core.errors import ConfigError, SourceError
-from tests.core.data.listed import error_of, images, labels_of, paths, reason
+from tests.support.sources import error_of, images, labels_of, paths, reason
 
 STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 DATA = [b"one", b"two", b"six"]

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepcluster_core.data.sources import SourceImage, open_source
-from tests.core.data.listed import error_of, images, labels_of, paths, reason
-from tests.patience import WITHIN_S
+from tests.support.sources import error_of, images, labels_of, paths, reason
+from tests.support.timeouts import WITHIN_S
 
 # Parquet
 

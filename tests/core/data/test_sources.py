@@ -10,7 +10,7 @@ import pytest
 from deepcluster_core.data.sources import Kind, open_source
 from deepcluster_core.data.sources.base import displayed, read_file
 from deepcluster_core.errors import SourceError
-from tests.core.data.listed import error_of, images, labels_of, paths, put, reason
+from tests.support.sources import error_of, images, labels_of, paths, put, reason
 
 NAMES = ["b/2.png", "a/10.JPG", "a/9.jpg", "a-c/x.npy", "a/sub/0.tiff", "Z/ü.webp", "b/1.png"]
 

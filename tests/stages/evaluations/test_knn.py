@@ -22,7 +22,7 @@ from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.shared.results import read_results
 from stages.extract import ExtractConfig, extract
 from tests.margins import SEED, above
-from tests.stages.evaluations.conftest import Relabel
+from tests.support.artifacts import Relabel
 
 CONTEXT = Context(seed=SEED, epoch=0)
 

@@ -20,9 +20,9 @@ from stages.evaluations.retrieval import EVALUATION, PICTURE, QUERIES, Retrieval
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.shared.results import read_results
 from stages.train import TrainConfig
-from tests.drawn_landmarks import BUILDINGS, draw_landmarks
 from tests.margins import SEED, above
-from tests.pretraining import mean_lead
+from tests.support.drawn_landmarks import BUILDINGS, draw_landmarks
+from tests.support.pretraining import mean_lead
 
 CONTEXT = Context(seed=SEED, epoch=0)
 FIRST = next(iter(BUILDINGS))

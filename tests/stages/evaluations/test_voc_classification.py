@@ -28,8 +28,8 @@ from stages.evaluations.voc_classification import (
     data_digest,
 )
 from tests.margins import above
-from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
-from tests.voc_tree import CLASSES, write_voc
+from tests.support.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
+from tests.support.voc_tree import CLASSES, write_voc
 
 SIZES = {"train": 16, "val": 16, "test": 360}
 # smallnet needs wider weights than AlexNet, and a drawn tree no 80,000 steps.

@@ -35,8 +35,8 @@ from stages.evaluations.shared.results import RESULTS
 from stages.evaluations.voc_detection import DETECTIONS, EVALUATION, PICTURE, data_digest
 from stages.evaluations.voc_detection_protocol import VocDetectionConfig
 from tests.margins import above, below
-from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
-from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc
+from tests.support.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
+from tests.support.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc
 
 SIZES = {"train": 60, "val": 16, "test": 60}
 FEW = {"train": 14, "val": 14, "test": 12}

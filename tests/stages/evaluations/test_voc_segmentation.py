@@ -37,8 +37,8 @@ from stages.evaluations.voc_segmentation import (
 )
 from stages.evaluations.voc_segmentation_protocol import VocSegmentationConfig
 from tests.margins import above
-from tests.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
-from tests.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc2012
+from tests.support.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
+from tests.support.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc2012
 
 SIZES = {"train": 40, "val": 200}
 FEW = {"train": 20, "val": 12}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from deepcluster_core.data.decode import UnreadableImageError
 from deepcluster_core.evaluation.retrieval.photographs import Album, read_photograph
-from tests.core.data.pictures import gradient
+from tests.support.pictures import gradient
 
 
 def written(path: Path, height: int, width: int) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.voc.dataset import ABSENT, DIFFICULT, PRESENT, Voc, VocObject
-from tests.voc_tree import CLASSES, annotation, mark_of, write_voc
+from tests.support.voc_tree import CLASSES, annotation, mark_of, write_voc
 
 SIZES = {"train": 4, "val": 4, "test": 4}
 BODY = (

@@ -17,9 +17,9 @@ from PIL import Image
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.voc.dataset import CLASSES, PALETTE, VOID, Task, Voc
 from deepcluster_core.evaluation.voc.masks import decode_mask
-from tests import voc_tree
-from tests.patience import WITHIN_S
-from tests.voc_tree import HEIGHT, WIDTH, write_voc2012
+from tests.support import voc_tree
+from tests.support.timeouts import WITHIN_S
+from tests.support.voc_tree import HEIGHT, WIDTH, write_voc2012
 
 SIZES = {"train": 5, "val": 4}
 SIZE = (WIDTH, HEIGHT)

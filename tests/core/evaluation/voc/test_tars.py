@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from deepcluster_core.errors import SourceError
 from deepcluster_core.evaluation.voc.dataset import Task, Voc
-from tests.patience import WITHIN_S
-from tests.voc_tree import CLASSES, write_voc, write_voc2012
+from tests.support.timeouts import WITHIN_S
+from tests.support.voc_tree import CLASSES, write_voc, write_voc2012
 
 TRAINVAL, TEST = "VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"
 SIZES = {"train": 4, "val": 4, "test": 4}

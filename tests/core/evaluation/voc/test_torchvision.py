@@ -7,7 +7,7 @@ import numpy as np
 from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from deepcluster_core.evaluation.voc.dataset import Voc
-from tests.voc_tree import write_voc, write_voc2012
+from tests.support.voc_tree import write_voc, write_voc2012
 
 SIZES = {"train": 12, "val": 4, "test": 12}
 

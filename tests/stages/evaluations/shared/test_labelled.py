@@ -10,8 +10,8 @@ from deepcluster_core.artifacts.file_names import INDEX
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.errors import ArtifactError
 from stages.evaluations.shared.labelled import Data, Labelled, open_labelled
-from tests.conftest import CLASSES
-from tests.stages.evaluations.conftest import Relabel
+from tests.support.artifacts import Relabel
+from tests.support.drawn_shapes import CLASSES
 
 
 def split(images: Path, *, fraction: float = 0.25, seed: int = 31) -> Data:

@@ -13,7 +13,7 @@ from deepcluster_core.evaluation.voc.detection.drawing import COLOUR, draw_detec
 from deepcluster_core.evaluation.voc.detection.fitting import Found
 from deepcluster_core.evaluation.voc.detection.scoring import scored, shown
 from deepcluster_core.evaluation.voc.detection.task import Subset, open_task
-from tests.voc_tree import CLASSES, write_voc
+from tests.support.voc_tree import CLASSES, write_voc
 
 DOG, EASY = (10.0, 10.0, 50.0, 50.0), False
 JUDGED = Subset(

@@ -1,6 +1,6 @@
-"""A run in a process of its own that notes each stage body it runs: RECIPE RUN NOTES [GO].
+"""A run in its own process that records each stage body it runs: RECIPE RUN NOTES [GO].
 
-Waits for the file GO once everything is imported, so that two processes start together.
+It waits for the file GO once everything is imported, so that two processes start together.
 """
 
 import os
@@ -25,6 +25,8 @@ def main(recipe: str, run: str, notes: str, go: str | None = None) -> None:
 
 
 def noted(make: Callable[..., None], notes: Path) -> Callable[..., None]:
+    """Return the method that makes an artifact, with a line in the notes for each call."""
+
     def run(stage: Any, *given: Any, context: Context, **arguments: Any) -> None:  # noqa: ANN401
         with notes.open("a") as file:  # one short write: appended whole
             file.write(f"{stage.name} {context.epoch}\n")

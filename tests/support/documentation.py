@@ -1,4 +1,4 @@
-"""README.md and the pages of docs/, as tests read them."""
+"""README.md and the pages of docs/, which tests read."""
 
 import re
 from collections.abc import Iterator
@@ -7,17 +7,20 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
 def pages() -> list[Path]:
     """Return README.md and then the pages of the site in the order of its navigation."""
-    site: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    return [ROOT / "README.md", *(DOCS / name for name in _names(site["nav"]))]
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    site: dict[str, Any] = yaml.safe_load(text)
+    below_docs = [DOCS / name for name in _names(site["nav"])]
+    return [ROOT / "README.md", *below_docs]
 
 
 def _names(entries: list[Any]) -> Iterator[str]:
+    """Yield the files of a navigation, whose entries are file names or nested titles."""
     for entry in entries:
         if isinstance(entry, str):
             yield entry

@@ -1,4 +1,4 @@
-"""What reads files that may hold any bytes, for the tests that try such bytes."""
+"""Readers of files that may hold any bytes, for the tests that try such bytes."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,43 +26,44 @@ from deepcluster_core.evaluation.voc.dataset import CLASSES, Voc
 from deepcluster_core.evaluation.voc.masks import decode_mask
 from stages.runs.recipe import load_recipe, parse_overrides
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parents[1] / "faults" / "corpus"
 MASK_SIZE = (12, 9)
-"""Width and height in pixels of the masks to be read."""
+"""Width and height of the masks, pixels."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Something that reads a file."""
+    """A function that reads a file."""
 
     file: str
-    """Its name."""
+    """Name of the file."""
     read: Callable[[Path], object]
     """Called with the file's path."""
     answers: tuple[type[Exception], ...] = (DeepClusterError,)
-    """What it may raise."""
+    """Exceptions that it may raise."""
     tokens: tuple[bytes, ...] = field(default=())
     """Pieces of the file's language, for a fuzzer to put in."""
 
     def try_bytes(self, data: bytes, folder: Path) -> None:
-        """Have it read these bytes; an exception other than an answer comes through."""
+        """Read these bytes; exceptions that are not in `answers` are not caught."""
         path = folder / self.file
         path.write_bytes(data)
         with suppress(*self.answers):
             self.read(path)
 
     def corpus(self) -> list[Path]:
-        """Return the files of interesting bytes that are kept for it."""
+        """Return the files of interesting bytes that are kept for this reader."""
         return sorted((CORPUS / self.name).glob("*"))
 
     @property
     def name(self) -> str:
         """Its name among `READERS`."""
-        return next(name for name, reader in READERS.items() if reader is self)
+        (name,) = [name for name, reader in READERS.items() if reader is self]
+        return name
 
 
 def read_both(path: Path) -> None:
-    """Read as it is; and with a checksum that is right, which whoever means harm can write too."""
+    """Read a manifest as it is, and with a valid checksum, which an attacker could also write."""
     data = path.read_bytes()
     inspect(path.parent)
     with suppress(ValidationError):
@@ -73,7 +74,7 @@ def read_both(path: Path) -> None:
 
 
 def read_assignment(path: Path) -> None:
-    """Read what somebody types; bytes that are no UTF-8 come as Python's surrogates."""
+    """Read an argument of the command line; bytes that are not UTF-8 become surrogates."""
     parse_overrides([path.read_bytes().decode("utf-8", "surrogateescape")])
 
 

@@ -6,20 +6,20 @@ from pathlib import Path
 
 
 def note(name: str, diary: str) -> dict[str, float]:
-    """Write who ran, and return figures."""
+    """Write the name of the side that runs, and return figures."""
     with Path(diary).open("a") as file:
         file.write(name)
     return {"count": len(Path(diary).read_text())}
 
 
 def fill(mega: int) -> None:
-    """Hold so much memory for a moment."""
+    """Hold this many MiB of memory for a moment."""
     held = bytearray(os.urandom(1 << 20) * mega)
     del held
 
 
 def environment() -> dict[str, float]:
-    """Tell which process this is, and what it was born with."""
+    """Return which process this is, and which settings it started with."""
     return {
         "spin": float("GOMP_SPINCOUNT" in os.environ),
         "flows": float("flows" in sys.modules),

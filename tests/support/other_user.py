@@ -1,4 +1,4 @@
-"""Another user of the machine: what commands say to them, and a moment as them in this process."""
+"""Another user of the machine: the answers that commands give them, and code that runs as them."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 UID, GID = 12345, 12345
-"""Of nobody."""
+"""A user and a group that do not exist."""
 ROOT = Path(__file__).parents[2]
 COMMANDS = """
 import contextlib, io, json, os, sys, traceback
@@ -40,7 +40,7 @@ print(json.dumps(answers))
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command ended with."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -54,8 +54,9 @@ def needs_root() -> None:
 
 @contextmanager
 def another_user(uid: int = UID, gid: int = GID) -> Iterator[None]:
-    """Have the block run with the permissions of another user, in this process."""
-    before = os.getegid(), os.getgroups()
+    """Run the block with the permissions of another user, in this process."""
+    group_before, groups_before = os.getegid(), os.getgroups()
+    # The user comes last, and first on the way back: only root can change groups.
     os.setgroups([])
     os.setegid(gid)
     os.seteuid(uid)
@@ -63,8 +64,8 @@ def another_user(uid: int = UID, gid: int = GID) -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
-        os.setegid(before[0])
-        os.setgroups(before[1])
+        os.setegid(group_before)
+        os.setgroups(groups_before)
 
 
 def answers(
@@ -75,14 +76,14 @@ def answers(
     uid: int = UID,
     gid: int = GID,
 ) -> list[Answer]:
-    """Run commands one after the other in one process: as another user or, without root, as this.
+    """Run commands one after the other in one process, as another user if this user is root.
 
     Args:
-        commands: umask and arguments of each.
-        home: of the user, and of their Prefect; created.
+        commands: umask and arguments of each command.
+        home: home folder of the user and of their Prefect; it is created.
         server: URL of Prefect's API.
-        uid: of the user.
-        gid: their only group.
+        uid: number of the user.
+        gid: number of the user's only group.
     """
     home.mkdir(exist_ok=True)
     environment = os.environ | {
@@ -106,14 +107,16 @@ def answers(
         timeout=WITHIN_S,
     )
     assert done.returncode == 0, done.stderr
-    return [Answer(*found) for found in json.loads(done.stdout.splitlines()[-1])]
+    # What the commands print is in the answers; the last line is the list of all answers.
+    last_line = done.stdout.splitlines()[-1]
+    return [Answer(*found) for found in json.loads(last_line)]
 
 
 def _as(uid: int, gid: int, command: list[str]) -> list[str]:
-    """Return a command that runs as another user, who may otherwise not reach the interpreter.
+    """Return a command that runs as another user.
 
-    Where it lies in a folder of root alone, that folder is seen through a view of its own, in a
-    name space of mounts that ends with the process.
+    If the interpreter is in a folder that only root may enter, the process gets its own view of
+    that folder, in a mount namespace that ends with the process.
     """
     user = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
     interpreter = Path(sys.executable).resolve()
@@ -126,10 +129,11 @@ def _as(uid: int, gid: int, command: list[str]) -> list[str]:
             f'exec "$@"'
         )
         user = ["unshare", "--mount", "bash", "-c", script, "_", *user]
+    # Neither program is everywhere, and containers often forbid mounts.
     try:
         subprocess.run([*user, sys.executable, "-c", ""], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("the interpreter cannot be run as another user here")
+        pytest.skip("the interpreter cannot run as another user here")
     return [*user, *command]
 
 

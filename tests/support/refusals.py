@@ -1,6 +1,5 @@
-"""Wrong input through the command, in this process, and what the command says of it."""
+"""Invalid input for the command, in this process, and the messages that the command prints."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -15,32 +14,16 @@ from flows.cli import main as cli
 from flows.engine.open_run import open_run
 from stages.score import score
 
-RECIPE = """
-epochs: 1
-dataset: {source: SOURCE, shorter_side: 16, channels: 1, encoding: raw}
-network: {name: smallnet, image_size: 16}
-extract: {resize: 16}
-cluster: {k: 4, pca_dim: 4}
-train: {batch_size: 16}
-compute: {device: cpu}
-"""
-LONGEST_MESSAGE = 4000  # characters; a list of skipped images, or of keys, is cut
+LONGEST_MESSAGE = 4000
+"""Characters of the longest message: long lists, of skipped images or of keys, are cut."""
 
 Refused = Callable[..., str]
-
-
-def write_recipe(path: Path, source: Path, **replaced: str) -> Path:
-    """Write a recipe of one small epoch; `cluster="{k: 5}"` replaces or adds that section."""
-    lines = [line for line in RECIPE.splitlines() if line.partition(":")[0] not in replaced]
-    lines += [f"{key}: {value}" for key, value in replaced.items()]
-    path.write_text("\n".join(lines).replace("SOURCE", f"'{source}'"))
-    return path
 
 
 def make(recipe: Path, run: Path, last: StageFunction[...] = score) -> None:
     """Make the artifacts of the first epoch, up to those of a stage, as a run does.
 
-    Without Prefect, which a refusal has nothing to do with: it takes ten times as long.
+    Prefect is left out: errors do not depend on it, and it would take ten times as long.
     """
     with disable_run_logger():
         opened = open_run(str(recipe), str(run), None, None)
@@ -55,7 +38,7 @@ def make(recipe: Path, run: Path, last: StageFunction[...] = score) -> None:
 def refusal(
     body: Callable[[], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> str:
-    """Do what a command does; return its message once it has exited with 2."""
+    """Run the body as a command; return the message with which it exits with code 2."""
     monkeypatch.setattr(cli, "app", body)
     with pytest.raises(SystemExit) as caught:
         cli.main()
@@ -66,7 +49,7 @@ def refusal(
 
 
 def check_message(text: str) -> None:
-    """Check that it is one message, that it tells the way out, and that no traceback is in it."""
+    """Check that the text is one message with a fix and without a traceback."""
     first, *others = text.removesuffix("\n").split("\n")
     assert first.startswith("deepcluster: ")
     assert all(line.startswith("  ") for line in others), text
@@ -87,20 +70,8 @@ def typed(*arguments: str | Path) -> None:
 TYPER = cli.app
 
 
-def contents(folder: Path) -> dict[str, tuple[int, str]]:
-    """Return of each file of a run when it was written, and its digest."""
-    return {
-        str(path.relative_to(folder)): (
-            path.stat().st_mtime_ns,
-            hashlib.sha256(path.read_bytes()).hexdigest(),
-        )
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith(".lock")
-    }
-
-
 def put(folder: Path, name: str | bytes, data: bytes) -> Path:
-    """Write a file, whatever bytes its name has."""
+    """Write a file whose name may consist of any bytes."""
     path = folder / os.fsdecode(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

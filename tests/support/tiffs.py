@@ -12,6 +12,7 @@ Order = Literal["<", ">"]
 Tag = tuple[int, int, list[int]]
 """Number, type (1 byte, 3 short, 4 long) and values."""
 
+# The types of tags as letters of `struct`.
 _LETTERS = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B"}
 
 
@@ -25,25 +26,35 @@ def tiff_of(
     packed: bytes | None = None,
     tags: Iterable[Tag] = (),
 ) -> bytes:
-    """Write one strip, or one for each sample.
+    """Return a file with one strip, or with one for each sample.
 
     Args:
-        values_HWC: as they are to be stored.
-        order: < or >, of the bytes of a value.
+        values_HWC: values to store.
+        order: order of the bytes of a value, < or >.
         photometric: 0 white is zero, 1 black is zero, 2 RGB, 5 CMYK.
-        deflate: compress, so that libtiff reads the file and not Pillow alone.
-        planar: samples one after the other.
-        packed: the bytes of the strip, where samples are not whole bytes; say so in `tags`.
-        tags: more of them, or others.
+        deflate: whether to compress, so that Pillow needs libtiff to read the file.
+        planar: whether to store the samples one after the other.
+        packed: bytes of the strip, if samples are not whole bytes; `tags` must describe them.
+        tags: additional tags; they replace tags with the same numbers.
     """
     height, width, samples = values_HWC.shape
     stored = values_HWC.astype(values_HWC.dtype.newbyteorder(order))
-    planes = [stored[..., c] for c in range(samples)] if planar else [stored]
+    planes = [stored]
+    if planar:
+        planes = [stored[..., c] for c in range(samples)]
     strips = [np.ascontiguousarray(plane).tobytes() for plane in planes]
-    strips = [packed] if packed is not None else strips
-    strips = [zlib.compress(strip) for strip in strips] if deflate else strips
+    if packed is not None:
+        strips = [packed]
+    if deflate:
+        strips = [zlib.compress(strip) for strip in strips]
     pixels = b"".join(strips)
-    starts = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
+
+    # The pixels follow a header of 8 bytes; the table of tags comes last.
+    starts: list[int] = []
+    start = 8
+    for strip in strips:
+        starts.append(start)
+        start += len(strip)
     kind = {"u": 1, "i": 2, "f": 3}[stored.dtype.kind]
     entries: dict[int, tuple[int, list[int]]] = {
         256: (3, [width]),
@@ -63,23 +74,30 @@ def tiff_of(
 
 
 def _file(order: str, pixels: bytes, entries: dict[int, tuple[int, list[int]]]) -> bytes:
-    at = 8 + len(pixels)
-    beyond, table = at + 2 + 12 * len(entries) + 4, b""
-    blobs = b""
+    """Return header, pixels, table of tags, and the values that do not fit into the table."""
+    table_start = 8 + len(pixels)
+    # The table has a count, 12 bytes for each tag, and the place of a next table: none.
+    blobs_start = table_start + 2 + 12 * len(entries) + 4
+    table = blobs = b""
     for tag, (kind, values) in sorted(entries.items()):
         data = struct.pack(f"{order}{len(values)}{_LETTERS[kind]}", *values)
-        if len(data) > 4:
-            place = struct.pack(order + "I", beyond + len(blobs))
+        if len(data) > 4:  # the table holds only where the values are
+            place = struct.pack(order + "I", blobs_start + len(blobs))
             blobs += data + b"\0" * (len(data) % 2)
         else:
             place = data.ljust(4, b"\0")
         table += struct.pack(order + "HHI", tag, kind, len(values)) + place
-    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", at)
-    return start + pixels + struct.pack(order + "H", len(entries)) + table + bytes(4) + blobs
+    mark = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    header = mark + struct.pack(order + "I", table_start)
+    count = struct.pack(order + "H", len(entries))
+    return header + pixels + count + table + bytes(4) + blobs
 
 
 def packed_12_bit(values_HW: NDArray[np.uint16]) -> bytes:
-    """Pack two values into three bytes; rows are of even length."""
-    first, second = values_HW[:, 0::2].astype(int), values_HW[:, 1::2].astype(int)
-    bytes_HWC = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=-1)
+    """Pack two values into three bytes; rows must have an even length."""
+    first = values_HW[:, 0::2].astype(int)
+    second = values_HW[:, 1::2].astype(int)
+    # The byte in the middle holds the last 4 bits of the first value and the first 4 of the second.
+    middle = (first & 15) << 4 | second >> 8
+    bytes_HWC = np.stack([first >> 4, middle, second & 255], axis=-1)
     return bytes_HWC.astype(np.uint8).tobytes()

@@ -1,6 +1,6 @@
-"""A real browser for tests: headless Chromium, told what to do by its DevTools protocol.
+"""A real browser for tests: headless Chromium, controlled by its DevTools protocol.
 
-Only what Prefect brings along is used: `websockets`.
+It needs only `websockets`, which Prefect installs.
 """
 
 import base64
@@ -17,29 +17,33 @@ from typing import Any
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
-from tests.patience import WITHIN_S
+from tests.support.timeouts import WITHIN_S
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-PROGRAM = next((found for name in NAMES if (found := shutil.which(name))), None)
-"""None where there is no such browser."""
+FOUND = [path for path in map(shutil.which, NAMES) if path is not None]
+PROGRAM = FOUND[0] if FOUND else None
+"""Path of the browser; None if none is installed."""
 COMPLAINTS = {"Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"}
 
 
 class Tab:
-    """One page, and what it asked for and complained of since it was opened."""
+    """One page, with its requests and its errors since it was opened."""
 
     def __init__(self, socket: Connection) -> None:
-        """Listen to the console and the network."""
-        self._socket, self._number = socket, 0
+        """Record messages of the console and requests to the network."""
+        self._socket = socket
+        self._number = 0
         self.complaints: list[Any] = []
         self.requests: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
-            self.tell(f"{domain}.enable")
+            self.send(f"{domain}.enable")
 
-    def tell(self, method: str, **parameters: object) -> dict[str, Any]:
+    def send(self, method: str, **parameters: object) -> dict[str, Any]:
         """Send a command; return its result."""
         self._number += 1
-        self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
+        command = {"id": self._number, "method": method, "params": parameters}
+        self._socket.send(json.dumps(command))
+        # Events arrive before the answer; `_next` records them.
         while True:
             message = self._next()
             if message.get("id") == self._number:
@@ -52,7 +56,7 @@ class Tab:
         """Load a file in a window of this size, and wait for it."""
         self.complaints.clear()
         self.requests.clear()
-        self.tell(
+        self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
             height=height,
@@ -60,22 +64,23 @@ class Tab:
             mobile=width < 600,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.tell("Emulation.setEmulatedMedia", features=[scheme])
-        self.tell("Page.navigate", url=path.resolve().as_uri())
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self.send("Page.navigate", url=path.resolve().as_uri())
         while self._next().get("method") != "Page.loadEventFired":
             pass
 
     def evaluate(self, expression: str) -> Any:  # noqa: ANN401  any JSON
-        """Return what JavaScript gives in the page; promises are waited for."""
-        found = self.tell(
+        """Return the value of JavaScript in the page, or of its promise."""
+        found = self.send(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def picture(self) -> bytes:
-        """Return a PNG of what is seen."""
-        return base64.b64decode(self.tell("Page.captureScreenshot", format="png")["data"])
+        """Return a PNG of the visible part of the page."""
+        answer = self.send("Page.captureScreenshot", format="png")
+        return base64.b64decode(answer["data"])
 
     def _next(self) -> dict[str, Any]:
         message = json.loads(self._socket.recv(timeout=WITHIN_S))
@@ -116,7 +121,7 @@ def browser() -> Iterator[Tab]:
 
 
 def _address(profile: Path) -> str:
-    """Return the address of the first page, once the browser has written its port down."""
+    """Return the address of the first page, once the browser has written its port to a file."""
     written = profile / "DevToolsActivePort"
     deadline = time.monotonic() + WITHIN_S
     while not (written.exists() and "\n" in written.read_text()):

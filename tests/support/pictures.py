@@ -1,4 +1,4 @@
-"""Pictures to decode, and what becomes of them. Suffixes: H height, W width, C channels."""
+"""Pictures to decode, and the results of decoding them. Suffixes: H height, W width, C channels."""
 
 from io import BytesIO
 from typing import Any
@@ -24,23 +24,28 @@ def npy_of(values: NDArray[Any]) -> bytes:
 
 
 def gradient(height: int = 40, width: int = 60) -> NDArray[np.uint8]:
-    y_H1, x_1W = np.mgrid[0:height, 0:1][0], np.mgrid[0:1, 0:width][1]
-    planes = [y_H1 * 255 // height + 0 * x_1W, x_1W * 255 // width + 0 * y_H1, (y_H1 + x_1W) % 256]
-    return np.stack(planes, axis=-1).astype(np.uint8)
+    """Return red that grows downwards, green that grows to the right, and blue stripes."""
+    y_HW, x_HW = np.mgrid[0:height, 0:width]
+    red_HW = y_HW * 255 // height
+    green_HW = x_HW * 255 // width
+    blue_HW = (y_HW + x_HW) % 256
+    return np.stack([red_HW, green_HW, blue_HW], axis=-1).astype(np.uint8)
 
 
 def left_right(exif: bytes = b"") -> bytes:
-    """A JPEG, 32 wide and 16 high: left half black, right half white."""
+    """Return a JPEG, 32 wide and 16 high, whose left half is black and right half white."""
     pixels_HW = np.zeros((16, 32), np.uint8)
     pixels_HW[:, 16:] = 255
     return file_of(Image.fromarray(pixels_HW), "JPEG", quality=95, exif=exif)
 
 
 def pixels_of(data: bytes, channels: int = 3, deep: Deep = "range") -> NDArray[np.uint8]:
+    """Decode a picture in its own size."""
     return decode(data, channels=channels, shorter_side=None, deep=deep).pixels_HWC
 
 
 def reason(data: bytes, channels: int = 3, side: int | None = 8, deep: Deep = "range") -> str:
+    """Return why a picture cannot be decoded."""
     with pytest.raises(UnreadableImageError) as error:
         decode(data, channels=channels, shorter_side=side, deep=deep)
     return str(error.value)

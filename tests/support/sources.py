@@ -1,4 +1,4 @@
-"""Files for a source, and what it says of them."""
+"""Files for a source, and the images and errors that the source makes of them."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ Labels = Literal["auto", "none"]
 
 
 def put(root: Path, *names: str | bytes) -> Path:
-    """Make files that hold their own name."""
+    """Write files whose contents are their own names."""
     for name in names:
         path = root / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,12 +34,14 @@ def labels_of(location: Path, kind: Kind = "auto", labels: Labels = "auto") -> l
 
 
 def error_of(location: Path, kind: Kind = "auto", labels: Labels = "auto") -> str:
+    """Return why a source cannot be listed."""
     with pytest.raises(SourceError) as error:
         images(location, kind=kind, labels=labels)
     return str(error.value)
 
 
 def reason(image: SourceImage) -> str:
+    """Return why an image cannot be read."""
     with pytest.raises(OSError, match=r".") as error:
         image.read()
     return str(error.value)

@@ -1,4 +1,4 @@
-"""One file, or some, of every kind that is read, as it should be."""
+"""Valid files of every kind that is read."""
 
 import io
 import tarfile
@@ -16,14 +16,14 @@ from deepcluster_core.artifacts.manifest import MANIFEST
 from deepcluster_core.context import Context
 from deepcluster_core.evaluation.voc.dataset import PALETTE, VOID
 from stages.index import DatasetConfig, index
-from tests.stages.recipes import PLAIN
-from tests.voc_tree import write_voc2012
+from tests.support.recipes import PLAIN
+from tests.support.voc_tree import write_voc2012
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def whole_files(folder: Path, pictures: Path) -> dict[str, list[bytes]]:
-    """Return the bytes of such files by the name of their reader."""
+    """Return the bytes of valid files by the name of their reader."""
     dataset = DatasetConfig(source=pictures, subset=12, shorter_side=8, channels=1, encoding="raw")
     images = folder / "images"
     index.run(dataset=dataset, source="any", out=images, context=Context(seed=1))
@@ -50,6 +50,7 @@ def whole_files(folder: Path, pictures: Path) -> dict[str, list[bytes]]:
 
 
 def picture(kind: str) -> bytes:
+    """Return a picture of 12 x 9 pixels, in a format of Pillow."""
     stored = io.BytesIO()
     ramp_HW = np.add.outer(np.arange(9), np.arange(12)) * 8
     Image.fromarray(ramp_HW.astype(np.uint8)).save(stored, kind)
@@ -59,7 +60,8 @@ def picture(kind: str) -> bytes:
 def mask(palette: bytes) -> bytes:
     """Return a mask of 12 x 9 pixels."""
     stored = io.BytesIO()
-    image = Image.fromarray(np.resize(np.array([0, 3, 20, VOID], np.uint8), (9, 12)))
+    numbers = np.array([0, 3, 20, VOID], np.uint8)
+    image = Image.fromarray(np.resize(numbers, (9, 12)))
     image.putpalette(palette)
     image.save(stored, "PNG", bits=8)
     return stored.getvalue()
@@ -91,10 +93,14 @@ def labels_table() -> bytes:
 
 
 def parquet_of(encoded: list[bytes]) -> bytes:
-    rows = [{"bytes": data, "path": f"{number}.png"} for number, data in enumerate(encoded)]
+    """Return a table of pictures in the layout of the Hugging Face Hub."""
+    rows: list[dict[str, object]] = []
+    for number, data in enumerate(encoded):
+        rows.append({"bytes": data, "path": f"{number}.png"})
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     labels = pa.array(range(len(rows)), pa.int64())
-    return parquet(pa.table({"image": pa.array(rows, kind), "label": labels}))
+    images = pa.array(rows, kind)
+    return parquet(pa.table({"image": images, "label": labels}))
 
 
 def parquet(table: pa.Table) -> bytes:
@@ -104,10 +110,12 @@ def parquet(table: pa.Table) -> bytes:
 
 
 def tar_of(encoded: list[bytes]) -> bytes:
+    """Return a shard of pictures and labels in the layout of WebDataset."""
     stored = io.BytesIO()
     with tarfile.open(fileobj=stored, mode="w") as archive:
         for number, data in enumerate(encoded):
-            for suffix, content in ((".png", data), (".cls", b"%d" % number)):
+            sample = {".png": data, ".cls": b"%d" % number}
+            for suffix, content in sample.items():
                 member = tarfile.TarInfo(f"{number:04d}{suffix}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))

@@ -22,10 +22,10 @@ from tests.margins import SEED
 EPOCHS = 8
 NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
 LAST = Context(seed=SEED, epoch=EPOCHS - 1, workers=1)
-"""Of what evaluates the network that is trained here."""
+"""The context of an evaluation of the network that `pretrain` returns by default."""
 SEEDS = [SEED + 10 * number for number in range(3)]
-"""Of networks whose mean is compared with that of random ones: that of a single one is decided by
-the last digits of a product, and so by the processor."""
+"""Seeds of the networks whose mean score is compared with that of random networks. The score of a
+single network depends on the last digits of products, and so on the processor."""
 
 
 def pretrain(
@@ -39,17 +39,17 @@ def pretrain(
     epochs: int = EPOCHS,
     seed: int = SEED,
 ) -> Path:
-    """Return the checkpoint of the last epoch; the settings are those for `tests.voc_tree`.
+    """Return the checkpoint of the last epoch; the settings are those for `tests.support.voc_tree`.
 
     Args:
         pictures: folder of images.
         root: an empty folder for all artifacts.
-        network: what is trained.
-        dataset: settings of it, over those here.
-        clustering: k and the PCA.
-        learning: of an epoch.
-        epochs: one at least.
-        seed: of everything random.
+        network: network to train.
+        dataset: settings of the dataset that replace those here.
+        clustering: number of clusters and the PCA.
+        learning: settings of training.
+        epochs: number of epochs, at least one.
+        seed: seed of everything random.
     """
     settings: dict[str, Any] = {"shorter_side": 60, "channels": 3, "encoding": "raw"}
     recipe = Recipe(
@@ -68,13 +68,13 @@ def pretrain(
 
 
 def mean_lead(pictures: Path, root: Path, lead: Callable[..., float], **settings: Any) -> float:  # noqa: ANN401  those of `pretrain`
-    """Return by how much pretrained networks are better than random ones, the mean over `SEEDS`.
+    """Return the lead of pretrained networks over random ones, the mean over `SEEDS`.
 
     Args:
         pictures: folder of images.
         root: an empty folder.
-        lead: of one; is given `checkpoint`, `context` and a name `out`.
-        settings: for `pretrain`.
+        lead: returns the lead of one network; called with `checkpoint`, `context` and a name `out`.
+        settings: settings for `pretrain`.
     """
     leads: list[float] = []
     for seed in SEEDS:

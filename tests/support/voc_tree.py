@@ -24,7 +24,7 @@ class Drawn:
 
     name: str
     box: tuple[int, int, int, int]
-    """Left, top, right, bottom in pixels from 0; right and bottom are outside."""
+    """Left, top, right and bottom in pixels from 0; right and bottom are outside the object."""
     difficult: bool
 
 
@@ -36,7 +36,8 @@ def write_voc(
     Pictures are 80 x 60 pixels, with one or two objects of different classes; one object in ten is
     faint and difficult. The same seed gives the same bytes; 240 pictures take 0.3 s.
     """
-    folder, drawn = root / "VOCdevkit" / "VOC2007", dict[str, list[Drawn]]()
+    folder = root / "VOCdevkit" / "VOC2007"
+    drawn: dict[str, list[Drawn]] = {}
     for name, picture in _write_year(folder, sizes, seed, stroke=3):
         drawn[name] = picture.objects
     return drawn
@@ -47,10 +48,12 @@ def write_voc2012(
 ) -> dict[str, NDArray[np.uint8]]:
     """Write `root/VOCdevkit/VOC2012`, with masks; return the mask of each picture by its name.
 
-    The same pictures, but of lines twice as thick. Classes have the numbers 1 to 4 in the order of
-    `CLASSES`, as class_names.txt says; difficult objects and a pixel around each object are void.
+    The pictures are those of `write_voc`, but with lines twice as thick. Classes have the numbers 1
+    to 4 in the order of `CLASSES`, which class_names.txt lists; difficult objects and a border of
+    one pixel around each object are void.
     """
-    folder, masks = root / "VOCdevkit" / "VOC2012", dict[str, NDArray[np.uint8]]()
+    folder = root / "VOCdevkit" / "VOC2012"
+    masks: dict[str, NDArray[np.uint8]] = {}
     for part in ("SegmentationClass", "ImageSets/Segmentation"):
         (folder / part).mkdir(parents=True)
     for name, picture in _write_year(folder, sizes, seed, stroke=6):
@@ -58,16 +61,18 @@ def write_voc2012(
         mask = Image.fromarray(picture.mask_HW)
         mask.putpalette(PALETTE.tobytes())
         mask.save(folder / "SegmentationClass" / f"{name}.png")
+    # The lists of the subsets serve both tasks; those of single classes have `_` in their names.
     for path in sorted((folder / "ImageSets/Main").glob("*.txt")):
         if "_" not in path.name:
             shutil.copy(path, folder / "ImageSets/Segmentation")
-    (folder / "class_names.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
+    lines = ["background", *CLASSES, ""]
+    (folder / "class_names.txt").write_text("\n".join(lines))
     return masks
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """One picture, and what is on it."""
+    """One picture and its objects."""
 
     image: Image.Image
     objects: list[Drawn]
@@ -77,7 +82,7 @@ class _Picture:
 def _write_year(
     folder: Path, sizes: Mapping[str, int], seed: int, *, stroke: int
 ) -> Iterator[tuple[str, _Picture]]:
-    """Write pictures, annotations, and at the end the lists; yield what was drawn."""
+    """Write pictures and annotations, and at the end the lists; yield name and picture."""
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
     generator = np.random.default_rng(seed)
@@ -89,20 +94,26 @@ def _write_year(
             picture = _draw(generator, stroke)
             drawn[name] = picture.objects
             picture.image.save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
-            (folder / "Annotations" / f"{name}.xml").write_text(annotation(name, drawn[name]))
+            text = annotation(name, picture.objects)
+            (folder / "Annotations" / f"{name}.xml").write_text(text)
             yield name, picture
     subsets["trainval"] = subsets.get("train", []) + subsets.get("val", [])
     for subset, names in subsets.items():
-        write_lists(folder, subset, {name: drawn[name] for name in names})
+        of_subset = {name: drawn[name] for name in names}
+        write_lists(folder, subset, of_subset)
 
 
 def write_lists(folder: Path, subset: str, drawn: Mapping[str, Sequence[Drawn]]) -> None:
     """Write the plain list of a subset, and that of each class in VOC's columns."""
-    plain = "".join(f"{name}\n" for name in drawn)
-    (folder / "ImageSets/Main" / f"{subset}.txt").write_text(plain)
+    lists = folder / "ImageSets/Main"
+    names = "".join(f"{name}\n" for name in drawn)
+    (lists / f"{subset}.txt").write_text(names)
     for class_name in CLASSES:
-        lines = [f"{name} {mark_of(class_name, objects):2d}\n" for name, objects in drawn.items()]
-        (folder / "ImageSets/Main" / f"{class_name}_{subset}.txt").write_text("".join(lines))
+        lines: list[str] = []
+        for name, objects in drawn.items():
+            mark = mark_of(class_name, objects)
+            lines.append(f"{name} {mark:2d}\n")
+        (lists / f"{class_name}_{subset}.txt").write_text("".join(lines))
 
 
 def mark_of(class_name: str, objects: Sequence[Drawn]) -> int:
@@ -110,7 +121,10 @@ def mark_of(class_name: str, objects: Sequence[Drawn]) -> int:
     of_class = [found for found in objects if found.name == class_name]
     if not of_class:
         return -1
-    return 0 if all(found.difficult for found in of_class) else 1
+    # A picture whose objects of the class are all difficult counts neither way.
+    if all(found.difficult for found in of_class):
+        return 0
+    return 1
 
 
 def annotation(name: str, objects: Sequence[Drawn]) -> str:
@@ -123,6 +137,7 @@ def annotation(name: str, objects: Sequence[Drawn]) -> str:
         ElementTree.SubElement(element, "difficult").text = str(int(found.difficult))
         box = ElementTree.SubElement(element, "bndbox")
         left, top, right, bottom = found.box
+        # The box counts from 0 and excludes right and bottom, so these two stay as they are.
         sides = {"xmin": left + 1, "ymin": top + 1, "xmax": right, "ymax": bottom}
         for side, pixel in sides.items():
             ElementTree.SubElement(box, side).text = str(pixel)
@@ -131,21 +146,27 @@ def annotation(name: str, objects: Sequence[Drawn]) -> str:
 
 def _draw(generator: np.random.Generator, stroke: int) -> _Picture:
     picture = Image.new("RGB", (WIDTH, HEIGHT), (40, 40, 40))
-    brush, objects = ImageDraw.Draw(picture), list[Drawn]()
+    brush = ImageDraw.Draw(picture)
+    objects: list[Drawn] = []
     mask_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
-    names = generator.permutation(CLASSES)[: generator.integers(1, 3)]
+    shuffled = generator.permutation(CLASSES).tolist()
+    names: list[str] = shuffled[: generator.integers(1, 3)]
     for place, name in enumerate(names):  # one in the left half, one in the right
         half = int(generator.integers(9, 14))
         x = int(generator.integers(half, WIDTH // 2 - half)) + place * WIDTH // 2
         y = int(generator.integers(half, HEIGHT - half))
         difficult = bool(generator.random() < 0.1)
-        shade = tuple(int(n) for n in generator.integers(60, 70) + np.zeros(3, int))
+        # A difficult object is a grey that hardly differs from the background. It is drawn from the
+        # generator in any case, so that all other draws stay as they are.
+        grey = int(generator.integers(60, 70))
+        shade, number = (grey, grey, grey), VOID
         if not difficult:
-            shade = tuple(int(n) for n in generator.integers(150, 255, size=3))
-        shape = _Shape(str(name), (x, y), half, stroke)
-        objects.append(Drawn(str(name), shape.box, difficult))
+            shade = tuple(generator.integers(150, 255, size=3).tolist())
+            number = 1 + CLASSES.index(name)
+        shape = _Shape(name, (x, y), half, stroke)
+        objects.append(Drawn(name, shape.box, difficult))
         shape.draw(brush, shade)
-        _mark(mask_HW, shape, VOID if difficult else 1 + CLASSES.index(str(name)))
+        _mark(mask_HW, shape, number)
     noise = generator.normal(0, 12, size=(HEIGHT, WIDTH, 3))
     noisy = np.clip(np.asarray(picture) + noise, 0, 255)
     return _Picture(Image.fromarray(noisy.astype(np.uint8)), objects, mask_HW)
@@ -158,13 +179,13 @@ class _Shape:
     name: str
     center: tuple[int, int]
     half: int
-    """Pixels from the centre to the sides; across a bar it is `stroke`."""
+    """Pixels from the centre to the sides; the width of a bar depends on `stroke` instead."""
     stroke: int
-    """Thickness of lines."""
+    """Thickness of lines, pixels."""
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """As in `Drawn`."""
+        """The box, with sides as in `Drawn`."""
         left, top, right, bottom = self._sides
         return left, top, right + 1, bottom + 1
 
@@ -190,7 +211,7 @@ class _Shape:
 
 
 def _mark(mask_HW: NDArray[np.uint8], shape: _Shape, number: int) -> None:
-    """Put an object into a mask, and void around it."""
+    """Put an object into a mask, with a border of void around it."""
     stencil = Image.new("L", (WIDTH, HEIGHT))
     shape.draw(ImageDraw.Draw(stencil), 1)
     around_HW = np.asarray(stencil.filter(ImageFilter.MaxFilter(3))) > 0

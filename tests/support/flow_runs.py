@@ -1,0 +1,59 @@
+"""Flows called in this process, and what Prefect's server recorded of their tasks."""
+
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from flows.epoch_loop import deepcluster
+from tests.support.timeouts import WITHIN_S
+
+KEEP_ALL: dict[str, Any] = {"keep": {"features": None}}
+"""Overrides of a recipe that keep the features of all epochs."""
+SWEPT_EPOCHS = 2
+"""Number of epochs of the runs of `finished_sweep`."""
+STAGES = ("extract", "cluster", "train", "score")
+
+
+def loop(recipe: Path, run: Path, **parameters: object) -> dict[str, str]:
+    """Run the whole loop; return the state of each task, as Prefect's server recorded it."""
+    return call(deepcluster, recipe=str(recipe), run=str(run), **parameters)
+
+
+def call(flow: Flow[..., Any], **parameters: object) -> dict[str, str]:
+    """Call a flow; return the states of its task runs by name, as the server recorded them."""
+    state = flow(**parameters, return_state=True)
+    state.result()  # raises the error of a flow that failed
+    flow_run_id = state.state_details.flow_run_id
+    assert flow_run_id is not None
+    with get_client(sync_client=True) as client:
+        return recorded_tasks(client, flow_run_id)
+
+
+def recorded_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> dict[str, str]:
+    """Return task states once all are final: Prefect records them some seconds late."""
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        runs = client.read_task_runs(flow_run_filter=of_run)
+        if runs and all(run.state and run.state.is_final() for run in runs):
+            return {run.name: run.state.name or "" for run in runs if run.state}
+        assert time.monotonic() < deadline, f"not recorded: {runs}"
+        time.sleep(0.05)
+
+
+def tasks(*epochs: int) -> set[str]:
+    """Return the names of the tasks of these epochs."""
+    names: set[str] = set()
+    for epoch in epochs:
+        names.update(f"{stage} epoch {epoch}" for stage in STAGES)
+    return names
+
+
+def in_state(states: dict[str, str], wanted: str) -> set[str]:
+    """Return the names of the tasks that are in a state."""
+    return {name for name, state in states.items() if state == wanted}
