@@ -8,7 +8,7 @@ from deepcluster.runs import Run, open_run
 from deepcluster_core.errors import ConfigError
 from stages.runs import loop
 from stages.runs import recipe as recipes
-from stages.runs.access import refuse_unwritable_run
+from stages.runs.access import check_run_writable
 from stages.runs.folder import RunFolder
 from stages.runs.locate import resolve, run_path
 from stages.runs.opening import begin
@@ -69,7 +69,7 @@ def run_epochs(
         DeepClusterError: a stage failed. Finished artifacts stay.
     """
     resolved, folder = _resolve(recipe, run, epochs, overrides or {})
-    refuse_unwritable_run(folder)
+    check_run_writable(folder)
     # The parts of `deepcluster run` that do not need Prefect.
     report = Report(folder, epochs=resolved.epochs, echo=echo)
     in_progress = RunInProgress(folder, resolved, report)

@@ -17,7 +17,7 @@ from deepcluster_core.data.sources import SourceImage
 from deepcluster_core.errors import SourceError
 from deepcluster_core.models.network import Network
 from stages.runs.inference import Clusters, as_stored, embed_images, open_images
-from stages.runs.locate import typed_run
+from stages.runs.locate import run_folder_of
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
 
@@ -45,7 +45,7 @@ def open_run(path: str | Path) -> "Run":
     Raises:
         ConfigError: the run does not exist, or its configuration cannot be read.
     """
-    past_run = PastRun.open(typed_run(Path(path)))
+    past_run = PastRun.open(run_folder_of(Path(path)))
     return Run(past_run)
 
 
@@ -174,7 +174,7 @@ class Run:
             paths += some_paths
             blocks.append(feature_BD)
         # Before the blocks are joined, which fails for an empty list.
-        found.refuse_none(used=len(paths))
+        found.check_any_used(used=len(paths))
         return Embedding(paths, np.concatenate(blocks), found.skipped)
 
     def assign(self, images: Given, *, epoch: int | None = None) -> pd.DataFrame:
@@ -211,7 +211,7 @@ class Run:
             columns = {"path": paths, "cluster": cluster_B, "distance": distance_B}
             frames.append(pd.DataFrame(columns))
         num_used = sum(len(frame) for frame in frames)
-        found.refuse_none(used=num_used)
+        found.check_any_used(used=num_used)
         table = pd.concat(frames, ignore_index=True)
         table.attrs["skipped"] = found.skipped  # a frame has no other place for it
         return table
@@ -252,7 +252,7 @@ class _Found:
             raise SourceError(f"images: number {path} cannot be used: {reason}.")
         self.skipped[path] = reason
 
-    def refuse_none(self, *, used: int) -> None:
+    def check_any_used(self, *, used: int) -> None:
         """Raise SourceError unless an image could be used."""
         if used:
             return

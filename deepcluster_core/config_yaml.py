@@ -13,7 +13,7 @@ import yaml
 
 from deepcluster_core.config_files import recipe_names
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.local_paths import refuse_url
+from deepcluster_core.local_paths import check_is_local
 
 MAX_RECIPE_BYTES = 1 << 20
 
@@ -152,7 +152,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file does not exist, is too large, is not YAML, or contains no keys.
     """
-    refuse_url(path)
+    check_is_local(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_RECIPE_BYTES + 1)  # limits devices too, which report no size

@@ -44,7 +44,7 @@ def usable_path(path: Path) -> Path:
     return path
 
 
-def refuse_url(path: str | Path, key: str = "") -> None:
+def check_is_local(path: str | Path, key: str = "") -> None:
     """Raise ConfigError for a URL, because a folder named `s3:` would be created for it.
 
     Args:

@@ -42,7 +42,7 @@ def _evaluate_each(request: EvaluationRequest) -> str:
     # A flow run for each, so that Prefect's UI shows them as evaluations of their runs.
     for member_request in prepared.requests:
         run = Path(member_request.run).name
-        prepared.report.say(f"\n{root.name}/{run}")
+        prepared.report.info(f"\n{root.name}/{run}")
         evaluate(**dict(member_request))
     # With `out`, the sweep is only read: its table and picture stay as they are.
     if request.out is not None:

@@ -59,7 +59,7 @@ def sweep(
     shared = make_shared(planned, recipe, epochs)
     for member in planned.members:
         name = f"{planned.root.name}/{member.folder.name}"
-        shared.report.say(f"\n{name}")
+        shared.report.info(f"\n{name}")
         # A flow run in the flow run: Prefect's UI shows each run by itself and below the sweep.
         run_member = deepcluster.with_options(flow_run_name=name)
         run_member(

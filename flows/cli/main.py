@@ -121,16 +121,16 @@ def run(
     """Run a recipe. Existing artifacts are reused."""
     SERVER.begin()  # starts in the background, during the imports
     from flows.show.run import farewell  # noqa: PLC0415
-    from stages.runs.access import refuse_unwritable_run  # noqa: PLC0415
+    from stages.runs.access import check_run_writable  # noqa: PLC0415
     from stages.runs.locate import resolve  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
-    from stages.runs.settings_changes import refuse_other_settings  # noqa: PLC0415
+    from stages.runs.settings_changes import check_settings  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
     # Check everything that can be checked now, before waiting for Prefect to start.
     resolved, folder = resolve(str(recipe), given(run), epochs, changes)
-    refuse_other_settings(folder, resolved, update=update)
-    refuse_unwritable_run(folder)
+    check_settings(folder, resolved, update=update)
+    check_run_writable(folder)
     start = time.monotonic()
     writes_to(folder.root)
     with prefect_ready():
@@ -163,12 +163,12 @@ def stage(
 ) -> None:
     """Run one stage of one epoch again, in the run or, with --out, elsewhere."""
     SERVER.begin()  # starts in the background, during the imports
-    from stages.runs.locate import existing_run, resolve, typed_run  # noqa: PLC0415
+    from stages.runs.locate import existing_run, resolve, run_folder_of  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
     from stages.runs.stage_request import check_stage_request  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
-    folder = existing_run(typed_run(run))
+    folder = existing_run(run_folder_of(run))
     # Check everything that can be checked now, before waiting for Prefect to start.
     resolve(str(folder.config), str(folder.root), None, changes)
     stage_name = check_stage_request(name, epoch, changed=bool(changes), out=given(out))
@@ -205,12 +205,12 @@ def sweep(
     """Run a recipe for several k, and compare: a run for each, one table, one picture."""
     from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
-    from stages.runs.sweep_plan import parse_ks, plan, refuse_unwritable_sweep  # noqa: PLC0415
+    from stages.runs.sweep_plan import check_sweep_writable, parse_ks, plan  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
     planned = plan(str(recipe), parse_ks(ks), given(run), epochs, changes)
     writes_to(planned.root.root)
-    refuse_unwritable_sweep(planned)
+    check_sweep_writable(planned)
     with prefect_ready():
         from flows.sweep import sweep  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepcluster_core.local_paths import expanded, refuse_url
+from deepcluster_core.local_paths import check_is_local, expanded
 from deepcluster_core.text import printable
 from flows.cli.failures import print_error
 from flows.engine.environment import NOTES
@@ -40,7 +40,7 @@ def path(text: str) -> Path:
     Raises:
         ConfigError: the text is a URL.
     """
-    refuse_url(text)
+    check_is_local(text)
     return expanded(text, Path())
 
 

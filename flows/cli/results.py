@@ -77,14 +77,14 @@ def evaluate(
     run = _only(runs)
     SERVER.begin()  # starts in the background, during the imports
     from stages.runs.evaluations import parse_protocol_keys  # noqa: PLC0415
-    from stages.runs.locate import typed_run  # noqa: PLC0415
+    from stages.runs.locate import run_folder_of  # noqa: PLC0415
 
     selected = ["select=true"] if select else []
     assignments = [*(overrides or []), *selected]
     # Check everything before waiting for Prefect to start.
     request = EvaluationRequest(
         name=name,
-        run=typed_run(run),
+        run=run_folder_of(run),
         epoch=epoch,
         overrides=parse_protocol_keys(name, assignments),
         result=result,
@@ -102,9 +102,9 @@ def evaluate(
 def _compare_with_paper(table: str, runs: list[Path], out: Path | None) -> None:
     """Print what runs have measured beside the numbers of a table of the paper."""
     from flows.show.tables import show_table  # noqa: PLC0415
-    from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
+    from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
 
-    existing = [existing_run(typed_run(run)) for run in runs]
+    existing = [existing_run(run_folder_of(run)) for run in runs]
     show_table(table, existing, out)
 
 
@@ -120,10 +120,10 @@ def show(
     """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
     from flows.show.run import show_cluster, show_run  # noqa: PLC0415
     from flows.show.sweep import show_sweep  # noqa: PLC0415
-    from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
+    from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
     from stages.runs.sweep_plan import SWEEP  # noqa: PLC0415
 
-    place = typed_run(run)
+    place = run_folder_of(run)
     # An epoch or a cluster is one of a run; without them, the folder can hold a sweep.
     shows_all = epoch is None and cluster is None
     if shows_all and (Path(place) / SWEEP).exists():
@@ -177,14 +177,14 @@ def report(
 ) -> None:
     """Write report.html into a run's folder: curves, evaluations, and what the clusters hold."""
     from flows.show.page import CLUSTERS, write_page  # noqa: PLC0415
-    from stages.runs.locate import existing_run, typed_run  # noqa: PLC0415
+    from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
 
     if out is not None and out.suffix not in PAGE_SUFFIXES:
         raise ConfigError(
             f"--out {out}: must end in {' or '.join(PAGE_SUFFIXES)}.\n"
             f"  Fix: --out {out.with_suffix(PAGE_SUFFIXES[0])}"
         )
-    folder = existing_run(typed_run(run))
+    folder = existing_run(run_folder_of(run))
     print(write_page(folder, clusters=clusters or CLUSTERS, seed=seed, out=out))  # noqa: T201
 
 
@@ -198,10 +198,10 @@ def assign(
     image_key: ImageKeyOption = None,
 ) -> None:
     """Assign images that the run has never seen to its clusters; write a table."""
-    from stages.runs.locate import typed_run  # noqa: PLC0415
+    from stages.runs.locate import run_folder_of  # noqa: PLC0415
     from stages.runs.new_images import assign  # noqa: PLC0415
 
-    assign(typed_run(run), source, out=out, epoch=epoch, kind=kind, image_key=image_key)
+    assign(run_folder_of(run), source, out=out, epoch=epoch, kind=kind, image_key=image_key)
 
 
 @results.command()
@@ -215,10 +215,18 @@ def embed(
     image_key: ImageKeyOption = None,
 ) -> None:
     """Write the features of images that the run has never seen."""
-    from stages.runs.locate import typed_run  # noqa: PLC0415
+    from stages.runs.locate import run_folder_of  # noqa: PLC0415
     from stages.runs.new_images import embed  # noqa: PLC0415
 
-    embed(typed_run(run), source, out=out, epoch=epoch, layer=layer, kind=kind, image_key=image_key)
+    embed(
+        run_folder_of(run),
+        source,
+        out=out,
+        epoch=epoch,
+        layer=layer,
+        kind=kind,
+        image_key=image_key,
+    )
 
 
 @results.command()
@@ -233,9 +241,9 @@ def export(
 ) -> None:
     """Write the backbone as a file that other programs load without this one."""
     from stages.runs.export import export  # noqa: PLC0415
-    from stages.runs.locate import typed_run  # noqa: PLC0415
+    from stages.runs.locate import run_folder_of  # noqa: PLC0415
 
-    export(typed_run(run), format=format, out=out, epoch=epoch, layer=layer)
+    export(run_folder_of(run), format=format, out=out, epoch=epoch, layer=layer)
 
 
 def _as_text(options: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from flows.engine.run import FlowRun
 from stages.evaluations.shared.results import read_results
 from stages.runs.evaluation_job import (
     EvaluatedRun,
+    check_result_settings,
     compared_epoch,
     evaluation_job,
     other_images,
-    refuse_different_result,
     sweep_evaluation_job,
     trained_epoch,
 )
@@ -86,7 +86,7 @@ def ready(request: EvaluationRequest) -> ReadyEvaluation:
         run, job = _of_sweep(request)
     else:
         run, job = _of_run(request)
-    refuse_different_result(job, update=request.update)
+    check_result_settings(job, update=request.update)
     return ReadyEvaluation(run, job)
 
 

@@ -9,7 +9,7 @@ from flows.engine.environment import prepare
 from flows.engine.report import FlowReport
 from flows.engine.run import FlowRun
 from flows.prefect_.crashed_runs import mark_alive, mark_crashed_runs
-from stages.runs.access import refuse_unwritable_run
+from stages.runs.access import check_run_writable
 from stages.runs.locate import resolve
 from stages.runs.opening import begin
 
@@ -43,7 +43,7 @@ def open_run(
 
     Raises:
         DeepClusterError: the errors of `resolve` and, if all of the run is to be made, those of
-            `begin` and `refuse_unwritable_run`.
+            `begin` and `check_run_writable`.
     """
     prepare()  # a worker or a notebook may have started this process, and not the command
     changes: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def open_run(
     loaded, folder = resolve(recipe, run, epochs, changes)
     report = FlowReport(folder, epochs=loaded.epochs, echo=ON_TERMINAL.get())
     if makes == "run":
-        refuse_unwritable_run(folder)
+        check_run_writable(folder)
     only_reads = makes == "elsewhere"
     opened = FlowRun(folder, loaded, report, only_reads=only_reads)
     # Flow runs whose process was killed would be shown as running for ever.

@@ -23,9 +23,9 @@ class FlowReport(Report):
         self.ui = Ui(folder, epochs=epochs)
         self._ui_is_old = True
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Report one or more lines."""
-        super().say(text)
+        super().info(text)
         get_run_logger().info(printable_lines(text))
 
     def warn(self, text: str) -> None:

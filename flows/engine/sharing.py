@@ -33,7 +33,7 @@ def share(run: FlowRun, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str
     for job in shared_jobs:
         run.ensure(job, accept_pruned=False)
     titles = ", ".join(job.title for job in shared_jobs)
-    run.report.say(f"made once for all runs: {titles}")
+    run.report.info(f"made once for all runs: {titles}")
     # Link them into the runs.
     for folder, jobs in incomplete:
         for shared_job, job in zip(shared_jobs, jobs, strict=True):

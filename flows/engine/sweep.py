@@ -13,24 +13,24 @@ from stages.runs.recipe import RecipeOverrides
 from stages.runs.sweep_plan import (
     VARIED,
     Sweep,
+    check_k_fits,
+    check_sweep_writable,
     count_images,
     packed_images,
-    refuse_too_many,
-    refuse_unwritable_sweep,
 )
 
 
 def make_shared(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
     """Check every k, then make the artifacts that all runs share; return the run that made them."""
-    refuse_unwritable_sweep(planned)
-    refuse_too_many(planned, count_images(planned))
+    check_sweep_writable(planned)
+    check_k_fits(planned, count_images(planned))
     # The shared artifacts do not depend on k, so any member's overrides make the right ones.
     overrides = RecipeOverrides.model_validate(planned.members[0].overrides)
     shared = open_run(recipe, str(planned.root.root), epochs, overrides, makes="artifact")
     runs = [(member.folder, member.recipe) for member in planned.members]
     share(shared, runs, varied=VARIED)
     # Check k again: unreadable images have been left out, so there may be fewer than counted.
-    refuse_too_many(planned, packed_images(planned))
+    check_k_fits(planned, packed_images(planned))
     return shared
 
 
@@ -42,13 +42,13 @@ def compare(planned: Sweep, report: FlowReport) -> None:
     """
     if others := planned.others():
         names = ", ".join(others)
-        report.say(f"\nnot compared, because not asked for: {names}")
+        report.info(f"\nnot compared, because not asked for: {names}")
     values = evaluated(planned)
     if values.unlike:
         names = ", ".join(values.unlike)
-        report.say(f"\nnot compared, because made with different settings for some k: {names}")
+        report.info(f"\nnot compared, because made with different settings for some k: {names}")
     if not write_comparison(planned, values):
-        report.say("\nall k exist and are compared already: nothing was made")
+        report.info("\nall k exist and are compared already: nothing was made")
         return
     # Show the table in Prefect's UI too.
     name = dashed(planned.root.name) or "sweep"

@@ -19,11 +19,11 @@ from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
 from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
 from deepcluster_core.clustering.changes import MOVED, SAME, Change, ChangeKind, Part, changes
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.local_paths import expanded, refuse_url
+from deepcluster_core.local_paths import check_is_local, expanded
 from deepcluster_core.metrics import nmi
 from flows.show.terminal import console_for_tables, short
 from stages.runs.folder import RunFolder
-from stages.runs.locate import existing_run, typed_run
+from stages.runs.locate import existing_run, run_folder_of
 
 SUFFIXES = (".parquet", ".csv")
 PARTS = ("came_from", "went_to")
@@ -65,7 +65,7 @@ def show_diff(
     """
     # Check everything before the tables are read.
     for text in (first, second or ""):
-        refuse_url(text)
+        check_is_local(text)
     if out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(f"--out {out}: must end in {' or '.join(SUFFIXES)}.")
     before, after = _tables(first, second, from_epoch, to_epoch)
@@ -103,7 +103,7 @@ def _tables(
             f"  Fix: name another one after it, or give a run, which has several epochs."
         )
     # Both tables are from one run: by default its last epoch, and the one before that.
-    run = existing_run(typed_run(Path(first)))
+    run = existing_run(run_folder_of(Path(first)))
     until = _epoch(run, to_epoch, "--to")
     if from_epoch is None:
         since = _epoch_before(run, until)
@@ -133,7 +133,7 @@ def _table(given: str, epoch: int | None, option: str) -> Path:
     """Return the label table that `given` refers to: of a run's epoch, an artifact, or a file."""
     table = _given_table(given)
     if table is None:
-        run = existing_run(typed_run(Path(given)))
+        run = existing_run(run_folder_of(Path(given)))
         number = _epoch(run, epoch, option)
         return _labels(run, number)
     if epoch is not None:

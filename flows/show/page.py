@@ -23,7 +23,7 @@ from deepcluster_core.report.page import FORMAT, Report, Setup, inputs_of, rende
 from deepcluster_core.seeding import numpy_generator
 from deepcluster_core.text import listed
 from stages.evaluations.shared.results import caption_of, read_results
-from stages.runs.access import refuse_unwritable_page
+from stages.runs.access import check_page_writable
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_own_recipe
 from stages.runs.states import ArtifactState, states_of
@@ -70,7 +70,7 @@ def write_page(
         )
     if made_from == inputs:
         return path
-    refuse_unwritable_page(path)
+    check_page_writable(path)
     page = render(collected.report(inputs))
     with explain_resource_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ ELSEWHERE = "--out FOLDER writes elsewhere and only reads the run; or work on a 
 ANOTHER_RUN = "give another --run, or work on a copy of this one."
 
 
-def refuse_unreadable(root: Path) -> None:
+def check_readable(root: Path) -> None:
     """Raise ConfigError if the folder of a run exists, but cannot be read.
 
     A missing folder is not an error here; the caller reports it.
@@ -37,7 +37,7 @@ def refuse_unreadable(root: Path) -> None:
         )
 
 
-def refuse_unwritable_run(folder: RunFolder) -> None:
+def check_run_writable(folder: RunFolder) -> None:
     """Raise ConfigError unless a run can be started or continued in this folder.
 
     The folders of finished epochs are not checked, because nothing is written there any more.
@@ -46,20 +46,20 @@ def refuse_unwritable_run(folder: RunFolder) -> None:
     for kind in EPOCH_KINDS:
         if _exists(folder.root / kind):
             places.append(folder.root / kind)
-    _refuse_unwritable(places, ANOTHER_RUN)
+    _check_writable(places, ANOTHER_RUN)
 
 
-def refuse_unwritable_result(out: Path) -> None:
+def check_result_writable(out: Path) -> None:
     """Raise ConfigError unless an artifact can be written or replaced in its folder."""
-    _refuse_unwritable([out], ELSEWHERE)
+    _check_writable([out], ELSEWHERE)
 
 
-def refuse_unwritable_page(path: Path) -> None:
+def check_page_writable(path: Path) -> None:
     """Raise ConfigError unless a page can be written to its folder."""
-    _refuse_unwritable([path.parent], "--out FILE.html writes the page elsewhere.")
+    _check_writable([path.parent], "--out FILE.html writes the page elsewhere.")
 
 
-def _refuse_unwritable(places: Iterable[Path], fix: str) -> None:
+def _check_writable(places: Iterable[Path], fix: str) -> None:
     """Raise ConfigError, with the fix, for the first of the places that cannot be written to."""
     denied = first_unwritable(places)
     if denied is None:

@@ -202,7 +202,7 @@ def compared_epoch(sweep: Sweep, wanted: int | None) -> int:
     return min(last, sweep.epochs - 1)
 
 
-def refuse_different_result(job: Job, *, update: bool) -> None:
+def check_result_settings(job: Job, *, update: bool) -> None:
     """Raise ConfigError if a result that was made with different settings would be replaced.
 
     With `update` this is allowed, so nothing is raised.

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.local_paths import refuse_url
+from deepcluster_core.local_paths import check_is_local
 from stages.evaluations.shared.protocol import protocol_names
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".md")
@@ -104,7 +104,7 @@ class EvaluationRequest(StrictConfig):
     @model_validator(mode="after")
     def _can_be_evaluated(self) -> Self:
         for option in ("data", "validation", "supervised", "out"):
-            refuse_url(getattr(self, option) or "", f"--{option}")
+            check_is_local(getattr(self, option) or "", f"--{option}")
         # One place is enough.
         if self.result is not None and self.out is not None:
             raise ConfigError(

@@ -44,7 +44,7 @@ def export(
     past = PastRun.open(run)
     epoch = past.epoch("checkpoints", epoch)
     checkpoint = past.whole("checkpoints", epoch)
-    past.refuse_out(out, (SUFFIXES[format],))
+    past.check_out(out, (SUFFIXES[format],))
     layer = layer or past.recipe.extract.layer
     dim = past.dim(layer)
     # The metadata explain the file to somebody who has only the file.

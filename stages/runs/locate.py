@@ -6,8 +6,8 @@ from typing import Any
 
 from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.local_paths import expanded, refuse_url
-from stages.runs.access import refuse_unreadable
+from deepcluster_core.local_paths import check_is_local, expanded
+from stages.runs.access import check_readable
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_recipe
 
@@ -42,22 +42,22 @@ def resolve(
 
 def run_path(run: str) -> Path:
     """Return the folder that `run` refers to: a bare name is a folder under `runs/`."""
-    refuse_url(run, "run")
+    check_is_local(run, "run")
     if "/" in run:
         return expanded(run, Path())
     return Path("runs") / run
 
 
-def typed_run(run: Path) -> str:
+def run_folder_of(run: Path) -> str:
     """Return the folder that a person means: an existing one or, for a bare name, `runs/NAME`.
 
     Raises:
         ConfigError: the folder exists, but cannot be read.
     """
-    refuse_unreadable(run)  # or else `exists` would raise
+    check_readable(run)  # or else `exists` would raise
     meant = run if run.exists() else run_path(str(run))
     found = meant.absolute()
-    refuse_unreadable(found)
+    check_readable(found)
     return str(found)
 
 
@@ -90,7 +90,7 @@ def existing_run(run: str) -> RunFolder:
         ConfigError: the run does not exist, or its folder cannot be read.
     """
     folder = RunFolder(run_path(run))
-    refuse_unreadable(folder.root)
+    check_readable(folder.root)
     if not folder.config.exists():
         # The folder of a sweep, for example, holds runs without being one.
         inside = sorted(folder.root.glob("*/config.yaml"))

@@ -59,7 +59,7 @@ def assign(
     # Check everything before the work begins.
     past = PastRun.open(run)
     clusters = Clusters.of(past, epoch)
-    past.refuse_out(out, (".parquet",))
+    past.check_out(out, (".parquet",))
     images = open_images(past.recipe, source, kind, image_key)
     assigner = clusters.assigner(past.device)
     if not clusters.assigns_to_nearest:
@@ -113,7 +113,7 @@ def embed(
     past = PastRun.open(run)
     epoch = past.epoch("checkpoints", epoch)
     checkpoint = past.whole("checkpoints", epoch)
-    past.refuse_out(out, (".zarr", ".parquet"))
+    past.check_out(out, (".zarr", ".parquet"))
     layer = layer or past.recipe.extract.layer
     dim = past.dim(layer)
     images = open_images(past.recipe, source, kind, image_key)
@@ -161,7 +161,7 @@ class _Reading:
             yield paths, feature_BD
             self.progress(self.used + self.skipped.rows, total)
 
-    def refuse_none(self) -> None:
+    def check_any_used(self) -> None:
         """Raise SourceError if there was no image, or none could be read."""
         if self.used > 0:
             return
@@ -201,7 +201,7 @@ def _reading(
         reading = _Reading(past, source, left_out, progress)
         yield reading
         # Without a single usable image, the caller's output is discarded.
-        reading.refuse_none()
+        reading.check_any_used()
     if left_out.rows == 0:
         skipped.unlink()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deepcluster_core.config_files import CONFIGS
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.local_paths import refuse_url
+from deepcluster_core.local_paths import check_is_local
 from stages.runs.recipe import Recipe
 
 TEMPLATE = "own-images.yaml"
@@ -17,7 +17,7 @@ def write_new_recipe(name: str | Path) -> Path:
     Raises:
         ConfigError: one of them exists already, or cannot be written.
     """
-    refuse_url(name)
+    check_is_local(name)
     recipe = Path(f"{str(name).removesuffix('.yaml')}.yaml")
     schema = recipe.with_suffix(".schema.json")
     template = (CONFIGS / TEMPLATE).read_text(encoding="utf-8")

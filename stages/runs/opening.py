@@ -7,7 +7,7 @@ from deepcluster_core.errors import ConfigError
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, save_recipe
 from stages.runs.run import Run
-from stages.runs.settings_changes import refuse_other_settings
+from stages.runs.settings_changes import check_settings
 
 
 def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
@@ -23,15 +23,15 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
             on this machine, or its folder cannot be written.
     """
     # Changed settings or images would replace existing artifacts, so these checks come first.
-    changed = refuse_other_settings(run.folder, run.recipe, update=update)
+    changed = check_settings(run.folder, run.recipe, update=update)
     if changed:
-        run.report.say(f"changed settings: {changed}; what depends on them is made again")
+        run.report.info(f"changed settings: {changed}; what depends on them is made again")
     _warn_inside_source(run)
-    _refuse_other_source(run, update=update)
+    _check_source(run, update=update)
     # Then what the run needs. If the images cannot be counted yet, the run checks this later.
     run.anyway = anyway
     if run.num_images is not None:
-        run.refuse_what_cannot_fit(run.num_images)
+        run.check_fits_machine(run.num_images)
     _write_config(run.recipe, run.folder)
 
 
@@ -46,7 +46,7 @@ def _warn_inside_source(run: Run[Any]) -> None:
         )
 
 
-def _refuse_other_source(run: Run[Any], *, update: bool) -> None:
+def _check_source(run: Run[Any], *, update: bool) -> None:
     """Raise ConfigError if the files of the source have changed, unless `update` is true.
 
     Without this check, the images and everything made from them would be replaced.

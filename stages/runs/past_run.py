@@ -8,7 +8,7 @@ from typing import Any, Literal
 from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
-from deepcluster_core.local_paths import refuse_url
+from deepcluster_core.local_paths import check_is_local
 from deepcluster_core.models.build import feature_dim_of
 from deepcluster_core.models.network import Network
 from deepcluster_core.text import shell_words
@@ -135,9 +135,9 @@ class PastRun:
         about["recipe"] = self.recipe.model_dump(mode="json")
         return about
 
-    def refuse_out(self, out: Path, suffixes: Collection[str]) -> None:
+    def check_out(self, out: Path, suffixes: Collection[str]) -> None:
         """Raise ConfigError if `out` has a wrong suffix, or lies among the artifacts of the run."""
-        refuse_url(out, "--out")
+        check_is_local(out, "--out")
         if out.suffix not in suffixes:
             raise ConfigError(f"--out {out}: must end in {' or '.join(suffixes)}.")
         # The folder of the run itself is allowed, but none of the folders inside it.

@@ -40,7 +40,7 @@ class Report:
         self.num_jobs = 0
         self.num_cached = 0
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Report one or more lines."""
         if self._echo:
             self._console.print(printable_lines(text), markup=False)
@@ -57,7 +57,7 @@ class Report:
             with bar(job.title, self._console) as shown:
                 yield shown
         else:
-            yield lines(job.title, self.say)
+            yield lines(job.title, self.info)
 
     def job_done(self, job: Job, *, cached: bool) -> None:
         """Record how a job ended, and report the number of images after indexing."""
@@ -74,12 +74,12 @@ class Report:
                 skipped += f" (why: {job.out / 'skipped.parquet'})"
             time = _time(manifest.seconds, cached=cached)
             line = f"index: {manifest.rows:,} images, {skipped}, {time}"
-            self.say("\n  ".join([line, *manifest.facts.get("notes", ())]))
+            self.info("\n  ".join([line, *manifest.facts.get("notes", ())]))
 
     def ended(self, job: Job, *, cached: bool) -> None:
         """Report the end of a stage that was run on its own, and where its artifact is."""
         time = _time(read_manifest(job.out).seconds, cached=cached)
-        self.say(f"{job.title}: {time}, {job.out}")
+        self.info(f"{job.title}: {time}, {job.out}")
 
     def epoch_done(self, epoch: int) -> None:
         """Report the line of an epoch, and warn about signs that the network learns nothing."""
@@ -90,17 +90,17 @@ class Report:
         }
         # A continued run reports its cached epochs, too, so epoch 0 always comes first.
         if epoch == 0:
-            self.say(HEADER)
-        self.say(epoch_line(epoch, row, seconds, self._cached))
+            self.info(HEADER)
+        self.info(epoch_line(epoch, row, seconds, self._cached))
         for sign in signs(row):
             self.warn(f"epoch {epoch}: {sign.sentence}")
 
     def run_done(self) -> None:
         """Report how many jobs there were, and how many of them were Cached."""
         if self.num_cached == self.num_jobs:
-            self.say(f"every stage Cached ({self.num_jobs} of {self.num_jobs})")
+            self.info(f"every stage Cached ({self.num_jobs} of {self.num_jobs})")
         else:
-            self.say(f"{self.num_jobs} stages, {self.num_cached} of them Cached")
+            self.info(f"{self.num_jobs} stages, {self.num_cached} of them Cached")
 
 
 def epoch_line(

@@ -15,7 +15,7 @@ from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe
 
 
-def refuse_what_cannot_fit(
+def check_fits_machine(
     folder: RunFolder, recipe: Recipe, *, num_images: int, device: str, anyway: bool
 ) -> str:
     """Check that a run fits on this machine; return a summary of what it needs and what is free.

@@ -17,7 +17,7 @@ from deepcluster_core.text import shell_words
 from stages.cluster import cluster
 from stages.extract import extract
 from stages.index import index
-from stages.runs.access import refuse_unwritable_result
+from stages.runs.access import check_result_writable
 from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
@@ -25,7 +25,7 @@ from stages.runs.machine import num_cores, remarks, usable_device
 from stages.runs.plan import Plan, plan
 from stages.runs.recipe import Recipe
 from stages.runs.report import Report
-from stages.runs.resources import disk_needed, refuse_what_cannot_fit
+from stages.runs.resources import check_fits_machine, disk_needed
 
 P = ParamSpec("P")
 ReportT = TypeVar("ReportT", bound=Report)
@@ -94,10 +94,10 @@ class Run(Generic[ReportT]):
         # After indexing, the number of images is known for certain.
         if stage is index:
             num_images = read_manifest(out).rows
-            self.report.say(self.recipe.suited_to(num_images))
+            self.report.info(self.recipe.suited_to(num_images))
             # If the source could not be counted, this is the first moment to check the sizes.
             if self.num_images is None:
-                self.refuse_what_cannot_fit(num_images)
+                self.check_fits_machine(num_images)
         return out
 
     def make_epoch(self, epoch: int, images: Path, before: Before) -> Before:
@@ -106,20 +106,20 @@ class Run(Generic[ReportT]):
             self.make, epoch, images, before, warm_start=self.recipe.cluster.warm_start
         )
 
-    def refuse_what_cannot_fit(self, num_images: int) -> None:
+    def check_fits_machine(self, num_images: int) -> None:
         """Report how much disk space and memory the run needs, and how much is free.
 
         Raises:
             ConfigError: the run needs more than is free, and `anyway` is false.
         """
-        summary = refuse_what_cannot_fit(
+        summary = check_fits_machine(
             self.folder,
             self.recipe,
             num_images=num_images,
             device=self.device,
             anyway=self.anyway,
         )
-        self.report.say(summary)
+        self.report.info(summary)
 
     def ensure(self, job: Job, *, force: bool = False, accept_pruned: bool = True) -> bool:
         """Make the artifact of a job unless it exists; return whether it did.
@@ -135,7 +135,7 @@ class Run(Generic[ReportT]):
         if done:
             self._tidy(job)
         else:
-            refuse_unwritable_result(job.out)  # fail before hours are spent on its inputs
+            check_result_writable(job.out)  # fail before hours are spent on its inputs
             for opened in job.opened_inputs():
                 self._provide(opened)
         key = job.key()
@@ -225,7 +225,7 @@ class Run(Generic[ReportT]):
             self.num_images = manifest.rows
             is_denied = isinstance(error.__cause__, PermissionError)
             why = "cannot be read by you" if is_denied else "is gone"
-            self.report.say(f"{dataset.source} {why}; continuing with the images in {images}")
+            self.report.info(f"{dataset.source} {why}; continuing with the images in {images}")
             return manifest.inputs["source"]
 
     def _provide(self, artifact: Path) -> None:
@@ -233,7 +233,7 @@ class Run(Generic[ReportT]):
         condition, reason = inspect(artifact)
         job = self.plan.job(artifact)
         if condition is Condition.PRUNED and job is not None:
-            self.report.say(f"{job.title}: was deleted to save space, and is made again")
+            self.report.info(f"{job.title}: was deleted to save space, and is made again")
             self._may_prune = True  # so that it is pruned again afterwards
             self.ensure(job, accept_pruned=False)
         elif condition is not Condition.WHOLE:

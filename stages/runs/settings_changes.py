@@ -13,7 +13,7 @@ from stages.runs.states import STALE, ArtifactState, states_of
 KINDS = ("images", *EPOCH_KINDS)
 
 
-def refuse_other_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
+def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
     """Return the changed settings of a run, if existing artifacts depend on them.
 
     The text is empty if the run has made nothing yet, or if no artifact depends on the changes.

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Literal, cast, get_args
 
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.local_paths import refuse_url
+from deepcluster_core.local_paths import check_is_local
 from stages.runs.epoch import STAGES
 from stages.runs.recipe import Recipe
 
@@ -22,7 +22,7 @@ def check_stage_request(
         ConfigError: the stage is unknown, the epoch is missing, or settings are changed without a
             folder of their own for the artifact.
     """
-    refuse_url(out or "", "out")
+    check_is_local(out or "", "out")
     if stage not in STAGES:
         raise ConfigError(f"unknown stage {stage!r}; choose from {', '.join(STAGES)}.")
     if epoch is None and stage != "index":

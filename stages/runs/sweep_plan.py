@@ -10,7 +10,7 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.artifacts.tables import read_table
 from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
 from stages.index import index
-from stages.runs.access import refuse_unwritable_run
+from stages.runs.access import check_run_writable
 from stages.runs.folder import RunFolder
 from stages.runs.locate import resolve
 from stages.runs.plan import Plan
@@ -188,7 +188,7 @@ def _check_ks(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_too_many(sweep: Sweep, num_images: int | None) -> None:
+def check_k_fits(sweep: Sweep, num_images: int | None) -> None:
     """Reject every k above the number of images; skip the check if that is unknown.
 
     Raises:
@@ -208,11 +208,11 @@ def refuse_too_many(sweep: Sweep, num_images: int | None) -> None:
     sweep.members[0].recipe.suited_to(num_images)
 
 
-def refuse_unwritable_sweep(sweep: Sweep) -> None:
+def check_sweep_writable(sweep: Sweep) -> None:
     """Raise ConfigError unless the folder of a sweep and those of its runs can be written."""
-    refuse_unwritable_run(sweep.root)
+    check_run_writable(sweep.root)
     for member in sweep.members:
-        refuse_unwritable_run(member.folder)
+        check_run_writable(member.folder)
 
 
 def count_images(sweep: Sweep) -> int | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.local_paths import expanded, is_url, missing_hint, refuse_url
+from deepcluster_core.local_paths import check_is_local, expanded, is_url, missing_hint
 
 REMOTE = [
     "s3://b/x",
@@ -27,7 +27,7 @@ REMOTE = [
 @pytest.mark.parametrize("text", REMOTE)
 def test_refuse_url__remote_places(text: str) -> None:
     with pytest.raises(ConfigError, match="not supported: only paths on this machine are") as error:
-        refuse_url(text, "--run")
+        check_is_local(text, "--run")
 
     assert str(error.value).startswith(f"--run {text.replace(':/b/x', '://b/x')[:3]}")
     assert "\n  Fix: copy the data here" in str(error.value)
@@ -35,7 +35,7 @@ def test_refuse_url__remote_places(text: str) -> None:
 
 def test_refuse_url__of_a_file_names_its_path() -> None:
     with pytest.raises(ConfigError, match=r"is a URL.\n  Fix: give the path alone: /x/a b."):
-        refuse_url("file:///x/a%20b")
+        check_is_local("file:///x/a%20b")
 
 
 @pytest.mark.parametrize("text", ["/s3://b", "a: b", "C:/x", "./s3:/b", "x:y", "", "100%/a:/b"])

@@ -20,7 +20,7 @@ from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.errors import ArtifactError, ConfigError
 from flows.prefect_.crashed_runs import ALIVE, mark_crashed_runs
 from flows.prefect_.task_records import usable_place
-from stages.runs.access import refuse_unreadable, refuse_unwritable_run
+from stages.runs.access import check_readable, check_run_writable
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
 from tests.support.other_user import (
@@ -265,7 +265,7 @@ def test_existing_run__that_may_not_be_entered(theirs: Path, folder: Path) -> No
         with another_user(), pytest.raises(ConfigError, match=r"cannot be read[\s\S]*uid 0"):
             existing_run(str(run))
         with another_user(), pytest.raises(ConfigError, match="Fix:"):
-            refuse_unreadable(run)
+            check_readable(run)
         closed.chmod(0o755)
 
 
@@ -274,7 +274,7 @@ def test_refuse_unwritable_run__of_mixed_ownership(folder: Path) -> None:
     os.chown(folder, UID, GID)
     (folder / "labels").mkdir(mode=0o755)  # made with sudo
     with another_user(), pytest.raises(ConfigError, match=r"labels belongs to root \(uid 0\)"):
-        refuse_unwritable_run(RunFolder(folder))
+        check_run_writable(RunFolder(folder))
 
 
 def test_mark_crashed_runs__leaves_marks_of_other_users(folder: Path) -> None:

@@ -8,7 +8,7 @@ from deepcluster_core.errors import ConfigError
 from stages.runs.estimate import GIB, needs_of
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe
-from stages.runs.resources import disk_needed, refuse_what_cannot_fit
+from stages.runs.resources import check_fits_machine, disk_needed
 from tests.support.run_files import manifests
 
 ALEXNET = Path(__file__).parents[2] / "configs" / "imagenet-alexnet.yaml"
@@ -53,13 +53,13 @@ def test_refuse_what_cannot_fit__names_what_is_too_little(
     many = 10**11
 
     with pytest.raises(ConfigError) as refused:
-        refuse_what_cannot_fit(folder, recipe, num_images=many, device="cpu", anyway=False)
+        check_fits_machine(folder, recipe, num_images=many, device="cpu", anyway=False)
 
     said = str(refused.value)
     assert "Too little: disk, memory" in said
     assert "cluster.max_points_per_centroid" in said
     assert "--yes" in said
-    told = refuse_what_cannot_fit(folder, recipe, num_images=many, device="cpu", anyway=True)
+    told = check_fits_machine(folder, recipe, num_images=many, device="cpu", anyway=True)
     assert told.startswith("needs about ")
 
 

@@ -116,11 +116,11 @@ def read_file(path: Path) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
-        refuse_large(status.st_size)
+        check_file_size(status.st_size)
         return path.read_bytes()
 
 
-def refuse_large(size_bytes: int) -> None:
+def check_file_size(size_bytes: int) -> None:
     """Raise OSError for a file that is too large to be one image."""
     if size_bytes > MAX_FILE_BYTES:
         raise OSError(f"{size_bytes} bytes is over the limit of {MAX_FILE_BYTES} for one image")

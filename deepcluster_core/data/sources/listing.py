@@ -89,11 +89,11 @@ class ListSource:
             except sqlite3.OperationalError as error:
                 raise OSError(f"{self._file}: cannot be sorted in TMPDIR: {error}") from error
             # All duplicates are found before the first line is yielded.
-            self._refuse_duplicates(database)
+            self._check_duplicates(database)
             for path, number, label in database.execute("select * from lines order by path"):
                 yield os.fsdecode(path), number, label
 
-    def _refuse_duplicates(self, database: sqlite3.Connection) -> None:
+    def _check_duplicates(self, database: sqlite3.Connection) -> None:
         repeated = database.execute(
             "select path, min(number) from lines group by path having count(*) > 1"
         ).fetchone()

@@ -21,7 +21,7 @@ from deepcluster_core.data.sources.listing import ListSource
 from deepcluster_core.data.sources.parquet import ParquetSource
 from deepcluster_core.data.sources.shards import TarSource
 from deepcluster_core.errors import ConfigError, SourceError
-from deepcluster_core.local_paths import missing_hint, refuse_url
+from deepcluster_core.local_paths import check_is_local, missing_hint
 from deepcluster_core.text import listed
 
 Parameters = ParamSpec("Parameters")
@@ -108,7 +108,7 @@ def _check_location(location: Path) -> None:
     """Raise SourceError unless `location` exists and may hold images of a user."""
     # A URL does not exist as a path either, but needs its own explanation.
     if not location.exists():
-        refuse_url(location)
+        check_is_local(location)
         raise SourceError(
             f"{location}: does not exist{missing_hint(location)}.\n"
             f"  Fix: give the folder, list (.txt, .csv, .tsv), .parquet or .tar file of the images."

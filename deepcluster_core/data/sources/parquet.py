@@ -63,7 +63,7 @@ class ParquetSource:
             parquet_images.read_layout(file, with_label=with_labels, image_key=column)
             for file in self._files
         ]
-        self._refuse_mixed_labels()
+        self._check_label_kinds()
 
     @property
     def originals(self) -> None:
@@ -136,7 +136,7 @@ class ParquetSource:
             if layout.label is None and _partition_label(self._name(file)) is None:
                 yield file
 
-    def _refuse_mixed_labels(self) -> None:
+    def _check_label_kinds(self) -> None:
         """Raise SourceError if labels are numbers in one file and names in another."""
         name_by_kind: dict[str, str] = {}
         for file, layout in zip(self._files, self._layouts, strict=True):

@@ -87,7 +87,7 @@ class TarSource:
         yield from listing.images_of(shards)
         # Shards without any image are empty, or all of their pictures were left out.
         if not listing.has_images:
-            listing.refuse_unwanted(self._files[0])
+            listing.check_any_taken(self._files[0])
 
     def notes(self) -> list[str]:
         """See `Source`."""
@@ -154,7 +154,7 @@ class _Listing:
                     yield image
         # Labels of both kinds in one shard are names, some of which look like numbers.
         if len(label_kinds) == 1:
-            self._refuse_other_kind(label_kinds.pop(), shard)
+            self._check_label_kind(label_kinds.pop(), shard)
 
     def _batches(self, shard: Shard, read_start: MemberReader) -> Iterator[list[Sample]]:
         """Yield the samples of a shard, all at once if they are few enough."""
@@ -252,7 +252,7 @@ class _Listing:
             self._tally.repeat(path)
         return unique_path
 
-    def _refuse_other_kind(self, kind: str, shard: Shard) -> None:
+    def _check_label_kind(self, kind: str, shard: Shard) -> None:
         """Raise SourceError if labels are numbers in one shard and names in another."""
         places = self._shard_of_kind
         places.setdefault(kind, shard.shown)
@@ -283,7 +283,7 @@ class _Listing:
             f"image: dataset.image_key: [{several}]"
         )
 
-    def refuse_unwanted(self, file: Path) -> None:
+    def check_any_taken(self, file: Path) -> None:
         """Raise ConfigError if the shards have pictures, but none of them is taken."""
         found: Counter[str] = Counter()
         for extension, count in self._tally.left_out.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from deepcluster_core.data.contents import described_contents
-from deepcluster_core.data.sources.base import is_hidden, refuse_large
+from deepcluster_core.data.sources.base import check_file_size, is_hidden
 from deepcluster_core.data.sources.samples import Member
 from deepcluster_core.errors import SourceError
 
@@ -46,7 +46,7 @@ def members(
                 if end is not None and archive.offset > end:
                     raise tarfile.ReadError("its last member is longer than the archive")
                 if archive.offset != end:
-                    _refuse_early_end(path, archive.offset, must_end=must_end)
+                    _check_end(path, archive.offset, must_end=must_end)
     except (OSError, ValueError, tarfile.TarError) as error:  # ValueError: numbers in headers
         raise _unreadable(path, start, error) from error
 
@@ -61,7 +61,7 @@ def _unreadable(path: Path, start: int, error: Exception) -> SourceError:
     return SourceError(f"{path}: cannot be read as a tar file{place} ({cause}).\n  Fix: {fix}.")
 
 
-def _refuse_early_end(path: Path, offset: int, *, must_end: bool) -> None:
+def _check_end(path: Path, offset: int, *, must_end: bool) -> None:
     """Raise ReadError unless a block of zeros follows; tarfile also stops at damaged headers."""
     block = read_at(path, offset, tarfile.BLOCKSIZE)
     if not block and not must_end:
@@ -96,7 +96,7 @@ def read_member(path: Path, offset: int, size: int) -> bytes:
     Raises:
         OSError: the member is too large, or the tar file is missing or shorter than before.
     """
-    refuse_large(size)
+    check_file_size(size)
     data = read_at(path, offset, size)
     if len(data) < size:
         raise OSError("the tar file is cut off inside this member")

@@ -202,7 +202,7 @@ class _Classification:
                 self._probes[layer].learn(values_BD, class_B, counts_PB)
             after_batch(len(rows))
         for probes in self._probes.values():
-            probes.refuse_nonfinite()
+            probes.check_finite()
 
     def _training_batches(self, epoch: int) -> Batches:
         training = self._task.training

@@ -119,7 +119,7 @@ class Probes:
         logits_PBC = self._logits(values_BD, weights)
         return logits_PBC.softmax(dim=2)
 
-    def refuse_nonfinite(self) -> None:
+    def check_finite(self) -> None:
         """Raise TrainingError if training has diverged.
 
         Raises:

@@ -145,8 +145,8 @@ def test_probes__begin_alike() -> None:
 def test_refuse_nonfinite__says_what_to_lower() -> None:
     stacked = probes(6, 3, decays=(0.0,), lr=1e30)
     values_ND, class_N = data(16)
-    stacked.refuse_nonfinite()
+    stacked.check_finite()
     for _ in range(3):
         stacked.learn(1e30 * values_ND, class_N, torch.ones(1, 16, dtype=torch.bool))
     with pytest.raises(TrainingError, match="--set lr=1e\\+29"):
-        stacked.refuse_nonfinite()
+        stacked.check_finite()
