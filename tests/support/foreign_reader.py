@@ -1,7 +1,8 @@
-"""Another program, which knows of an exported network only what its file says.
+"""A foreign program, which knows only the files of an exported network.
 
-Started as `python -I -c PROGRAM FOLDER`, elsewhere: it reads `network.*` and `images.npy`, float32
-(N, C, S, S), or else the files in `pictures`, and leaves `found.npz` and `about.json`.
+It is started as `python -I -c PROGRAM FOLDER`, in a different folder. It reads `network.*` and
+either the files in `pictures` or `images.npy`, float32 (N, C, S, S). It writes `found.npz` and
+`about.json`.
 """
 
 import json
@@ -90,7 +91,7 @@ np.savez(folder / "found.npz", **found)
 
 
 def run_elsewhere(folder: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
-    """Return the features by `format count`, and what each format's metadata says."""
+    """Return the features by `format count`, and the metadata of each format."""
     subprocess.run([sys.executable, "-I", "-c", PROGRAM, folder], cwd="/", check=True)
     with np.load(folder / "found.npz") as found:
         features = dict(found)
