@@ -15,9 +15,10 @@ from weakref import WeakValueDictionary
 from filelock import lock_descriptor
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import Crashed, State
+from prefect.states import Crashed
 
 ALIVE = "alive"
 KILLED = Crashed(message="Its process was killed, as the next run in the same folder noticed.")

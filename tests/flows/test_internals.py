@@ -12,6 +12,7 @@ DOCUMENTED = {
     "prefect.cache_policies",
     "prefect.client.orchestration",
     "prefect.client.schemas.filters",
+    "prefect.client.schemas.objects",
     "prefect.exceptions",
     "prefect.logging",
     "prefect.runtime",
