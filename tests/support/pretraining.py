@@ -23,9 +23,6 @@ EPOCHS = 8
 NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
 LAST = Context(seed=SEED, epoch=EPOCHS - 1, workers=1)
 """The context of an evaluation of the network that `pretrain` returns by default."""
-SEEDS = [SEED + 10 * number for number in range(3)]
-"""Seeds of the networks whose mean score is compared with that of random networks. The score of a
-single network depends on the last digits of products, and so on the processor."""
 
 
 def pretrain(
@@ -67,17 +64,28 @@ def pretrain(
     return folder.artifact(train.kind, epochs - 1)
 
 
-def mean_lead(pictures: Path, root: Path, lead: Callable[..., float], **settings: Any) -> float:  # noqa: ANN401  those of `pretrain`
-    """Return the lead of pretrained networks over random ones, the mean over `SEEDS`.
+def mean_lead(
+    pictures: Path,
+    root: Path,
+    lead: Callable[..., float],
+    *,
+    num_networks: int = 3,
+    **settings: Any,  # noqa: ANN401  those of `pretrain`
+) -> float:
+    """Return the lead of pretrained networks over random ones, the mean over networks.
+
+    The score of a single network depends on the last digits of products, and so on the processor.
 
     Args:
         pictures: folder of images.
         root: an empty folder.
         lead: returns the lead of one network; called with `checkpoint`, `context` and a name `out`.
+        num_networks: number of networks, each with a seed of its own.
         settings: settings for `pretrain`.
     """
     leads: list[float] = []
-    for seed in SEEDS:
+    for number in range(num_networks):
+        seed = SEED + 10 * number
         checkpoint = pretrain(pictures, root / str(seed), seed=seed, **settings)
         last = replace(LAST, seed=seed, epoch=settings.get("epochs", EPOCHS) - 1)
         leads.append(lead(checkpoint=checkpoint, context=last, out=f"out-{seed}"))
