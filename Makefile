@@ -14,6 +14,9 @@ UV_INSTALL := $(UV) pip install --quiet --python $(VENV)/bin/python
 install = { test -x $(UV) && $(UV_INSTALL) $(1); } || \
 	{ echo "uv cannot install here; pip does, which takes longer"; $(PIP_INSTALL) $(1); }
 
+# Tests often wait for a server or a disk, so that three processes keep two cores busy.
+PYTEST := $(VENV)/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 # What must hold on every processor: the bytes and numbers that everything else is made from.
 NARROW := tests/core/clustering tests/core/test_features.py tests/core/training \
 	tests/stages/test_extract.py tests/stages/test_cluster.py tests/stages/test_train.py \
@@ -24,8 +27,9 @@ NARROW := tests/core/clustering tests/core/test_features.py tests/core/training 
 demo: $(INSTALLED)
 	$(VENV)/bin/deepcluster run configs/demo.yaml $(ARGS)
 
-test: lint test-narrow
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(INSTALLED_DEV)
+	@$(MAKE) --no-print-directory --jobs 2 lint test-narrow
+	$(PYTEST) $(ARGS)
 
 # With the kernels that libraries choose on older processors; see tests/processors.py.
 test-narrow: $(INSTALLED_DEV)
@@ -35,7 +39,7 @@ test-narrow: $(INSTALLED_DEV)
 # What takes too long for every change: servers, kills, full disks, whole runs as processes, transfer
 # learning, fuzzing, and the rarer commands of the README and docs.
 test-slow: $(INSTALLED_DEV)
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(VENV)/bin/ruff check .
