@@ -1,4 +1,8 @@
-"""The DeepCluster loop as a Prefect flow. Stages exchange data only through artifacts on disk."""
+"""The DeepCluster loop as a Prefect flow. Stages exchange data only through artifacts on disk.
+
+The loop itself is `run_epochs`, and the four steps of the method are in stages/runs/epoch.py. Each
+stage becomes a Prefect task in flows/engine/run.py.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -45,5 +49,5 @@ def deepcluster(
     """
     opened = open_run(recipe, run, epochs, overrides, update=update, yes=yes)
     run_epochs(opened)
-    opened.report.run_done()
+    opened.report.run_done()  # also draws overview.png and writes report.html
     return str(opened.folder.root)

@@ -1,4 +1,8 @@
-"""Cluster: features -> labels. PCA, whitening, L2 and k-means give each image a pseudo-label."""
+"""Cluster: features -> labels. PCA, whitening, L2 and k-means give each image a pseudo-label.
+
+Sections and figures are those of the paper (Caron et al. 2018). Suffixes: N images, D dimensions of
+a feature, Q dimensions after the PCA.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +71,7 @@ class ClusterConfig(StrictConfig):
 
     @field_validator("algorithm")
     @classmethod
-    def _is_known(cls, algorithm: str) -> str:
+    def _check_algorithm(cls, algorithm: str) -> str:
         # Raises if the name is unknown. The module of a `python:` algorithm is only imported when
         # a run begins, because reading a recipe must not run other code.
         find_clusterer(algorithm)
@@ -75,7 +79,7 @@ class ClusterConfig(StrictConfig):
 
     @field_validator("k")
     @classmethod
-    def _is_wanted(cls, k: int | str, others: ValidationInfo) -> int | str:
+    def _check_k(cls, k: int | str, others: ValidationInfo) -> int | str:
         algorithm = others.data.get("algorithm")
         if k != "auto" and _finds_k(algorithm):
             raise ValueError(
@@ -85,7 +89,7 @@ class ClusterConfig(StrictConfig):
 
     @field_validator(*SOME_READ)
     @classmethod
-    def _is_read(cls, value: object, others: ValidationInfo) -> object:
+    def _check_is_read(cls, value: object, others: ValidationInfo) -> object:
         algorithm, key = others.data.get("algorithm"), others.field_name
         # Empty values and False change nothing, so any algorithm accepts them.
         if not value or not algorithm:
@@ -101,10 +105,12 @@ class ClusterConfig(StrictConfig):
 class Sizes:
     """k and pca_dim as numbers; `auto` derives them from the number of images.
 
-    k: about 100 images per cluster (128 in the paper, 1.28 M / 10,000; 100 in our demo); at least
-    10 clusters if that leaves 10 images for each, and at most the paper's 10,000.
+    k: about 100 images per cluster (128 in the paper, 1.28 M / 10,000; 100 in our demo). With fewer
+    than 1,000 images: 10 clusters, or as many as leaves 10 images for each. At least 2, and at most
+    the paper's 10,000.
     pca_dim: the paper's 256, but at most a quarter of the feature's dimensions, a tenth of the
-    images (with fewer images, whitening amplifies noise in the last components) and the rank.
+    images (with fewer images, whitening amplifies noise in the last components) and the rank, which
+    only the PCA finds.
     These rules are ours, not the paper's.
     """
 
@@ -128,18 +134,18 @@ class Sizes:
             pca_dim = max(1, min(256, dim // 4, num_images // 10))
         # Centering takes one dimension, so n images span n - 1.
         problems: list[str] = []
-        options: list[str] = []
+        fixes: list[str] = []
         for key, value, needed in (("k", k, k), ("pca_dim", pca_dim, pca_dim + 1)):
             if num_images < needed:
                 problems.append(
                     f"cluster.{key}: {value} needs at least {needed} images, but there are "
                     f"{num_images}"
                 )
-                options.append(f"--set cluster.{key}=auto")
+                if getattr(cluster, key) != "auto":
+                    fixes.append(f"--set cluster.{key}=auto")
         if problems:
-            raise FeatureError(
-                f"{'; '.join(problems)}.\n  Fix: {' '.join(options)}, or add images."
-            )
+            ways = f"{' '.join(fixes)}, or add images" if fixes else "add images"
+            raise FeatureError(f"{'; '.join(problems)}.\n  Fix: {ways}.")
         if _finds_k(cluster.algorithm):
             return cls(None, pca_dim)
         return cls(k, pca_dim)
@@ -157,7 +163,8 @@ def cluster(
 ) -> None:
     """Write the labels artifact: the table of labels, and beside it the PCA and the centroids.
 
-    `previous` holds the labels that a warm start begins with; it is None in the first epoch.
+    `images` is read for the paths in the table. `previous` holds the labels that a warm start
+    begins with; it is None in the first epoch.
     """
     # Imported here because they import torch and zarr, which reading a recipe does not need.
     from deepcluster_core.artifacts.features import Features
@@ -176,7 +183,7 @@ def cluster(
         draft.context,
         pca_dim=sizes.pca_dim,
         whitened=cluster.whiten,
-        clip=cluster.pca_dim == "auto",
+        clip=cluster.pca_dim == "auto",  # to the rank
     )
     fit, pca = grouping.fit, grouping.pca
     write_labels(

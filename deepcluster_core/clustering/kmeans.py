@@ -1,5 +1,6 @@
 """K-means with faiss. Suffixes: N rows, S sampled, Q dimensions, K clusters, E empty, B block."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,15 +26,15 @@ class KMeans:
     probability proportional to the donor's rows minus one. The empty cluster takes the donor's
     centroid, and the two move apart: one is multiplied by 1 + 1/1024 in even and 1 - 1/1024 in odd
     coordinates, the other the reverse. The next assignment divides the donor's rows between them.
-    Neither the direction nor the size of this perturbation is random, and donors are drawn with a
-    fixed seed of faiss's own.
+    The paper calls this perturbation random; that of faiss is not, in direction or size, and faiss
+    draws donors with a fixed seed of its own.
 
     Clusters can still end empty, and `Fit.num_empty` counts them: the last refill may attract no
     row, and if many rows are equal there are fewer distinct rows than clusters.
 
     Spherical k-means (Dhillon and Modha 2001) scales centroids to length 1 at the start and after
-    each update. For rows of any length, the nearest centroid is then the one with the largest inner
-    product, so distances keep their meaning. A centroid whose rows cancel to zero stays zero.
+    each update. The nearest centroid is then the one with the largest inner product, whatever the
+    length of the row. The exception is a centroid whose rows cancel to zero: it stays zero.
     """
 
     k: int
@@ -41,7 +42,7 @@ class KMeans:
     """Number of iterations, all of which run; 20 in the authors' code."""
     spherical: bool = False
     max_points_per_centroid: int | None = None
-    """Learn the centroids from a random sample of this many distinct rows per cluster.
+    """Learn the centroids from a random sample of `k` times this many rows, without repetition.
 
     Memory then holds the sample and one block of rows instead of all rows. None: use all rows.
     """
@@ -57,7 +58,7 @@ class KMeans:
         """Find `k` clusters.
 
         Args:
-            rows: whitened features of length 1, finite.
+            rows: finite; in the paper whitened, and scaled to length 1.
             seed: 0 to 2^63 - 1; decides the first centroids, and the sample if there is one.
             device: a torch device; `cuda:1` computes on that GPU alone. Without GPU support, faiss
                 computes on the CPU; see `faiss_index.reason_for_cpu`.
@@ -65,7 +66,7 @@ class KMeans:
 
         Raises:
             FeatureError: `k` is below 2 or above the number of rows, a row is not finite, or
-                `start_N` does not match `k` or the number of rows.
+                `start_N` has ids above `k` - 1 or a different number of rows.
         """
         self._check(rows.num_rows)
         sample_S = self._sample(rows.num_rows, seed)
@@ -83,7 +84,9 @@ class KMeans:
 
     def _sample(self, num_rows: int, seed: int) -> RowIds | None:
         """Return the ids of the rows to learn from, ascending; None for all rows."""
-        size = self.k * (self.max_points_per_centroid or num_rows)
+        if self.max_points_per_centroid is None:
+            return None
+        size = self.k * self.max_points_per_centroid
         if size >= num_rows:
             return None
         generator = numpy_generator(seed, "sample")
@@ -109,7 +112,8 @@ class KMeans:
             # would stop after two iterations. Versions without the option run all iterations.
             early_stop_threshold=-1.0,
             min_points_per_centroid=1,  # suppress a warning on stderr; `k` is checked already
-            max_points_per_centroid=-(-len(points_SQ) // self.k),  # rows are sampled already
+            # Rounded up, so that faiss uses all rows: they are sampled already.
+            max_points_per_centroid=math.ceil(len(points_SQ) / self.k),
         )
         if self.spherical:  # faiss sums inner products; |x - c|^2 is |x|^2 + 1 - 2 x·c
             sum_of_squares = np.einsum("sq,sq->", points_SQ, points_SQ, dtype=np.float64)
@@ -146,7 +150,7 @@ class KMeans:
             raise FeatureError(
                 f"cluster.warm_start: the clusters to start from are {highest + 1} of "
                 f"{len(self.start_N)} images, but {self.k} of {num_rows} are required.\n"
-                "  Cause: they were made with a different cluster.k.\n"
+                "  Cause: they were made with a different cluster.k or of other images.\n"
                 "  Fix:   set cluster.warm_start to false, or cluster.k to its former value."
             )
 
@@ -189,8 +193,8 @@ class Nearest:
             here = slice(start, start + len(rows_BQ))
             centred_BQ = rows_BQ - self._centre_Q
             centred_BQ = np.ascontiguousarray(centred_BQ, dtype=np.float32)
-            _, nearest_B1 = self._index.search(centred_BQ, 1)
-            nearest_B = nearest_B1[:, 0]
+            _, found = self._index.search(centred_BQ, 1)
+            nearest_B = found[:, 0]
             # Of equal centroids, faiss may find any; take the one with the lowest id.
             cluster_N[here] = self._lowest_K[nearest_B]
             distance_N[here] = distances(centred_BQ, self._centred_KQ, cluster_N[here])
@@ -202,7 +206,7 @@ class Nearest:
 def assign(
     rows: Rows, centroids_KQ: Floats, *, device: str = "cpu", progress: Progress = silent
 ) -> tuple[ClusterIds, Floats]:
-    """Return cluster_N and distance_N as `Nearest.assign` does, for a single set of rows."""
+    """Return cluster_N and distance_N as `Nearest.assign` does, for callers that assign once."""
     return Nearest(centroids_KQ, device=device).assign(rows, progress=progress)
 
 

@@ -45,12 +45,14 @@ class Run(Generic[ReportT]):
             folder: folder of the run.
             recipe: recipe of the run.
             report: receives the progress and the messages of the run.
-            only_reads: results go to another folder. In the run itself, only pruned artifacts are
-                made again, when they are needed.
+            only_reads: the run is only read, and results go to another folder. The exception are
+                pruned artifacts of the run, which are made again when they are needed.
 
         Raises:
             SourceError: the images cannot be found.
-            ConfigError: the requested device is not available.
+            ConfigError: the requested device is not available, or a setting does not fit the
+                number of images.
+            FeatureError: there are too few images for the requested clusters.
         """
         self.folder = folder
         self.recipe = recipe
@@ -59,19 +61,13 @@ class Run(Generic[ReportT]):
         self._pruned: set[Path] = set()
         self.plan = Plan(folder, recipe)
         self._remarked = False
-        self._may_prune = not only_reads
+        self._may_delete = not only_reads
+        """Whether files of the run may be deleted to save space."""
         self.anyway = False
         """Whether to continue even if the run does not seem to fit on this machine."""
         self.num_images: int | None = None
         """Number of images; None as long as only indexing the source can find it."""
-        self.source_fingerprint = self._fingerprint()
-
-    def epochs(self) -> Iterator[int]:
-        """Yield the epochs in order. After each, report it and prune old artifacts."""
-        for epoch in range(self.recipe.epochs):
-            yield epoch
-            self.report.epoch_done(epoch)
-            self.prune(epoch)
+        self.source_fingerprint = self._survey_source()
 
     @property
     def images(self) -> Path:
@@ -79,14 +75,25 @@ class Run(Generic[ReportT]):
         return self.plan.place(index, None)
 
     def plan_until(self, epochs: int) -> Plan:
-        """Plan the first epochs and return their jobs; pruned inputs can then be made again."""
+        """Plan the first epochs, so that their pruned artifacts can be made again.
+
+        Returns:
+            The plan, which is also kept as `plan`.
+        """
         self.plan = plan(self.folder, self.recipe, source=self.source_fingerprint, epochs=epochs)
         return self.plan
 
     def make(
         self, stage: StageFunction[P], epoch: int | None, /, *_: P.args, **inputs: P.kwargs
     ) -> Path:
-        """Run a stage unless its artifact exists; return the folder of the artifact."""
+        """Run a stage unless its artifact exists; return the folder of the artifact.
+
+        Args:
+            stage: the stage. Its sections of the recipe, and the folder that it writes to, follow
+                from the plan.
+            epoch: the epoch; None for index.
+            inputs: the remaining parameters of the stage: artifacts that it reads.
+        """
         out = self.plan.add(stage, epoch, *_, **inputs)
         job = self.plan.job(out)
         assert job is not None
@@ -98,6 +105,7 @@ class Run(Generic[ReportT]):
             # If the source could not be counted, this is the first moment to check the sizes.
             if self.num_images is None:
                 self.check_fits_machine(num_images)
+                self.num_images = num_images
         return out
 
     def make_epoch(self, epoch: int, images: Path, before: Before) -> Before:
@@ -105,6 +113,11 @@ class Run(Generic[ReportT]):
         return one_epoch(
             self.make, epoch, images, before, warm_start=self.recipe.cluster.warm_start
         )
+
+    def finish_epoch(self, epoch: int) -> None:
+        """Report an epoch whose artifacts are made, and prune old artifacts."""
+        self.report.epoch_done(epoch)
+        self.prune(epoch)
 
     def check_fits_machine(self, num_images: int) -> None:
         """Report how much disk space and memory the run needs, and how much is free.
@@ -136,8 +149,8 @@ class Run(Generic[ReportT]):
             self._tidy(job)
         else:
             check_result_writable(job.out)  # fail before hours are spent on its inputs
-            for opened in job.opened_inputs():
-                self._provide(opened)
+            for artifact in job.opened_inputs():
+                self._provide(artifact)
         key = job.key()
 
         def body() -> str:
@@ -150,7 +163,7 @@ class Run(Generic[ReportT]):
                 if force or not job.is_done(accept_pruned=accept_pruned):
                     self._pruned.discard(job.out)
                     self._remark(job)
-                    with self.report.progress(job) as progress, self._room_explained():
+                    with self.report.progress(job) as progress, self._explain_full_disk():
                         job.run(self._context(job, progress))
                 return job.digest()
 
@@ -185,7 +198,7 @@ class Run(Generic[ReportT]):
             self.report.warn(text)
 
     @contextmanager
-    def _room_explained(self) -> Iterator[None]:
+    def _explain_full_disk(self) -> Iterator[None]:
         """Add to the error about a full disk how much space the run still needs."""
         try:
             yield
@@ -195,8 +208,10 @@ class Run(Generic[ReportT]):
             needed = disk_needed(self.folder, self.recipe, self.num_images)
             raise NoRoomError(f"{error}\n  The run needs about {needed:,} bytes more.") from error
 
-    def _fingerprint(self) -> str:
-        """Return the fingerprint of the source, which decides whether it is indexed again.
+    def _survey_source(self) -> str:
+        """Count the images, and return the fingerprint of the source.
+
+        The fingerprint decides whether the source is indexed again.
 
         If the source is gone but its images were packed, the run continues with the packed images.
 
@@ -209,7 +224,7 @@ class Run(Generic[ReportT]):
             source = dataset.open_source()
             self.num_images = dataset.subset or source.count()
             if self.num_images is not None:
-                # Called for its check only: raise before the run's folder is created.
+                # Called because it raises, here before the run's folder is created.
                 self.recipe.suited_to(self.num_images)
             return source.fingerprint()
         except SourceError as error:
@@ -234,22 +249,22 @@ class Run(Generic[ReportT]):
         job = self.plan.job(artifact)
         if condition is Condition.PRUNED and job is not None:
             self.report.info(f"{job.title}: was deleted to save space, and is made again")
-            self._may_prune = True  # so that it is pruned again afterwards
+            self._may_delete = True  # so that it is pruned again afterwards
             self.ensure(job, accept_pruned=False)
         elif condition is not Condition.WHOLE:
             raise ArtifactError(
                 f"{artifact}: is needed as an input, but is {condition}: {reason}.\n"
-                f"  Fix: {self._way_to_make(job)}run the whole recipe."
+                f"  Fix: {self._commands_that_make(job)}."
             )
 
-    def _way_to_make(self, job: Job | None) -> str:
-        """Return the command that makes an artifact, as the beginning of a list of ways."""
+    def _commands_that_make(self, job: Job | None) -> str:
+        """Return what a person can do to have an artifact made."""
         if job is None:
-            return ""
+            return "run the whole recipe"
         command = f"deepcluster stage {job.stage.name} --run {shell_words(self.folder.root)}"
         if job.epoch is not None:
             command += f" --epoch {job.epoch}"
-        return f"{command}, or "
+        return f"{command}, or run the whole recipe"
 
     def _context(self, job: Job, progress: Progress) -> Context:
         compute = self.recipe.compute
@@ -263,8 +278,8 @@ class Run(Generic[ReportT]):
         )
 
     def _tidy(self, job: Job) -> None:
-        """Tidy an existing artifact, unless it belongs to a run that is only read."""
-        if self._may_prune or not job.out.is_relative_to(self.folder.root):
+        """Delete what a crash left in an existing artifact, unless its run is only read."""
+        if self._may_delete or not job.out.is_relative_to(self.folder.root):
             tidy(job.out)
 
     def prune(self, last: int, *, spare: Path | None = None) -> None:
@@ -272,13 +287,13 @@ class Run(Generic[ReportT]):
 
         Artifacts that an earlier process left behind are deleted too. Each artifact is checked only
         once, so that the cost of an epoch does not grow with their number. Nothing is deleted in a
-        run that is only read.
+        run that is only read, unless a pruned artifact of it had to be made again.
 
         Args:
             last: the last epoch that is done.
             spare: folder of an artifact that is kept in any case.
         """
-        if not self._may_prune:
+        if not self._may_delete:
             return
         keep = self.recipe.keep
         for kind, num_kept in (("features", keep.features), ("checkpoints", keep.checkpoints)):
