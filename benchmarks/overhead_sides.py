@@ -28,10 +28,10 @@ class Meter:
         self.outside_s: dict[str, float] = {}
         """Seconds so far in the body of each stage that were not spent on computing."""
         self.marks: list[tuple[float, float, dict[str, float]]] = []
-        """The time, `compute_s` and `outside_s` at the beginning of each epoch and at the end."""
+        """The time, `compute_s` and `outside_s` at the end of each epoch."""
 
     def mark(self) -> None:
-        """Record the beginning of an epoch, or the end of the last one."""
+        """Record the end of an epoch."""
         self.marks.append((time.perf_counter(), self.compute_s, dict(self.outside_s)))
 
     def call(self, function: Callable[..., T]) -> Callable[..., T]:
@@ -87,7 +87,7 @@ class Meter:
         kept.
         """
         epochs: list[Figures] = []
-        for before, after in pairwise(self.marks[1:]):
+        for before, after in pairwise(self.marks):
             start, compute_start_s, outside_start = before
             end, compute_end_s, outside_end = after
             added_s = end - start - (compute_end_s - compute_start_s)
@@ -127,11 +127,11 @@ def epochs(run: str, home: str, images: int, n: int) -> Figures:
 
 
 def looks(runs: str, home: str, n: int) -> Figures:
-    """Look at all artifacts of a run of `n` epochs, and show them in the UI, as after each epoch.
+    """Show the latest epochs of a run of `n` epochs in the UI, as after each epoch.
 
     Returns:
-        Medians in seconds, the first look left out: `pass_s`, CPU time of looking at the artifacts;
-        `look_s`, wall time of that and of what Prefect takes to store the tables.
+        `look_s`, median wall time in seconds of looking at the artifacts and of storing the tables;
+        the first look is left out.
     """
     _prepare_prefect(home)
     from prefect import flow  # noqa: PLC0415
@@ -139,7 +139,6 @@ def looks(runs: str, home: str, n: int) -> Figures:
     from benchmarks.synthetic_run import write_run  # noqa: PLC0415
     from flows.prefect_.embedded import EmbeddedServer  # noqa: PLC0415
     from flows.prefect_.ui import Ui  # noqa: PLC0415
-    from stages.runs.states import states_of  # noqa: PLC0415
 
     root = Path(runs) / str(n)
     folder = write_run(root, CONFIGS / "imagenet-alexnet.yaml", epochs=n)
@@ -149,9 +148,7 @@ def looks(runs: str, home: str, n: int) -> Figures:
     def look() -> Figures:
         ui = Ui(folder, epochs=n)
         ui.update(n - 1)  # the first look is left out
-        pass_s = _median(lambda: states_of(folder), time.process_time)
-        look_s = _median(lambda: ui.update(n - 1), time.perf_counter)
-        return {"pass_s": pass_s, "look_s": look_s}
+        return {"look_s": _median(lambda: ui.update(n - 1))}
 
     try:
         with server.running():
@@ -160,13 +157,13 @@ def looks(runs: str, home: str, n: int) -> Figures:
         server.end()
 
 
-def _median(call: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Return the median seconds of a call, by a clock of `time`."""
+def _median(call: Callable[[], object]) -> float:
+    """Return the median wall time of a call, seconds."""
     seconds: list[float] = []
     for _ in range(LOOKS):
-        start = clock()
+        start = time.perf_counter()
         call()
-        seconds.append(clock() - start)
+        seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
 
@@ -206,15 +203,13 @@ def _attach(meter: Meter) -> None:
     _replace(KMeans, "fit", meter.call(KMeans.fit))
     _replace(Features, "blocks", meter.items(Features.blocks, -1))
     _replace(StageFunction, "make", meter.stage_body(StageFunction.make))
-    numbers = Run.epochs
+    finish_epoch = Run.finish_epoch
 
-    def marked(run: Run[Any]) -> Iterator[int]:
-        for number in numbers(run):
-            meter.mark()
-            yield number
+    def marked(run: Run[Any], epoch: int) -> None:
+        finish_epoch(run, epoch)
         meter.mark()
 
-    _replace(Run, "epochs", marked)
+    _replace(Run, "finish_epoch", marked)
 
 
 def _replace(owner: object, name: str, value: object) -> None:

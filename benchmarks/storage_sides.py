@@ -156,7 +156,7 @@ def _write_raw(out: Path, held: Sequence[Batch], rows: int) -> None:
 def _write_zarr(out: Path, held: Sequence[Batch], rows: int) -> None:
     write_features(out, _batches(held, rows), num_images=rows, dtype="float16")
     # Folders are flushed too: their entries must be durable.
-    for path in (out / FEATURES).rglob("*"):
+    for path in (out, out / FEATURES, *(out / FEATURES).rglob("*")):
         opened = os.open(path, os.O_RDONLY)
         os.fsync(opened)
         os.close(opened)

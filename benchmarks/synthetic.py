@@ -42,8 +42,8 @@ def random_blocks(
     mix_RD = weight_R1 * normal(rank, dim)
     for start in range(0, count, BLOCK_ROWS):
         num_rows = min(BLOCK_ROWS, count - start)
-        signal_BD = normal(num_rows, rank) @ mix_RD
-        yield signal_BD + 0.1 * normal(num_rows, dim)
+        # Without a name for the signal, which would stay in memory while the block is used.
+        yield normal(num_rows, rank) @ mix_RD + 0.1 * normal(num_rows, dim)
 
 
 def random_features(count: int, dim: int) -> NDArray[np.float32]:

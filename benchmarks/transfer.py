@@ -59,7 +59,7 @@ def main(
     with scratch(options) as folder:
         tree = {"folder": str(folder), "count": COUNT}
         Side("benchmarks.transfer_sides:write_trees", tree).run()
-        # The data folder lies in the scratch folder, and is shared by all columns.
+        # One folder holds the data and the results of all columns.
         shared = {
             "data": str(folder),
             "scratch": str(folder),

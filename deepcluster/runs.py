@@ -158,7 +158,7 @@ class Run:
                 clusters if left out.
 
         Raises:
-            ConfigError: the run does not have the epoch, or its network not the layer.
+            ConfigError: the run does not have the epoch, or its network does not have the layer.
             ArtifactError: the checkpoint is missing or damaged.
             SourceError: there are no images, or none can be used.
         """

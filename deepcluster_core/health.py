@@ -138,7 +138,7 @@ def _chance(row: Row) -> Sign | None:
     populated = row["k"] - row["empty_clusters"]
     if is_first or populated < 2:
         return None
-    # No image has an empty cluster as its label, so a head without knowledge can exclude them.
+    # A head soon learns which clusters are empty, so chance counts only the others.
     chance = log(populated)
     if row["loss"] < CHANCE * chance:
         return None

@@ -166,9 +166,8 @@ def _contingency(a_N: Ints, b_N: Ints) -> tuple[Ints, Ints, NDArray[np.int64]]:
     key_N *= width
     key_N += b_N
     key_N.sort()
-    is_change = key_N[1:] != key_N[:-1]
-    changes = np.flatnonzero(is_change) + 1
-    starts_C = np.concatenate([[0], changes])
+    changes_C = np.flatnonzero(key_N[1:] != key_N[:-1]) + 1
+    starts_C = np.concatenate([[0], changes_C])
     cell_a_C, cell_b_C = np.divmod(key_N[starts_C], width)
     count_C = np.diff(starts_C, append=len(key_N))
     return cell_a_C, cell_b_C, count_C

@@ -51,7 +51,7 @@ def why_not_writable(path: Path) -> str:
         return why_not_readable(path)
     if is_read_only(place):
         return f"{place} is on a file system that is mounted read-only."
-    user = _user(os.geteuid())
+    user = _user(_own_uid())
     facts = f"{_described(place, status)}; you are {user}."
     if not _mode_allows(status):
         return facts
@@ -76,7 +76,7 @@ def is_read_only(path: Path) -> bool:
 
 def why_not_readable(path: Path) -> str:
     """Return a sentence that explains why a file cannot be read or a folder cannot be listed."""
-    user = _user(os.geteuid())
+    user = _user(_own_uid())
     # From the root down, because one closed folder closes everything below it.
     for place in (*reversed(path.absolute().parents), path):
         try:
@@ -130,7 +130,7 @@ def is_allowed(path: Path, mode: int) -> bool:
 
 def _mode_allows(status: os.stat_result) -> bool:
     """Return whether the permission bits alone let this process write."""
-    user = os.geteuid()
+    user = _own_uid()
     if user == 0:
         return True
     # Only the bits of the first class that fits count: owner, group or others.
@@ -147,6 +147,11 @@ def _described(place: Path, status: os.stat_result) -> str:
         f"{place} belongs to {_user(status.st_uid)}, group {group}, with permissions "
         f"{stat.filemode(status.st_mode)}"
     )
+
+
+def _own_uid() -> int:
+    """Return the effective user id; 0 on Windows, as in the results of os.stat."""
+    return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
 def _user(uid: int) -> str:

@@ -93,5 +93,9 @@ def _place_of(error: Exception, folder: Path) -> Path:
 
 
 def _written(folder: Path) -> int:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files)
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # threads can still be writing and deleting
+            if path.is_file():
+                total += path.stat().st_size
+    return total

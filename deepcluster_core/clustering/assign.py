@@ -108,7 +108,7 @@ class Assigner:
         if bad_B.any():
             first_path = paths[int(bad_B.argmax())]
             raise FeatureError(
-                f"{first_path}: its feature is not finite, which affects "
+                f"{first_path}: its feature is not finite; this is so for "
                 f"{int(bad_B.sum())} of {len(paths)} images in this batch.\n"
                 f"  Cause: training diverged, or values are beyond the range of extract.dtype.\n"
                 f"  Fix:   choose an earlier --epoch."

@@ -76,6 +76,7 @@ class Pic:
         squared_sigma = self.settings.sigma**2
         weight_NM = np.exp(-squared_NM / squared_sigma)
         graph = _graph(nearest_NM, weight_NM)
+        del squared_NM, weight_NM  # the graph has its own copy
         # Climb from each row to its summit; the rows of a summit are a cluster.
         height_N = self._heights(graph)
         next_N = _upwards(graph, height_N)

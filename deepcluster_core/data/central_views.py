@@ -1,6 +1,7 @@
 """Load batches of central crops for computing features. Suffixes: B batch, S side, C channels."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,9 @@ def central_views(
         return np.stack(views)
 
     starts = range(first * batch_size, total, batch_size)
-    batches = ordered_map(load, starts, workers=context.workers)
-    for start, views_BSSC in zip(starts, batches, strict=True):
-        yield views_BSSC
-        # Reported once the caller has used the batch.
-        context.progress(start + len(views_BSSC), total)
+    # Closed, so that an error ends the threads at once.
+    with closing(ordered_map(load, starts, workers=context.workers)) as batches:
+        for start, views_BSSC in zip(starts, batches, strict=True):
+            yield views_BSSC
+            # Reported once the caller has used the batch.
+            context.progress(start + len(views_BSSC), total)

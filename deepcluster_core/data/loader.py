@@ -5,7 +5,7 @@ batches need no pickling, and no process is forked after memory has grown.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def ordered_map(function: Callable[[A], B], items: Iterable[A], *, workers: int) -> Iterator[B]:
+def ordered_map(function: Callable[[A], B], items: Iterable[A], *, workers: int) -> Generator[B]:
     """Yield `function(item)` for every item, in order, computed up to 2 x workers ahead.
 
     The results do not depend on the number of workers if `function` depends on its item alone. An

@@ -23,7 +23,7 @@ from deepcluster_core.data.unreadable import (
     UnsupportedFeatureError,
     UnsupportedImageError,
 )
-from deepcluster_core.data.unsupported import is_lookalike, refused_raw, unsupported_feature
+from deepcluster_core.data.unsupported import is_lookalike, unsupported_feature, why_not_raw
 
 T = TypeVar("T")
 Opener = Callable[..., ImageFile.ImageFile]
@@ -118,7 +118,7 @@ def _open_as(name: str, opener: Opener, data: bytes) -> OpenedPicture:
     if page is not None:
         raw_format = raw_of_camera(page)
         if raw_format is not None:
-            raise UnsupportedImageError(refused_raw(raw_format))
+            raise UnsupportedImageError(why_not_raw(raw_format))
         data = as_pillow_reads_it(data, page)
     try:
         image = opener(BytesIO(data), "")

@@ -150,9 +150,9 @@ def _of_jpeg(data: bytes) -> str | None:
 
 def _is_jpeg_frame(marker: int) -> bool:
     """Return whether a segment is the header of a frame, which describes the pixels."""
-    # Three markers of this range belong to other segments; the last one is that of JPEG-LS.
-    is_table = marker in (0xC4, 0xC8, 0xCC)
-    is_frame = 0xC0 <= marker <= 0xCF and not is_table
+    # Three markers of this range do not begin frames; 0xF7 is the frame of JPEG-LS.
+    is_other = marker in (0xC4, 0xC8, 0xCC)
+    is_frame = 0xC0 <= marker <= 0xCF and not is_other
     return is_frame or marker == 0xF7
 
 
@@ -193,7 +193,7 @@ def _of_tiff(data: bytes, *, is_header: bool) -> str | None:
         return None
     raw_format = raw_of_camera(page)
     if raw_format is not None:
-        return refused_raw(raw_format)
+        return why_not_raw(raw_format)
     compression = page.value(COMPRESSION, 1)
     if not _has_codec(compression):
         name = str(compression)
@@ -224,7 +224,7 @@ def _has_codec(compression: int) -> bool:
     return True
 
 
-def refused_raw(name: str) -> str:
+def why_not_raw(name: str) -> str:
     """Return the message for a camera's raw file."""
     return f"camera raw ({name}) is not supported: convert it to JPEG"
 

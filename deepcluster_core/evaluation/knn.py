@@ -151,8 +151,9 @@ def _blocks(batches: Iterable[Tensor], num_rows: int) -> Iterator[Tensor]:
             full_blocks.append(rest_BD)
             rest_BD = rest_BD[:0]
         yield from full_blocks
-        # A copy, so that the rows of the full blocks do not stay in memory.
+        # A copy, so that the rows of the full blocks need not stay in memory.
         waiting = [rest_BD.clone()]
+        del full_blocks
         num_waiting = len(rest_BD)
     if num_waiting:
         yield torch.cat(waiting)

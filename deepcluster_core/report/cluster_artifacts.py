@@ -23,10 +23,10 @@ def read_assigned(labels: Path, *, before: Path | None, images: Path | None) -> 
 
     Args:
         labels: folder of the epoch's labels.
-        before: folder of the labels of the epoch before; None for the first epoch.
+        before: folder of the labels of the epoch before; None if there are none, as in epoch 0.
         images: folder of the images artifact; None if true labels are not known.
     """
-    # k-means numbers its clusters anew in each epoch, so changes are found by their images.
+    # Ids of clusters need not match those of the epoch before: changes are found by the images.
     now = read_labels(labels)
     true_label_N = Images(images).true_labels() if images else None
     if before is None:

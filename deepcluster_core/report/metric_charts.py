@@ -83,8 +83,8 @@ LEARNING = (
     ),
 )
 PACE = Caption("Pace of each stage", "images a second")
-_TIME, _PACE = "_s", "_images_per_s"
-"""Ends of the names of the columns with the time and the pace of a stage."""
+_TIME_SUFFIX = "_s"
+_PACE_SUFFIX = "_images_per_s"
 
 
 def metric_charts(rows: Sequence[Row], sizes: Chart | None) -> list[Chart]:
@@ -125,10 +125,10 @@ def _stage_seconds(rows: Sequence[Row]) -> dict[str, float]:
     total_s: dict[str, float] = {}
     for row in rows:
         for column, seconds in row.items():
-            is_time = column.endswith(_TIME) and not column.endswith(_PACE)
+            is_time = column.endswith(_TIME_SUFFIX) and not column.endswith(_PACE_SUFFIX)
             # Metrics that an earlier version wrote may lack times.
             if is_time and known(seconds):
-                stage = column.removesuffix(_TIME)
+                stage = column.removesuffix(_TIME_SUFFIX)
                 total_s[stage] = total_s.get(stage, 0.0) + seconds
     return total_s
 
@@ -148,18 +148,16 @@ def _curves(rows: Sequence[Row], curves: Curves) -> Chart | None:
 
 def _stage_times(rows: Sequence[Row]) -> Chart:
     """Return the chart of the time that each stage of each epoch took."""
-    total_s = _stage_seconds(rows)
     caption = Caption("Time of each stage", "seconds", f"{duration(seconds_of(rows))} in all.")
-    # The lowest layer is the stage that took the most time.
-    stages = sorted(total_s, key=lambda stage: total_s[stage], reverse=True)
-    layers = [_series(rows, f"{stage}{_TIME}", stage) for stage in stages]
+    stages = _stage_seconds(rows)
+    layers = [_series(rows, f"{stage}{_TIME_SUFFIX}", stage) for stage in stages]
     return stacked_bars(caption, _epochs(rows), layers)
 
 
 def _pace(rows: Sequence[Row]) -> Chart | None:
     """Return the chart of the images a second of each stage."""
-    columns = [column for column in rows[-1] if column.endswith(_PACE)]
-    names = {column: column.removesuffix(_PACE) for column in columns}
+    columns = [column for column in rows[-1] if column.endswith(_PACE_SUFFIX)]
+    names = {column: column.removesuffix(_PACE_SUFFIX) for column in columns}
     return _curves(rows, Curves(PACE, names, zero=False))
 
 

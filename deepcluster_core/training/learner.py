@@ -5,6 +5,7 @@ Training can therefore stop after any step, resume, and reach an identical resul
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -182,14 +183,15 @@ def train_steps(
     Raises:
         TrainingError: the loss is not finite.
     """
-    # Without a name for the iterator, so that an error ends its threads at once.
-    for step, loaded in zip(steps, ordered_map(load, steps, workers=workers), strict=True):
-        loss = learn(loaded, step)
-        num_done = step + 1
-        # The last step is always checked, so that training cannot end with a bad loss.
-        if step % CHECK_EVERY == 0 or num_done == steps.stop:
-            check_finite(loss, progress=f"{num_done} steps", fix="lower lr: --set lr=…")
-        after_step(num_done)
+    # Closed, so that an error ends the threads at once.
+    with closing(ordered_map(load, steps, workers=workers)) as batches:
+        for step, loaded in zip(steps, batches, strict=True):
+            loss = learn(loaded, step)
+            num_done = step + 1
+            # The last step is always checked, so that training cannot end with a bad loss.
+            if step % CHECK_EVERY == 0 or num_done == steps.stop:
+                check_finite(loss, progress=f"{num_done} steps", fix="lower lr: --set lr=…")
+            after_step(num_done)
 
 
 def check_finite(loss: Tensor, *, progress: str, fix: str) -> None:

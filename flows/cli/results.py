@@ -124,7 +124,7 @@ def show(
     from stages.runs.sweep_plan import SWEEP  # noqa: PLC0415
 
     place = run_folder_of(run)
-    # An epoch or a cluster is one of a run; without them, the folder can hold a sweep.
+    # An epoch or a cluster belongs to a run; without them, the folder can hold a sweep.
     shows_all = epoch is None and cluster is None
     if shows_all and (Path(place) / SWEEP).exists():
         show_sweep(Path(place))

@@ -210,10 +210,12 @@ def set_user_name() -> None:
     if any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
         return
     try:
-        import pwd  # noqa: PLC0415  not on Windows, where USERNAME is always set
-
+        import pwd  # noqa: PLC0415
+    except ImportError:  # on Windows, where USERNAME is always set
+        return
+    try:
         pwd.getpwuid(os.getuid())
-    except (ImportError, KeyError):
+    except KeyError:
         os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 

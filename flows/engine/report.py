@@ -8,8 +8,6 @@ from prefect.logging import get_run_logger
 from deepcluster_core.progress import Progress
 from deepcluster_core.text import printable_lines
 from flows.prefect_.ui import Ui
-from flows.show.overview import draw_overview
-from flows.show.page import key_pictures, write_page
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.report import Report
@@ -65,6 +63,10 @@ class FlowReport(Report):
 
         If any of them ran, the pictures are also shown in the UI.
         """
+        # Imported here, because only a whole run draws, and matplotlib is slow to import.
+        from flows.show.overview import draw_overview  # noqa: PLC0415
+        from flows.show.page import key_pictures, write_page  # noqa: PLC0415
+
         draw_overview(self._folder, num_epochs=self._epochs)
         write_page(self._folder)
         if self.num_cached < self.num_jobs:

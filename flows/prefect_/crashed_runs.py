@@ -110,7 +110,8 @@ def _is_own(path: Path) -> bool:
 
 def _is_dead(path: Path) -> bool:
     """Return whether the process of a mark has ended, so that the mark can be locked."""
-    with suppress(OSError), path.open() as file:
+    # Open for writing, because NFS only locks such files.
+    with suppress(OSError), path.open("r+b") as file:
         return lock_descriptor(file.fileno(), blocking=False)
     return False
 

@@ -115,7 +115,7 @@ def lock_unless_current(database: Database) -> int | None:
         lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:  # the folder cannot be written; the server itself will report that
         return None
-    # Wait, and write so on standard error, where the process that started this one looks for it.
+    # Wait, and say so on standard error, where the process that started this one looks for it.
     try:
         if not lock_descriptor(lock, blocking=False):
             print(WAITING, database.shown, file=sys.stderr, flush=True)  # noqa: T201

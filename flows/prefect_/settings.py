@@ -37,7 +37,7 @@ HOME = Setting(("PREFECT_HOME",), ("home",))
 
 
 TOML_FILES = {"prefect.toml": (), "pyproject.toml": ("tool", "prefect")}
-"""Files that Prefect reads settings from, and the tables that the settings are in there."""
+"""Files that Prefect reads settings from, and the tables in them that hold the settings."""
 
 
 @dataclass(frozen=True)

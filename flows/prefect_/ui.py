@@ -68,7 +68,8 @@ class Ui:
         """Show the metrics and the state of the latest epochs after `epoch` was made."""
         # Read again only the metrics that can have changed.
         self._rows.pop(epoch, None)
-        epochs = self._folder.epochs("metrics")
+        # A longer run before, or an update of this one, can have left later epochs.
+        epochs = [number for number in self._folder.epochs("metrics") if number <= epoch]
         shown = epochs[-EPOCHS_SHOWN:]
         for number in shown:
             if number in self._rows:
@@ -78,11 +79,11 @@ class Ui:
             if condition is Condition.WHOLE:
                 self._rows[number] = {"epoch": number} | read_metrics(folder)
         rows = [self._rows[number] for number in shown if number in self._rows]
-        description = f"Metrics of the latest {EPOCHS_SHOWN} epochs; report.html has all of them"
+        description = f"Metrics of the latest {len(rows)} epochs; report.html has all of them"
         create_table_artifact(key=f"{self._name}-metrics", table=rows, description=description)
-        markdown = _markdown(self._folder, since=shown[0] if shown else 0)
+        markdown = _markdown(self._folder, first=shown[0] if shown else 0, last=epoch)
         create_markdown_artifact(key=f"{self._name}-state", markdown=markdown)
-        self._set(100 * len(epochs) / self._epochs)
+        self._set(100 * (epoch + 1) / self._epochs)
 
     def show_table(self, name: str, rows: list[dict[str, Any]], description: str) -> None:
         """Show a table of the run under a name of its own."""
@@ -131,8 +132,8 @@ def _plain(text: str) -> str:
     return re.sub(r"([^\w\s-]|_)", r"\\\1", printable(text))
 
 
-def _markdown(folder: RunFolder, since: int) -> str:
-    """Return the state of a run's artifacts, from epoch `since` on, as a table in Markdown."""
+def _markdown(folder: RunFolder, *, first: int, last: int) -> str:
+    """Return the state of the artifacts of these epochs, and of the images, as Markdown."""
     path = folder.root.resolve()
     lines = [
         f"# Run {_plain(folder.name)}",
@@ -142,7 +143,9 @@ def _markdown(folder: RunFolder, since: int) -> str:
         "| artifact | epoch | condition | bytes | rows | key |",
         "|---|---|---|--:|--:|---|",
     ]
-    for state in states_of(folder, since=since):
+    for state in states_of(folder, since=first):
+        if state.epoch is not None and state.epoch > last:
+            continue
         epoch = "" if state.epoch is None else state.epoch  # the images have none
         lines.append(
             f"| {state.kind} | {epoch} | {state.condition} "

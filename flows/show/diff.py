@@ -117,10 +117,11 @@ def _epoch_before(run: RunFolder, until: int) -> int:
     epochs = _epochs(run)
     earlier = [epoch for epoch in epochs if epoch < until]
     if not earlier:
+        fix = "give a second run, or train more epochs"
+        if len(epochs) > 1:
+            fix = f"choose two of its epochs {_listed(epochs)} with --from and --to; or {fix}"
         raise ConfigError(
-            f"{short(run.root)}: has no labels before epoch {until} to compare with.\n"
-            f"  Fix: choose two of its epochs {_listed(epochs)} with --from and --to; or give a "
-            f"second run."
+            f"{short(run.root)}: has no labels before epoch {until} to compare with.\n  Fix: {fix}."
         )
     return earlier[-1]
 

@@ -152,7 +152,7 @@ def _result_cell(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        # Four digits for shares and losses, two decimals for percentages.
+        # Four digits below 1, as for shares; two decimals above, as for percentages.
         return f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
     if isinstance(value, int):
         return f"{value:,}"

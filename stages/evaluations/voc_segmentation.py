@@ -225,7 +225,7 @@ class _Segmentation(FineTuning[Fcn, Judged]):
         seed = seeding.derive(context.seed, "evaluations", NAME)
         maps_bytes = protocol.cache_bytes - protocol.cache_bytes // MASKS_SHARE
         self._loading = Loading(protocol.batch_size, context.workers, seed, maps_bytes)
-        # The pictures to draw are drawn at random, and are identical in all epochs.
+        # The pictures to show are chosen at random, and are identical in all epochs.
         shuffled = seeding.numpy_generator(seed, "shown").permutation(task.judged.size)
         self._shown = sorted(shuffled[:SHOWN].tolist())
 

@@ -197,7 +197,7 @@ def compared_epoch(sweep: Sweep, wanted: int | None) -> int:
     if wanted is not None and wanted >= sweep.epochs:
         raise ConfigError(
             f"--epoch {wanted}: {sweep.root.root} compares epochs 0 to {sweep.epochs - 1}.\n"
-            f"  Fix: deepcluster sweep --epochs {wanted + 1} trains the runs that long."
+            f"  Fix: deepcluster sweep --epochs {wanted + 1} trains the runs up to this epoch."
         )
     return min(last, sweep.epochs - 1)
 

@@ -51,9 +51,11 @@ def _check_source(run: Run[Any], *, update: bool) -> None:
 
     Without this check, the images and everything made from them would be replaced.
     """
+    if update:
+        return
     out = run.images
     condition, _ = inspect(out)
-    if update or condition is not Condition.WHOLE:
+    if condition is not Condition.WHOLE:
         return
     if read_manifest(out).inputs["source"] != run.source_fingerprint:
         raise ConfigError(

@@ -59,7 +59,7 @@ def _device(text: str) -> str:
 def _why_not(text: str) -> str:
     kind = text.partition(":")[0].lower()
     if kind in OTHER_DEVICES:
-        return "of all GPUs, only those of NVIDIA are supported"
+        return "only NVIDIA GPUs are supported"
     if kind in ("cuda", "gpu", "nvidia"):
         return "N is the number of a GPU, from 0, as in cuda:1"
     return "CPUs and NVIDIA GPUs (CUDA) are supported"

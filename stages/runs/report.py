@@ -83,11 +83,11 @@ class Report:
 
     def epoch_done(self, epoch: int) -> None:
         """Report the line of an epoch, and warn about signs that the network learns nothing."""
-        row = read_metrics(self._folder.artifact(score.kind, epoch))
-        seconds = {
-            name: read_manifest(self._folder.artifact(stage.kind, epoch)).seconds
-            for name, stage in EPOCH_STAGES.items()
-        }
+        metrics = self._folder.artifact(score.kind, epoch)
+        row = read_metrics(metrics)
+        # The metrics hold the times of all stages but the one that wrote them.
+        row[f"{score.name}_s"] = read_manifest(metrics).seconds
+        seconds = {name: row[f"{name}_s"] for name in EPOCH_STAGES}
         # A continued run reports its cached epochs, too, so epoch 0 always comes first.
         if epoch == 0:
             self.info(HEADER)

@@ -25,7 +25,7 @@ REMOTE = [
 
 
 @pytest.mark.parametrize("text", REMOTE)
-def test_refuse_url__remote_places(text: str) -> None:
+def test_check_is_local__remote_places(text: str) -> None:
     with pytest.raises(ConfigError, match="not supported: only paths on this machine are") as error:
         check_is_local(text, "--run")
 
@@ -33,7 +33,7 @@ def test_refuse_url__remote_places(text: str) -> None:
     assert "\n  Fix: copy the data here" in str(error.value)
 
 
-def test_refuse_url__of_a_file_names_its_path() -> None:
+def test_check_is_local__of_a_file_names_its_path() -> None:
     with pytest.raises(ConfigError, match=r"is a URL.\n  Fix: give the path alone: /x/a b."):
         check_is_local("file:///x/a%20b")
 

@@ -34,7 +34,11 @@ VALUES = [
     ("train", "{batch_size: 1}", "train.batch_size: Input should be greater than or equal to 2"),
     ("compute", "{device: gpu}", "compute.device: must be auto, cpu, cuda or cuda:N; N is the num"),
     ("compute", "{device: 'cuda:x'}", "compute.device: must be auto, cpu, cuda or cuda:N; N is"),
-    ("compute", "{device: mps}", "compute.device: must be auto, cpu, cuda or cuda:N; of all GPUs"),
+    (
+        "compute",
+        "{device: mps}",
+        "compute.device: must be auto, cpu, cuda or cuda:N; only NVIDIA",
+    ),
     ("compute", "{workers: 1e9}", "compute.workers: Input should be a valid integer"),
     ("compute", "{workers: 1000000000}", "compute.workers: Input should be less than or equal"),
     ("keep", "3", "keep: Input should be an object (got 3)"),

@@ -269,7 +269,7 @@ def test_existing_run__that_may_not_be_entered(theirs: Path, folder: Path) -> No
         closed.chmod(0o755)
 
 
-def test_refuse_unwritable_run__of_mixed_ownership(folder: Path) -> None:
+def test_check_run_writable__of_mixed_ownership(folder: Path) -> None:
     needs_root()
     os.chown(folder, UID, GID)
     (folder / "labels").mkdir(mode=0o755)  # made with sudo

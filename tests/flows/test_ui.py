@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
@@ -12,22 +13,27 @@ from deepcluster_core.config_files import CONFIGS
 from flows.prefect_.ui import EPOCHS_SHOWN, Ui
 
 
+@pytest.mark.parametrize(("last", "first"), [(EPOCHS_SHOWN + 2, 3), (4, 0)])
 def test_update__shows_the_latest_epochs_so_that_the_last_costs_what_the_first_does(
-    prefect_server: str, tmp_path: Path
+    last: int, first: int, prefect_server: str, tmp_path: Path
 ) -> None:
+    """Epochs after the one that was made are left from a longer run, and are not shown."""
     epochs = EPOCHS_SHOWN + 3
-    folder = write_run(tmp_path / "long", CONFIGS / "imagenet-alexnet.yaml", epochs=epochs)
+    folder = write_run(tmp_path / f"to-{last}", CONFIGS / "imagenet-alexnet.yaml", epochs=epochs)
 
     @flow
     def look() -> None:
-        Ui(folder, epochs=epochs).update(epochs - 1)
+        Ui(folder, epochs=epochs).update(last)
 
     look()
 
     with get_client(sync_client=True) as client:
         shown = {made.key: str(made.data) for made in client.read_artifacts()}
-    rows = cast("list[dict[str, Any]]", json.loads(shown["long-metrics"]))
-    assert [row["epoch"] for row in rows] == list(range(3, epochs))
-    assert "| labels | 3 | whole |" in shown["long-state"]
-    assert "| labels | 2 |" not in shown["long-state"]
-    assert "| images |  | whole |" in shown["long-state"]
+    rows = cast("list[dict[str, Any]]", json.loads(shown[f"to-{last}-metrics"]))
+    assert [row["epoch"] for row in rows] == list(range(first, last + 1))
+    state = shown[f"to-{last}-state"]
+    assert f"| labels | {first} | whole |" in state
+    assert f"| labels | {last} | whole |" in state
+    assert f"| labels | {first - 1} |" not in state
+    assert f"| labels | {last + 1} |" not in state
+    assert "| images |  | whole |" in state

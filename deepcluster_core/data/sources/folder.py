@@ -164,7 +164,7 @@ def _open_level(root: Path, prefix: str) -> _Level:
         raise _cannot_list(folder, error) from error
     identity = (status.st_dev, status.st_ino)
     names, telling = _names(folder)
-    # Nearly no folder has a telling name, and only these are looked into.
+    # Few folders contain a telling name, and only those are examined.
     made_by_us = kind_of_folder(folder, telling) if telling else None
     own_pictures = PICTURES.get(made_by_us or "", ())
     kept_names = [name for name in names if name not in own_pictures]

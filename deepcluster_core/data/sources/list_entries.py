@@ -58,7 +58,7 @@ def _numbered(line: str) -> tuple[str, str | None]:
     """Split a line of an MXNet list: number, labels and path, separated by tabs."""
     cells = line.split("\t")
     path = cells[-1]
-    # With several labels, an image has no single class.
+    # Exactly one label counts: an image with several has no single class.
     if len(cells) != 3:
         return path, None
     return path, cells[1]

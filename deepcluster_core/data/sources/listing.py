@@ -2,8 +2,9 @@
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,9 @@ from deepcluster_core.data.sources.list_entries import (
 )
 from deepcluster_core.data.sources.list_text import ListText
 from deepcluster_core.errors import SourceError
+
+IN_MEMORY_BYTES = 128 << 20
+"""Memory for the lines, about a million; more of them are sorted in a temporary file."""
 
 _Line = tuple[str, int, str | None]
 """Path, line number from 1, label."""
@@ -80,18 +84,28 @@ class ListSource:
         """
         # A database without a name is in memory, and in a temporary file once it is large.
         with closing(sqlite3.connect("", check_same_thread=False)) as database:
-            try:
+            with self._explain_full_disk():
+                database.execute(f"pragma cache_size = {-IN_MEMORY_BYTES // 1024}")
                 database.execute("create table lines (path blob, number integer, label text)")
                 # Bytes, because SQLite's text cannot hold names that are not UTF-8.
                 rows = ((os.fsencode(path), *rest) for path, *rest in self._lines())
                 database.executemany("insert into lines values (?, ?, ?)", rows)
                 database.execute("create index sorted on lines (path, number, label)")
-            except sqlite3.OperationalError as error:
-                raise OSError(f"{self._file}: cannot be sorted in TMPDIR: {error}") from error
-            # All duplicates are found before the first line is yielded.
-            self._check_duplicates(database)
+                # All duplicates are found before the first line is yielded.
+                self._check_duplicates(database)
             for path, number, label in database.execute("select * from lines order by path"):
                 yield os.fsdecode(path), number, label
+
+    @contextmanager
+    def _explain_full_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise SourceError(
+                f"{self._file}: too long to be sorted in memory, and not in the folder for "
+                f"temporary files either ({error}).\n"
+                f"  Fix: make room in {tempfile.gettempdir()}, or set TMPDIR to another folder."
+            ) from error
 
     def _check_duplicates(self, database: sqlite3.Connection) -> None:
         repeated = database.execute(

@@ -205,8 +205,8 @@ def _parquet_files(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and in its partitions, which are folders `column=value`."""
     yield from _files_ending(folder, ".parquet")
     for below in folder.iterdir():
-        is_named_so = "=" in below.name and not is_hidden(below.name)
-        if is_named_so and below.is_dir():
+        has_right_name = "=" in below.name and not is_hidden(below.name)
+        if has_right_name and below.is_dir():
             yield from _parquet_files(below)
 
 
@@ -220,8 +220,8 @@ def _no_files(_folder: Path) -> Iterator[Path]:
 
 def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
     for file in folder.iterdir():
-        is_named_so = file.suffix.lower() == suffix and not is_hidden(file.name)
-        if not is_named_so or not file.is_file():
+        has_right_name = file.suffix.lower() == suffix and not is_hidden(file.name)
+        if not has_right_name or not file.is_file():
             continue
         # Tables of this program are Parquet files too, but hold no images.
         if suffix == ".parquet" and is_own_table(file):

@@ -35,8 +35,8 @@ NO_PICTURES = frozenset(
 )
 """Words in the extensions of masks and of other pictures that only accompany the main one."""
 WEAK_PICTURES = frozenset(("npy", "heic", "heif", "jxl", "tga"))
-"""Extensions that are ignored beside others: such arrays are often embeddings; the rest cannot be
-read."""
+"""Extensions that are ignored if the sample has other pictures: npy files are often embeddings, and
+the others cannot be read."""
 
 
 class Member(NamedTuple):
@@ -186,9 +186,10 @@ def read_label(member: Member, read: Callable[[Member, int], bytes]) -> str | No
         return label_of(read(member, MAX_TEXT_BYTES))
     if member.size > MAX_JSON_BYTES:
         return None
+    data = read(member, MAX_JSON_BYTES)
     # A damaged member counts as one without a label.
     try:
-        return label_in_json(read(member, MAX_JSON_BYTES))
+        return label_in_json(data)
     except ValueError:
         return None
 

@@ -172,7 +172,7 @@ class _Listing:
         separated = _SeparatedLabels()
         for sample in adjacent(chain(first_members, listed)):
             if self._with_labels:
-                separated.refuse(shard, sample)
+                separated.check(shard, sample)
             yield [sample]
 
     def _pictures(
@@ -309,7 +309,7 @@ class _SeparatedLabels:
         self._pictures: set[str] = set()
         self._labels: set[str] = set()
 
-    def refuse(self, shard: Shard, sample: Sample) -> None:
+    def check(self, shard: Shard, sample: Sample) -> None:
         """Raise SourceError if an earlier sample has the missing half of this one."""
         has_label = has_picture = False
         key = ""

@@ -64,7 +64,7 @@ class Tally:
             notes.append(f"left out: {counts(self.left_out)}")
         if self.num_without:
             notes.append(f"samples without a picture: {self.num_without:,}")
-        # With more extensions than that they are parts of file names, and no key could choose.
+        # More extensions than this come from dots in file names, and no key could choose.
         if self.num_multiple and len(self.several) <= MAX_SEVERAL:
             first = displayed(min(self.several))
             notes.append(

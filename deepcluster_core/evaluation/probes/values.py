@@ -5,6 +5,7 @@ channels of a view, R random numbers of an image.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,10 +119,11 @@ class Supply:
     ) -> Batches:
         """Yield the batches from number `first` on, whose views are loaded in threads."""
         starts = range(first * images_at_once, len(rows_N), images_at_once)
-        loaded = ordered_map(load, starts, workers=self._workers)
-        for start, views_BSSC in zip(starts, loaded, strict=True):
-            rows = rows_N[start : start + images_at_once]
-            yield rows, self.frozen(views_BSSC)
+        # Closed, so that an error ends the threads at once.
+        with closing(ordered_map(load, starts, workers=self._workers)) as loaded:
+            for start, views_BSSC in zip(starts, loaded, strict=True):
+                rows = rows_N[start : start + images_at_once]
+                yield rows, self.frozen(views_BSSC)
 
 
 class Table:

@@ -3,7 +3,8 @@
 Suffixes: N images of the database, Q queries, R regions, D filters or values of a descriptor.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,9 +114,10 @@ def search(
     numbers: list[int] = []
     descriptors: list[Tensor] = []
     base = _regions(reader, task.base, left_out, workers=workers, stepped=stepped)
-    for number, regions_RD in base:
-        numbers.append(number)
-        descriptors.append(descriptor(regions_RD, whitening).cpu())
+    with closing(base):  # so that an error ends the threads that read at once
+        for number, regions_RD in base:
+            numbers.append(number)
+            descriptors.append(descriptor(regions_RD, whitening).cpu())
 
     # The sort is stable: of equally similar images, the first in the database ranks first.
     similarity_QN = torch.stack(queries) @ torch.stack(descriptors).T
@@ -134,7 +136,7 @@ def _regions(
     *,
     workers: int,
     stepped: Callable[[], None],
-) -> Iterator[tuple[int, Tensor]]:
+) -> Generator[tuple[int, Tensor]]:
     """Yield the number and regions_RD of each usable image; add the others to `left_out`."""
     for number, photograph in enumerate(album.read_all(workers=workers)):
         if isinstance(photograph, UnreadableImageError):

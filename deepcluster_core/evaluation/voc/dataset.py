@@ -166,7 +166,7 @@ class Voc:
         else:
             # The name may be a user's typing error.
             subsets = sorted(name.removesuffix(".txt") for name in files)
-            fix = f"name one of these: {listed(subsets) or 'the folder has no lists'}"
+            fix = f"name one of these: {listed(subsets)}" if subsets else "unpack its lists, too"
         raise SourceError(f"{self._tree.show(path)}: this list does not exist.\n  Fix: {fix}")
 
     def objects(self, name: str) -> tuple[VocObject, ...]:

@@ -198,8 +198,8 @@ class Detector(Learner):
         scores: list[Tensor] = []
         moves: list[Tensor] = []
         for some_R4 in proposals_R4.split(REGIONS_AT_ONCE):
-            windows_RCSS = self._windows(map_1CHW, some_R4)
-            score_RC, move_RX = self._judged(windows_RCSS)
+            # Without a name, so that two blocks of windows are never in memory together.
+            score_RC, move_RX = self._judged(self._windows(map_1CHW, some_R4))
             scores.append(score_RC)
             moves.append(move_RX)
 

@@ -63,7 +63,7 @@ def _outlined(shown: Shown) -> Pixels:
     for outline in shown.outlines:
         left, top, right, bottom = (side * scale for side in outline.box)
         colour = COLOUR[outline.verdict]
-        # Pillow includes the last pixel of a rectangle, but not one that lies before the first.
+        # Pillow draws the last pixel of a rectangle, too; it must not lie before the first.
         last_column = max(left, right - 1)
         last_row = max(top, bottom - 1)
         brush.rectangle((left, top, last_column, last_row), outline=colour, width=LINE_PX)

@@ -170,6 +170,7 @@ class Fcn(Learner):
                 windows_1DK = functional.unfold(map_1Chw, side)
                 windows.append(windows_1DK[0].T)
             windows_KD = torch.cat(windows)
+            windows.clear()  # or the device would hold all windows twice
             windows_KCSS = windows_KD.unflatten(1, (-1, side, side))
             hidden_KD = self._dense.hidden(windows_KCSS)
         score_KC = self._head(hidden_KD.float())

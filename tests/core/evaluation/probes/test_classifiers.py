@@ -142,7 +142,7 @@ def test_probes__begin_alike() -> None:
         assert torch.equal(weight[0], weight[2])
 
 
-def test_refuse_nonfinite__says_what_to_lower() -> None:
+def test_check_finite__says_what_to_lower() -> None:
     stacked = probes(6, 3, decays=(0.0,), lr=1e30)
     values_ND, class_N = data(16)
     stacked.check_finite()
