@@ -61,7 +61,7 @@ def test_meter__measures_a_stage_but_for_its_compute(clock: Clock) -> None:
 def test_meter__what_no_stage_did_lies_between() -> None:
     meter = Meter()
     meter.marks = [
-        (0.0, 0.0, {}),  # the first epoch, which reads no checkpoint, does not count
+        # The end of the first epoch, which reads no checkpoint and does not count.
         (10.0, 8.0, {"train": 1.0, "score": 0.5}),
         (20.0, 16.0, {"train": 2.5, "score": 0.6}),
     ]

