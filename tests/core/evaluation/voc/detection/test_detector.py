@@ -16,26 +16,15 @@ from deepcluster_core.evaluation.voc.detection.detector import (
     region_loss,
 )
 from deepcluster_core.evaluation.voc.detection.proposal_network import Proposing
-from deepcluster_core.evaluation.voc.detection.sampling import Objects, Sampling
+from deepcluster_core.evaluation.voc.detection.sampling import Objects
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.training.learner import Sgd
+from tests.support.detection import DESIGN
 
 PICTURE_HWC = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 OBJECTS = Objects(torch.tensor([[4.0, 4, 30, 40]]), torch.tensor([2]))
 PROPOSALS = torch.tensor([[5.0, 3, 31, 42], [0, 0, 64, 48], [40, 10, 60, 30], [20, 5, 50, 45]])
-DESIGN = Design(
-    part="fc6-8",
-    train_batch_norm=False,
-    renew=False,
-    weight_std=0.01,
-    box_std=0.001,
-    sgd=Sgd(0.05, 0.9, 0.0005, 0.1, 1000, 10.0),
-    sampling=Sampling(16, 0.25, 0.5, 0.0),
-    proposing=None,
-    chosen=Chosen(nms_iou=0.3, score=0.05, detections=100),
-)
 
 
 def build(name: str = "smallnet") -> Network:

@@ -11,25 +11,20 @@ from torch import Tensor
 from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.errors import TrainingError
-from deepcluster_core.evaluation.voc.detection.detector import Chosen, Design, Detector
+from deepcluster_core.evaluation.voc.detection.detector import Design, Detector
 from deepcluster_core.evaluation.voc.detection.fitting import Feeding, Pictured, fit, judge
 from deepcluster_core.evaluation.voc.detection.sampling import Objects, Sampling
 from deepcluster_core.evaluation.voc.detection.scaling import Scale
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.training.learner import Sgd
+from tests.support.detection import DESIGN
 
 SIZES = [(30, 40), (40, 30), (36, 50), (30, 30)]
-DESIGN = Design(
-    part="fc6-8",
-    train_batch_norm=False,
-    renew=False,
-    weight_std=0.01,
-    box_std=0.001,
+SLOW = replace(
+    DESIGN,
     sgd=Sgd(0.02, 0.9, 0.0005, 0.1, 1000, 10.0),
     sampling=Sampling(16, 0.25, 0.5, 0.1),
-    proposing=None,
-    chosen=Chosen(nms_iou=0.3, score=0.05, detections=100),
 )
 FEEDING = Feeding(Scale(48, 80), flip=0.5, batch_size=2, map_bytes=10**9, workers=2, seed=7)
 ITERATIONS = 12  # of two pictures: each is asked for six times
@@ -49,7 +44,7 @@ def pictured(read: list[int] | None = None) -> Pictured:
     return Pictured(picture, [objects] * len(SIZES), lambda _row: proposals_P4)
 
 
-def detector(design: Design = DESIGN, precision: Precision = "float32") -> Detector:
+def detector(design: Design = SLOW, precision: Precision = "float32") -> Detector:
     config = NetworkConfig(name="smallnet", image_size=32, dropout=0.2)
     network = build_network(config, channels=3, seed=1)
     return Detector(network, design, num_classes=1, device="cpu", precision=precision, seed=5)
@@ -90,7 +85,7 @@ def test_fit__the_result_does_not_depend_on_what_is_kept(precision: Precision) -
 @pytest.mark.parametrize("part", ["fc6-8", "all"])
 def test_fit__maps_that_training_changes_are_never_kept(part: str) -> None:
     read: list[int] = []
-    design = replace(DESIGN, part=part, train_batch_norm=True)
+    design = replace(SLOW, part=part, train_batch_norm=True)
     trained(detector(design), read=read)
     assert len(read) == 2 * ITERATIONS
 
@@ -152,7 +147,7 @@ def test_fit__what_is_mirrored_takes_its_boxes_along() -> None:
 
 
 def test_fit__a_loss_that_is_not_finite_is_told() -> None:
-    wild = replace(DESIGN, sgd=replace(DESIGN.sgd, lr=1e30))
+    wild = replace(SLOW, sgd=replace(SLOW.sgd, lr=1e30))
     with pytest.raises(TrainingError, match="lower lr"):
         trained(detector(wild))
 
