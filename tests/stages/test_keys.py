@@ -1,6 +1,6 @@
 """Keys of artifacts, which must not change: a finished run would be made again.
 
-The keys below are those that commit 3b2e1d5, of version 0.1.0, computes for the run that `write_run`
+The keys below are those that commit 3b2e1d5, of version 0.1.0, computes for what `write_run`
 writes: its own jobs and evaluations were asked for them. A stage whose results change gets a new
 version, and with it other keys here.
 """

@@ -220,7 +220,7 @@ def test_run__networks_that_learnt_without_labels_find_more_than_random_ones(
         num_networks=6,
         network=network,
         dataset={"labels": "none", "shorter_side": 40, "channels": 1},
-        clustering=ClusterConfig(k=12, pca_dim=32),
+        clustering=ClusterConfig(k=12, pca_dim=16),
         learning=TrainConfig(batch_size=32, reassign_every=10, crop_area=(0.3, 1.0), flip=0),
         epochs=5,
     )
