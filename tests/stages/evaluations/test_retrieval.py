@@ -212,7 +212,7 @@ def test_run__networks_that_learnt_without_labels_find_more_than_random_ones(
         )
         return trained["mAP"] - random["mAP"]
 
-    # Measured: 10 ± 7 for one network (18 of them).
+    # Measured: 11 ± 7 for one network (24 of them).
     found = mean_lead(
         oxford / "jpg",
         tmp_path / "runs",

@@ -162,7 +162,7 @@ def test_run__pretrained_networks_beat_random_ones(
         rows = evaluated(protocol(**SHORT), data=voc2012, **given)
         return mean(rows, f"epoch {EPOCHS - 1}") - mean(rows, "random")
 
-    # Measured: 15 ± 9 for one network (18 of them). In 200 steps a random one learns nearly as much.
+    # Measured: 15 ± 9 for one network (18 of them). In 200 steps a random one nearly catches up.
     images = voc2012 / "VOCdevkit/VOC2012/JPEGImages"
     found = mean_lead(images, tmp_path / "runs", lead, num_networks=6)
     assert above("segmentation: mean lead over random", found, 0)
