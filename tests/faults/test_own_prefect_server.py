@@ -54,7 +54,7 @@ def test_usable_database__beside_one_of_another_version(tmp_path: Path) -> None:
 
     own = tmp_path / f"prefect-{prefect.__version__}.db"
     assert database.file == own
-    assert f"note: {file} was upgraded by another version of Prefect" in note
+    assert f"note: {file} was upgraded by a different version of Prefect" in note
     assert str(own) in note
 
 
