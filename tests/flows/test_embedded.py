@@ -216,7 +216,9 @@ def test_run__beside_a_newer_database_and_behind_a_proxy(
         assert ended.returncode == 0, ended.stderr
         with pytest.raises(BlockingIOError):
             proxy.accept()
-    assert ended.stderr.startswith(f"note: {home / 'prefect.db'} was upgraded by a different version")
+    assert ended.stderr.startswith(
+        f"note: {home / 'prefect.db'} was upgraded by a different version"
+    )
     assert len(ended.stderr.splitlines()) == 1
     with closing(sqlite3.connect(own)) as database:
         assert database.execute(RECORDED, [f"{run.name} %"]).fetchall() == [("Completed",)] * 5
