@@ -98,7 +98,7 @@ class Reading:
         # Most lists have only such entries, perhaps millions: no file is checked for them.
         if _is_ordinary(text):
             return _plain(text)
-        return existing(text, self.base) or _plain(text)
+        return existing(text, self.base) or _plain(_with_home(text))
 
 
 def choose_reading(lines: Sequence[str], file: Path, *, is_table: bool) -> Reading:

@@ -296,6 +296,17 @@ def test_list__what_cannot_be_meant_is_named(tmp_path: Path, line: str, said: st
     assert said in reason(image)
 
 
+def test_list__missing_file_of_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "list.txt").write_text("~/gone.png\n")
+
+    (image,) = images(tmp_path / "list.txt")
+
+    assert f"line 1, looked for {tmp_path}/home/gone.png" in reason(image)
+
+
 def test_fingerprint__of_a_plain_list_is_that_of_earlier_versions(tmp_path: Path) -> None:
     put(tmp_path, "a.png")
     os.utime(tmp_path / "a.png", ns=(0, 10**18))
