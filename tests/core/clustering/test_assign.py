@@ -84,7 +84,7 @@ def test_assign__features_that_are_not_finite_are_named() -> None:
     rows_ND[[17, 20]] = np.inf
     assigner = Assigner.of(arrays(pca, centroids_KQ), whitened=True, device="cpu")
 
-    with pytest.raises(FeatureError, match=r"^17: its feature is not finite, .* 2 of 300 "):
+    with pytest.raises(FeatureError, match=r"^17: its feature is not finite; .* 2 of 300 "):
         next(assigner.assign(in_batches(rows_ND, 300)))
 
 
