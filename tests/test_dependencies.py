@@ -23,6 +23,7 @@ OURS = {*PRODUCT, "benchmarks", "tests"}
 UNIX_MODULES = ("fcntl", "grp", "pwd", "resource", "termios")
 
 
+@pytest.mark.slow
 def test_product__can_be_imported_without_the_modules_of_unix() -> None:
     """So that artifacts can be read and notebooks run where a stage has never run: on Windows."""
     program = f"""

@@ -222,6 +222,7 @@ def test_readme__commands_are_found() -> None:
     assert all(any(long in command for command in COMMANDS) for long in SHORTER)
 
 
+@pytest.mark.slow
 def test_readme__demo_made_again_is_cached(newcomer: Newcomer) -> None:
     newcomer.follow("make demo")
 
