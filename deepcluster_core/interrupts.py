@@ -8,7 +8,8 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
-"""The deferred signals. SIGHUP means that the terminal was closed or its connection was lost."""
+"""The signals that ask a process to stop. SIGHUP means that the terminal was closed or that its
+connection was lost."""
 if hasattr(signal, "SIGHUP"):  # Windows does not have it
     SIGNALS.append(signal.SIGHUP)
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from prefect import flow
-from prefect.runtime import flow_run
 
 from flows.engine.evaluation import is_of_each_run, ready, ready_for_each
+from flows.engine.flow_names import name_of_flow_run
 from flows.engine.sweep import compare
 from flows.prefect_.model_parameters import takes_fields_of
 from stages.runs.evaluation_request import EvaluationRequest
@@ -13,12 +13,7 @@ from stages.runs.evaluation_request import EvaluationRequest
 
 def _name() -> str:
     """Return the name of the flow run in Prefect's UI, such as `knn epoch 4 of demo`."""
-    parameters = flow_run.parameters
-    name = parameters["name"]
-    if parameters.get("epoch") is not None:
-        name += f" epoch {parameters['epoch']}"
-    run = Path(parameters["run"]).name
-    return f"{name} of {run}"
+    return name_of_flow_run("name")
 
 
 @flow(name="deepcluster-evaluate", flow_run_name=_name)

@@ -1,13 +1,12 @@
 """Run one stage of one epoch again as a flow: in the run or, with changed settings, elsewhere."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 from prefect import flow
-from prefect.runtime import flow_run
 from pydantic import Field
 
+from flows.engine.flow_names import name_of_flow_run
 from flows.engine.open_run import open_run
 from flows.engine.run import FlowRun
 from stages.runs.job import Job
@@ -18,12 +17,7 @@ from stages.runs.stage_request import StageName, check_fits, check_stage_request
 
 def _name() -> str:
     """Return the name of the flow run in Prefect's UI, such as `train epoch 4 of demo`."""
-    parameters = flow_run.parameters
-    name = parameters["stage"]
-    if parameters.get("epoch") is not None:
-        name += f" epoch {parameters['epoch']}"
-    run = Path(parameters["run"]).name
-    return f"{name} of {run}"
+    return name_of_flow_run("stage")
 
 
 @flow(name="deepcluster-stage", flow_run_name=_name)

@@ -118,14 +118,7 @@ def fit_pca(
     spread, num_rows = _combine(moments, reduce=reduce, dim=dim)
 
     trace = spread.square_XX.diagonal().sum()
-    length_of_mean = spread.mean_D.norm()
-    if trace.sqrt() <= EQUAL_TOLERANCE * length_of_mean:
-        raise FeatureError(
-            f"all {num_rows} feature rows are equal, so there is nothing to cluster.\n"
-            "  Cause: the network collapsed, or all images are equal.\n"
-            "  Fix:   look at some images and at the loss so far; continue from an earlier "
-            "checkpoint with a smaller learning rate."
-        )
+    _check_rows_differ(trace, spread.mean_D, num_rows=num_rows)
     frobenius_squared = spread.square_XX.square().sum()
     effective_rank = float(trace**2 / frobenius_squared)
     variance_D = spread.variances()
@@ -314,6 +307,17 @@ def _check_finite(num_bad: int, *, num_rows: int, first_bad: int | None) -> None
         "  Fix:   continue from an earlier checkpoint with a smaller learning rate, or store the "
         "features as float32."
     )
+
+
+def _check_rows_differ(trace: Tensor, mean_D: Tensor, *, num_rows: int) -> None:
+    """Raise FeatureError if all rows are equal; `trace` is the sum of their squared deviations."""
+    if trace.sqrt() <= EQUAL_TOLERANCE * mean_D.norm():
+        raise FeatureError(
+            f"all {num_rows} feature rows are equal, so there is nothing to cluster.\n"
+            "  Cause: the network collapsed, or all images are equal.\n"
+            "  Fix:   look at some images and at the loss so far; continue from an earlier "
+            "checkpoint with a smaller learning rate."
+        )
 
 
 def _check_rank(rank: int, *, dim: int) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.interrupts import SIGNALS
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.text import printable_lines, shell_words
 from flows.cli.failures import (
@@ -287,13 +288,13 @@ def _exit_with_user_error(error: DeepClusterError) -> NoReturn:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Raise `Stopped` on SIGINT, SIGTERM and SIGHUP inside the block.
+    """Raise `Stopped` on a signal to stop inside the block.
 
     A signal that is ignored stays ignored, as `nohup` intends.
     """
     # The handlers of all signals that are not ignored, to put back at the end.
     handlers: dict[int, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         handler = signal.getsignal(number)
         if handler is not signal.SIG_IGN:
             handlers[number] = handler

@@ -16,6 +16,7 @@ from types import FrameType
 
 from deepcluster_core.config_files import DEPLOYMENTS
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.interrupts import SIGNALS
 from deepcluster_core.memory import KEEP_FREED_MEMORY
 from flows.prefect_.database import Database, lock_unless_current, usable_database
 from flows.prefect_.loopback import (
@@ -260,7 +261,7 @@ def forget_dead_server() -> None:
     """Delete the settings file that a killed `serve` left behind, if its server is gone."""
     try:
         text = SETTINGS.read_text()
-    except (OSError, ValueError):  # usually there is no such file
+    except (OSError, ValueError):  # usually the file does not exist
         return
     if not text.startswith(MARK):
         return
@@ -323,7 +324,7 @@ def _handle_signals() -> None:
     Child processes inherit that a signal is ignored, and a worker that ignores SIGINT never stops.
     They do not inherit handlers, so an ignored signal gets a handler that does nothing.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+    for number in SIGNALS:
         is_ignored = signal.getsignal(number) is signal.SIG_IGN
         handler = _ignore if is_ignored else _interrupt
         signal.signal(number, handler)

@@ -108,7 +108,7 @@ def _in_toml(path: Path, keys: list[str]) -> bool:
         value: Any = tomllib.loads(path.read_text(encoding="utf-8"))
         for key in keys:
             value = value[key]
-    except (OSError, ValueError):  # usually there is no such file
+    except (OSError, ValueError):  # usually the file does not exist
         return False
     except (KeyError, TypeError):  # TypeError: a value where a table was expected
         return False

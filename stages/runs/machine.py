@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from deepcluster_core.clustering.faiss_index import reason_for_cpu
-from deepcluster_core.errors import ConfigError
+from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.limits import cpu_quota, num_cores
 
 __all__ = ["num_cores", "remarks", "usable_device"]
@@ -168,8 +168,8 @@ def _asked() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None  # nvidia-smi also fails if it finds no GPU
-    first_line = answer.stdout.partition("\n")[0]
-    return first_line.strip() or None
+    version = answer.stdout.partition("\n")[0]
+    return version.strip() or None
 
 
 def _error_of_torch() -> str:
@@ -177,6 +177,5 @@ def _error_of_torch() -> str:
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        return first_line[:300]
+        return first_line(error, limit=300)
     return "it finds no device."
