@@ -1,8 +1,10 @@
 """The context of a stage: seed, epoch, device and callbacks, passed in instead of looked up."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from deepcluster_core.progress import Progress, silent
+from deepcluster_core.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,7 @@ class Context:
     progress: Progress = silent
     save_every: SaveEvery = SaveEvery()
     """When stages that take hours save their state."""
+    ranks: Ranks = ALONE
+    """The processes that make the artifact together."""
+    scratch: Path | None = None
+    """Folder for large intermediate results, on a local disk; None for the system's own choice."""

@@ -1,0 +1,116 @@
+"""Ranks: the processes that make one artifact together, each with its share of the rows.
+
+A stage finds them in `context.ranks`. By default a stage runs in one process, `ALONE`, for which
+every method is the identity. All ranks must make the same calls in the same order and with the same
+shapes, because each call waits for the others. What all must agree on (random draws, eigenvectors)
+is therefore made by the first rank only, with `on_first`, or follows from numbers that all have.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:  # torch is slow to import, and only one module imports torch.distributed
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Ranks(Protocol):
+    """The processes that run a stage together; this process is number `rank` of `size`."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """The number of processes."""
+        ...
+
+    @property
+    def local_rank(self) -> int:
+        """The number of this process among those on its machine, from 0."""
+        ...
+
+    @property
+    def moved_bytes(self) -> Mapping[str, int]:
+        """The bytes that this rank has sent, by the name of the call."""
+        ...
+
+    def sum(self, partial: "Tensor", name: str) -> "Tensor":
+        """Return the sum of a tensor over all ranks, bit-identical on each of them.
+
+        Args:
+            partial: this rank's part, of the same shape and dtype on every rank; not changed.
+            name: what is summed, for messages and for `moved_bytes`.
+        """
+        ...
+
+    def gather(self, value: T, name: str) -> list[T] | None:
+        """Return the values of all ranks, in their order, on the first rank; None on the others."""
+        ...
+
+    def on_first(self, make: Callable[[], T], name: str) -> T:
+        """Call a function on the first rank only, and return its result on all ranks.
+
+        An error that it raises is raised on all ranks.
+        """
+        ...
+
+    def any(self, flag: bool, name: str) -> bool:
+        """Return whether the flag is true on any rank."""
+        ...
+
+    def barrier(self, name: str) -> None:
+        """Wait until all ranks have arrived."""
+        ...
+
+
+class Alone:
+    """A single process, which has nobody to wait for."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+    moved_bytes: Mapping[str, int] = {}
+
+    def sum(self, partial: "Tensor", name: str) -> "Tensor":
+        """Return the tensor itself."""
+        return partial
+
+    def gather(self, value: T, name: str) -> list[T] | None:
+        """Return the value in a list."""
+        return [value]
+
+    def on_first(self, make: Callable[[], T], name: str) -> T:
+        """Call the function and return its result."""
+        return make()
+
+    def any(self, flag: bool, name: str) -> bool:
+        """Return the flag."""
+        return flag
+
+    def barrier(self, name: str) -> None:
+        """Return at once."""
+
+
+ALONE: Ranks = Alone()
+
+
+def own_rows(num_rows: int, ranks: Ranks, *, unit: int) -> range:
+    """Return the rows that this rank works on: consecutive ones, in whole units.
+
+    Rank r has the units [r U / R, (r + 1) U / R) of all U units. Where a unit begins depends on the
+    number of rows alone, so that whatever is computed unit by unit has the same bits for any number
+    of ranks. With fewer units than ranks, some ranks have no rows.
+
+    Args:
+        num_rows: number of rows of all ranks.
+        ranks: the ranks.
+        unit: rows in a unit; the last one may have fewer.
+    """
+    num_units = -(-num_rows // unit)
+    first_unit = ranks.rank * num_units // ranks.size
+    end_unit = (ranks.rank + 1) * num_units // ranks.size
+    return range(min(first_unit * unit, num_rows), min(end_unit * unit, num_rows))
