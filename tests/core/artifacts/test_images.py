@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepcluster_core.artifacts import images as artifact
+from deepcluster_core.artifacts import pixel_parts
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.images import Encoding, Images, ImagesWriter, PackedImage, encode
@@ -73,8 +73,8 @@ def pack(
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put 4 images into a batch and some 2 batches into a part."""
-    monkeypatch.setattr(artifact, "BATCH_ROWS", 4)
-    monkeypatch.setattr(artifact, "PART_BYTES", 2500)
+    monkeypatch.setattr(pixel_parts, "BATCH_ROWS", 4)
+    monkeypatch.setattr(pixel_parts, "PART_BYTES", 2500)
 
 
 @pytest.mark.usefixtures("small_parts")
