@@ -64,9 +64,11 @@ class TableWriter:
 
     def _write(self, count: int) -> None:
         """Write the first `count` of the held rows as a row group."""
-        held = pa.concat_tables([self._schema.empty_table(), *self._held])
-        # The writer ends its pages where a piece ends, so it is given a single one.
-        group = held.slice(0, count).combine_chunks()
+        held = pa.concat_tables(self._held or [self._schema.empty_table()])
+        group = held.slice(0, count)
+        # The writer may end a page where a piece ends.
+        if any(column.num_chunks > 1 for column in group.columns):
+            group = group.combine_chunks()
         self._writer.write_table(group, row_group_size=max(1, count))
         rest = held.slice(count)
         self._held = [rest] if len(rest) else []
