@@ -315,6 +315,24 @@ def test_write_labels__row_groups_of_a_fixed_number_of_rows(tmp_path: Path) -> N
     assert [group.num_rows for group in groups] == [GROUP_ROWS, GROUP_ROWS, 5]
 
 
+def test_open_rows__holds_a_batch_not_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_rows, "GROUP_ROWS", 100)
+    random = np.random.default_rng(0).integers(32, 127, (4000, 1000), np.uint8)
+    paths = [row.tobytes().decode() for row in random]
+    table = pa.table({"image_id": list(range(4000)), "path": paths})
+    pq.write_table(table, tmp_path / INDEX, row_group_size=100)
+
+    del table
+    before, held = pa.total_allocated_bytes(), 0
+    with image_rows.open_rows(tmp_path / INDEX, ["path"], stage="index") as rows:
+        for _, _ in rows.batches(["path"]):
+            held = max(held, pa.total_allocated_bytes() - before)
+
+    assert 0 < held < 1 << 20, "a few batches of 0.1 MB each, of 4 MB"
+
+
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 5, 7], [9, 1, 2, 3, 4, 5]])
 def test_write_labels__refuses_an_index_of_other_images(tmp_path: Path, rows: list[int]) -> None:
     images = write_index(tmp_path / "images", rows)
