@@ -18,7 +18,6 @@ from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.deep_values import Deep
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
-from deepcluster_core.data.unreadable import Reasons
 from deepcluster_core.errors import SourceError
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.shortage import is_shortage
@@ -157,7 +156,7 @@ def index(
         "shorter_side": dataset.shorter_side,
         "deep": dataset.deep,
         "originals": str(opened.originals),
-        "skipped": len(writer.skipped),
+        "skipped": writer.skipped.num_images,
         "labelled": writer.num_labelled,
     }
     notes = opened.notes()
@@ -239,7 +238,8 @@ def _read(
 
 def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:
     """Raise SourceError if no image, or too small a share of the images, could be read."""
-    num_skipped = len(writer.skipped)
+    skipped = writer.skipped
+    num_skipped = skipped.num_images
     total = writer.num_images + num_skipped
     if total == 0:
         raise SourceError(f"{dataset.source}: holds no images.\n  Fix: see dataset.source.")
@@ -248,22 +248,17 @@ def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> No
         return
     # Show the first images, and count the reasons of all.
     examples = ""
-    for path, reason in writer.skipped[:5]:
+    for path, reason in skipped.examples:
         line = f"{path}: {reason}".replace("\n", "\\n")
         examples += f"\n    {line}"
-    num_missing = 0
-    reasons = Reasons()
-    for _, reason in writer.skipped:
-        reasons.add(reason)
-        if reason.startswith("No such file"):
-            num_missing += 1
+    num_missing = skipped.num_missing
     missing = f" ({num_missing} of them do not exist)" if num_missing else ""
     # Without a single readable image, a higher limit would not help.
     alternative = ", or raise dataset.max_skipped_fraction" if writer.num_images else ""
     raise SourceError(
         f"{dataset.source}: {num_skipped} of {total} images cannot be read{missing}, more than "
         f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}"
-        f"{reasons.most_common()}\n"
+        f"{skipped.reasons.most_common()}\n"
         f"  The whole list: {out / SKIPPED}\n"
         f"  Fix: convert, repair or remove them{alternative}."
     )

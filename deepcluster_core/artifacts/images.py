@@ -1,8 +1,6 @@
 """Read and write the images artifact: index.parquet, skipped.parquet and pixels/part-*.arrow.
 
-Packed pixels are stored in Arrow IPC files with `BATCH_ROWS` images in each record batch. They are
-read through a memory map: the position of image i is computed, nothing is parsed, and the operating
-system's page cache is the only cache. Encodings:
+`pixel_parts` stores the packed pixels. Encodings:
 
 - `raw`: decoded uint8 (H, W, C); fastest and largest.
 - `jpeg`, `png`: encoded again at the packed size.
@@ -10,11 +8,13 @@ system's page cache is the only cache. Encodings:
 
 Each packed image has a CRC-32C. `Images.verified` checks it; the extract stage does that for every
 image in every epoch, before anything is trained on it. `images[i]` does not check it.
+
+Memory does not grow with the number of images, except by 4 bytes an image for true labels and, with
+`none`, by the text of the paths.
 """
 
 import struct
-from bisect import bisect_right
-from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +23,16 @@ from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc  # pyright: ignore[reportUnusedImport]  as pa.ipc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from deepcluster_core.artifacts import pixel_parts
 from deepcluster_core.artifacts.checksum import crc32c
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
+from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
 from deepcluster_core.artifacts.manifest import read_manifest
-from deepcluster_core.artifacts.tables import read_index, write_table
+from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels, PixelWriter
+from deepcluster_core.artifacts.skipped_images import SkippedImages
+from deepcluster_core.artifacts.table_writer import GROUP_ROWS, TableWriter
 from deepcluster_core.data.decode import (
     UnreadableImageError,
     decode,
@@ -42,12 +44,16 @@ from deepcluster_core.data.deep_values import Deep
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
 
-BATCH_ROWS = 256
-PART_BYTES = 2 << 30
 SIZE = struct.Struct("<ii")
+SMALL_GROUPS_UP_TO = 1 << 21
+"""Number of images up to which row groups of the index have only `BATCH_ROWS` rows.
+
+Indexes have always been written like this, and others would have other digests. For more images the
+row groups have `GROUP_ROWS` rows, because the list of all row groups is in memory whenever a table
+is open: with small ones alone, 10 million images need 0.22 GB for it (measured).
+"""
 
 Encoding = Literal["raw", "jpeg", "png", "none"]
-Pixels = NDArray[np.uint8]
 
 INDEX_SCHEMA = pa.schema(
     {
@@ -57,15 +63,6 @@ INDEX_SCHEMA = pa.schema(
         "width": pa.int32(),
         "height": pa.int32(),
         "format": pa.string(),
-    }
-)
-SKIPPED_SCHEMA = pa.schema({"path": pa.string(), "reason": pa.string()})
-PIXELS_SCHEMA = pa.schema(
-    {
-        "height": pa.int32(),
-        "width": pa.int32(),
-        "crc32c": pa.uint32(),
-        "pixels": pa.large_binary(),
     }
 )
 
@@ -98,36 +95,29 @@ def encode(pixels_HWC: Pixels, encoding: Encoding, jpeg_quality: int) -> bytes:
 
 
 class ImagesWriter:
-    """Writes images in order and numbers them by image_id; holds one batch in memory."""
+    """Writes images in order and numbers them by image_id; holds a batch and a row group."""
 
     def __init__(self, folder: Path, *, packs: bool) -> None:
         """Open the tables in `folder`; `packs` is False if pixels are not stored."""
-        self._folder = folder
-        self._packs = packs
-        self._index = pq.ParquetWriter(folder / INDEX, INDEX_SCHEMA, write_page_checksum=True)
+        self._pixels = PixelWriter(folder / PIXELS) if packs else None
         self._pending: list[PackedImage] = []
-        self._skipped: list[tuple[str, str]] = []
-        # The current part of the pixels, opened with the first batch.
-        self._part: pa.ipc.RecordBatchFileWriter | None = None
-        self._part_bytes = 0
-        self._num_parts = 0
         self.num_images = 0
         self.num_labelled = 0
+        with ExitStack() as files:
+            self.skipped = files.enter_context(SkippedImages(folder / SKIPPED))
+            index = TableWriter(folder / INDEX, INDEX_SCHEMA, group_rows=pixel_parts.BATCH_ROWS)
+            self._index = files.enter_context(index)
+            self._files = files.pop_all()
 
     def add(self, image: PackedImage) -> None:
         """Add an image, which gets the next image_id."""
         self._pending.append(image)
-        if len(self._pending) == BATCH_ROWS:
+        if len(self._pending) == pixel_parts.BATCH_ROWS:
             self._flush()
 
     def skip(self, path: str, reason: str) -> None:
         """Record an image that cannot be used."""
-        self._skipped.append((path, reason))
-
-    @property
-    def skipped(self) -> Sequence[tuple[str, str]]:
-        """Path and reason of each skipped image."""
-        return self._skipped
+        self.skipped.add(path, reason)
 
     def __enter__(self) -> Self:
         return self
@@ -139,79 +129,42 @@ class ImagesWriter:
         at: TracebackType | None,
     ) -> None:
         """Write pending images, unless an error occurred, and close the files."""
-        # After an error, the artifact is not finished, so pending images are of no use.
-        if kind is None:
-            self._flush()
-        self._close_part()
-        self._index.close()
-        # The table exists even if no image was skipped, so that readers need not check.
-        rows = [{"path": path, "reason": reason} for path, reason in self._skipped]
-        table = pa.Table.from_pylist(rows, SKIPPED_SCHEMA)
-        write_table(self._folder / SKIPPED, table)
+        with self._files:
+            # After an error, the artifact is not finished, so pending images are of no use.
+            if kind is None:
+                self._flush()
+            if self._pixels is not None:
+                self._pixels.close()
 
     def _flush(self) -> None:
-        """Write the pending images as one row group and, if packed, as one record batch."""
+        """Add the pending images to the index and, if packed, as one record batch."""
         images = self._pending
         self._pending = []
         if not images:
             return
-        rows: list[dict[str, object]] = []
-        for image in images:
-            row: dict[str, object] = {
-                "image_id": self.num_images,
-                "path": image.path,
-                "label": image.label,
-                "width": image.width,
-                "height": image.height,
-                "format": image.format,
-            }
-            rows.append(row)
-            self.num_images += 1
-            if image.label is not None:
-                self.num_labelled += 1
-        self._index.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA))
-        if self._packs:
-            self._pack(images)
-
-    def _pack(self, images: list[PackedImage]) -> None:
-        heights = [image.packed_height for image in images]
-        widths = [image.packed_width for image in images]
-        packed = [image.packed for image in images]
-        checksums = [*map(_checksum, heights, widths, packed)]
-        columns = [heights, widths, checksums, packed]
-        batch = pa.record_batch(columns, schema=PIXELS_SCHEMA)
-        # The first batch of the artifact opens a part, and so does one that would exceed the limit.
-        size_with_batch = self._part_bytes + batch.nbytes
-        if self._part is None or size_with_batch > PART_BYTES:
-            self._open_part()
-        assert self._part is not None
-        self._part.write_batch(batch)
-        self._part_bytes += batch.nbytes
-
-    def _open_part(self) -> None:
-        self._close_part()
-        pixels = self._folder / PIXELS
-        pixels.mkdir(exist_ok=True)
-        path = pixels / f"part-{self._num_parts:05d}.arrow"
-        self._part = pa.ipc.new_file(path, PIXELS_SCHEMA)
-        self._part_bytes = 0
-        self._num_parts += 1
-
-    def _close_part(self) -> None:
-        if self._part is not None:
-            self._part.close()
-            self._part = None
+        if self.num_images == SMALL_GROUPS_UP_TO:
+            self._index.group_rows = GROUP_ROWS
+        labels = [image.label for image in images]
+        self._index.add(
+            np.arange(self.num_images, self.num_images + len(images)),
+            [image.path for image in images],
+            labels,
+            [image.width for image in images],
+            [image.height for image in images],
+            [image.format for image in images],
+        )
+        self.num_images += len(images)
+        self.num_labelled += len(labels) - labels.count(None)
+        if self._pixels is not None:
+            _pack(images, self._pixels)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """The columns of one record batch, as views of the memory map."""
-
-    height_B: NDArray[np.int32]
-    width_B: NDArray[np.int32]
-    crc32c_B: NDArray[np.uint32]
-    offset_B: NDArray[np.int64]
-    data: Pixels
+def _pack(images: list[PackedImage], pixels: PixelWriter) -> None:
+    heights = [image.packed_height for image in images]
+    widths = [image.packed_width for image in images]
+    packed = [image.packed for image in images]
+    checksums = [*map(_checksum, heights, widths, packed)]
+    pixels.add(heights, widths, checksums, packed)
 
 
 class Images:
@@ -231,16 +184,7 @@ class Images:
         self._shorter_side: int | None = manifest.facts["shorter_side"]
         self._deep: Deep = manifest.facts["deep"]
         self._originals = Path(manifest.facts["originals"])
-        pixels = folder / PIXELS
-        parts = sorted(pixels.glob("part-*.arrow"))
-        self._parts = [_open_part(path) for path in parts]
-        # The number of each part's first batch, to find the part of a batch by bisection.
-        self._first_batch = [0]
-        num_batches = 0
-        for part in self._parts:
-            num_batches += part.num_record_batches
-            self._first_batch.append(num_batches)
-        self._batches: dict[int, _Batch] = {}
+        self._pixels = PixelParts(folder / PIXELS)
 
     @property
     def channels(self) -> int:
@@ -254,13 +198,13 @@ class Images:
         """Return the pixels (H, W, C) of an image; with `raw` they are a view of the file."""
         if self._encoding == "none":
             return self._read_original(image_id)
-        stored, height, width, _ = self._stored(image_id)
+        stored, height, width, _ = self._pixels.stored(image_id)
         if self._encoding == "raw":
             return stored.reshape(height, width, self._channels)
         try:
             return decode_packed(stored.tobytes())
         except UnreadableImageError as error:
-            raise self._damaged(image_id, str(error)) from error
+            raise self._pixels.damaged(image_id, str(error)) from error
 
     def verified(self, image_id: int) -> Pixels:
         """Return the pixels (H, W, C) of an image after checking its checksum.
@@ -269,60 +213,13 @@ class Images:
             ArtifactError: the packed image is damaged.
         """
         if self._encoding != "none":
-            stored, height, width, crc32c = self._stored(image_id)
+            stored, height, width, crc32c = self._pixels.stored(image_id)
             if _checksum(height, width, stored) != crc32c:
-                raise self._damaged(image_id, "its checksum differs")
+                raise self._pixels.damaged(image_id, "its checksum differs")
         return self[image_id]
 
-    def _stored(self, image_id: int) -> tuple[Pixels, int, int, int]:
-        """Return the packed bytes, the height, the width and the checksum of an image."""
-        number, row = divmod(image_id, BATCH_ROWS)
-        batch = self._batch(number)
-        # The bytes of all images of a batch follow each other.
-        start = batch.offset_B[row]
-        end = batch.offset_B[row + 1]
-        stored = batch.data[start:end]
-        height = batch.height_B[row]
-        width = batch.width_B[row]
-        return stored, height, width, batch.crc32c_B[row]
-
-    def _damaged(self, image_id: int, cause: str) -> ArtifactError:
-        return ArtifactError(
-            f"{self.folder / PIXELS}: the packed image {image_id} is damaged ({cause}).\n"
-            f"  Fix: index again: deepcluster stage index --run … --force"
-        )
-
-    def _batch(self, number: int) -> _Batch:
-        """Return a record batch, whose columns are looked up once and then kept."""
-        if number not in self._batches:
-
-            def explain(error: Exception) -> ArtifactError:
-                first_image = number * BATCH_ROWS
-                return self._damaged(first_image, f"its batch cannot be read: {error}")
-
-            # Damage can surface as any of these, because Arrow does not validate a mapped file.
-            kinds = (OSError, pa.ArrowException, ValueError, LookupError, TypeError)
-            with explain_damage(explain, *kinds):
-                self._batches[number] = self._open_batch(number)
-        return self._batches[number]
-
-    def _open_batch(self, number: int) -> _Batch:
-        part = bisect_right(self._first_batch, number) - 1
-        number_in_part = number - self._first_batch[part]
-        stored = self._parts[part].get_batch(number_in_part)
-        # The offsets and bytes of a large_binary column, without a copy.
-        _, offsets, data = stored["pixels"].buffers()
-        return _Batch(
-            height_B=stored["height"].to_numpy(),
-            width_B=stored["width"].to_numpy(),
-            crc32c_B=stored["crc32c"].to_numpy(),
-            offset_B=np.frombuffer(offsets, np.int64, len(stored) + 1),
-            data=np.frombuffer(data, np.uint8),
-        )
-
     def _read_original(self, image_id: int) -> Pixels:
-        name = self._paths[image_id].as_py()
-        path = self._originals / name
+        path = self._originals / self._paths[image_id]
 
         def explain(error: Exception) -> ArtifactError:
             return ArtifactError(
@@ -340,27 +237,20 @@ class Images:
             return decoded.pixels_HWC
 
     @cached_property
-    def _paths(self) -> pa.ChunkedArray:
-        return read_index(self.folder, ["image_id", "path"])["path"]
+    def _paths(self) -> TextByImage:
+        return TextByImage(self.folder / INDEX, "path", stage="index")
 
     def true_labels(self) -> NDArray[np.int32] | None:
         """Return each image's true label as a number, -1 if unknown; None if all are unknown."""
-        labels = read_index(self.folder, ["image_id", "label"])["label"]
-        if labels.null_count == len(labels):
-            return None
-        # Dictionary codes number the labels in the order in which they first occur.
-        encoded = labels.combine_chunks().dictionary_encode()
-        return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        code_N, names = self._label_codes()
+        return code_N if names else None
 
     def named_labels(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
         """Return class_N, -1 where the true label is unknown, and the sorted class names.
 
         The numbers depend only on the set of labels, not on the order of the images.
         """
-        labels = read_index(self.folder, ["image_id", "label"])["label"]
-        encoded = labels.combine_chunks().dictionary_encode()
-        code_N = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        found: list[str] = encoded.dictionary.to_pylist()
+        code_N, found = self._label_codes()
         names = sorted(found)
         class_of_name = {name: number for number, name in enumerate(names)}
         classes = [class_of_name[name] for name in found]
@@ -368,20 +258,12 @@ class Images:
         class_of_code = np.array([*classes, -1], np.int32)
         return class_of_code[code_N], tuple(names)
 
+    def _label_codes(self) -> tuple[NDArray[np.int32], list[str]]:
+        """Return labels as numbers, -1 if unknown, and the label of each number."""
+        return read_codes(self.folder / INDEX, "label", stage="index")
+
 
 def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:
     """Return the CRC-32C of an image's size and bytes."""
     checksum_of_size = crc32c(SIZE.pack(height, width))
     return crc32c(packed, checksum_of_size)
-
-
-def _open_part(path: Path) -> pa.ipc.RecordBatchFileReader:
-    def explain(error: Exception) -> ArtifactError:
-        return ArtifactError(
-            f"{path}: cannot be opened ({error}).\n"
-            f"  Fix: index again: deepcluster stage index … --force"
-        )
-
-    with explain_damage(explain, OSError, pa.ArrowException):
-        mapped_file = pa.memory_map(str(path))
-        return pa.ipc.open_file(mapped_file)

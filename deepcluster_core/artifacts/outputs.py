@@ -20,9 +20,9 @@ from zarr.codecs import Crc32cCodec
 
 from deepcluster_core.artifacts.features import CHUNK_BYTES, SHARD_BYTES
 from deepcluster_core.artifacts.files import delete, sync
-from deepcluster_core.artifacts.images import SKIPPED_SCHEMA
 from deepcluster_core.artifacts.own_output import ABOUT
 from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard
+from deepcluster_core.artifacts.skipped_images import SCHEMA as SKIPPED_SCHEMA
 from deepcluster_core.artifacts.tables import LABELS_SCHEMA, write_table
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.data.unreadable import Reasons

@@ -142,7 +142,7 @@ def _columns_to_read(schema: pa.Schema, layout: Layout, path_column: str | None)
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a file, and turn Arrow's errors about damage into a SourceError that names a fix."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # True: reads the whole file first
             yield file
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # a column name not in UTF-8
         cause = first_line(error)

@@ -1,7 +1,6 @@
 """Read and write Parquet tables of labels and metrics, which pandas can read for all epochs."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +14,21 @@ from safetensors.numpy import load_file, save_file
 
 from deepcluster_core.artifacts.file_names import CLUSTERING, INDEX, LABELS, METRICS
 from deepcluster_core.artifacts.files import let_others_read
+from deepcluster_core.artifacts.image_rows import (
+    open_rows,
+    open_table,
+    read_numbers,
+    read_rows,
+    reading,
+)
 from deepcluster_core.artifacts.manifest import verify
-from deepcluster_core.errors import ArtifactError, first_line
+from deepcluster_core.artifacts.table_writer import TableWriter
+from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
 
 if TYPE_CHECKING:  # the import takes 1.2 s of CPU, and most commands do not need it
     import pandas as pd
 
-STRING_LIMIT_BYTES = (1 << 31) - 1
-"""The limit on text in one chunk of Arrow's type `string`."""
-STRING_CHUNK_ROWS = 1 << 16
-"""Rows per chunk: below the limit even if every path has 4 KiB and each byte is written `\\xff`."""
 LABELS_SCHEMA = pa.schema(
     {
         "image_id": pa.int64(),
@@ -47,93 +50,26 @@ def write_frame(path: Path, frame: "pd.DataFrame") -> None:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file; verify its page checksums and, in an artifact, the file's digest.
+    """Read a whole table; verify its page checksums and, in an artifact, the file's digest.
 
     Raises:
         ArtifactError: the file is missing, is damaged or lacks a column.
     """
-    verify(path)
-    with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        # `read` silently ignores unknown columns.
-        wanted = set(columns or ())
-        found = set(file.schema_arrow.names)
-        absent = sorted(wanted - found)
-        if absent:
-            raise pa.ArrowInvalid(f"no column {', '.join(absent)}")
+    with open_table(path, columns or ()) as file, reading(path):
         return file.read(columns)
 
 
-def _reading(path: Path) -> AbstractContextManager[None]:
-    """Turn Arrow's errors about damage or wrong column types into ArtifactErrors."""
-
-    def explain(error: Exception) -> ArtifactError:
-        return ArtifactError(
-            f"{path}: cannot be read ({first_line(error)}).\n"
-            f"  Fix: run the stage that makes it again, with --force."
-        )
-
-    return explain_damage(explain, OSError, pa.ArrowException, ValueError, OverflowError, KeyError)
-
-
-def read_index(folder: Path, columns: list[str]) -> pa.Table:
-    """Read columns of an images artifact's index, sorted by image_id, which must be among them.
+def read_index(
+    folder: Path, columns: Sequence[str], image_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return values of some images from an images artifact's index, in the order of `image_ids`.
 
     Raises:
         ArtifactError: the index is missing or damaged, or its image_id are not 0 to N - 1, each
             once.
+        KeyError: there is no such image.
     """
-    return _by_image_id(folder / INDEX, columns, stage="index")
-
-
-def _by_image_id(path: Path, columns: list[str], *, stage: str) -> pa.Table:
-    table = read_table(path, columns)
-    with _reading(path):
-        table = in_one_piece(table)
-        # Our tables are written in order, and comparing the ids is cheaper than sorting the rows.
-        if not _counts_up(table["image_id"]):
-            order = pc.sort_indices(table["image_id"])  # pyright: ignore[reportAttributeAccessIssue]
-            table = table.take(order)
-        is_complete = _counts_up(table["image_id"])
-    if not is_complete:
-        raise ArtifactError(
-            f"{path}: image_id must hold 0 to {len(table) - 1}, each once.\n"
-            f"  Fix: run the stage again: deepcluster stage {stage} … --force"
-        )
-    return table
-
-
-def _counts_up(ids: pa.ChunkedArray) -> bool:
-    wanted_N = np.arange(len(ids))
-    return np.array_equal(ids.to_numpy(), wanted_N)
-
-
-def in_one_piece(table: pa.Table) -> pa.Table:
-    """Return the table with each column in one chunk of any size.
-
-    The offsets of Arrow's `string` have 32 bits, so a chunk holds at most 2 GiB of text; sorting,
-    taking and combining larger columns raise an overflow error. Larger columns are converted to
-    `large_string`, whose offsets have 64 bits.
-    """
-    for number, column in enumerate(table.columns):
-        is_large = column.nbytes > STRING_LIMIT_BYTES
-        if is_large and pa.types.is_string(column.type):
-            name = table.column_names[number]
-            converted = column.cast(pa.large_string())
-            table = table.set_column(number, name, converted)
-    return table.combine_chunks()
-
-
-def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a text column with the type `string`, in several chunks if necessary."""
-    if not pa.types.is_large_string(column.type):
-        return column
-    chunks: list[pa.Array] = []
-    for start in range(0, len(column), STRING_CHUNK_ROWS):
-        stop = min(start + STRING_CHUNK_ROWS, len(column))
-        # `take` copies the rows. A slice would keep the column's offsets, which may need 64 bits.
-        copied = column.take(np.arange(start, stop))
-        chunks += copied.cast(pa.string()).chunks
-    return pa.chunked_array(chunks, pa.string())
+    return read_rows(folder / INDEX, columns, image_ids, stage="index")
 
 
 @dataclass(frozen=True)
@@ -164,11 +100,16 @@ def write_labels(
         distance_N: distance of each image to its centroid.
         clustering: the arrays of the PCA and the centroids; `centroids` is (K, Q).
     """
-    index = read_index(images, ["image_id", "path"])
-    paths = as_strings(index["path"])
-    columns = [index["image_id"], paths, cluster_N, distance_N]
-    table = pa.table(columns, schema=LABELS_SCHEMA)
-    write_table(folder / LABELS, table)
+    # In the order of the index, which is that of image_id, so that no text is moved.
+    with (
+        open_rows(images / INDEX, ["path"], stage="index") as index,
+        TableWriter(folder / LABELS, LABELS_SCHEMA) as labels,
+    ):
+        assert len(cluster_N) == len(distance_N) == index.num_rows
+        for at, rows in index.batches(["path"]):
+            image_id_B = np.arange(at.start, at.stop) if isinstance(at, slice) else at
+            path_B = rows["path"].cast(pa.string())
+            labels.add(image_id_B, path_B, cluster_N[at], distance_N[at])
     # safetensors stores row-major arrays only.
     arrays: dict[str, NDArray[np.float32]] = {}
     for name, array in clustering.items():
@@ -183,17 +124,12 @@ def read_labels(folder: Path) -> Labels:
     Raises:
         ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
     """
-    path = folder / LABELS
-    names = ["image_id", "cluster", "distance"]
-    table = _by_image_id(path, names, stage="cluster")
-    # Casting to types without nulls raises an error if a value is missing.
-    fields = [LABELS_SCHEMA.field(name).with_nullable(False) for name in names]
-    with _reading(path):
-        table = table.cast(pa.schema(fields))
+    fields = [LABELS_SCHEMA.field("cluster"), LABELS_SCHEMA.field("distance")]
+    cluster_N, distance_N = read_numbers(folder / LABELS, fields, stage="cluster")
     centroids_KQ = read_clustering(folder)["centroids"]
     return Labels(
-        cluster_N=table["cluster"].to_numpy(),
-        distance_N=table["distance"].to_numpy(),
+        cluster_N=cluster_N.astype(np.int32, copy=False),
+        distance_N=distance_N.astype(np.float32, copy=False),
         k=len(centroids_KQ),
     )
 
@@ -204,25 +140,38 @@ def label_frame(folder: Path) -> "pd.DataFrame":
     Raises:
         ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
     """
-    table = _by_image_id(folder / LABELS, LABELS_SCHEMA.names, stage="cluster")
-    return table.to_pandas()
+    columns = LABELS_SCHEMA.names
+    path = folder / LABELS
+    with open_rows(path, columns, stage="cluster") as rows:
+        batches = [batch for _, batch in rows.batches(columns[1:])]
+    with reading(path):
+        frame = pa.Table.from_batches(batches).select(columns).to_pandas()
+    if frame["image_id"].is_monotonic_increasing:
+        return frame
+    return frame.sort_values("image_id", ignore_index=True)
 
 
 def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
     """Return image_id, path and distance of a cluster's images, nearest to its centroid first.
 
     Raises:
-        ArtifactError: the table is missing or damaged.
+        ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
     """
     path = folder / LABELS
-    table = read_table(path, LABELS_SCHEMA.names)
-    with _reading(path):
-        chosen = table.filter(pc.field("cluster") == cluster)
-        # Images at equal distances are ordered by image_id, so that the order is reproducible.
-        ordered = in_one_piece(chosen).sort_by(
-            [("distance", "ascending"), ("image_id", "ascending")]
-        )
-        return ordered.to_pylist()
+    columns = LABELS_SCHEMA.names[1:]
+    members: list[dict[str, Any]] = []
+    with open_rows(path, columns, stage="cluster") as rows:
+        for _, batch in rows.batches(columns):
+            with reading(path):
+                chosen = batch.filter(pc.field("cluster") == cluster)
+                members += chosen.to_pylist()
+    with reading(path):
+        distances = pa.array([member["distance"] for member in members], pa.float32())
+        distance_M = distances.to_numpy(zero_copy_only=False)
+    image_id_M = np.array([member["image_id"] for member in members], np.int64)
+    # Images at equal distances are ordered by image_id, so that the order is reproducible.
+    nearest_first_M = np.lexsort((image_id_M, distance_M))
+    return [members[number] for number in nearest_first_M.tolist()]
 
 
 def read_clustering(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -266,6 +215,6 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """
     path = folder / METRICS
     table = read_table(path)
-    with _reading(path):
+    with reading(path):
         (row,) = table.to_pylist()
         return row

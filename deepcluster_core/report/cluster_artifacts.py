@@ -83,17 +83,16 @@ def _names(
     clusters: Mapping[int, Cluster],
 ) -> tuple[dict[int, str], dict[int, str]]:
     """Return the paths of images by image_id, and the names of true labels by their numbers."""
-    index = read_index(images, ["image_id", "path", "label"])
-    shown_paths = index["path"].take(ids).to_pylist()
-    paths = dict(zip(ids, shown_paths, strict=True))
-    if label_N is None:
-        return paths, {}
     # The name of a label is read from the first image that has it.
-    numbers, first_images = np.unique(label_N, return_index=True)
     shown_numbers = sorted(_label_numbers(clusters.values()))
-    rows = first_images[np.searchsorted(numbers, shown_numbers)]
-    names = index["label"].take(rows.tolist()).to_pylist()
-    return paths, dict(zip(shown_numbers, names, strict=True))
+    first_with_label: list[int] = []
+    if label_N is not None:
+        numbers, first_images = np.unique(label_N, return_index=True)
+        first_with_label = first_images[np.searchsorted(numbers, shown_numbers)].tolist()
+    shown = read_index(images, ["path", "label"], [*ids, *first_with_label])
+    paths = {image["image_id"]: image["path"] for image in shown[: len(ids)]}
+    names = [image["label"] for image in shown[len(ids) :]]
+    return paths, dict(zip(shown_numbers[: len(names)], names, strict=True))
 
 
 def _label_numbers(clusters: Iterable[Cluster]) -> set[int]:

@@ -332,8 +332,9 @@ def _tile(found: _Filter, searched: _Searched) -> Pixels:
 
 def _strongest(filters: Sequence[_Filter], images: Path) -> pd.DataFrame:
     """Return a row for each layer, filter and rank, in this order; rank 1 is the strongest."""
-    # Row number and image_id are equal in the index.
-    paths = read_index(images, ["image_id", "path"])["path"]
+    ids = {image_id for found in filters for image_id in found.image_id_K.tolist()}
+    shown = read_index(images, ["path"], sorted(ids))
+    path_of_image = {image["image_id"]: image["path"] for image in shown}
     rows: list[Row] = []
     for found in filters:
         activations = found.activation_K.tolist()
@@ -343,7 +344,7 @@ def _strongest(filters: Sequence[_Filter], images: Path) -> pd.DataFrame:
                 "filter": found.number,
                 "rank": position + 1,
                 "image_id": image_id,
-                "path": paths[image_id].as_py(),
+                "path": path_of_image[image_id],
                 "activation": activations[position],
             }
             rows.append(row)

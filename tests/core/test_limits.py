@@ -1,12 +1,15 @@
 """Memory and processors within control groups, as trees of files that the kernel would show."""
 
+import math
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from deepcluster_core import limits
 from deepcluster_core.limits import available_memory, cpu_quota, limit_threads, num_cores
+from tests.support.control_groups import ControlGroup, control_group
 
 GIB = 1 << 30
 V1_UNLIMITED = 9223372036854771712
@@ -206,3 +209,32 @@ def test_available_memory__of_this_machine_is_within_what_the_kernel_says() -> N
     assert all(group.folder.is_dir() for group in groups)
     assert 0 < available_memory() < limits.UNKNOWN
     assert 1 <= num_cores() <= (os.cpu_count() or 1)
+
+
+# Real groups of version 1, of a child process alone
+
+
+def of_child(group: ControlGroup) -> list[str]:
+    """Return the available memory, the quota and the cores that a process in the group finds."""
+    program = "from deepcluster_core.limits import *; print(available_memory(), cpu_quota())"
+    program += "; print(num_cores())"
+    ended = group.run([sys.executable, "-c", program])
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.split()
+
+
+def test_available_memory__of_a_real_v1_group() -> None:
+    limit = GIB // 4
+    with control_group("memory", limit_in_bytes=limit) as group:
+        available, *_ = of_child(group)
+
+    assert limit // 2 < int(available) < limit, "less what the interpreter itself uses"
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(50_000, 0.5), (150_000, 1.5)])
+def test_cpu_quota__of_a_real_v1_group(quota: int, expected: float) -> None:
+    with control_group("cpu", cfs_period_us=100_000, cfs_quota_us=quota) as group:
+        _, found, cores = of_child(group)
+
+    assert float(found) == expected
+    assert int(cores) == min(math.ceil(expected), len(os.sched_getaffinity(0)))

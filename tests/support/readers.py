@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from deepcluster_core.artifacts.checkpoints import load_momentum
 from deepcluster_core.artifacts.commit import write_manifest
 from deepcluster_core.artifacts.file_names import CLUSTERING, INDEX, LABELS, METRICS, MOMENTUM
+from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, inspect, read_manifest
 from deepcluster_core.artifacts.tables import (
     read_cluster,
@@ -88,6 +89,12 @@ def read_source(path: Path) -> None:
             image.read()
 
 
+def read_whole_index(path: Path) -> None:
+    read_index(path.parent, ["path", "label"], [])
+    read_codes(path, "label", stage="index")
+    TextByImage(path, "path", stage="index")
+
+
 def read_all_labels(path: Path) -> None:
     read_cluster(path.parent, 0)
     read_labels(path.parent)
@@ -127,7 +134,7 @@ READERS = {
     "recipe": Reader("recipe.yaml", load_recipe, tokens=YAML),
     "set": Reader("assignment.txt", read_assignment, tokens=(b"=", b".", *YAML)),
     "manifest": Reader(MANIFEST, read_both, tokens=JSON),
-    "index": Reader(INDEX, lambda path: read_index(path.parent, ["image_id", "path", "label"])),
+    "index": Reader(INDEX, read_whole_index),
     "labels": Reader(LABELS, read_all_labels),
     "metrics": Reader(METRICS, lambda path: read_metrics(path.parent)),
     "clustering": Reader(CLUSTERING, lambda path: read_clustering(path.parent), tokens=JSON),

@@ -1,5 +1,6 @@
 """Packed images: what is added comes back, however it is stored and read."""
 
+import gc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from deepcluster_core.artifacts import image_rows, pixel_parts
 from deepcluster_core.artifacts import images as artifact
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
@@ -73,8 +75,8 @@ def pack(
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put 4 images into a batch and some 2 batches into a part."""
-    monkeypatch.setattr(artifact, "BATCH_ROWS", 4)
-    monkeypatch.setattr(artifact, "PART_BYTES", 2500)
+    monkeypatch.setattr(pixel_parts, "BATCH_ROWS", 4)
+    monkeypatch.setattr(pixel_parts, "PART_BYTES", 2500)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -146,6 +148,51 @@ def test_images__many_threads_read_at_once(tmp_path: Path, encoding: Encoding) -
         found = list(pool.map(lambda number: together[number].tobytes(), order))
 
     assert found == [expected[number] for number in order]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_images__keeps_few_parts_and_batches_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_parts, "MAX_OPEN_PARTS", 2)
+    monkeypatch.setattr(pixel_parts, "MAX_BATCHES", 3)
+    arrays = pictures(60)
+    folder = pack(tmp_path / "images", arrays, "raw")
+    mapped_before = mapped_parts(folder)
+
+    stored = Images(folder)
+    order = np.random.default_rng(0).integers(60, size=1000).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        are_equal = list(pool.map(lambda n: np.array_equal(stored[n], arrays[n]), order))
+    gc.collect()
+
+    assert all(are_equal)
+    assert mapped_before == 0
+    num_parts = len(list((folder / PIXELS).iterdir()))
+    assert 0 < mapped_parts(folder) <= 5 < num_parts, "2 parts, and those of 3 batches"
+
+
+def mapped_parts(folder: Path) -> int:
+    """Return how many of an artifact's parts this process has mapped."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("not Linux")
+    lines = maps.read_text().splitlines()
+    return len({line.split()[-1] for line in lines if str(folder / PIXELS) in line})
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_images__a_view_outlives_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_parts, "MAX_OPEN_PARTS", 1)
+    monkeypatch.setattr(pixel_parts, "MAX_BATCHES", 1)
+    arrays = pictures(30)
+    stored = Images(pack(tmp_path / "images", arrays, "raw"))
+
+    views = [stored[number] for number in range(30)]
+    gc.collect()
+
+    for view, expected in zip(views, arrays, strict=True):
+        np.testing.assert_array_equal(view, expected)
 
 
 # Encoding none: the originals
@@ -221,6 +268,45 @@ def test_images_writer__index_has_a_row_an_image(tmp_path: Path) -> None:
     }, "width and height are the original's"
 
 
+def test_images_writer__larger_row_groups_for_many_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_parts, "BATCH_ROWS", 4)
+    monkeypatch.setattr(artifact, "SMALL_GROUPS_UP_TO", 8)
+    monkeypatch.setattr(artifact, "GROUP_ROWS", 20)
+    arrays = pictures(50)
+
+    folder = pack(tmp_path / "images", arrays, "raw", labels=[f"{n % 3}" for n in range(50)])
+
+    with pq.ParquetFile(folder / INDEX) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    assert sizes == [4, 4, 20, 20, 2]
+    stored, rows = Images(folder), pq.read_table(folder / INDEX).to_pylist()
+    assert [row["image_id"] for row in rows] == list(range(50))
+    truth_N = stored.true_labels()
+    assert truth_N is not None
+    assert truth_N.tolist() == [number % 3 for number in range(50)]
+    for number, pixels_HWC in enumerate(arrays):
+        np.testing.assert_array_equal(stored[number], pixels_HWC)
+
+
+def test_images_writer__a_hundred_thousand_skipped_images(tmp_path: Path) -> None:
+    with ImagesWriter(tmp_path, packs=True) as writer:
+        for number in range(100_000):
+            writer.skip(f"{number}.png", "No such file or directory" if number % 2 else "truncated")
+
+    assert (writer.skipped.num_images, writer.skipped.num_missing) == (100_000, 50_000)
+    assert writer.skipped.examples[:2] == [
+        ("0.png", "truncated"),
+        ("1.png", "No such file or directory"),
+    ]
+    assert len(writer.skipped.examples) == 5
+    assert "50000 of them: truncated" in writer.skipped.reasons.most_common()
+    with pq.ParquetFile(tmp_path / SKIPPED) as file:
+        assert file.num_row_groups == 2
+        assert file.read()["path"].to_pylist() == [f"{number}.png" for number in range(100_000)]
+
+
 def test_images_writer__counts_and_notes_what_it_skips(tmp_path: Path) -> None:
     with ImagesWriter(tmp_path, packs=True) as writer:
         writer.skip("a.png", "truncated file (PNG)")
@@ -264,6 +350,26 @@ def test_true_labels__by_image_id_whatever_the_order_of_rows(
     known_N = truth_N[truth_N >= 0].tolist()
     assert len(set(known_N)) == 3
     assert known_N[0] == known_N[2], "both are cats"
+
+
+@pytest.mark.parametrize("change", [nothing, shuffle_index], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("batch_rows", [1 << 16, 2])
+def test_true_labels__numbered_in_the_order_of_image_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], batch_rows: int
+) -> None:
+    monkeypatch.setattr(image_rows, "GROUP_ROWS", batch_rows)
+    labels = [None, "dog", "cat", "dog", "eel", None, "ant", "cat"]
+    folder = pack(tmp_path / "images", pictures(8), "raw", labels=labels)
+    change(folder)
+
+    truth_N = Images(folder).true_labels()
+    class_N, names = Images(folder).named_labels()
+
+    assert truth_N is not None
+    assert truth_N.tolist() == [-1, 0, 1, 0, 2, -1, 3, 1], "by first occurrence"
+    assert names == ("ant", "cat", "dog", "eel")
+    assert class_N.tolist() == [-1, 2, 1, 2, 3, -1, 0, 1]
+    assert (truth_N.dtype, class_N.dtype) == (np.int32, np.int32)
 
 
 def test_true_labels__none_when_no_image_has_one(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts import tables
+from deepcluster_core.artifacts import image_rows
 from deepcluster_core.artifacts.commit import lock, new_artifact
 from deepcluster_core.artifacts.file_names import CLUSTERING, INDEX, LABELS
 from deepcluster_core.artifacts.images import INDEX_SCHEMA
 from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.table_writer import GROUP_ROWS
 from deepcluster_core.artifacts.tables import (
+    label_frame,
     read_cluster,
     read_clustering,
     read_index,
@@ -98,12 +100,13 @@ def test_write_labels__round_trip(data: st.DataObject, num: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         images = write_index(Path(name) / "images", order)
         folder = write(Path(name) / "labels", images, cluster_N, distance_N)
-        found, paths = read_labels(folder), pq.read_table(folder / LABELS)["path"].to_pylist()
+        found, rows = read_labels(folder), pq.read_table(folder / LABELS).to_pylist()
 
     np.testing.assert_array_equal(found.cluster_N, cluster_N)
     np.testing.assert_array_equal(found.distance_N, distance_N)
     assert found.k == 4
-    assert paths == [f"{number}.png" for number in range(num)]
+    assert [row["image_id"] for row in rows] == order, "no text is moved"
+    assert all(row["path"] == f"{row['image_id']}.png" for row in rows)
 
 
 def test_write_labels__types_on_disk(labels: Path) -> None:
@@ -153,7 +156,20 @@ def test_read_index__refuses_doubled_and_missing_images(tmp_path: Path, ids: lis
     images = write_index(tmp_path / "images", ids)
 
     with pytest.raises(ArtifactError, match=r"index.parquet: image_id must hold 0 to 2"):
-        read_index(images, ["image_id", "path"])
+        read_index(images, ["path"], [0])
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [4, 0, 5, 2, 1, 3]], ids=str)
+def test_read_index__rows_of_the_images_asked_for(tmp_path: Path, order: list[int]) -> None:
+    images = write_index(tmp_path / "images", order)
+
+    rows = read_index(images, ["path", "label"], [5, 1, 5])
+
+    assert [row["path"] for row in rows] == ["5.png", "1.png", "5.png"]
+    assert set(rows[0]) == {"image_id", "path", "label"}
+    assert read_index(images, ["path"], []) == []
+    with pytest.raises(KeyError):
+        read_index(images, ["path"], [6])
 
 
 def test_read_labels__flipped_byte_is_noticed(tmp_path: Path) -> None:
@@ -257,40 +273,72 @@ def test_write_metrics__round_trip(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == row
 
 
-# More text than one chunk of Arrow's `string` holds
+# Tables of many rows
 
 
-def no_sorting(*_: object, **__: object) -> None:
-    raise AssertionError("rows that are in order already are not sorted")
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_labels__the_same_in_any_number_of_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shuffled: bool
+) -> None:
+    order = np.arange(100)
+    if is_shuffled:
+        np.random.default_rng(3).shuffle(order)
+    images = write_index(tmp_path / "images", order.tolist())
+    cluster_N = np.arange(100, dtype=np.int32) % 4
+    distance_N = np.random.default_rng(0).random(100, dtype=np.float32)
+    expected = (write(tmp_path / "one", images, cluster_N, distance_N) / LABELS).read_bytes()
+    monkeypatch.setattr(image_rows, "GROUP_ROWS", 7)
+
+    folder = write(tmp_path / "many", images, cluster_N, distance_N)
+
+    assert (folder / LABELS).read_bytes() == expected, "it depends on the rows alone"
+    np.testing.assert_array_equal(read_labels(folder).cluster_N, cluster_N)
+    np.testing.assert_array_equal(read_labels(folder).distance_N, distance_N)
+    members = np.flatnonzero(cluster_N == 2)
+    nearest_first = members[np.argsort(distance_N[members])].tolist()
+    assert [row["image_id"] for row in read_cluster(folder, 2)] == nearest_first
+    frame = label_frame(folder)
+    assert list(frame.columns) == ["image_id", "path", "cluster", "distance"]
+    assert frame["image_id"].tolist() == list(range(100))
+    assert frame["path"].tolist() == [f"{number}.png" for number in range(100)]
+    assert frame["cluster"].tolist() == cluster_N.tolist()
 
 
-def test_read_index__does_not_sort_what_is_in_order(
+def test_write_labels__row_groups_of_a_fixed_number_of_rows(tmp_path: Path) -> None:
+    num = 2 * GROUP_ROWS + 5
+    images = write_index(tmp_path / "images", list(range(num)))
+
+    folder = write(tmp_path / "labels", images, np.zeros(num, np.int32), np.zeros(num, np.float32))
+
+    with pq.ParquetFile(folder / LABELS) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    assert [group.num_rows for group in groups] == [GROUP_ROWS, GROUP_ROWS, 5]
+
+
+def test_open_rows__holds_a_batch_not_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = write_index(tmp_path / "images", list(range(50)))
-    monkeypatch.setattr(tables.pc, "sort_indices", no_sorting)
+    monkeypatch.setattr(image_rows, "GROUP_ROWS", 100)
+    random = np.random.default_rng(0).integers(32, 127, (4000, 1000), np.uint8)
+    paths = [row.tobytes().decode() for row in random]
+    table = pa.table({"image_id": list(range(4000)), "path": paths})
+    pq.write_table(table, tmp_path / INDEX, row_group_size=100)
 
-    paths = read_index(images, ["image_id", "path"])["path"]
+    del table
+    before, held = pa.total_allocated_bytes(), 0
+    with image_rows.open_rows(tmp_path / INDEX, ["path"], stage="index") as rows:
+        for _, _ in rows.batches(["path"]):
+            held = max(held, pa.total_allocated_bytes() - before)
 
-    assert paths.to_pylist() == [f"{number}.png" for number in range(50)]
-    assert paths.num_chunks == 1, "one is found without a search through chunks"
+    assert 0 < held < 1 << 20, "a few batches of 0.1 MB each, of 4 MB"
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [4, 0, 5, 2, 1, 3]], ids=str)
-def test_write_labels__large_text_gives_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: list[int]
-) -> None:
-    images = write_index(tmp_path / "images", order)
-    expected = (write(tmp_path / "small", images) / LABELS).read_bytes()
-    monkeypatch.setattr(tables, "STRING_LIMIT_BYTES", 0)
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 5, 7], [9, 1, 2, 3, 4, 5]])
+def test_write_labels__refuses_an_index_of_other_images(tmp_path: Path, rows: list[int]) -> None:
+    images = write_index(tmp_path / "images", rows)
 
-    folder = write(tmp_path / "large", images)
-
-    assert (folder / LABELS).read_bytes() == expected
-    assert [row["path"] for row in read_cluster(folder, 2)] == ["2.png", "5.png", "0.png"]
-    found = read_index(images, ["image_id", "path"])["path"]
-    assert found.type == pa.large_string()
-    assert found.to_pylist() == [f"{number}.png" for number in range(6)]
+    with pytest.raises(ArtifactError, match="image_id must hold 0 to 5, each once"):
+        write(tmp_path / "labels", images)
 
 
 @pytest.mark.slow
@@ -315,7 +363,8 @@ def test_write_labels__more_than_2_gib_of_paths(tmp_path: Path, is_shuffled: boo
     with pq.ParquetFile(folder / LABELS) as file:
         at = 0
         for rows in file.iter_batches(batch, columns=["image_id", "path"]):
-            assert rows["image_id"].to_pylist() == list(range(at, at + len(rows)))
-            assert rows["path"].to_pylist() == paths[at : at + len(rows)]
+            expected = ids[at : at + len(rows)].tolist()
+            assert rows["image_id"].to_pylist() == expected
+            assert rows["path"].to_pylist() == [paths[number] for number in expected]
             at += len(rows)
     assert at == num

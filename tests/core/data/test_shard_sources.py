@@ -103,6 +103,19 @@ def test_parquet__rows_stay_in_order_over_batches(tmp_path: Path) -> None:
     assert read == [b"%d" % i for i in range(300)]
 
 
+def test_parquet__is_not_read_as_a_whole(tmp_path: Path) -> None:
+    data = [os.urandom(1 << 16) for _ in range(320)]
+    file = write_parquet(tmp_path / "x.parquet", data)
+    before = pa.total_allocated_bytes()
+
+    found = open_source(file).images()
+    first = next(iter(found))
+    held = pa.total_allocated_bytes() - before
+
+    assert first.read() == data[0]
+    assert held < 3 * 64 << 16, "a batch of 64 images, not all 320"
+
+
 def test_parquet__wrong_columns_are_listed(tmp_path: Path) -> None:
     table = pa.table({"picture": [b""], "text": [""], "image": [1]})
     pq.write_table(table, tmp_path / "x.parquet")

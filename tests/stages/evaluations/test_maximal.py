@@ -79,7 +79,7 @@ def test_run__the_nine_are_those_of_a_full_sort(
     pictures = Images(images)
     views = [center_view(pictures[i], resize=16, size=16) for i in range(len(pictures))]
     images_NCSS = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
-    paths = read_index(images, ["image_id", "path"])["path"].to_pylist()
+    paths = [row["path"] for row in read_index(images, ["path"], range(len(pictures)))]
     table = pd.read_parquet(out / STRONGEST)
     for layer, number in zip(rows["layer"], rows["filter"], strict=True):
         nine = table.query(f"layer == {layer!r} and filter == {number}")
