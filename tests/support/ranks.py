@@ -7,7 +7,7 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepcluster_core.ranks import Ranks
 from tests.support.timeouts import WITHIN_S
@@ -68,6 +68,16 @@ class ThreadRank:
 
     def barrier(self, name: str) -> None:
         self._exchange(None, name)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        def average(weight: Tensor) -> None:
+            assert weight.grad is not None
+            weight.grad = self.sum(weight.grad, "gradient") / self.size
+
+        # On a CPU, the backward pass and its hooks run in the thread that called it.
+        for weight in module.parameters():
+            weight.register_post_accumulate_grad_hook(average)
+        return module
 
     def _exchange(self, value: T, name: str) -> list[T]:
         """Return the values of all threads once every thread has given its own."""
