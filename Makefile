@@ -22,6 +22,9 @@ NARROW := tests/core/clustering tests/core/test_features.py tests/core/training 
 	tests/stages/test_extract.py tests/stages/test_cluster.py tests/stages/test_train.py \
 	tests/faults/test_mid_epoch.py
 
+NARROWED := $(VENV)/bin/python -m tests.processors
+NARROW_TESTS := $(VENV)/bin/pytest --quiet --numprocesses 2 --dist loadfile $(NARROW)
+
 .PHONY: demo test test-narrow test-slow lint docs wheel serve bench lock clean
 
 demo: $(INSTALLED)
@@ -33,12 +36,12 @@ test: $(INSTALLED_DEV)
 
 # With the kernels that libraries choose on older processors; see tests/processors.py.
 test-narrow: $(INSTALLED_DEV)
-	$(VENV)/bin/python -m tests.processors avx2 sse41 -- $(VENV)/bin/pytest --quiet \
-		--numprocesses 2 --dist loadfile $(NARROW)
+	$(NARROWED) avx2 -- $(NARROW_TESTS)
 
 # What takes too long for every change: servers, kills, full disks, whole runs as processes, transfer
-# learning, fuzzing, and the rarer commands of the README and docs.
+# learning, fuzzing, processors without AVX, and the rarer commands of the README and docs.
 test-slow: $(INSTALLED_DEV)
+	$(NARROWED) sse41 -- $(NARROW_TESTS)
 	$(PYTEST) -m slow $(ARGS)
 
 lint: $(INSTALLED_DEV)

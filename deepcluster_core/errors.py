@@ -36,6 +36,14 @@ class TrainingError(DeepClusterError):
     """Training cannot continue."""
 
 
+class RanksError(DeepClusterError):
+    """The ranks of a stage cannot work together: some are missing, or their calls differ."""
+
+
+class PeerLostError(RanksError):
+    """Another rank ended or cannot be reached. Usually that rank has reported the cause."""
+
+
 def first_line(error: BaseException, *, limit: int = 200) -> str:
     """Return the first line of an error's message, or the error's class if it has no message."""
     lines = str(error).strip().splitlines()

@@ -81,6 +81,7 @@ def test_evaluate__of_a_sweep_is_figure_2c(
     assert [float(line[1]) for line in shown[1:]] == pytest.approx([ap[4], ap[8]], abs=0.006)
 
 
+@pytest.mark.slow
 def test_evaluate__other_images_are_indexed_once_for_a_sweep(
     own_sweep: Path, tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_evaluate__epoch_that_the_sweep_does_not_compare(own_sweep: Path) -> Non
         evaluate(name="knn", run=str(own_sweep), epoch=LAST + 1)
 
 
+@pytest.mark.slow
 def test_evaluate__last_epoch_of_a_sweep_is_one_that_all_runs_have(
     own_sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=50)
 @given(name=NAMES)
 def test_parse_overrides__any_name_of_a_folder_arrives_as_that_folder(name: str) -> None:
     with TemporaryDirectory() as root:

@@ -1,0 +1,281 @@
+"""Ranks as processes that talk through torch.distributed. The only module that imports it.
+
+Sums of a stage go through gloo in main memory, on GPUs as well: they are few and small, and gloo
+raises an error when it has waited too long, where NCCL ends the process. Gradients and the
+statistics of batch normalisation, which are exchanged in every step, stay on the device.
+"""
+# torch.distributed lists only some of its public names.
+# pyright: reportPrivateImportUsage=false
+
+import os
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from deepcluster_core.errors import PeerLostError, RanksError, first_line
+
+T = TypeVar("T")
+
+PUBLISH_S = 5.0
+"""Seconds between two reports of a rank on how far it has come, for messages about missing ones."""
+
+
+@contextmanager
+def joined(
+    store: str, *, rank: int, size: int, local_rank: int, device: str, timeout_s: float
+) -> Iterator["ProcessGroup"]:
+    """Join the ranks of a stage for the duration of the block.
+
+    Args:
+        store: where the ranks find each other: `file:///path` of a file that does not exist yet, on
+            one machine, or `tcp://HOST:PORT` of the first rank. Only the latter listens on a port
+            that other machines can reach.
+        rank: number of this process, from 0.
+        size: number of processes.
+        local_rank: number of this process among those on its machine.
+        device: torch device of this rank.
+        timeout_s: how long a call waits for the other ranks, seconds.
+
+    Raises:
+        RanksError: not all ranks have joined within `timeout_s`.
+    """
+    timeout = timedelta(seconds=timeout_s)
+    is_cuda = device.startswith("cuda")
+    if is_cuda:
+        torch.cuda.set_device(device)
+    try:
+        rendezvous = _store(store, rank=rank, size=size, timeout=timeout)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
+            store=rendezvous,
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise RanksError(
+            f"rank {rank}: not all of {size} ranks have joined within {timeout_s:g} s.\n"
+            f"  Cause: {first_line(error)}\n"
+            f"  Fix:   look into the logs of the other ranks; the same command then continues."
+        ) from error
+    try:
+        group = ProcessGroup(rendezvous, local_rank=local_rank, device=device, timeout_s=timeout_s)
+        with group.publishing():
+            yield group
+    finally:
+        dist.destroy_process_group()
+
+
+def _store(place: str, *, rank: int, size: int, timeout: timedelta) -> dist.Store:
+    scheme, _, address = place.partition("://")
+    if scheme == "file":
+        return dist.FileStore(address, size)
+    host, _, port = address.rpartition(":")
+    return dist.TCPStore(
+        host, int(port), size, is_master=rank == 0, timeout=timeout, wait_for_workers=False
+    )
+
+
+class ProcessGroup:
+    """The ranks of a stage, as one of them sees them; implements `Ranks`."""
+
+    def __init__(
+        self, store: dist.Store, *, local_rank: int, device: str, timeout_s: float
+    ) -> None:
+        """Begin, after all processes have joined the default group of torch.distributed."""
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
+        self.local_rank = local_rank
+        self.moved_bytes: dict[str, int] = {}
+        self._store = dist.PrefixStore("progress", store)
+        self._device = device
+        self._timeout_s = timeout_s
+        self._num_calls = 0
+        self._ended = threading.Event()
+
+    def sum(self, partial: Tensor, name: str) -> Tensor:
+        """Return the sum of a tensor over all ranks, on the device of the tensor."""
+        with self._waiting(name):
+            self._check_same_call(name, f"{partial.dtype} {tuple(partial.shape)}")
+            total = partial.to("cpu", copy=True, memory_format=torch.contiguous_format)
+            dist.all_reduce(total)
+        # In a ring, each rank sends its part and the sums of the others once around.
+        self._count(name, 2 * (self.size - 1) * _bytes_of(total) // self.size)
+        return total.to(partial.device)
+
+    def gather(self, value: T, name: str) -> list[T] | None:
+        """Return the values of all ranks on the first rank; they are pickled."""
+        values: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        with self._waiting(name):
+            self._check_same_call(name, "gather")
+            dist.gather_object(value, values)
+        return values
+
+    def on_first(self, make: Callable[[], T], name: str) -> T:
+        """Call a function on the first rank, and share its result or its error; pickled."""
+        result: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                result[0] = make()
+            except Exception as error:
+                result[1] = error
+        with self._waiting(name):
+            self._check_same_call(name, "on_first")
+            dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
+        value, error = result
+        if error is not None:
+            raise error
+        return cast("T", value)
+
+    def any(self, flag: bool, name: str) -> bool:
+        """Return whether the flag is true on any rank."""
+        return bool(self.sum(torch.tensor(int(flag)), name))
+
+    def barrier(self, name: str) -> None:
+        """Wait until all ranks have arrived."""
+        with self._waiting(name):
+            self._check_same_call(name, "barrier")
+
+    def differentiable_sum(self, partial: Tensor) -> Tensor:
+        """Return the sum of a tensor over all ranks, through which gradients flow back.
+
+        Unlike `sum`, it stays on the device and does not check that all ranks make the same call.
+        """
+        total = _DifferentiableSum.apply(partial)
+        self._count("batch statistics", 4 * (self.size - 1) * _bytes_of(partial) // self.size)
+        return cast("Tensor", total)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return a module whose backward pass leaves the mean gradient of all ranks everywhere.
+
+        The weights of the first rank are copied to all. Buffers are not exchanged.
+        """
+        is_cuda = self._device.startswith("cuda")
+        wrapped = DistributedDataParallel(
+            module,
+            device_ids=[torch.device(self._device)] if is_cuda else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+
+        def count_and_reduce(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+            moved = 2 * (self.size - 1) * _bytes_of(bucket.buffer()) // self.size
+            self._count("gradients", moved)
+            return allreduce_hook(cast("dist.ProcessGroup", dist.group.WORLD), bucket)
+
+        wrapped.register_comm_hook(None, count_and_reduce)
+        return wrapped
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Report in the background how far this rank has come, during the block."""
+        self._store.set(f"host {self.rank}", f"{socket.gethostname()}, process {os.getpid()}")
+        self._store.set(f"calls {self.rank}", "0")
+        thread = threading.Thread(target=self._publish, name="ranks", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def _publish(self) -> None:
+        published = 0
+        while not self._ended.wait(min(PUBLISH_S, self._timeout_s / 4)):
+            if self._num_calls != published:
+                published = self._num_calls
+                try:
+                    self._store.set(f"calls {self.rank}", str(published))
+                except RuntimeError:
+                    return  # the process that holds the store is gone; so will be this one
+
+    @contextmanager
+    def _waiting(self, name: str) -> Iterator[None]:
+        """Explain torch's errors about other ranks."""
+        self._num_calls += 1
+        try:
+            yield
+        except RuntimeError as error:
+            cause = first_line(error)
+            if "imed out" in cause:
+                raise RanksError(
+                    f"rank {self.rank} has waited {self._timeout_s:g} s in '{name}' for "
+                    f"{self._missing()}.\n"
+                    f"  Cause: a rank that hangs or is much slower than the others, or a network "
+                    f"that does not connect them\n"
+                    f"  Fix:   look into the logs of the ranks; raise compute.timeout_s if they "
+                    f"were only slow. The same command then continues."
+                ) from error
+            raise PeerLostError(
+                f"rank {self.rank} has lost the connection to other ranks in '{name}'.\n"
+                f"  Cause: {cause}\n"
+                f"  Fix:   look into the logs of the other ranks; the same command then continues."
+            ) from error
+
+    def _missing(self) -> str:
+        """Return which ranks have not reached the call in which this rank waits."""
+        missing: list[str] = []
+        for rank in range(self.size):
+            try:
+                num_calls = int(self._store.get(f"calls {rank}"))
+                host = self._store.get(f"host {rank}").decode()
+            except RuntimeError:
+                return "rank 0, which does not answer"
+            if rank != self.rank and num_calls < self._num_calls:
+                missing.append(f"rank {rank} ({host})")
+        return ", ".join(missing) or "an answer, although all ranks have arrived"
+
+    def _check_same_call(self, name: str, what: str) -> None:
+        """Raise RanksError on every rank unless all make the same call.
+
+        Without this check, sums of different shapes can give wrong numbers (NCCL) or end the
+        process (gloo).
+        """
+        call = f"{name}: {what}"
+        own = torch.tensor(zlib.crc32(call.encode()))
+        found = [torch.zeros_like(own) for _ in range(self.size)]
+        dist.all_gather(found, own)
+        if all(torch.equal(other, own) for other in found):
+            return
+        calls: list[Any] = [None] * self.size
+        dist.all_gather_object(calls, call)
+        listed = "; ".join(f"rank {rank}: {made}" for rank, made in enumerate(calls))
+        raise RanksError(
+            f"the ranks make different calls, so that their results would be wrong. {listed}.\n"
+            f"  Cause: an error of this program, or ranks with different versions of it\n"
+            f"  Fix:   use the same version everywhere; otherwise please report it."
+        )
+
+    def _count(self, name: str, num_bytes: int) -> None:
+        self.moved_bytes[name] = self.moved_bytes.get(name, 0) + num_bytes
+
+
+class _DifferentiableSum(torch.autograd.Function):
+    """Sum over ranks; the gradient of a part is the sum of the gradients of the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, partial: Tensor) -> Tensor:  # noqa: ANN401  torch's context
+        total = partial.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
+        (gradient,) = gradients
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,125 @@
+"""Ranks over torch.distributed, as real processes on the loopback interface."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepcluster_core.errors import FeatureError, RanksError
+from deepcluster_core.process_group import ProcessGroup
+from deepcluster_core.ranks import ALONE, Ranks, own_rows
+from tests.support.gloo import on_processes
+from tests.support.ranks import on_ranks
+
+
+def every_call(ranks: Ranks, _: Path) -> dict[str, object]:
+    def fail() -> int:
+        raise FeatureError("nothing to cluster")
+
+    try:
+        ranks.on_first(fail, "failing")
+        error = ""
+    except FeatureError as raised:
+        error = str(raised)
+    part = torch.full((2, 3), 2.0**ranks.rank, dtype=torch.float64)
+    return {
+        "sum": ranks.sum(part, "sum"),
+        "part": part,
+        "gather": ranks.gather(ranks.rank * 10, "gather"),
+        "first": ranks.on_first(lambda: ranks.rank + 7, "first"),
+        "any": [ranks.any(ranks.rank == 1, "any"), ranks.any(False, "none")],
+        "error": error,
+        "moved": ranks.moved_bytes.get("sum"),
+    }
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_path: Path) -> None:
+    found = on_processes(size, every_call, tmp_path)
+
+    for rank, calls in enumerate(found):
+        assert isinstance(calls, dict), calls
+        torch.testing.assert_close(calls["sum"], torch.full((2, 3), 2.0**size - 1).double())
+        torch.testing.assert_close(calls["part"], torch.full((2, 3), 2.0**rank).double())
+        assert calls["gather"] == ([rank * 10 for rank in range(size)] if rank == 0 else None)
+        assert calls["first"] == 7
+        assert calls["any"] == [True, False]
+        assert calls["error"] == "nothing to cluster"
+        # Six float64 on a ring: (R - 1) / R of them twice.
+        assert calls["moved"] == 2 * (size - 1) * 48 // size
+
+
+def different_calls(ranks: Ranks, _: Path) -> None:
+    ranks.sum(torch.zeros(3 + ranks.rank), "covariance")
+
+
+def test_joined__different_calls_raise_on_every_rank(tmp_path: Path) -> None:
+    found = on_processes(2, different_calls, tmp_path)
+
+    for error in found:
+        assert isinstance(error, RanksError)
+        assert "rank 0: covariance: torch.float32 (3,)" in str(error)
+        assert "rank 1: covariance: torch.float32 (4,)" in str(error)
+
+
+def one_is_late(ranks: Ranks, _: Path) -> None:
+    ranks.barrier("start")
+    if ranks.rank == 2:
+        time.sleep(12)
+    ranks.barrier("centroids")
+
+
+def test_joined__a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
+    found = on_processes(3, one_is_late, tmp_path, timeout_s=4)
+
+    for error in found[:2]:
+        assert isinstance(error, RanksError)
+    # The first to give up names the missing rank alone; the other may only notice that it left.
+    texts = [str(error) for error in found[:2]]
+    (named, *_) = [text for text in texts if "has waited 4 s in 'centroids'" in text]
+    assert re.search(r"for rank 2 \(.+, process \d+\)\.", named)
+
+
+def gradients(ranks: Ranks, _: Path) -> tuple[Tensor, Tensor, int]:
+    assert isinstance(ranks, ProcessGroup)
+    torch.manual_seed(ranks.rank)  # different weights, which `wrap` replaces by the first rank's
+    wrapped = ranks.wrap(nn.Linear(3, 1, bias=False))
+    inputs_B3 = torch.eye(3)[: ranks.rank + 1].requires_grad_()
+    total = ranks.differentiable_sum(inputs_B3.sum(dim=0))
+    (wrapped(inputs_B3).sum() + (ranks.rank + 1) * total.sum()).backward()
+    (weight,) = wrapped.parameters()
+    assert weight.grad is not None
+    assert inputs_B3.grad is not None
+    gradient_of_total = inputs_B3.grad[0] - weight.detach()[0]
+    return weight.grad, gradient_of_total, ranks.moved_bytes["gradients"]
+
+
+def test_wrap__leaves_the_mean_gradient_everywhere(tmp_path: Path) -> None:
+    found = on_processes(2, gradients, tmp_path)
+
+    for result in found:
+        assert isinstance(result, tuple), result
+        gradient, gradient_of_total, moved = result
+        # Rank 0 has the first row of the identity matrix, rank 1 the first two.
+        torch.testing.assert_close(gradient, torch.tensor([[1.0, 0.5, 0.0]]))
+        # The sum is used by rank 0 once and by rank 1 twice.
+        torch.testing.assert_close(gradient_of_total, torch.full((3,), 3.0))
+        assert moved == 12
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_own_rows__cover_all_rows_in_whole_units(size: int) -> None:
+    parts = on_ranks(size, lambda ranks: own_rows(1000, ranks, unit=64))
+
+    assert [row for part in parts for row in part] == list(range(1000))
+    assert all(part.start % 64 == 0 for part in parts)
+
+
+def test_own_rows__more_ranks_than_units() -> None:
+    parts = on_ranks(4, lambda ranks: own_rows(100, ranks, unit=64))
+
+    assert sorted(len(part) for part in parts) == [0, 0, 36, 64]
+    assert own_rows(100, ALONE, unit=64) == range(100)
