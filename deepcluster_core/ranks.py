@@ -66,6 +66,14 @@ class Ranks(Protocol):
         """Wait until all ranks have arrived."""
         ...
 
+    def differentiable_sum(self, partial: "Tensor") -> "Tensor":
+        """Return the sum of a tensor over all ranks, which gradients flow back through.
+
+        Meant for sums within a step: the tensor stays on its device, and nothing checks that all
+        ranks make the same call. Bit-identical on all ranks.
+        """
+        ...
+
     def wrap(self, module: "nn.Module") -> "nn.Module":
         """Return a module whose backward pass leaves the mean of all ranks' gradients on each rank.
 
@@ -103,6 +111,10 @@ class Alone:
 
     def barrier(self, name: str) -> None:
         """Return at once."""
+
+    def differentiable_sum(self, partial: "Tensor") -> "Tensor":
+        """Return the tensor itself."""
+        return partial
 
     def wrap(self, module: "nn.Module") -> "nn.Module":
         """Return the module itself."""
