@@ -223,6 +223,7 @@ class MaskOverRanks(nn.Module):
         """
         super().__init__()
         self.layer = layer
+        self.training = layer.training
         self._share_of_batch = share_of_batch
         self._of_images = of_images
 

@@ -75,7 +75,8 @@ class ThreadRank:
     def wrap(self, module: nn.Module) -> nn.Module:
         def average(weight: Tensor) -> None:
             assert weight.grad is not None
-            weight.grad = self.sum(weight.grad, "gradient") / self.size
+            # In place, because optimisers expect the memory order of the weight.
+            weight.grad.copy_(self.sum(weight.grad, "gradient") / self.size)
 
         # On a CPU, the backward pass and its hooks run in the thread that called it.
         for weight in module.parameters():
