@@ -160,12 +160,17 @@ class ProcessGroup:
 
         The weights of the first rank are copied to all. Buffers are not exchanged.
         """
+        # torch rearranges the gradients after the first step, unless it must look for unused
+        # weights. With three or more ranks, this changes the order of additions, so that training
+        # that was resumed would differ in the last bits from training that was not.
+        keeps_arrangement = self.size > 2
         is_cuda = self._device.startswith("cuda")
         wrapped = DistributedDataParallel(
             module,
             device_ids=[torch.device(self._device)] if is_cuda else None,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            find_unused_parameters=keeps_arrangement,
         )
 
         def count_and_reduce(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:

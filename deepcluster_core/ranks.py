@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:  # torch is slow to import, and only one module imports torch.distributed
-    from torch import Tensor
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -66,6 +66,24 @@ class Ranks(Protocol):
         """Wait until all ranks have arrived."""
         ...
 
+    def differentiable_sum(self, partial: "Tensor") -> "Tensor":
+        """Return the sum of a tensor over all ranks, which gradients flow back through.
+
+        Meant for sums within a step: the tensor stays on its device, and nothing checks that all
+        ranks make the same call. Bit-identical on all ranks.
+        """
+        ...
+
+    def wrap(self, module: "nn.Module") -> "nn.Module":
+        """Return a module whose backward pass leaves the mean of all ranks' gradients on each rank.
+
+        It computes what `module` computes and has the same weights, whose values on the first rank
+        are given to all ranks. Buffers are not exchanged. All ranks must run the same layers, also
+        those with an empty batch. The means are bit-identical on all ranks, and do not depend on
+        how many backward passes went before.
+        """
+        ...
+
 
 class Alone:
     """A single process, which has nobody to wait for."""
@@ -93,6 +111,14 @@ class Alone:
 
     def barrier(self, name: str) -> None:
         """Return at once."""
+
+    def differentiable_sum(self, partial: "Tensor") -> "Tensor":
+        """Return the tensor itself."""
+        return partial
+
+    def wrap(self, module: "nn.Module") -> "nn.Module":
+        """Return the module itself."""
+        return module
 
 
 ALONE: Ranks = Alone()

@@ -13,16 +13,17 @@ from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import MODEL, MOMENTUM
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.tables import Labels, read_labels
+from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
-from deepcluster_core.training.sampler import plain_order, uniform_order
+from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
 if TYPE_CHECKING:
     from deepcluster_core.training.batches import Batches
     from deepcluster_core.training.epoch import PseudoLabelLearner
+    from deepcluster_core.training.plan import Plan
 
 
 class TrainConfig(StrictConfig):
@@ -118,14 +119,18 @@ def train(
     from deepcluster_core.precision import computed_in
     from deepcluster_core.training.checkpointing import save_points
     from deepcluster_core.training.epoch import Progress, train_epoch
+    from deepcluster_core.training.plan import shared_plan
 
     context = draft.context
     pictures = Images(images)
-    assigned = read_labels(labels)
-    learner = _learner(network, train, pictures.channels, assigned.k, checkpoint, context)
-    pace = Pace.of(train, num_images=len(pictures))
-    batches = _batches(pictures, assigned, train, pace, network.image_size, context)
-    num_draws = len(batches.order_M)
+    plan = shared_plan(
+        lambda: _plan(labels, train, len(pictures), context),
+        context.scratch or draft.folder,
+        context.ranks,
+    )
+    learner = _learner(network, train, pictures.channels, plan.k, checkpoint, context)
+    batches = _batches(pictures, plan, train, network.image_size, context)
+    num_draws = len(plan.order_M)
     with save_points(draft, context.save_every) as points:
 
         def after_step(progress: Progress) -> None:
@@ -133,7 +138,7 @@ def train(
             points.reached(learner, progress.step, progress.facts)
 
         # An earlier attempt may have been cut short: restore its state, and go on at its next step.
-        resumed = Progress.resumed(points.resume(learner), context.device)
+        resumed = Progress.resumed(points.resume(learner), context.device, context.ranks)
         remaining = batches.from_step(resumed.step, workers=context.workers)
         loss = train_epoch(
             learner,
@@ -142,13 +147,13 @@ def train(
             after_step=after_step,
             progress=resumed,
         )
-    write_checkpoint(
-        draft.folder, backbone=learner.network, momentum=learner.momentum_of("network")
-    )
+    if context.ranks.rank == 0:  # all ranks hold the same weights
+        momentum = learner.momentum_of("network")
+        write_checkpoint(draft.folder, backbone=learner.network, momentum=momentum)
     draft.rows = num_draws
     draft.facts = {
         "loss": loss,
-        "k": assigned.k,
+        "k": plan.k,
         "network": network.name,
         "precision": computed_in(context.device, train.precision),
     }
@@ -179,6 +184,7 @@ def _learner(
         device=context.device,
         head_seed=_seed(context, "head"),
         dropout_seed=_seed(context, "dropout"),
+        ranks=context.ranks,
     )
     if checkpoint is not None:
         learner.restore_momentum("network", load_momentum(checkpoint))
@@ -186,23 +192,22 @@ def _learner(
 
 
 def _batches(
-    pictures: Images, assigned: Labels, train: TrainConfig, pace: Pace, size: int, context: Context
+    pictures: Images, plan: "Plan", train: TrainConfig, size: int, context: Context
 ) -> "Batches":
-    """Return the batches of the epoch: random crops of images in a random order."""
+    """Return the batches of the epoch: random crops of images in the order of the plan."""
     from deepcluster_core.data.views import RandomCrop
     from deepcluster_core.training.batches import Batches
 
-    order_M = _order(assigned, train, pace, context)
     crop = RandomCrop(area=train.crop_area, ratio=train.crop_ratio, flip=train.flip)
     return Batches(
         pictures,
-        assigned,
-        order_M,
-        pace.batch_size,
+        plan,
+        Pace.of(train, num_images=len(pictures)).batch_size,
         crop,
         size=size,
         seed=_seed(context, "augment"),
         is_weighted=train.balance == "weigh",
+        ranks=context.ranks,
     )
 
 
@@ -211,16 +216,27 @@ def _seed(context: Context, purpose: str) -> int:
     return seeding.derive(context.seed, context.epoch or 0, "train", purpose)
 
 
-def _order(assigned: Labels, train: TrainConfig, pace: Pace, context: Context) -> NDArray[np.int64]:
+def _plan(labels: Path, train: TrainConfig, num_images: int, context: Context) -> "Plan":
+    """Return the order of the epoch, which depends on seed and epoch only, and the clusters."""
+    from deepcluster_core.training.plan import Plan
+
+    assigned = read_labels(labels)
+    pace = Pace.of(train, num_images=num_images)
+    order_M = _order(assigned.cluster_N, assigned.k, train, pace, context)
+    weight_K = balancing_weights(assigned.cluster_N, k=assigned.k)
+    return Plan(order_M, assigned.cluster_N, weight_K)
+
+
+def _order(
+    cluster_N: NDArray[np.int32], k: int, train: TrainConfig, pace: Pace, context: Context
+) -> NDArray[np.int64]:
     """Return the image_id at every position of the epoch, which depends on seed and epoch only."""
     num_draws = pace.num_draws
     generator = np.random.default_rng(_seed(context, "order"))
     if train.balance == "sample":
-        order_M = uniform_order(
-            assigned.cluster_N, k=assigned.k, num_draws=num_draws, generator=generator
-        )
+        order_M = uniform_order(cluster_N, k=k, num_draws=num_draws, generator=generator)
     else:
-        order_M = plain_order(len(assigned.cluster_N), num_draws, generator)
+        order_M = plain_order(len(cluster_N), num_draws, generator)
     # Batch normalisation needs at least two images, so a last batch with one image is left out.
     ends_with_one = num_draws > 1 and num_draws % pace.batch_size == 1
     if ends_with_one:

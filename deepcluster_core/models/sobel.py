@@ -56,7 +56,7 @@ class Sobel(nn.Module):
         """
         if images_NCHW.device.type != "cpu":
             return _contrast(self._grey(images_NCHW))
-        pixels_in_image = images_NCHW[0, 0].numel()
+        pixels_in_image = images_NCHW.shape[2] * images_NCHW.shape[3]
         at_once = max(1, PIXELS_AT_ONCE // pixels_in_image)
         pieces: list[Tensor] = []
         for piece_NCHW in images_NCHW.split(at_once):

@@ -3,14 +3,19 @@
 A save holds the state of a learner and a few facts (steps done, sum of the loss, rows of a table).
 Everything else that a step needs (crops, dropout) depends on its number alone. On a CPU,
 interrupted training therefore ends with exactly the weights of uninterrupted training.
+
+All ranks hold the same state, so the first one saves for all. A save does not depend on the number
+of ranks; training can resume with a different one.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from deepcluster_core.artifacts.commit import Draft
@@ -23,7 +28,11 @@ Facts = Mapping[str, Any]
 
 
 class SavePoints:
-    """Saves a learner after a step: when a save is due or the process was asked to stop."""
+    """Saves a learner after a step: when a save is due or the process was asked to stop.
+
+    With several ranks, all of them make the same calls. The clock of the first one decides when a
+    save is due, and a signal to any of them stops all.
+    """
 
     def __init__(self, draft: Draft, every: SaveEvery, held: HeldBack) -> None:
         """Start from the last save of the draft, if it has one.
@@ -36,6 +45,7 @@ class SavePoints:
         self._draft = draft
         self._every = every
         self._held = held
+        self._ranks = draft.context.ranks
         self._saved_at: tuple[str, int] | None = None
         self._last_save_s = time.monotonic()
 
@@ -73,9 +83,11 @@ class SavePoints:
         Raises:
             Interrupted: the process was asked to stop; everything is saved.
         """
-        if self._is_due(step):
+        is_due, is_asked_to_stop = self._agree(is_due=self._is_due(step))
+        if is_due or is_asked_to_stop:
             self._save(learner, step, facts, name)
-        self.stop_if_asked(learner, step, facts, name)
+        if is_asked_to_stop:
+            self._stop()
 
     def stop_if_asked(
         self, learner: Learner, step: int, facts: Callable[[], Facts], name: str = "learner"
@@ -85,19 +97,38 @@ class SavePoints:
         Raises:
             Interrupted: the process was asked to stop; everything is saved.
         """
-        if self._held.signal is not None:
+        _, is_asked_to_stop = self._agree(is_due=False)
+        if is_asked_to_stop:
             self._save(learner, step, facts, name)
-            raise Interrupted
+            self._stop()
+
+    def _agree(self, *, is_due: bool) -> tuple[bool, bool]:
+        """Return whether all ranks save now, and whether all stop."""
+        has_signal = self._held.signal is not None
+        if self._ranks.size == 1:
+            return is_due, has_signal
+        # One sum for both, because this is called in every step.
+        own_2 = torch.tensor([is_due and self._ranks.rank == 0, has_signal], dtype=torch.int32)
+        due, signals = self._ranks.sum(own_2, "save or stop").tolist()
+        return due > 0, signals > 0
+
+    def _stop(self) -> NoReturn:
+        """Stop this rank, after the save of the first rank is complete."""
+        self._ranks.barrier("saved to stop")
+        if self._held.signal is None:  # another rank has got it
+            self._held.signal = signal.SIGTERM
+        raise Interrupted
 
     def _save(self, learner: Learner, step: int, facts: Callable[[], Facts], name: str) -> None:
         if self._saved_at == (name, step):
             return  # already saved, and file names of saves must be unique
-        state = learner.state()
+        # All ranks must call this, because it may add up what each of them has.
         facts_to_save = dict(facts())
         facts_to_save["learner"] = name
         facts_to_save["step"] = step
-        file = f"{name}-step={step}.safetensors"
-        self._draft.save(facts_to_save, {file: partial(save_file, state)})
+        if self._ranks.rank == 0:
+            file = f"{name}-step={step}.safetensors"
+            self._draft.save(facts_to_save, {file: partial(save_file, learner.state())})
         self._saved_at = (name, step)
         # The interval begins after the save, so that slow disks do not save all the time.
         self._last_save_s = time.monotonic()

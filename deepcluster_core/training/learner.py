@@ -194,8 +194,8 @@ def train_steps(
             after_step(num_done)
 
 
-def check_finite(loss: Tensor, *, progress: str, fix: str) -> None:
-    """Check that training has not diverged.
+def check_finite(loss: Tensor, *, progress: str, fix: str) -> float:
+    """Return the loss after checking that training has not diverged.
 
     Args:
         loss: a scalar on any device.
@@ -205,12 +205,14 @@ def check_finite(loss: Tensor, *, progress: str, fix: str) -> None:
     Raises:
         TrainingError: the loss is not finite.
     """
-    if not math.isfinite(float(loss)):
+    value = float(loss)
+    if not math.isfinite(value):
         raise TrainingError(
             f"the training loss is no longer finite (noticed after {progress}).\n"
             f"  Cause: usually a learning rate that is too high for this network or batch size.\n"
             f"  Fix:   {fix}"
         )
+    return value
 
 
 def _trained_weights(module: nn.Module) -> dict[str, nn.Parameter]:

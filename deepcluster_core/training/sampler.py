@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from deepcluster_core.metrics import cluster_counts
 
+DRAWS_AT_ONCE = 1 << 22
+"""Draws that `uniform_order` makes at once, to limit its memory."""
+PLACE_BITS = 32
+"""Bits of a place among the images: `uniform_order` draws from up to 4.3 billion images."""
+
 
 def uniform_order(
     cluster_N: NDArray[np.integer], *, k: int, num_draws: int, generator: np.random.Generator
@@ -24,7 +29,8 @@ def uniform_order(
     The authors' released sampler is not uniform, contrary to section 3.3: it draws clusters of
     70/20/8/2 % of the images 70/20/8/2 % of the time. This one draws each 25 % of the time.
 
-    ImageNet's 1.28 M images in 10,000 clusters take 0.2 s on one core.
+    ImageNet's 1.28 M images in 10,000 clusters take 0.2 s on one core. The peak of memory is 16
+    bytes for each image and, later, 12 for each draw.
 
     Args:
         cluster_N: cluster ids 0 to k - 1; any of them may be empty.
@@ -40,28 +46,46 @@ def uniform_order(
     """
     counts_K = cluster_counts(cluster_N, k)
     size_E = counts_K[counts_K > 0]
-    size_E1 = size_E[:, None]
-    num_filled = len(size_E1)
+    num_filled = len(size_E)
     if num_filled == 0:
         raise ValueError("no images to draw from")
     per_cluster = num_draws // num_filled + 1
 
-    # Rows cluster by cluster, in random order within each: the first ones of a cluster are then a
-    # draw without replacement, for all clusters at once.
-    mixed_N = generator.permutation(len(cluster_N))
-    by_cluster_N = np.argsort(cluster_N[mixed_N], kind="stable")
-    grouped_N = mixed_N[by_cluster_N]
+    # Each cluster's rows are in random order, so its first ones are a draw without replacement.
+    grouped_N = _grouped(cluster_N, generator)
     start_E = np.cumsum(size_E) - size_E
+    first_J = np.arange(per_cluster)
 
-    # Small clusters have too few rows for that and draw with replacement.
-    first_J = np.arange(per_cluster)[None, :]
-    within_EJ = first_J.repeat(num_filled, axis=0)
-    is_small_E = size_E <= per_cluster
-    small_shape = (int(is_small_E.sum()), per_cluster)
-    within_EJ[is_small_E] = generator.integers(size_E1[is_small_E], size=small_shape)
-    places_EJ = start_E[:, None] + within_EJ
-    drawn = grouped_N[places_EJ.ravel()]
-    return generator.permutation(drawn)[:num_draws]
+    drawn_EJ = np.empty((num_filled, per_cluster), np.int64)
+    clusters_at_once = max(1, DRAWS_AT_ONCE // per_cluster)
+    for start in range(0, num_filled, clusters_at_once):
+        some = slice(start, start + clusters_at_once)
+        size_E1 = size_E[some, None]
+        within_EJ = np.broadcast_to(first_J, (len(size_E1), per_cluster)).copy()
+        # Small clusters have too few rows for that and draw with replacement.
+        is_small_E = size_E[some] <= per_cluster
+        small_shape = (int(is_small_E.sum()), per_cluster)
+        within_EJ[is_small_E] = generator.integers(size_E1[is_small_E], size=small_shape)
+        within_EJ += start_E[some, None]
+        drawn_EJ[some] = grouped_N[within_EJ]
+    drawn = drawn_EJ.ravel()
+    generator.shuffle(drawn)
+    return drawn[:num_draws]
+
+
+def _grouped(cluster_N: NDArray[np.integer], generator: np.random.Generator) -> NDArray[np.uint32]:
+    """Return the rows cluster by cluster, in random order within each."""
+    mixed_N = np.arange(len(cluster_N), dtype=np.uint32)
+    generator.shuffle(mixed_N)
+    # Sorting numbers made of the cluster and the place is stable, and needs half the memory and a
+    # fraction of the time of sorting the places by cluster.
+    key_N = cluster_N[mixed_N].astype(np.uint64)
+    key_N <<= PLACE_BITS
+    key_N |= np.arange(len(mixed_N), dtype=np.uint32)
+    key_N.sort()
+    key_N &= (1 << PLACE_BITS) - 1
+    place_N = key_N.view(np.int64)  # other types of index are copied
+    return mixed_N[place_N]
 
 
 def balancing_weights(cluster_N: NDArray[np.integer], *, k: int) -> NDArray[np.float32]:
@@ -92,8 +116,10 @@ def plain_order(
     """
     if num_images < 1:
         raise ValueError("no images to draw from")
-    # The empty array gives the result its type even if there are no draws.
-    passes = [np.zeros(0, dtype=np.int64)]
-    for _ in range(0, num_draws, num_images):
-        passes.append(generator.permutation(num_images))
-    return np.concatenate(passes)[:num_draws]
+    order_M = np.empty(num_draws, np.int64)
+    for start in range(0, num_draws, num_images):
+        pass_M = order_M[start : start + num_images]
+        pass_N = np.arange(num_images, dtype=np.uint32)
+        generator.shuffle(pass_N)
+        pass_M[:] = pass_N[: len(pass_M)]
+    return order_M

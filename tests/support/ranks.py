@@ -7,7 +7,7 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepcluster_core.ranks import Ranks
 from tests.support.timeouts import WITHIN_S
@@ -69,6 +69,20 @@ class ThreadRank:
     def barrier(self, name: str) -> None:
         self._exchange(None, name)
 
+    def differentiable_sum(self, partial: Tensor) -> Tensor:
+        return _Sum.apply(partial, self)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        def average(weight: Tensor) -> None:
+            assert weight.grad is not None
+            # In place, because optimisers expect the memory order of the weight.
+            weight.grad.copy_(self.sum(weight.grad, "gradient") / self.size)
+
+        # On a CPU, the backward pass and its hooks run in the thread that called it.
+        for weight in module.parameters():
+            weight.register_post_accumulate_grad_hook(average)
+        return module
+
     def _exchange(self, value: T, name: str) -> list[T]:
         """Return the values of all threads once every thread has given its own."""
         board = self._board
@@ -78,6 +92,19 @@ class ThreadRank:
         board.barrier.wait()  # before anybody replaces its value
         assert len(names) == 1, f"ranks make different calls: {names}"
         return values
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over ranks; the gradient of each part is the sum of the gradients of the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, partial: Tensor, rank: ThreadRank) -> Tensor:  # noqa: ANN401  torch's context
+        ctx.rank = rank
+        return rank.sum(partial.detach(), "forward")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return ctx.rank.sum(gradients[0], "backward"), None
 
 
 def on_ranks(size: int, work: Callable[[Ranks], T]) -> list[T]:

@@ -15,6 +15,10 @@ def plain(channels: int) -> Sobel:
     return Sobel((0.0,) * channels, (1.0,) * channels)
 
 
+def test_sobel__no_images_give_no_maps() -> None:
+    assert plain(1)(torch.zeros(0, 1, 6, 7, dtype=torch.uint8)).shape == (0, 2, 6, 7)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_sobel__equals_the_convolution_by_hand(channels: int) -> None:
     images_NCHW = torch.randn(2, channels, 6, 7, generator=torch.Generator().manual_seed(0))

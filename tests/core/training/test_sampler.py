@@ -1,5 +1,6 @@
 """Suffixes: N images, K clusters, M draws."""
 
+import hashlib
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from deepcluster_core.training import sampler
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
 
@@ -143,6 +145,26 @@ def test_balancing_weights__equal_the_uniform_order_in_expectation() -> None:
     # Uniform noise within a cluster has deviation 0.29, its mean over 100,000 draws 0.001.
     assert loss_N[rows_M].mean() == pytest.approx(weighted, abs=0.005)
     assert loss_N.mean() < weighted - 0.5, "without weights the largest cluster rules"
+
+
+@pytest.mark.parametrize("draws_at_once", [sampler.DRAWS_AT_ONCE, 300])
+def test_orders__are_those_of_earlier_versions(
+    monkeypatch: pytest.MonkeyPatch, draws_at_once: int
+) -> None:
+    """The order of an epoch is part of what makes a checkpoint; a key would not show a change."""
+    monkeypatch.setattr(sampler, "DRAWS_AT_ONCE", draws_at_once)
+    cluster_N = (np.random.default_rng(8).random(5000) ** 3 * 40).astype(np.int32)
+    generator = np.random.default_rng(9)
+
+    uniform = uniform_order(cluster_N, k=50, num_draws=7001, generator=generator)
+    plain = plain_order(5000, 7001, generator)
+
+    assert hash_of(uniform) == "01909a448ff5789c"
+    assert hash_of(plain) == "baeb53c466691270"
+
+
+def hash_of(order_M: NDArray[np.int64]) -> str:
+    return hashlib.sha256(order_M.astype("<u4").tobytes()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("num_draws", [0, 4, 10, 25, 30])

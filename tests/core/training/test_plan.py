@@ -1,0 +1,61 @@
+"""Suffixes: K clusters, M draws, N images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepcluster_core.ranks import ALONE, Ranks
+from deepcluster_core.training.plan import Plan, shared_plan
+from tests.support.ranks import on_ranks
+
+
+def plan() -> Plan:
+    return Plan(
+        order_M=np.array([2, 0, 1, 2], np.int64),
+        cluster_N=np.array([1, 0, 2], np.int32),
+        weight_K=np.array([0.5, 2, 1, 0], np.float32),
+    )
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_shared_plan__is_made_once_and_leaves_no_file(tmp_path: Path, size: int) -> None:
+    makers: list[int] = []
+
+    def work(ranks: Ranks) -> Plan:
+        def make() -> Plan:
+            makers.append(ranks.rank)
+            return plan()
+
+        return shared_plan(make, tmp_path / "scratch", ranks)
+
+    found = on_ranks(size, work)
+
+    assert makers == [0]
+    assert list((tmp_path / "scratch").iterdir()) == []
+    for one in found:
+        assert one.k == 4
+        assert one.order_M.tolist() == [2, 0, 1, 2]
+        assert one.order_M.itemsize == 4, "half of what it is made with"
+        np.testing.assert_array_equal(one.cluster_N, plan().cluster_N)
+        np.testing.assert_array_equal(one.weight_K, plan().weight_K)
+
+
+def test_shared_plan__single_rank_writes_nothing(tmp_path: Path) -> None:
+    made = plan()
+
+    assert shared_plan(lambda: made, tmp_path / "scratch", ALONE) is made
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_shared_plan__error_leaves_no_file(tmp_path: Path) -> None:
+    class NoLabelsError(Exception):
+        pass
+
+    def fail() -> Plan:
+        raise NoLabelsError
+
+    with pytest.raises(NoLabelsError):
+        on_ranks(2, lambda ranks: shared_plan(fail, tmp_path, ranks))
+
+    assert list(tmp_path.iterdir()) == []
