@@ -146,14 +146,13 @@ class ProcessGroup:
         with self._waiting(name):
             self._check_same_call(name, "barrier")
 
-    def differentiable_sum(self, partial: Tensor) -> Tensor:
-        """Return the sum of a tensor over all ranks, through which gradients flow back.
-
-        Unlike `sum`, it stays on the device and does not check that all ranks make the same call.
-        """
-        total = _DifferentiableSum.apply(partial)
-        self._count("batch statistics", 4 * (self.size - 1) * _bytes_of(partial) // self.size)
-        return cast("Tensor", total)
+    def sum_in_step(self, partial: Tensor) -> Tensor:
+        """Return the sum of a tensor over all ranks, on its device and without checks."""
+        total = partial.clone(memory_format=torch.contiguous_format)
+        with self._waiting("batch statistics"):
+            dist.all_reduce(total)
+        self._count("batch statistics", 2 * (self.size - 1) * _bytes_of(total) // self.size)
+        return total
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return a module whose backward pass leaves the mean gradient of all ranks everywhere.
@@ -263,23 +262,6 @@ class ProcessGroup:
 
     def _count(self, name: str, num_bytes: int) -> None:
         self.moved_bytes[name] = self.moved_bytes.get(name, 0) + num_bytes
-
-
-class _DifferentiableSum(torch.autograd.Function):
-    """Sum over ranks; the gradient of a part is the sum of the gradients of the sum."""
-
-    @staticmethod
-    def forward(ctx: Any, partial: Tensor) -> Tensor:  # noqa: ANN401  torch's context
-        total = partial.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
-        (gradient,) = gradients
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
 
 
 def _bytes_of(tensor: Tensor) -> int:

@@ -66,11 +66,11 @@ class Ranks(Protocol):
         """Wait until all ranks have arrived."""
         ...
 
-    def differentiable_sum(self, partial: "Tensor") -> "Tensor":
-        """Return the sum of a tensor over all ranks, which gradients flow back through.
+    def sum_in_step(self, partial: "Tensor") -> "Tensor":
+        """Return the sum of a tensor over all ranks, for the many small sums of a training step.
 
-        Meant for sums within a step: the tensor stays on its device, and nothing checks that all
-        ranks make the same call. Bit-identical on all ranks.
+        Unlike with `sum`, the tensor stays on its device, and nothing checks that all ranks make
+        the same call.
         """
         ...
 
@@ -112,7 +112,7 @@ class Alone:
     def barrier(self, name: str) -> None:
         """Return at once."""
 
-    def differentiable_sum(self, partial: "Tensor") -> "Tensor":
+    def sum_in_step(self, partial: "Tensor") -> "Tensor":
         """Return the tensor itself."""
         return partial
 

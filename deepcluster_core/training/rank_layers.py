@@ -84,9 +84,7 @@ class BatchNormOverRanks(nn.BatchNorm2d):
             return super().forward(input)
         normalised, mean_C, variance_C, count = cast(
             "tuple[Tensor, Tensor, Tensor, Tensor]",
-            _Normalise.apply(
-                input, self.weight, self.bias, self.eps, self._ranks.differentiable_sum
-            ),
+            _Normalise.apply(input, self.weight, self.bias, self.eps, self._ranks.sum_in_step),
         )
         self._update_running(mean_C, variance_C, count)
         return normalised

@@ -69,8 +69,8 @@ class ThreadRank:
     def barrier(self, name: str) -> None:
         self._exchange(None, name)
 
-    def differentiable_sum(self, partial: Tensor) -> Tensor:
-        return _Sum.apply(partial, self)
+    def sum_in_step(self, partial: Tensor) -> Tensor:
+        return self.sum(partial.detach(), "in a step")
 
     def wrap(self, module: nn.Module) -> nn.Module:
         def average(weight: Tensor) -> None:
@@ -92,19 +92,6 @@ class ThreadRank:
         board.barrier.wait()  # before anybody replaces its value
         assert len(names) == 1, f"ranks make different calls: {names}"
         return values
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over ranks; the gradient of each part is the sum of the gradients of the sum."""
-
-    @staticmethod
-    def forward(ctx: Any, partial: Tensor, rank: ThreadRank) -> Tensor:  # noqa: ANN401  torch's context
-        ctx.rank = rank
-        return rank.sum(partial.detach(), "forward")
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        return ctx.rank.sum(gradients[0], "backward"), None
 
 
 def on_ranks(size: int, work: Callable[[Ranks], T]) -> list[T]:
