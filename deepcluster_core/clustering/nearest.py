@@ -66,10 +66,13 @@ class Nearest:
         self._index.reset()
         self._index.add(self._centred_KQ)
 
-    def find(self, rows_BQ: Floats) -> ClusterIds:
-        """Return the nearest centroid of each of at most `block_rows` rows."""
-        cluster_B, _ = self._find(rows_BQ)
-        return cluster_B
+    def find(self, rows_NQ: Floats) -> ClusterIds:
+        """Return cluster_N, the nearest centroid of each row."""
+        cluster_N = np.empty(len(rows_NQ), np.int32)
+        for start in range(0, len(rows_NQ), self.block_rows):
+            here = slice(start, start + self.block_rows)
+            cluster_N[here], _ = self._find(rows_NQ[here])
+        return cluster_N
 
     def assign(self, rows: Rows, *, progress: Progress = silent) -> tuple[ClusterIds, Floats]:
         """Return cluster_N and distance_N: the nearest centroids and their Euclidean distances.
@@ -109,7 +112,10 @@ class Nearest:
         return cluster_N, distance_N
 
     def _find(self, rows_BQ: Floats) -> tuple[ClusterIds, Floats]:
-        """Return the nearest centroid of each row, and the rows minus the mean of the centroids."""
+        """Return the nearest centroid of each of at most `block_rows` rows.
+
+        Also return the rows minus the mean of the centroids, which are valid until the next search.
+        """
         num_rows = len(rows_BQ)
         centred_BQ = self._buffer_BQ[:num_rows]
         np.subtract(rows_BQ, self._centre_Q, out=centred_BQ)
