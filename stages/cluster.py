@@ -16,7 +16,7 @@ from deepcluster_core.artifacts.tables import read_labels, write_labels
 from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.registry import SOME_READ, find_clusterer, names_reading
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.errors import FeatureError
+from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.stage import stage
 
 
@@ -55,8 +55,8 @@ class ClusterConfig(StrictConfig):
 
     max_points_per_centroid: PositiveInt | None = None
     """k-means learns its centroids from a random sample of at most k times this many images, and
-    then assigns all images to them. Memory holds only the sample, not all reduced features. None:
-    learn from all images, as in the paper."""
+    then assigns all images to them. Only the sample is kept for the iterations, not all reduced
+    features. None: learn from all images, as in the paper."""
 
     warm_start: bool = False
     """Start k-means from the means that the previous epoch's clusters have in the new features, so
@@ -151,7 +151,7 @@ class Sizes:
         return cls(k, pca_dim)
 
 
-@stage(name="cluster", version=1, kind="labels", files=(LABELS, CLUSTERING))
+@stage(name="cluster", version=2, kind="labels", files=(LABELS, CLUSTERING))
 def cluster(
     draft: Draft,
     cluster: ClusterConfig,
@@ -164,7 +164,8 @@ def cluster(
     """Write the labels artifact: the table of labels, and beside it the PCA and the centroids.
 
     `images` is read for the paths in the table. `previous` holds the labels that a warm start
-    begins with; it is None in the first epoch.
+    begins with; it is None in the first epoch. Several ranks compute together if the algorithm
+    allows it, and the first one writes.
     """
     # Imported here because they import torch and zarr, which reading a recipe does not need.
     from deepcluster_core.artifacts.features import Features
@@ -172,6 +173,11 @@ def cluster(
     from deepcluster_core.clustering.grouping import group
 
     clusterer = find_clusterer(cluster.algorithm)
+    num_ranks = draft.context.ranks.size
+    if num_ranks > 1 and not clusterer.runs_on_many_ranks:
+        raise ConfigError(
+            f"cluster.algorithm {cluster.algorithm} runs in one process, not in {num_ranks}."
+        )
     if clusterer.needs_faiss:
         load_faiss()  # if faiss is missing, fail now and not after the PCA
     stored = Features(features)
@@ -185,6 +191,8 @@ def cluster(
         whitened=cluster.whiten,
         clip=cluster.pca_dim == "auto",  # to the rank
     )
+    if draft.context.ranks.rank > 0:
+        return
     fit, pca = grouping.fit, grouping.pca
     write_labels(
         draft.folder,

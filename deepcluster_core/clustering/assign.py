@@ -11,7 +11,7 @@ from math import nan
 import numpy as np
 import torch
 
-from deepcluster_core.clustering.kmeans import Nearest
+from deepcluster_core.clustering.nearest import Nearest
 from deepcluster_core.clustering.pca import Pca
 from deepcluster_core.clustering.rows import ClusterIds, Floats, Projected, Raw
 from deepcluster_core.errors import ArtifactError, FeatureError
@@ -64,9 +64,9 @@ class Assigner:
     ) -> Iterator[tuple[list[str], ClusterIds, Floats]]:
         """Yield paths, cluster_B and distance_B for batches of paths and features, in order.
 
-        Each image goes to the nearest centroid by Euclidean distance, as in `kmeans.assign`. If two
-        centroids are equally near up to the last digits, either may be chosen, depending on how
-        many images are searched together.
+        Each image goes to the nearest centroid by Euclidean distance, as in `nearest.assign`. If
+        two centroids are equally near up to the last digits, either may be chosen, depending on
+        the place of an image among those searched together.
 
         Raises:
             FeatureError: features are not finite, or their width differs from the run's.
@@ -75,8 +75,7 @@ class Assigner:
         for paths, raw_BD in _grouped(batches, at_once):
             self._check(paths, raw_BD)
             # `Projected` multiplies blocks of equal size, as when the run was clustered.
-            read = partial(iter, [raw_BD])
-            rows = Projected(len(raw_BD), width, read, self._rows)
+            rows = Projected(len(raw_BD), width, partial(_part, raw_BD), self._rows)
             cluster_B, distance_B = self._nearest.assign(rows)
             yield paths, cluster_B, distance_B
 
@@ -113,6 +112,10 @@ class Assigner:
                 f"  Cause: training diverged, or values are beyond the range of extract.dtype.\n"
                 f"  Fix:   choose an earlier --epoch."
             )
+
+
+def _part(raw_BD: Raw, rows: range) -> Iterator[Raw]:
+    yield raw_BD[rows.start : rows.stop]
 
 
 def _grouped(

@@ -6,9 +6,7 @@ one of them can use. If faiss cannot, it computes on the CPU, and `reason_for_cp
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deepcluster_core.errors import ConfigError
 
@@ -69,58 +67,20 @@ def reason_for_cpu(device: str) -> str | None:
     )
 
 
-def exact_index(width: int, *, device: str, inner_product: bool = False) -> Any:  # noqa: ANN401
-    """Return an empty index for exact search, on this device alone.
+def exact_index(width: int, *, device: str) -> Any:  # noqa: ANN401
+    """Return an empty index for exact search by Euclidean distance, on this device alone.
 
     Args:
         width: dimension of the vectors.
         device: a torch device. On a GPU, `SCRATCH_BYTES` are reserved until the index is deleted.
-        inner_product: search for the largest inner product instead of the smallest distance.
     """
     faiss = load_faiss()
-    index = faiss.IndexFlatIP(width) if inner_product else faiss.IndexFlatL2(width)
+    index = faiss.IndexFlatL2(width)
     number = gpu_number(device)
     if number is None:
         return index
     # The index shares ownership of the resources.
     return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
-
-
-def train_centroids(
-    points_SQ: NDArray[np.float32],
-    *,
-    k: int,
-    index: Any,  # noqa: ANN401
-    start_KQ: NDArray[np.float32] | None,
-    **settings: float,
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Run k-means; return centroids_KQ and faiss's objective at each iteration.
-
-    This does what `faiss.Kmeans` does, but on the given index: `faiss.Kmeans` can only use all GPUs
-    or the first ones.
-
-    Args:
-        points_SQ: float32, in C order.
-        k: number of clusters.
-        index: an empty index on the device to compute on.
-        start_KQ: initial centroids; None for random rows.
-        settings: fields of `faiss.ClusteringParameters`; those unknown to this version are ignored.
-    """
-    faiss = load_faiss()
-    parameters = faiss.ClusteringParameters()
-    for name, value in settings.items():
-        if hasattr(parameters, name):
-            setattr(parameters, name, value)
-    clustering = faiss.Clustering(points_SQ.shape[1], k, parameters)
-    if start_KQ is not None:
-        # faiss starts from centroids that are set before the training.
-        start = np.ascontiguousarray(start_KQ).ravel()
-        faiss.copy_array_to_vector(start, clustering.centroids)
-    clustering.train(points_SQ, index)
-    centroids_KQ = faiss.vector_to_array(clustering.centroids).reshape(k, -1)
-    stats = clustering.iteration_stats
-    objective = [stats.at(step).obj for step in range(stats.size())]
-    return centroids_KQ, np.array(objective, np.float64)
 
 
 def _torch_number(device: str) -> int | None:

@@ -4,18 +4,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import scipy.sparse
 
-from deepcluster_core.clustering.rows import ClusterIds, Floats, Rows
+from deepcluster_core.clustering.exact import ClusterSums, Grid
+from deepcluster_core.clustering.rows import ClusterIds, Floats, Rows, largest_of
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import cluster_counts
 from deepcluster_core.progress import Progress
+from deepcluster_core.ranks import Ranks
 
 BLOCK_ROWS = 2**14
-"""Rows processed at once, to avoid temporary arrays as large as all rows.
-
-It is also the number of rows between two progress reports: a second on one core at k = 10,000.
-"""
+"""Rows processed at once, to avoid temporary arrays as large as all rows."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,10 @@ class Fit:
     centroids_KQ: Floats
     """Centroids; new images are assigned to the nearest."""
     cluster_N: ClusterIds
+    """The cluster of each row. If several ranks computed them, only the first one has them."""
     distance_N: Floats
-    """Euclidean distance, not squared, from each row to the centroid of its cluster."""
+    """Euclidean distance, not squared, from each row to the centroid of its cluster; like
+    `cluster_N`, on the first rank only."""
     fitted_on: int
     """Number of rows that the clusters were learnt from: all, or a sample."""
     objective: tuple[float, ...] = ()
@@ -50,7 +50,7 @@ class Fit:
 class Clustering(Protocol):
     """A clustering algorithm with its settings, chosen by `cluster.algorithm` in the recipe."""
 
-    def fit(self, rows: Rows, *, seed: int, device: str, progress: Progress) -> Fit:
+    def fit(self, rows: Rows, *, seed: int, device: str, progress: Progress, ranks: Ranks) -> Fit:
         """Cluster all rows.
 
         Args:
@@ -58,6 +58,8 @@ class Clustering(Protocol):
             seed: 0 to 2^63 - 1; the only source of randomness.
             device: a torch device; algorithms without GPU support use the CPU.
             progress: receives the number of completed rows.
+            ranks: the processes that compute together: a single one, unless
+                `Clusterer.runs_on_many_ranks` of the registry is true.
 
         Raises:
             FeatureError: the rows cannot be clustered with these settings.
@@ -92,23 +94,12 @@ def fit_of_members(
     return Fit(centroids_KQ, cluster_N, distance_N, fitted_on=len(rows_NQ))
 
 
-def means_of(
-    rows_NQ: Floats, cluster_N: ClusterIds, *, k: int, block_rows: int = BLOCK_ROWS
-) -> Floats:
+def means_of(rows_NQ: Floats, cluster_N: ClusterIds, *, k: int) -> Floats:
     """Return centroids_KQ, the mean of the rows of each cluster; zeros for an empty cluster."""
-    sum_KQ = np.zeros((k, rows_NQ.shape[1]))
-    for start in range(0, len(rows_NQ), block_rows):
-        rows_BQ = rows_NQ[start : start + block_rows].astype(np.float64)
-        cluster_B = cluster_N[start : start + block_rows]
-        # A sparse matrix with a one in each row, at its cluster, sums the rows of each cluster.
-        num_rows = len(cluster_B)
-        ones_B = np.ones(num_rows)
-        ends_B = np.arange(num_rows + 1)
-        member_BK = scipy.sparse.csr_array((ones_B, cluster_B, ends_B), shape=(num_rows, k))
-        sum_KQ += member_BK.T @ rows_BQ
-    counts_K = np.maximum(cluster_counts(cluster_N, k), 1)  # no division by zero if it is empty
-    mean_KQ = sum_KQ / counts_K[:, None]
-    return mean_KQ.astype(np.float32)
+    grid = Grid.of(largest_of(rows_NQ), len(rows_NQ))
+    sums = ClusterSums(k, rows_NQ.shape[1], grid)
+    sums.add(rows_NQ, cluster_N)
+    return sums.means()[0]
 
 
 def distances(rows_NQ: Floats, centroids_KQ: Floats, cluster_N: ClusterIds) -> Floats:

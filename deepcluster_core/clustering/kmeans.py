@@ -1,33 +1,34 @@
-"""K-means with faiss. Suffixes: N rows, S sampled, Q dimensions, K clusters, E empty, B block."""
+"""K-means. Suffixes: N rows, S sampled, Q dimensions, K clusters, E empty."""
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from deepcluster_core.clustering.faiss_index import exact_index, train_centroids
-from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit, distances, means_of
-from deepcluster_core.clustering.rows import ClusterIds, Floats, InMemory, RowIds, Rows
+from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit
+from deepcluster_core.clustering.lloyd import Points, iterate
+from deepcluster_core.clustering.nearest import UNIT_ROWS, Nearest, search_rows
+from deepcluster_core.clustering.rows import ClusterIds, Floats, RowIds, Rows
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.progress import Progress, silent
+from deepcluster_core.ranks import ALONE, Ranks, own_rows
 from deepcluster_core.seeding import numpy_generator
-
-FAISS_SEEDS = 2**31 - 1
-"""Seeds must be below this: faiss takes them as int32, and negative ones mean the clock."""
 
 
 @dataclass(frozen=True)
 class KMeans:
-    """K-means with faiss, the implementation of section 3.4, and a final assignment of all rows.
+    """K-means as in section 3.4, and a final assignment of all rows.
 
-    Centroids start at `k` different random rows. After each update of the centroids, faiss refills
-    empty clusters as described in section 3.3. For each, it draws a donor cluster with a
-    probability proportional to the donor's rows minus one. The empty cluster takes the donor's
-    centroid, and the two move apart: one is multiplied by 1 + 1/1024 in even and 1 - 1/1024 in odd
-    coordinates, the other the reverse. The next assignment divides the donor's rows between them.
-    The paper calls this perturbation random; that of faiss is not, in direction or size, and faiss
-    draws donors with a fixed seed of its own.
+    Centroids start at `k` different random rows. After each update of the centroids, empty clusters
+    are refilled as described in section 3.3. For each, a donor cluster is drawn with a probability
+    proportional to the donor's rows minus one. The empty cluster takes the donor's centroid, and
+    the two move apart: one is multiplied by 1 + 1/1024 in even and 1 - 1/1024 in odd coordinates,
+    the other the reverse. The next assignment divides the donor's rows between them.
+
+    The authors used faiss, whose rules these are. The paper calls the perturbation random; that of
+    faiss, and ours, is not, in direction or size. faiss is still used here, to find the nearest
+    centroids; but sums of rows are exact, where faiss rounds them to float32, and random numbers
+    follow from the seed, where faiss draws donors with a fixed seed of its own. Results are
+    therefore as good as those of faiss, but not equal to them.
 
     Clusters can still end empty, and `Fit.num_empty` counts them: the last refill may attract no
     row, and if many rows are equal there are fewer distinct rows than clusters.
@@ -35,6 +36,9 @@ class KMeans:
     Spherical k-means (Dhillon and Modha 2001) scales centroids to length 1 at the start and after
     each update. The nearest centroid is then the one with the largest inner product, whatever the
     length of the row. The exception is a centroid whose rows cancel to zero: it stays zero.
+
+    Ranks divide the rows among them. On a CPU, the result has the same bytes for any number of
+    ranks, if each computes with as many threads.
     """
 
     k: int
@@ -44,7 +48,7 @@ class KMeans:
     max_points_per_centroid: int | None = None
     """Learn the centroids from a random sample of `k` times this many rows, without repetition.
 
-    Memory then holds the sample and one block of rows instead of all rows. None: use all rows.
+    None: use all rows.
     """
     start_N: ClusterIds | None = None
     """Start at the means of these clusters, ids 0 to k - 1, which keeps their ids.
@@ -53,16 +57,28 @@ class KMeans:
     """
 
     def fit(
-        self, rows: Rows, *, seed: int, device: str = "cpu", progress: Progress = silent
+        self,
+        rows: Rows,
+        *,
+        seed: int,
+        device: str = "cpu",
+        progress: Progress = silent,
+        ranks: Ranks = ALONE,
     ) -> Fit:
         """Find `k` clusters.
 
         Args:
-            rows: finite; in the paper whitened, and scaled to length 1.
-            seed: 0 to 2^63 - 1; decides the first centroids, and the sample if there is one.
+            rows: finite; in the paper whitened, and scaled to length 1. All ranks pass all rows.
+            seed: 0 to 2^63 - 1; decides the first centroids, the donors for empty clusters, and the
+                sample if there is one.
             device: a torch device; `cuda:1` computes on that GPU alone. Without GPU support, faiss
                 computes on the CPU; see `faiss_index.reason_for_cpu`.
             progress: receives the number of rows assigned after the fit.
+            ranks: the processes that compute together.
+
+        Returns:
+            The fit. Only the first rank has the clusters and distances of the rows; on the others
+            these arrays are empty.
 
         Raises:
             FeatureError: `k` is below 2 or above the number of rows, a row is not finite, or
@@ -70,17 +86,24 @@ class KMeans:
         """
         self._check(rows.num_rows)
         sample_S = self._sample(rows.num_rows, seed)
-        if sample_S is None:
-            points_SQ = rows.all()
-            rows = InMemory(points_SQ)  # assign these rows without computing them again
-        else:
-            points_SQ = rows.take(sample_S)
-        _check_finite(points_SQ)
-        centroids_KQ, objective = self._train(points_SQ, sample_S, seed=seed, device=device)
-        fitted_on = len(points_SQ)
-        del points_SQ  # free the memory of a sample
-        cluster_N, distance_N = assign(rows, centroids_KQ, device=device, progress=progress)
-        return Fit(centroids_KQ, cluster_N, distance_N, fitted_on, objective)
+        points = _points(rows, sample_S, ranks)
+        _check_finite(points, sample_S)
+        centroids_KQ, objective = iterate(
+            points,
+            self._start(points, sample_S, seed),
+            iterations=self.iterations,
+            seed=seed,
+            spherical=self.spherical,
+            device=device,
+        )
+        block_rows = search_rows(rows.num_rows, device)
+        nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows)
+        own = own_rows(rows.num_rows, ranks, unit=UNIT_ROWS)
+        # Without a sample, the rows of this rank need not be computed again.
+        blocks = points.blocks(block_rows) if sample_S is None else rows.blocks(own)
+        cluster_N, distance_N = nearest.assign_blocks(blocks, own, rows.num_rows, progress=progress)
+        cluster_N, distance_N = _gathered(cluster_N, distance_N, ranks)
+        return Fit(centroids_KQ, cluster_N, distance_N, points.num_points, objective)
 
     def _sample(self, num_rows: int, seed: int) -> RowIds | None:
         """Return the ids of the rows to learn from, ascending; None for all rows."""
@@ -93,45 +116,20 @@ class KMeans:
         sample_S = generator.choice(num_rows, size, replace=False, shuffle=False)
         return np.sort(sample_S)
 
-    def _train(
-        self, points_SQ: Floats, sample_S: RowIds | None, *, seed: int, device: str
-    ) -> tuple[Floats, tuple[float, ...]]:
-        """Return centroids_KQ and the objective."""
-        width = points_SQ.shape[1]
-        index = exact_index(width, device=device, inner_product=self.spherical)
-        centroids_KQ, objective = train_centroids(
-            points_SQ,
-            k=self.k,
-            index=index,
-            start_KQ=self._start(points_SQ, sample_S, seed),
-            niter=self.iterations,
-            spherical=self.spherical,
-            seed=seed % FAISS_SEEDS,
-            # Never stop early. faiss sums the objective in float32, where a sum of 24 M ones was
-            # measured to saturate at 2^24; a version that stops when the objective is constant
-            # would stop after two iterations. Versions without the option run all iterations.
-            early_stop_threshold=-1.0,
-            min_points_per_centroid=1,  # suppress a warning on stderr; `k` is checked already
-            # Rounded up, so that faiss uses all rows: they are sampled already.
-            max_points_per_centroid=math.ceil(len(points_SQ) / self.k),
-        )
-        if self.spherical:  # faiss sums inner products; |x - c|^2 is |x|^2 + 1 - 2 x·c
-            sum_of_squares = np.einsum("sq,sq->", points_SQ, points_SQ, dtype=np.float64)
-            objective = sum_of_squares + len(points_SQ) - 2 * objective
-        return centroids_KQ, tuple(objective.tolist())
-
-    def _start(self, points_SQ: Floats, sample_S: RowIds | None, seed: int) -> Floats | None:
-        """Return the centroids to start from; None for random rows."""
-        if self.start_N is None:
-            return None
-        start_S = self.start_N if sample_S is None else self.start_N[sample_S]
-        centroids_KQ = means_of(points_SQ, start_S, k=self.k)
-        # A cluster without members has no mean and starts at a random row of its own.
-        size_K = np.bincount(start_S, minlength=self.k)
-        empty_E = np.flatnonzero(size_K == 0)
+    def _start(self, points: Points, sample_S: RowIds | None, seed: int) -> Floats:
+        """Return the centroids to start from. All ranks draw the same positions of rows."""
         generator = numpy_generator(seed, "start")
-        random_E = generator.choice(len(points_SQ), len(empty_E), replace=False)
-        centroids_KQ[empty_E] = points_SQ[random_E]
+        if self.start_N is None:
+            return points.at(generator.choice(points.num_points, self.k, replace=False))
+        start_S = self.start_N if sample_S is None else self.start_N[sample_S]
+        own_start_S = start_S[points.own.start : points.own.stop]
+        sums = points.new_sums(self.k)
+        sums.add(points.own_SQ, own_start_S)
+        centroids_KQ, count_K = sums.means(ranks=points.ranks)
+        # A cluster without members has no mean and starts at a random row of its own.
+        empty_E = np.flatnonzero(count_K == 0)
+        random_E = generator.choice(points.num_points, len(empty_E), replace=False)
+        centroids_KQ[empty_E] = points.at(random_E)
         return centroids_KQ
 
     def _check(self, num_rows: int) -> None:
@@ -155,93 +153,53 @@ class KMeans:
             )
 
 
-class Nearest:
-    """Finds the nearest centroids of rows, repeatedly; the centroids stay on the device."""
-
-    def __init__(self, centroids_KQ: Floats, *, device: str = "cpu") -> None:
-        """Build the index.
-
-        Args:
-            centroids_KQ: float32.
-            device: a torch device; near ties may be decided differently on a GPU and on the CPU.
-        """
-        # faiss expands |x - c|^2 into products. Subtracting the mean reduces cancellation.
-        self._centre_Q = centroids_KQ.mean(axis=0)
-        centred_KQ = centroids_KQ - self._centre_Q
-        self._centred_KQ = np.ascontiguousarray(centred_KQ, dtype=np.float32)
-        self._lowest_K = _lowest_equal(centroids_KQ)
-        self._index = exact_index(centroids_KQ.shape[1], device=device)
-        self._index.add(self._centred_KQ)
-
-    def assign(
-        self, rows: Rows, *, progress: Progress = silent, block_rows: int = BLOCK_ROWS
-    ) -> tuple[ClusterIds, Floats]:
-        """Return cluster_N and distance_N: the nearest centroids and their Euclidean distances.
-
-        Of equally near centroids the one with the lowest id is chosen; for identical centroids this
-        is guaranteed. The rows need not be those that the centroids were fitted on.
-
-        Args:
-            rows: rows projected by the PCA that the centroids belong to.
-            progress: receives the number of assigned rows after each block.
-            block_rows: the most rows searched at once.
-        """
-        cluster_N = np.empty(rows.num_rows, np.int32)
-        distance_N = np.empty(rows.num_rows, np.float32)
-        start = 0
-        for rows_BQ in _in_pieces(rows, block_rows):
-            here = slice(start, start + len(rows_BQ))
-            centred_BQ = rows_BQ - self._centre_Q
-            centred_BQ = np.ascontiguousarray(centred_BQ, dtype=np.float32)
-            _, found = self._index.search(centred_BQ, 1)
-            nearest_B = found[:, 0]
-            # Of equal centroids, faiss may find any; take the one with the lowest id.
-            cluster_N[here] = self._lowest_K[nearest_B]
-            distance_N[here] = distances(centred_BQ, self._centred_KQ, cluster_N[here])
-            start = here.stop
-            progress(start, rows.num_rows)
-        return cluster_N, distance_N
+def _points(rows: Rows, sample_S: RowIds | None, ranks: Ranks) -> Points:
+    """Return the rows to learn from: all of them, or a sample, which ranks divide like rows."""
+    num_points = rows.num_rows if sample_S is None else len(sample_S)
+    own = own_rows(num_points, ranks, unit=UNIT_ROWS)
+    if sample_S is None:
+        own_SQ = rows.keep(own)
+    else:
+        own_SQ = rows.take(sample_S[own.start : own.stop])
+    return Points(own_SQ, own, num_points, rows.largest(), ranks)
 
 
-def assign(
-    rows: Rows, centroids_KQ: Floats, *, device: str = "cpu", progress: Progress = silent
-) -> tuple[ClusterIds, Floats]:
-    """Return cluster_N and distance_N as `Nearest.assign` does, for callers that assign once."""
-    return Nearest(centroids_KQ, device=device).assign(rows, progress=progress)
+def _check_finite(points: Points, sample_S: RowIds | None) -> None:
+    """Raise FeatureError on all ranks if a row of any rank is not finite."""
+    num_bad = 0
+    first_bad: int | None = None
+    for start in range(0, len(points.own), BLOCK_ROWS):
+        # A sum is finite only if all terms are, and it needs no mask of all values.
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf
+            sum_B = points.own_SQ[start : start + BLOCK_ROWS].sum(axis=1, dtype=np.float64)
+        bad_B = np.flatnonzero(~np.isfinite(sum_B))
+        if len(bad_B) and first_bad is None:
+            position = points.own[start + int(bad_B[0])]
+            first_bad = position if sample_S is None else int(sample_S[position])
+        num_bad += len(bad_B)
+    found = points.ranks.gather((num_bad, first_bad), "rows that are not finite")
+    points.ranks.on_first(lambda: _raise_if_bad(found, points.num_points), "rows are finite")
 
 
-def _in_pieces(rows: Rows, block_rows: int) -> Iterator[Floats]:
-    """Yield all rows, at most `block_rows` at a time."""
-    for block_BQ in rows.blocks():
-        for start in range(0, len(block_BQ), block_rows):
-            yield block_BQ[start : start + block_rows]
-
-
-def _lowest_equal(centroids_KQ: Floats) -> RowIds:
-    """Return, for each centroid, the lowest id of the centroids equal to it.
-
-    A matrix product can round equal columns differently, depending on their position in a tile:
-    faiss was observed to scatter rows over 300 equal centroids of 256 dimensions.
-    """
-    first_with: dict[bytes, int] = {}
-    lowest: list[int] = []
-    comparable_KQ = centroids_KQ + 0.0  # the sum makes -0.0 equal to 0.0
-    for cluster, centroid_Q in enumerate(comparable_KQ):
-        values = centroid_Q.tobytes()
-        lowest.append(first_with.setdefault(values, cluster))
-    return np.array(lowest)
-
-
-def _check_finite(rows_NQ: Floats) -> None:
-    """Raise FeatureError if a row is not finite."""
-    # A sum is finite only if all terms are, and it needs no N x Q mask.
-    with np.errstate(invalid="ignore"):  # inf - inf
-        sum_N = rows_NQ.sum(axis=1)
-    bad_N = ~np.isfinite(sum_N)
-    if bad_N.any():
+def _raise_if_bad(found: list[tuple[int, int | None]] | None, num_rows: int) -> None:
+    """Raise FeatureError if any rank has found a row that is not finite."""
+    first_rows = [first for _, first in found or () if first is not None]
+    if first_rows:
+        num_bad = sum(number for number, _ in found or ())
         raise FeatureError(
-            f"{int(bad_N.sum())} of {len(rows_NQ)} feature rows are not finite, the first at row "
-            f"{int(bad_N.argmax())}.\n"
+            f"{num_bad} of {num_rows} feature rows are not finite, the first at row "
+            f"{first_rows[0]}.\n"
             "  Cause: training diverged.\n"
             "  Fix:   continue from an earlier checkpoint with a smaller learning rate."
         )
+
+
+def _gathered(cluster_N: ClusterIds, distance_N: Floats, ranks: Ranks) -> tuple[ClusterIds, Floats]:
+    """Return the arrays of all ranks on the first one; empty arrays on the others."""
+    clusters = ranks.gather(cluster_N, "clusters of rows")
+    distances = ranks.gather(distance_N, "distances of rows")
+    if clusters is None or distances is None:
+        return cluster_N[:0], distance_N[:0]
+    if ranks.size == 1:  # without a copy
+        return cluster_N, distance_N
+    return np.concatenate(clusters), np.concatenate(distances)

@@ -1,34 +1,28 @@
 """PCA, whitening and L2 normalisation of features.
 
-Suffixes: N rows, D features, Q kept features, B block, P a panel of the features, R the features
-from that panel on; X is D or N.
+Suffixes: N rows, D features, Q kept features, B block; X is D or N.
 
 Section 3.4: "features are PCA-reduced to 256 dimensions, whitened and l2-normalized".
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import scipy.linalg
 import torch
 from torch import Tensor
 
+from deepcluster_core.clustering.moments import Moments, Origin, finite, units
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.precision import exact_float32
-from deepcluster_core.reduce import Reduce, identity
+from deepcluster_core.ranks import ALONE, Ranks
 
 RANK_TOLERANCE = 1e-7
 """Eigenvalues up to this share of the largest are rounding noise (float32 resolves 6e-8)."""
 
 EQUAL_TOLERANCE = 1e-6
 """Rows whose spread is at most this share of their mean's length are equal up to rounding."""
-
-
-PANEL = 512
-"""Features whose products with themselves and all later features are computed at once.
-
-The product is symmetric, so half of it is enough: at D = 4096 nine sixteenths are computed.
-"""
 
 
 @dataclass(frozen=True)
@@ -91,34 +85,126 @@ def fit_pca(
     dim: int,
     whitened: bool = True,
     clip: bool = False,
-    reduce: Reduce = identity,
+    num_rows: int | None = None,
+    ranks: Ranks = ALONE,
     device: torch.device | str = "cpu",
 ) -> Pca:
-    """Fit a PCA in one pass over blocks of rows; memory is one block and a few D x D matrices.
+    """Fit a PCA in one pass over blocks of rows; memory is one unit and a few D x D matrices.
+
+    On a CPU, the result has the same bytes for any blocks and for any number of ranks, if each
+    computes with as many threads. Up to D rows are gathered on the first rank.
 
     Args:
-        blocks: blocks of rows (B, D), of any float dtype and device; B may vary, and a rank may
-            have none. Products are computed in float32 and summed in float64, so the division into
-            blocks affects the result by float32 rounding only. Blocks of some thousand rows are
-            fast: each costs a pass over D x D besides its product.
+        blocks: blocks of rows (B, D), of any float dtype and device; B may vary. With several
+            ranks, these are the rows `own_rows(num_rows, ranks, unit=unit_rows(D))`; a rank may
+            have none.
         dim: Q, the number of components to keep; 256 in section 3.4.
         whitened: whether `Pca.whiten` scales components to variance 1.
         clip: keep fewer components, instead of raising an error, if the rank is below `dim`.
-        reduce: sums over ranks. Every rank raises an error after the same calls, so that no rank
-            waits forever.
+        num_rows: number of rows of all ranks; if it is None, sums are rounded as for 2^27 rows.
+        ranks: the processes that compute together. All of them raise the same errors.
         device: a torch device that supports float64, which MPS does not.
 
     Raises:
-        FeatureError: rows are not finite (row numbers count from this rank's first row), all equal,
-            too few for `dim`, or of too low a rank.
+        FeatureError: rows are not finite, all equal, too few for `dim`, or of too low a rank.
     """
-    moments = _Moments(torch.device(device))
-    for block_BD in blocks:
-        moments.add(block_BD)
-    spread, num_rows = _combine(moments, reduce=reduce, dim=dim)
+    device = torch.device(device)
+    own_units = units(blocks, device)
+    first_BD = next(own_units, None)
+    origin = _common_origin(first_BD, ranks)
+    moments = Moments(origin, num_rows=num_rows, device=device)
+    for rows_BD in chain([] if first_BD is None else [first_BD], own_units):
+        moments.add(rows_BD)
+    spread = _combine(moments, dim=dim, ranks=ranks)
+    # Libraries and devices may compute other eigenvectors, so one rank does it for all.
+    return ranks.on_first(lambda: _solve(spread, dim=dim, whitened=whitened, clip=clip), "PCA")
 
+
+def _common_origin(first_BD: Tensor | None, ranks: Ranks) -> Origin:
+    """Return the origin of all rows, from the rank that has the first of them."""
+    own = None if first_BD is None else Origin.of(finite(first_BD)[0])
+    origins = ranks.gather(own, "origins of features")
+
+    def choose() -> Origin:
+        found = [origin for origin in origins or () if origin is not None]
+        return found[0] if found else Origin(torch.zeros(0, dtype=torch.float64), 0)
+
+    return ranks.on_first(choose, "origin of features")
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What the others must know of the rows of a rank."""
+
+    num_rows: int
+    num_bad: int
+    first_bad: int | None
+    levels: tuple[int, ...]
+
+
+def _combine(moments: Moments, *, dim: int, ranks: Ranks) -> "_Spread":
+    """Return the spread of the rows of all ranks; ranks may return an empty one if it is not used.
+
+    Fewer rows than D need no D x D matrix: the N x N inner products of the rows have the same
+    eigenvalues. Measured at D = 4096, Q = 256 on two cores: 0.1 s for N = 500 and 1.0 s for
+    N = 2,000, compared with 3.5 s for the covariance.
+    """
+    levels = tuple(moments.levels)
+    own = _Report(moments.num_rows, moments.num_bad, moments.first_bad, levels)
+    reports = ranks.gather(own, "numbers of features")
+    num_rows, all_levels = ranks.on_first(
+        lambda: _checked(reports or [], width=moments.width, dim=dim), "checks of features"
+    )
+    shift_D = moments.shift_D
+    if num_rows <= moments.width:
+        held = ranks.gather(moments.held_ND(), "few features")
+        if held is None:
+            return _Spread(shift_D, shift_D.new_zeros(0, 0), None, num_rows)
+        return _spread_of_few(torch.cat(held).to(shift_D.device), shift_D)
+    sums = moments.total(all_levels, ranks)
+    offset_D = sums.sum_D / num_rows
+    # The panels also fill some entries below the diagonal, which `triu` leaves out.
+    scatter_DD = sums.upper_DD.triu() + sums.upper_DD.triu(1).T
+    # From the shift to the mean (Chan, Golub and LeVeque 1983).
+    scatter_DD -= num_rows * torch.outer(offset_D, offset_D)
+    covariance_DD = scatter_DD / (num_rows - 1)
+    return _Spread(shift_D + offset_D, covariance_DD, None, num_rows)
+
+
+def _spread_of_few(shifted_ND: Tensor, shift_D: Tensor) -> "_Spread":
+    """Return the spread of rows that are all given, shifted."""
+    num_rows = len(shifted_ND)
+    offset_D = shifted_ND.sum(dim=0, dtype=torch.float64) / num_rows
+    centred_ND = shifted_ND.double() - offset_D
+    inner_NN = centred_ND @ centred_ND.T / (num_rows - 1)
+    return _Spread(shift_D + offset_D, inner_NN, centred_ND, num_rows)
+
+
+def _checked(reports: list[_Report], *, width: int, dim: int) -> tuple[int, list[int]]:
+    """Return the number of rows and the levels of all ranks.
+
+    Raises:
+        FeatureError: there are too few rows or features, or rows that are not finite.
+    """
+    num_rows = sum(report.num_rows for report in reports)
+    _check_rows(num_rows, width=width, dim=dim)
+    first_bad: int | None = None
+    start = 0
+    for report in reports:
+        if first_bad is None and report.first_bad is not None:
+            first_bad = start + report.first_bad
+        start += report.num_rows
+    if first_bad is not None:
+        num_bad = sum(report.num_bad for report in reports)
+        raise _not_finite(num_bad, num_rows=num_rows, first_bad=first_bad)
+    levels = {level for report in reports for level in report.levels}
+    return num_rows, sorted(levels)
+
+
+def _solve(spread: "_Spread", *, dim: int, whitened: bool, clip: bool) -> Pca:
+    """Return the PCA of a spread."""
     trace = spread.square_XX.diagonal().sum()
-    _check_rows_differ(trace, spread.mean_D, num_rows=num_rows)
+    _check_rows_differ(trace, spread.mean_D, num_rows=spread.num_rows)
     frobenius_squared = spread.square_XX.square().sum()
     effective_rank = float(trace**2 / frobenius_squared)
     variance_D = spread.variances()
@@ -142,75 +228,6 @@ def fit_pca(
     )
 
 
-class _Moments:
-    """The rows of this rank, relative to the mean of its first block.
-
-    Up to D rows are held as they are; more rows are summed up. Without the shift by that mean,
-    features with a mean far from zero would lose their variance to rounding.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.num_rows = 0
-        self.num_bad = 0
-        self.first_bad: int | None = None
-        # D is not known before the first block; `widen` sets it.
-        nothing = torch.zeros(0, dtype=torch.float64, device=device)
-        self.shift_D = nothing
-        self.sum_D = nothing
-        self.held: list[Tensor] = []
-        """All rows, shifted, in blocks; empty once there are more than D rows."""
-        self._upper_DD = nothing.new_zeros(0, 0)
-
-    def add(self, block_BD: Tensor) -> None:
-        """Add one block; rows that are not finite are counted and replaced by zeros."""
-        rows_BD = block_BD.to(self.device).to(torch.float32)
-        bad_B = ~rows_BD.isfinite().all(dim=1)
-        num_bad = int(bad_B.sum())
-        if num_bad:
-            if self.first_bad is None:
-                first_in_block = int(bad_B.nonzero()[0])
-                self.first_bad = self.num_rows + first_in_block
-            self.num_bad += num_bad
-            rows_BD = rows_BD.masked_fill(bad_B[:, None], 0.0)  # `_check_finite` raises later
-        if self.num_rows == 0:
-            self.widen(rows_BD.shape[1])
-            mean_D = rows_BD.double().mean(dim=0)
-            self.shift_D = mean_D.float().double()  # exact in float32, in which it is subtracted
-        self.num_rows += len(rows_BD)
-        shifted_BD = rows_BD - self.shift_D.float()
-        self.held.append(shifted_BD)
-        self.sum_D += shifted_BD.sum(dim=0, dtype=torch.float64)
-        # With more rows than D, the D x D products take less memory than the rows.
-        if self.num_rows > len(self.sum_D):
-            self._sum_up()
-
-    def widen(self, width: int) -> None:
-        """Set D; a rank without rows learns it from the others."""
-        self.shift_D = self.shift_D.new_zeros(width)
-        self.sum_D = self.sum_D.new_zeros(width)
-
-    def scatter(self) -> Tensor:
-        """Return scatter_DD, the sum of the outer products of all rows; release the held rows."""
-        self._sum_up()
-        # The panels also fill some entries below the diagonal, which `triu` leaves out.
-        upper_DD = self._upper_DD.triu()
-        above_diagonal_DD = self._upper_DD.triu(1)
-        return upper_DD + above_diagonal_DD.T
-
-    def _sum_up(self) -> None:
-        width = len(self.sum_D)
-        if len(self._upper_DD) != width:
-            self._upper_DD = self.sum_D.new_zeros(width, width)
-        for rows_BD in self.held:
-            for start in range(0, width, PANEL):  # only the half on and above the diagonal
-                end = start + PANEL
-                panel_BP = rows_BD[:, start:end]
-                rest_BR = rows_BD[:, start:]
-                self._upper_DD[start:end, start:] += panel_BP.T @ rest_BR
-        self.held.clear()
-
-
 @dataclass(frozen=True)
 class _Spread:
     """The variation of all rows, as a square matrix with the eigenvalues of their covariance."""
@@ -220,6 +237,7 @@ class _Spread:
     """The covariance (D, D) or, for fewer rows than D, their inner products (N, N) / (N - 1)."""
     centred_ND: Tensor | None
     """In the second case, the rows minus their mean."""
+    num_rows: int
 
     def variances(self) -> Tensor:
         """Return variance_D, the variance of each feature, float64."""
@@ -236,46 +254,6 @@ class _Spread:
         # An eigenvector of the inner products weights the rows whose sum is the component.
         components_QD = torch.nn.functional.normalize(vectors_QX @ self.centred_ND)
         return eigenvalues_Q, components_QD
-
-
-def _combine(own: _Moments, *, reduce: Reduce, dim: int) -> tuple[_Spread, int]:
-    """Return the spread (float64) and the number of rows over all ranks.
-
-    Every rank has shifted its rows by a vector of its own. Its scatter is moved to its own mean and
-    then to the common mean (Chan, Golub and LeVeque 1983), so only sums are exchanged.
-
-    A single rank with fewer rows than D needs no D x D matrix: the N x N inner products of the rows
-    have the same eigenvalues. Measured at D = 4096, Q = 256 on two cores: 0.1 s for N = 500 and
-    1.0 s for N = 2,000, compared with 3.5 s for the covariance.
-    """
-    # Reduced before the sums below, because a rank without rows does not know their shape.
-    has_rows = float(own.num_rows > 0)
-    own_width = has_rows * len(own.sum_D)
-    header_5 = [1, has_rows, own_width, own.num_rows, own.num_bad]
-    header = torch.tensor(header_5, dtype=torch.float64, device=own.device)
-    sums_5 = reduce(header).tolist()
-    num_ranks, num_filled, sum_of_widths, num_rows, num_bad = map(round, sums_5)
-    width = sum_of_widths // max(num_filled, 1)
-    _check_rows(num_rows, width=width, dim=dim)
-    _check_finite(num_bad, num_rows=num_rows, first_bad=own.first_bad)
-    if own.num_rows == 0:
-        own.widen(width)
-
-    offset_D = own.sum_D / max(own.num_rows, 1)
-    own_mean_D = own.shift_D + offset_D
-    if num_ranks == 1 and own.held:
-        centred_ND = torch.cat(own.held).double() - offset_D
-        inner_NN = centred_ND @ centred_ND.T / (num_rows - 1)
-        return _Spread(own_mean_D, inner_NN, centred_ND), num_rows
-    mean_D = reduce(own.num_rows * own_mean_D) / num_rows
-    away_D = own_mean_D - mean_D
-    # From the shift to the rank's own mean, then to the common mean.
-    scatter_DD = own.scatter()
-    scatter_DD = scatter_DD - own.num_rows * torch.outer(offset_D, offset_D)
-    scatter_DD = scatter_DD + own.num_rows * torch.outer(away_D, away_D)
-    scatter_DD = reduce(scatter_DD)
-    covariance_DD = scatter_DD / (num_rows - 1)
-    return _Spread(mean_D, covariance_DD, None), num_rows
 
 
 def _check_rows(num_rows: int, *, width: int, dim: int) -> None:
@@ -296,13 +274,10 @@ def _check_rows(num_rows: int, *, width: int, dim: int) -> None:
         )
 
 
-def _check_finite(num_bad: int, *, num_rows: int, first_bad: int | None) -> None:
-    """Raise FeatureError if any rows are not finite; `first_bad` is None if this rank has none."""
-    if num_bad == 0:
-        return
-    first = "" if first_bad is None else f", the first at row {first_bad}"
-    raise FeatureError(
-        f"{num_bad} of {num_rows} feature rows are not finite{first}.\n"
+def _not_finite(num_bad: int, *, num_rows: int, first_bad: int) -> FeatureError:
+    """Return the error for rows that are not finite."""
+    return FeatureError(
+        f"{num_bad} of {num_rows} feature rows are not finite, the first at row {first_bad}.\n"
         "  Cause: training diverged, or features overflowed the 65504 that float16 can hold.\n"
         "  Fix:   continue from an earlier checkpoint with a smaller learning rate, or store the "
         "features as float32."

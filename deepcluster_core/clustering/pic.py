@@ -16,6 +16,7 @@ from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.rows import ClusterIds, Floats, Rows
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.progress import Progress, silent
+from deepcluster_core.ranks import ALONE, Ranks
 
 Ids = NDArray[np.integer]
 
@@ -48,7 +49,13 @@ class Pic:
     """Rows whose neighbours are searched at once; the result does not depend on it."""
 
     def fit(
-        self, rows: Rows, *, seed: int = 0, device: str = "cpu", progress: Progress = silent
+        self,
+        rows: Rows,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        progress: Progress = silent,
+        ranks: Ranks = ALONE,
     ) -> Fit:
         """Find clusters; memory is needed for the rows, plus about 500 bytes per row.
 
@@ -57,6 +64,7 @@ class Pic:
             seed: ignored, because the algorithm is deterministic.
             device: a torch device for the search for neighbours.
             progress: receives the number of rows whose neighbours are found.
+            ranks: ignored; the algorithm runs on a single one.
 
         Raises:
             FeatureError: there are too few rows for the neighbours, all rows are in one cluster, or

@@ -18,6 +18,7 @@ from deepcluster_core.clustering.plugin_loading import (
 from deepcluster_core.clustering.rows import ClusterIds, Floats, Rows
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.progress import Progress, silent
+from deepcluster_core.ranks import ALONE, Ranks
 
 SEEDS = 2**32
 """Upper limit of the seeds that scikit-learn and NumPy accept."""
@@ -51,7 +52,13 @@ class Plugin:
     options: Mapping[str, JsonValue]
 
     def fit(
-        self, rows: Rows, *, seed: int, device: str = "cpu", progress: Progress = silent
+        self,
+        rows: Rows,
+        *,
+        seed: int,
+        device: str = "cpu",
+        progress: Progress = silent,
+        ranks: Ranks = ALONE,
     ) -> Fit:
         """Cluster all rows with the clusterer.
 
@@ -60,6 +67,7 @@ class Plugin:
             seed: 0 to 2^63 - 1; passed to the callable modulo 2^32, if it takes a seed.
             device: ignored; the clusterer chooses its own.
             progress: called once, when all rows are done.
+            ranks: ignored; the clusterer runs on a single one.
 
         Raises:
             ConfigError: the callable cannot be loaded (see `load_callable`), does not accept its

@@ -58,6 +58,11 @@ class Clusterer:
     """Whether it finds the number of clusters itself, so that a recipe cannot set `k`."""
     assigns_to_nearest: bool = False
     """Whether it puts each image into the cluster of the nearest centroid, as for new images."""
+    runs_on_many_ranks: bool = False
+    """Whether several ranks can compute it together, each with a share of the rows.
+
+    A clusterer that cannot sees all rows at once, in memory.
+    """
     needs_faiss: bool = True
     check: Callable[[str], object] = _accept
     """Called with `cluster.algorithm` before a run; raises ConfigError if it is not usable."""
@@ -89,12 +94,17 @@ def _plugin(settings: Settings, k: int | None, start_N: "Start") -> "Clustering"
     return Plugin(settings.algorithm, k, settings.options)
 
 
-K_MEANS_READS = ("max_points_per_centroid", "warm_start")
+K_MEANS = Clusterer(
+    _k_means,
+    reads=("max_points_per_centroid", "warm_start"),
+    assigns_to_nearest=True,
+    runs_on_many_ranks=True,
+)
 PLUGIN = f"{PYTHON}MODULE:NAME"
 
 CLUSTERERS: dict[str, Clusterer] = {
-    "kmeans": Clusterer(_k_means, reads=K_MEANS_READS, assigns_to_nearest=True),
-    "spherical": Clusterer(_k_means, reads=K_MEANS_READS, assigns_to_nearest=True),
+    "kmeans": K_MEANS,
+    "spherical": K_MEANS,
     "pic": Clusterer(_pic, finds_k=True),
     PLUGIN: Clusterer(_plugin, reads=("options",), needs_faiss=False, check=load_callable),
 }

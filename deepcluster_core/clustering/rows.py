@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from deepcluster_core.clustering.scratch import Floats, filled, keep_rows
+
 Raw = NDArray[np.floating]
 ClusterIds = NDArray[np.int32]
 RowIds = NDArray[np.int64]
@@ -27,7 +29,7 @@ YIELD_ROWS = 16 * PROJECT_ROWS
 class Rows(Protocol):
     """The input of a clustering: whitened features, float32, in the order of image_id.
 
-    Each row has length 1, or 0 if its feature projects to zero.
+    Each row has length 1, or 0 if its feature projects to zero. Every rank can read all rows.
     """
 
     @property
@@ -35,16 +37,29 @@ class Rows(Protocol):
         """The number of rows."""
         ...
 
-    def blocks(self) -> Iterator[Floats]:
-        """Yield all rows in consecutive blocks (B, Q)."""
+    @property
+    def width(self) -> int:
+        """The number of dimensions, Q."""
+        ...
+
+    def blocks(self, rows: range | None = None) -> Iterator[Floats]:
+        """Yield consecutive rows in blocks (B, Q); all rows if no range is given."""
         ...
 
     def all(self) -> Floats:
-        """Return rows_NQ, all rows in one array."""
+        """Return rows_NQ, all rows in one array in memory."""
+        ...
+
+    def keep(self, rows: range) -> Floats:
+        """Return consecutive rows for repeated reading; if they are many, they lie in a file."""
         ...
 
     def take(self, ids_S: RowIds) -> Floats:
-        """Return rows_SQ, the rows with these ids, which must ascend."""
+        """Return rows_SQ, the rows with these ids, which must ascend, in the manner of `keep`."""
+        ...
+
+    def largest(self) -> float:
+        """Return a bound on the magnitude of all finite values, a function of the rows alone."""
         ...
 
 
@@ -59,18 +74,31 @@ class InMemory:
         """The number of rows."""
         return len(self.rows_NQ)
 
-    def blocks(self) -> Iterator[Floats]:
-        """Yield all rows as one block."""
-        yield self.rows_NQ
+    @property
+    def width(self) -> int:
+        """The number of dimensions."""
+        return self.rows_NQ.shape[1]
+
+    def blocks(self, rows: range | None = None) -> Iterator[Floats]:
+        """Yield the rows as one block."""
+        yield self.rows_NQ if rows is None else self.rows_NQ[rows.start : rows.stop]
 
     def all(self) -> Floats:
         """Return the array itself, or a copy if it is not in C order."""
         return np.ascontiguousarray(self.rows_NQ, dtype=np.float32)
 
+    def keep(self, rows: range) -> Floats:
+        """Return a part of the array, or a copy if it is not in C order."""
+        return np.ascontiguousarray(self.rows_NQ[rows.start : rows.stop], dtype=np.float32)
+
     def take(self, ids_S: RowIds) -> Floats:
         """Return a copy of these rows."""
         rows_SQ = self.rows_NQ[ids_S]
         return np.ascontiguousarray(rows_SQ, dtype=np.float32)
+
+    def largest(self) -> float:
+        """Return the largest magnitude of all finite values."""
+        return largest_of(self.rows_NQ)
 
 
 @dataclass(frozen=True)
@@ -87,46 +115,68 @@ class Projected:
     num_rows: int
     width: int
     """Number of dimensions after the projection, Q."""
-    read: Callable[[], Iterator[Raw]]
-    """Yields the raw rows (B, D) from first to last; each call starts again."""
+    read: Callable[[range], Iterator[Raw]]
+    """Yields the raw rows (B, D) of a range from first to last; each call starts again."""
     project: Callable[[Raw], Floats]
-    """Turns raw rows (B, D) into rows (B, Q), each independent of the others."""
+    """Turns raw rows (B, D) into rows (B, Q) of length at most 1, each independent of the
+    others."""
+    scratch: Path | None = None
+    """Folder for rows that are kept but do not fit into memory; see `keep_rows`."""
     product_rows: int = PROJECT_ROWS
     """Number of rows in one matrix product."""
     yielded_rows: int = YIELD_ROWS
     """Number of rows in a block: a multiple of `product_rows`."""
 
-    def blocks(self) -> Iterator[Floats]:
-        """Yield all rows in blocks of `yielded_rows`; the last block may be smaller."""
+    def blocks(self, rows: range | None = None) -> Iterator[Floats]:
+        """Yield rows in blocks of `yielded_rows`; the last block may be smaller.
+
+        Args:
+            rows: the rows, from a multiple of `product_rows` on; None for all.
+        """
+        if rows is None:
+            rows = range(self.num_rows)
         products_in_block = self.yielded_rows // self.product_rows
-        products = self._products()
-        for start in range(0, self.num_rows, self.yielded_rows):
-            num_rows = min(self.yielded_rows, self.num_rows - start)
+        products = self._products(rows)
+        for start in range(0, len(rows), self.yielded_rows):
+            num_rows = min(self.yielded_rows, len(rows) - start)
             # All blocks take their products from one iterator, so nothing is read twice.
-            yield self._filled(num_rows, islice(products, products_in_block))
+            yield filled(islice(products, products_in_block), (num_rows, self.width))
 
     def all(self) -> Floats:
-        """Return all rows, which take N x Q x 4 bytes."""
-        return self._filled(self.num_rows, self._products())
+        """Return all rows, which take N x Q x 4 bytes of memory."""
+        return filled(self._products(range(self.num_rows)), (self.num_rows, self.width))
+
+    def keep(self, rows: range) -> Floats:
+        """Project rows once, from a multiple of `product_rows` on, and keep them."""
+        return keep_rows(self._products(rows), (len(rows), self.width), self.scratch)
 
     def take(self, ids_S: RowIds) -> Floats:
         """Return rows_SQ, the rows with these ids; they take S x Q x 4 bytes.
 
-        All raw rows are read, but only products that contain requested rows are computed. A sample
-        spread over all rows therefore takes as long to project as all rows. That is a small part of
-        a clustering: the PCA takes D / Q times as long.
+        The raw rows from the first to the last id are read, but only products that contain
+        requested rows are computed. A sample spread over all rows therefore takes as long to
+        project as all rows. That is a small part of a clustering: the PCA takes D / Q times as
+        long.
         """
-        return self._filled(len(ids_S), self._taken(ids_S))
+        return keep_rows(self._taken(ids_S), (len(ids_S), self.width), self.scratch)
 
-    def _products(self) -> Iterator[Floats]:
-        """Yield all projected rows, one product at a time, without padding."""
-        for raw_BD in _in_pieces(self.read(), self.product_rows):
+    def largest(self) -> float:
+        """Return the bound for rows of length 1; rounding may exceed it in the last digit."""
+        return 1.0
+
+    def _products(self, rows: range) -> Iterator[Floats]:
+        """Yield projected rows, one product at a time, without padding."""
+        for raw_BD in in_pieces(self.read(rows), self.product_rows):
             yield self._product(raw_BD)
 
     def _taken(self, ids_S: RowIds) -> Iterator[Floats]:
         """Yield the projected rows with these ids, from each product that contains any of them."""
-        start = 0
-        for raw_BD in _in_pieces(self.read(), self.product_rows):
+        if len(ids_S) == 0:
+            return
+        # From the beginning of the product that has the first of the rows.
+        start = int(ids_S[0]) // self.product_rows * self.product_rows
+        raw_rows = range(start, int(ids_S[-1]) + 1)
+        for raw_BD in in_pieces(self.read(raw_rows), self.product_rows):
             end = start + len(raw_BD)
             # The requested rows of this piece are consecutive, because the ids ascend.
             first_id, end_id = np.searchsorted(ids_S, (start, end))
@@ -145,18 +195,20 @@ class Projected:
         padded[:num_rows] = raw_BD
         return self.project(padded)[:num_rows]
 
-    def _filled(self, num_rows: int, blocks: Iterator[Floats]) -> Floats:
-        """Return consecutive blocks as one array, holding one block at a time besides it."""
-        rows_NQ = np.empty((num_rows, self.width), np.float32)
-        start = 0
-        for block_BQ in blocks:
-            end = start + len(block_BQ)
-            rows_NQ[start:end] = block_BQ
-            start = end
-        return rows_NQ
+
+def largest_of(rows_NQ: Floats, *, block_rows: int = PROJECT_ROWS) -> float:
+    """Return the largest magnitude of all finite values; 0 without any."""
+    largest = 0.0
+    for start in range(0, len(rows_NQ), block_rows):
+        magnitude_BQ = np.abs(rows_NQ[start : start + block_rows])
+        # A maximum ignores no value, so one that is not finite shows in it.
+        if not np.isfinite(magnitude_BQ.max(initial=0.0)):
+            magnitude_BQ = magnitude_BQ[np.isfinite(magnitude_BQ)]
+        largest = max(largest, float(magnitude_BQ.max(initial=0.0)))
+    return largest
 
 
-def _in_pieces(blocks: Iterable[Raw], size: int) -> Iterator[Raw]:
+def in_pieces(blocks: Iterable[Raw], size: int) -> Iterator[Raw]:
     """Yield the rows regrouped into blocks of `size`; the last block may be smaller."""
     parts: list[Raw] = []
     missing = size

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepcluster_core.clustering.faiss_index import SCRATCH_BYTES
+from deepcluster_core.clustering.registry import find_clusterer
+from deepcluster_core.clustering.scratch import MEMORY_BYTES
 from deepcluster_core.models.build import feature_dim_of, footprint_of
 from stages.cluster import Sizes
 from stages.index import DatasetConfig
@@ -20,6 +22,9 @@ PROCESS_BYTES = GIB
 """The process without data: imports take 0.6 GiB, measured; the rest is for Prefect and threads."""
 CLUSTERING_BYTES = 3 * GIB // 2
 """Clustering without its rows: 1.4 GiB, measured at 200,000 x 4,096 with k = 1,000."""
+CLUSTER_ID_BYTES = 24
+"""Clustering, per image: a cluster and a distance, of this process and gathered, and the clusters
+and distances of the epoch before, which a warm start reads. Counted, not measured."""
 PER_ACTIVATION_BYTES = 8
 """Training, per activation: values, gradients and workspace of the layers. AlexNet with batches of
 256 took 3.0 GiB for its activations in bfloat16 on a CPU, which is 5.3 bytes for each value."""
@@ -44,6 +49,8 @@ class Needs:
 
     disk: dict[str, int]
     """Disk space by kind of artifact, when the run is at its largest."""
+    scratch: int
+    """Disk space for intermediate results, which may be on another disk; 0 if memory holds them."""
     memory: int
     """Peak of the process in main memory."""
     device: int
@@ -77,19 +84,24 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
     num_activations = size.activations * pace.batch_size
     training = PER_WEIGHT_BYTES * num_weights + PER_ACTIVATION_BYTES * num_activations
 
-    # Memory for clustering: the reduced features, of all images or of a sample.
+    # For clustering: the reduced features, of all images or of a sample.
     num_clustered = num_images
     if recipe.cluster.max_points_per_centroid is not None:
         num_clustered = min(num_images, k * recipe.cluster.max_points_per_centroid)
-    clustering = CLUSTERING_BYTES + 4 * num_clustered * sizes.pca_dim
+    reduced_bytes = 4 * num_clustered * sizes.pca_dim
+    clustering = CLUSTERING_BYTES + CLUSTER_ID_BYTES * num_images
+    # Clusterers that run on many ranks read large ones from a file; the others hold all of them.
+    in_file = find_clusterer(recipe.cluster.algorithm).runs_on_many_ranks
+    scratch = reduced_bytes if in_file and reduced_bytes > MEMORY_BYTES else 0
+    clustering += reduced_bytes - scratch
     if not device.startswith("cuda"):
-        return Needs(disk, PROCESS_BYTES + max(clustering, training), 0)
+        return Needs(disk, scratch, PROCESS_BYTES + max(clustering, training), 0)
 
     # On the device the PCA comes first. Then faiss needs its scratch memory and the vectors of its
     # index, which are the centroids, or with `pic` all rows.
     pca = 8 * PCA_MATRICES * min(dim, num_images) ** 2
     search = SCRATCH_BYTES + 4 * k * sizes.pca_dim
-    return Needs(disk, PROCESS_BYTES + clustering, max(training, pca, search))
+    return Needs(disk, scratch, PROCESS_BYTES + clustering, max(training, pca, search))
 
 
 def _largest_number_kept(kept: int | None, epochs: int) -> int:

@@ -1,6 +1,7 @@
 """Check whether a run fits on this machine: compare what it needs with what is free."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -35,6 +36,8 @@ def check_fits_machine(
         ("disk", _disk_needed(folder, recipe, needs), _free_disk(folder.root)),
         ("memory", needs.memory, available_memory()),
     ]
+    if needs.scratch:  # 0 for few images
+        found.append(("scratch disk", needs.scratch, _free_disk(Path(tempfile.gettempdir()))))
     if needs.device:  # 0 on a CPU
         free_device, _ = torch.cuda.mem_get_info(device)
         found.append(("GPU memory", needs.device, free_device))
@@ -99,6 +102,8 @@ def _advice(lacking: list[str]) -> str:
     ways = {
         "disk": "make room, give a --run on another disk, or keep less (keep.features, "
         "keep.checkpoints)",
+        "scratch disk": "set compute.scratch to a folder on another disk, or "
+        "cluster.max_points_per_centroid",
         "memory": "set cluster.max_points_per_centroid or a smaller train.batch_size",
         "GPU memory": "set a smaller train.batch_size",
     }

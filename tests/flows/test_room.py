@@ -77,3 +77,24 @@ def test_needs_of__clustering_counts_on_a_gpu() -> None:
     whole = {"cluster": {"algorithm": "pic", "k": "auto"}}
     of_pic = needs_of(load_recipe(ALEXNET, small | whole), num_images=10_000_000, device="cuda")
     assert of_pic.device > 10_000_000 * 4 * 256, "all rows lie in the index"
+
+
+def test_needs_of__reduced_features_of_many_images_lie_in_scratch_files() -> None:
+    """Arithmetic: 256 values of 4 bytes an image, in memory up to 256 MiB, or for `pic`."""
+    recipe = load_recipe(ALEXNET, {"dataset": {"source": "nowhere"}})
+    small = needs_of(recipe, num_images=200_000, device="cuda")
+    large = needs_of(recipe, num_images=10_000_000, device="cuda")
+    assert small.scratch == 0
+    assert large.scratch == 10_000_000 * 4 * 256
+    assert large.memory < 4 * GIB
+
+    sampled = recipe.model_copy(
+        update={"cluster": recipe.cluster.model_copy(update={"max_points_per_centroid": 100})}
+    )
+    found = needs_of(sampled, num_images=10_000_000, device="cuda")
+    assert found.scratch == recipe.cluster.k * 100 * 4 * 256
+
+    whole = {"cluster": {"algorithm": "pic", "k": "auto"}, "dataset": {"source": "nowhere"}}
+    of_pic = needs_of(load_recipe(ALEXNET, whole), num_images=10_000_000, device="cpu")
+    assert of_pic.scratch == 0
+    assert of_pic.memory > 10_000_000 * 4 * 256

@@ -20,10 +20,12 @@ from deepcluster_core.artifacts.manifest import (
 from deepcluster_core.artifacts.tables import read_clustering, read_labels
 from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.context import Context
-from deepcluster_core.errors import FeatureError
+from deepcluster_core.errors import ConfigError, FeatureError
+from deepcluster_core.ranks import Ranks
 from stages.cluster import ClusterConfig, Sizes
 from stages.cluster import cluster as stage
 from tests.support.documentation import DOCS, blocks
+from tests.support.ranks import on_ranks
 
 CONTEXT = Context(seed=31, epoch=0)
 
@@ -264,6 +266,20 @@ def test_run__refuses_more_dimensions_than_the_features_have(images: Path, tmp_p
 
     with pytest.raises(FeatureError, match="pca_dim"):
         cluster(images, features, tmp_path / "out", config=ClusterConfig(k=4, pca_dim=13))
+
+
+def test_run__refuses_several_ranks_for_an_algorithm_of_one_process(
+    images: Path, features: Path, tmp_path: Path
+) -> None:
+    config = ClusterConfig(algorithm="pic", pca_dim=16)
+
+    def run(ranks: Ranks) -> None:
+        context = Context(seed=31, epoch=0, ranks=ranks)
+        out = tmp_path / str(ranks.rank)
+        with pytest.raises(ConfigError, match=r"algorithm pic runs in one process, not in 2"):
+            stage.run(cluster=config, images=images, features=features, out=out, context=context)
+
+    on_ranks(2, run)
 
 
 # Sizes that follow the number of images

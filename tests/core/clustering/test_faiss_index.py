@@ -19,7 +19,8 @@ from deepcluster_core.clustering import assign as assigning
 from deepcluster_core.clustering import faiss_index
 from deepcluster_core.clustering.assign import Assigner
 from deepcluster_core.clustering.fit import Fit
-from deepcluster_core.clustering.kmeans import KMeans, Nearest, assign
+from deepcluster_core.clustering.kmeans import KMeans
+from deepcluster_core.clustering.nearest import Nearest, assign
 from deepcluster_core.clustering.pca import fit_pca
 from deepcluster_core.clustering.pic import Pic
 from deepcluster_core.clustering.pic_config import PicConfig

@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-import faiss
 import numpy as np
 import pytest
 import torch
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 from sklearn import cluster as sklearn_cluster
 
 from deepcluster_core.clustering.fit import Fit
-from deepcluster_core.clustering.kmeans import KMeans, Nearest, assign
+from deepcluster_core.clustering.kmeans import KMeans
+from deepcluster_core.clustering.nearest import Nearest, assign
 from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import nmi
@@ -50,20 +50,6 @@ def test_kmeans__finds_what_is_there() -> None:
 
 
 @pytest.mark.parity
-def test_kmeans__objective_is_that_of_plain_faiss() -> None:
-    rows_NQ, _ = blobs(k=40, noise=0.2)
-    reference = faiss.Kmeans(16, 40, niter=12, seed=7)
-    reference.train(rows_NQ)
-
-    fit = kmeans(rows_NQ, k=40, iterations=12, seed=7)
-
-    assert reference.obj is not None
-    assert reference.centroids is not None
-    np.testing.assert_allclose(fit.objective, reference.obj, rtol=1e-6)
-    np.testing.assert_allclose(fit.centroids_KQ, reference.centroids, atol=1e-6)
-
-
-@pytest.mark.parity
 def test_kmeans__objective_is_close_to_scikit_learn() -> None:
     rows_NQ, _ = blobs(k=40, noise=0.2)
     theirs, ours = 0.0, 0.0
@@ -82,9 +68,9 @@ def test_kmeans__every_iteration_lowers_the_objective() -> None:
     rows_NQ, _ = blobs(k=40, noise=0.3)
     fit = kmeans(rows_NQ, k=10, iterations=15, seed=0)
     assert len(fit.objective) == 15
-    # 1e-5: faiss adds up in float32.
-    assert all(np.diff(fit.objective) <= 1e-5 * fit.objective[0])
-    assert inertia(fit.distance_N) <= fit.objective[-1] * (1 + 1e-5)
+    # 1e-6: centroids are rounded to float32, and near ties may go to the farther one.
+    assert all(np.diff(fit.objective) <= 1e-6 * fit.objective[0])
+    assert inertia(fit.distance_N) <= fit.objective[-1] * (1 + 1e-6)
 
 
 def test_kmeans__runs_all_iterations_when_nothing_moves() -> None:
@@ -120,18 +106,6 @@ def test_kmeans__refills_empty_clusters() -> None:
     assert [kmeans(rows_NQ, k=k, seed=seed).num_empty for seed in range(4)] == [0, 0, 0, 0]
 
 
-def test_kmeans__splits_a_donor_by_a_1024th() -> None:
-    five_NQ = np.repeat(unit_rows(5), 20, axis=0)
-    fit = kmeans(five_NQ, k=6, iterations=1, seed=0)
-
-    distance_K5 = np.linalg.norm(fit.centroids_KQ[:, None] - unit_rows(5), axis=2)
-    ratio_KQ = fit.centroids_KQ / unit_rows(5)[distance_K5.argmin(axis=1)]
-    even, odd = (ratio_KQ[:, 0] - 1) * 1024, (ratio_KQ[:, 1] - 1) * 1024
-    moved = np.abs(even) > 0.5
-    assert sorted(even[moved].round(2)) == [-1.0, 1.0], "one donor and one refilled cluster"
-    np.testing.assert_allclose(odd[moved], -even[moved], atol=0.01)
-
-
 def test_kmeans__counts_empty_clusters_and_keeps_their_ids() -> None:
     five_NQ = np.repeat(unit_rows(5), 20, axis=0)
     fit = kmeans(five_NQ, k=12, seed=3)
@@ -143,7 +117,7 @@ def test_kmeans__counts_empty_clusters_and_keeps_their_ids() -> None:
 
 def test_kmeans__is_a_function_of_its_seed() -> None:
     rows_NQ = unit_rows(500)
-    # 2**63 - 1 is the largest seed of a run; faiss itself takes no more than an int32.
+    # 2**63 - 1 is the largest seed of a run.
     once, again, other = (kmeans(rows_NQ, k=9, seed=seed) for seed in (2**63 - 1, 2**63 - 1, 2))
     np.testing.assert_array_equal(once.cluster_N, again.cluster_N)
     np.testing.assert_array_equal(once.centroids_KQ, again.centroids_KQ)
@@ -153,7 +127,7 @@ def test_kmeans__is_a_function_of_its_seed() -> None:
 def test_kmeans__uses_every_row_unless_told() -> None:
     rows_NQ = unit_rows(3000)
     fit = kmeans(rows_NQ, k=3, iterations=30, seed=0)
-    # faiss alone would take 256 rows a cluster; the fixed point of all rows has their means.
+    # The fixed point of all rows has their means.
     for cluster in range(3):
         mean_Q = rows_NQ[fit.cluster_N == cluster].mean(axis=0)
         np.testing.assert_allclose(fit.centroids_KQ[cluster], mean_Q, atol=0.01)
@@ -212,8 +186,8 @@ def test_assign__does_not_depend_on_blocks() -> None:
     rows_NQ, centroids_KQ = unit_rows(300), unit_rows(20, seed=1)
     whole_N, _ = assign(InMemory(rows_NQ), centroids_KQ)
     heard: list[int] = []
-    cut_N, _ = Nearest(centroids_KQ).assign(
-        InMemory(rows_NQ), progress=lambda done, total: heard.append(done), block_rows=70
+    cut_N, _ = Nearest(centroids_KQ, block_rows=70).assign(
+        InMemory(rows_NQ), progress=lambda done, total: heard.append(done)
     )
     np.testing.assert_array_equal(cut_N, whole_N)
     assert heard == [70, 140, 210, 280, 300]

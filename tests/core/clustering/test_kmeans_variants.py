@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from deepcluster_core.clustering.fit import Fit, means_of
-from deepcluster_core.clustering.kmeans import KMeans, assign
+from deepcluster_core.clustering.kmeans import KMeans
+from deepcluster_core.clustering.nearest import assign
 from deepcluster_core.clustering.rows import Floats, InMemory
 from deepcluster_core.errors import FeatureError
 from tests.support.clustering_rows import blobs, unit_rows
@@ -54,23 +54,10 @@ def test_spherical__objective_is_of_squared_distances_and_falls() -> None:
     fit = KMeans(10, iterations=15, spherical=True).fit(InMemory(rows_NQ), seed=0)
 
     assert len(fit.objective) == 15
-    assert all(np.diff(fit.objective) <= 1e-5 * fit.objective[0])  # faiss adds up in float32
-    assert inertia(fit) <= fit.objective[-1] * (1 + 1e-5)
+    # 1e-6: centroids are rounded to float32, and near ties may go to the farther one.
+    assert all(np.diff(fit.objective) <= 1e-6 * fit.objective[0])
+    assert inertia(fit) <= fit.objective[-1] * (1 + 1e-6)
     assert inertia(fit) == pytest.approx(fit.objective[-1], rel=0.01)
-
-
-@pytest.mark.parity
-def test_spherical__objective_is_that_of_plain_faiss() -> None:
-    rows_NQ, _ = blobs(k=40, noise=0.2)
-    reference = faiss.Kmeans(16, 40, niter=12, seed=7, spherical=True)
-    reference.train(rows_NQ)
-
-    fit = KMeans(40, iterations=12, spherical=True).fit(InMemory(rows_NQ), seed=7)
-
-    assert reference.obj is not None
-    assert reference.centroids is not None
-    np.testing.assert_allclose(fit.objective, 2 * 2000 - 2 * reference.obj, rtol=1e-4)
-    np.testing.assert_allclose(fit.centroids_KQ, reference.centroids, atol=1e-6)
 
 
 def test_spherical__rows_that_cancel_out_leave_every_row_at_its_nearest_centroid() -> None:
@@ -103,7 +90,10 @@ class Streamed(InMemory):
     def all(self) -> Floats:
         raise AssertionError("all rows in memory")
 
-    def blocks(self) -> Iterator[Floats]:
+    def keep(self, rows: range) -> Floats:
+        raise AssertionError("all rows kept")
+
+    def blocks(self, rows: range | None = None) -> Iterator[Floats]:
         for start in range(0, self.num_rows, 700):
             yield self.rows_NQ[start : start + 700]
 
@@ -117,7 +107,7 @@ def test_sample__holds_only_the_sample_and_labels_every_row() -> None:
     )
 
     assert fit.fitted_on == 600
-    assert heard == [700, 1400, 2100, 2800, 3000]
+    assert heard == [2048, 3000]
     cluster_N, distance_N = assign(InMemory(rows_NQ), fit.centroids_KQ)
     np.testing.assert_array_equal(fit.cluster_N, cluster_N)
     np.testing.assert_allclose(fit.distance_N, distance_N, atol=1e-6)
@@ -199,7 +189,7 @@ def test_warm_start__refuses_clusters_of_other_images_or_of_another_k(num: int, 
 def test_means_of__are_those_of_the_members() -> None:
     rows_NQ, start_N = unit_rows(300), (np.arange(300) % 4).astype(np.int32)
 
-    means_KQ = means_of(rows_NQ, start_N, k=5, block_rows=70)
+    means_KQ = means_of(rows_NQ, start_N, k=5)
 
     expected_KQ = [rows_NQ[start_N == cluster].mean(axis=0) for cluster in range(4)]
     np.testing.assert_allclose(means_KQ[:4], expected_KQ, atol=1e-6)

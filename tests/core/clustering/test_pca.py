@@ -1,8 +1,6 @@
 """Suffixes: N rows, D features, Q kept."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +8,12 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from deepcluster_core.clustering import moments
+from deepcluster_core.clustering.moments import Moments, Origin, unit_rows
 from deepcluster_core.clustering.pca import Pca, fit_pca
 from deepcluster_core.errors import FeatureError
-from deepcluster_core.reduce import Reduce, identity
-from tests.support.timeouts import WITHIN_S
+from deepcluster_core.ranks import Ranks, own_rows
+from tests.support.ranks import on_ranks
 
 
 def features(num: int = 400, width: int = 20, *, mean: float = 5.0, seed: int = 0) -> Tensor:
@@ -24,25 +24,24 @@ def features(num: int = 400, width: int = 20, *, mean: float = 5.0, seed: int = 
     return rows_ND @ mix_DD + mean
 
 
-def on_ranks(num: int, work: Callable[[int, Reduce], Pca]) -> list[Pca | FeatureError]:
-    """Run `work(rank, reduce)` on threads whose `reduce` sums over all of them."""
-    barrier, parts = Barrier(num, timeout=WITHIN_S), [torch.zeros(0)] * num
+def fit_on_ranks(size: int, rows_ND: Tensor, **settings: Any) -> list[Pca]:  # noqa: ANN401
+    """Fit on several ranks, each with its own units of the rows, in blocks of odd sizes."""
 
-    def run(rank: int) -> Pca | FeatureError:
-        def reduce(part: Tensor) -> Tensor:
-            parts[rank] = part
-            barrier.wait()
-            total = torch.stack(parts).sum(dim=0)
-            barrier.wait()
-            return total
+    def fit(ranks: Ranks) -> Pca:
+        own = own_rows(len(rows_ND), ranks, unit=unit_rows(rows_ND.shape[1]))
+        blocks = rows_ND[own.start : own.stop].split(1000 + ranks.rank)
+        return fit_pca(blocks, num_rows=len(rows_ND), ranks=ranks, **settings)
 
-        try:
-            return work(rank, reduce)
-        except FeatureError as error:
-            return error
+    return on_ranks(size, fit)
 
-    with ThreadPoolExecutor(num) as pool:
-        return list(pool.map(run, range(num)))
+
+def assert_equal(one: Pca, other: Pca) -> None:
+    """Assert that two projections have the same bytes."""
+    assert torch.equal(one.mean_D, other.mean_D)
+    assert torch.equal(one.eigenvalues_Q, other.eigenvalues_Q)
+    assert torch.equal(one.components_QD, other.components_QD)
+    assert one.effective_rank == other.effective_rank
+    assert one.dead_features == other.dead_features
 
 
 def assert_same(one: Pca, other: Pca, *, tolerance: float = 1e-5) -> None:
@@ -83,7 +82,60 @@ def test_fit_pca__unwhitened_keeps_the_proportions_of_components() -> None:
 @pytest.mark.parametrize("size", [1, 7, 399])
 def test_fit_pca__does_not_depend_on_the_cut_into_blocks(size: int) -> None:
     rows_ND = features()
-    assert_same(fit_pca(rows_ND.split(size), dim=6), fit_pca([rows_ND], dim=6))
+    assert_equal(fit_pca(rows_ND.split(size), dim=6), fit_pca([rows_ND], dim=6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_fit_pca__has_the_same_bytes_for_any_number_of_ranks(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moments, "UNIT_ROWS", 1024)
+    rows_ND = features(9000).to(dtype)  # nine units
+    rows_ND[4500:] += 3.0
+
+    alone = fit_pca([rows_ND], dim=6, num_rows=9000)
+
+    assert_same(alone, fit_pca([rows_ND.double().float()], dim=6))
+    for size in (2, 3, 4, 11):
+        for fitted in fit_on_ranks(size, rows_ND, dim=6):
+            assert_equal(fitted, alone)
+
+
+@pytest.mark.parametrize("place", [100, 5000, 8999])
+def test_fit_pca__larger_rows_after_the_first_unit_change_nothing_but_the_grid(
+    place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moments, "UNIT_ROWS", 1024)
+    rows_ND = features(9000)
+    rows_ND[place] *= 30
+    rows_ND[8000, 3] = 1e4  # a third level, if the first unit has no large row
+
+    alone = fit_pca([rows_ND], dim=6, num_rows=9000)
+
+    expected_Q = torch.linalg.eigvalsh(rows_ND.double().T.cov())[-6:].flip(0)
+    torch.testing.assert_close(alone.eigenvalues_Q[:2].double(), expected_Q[:2], rtol=1e-5, atol=0)
+    for size in (2, 3):
+        for fitted in fit_on_ranks(size, rows_ND, dim=2):
+            assert_equal(fitted, fit_pca([rows_ND], dim=2, num_rows=9000))
+
+
+def test_moments__an_outlier_does_not_coarsen_the_sums_of_other_units() -> None:
+    ordinary_ND = features(3000)
+    origin = Origin.of(ordinary_ND[:1000])
+
+    sums = []
+    for scale in (1.0, 1e5):
+        own = Moments(origin, num_rows=3000, device=torch.device("cpu"))
+        for rows_BD in (*ordinary_ND.split(1000), scale * ordinary_ND[:1000]):
+            own.add(rows_BD)
+        sums.append(own.levels)
+
+    assert list(sums[0]) == [0]
+    assert sorted(sums[1])[0] == 0
+    assert len(sums[1]) == 2
+    products_DD = ordinary_ND - origin.shift_D.float()
+    expected_DD = (products_DD.double().T @ products_DD.double()).triu()
+    torch.testing.assert_close(sums[1][0].upper_DD.triu(), expected_DD, rtol=1e-5, atol=1e-3)
 
 
 def test_fit_pca__takes_float16_without_overflow_or_loss() -> None:
@@ -91,39 +143,40 @@ def test_fit_pca__takes_float16_without_overflow_or_loss() -> None:
     assert_same(fit_pca([rows_ND], dim=6), fit_pca([rows_ND.float()], dim=6))
 
 
-def test_fit_pca__two_ranks_equal_one() -> None:
-    rows_ND = features()
-    rows_ND[150:] += 3.0  # the ranks' means differ, so each shifts by another vector
-    parts = [rows_ND[:150].split(40), rows_ND[150:].split(60)]
-
-    fits = on_ranks(2, lambda rank, reduce: fit_pca(parts[rank], dim=6, reduce=reduce))
-
-    one = fit_pca([rows_ND], dim=6)
-    for fit in fits:
-        assert isinstance(fit, Pca)
-        assert_same(fit, one)
+@pytest.mark.parametrize("num_rows", [12, 20, 21, 400])
+def test_fit_pca__ranks_may_have_no_rows(num_rows: int) -> None:
+    rows_ND = features(num_rows)  # one unit; up to 20 rows by their products with each other
+    alone = fit_pca([rows_ND], dim=6, num_rows=num_rows)
+    for fitted in fit_on_ranks(3, rows_ND, dim=6):
+        assert_equal(fitted, alone)
 
 
-def test_fit_pca__a_rank_may_have_no_rows() -> None:
-    rows_ND = features()
-    parts = [[rows_ND], [], []]
+def test_fit_pca__few_rows_of_several_ranks_equal_those_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moments, "UNIT_BYTES", 1)  # units of 1,024 rows
+    rows_ND = features(2100, width=2200)
+    alone = fit_pca([rows_ND], dim=3, num_rows=2100)
+    for fitted in fit_on_ranks(2, rows_ND, dim=3):
+        assert_equal(fitted, alone)
 
-    fits = on_ranks(3, lambda rank, reduce: fit_pca(parts[rank], dim=6, reduce=reduce))
 
-    for fit in fits:
-        assert isinstance(fit, Pca)
-        assert_same(fit, fit_pca([rows_ND], dim=6))
+@pytest.mark.parametrize("size", [2, 3])
+def test_fit_pca__all_ranks_raise_what_one_rank_finds(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moments, "UNIT_ROWS", 1024)
+    rows_ND = features(5000)
+    rows_ND[[4100, 4200], 3] = float("nan")
 
+    def fit(ranks: Ranks) -> str:
+        own = own_rows(5000, ranks, unit=unit_rows(20))
+        with pytest.raises(FeatureError) as raised:
+            fit_pca([rows_ND[own.start : own.stop]], dim=6, num_rows=5000, ranks=ranks)
+        return str(raised.value)
 
-def test_fit_pca__all_ranks_raise_what_one_rank_finds() -> None:
-    rows_ND = features()
-    rows_ND[170] = float("nan")
-    parts = [rows_ND[:150].split(40), rows_ND[150:].split(60)]
-
-    errors = on_ranks(2, lambda rank, reduce: fit_pca(parts[rank], dim=6, reduce=reduce))
-
-    assert "1 of 400 feature rows are not finite.\n" in str(errors[0])
-    assert "1 of 400 feature rows are not finite, the first at row 20.\n" in str(errors[1])
+    for message in on_ranks(size, fit):
+        assert "2 of 5000 feature rows are not finite, the first at row 4100.\n" in message
 
 
 def test_fit_pca__turns_the_largest_coordinate_positive() -> None:
@@ -214,7 +267,7 @@ def test_fit_pca__refuses_more_components_than_the_rank() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_fit_pca__gpu_equals_cpu() -> None:
     rows_ND = features()
-    on_gpu = fit_pca(rows_ND.split(100), dim=6, reduce=identity, device="cuda")
+    on_gpu = fit_pca(rows_ND.split(100), dim=6, device="cuda")
     assert_same(on_gpu, fit_pca(rows_ND.split(100), dim=6))
     whitened_NQ = on_gpu.whiten(rows_ND.cuda())
     assert whitened_NQ.is_cuda
@@ -222,14 +275,11 @@ def test_fit_pca__gpu_equals_cpu() -> None:
 
 
 @pytest.mark.parametrize("num", [30, 39, 40, 41, 200])
-def test_fit_pca__products_of_few_rows_and_covariance_of_many_give_the_same(num: int) -> None:
+def test_fit_pca__few_rows_are_the_same_as_their_covariance(num: int) -> None:
     rows_ND = features(num, width=40)
 
-    alone = fit_pca(rows_ND.split(20), dim=5)  # by the rows' products up to 40 of them
-    rows_of_ranks = (rows_ND[:10], rows_ND[10:])  # two ranks always add up covariances
-    together = on_ranks(
-        2, lambda rank, reduce: fit_pca([rows_of_ranks[rank]], dim=5, reduce=reduce)
-    )
+    found = fit_pca(rows_ND.split(20), dim=5)  # by the rows' products up to 40 of them
 
-    assert isinstance(together[0], Pca)
-    assert_same(alone, together[0])
+    eigenvalues_D = torch.linalg.eigvalsh(rows_ND.double().T.cov())
+    expected_Q = eigenvalues_D[-5:].flip(0).float()
+    torch.testing.assert_close(found.eigenvalues_Q, expected_Q, rtol=1e-5, atol=0)

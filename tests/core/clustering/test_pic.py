@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from deepcluster_core.clustering.fit import Fit
-from deepcluster_core.clustering.kmeans import assign
+from deepcluster_core.clustering.nearest import assign
 from deepcluster_core.clustering.pic import Pic
 from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.rows import Floats, InMemory

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from sklearn.cluster import MiniBatchKMeans
 
 from deepcluster_core.clustering.fit import Fit
-from deepcluster_core.clustering.kmeans import assign
+from deepcluster_core.clustering.nearest import assign
 from deepcluster_core.clustering.plugin import Plugin
 from deepcluster_core.clustering.plugin_loading import PATTERN, load_callable
 from deepcluster_core.clustering.rows import InMemory

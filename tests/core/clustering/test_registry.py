@@ -25,3 +25,9 @@ def test_registry__importing_it_imports_no_implementation() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
     assert {"torch", "faiss", "numpy", "scipy"}.isdisjoint(done.stdout.split())
+
+
+def test_find_clusterer__only_k_means_runs_on_many_ranks() -> None:
+    many = {name for name, found in CLUSTERERS.items() if found.runs_on_many_ranks}
+    assert many == {"kmeans", "spherical"}
+    assert not find_clusterer("python:some.module:name").runs_on_many_ranks

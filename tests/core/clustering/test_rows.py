@@ -23,9 +23,9 @@ def projected(
 ) -> Projected:
     """Return rows in products of 30 and blocks of 90; 500 is a multiple of neither."""
 
-    def read() -> Iterator[NDArray[np.floating]]:
-        for start in range(0, 500, block_rows):
-            yield RAW_ND[start : start + block_rows]
+    def read(rows: range) -> Iterator[NDArray[np.floating]]:
+        for start in range(rows.start, rows.stop, block_rows):
+            yield RAW_ND[start : min(start + block_rows, rows.stop)]
 
     return Projected(500, 3, read, project, product_rows=30, yielded_rows=90)
 
@@ -41,6 +41,11 @@ def test_projected__is_the_same_however_it_is_read(block_rows: int) -> None:
     assert [len(block_BQ) for block_BQ in blocks] == [90, 90, 90, 90, 90, 50]
     np.testing.assert_array_equal(np.concatenate(blocks), in_one)
     np.testing.assert_array_equal(rows.take(ids_S), in_one[ids_S])
+    np.testing.assert_array_equal(rows.take(ids_S[3:5]), in_one[ids_S[3:5]])
+    np.testing.assert_array_equal(rows.keep(range(120, 331)), in_one[120:331])
+    some = list(rows.blocks(range(120, 331)))
+    np.testing.assert_array_equal(np.concatenate(some), in_one[120:331])
+    assert rows.take(ids_S[:0]).shape == rows.keep(range(120, 120)).shape == (0, 3)
     assert rows.take(ids_S).dtype == np.float32
 
 
@@ -78,8 +83,8 @@ def test_projected__a_row_does_not_depend_on_how_many_come_after_it(
     def product(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
         return (torch.from_numpy(raw_BD) @ weights_DQ).numpy()
 
-    everything = Projected(2100, kept, lambda: iter([raw_ND]), product).all()
-    first = Projected(num_rows, kept, lambda: iter([raw_ND[:num_rows]]), product).all()
+    everything = Projected(2100, kept, lambda _: iter([raw_ND]), product).all()
+    first = Projected(num_rows, kept, lambda _: iter([raw_ND[:num_rows]]), product).all()
 
     np.testing.assert_array_equal(first, everything[:num_rows])
 

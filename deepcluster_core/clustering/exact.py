@@ -1,0 +1,174 @@
+"""Sums without any rounding, which are therefore equal in any order and for any number of ranks.
+
+Each term is rounded first, to a multiple of a power of two. A float64 holds 53 bits, so sums of
+such multiples are exact as long as they need no more bits. Addition of exact numbers is
+associative: blocks, threads and ranks no longer change the last digits of a sum.
+
+Suffixes: N rows, B block, C chunk of a block, Q dimensions, P some of them, K clusters.
+"""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepcluster_core.clustering.rows import ClusterIds, Floats, RowIds
+from deepcluster_core.ranks import ALONE, Ranks
+
+SUM_BITS = 52
+"""One less than a float64 has, so that terms may exceed their bound by rounding."""
+
+CHUNK_VALUES = 1 << 15
+"""Values converted to float64 at once.
+
+They stay in the processor's cache. torch also computes so few in the calling thread alone: if it
+woke its threads for each chunk, they and those of faiss would wait for each other longer than they
+work (three times the time of an iteration, on two busy cores).
+"""
+
+LEAST_COLUMNS = 64
+"""Least number of columns whose sums are worth a thread of their own."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The multiples of `step`, a power of two, on which sums of a known size are exact."""
+
+    step: float
+
+    @classmethod
+    def of(cls, largest: float, num_terms: int) -> "Grid":
+        """Return the finest grid for sums of terms.
+
+        Args:
+            largest: a bound on the magnitude of each term, up to rounding; finite.
+            num_terms: a bound on the number of terms.
+        """
+        # At least four terms, because `round_` needs two bits more than a single term has.
+        exponent = exponent_of(largest) + exponent_of(max(num_terms, 4))
+        return cls(2.0 ** (exponent - SUM_BITS))
+
+    def round_(self, values: Tensor) -> Tensor:
+        """Round float64 values to multiples of `step`, in place; return them.
+
+        Beyond 2^52 steps a float64 has no fractions of a step, so the first addition rounds, to the
+        nearest multiple and to the even one of two. The result depends on the value alone.
+        """
+        beyond = 1.5 * 2.0**52 * self.step
+        return values.add_(beyond).sub_(beyond)
+
+
+def exponent_of(value: float) -> int:
+    """Return the least e with |value| <= 2^e; for zero, that of the smallest float32."""
+    if value == 0:
+        return -149
+    mantissa, exponent = math.frexp(abs(value))
+    return exponent - 1 if mantissa == 0.5 else exponent
+
+
+class ClusterSums:
+    """The sum of the rows of each cluster, exact, and the number of its rows."""
+
+    def __init__(self, k: int, width: int, grid: Grid) -> None:
+        """Begin with no rows.
+
+        Args:
+            k: number of clusters.
+            width: Q.
+            grid: made for the rows of all ranks.
+        """
+        self._grid = grid
+        self._sum_KQ = torch.zeros(k, width, dtype=torch.float64)
+        self._count_K = torch.zeros(k, dtype=torch.int64)
+        num_threads = max(1, min(torch.get_num_threads(), width // LEAST_COLUMNS))
+        edges = [width * number // num_threads for number in range(num_threads + 1)]
+        self._columns = [slice(*edge) for edge in pairwise(edges)]
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="sums")
+
+    def add(self, rows_BQ: Floats, cluster_B: ClusterIds | RowIds) -> None:
+        """Add each row to the sum of its cluster.
+
+        `index_add_` was the fastest way found: 0.15 us a row at k = 1,000 and Q = 256, compared
+        with 0.24 for the product with a sparse matrix of ones and 2.7 for sorting and `reduceat`.
+        """
+        id_B = torch.from_numpy(cluster_B.astype(np.int64))
+        self._count_K += id_B.bincount(minlength=len(self._count_K))
+        if len(self._columns) == 1:
+            self._add_columns(rows_BQ, id_B, self._columns[0])
+            return
+        # Each thread adds up some of the columns.
+        tasks = [
+            self._pool.submit(self._add_columns, rows_BQ, id_B, columns)
+            for columns in self._columns
+        ]
+        for task in tasks:
+            task.result()
+
+    def _add_columns(self, rows_BQ: Floats, id_B: Tensor, columns: slice) -> None:
+        sum_KP = self._sum_KQ[:, columns]
+        for start, rows_CP in _chunks(rows_BQ[:, columns], self._grid):
+            sum_KP.index_add_(0, id_B[start : start + len(rows_CP)], rows_CP)
+
+    def total(self, ranks: Ranks = ALONE) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return sum_KQ and count_K over the rows of all ranks; no row can be added afterwards."""
+        self._pool.shutdown()
+        sum_KQ = ranks.sum(self._sum_KQ, "sums of clusters")
+        count_K = ranks.sum(self._count_K, "sizes of clusters")
+        return sum_KQ.numpy(), count_K.numpy()
+
+    def means(self, ranks: Ranks = ALONE) -> tuple[Floats, NDArray[np.int64]]:
+        """Return centroids_KQ, the means over the rows of all ranks, and count_K.
+
+        The mean of an empty cluster is zero.
+        """
+        sum_KQ, count_K = self.total(ranks)
+        return mean_of(sum_KQ, count_K).astype(np.float32), count_K
+
+
+def mean_of(sum_KQ: NDArray[np.float64], count_K: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return mean_KQ, the means of the rows with these sums; zero where there is no row."""
+    return sum_KQ / np.maximum(count_K, 1)[:, None]
+
+
+def sum_of_squares(
+    rows_NQ: Floats, *, largest: float, num_rows: int, ranks: Ranks = ALONE
+) -> float:
+    """Return the sum of the squared lengths of the rows of all ranks.
+
+    The rows are rounded as `ClusterSums` rounds them, and each squared length is rounded again.
+
+    Args:
+        rows_NQ: the rows of this rank.
+        largest: a bound on the magnitude of all values on all ranks.
+        num_rows: number of rows of all ranks.
+        ranks: the ranks.
+    """
+    grid = Grid.of(largest, num_rows)
+    grid_of_squares = Grid.of(rows_NQ.shape[1] * largest**2, num_rows)
+    total = torch.zeros((), dtype=torch.float64)
+    for _, rows_CQ in _chunks(rows_NQ, grid):
+        square_C = rows_CQ.square_().sum(dim=1)
+        total += grid_of_squares.round_(square_C).sum()
+    return float(ranks.sum(total, "sum of squares"))
+
+
+def _chunks(rows_NQ: Floats, grid: Grid) -> Iterator[tuple[int, Tensor]]:
+    """Yield the rows rounded to the grid, as float64, and the number of the first of each chunk.
+
+    A chunk may be changed, and is valid until the next one.
+    """
+    num_rows, width = rows_NQ.shape
+    chunk_rows = max(1, CHUNK_VALUES // width)
+    buffer = torch.empty(min(chunk_rows, num_rows), width, dtype=torch.float64)
+    for start in range(0, num_rows, chunk_rows):
+        part_CQ = rows_NQ[start : start + chunk_rows]
+        chunk_CQ = buffer[: len(part_CQ)]
+        # NumPy copies, because torch warns about rows that are read-only, such as mapped ones.
+        np.copyto(chunk_CQ.numpy(), part_CQ)
+        yield start, grid.round_(chunk_CQ)

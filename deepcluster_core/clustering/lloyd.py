@@ -1,0 +1,169 @@
+"""The iterations of k-means: Lloyd's algorithm, for one rank and for many.
+
+Suffixes: S rows to learn from, B block, Q dimensions, K clusters, J requested rows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcluster_core.clustering.exact import ClusterSums, Grid, mean_of, sum_of_squares
+from deepcluster_core.clustering.nearest import UNIT_ROWS, Nearest, search_rows
+from deepcluster_core.clustering.rows import Floats, RowIds
+from deepcluster_core.ranks import ALONE, Ranks
+from deepcluster_core.seeding import numpy_generator
+
+APART = 1 / 1024
+"""How far a refilled cluster and its donor move apart, relative to each coordinate; as in faiss."""
+
+SUM_ROWS = 2 * UNIT_ROWS
+"""Rows whose sums are computed at once, between searches.
+
+Each search displaces the sums from the processor's cache: after each 2,048 rows, the sums took half
+as long again.
+"""
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Points:
+    """The rows that k-means learns from, of which this rank has a share."""
+
+    own_SQ: Floats
+    """The rows of this rank, all finite."""
+    own: range
+    """Their positions among the rows of all ranks."""
+    num_points: int
+    """Number of rows of all ranks."""
+    largest: float
+    """A bound on the magnitude of the values on all ranks."""
+    ranks: Ranks = ALONE
+
+    def at(self, position_J: RowIds) -> Floats:
+        """Return the rows at these positions, whichever ranks have them."""
+        is_own_J = (position_J >= self.own.start) & (position_J < self.own.stop)
+        rows_JQ = np.zeros((len(position_J), self.own_SQ.shape[1]), np.float32)
+        rows_JQ[is_own_J] = self.own_SQ[position_J[is_own_J] - self.own.start]
+        # All ranks but one add zeros. A sum with zero also turns -0.0 into 0.0 on a single rank.
+        return self.ranks.sum(torch.from_numpy(rows_JQ + 0.0), "rows of other ranks").numpy()
+
+    def new_sums(self, k: int) -> ClusterSums:
+        """Return sums for `k` clusters that are exact over the rows of all ranks."""
+        grid = Grid.of(self.largest, self.num_points)
+        return ClusterSums(k, self.own_SQ.shape[1], grid)
+
+    def sum_of_squares(self) -> float:
+        """Return the sum of the squared lengths of the rows of all ranks."""
+        return sum_of_squares(
+            self.own_SQ, largest=self.largest, num_rows=self.num_points, ranks=self.ranks
+        )
+
+    def blocks(self, block_rows: int) -> Iterator[Floats]:
+        """Yield the rows of this rank in blocks; the last one may be smaller."""
+        for start in range(0, len(self.own), block_rows):
+            yield self.own_SQ[start : start + block_rows]
+
+
+def iterate(
+    points: Points,
+    centroids_KQ: Floats,
+    *,
+    iterations: int,
+    seed: int,
+    spherical: bool = False,
+    device: str = "cpu",
+) -> tuple[Floats, tuple[float, ...]]:
+    """Run all iterations; return centroids_KQ and the objective before each of them.
+
+    An iteration assigns each row to its nearest centroid, and moves each centroid to the mean of
+    its rows. faiss finds the nearest centroids. The sums of rows are exact, so that all ranks
+    compute the same means, and the result does not depend on their number.
+
+    Args:
+        points: the rows to learn from.
+        centroids_KQ: the initial centroids, equal on all ranks.
+        iterations: number of iterations; none is left out when nothing moves any more.
+        seed: decides from which clusters empty ones are refilled.
+        spherical: scale centroids to length 1, at the start and after each iteration.
+        device: a torch device for the search.
+
+    Returns:
+        The centroids, float32, and for each iteration the sum of the squared distances of all rows
+        to the centroids that the iteration began with.
+    """
+    if spherical:
+        centroids_KQ = _of_length_1(centroids_KQ.astype(np.float64)).astype(np.float32)
+    block_rows = search_rows(points.num_points, device)
+    nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows)
+    squares = points.sum_of_squares()
+    objective: list[float] = []
+    for iteration in range(iterations):
+        nearest.move_to(centroids_KQ)
+        sums = points.new_sums(len(centroids_KQ))
+        for rows_BQ in points.blocks(SUM_ROWS):
+            sums.add(rows_BQ, nearest.find(rows_BQ))
+        sum_KQ, count_K = sums.total(points.ranks)
+        objective.append(squares + _away(centroids_KQ, sum_KQ, count_K))
+        mean_KQ = mean_of(sum_KQ, count_K)
+        if not count_K.all():  # which all ranks see alike
+            generator = numpy_generator(seed, "refill", iteration)
+            refill = partial(refilled, mean_KQ, count_K, generator)
+            mean_KQ = points.ranks.on_first(refill, "refilled clusters")
+        if spherical:
+            mean_KQ = _of_length_1(mean_KQ)
+        centroids_KQ = mean_KQ.astype(np.float32)
+    return centroids_KQ, tuple(objective)
+
+
+def refilled(
+    centroids_KQ: Doubles, count_K: NDArray[np.int64], generator: np.random.Generator
+) -> Doubles:
+    """Return centroids of which each empty cluster has taken half of another one.
+
+    For each empty cluster a donor is drawn, with a probability proportional to its rows minus one.
+    The empty cluster takes the donor's centroid, and the two move apart: one is multiplied by
+    1 + 1/1024 in even and 1 - 1/1024 in odd coordinates, the other the reverse. Half of the donor's
+    rows count as those of the refilled cluster from then on. These are the rules of faiss, but the
+    draws are ours.
+
+    Args:
+        centroids_KQ: the means of the clusters.
+        count_K: rows of each cluster, in total at least K.
+        generator: draws the donors.
+    """
+    centroids_KQ = centroids_KQ.copy()
+    count_K = count_K.copy()
+    apart_Q = np.full(centroids_KQ.shape[1], APART)
+    apart_Q[1::2] = -APART
+    for empty in np.flatnonzero(count_K == 0):
+        # A cluster with a single row cannot give any. There is a donor: K rows fill K clusters.
+        can_give_K = np.maximum(count_K - 1, 0)
+        ends_K = can_give_K.cumsum()
+        donor = np.searchsorted(ends_K, generator.integers(ends_K[-1]), side="right")
+        centroids_KQ[empty] = centroids_KQ[donor] * (1 + apart_Q)
+        centroids_KQ[donor] *= 1 - apart_Q
+        count_K[empty] = count_K[donor] // 2
+        count_K[donor] -= count_K[empty]
+    return centroids_KQ
+
+
+def _away(centroids_KQ: Floats, sum_KQ: Doubles, count_K: NDArray[np.int64]) -> float:
+    """Return the sum of squared distances of rows to their centroids, less that of |x|^2.
+
+    |x - c|^2 is |x|^2 + |c|^2 - 2 x·c, whose sum over the rows of a cluster needs only their sum.
+    """
+    double_KQ = centroids_KQ.astype(np.float64)
+    squared_K = np.einsum("kq,kq->k", double_KQ, double_KQ)
+    product_K = np.einsum("kq,kq->k", double_KQ, sum_KQ)
+    return float((count_K * squared_K - 2 * product_K).sum())
+
+
+def _of_length_1(centroids_KQ: Doubles) -> Doubles:
+    """Return centroids scaled to length 1; zero stays zero."""
+    length_K1 = np.linalg.norm(centroids_KQ, axis=1, keepdims=True)
+    return centroids_KQ / np.where(length_K1 > 0, length_K1, 1)

@@ -1,0 +1,105 @@
+"""Features on disk become clusters, on any number of ranks. Suffixes: N images, D dimensions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepcluster_core.artifacts.features import Features, write_features
+from deepcluster_core.clustering import grouping, kmeans, moments
+from deepcluster_core.clustering.fit import Clustering
+from deepcluster_core.clustering.grouping import Grouping, group
+from deepcluster_core.clustering.kmeans import KMeans
+from deepcluster_core.config import FeatureDtype
+from deepcluster_core.context import Context
+from deepcluster_core.errors import FeatureError
+from deepcluster_core.ranks import Ranks
+from tests.support.ranks import on_ranks
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deal rows to ranks in small units, so that tests need few rows."""
+    monkeypatch.setattr(moments, "UNIT_ROWS", 1024)
+    monkeypatch.setattr(kmeans, "UNIT_ROWS", 2048)
+    monkeypatch.setattr(grouping, "BLOCK_BYTES", 1)
+
+
+def features(folder: Path, *, count: int, dim: int, dtype: FeatureDtype) -> Features:
+    """Write features that vary in all directions, away from zero, with copies of one row."""
+    generator = np.random.default_rng(0)
+    rows_ND = generator.standard_normal((count, dim)) * np.linspace(0.1, 1, dim) + 5
+    rows_ND[count // 2 : count * 3 // 4] = rows_ND[0]
+    rows_ND = rows_ND.astype(np.float32)
+    folder.mkdir()
+    batches = iter(np.array_split(rows_ND, max(1, count // 300)))
+    write_features(folder, batches, num_images=count, dtype=dtype)
+    return Features(folder)
+
+
+def grouped(
+    found: Features, clusterer: Clustering, size: int, *, whitened: bool = True
+) -> list[Grouping]:
+    def work(ranks: Ranks) -> Grouping:
+        context = Context(seed=3, epoch=0, ranks=ranks)
+        return group(found, clusterer, context, pca_dim=8, whitened=whitened, clip=True)
+
+    return on_ranks(size, work)
+
+
+CASES: dict[str, tuple[int, int, FeatureDtype, Clustering, bool]] = {
+    "float16": (9000, 40, "float16", KMeans(50, iterations=4), True),
+    "float32": (9000, 40, "float32", KMeans(50, iterations=4), True),
+    "unwhitened": (5000, 40, "float16", KMeans(50, iterations=4), False),
+    "sample": (9000, 40, "float16", KMeans(30, 4, max_points_per_centroid=99), True),
+    "spherical": (5000, 40, "float16", KMeans(50, 4, spherical=True), True),
+    "fewer images than dimensions": (300, 400, "float16", KMeans(20, iterations=4), True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_group__has_the_same_bytes_for_any_number_of_ranks(case: str, tmp_path: Path) -> None:
+    count, dim, dtype, clusterer, whitened = CASES[case]
+    found = features(tmp_path / "features", count=count, dim=dim, dtype=dtype)
+    (alone,) = grouped(found, clusterer, 1, whitened=whitened)
+
+    for size in (2, 3, 4):
+        first, *others = grouped(found, clusterer, size, whitened=whitened)
+        assert first.fit.cluster_N.tobytes() == alone.fit.cluster_N.tobytes()
+        assert first.fit.distance_N.tobytes() == alone.fit.distance_N.tobytes()
+        for made in (first, *others):
+            for name, array in alone.arrays().items():
+                assert made.arrays()[name].tobytes() == array.tobytes(), name
+            assert made.pca.effective_rank == alone.pca.effective_rank
+
+
+def test_group__progress_counts_the_rows_of_all_ranks(tmp_path: Path) -> None:
+    found = features(tmp_path / "features", count=9000, dim=20, dtype="float16")
+
+    def work(ranks: Ranks) -> list[tuple[int, int | None]]:
+        heard: list[tuple[int, int | None]] = []
+        context = Context(
+            seed=3, ranks=ranks, progress=lambda done, total: heard.append((done, total))
+        )
+        group(found, KMeans(9, 2), context, pca_dim=8, whitened=True, clip=True)
+        return heard
+
+    for heard in on_ranks(2, work):
+        assert heard[-1] == (9000, 9000)
+        assert heard == sorted(heard)
+
+
+def test_group__all_ranks_raise_the_same_error(tmp_path: Path) -> None:
+    rows_ND = np.random.default_rng(0).standard_normal((5000, 12)).astype(np.float32)
+    rows_ND[4321, 3] = np.inf
+    write_features(tmp_path, iter([rows_ND]), num_images=5000, dtype="float16")
+
+    def message(ranks: Ranks) -> str:
+        context = Context(seed=3, ranks=ranks)
+        with pytest.raises(FeatureError) as raised:
+            group(Features(tmp_path), KMeans(9), context, pca_dim=8, whitened=True, clip=True)
+        return str(raised.value)
+
+    messages = on_ranks(3, message)
+    assert len(set(messages)) == 1
+    assert "1 of 5000 feature rows are not finite, the first at row 4321." in messages[0]
