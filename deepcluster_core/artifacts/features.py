@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from deepcluster_core.artifacts.file_names import FEATURES
-from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_chunks
+from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_rows
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
@@ -179,7 +179,7 @@ def durable_rows(folder: Path, rows: int) -> int:
     """
     try:
         # Blocks of one shard, because the shards behind these rows may be missing.
-        for _ in Features(folder).blocks(1, rows=rows):
+        for _ in Features(folder).blocks(1, rows=range(rows)):
             pass
     except ArtifactError:
         return 0
@@ -230,53 +230,63 @@ class Features:
         shard_rows = array.shards[0]
         self._layout = Layout(chunk_rows, shard_rows // chunk_rows)
 
-    def blocks(self, block_bytes: int = 64 << 20, *, rows: int | None = None) -> Iterator[Floats]:
-        """Yield consecutive rows (n, D) of about `block_bytes`, in whole shards.
+    @property
+    def shard_rows(self) -> int:
+        """Number of rows in a shard; the last shard may have fewer."""
+        return self._layout.shard_rows
+
+    def blocks(
+        self,
+        block_bytes: int = 64 << 20,
+        *,
+        rows: range | None = None,
+        block_rows: int | None = None,
+    ) -> Iterator[Floats]:
+        """Yield consecutive rows (n, D).
 
         The next block is read while the caller uses one, so up to three blocks are in memory.
 
         Args:
-            block_bytes: approximate size of a block.
-            rows: number of rows to read; None for all.
+            block_bytes: approximate size of a block; a block then has the rows of whole shards.
+            rows: the consecutive rows to read, from any row to any row; None for all.
+            block_rows: number of rows in a block, counted from the first of `rows`; the last block
+                may have fewer. None: as many as `block_bytes` allows.
 
         Raises:
             ArtifactError: rows are damaged.
         """
-        shard_rows = self._layout.shard_rows
-        shard_bytes = shard_rows * self.dim * self._dtype.itemsize
-        shards_in_block = max(1, block_bytes // shard_bytes)
-        block_rows = shard_rows * shards_in_block
         if rows is None:
-            rows = self.num_images
+            rows = range(self.num_images)
+        if block_rows is None:
+            shard_rows = self._layout.shard_rows
+            shard_bytes = shard_rows * self.dim * self._dtype.itemsize
+            block_rows = shard_rows * max(1, block_bytes // shard_bytes)
         with ThreadPoolExecutor(READERS, thread_name_prefix="shards") as pool:
-            next_block = self._begin(pool, 0, block_rows)
-            for start in range(0, rows, block_rows):
+            next_block = self._begin(pool, rows[:block_rows])
+            for first in range(0, len(rows), block_rows):
                 block_BD, parts = next_block
-                self._wait(parts, start)
+                self._wait(parts, rows[first])
                 # Begin the next block before the caller works on this one.
-                next_block = self._begin(pool, start + block_rows, block_rows)
+                rows_after = rows[first + block_rows :]
+                next_block = self._begin(pool, rows_after[:block_rows])
                 yield block_BD
 
-    def _begin(
-        self, pool: ThreadPoolExecutor, start: int, size: int
-    ) -> tuple[Floats, list[Future[None]]]:
-        """Start to read up to `size` rows from `start` on; return their array and the tasks."""
+    def _begin(self, pool: ThreadPoolExecutor, rows: range) -> tuple[Floats, list[Future[None]]]:
+        """Start to read rows; return their array and the tasks that fill it."""
         layout = self._layout
-        rows_left = self.num_images - start
-        num_rows = max(0, min(size, rows_left))
-        block_BD = np.empty((num_rows, self.dim), self._dtype)
+        block_BD = np.empty((len(rows), self.dim), self._dtype)
         parts: list[Future[None]] = []
-        part_rows = layout.chunk_rows * CHUNKS_READ
-        for offset in range(0, len(block_BD), layout.shard_rows):
-            shard_number = (start + offset) // layout.shard_rows
+        # A shard is read in parts, so that several threads share it. No part crosses two shards.
+        part_rows = layout.chunk_rows * min(CHUNKS_READ, layout.chunks)
+        row = rows.start
+        while row < rows.stop:
+            shard_number, row_in_shard = divmod(row, layout.shard_rows)
+            part_end = (row_in_shard // part_rows + 1) * part_rows
+            num_rows = min(part_end, layout.shard_rows) - row_in_shard
+            part_BD = block_BD[row - rows.start :][:num_rows]
             path = _shard(self.path, shard_number)
-            shard_BD = block_BD[offset : offset + layout.shard_rows]
-            # A shard is read in parts, so that several threads share it.
-            for row in range(0, len(shard_BD), part_rows):
-                part_BD = shard_BD[row : row + part_rows]
-                first_chunk = row // layout.chunk_rows
-                part = pool.submit(read_chunks, path, part_BD, layout, first=first_chunk)
-                parts.append(part)
+            parts.append(pool.submit(read_rows, path, part_BD, layout, start=row_in_shard))
+            row += num_rows
         return block_BD, parts
 
     def _wait(self, parts: list[Future[None]], start: int) -> None:

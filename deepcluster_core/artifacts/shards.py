@@ -78,23 +78,28 @@ def finish_shard(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> 
         os.fsync(file.fileno())
 
 
-def read_chunks(path: Path, rows_BD: Floats, layout: Layout, *, first: int) -> None:
-    """Fill `rows_BD` with the rows of a shard from chunk `first` on.
+def read_rows(path: Path, rows_BD: Floats, layout: Layout, *, start: int) -> None:
+    """Fill `rows_BD` with the rows of a shard from row `start` on.
 
     Raises:
         OSError: the shard is missing or cannot be read.
         ValueError: the shard is truncated, or a checksum differs.
     """
+    first_chunk, rows_before = divmod(start, layout.chunk_rows)
     with path.open("rb", buffering=0) as file:
         descriptor = file.fileno()
-        places = _read_index(descriptor, layout)[first:]
+        places = _read_index(descriptor, layout)[first_chunk:]
+        if rows_before:
+            # Rows that begin within a chunk. Its checksum is that of the whole chunk.
+            chunk_BD = np.empty((layout.chunk_rows, rows_BD.shape[1]), rows_BD.dtype)
+            _read_chunk(descriptor, chunk_BD, places.pop(0))
+            wanted_BD = chunk_BD[rows_before : rows_before + len(rows_BD)]
+            rows_BD[: len(wanted_BD)] = wanted_BD
+            rows_BD = rows_BD[len(wanted_BD) :]
         chunks = _cut(rows_BD, layout.chunk_rows)
         # The index also has entries for chunks behind these rows.
-        for chunk_BD, (offset, length) in zip(chunks, places, strict=False):
-            if offset == length == ABSENT:
-                chunk_BD[:] = 0
-            else:
-                _read_chunk(descriptor, chunk_BD, offset, length)
+        for chunk_BD, place in zip(chunks, places, strict=False):
+            _read_chunk(descriptor, chunk_BD, place)
 
 
 def _read_index(file: int, layout: Layout) -> list[tuple[int, int]]:
@@ -112,8 +117,12 @@ def _read_index(file: int, layout: Layout) -> list[tuple[int, int]]:
     return [(offset, length) for offset, length in index_C2.tolist()]
 
 
-def _read_chunk(file: int, chunk_BD: Floats, offset: int, length: int) -> None:
-    """Read a chunk into its rows; padding after the array's last row is only checked."""
+def _read_chunk(file: int, chunk_BD: Floats, place: tuple[int, int]) -> None:
+    """Read the first rows of a chunk; the rows or the padding after them are only checked."""
+    offset, length = place
+    if offset == length == ABSENT:
+        chunk_BD[:] = 0
+        return
     padding_bytes = length - chunk_BD.nbytes - CHECKSUM.size
     padding = bytearray(max(0, padding_bytes))
     checksum = bytearray(CHECKSUM.size)

@@ -8,7 +8,7 @@ import pytest
 
 from deepcluster_core.artifacts import checksum
 from deepcluster_core.artifacts.checksum import RELEASED_FROM_BYTES, crc32c
-from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_chunks
+from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_rows
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_shards__chunks_are_checked_while_other_threads_run(
     append_chunks(shard, rows_ND, layout, first=0)
     finish_shard(shard, layout, chunks=2, row_bytes=8192)
     found_ND = np.empty_like(rows_ND)
-    read_chunks(shard, found_ND, layout, first=0)
+    read_rows(shard, found_ND, layout, start=0)
 
     np.testing.assert_array_equal(found_ND, rows_ND)
     large = [data for data in given if memoryview(data).nbytes >= RELEASED_FROM_BYTES]  # type: ignore[arg-type]

@@ -153,6 +153,21 @@ def test_features__blocks_are_whole_shards(
     assert [len(block) for block in stored.blocks(block_bytes)] == expected
 
 
+@pytest.mark.parametrize("block_rows", [1, 5, 12, 17, 100])
+@pytest.mark.parametrize(("start", "end"), [(0, 50), (12, 36), (5, 7), (11, 49), (50, 50)])
+def test_features__blocks_of_a_range_have_the_rows_asked_for(
+    tmp_path: Path, start: int, end: int, block_rows: int
+) -> None:
+    stored = Features(write(tmp_path, rows(50)))
+
+    blocks = list(stored.blocks(rows=range(start, end), block_rows=block_rows))
+
+    assert all(len(block) == block_rows for block in blocks[:-1])
+    assert sum(map(len, blocks)) == end - start
+    read_ND = np.concatenate([np.empty((0, DIM), np.float32), *blocks])
+    np.testing.assert_array_equal(read_ND, rows(50)[start:end])
+
+
 @pytest.mark.parametrize("position", [0, 0.3, 0.6, -1])
 def test_features__flipped_byte_is_noticed_when_read(tmp_path: Path, position: float) -> None:
     write(tmp_path, rows(50))
