@@ -53,6 +53,26 @@ def extract_features(
         yield computed_BD
 
 
+def feature_dim(network: Network, layer: str | None, *, size: int) -> int:
+    """Return D, the number of values of a feature, after a pass of one image at the most.
+
+    Args:
+        network: on the CPU; it is put into eval mode.
+        layer: a named layer, averaged over space; None for the feature of the paper.
+        size: side of the images in pixels.
+
+    Raises:
+        ConfigError: the layer is unknown.
+    """
+    if layer is None:
+        return network.feature_dim
+    network.eval()
+    num_channels = len(network.mean_C11)
+    black_1CSS = torch.zeros(1, num_channels, size, size, dtype=torch.uint8)
+    with torch.inference_mode():
+        return network.layer_feature(black_1CSS, layer).shape[1]
+
+
 def to_device(module: nn.Module, device: str) -> None:
     """Move a module to a device, with its weights in channels-last order for fast convolutions."""
     module.to(device)

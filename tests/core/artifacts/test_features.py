@@ -27,6 +27,8 @@ SHARD_ROWS = 12
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a shard of 12 rows of 7 float32, in 4 chunks, so that 50 rows need five of them."""
+    monkeypatch.setattr(features, "LEAST_SMALL_SHARDS", 1)
+    monkeypatch.setattr(features, "MOST_SMALL_SHARDS", 1)
     monkeypatch.setattr(features, "CHUNK_BYTES", 3 * DIM * 4)
     monkeypatch.setattr(features, "SHARD_BYTES", SHARD_ROWS * DIM * 4)
 
