@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from deepcluster_core import feature_shares
 from deepcluster_core.artifacts.features import Features, create_features, write_shards
 from deepcluster_core.feature_shares import FeatureShare
 from deepcluster_core.ranks import ALONE, Ranks
@@ -72,8 +73,44 @@ def test_feature_share__computes_missing_shards_alone(tmp_path: Path, size: int)
     shares = on_ranks(size, lambda ranks: FeatureShare(array, ranks, batch_size=BATCH))
 
     assert [number for share in shares for number in share.missing] == [0, 9]
+    assert sorted(number for share in shares for number in share.shards) == list(range(16))
     # 15 rows a shard: shard 0 lies in batch 0, and shard 9, rows 135 to 149, in batches 8 and 9.
     assert [number for share in shares for number in share.batches] == [0, 8, 9]
+
+
+def test_feature_share__missing_shards_are_divided_anew(tmp_path: Path) -> None:
+    array = created(tmp_path, 240)
+    extract(array, ALONE)
+    for number in range(12, 16):
+        array.shard(number).unlink()
+
+    shares = on_ranks(2, lambda ranks: FeatureShare(array, ranks, batch_size=BATCH))
+
+    assert [share.missing for share in shares] == [[12, 13], [14, 15]]
+    assert [share.shards for share in shares] == [[*range(8), 12, 13], [*range(8, 12), 14, 15]]
+
+
+def test_feature_share__ranks_meet_equally_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_shares, "MEETING_BATCHES", 2)
+    array = created(tmp_path, 500)
+
+    def work(ranks: Ranks) -> int:
+        names: list[str] = []
+        barrier = ranks.barrier
+
+        def noted(name: str) -> None:
+            names.append(name)
+            barrier(name)
+
+        monkeypatch.setattr(ranks, "barrier", noted)
+        extract(array, ranks)
+        return len(names)
+
+    # Of 32 batches in 16 shards, three ranks compute 10 or more each.
+    assert on_ranks(3, work) == [5, 5, 5]
+    np.testing.assert_array_equal(stored(array), row_ND(500))
 
 
 def test_feature_share__tells_how_far_it_is(tmp_path: Path) -> None:
