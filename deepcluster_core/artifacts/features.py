@@ -81,13 +81,16 @@ def create_features(folder: Path, *, num_images: int, dim: int, dtype: FeatureDt
 
 def _layout_of(num_images: int, row_bytes: int) -> Layout:
     """Return the layout of an array, which depends on its shape and number format alone."""
-    full_chunks = num_images * row_bytes // CHUNK_BYTES
-    num_small_shards = min(max(LEAST_SMALL_SHARDS, full_chunks), MOST_SMALL_SHARDS)
-    rows_in_small_shard = math.ceil(num_images / num_small_shards)
-    # Chunks are always stored in full length, so small shards have smaller chunks.
-    chunk_rows = min(max(1, CHUNK_BYTES // row_bytes), rows_in_small_shard)
-    chunks_in_small_shard = math.ceil(rows_in_small_shard / chunk_rows)
-    return Layout(chunk_rows, min(chunks_in_small_shard, SHARD_BYTES // CHUNK_BYTES))
+    full_chunk_rows = max(1, CHUNK_BYTES // row_bytes)
+    num_full_chunks = num_images // full_chunk_rows
+    num_shards = min(max(LEAST_SMALL_SHARDS, num_full_chunks), MOST_SMALL_SHARDS)
+    small_shard_rows = math.ceil(num_images / num_shards)
+    chunks = math.ceil(small_shard_rows / full_chunk_rows)
+    most_chunks = SHARD_BYTES // CHUNK_BYTES
+    if chunks > most_chunks:
+        return Layout(full_chunk_rows, most_chunks)
+    # Chunks are always stored in full length, so those of small shards are made to fit.
+    return Layout(math.ceil(small_shard_rows / chunks), chunks)
 
 
 def write_features(
