@@ -34,11 +34,11 @@ from deepcluster_core.shortage import explain_damage
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
 MOST_SMALL_SHARDS = 64
-LEAST_SMALL_SHARDS = 16
+LEAST_SMALL_SHARDS = 8
 """An array that would fit into a few shards of full size is divided into more and smaller ones, so
-that many ranks can share the work: into 64, or into 16 if 64 had less than one chunk of full size
-each. A shard takes about half a millisecond of processor time and two flushes of the disk, so 64 of
-them would take a noticeable part of the time for 2,000 small images; 16 do not."""
+that many ranks can share the work: into 64, or fewer if those would hold less than one full chunk
+each, but into 8 at least. Each further shard takes more than half a millisecond of processor time
+and two flushes of the disk: 64 would take several percent of the time for 2,000 small images."""
 READERS = 2
 """Threads that read. More are not faster: checksums take as long as reading, and only one is
 computed at a time."""

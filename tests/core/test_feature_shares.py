@@ -60,34 +60,34 @@ def test_feature_share__shards_of_the_ranks_do_not_overlap(tmp_path: Path) -> No
     shares = on_ranks(3, lambda ranks: FeatureShare(array, ranks, batch_size=BATCH).shards)
 
     assert [number for shards in shares for number in shards] == list(range(array.num_shards))
-    assert array.num_shards == 16, "enough for many ranks, although all rows fit into one chunk"
+    assert array.num_shards == 8, "enough for many ranks, although all rows fit into one chunk"
 
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_feature_share__computes_missing_shards_alone(tmp_path: Path, size: int) -> None:
     array = created(tmp_path, 240)
     extract(array, ALONE)
-    for number in (0, 9):
+    for number in (0, 5):
         array.shard(number).unlink()
 
     shares = on_ranks(size, lambda ranks: FeatureShare(array, ranks, batch_size=BATCH))
 
-    assert [number for share in shares for number in share.missing] == [0, 9]
-    assert sorted(number for share in shares for number in share.shards) == list(range(16))
-    # 15 rows a shard: shard 0 lies in batch 0, and shard 9, rows 135 to 149, in batches 8 and 9.
-    assert [number for share in shares for number in share.batches] == [0, 8, 9]
+    assert [number for share in shares for number in share.missing] == [0, 5]
+    assert sorted(number for share in shares for number in share.shards) == list(range(8))
+    # 30 rows a shard: shard 0 lies in batches 0 and 1, and shard 5, rows 150 to 179, in 9 to 11.
+    assert [number for share in shares for number in share.batches] == [0, 1, 9, 10, 11]
 
 
 def test_feature_share__missing_shards_are_divided_anew(tmp_path: Path) -> None:
     array = created(tmp_path, 240)
     extract(array, ALONE)
-    for number in range(12, 16):
+    for number in range(4, 8):
         array.shard(number).unlink()
 
     shares = on_ranks(2, lambda ranks: FeatureShare(array, ranks, batch_size=BATCH))
 
-    assert [share.missing for share in shares] == [[12, 13], [14, 15]]
-    assert [share.shards for share in shares] == [[*range(8), 12, 13], [*range(8, 12), 14, 15]]
+    assert [share.missing for share in shares] == [[4, 5], [6, 7]]
+    assert [share.shards for share in shares] == [[0, 1, 2, 3, 4, 5], [6, 7]]
 
 
 def test_feature_share__ranks_meet_equally_often(
@@ -108,7 +108,7 @@ def test_feature_share__ranks_meet_equally_often(
         extract(array, ranks)
         return len(names)
 
-    # Of 32 batches in 16 shards, three ranks compute 10 or more each.
+    # Of 32 batches, three ranks compute 10 or more each.
     assert on_ranks(3, work) == [5, 5, 5]
     np.testing.assert_array_equal(stored(array), row_ND(500))
 
@@ -119,7 +119,7 @@ def test_feature_share__tells_how_far_it_is(tmp_path: Path) -> None:
     extract(array, ALONE, told)
     assert told == list(range(BATCH, 241, BATCH))
 
-    for number in range(8):
+    for number in range(4):
         array.shard(number).unlink()
     told.clear()
     extract(array, ALONE, told)

@@ -63,7 +63,7 @@ def test_extract__any_number_of_ranks_writes_the_same_bytes(
     alone = extracted(images, network, checkpoint, tmp_path / "alone", layer=layer)
     together = extracted(images, network, checkpoint, tmp_path / "together", size=size, layer=layer)
 
-    assert len(alone) == 17, "16 shards and the description"
+    assert len(alone) == 9, "8 shards and the description"
     assert together == alone
     assert inspect(tmp_path / "together")[0] is Condition.WHOLE
     one, many = (read_manifest(tmp_path / name) for name in ("alone", "together"))
@@ -89,5 +89,5 @@ def test_extract__goes_on_with_another_number_of_ranks(
     assert extracted(images, network, checkpoint, out, size=after) == whole
 
     kept = [path for path, written in stored.items() if path.stat().st_mtime_ns == written]
-    assert len(kept) >= 4, "shards that were on disk are not written again"
+    assert len(kept) >= 1, "shards that were on disk are not written again"
     assert not list(out.glob("_saved*"))
