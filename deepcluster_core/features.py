@@ -3,7 +3,8 @@
 Suffixes: B batch, D dims, S side in pixels, C channels.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,9 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deepcluster_core.config import Precision
+from deepcluster_core.context import Context
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, is_narrow
+
+Batch = TypeVar("Batch")
+"""A description of a batch, such as the image_ids in it."""
 
 
 def extract_features(
@@ -51,6 +56,68 @@ def extract_features(
             computed_BD = feature_BD.float().cpu().numpy()
         # Yield outside the block above: its precision must not apply to the caller's code.
         yield computed_BD
+
+
+def features_on_first(
+    network: Network,
+    batches: Sequence[Batch],
+    load: Callable[[Sequence[Batch]], Iterator[NDArray[np.uint8]]],
+    *,
+    layer: str | None,
+    context: Context,
+    precision: Precision,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the features (B, D) of all batches, in order, on the first rank; nothing on the others.
+
+    The ranks take turns: with R of them, rank r computes batches r, r + R and so on, and sends each
+    to the first rank. All ranks must read the iterator to its end. Memory holds one batch of each
+    rank, so this is for features that are used once, as they come; those that are kept are written
+    by all ranks, see `FeatureShare`.
+
+    Args:
+        network: modified in place and not reusable afterwards; see `extract_features`.
+        batches: the batches of all ranks, described in any way.
+        load: returns the views (B, S, S, C) of some of these batches, in order.
+        layer: a named layer, averaged over space; None for the feature of the paper.
+        context: device and ranks.
+        precision: number format of the forward pass.
+    """
+    ranks = context.ranks
+    features = extract_features(
+        network,
+        load(batches[ranks.rank :: ranks.size]),
+        layer=layer,
+        device=context.device,
+        precision=precision,
+    )
+    for first in range(0, len(batches), ranks.size):
+        # In the last turn, there may be fewer batches than ranks.
+        has_batch = first + ranks.rank < len(batches)
+        feature_BD = next(features) if has_batch else None
+        for received_BD in ranks.gather(feature_BD, "features") or []:
+            if received_BD is not None:
+                yield received_BD
+    next(features, None)  # ends the threads that load views
+
+
+def feature_dim(network: Network, layer: str | None, *, size: int) -> int:
+    """Return D, the number of values of a feature, after a pass of one image at the most.
+
+    Args:
+        network: on the CPU; it is put into eval mode.
+        layer: a named layer, averaged over space; None for the feature of the paper.
+        size: side of the images in pixels.
+
+    Raises:
+        ConfigError: the layer is unknown.
+    """
+    if layer is None:
+        return network.feature_dim
+    network.eval()
+    num_channels = len(network.mean_C11)
+    black_1CSS = torch.zeros(1, num_channels, size, size, dtype=torch.uint8)
+    with torch.inference_mode():
+        return network.layer_feature(black_1CSS, layer).shape[1]
 
 
 def to_device(module: nn.Module, device: str) -> None:

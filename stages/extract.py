@@ -1,10 +1,8 @@
 """Extract: images (+ checkpoint) -> features. Runs the network in eval mode on central crops."""
 
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from deepcluster_core.artifacts.commit import Draft
@@ -39,7 +37,7 @@ class ExtractConfig(StrictConfig):
     """Number format of the forward pass."""
 
 
-@stage(name="extract", version=1, kind="features", files=(FEATURES,))
+@stage(name="extract", version=2, kind="features", files=(FEATURES,))
 def extract(
     draft: Draft,
     extract: ExtractConfig,
@@ -52,9 +50,10 @@ def extract(
     """Write the features artifact. Without a checkpoint, use the network as initialised."""
     # Imported here because they import torch and zarr, which reading a recipe does not need.
     from deepcluster_core.artifacts.checkpoints import restore_network
-    from deepcluster_core.artifacts.features import durable_rows, write_features
+    from deepcluster_core.artifacts.features import create_features, write_shards
     from deepcluster_core.data.central_views import central_views
-    from deepcluster_core.features import extract_features
+    from deepcluster_core.feature_shares import FeatureShare
+    from deepcluster_core.features import extract_features, feature_dim
     from deepcluster_core.precision import computed_in
 
     context = draft.context
@@ -62,38 +61,52 @@ def extract(
     model = restore_network(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
     )
-    # Rows that an interrupted attempt has written to disk are not computed again.
-    num_done = durable_rows(draft.folder, draft.saved.facts["rows"]) if draft.saved else 0
-    # Every attempt forms the same batches: go on with the batch that holds the first missing row,
-    # and drop the rows of that batch which are already on disk.
-    first_batch = num_done // extract.batch_size
-    num_repeated = num_done - first_batch * extract.batch_size
+    num_images = len(pictures)
+    dim = feature_dim(model, extract.layer, size=network.image_size)
+
+    # The ranks write their shards into one array, which has to exist before.
+    array = context.ranks.on_first(
+        lambda: create_features(draft.folder, num_images=num_images, dim=dim, dtype=extract.dtype),
+        "features array",
+    )
+    # From now on, a later attempt with the same key keeps the shards that it finds in the folder.
+    draft.save({})
+    share = FeatureShare(array, context.ranks, batch_size=extract.batch_size)
     views = central_views(
         pictures,
-        context,
         resize=extract.resize,
         size=network.image_size,
         batch_size=extract.batch_size,
-        first=first_batch,
+        batches=share.batches,
+        workers=context.workers,
     )
     features = extract_features(
         model, views, layer=extract.layer, device=context.device, precision=extract.precision
     )
-    draft.rows = len(pictures)
+    write_shards(array, share.missing, share.rows_to_write(features, _Report(draft, num_images)))
+    for number in share.shards:
+        draft.wrote(array.shard(number))
+    draft.rows = num_images
     draft.facts["precision"] = computed_in(context.device, extract.precision)
-    draft.facts["dim"] = write_features(
-        draft.folder,
-        _skip_rows(features, num_repeated),
-        num_images=len(pictures),
-        dtype=extract.dtype,
-        start=num_done,
-        saved=lambda rows: draft.save({"rows": rows}),
-    )
+    draft.facts["dim"] = dim
 
 
-def _skip_rows(
-    batches: Iterator[NDArray[np.float32]], num_rows: int
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the batches without their first `num_rows` rows, which all lie in the first batch."""
-    yield next(batches)[num_rows:]
-    yield from batches
+class _Report:
+    """Reports the progress, and now and then saves the time that this attempt has taken.
+
+    The shards on disk are all that a later attempt needs; only the time would be lost.
+    """
+
+    def __init__(self, draft: Draft, num_images: int) -> None:
+        self._draft = draft
+        self._num_images = num_images
+        self._last_save_s = time.monotonic()
+
+    def __call__(self, num_done: int) -> None:
+        """Report the number of images that are done."""
+        context = self._draft.context
+        context.progress(num_done, self._num_images)
+        every_s = context.save_every.seconds
+        if every_s is not None and time.monotonic() - self._last_save_s > every_s:
+            self._draft.save({})
+            self._last_save_s = time.monotonic()

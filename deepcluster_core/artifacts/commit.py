@@ -1,31 +1,27 @@
 """Create artifacts: mark the folder as a draft, write the files, write the manifest last.
 
 No directory is renamed, so this order of writes also works on an object store.
+
+Several ranks can make an artifact together. The first one clears the folder and writes the
+manifest, and each makes durable what it has written. A single process is the first rank of one.
 """
 
 import errno
-import importlib.metadata
 import os
-import platform
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from deepcluster_core.artifacts.files import delete, record_files, write_atomically
+from deepcluster_core.artifacts.files import FileRecord, delete, record_files, write_atomically
 from deepcluster_core.artifacts.locks import lock
 from deepcluster_core.artifacts.manifest import (
+    FORMAT,
     MANIFEST,
     Condition,
     Manifest,
-    Provenance,
     Stage,
     artifact_key,
     digest_of,
@@ -33,7 +29,13 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
+from deepcluster_core.artifacts.peak_memory import (
+    peak_device_bytes,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
 from deepcluster_core.artifacts.permissions import SHARING, first_unwritable, may_write
+from deepcluster_core.artifacts.provenance import provenance_of
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.artifacts.saved import (
     PREFIX,
@@ -48,16 +50,6 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, NewerArtifactError
 
 UNFINISHED = "_unfinished"
-LIBRARIES = (
-    "torch",
-    "torchvision",
-    "faiss-gpu",
-    "faiss-cpu",
-    "numpy",
-    "zarr",
-    "pyarrow",
-    "prefect",
-)
 
 
 @dataclass
@@ -70,8 +62,11 @@ class Draft:
     saved: Saved | None
     """The save of an interrupted attempt, to continue from; its files are in `folder`."""
     rows: int = 0
+    """What the manifest records as `rows`. Only the first rank's value counts."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """JSON values that the stage records in the manifest."""
+    """JSON values that the stage records in the manifest. Only the first rank's count."""
+    own_files: list[Path] = field(default_factory=list)
+    """The files that this rank has named, see `wrote`."""
     _start: float = field(default_factory=time.perf_counter)
 
     @property
@@ -80,13 +75,25 @@ class Draft:
         earlier_attempts_s = self.saved.seconds if self.saved else 0.0
         return earlier_attempts_s + time.perf_counter() - self._start
 
+    def wrote(self, path: Path) -> None:
+        """Name a file in the folder that this rank has written or found complete.
+
+        The rank hashes and flushes it at the end. A file that no rank names is the first rank's, so
+        a stage calls this only if several ranks write files.
+        """
+        self.own_files.append(path)
+
     def save(self, facts: Mapping[str, Any], files: Mapping[str, Writer] | None = None) -> None:
         """Save the progress durably, so that the next attempt can continue from here.
+
+        Only the first rank saves; on the other ranks this does nothing.
 
         Args:
             facts: JSON values that describe the progress.
             files: writers by file name; no earlier save may have used these names.
         """
+        if self.context.ranks.rank != 0:
+            return
         writers = files or {}
         write_saved(self.folder, self.key, seconds=self.seconds, facts=facts, files=writers)
 
@@ -111,28 +118,70 @@ def new_artifact(
         out: folder of the artifact; created if missing. Files that no stage made are never deleted.
         config: the sections of the recipe that the stage reads, by name.
         inputs: digests of its inputs, by parameter name.
-        context: seed, epoch and where to run.
+        context: seed, epoch and where to run. If it has several ranks, all of them call this; an
+            error on any of them leaves no manifest.
 
     Raises:
         ArtifactError: `out` holds files that no stage made, or a resource is missing or exhausted
             (see `explain_resource_errors`).
     """
     key = artifact_key(stage, config=config, inputs=inputs, seed=context.seed, epoch=context.epoch)
+    ranks = context.ranks
     with explain_resource_errors(out):
-        _begin(out, stage)
-        # Keep what an interrupted attempt saved; without a save, start from an empty folder.
-        saved = read_saved(out, key)
-        if saved is None:
-            _clear(out)
-        else:
-            _clear_half_written(out, stage)
-        _reset_peak_memory(context.device)
+        saved = ranks.on_first(lambda: _take_over(out, stage, key), "begin artifact")
+        reset_peak_memory(context.device)
         draft = Draft(out, key, context, saved)
         yield draft
-        # From here on, the block has succeeded: the manifest makes the folder an artifact.
-        manifest = _describe(draft, stage, config, inputs, context)
-        write_manifest(out, manifest)
-        _end(out)
+        # From here on, the block has succeeded, on all ranks.
+        ranks.barrier("end of stage")
+        seconds = draft.seconds  # without the time to hash and flush the files
+        shares = ranks.gather(_share_of(draft), "shares of artifact")
+
+        def commit() -> None:
+            manifest = _describe(draft, stage, config, inputs, shares or [], seconds)
+            # The manifest makes the folder an artifact.
+            write_manifest(out, manifest)
+            _end(out)
+
+        ranks.on_first(commit, "commit artifact")
+
+
+def _take_over(out: Path, stage: Stage, key: str) -> Saved | None:
+    """Begin an attempt in `out`; return the save of an interrupted one to continue from, if any."""
+    _begin(out, stage)
+    # Keep what an interrupted attempt saved; without a save, start from an empty folder.
+    saved = read_saved(out, key)
+    if saved is None:
+        _clear(out)
+    else:
+        _clear_half_written(out, stage)
+    return saved
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one rank has contributed to an artifact."""
+
+    files: dict[str, FileRecord]
+    """The files that the rank has named as its own; they are durable."""
+    peak_memory_bytes: int
+    peak_device_bytes: int | None
+    moved_bytes: dict[str, int]
+    """Bytes that the rank has sent, by the name of the call."""
+
+
+def _share_of(draft: Draft) -> _Share:
+    """Make the files of this rank durable and return its share."""
+    context = draft.context
+    # The folders are left to the first rank, which flushes them when all files are there.
+    files = record_files(draft.folder, draft.own_files)
+    assert len(files) == len(draft.own_files), "a rank has named a file that does not exist"
+    return _Share(
+        files=files,
+        peak_memory_bytes=peak_memory_bytes(),
+        peak_device_bytes=peak_device_bytes(context.device),
+        moved_bytes=dict(context.ranks.moved_bytes),
+    )
 
 
 def _describe(
@@ -140,13 +189,14 @@ def _describe(
     stage: Stage,
     config: Mapping[str, StrictConfig],
     inputs: Mapping[str, str],
-    context: Context,
+    shares: Sequence[_Share],
+    seconds: float,
 ) -> Manifest:
-    """Make all written files durable and return the manifest that describes them."""
-    seconds = draft.seconds  # without the time to hash and flush the files
-    parts = [path for path in draft.folder.rglob("*") if not _is_temporary(path)]
-    files = record_files(draft.folder, sorted(parts))
+    """Make the remaining files durable and return the manifest that describes all files."""
+    context = draft.context
+    files = _all_files(draft.folder, shares)
     hashes = {name: record.sha256 for name, record in files.items()}
+    on_device = [share.peak_device_bytes or 0 for share in shares]
     return Manifest(
         stage=stage.name,
         version=stage.version,
@@ -159,12 +209,38 @@ def _describe(
         rows=draft.rows,
         bytes=sum(record.bytes for record in files.values()),
         seconds=round(seconds, 4),
-        peak_memory_bytes=_peak_memory_bytes(),
-        peak_device_bytes=_peak_device_bytes(context.device),
+        peak_memory_bytes=max(share.peak_memory_bytes for share in shares),
+        peak_device_bytes=None if shares[0].peak_device_bytes is None else max(on_device),
         facts=draft.facts,
         files=files,
-        provenance=_provenance(context.device),
+        provenance=provenance_of(context.device),
+        **_of_many_ranks(shares),
     )
+
+
+def _all_files(folder: Path, shares: Sequence[_Share]) -> dict[str, FileRecord]:
+    """Return the records of the ranks and of all files that no rank has named, sorted by name."""
+    files: dict[str, FileRecord] = {}
+    for share in shares:
+        files |= share.files
+    others: list[Path] = []
+    for path in folder.rglob("*"):
+        is_recorded = path.relative_to(folder).as_posix() in files
+        if not is_recorded and not _is_temporary(path):
+            others.append(path)
+    files |= record_files(folder, others)
+    return dict(sorted(files.items()))
+
+
+def _of_many_ranks(shares: Sequence[_Share]) -> dict[str, Any]:
+    """Return the fields of a manifest that only an artifact of several ranks has."""
+    if len(shares) == 1:
+        return {}
+    most_moved: dict[str, int] = {}
+    for share in shares:
+        for name, num_bytes in share.moved_bytes.items():
+            most_moved[name] = max(num_bytes, most_moved.get(name, 0))
+    return {"format": FORMAT, "ranks": len(shares), "moved_bytes": most_moved}
 
 
 def tidy(folder: Path) -> None:
@@ -301,92 +377,3 @@ def _foreign(out: Path, stage: Stage) -> bool:
         if path.name not in own_names and not is_partial:
             return True
     return False
-
-
-def _provenance(device: str) -> Provenance:
-    return Provenance(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        device=device,
-        python=platform.python_version(),
-        **_versions(),
-    )
-
-
-@cache
-def _versions() -> dict[str, Any]:
-    installed = {}
-    for name in LIBRARIES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "code_version": importlib.metadata.version("deepcluster-pipeline"),
-        "git_commit": _git_commit(),
-        "libraries": installed,
-    }
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the checkout that contains this file, with `+changes` if edited."""
-    here = Path(__file__)
-    try:
-        # Fails if git does not track this file: an environment inside an unrelated checkout.
-        _git("ls-files", "--error-unmatch", here.name, at=here.parent)
-        return _git(
-            "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*", at=here.parent
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*arguments: str, at: Path) -> str:
-    found = subprocess.run(  # noqa: S603  constant arguments
-        ["git", *arguments],  # noqa: S607  the user's git
-        cwd=at,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-    )
-    return found.stdout.strip()
-
-
-def _reset_peak_memory(device: str) -> None:
-    cuda = _cuda_in_use(device)
-    if cuda is not None:
-        cuda.reset_peak_memory_stats(device)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # not Linux: the peak then covers the whole life of the process
-
-
-def _peak_memory_bytes() -> int:
-    try:
-        status = Path("/proc/self/status").read_text()
-        after_name = status.split("VmHWM:")[1]
-        return int(after_name.split()[0]) * 1024
-    except (OSError, IndexError):
-        import resource  # noqa: PLC0415  not on Windows, where artifacts can be read only
-
-        # macOS reports bytes, other systems kilobytes.
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _peak_device_bytes(device: str) -> int | None:
-    cuda = _cuda_in_use(device)
-    return None if cuda is None else cuda.max_memory_allocated(device)
-
-
-def _cuda_in_use(device: str) -> ModuleType | None:
-    """Return torch.cuda if it is in use and tracks the memory of this device."""
-    kind, _, number = device.partition(":")
-    # Code that only reads artifacts imports this module and should not have to import torch.
-    torch = sys.modules.get("torch")
-    if kind != "cuda" or torch is None or not torch.cuda.is_initialized():
-        return None
-    index = int(number or 0)
-    device_exists = index < torch.cuda.device_count()
-    return torch.cuda if device_exists else None

@@ -1,13 +1,14 @@
 """Read and write features.zarr: one Zarr v3 array (N, D), whose row i belongs to image_id i.
 
-The array is stored in shards of whole rows, each made of many chunks, so that several writers never
-share a file. Every chunk has a CRC-32C, so damage is detected on reading. Background threads write
-finished pieces while the next ones are computed, and read blocks ahead of their use.
+The array is stored in shards of whole rows, each made of chunks, so that several writers never
+share a file: each rank writes its own shards. Every chunk has a CRC-32C, so damage is detected on
+reading. Background threads write finished pieces while the next ones are computed, and read blocks
+ahead of their use.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import chain, cycle
@@ -19,13 +20,25 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from deepcluster_core.artifacts.file_names import FEATURES
-from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_rows
+from deepcluster_core.artifacts.shards import (
+    Layout,
+    append_chunks,
+    finish_shard,
+    is_whole,
+    read_rows,
+)
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
 
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
+MOST_SMALL_SHARDS = 64
+LEAST_SMALL_SHARDS = 8
+"""An array that would fit into a few shards of full size is divided into more and smaller ones, so
+that many ranks can share the work: into 64, or fewer if those would hold less than one full chunk
+each, but into 8 at least. Each further shard takes more than half a millisecond of processor time
+and two flushes of the disk: 64 would take several percent of the time for 2,000 small images."""
 READERS = 2
 """Threads that read. More are not faster: checksums take as long as reading, and only one is
 computed at a time."""
@@ -40,67 +53,92 @@ CHUNKS_WRITTEN = 16
 Floats = NDArray[np.floating]
 
 
+def create_features(folder: Path, *, num_images: int, dim: int, dtype: FeatureDtype) -> "Features":
+    """Create `folder/features.zarr` without rows. Shards that exist already stay as they are.
+
+    Args:
+        folder: folder of the artifact.
+        num_images: N, the number of rows.
+        dim: D, the number of values of a row.
+        dtype: number format on disk. Values beyond float16's ±65,504 become infinite, and
+            clustering then raises an error.
+    """
+    layout = _layout_of(num_images, dim * np.dtype(dtype).itemsize)
+    path = folder / FEATURES
+    # zarr-python would delete the shards along with an existing description.
+    (path / "zarr.json").unlink(missing_ok=True)
+    zarr.create_array(
+        path,
+        shape=(num_images, dim),
+        chunks=(layout.chunk_rows, dim),
+        shards=(layout.shard_rows, dim),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],  # features do not compress, so only a checksum is added
+        attributes={"rows": "image_id"},
+    )
+    return Features(folder)
+
+
+def _layout_of(num_images: int, row_bytes: int) -> Layout:
+    """Return the layout of an array, which depends on its shape and number format alone."""
+    full_chunk_rows = max(1, CHUNK_BYTES // row_bytes)
+    num_full_chunks = num_images // full_chunk_rows
+    num_shards = min(max(LEAST_SMALL_SHARDS, num_full_chunks), MOST_SMALL_SHARDS)
+    small_shard_rows = math.ceil(num_images / num_shards)
+    chunks = math.ceil(small_shard_rows / full_chunk_rows)
+    most_chunks = SHARD_BYTES // CHUNK_BYTES
+    if chunks > most_chunks:
+        return Layout(full_chunk_rows, most_chunks)
+    # Chunks are always stored in full length, so those of small shards are made to fit.
+    return Layout(math.ceil(small_shard_rows / chunks), chunks)
+
+
 def write_features(
-    folder: Path,
-    batches: Iterator[Floats],
-    *,
-    num_images: int,
-    dtype: FeatureDtype,
-    start: int = 0,
-    saved: Callable[[int], None] = lambda rows: None,
+    folder: Path, batches: Iterator[Floats], *, num_images: int, dtype: FeatureDtype
 ) -> int:
     """Write batches of rows, in the order of image_id, as `folder/features.zarr`; return D.
 
     Args:
         folder: folder of the artifact.
         batches: float arrays (n, D) of any n.
-        num_images: N, the number of rows of the complete array.
-        dtype: number format on disk. Values beyond float16's ±65,504 become infinite, and
-            clustering then raises an error.
-        start: number of rows that an earlier attempt has written, in whole shards; the batches
-            begin with the next row.
-        saved: callback that receives the number of durable rows each time a shard is durable.
+        num_images: N, the number of rows of all batches.
+        dtype: number format on disk, see `create_features`.
 
     Raises:
-        ValueError: the batches do not hold exactly the missing rows.
+        ValueError: the batches do not hold exactly N rows.
     """
     first = next(batches)
-    dim = first.shape[1]
-    row_bytes = dim * np.dtype(dtype).itemsize
-    chunk_rows = max(1, CHUNK_BYTES // row_bytes)
-    chunk_rows = min(chunk_rows, num_images)  # chunks are always stored in full length
-    layout = Layout(chunk_rows, SHARD_BYTES // CHUNK_BYTES)
-    path = folder / FEATURES
-    if start == 0:
-        zarr.create_array(
-            path,
-            shape=(num_images, dim),
-            chunks=(layout.chunk_rows, dim),
-            shards=(layout.shard_rows, dim),
-            dtype=dtype,
-            compressors=[Crc32cCodec()],  # features do not compress, so only a checksum is added
-            attributes={"rows": "image_id"},
-            overwrite=True,  # an earlier attempt may have left damaged rows
-        )
-    written = start
+    array = create_features(folder, num_images=num_images, dim=first.shape[1], dtype=dtype)
+    write_shards(array, range(array.num_shards), chain([first], batches))
+    return array.dim
+
+
+def write_shards(array: "Features", shards: Sequence[int], batches: Iterable[Floats]) -> None:
+    """Write some shards of an array; they are durable on return.
+
+    Args:
+        array: the array, as `create_features` has made it.
+        shards: numbers of the shards, increasing.
+        batches: the rows of these shards, one shard after another, as float arrays (n, D) of any n.
+
+    Raises:
+        ValueError: the batches do not hold exactly the rows of these shards.
+    """
+    layout = array.layout
+    piece_rows = layout.chunk_rows * min(CHUNKS_WRITTEN, layout.chunks)
+    pieces = (
+        rows[start : start + piece_rows]
+        for rows in map(array.rows_of, shards)
+        for start in range(0, len(rows), piece_rows)
+    )
+    # Two buffers: one is filled while the other is written.
+    buffer_shape = (min(piece_rows, array.num_images), array.dim)
+    buffers = [np.empty(buffer_shape, array.dtype) for _ in range(2)]
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="shards") as pool:
-        writer = _BackgroundWriter(pool, path, layout, num_images)
-        # The greatest common divisor keeps every piece within one shard.
-        chunks_in_piece = math.gcd(CHUNKS_WRITTEN, layout.chunks)
-        piece_rows = layout.chunk_rows * chunks_in_piece
-        # Two buffers: one is filled while the other is written.
-        buffer_shape = (min(piece_rows, num_images), dim)
-        buffers = [np.empty(buffer_shape, dtype) for _ in range(2)]
-        for piece_BD in _regroup(chain([first], batches), buffers):
-            writer.write(piece_BD, start=written)
-            written += len(piece_BD)
-            durable = writer.newly_durable()
-            if durable is not None and durable < num_images:
-                saved(durable)
+        writer = _BackgroundWriter(pool, array)
+        for rows, piece_BD in _regroup(batches, pieces, buffers):
+            writer.write(piece_BD, rows)
         writer.finish()
-    if written != num_images:
-        raise ValueError(f"received {written} rows for {num_images} images")
-    return dim
 
 
 class _BackgroundWriter:
@@ -109,105 +147,82 @@ class _BackgroundWriter:
     A full shard is flushed to the disk while the next one is written.
     """
 
-    def __init__(self, pool: Executor, array: Path, layout: Layout, num_images: int) -> None:
+    def __init__(self, pool: Executor, array: "Features") -> None:
         self._pool = pool
         self._array = array
-        self._layout = layout
-        self._num_images = num_images
-        # The write in progress, and for each shard being flushed the rows durable after it.
+        # The write in progress, and the shards being flushed.
         self._writing: Future[None] | None = None
-        self._finishing: deque[tuple[int, Future[None]]] = deque()
+        self._finishing: deque[Future[None]] = deque()
 
-    def write(self, piece_BD: Floats, *, start: int) -> None:
-        """Start to write the rows from `start` on; wait for the previous piece, not for this one.
+    def write(self, piece_BD: Floats, rows: range) -> None:
+        """Start to write rows of one shard; wait for the previous piece, not for this one.
 
         The caller may change the buffer of the previous piece after this returns.
         """
         if self._writing is not None:
             self._writing.result()
-        self._writing = self._pool.submit(self._write, piece_BD, start)
-
-    def newly_durable(self) -> int | None:
-        """Return the number of durable rows if it has grown since the last call, or None."""
-        durable = None
-        while self._finishing:
-            rows, shard = self._finishing[0]
-            if not shard.done():
-                break
-            self._finishing.popleft()
-            shard.result()
-            durable = rows
-        return durable
+        while self._finishing and self._finishing[0].done():
+            self._finishing.popleft().result()  # raises the error of a disk that is full
+        self._writing = self._pool.submit(self._write, piece_BD, rows)
 
     def finish(self) -> None:
         """Wait until everything is durable."""
         if self._writing is not None:
             self._writing.result()
-        for _, shard in self._finishing:
+        for shard in self._finishing:
             shard.result()
 
-    def _write(self, piece_BD: Floats, start: int) -> None:
-        layout = self._layout
-        end = start + len(piece_BD)
-        shard_number, row_in_shard = divmod(start, layout.shard_rows)
-        path = _shard(self._array, shard_number)
-        first_chunk = row_in_shard // layout.chunk_rows
-        append_chunks(path, piece_BD, layout, first=first_chunk)
-        rows_in_shard = row_in_shard + len(piece_BD)
-        is_full = rows_in_shard == layout.shard_rows
-        if is_full or end == self._num_images:
-            chunks = math.ceil(rows_in_shard / layout.chunk_rows)
-            row_bytes = piece_BD.nbytes // len(piece_BD)
+    def _write(self, piece_BD: Floats, rows: range) -> None:
+        array = self._array
+        number = rows.start // array.shard_rows
+        rows_of_shard = array.rows_of(number)
+        path = array.shard(number)
+        first_chunk = (rows.start - rows_of_shard.start) // array.layout.chunk_rows
+        append_chunks(path, piece_BD, array.layout, first=first_chunk)
+        if rows.stop == rows_of_shard.stop:
             # In another thread, so that the next piece need not wait for the disk.
             finished = self._pool.submit(
-                finish_shard, path, layout, chunks=chunks, row_bytes=row_bytes
+                finish_shard,
+                path,
+                array.layout,
+                chunks=array.chunks_in(number),
+                row_bytes=array.row_bytes,
             )
-            self._finishing.append((end, finished))
+            self._finishing.append(finished)
+
+
+def _regroup(
+    batches: Iterable[Floats], pieces: Iterable[range], buffers: Sequence[Floats]
+) -> Iterator[tuple[range, Floats]]:
+    """Yield the rows of each piece; use the buffers in turn.
+
+    Raises:
+        ValueError: the batches do not hold exactly the rows of all pieces.
+    """
+    turns = cycle(buffers)
+    remaining = iter(batches)
+    batch = buffers[0][:0]
+    for rows in pieces:
+        piece_BD = next(turns)[: len(rows)]
+        filled = 0
+        while filled < len(rows):
+            if len(batch) == 0:
+                batch = next(remaining, None)
+                if batch is None:
+                    raise ValueError(f"no features for the images from {rows.start + filled} on")
+            count = min(len(batch), len(rows) - filled)
+            with np.errstate(over="ignore"):  # too large for float16: becomes infinite
+                piece_BD[filled : filled + count] = batch[:count]
+            batch = batch[count:]
+            filled += count
+        yield rows, piece_BD
+    if len(batch) or any(map(len, remaining)):
+        raise ValueError("more features than images")
 
 
 def _shard(array: Path, number: int) -> Path:
     """Return the file of a shard: its number along the rows, then 0 for the only column."""
     return array / "c" / str(number) / "0"
-
-
-def durable_rows(folder: Path, rows: int) -> int:
-    """Return how many rows of an unfinished array are intact: `rows`, or 0 if any is damaged.
-
-    Args:
-        folder: folder of the artifact.
-        rows: number of rows that were durable, in whole shards.
-    """
-    try:
-        # Blocks of one shard, because the shards behind these rows may be missing.
-        for _ in Features(folder).blocks(1, rows=range(rows)):
-            pass
-    except ArtifactError:
-        return 0
-    return rows
-
-
-def _regroup(batches: Iterable[Floats], buffers: Sequence[Floats]) -> Iterator[Floats]:
-    """Yield rows in groups of a buffer's length, the last one smaller; use the buffers in turn."""
-    turns = cycle(buffers)
-    buffer = next(turns)
-    filled = 0
-    for batch in batches:
-        start = 0
-        while start < len(batch):
-            rows_left = len(batch) - start
-            space_left = len(buffer) - filled
-            count = min(rows_left, space_left)
-            free = buffer[filled : filled + count]
-            with np.errstate(over="ignore"):  # too large for float16: becomes infinite
-                free[:] = batch[start : start + count]
-            start += count
-            filled += count
-            if filled == len(buffer):
-                yield buffer
-                buffer = next(turns)
-                filled = 0
-    if filled:
-        yield buffer[:filled]
 
 
 class Features:
@@ -225,15 +240,54 @@ class Features:
             if array.shards is None:
                 raise ValueError("it has no shards")
         self.num_images, self.dim = array.shape
-        self._dtype = array.dtype
+        self.dtype = array.dtype
         chunk_rows = array.chunks[0]
         shard_rows = array.shards[0]
-        self._layout = Layout(chunk_rows, shard_rows // chunk_rows)
+        self.layout = Layout(chunk_rows, shard_rows // chunk_rows)
 
     @property
     def shard_rows(self) -> int:
         """Number of rows in a shard; the last shard may have fewer."""
-        return self._layout.shard_rows
+        return self.layout.shard_rows
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+        return math.ceil(self.num_images / self.shard_rows)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.dim * self.dtype.itemsize
+
+    def rows_of(self, number: int) -> range:
+        """Return the rows of a shard."""
+        start = number * self.shard_rows
+        return range(start, min(start + self.shard_rows, self.num_images))
+
+    def chunks_in(self, number: int) -> int:
+        """Return the number of chunks of a shard."""
+        return math.ceil(len(self.rows_of(number)) / self.layout.chunk_rows)
+
+    def shard(self, number: int) -> Path:
+        """Return the file of a shard."""
+        return _shard(self.path, number)
+
+    def missing(self, shards: Sequence[int]) -> list[int]:
+        """Return those of the shards that are not whole, after a check of all their checksums.
+
+        Raises:
+            OSError: memory or open files ran out.
+        """
+
+        def check(number: int) -> bool:
+            chunks = self.chunks_in(number)
+            path = self.shard(number)
+            return is_whole(path, self.layout, chunks=chunks, row_bytes=self.row_bytes)
+
+        with ThreadPoolExecutor(READERS, thread_name_prefix="shards") as pool:
+            checks = list(pool.map(check, shards))
+        return [number for number, whole in zip(shards, checks, strict=True) if not whole]
 
     def blocks(
         self,
@@ -258,8 +312,8 @@ class Features:
         if rows is None:
             rows = range(self.num_images)
         if block_rows is None:
-            shard_rows = self._layout.shard_rows
-            shard_bytes = shard_rows * self.dim * self._dtype.itemsize
+            shard_rows = self.layout.shard_rows
+            shard_bytes = shard_rows * self.row_bytes
             block_rows = shard_rows * max(1, block_bytes // shard_bytes)
         with ThreadPoolExecutor(READERS, thread_name_prefix="shards") as pool:
             next_block = self._begin(pool, rows[:block_rows])
@@ -273,8 +327,8 @@ class Features:
 
     def _begin(self, pool: ThreadPoolExecutor, rows: range) -> tuple[Floats, list[Future[None]]]:
         """Start to read rows; return their array and the tasks that fill it."""
-        layout = self._layout
-        block_BD = np.empty((len(rows), self.dim), self._dtype)
+        layout = self.layout
+        block_BD = np.empty((len(rows), self.dim), self.dtype)
         parts: list[Future[None]] = []
         # A shard is read in parts, so that several threads share it. No part crosses two shards.
         part_rows = layout.chunk_rows * min(CHUNKS_READ, layout.chunks)
@@ -284,7 +338,7 @@ class Features:
             part_end = (row_in_shard // part_rows + 1) * part_rows
             num_rows = min(part_end, layout.shard_rows) - row_in_shard
             part_BD = block_BD[row - rows.start :][:num_rows]
-            path = _shard(self.path, shard_number)
+            path = self.shard(shard_number)
             parts.append(pool.submit(read_rows, path, part_BD, layout, start=row_in_shard))
             row += num_rows
         return block_BD, parts

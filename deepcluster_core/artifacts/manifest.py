@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer
 from pydantic_core import from_json
 
 from deepcluster_core.artifacts.files import FileRecord, Signature, signature_of
@@ -24,7 +24,9 @@ from deepcluster_core.errors import ArtifactError, NewerArtifactError, first_lin
 from deepcluster_core.shortage import explain_damage
 
 MANIFEST = "_manifest.json"
-FORMAT = 1
+FORMAT = 2
+"""The newest format. Format 2 has the fields of artifacts that several ranks have made; all other
+artifacts are written in format 1, which earlier versions of this program can read."""
 
 # A run checks all of its artifacts after every epoch. Results are cached by path until a file
 # changes, so that the check takes no longer after 500 epochs than after 5.
@@ -63,7 +65,7 @@ class Provenance(StrictConfig):
 class Manifest(StrictConfig):
     """The description of an artifact."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     stage: str
     version: int
     key: str
@@ -79,13 +81,18 @@ class Manifest(StrictConfig):
     bytes: int
     seconds: float
     peak_memory_bytes: int
-    """Peak main memory of the process."""
+    """Peak main memory of the process; of several ranks, the largest."""
     peak_device_bytes: int | None = None
-    """Peak GPU memory of torch's tensors, without that of faiss; None on a CPU."""
+    """Peak GPU memory of torch's tensors, without that of faiss; None on a CPU. Of several ranks,
+    the largest."""
     facts: dict[str, Any]
     """Values that the stage recorded, by name."""
     files: dict[str, FileRecord]
     provenance: Provenance
+    ranks: int | None = None
+    """Number of ranks that made the artifact together; None if it was a single process."""
+    moved_bytes: dict[str, int] | None = None
+    """Bytes that a rank sent to others, by the name of the call; the largest number of any rank."""
     pruned: bool = False
     """The files were deleted to save space; the digest still stands for them."""
     checksum: str = ""
@@ -100,6 +107,15 @@ class Manifest(StrictConfig):
             if path.is_absolute() or ".." in path.parts or "\0" in name:
                 raise ValueError(f"{name!r} is not the name of a file in an artifact")
         return files
+
+    @model_serializer(mode="wrap")
+    def _without_absent_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out fields that format 1 does not have, also where a checksum is computed."""
+        dumped: dict[str, Any] = serialize(self)
+        for name in ("ranks", "moved_bytes"):
+            if dumped.get(name) is None:
+                dumped.pop(name, None)
+        return dumped
 
     def sealed(self) -> "Manifest":
         """Return the manifest with its checksum."""

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.checksum import crc32c
+from deepcluster_core.shortage import is_shortage
 
 Floats = NDArray[np.floating]
 
@@ -65,17 +66,52 @@ def append_chunks(path: Path, rows_BD: Floats, layout: Layout, *, first: int) ->
 
 def finish_shard(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> None:
     """Write the index of a shard of `chunks` chunks; the shard is durable on return."""
+    with path.open("ab") as file:
+        file.write(_index_of(layout, chunks=chunks, row_bytes=row_bytes))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def is_whole(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> bool:
+    """Return whether a file is a finished shard of `chunks` chunks, all of them intact.
+
+    A file is no such shard if its writer was killed before it wrote the index. Every checksum is
+    checked, because after a power cut the disk may have the index but not all chunks.
+
+    Raises:
+        OSError: memory or open files ran out; the file may be intact.
+    """
+    index = _index_of(layout, chunks=chunks, row_bytes=row_bytes)
+    chunk_bytes = layout.chunk_rows * row_bytes + CHECKSUM.size
+    chunk = np.empty(chunk_bytes, np.uint8)
+    try:
+        with path.open("rb", buffering=0) as file:
+            descriptor = file.fileno()
+            end = chunks * chunk_bytes
+            if os.pread(descriptor, len(index) + 1, end) != index:  # and not a byte more
+                return False
+            for offset in range(0, end, chunk_bytes):
+                if os.preadv(descriptor, [chunk.data], offset) != chunk_bytes:
+                    return False
+                checksum = crc32c(chunk[: -CHECKSUM.size])
+                if CHECKSUM.pack(checksum) != chunk[-CHECKSUM.size :].tobytes():
+                    return False
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return False
+    return True
+
+
+def _index_of(layout: Layout, *, chunks: int, row_bytes: int) -> bytes:
+    """Return the index of a shard of `chunks` chunks, with its checksum."""
     length = layout.chunk_rows * row_bytes + CHECKSUM.size
     index_C2 = np.full((layout.chunks, 2), ABSENT, "<u8")
     offsets_C = np.arange(chunks) * length
     index_C2[:chunks, 0] = offsets_C
     index_C2[:chunks, 1] = length
     checksum = crc32c(index_C2)
-    with path.open("ab") as file:
-        file.write(index_C2.data)
-        file.write(CHECKSUM.pack(checksum))
-        file.flush()
-        os.fsync(file.fileno())
+    return index_C2.tobytes() + CHECKSUM.pack(checksum)
 
 
 def read_rows(path: Path, rows_BD: Floats, layout: Layout, *, start: int) -> None:

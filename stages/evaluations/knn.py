@@ -1,8 +1,7 @@
 """Knn: images (+ checkpoint) -> accuracy of classifying images by their nearest neighbours."""
 
-import math
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,12 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.config import Precision, StrictConfig
+from deepcluster_core.context import Context
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.knn import Neighbours, nearest, unit_rows, votes
-from deepcluster_core.features import extract_features
+from deepcluster_core.features import features_on_first
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
@@ -102,8 +103,12 @@ def knn(
     )
     rows: list[Row] = []
     for name, model in networks:
-        found = _neighbours(model, data, fitting, views, context.device)
-        rows += _rows(name, found, data, fitting)
+        found = _neighbours(model, data, fitting, views, context)
+        if found is not None:
+            rows += _rows(name, found, data, fitting)
+    # The other ranks have computed features for the first one, which has all results.
+    if context.ranks.rank != 0:
+        return
     draft.facts |= {
         "classes": len(data.classes),
         "training_images": len(data.training.class_N),
@@ -115,9 +120,11 @@ def knn(
 
 
 def _neighbours(
-    network: Network, data: Data, protocol: KnnConfig, views: CentralViews, device: str
-) -> Neighbours:
+    network: Network, data: Data, protocol: KnnConfig, views: CentralViews, context: Context
+) -> Neighbours | None:
     """Return the training images nearest to each validation image in the features of a network.
+
+    All ranks compute features. The first rank alone compares them; the others return None.
 
     Memory holds the features of all validation images, 16 kB each for AlexNet, and those of a few
     thousand training images at a time.
@@ -125,23 +132,33 @@ def _neighbours(
     # One stream of features, validation images first: these are the queries, and the training
     # images behind them are compared with the queries batch by batch.
     validation, training = data.validation, data.training
-    batches = chain(
-        views.batches(validation.pictures, validation.image_id_N),
-        views.batches(training.pictures, training.image_id_N),
-    )
-    features = extract_features(
+    query_batches = views.plan(validation.pictures, validation.image_id_N)
+    training_batches = views.plan(training.pictures, training.image_id_N)
+    features = features_on_first(
         network,
-        (views_BSSC for _, views_BSSC in batches),
+        [*query_batches, *training_batches],
+        views.load,
         layer=None if protocol.layer == "auto" else protocol.layer,
-        device=device,
+        context=context,
         precision=protocol.precision,
     )
     # Rows have length one, so that the product of two rows is their cosine similarity.
-    rows = (unit_rows(features_BD).to(device) for features_BD in features)
+    rows = _unit_rows(features, views.counter, context.device)
     # A batch never mixes the two parts, so the queries end with a batch.
-    num_query_batches = math.ceil(len(validation.class_N) / protocol.batch_size)
-    queries_MD = torch.cat(list(islice(rows, num_query_batches)))
-    return nearest(queries_MD, rows, k=max(protocol.ks))
+    queries = list(islice(rows, len(query_batches)))
+    if context.ranks.rank != 0:
+        # The stream was empty here, so it has been read to its end, and all batches are computed.
+        return None
+    return nearest(torch.cat(queries), rows, k=max(protocol.ks))
+
+
+def _unit_rows(
+    features: Iterator[NDArray[np.float32]], counter: ProgressCounter, device: str
+) -> Iterator[Tensor]:
+    """Yield features scaled to length one, on the device; count those that have been used."""
+    for feature_BD in features:
+        yield unit_rows(feature_BD).to(device)
+        counter.advance(len(feature_BD))
 
 
 def _rows(name: str, found: Neighbours, data: Data, protocol: KnnConfig) -> Iterator[Row]:

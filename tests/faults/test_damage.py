@@ -30,7 +30,7 @@ FILES = (
     "images/pixels/part-00000.arrow",
     "features/epoch=0001/_manifest.json",
     "features/epoch=0001/features.zarr/zarr.json",
-    "features/epoch=0001/features.zarr/c/0/0",
+    *(f"features/epoch=0001/features.zarr/c/{shard}/0" for shard in range(8)),
     "labels/epoch=0001/_manifest.json",
     "labels/epoch=0001/labels.parquet",
     "labels/epoch=0001/_clustering.safetensors",

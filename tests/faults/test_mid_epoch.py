@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from deepcluster_core.artifacts import features
-from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.saved import SAVED
 from deepcluster_core.context import Context, SaveEvery
@@ -146,11 +144,7 @@ def test_train__damaged_save_is_not_used(
     assert files(cut) == files(trained(images, labels, tmp_path / "whole", CONTEXT))
 
 
-def test_extract__goes_on_at_the_last_whole_shard(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(features, "CHUNK_BYTES", 512 * 5)  # five rows of smallnet's 256 float16
-    monkeypatch.setattr(features, "SHARD_BYTES", 4 * 512 * 5)
+def test_extract__goes_on_with_the_missing_shards(images: Path, tmp_path: Path) -> None:
     whole = extracted(images, tmp_path / "whole")
     seen: list[int] = []
     with pytest.raises(Cut):
@@ -165,27 +159,57 @@ def test_extract__goes_on_at_the_last_whole_shard(
     kept = [path for path, written in stored.items() if path.stat().st_mtime_ns == written]
     assert len(kept) >= 3
     assert files(cut) == files(whole)
-    assert len(Features(cut).blocks().__next__()) > 0
+    assert read_manifest(cut).facts == read_manifest(whole).facts
 
 
-def test_extract__damaged_shard_is_not_gone_on_from(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("harm", ["flip", "cut", "delete", "longer"])
+def test_extract__only_the_damaged_shard_is_written_again(
+    images: Path, tmp_path: Path, harm: str
 ) -> None:
-    monkeypatch.setattr(features, "CHUNK_BYTES", 512 * 5)
-    monkeypatch.setattr(features, "SHARD_BYTES", 4 * 512 * 5)
     seen: list[int] = []
     with pytest.raises(Cut):
         extracted(images, tmp_path / "cut", replace(CONTEXT, progress=cut_at(12 * BATCH, seen)))
-    shard = tmp_path / "cut" / "features.zarr" / "c" / "0" / "0"
+    shards = tmp_path / "cut" / "features.zarr" / "c"
+    shard = shards / "2" / "0"
+    neighbour_written = (shards / "3" / "0").stat().st_mtime_ns
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
-    shard.write_bytes(data)
+    match harm:
+        case "flip":
+            shard.write_bytes(data)
+        case "cut":
+            shard.write_bytes(shard.read_bytes()[:-1])
+        case "longer":
+            shard.write_bytes(shard.read_bytes() + b"x")
+        case _:
+            shard.unlink()
 
-    seen.clear()
-    cut = extracted(images, tmp_path / "cut", replace(CONTEXT, progress=cut_at(10**6, seen)))
+    cut = extracted(images, tmp_path / "cut")
 
-    assert seen[0] == BATCH, "from the beginning"
     assert files(cut) == files(extracted(images, tmp_path / "whole"))
+    assert (shards / "3" / "0").stat().st_mtime_ns == neighbour_written
+
+
+def test_extract__damaged_description_of_the_array_is_written_again(
+    images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Cut):
+        extracted(images, tmp_path / "cut", replace(CONTEXT, progress=cut_at(12 * BATCH, [])))
+    (tmp_path / "cut" / "features.zarr" / "zarr.json").write_bytes(b"")
+
+    cut = extracted(images, tmp_path / "cut")
+
+    assert files(cut) == files(extracted(images, tmp_path / "whole"))
+
+
+def test_extract__other_settings_keep_no_shard(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(Cut):
+        extracted(images, tmp_path / "cut", replace(CONTEXT, progress=cut_at(12 * BATCH, [])))
+    other = replace(CONTEXT, seed=32)
+
+    cut = extracted(images, tmp_path / "cut", other)
+
+    assert files(cut) == files(extracted(images, tmp_path / "whole", other))
 
 
 @pytest.mark.slow

@@ -235,6 +235,8 @@ manifests = st.builds(
     facts=st.dictionaries(names, plain, max_size=3),
     files=st.dictionaries(paths, records, max_size=3).filter(lambda files: ".." not in files),
     provenance=provenances,
+    ranks=st.none() | whole,
+    moved_bytes=st.none() | st.dictionaries(names, whole, max_size=3),
     pruned=st.booleans(),
 )
 

@@ -2,8 +2,9 @@
 
 The keys below are those that commit 3b2e1d5, of version 0.1.0, computes for what `write_run`
 writes: its own jobs and evaluations were asked for them. A stage whose results change gets a new
-version, and with it other keys here. The keys of labels are those of version 2 of the cluster
-stage, whose sums are exact; nothing else about them has changed.
+version, and with it other keys here. The keys of features are those of version 2 of extract, which
+divides small arrays into more shards, so that several ranks can write them; the keys of labels are
+those of version 2 of cluster, whose sums are exact. Nothing else about them has changed.
 """
 
 import pytest
@@ -19,11 +20,11 @@ from stages.runs.recipe import load_own_recipe
 
 KEYS = {
     "images": "8db46b98a764001f",
-    "features/epoch=0000": "c242d7e1a7b1e453",
+    "features/epoch=0000": "13f9689bb47dd30a",
     "labels/epoch=0000": "d28e2c5c33692ba1",
     "checkpoints/epoch=0000": "b0e95d41cbbaa41a",
     "metrics/epoch=0000": "ecad0bc01d0a4ca8",
-    "features/epoch=0001": "57e2727964dc3f8a",
+    "features/epoch=0001": "b4acd89047f9b296",
     "labels/epoch=0001": "c18dba0a98b77890",
     "checkpoints/epoch=0001": "b646f7641103fd62",
     "metrics/epoch=0001": "35387d030026f9d8",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts import features
-from deepcluster_core.artifacts.features import Features, write_features
+from deepcluster_core.artifacts.features import Features, create_features, write_features
 from deepcluster_core.artifacts.file_names import FEATURES
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.errors import ArtifactError
@@ -27,6 +27,8 @@ SHARD_ROWS = 12
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a shard of 12 rows of 7 float32, in 4 chunks, so that 50 rows need five of them."""
+    monkeypatch.setattr(features, "LEAST_SMALL_SHARDS", 1)
+    monkeypatch.setattr(features, "MOST_SMALL_SHARDS", 1)
     monkeypatch.setattr(features, "CHUNK_BYTES", 3 * DIM * 4)
     monkeypatch.setattr(features, "SHARD_BYTES", SHARD_ROWS * DIM * 4)
 
@@ -166,6 +168,34 @@ def test_features__blocks_of_a_range_have_the_rows_asked_for(
     assert sum(map(len, blocks)) == end - start
     read_ND = np.concatenate([np.empty((0, DIM), np.float32), *blocks])
     np.testing.assert_array_equal(read_ND, rows(50)[start:end])
+
+
+@pytest.mark.parametrize(
+    ("num_images", "dim", "shards", "chunks"),
+    [
+        pytest.param(1, 256, 1, 1, id="one row"),
+        pytest.param(240, 256, 8, 1, id="0.1 MB"),
+        pytest.param(2_000, 4096, 15, 2, id="16 MB"),
+        pytest.param(60_000, 256, 29, 2, id="30 MB"),
+        pytest.param(60_000, 4096, 64, 8, id="0.5 GB"),
+        pytest.param(1_281_167, 4096, 157, 64, id="10 GB"),
+    ],
+)
+def test_create_features__has_shards_for_many_ranks(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_images: int,
+    dim: int,
+    shards: int,
+    chunks: int,
+) -> None:
+    monkeypatch.undo()  # the real sizes
+
+    array = create_features(tmp_path, num_images=num_images, dim=dim, dtype="float16")
+
+    assert (array.num_shards, array.layout.chunks) == (shards, chunks)
+    assert array.shard_rows * array.row_bytes <= 64 << 20
+    assert array.rows_of(shards - 1).stop == num_images
 
 
 @pytest.mark.parametrize("position", [0, 0.3, 0.6, -1])

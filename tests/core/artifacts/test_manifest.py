@@ -189,7 +189,7 @@ def test_inspect__damaged_manifest(artifact: Path, garbage: bytes) -> None:
 
 def test_inspect__damaged_manifest_of_a_later_format(artifact: Path) -> None:
     text = (artifact / MANIFEST).read_text()
-    (artifact / MANIFEST).write_text(text.replace('"format": 1', '"format": 2'))
+    (artifact / MANIFEST).write_text(text.replace('"format": 1', '"format": 3'))
 
     assert inspect(artifact)[0] is Condition.DAMAGED
 

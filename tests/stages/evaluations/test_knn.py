@@ -1,5 +1,6 @@
 """Images in, how often neighbours tell the class out. Suffixes: N, M images, D values."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,18 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError, FeatureError
 from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.network import Network
+from deepcluster_core.progress import silent
+from deepcluster_core.ranks import Ranks
 from stages.evaluations.knn import EVALUATION, KnnConfig
+from stages.evaluations.shared import networks
 from stages.evaluations.shared.labelled import open_labelled
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.shared.results import read_results
 from stages.extract import ExtractConfig, extract
 from tests.margins import SEED, above
 from tests.support.artifacts import Relabel
+from tests.support.ranks import on_ranks
 
 CONTEXT = Context(seed=SEED, epoch=0)
 
@@ -109,6 +115,35 @@ def test_run__how_it_is_computed_changes_nothing(knn: Knn, keys: dict[str, objec
         return {(row["network"], row["k"]): row["top1"] for row in rows}
 
     assert told(knn(keys=keys)) == told(knn())
+
+
+def test_run__any_number_of_ranks_writes_the_same_table(
+    knn: Knn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ranks are threads here and share the random generator that initialises networks.
+    one_at_a_time = threading.Lock()
+    unlocked = networks.restore_network
+
+    def locked(*given: Any, **named: Any) -> Network:  # noqa: ANN401  those of the function
+        with one_at_a_time:
+            return unlocked(*given, **named)
+
+    monkeypatch.setattr(networks, "restore_network", locked)
+    alone = knn(keys={"batch_size": 16})
+    digest = read_manifest(tmp_path / "knn").digest
+    told: list[tuple[int, int | None]] = []
+
+    def work(ranks: Ranks) -> None:
+        progress = silent if ranks.rank else lambda done, total: told.append((done, total))
+        context = Context(seed=SEED, epoch=0, ranks=ranks, progress=progress)
+        knn(keys={"batch_size": 16}, context=context)
+
+    on_ranks(3, work)
+
+    assert read_results(tmp_path / "knn") == alone
+    manifest = read_manifest(tmp_path / "knn")
+    assert (manifest.digest, manifest.ranks) == (digest, 3)
+    assert told[-1] == (2 * 240, 2 * 240), "the first rank counts the images of all"
 
 
 def test_run__progress_counts_the_images_of_all_networks(knn: Knn) -> None:
