@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +35,9 @@ from stages.index import DatasetConfig
 from stages.train import Pace, TrainConfig
 
 WORKERS_AT_MOST = 4096
+RANKS_AT_MOST = 4096
+PORT = re.compile(r"[1-9][0-9]{0,4}")
+LAST_PORT = 65_535
 DEVICES = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,4}))?")
 OTHER_DEVICES = ("mps", "xpu", "hip", "rocm", "xla", "tpu", "hpu", "npu", "vulkan", "metal", "mtia")
 
@@ -65,6 +68,16 @@ def _why_not(text: str) -> str:
     return "CPUs and NVIDIA GPUs (CUDA) are supported"
 
 
+def _address(text: str) -> str:
+    """Return the address if it is written correctly; raise ValueError if not."""
+    host, _, port = text.rpartition(":")
+    # torchrun's store listens on the port after this one.
+    is_port = PORT.fullmatch(port) is not None and int(port) < LAST_PORT
+    if not host or not is_port:
+        raise ValueError("must be HOST:PORT, such as node1:29500 or 10.0.0.1:29500")
+    return text
+
+
 class ComputeConfig(StrictConfig):
     """Where a run computes. Does not change results on a CPU, nor the key of any artifact."""
 
@@ -72,7 +85,33 @@ class ComputeConfig(StrictConfig):
     """auto: the current CUDA device, which is the first one; the CPU if there is none."""
 
     workers: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
-    """Threads that read and transform images. None: one for each core."""
+    """Threads of a rank that read and transform images. None: the cores of the machine divided by
+    its ranks."""
+
+    ranks: Annotated[PositiveInt, Field(le=RANKS_AT_MOST)] | Literal["auto"] = "auto"
+    """Processes that extract, cluster and train together. auto: as many as Slurm has tasks for this
+    job, elsewhere one for each visible GPU, and one on a CPU. See docs/how-to/several-gpus.md."""
+
+    launcher: Literal["auto", "process", "torchrun", "srun", "ray"] = "auto"
+    """What starts the ranks. process: nothing, the single rank is the run's own process. auto: srun
+    in a Slurm allocation of several tasks, elsewhere torchrun if there are several ranks."""
+
+    threads: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
+    """Threads of numerical libraries in a rank; another number can change the last digits of
+    results. None: the cores of the machine divided by its ranks."""
+
+    scratch: Path | None = None
+    """Folder for large intermediate results, on a local disk. None: `$XDG_CACHE_HOME/deepcluster`,
+    or `~/.cache/deepcluster`."""
+
+    nodes: PositiveInt = 1
+    """Machines on which torchrun starts ranks; see docs/how-to/several-machines.md."""
+
+    address: Annotated[str, AfterValidator(_address)] | None = None
+    """HOST:PORT of the first of several machines. The others must reach this port and the next."""
+
+    timeout_s: PositiveFloat = 600
+    """Seconds that a rank waits for the others before it gives up."""
 
     save_every_s: PositiveFloat | None = 300
     """Seconds between saves of the training state. An interrupted run continues from the last save,
@@ -300,8 +339,8 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make the paths in a recipe absolute, in place. A URL stays, for its field to reject."""
-    dataset = values.get("dataset")
-    for section, key in ((dataset, "source"), (values, "images")):
+    dataset, compute = values.get("dataset"), values.get("compute")
+    for section, key in ((dataset, "source"), (values, "images"), (compute, "scratch")):
         # The values are not validated yet, so they can have any type. An empty path stays, too.
         if not isinstance(section, dict):
             continue
