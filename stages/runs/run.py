@@ -196,6 +196,15 @@ class Run(Generic[ReportT]):
         will_cluster = job.stage in BEFORE_CLUSTERING
         needs_faiss = find_clusterer(self.recipe.cluster.algorithm).needs_faiss
         uses_faiss = will_cluster and needs_faiss
+        one_rank = self.placement.remark_on(self.recipe.cluster) if will_cluster else None
+        if one_rank is not None:
+            self.report.info(one_rank)
+        nodes = self.recipe.compute.nodes
+        if nodes > 1:
+            self.report.info(
+                f"on each other machine, with its number from 1 to {nodes - 1}: deepcluster join "
+                f"{shell_words(self.folder.root)} --node 1"
+            )
         for text in remarks(self.recipe.compute.device, uses_faiss=uses_faiss):
             self.report.warn(text)
 

@@ -1,4 +1,4 @@
-"""A process that launches the stage of `ranked_stage`, as a run does: JSON of settings, out, act."""
+"""A process that launches the stage of `ranked_stage`, as a run does."""
 
 import json
 import os
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from deepcluster_core.context import Context
 from deepcluster_core.errors import DeepClusterError
@@ -25,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 USER_ERROR = 2
 
 
-def start(out: Path, act: str, **compute: Any) -> "subprocess.Popen[str]":
+def start(out: Path, act: str, **compute: object) -> "subprocess.Popen[str]":
     """Start a process that launches the stage on two ranks."""
     settings = {"device": "cpu", "ranks": 2, **compute}
     return subprocess.Popen(

@@ -57,6 +57,11 @@ def _ranked(draft: Draft, act: ActConfig, /, *, data: Path | None) -> None:
 class RankedStage(StageFunction[Any]):
     """A stage whose artifact only the first rank begins and commits."""
 
+    def __init__(self, declared: StageFunction[...]) -> None:
+        body = declared._body
+        super().__init__(declared.identity, body, None, "many")
+        self.place = (__name__, "ranked")
+
     def make(self, config: Any, inputs: Any, *, out: Path, context: Context) -> None:  # noqa: ANN401
         if context.ranks.rank == 0:
             super().make(config, inputs, out=out, context=context)
@@ -64,8 +69,7 @@ class RankedStage(StageFunction[Any]):
             self._body(Draft(out, "", context, None), *config.values(), **inputs)
 
 
-ranked = RankedStage(_ranked.identity, _ranked._body, None, "many")  # noqa: SLF001
-ranked.place = (__name__, "ranked")
+ranked = RankedStage(_ranked)
 
 
 def ranked_job(out: Path, act: str = "sum", rank: int = 0, data: Path | None = None) -> Job:

@@ -1,5 +1,6 @@
 """What a launcher is: it runs one command R times, and tells each process its number."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,10 @@ class Launcher(Protocol):
         """Return where the ranks find each other, see `Surroundings.store`."""
         ...
 
+    def announce(self, launch: Launch) -> None:
+        """Tell whoever has to know that a launch begins; its messages exist."""
+        ...
+
     def command(self, launch: Launch) -> list[str]:
         """Return the command that starts the ranks and ends after them."""
         ...
@@ -55,6 +60,18 @@ class Launcher(Protocol):
     def environment(self, launch: Launch) -> Mapping[str, str]:
         """Return the variables to set for the command."""
         ...
+
+
+PROGRAM = Path(__file__).parents[3]
+"""The folder that holds the packages of this program."""
+
+
+def program_environment() -> dict[str, str]:
+    """Return variables with which a process imports this program, and nothing else of its name."""
+    paths = [str(PROGRAM)]
+    if os.environ.get("PYTHONPATH"):
+        paths.append(os.environ["PYTHONPATH"])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 RANK_MODULE = "stages.rank"

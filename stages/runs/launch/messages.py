@@ -11,6 +11,7 @@ message before anything else.
     rank-N.json      the state of rank N, see `State`
     rank-N.log       what rank N prints
     launcher.log     what the launcher prints
+    node-M           what becomes of the ranks on machine M, unless it is the run's own
     exits.json       exit codes of ranks that failed, from launchers that know them
 """
 
@@ -26,6 +27,7 @@ JOB, CONTROL, PROGRESS, EXITS = "JOB.json", "control", "progress.json", "exits.j
 LAUNCHER_LOG = "launcher.log"
 Wish = Literal["run", "stop", "kill"]
 """What the run wants its ranks to do. stop: save and end; kill: end at once."""
+NodeState = Literal["absent", "started", "ended"]
 NUM_LAST_LINES = 15
 TAIL_BYTES = 1 << 14
 
@@ -69,8 +71,10 @@ class Messages:
         self.folder = folder
         self._num_beats = 0
 
-    def create(self, num_ranks: int) -> None:
+    def create(self, num_ranks: int, num_nodes: int = 1) -> None:
         """Create all files; the folder exists."""
+        for node in range(1, num_nodes):
+            self.report_node(node, "absent")
         self.wish("run")
         self.report_progress(0, None)
         self.report_exits({})
@@ -123,6 +127,14 @@ class Messages:
         return self.folder / f"rank-{rank}.log"
 
     # From the launcher to the run
+
+    def report_node(self, node: int, state: NodeState) -> None:
+        """Report what becomes of the ranks on one of the other machines."""
+        self._write(f"node-{node}", state)
+
+    def has_ended(self, node: int) -> bool:
+        """Return whether no rank runs on one of the other machines."""
+        return (self.folder / f"node-{node}").read_text() != "started"
 
     def report_exits(self, codes: Mapping[int, int]) -> None:
         """Report the exit codes of ranks; a negative one is a signal."""

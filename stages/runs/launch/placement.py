@@ -15,7 +15,7 @@ from stages.cluster import ClusterConfig, cluster
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.launch.job_file import Surroundings, job_values
-from stages.runs.launch.launcher import Launch, Launcher
+from stages.runs.launch.launcher import Launch, Launcher, program_environment
 from stages.runs.launch.messages import JOB, Messages
 from stages.runs.launch.process import InProcess, use_threads
 from stages.runs.launch.srun import Srun, num_tasks
@@ -31,8 +31,6 @@ LAUNCHERS: dict[str, Launcher] = {
 }
 """The launchers by the names that `compute.launcher` has for them. To add one, write its module and
 an entry here, and add the name to `ComputeConfig`."""
-PROGRAM = Path(__file__).parents[3]
-"""The folder that holds the packages of this program."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +98,24 @@ class Placement:
     def reason_for_one_rank(self, job: Job) -> str | None:
         """Return why a job runs on one rank although there are several; None if it does not."""
         if job.stage.ranks == "one":
-            return f"{job.stage.name} is a stage for one rank"
+            return f"{job.stage.name} runs on one rank"
         if job.stage is not cluster:
             return None
         section = job.config["cluster"]
         assert isinstance(section, ClusterConfig)
+        return self.remark_on(section)
+
+    def remark_on(self, section: ClusterConfig) -> str | None:
+        """Return a remark if there are several ranks, but a recipe clusters on one of them."""
         clusterer = find_clusterer(section.algorithm)
         # Until clusterers declare it themselves.
-        if getattr(clusterer, "runs_on_many_ranks", clusterer.assigns_to_nearest):
+        is_for_many = getattr(clusterer, "runs_on_many_ranks", clusterer.assigns_to_nearest)
+        if self.num_ranks == 1 or is_for_many:
             return None
-        return f"{section.algorithm} clusters on one rank"
+        return (
+            f"cluster.algorithm: {section.algorithm} runs on one rank, in the process of the run; "
+            f"extract and train use {self.num_ranks}"
+        )
 
     def run(self, job: Job, context: Context) -> None:
         """Run a job where it belongs; the caller holds the lock of its artifact.
@@ -140,10 +146,15 @@ class Placement:
                 watches_run=self.launcher.spans_machines(self.compute),
             )
             messages = Messages(shared)
-            messages.create(self.num_ranks)
+            messages.create(self.num_ranks, self.compute.nodes)
             messages.give_job(job_values(job, context, surroundings))
-            environment = _environment(threads) | dict(self.launcher.environment(launch))
-            watch = Watch(messages, self.num_ranks, context.progress)
+            environment = {
+                **program_environment(),
+                "OMP_NUM_THREADS": str(threads),
+                **self.launcher.environment(launch),
+            }
+            self.launcher.announce(launch)
+            watch = Watch(messages, self.num_ranks, self.compute.nodes, context.progress)
             watch.run(self.launcher.command(launch), environment, job.out)
 
     @contextmanager
@@ -185,22 +196,6 @@ def _launcher_for(compute: ComputeConfig, device: str) -> str:
     if num_ranks == "auto":
         num_ranks = torchrun.default_ranks(compute, device)
     return "torchrun" if num_ranks > 1 else "process"
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Return the environment of a launcher.
-
-    Its processes import this program and nothing else of its name, wherever they are started.
-    """
-    paths = [str(PROGRAM)]
-    if os.environ.get("PYTHONPATH"):
-        paths.append(os.environ["PYTHONPATH"])
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONSAFEPATH": "1",
-        "OMP_NUM_THREADS": str(threads),
-    }
 
 
 def scratch_folder(compute: ComputeConfig) -> Path:

@@ -37,6 +37,9 @@ class InProcess:
         """Raise an error, because a single rank looks for no others."""
         raise NotImplementedError
 
+    def announce(self, launch: Launch) -> None:
+        """Do nothing."""
+
     def command(self, launch: Launch) -> NoReturn:
         """Raise an error, because nothing is started."""
         raise NotImplementedError

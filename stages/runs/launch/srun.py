@@ -72,6 +72,9 @@ class Srun:
         port = FIRST_PORT + (job * 31 + number) % NUM_PORTS
         return f"tcp://{first_node()}:{port}"
 
+    def announce(self, launch: Launch) -> None:
+        """Do nothing: srun starts processes on all nodes."""
+
     def command(self, launch: Launch) -> list[str]:
         """Return the command of the step."""
         rank = [sys.executable, "-m", RANK_MODULE, str(launch.job_file)]

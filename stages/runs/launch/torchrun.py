@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 
 from deepcluster_core.errors import ConfigError
+from stages.runs.launch.board import board_of
 from stages.runs.launch.launcher import ON_LOOPBACK, RANK_MODULE, Launch
 from stages.runs.launch.network import interface_towards
 from stages.runs.machine import check_gpus, num_gpus
@@ -48,6 +49,11 @@ class Torchrun:
             # torch's other store listens on all interfaces.
             return f"file://{launch.local_folder / 'store'}"
         return f"tcp://{launch.compute.address}"
+
+    def announce(self, launch: Launch) -> None:
+        """Tell the other machines, if there are any."""
+        if launch.compute.nodes > 1:
+            board_of(launch.folder.parent).announce(launch)
 
     def command(self, launch: Launch) -> list[str]:
         """Return the command of torchrun's agent on this machine, the first one."""

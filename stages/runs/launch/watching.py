@@ -29,8 +29,9 @@ DIES_WITHIN_S = 60.0
 class Watch:
     """A launcher that runs, and the messages of its ranks."""
 
-    def __init__(self, messages: Messages, num_ranks: int, progress: Progress) -> None:
+    def __init__(self, messages: Messages, num_ranks: int, nodes: int, progress: Progress) -> None:
         self._messages = messages
+        self._nodes = nodes
         self._num_ranks = num_ranks
         self._progress = progress
         self._shown: tuple[int, int | None] = (0, None)
@@ -96,7 +97,11 @@ class Watch:
             self._progress(*reached)
 
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
-        """Make sure that the launcher and all ranks on this machine have ended."""
+        """Make sure that the launcher and all ranks have ended.
+
+        Raises:
+            RanksError: a rank has not ended.
+        """
         if process.poll() is None:
             self._messages.wish("kill")
             with suppress(subprocess.TimeoutExpired):
@@ -105,8 +110,30 @@ class Watch:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for rank, state in enumerate(states_of(self._messages, self._num_ranks)):
+        states = states_of(self._messages, self._num_ranks)
+        for rank, state in enumerate(states):
             _kill(rank, state)
+        if not are_done(states):
+            self._messages.wish("kill")
+            for node in range(1, self._nodes):
+                self._wait_for(node)
+
+    def _wait_for(self, node: int) -> None:
+        """Wait until no rank runs on one of the other machines.
+
+        Raises:
+            RanksError: that takes too long.
+        """
+        deadline = time.monotonic() + DIES_WITHIN_S
+        while not self._messages.has_ended(node):
+            if time.monotonic() > deadline:
+                raise RanksError(
+                    f"machine {node}: has not reported that its ranks have ended.\n"
+                    f"  Cause: it, its network or its `deepcluster join` has failed\n"
+                    f"  Fix:   make sure that none of them runs there, start `deepcluster join` "
+                    f"again, and then the same command."
+                )
+            time.sleep(LOOK_EVERY_S)
 
 
 def _kill(rank: int, state: State) -> None:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,8 +23,8 @@ def context() -> Context:
 
 @pytest.fixture
 def placement(tmp_path: Path) -> Launch:
-    def make(**compute: Any) -> Placement:
-        settings = ComputeConfig(device="cpu", **compute)
+    def make(*, ranks: int, threads: int | None = None) -> Placement:
+        settings = ComputeConfig(device="cpu", ranks=ranks, threads=threads)
         return Placement.of(RunFolder(tmp_path / "run"), settings, "cpu")
 
     return make
