@@ -251,6 +251,8 @@ class _Watcher(threading.Thread):
             self._heard = (beats, time.monotonic())
         is_silent = time.monotonic() - self._heard[1] > SILENCE_S
         if wish == "kill" or (self._watches_run and is_silent):
+            with suppress(OSError):
+                self._messages.report_state(self._rank, replace(self._own, state="stopped"))
             os._exit(1)
         if wish == "stop":
             self._end_soon()

@@ -4,11 +4,13 @@ The estimates are rough, and meant to be too high rather than too low. Each cons
 comes from.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from deepcluster_core.clustering.faiss_index import SCRATCH_BYTES
+from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.models.build import feature_dim_of, footprint_of
 from stages.cluster import Sizes
 from stages.index import DatasetConfig
@@ -45,13 +47,20 @@ class Needs:
     disk: dict[str, int]
     """Disk space by kind of artifact, when the run is at its largest."""
     memory: int
-    """Peak of the process in main memory."""
+    """Peak of a process in main memory."""
     device: int
-    """Peak in the memory of the device; 0 on a CPU."""
+    """Peak in the memory of a device; 0 on a CPU."""
 
 
-def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
-    """Return what a run of a recipe needs for `num_images` images on a device."""
+def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1) -> Needs:
+    """Return what a run of a recipe needs for `num_images` images.
+
+    Args:
+        recipe: recipe of the run.
+        num_images: number of images.
+        device: device of a rank.
+        num_ranks: number of ranks, which share images and batches; each has all weights.
+    """
     network, channels = recipe.network, recipe.dataset.channels
     dim = feature_dim_of(network, channels=channels)
     size = footprint_of(network, channels=channels)
@@ -74,13 +83,15 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
 
     # Memory for training: the backbone and the head, and the activations of a batch.
     num_weights = size.weights + dim * k
-    num_activations = size.activations * pace.batch_size
+    num_activations = size.activations * math.ceil(pace.batch_size / num_ranks)
     training = PER_WEIGHT_BYTES * num_weights + PER_ACTIVATION_BYTES * num_activations
 
     # Memory for clustering: the reduced features, of all images or of a sample.
     num_clustered = num_images
     if recipe.cluster.max_points_per_centroid is not None:
         num_clustered = min(num_images, k * recipe.cluster.max_points_per_centroid)
+    if find_clusterer(recipe.cluster.algorithm).assigns_to_nearest:
+        num_clustered = math.ceil(num_clustered / num_ranks)  # others cluster on one rank
     clustering = CLUSTERING_BYTES + 4 * num_clustered * sizes.pca_dim
     if not device.startswith("cuda"):
         return Needs(disk, PROCESS_BYTES + max(clustering, training), 0)

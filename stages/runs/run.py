@@ -131,7 +131,7 @@ class Run(Generic[ReportT]):
             self.folder,
             self.recipe,
             num_images=num_images,
-            device=self.device,
+            use=self.placement.use_of_machine(),
             anyway=self.anyway,
         )
         self.report.info(summary)

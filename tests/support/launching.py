@@ -13,10 +13,10 @@ from pathlib import Path
 
 from deepcluster_core.context import Context
 from deepcluster_core.errors import DeepClusterError
+from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
 from stages.runs.launch.lifetime import start_time
 from stages.runs.launch.placement import Placement
-from stages.runs.recipe import ComputeConfig
 from tests.support.ranked_stage import notes, ranked_job
 from tests.support.timeouts import WITHIN_S
 

@@ -31,7 +31,9 @@ def main(folder: Path, parent: int, arguments: list[str]) -> None:
         run.main(arguments)
     except ChildFailedError as error:
         first_to_end = sorted(error.failures.items(), key=lambda failed: failed[1].timestamp)
-        Messages(folder).report_exits({rank: failed.exitcode for rank, failed in first_to_end})
+        codes = {rank: failed.exitcode for rank, failed in first_to_end}
+        messages = Messages(folder)
+        messages.report_exits({**messages.exits(), **codes})  # after those of other machines
         sys.exit(1)
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepcluster_core.errors import ConfigError
+from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
 from stages.runs.launch.board import Notice, read_board
 from stages.runs.launch.launcher import Launch, program_environment
 from stages.runs.launch.messages import JOB, Messages
 from stages.runs.launch.torchrun import agent_command, agent_environment
-from stages.runs.recipe import ComputeConfig
 
 LOOK_EVERY_S = 0.5
 SILENCE_S = 60.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from stages.runs.recipe import ComputeConfig
+from stages.runs.compute import ComputeConfig
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,9 @@ class Messages:
         """Report what becomes of the ranks on one of the other machines."""
         self._write(f"node-{node}", state)
 
-    def has_ended(self, node: int) -> bool:
-        """Return whether no rank runs on one of the other machines."""
-        return (self.folder / f"node-{node}").read_text() != "started"
+    def node(self, node: int) -> NodeState:
+        """Return what has become of the ranks on one of the other machines."""
+        return _NODE_STATES[(self.folder / f"node-{node}").read_text()]
 
     def report_exits(self, codes: Mapping[int, int]) -> None:
         """Report the exit codes of ranks; a negative one is a signal."""
@@ -152,6 +152,7 @@ class Messages:
         part.replace(self.folder / name)
 
 
+_NODE_STATES: dict[str, NodeState] = {"absent": "absent", "started": "started", "ended": "ended"}
 _WISHES: dict[str, Wish] = {"run": "run", "stop": "stop", "kill": "kill"}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.context import Context
 from stages.cluster import ClusterConfig, cluster
+from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.launch.job_file import Surroundings, job_values
@@ -22,7 +23,7 @@ from stages.runs.launch.srun import Srun, num_tasks
 from stages.runs.launch.torchrun import Torchrun
 from stages.runs.launch.watching import Watch
 from stages.runs.machine import num_cores
-from stages.runs.recipe import ComputeConfig
+from stages.runs.resources import MachineUse
 
 LAUNCHERS: dict[str, Launcher] = {
     "process": InProcess(),
@@ -75,6 +76,10 @@ class Placement:
     def ranks_here(self) -> int:
         """The number of ranks that share this machine."""
         return self.launcher.ranks_here(self.compute, self.num_ranks)
+
+    def use_of_machine(self) -> MachineUse:
+        """Return how the ranks use this machine."""
+        return MachineUse(self.device, self.num_ranks, self.ranks_here)
 
     @property
     def threads(self) -> int | None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from deepcluster_core.errors import ConfigError
+from stages.runs.compute import ComputeConfig
 from stages.runs.launch.launcher import Launch
-from stages.runs.recipe import ComputeConfig
 
 
 class InProcess:

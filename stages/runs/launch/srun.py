@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping
 
 from deepcluster_core.errors import ConfigError
+from stages.runs.compute import ComputeConfig
 from stages.runs.launch.launcher import RANK_MODULE, Launch
-from stages.runs.recipe import ComputeConfig
 
 FIRST_PORT, NUM_PORTS = 20_000, 20_000
 """The ports from which each launch takes one. They lie below those that Linux gives to clients."""

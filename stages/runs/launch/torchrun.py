@@ -5,11 +5,11 @@ import sys
 from collections.abc import Mapping
 
 from deepcluster_core.errors import ConfigError
+from stages.runs.compute import ComputeConfig
 from stages.runs.launch.board import board_of
 from stages.runs.launch.launcher import ON_LOOPBACK, RANK_MODULE, Launch
 from stages.runs.launch.network import interface_towards
 from stages.runs.machine import check_gpus, num_gpus
-from stages.runs.recipe import ComputeConfig
 
 
 class Torchrun:

@@ -14,12 +14,14 @@ from deepcluster_core.interrupts import HeldBack, Interrupted, held_back
 from deepcluster_core.limits import num_memory_kills
 from deepcluster_core.progress import Progress
 from stages.runs.launch.lifetime import kill
-from stages.runs.launch.messages import LAUNCHER_LOG, Messages, State
+from stages.runs.launch.messages import LAUNCHER_LOG, Messages, State, Wish
 from stages.runs.launch.outcome import are_done, error_of, states_of
 
 LOOK_EVERY_S = 0.1
 BEAT_EVERY_S = 2.0
 """Seconds between two messages that the run is alive."""
+OTHERS_END_WITHIN_S = 10.0
+"""Seconds in which all ranks end, after those of one machine have."""
 ENDS_WITHIN_S = 5.0
 """Seconds in which a launcher ends whose ranks were told to end at once."""
 DIES_WITHIN_S = 60.0
@@ -36,6 +38,7 @@ class Watch:
         self._progress = progress
         self._shown: tuple[int, int | None] = (0, None)
         self._beat_s = time.monotonic()
+        self._node_ended_s: float | None = None
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], out: Path) -> None:
         """Run a launcher's command to its end. Then no rank on this machine lives any more.
@@ -81,14 +84,28 @@ class Watch:
     def _wait(self, process: "subprocess.Popen[bytes]", held: HeldBack) -> None:
         """Wait for the launcher's end; report progress, and pass on a signal to stop."""
         while process.poll() is None:
-            wish = "run" if held.signal is None else "stop"
             now_s = time.monotonic()
-            if wish == "stop" or now_s - self._beat_s > BEAT_EVERY_S:
-                self._messages.wish(wish)
+            if now_s - self._beat_s > BEAT_EVERY_S or held.signal is not None:
                 self._beat_s = now_s
+                wish = self._next_wish(held, now_s)
+                if wish == "kill":
+                    return  # to `_end`
+                self._messages.wish(wish)
             self._show_progress()
             time.sleep(LOOK_EVERY_S)
         self._show_progress()
+
+    def _next_wish(self, held: HeldBack, now_s: float) -> Wish:
+        """Return what the ranks should do now."""
+        # torchrun on this machine does not see that its ranks have ended on another one.
+        ended = [self._messages.node(node) == "ended" for node in range(1, self._nodes)]
+        if not any(ended):
+            self._node_ended_s = None
+        elif self._node_ended_s is None:
+            self._node_ended_s = now_s
+        elif now_s - self._node_ended_s > OTHERS_END_WITHIN_S:
+            return "kill"
+        return "run" if held.signal is None else "stop"
 
     def _show_progress(self) -> None:
         reached = self._messages.progress()
@@ -125,7 +142,7 @@ class Watch:
             RanksError: that takes too long.
         """
         deadline = time.monotonic() + DIES_WITHIN_S
-        while not self._messages.has_ended(node):
+        while self._messages.node(node) == "started":
             if time.monotonic() > deadline:
                 raise RanksError(
                     f"machine {node}: has not reported that its ranks have ended.\n"

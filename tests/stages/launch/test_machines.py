@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.errors import ConfigError
+from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
 from stages.runs.launch.board import Board
 from stages.runs.launch.join import join
 from stages.runs.launch.launcher import Launch
-from stages.runs.recipe import ComputeConfig
 from tests.support import launching
 from tests.support.launching import ROOT, USER_ERROR, all_end, when_ranks_run
 from tests.support.ranked_stage import ranked_job

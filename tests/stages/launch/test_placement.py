@@ -10,10 +10,11 @@ import torch
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ConfigError
 from stages.cluster import ClusterConfig
+from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
 from stages.runs.launch.placement import Placement, scratch_folder
 from stages.runs.launch.srun import first_of, tasks_per_node
-from stages.runs.recipe import ComputeConfig, parse_overrides
+from stages.runs.recipe import parse_overrides
 from tests.support.ranked_stage import ranked_job
 
 RUN = RunFolder(Path("run"))
@@ -116,7 +117,7 @@ def test_placement__one_rank_imports_and_starts_nothing(tmp_path: Path) -> None:
         "from deepcluster_core.context import Context\n"
         "from stages.runs.folder import RunFolder\n"
         "from stages.runs.launch.placement import Placement\n"
-        "from stages.runs.recipe import ComputeConfig\n"
+        "from stages.runs.compute import ComputeConfig\n"
         "from tests.support.ranked_stage import ranked_job\n"
         "out = Path(sys.argv[1])\n"
         "before = {name for name in sys.modules if name.startswith('torch.distributed')}\n"

@@ -8,9 +8,9 @@ import pytest
 
 from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError, RanksError
+from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
 from stages.runs.launch.placement import Placement
-from stages.runs.recipe import ComputeConfig
 from tests.support.ranked_stage import notes, ranked_job
 
 Launch = Callable[..., Placement]
