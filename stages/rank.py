@@ -103,7 +103,7 @@ def _work(values: dict[str, Any], place: Place, messages: Messages, own: State) 
     device = _device(values["device"], place)
     progress = _Reporter(messages) if place.rank == 0 else silent
     with joined(
-        _store(values, messages),
+        values["store"],
         rank=place.rank,
         size=place.num_ranks,
         local_rank=place.local_rank,
@@ -156,17 +156,6 @@ def _device(kind: str, place: Place) -> str:
             f"  Fix: set fewer compute.ranks, or ask the batch system for a GPU for each task."
         )
     return f"cuda:{place.local_rank}"
-
-
-def _store(values: dict[str, Any], messages: Messages) -> str:
-    """Return where the ranks find each other."""
-    if values["store"] is not None:
-        return values["store"]
-    deadline = time.monotonic() + values["timeout_s"]
-    file = messages.folder / "store"
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(LOOK_EVERY_S)
-    return file.read_text()
 
 
 def _print_to(log: Path) -> None:

@@ -56,7 +56,7 @@ class ComputeConfig(StrictConfig):
     """Processes that extract, cluster and train together. auto: as many as Slurm has tasks for this
     job, elsewhere one for each visible GPU, and one on a CPU. See docs/how-to/several-gpus.md."""
 
-    launcher: Literal["auto", "process", "torchrun", "srun", "ray"] = "auto"
+    launcher: Literal["auto", "process", "torchrun", "srun"] = "auto"
     """What starts the ranks. process: nothing, the single rank is the run's own process. auto: srun
     in a Slurm allocation of several tasks, elsewhere torchrun if there are several ranks."""
 

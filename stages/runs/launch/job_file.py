@@ -20,9 +20,8 @@ class Surroundings:
     """What all ranks of a launch share besides the job."""
 
     num_ranks: int
-    store: str | None
-    """Where the ranks find each other, see `process_group.joined`. None: in the file `store` of the
-    folder of messages, which the first rank's launcher writes."""
+    store: str
+    """Where the ranks find each other, see `process_group.joined`."""
     device: str
     """`cpu`, or `cuda` for one GPU of its machine for each rank."""
     workers: int

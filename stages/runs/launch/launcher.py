@@ -1,6 +1,7 @@
 """What a launcher is: it runs one command R times, and tells each process its number."""
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Launcher(Protocol):
         """Return whether ranks can run on other machines than the run itself."""
         ...
 
-    def store(self, launch: Launch) -> str | None:
+    def store(self, launch: Launch) -> str:
         """Return where the ranks find each other, see `Surroundings.store`."""
         ...
 
@@ -75,5 +76,10 @@ def program_environment() -> dict[str, str]:
 
 
 RANK_MODULE = "stages.rank"
-ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+ON_LOOPBACK = {
+    "GLOO_SOCKET_IFNAME": LOOPBACK,
+    "NCCL_SOCKET_IFNAME": LOOPBACK,
+    "MASTER_ADDR": "127.0.0.1",
+}
 """Variables with which ranks on one machine listen on its loopback interface only."""

@@ -45,6 +45,7 @@ def test_placement__ranks_make_an_artifact_together(
     assert str(os.getpid()) not in {note[1] for note in ranks}
 
 
+@pytest.mark.slow  # three processes that import torch
 def test_placement__progress_reaches_the_run(placement: Launch, tmp_path: Path) -> None:
     heard: list[tuple[int, int | None]] = []
     context = Context(seed=31, epoch=0, progress=lambda done, total: heard.append((done, total)))
@@ -54,7 +55,7 @@ def test_placement__progress_reaches_the_run(placement: Launch, tmp_path: Path) 
     assert heard == [(1, 1)]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_placement__an_error_for_people_is_raised_again(
     placement: Launch, context: Context, tmp_path: Path, rank: int
 ) -> None:
@@ -64,6 +65,7 @@ def test_placement__an_error_for_people_is_raised_again(
     assert str(raised.value) == "too few rows.\n  Fix: add images."
 
 
+@pytest.mark.slow  # three processes that import torch
 def test_placement__a_bug_keeps_its_traceback(
     placement: Launch, context: Context, tmp_path: Path
 ) -> None:
@@ -77,6 +79,7 @@ def test_placement__a_bug_keeps_its_traceback(
     assert "ZeroDivisionError" in (logs / "rank-1.log").read_text()
 
 
+@pytest.mark.slow  # three processes that import torch
 def test_placement__a_killed_rank_is_named(
     placement: Launch, context: Context, tmp_path: Path
 ) -> None:
