@@ -30,6 +30,19 @@ def available_memory() -> int:
     return min(found, default=UNKNOWN)
 
 
+def num_memory_kills() -> int:
+    """Return how many processes the kernel has ended because the memory of a group was full.
+
+    Counted since the start of the groups that this process is in; 0 where nothing is counted.
+    """
+    total = 0
+    for group in _groups("memory"):
+        name = "memory.events" if group.version == 2 else "memory.oom_control"
+        found = re.search(r"^oom_kill (\d+)$", _text(group.folder / name), re.M)
+        total += int(found[1]) if found else 0
+    return total
+
+
 def num_cores() -> int:
     """Return how many cores this process may use: at least 1.
 

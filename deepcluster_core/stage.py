@@ -23,6 +23,7 @@ from typing import (
     Any,
     Concatenate,
     Generic,
+    Literal,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -106,8 +107,13 @@ class StageFunction(Generic[P]):
         identity: Stage,
         body: Callable[..., None],
         check: Callable[..., None] | None,
+        ranks: Literal["one", "many"] = "one",
     ) -> None:
         self.identity = identity
+        self.ranks: Literal["one", "many"] = ranks
+        """Whether several processes can make an artifact together; see `deepcluster_core.ranks`."""
+        self.place = (body.__module__, body.__qualname__)
+        """The module and the name under which another process finds this stage."""
         self.__doc__ = body.__doc__
         self._body = body
         self._check = check
@@ -205,6 +211,7 @@ def stage(
     kind: str,
     files: tuple[str, ...],
     check: Callable[..., None] | None = None,
+    ranks: Literal["one", "many"] = "one",
 ) -> _Declaration:
     """Declare a function as a stage; the module docstring explains its signature.
 
@@ -215,10 +222,11 @@ def stage(
         files: files and folders of an artifact, besides the manifest.
         check: called with the sections before an existing artifact is replaced; it raises an error
             for settings that the stage does not support.
+        ranks: many if it uses `context.ranks`, so that several processes can run it together.
     """
     identity = Stage(name, version, kind, files)
 
     def declare(body: Callable[..., None]) -> StageFunction[...]:
-        return StageFunction(identity, body, check)
+        return StageFunction(identity, body, check, ranks)
 
     return cast("_Declaration", declare)

@@ -151,7 +151,7 @@ class Sizes:
         return cls(k, pca_dim)
 
 
-@stage(name="cluster", version=2, kind="labels", files=(LABELS, CLUSTERING))
+@stage(name="cluster", version=2, kind="labels", files=(LABELS, CLUSTERING), ranks="many")
 def cluster(
     draft: Draft,
     cluster: ClusterConfig,

@@ -37,7 +37,7 @@ class ExtractConfig(StrictConfig):
     """Number format of the forward pass."""
 
 
-@stage(name="extract", version=2, kind="features", files=(FEATURES,))
+@stage(name="extract", version=2, kind="features", files=(FEATURES,), ranks="many")
 def extract(
     draft: Draft,
     extract: ExtractConfig,

@@ -102,7 +102,7 @@ class Pace:
         return math.ceil(self.num_draws / self.batch_size)
 
 
-@stage(name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM))
+@stage(name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM), ranks="many")
 def train(
     draft: Draft,
     train: TrainConfig,

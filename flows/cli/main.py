@@ -32,6 +32,7 @@ from flows.cli.options import (
     EpochsOption,
     Overrides,
     RecipeArgument,
+    RunArgument,
     RunFolderOption,
     Update,
     Yes,
@@ -185,6 +186,23 @@ def stage(
             out=given(out),
             force=force,
         )
+
+
+@app.command()
+def join(
+    run: RunArgument,
+    node: Annotated[
+        int, typer.Option(min=1, help="Number of this machine; the first one, with the run, is 0.")
+    ],
+) -> None:
+    """Take part in a run on another machine (compute.nodes), until the run ends."""
+    from stages.runs.launch.join import join  # noqa: PLC0415
+    from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
+
+    def say(line: str) -> None:
+        print(line, flush=True)  # noqa: T201
+
+    join(existing_run(run_folder_of(run)), node, say)
 
 
 @app.command()

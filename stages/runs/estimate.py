@@ -4,6 +4,7 @@ The estimates are rough, and meant to be too high rather than too low. Each cons
 comes from.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,13 +53,20 @@ class Needs:
     scratch: int
     """Disk space for intermediate results, which may be on another disk; 0 if memory holds them."""
     memory: int
-    """Peak of the process in main memory."""
+    """Peak of a process in main memory."""
     device: int
-    """Peak in the memory of the device; 0 on a CPU."""
+    """Peak in the memory of a device; 0 on a CPU."""
 
 
-def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
-    """Return what a run of a recipe needs for `num_images` images on a device."""
+def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1) -> Needs:
+    """Return what a run of a recipe needs for `num_images` images.
+
+    Args:
+        recipe: recipe of the run.
+        num_images: number of images.
+        device: device of a rank.
+        num_ranks: number of ranks, which share images and batches; each has all weights.
+    """
     network, channels = recipe.network, recipe.dataset.channels
     dim = feature_dim_of(network, channels=channels)
     size = footprint_of(network, channels=channels)
@@ -81,17 +89,19 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str) -> Needs:
 
     # Memory for training: the backbone and the head, and the activations of a batch.
     num_weights = size.weights + dim * k
-    num_activations = size.activations * pace.batch_size
+    num_activations = size.activations * math.ceil(pace.batch_size / num_ranks)
     training = PER_WEIGHT_BYTES * num_weights + PER_ACTIVATION_BYTES * num_activations
 
     # For clustering: the reduced features, of all images or of a sample.
     num_clustered = num_images
     if recipe.cluster.max_points_per_centroid is not None:
         num_clustered = min(num_images, k * recipe.cluster.max_points_per_centroid)
-    reduced_bytes = 4 * num_clustered * sizes.pca_dim
-    clustering = CLUSTERING_BYTES + CLUSTER_ID_BYTES * num_images
     # Clusterers that run on many ranks read large ones from a file; the others hold all of them.
     in_file = find_clusterer(recipe.cluster.algorithm).runs_on_many_ranks
+    if in_file:
+        num_clustered = math.ceil(num_clustered / num_ranks)
+    reduced_bytes = 4 * num_clustered * sizes.pca_dim
+    clustering = CLUSTERING_BYTES + CLUSTER_ID_BYTES * num_images
     scratch = reduced_bytes if in_file and reduced_bytes > MEMORY_BYTES else 0
     clustering += reduced_bytes - scratch
     if not device.startswith("cuda"):

@@ -25,6 +25,11 @@ class RunFolder:
         """The folder in which Prefect keeps the records of finished tasks."""
         return self.root / ".prefect"
 
+    @property
+    def messages(self) -> Path:
+        """The folder in which a run and its ranks on other machines exchange messages."""
+        return self.root / ".ranks"
+
     def artifact(self, kind: str, epoch: int | None) -> Path:
         """Return the folder of an artifact, in Hive style if it belongs to an epoch."""
         folder = self.root / kind

@@ -15,7 +15,7 @@ from deepcluster_core.clustering.faiss_index import reason_for_cpu
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.limits import cpu_quota, num_cores
 
-__all__ = ["num_cores", "remarks", "usable_device"]
+__all__ = ["check_gpus", "num_cores", "num_gpus", "remarks", "usable_device"]
 
 PROC, DEV = Path("/proc/driver/nvidia"), Path("/dev")
 ON_PURPOSE = ("", "-1", "none", "void", "NoDevFiles")
@@ -40,6 +40,33 @@ def usable_device(wanted: str) -> str:
             f"  Fix: --set compute.device=cpu, or leave it out."
         )
     return wanted
+
+
+def num_gpus() -> int:
+    """Return how many GPUs torch can use here."""
+    return _num_usable()
+
+
+def check_gpus(num_ranks: int, device: str) -> None:
+    """Check that each of several ranks on this machine can have a GPU of its own.
+
+    Raises:
+        ConfigError: there are fewer GPUs than ranks, or the device names a single one.
+    """
+    if num_ranks == 1 or device == "cpu":
+        return
+    if device != "cuda":
+        raise ConfigError(
+            f"compute.device: {device} is one GPU, for compute.ranks = {num_ranks}.\n"
+            f"  Fix: --set compute.device=cuda gives each rank a GPU; CUDA_VISIBLE_DEVICES chooses "
+            f"them."
+        )
+    num_usable = _num_usable()
+    if num_ranks > num_usable:
+        raise ConfigError(
+            f"compute.ranks: {num_ranks} ranks on this machine, which has {_named(num_usable)}.\n"
+            f"  Fix: --set compute.ranks=auto, or at most {num_usable} for each machine."
+        )
 
 
 def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:

@@ -2,17 +2,14 @@
 
 import json
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     create_model,
@@ -32,11 +29,8 @@ from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
+from stages.runs.compute import ComputeConfig
 from stages.train import Pace, TrainConfig
-
-WORKERS_AT_MOST = 4096
-DEVICES = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,4}))?")
-OTHER_DEVICES = ("mps", "xpu", "hip", "rocm", "xla", "tpu", "hpu", "npu", "vulkan", "metal", "mtia")
 
 
 class KeepConfig(StrictConfig):
@@ -47,40 +41,6 @@ class KeepConfig(StrictConfig):
 
     checkpoints: PositiveInt | None = None
     """Number of latest epochs whose checkpoints are kept. None: keep all."""
-
-
-def _device(text: str) -> str:
-    """Return the device if it is written correctly; raise ValueError with the reason if not."""
-    if DEVICES.fullmatch(text):
-        return text
-    raise ValueError(f"must be auto, cpu, cuda or cuda:N; {_why_not(text)}")
-
-
-def _why_not(text: str) -> str:
-    kind = text.partition(":")[0].lower()
-    if kind in OTHER_DEVICES:
-        return "only NVIDIA GPUs are supported"
-    if kind in ("cuda", "gpu", "nvidia"):
-        return "N is the number of a GPU, from 0, as in cuda:1"
-    return "CPUs and NVIDIA GPUs (CUDA) are supported"
-
-
-class ComputeConfig(StrictConfig):
-    """Where a run computes. Does not change results on a CPU, nor the key of any artifact."""
-
-    device: Annotated[str, AfterValidator(_device)] = "auto"
-    """auto: the current CUDA device, which is the first one; the CPU if there is none."""
-
-    workers: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
-    """Threads that read and transform images. None: one for each core."""
-
-    save_every_s: PositiveFloat | None = 300
-    """Seconds between saves of the training state. An interrupted run continues from the last save,
-    with exactly the next image. None: save only when stopped by SIGTERM or Ctrl-C."""
-
-    save_every_steps: PositiveInt | None = None
-    """Steps between saves of the training state. If `save_every_s` is set too, whichever comes
-    first triggers a save."""
 
 
 class Recipe(StrictConfig):
@@ -300,8 +260,8 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make the paths in a recipe absolute, in place. A URL stays, for its field to reject."""
-    dataset = values.get("dataset")
-    for section, key in ((dataset, "source"), (values, "images")):
+    dataset, compute = values.get("dataset"), values.get("compute")
+    for section, key in ((dataset, "source"), (values, "images"), (compute, "scratch")):
         # The values are not validated yet, so they can have any type. An empty path stays, too.
         if not isinstance(section, dict):
             continue

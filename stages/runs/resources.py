@@ -1,7 +1,7 @@
 """Check whether a run fits on this machine: compare what it needs with what is free."""
 
 import shutil
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,14 +10,26 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.limits import available_memory
 from deepcluster_core.text import readable_size
+from stages.runs.compute import scratch_folder
 from stages.runs.epoch import EPOCH_KINDS
-from stages.runs.estimate import Needs, needs_of
+from stages.runs.estimate import PROCESS_BYTES, Needs, needs_of
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class MachineUse:
+    """How the ranks of a run use this machine."""
+
+    device: str
+    """Device that the run computes on; `cuda` if each rank has its own GPU."""
+    total: int = 1
+    here: int = 1
+    """Ranks on this machine, which share its memory."""
+
+
 def check_fits_machine(
-    folder: RunFolder, recipe: Recipe, *, num_images: int, device: str, anyway: bool
+    folder: RunFolder, recipe: Recipe, *, num_images: int, use: MachineUse, anyway: bool
 ) -> str:
     """Check that a run fits on this machine; return a summary of what it needs and what is free.
 
@@ -25,22 +37,24 @@ def check_fits_machine(
         folder: folder of the run. What it already holds need not be made.
         recipe: recipe of the run.
         num_images: number of images.
-        device: device that the run computes on.
+        use: the device, and how many ranks use this machine.
         anyway: do not raise an error.
 
     Raises:
         ConfigError: the run needs more than is free.
     """
-    needs = needs_of(recipe, num_images=num_images, device=device)
+    needs = needs_of(recipe, num_images=num_images, device=use.device, num_ranks=use.total)
+    # With several ranks, the run itself is one more process.
+    memory = needs.memory if use.here == 1 else needs.memory * use.here + PROCESS_BYTES
     found = [
         ("disk", _disk_needed(folder, recipe, needs), _free_disk(folder.root)),
-        ("memory", needs.memory, available_memory()),
+        ("memory", memory, available_memory()),
     ]
     if needs.scratch:  # 0 for few images
-        found.append(("scratch disk", needs.scratch, _free_disk(Path(tempfile.gettempdir()))))
+        scratch = scratch_folder(recipe.compute)
+        found.append(("scratch disk", needs.scratch * use.here, _free_disk(scratch)))
     if needs.device:  # 0 on a CPU
-        free_device, _ = torch.cuda.mem_get_info(device)
-        found.append(("GPU memory", needs.device, free_device))
+        found.append(("GPU memory", needs.device, _free_memory_of_gpus(use)))
     # Compare each need with what is free.
     sizes: list[str] = []
     lacking: list[str] = []
@@ -56,6 +70,14 @@ def check_fits_machine(
             f"  Fix: {_advice(lacking)}; or --yes (the flow's parameter `yes`) to try anyway."
         )
     return f"needs about {summary}"
+
+
+def _free_memory_of_gpus(use: MachineUse) -> int:
+    """Return the free bytes of the GPU that has the fewest, among those of the ranks here."""
+    devices = [use.device]
+    if use.here > 1:
+        devices = [f"cuda:{number}" for number in range(use.here)]
+    return min(torch.cuda.mem_get_info(device)[0] for device in devices)
 
 
 def disk_needed(folder: RunFolder, recipe: Recipe, num_images: int) -> int:

@@ -18,10 +18,12 @@ from stages.cluster import cluster
 from stages.extract import extract
 from stages.index import index
 from stages.runs.access import check_result_writable
+from stages.runs.compute import scratch_folder
 from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
-from stages.runs.machine import num_cores, remarks, usable_device
+from stages.runs.launch.placement import Placement
+from stages.runs.machine import remarks, usable_device
 from stages.runs.plan import Plan, plan
 from stages.runs.recipe import Recipe
 from stages.runs.report import Report
@@ -50,14 +52,15 @@ class Run(Generic[ReportT]):
 
         Raises:
             SourceError: the images cannot be found.
-            ConfigError: the requested device is not available, or a setting does not fit the
-                number of images.
+            ConfigError: the requested device is not available, the ranks cannot be started here, or
+                a setting does not fit the number of images.
             FeatureError: there are too few images for the requested clusters.
         """
         self.folder = folder
         self.recipe = recipe
         self.report = report
         self.device = usable_device(recipe.compute.device)
+        self.placement = Placement.of(folder, recipe.compute, self.device)
         self._pruned: set[Path] = set()
         self.plan = Plan(folder, recipe)
         self._remarked = False
@@ -129,7 +132,7 @@ class Run(Generic[ReportT]):
             self.folder,
             self.recipe,
             num_images=num_images,
-            device=self.device,
+            use=self.placement.use_of_machine(),
             anyway=self.anyway,
         )
         self.report.info(summary)
@@ -164,7 +167,7 @@ class Run(Generic[ReportT]):
                     self._pruned.discard(job.out)
                     self._remark(job)
                     with self.report.progress(job) as progress, self._explain_full_disk():
-                        job.run(self._context(job, progress))
+                        self.placement.run(job, self._context(job, progress))
                 return job.digest()
 
         cached = self.execute(job, key, body, done=done)
@@ -194,6 +197,15 @@ class Run(Generic[ReportT]):
         will_cluster = job.stage in BEFORE_CLUSTERING
         needs_faiss = find_clusterer(self.recipe.cluster.algorithm).needs_faiss
         uses_faiss = will_cluster and needs_faiss
+        one_rank = self.placement.remark_on(self.recipe.cluster) if will_cluster else None
+        if one_rank is not None:
+            self.report.info(one_rank)
+        nodes = self.recipe.compute.nodes
+        if nodes > 1:
+            self.report.info(
+                f"on each other machine, with its number from 1 to {nodes - 1}: deepcluster join "
+                f"{shell_words(self.folder.root)} --node 1"
+            )
         for text in remarks(self.recipe.compute.device, uses_faiss=uses_faiss):
             self.report.warn(text)
 
@@ -272,9 +284,10 @@ class Run(Generic[ReportT]):
             seed=self.recipe.seed,
             epoch=job.epoch,
             device=self.device,
-            workers=compute.workers or num_cores(),
+            workers=self.placement.workers(job),
             progress=progress,
             save_every=SaveEvery(compute.save_every_s, compute.save_every_steps),
+            scratch=scratch_folder(compute),
         )
 
     def _tidy(self, job: Job) -> None:

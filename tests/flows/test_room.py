@@ -8,7 +8,7 @@ from deepcluster_core.errors import ConfigError
 from stages.runs.estimate import GIB, needs_of
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe
-from stages.runs.resources import check_fits_machine, disk_needed
+from stages.runs.resources import MachineUse, check_fits_machine, disk_needed
 from tests.support.run_files import manifests
 
 ALEXNET = Path(__file__).parents[2] / "configs" / "imagenet-alexnet.yaml"
@@ -53,13 +53,13 @@ def test_refuse_what_cannot_fit__names_what_is_too_little(
     many = 10**11
 
     with pytest.raises(ConfigError) as refused:
-        check_fits_machine(folder, recipe, num_images=many, device="cpu", anyway=False)
+        check_fits_machine(folder, recipe, num_images=many, use=MachineUse("cpu"), anyway=False)
 
     said = str(refused.value)
     assert "Too little: disk, memory" in said
     assert "cluster.max_points_per_centroid" in said
     assert "--yes" in said
-    told = check_fits_machine(folder, recipe, num_images=many, device="cpu", anyway=True)
+    told = check_fits_machine(folder, recipe, num_images=many, use=MachineUse("cpu"), anyway=True)
     assert told.startswith("needs about ")
 
 
@@ -98,3 +98,14 @@ def test_needs_of__reduced_features_of_many_images_lie_in_scratch_files() -> Non
     of_pic = needs_of(load_recipe(ALEXNET, whole), num_images=10_000_000, device="cpu")
     assert of_pic.scratch == 0
     assert of_pic.memory > 10_000_000 * 4 * 256
+
+
+def test_needs_of__ranks_share_images_and_batches_but_not_weights() -> None:
+    recipe = load_recipe(ALEXNET)
+
+    one = needs_of(recipe, num_images=1_000_000, device="cuda")
+    four = needs_of(recipe, num_images=1_000_000, device="cuda", num_ranks=4)
+
+    assert one.memory / 4 < four.memory < one.memory
+    assert one.device / 4 < four.device < one.device
+    assert one.disk == four.disk

@@ -11,9 +11,10 @@ from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
+from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
 from stages.runs.loop import run_epochs
-from stages.runs.recipe import ComputeConfig, Recipe
+from stages.runs.recipe import Recipe
 from stages.runs.report import Report
 from stages.runs.run import Run
 from stages.train import TrainConfig, train

@@ -1,0 +1,1 @@
+"""How several processes, the ranks, make an artifact together: started, watched and stopped."""

@@ -1,0 +1,201 @@
+"""Where the stages of a run run: in its own process, or in ranks that a launcher starts."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepcluster_core.clustering.registry import find_clusterer
+from deepcluster_core.context import Context
+from stages.cluster import ClusterConfig, cluster
+from stages.runs.compute import ComputeConfig
+from stages.runs.folder import RunFolder
+from stages.runs.job import Job
+from stages.runs.launch.job_file import Surroundings, job_values
+from stages.runs.launch.launcher import Launch, Launcher, program_environment
+from stages.runs.launch.messages import JOB, Messages
+from stages.runs.launch.process import InProcess, use_threads
+from stages.runs.launch.srun import Srun, num_tasks
+from stages.runs.launch.torchrun import Torchrun
+from stages.runs.launch.watching import Watch
+from stages.runs.machine import num_cores
+from stages.runs.resources import MachineUse
+
+LAUNCHERS: dict[str, Launcher] = {
+    "process": InProcess(),
+    "torchrun": Torchrun(),
+    "srun": Srun(),
+}
+"""The launchers by the names that `compute.launcher` has for them. To add one, write its module and
+an entry here, and add the name to `ComputeConfig`."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How many ranks a run has, and what starts them."""
+
+    folder: RunFolder
+    compute: ComputeConfig
+    device: str
+    name: str
+    """Name of the launcher."""
+    num_ranks: int
+
+    @classmethod
+    def of(cls, folder: RunFolder, compute: ComputeConfig, device: str) -> "Placement":
+        """Decide on the ranks and the launcher. Nothing is started.
+
+        Args:
+            folder: folder of the run.
+            compute: where the run computes.
+            device: the device that `compute.device` means here.
+
+        Raises:
+            ConfigError: so many ranks cannot be started here, or not by this launcher.
+        """
+        name = compute.launcher
+        if name == "auto":
+            name = _launcher_for(compute, device)
+        launcher = LAUNCHERS[name]
+        num_ranks = compute.ranks
+        if num_ranks == "auto":
+            num_ranks = launcher.default_ranks(compute, device)
+        launcher.check(compute, num_ranks, device)
+        return cls(folder, compute, device, name, num_ranks)
+
+    @property
+    def launcher(self) -> Launcher:
+        """The launcher."""
+        return LAUNCHERS[self.name]
+
+    @property
+    def ranks_here(self) -> int:
+        """The number of ranks that share this machine."""
+        return self.launcher.ranks_here(self.compute, self.num_ranks)
+
+    def use_of_machine(self) -> MachineUse:
+        """Return how the ranks use this machine."""
+        return MachineUse(self.device, self.num_ranks, self.ranks_here)
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of numerical libraries in a rank; None for the libraries' own choice."""
+        if self.compute.threads is not None or self.name == "process":
+            return self.compute.threads
+        share = max(1, num_cores() // self.ranks_here)
+        given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+        return min(share, int(given)) if given.isdecimal() and int(given) else share
+
+    def workers(self, job: Job) -> int:
+        """Return the number of threads that read images, in each rank of a job."""
+        if self.compute.workers is not None:
+            return self.compute.workers
+        return max(1, num_cores() // self.ranks_here) if self.is_launched(job) else num_cores()
+
+    def is_launched(self, job: Job) -> bool:
+        """Return whether a job runs in processes of its own."""
+        return self.name != "process" and self.reason_for_one_rank(job) is None
+
+    def reason_for_one_rank(self, job: Job) -> str | None:
+        """Return why a job runs on one rank although there are several; None if it does not."""
+        if job.stage.ranks == "one":
+            return f"{job.stage.name} runs on one rank"
+        if job.stage is not cluster:
+            return None
+        section = job.config["cluster"]
+        assert isinstance(section, ClusterConfig)
+        return self.remark_on(section)
+
+    def remark_on(self, section: ClusterConfig) -> str | None:
+        """Return a remark if there are several ranks, but a recipe clusters on one of them."""
+        clusterer = find_clusterer(section.algorithm)
+        if self.num_ranks == 1 or clusterer.runs_on_many_ranks:
+            return None
+        return (
+            f"cluster.algorithm: {section.algorithm} runs on one rank, in the process of the run; "
+            f"extract and train use {self.num_ranks}"
+        )
+
+    def run(self, job: Job, context: Context) -> None:
+        """Run a job where it belongs; the caller holds the lock of its artifact.
+
+        Raises:
+            DeepClusterError: the stage has failed, on one of its ranks if there are several.
+        """
+        if self.is_launched(job):
+            self._launch(job, context)
+            return
+        if self.compute.threads is not None:
+            use_threads(self.compute.threads)
+        job.run(context)
+
+    def _launch(self, job: Job, context: Context) -> None:
+        """Run a job in ranks."""
+        with self._folders(job) as (shared, local):
+            launch = Launch(self.compute, self.num_ranks, shared, local, shared / JOB)
+            threads = self.threads
+            assert threads is not None
+            surroundings = Surroundings(
+                num_ranks=self.num_ranks,
+                store=self.launcher.store(launch),
+                device=self.device,
+                workers=context.workers,
+                threads=threads,
+                timeout_s=self.compute.timeout_s,
+                watches_run=self.launcher.spans_machines(self.compute),
+            )
+            messages = Messages(shared)
+            messages.create(self.num_ranks, self.compute.nodes)
+            messages.give_job(job_values(job, context, surroundings))
+            environment = {
+                **program_environment(),
+                "OMP_NUM_THREADS": str(threads),
+                **self.launcher.environment(launch),
+            }
+            self.launcher.announce(launch)
+            watch = Watch(messages, self.num_ranks, self.compute.nodes, context.progress)
+            watch.run(self.launcher.command(launch), environment, job.out)
+
+    @contextmanager
+    def _folders(self, job: Job) -> Iterator[tuple[Path, Path]]:
+        """Make the folders of a launch: one for messages, and one on a disk of this machine.
+
+        They are deleted afterwards. After an unexpected error, the logs stay.
+        """
+        # A file system of several machines may be slow, or have no locks, so that it is used only
+        # if there are several machines.
+        local = Path(tempfile.mkdtemp(prefix="deepcluster-ranks-"))
+        shared = local
+        if self.launcher.spans_machines(self.compute):
+            epoch = "" if job.epoch is None else f"-{job.epoch}"
+            name = f"{job.stage.name}{epoch}-{secrets.token_hex(4)}"
+            shared = self.folder.messages / name
+            shared.mkdir(parents=True)
+        keeps_logs = False
+        try:
+            yield shared, local
+        except RuntimeError as error:  # a fault of the program in a rank
+            error.add_note(f"The logs of the ranks are in {shared}")
+            keeps_logs = True
+            raise
+        finally:
+            if not keeps_logs:
+                shutil.rmtree(shared, ignore_errors=True)
+            if shared != local:
+                shutil.rmtree(local, ignore_errors=True)
+
+
+def _launcher_for(compute: ComputeConfig, device: str) -> str:
+    """Return the launcher that `auto` means."""
+    tasks = num_tasks()
+    if tasks is not None and tasks > 1 and compute.ranks != 1:
+        return "srun"
+    torchrun = LAUNCHERS["torchrun"]
+    num_ranks = compute.ranks
+    if num_ranks == "auto":
+        num_ranks = torchrun.default_ranks(compute, device)
+    return "torchrun" if num_ranks > 1 else "process"
