@@ -8,6 +8,7 @@ statistics of batch normalisation, which are exchanged in every step, stay on th
 # pyright: reportPrivateImportUsage=false
 
 import os
+import pickle
 import socket
 import threading
 import zlib
@@ -115,23 +116,33 @@ class ProcessGroup:
 
     def gather(self, value: T, name: str) -> list[T] | None:
         """Return the values of all ranks on the first rank; they are pickled."""
-        values: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        pickled = pickle.dumps(value)
+        gathered: list[Any] | None = [None] * self.size if self.rank == 0 else None
         with self._waiting(name):
             self._check_same_call(name, "gather")
-            dist.gather_object(value, values)
-        return values
+            dist.gather_object(pickled, gathered)
+        if gathered is None:
+            self._count(name, len(pickled))
+            return None
+        return [pickle.loads(values) for values in gathered]  # noqa: S301  from our own ranks
 
     def on_first(self, make: Callable[[], T], name: str) -> T:
         """Call a function on the first rank, and share its result or its error; pickled."""
-        result: list[Any] = [None, None]
+        result: tuple[Any, Exception | None] = (None, None)
+        pickled = b""
         if self.rank == 0:
             try:
-                result[0] = make()
+                result = (make(), None)
             except Exception as error:
-                result[1] = error
+                result = (None, error)
+            pickled = pickle.dumps(result)
+            self._count(name, (self.size - 1) * len(pickled))
+        shared: list[Any] = [pickled]
         with self._waiting(name):
             self._check_same_call(name, "on_first")
-            dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
+            dist.broadcast_object_list(shared, src=0, device=torch.device("cpu"))
+        if self.rank != 0:
+            result = pickle.loads(shared[0])  # noqa: S301  from our own ranks
         value, error = result
         if error is not None:
             raise error
