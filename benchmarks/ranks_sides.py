@@ -130,6 +130,7 @@ def faiss_iterations(count: int, width: int, k: int) -> Figures:
     start = time.perf_counter()
     clustering.train(rows_NQ, init_centroids=rows_NQ[:k].copy())
     seconds = time.perf_counter() - start
+    assert clustering.obj is not None
     *_, objective = clustering.obj
     return {"seconds": seconds / ITERATIONS, "objective": float(objective)}
 

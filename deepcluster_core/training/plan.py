@@ -4,16 +4,19 @@ Suffixes: K clusters, M draws, N images.
 """
 
 import hashlib
+import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepcluster_core.ranks import Ranks
+
+ARRAYS = ("order_M", "cluster_N", "weight_K")
+"""The fields of a plan, which go to a file each."""
 
 
 @dataclass(frozen=True)
@@ -47,30 +50,30 @@ def shared_plan(make: Callable[[], Plan], folder: Path, ranks: Ranks) -> Plan:
     if ranks.size == 1:
         return make()
     folder.mkdir(parents=True, exist_ok=True)
-    paths = _paths(folder)
+    # Several runs, and several machines, may use one folder at the same time.
+    launch = ranks.on_first(lambda: secrets.token_hex(8), "name of the epoch plan")
+    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    paths = {name: folder / f"plan-{launch}-{host}-{name}.part" for name in ARRAYS}
     try:
         if ranks.local_rank == 0:
             _write(make(), paths)
         ranks.barrier("epoch plan written")
-        arrays = {name: _mapped(path) for name, path in paths.items()}
+        plan = Plan(
+            order_M=np.memmap(paths["order_M"], np.uint32, "r"),
+            cluster_N=np.memmap(paths["cluster_N"], np.int32, "r"),
+            weight_K=np.memmap(paths["weight_K"], np.float32, "r"),
+        )
         ranks.barrier("epoch plan mapped")
     finally:
         # What is mapped stays until it is no longer used.
         if ranks.local_rank == 0:
             for path in paths.values():
                 path.unlink(missing_ok=True)
-    return Plan(**arrays)
-
-
-def _paths(folder: Path) -> dict[str, Path]:
-    # One folder may serve several machines, where one must not delete what another has mapped.
-    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-    names = ("order_M", "cluster_N", "weight_K")
-    return {name: folder / f"plan-{host}-{name}.npy.part" for name in names}
+    return plan
 
 
 def _write(plan: Plan, paths: dict[str, Path]) -> None:
-    # Four bytes for an image: order_M is made with eight.
+    # Half of what the order is made with: an image_id fits into four bytes.
     arrays = {
         "order_M": plan.order_M.astype(np.uint32),
         "cluster_N": plan.cluster_N.astype(np.int32, copy=False),
@@ -78,8 +81,4 @@ def _write(plan: Plan, paths: dict[str, Path]) -> None:
     }
     for name, path in paths.items():
         with path.open("wb") as file:
-            np.save(file, arrays[name])
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    return np.asarray(np.load(path, mmap_mode="r"))
+            arrays[name].tofile(file)

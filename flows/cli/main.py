@@ -193,7 +193,7 @@ def join(
     run: RunArgument,
     node: Annotated[
         int, typer.Option(min=1, help="Number of this machine; the first one, with the run, is 0.")
-    ],
+    ] = 1,
 ) -> None:
     """Take part in a run on another machine (compute.nodes), until the run ends."""
     from stages.runs.launch.join import join  # noqa: PLC0415

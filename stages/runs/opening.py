@@ -1,9 +1,11 @@
 """Begin or continue a run. Everything is checked before anything that takes long begins."""
 
+from contextlib import suppress
 from typing import Any
 
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from deepcluster_core.errors import ConfigError
+from deepcluster_core.errors import ArtifactError, ConfigError
+from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, save_recipe
 from stages.runs.run import Run
@@ -28,6 +30,7 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
         run.report.info(f"changed settings: {changed}; what depends on them is made again")
     _warn_inside_source(run)
     _check_source(run, update=update)
+    _check_versions(run.folder, update=update)
     # Then what the run needs. If the images cannot be counted yet, the run checks this later.
     run.anyway = anyway
     if run.num_images is not None:
@@ -62,6 +65,33 @@ def _check_source(run: Run[Any], *, update: bool) -> None:
             f"{run.recipe.dataset.source}: its files have changed since {out} was made.\n"
             f"  Fix: another --run keeps both; --update (the flow's parameter `update`) indexes "
             f"them again and replaces what was made from them."
+        )
+
+
+def _check_versions(folder: RunFolder, *, update: bool) -> None:
+    """Raise ConfigError if stages of earlier versions made artifacts, unless `update` is true.
+
+    They would be made again, differently, and replaced together with all that depends on them.
+    """
+    if update:
+        return
+    counts: list[str] = []
+    for stage in EPOCH_STAGES.values():
+        num_earlier = 0
+        for epoch in folder.epochs(stage.kind):
+            with suppress(ArtifactError):  # not finished, or damaged
+                manifest = read_manifest(folder.artifact(stage.kind, epoch))
+                num_earlier += manifest.version < stage.identity.version
+        if num_earlier:
+            counts.append(f"{num_earlier} {stage.kind}")
+    if counts:
+        raise ConfigError(
+            f"{folder.root}: was made by an earlier version of this program, which computes some "
+            f"stages differently.\n"
+            f"  Artifacts that would be made again, and replaced with all that depends on them: "
+            f"{', '.join(counts)}.\n"
+            f"  Fix: another --run keeps both; --update (the flow's parameter `update`) replaces "
+            f"them; the earlier version continues the run as it is."
         )
 
 

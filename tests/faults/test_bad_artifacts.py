@@ -154,9 +154,9 @@ def of_another_stage(run: Path) -> None:
     shutil.copy(run / "features" / EPOCH / MANIFEST, run / "labels" / EPOCH)
 
 
-def of_format_2(run: Path) -> None:
+def of_format_3(run: Path) -> None:
     path = run / "labels" / EPOCH / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2, "news": [1]}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3, "news": [1]}))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def of_format_2(run: Path) -> None:
         (foreign_files, "run/images: the folder holds files that no stage made"),
         (files_beside, f"run/labels/{EPOCH}: the folder holds files that no stage made"),
         (of_another_stage, f"run/labels/{EPOCH}: the folder holds files that no stage made"),
-        (of_format_2, f"run/labels/{EPOCH}/{MANIFEST}: has format 2, but this version of the"),
+        (of_format_3, f"run/labels/{EPOCH}/{MANIFEST}: has format 3, but this version of the"),
     ],
 )
 def test_run__leaves_alone_what_it_has_not_made(
@@ -226,7 +226,7 @@ def test_run__makes_again_what_is_not_its_own(
 
 @pytest.mark.slow
 def test_program__refuses_an_input_of_a_later_version(own_run: Path) -> None:
-    of_format_2(own_run)
+    of_format_3(own_run)
     before = contents(own_run)
 
     ended = subprocess.run(
@@ -239,7 +239,7 @@ def test_program__refuses_an_input_of_a_later_version(own_run: Path) -> None:
 
     assert (ended.returncode, ended.stdout) == (2, "")
     check_message(ended.stderr)
-    assert "has format 2" in ended.stderr
+    assert "has format 3" in ended.stderr
     after = contents(own_run)
     assert {name: after[name] for name in before} == before
 

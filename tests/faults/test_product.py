@@ -257,6 +257,6 @@ def test_makefile__installs_by_hash_and_nothing_beside_the_locks() -> None:
         *((by, "--no-deps --no-build-isolation --editable .") for by in ("uv", "pip")),
         *((by, f"{run_time} --requirement requirements-dev.lock") for by in ("uv", "pip")),
     ]
-    by_uv = "--quiet --python new/bin/python"
+    by_uv = "--quiet --compile-bytecode --python new/bin/python"
     expected = [f"{by_uv if by == 'uv' else '--quiet'} {words}" for by, words in each_by]
     assert installs == expected

@@ -103,9 +103,10 @@ def test_needs_of__reduced_features_of_many_images_lie_in_scratch_files() -> Non
 def test_needs_of__ranks_share_images_and_batches_but_not_weights() -> None:
     recipe = load_recipe(ALEXNET)
 
-    one = needs_of(recipe, num_images=1_000_000, device="cuda")
-    four = needs_of(recipe, num_images=1_000_000, device="cuda", num_ranks=4)
+    one = needs_of(recipe, num_images=16_000_000, device="cuda")
+    four = needs_of(recipe, num_images=16_000_000, device="cuda", num_ranks=4)
 
-    assert one.memory / 4 < four.memory < one.memory
+    assert four.scratch * 4 == one.scratch
+    assert four.memory == one.memory, "clusters of all images, which each rank reads"
     assert one.device / 4 < four.device < one.device
     assert one.disk == four.disk

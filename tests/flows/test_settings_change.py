@@ -8,6 +8,8 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.states import Running
 
+from deepcluster_core.artifacts.commit import write_manifest
+from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ConfigError
 from flows.prefect_.crashed_runs import ALIVE
 from tests.support.flow_runs import KEEP_ALL, loop
@@ -50,6 +52,22 @@ def test_deepcluster__run_that_has_made_nothing_takes_any_settings(
     states = loop(recipe, begun, epochs=1, overrides={"cluster": {"k": 9}})
 
     assert set(states.values()) == {"Completed"}
+
+
+def test_deepcluster__artifacts_of_an_earlier_version_are_replaced_only_if_asked(
+    recipe: Path, own_run: Path
+) -> None:
+    labels = own_run / "labels/epoch=0001"
+    made = read_manifest(labels)
+    write_manifest(labels, made.model_copy(update={"version": made.version - 1, "key": "0" * 16}))
+    before = artifact_contents(own_run)
+
+    with pytest.raises(ConfigError, match=r"an earlier version[\s\S]*: 1 labels\.[\s\S]*--update"):
+        loop(recipe, own_run, overrides=KEEP_ALL)
+
+    assert artifact_contents(own_run) == before
+    states = loop(recipe, own_run, overrides=KEEP_ALL, update=True)
+    assert states["cluster epoch 1"] == "Completed"
 
 
 @flow

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -66,13 +67,11 @@ _DRAWING = Lock()
 
 
 def new_learner(case: Case, ranks: Ranks) -> PseudoLabelLearner:
-    with _DRAWING:
+    with _DRAWING, patch.multiple(alexnet, LAYERS=NARROW_ALEXNET, FEATURE_DIM=32):
         return _new_learner(case, ranks)
 
 
 def _new_learner(case: Case, ranks: Ranks) -> PseudoLabelLearner:
-    if case.network == "alexnet":
-        alexnet.LAYERS, alexnet.FEATURE_DIM = NARROW_ALEXNET, 32
     config = NetworkConfig(name=case.network, image_size=case.side, dropout=case.dropout)
     return PseudoLabelLearner(
         build_network(config, channels=1, seed=1),
