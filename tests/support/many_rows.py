@@ -27,26 +27,26 @@ BLOCK_ROWS = 1 << 14
 USER_ERROR = 2
 
 
-def write_rows(folder: Path, num_images: int) -> None:
-    """Write `images`, an index of images, and `features`, 512 bytes for each of them."""
+def write_rows(folder: Path, num_images: int, dim: int = DIM) -> None:
+    """Write `images`, an index of images, and `features` in two bytes for each value."""
     context = Context(seed=1, epoch=0)
     write_index(folder / "images", num_images)
     with new_artifact(
         extract.identity, folder / "features", config={}, inputs={}, context=context
     ) as draft:
-        blocks = _blocks(num_images)
+        blocks = _blocks(num_images, dim)
         write_features(draft.folder, blocks, num_images=num_images, dtype="float16")
         draft.rows = num_images
 
 
-def _blocks(num_images: int) -> Iterator[NDArray[np.float32]]:
-    """Yield rows around ten centres; the same rows again and again, but mirrored and scaled."""
+def _blocks(num_images: int, dim: int) -> Iterator[NDArray[np.float32]]:
+    """Yield rows around ten centres; the same rows again and again, but mirrored."""
     generator = np.random.default_rng(0)
-    centre_CD = generator.normal(0, 1, (10, DIM))
-    noise_BD = generator.normal(0, 1, (BLOCK_ROWS, DIM))
+    centre_CD = generator.normal(0, 1, (10, dim))
+    noise_BD = generator.normal(0, 1, (BLOCK_ROWS, dim))
     first_BD = (centre_CD[np.arange(BLOCK_ROWS) % 10] + noise_BD).astype(np.float32)
     for start in range(0, num_images, BLOCK_ROWS):
-        sign_D = generator.choice(np.array([-1, 1], np.float32), DIM)
+        sign_D = generator.choice(np.array([-1, 1], np.float32), dim)
         yield (first_BD * sign_D)[: num_images - start]
 
 
