@@ -25,12 +25,19 @@ def stopped(run: RankedRun, process: "subprocess.Popen[str]", rank: int, kind: s
     return run.refused(process)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("kind", ["features", "labels", "checkpoints"])
+LONGER: dict[str, dict[str, dict[str, int]]] = {
+    "features": {},
+    "labels": {"cluster": {"iterations": 20_000}},
+    "checkpoints": {"train": {"reassign_every": 200}},
+}
+"""Settings with which a stage is not over before a rank is stopped."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "rank"), [("features", 0), ("labels", 1), ("checkpoints", 0), ("checkpoints", 1)]
+)
 def test_run__a_rank_that_hangs_is_named(ranked: RankedRun, kind: str, rank: int) -> None:
-    # So long that no stage is over before the rank is stopped.
-    longer = {"train": {"reassign_every": 200}, "cluster": {"iterations": 20_000}}
-    process = ranked.start(2, compute=SECONDS, **longer)
+    process = ranked.start(2, compute=SECONDS, **LONGER[kind])
 
     message = stopped(ranked, process, rank, kind)
 
