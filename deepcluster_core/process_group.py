@@ -24,6 +24,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from deepcluster_core.errors import PeerLostError, RanksError, first_line
+from deepcluster_core.ranks import is_of_exchange
 
 T = TypeVar("T")
 
@@ -168,13 +169,14 @@ class ProcessGroup:
         # that was resumed would differ in the last bits from training that was not.
         keeps_arrangement = self.size > 2
         is_cuda = self._device.startswith("cuda")
-        wrapped = DistributedDataParallel(
-            module,
-            device_ids=[torch.device(self._device)] if is_cuda else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-            find_unused_parameters=keeps_arrangement,
-        )
+        with self._waiting("first weights"):
+            wrapped = DistributedDataParallel(
+                module,
+                device_ids=[torch.device(self._device)] if is_cuda else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=keeps_arrangement,
+            )
 
         def count_and_reduce(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
             moved = 2 * (self.size - 1) * _bytes_of(bucket.buffer()) // self.size
@@ -183,6 +185,20 @@ class ProcessGroup:
 
         wrapped.register_comm_hook(None, count_and_reduce)
         return wrapped
+
+    @contextmanager
+    def exchanging(self, name: str) -> Iterator[None]:
+        """Explain errors about other ranks in a block, and leave all others alone."""
+        other: RuntimeError | None = None
+        with self._waiting(name):
+            try:
+                yield
+            except RuntimeError as error:
+                if is_of_exchange(error):
+                    raise
+                other = error
+        if other is not None:  # such as a lack of memory
+            raise other
 
     @contextmanager
     def publishing(self) -> Iterator[None]:

@@ -7,12 +7,16 @@ is therefore made by the first rank only, with `on_first`, or follows from numbe
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:  # torch is slow to import, and only one module imports torch.distributed
     from torch import Tensor, nn
 
 T = TypeVar("T")
+
+_EXCHANGES = ("torch.distributed", "gloo/", "NCCL")
+"""What errors of torch about other ranks mention, in their text or the module of their class."""
 
 
 class Ranks(Protocol):
@@ -84,6 +88,10 @@ class Ranks(Protocol):
         """
         ...
 
+    def exchanging(self, name: str) -> AbstractContextManager[None]:
+        """Explain errors about other ranks in a block, such as a backward pass after `wrap`."""
+        ...
+
 
 class Alone:
     """A single process, which has nobody to wait for."""
@@ -120,6 +128,10 @@ class Alone:
         """Return the module itself."""
         return module
 
+    def exchanging(self, name: str) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
 
 ALONE: Ranks = Alone()
 
@@ -140,3 +152,9 @@ def own_rows(num_rows: int, ranks: Ranks, *, unit: int) -> range:
     first_unit = ranks.rank * num_units // ranks.size
     end_unit = (ranks.rank + 1) * num_units // ranks.size
     return range(min(first_unit * unit, num_rows), min(end_unit * unit, num_rows))
+
+
+def is_of_exchange(error: Exception) -> bool:
+    """Return whether an error of torch is about other ranks."""
+    texts = (type(error).__module__, str(error))
+    return any(library in text for text in texts for library in _EXCHANGES)

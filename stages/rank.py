@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from deepcluster_core.errors import DeepClusterError, PeerLostError
 from deepcluster_core.interrupts import SIGNALS
 from deepcluster_core.progress import silent
+from deepcluster_core.ranks import is_of_exchange
 from stages.runs.launch.lifetime import end_with_parent, start_time
 from stages.runs.launch.messages import Failure, Messages, State, read_job
 
@@ -189,13 +190,7 @@ def _is_consequence(error: Exception) -> bool:
     """Return whether the end of another rank caused an error."""
     if isinstance(error, DeepClusterError):
         return isinstance(error, PeerLostError)
-    # Errors of the exchanges that `process_group` does not explain, as of gradients.
-    texts = (type(error).__module__, str(error))
-    return any(library in text for text in texts for library in _EXCHANGES)
-
-
-_EXCHANGES = ("torch.distributed", "gloo/", "NCCL")
-"""What the errors of torch's exchanges mention."""
+    return is_of_exchange(error)  # one that `process_group` does not explain
 
 
 class _Reporter:

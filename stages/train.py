@@ -126,6 +126,7 @@ def train(
     plan = shared_plan(
         lambda: _plan(labels, train, len(pictures), context),
         context.scratch or draft.folder,
+        draft.folder,
         context.ranks,
     )
     learner = _learner(network, train, pictures.channels, plan.k, checkpoint, context)

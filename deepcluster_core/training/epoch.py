@@ -97,6 +97,11 @@ class PseudoLabelLearner(Learner):
         """Return the seed of the dropout in a step."""
         return seeding.derive(self._seed, step)
 
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients, whose mean over all ranks each rank then has."""
+        with self.ranks.exchanging("gradients"):
+            super().backward(loss)
+
     def loss(self, batch: Batch, precision: Precision) -> Tensor:
         """Return the mean cross entropy of a batch with its pseudo-labels, in nats.
 

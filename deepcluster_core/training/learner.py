@@ -103,7 +103,7 @@ class Learner:
             loss = loss_of()
         self._switch_dropout(on=False)
         self._optimizer.zero_grad()
-        loss.backward()
+        self.backward(loss)
         if self._sgd.clip_norm is not None:
             # One norm over the weights of all modules together.
             all_weights: list[nn.Parameter] = []
@@ -112,6 +112,10 @@ class Learner:
             clip_grad_norm_(all_weights, self._sgd.clip_norm)
         self._optimizer.step()
         return loss.detach()
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a loss."""
+        loss.backward()
 
     def seed_of(self, step: int) -> int:
         """Return the seed of everything that is random in a step."""

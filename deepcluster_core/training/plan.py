@@ -4,19 +4,17 @@ Suffixes: K clusters, M draws, N images.
 """
 
 import hashlib
-import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcluster_core.errors import ArtifactError
 from deepcluster_core.ranks import Ranks
-
-ARRAYS = ("order_M", "cluster_N", "weight_K")
-"""The fields of a plan, which go to a file each."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Plan:
         return len(self.weight_K)
 
 
-def shared_plan(make: Callable[[], Plan], folder: Path, ranks: Ranks) -> Plan:
+def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: Ranks) -> Plan:
     """Return a plan that the first rank of each machine makes and its other ranks map.
 
     For 100 M images the arrays have 0.8 GB, and making them takes more than twice as much. Mapped
@@ -44,19 +42,23 @@ def shared_plan(make: Callable[[], Plan], folder: Path, ranks: Ranks) -> Plan:
 
     Args:
         make: returns the plan; equal on all machines.
-        folder: for temporary files; they are deleted as soon as all ranks have mapped them.
+        folder: for temporary files; they are deleted as soon as all ranks have mapped them. Several
+            runs can use it at the same time.
+        artifact: folder of the artifact that the ranks make; only one attempt makes it at a time.
         ranks: all of them must call this.
+
+    Raises:
+        ArtifactError: the disk of `folder` is full, or the folder cannot be written.
     """
     if ranks.size == 1:
         return make()
-    folder.mkdir(parents=True, exist_ok=True)
-    # Several runs, and several machines, may use one folder at the same time.
-    launch = ranks.on_first(lambda: secrets.token_hex(8), "name of the epoch plan")
-    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-    paths = {name: folder / f"plan-{launch}-{host}-{name}.part" for name in ARRAYS}
+    paths = _paths(folder, artifact)
     try:
         if ranks.local_rank == 0:
-            _write(make(), paths)
+            plan = make()
+            with _explained(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                _write(plan, paths)
         ranks.barrier("epoch plan written")
         plan = Plan(
             order_M=np.memmap(paths["order_M"], np.uint32, "r"),
@@ -72,13 +74,42 @@ def shared_plan(make: Callable[[], Plan], folder: Path, ranks: Ranks) -> Plan:
     return plan
 
 
+def _paths(folder: Path, artifact: Path) -> dict[str, Path]:
+    """Return the files, whose names are the same in each attempt to make an artifact.
+
+    An attempt that was killed leaves its files, and the next one replaces them.
+    """
+    # One folder may serve several runs, and several machines. None of them may replace or delete
+    # what another one has written and not yet mapped.
+    owner = f"{socket.gethostname()}:{artifact.absolute()}"
+    mark = hashlib.sha256(owner.encode()).hexdigest()[:16]
+    names = ("order_M", "cluster_N", "weight_K")
+    return {name: folder / f"plan-{mark}-{name}.part" for name in names}
+
+
 def _write(plan: Plan, paths: dict[str, Path]) -> None:
-    # Half of what the order is made with: an image_id fits into four bytes.
+    # Four bytes for an image: order_M is made with eight.
     arrays = {
         "order_M": plan.order_M.astype(np.uint32),
         "cluster_N": plan.cluster_N.astype(np.int32, copy=False),
         "weight_K": plan.weight_K,
     }
     for name, path in paths.items():
+        array = np.ascontiguousarray(arrays[name])
         with path.open("wb") as file:
-            arrays[name].tofile(file)
+            # Not by `tofile`, whose error about a full disk does not always say what is wrong.
+            file.write(array.data)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Replace an error of the system by one that names the folder and the setting."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: what the ranks of a machine share for training, 8 bytes an image, cannot "
+            f"be written here.\n"
+            f"  Cause: {error.strerror or error}\n"
+            f"  Fix:   set compute.scratch to a folder on a disk with more room."
+        ) from error

@@ -106,6 +106,25 @@ def test_wrap__leaves_the_mean_gradient_everywhere(tmp_path: Path) -> None:
         assert moved == 12
 
 
+def backward_with_errors(ranks: Ranks, _: Path) -> str:
+    """Fail on both ranks without the network, then let one rank wait for the gradients of both."""
+    wrapped = ranks.wrap(nn.Linear(3, 1))
+    with pytest.raises(torch.OutOfMemoryError), ranks.exchanging("gradients"):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    if ranks.rank == 1:
+        time.sleep(8)
+        return "slept"
+    with pytest.raises(RanksError) as raised, ranks.exchanging("gradients"):
+        wrapped(torch.eye(3)).sum().backward()
+    return str(raised.value)
+
+
+def test_exchanging__names_a_missing_rank_and_leaves_other_errors_alone(tmp_path: Path) -> None:
+    message, _ = on_processes(2, backward_with_errors, tmp_path, timeout_s=4)
+
+    assert "rank 0 has waited 4 s in 'gradients' for rank 1 (" in str(message)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_own_rows__cover_all_rows_in_whole_units(size: int) -> None:
     parts = on_ranks(size, lambda ranks: own_rows(1000, ranks, unit=64))

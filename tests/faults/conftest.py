@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.program import Program
+from tests.support.ranked_run import RankedRun
 from tests.support.recipes import write_recipe, write_small_recipe
 from tests.support.refusals import Refused, make, refusal
 from tests.support.run_files import contents
@@ -37,6 +38,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> 
 def program(undisturbed: Program, tmp_path: Path) -> Program:
     """Return the same recipe with a folder of its own."""
     return Program(undisturbed.recipe, tmp_path / "run", tmp_path / "home")
+
+
+@pytest.fixture
+def ranked(tiny_images: Path, tmp_path: Path) -> RankedRun:
+    """Return a run of one epoch that has not begun, for any number of ranks."""
+    sections = INTERRUPTED | {"epochs": "1"}
+    return RankedRun(
+        write_recipe(tmp_path / "tiny.yaml", tiny_images, **sections), tmp_path / "run"
+    )
 
 
 @pytest.fixture(scope="session")

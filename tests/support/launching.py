@@ -87,12 +87,12 @@ LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), 'little'):08X}"
 """127.0.0.1 as the kernel writes it."""
 
 
-def main(settings: str, out: str, act: str) -> None:
-    """Launch the stage, and end like the command."""
+def main(settings: str, out: str, act: str, rank: str = "0") -> None:
+    """Launch the stage, in which a rank does something, and end like the command."""
     compute = ComputeConfig(**json.loads(settings))
     placement = Placement.of(RunFolder(Path(out).with_name("run")), compute, "cpu")
     try:
-        placement.run(ranked_job(Path(out), act), Context(seed=31, epoch=0, workers=1))
+        placement.run(ranked_job(Path(out), act, int(rank)), Context(seed=31, epoch=0, workers=1))
     except DeepClusterError as error:
         print(error)  # noqa: T201
         sys.exit(USER_ERROR)

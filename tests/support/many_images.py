@@ -45,7 +45,7 @@ def main() -> None:
         )
 
     try:
-        _step("index", lambda: _write_index(images, num))
+        _step("index", lambda: write_index(images, num))
         _step("write_labels", write)
         _step("read_labels", lambda: _check_labels(labels, image_id_N))
         _step("read_cluster", lambda: _check_cluster(labels, num))
@@ -67,7 +67,8 @@ def path_of(image_id: int) -> str:
     return f"class{image_id % NUM_CLASSES:05d}/photograph_{image_id:010d}.jpeg_40"
 
 
-def _write_index(images: Path, num: int) -> None:
+def write_index(images: Path, num: int) -> None:
+    """Write the images artifact of `num` images, which has an index alone."""
     classes = pa.array([f"class {number}" for number in range(NUM_CLASSES)])
     with new_artifact(STAGE, images, config={}, inputs={}, context=Context(seed=1)) as draft:
         with TableWriter(images / INDEX, INDEX_SCHEMA) as index:

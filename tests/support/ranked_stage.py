@@ -4,8 +4,8 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 
 from deepcluster_core.artifacts.commit import Draft
@@ -14,7 +14,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.ranks import Ranks
-from deepcluster_core.stage import StageFunction, stage
+from deepcluster_core.stage import stage
 from stages.runs.job import Job
 from tests.support.timeouts import WITHIN_S
 
@@ -25,13 +25,13 @@ class ActConfig(StrictConfig):
     """What the ranks do."""
 
     act: str = "sum"
-    """sum, raise, bug, die, wait or save."""
+    """sum, raise, bug, die, fill, wait or save."""
     rank: int = 0
     """The rank that does it, where only one does."""
 
 
 @stage(name="ranked", version=1, kind="ranked", files=("sum",), ranks="many")
-def _ranked(draft: Draft, act: ActConfig, /, *, data: Path | None) -> None:
+def ranked(draft: Draft, act: ActConfig, /, *, data: Path | None) -> None:
     """Write the sum of the numbers of all ranks, or end otherwise."""
     context = draft.context
     ranks = context.ranks
@@ -44,6 +44,8 @@ def _ranked(draft: Draft, act: ActConfig, /, *, data: Path | None) -> None:
         raise ZeroDivisionError("of a rank")
     if act.act == "die" and is_chosen:
         os.kill(os.getpid(), signal.SIGKILL)
+    if act.act == "fill" and is_chosen:
+        _fill_memory()
     if act.act == "wait":
         _wait(draft.folder)
     if act.act == "save":
@@ -52,24 +54,6 @@ def _ranked(draft: Draft, act: ActConfig, /, *, data: Path | None) -> None:
     context.progress(1, 1)
     if ranks.rank == 0:
         (draft.folder / "sum").write_text(f"{total.item():g} of {ranks.size}")
-
-
-class RankedStage(StageFunction[Any]):
-    """A stage whose artifact only the first rank begins and commits."""
-
-    def __init__(self, declared: StageFunction[...]) -> None:
-        body = declared._body
-        super().__init__(declared.identity, body, None, "many")
-        self.place = (__name__, "ranked")
-
-    def make(self, config: Any, inputs: Any, *, out: Path, context: Context) -> None:  # noqa: ANN401
-        if context.ranks.rank == 0:
-            super().make(config, inputs, out=out, context=context)
-        else:
-            self._body(Draft(out, "", context, None), *config.values(), **inputs)
-
-
-ranked = RankedStage(_ranked)
 
 
 def ranked_job(out: Path, act: str = "sum", rank: int = 0, data: Path | None = None) -> Job:
@@ -89,6 +73,12 @@ def _note(out: Path, ranks: Ranks, context: Context) -> None:
     part = note.with_name(f".{note.name}")
     part.write_text(" ".join(map(str, found)))
     part.replace(note)
+
+
+def _fill_memory() -> None:
+    """Take memory until the kernel ends this process; a group's limit must be below 16 GiB."""
+    filled = [np.ones(1 << 26, np.uint8) for _ in range(256)]
+    raise AssertionError(f"{len(filled)} arrays fit into memory")
 
 
 def _wait(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from threading import Barrier
 from typing import Any, TypeVar
@@ -82,6 +83,9 @@ class ThreadRank:
         for weight in module.parameters():
             weight.register_post_accumulate_grad_hook(average)
         return module
+
+    def exchanging(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def _exchange(self, value: T, name: str) -> list[T]:
         """Return the values of all threads once every thread has given its own."""

@@ -19,7 +19,8 @@ def error_of(
     """Return the error to raise for ranks that have ended without making an artifact.
 
     It is the first error that is not the consequence of another: an error that a rank has raised,
-    or else the end of a rank by a signal.
+    or else the end of a rank by a signal, or that a rank has waited in vain, whichever came first.
+    A launcher kills ranks that do not end after another one has.
 
     Args:
         messages: the messages of the launch.
@@ -32,23 +33,45 @@ def error_of(
     causes = [failed for failed in raised if not _may_follow(failed[1])]
     if causes:
         return _raised(*causes[0], num_ranks=len(states))
-    exits = {rank: code for rank, code in messages.exits().items() if code < 0}
-    for rank, code in exits.items():
-        if states[rank].state != "stopped":
-            return _ended(messages, rank, states, -code, out=out, memory_ran_out=memory_ran_out)
+    ended = _first_to_end(messages, states, out=out, memory_ran_out=memory_ran_out)
+    if ended is not None:
+        return ended
+    # Where the launcher does not report exits. A rank whose process ends closes its connections, so
+    # that nobody waits for it until the time is up.
+    waited = [failed for failed in raised if not failed[1].is_consequence]
+    if waited:
+        return _raised(*waited[0], num_ranks=len(states))
     silent = [rank for rank, state in enumerate(states) if state.state == "started"]
     if silent:
         return _vanished(messages, silent, states, out)
     if raised:
         return _raised(*raised[0], num_ranks=len(states))
+    return _not_failed(messages, states, out)
+
+
+def _first_to_end(
+    messages: Messages, states: Sequence[State], *, out: Path, memory_ran_out: bool
+) -> Exception | None:
+    """Return the error of the first rank that a signal has ended, or that has waited in vain."""
+    for rank, code in messages.exits().items():
+        failure = states[rank].failure
+        if failure is not None and not failure.is_consequence:
+            return _raised(rank, failure, num_ranks=len(states))
+        if code < 0 and states[rank].state != "stopped":
+            return _ended(messages, rank, states, -code, out=out, memory_ran_out=memory_ran_out)
+    return None
+
+
+def _not_failed(messages: Messages, states: Sequence[State], out: Path) -> Exception:
+    """Return the error about ranks that were stopped, or not even started."""
     stopped = [state.signal for state in states if state.signal is not None]
-    if stopped:
-        name = signal.Signals(stopped[0]).name
-        return RanksError(
-            f"{out}: its ranks were stopped by {name}, as a batch system or `kill` sends it.\n"
-            f"  Fix: run the same command again; it continues from the last save."
-        )
-    return _not_started(messages, states)
+    if not stopped:
+        return _not_started(messages, states)
+    name = signal.Signals(stopped[0]).name
+    return RanksError(
+        f"{out}: its ranks were stopped by {name}, as a batch system or `kill` sends it.\n"
+        f"  Fix: run the same command again; it continues from the last save."
+    )
 
 
 def _failures(states: Sequence[State]) -> list[Failed]:

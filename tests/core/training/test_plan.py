@@ -1,5 +1,6 @@
 """Suffixes: K clusters, M draws, N images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_shared_plan__is_made_once_and_leaves_no_file(tmp_path: Path, size: int)
             makers.append(ranks.rank)
             return plan()
 
-        return shared_plan(make, tmp_path / "scratch", ranks)
+        return shared_plan(make, tmp_path / "scratch", tmp_path / "out", ranks)
 
     found = on_ranks(size, work)
 
@@ -41,10 +42,31 @@ def test_shared_plan__is_made_once_and_leaves_no_file(tmp_path: Path, size: int)
         np.testing.assert_array_equal(one.weight_K, plan().weight_K)
 
 
+def test_shared_plan__two_runs_with_one_scratch_folder(tmp_path: Path) -> None:
+    """The second run makes its plan while the ranks of the first one have not yet mapped theirs."""
+    other = replace(plan(), order_M=np.array([0, 0, 0, 0], np.int64))
+
+    def second_run() -> list[Plan]:
+        return on_ranks(
+            2, lambda ranks: shared_plan(lambda: other, tmp_path, tmp_path / "other", ranks)
+        )
+
+    def work(ranks: Ranks) -> Plan:
+        if ranks.rank == 0:
+            return shared_plan(plan, tmp_path, tmp_path / "out", ranks)
+        assert second_run()[1].order_M.tolist() == [0, 0, 0, 0]
+        return shared_plan(plan, tmp_path, tmp_path / "out", ranks)
+
+    found = on_ranks(2, work)
+
+    for one in found:
+        assert one.order_M.tolist() == [2, 0, 1, 2]
+
+
 def test_shared_plan__single_rank_writes_nothing(tmp_path: Path) -> None:
     made = plan()
 
-    assert shared_plan(lambda: made, tmp_path / "scratch", ALONE) is made
+    assert shared_plan(lambda: made, tmp_path / "scratch", tmp_path / "out", ALONE) is made
     assert not (tmp_path / "scratch").exists()
 
 
@@ -56,6 +78,6 @@ def test_shared_plan__error_leaves_no_file(tmp_path: Path) -> None:
         raise NoLabelsError
 
     with pytest.raises(NoLabelsError):
-        on_ranks(2, lambda ranks: shared_plan(fail, tmp_path, ranks))
+        on_ranks(2, lambda ranks: shared_plan(fail, tmp_path, tmp_path / "out", ranks))
 
     assert list(tmp_path.iterdir()) == []

@@ -17,52 +17,20 @@ from stages.runs.launch.join import join
 from stages.runs.launch.launcher import Launch
 from tests.support import launching
 from tests.support.launching import ROOT, USER_ERROR, all_end, when_ranks_run
+from tests.support.namespaces import ADDRESS, FIRST, JOIN, SECOND, inside, two_machines
 from tests.support.ranked_stage import ranked_job
 from tests.support.timeouts import WITHIN_S
-
-FIRST, SECOND = f"dc-first-{os.getpid()}", f"dc-second-{os.getpid()}"
-CABLE = (f"dcv{os.getpid() % 100_000}a", f"dcv{os.getpid() % 100_000}b")
-ADDRESS = "10.199.7.1:29500"
-JOIN = (
-    "import sys; from pathlib import Path\n"
-    "from stages.runs.folder import RunFolder\n"
-    "from stages.runs.launch.join import join\n"
-    "join(RunFolder(Path(sys.argv[1])), 1, lambda line: print(line, flush=True))\n"
-)
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[None]:
-    """Connect two namespaces; skip where that is not allowed."""
-    try:
-        ip("netns", "add", FIRST)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network namespaces here: {error}")
-    try:
-        ip("netns", "add", SECOND)
-        first, second = CABLE
-        ip("link", "add", first, "type", "veth", "peer", "name", second)
-        for namespace, link, address in (
-            (FIRST, first, "10.199.7.1/24"),
-            (SECOND, second, "10.199.7.2/24"),
-        ):
-            ip("link", "set", link, "netns", namespace)
-            ip("-n", namespace, "addr", "add", address, "dev", link)
-            ip("-n", namespace, "link", "set", link, "up")
-            ip("-n", namespace, "link", "set", "lo", "up")
+    with two_machines():
         yield
-    finally:
-        ip("netns", "del", FIRST)
-        subprocess.run(["ip", "netns", "del", SECOND], check=False, capture_output=True)
 
 
 def start(namespace: str, *command: str | Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        ["ip", "netns", "exec", namespace, sys.executable, *command],
+        [*inside(namespace), sys.executable, *command],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         text=True,
         stdout=subprocess.PIPE,

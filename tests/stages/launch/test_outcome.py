@@ -62,6 +62,38 @@ def test_error_of__a_killed_rank_and_not_what_follows(messages: Messages) -> Non
     assert "control group may use of it, was full" in str(error)
 
 
+@pytest.mark.parametrize("lost", [0, 2])
+def test_error_of__waited_for_a_rank_that_the_launcher_then_killed(
+    messages: Messages, lost: int
+) -> None:
+    """With three ranks, those that waited end at once; another one notices that."""
+    states = [ended("started")] * 3
+    states[lost] = failed(PeerLostError, "lost", time=2, is_consequence=True)
+    states[2 - lost] = failed(RanksError, "waited for rank 1", time=1)
+    messages.create(3)
+    messages.report_exits({0: 1, 2: 1, 1: -signal.SIGKILL})
+
+    error = error_of(messages, states, out=OUT, memory_ran_out=False)
+
+    assert (type(error), str(error)) == (RanksError, "waited for rank 1")
+
+
+def test_error_of__a_rank_was_killed_before_another_has_waited_for_it(messages: Messages) -> None:
+    states = failed(RanksError, "waited for rank 1", time=9), ended("started")
+    messages.create(2)
+    messages.report_exits({1: -signal.SIGKILL, 0: 1})
+
+    error = error_of(messages, states, out=OUT, memory_ran_out=False)
+
+    assert "rank 1 of 2 (on host) was ended by SIGKILL" in str(error)
+
+
+def test_error_of__waited_in_vain_where_the_launcher_reports_no_exits(messages: Messages) -> None:
+    error = outcome(messages, failed(RanksError, "waited for rank 1", time=1), ended("started"))
+
+    assert (type(error), str(error)) == (RanksError, "waited for rank 1")
+
+
 def test_error_of__a_rank_that_reported_nothing(messages: Messages) -> None:
     messages.log(1).write_text("the last thing it said\n")
 
