@@ -126,6 +126,8 @@ class Probing:
     def rows(self, shape_of: Callable[[Network], Shape]) -> list[dict[str, Any]]:
         """Return a row for each layer of each network, and set the facts of the artifact.
 
+        Only the first rank has rows; the others compute values for it.
+
         Args:
             shape_of: returns the classifiers to train on a network.
         """
@@ -187,7 +189,13 @@ class Probing:
             device=context.device,
             precision=protocol.precision,
         )
-        supply = Supply(frozen, views, batch_size=protocol.batch_size, workers=context.workers)
+        supply = Supply(
+            frozen,
+            views,
+            batch_size=protocol.batch_size,
+            workers=context.workers,
+            ranks=context.ranks,
+        )
         # The classifiers of all layers are trained together, so a view passes the network once.
         scores = classify(
             supply,
