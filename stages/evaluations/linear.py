@@ -64,5 +64,6 @@ EVALUATION = Evaluation(
     linear,
     about="Linear classifiers on every layer, table 1",
     data="labelled",
+    on_ranks=LinearConfig.on_ranks,
     score=Score("top1_best", each="layer"),
 )

@@ -75,5 +75,6 @@ EVALUATION = Evaluation(
     mlp,
     about="A multilayer perceptron on the last layer",
     data="labelled",
+    on_ranks=MlpConfig.on_ranks,
     score=Score("top1_best"),
 )

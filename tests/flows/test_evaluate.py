@@ -11,6 +11,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from deepcluster_core.artifacts.manifest import digest_of, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError
+from flows.cli.main import main
 from flows.evaluate import evaluate
 from flows.show.results import show_results
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
@@ -84,6 +85,39 @@ def test_evaluate__other_images_are_indexed_once_and_their_labels_count(
     sizes = {read_manifest(path).rows for path in (own_run / "evaluations/_data").glob("*/")}
     assert sizes == {80, 20}
     assert {"images", "validation", "checkpoint"} <= made.inputs.keys()
+
+
+def test_evaluate__machine_is_chosen_for_the_evaluation_alone(own_run: Path) -> None:
+    config = (own_run / "config.yaml").read_text()
+
+    with pytest.raises(ConfigError, match=r"process runs one rank, not compute\.ranks = 2"):
+        knn(own_run, compute={"ranks": 2, "launcher": "process"})
+    with pytest.raises(ConfigError, match=r"compute: .*\n.*rank: unknown key"):
+        knn(own_run, compute={"rank": 2})
+    knn(own_run, compute={"device": "cpu"})
+
+    assert (own_run / "config.yaml").read_text() == config
+    assert knn(own_run) == {"knn epoch 2": "Cached"}, "it is part of no key"
+
+
+@pytest.mark.slow
+def test_evaluate__on_two_ranks(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two = ["--set", "compute.ranks=2", "--set", "compute.threads=1"]
+    quick = ["--set", "epochs=1", "--set", "weight_decays=[0.0001]"]
+
+    for command in (["knn", "--set", "ks=[1]"], ["linear", *quick], ["nmi"]):
+        name, *keys = command
+        assert main(["evaluate", name, str(own_run), *keys, *two]) == 0
+
+    ranks = {
+        name: read_manifest(own_run / f"evaluations/{name}/epoch=0002").ranks
+        for name in ("knn", "linear", "nmi")
+    }
+    assert ranks == {"knn": 2, "linear": 2, "nmi": None}
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "linear on 2 ranks: the first one trains the classifiers" in printed
+    assert "nmi runs on one rank, in the process of the run, not on 2" in printed
+    assert "knn on 2 ranks" not in printed
 
 
 def test_evaluate__supervised_weights_are_one_more_row(own_run: Path) -> None:

@@ -84,6 +84,15 @@ class ProbingConfig(StrictConfig):
     precision: Precision
     """Number format of networks and classifiers; weights, loss and updates are float32."""
 
+    def on_ranks(self) -> str:
+        """Return what several ranks share, and what the first one does alone."""
+        if self.random_crop or self.flip > 0:
+            return (
+                "the first one trains the classifiers, on crops that it draws anew for each step "
+                "(random_crop, flip); all compute the values of fixed crops"
+            )
+        return "all compute the values of images; the first one trains the classifiers on them"
+
     def views_for(self, network: NetworkConfig) -> Views:
         """Return how views are cut for a network, in pixels.
 
