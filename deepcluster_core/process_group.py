@@ -120,33 +120,37 @@ class ProcessGroup:
 
     def gather(self, value: T, name: str) -> list[T] | None:
         """Return the values of all ranks on the first rank; they are pickled."""
-        values: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        # Pickled here, so that the bytes can be counted. The first rank sends nothing.
-        pickled = b"" if self.rank == 0 else pickle.dumps(value)
+        pickled = pickle.dumps(value)
+        gathered: list[Any] | None = [None] * self.size if self.rank == 0 else None
         with self._waiting(name):
             self._check_same_call(name, "gather")
-            dist.gather_object(pickled, values)
-        if values is None:
+            dist.gather_object(pickled, gathered)
+        if gathered is None:
             self._count(name, len(pickled))
             return None
-        received = [pickle.loads(data) for data in values[1:]]  # noqa: S301  from our own processes
-        return [value, *received]
+        return [pickle.loads(values) for values in gathered]  # noqa: S301  from our own ranks
 
     def on_first(self, make: Callable[[], T], name: str) -> T:
         """Call a function on the first rank, and share its result or its error; pickled.
 
         The others wait without a time limit, as long as the process of the first rank lives.
         """
-        result: list[Any] = [None, None]
+        result: tuple[Any, Exception | None] = (None, None)
+        pickled = b""
         if self.rank == 0:
             try:
-                result[0] = make()
+                result = (make(), None)
             except Exception as error:
-                result[1] = error
+                result = (None, error)
+            pickled = pickle.dumps(result)
+            self._count(name, (self.size - 1) * len(pickled))
+        shared: list[Any] = [pickled]
         with self._waiting(name):
             self._wait_for_first()
             self._check_same_call(name, "on_first")
-            dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
+            dist.broadcast_object_list(shared, src=0, device=torch.device("cpu"))
+        if self.rank != 0:
+            result = pickle.loads(shared[0])  # noqa: S301  from our own ranks
         value, error = result
         if error is not None:
             raise error

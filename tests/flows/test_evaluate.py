@@ -1,5 +1,6 @@
 """The flow `deepcluster-evaluate` and its command, on the real server and a real run."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,6 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from deepcluster_core.artifacts.manifest import digest_of, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError
-from flows.cli.main import main
 from flows.evaluate import evaluate
 from flows.show.results import show_results
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
@@ -21,6 +21,7 @@ from stages.runs.evaluations import EVALUATIONS
 from tests.support.drawn_landmarks import draw_landmarks
 from tests.support.drawn_shapes import draw_images
 from tests.support.flow_runs import call, recorded_tasks
+from tests.support.program import ENVIRONMENT, PROGRAM
 from tests.support.run_files import contents
 
 REPOSITORY = Path(__file__).parents[2]
@@ -101,20 +102,27 @@ def test_evaluate__machine_is_chosen_for_the_evaluation_alone(own_run: Path) -> 
 
 
 @pytest.mark.slow
-def test_evaluate__on_two_ranks(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_command__on_two_ranks(own_run: Path) -> None:
     two = ["--set", "compute.ranks=2", "--set", "compute.threads=1"]
     quick = ["--set", "epochs=1", "--set", "weight_decays=[0.0001]"]
 
+    printed = ""
     for command in (["knn", "--set", "ks=[1]"], ["linear", *quick], ["nmi"]):
         name, *keys = command
-        assert main(["evaluate", name, str(own_run), *keys, *two]) == 0
+        done = subprocess.run(
+            [PROGRAM, "evaluate", name, own_run, *keys, *two],
+            env=ENVIRONMENT,
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        printed += " ".join(done.stdout.split())
 
     ranks = {
         name: read_manifest(own_run / f"evaluations/{name}/epoch=0002").ranks
         for name in ("knn", "linear", "nmi")
     }
     assert ranks == {"knn": 2, "linear": 2, "nmi": None}
-    printed = " ".join(capsys.readouterr().out.split())
     assert "linear on 2 ranks: the first one trains the classifiers" in printed
     assert "nmi runs on one rank, in the process of the run, not on 2" in printed
     assert "knn on 2 ranks" not in printed

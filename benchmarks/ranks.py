@@ -1,0 +1,222 @@
+"""Several ranks on one machine: what they gain, what they exchange, and what memory each needs.
+
+Weak scaling: twice the images on two ranks, each on one core with one thread, should take as long
+as the images on one rank. Extract and train run on enlarged digits with the small convnet of the
+demo; in training the batch grows with the ranks. Cluster runs on random features, k = 1,000.
+
+The bytes that two ranks exchange are those that the kernel counted, in a network of their own, and
+are compared with those that the artifacts name. Behind a link of 1 Gbit/s, time is compared with
+the time without it plus bytes over rate. These parts need root, and are left out without it.
+
+An iteration of k-means is compared with one of `faiss.Kmeans`, from the same start, in one process.
+
+The largest part clusters 10 million rows on two ranks, each limited to 2 GiB of memory.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import (
+    Figures,
+    Result,
+    Runs,
+    Side,
+    Target,
+    alternate,
+    guarded,
+    log,
+    scratch,
+    spread,
+)
+from benchmarks.options import Options, parser
+from benchmarks.rank_processes import Link, can_limit, can_make_networks, limited, run_ranks
+
+GIB = 2**30
+LINK_BYTES_PER_S = 1e9 / 8 * 0.93
+"""What `tc tbf rate 1gbit` lets through: 0.92 to 0.94 Gbit/s of data, measured."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of all parts."""
+
+    images: int
+    """Images of one rank, for extract and train."""
+    rows: int
+    """Rows of one rank, for cluster."""
+    k: int
+    iterations_rows: int
+    """Rows of the comparison with faiss."""
+    many_rows: int
+    """Rows of the largest part."""
+
+
+FULL = Sizes(32_000, 200_000, 1000, 200_000, 10_000_000)
+QUICK = Sizes(1000, 8192, 100, 20_000, 65_536)
+WIDTH = 256
+RANK_BYTES = 2 * GIB
+
+
+def main(argv: list[str] | None = None, *, quick_sizes: Sizes = QUICK) -> None:
+    """Run the benchmark, print its table and write its JSON file."""
+    options = Options.of(parser("ranks", __doc__).parse_args(argv))
+    sizes = options.size(FULL, quick_sizes)
+    targets: list[Target] = []
+    notes = ["Each rank has one thread, and is bound to one core. Imports are not timed."]
+    with scratch(options) as folder:
+        runs = _against_faiss(sizes, options)
+        targets.append(_iteration(runs, quick=options.quick))
+        for name in ("extract", "train", "cluster"):
+            found = _scaling(name, folder / name, sizes, options)
+            runs |= found
+            targets.append(_efficiency(name, found, quick=options.quick))
+        targets += _exchanged(folder / "cluster", runs, sizes, notes, quick=options.quick)
+        targets.append(_launch(folder / "extract", runs))
+    # The small data are deleted before the large ones are written.
+    with scratch(options) as folder:
+        targets += _many_rows(folder, runs, sizes, notes, quick=options.quick)
+    Result("ranks", targets, runs, settings=vars(sizes) | {"width": WIDTH}, notes=notes).report(
+        options
+    )
+
+
+def _against_faiss(sizes: Sizes, options: Options) -> Runs:
+    arguments = {"count": sizes.iterations_rows, "width": WIDTH, "k": sizes.k}
+    sides = {
+        "iteration, faiss": Side("benchmarks.ranks_sides:faiss_iterations", arguments),
+        "iteration, ours": Side("benchmarks.ranks_sides:own_iterations", arguments),
+    }
+    return alternate(sides, repeats=options.repeats, afresh=False)
+
+
+def _iteration(runs: Runs, *, quick: bool) -> Target:
+    ours, theirs = spread(runs["iteration, ours"]), spread(runs["iteration, faiss"])
+    bound = None if quick else 1.1
+    ratio = ours.median / theirs.median
+    return Target("an iteration of k-means, against faiss", ratio, bound, "x", at_most=True)
+
+
+def _scaling(name: str, folder: Path, sizes: Sizes, options: Options) -> Runs:
+    """Run a stage on one rank, and on twice the data on two ranks, in turns."""
+    arguments: dict[int, Mapping[str, Any]] = {}
+    for size in (1, 2):
+        run = str(folder / f"inputs-{size}")
+        arguments[size] = {"run": run, "k": sizes.k, "batch_size": 64 * size}
+        _prepare(name, run, sizes, size)
+    runs: Runs = {_side(name, size): [] for size in (1, 2)}
+    for turn in range(options.repeats):
+        for size in (1, 2):
+            figures = run_ranks(f"{name}_stage", arguments[size], size=size, folder=folder)
+            runs[_side(name, size)].append(figures)
+            log(f"  turn {turn + 1} of {options.repeats}, {name}, R = {size}: {_s(figures)}")
+    return runs
+
+
+def _prepare(name: str, run: str, sizes: Sizes, size: int) -> None:
+    """Make the inputs of a stage, for `size` times the data of one rank."""
+    if name == "cluster":
+        log(f"writing {size * sizes.rows:,} x {WIDTH} features")
+        random_rows = {"run": run, "count": size * sizes.rows, "dim": WIDTH}
+        Side("benchmarks.ours:write_random_run", random_rows).run()
+        return
+    log(f"packing {size * sizes.images:,} images")
+    Side("benchmarks.ranks_sides:write_images", {"run": run, "count": size * sizes.images}).run()
+
+
+def _efficiency(name: str, runs: Runs, *, quick: bool) -> Target:
+    one, two = spread(runs[_side(name, 1)]), spread(runs[_side(name, 2)])
+    bounds = {"extract": 0.9, "cluster": 0.9, "train": 0.75}
+    bound = None if quick else bounds[name]
+    return Target(f"weak scaling of {name}, R = 2", one.median / two.median, bound)
+
+
+def _exchanged(
+    folder: Path, runs: Runs, sizes: Sizes, notes: list[str], *, quick: bool
+) -> list[Target]:
+    """Cluster on two ranks in networks of their own: counted bytes, and a slow link."""
+    if not can_make_networks():
+        notes.append("No networks could be made here, so that no bytes were counted.")
+        return []
+    arguments = {"run": str(folder / "inputs-2"), "k": sizes.k, "batch_size": 0}
+    side = "cluster, R = 2, 1 Gbit/s"
+    runs[side] = []
+    with Link("1gbit") as link:
+        for _ in range(len(runs[_side("cluster", 2)])):
+            before = link.num_bytes()
+            figures = run_ranks("cluster_stage", arguments, size=2, folder=folder, link=link)
+            figures["counted_bytes"] = link.num_bytes() - before
+            runs[side].append(figures)
+            log(f"  {side}: {_s(figures)}")
+    counted = spread(runs[side], "counted_bytes").median
+    named = spread(runs[side], "moved_bytes").median
+    percent_away = 100 * abs(counted / named - 1)
+    usual_s = spread(runs[_side("cluster", 2)]).median
+    predicted_s = usual_s + named / 2 / LINK_BYTES_PER_S
+    measured_s = spread(runs[side]).median
+    percent_off = 100 * abs(measured_s / predicted_s - 1)
+    one_s = spread(runs[_side("cluster", 1)]).median
+    return [
+        Target(
+            "bytes exchanged, away from those named", percent_away, _full(5.0, quick), "%", True
+        ),
+        Target("weak scaling of cluster, R = 2, 1 Gbit/s", one_s / measured_s, _full(0.85, quick)),
+        Target(
+            "time at 1 Gbit/s, away from the prediction", percent_off, _full(15.0, quick), "%", True
+        ),
+    ]
+
+
+def _full(bound: float, quick: bool) -> float | None:
+    """Return a bound, or None with quick sizes, at which fixed costs dominate."""
+    return None if quick else bound
+
+
+def _launch(folder: Path, runs: Runs) -> Target:
+    """Measure how long torchrun takes to start a stage, and to end it, without its work."""
+    side = Side("benchmarks.ranks_sides:launched_stage", {"run": str(folder / "inputs-1")})
+    runs["launch by torchrun"] = alternate({"launch": side}, repeats=3)["launch"]
+    seconds = spread(runs["launch by torchrun"]).median
+    return Target("launch of a stage by torchrun", seconds, 8.0, "s", at_most=True)
+
+
+def _many_rows(
+    folder: Path, runs: Runs, sizes: Sizes, notes: list[str], *, quick: bool
+) -> list[Target]:
+    """Cluster many rows on two ranks, once, each under a limit of memory."""
+    run = str(folder / "inputs")
+    log(f"writing {sizes.many_rows:,} x {WIDTH} features")
+    arguments: dict[str, Any] = {"run": run, "count": sizes.many_rows, "dim": WIDTH}
+    Side("benchmarks.ours:write_random_run", arguments).run()
+    if not can_limit():
+        notes.append("No control groups could be made here: the largest part has no limit.")
+    with limited(RANK_BYTES, num_groups=2) as groups:
+        figures: Figures = run_ranks(
+            "cluster_stage",
+            {"run": run, "k": sizes.k, "batch_size": 0},
+            size=2,
+            folder=folder,
+            groups=groups,
+        )
+    name = f"{sizes.many_rows:,} rows on two ranks"
+    runs[name] = [figures]
+    minutes = figures["seconds"] / 60
+    peak_gib = figures["private_bytes"] / GIB
+    return [
+        Target(name, minutes, _full(10.0, quick), "min", at_most=True),
+        Target("private memory of a rank", peak_gib, _full(1.5, quick), "GiB", at_most=True),
+    ]
+
+
+def _side(name: str, size: int) -> str:
+    return f"{name}, R = {size}"
+
+
+def _s(figures: Figures) -> str:
+    return f"{figures['seconds']:.2f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
