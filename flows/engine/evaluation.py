@@ -140,8 +140,10 @@ def _of_sweep(request: EvaluationRequest) -> tuple[FlowRun, Job]:
     prepare()
     root = RunFolder(run_path(request.run))
     sweep = open_sweep(root)
-    # The recipes differ in k only.
-    recipe = load_recipe(sweep.members[0].folder.config, request.recipe_changes)
+    first = sweep.members[0]
+    recipe = first.recipe  # the recipes differ in k only
+    if request.compute is not None:
+        recipe = load_recipe(first.folder.config, request.recipe_changes)
     report = FlowReport(root, epochs=recipe.epochs, echo=ON_TERMINAL.get())
     run = FlowRun(root, recipe, report, only_reads=request.out is not None)
     epochs = [trained_epoch(member.folder, request.epoch) for member in sweep.members]
