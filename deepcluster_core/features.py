@@ -4,7 +4,6 @@ Suffixes: B batch, D dims, S side in pixels, C channels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +15,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, is_narrow
-
-Batch = TypeVar("Batch")
-"""A description of a batch, such as the image_ids in it."""
+from deepcluster_core.ranks import Batch, in_turns
 
 
 def extract_features(
@@ -69,10 +66,8 @@ def features_on_first(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the features (B, D) of all batches, in order, on the first rank; nothing on the others.
 
-    The ranks take turns: with R of them, rank r computes batches r, r + R and so on, and sends each
-    to the first rank. All ranks must read the iterator to its end. Memory holds one batch of each
-    rank, so this is for features that are used once, as they come; those that are kept are written
-    by all ranks, see `FeatureShare`.
+    Each rank computes some of the batches, see `in_turns`. This is for features that are used once,
+    as they come; those that are kept are written by all ranks, see `FeatureShare`.
 
     Args:
         network: modified in place and not reusable afterwards; see `extract_features`.
@@ -82,22 +77,13 @@ def features_on_first(
         context: device and ranks.
         precision: number format of the forward pass.
     """
-    ranks = context.ranks
-    features = extract_features(
-        network,
-        load(batches[ranks.rank :: ranks.size]),
-        layer=layer,
-        device=context.device,
-        precision=precision,
-    )
-    for first in range(0, len(batches), ranks.size):
-        # In the last turn, there may be fewer batches than ranks.
-        has_batch = first + ranks.rank < len(batches)
-        feature_BD = next(features) if has_batch else None
-        for received_BD in ranks.gather(feature_BD, "features") or []:
-            if received_BD is not None:
-                yield received_BD
-    next(features, None)  # ends the threads that load views
+
+    def compute(own: Sequence[Batch]) -> Iterator[NDArray[np.float32]]:
+        return extract_features(
+            network, load(own), layer=layer, device=context.device, precision=precision
+        )
+
+    return in_turns(batches, compute, context.ranks, "features")
 
 
 def feature_dim(network: Network, layer: str | None, *, size: int) -> int:

@@ -10,6 +10,7 @@ statistics of batch normalisation, which are exchanged in every step, stay on th
 import os
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 PUBLISH_S = 5.0
 """Seconds between two reports of a rank on how far it has come, for messages about missing ones."""
+LOOK_EVERY_S = 0.1
+"""Longest pause between two looks of a rank that waits for the first one to finish its work."""
 
 
 @contextmanager
@@ -103,6 +106,7 @@ class ProcessGroup:
         self._device = device
         self._timeout_s = timeout_s
         self._num_calls = 0
+        self._publishing = threading.Lock()
         self._ended = threading.Event()
 
     def sum(self, partial: Tensor, name: str) -> Tensor:
@@ -127,7 +131,10 @@ class ProcessGroup:
         return values
 
     def on_first(self, make: Callable[[], T], name: str) -> T:
-        """Call a function on the first rank, and share its result or its error; pickled."""
+        """Call a function on the first rank, and share its result or its error; torch pickles it.
+
+        The others wait without a time limit, as long as the process of the first rank lives.
+        """
         result: list[Any] = [None, None]
         if self.rank == 0:
             try:
@@ -135,6 +142,7 @@ class ProcessGroup:
             except Exception as error:
                 result[1] = error
         with self._waiting(name):
+            self._wait_for_first()
             self._check_same_call(name, "on_first")
             dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
         value, error = result
@@ -205,6 +213,8 @@ class ProcessGroup:
         """Report in the background how far this rank has come, during the block."""
         self._store.set(f"host {self.rank}", f"{socket.gethostname()}, process {os.getpid()}")
         self._store.set(f"calls {self.rank}", "0")
+        if self.rank == 0:
+            self._store.set("beats", "0")
         thread = threading.Thread(target=self._publish, name="ranks", daemon=True)
         thread.start()
         try:
@@ -214,14 +224,47 @@ class ProcessGroup:
             thread.join()
 
     def _publish(self) -> None:
-        published = 0
+        published = num_beats = 0
         while not self._ended.wait(min(PUBLISH_S, self._timeout_s / 4)):
-            if self._num_calls != published:
-                published = self._num_calls
-                try:
-                    self._store.set(f"calls {self.rank}", str(published))
-                except RuntimeError:
-                    return  # the process that holds the store is gone; so will be this one
+            num_beats += 1
+            try:
+                if self._num_calls != published:
+                    published = self._publish_calls()
+                if self.rank == 0:
+                    self._store.set("beats", str(num_beats))
+            except RuntimeError:
+                return  # the process that holds the store is gone; so will be this one
+
+    def _publish_calls(self) -> int:
+        """Report the number of calls so far, and return it."""
+        # Locked, so that the other thread cannot overwrite a number with a smaller one.
+        with self._publishing:
+            num_calls = self._num_calls
+            self._store.set(f"calls {self.rank}", str(num_calls))
+        return num_calls
+
+    def _wait_for_first(self) -> None:
+        """Wait until the first rank has come to the current call, however long it works before.
+
+        What it does alone can take hours, so that a time limit would have to be longer than that.
+        Whether it lives can be seen from its beats.
+
+        Raises:
+            RuntimeError: it has not been heard of for the time limit of a call.
+        """
+        if self.rank == 0:
+            self._publish_calls()
+            return
+        pause_s = 0.001
+        beats, heard_s = b"", time.monotonic()
+        while int(self._store.get("calls 0")) < self._num_calls:
+            now_beats = self._store.get("beats")
+            if now_beats != beats:
+                beats, heard_s = now_beats, time.monotonic()
+            elif time.monotonic() - heard_s > self._timeout_s:
+                raise RuntimeError("timed out: the first rank is not heard of")
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LOOK_EVERY_S)
 
     @contextmanager
     def _waiting(self, name: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ shapes, because each call waits for the others. What all must agree on (random d
 is therefore made by the first rank only, with `on_first`, or follows from numbers that all have.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # torch is slow to import, and only one module imports torch.
     from torch import Tensor, nn
 
 T = TypeVar("T")
+Batch = TypeVar("Batch")
+"""A description of a batch, such as the image_ids in it."""
 
 _EXCHANGES = ("torch.distributed", "gloo/", "NCCL")
 """What errors of torch about other ranks mention, in their text or the module of their class."""
@@ -58,7 +60,9 @@ class Ranks(Protocol):
     def on_first(self, make: Callable[[], T], name: str) -> T:
         """Call a function on the first rank only, and return its result on all ranks.
 
-        An error that it raises is raised on all ranks.
+        An error that it raises is raised on all ranks. Unlike in other calls, the others wait for
+        the first rank without a time limit, so that it may work alone for hours, in this call or
+        before it.
         """
         ...
 
@@ -158,3 +162,38 @@ def is_of_exchange(error: Exception) -> bool:
     """Return whether an error of torch is about other ranks."""
     texts = (type(error).__module__, str(error))
     return any(library in text for text in texts for library in _EXCHANGES)
+
+
+def in_turns(
+    batches: Sequence[Batch],
+    compute: Callable[[Sequence[Batch]], Iterator[T]],
+    ranks: Ranks,
+    name: str,
+) -> Iterator[T]:
+    """Yield the results of all batches, in order, on the first rank; nothing on the others.
+
+    The ranks take turns: with R of them, rank r computes batches r, r + R and so on, and sends each
+    result to the first rank. All ranks must read the iterator to its end. Memory holds one result
+    of each rank, so this is for results that are used once, as they come.
+
+    Args:
+        batches: the batches of all ranks, described in any way.
+        compute: returns the results of some of these batches, in order. A result is sent pickled,
+            so it must not lie on a GPU if there are several ranks.
+        ranks: the ranks.
+        name: what is computed, for messages and for `moved_bytes`.
+    """
+    if ranks.size == 1:
+        yield from compute(batches)
+        return
+    # The first rank may still work on results of earlier batches, for any time.
+    ranks.on_first(lambda: None, f"begin of {name}")
+    results = compute(batches[ranks.rank :: ranks.size])
+    for first in range(0, len(batches), ranks.size):
+        # In the last turn, there may be fewer batches than ranks.
+        has_batch = first + ranks.rank < len(batches)
+        result = next(results) if has_batch else None
+        for received in ranks.gather(result, name) or []:
+            if received is not None:
+                yield received
+    next(results, None)  # ends the threads that load batches

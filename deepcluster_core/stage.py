@@ -26,10 +26,13 @@ from typing import (
     Literal,
     ParamSpec,
     Protocol,
+    Self,
     TypeVar,
     cast,
     overload,
 )
+
+from pydantic import JsonValue
 
 from deepcluster_core.artifacts.commit import Draft, new_artifact
 from deepcluster_core.artifacts.manifest import Stage, artifact_key, read_manifest
@@ -65,6 +68,15 @@ class Several(ABC):
     @abstractmethod
     def folders(self) -> dict[str, Path]:
         """Return the artifacts' folders by their names in the manifest."""
+
+    @abstractmethod
+    def to_json(self) -> JsonValue:
+        """Return JSON with which another process finds the artifacts, by absolute paths."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, value: Any) -> Self:  # noqa: ANN401  JSON
+        """Return the input that `to_json` has described."""
 
 
 Input = Path | External | Several | str | None

@@ -132,8 +132,9 @@ def new_artifact(
         reset_peak_memory(context.device)
         draft = Draft(out, key, context, saved)
         yield draft
-        # From here on, the block has succeeded, on all ranks.
-        ranks.barrier("end of stage")
+        # From here on, the block has succeeded, on all ranks. A barrier would have a time limit,
+        # but the first rank may work alone for hours at the end of a stage.
+        ranks.on_first(lambda: None, "end of stage")
         seconds = draft.seconds  # without the time to hash and flush the files
         shares = ranks.gather(_share_of(draft), "shares of artifact")
 

@@ -35,7 +35,11 @@ LayerOption = Annotated[
 
 ProtocolOverrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the protocol; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the protocol, or one of the run such as compute.ranks; repeatable.",
+    ),
 ]
 SelectOption = Annotated[
     bool, typer.Option("--select", help="Like --set select=true: do not use the test images.")
@@ -45,12 +49,14 @@ ResultOption = Annotated[
 ]
 
 TABLE = "table"
+COMPUTE = "compute."
+"""What the keys of a recipe that an evaluation takes begin with."""
 PAGE_SUFFIXES = (".html", ".htm")
 results = typer.Typer()
 
 
 @results.command()
-@with_options_of(EvaluationRequest, but=("name", "run", "epoch", "overrides", "result"))
+@with_options_of(EvaluationRequest, but=("name", "run", "epoch", "overrides", "compute", "result"))
 def evaluate(
     name: Annotated[
         str, typer.Argument(help=f"{', '.join(protocol_names())}; or table1 to table5.")
@@ -78,15 +84,19 @@ def evaluate(
     SERVER.begin()  # starts in the background, during the imports
     from stages.runs.evaluations import parse_protocol_keys  # noqa: PLC0415
     from stages.runs.locate import run_folder_of  # noqa: PLC0415
+    from stages.runs.recipe import parse_overrides  # noqa: PLC0415
 
     selected = ["select=true"] if select else []
     assignments = [*(overrides or []), *selected]
+    about_machine = [one for one in assignments if one.lstrip().startswith(COMPUTE)]
+    about_protocol = [one for one in assignments if one not in about_machine]
     # Check everything before waiting for Prefect to start.
     request = EvaluationRequest(
         name=name,
         run=run_folder_of(run),
         epoch=epoch,
-        overrides=parse_protocol_keys(name, assignments),
+        overrides=parse_protocol_keys(name, about_protocol),
+        compute=parse_overrides(about_machine).get("compute"),
         result=result,
         **_as_text(options),
     )

@@ -22,6 +22,7 @@ from stages.runs.evaluations import find_evaluation
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.locate import existing_run, run_path
+from stages.runs.recipe import RecipeOverrides, load_recipe
 from stages.runs.sweep_plan import Sweep, is_sweep, open_sweep
 
 
@@ -119,7 +120,10 @@ def _of_run(request: EvaluationRequest) -> tuple[FlowRun, Job]:
     """Return the run and job for evaluating an epoch of a run."""
     folder = existing_run(request.run)
     makes = "artifact" if request.out is None else "elsewhere"
-    run = open_run(str(folder.config), str(folder.root), None, None, makes=makes)
+    changes = None
+    if request.compute is not None:
+        changes = RecipeOverrides.model_validate(request.recipe_changes)
+    run = open_run(str(folder.config), str(folder.root), None, changes, makes=makes)
     epoch = trained_epoch(folder, request.epoch)
     run.plan_until(epoch + 1)  # pruned artifacts can then be made again
     evaluated = EvaluatedRun(folder, run.recipe, epoch)
@@ -136,7 +140,10 @@ def _of_sweep(request: EvaluationRequest) -> tuple[FlowRun, Job]:
     prepare()
     root = RunFolder(run_path(request.run))
     sweep = open_sweep(root)
-    recipe = sweep.members[0].recipe  # the recipes differ in k only
+    first = sweep.members[0]
+    recipe = first.recipe  # the recipes differ in k only
+    if request.compute is not None:
+        recipe = load_recipe(first.folder.config, request.recipe_changes)
     report = FlowReport(root, epochs=recipe.epochs, echo=ON_TERMINAL.get())
     run = FlowRun(root, recipe, report, only_reads=request.out is not None)
     epochs = [trained_epoch(member.folder, request.epoch) for member in sweep.members]

@@ -21,6 +21,7 @@ from deepcluster_core.text import (
     readable_size,
     three_decimals,
 )
+from flows.show.ranks import print_ranks, remark_on
 from flows.show.terminal import (
     console_for_tables,
     count_of_epochs,
@@ -99,6 +100,9 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
         cells = [_state_cell(found[kind]) for kind in EPOCH_KINDS]
         artifacts.add_row(str(number), *cells)
     _print_tables(rows, artifacts, console)
+    print_ranks(
+        {number: found for number, found in by_epoch.items() if epoch in (None, number)}, console
+    )
     _print_evaluations(folder, console)
     # Problems of all epochs are printed last, where they are seen.
     shown = [state for state in states if epoch in (None, state.epoch)]
@@ -170,7 +174,10 @@ def _print_evaluations(folder: RunFolder, console: Console) -> None:
         for epoch in folder.epochs(kind):
             artifact = folder.artifact(kind, epoch)
             condition, _ = inspect(artifact)
-            console.print(f"{short(artifact)}  {condition}", markup=False)
+            parts = [short(artifact), str(condition)]
+            if condition == Condition.WHOLE:
+                parts.append(remark_on(read_manifest(artifact)))
+            console.print("  ".join(parts).rstrip(), markup=False)
 
 
 def _print_problem(state: ArtifactState, console: Console) -> None:

@@ -65,6 +65,9 @@ class Evaluation:
     variants: Mapping[str, str] = field(default_factory=dict[str, str])
     """Further protocols and one line about each. The key `all` adds the evaluation `NAME-all`,
     whose protocol is `NAME-all.yaml`."""
+    on_ranks: Callable[[Any], str] | None = None
+    """Function that returns, given the protocol, what several ranks share and what the first of
+    them does alone; None if they share all of it, or if it runs on one rank."""
     score: Score | None = None
     """The score for comparing the runs of a sweep; required if networks are compared."""
 
@@ -85,6 +88,17 @@ class Evaluation:
         about = self.variants[variant] if variant else self.about
         needs = "; needs data" if self.data == "dataset" else ""
         return f"{about}{needs}."
+
+    def remark_on_ranks(self, protocol: StrictConfig, num_ranks: int) -> str | None:
+        """Return a remark on what of several ranks does nothing; None if all share all."""
+        name = self.stage.name
+        if num_ranks == 1:
+            return None
+        if self.stage.ranks == "one":
+            return f"{name} runs on one rank, in the process of the run, not on {num_ranks}"
+        if self.on_ranks is None:
+            return None
+        return f"{name} on {num_ranks} ranks: {self.on_ranks(protocol)}"
 
     @property
     def protocol(self) -> type[StrictConfig]:

@@ -62,7 +62,7 @@ class KnnConfig(StrictConfig):
     """Number format of the forward pass; similarities are float32."""
 
 
-@stage(name="knn", version=1, kind="evaluations/knn", files=(RESULTS,))
+@stage(name="knn", version=1, kind="evaluations/knn", files=(RESULTS,), ranks="many")
 def knn(
     draft: Draft,
     network: NetworkConfig,

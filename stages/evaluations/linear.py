@@ -29,7 +29,7 @@ class LinearConfig(ProbingConfig):
         return Shape(tuple(network.taps) or (FEATURE,))
 
 
-@stage(name="linear", version=1, kind="evaluations/linear", files=(RESULTS,))
+@stage(name="linear", version=1, kind="evaluations/linear", files=(RESULTS,), ranks="many")
 def linear(
     draft: Draft,
     network: NetworkConfig,
@@ -55,12 +55,15 @@ def linear(
     probing = Probing(
         "linear", draft, network, protocol, images, validation, checkpoint, supervised
     )
-    write_results(draft, probing.rows(protocol.shape_of), protocol)
+    rows = probing.rows(protocol.shape_of)
+    if draft.context.ranks.rank == 0:
+        write_results(draft, rows, protocol)
 
 
 EVALUATION = Evaluation(
     linear,
     about="Linear classifiers on every layer, table 1",
     data="labelled",
+    on_ranks=LinearConfig.on_ranks,
     score=Score("top1_best", each="layer"),
 )

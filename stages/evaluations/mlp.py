@@ -40,7 +40,7 @@ class MlpConfig(ProbingConfig):
         return Shape((layer,), hidden, self.dropout)
 
 
-@stage(name="mlp", version=1, kind="evaluations/mlp", files=(RESULTS,))
+@stage(name="mlp", version=1, kind="evaluations/mlp", files=(RESULTS,), ranks="many")
 def mlp(
     draft: Draft,
     network: NetworkConfig,
@@ -67,12 +67,14 @@ def mlp(
     rows = probing.rows(protocol.shape_of)
     for row in rows:
         del row["layer"]  # equal in all rows, and named in the protocol
-    write_results(draft, rows, protocol)
+    if draft.context.ranks.rank == 0:
+        write_results(draft, rows, protocol)
 
 
 EVALUATION = Evaluation(
     mlp,
     about="A multilayer perceptron on the last layer",
     data="labelled",
+    on_ranks=MlpConfig.on_ranks,
     score=Score("top1_best"),
 )

@@ -82,6 +82,9 @@ class EvaluationRequest(StrictConfig):
     overrides: dict[str, Any] | None = None
     """Values that replace those of the protocol, by key."""
 
+    compute: dict[str, Any] | None = None
+    """Values that replace those of the run's section `compute`, by key."""
+
     data: Place | None = None
     """Labelled images instead of the run's own, or the folder of a data set."""
 
@@ -100,6 +103,11 @@ class EvaluationRequest(StrictConfig):
     out: Annotated[Place, AfterValidator(_folder)] | None = None
     """A folder outside the run for the result; the run is then only read. For a sweep, it gets one
     folder for each run."""
+
+    @property
+    def recipe_changes(self) -> dict[str, Any]:
+        """Keys of the run's recipe that have other values for this evaluation."""
+        return {} if self.compute is None else {"compute": self.compute}
 
     @model_validator(mode="after")
     def _can_be_evaluated(self) -> Self:

@@ -1,18 +1,23 @@
 """Find evaluations by name, and check whether one supports a request."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from pydantic import ValidationError
+
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.config_files import config_file
 from deepcluster_core.config_overrides import parse_assignments
+from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.errors import ConfigError
 from stages import evaluations
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.shared.protocol import load_protocol
+from stages.runs.compute import ComputeConfig
 from stages.runs.evaluation_request import EvaluationRequest, known_name
 
 
@@ -63,11 +68,12 @@ def check_request(request: EvaluationRequest) -> None:
     """Check a request against the declaration of the evaluation.
 
     Raises:
-        ConfigError: the protocol is invalid, a required option is missing, or the evaluation does
-            not read an option that is given.
+        ConfigError: the protocol or `compute` is invalid, a required option is missing, or the
+            evaluation does not read an option that is given.
     """
     evaluation = find_evaluation(request.name)
     protocol_of(request)
+    _check_compute(request.compute or {})
     for option in ("data", "validation", "supervised"):
         is_given = getattr(request, option) is not None
         if is_given and option not in evaluation.options:
@@ -82,3 +88,11 @@ def check_request(request: EvaluationRequest) -> None:
             f"evaluate {request.name} needs --data DIR.\n"
             f"  Fix: give the folder of the data set, as it is distributed."
         )
+
+
+def _check_compute(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the recipe's section `compute` does not have these keys or values."""
+    try:
+        ComputeConfig.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise invalid("compute", described(error, ComputeConfig)) from error

@@ -197,6 +197,10 @@ def _reading(
     """
     for text in remarks(past.recipe.compute.device, uses_faiss=False):
         _say(f"warning: {text}")
+    if past.asks_for_many_ranks:
+        # A batch holds images that can be read, so it is known when all before it have been read.
+        # Other batches would have other last digits.
+        _say(f"{title} runs on one rank")
     with _shown(title) as progress, SkippedTable(skipped, about) as left_out:
         reading = _Reading(past, source, left_out, progress)
         yield reading

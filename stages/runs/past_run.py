@@ -15,7 +15,7 @@ from deepcluster_core.text import shell_words
 from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
-from stages.runs.machine import num_cores, usable_device
+from stages.runs.machine import num_cores, num_gpus, usable_device
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.score import score
@@ -59,8 +59,16 @@ class PastRun:
 
     @property
     def workers(self) -> int:
-        """The number of threads that read images."""
+        """The number of threads that read images, in a single process."""
         return self.recipe.compute.workers or num_cores()
+
+    @property
+    def asks_for_many_ranks(self) -> bool:
+        """Whether the recipe asks for several ranks, on a machine such as this one."""
+        ranks = self.recipe.compute.ranks
+        if ranks == "auto":
+            return self.device == "cuda" and num_gpus() > 1
+        return ranks > 1
 
     def epoch(self, kind: ArtifactKind, wanted: int | None) -> int:
         """Return the wanted epoch, or the last one with a usable artifact if `wanted` is None.

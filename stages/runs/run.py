@@ -166,6 +166,7 @@ class Run(Generic[ReportT]):
                 if force or not job.is_done(accept_pruned=accept_pruned):
                     self._pruned.discard(job.out)
                     self._remark(job)
+                    self._remark_on_ranks(job)
                     with self.report.progress(job) as progress, self._explain_full_disk():
                         self.placement.run(job, self._context(job, progress))
                 return job.digest()
@@ -208,6 +209,18 @@ class Run(Generic[ReportT]):
             )
         for text in remarks(self.recipe.compute.device, uses_faiss=uses_faiss):
             self.report.warn(text)
+
+    def _remark_on_ranks(self, job: Job) -> None:
+        """Report what an evaluation does not do on all ranks."""
+        if self.placement.num_ranks == 1 or "protocol" not in job.config:
+            return
+        # Imported here, because a run without evaluations does not need them.
+        from stages.runs.evaluations import EVALUATIONS  # noqa: PLC0415
+
+        evaluation = EVALUATIONS[job.stage.name]
+        remark = evaluation.remark_on_ranks(job.config["protocol"], self.placement.num_ranks)
+        if remark is not None:
+            self.report.info(remark)
 
     @contextmanager
     def _explain_full_disk(self) -> Iterator[None]:

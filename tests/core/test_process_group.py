@@ -1,6 +1,9 @@
 """Ranks over torch.distributed, as real processes on the loopback interface."""
 
+import os
+import pickle
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -31,7 +34,7 @@ def every_call(ranks: Ranks, _: Path) -> dict[str, object]:
         "first": ranks.on_first(lambda: ranks.rank + 7, "first"),
         "any": [ranks.any(ranks.rank == 1, "any"), ranks.any(False, "none")],
         "error": error,
-        "moved": ranks.moved_bytes.get("sum"),
+        "moved": [ranks.moved_bytes.get(name, 0) for name in ("sum", "gather")],
     }
 
 
@@ -47,8 +50,9 @@ def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_pa
         assert calls["first"] == 7
         assert calls["any"] == [True, False]
         assert calls["error"] == "nothing to cluster"
-        # Six float64 on a ring: (R - 1) / R of them twice.
-        assert calls["moved"] == 2 * (size - 1) * 48 // size
+        # Six float64 on a ring: (R - 1) / R of them twice; and a pickled number to the first rank.
+        pickled = 0 if rank == 0 else len(pickle.dumps(rank * 10))
+        assert calls["moved"] == [2 * (size - 1) * 48 // size, pickled]
 
 
 def different_calls(ranks: Ranks, _: Path) -> None:
@@ -80,6 +84,56 @@ def test_joined__a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
     texts = [str(error) for error in found[:2]]
     (named, *_) = [text for text in texts if "has waited 4 s in 'centroids'" in text]
     assert re.search(r"for rank 2 \(.+, process \d+\)\.", named)
+
+
+def first_is_late(ranks: Ranks, _: Path) -> int:
+    """Let the first rank work alone for longer than the others wait in other calls."""
+
+    def work() -> int:
+        time.sleep(5)
+        return 7
+
+    return ranks.on_first(work, "classifiers")
+
+
+@pytest.mark.slow
+def test_on_first__the_others_wait_without_a_time_limit(tmp_path: Path) -> None:
+    assert on_processes(2, first_is_late, tmp_path, timeout_s=2) == [7, 7]
+
+
+def first_is_frozen(ranks: Ranks, folder: Path) -> None:
+    ranks.barrier("start")
+    if ranks.rank == 0:
+        # As by a machine that fails: it ends nothing and reports nothing. The other one lets it go.
+        (folder / "process").write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
+    try:
+        ranks.on_first(lambda: None, "classifiers")
+    finally:
+        os.kill(int((folder / "process").read_text()), signal.SIGCONT)
+
+
+@pytest.mark.slow
+def test_on_first__a_first_rank_that_is_not_heard_of_is_named(tmp_path: Path) -> None:
+    _, error = on_processes(2, first_is_frozen, tmp_path, timeout_s=2)
+
+    assert isinstance(error, RanksError)
+    assert re.search(r"has waited 2 s in 'classifiers' for rank 0 \(.+, process \d+\)", str(error))
+
+
+def other_call_than_first(ranks: Ranks, _: Path) -> None:
+    if ranks.rank == 0:
+        ranks.barrier("centroids")
+    else:
+        ranks.on_first(lambda: None, "classifiers")
+
+
+@pytest.mark.slow
+def test_on_first__a_different_call_of_the_first_rank_raises_on_every_rank(tmp_path: Path) -> None:
+    for error in on_processes(2, other_call_than_first, tmp_path, timeout_s=20):
+        assert isinstance(error, RanksError)
+        assert "rank 0: centroids: barrier; rank 1: classifiers: on_first" in str(error)
 
 
 def gradients(ranks: Ranks, _: Path) -> tuple[Tensor, Tensor, int]:

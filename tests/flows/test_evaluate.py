@@ -1,5 +1,6 @@
 """The flow `deepcluster-evaluate` and its command, on the real server and a real run."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from stages.runs.evaluations import EVALUATIONS
 from tests.support.drawn_landmarks import draw_landmarks
 from tests.support.drawn_shapes import draw_images
 from tests.support.flow_runs import call, recorded_tasks
+from tests.support.program import ENVIRONMENT, PROGRAM
 from tests.support.run_files import contents
 
 REPOSITORY = Path(__file__).parents[2]
@@ -84,6 +86,46 @@ def test_evaluate__other_images_are_indexed_once_and_their_labels_count(
     sizes = {read_manifest(path).rows for path in (own_run / "evaluations/_data").glob("*/")}
     assert sizes == {80, 20}
     assert {"images", "validation", "checkpoint"} <= made.inputs.keys()
+
+
+def test_evaluate__machine_is_chosen_for_the_evaluation_alone(own_run: Path) -> None:
+    config = (own_run / "config.yaml").read_text()
+
+    with pytest.raises(ConfigError, match=r"process runs one rank, not compute\.ranks = 2"):
+        knn(own_run, compute={"ranks": 2, "launcher": "process"})
+    with pytest.raises(ConfigError, match=r"compute: .*\n.*rank: unknown key"):
+        knn(own_run, compute={"rank": 2})
+    knn(own_run, compute={"device": "cpu"})
+
+    assert (own_run / "config.yaml").read_text() == config
+    assert knn(own_run) == {"knn epoch 2": "Cached"}, "it is part of no key"
+
+
+@pytest.mark.slow
+def test_evaluate_command__on_two_ranks(own_run: Path) -> None:
+    two = ["--set", "compute.ranks=2", "--set", "compute.threads=1"]
+    quick = ["--set", "epochs=1", "--set", "weight_decays=[0.0001]"]
+
+    printed = ""
+    for command in (["knn", "--set", "ks=[1]"], ["linear", *quick], ["nmi"]):
+        name, *keys = command
+        done = subprocess.run(
+            [PROGRAM, "evaluate", name, own_run, *keys, *two],
+            env=ENVIRONMENT,
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        printed += " ".join(done.stdout.split())
+
+    ranks = {
+        name: read_manifest(own_run / f"evaluations/{name}/epoch=0002").ranks
+        for name in ("knn", "linear", "nmi")
+    }
+    assert ranks == {"knn": 2, "linear": 2, "nmi": None}
+    assert "linear on 2 ranks: the first one trains the classifiers" in printed
+    assert "nmi runs on one rank, in the process of the run, not on 2" in printed
+    assert "knn on 2 ranks" not in printed
 
 
 def test_evaluate__supervised_weights_are_one_more_row(own_run: Path) -> None:

@@ -165,6 +165,30 @@ def test_show_run__memory_of_a_gpu_beside_that_of_the_process(
     assert "GiB: peak of main memory + peak of the GPU's" in lines
 
 
+def test_show_run__ranks_and_what_they_sent(
+    own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = shown(capsys, own_run)
+    for kind, moved in (("labels", {"centroids": 3_000_000, "gather": 500}), ("checkpoints", {})):
+        artifact = own_run / kind / "epoch=0001"
+        by_ranks = {"format": 2, "ranks": 4, "moved_bytes": moved}
+        write_manifest(artifact, read_manifest(artifact).model_copy(update=by_ranks))
+
+    lines = shown(capsys, own_run)
+    of_epoch = shown(capsys, own_run, 1)
+
+    assert not any("sent" in line for line in alone)
+    (start,) = [number for number, line in enumerate(lines) if line.split()[:1] == ["cluster"]]
+    header, below, *rows = [line.split() for line in lines[start : start + 5]]
+    assert header == ["cluster", "train"]
+    assert below == ["epoch", "ranks", "sent", "ranks", "sent"]
+    assert [row[0] for row in rows] == ["0", "1", "2"]
+    assert rows[0][1:] == ["–"] * 4
+    assert rows[1][1] == "4"
+    assert "cluster sent: centroids 3 MB, gather 500 B" in of_epoch
+    assert not any(line.startswith("cluster sent") for line in lines), "of one epoch only"
+
+
 def test_show_run__a_narrow_terminal_gets_two_tables(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

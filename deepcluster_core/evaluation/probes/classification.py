@@ -4,7 +4,7 @@ Suffixes: N images, B of a batch, V views of an image, K candidates, F folds, P 
 D values of a view.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -103,6 +103,9 @@ def classify(
     all images is the one that is reported. The validation images therefore choose nothing, except
     for the epoch where the best epoch is reported.
 
+    With several ranks, the classifiers are on the first one. The others only help to compute the
+    values that never change.
+
     Args:
         supply: computes the values that the classifiers read.
         task: the images.
@@ -111,22 +114,82 @@ def classify(
         after_batch: called with the number of images after each training batch.
 
     Returns:
-        The score of each layer.
+        The score of each layer on the first rank; nothing on the others.
 
     Raises:
         TrainingError: weights are no longer finite.
     """
-    return _Classification(supply, task, plan, seed).run(after_batch)
+    values = _FixedValues(supply, task, plan)
+    if supply.ranks.rank != 0:
+        values.help()
+        return {}
+    return _Classification(values, supply, task, plan, seed).run(after_batch)
+
+
+class _FixedValues:
+    """The values that never change, as far as they are kept. All ranks compute them."""
+
+    def __init__(self, supply: Supply, task: Task, plan: Plan) -> None:
+        self._supply = supply
+        self._task = task
+        self._plan = plan
+        # The training images come first; validation images are kept in the memory that is left.
+        free_bytes = plan.cache_bytes
+        self.table = self._fixed_training_values()
+        """The values to train on; None if they change or do not fit."""
+        if self.table is not None:
+            free_bytes -= supply.bytes_of(len(task.training.class_N))
+        self.crops = Replay(
+            lambda first: supply.crops(task.validation, first),
+            limit_bytes=free_bytes,
+            device=supply.frozen.device,
+            ranks=supply.ranks,
+        )
+        """The values to judge on."""
+
+    def _fixed_training_values(self) -> Table | None:
+        """Return the values to train on if they are equal in every epoch and fit into memory."""
+        training = self._task.training
+        if not self._supply.views.are_fixed:
+            return None
+        num_bytes = self._supply.bytes_of(len(training.class_N))
+        if num_bytes > self._plan.cache_bytes:
+            return None
+        return Table(self._supply, training)
+
+    def central_batches(self) -> Batches:
+        """Return the values of the central views of all training images."""
+        training = self._task.training
+        if self.table is not None:
+            return self.table.batches(np.arange(len(training.class_N)))
+        return self._supply.central(training)
+
+    def help(self) -> None:
+        """Compute values for the first rank, in the order in which it reads them."""
+        for _ in range(self._plan.epochs):
+            _read_to_the_end(self.crops)
+        needs_central_views = len(self._plan.decays) > 1 and self.table is None
+        if needs_central_views:
+            _read_to_the_end(self.central_batches())
+
+
+def _read_to_the_end(batches: Iterable[object]) -> None:
+    for _ in batches:
+        pass
 
 
 class _Classification:
+    """The classifiers, on the first rank."""
+
     def __init__(
         self,
+        values: _FixedValues,
         supply: Supply,
         task: Task,
         plan: Plan,
         seed: int,
     ) -> None:
+        self._values = values
         self._supply = supply
         self._task = task
         self._plan = plan
@@ -151,27 +214,6 @@ class _Classification:
                 device=frozen.device,
                 precision=frozen.precision,
             )
-
-        # The training images come first; validation images are kept in the memory that is left.
-        free_bytes = plan.cache_bytes
-        self._table = self._fixed_training_values()
-        if self._table is not None:
-            free_bytes -= supply.bytes_of(num_images)
-        self._crops = Replay(
-            lambda first: supply.crops(task.validation, first),
-            limit_bytes=free_bytes,
-            device=frozen.device,
-        )
-
-    def _fixed_training_values(self) -> Table | None:
-        """Return the values to train on if they are equal in every epoch and fit into memory."""
-        training = self._task.training
-        if not self._supply.views.are_fixed:
-            return None
-        num_bytes = self._supply.bytes_of(len(training.class_N))
-        if num_bytes > self._plan.cache_bytes:
-            return None
-        return Table(self._supply, training)
 
     def run(self, after_batch: Callable[[int], None]) -> dict[str, Score]:
         # The candidate is chosen after the last epoch, so all of them are judged in each epoch.
@@ -208,8 +250,8 @@ class _Classification:
         training = self._task.training
         generator = seeding.numpy_generator(self._seed, epoch, "order")
         order_N = generator.permutation(len(training.class_N))
-        if self._table is not None:
-            return self._table.batches(order_N)
+        if self._values.table is not None:
+            return self._values.table.batches(order_N)
         views_seed = seeding.derive(self._seed, epoch, "augment")
         return self._supply.training(training, order_N, views_seed)
 
@@ -219,7 +261,7 @@ class _Classification:
         class_N = self._task.validation.class_N
         num_crops = self._supply.views.num_crops
         num_right = self._zero_counts(len(candidates))
-        for rows, values in self._crops:
+        for rows, values in self._values.crops:
             for layer, values_BD in values.items():
                 # A row per crop; the prediction for an image is the mean over its crops.
                 crops_KBC = self._probes[layer].probabilities(values_BD, candidates)
@@ -242,7 +284,7 @@ class _Classification:
         # The probes on everything come first, see `Plan.probes`.
         in_folds = range(len(decays), len(self._fold_P1))
         num_right = self._zero_counts(len(in_folds))
-        for rows, values in self._central_batches():
+        for rows, values in self._values.central_batches():
             # An image judges only the probes that have not learnt from it.
             is_inside_PB = self._fold_N[rows] == self._fold_P1[in_folds]
             held_out_PB = torch.from_numpy(is_inside_PB).to(device)
@@ -257,12 +299,6 @@ class _Classification:
             num_right_K = num_right_P.view(len(decays), -1).sum(dim=1)
             chosen[layer] = _best(num_right_K.tolist(), decays)
         return chosen
-
-    def _central_batches(self) -> Batches:
-        training = self._task.training
-        if self._table is not None:
-            return self._table.batches(np.arange(len(training.class_N)))
-        return self._supply.central(training)
 
     def _zero_counts(self, num_probes: int) -> dict[str, Tensor]:
         """Return int64 zeros (P,) for each layer.

@@ -1,10 +1,13 @@
 """Batches of the values that classifiers read. Values that never change are kept in memory.
 
+With several ranks, all of them compute the values that never change, and the first one gets them.
+It alone computes those of random views, which it uses once, in the step that follows.
+
 Suffixes: N images, B images of a batch, V views of an image, D values of a view, S side and C
 channels of a view, R random numbers of an image.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -17,6 +20,7 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import DRAWS, Pixels, augmentation_draws
 from deepcluster_core.evaluation.crops import Views, fixed_crops, training_views
 from deepcluster_core.evaluation.probes.pooling import Frozen
+from deepcluster_core.ranks import ALONE, Ranks, in_turns
 
 Rows = NDArray[np.int64]
 Values = dict[str, Tensor]
@@ -44,6 +48,7 @@ class Supply:
         *,
         batch_size: int,
         workers: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Store the parts.
 
@@ -52,14 +57,16 @@ class Supply:
             views: settings by which images become views.
             batch_size: views in a forward pass.
             workers: number of threads that load images.
+            ranks: the ranks that compute values together.
         """
         self.frozen = frozen
         self.views = views
         self.batch_size = batch_size
+        self.ranks = ranks
         self._workers = workers
 
     def training(self, examples: Examples, order_N: Rows, seed: int) -> Batches:
-        """Yield the batches of an epoch, with one random view of each image.
+        """Yield the batches of an epoch, with one random view of each image, on this rank alone.
 
         Args:
             examples: N images.
@@ -75,10 +82,15 @@ class Supply:
             draws_BR = augmentation_draws(seed, start, len(rows))
             return training_views(pictures, draws_BR, self.views)
 
-        return self._computed(load, order_N, self.batch_size)
+        starts = range(0, len(order_N), self.batch_size)
+        for start, values in zip(starts, self._computed(load, starts), strict=True):
+            yield order_N[start : start + self.batch_size], values
 
     def central(self, examples: Examples) -> Batches:
-        """Yield the central view of every image, in order."""
+        """Yield the central view of every image, in order, on the first rank.
+
+        All ranks compute them, and have to read the iterator to its end.
+        """
         views = self.views
         central = Views(views.resize, views.size, random_crop=False, flip=0)
         rows_N = np.arange(len(examples.class_N))
@@ -90,10 +102,14 @@ class Supply:
             draws_BR = np.zeros((len(rows), DRAWS))
             return training_views(pictures, draws_BR, central)
 
-        return self._computed(load, rows_N, self.batch_size)
+        return self._computed_by_all(load, rows_N, self.batch_size)
 
     def crops(self, examples: Examples, first: int = 0) -> Batches:
-        """Yield the V fixed views of every image, (B · V, D), in order, from batch `first` on."""
+        """Yield the V fixed views of every image, (B · V, D), in order, from batch `first` on.
+
+        They are yielded on the first rank. All ranks compute them, and have to read the iterator to
+        its end.
+        """
         rows_N = np.arange(len(examples.class_N))
         # Each image gives several views, and a batch has as many views as in training.
         images_at_once = max(1, self.batch_size // self.views.num_crops)
@@ -103,31 +119,46 @@ class Supply:
             crops = [fixed_crops(examples.picture(row), self.views) for row in rows]
             return np.concatenate(crops)
 
-        return self._computed(load, rows_N, images_at_once, first)
+        return self._computed_by_all(load, rows_N, images_at_once, first)
 
     def bytes_of(self, num_views: int) -> int:
         """Return the size of the values of `num_views` views, bytes."""
         values_per_view = sum(self.frozen.numbers.values())
         return num_views * values_per_view * self.frozen.dtype.itemsize
 
-    def _computed(
+    def _computed_by_all(
         self,
         load: Callable[[int], Pixels],
         rows_N: Rows,
         images_at_once: int,
         first: int = 0,
     ) -> Batches:
-        """Yield the batches from number `first` on, whose views are loaded in threads."""
+        """Yield the batches from number `first` on, on the first rank."""
         starts = range(first * images_at_once, len(rows_N), images_at_once)
+
+        def compute(own: Sequence[int]) -> Iterator[Values]:
+            for values in self._computed(load, own):
+                # Other ranks cannot send what lies on their devices.
+                yield values if self.ranks.size == 1 else _moved(values, "cpu")
+
+        found = in_turns(starts, compute, self.ranks, "values for classifiers")
+        for number, values in enumerate(found):
+            rows = rows_N[starts[number] : starts[number] + images_at_once]
+            yield rows, _moved(values, self.frozen.device)
+
+    def _computed(self, load: Callable[[int], Pixels], starts: Sequence[int]) -> Iterator[Values]:
+        """Yield the values of batches, whose views are loaded in threads."""
         # Closed, so that an error ends the threads at once.
         with closing(ordered_map(load, starts, workers=self._workers)) as loaded:
-            for start, views_BSSC in zip(starts, loaded, strict=True):
-                rows = rows_N[start : start + images_at_once]
-                yield rows, self.frozen(views_BSSC)
+            for views_BSSC in loaded:
+                yield self.frozen(views_BSSC)
 
 
 class Table:
-    """The values of the central view of every image, in main memory, readable in any order."""
+    """The values of the central view of every image, in main memory, readable in any order.
+
+    All ranks compute them, but only the first one keeps them.
+    """
 
     def __init__(self, supply: Supply, examples: Examples) -> None:
         """Compute all values."""
@@ -137,8 +168,9 @@ class Table:
         self._batch_size = supply.batch_size
         # Reserve the memory at once, so that it is never needed twice.
         self._values: Values = {}
-        for layer, dim in frozen.numbers.items():
-            self._values[layer] = torch.empty(num_images, dim, dtype=frozen.dtype)
+        if supply.ranks.rank == 0:
+            for layer, dim in frozen.numbers.items():
+                self._values[layer] = torch.empty(num_images, dim, dtype=frozen.dtype)
         for rows, values in supply.central(examples):
             row_B = torch.from_numpy(rows)
             for layer, values_BD in values.items():
@@ -159,17 +191,27 @@ class Replay:
     """A sequence of batches that never change, which can be iterated repeatedly.
 
     The first batches are kept in main memory, as many as fit. The others are computed each time.
+    With several ranks, the first one has all batches, and the others only help to compute them.
     """
 
-    def __init__(self, compute: Callable[[int], Batches], *, limit_bytes: int, device: str) -> None:
+    def __init__(
+        self,
+        compute: Callable[[int], Batches],
+        *,
+        limit_bytes: int,
+        device: str,
+        ranks: Ranks = ALONE,
+    ) -> None:
         """Store the settings. Batches are computed in the first iteration.
 
         Args:
             compute: function that returns the batches from a given number on.
             limit_bytes: largest size of the batches that are kept.
             device: torch device on which the batches are used.
+            ranks: the ranks that compute batches together; all of them have to iterate.
         """
         self._compute = compute
+        self._ranks = ranks
         self._free_bytes = limit_bytes
         self._device = device
         self._kept: list[tuple[Rows, Values]] = []
@@ -179,7 +221,8 @@ class Replay:
         for rows, values in self._kept:
             yield rows, _moved(values, self._device)
         # The first iteration computes all batches, later ones those behind the kept ones.
-        for rows, values in self._compute(len(self._kept)):
+        num_kept = self._ranks.on_first(lambda: len(self._kept), "batches kept")
+        for rows, values in self._compute(num_kept):
             self._keep(rows, values)
             yield rows, values
 

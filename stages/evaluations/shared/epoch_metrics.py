@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
+
+from pydantic import JsonValue
 
 from deepcluster_core.stage import Several
 
@@ -35,6 +38,15 @@ class MetricsOfEpochs(Several):
     def folders(self) -> dict[str, Path]:
         """Return the artifacts by their names in the manifest."""
         return {one.name: one.folder for one in self.each}
+
+    def to_json(self) -> JsonValue:
+        """Return the epoch, the absolute path of the folder and k of each artifact."""
+        return [[one.epoch, str(one.folder.absolute()), one.k] for one in self.each]
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:  # noqa: ANN401  JSON
+        """Return the input that `to_json` has described."""
+        return cls([EpochMetrics(epoch, Path(folder), k) for epoch, folder, k in value])
 
     @property
     def is_of_sweep(self) -> bool:

@@ -84,6 +84,15 @@ class ProbingConfig(StrictConfig):
     precision: Precision
     """Number format of networks and classifiers; weights, loss and updates are float32."""
 
+    def on_ranks(self) -> str:
+        """Return what several ranks share, and what the first one does alone."""
+        if self.random_crop or self.flip > 0:
+            return (
+                "the first one trains the classifiers, on crops that it draws anew for each step "
+                "(random_crop, flip); all compute the values of fixed crops"
+            )
+        return "all compute the values of images; the first one trains the classifiers on them"
+
     def views_for(self, network: NetworkConfig) -> Views:
         """Return how views are cut for a network, in pixels.
 
@@ -125,6 +134,8 @@ class Probing:
 
     def rows(self, shape_of: Callable[[Network], Shape]) -> list[dict[str, Any]]:
         """Return a row for each layer of each network, and set the facts of the artifact.
+
+        Only the first rank has rows; the others compute values for it.
 
         Args:
             shape_of: returns the classifiers to train on a network.
@@ -187,7 +198,13 @@ class Probing:
             device=context.device,
             precision=protocol.precision,
         )
-        supply = Supply(frozen, views, batch_size=protocol.batch_size, workers=context.workers)
+        supply = Supply(
+            frozen,
+            views,
+            batch_size=protocol.batch_size,
+            workers=context.workers,
+            ranks=context.ranks,
+        )
         # The classifiers of all layers are trained together, so a view passes the network once.
         scores = classify(
             supply,

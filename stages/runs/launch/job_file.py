@@ -11,7 +11,7 @@ from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.errors import RanksError
 from deepcluster_core.progress import Progress
 from deepcluster_core.ranks import Ranks
-from deepcluster_core.stage import External, Input, StageFunction
+from deepcluster_core.stage import External, Input, Several, StageFunction
 from stages.runs.job import Job
 
 
@@ -97,12 +97,13 @@ def context_of(
 
 
 def _to_json(value: Input) -> Any:  # noqa: ANN401  JSON
-    """Return an input as JSON. Inputs of several artifacts are of stages that run on one rank."""
     if isinstance(value, Path):
         return {"path": str(value.absolute())}
     if isinstance(value, External):
         return {"external": str(value.path.absolute()), **_rest_of(value)}
-    assert value is None or isinstance(value, str), f"{type(value)} cannot be given to a rank"
+    if isinstance(value, Several):
+        kind = type(value)
+        return {"several": [kind.__module__, kind.__qualname__], "artifacts": value.to_json()}
     return value
 
 
@@ -115,4 +116,8 @@ def _from_json(value: Any) -> Input:  # noqa: ANN401  JSON
         return value
     if "path" in value:
         return Path(value["path"])
+    if "several" in value:
+        module, name = value["several"]
+        kind: type[Several] = getattr(import_module(module), name)
+        return kind.from_json(value["artifacts"])
     return External(Path(value["external"]), value["digest"], value["channels"])

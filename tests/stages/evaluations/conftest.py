@@ -1,11 +1,16 @@
-"""Copies of the images artifact with other labels, for the tests of evaluations."""
+"""Fixtures of the tests of evaluations: images with other labels, and seeds of threads."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from deepcluster_core import seeding
+from deepcluster_core.models import build
 from tests.support.artifacts import Relabel, copy_with_labels
 
 
@@ -20,3 +25,18 @@ def relabelled(images: Path, tmp_path: Path) -> Relabel:
         return copy_with_labels(images, tmp_path / f"images-{num_copies}", labels)
 
     return copy
+
+
+@pytest.fixture
+def seeded_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one thread at a time draw random numbers, because threads share torch's generator."""
+    one_at_a_time = threading.RLock()
+    unlocked = seeding.torch_seeded
+
+    @contextmanager
+    def locked(seed: int, device: torch.device | None = None) -> Iterator[None]:
+        with one_at_a_time, unlocked(seed, device):
+            yield
+
+    for module in (seeding, build):
+        monkeypatch.setattr(module, "torch_seeded", locked)

@@ -1,6 +1,5 @@
 """Images in, how often neighbours tell the class out. Suffixes: N, M images, D values."""
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,9 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError, FeatureError
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.models.network import Network
 from deepcluster_core.progress import silent
 from deepcluster_core.ranks import Ranks
 from stages.evaluations.knn import EVALUATION, KnnConfig
-from stages.evaluations.shared import networks
 from stages.evaluations.shared.labelled import open_labelled
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.shared.results import read_results
@@ -117,18 +114,8 @@ def test_run__how_it_is_computed_changes_nothing(knn: Knn, keys: dict[str, objec
     assert told(knn(keys=keys)) == told(knn())
 
 
-def test_run__any_number_of_ranks_writes_the_same_table(
-    knn: Knn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Ranks are threads here and share the random generator that initialises networks.
-    one_at_a_time = threading.Lock()
-    unlocked = networks.restore_network
-
-    def locked(*given: Any, **named: Any) -> Network:  # noqa: ANN401  those of the function
-        with one_at_a_time:
-            return unlocked(*given, **named)
-
-    monkeypatch.setattr(networks, "restore_network", locked)
+@pytest.mark.usefixtures("seeded_in_turn")
+def test_run__any_number_of_ranks_writes_the_same_table(knn: Knn, tmp_path: Path) -> None:
     alone = knn(keys={"batch_size": 16})
     digest = read_manifest(tmp_path / "knn").digest
     told: list[tuple[int, int | None]] = []

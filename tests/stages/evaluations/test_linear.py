@@ -13,12 +13,14 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.ranks import Ranks
 from stages.evaluations import linear, mlp
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.linear import LinearConfig
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.evaluations.shared.results import RESULTS
 from tests.margins import SEED, above, below
+from tests.support.ranks import on_ranks
 
 CONTEXT = Context(seed=SEED, epoch=0)
 LAYERS = ["conv1", "conv2", "conv3", "conv4"]
@@ -107,6 +109,41 @@ def test_run__writes_the_same_bytes_again(evaluated: Linear, tmp_path: Path) -> 
     evaluated(changes, out="again", context=Context(seed=31, epoch=0, workers=1))
     written = [(tmp_path / name / RESULTS).read_bytes() for name in ("linear", "again")]
     assert written[0] == written[1]
+
+
+SMALL_CACHE = 5_000_000
+"""Bytes that the values of some validation images take, but neither all of these nor the others."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="everything is computed once"),
+        pytest.param({"cache_bytes": SMALL_CACHE}, id="most is computed in every epoch"),
+        pytest.param({"random_crop": True, "flip": 0.5}, id="random views"),
+    ],
+)
+@pytest.mark.usefixtures("seeded_in_turn")
+def test_run__any_number_of_ranks_writes_the_same_bytes(
+    evaluated: Linear, tmp_path: Path, changes: Keys
+) -> None:
+    few: Keys = {"epochs": 2, "batch_size": 32} | changes
+    evaluated(few, out="alone")
+    told: dict[int, list[int]] = {}
+
+    def work(ranks: Ranks) -> None:
+        def progress(done: int, total: int | None) -> None:
+            told.setdefault(ranks.rank, []).append(done)
+
+        context = Context(seed=SEED, epoch=0, ranks=ranks, progress=progress)
+        evaluated(few, out="together", context=context)
+
+    on_ranks(3, work)
+
+    alone, together = (read_manifest(tmp_path / name) for name in ("alone", "together"))
+    assert together.digest == alone.digest
+    assert (together.facts, together.ranks) == (alone.facts, 3)
+    assert list(told) == [0], "the first rank alone trains"
 
 
 def test_run__compares_weights_that_were_trained_with_labels(

@@ -12,6 +12,9 @@ from deepcluster_core.errors import RanksError
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.progress import silent
 from deepcluster_core.ranks import ALONE
+from deepcluster_core.stage import External, Input
+from stages.evaluations.nmi import NmiConfig, nmi
+from stages.evaluations.shared.epoch_metrics import EpochMetrics, MetricsOfEpochs
 from stages.runs.job import Job
 from stages.runs.launch.job_file import Surroundings, context_of, job_of, job_values
 from stages.train import TrainConfig, train
@@ -47,6 +50,24 @@ def test_job_of__another_process_makes_the_same_artifact(job: Job) -> None:
 
     assert received.key() == job.key()
     assert received == job
+
+
+def test_job_of__inputs_of_every_kind(images: Path) -> None:
+    """A stage with all of them does not exist, but each one belongs to a stage that does."""
+    several = MetricsOfEpochs([EpochMetrics(3, images), EpochMetrics(0, images, 8)])
+    inputs: dict[str, Input] = {
+        "images": images,
+        "metrics": several,
+        "supervised": External(images / "index.parquet", "digest", 1),
+        "source": "fingerprint",
+        "checkpoint": None,
+    }
+    job = Job(nmi, {"protocol": NmiConfig()}, inputs, images.parent / "out", 31, 2)
+
+    received = job_of(sent(job))
+
+    assert received.inputs == inputs
+    assert received.key() == job.key()
 
 
 def test_job_of__a_process_that_would_make_another_artifact(job: Job) -> None:

@@ -1,0 +1,54 @@
+"""Each rank computes on its own GPU: shown with GPUs that hold no numbers."""
+
+import numpy as np
+import pytest
+
+from deepcluster_core.evaluation.probes.pooling import Frozen
+from deepcluster_core.features import extract_features
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.training.batches import Batch
+from deepcluster_core.training.epoch import PseudoLabelLearner
+from deepcluster_core.training.learner import Sgd
+from tests.support.fake_gpus import fake_gpus
+
+CONFIG = NetworkConfig(name="smallnet", image_size=16)
+VIEWS_BSSC = np.zeros((4, 16, 16, 1), np.uint8)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_extract_features__on_the_device_of_the_rank(device: str) -> None:
+    network = build_network(CONFIG, channels=1, seed=0)
+
+    with fake_gpus() as seen:
+        found = list(
+            extract_features(network, [VIEWS_BSSC], layer=None, device=device, precision="float32")
+        )
+
+    assert [len(feature_BD) for feature_BD in found] == [4]
+    assert seen == {"cpu", device}
+
+
+def test_frozen__on_the_device_of_the_rank() -> None:
+    network = build_network(CONFIG, channels=1, seed=0)
+
+    with fake_gpus() as seen:
+        frozen = Frozen(network, ["conv2"], size=16, device="cuda:1", precision="float32")
+        values = frozen(VIEWS_BSSC)
+
+    assert str(values["conv2"].device) == "cuda:1"
+    assert seen == {"cpu", "cuda:1"}
+
+
+def test_loss__on_the_device_of_the_rank() -> None:
+    network = build_network(CONFIG, channels=1, seed=0)
+    batch = Batch(VIEWS_BSSC, np.zeros(4, np.int64), None)
+
+    with fake_gpus() as seen:
+        learner = PseudoLabelLearner(
+            network, k=8, sgd=Sgd(0.1, 0.9, 0), device="cuda:1", head_seed=0, dropout_seed=0
+        )
+        loss = learner.loss(batch, "float32")
+
+    assert str(loss.device) == "cuda:1"
+    assert seen == {"cpu", "cuda:1"}
