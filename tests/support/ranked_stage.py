@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from deepcluster_core.context import Context
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.interrupts import held_back
 from deepcluster_core.ranks import Ranks
-from deepcluster_core.stage import StageFunction, stage
+from deepcluster_core.stage import stage
 from stages.runs.job import Job
 from tests.support.timeouts import WITHIN_S
 
@@ -31,7 +30,7 @@ class ActConfig(StrictConfig):
 
 
 @stage(name="ranked", version=1, kind="ranked", files=("sum",), ranks="many")
-def _ranked(draft: Draft, act: ActConfig, /, *, data: Path | None) -> None:
+def ranked(draft: Draft, act: ActConfig, /, *, data: Path | None) -> None:
     """Write the sum of the numbers of all ranks, or end otherwise."""
     context = draft.context
     ranks = context.ranks
@@ -52,24 +51,6 @@ def _ranked(draft: Draft, act: ActConfig, /, *, data: Path | None) -> None:
     context.progress(1, 1)
     if ranks.rank == 0:
         (draft.folder / "sum").write_text(f"{total.item():g} of {ranks.size}")
-
-
-class RankedStage(StageFunction[Any]):
-    """A stage whose artifact only the first rank begins and commits."""
-
-    def __init__(self, declared: StageFunction[...]) -> None:
-        body = declared._body
-        super().__init__(declared.identity, body, None, "many")
-        self.place = (__name__, "ranked")
-
-    def make(self, config: Any, inputs: Any, *, out: Path, context: Context) -> None:  # noqa: ANN401
-        if context.ranks.rank == 0:
-            super().make(config, inputs, out=out, context=context)
-        else:
-            self._body(Draft(out, "", context, None), *config.values(), **inputs)
-
-
-ranked = RankedStage(_ranked)
 
 
 def ranked_job(out: Path, act: str = "sum", rank: int = 0, data: Path | None = None) -> Job:
