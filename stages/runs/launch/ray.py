@@ -8,11 +8,13 @@ import importlib.metadata
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from deepcluster_core.errors import ConfigError
 from stages.runs.compute import ComputeConfig
@@ -21,6 +23,7 @@ from stages.runs.machine import check_gpus, num_gpus, usable_device
 
 LOCAL = "local"
 """Ray's own word for a cluster that is started for one program, on this machine."""
+CONNECTS_WITHIN_S = 10.0
 ANSWERS_WITHIN_S = 120.0
 
 
@@ -174,7 +177,7 @@ def _needs(compute: ComputeConfig, device: str) -> str:
 
 
 def find_cluster() -> Cluster | None:
-    """Return the Ray cluster that RAY_ADDRESS names, or that was started on this machine.
+    """Return the Ray cluster that RAY_ADDRESS names, or that `ray start` has started here.
 
     Returns:
         The cluster as it was when this process looked first. None if there is none; RAY_ADDRESS may
@@ -183,19 +186,34 @@ def find_cluster() -> Cluster | None:
     Raises:
         ConfigError: Ray is not installed, or the cluster does not answer.
     """
-    address = os.environ.get("RAY_ADDRESS") or "auto"
     if not is_installed():
         raise ConfigError(
             "compute.launcher: Ray is not installed.\n"
             '  Fix: pip install "deepcluster-pipeline[ray]", or another compute.launcher.'
         )
+    address = os.environ.get("RAY_ADDRESS") or "auto"
     if "://" in address:
         raise ConfigError(
             f"RAY_ADDRESS: {address} is an address for programs outside the cluster.\n"
             f"  Fix: start deepcluster on a machine of the cluster, with RAY_ADDRESS=HOST:PORT or "
             f"without it."
         )
+    if address == "auto":
+        address = _started_here() or LOCAL
     return None if address == LOCAL else _survey(address)
+
+
+def _started_here() -> str | None:
+    """Return the address of the cluster that `ray start` has started, or joined, on this machine.
+
+    It is read from Ray's file, because `auto`, for Ray itself, can mean any cluster of this
+    machine: also one that another run has started for itself, and that ends with a stage of it.
+    """
+    place = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"  # noqa: S108
+    try:
+        return place.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def is_installed() -> bool:
@@ -208,8 +226,14 @@ def is_installed() -> bool:
 
 
 @cache
-def _survey(address: str) -> Cluster | None:
+def _survey(address: str) -> Cluster:
     """Ask Ray about a cluster, in another process."""
+    host, _, port = address.rpartition(":")
+    try:
+        # Ray itself would try again for minutes.
+        socket.create_connection((host, int(port)), CONNECTS_WITHIN_S).close()
+    except (OSError, ValueError) as error:
+        raise _no_answer(address, str(error)) from error
     try:
         asked = subprocess.run(  # noqa: S603  our own command
             [sys.executable, "-m", "stages.runs.launch.ray_cluster", address],
@@ -224,18 +248,14 @@ def _survey(address: str) -> Cluster | None:
     if asked.returncode:
         lines = asked.stderr.strip().splitlines() or ["no reason is given"]
         raise _no_answer(address, lines[-1])
-    found = json.loads(asked.stdout.splitlines()[-1])
-    if found is not None:
-        return Cluster(found["address"], tuple(Node(**node) for node in found["nodes"]))
-    if address != "auto":
-        raise _no_answer(address, "nothing answers there")
-    return None
+    nodes = json.loads(asked.stdout.splitlines()[-1])
+    return Cluster(address, tuple(Node(**node) for node in nodes))
 
 
 def _no_answer(address: str, cause: str) -> ConfigError:
-    place = "on this machine" if address == "auto" else f"at {address} (RAY_ADDRESS)"
     return ConfigError(
-        f"compute.launcher: the Ray cluster {place} cannot be used.\n"
+        f"compute.launcher: the Ray cluster at {address} cannot be used.\n"
         f"  Cause: {cause}\n"
-        f"  Fix:   `ray status` must list its machines; RAY_ADDRESS=local computes without it."
+        f"  Fix:   `ray status --address {address}` must list its machines. RAY_ADDRESS=local "
+        f"computes on this machine alone."
     )

@@ -1,4 +1,4 @@
-"""Print the address and the machines of a running Ray cluster as JSON; null if there is none.
+"""Print what the machines of a running Ray cluster have, as JSON.
 
 python -m stages.runs.launch.ray_cluster ADDRESS
 """
@@ -15,19 +15,14 @@ def main(address: str) -> None:
     """Connect to the cluster and print what it has.
 
     Args:
-        address: HOST:PORT, or `auto` for the cluster that was started on this machine.
+        address: HOST:PORT.
     """
     import ray  # noqa: PLC0415  optional
 
     os.chdir("/")  # Ray lets its processes import what is in this folder
-    try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except ConnectionError:
-        print("null")  # noqa: T201
-        return
+    ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     nodes = [_resources(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    found = {"address": ray.get_runtime_context().gcs_address, "nodes": nodes}
-    print(json.dumps(found))  # noqa: T201
+    print(json.dumps(nodes))  # noqa: T201
 
 
 def _resources(resources: dict[str, Any]) -> dict[str, int]:
