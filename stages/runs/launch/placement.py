@@ -19,7 +19,7 @@ from stages.runs.launch.job_file import Surroundings, job_values
 from stages.runs.launch.launcher import Launch, Launcher, program_environment
 from stages.runs.launch.messages import JOB, Messages
 from stages.runs.launch.process import InProcess, use_threads
-from stages.runs.launch.ray import Ray
+from stages.runs.launch.ray_launcher import Ray
 from stages.runs.launch.srun import Srun, num_tasks
 from stages.runs.launch.torchrun import Torchrun
 from stages.runs.launch.watching import Watch

@@ -62,7 +62,7 @@ def main(folder: Path, parent: int, address: str, local_folder: Path, cpus: int)
     needs = Needs(job["num_ranks"], cpus, gpus, job["timeout_s"])
     _connect(ray, address, local_folder, needs)
     try:
-        actors = _place(ray, needs)
+        actors = _place(ray, needs, messages)
         homes: list[Home] = ray.get([actor.home.remote() for actor in actors])
         order = by_machine(homes)
         ranks = [actors[number] for number in order]
@@ -102,7 +102,7 @@ def _connect(ray: Any, address: str, local_folder: Path, needs: Needs) -> None: 
     )
 
 
-def _place(ray: Any, needs: Needs) -> list[Any]:  # noqa: ANN401
+def _place(ray: Any, needs: Needs, messages: Messages) -> list[Any]:  # noqa: ANN401
     """Return one actor for each rank, all placed."""
     from ray.util.placement_group import placement_group  # noqa: PLC0415
     from ray.util.scheduling_strategies import (  # noqa: PLC0415
@@ -113,11 +113,15 @@ def _place(ray: Any, needs: Needs) -> list[Any]:  # noqa: ANN401
     strategy = "PACK" if needs.gpus else "SPREAD"
     bundles = [needs.bundle() for _ in range(needs.num_ranks)]
     group = placement_group(bundles, strategy=strategy)
-    if not group.wait(needs.timeout_s):
-        sys.exit(
-            f"Ray has had no room for {needs.num_ranks} ranks with {needs.bundle()} each for "
-            f"{needs.timeout_s:g} s (compute.timeout_s). `ray status` shows what uses the cluster."
-        )
+    deadline = time.monotonic() + needs.timeout_s
+    while not group.wait(1):
+        if messages.wished()[0] != "run":
+            sys.exit("the run was stopped")
+        if time.monotonic() > deadline:
+            sys.exit(
+                f"Ray has had no room for {needs.num_ranks} ranks with {needs.bundle()} each for "
+                f"{needs.timeout_s:g} s (compute.timeout_s). `ray status` shows what uses it."
+            )
     placed = ray.remote(RankActor)
     return [
         placed.options(

@@ -1,9 +1,7 @@
 """Ray as a launcher: what is decided before anything starts, and what starts one rank."""
 
 import json
-import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -12,13 +10,12 @@ import pytest
 from deepcluster_core.errors import ConfigError
 from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
-from stages.runs.launch import ray
-from stages.runs.launch.lifetime import start_time
+from stages.runs.launch import ray_launcher as ray
 from stages.runs.launch.messages import Messages
 from stages.runs.launch.placement import Placement
-from stages.runs.launch.ray import Cluster, Node, Ray
 from stages.runs.launch.ray_actor import Home, RankActor
 from stages.runs.launch.ray_driver import by_machine, variables_of
+from stages.runs.launch.ray_launcher import Cluster, Node, Ray
 
 RUN = RunFolder(Path("run"))
 
@@ -75,7 +72,7 @@ def test_find_cluster__none_unless_one_was_started(
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1")
 
-    with pytest.raises(ConfigError, match="the Ray cluster at 127.0.0.1:1 cannot be used"):
+    with pytest.raises(ConfigError, match=r"the Ray cluster at 127\.0\.0\.1:1 cannot"):
         ray.find_cluster()
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert ray.find_cluster() is None
@@ -165,16 +162,12 @@ def test_rank_actor__a_rank_that_fails_at_once_has_left_its_error(messages: Mess
     assert "KeyError: 'SLURM_PROCID'" in messages.log(0).read_text(), "it has no number"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_rank_actor__kills_its_rank(messages: Messages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.runs.launch.ray_actor.RANK_MODULE", "http.server")
     actor = RankActor()
     actor.start(Path("0"), messages.log(0), {}, None)
-    process = actor._process
-    assert process is not None
+    assert actor.exit_code() is None
 
     actor.kill()
 
     assert actor.exit_code() == -signal.SIGKILL
-    assert start_time(process.pid) is None
-    assert start_time(os.getpid()) is not None
