@@ -209,9 +209,9 @@ def _started_here() -> str | None:
     It is read from Ray's file, because `auto`, for Ray itself, can mean any cluster of this
     machine: also one that another run has started for itself, and that ends with a stage of it.
     """
-    place = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"  # noqa: S108
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
     try:
-        return place.read_text().strip() or None
+        return (Path(folder) / "ray" / "ray_current_cluster").read_text().strip() or None
     except OSError:
         return None
 
