@@ -57,9 +57,10 @@ class ComputeConfig(StrictConfig):
     """Processes that extract, cluster and train together. auto: as many as Slurm has tasks for this
     job, elsewhere one for each visible GPU, and one on a CPU. See docs/how-to/several-gpus.md."""
 
-    launcher: Literal["auto", "process", "torchrun", "srun"] = "auto"
-    """What starts the ranks. process: nothing, the single rank is the run's own process. auto: srun
-    in a Slurm allocation of several tasks, elsewhere torchrun if there are several ranks."""
+    launcher: Literal["auto", "process", "torchrun", "srun", "ray"] = "auto"
+    """What starts the ranks. process: nothing, the single rank is the run's own process. ray: Ray,
+    see docs/how-to/ray.md. auto: srun in a Slurm allocation of several tasks, elsewhere torchrun if
+    there are several ranks."""
 
     threads: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
     """Threads of numerical libraries in a rank; another number can change the last digits of

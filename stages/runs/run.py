@@ -207,6 +207,9 @@ class Run(Generic[ReportT]):
                 f"on each other machine, with its number from 1 to {nodes - 1}: deepcluster join "
                 f"{shell_words(self.folder.root)} --node 1"
             )
+        about_launcher = self.placement.launcher.remark(self.recipe.compute)
+        if about_launcher is not None:
+            self.report.warn(about_launcher)
         for text in remarks(self.recipe.compute.device, uses_faiss=uses_faiss):
             self.report.warn(text)
 

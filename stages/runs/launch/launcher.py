@@ -46,6 +46,10 @@ class Launcher(Protocol):
         """Return whether ranks can run on other machines than the run itself."""
         ...
 
+    def remark(self, compute: ComputeConfig) -> str | None:
+        """Return what a person should know before the first stage runs; None if nothing."""
+        ...
+
     def store(self, launch: Launch) -> str:
         """Return where the ranks find each other, see `Surroundings.store`."""
         ...

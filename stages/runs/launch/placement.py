@@ -19,6 +19,7 @@ from stages.runs.launch.job_file import Surroundings, job_values
 from stages.runs.launch.launcher import Launch, Launcher, program_environment
 from stages.runs.launch.messages import JOB, Messages
 from stages.runs.launch.process import InProcess, use_threads
+from stages.runs.launch.ray_launcher import Ray
 from stages.runs.launch.srun import Srun, num_tasks
 from stages.runs.launch.torchrun import Torchrun
 from stages.runs.launch.watching import Watch
@@ -29,6 +30,7 @@ LAUNCHERS: dict[str, Launcher] = {
     "process": InProcess(),
     "torchrun": Torchrun(),
     "srun": Srun(),
+    "ray": Ray(),
 }
 """The launchers by the names that `compute.launcher` has for them. To add one, write its module and
 an entry here, and add the name to `ComputeConfig`."""

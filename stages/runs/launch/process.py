@@ -33,6 +33,9 @@ class InProcess:
         """Return False."""
         return False
 
+    def remark(self, compute: ComputeConfig) -> None:
+        """Return None."""
+
     def store(self, launch: Launch) -> NoReturn:
         """Raise an error, because a single rank looks for no others."""
         raise NotImplementedError

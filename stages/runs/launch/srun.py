@@ -65,6 +65,9 @@ class Srun:
         """Return True, even if all tasks of this allocation are on one node."""
         return True
 
+    def remark(self, compute: ComputeConfig) -> None:
+        """Return None."""
+
     def store(self, launch: Launch) -> str:
         """Return a port of the first node, which differs from launch to launch."""
         number = int(launch.folder.name.rpartition("-")[2], 16)

@@ -43,6 +43,9 @@ class Torchrun:
         """Return whether there are several machines."""
         return compute.nodes > 1
 
+    def remark(self, compute: ComputeConfig) -> None:
+        """Return None."""
+
     def store(self, launch: Launch) -> str:
         """Return a file on one machine, and a port of the first of several."""
         if launch.compute.nodes == 1:
