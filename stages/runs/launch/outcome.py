@@ -14,7 +14,12 @@ GO_ON = "the same command then continues from the last save"
 
 
 def error_of(
-    messages: Messages, states: Sequence[State], *, out: Path, memory_ran_out: bool
+    messages: Messages,
+    states: Sequence[State],
+    *,
+    out: Path,
+    memory_ran_out: bool,
+    launcher_code: int = 1,
 ) -> Exception:
     """Return the error to raise for ranks that have ended without making an artifact.
 
@@ -28,6 +33,7 @@ def error_of(
         out: folder of the artifact.
         memory_ran_out: whether the kernel has ended processes of this control group since the
             launch because its memory was full.
+        launcher_code: exit code of the launcher; a negative one is a signal.
     """
     raised = sorted(_failures(states), key=lambda failed: failed[1].time)
     causes = [failed for failed in raised if not _may_follow(failed[1])]
@@ -46,7 +52,7 @@ def error_of(
         return _vanished(messages, silent, states, out)
     if raised:
         return _raised(*raised[0], num_ranks=len(states))
-    return _not_failed(messages, states, out)
+    return _not_failed(messages, states, out, launcher_code)
 
 
 def _first_to_end(
@@ -62,11 +68,13 @@ def _first_to_end(
     return None
 
 
-def _not_failed(messages: Messages, states: Sequence[State], out: Path) -> Exception:
+def _not_failed(
+    messages: Messages, states: Sequence[State], out: Path, launcher_code: int
+) -> Exception:
     """Return the error about ranks that were stopped, or not even started."""
     stopped = [state.signal for state in states if state.signal is not None]
     if not stopped:
-        return _not_started(messages, states)
+        return _not_started(messages, states, launcher_code)
     name = signal.Signals(stopped[0]).name
     return RanksError(
         f"{out}: its ranks were stopped by {name}, as a batch system or `kill` sends it.\n"
@@ -164,9 +172,16 @@ def _vanished(
     )
 
 
-def _not_started(messages: Messages, states: Sequence[State]) -> Exception:
+def _not_started(messages: Messages, states: Sequence[State], launcher_code: int) -> Exception:
     """Return the error about a launcher that has not started all ranks."""
     absent = [rank for rank, state in enumerate(states) if state.state == "absent"]
+    if launcher_code < 0:
+        return RanksError(
+            f"{len(absent)} of {len(states)} ranks were not started: their launcher was ended by "
+            f"{_signal_name(-launcher_code)}.\n"
+            f"  Cause: somebody has killed it, or main memory was full\n"
+            f"  Fix:   {GO_ON}."
+        )
     return RanksError(
         f"{len(absent)} of {len(states)} ranks were not started, and the launcher has ended.\n"
         f"  Cause: its last lines:\n{last_lines(messages.folder / LAUNCHER_LOG)}\n"

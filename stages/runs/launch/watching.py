@@ -79,7 +79,13 @@ class Watch:
             if held.signal is not None:
                 raise Interrupted
         ran_out = num_memory_kills() > memory_kills
-        raise error_of(self._messages, states, out=out, memory_ran_out=ran_out)
+        raise error_of(
+            self._messages,
+            states,
+            out=out,
+            memory_ran_out=ran_out,
+            launcher_code=process.returncode,
+        )
 
     def _wait(self, process: "subprocess.Popen[bytes]", held: HeldBack) -> None:
         """Wait for the launcher's end; report progress, and pass on a signal to stop."""

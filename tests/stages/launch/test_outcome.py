@@ -123,3 +123,14 @@ def test_error_of__a_launcher_that_starts_nothing(messages: Messages) -> None:
 
     assert "2 of 2 ranks were not started" in str(error)
     assert "no such partition" in str(error)
+
+
+def test_error_of__a_launcher_that_was_killed_before_it_started_ranks(messages: Messages) -> None:
+    messages.create(2)
+
+    error = error_of(
+        messages, [State(), State()], out=OUT, memory_ran_out=False, launcher_code=-signal.SIGKILL
+    )
+
+    assert "their launcher was ended by SIGKILL" in str(error)
+    assert "the same command then continues" in str(error)
