@@ -1,12 +1,12 @@
 """Ranks over torch.distributed, as real processes on the loopback interface."""
 
 import os
-import pickle
 import re
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,11 @@ def every_call(ranks: Ranks, _: Path) -> dict[str, object]:
         "sum": ranks.sum(part, "sum"),
         "part": part,
         "gather": ranks.gather(ranks.rank * 10, "gather"),
+        "rows": ranks.gather(np.full(3, ranks.rank, np.int32), "rows"),
         "first": ranks.on_first(lambda: ranks.rank + 7, "first"),
         "any": [ranks.any(ranks.rank == 1, "any"), ranks.any(False, "none")],
         "error": error,
-        "moved": [ranks.moved_bytes.get(name, 0) for name in ("sum", "gather")],
+        "moved": [ranks.moved_bytes.get(name, 0) for name in ("sum", "rows")],
     }
 
 
@@ -50,9 +51,11 @@ def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_pa
         assert calls["first"] == 7
         assert calls["any"] == [True, False]
         assert calls["error"] == "nothing to cluster"
-        # Six float64 on a ring: (R - 1) / R of them twice; and a pickled number to the first rank.
-        pickled = 0 if rank == 0 else len(pickle.dumps(rank * 10))
-        assert calls["moved"] == [2 * (size - 1) * 48 // size, pickled]
+        rows = calls["rows"]
+        assert rows is None or [row.tolist() for row in rows] == [[r] * 3 for r in range(size)]
+        assert (rows is None) == (rank != 0)
+        # Six float64 on a ring: (R - 1) / R of them twice; and three int32 to the first rank.
+        assert calls["moved"] == [2 * (size - 1) * 48 // size, 0 if rank == 0 else 12]
 
 
 def different_calls(ranks: Ranks, _: Path) -> None:

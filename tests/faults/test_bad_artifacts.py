@@ -202,17 +202,11 @@ def of_another_run(run: Path) -> None:
     write_manifest(folder, manifest.model_copy(update={"seed": 32, "key": "0" * 64}))
 
 
-def of_another_version(run: Path) -> None:
-    folder = run / "labels" / EPOCH
-    manifest = read_manifest(folder)
-    write_manifest(folder, manifest.model_copy(update={"version": 0, "key": "1" * 64}))
-
-
 def not_json(run: Path) -> None:
     (run / "labels" / EPOCH / MANIFEST).write_bytes(b"\0" * 100)
 
 
-@pytest.mark.parametrize("change", [of_another_run, of_another_version, not_json])
+@pytest.mark.parametrize("change", [of_another_run, not_json])
 def test_run__makes_again_what_is_not_its_own(
     change: Callable[[Path], None], earlier_run: Path, own_run: Path
 ) -> None:

@@ -59,7 +59,7 @@ def test_deepcluster__artifacts_of_an_earlier_version_are_replaced_only_if_asked
 ) -> None:
     labels = own_run / "labels/epoch=0001"
     made = read_manifest(labels)
-    write_manifest(labels, made.model_copy(update={"version": made.version - 1, "key": "0" * 16}))
+    write_manifest(labels, made.model_copy(update={"version": made.version - 1, "key": "0" * 64}))
     before = artifact_contents(own_run)
 
     with pytest.raises(ConfigError, match=r"an earlier version[\s\S]*: 1 labels\.[\s\S]*--update"):
