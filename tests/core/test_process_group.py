@@ -5,10 +5,12 @@ import re
 import signal
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepcluster_core.errors import FeatureError, RanksError
@@ -39,7 +41,7 @@ def every_call(ranks: Ranks, _: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_path: Path) -> None:
     found = on_processes(size, every_call, tmp_path)
 
@@ -51,7 +53,7 @@ def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_pa
         assert calls["first"] == 7
         assert calls["any"] == [True, False]
         assert calls["error"] == "nothing to cluster"
-        rows = calls["rows"]
+        rows = cast("list[NDArray[np.int32]] | None", calls["rows"])
         assert rows is None or [row.tolist() for row in rows] == [[r] * 3 for r in range(size)]
         assert (rows is None) == (rank != 0)
         # Six float64 on a ring: (R - 1) / R of them twice; and three int32 to the first rank.
@@ -176,6 +178,7 @@ def backward_with_errors(ranks: Ranks, _: Path) -> str:
     return str(raised.value)
 
 
+@pytest.mark.slow
 def test_exchanging__names_a_missing_rank_and_leaves_other_errors_alone(tmp_path: Path) -> None:
     message, _ = on_processes(2, backward_with_errors, tmp_path, timeout_s=4)
 
