@@ -23,13 +23,11 @@ from deepcluster_core.errors import DeepClusterError, PeerLostError
 from deepcluster_core.interrupts import SIGNALS
 from deepcluster_core.progress import silent
 from deepcluster_core.ranks import is_of_exchange
-from stages.runs.launch.lifetime import end_with_parent, start_time
+from stages.runs.launch.lifetime import PARENT, end_with_parent, start_time
 from stages.runs.launch.messages import Failure, Messages, State, read_job
 
 # ruff: noqa: PLC0415  the number of threads must be set before numerical libraries are imported
 
-PARENT = "DEEPCLUSTER_PARENT"
-"""Variable with the process that must be the parent, from launchers on the same machine."""
 LOOK_EVERY_S = 0.5
 """Seconds between two looks at the wish of the run."""
 GRACE_S = 5.0

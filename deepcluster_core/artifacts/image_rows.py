@@ -125,7 +125,7 @@ class _Places:
         self._is_taken_N: NDArray[np.bool_] | None = None
 
     def next(self, id_B: Ids) -> At | None:
-        """Return the places of the next rows; None if there is no such image."""
+        """Return the places of the next rows; None if an image_id is not valid."""
         start = self._num_taken
         end = start + len(id_B)
         self._num_taken = end
@@ -230,7 +230,7 @@ def read_rows(
 
     Raises:
         ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
-        KeyError: there is no such image.
+        KeyError: an image does not exist.
     """
     wanted_W = np.unique(np.array(image_ids, np.int64))
     row_of_id: dict[int, dict[str, Any]] = {}

@@ -75,7 +75,7 @@ def finish_shard(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> 
 def is_whole(path: Path, layout: Layout, *, chunks: int, row_bytes: int) -> bool:
     """Return whether a file is a finished shard of `chunks` chunks, all of them intact.
 
-    A file is no such shard if its writer was killed before it wrote the index. Every checksum is
+    A shard is unfinished if its writer was killed before it wrote the index. Every checksum is
     checked, because after a power cut the disk may have the index but not all chunks.
 
     Raises:

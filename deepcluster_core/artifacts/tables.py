@@ -67,7 +67,7 @@ def read_index(
     Raises:
         ArtifactError: the index is missing or damaged, or its image_id are not 0 to N - 1, each
             once.
-        KeyError: there is no such image.
+        KeyError: an image does not exist.
     """
     return read_rows(folder / INDEX, columns, image_ids, stage="index")
 

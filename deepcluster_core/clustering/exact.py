@@ -132,7 +132,7 @@ class ClusterSums:
 
 
 def mean_of(sum_KQ: NDArray[np.float64], count_K: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return mean_KQ, the means of the rows with these sums; zero where there is no row."""
+    """Return mean_KQ, the means of the rows with these sums; zero for clusters without rows."""
     return sum_KQ / np.maximum(count_K, 1)[:, None]
 
 

@@ -67,7 +67,7 @@ def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: R
         )
         ranks.barrier("epoch plan mapped")
     finally:
-        # What is mapped stays until it is no longer used.
+        # Mapped files keep their contents until the maps are closed.
         if ranks.local_rank == 0:
             for path in paths.values():
                 path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from stages.runs.launch.lifetime import end_with_parent
+from stages.runs.launch.lifetime import PARENT, end_with_parent
 from stages.runs.launch.messages import Messages
 
 
@@ -20,7 +20,7 @@ def main(folder: Path, parent: int, arguments: list[str]) -> None:
         arguments: torchrun's arguments.
     """
     end_with_parent(parent)
-    os.environ["DEEPCLUSTER_PARENT"] = str(os.getpid())
+    os.environ[PARENT] = str(os.getpid())
     # Imported here because they take seconds, in which the parent could end.
     from torch.distributed import run  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.errors import (  # noqa: PLC0415

@@ -100,15 +100,12 @@ def _to_json(value: Input) -> Any:  # noqa: ANN401  JSON
     if isinstance(value, Path):
         return {"path": str(value.absolute())}
     if isinstance(value, External):
-        return {"external": str(value.path.absolute()), **_rest_of(value)}
+        path = str(value.path.absolute())
+        return {"external": path, "digest": value.digest, "channels": value.channels}
     if isinstance(value, Several):
         kind = type(value)
         return {"several": [kind.__module__, kind.__qualname__], "artifacts": value.to_json()}
     return value
-
-
-def _rest_of(value: External) -> dict[str, Any]:
-    return {"digest": value.digest, "channels": value.channels}
 
 
 def _from_json(value: Any) -> Input:  # noqa: ANN401  JSON

@@ -22,7 +22,7 @@ LOOK_EVERY_S = 0.5
 SILENCE_S = 60.0
 """Seconds after which a run that is not heard of counts as ended."""
 ENDS_WITHIN_S = 15.0
-"""Seconds in which ranks end that were told to."""
+"""Seconds that ranks have to end after they were asked to."""
 
 
 def join(folder: RunFolder, node: int, say: Callable[[str], None]) -> None:

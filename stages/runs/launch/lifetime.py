@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # from Linux's sys/prctl.h
+PARENT = "DEEPCLUSTER_PARENT"
+"""Variable with the process that must be a rank's parent, from launchers on the same machine."""
 LOOK_EVERY_S = 0.5
 
 

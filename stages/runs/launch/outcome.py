@@ -129,10 +129,10 @@ def _ended(
 ) -> Exception:
     """Return the error about a rank that a signal has ended."""
     name = _signal_name(number)
-    told = f"rank {rank} of {len(states)} (on {states[rank].host or 'its machine'})"
+    this_rank = f"rank {rank} of {len(states)} (on {states[rank].host or 'its machine'})"
     if number not in _SENT:
         # A fault of a library: the log says where.
-        return RuntimeError(f"{told} was ended by {name}.\n{last_lines(messages.log(rank))}")
+        return RuntimeError(f"{this_rank} was ended by {name}.\n{last_lines(messages.log(rank))}")
     if number != signal.SIGKILL:
         why = f"somebody, or a batch system, has sent it {name}"
     elif memory_ran_out:
@@ -140,7 +140,7 @@ def _ended(
     else:
         why = "most likely, main memory was full; `dmesg` says so. Or somebody has killed it"
     return RanksError(
-        f"{out}: {told} was ended by {name}.\n"
+        f"{out}: {this_rank} was ended by {name}.\n"
         f"  Cause: {why}.\n"
         f"  Fix:   if memory was full, set fewer compute.ranks, a smaller extract.batch_size or "
         f"train.batch_size; {GO_ON}."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.runs.launch.launcher import RANK_MODULE
+from stages.runs.launch.lifetime import PARENT
 from stages.runs.launch.network import interface_towards
 
 
@@ -66,7 +67,7 @@ class RankActor:
                 are on this machine.
         """
         # A rank ends when this process does.
-        environment = {**os.environ, **variables, "DEEPCLUSTER_PARENT": str(os.getpid())}
+        environment = {**os.environ, **variables, PARENT: str(os.getpid())}
         interface = None if towards is None else interface_towards(towards, 1)
         if interface is not None:
             environment = {

@@ -23,7 +23,7 @@ BEAT_EVERY_S = 2.0
 OTHERS_END_WITHIN_S = 10.0
 """Seconds in which all ranks end, after those of one machine have."""
 ENDS_WITHIN_S = 5.0
-"""Seconds in which a launcher ends whose ranks were told to end at once."""
+"""Seconds that a launcher has to end after its ranks were asked to end at once."""
 DIES_WITHIN_S = 60.0
 """Seconds in which a killed process must be gone; longer only if its disk does not answer."""
 
