@@ -4,14 +4,12 @@ Each term is rounded first, to a multiple of a power of two. A float64 holds 53 
 such multiples are exact as long as they need no more bits. Addition of exact numbers is
 associative: blocks, threads and ranks no longer change the last digits of a sum.
 
-Suffixes: N rows, B block, C chunk of a block, Q dimensions, P some of them, K clusters.
+Suffixes: N rows, B block, C chunk of a block, Q dimensions, K clusters.
 """
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,16 +22,8 @@ from deepcluster_core.ranks import ALONE, Ranks
 SUM_BITS = 52
 """One less than a float64 has, so that terms may exceed their bound by rounding."""
 
-CHUNK_VALUES = 1 << 15
-"""Values converted to float64 at once.
-
-They stay in the processor's cache. torch also computes so few in the calling thread alone: if it
-woke its threads for each chunk, they and those of faiss would wait for each other longer than they
-work (three times the time of an iteration, on two busy cores).
-"""
-
-LEAST_COLUMNS = 64
-"""Least number of columns whose sums are worth a thread of their own."""
+CHUNK_VALUES = 1 << 16
+"""Values converted to float64 at once, which stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +76,6 @@ class ClusterSums:
         self._grid = grid
         self._sum_KQ = torch.zeros(k, width, dtype=torch.float64)
         self._count_K = torch.zeros(k, dtype=torch.int64)
-        num_threads = max(1, min(torch.get_num_threads(), width // LEAST_COLUMNS))
-        edges = [width * number // num_threads for number in range(num_threads + 1)]
-        self._columns = [slice(*edge) for edge in pairwise(edges)]
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="sums")
 
     def add(self, rows_BQ: Floats, cluster_B: ClusterIds | RowIds) -> None:
         """Add each row to the sum of its cluster.
@@ -99,25 +85,16 @@ class ClusterSums:
         """
         id_B = torch.from_numpy(cluster_B.astype(np.int64))
         self._count_K += id_B.bincount(minlength=len(self._count_K))
-        if len(self._columns) == 1:
-            self._add_columns(rows_BQ, id_B, self._columns[0])
-            return
-        # Each thread adds up some of the columns.
-        tasks = [
-            self._pool.submit(self._add_columns, rows_BQ, id_B, columns)
-            for columns in self._columns
-        ]
-        for task in tasks:
-            task.result()
+        for start, rows_CQ in _chunks(rows_BQ, self._grid):
+            self._sum_KQ.index_add_(0, id_B[start : start + len(rows_CQ)], rows_CQ)
 
-    def _add_columns(self, rows_BQ: Floats, id_B: Tensor, columns: slice) -> None:
-        sum_KP = self._sum_KQ[:, columns]
-        for start, rows_CP in _chunks(rows_BQ[:, columns], self._grid):
-            sum_KP.index_add_(0, id_B[start : start + len(rows_CP)], rows_CP)
+    def include(self, other: "ClusterSums") -> None:
+        """Add the sums and numbers of other rows, on the same grid."""
+        self._sum_KQ += other._sum_KQ
+        self._count_K += other._count_K
 
     def total(self, ranks: Ranks = ALONE) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return sum_KQ and count_K over the rows of all ranks; no row can be added afterwards."""
-        self._pool.shutdown()
         sum_KQ = ranks.sum(self._sum_KQ, "sums of clusters")
         count_K = ranks.sum(self._count_K, "sizes of clusters")
         return sum_KQ.numpy(), count_K.numpy()

@@ -3,7 +3,9 @@
 Suffixes: S rows to learn from, B block, Q dimensions, K clusters, J requested rows.
 """
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from deepcluster_core.clustering.exact import ClusterSums, Grid, mean_of, sum_of_squares
 from deepcluster_core.clustering.nearest import UNIT_ROWS, Nearest, search_rows
 from deepcluster_core.clustering.rows import Floats, RowIds
+from deepcluster_core.clustering.workers import workers
 from deepcluster_core.ranks import ALONE, Ranks
 from deepcluster_core.seeding import numpy_generator
 
@@ -21,11 +24,14 @@ APART = 1 / 1024
 """How far a refilled cluster and its donor move apart, relative to each coordinate; as in faiss."""
 
 SUM_ROWS = 2 * UNIT_ROWS
-"""Rows whose sums are computed at once, between searches.
+"""Rows whose sums a worker computes at once, between searches.
 
 Each search displaces the sums from the processor's cache: after each 2,048 rows, the sums took half
 as long again.
 """
+
+SUM_BYTES = 1 << 29
+"""Most memory for the sums of all workers together, which limits their number."""
 
 Doubles = NDArray[np.float64]
 
@@ -102,22 +108,50 @@ def iterate(
     nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows)
     squares = points.sum_of_squares()
     objective: list[float] = []
-    for iteration in range(iterations):
-        nearest.move_to(centroids_KQ)
-        sums = points.new_sums(len(centroids_KQ))
-        for rows_BQ in points.blocks(SUM_ROWS):
-            sums.add(rows_BQ, nearest.find(rows_BQ))
-        sum_KQ, count_K = sums.total(points.ranks)
-        objective.append(squares + _away(centroids_KQ, sum_KQ, count_K))
-        mean_KQ = mean_of(sum_KQ, count_K)
-        if not count_K.all():  # which all ranks see alike
-            generator = numpy_generator(seed, "refill", iteration)
-            refill = partial(refilled, mean_KQ, count_K, generator)
-            mean_KQ = points.ranks.on_first(refill, "refilled clusters")
-        if spherical:
-            mean_KQ = _of_length_1(mean_KQ)
-        centroids_KQ = mean_KQ.astype(np.float32)
+    num_workers = _num_workers(nearest, centroids_KQ.size)
+    with workers(num_workers) as pool:
+        for iteration in range(iterations):
+            nearest.move_to(centroids_KQ)
+            sum_KQ, count_K = _sums(points, nearest, pool, num_workers).total(points.ranks)
+            objective.append(squares + _away(centroids_KQ, sum_KQ, count_K))
+            mean_KQ = mean_of(sum_KQ, count_K)
+            if not count_K.all():  # which all ranks see alike
+                generator = numpy_generator(seed, "refill", iteration)
+                refill = partial(refilled, mean_KQ, count_K, generator)
+                mean_KQ = points.ranks.on_first(refill, "refilled clusters")
+            if spherical:
+                mean_KQ = _of_length_1(mean_KQ)
+            centroids_KQ = mean_KQ.astype(np.float32)
     return centroids_KQ, tuple(objective)
+
+
+def _num_workers(nearest: Nearest, num_values: int) -> int:
+    """Return how many workers to start for sums of so many values each."""
+    if not nearest.is_concurrent:
+        return 1
+    most = max(1, SUM_BYTES // (8 * num_values))
+    return min(torch.get_num_threads(), most)
+
+
+def _sums(points: Points, nearest: Nearest, pool: Executor, num_workers: int) -> ClusterSums:
+    """Return the sums of the rows of this rank by nearest centroid, computed by workers."""
+    starts = iter(range(0, len(points.own), SUM_ROWS))
+
+    def work() -> ClusterSums:
+        sums = points.new_sums(nearest.num_centroids)
+        for start in starts:  # each worker takes the next rows
+            rows_BQ = points.own_SQ[start : start + SUM_ROWS]
+            sums.add(rows_BQ, nearest.find(rows_BQ))
+        return sums
+
+    tasks = [pool.submit(work) for _ in range(num_workers)]
+    try:
+        first, *others = [task.result() for task in tasks]
+    finally:
+        deque(starts, maxlen=0)  # if interrupted, so that no worker goes on
+    for other in others:
+        first.include(other)
+    return first
 
 
 def refilled(

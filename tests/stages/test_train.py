@@ -21,6 +21,7 @@ from stages.train import Pace, TrainConfig
 from stages.train import train as stage
 from tests.margins import SEED, below
 from tests.support.artifacts import reseal
+from tests.support.threads import torch_threads
 
 CONTEXT = Context(seed=SEED, epoch=0)
 PLAIN = TrainConfig(batch_size=32)
@@ -98,12 +99,9 @@ def test_run__same_digest_with_any_number_of_workers(
 
 
 def test_run__same_digest_with_several_threads_of_torch(train: Trainer) -> None:
-    torch.set_num_threads(2)  # as many as a user has; the other tests take one, to be quick
     config = TrainConfig(batch_size=60, reassign_every=0.5)
-    try:
+    with torch_threads(2):  # as many as a user has; the other tests take one, to be quick
         once, again = train(config), train(config)
-    finally:
-        torch.set_num_threads(1)
 
     assert once.digest == again.digest
 

@@ -107,7 +107,7 @@ def test_sample__holds_only_the_sample_and_labels_every_row() -> None:
     )
 
     assert fit.fitted_on == 600
-    assert heard == [2048, 3000]
+    assert heard == [1024, 2048, 3000]
     cluster_N, distance_N = assign(InMemory(rows_NQ), fit.centroids_KQ)
     np.testing.assert_array_equal(fit.cluster_N, cluster_N)
     np.testing.assert_allclose(fit.distance_N, distance_N, atol=1e-6)

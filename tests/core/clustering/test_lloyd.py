@@ -11,16 +11,17 @@ import pytest
 from numpy.typing import NDArray
 
 from deepcluster_core.clustering import kmeans as kmeans_module
-from deepcluster_core.clustering import scratch
+from deepcluster_core.clustering import lloyd, scratch
 from deepcluster_core.clustering.kmeans import KMeans
 from deepcluster_core.clustering.lloyd import Points, iterate, refilled
-from deepcluster_core.clustering.nearest import assign
+from deepcluster_core.clustering.nearest import Nearest, assign
 from deepcluster_core.clustering.rows import ClusterIds, Floats, InMemory, Projected
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import nmi
 from deepcluster_core.ranks import Ranks
 from tests.support.clustering_rows import blobs, unit_rows
 from tests.support.ranks import on_ranks
+from tests.support.threads import torch_threads
 
 # The same as plain faiss
 
@@ -95,6 +96,35 @@ def test_iterate__objective_is_the_sum_of_squared_distances() -> None:
 
 
 # Empty clusters
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_iterate__any_number_of_threads_gives_the_same_bytes(threads: int) -> None:
+    rows_NQ, _ = blobs(40_000, k=50, noise=0.2)
+    points = Points(rows_NQ, range(40_000), 40_000, 1.0)
+
+    def fitted(num_threads: int) -> bytes:
+        with torch_threads(num_threads):
+            return iterate(points, rows_NQ[:50], iterations=3, seed=0)[0].tobytes()
+
+    assert fitted(threads) == fitted(1)
+
+
+def test_iterate__no_worker_goes_on_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    def find(nearest: Nearest, rows_NQ: Floats) -> ClusterIds:
+        found.append(len(rows_NQ))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Nearest, "find", find)
+    rows_NQ = unit_rows(20 * lloyd.SUM_ROWS, 4)
+    points = Points(rows_NQ, range(len(rows_NQ)), len(rows_NQ), 1.0)
+
+    with torch_threads(2), pytest.raises(KeyboardInterrupt):
+        iterate(points, rows_NQ[:50], iterations=3, seed=0)
+
+    assert len(found) <= 2
 
 
 def test_refilled__splits_a_donor_by_a_1024th() -> None:
