@@ -16,8 +16,16 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
 from deepcluster_core.context import Context
+from deepcluster_core.data.augment_config import (
+    BlurConfig,
+    ColourConfig,
+    NoiseConfig,
+    Probability,
+    ViewsConfig,
+)
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
+from deepcluster_core.training.config import LarsConfig, PrototypesConfig, ScheduleConfig
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
 if TYPE_CHECKING:
@@ -27,7 +35,26 @@ if TYPE_CHECKING:
 
 
 class TrainConfig(StrictConfig):
-    """How the network learns from pseudo-labels. The defaults are those of section 3.4."""
+    """How the network learns from pseudo-labels. The defaults are those of section 3.4.
+
+    Keys that are None by default belong to DeepCluster-v2 (Caron et al. 2020) or go beyond it; each
+    can be set alone.
+    """
+
+    absent_when_none = frozenset(
+        (
+            "views",
+            "flip_vertical",
+            "turn",
+            "colour",
+            "blur",
+            "noise",
+            "prototypes",
+            "schedule",
+            "lars",
+            "average",
+        )
+    )
 
     lr: Annotated[FiniteFloat, Field(gt=0)] = 0.05
     """Constant learning rate. The paper gives none; this is the value in the authors' code."""
@@ -60,6 +87,40 @@ class TrainConfig(StrictConfig):
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
+
+    views: Annotated[tuple[ViewsConfig, ...], Field(min_length=1)] | None = None
+    """Several views of each image in a step (multi-crop), in place of `crop_area`; all of them
+    predict the cluster of the image. The first kind has the size `network.image_size`. None: one
+    view, as in DeepCluster."""
+
+    flip_vertical: Probability | None = None
+    """Probability of a vertical flip, for images without an upright position."""
+
+    turn: Probability | None = None
+    """Probability of a turn by 90, 180 or 270 degrees, for images without an upright position."""
+
+    colour: ColourConfig | None = None
+    """Random changes of brightness and colour."""
+
+    blur: BlurConfig | None = None
+    """Random blur."""
+
+    noise: NoiseConfig | None = None
+    """Random noise."""
+
+    prototypes: PrototypesConfig | None = None
+    """Classify by the centroids of the clusters. None: by a new linear layer in every epoch, as in
+    DeepCluster."""
+
+    schedule: ScheduleConfig | None = None
+    """Change the learning rate from step to step. None: it is constant, as in DeepCluster."""
+
+    lars: LarsConfig | None = None
+    """Adapt the step of each weight to its norm, for large batches."""
+
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep an exponential moving average of the weights, which features are computed with: after
+    each step, the average keeps this share of itself. None: use the weights themselves."""
 
     precision: Precision = "auto"
     """Number format of the forward pass. Weights, loss and updates are float32."""

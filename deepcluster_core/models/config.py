@@ -1,5 +1,6 @@
 """The `network` section of a recipe. Importing this needs no torch."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_validator
@@ -17,8 +18,23 @@ _FROM_LIST = BeforeValidator(_list_to_tuple)
 _PositiveFloat = Annotated[FiniteFloat, Field(gt=0.0)]
 
 
+class ProjectionConfig(StrictConfig):
+    """A projection head: linear, batch normalisation, ReLU, linear, then scaled to length 1.
+
+    The defaults are those of DeepCluster-v2 (Caron et al. 2020, appendix A.1).
+    """
+
+    hidden: PositiveInt = 2048
+    """Values of the hidden layer."""
+
+    dim: PositiveInt = 128
+    """Values of an embedding."""
+
+
 class NetworkConfig(StrictConfig):
     """The network and the transform of its input. Defaults: section 3.4 of the paper."""
+
+    absent_when_none = frozenset(("projection", "weights", "calibrate"))
 
     name: str = "alexnet"
     """`alexnet`, `vgg16`, `smallnet` (images of 16 to 64 px), or `torchvision:NAME` with any
@@ -32,6 +48,19 @@ class NetworkConfig(StrictConfig):
 
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     """Probability, 0 to 1. 0.5 is the released code's. Networks of torchvision keep their own."""
+
+    projection: ProjectionConfig | None = None
+    """A projection head between the feature and the classifier; its output is the layer
+    `projection`. None: the classifier follows the feature, as in DeepCluster."""
+
+    weights: Path | None = None
+    """A file of weights to begin with, in safetensors or a `state_dict` saved by torch, named as in
+    torchvision or timm. Its contents, not its name, decide about the artifacts. None: begin with
+    random weights."""
+
+    calibrate: bool | None = None
+    """Measure the statistics of batch normalisation on random images before the first epoch. None:
+    begin with mean 0 and variance 1, as in DeepCluster."""
 
     mean: Annotated[tuple[FiniteFloat, ...] | None, _FROM_LIST] = None
     """Subtracted from each channel, on a scale of 0 to 1. Default: ImageNet's RGB statistics, or

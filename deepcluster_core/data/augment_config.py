@@ -1,0 +1,66 @@
+"""The keys of `train` that decide how views of an image differ. Importing this needs no torch."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from deepcluster_core.config import PositiveRange, ShareRange, StrictConfig
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0, le=1)]
+
+
+class ViewsConfig(StrictConfig):
+    """One kind of view: how many each image has in a step, and which part of it they show."""
+
+    count: PositiveInt
+    """Views of this kind of each image in a step."""
+
+    size: PositiveInt
+    """Side of the square view, pixels."""
+
+    area: ShareRange
+    """Smallest and largest share of the image that a view covers."""
+
+
+class ColourConfig(StrictConfig):
+    """Random changes of brightness and colour, as in SimCLR and SwAV."""
+
+    brightness: Strength = 0.0
+    """Largest relative change: 0.8 multiplies by 0.2 to 1.8. For any number of channels."""
+
+    contrast: Strength = 0.0
+    """Largest relative change of the distance to the mean grey of the view. For any number of
+    channels."""
+
+    saturation: Strength = 0.0
+    """Largest relative change of the distance to grey. For three channels."""
+
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Largest turn of the hue, in turns: 0.5 reaches every hue. For three channels."""
+
+    probability: Probability = 0.8
+    """Share of the views that these four change."""
+
+    grey: Probability = 0.0
+    """Share of the views that lose their colour. For three channels."""
+
+
+class BlurConfig(StrictConfig):
+    """Random Gaussian blur."""
+
+    probability: Probability = 0.5
+    """Share of the views that are blurred."""
+
+    radius: PositiveRange = (0.1, 2.0)
+    """Smallest and largest standard deviation, pixels of the view."""
+
+
+class NoiseConfig(StrictConfig):
+    """Random Gaussian noise, independent for each value."""
+
+    probability: Probability = 0.5
+    """Share of the views with noise."""
+
+    deviation: PositiveRange = (0.01, 0.05)
+    """Smallest and largest standard deviation, on a scale of 0 to 1."""
