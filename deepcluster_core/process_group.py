@@ -293,13 +293,15 @@ class ProcessGroup:
         """Return which ranks have not reached the call in which this rank waits."""
         missing: list[str] = []
         for rank in range(self.size):
+            keys = (f"calls {rank}", f"host {rank}")
             try:
-                num_calls = int(self._store.get(f"calls {rank}"))
-                host = self._store.get(f"host {rank}").decode()
+                has_begun = self._store.check(list(keys))
+                num_calls, host = map(self._store.get, keys) if has_begun else (b"0", b"")
             except RuntimeError:
                 return "rank 0, which does not answer"
-            if rank != self.rank and num_calls < self._num_calls:
-                missing.append(f"rank {rank} ({host})")
+            if rank != self.rank and int(num_calls) < self._num_calls:
+                place = host.decode() if has_begun else "which has joined, but not begun"
+                missing.append(f"rank {rank} ({place})")
         return ", ".join(missing) or "an answer, although all ranks have arrived"
 
     def _check_same_call(self, name: str, what: str) -> None:

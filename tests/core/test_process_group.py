@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepcluster_core.errors import FeatureError, RanksError
+from deepcluster_core.process_group import ProcessGroup
 from deepcluster_core.ranks import ALONE, Ranks, own_rows
 from tests.support.gloo import on_processes
 from tests.support.ranks import on_ranks
@@ -89,6 +90,24 @@ def test_joined__a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
     texts = [str(error) for error in found[:2]]
     (named, *_) = [text for text in texts if "has waited 4 s in 'centroids'" in text]
     assert re.search(r"for rank 2 \(.+, process \d+\)\.", named)
+
+
+def one_has_not_begun(ranks: Ranks, _: Path) -> str:
+    """Ask who is missing while rank 1 is as it was before it published where it runs."""
+    group = cast("ProcessGroup", ranks)
+    if ranks.rank == 1:
+        group._store.delete_key("host 1")
+    ranks.barrier("deleted")
+    group._num_calls += 1
+    missing = group._missing()
+    group._num_calls -= 1
+    return missing
+
+
+def test_missing__names_a_rank_that_has_not_begun(tmp_path: Path) -> None:
+    missing, _ = on_processes(2, one_has_not_begun, tmp_path)
+
+    assert missing == "rank 1 (which has joined, but not begun)"
 
 
 def first_is_late(ranks: Ranks, _: Path) -> int:
