@@ -62,7 +62,7 @@ def change_colours(views_BSSC: Pixels, draws_BR: Floats, colour: ColourConfig) -
     change = colour_change(mean_greys(views_BSSC), draws_BR, colour, views_BSSC.shape[3])
     for number in change.affected():
         view_SSC = views_BSSC[number]
-        scale, shift = change.scale_B[number], change.shift_B[number]
+        scale, shift = float(change.scale_B[number]), float(change.shift_B[number])
         if change.mix_B33 is None:
             _scale(view_SSC, scale, shift)
         else:
