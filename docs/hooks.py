@@ -43,7 +43,9 @@ def recipe_reference() -> str:
     }
     parts = [f"## The recipe\n\n{_table(Recipe, skip=set(sections))}"]
     for name, model in sections.items():
-        parts.append(f"## `{name}`\n\n{model.__doc__}\n\n{_table(model, prefix=f'{name}.')}")
+        parts.append(
+            f"## `{name}`\n\n{inspect.getdoc(model)}\n\n{_table(model, prefix=f'{name}.')}"
+        )
         parts += _mentioned(model)
     return "\n\n".join(parts)
 

@@ -5,7 +5,6 @@ R random numbers of a view.
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +148,5 @@ def _mix(view_SS3: Pixels, matrix_33: Floats, shift: float) -> None:
     Pillow takes 0.2 ms for 224 px, NumPy and torch two to four times as long.
     """
     matrix_34 = np.column_stack((matrix_33, np.full(3, shift)))
-    # 12 numbers for an image of three channels.
-    matrix = cast("tuple[float, ...]", tuple(matrix_34.ravel().tolist()))
-    mixed = Image.fromarray(view_SS3).convert("RGB", matrix)  # pyright: ignore[reportArgumentType]
+    mixed = Image.fromarray(view_SS3).convert("RGB", tuple(matrix_34.ravel().tolist()))
     view_SS3[:] = np.asarray(mixed)

@@ -107,6 +107,15 @@ def test_batches__of_deepcluster_have_one_view_and_one_clustering(stored: Counte
     np.testing.assert_array_equal(found[1].views[0], expected_BSSC)
 
 
+def test_batches__of_one_kind_with_one_view_are_those_of_crop_area(stored: CountedImages) -> None:
+    one = TrainConfig(batch_size=8, views=(ViewsConfig(count=1, size=12, area=(0.2, 0.7)),))
+
+    found = loaded(stored, one)
+
+    expected = loaded(stored, TrainConfig(batch_size=8, crop_area=(0.2, 0.7)))
+    assert_equal(by_position(found), by_position(expected))
+
+
 def test_batches__read_an_image_once_for_all_views(stored: CountedImages) -> None:
     found = loaded(stored, SEVERAL)
 
