@@ -206,7 +206,7 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
     for ids_B in order_M.reshape(BATCHES_HELD, -1):
         views = [center_view(images[int(i)], resize=256, size=size) for i in ids_B]
         target_B = labels.cluster_N[ids_B].astype(np.int64)
-        batches.append(Batch(np.stack(views), target_B, None))
+        batches.append(Batch((np.stack(views),), (1,), target_B[None], None, ids_B))
 
     network = build_network(pipeline.recipe.network, channels=images.channels, seed=0)
     sgd = Sgd(settings.lr, settings.momentum, settings.weight_decay)

@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def recipe_reference() -> str:
     }
     parts = [f"## The recipe\n\n{_table(Recipe, skip=set(sections))}"]
     for name, model in sections.items():
-        parts.append(f"## `{name}`\n\n{model.__doc__}\n\n{_table(model, prefix=f'{name}.')}")
+        parts.append(
+            f"## `{name}`\n\n{inspect.getdoc(model)}\n\n{_table(model, prefix=f'{name}.')}"
+        )
         parts += _mentioned(model)
     return "\n\n".join(parts)
 
@@ -90,6 +93,15 @@ def _model_of(field: FieldInfo) -> type[BaseModel] | None:
     return kind if inspect.isclass(kind) and issubclass(kind, BaseModel) else None
 
 
+def _models_within(kind: object) -> Iterator[type[BaseModel]]:
+    """Yield the models in a type, such as that of a section that can be None, or of a list."""
+    for part in typing.get_args(kind):
+        if inspect.isclass(part) and issubclass(part, BaseModel):
+            yield part
+        else:
+            yield from _models_within(part)
+
+
 def _table(
     model: type[BaseModel],
     *,
@@ -116,6 +128,8 @@ def _rows(
         kind = _kind(schema["properties"][name], schema.get("$defs", {}))
         cells = (f"`{prefix}{name}`", kind, default, _one_line(field.description or ""))
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+        for inner in _models_within(field.annotation):
+            yield from _rows(inner, f"{prefix}{name}.", set(), None)
 
 
 def _default(model: type[BaseModel], name: str, field: FieldInfo) -> str:

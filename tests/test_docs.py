@@ -1,20 +1,26 @@
 """The documentation: what it names exists, what it generates is complete, and the site builds."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from deepcluster_core.models import registry
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
+from docs.images import augmentations
 from stages.cluster import ClusterConfig
 from stages.runs.evaluations import EVALUATIONS
 from stages.runs.recipe import Recipe
+from stages.train import TrainConfig
 from tests.support.documentation import DOCS, ROOT, blocks, pages
 from tests.support.timeouts import WITHIN_S
 
@@ -120,3 +126,25 @@ def test_site__builds_strictly(tmp_path: Path) -> None:
 
     assert built.returncode == 0, built.stderr
     assert (tmp_path / "site/tour/index.html").exists()
+
+
+def test_augmentation__its_recipes_are_valid() -> None:
+    text = (DOCS / "how-to/augmentation.md").read_text(encoding="utf-8")
+
+    sections = [yaml.safe_load(block)["train"] for block in blocks(text, "yaml")]
+
+    assert len(sections) == 2
+    for section in sections:
+        # As JSON, because YAML has lists where the configuration has tuples.
+        TrainConfig.model_validate_json(json.dumps(section))
+
+
+def test_augmentation__its_picture_is_what_the_script_draws() -> None:
+    drawn_HWC = np.asarray(augmentations.picture()).astype(int)
+
+    with Image.open(augmentations.PICTURE) as stored:
+        stored_HWC = np.asarray(stored.convert("RGB")).astype(int)
+
+    # The palette of 256 colours moves values by 2.4 on average, and views of another seed by 19.
+    assert np.abs(drawn_HWC - stored_HWC).mean() < 8
+    assert augmentations.PICTURE.stat().st_size < 200_000

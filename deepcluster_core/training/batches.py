@@ -1,14 +1,16 @@
-"""The batches of an epoch on pseudo-labels. Suffixes: B images of a batch that this rank has."""
+"""The batches of an epoch on pseudo-labels.
+
+Suffixes: B images of a batch that this rank has, H clusterings.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.images import Images
+from deepcluster_core.data.augment import Views
 from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
 from deepcluster_core.ranks import Ranks, own_rows
 from deepcluster_core.training.epoch import Batch
 from deepcluster_core.training.plan import Plan
@@ -23,11 +25,8 @@ class Batches:
     plan: Plan
     batch_size: int
     """Number of images in a batch of all ranks; the last batch may have fewer."""
-    crop: RandomCrop
-    size: int
-    """Side of a view in pixels."""
-    seed: int
-    """Seed of the augmentation."""
+    views: Views
+    """The random views of each image."""
     is_weighted: bool
     """Whether an image's loss is weighted by the inverse of its cluster's size."""
     ranks: Ranks
@@ -43,18 +42,15 @@ class Batches:
         rows = own_rows(total, self.ranks, unit=1)
         first = start + rows.start
         ids_B = self.plan.order_M[first : first + len(rows)].astype(np.int64)
-        cluster_B = self.plan.cluster_N[ids_B].astype(np.int64)
+        cluster_HB = self.plan.cluster_N[None, ids_B].astype(np.int64)
+        # Read once for all views. In a last batch with fewer images than ranks, this can be none.
+        images = [self.pictures[image_id] for image_id in ids_B]
         return Batch(
-            views_BSSC=self._views(ids_B, first),
-            cluster_B=cluster_B,
-            weight_B=self.plan.weight_K[cluster_B] if self.is_weighted else None,
+            # Drawn by position, so that a view does not depend on the batches before it.
+            views=self.views.of_images(images, first, self.pictures.channels),
+            num_views=self.views.num_views,
+            cluster_HB=cluster_HB,
+            weight_B=self.plan.weight_K[cluster_HB[0]] if self.is_weighted else None,
+            image_id_B=ids_B,
             share=None if self.ranks.size == 1 else Share(rows, total),
         )
-
-    def _views(self, ids_B: NDArray[np.int64], first: int) -> NDArray[np.uint8]:
-        if len(ids_B) == 0:  # a last batch with fewer images than ranks
-            return np.empty((0, self.size, self.size, self.pictures.channels), np.uint8)
-        # Drawn by position, so that a view does not depend on the batches before it.
-        draws_BR = augmentation_draws(self.seed, first, len(ids_B))
-        images = [self.pictures[image_id] for image_id in ids_B]
-        return random_views(images, draws_BR, self.crop, size=self.size)

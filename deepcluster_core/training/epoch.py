@@ -1,4 +1,8 @@
-"""Train one epoch on pseudo-labels. Suffixes: B batch, K clusters, D dims of the head's input."""
+"""Train one epoch on pseudo-labels.
+
+Suffixes: B images of a batch, V views of an image, H clusterings, K clusters, S side of a view in
+pixels, C channels.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -32,17 +36,23 @@ their parts, nor on whether training was interrupted.
 class Batch:
     """The input of one training step, or the part of it that one rank has."""
 
-    views_BSSC: NDArray[np.uint8]
-    cluster_B: NDArray[np.int64]
+    views: tuple[NDArray[np.uint8], ...]
+    """For each kind of view, all views of all images, (V B, S, S, C): row v B + b is view v of
+    image b."""
+    num_views: tuple[int, ...]
+    """V of each kind."""
+    cluster_HB: NDArray[np.int64]
+    """The cluster of each image in each of H clusterings."""
     weight_B: NDArray[np.float32] | None
     """Weight of each image's loss; None if all have equal weight."""
+    image_id_B: NDArray[np.int64]
     share: Share | None = None
     """Which part of the whole batch this is; None if it is the whole batch."""
 
     @property
     def num_images(self) -> int:
         """Number of images in the whole batch."""
-        return len(self.cluster_B) if self.share is None else self.share.total
+        return self.cluster_HB.shape[1] if self.share is None else self.share.total
 
 
 class PseudoLabelLearner(Learner):
@@ -111,9 +121,9 @@ class PseudoLabelLearner(Learner):
         if batch.share is not None:
             self._share = batch.share
         # Copies do not block, so that the CPU prepares the next step while the GPU works.
-        cluster_B = torch.from_numpy(batch.cluster_B).to(self.device, non_blocking=True)
+        cluster_B = torch.from_numpy(batch.cluster_HB[0]).to(self.device, non_blocking=True)
         with autocast(self.device, precision):
-            logits_BK = self._classifier(to_images(batch.views_BSSC, self.device))
+            logits_BK = self._classifier(to_images(batch.views[0], self.device))
         # The loss is computed in float32: exponentials of bfloat16 logits are too coarse.
         loss_B = functional.cross_entropy(logits_BK.float(), cluster_B, reduction="none")
         if batch.weight_B is not None:

@@ -42,7 +42,7 @@ def test_frozen__on_the_device_of_the_rank() -> None:
 
 def test_loss__on_the_device_of_the_rank() -> None:
     network = build_network(CONFIG, channels=1, seed=0)
-    batch = Batch(VIEWS_BSSC, np.zeros(4, np.int64), None)
+    batch = Batch((VIEWS_BSSC,), (1,), np.zeros((1, 4), np.int64), None, np.arange(4))
 
     with fake_gpus() as seen:
         learner = PseudoLabelLearner(

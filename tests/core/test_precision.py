@@ -174,7 +174,7 @@ def training(network: Network) -> None:
     learner = epoch.PseudoLabelLearner(
         network, k=2, sgd=sgd, device="cpu", head_seed=0, dropout_seed=0
     )
-    batch = epoch.Batch(views(), np.array([0, 1, 0, 1]), None)
+    batch = epoch.Batch((views(),), (1,), np.array([[0, 1, 0, 1]]), None, np.arange(4))
     epoch.train_epoch(learner, [batch], precision="float32", after_step=lambda _progress: None)
 
 

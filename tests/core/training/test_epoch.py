@@ -1,6 +1,7 @@
 """Suffixes: N images, B images of a batch, S side in pixels, C channels, K clusters, D dims."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,9 +68,11 @@ def stripes(cluster_N: Sequence[int], *, seed: int = 0) -> NDArray[np.uint8]:
 
 def batch(cluster_N: Sequence[int], *, seed: int = 0, weights: list[float] | None = None) -> Batch:
     return Batch(
-        views_BSSC=stripes(cluster_N, seed=seed),
-        cluster_B=np.array(cluster_N, np.int64),
+        views=(stripes(cluster_N, seed=seed),),
+        num_views=(1,),
+        cluster_HB=np.array([cluster_N], np.int64),
         weight_B=None if weights is None else np.array(weights, np.float32),
+        image_id_B=np.arange(len(cluster_N)),
     )
 
 
@@ -86,7 +89,7 @@ def train(
     precision: Precision = "float32",
     progress: Progress = silent,
 ) -> float:
-    num_images = sum(len(one.cluster_B) for one in on)
+    num_images = sum(one.num_images for one in on)
     return train_epoch(
         model,
         on,
@@ -151,8 +154,8 @@ def test_train_epoch__equals_plain_torch_in_two_epochs_with_momentum_carried() -
         for one in epoch:
             optimizer.zero_grad()
             head_optimizer.zero_grad()
-            logits_BK = head(expected.train()(to_images(one.views_BSSC, "cpu")))
-            loss = nn.functional.cross_entropy(logits_BK, torch.from_numpy(one.cluster_B))
+            logits_BK = head(expected.train()(to_images(one.views[0], "cpu")))
+            loss = nn.functional.cross_entropy(logits_BK, torch.from_numpy(one.cluster_HB[0]))
             loss.backward()
             optimizer.step()
             head_optimizer.step()
@@ -256,11 +259,13 @@ def test_train_epoch__weights_scale_the_loss_of_their_image() -> None:
 
 
 def test_train_epoch__image_of_weight_0_teaches_nothing() -> None:
-    views_BSSC, weight_B = stripes([0, 1, 2, 0]), np.array([1, 1, 1, 0], np.float32)
+    # Equal views for each label.
+    views = batch([0, 1, 2, 0]).views
     states: list[dict[str, Tensor]] = []
     for last in (0, 1, 2):
         model = learner()
-        train(model, [Batch(views_BSSC, np.array([0, 1, 2, last], np.int64), weight_B)])
+        labelled = batch([0, 1, 2, last], weights=[1, 1, 1, 0])
+        train(model, [replace(labelled, views=views)])
         states.append(state(model))
 
     assert same(states[0], states[1])

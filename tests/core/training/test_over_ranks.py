@@ -97,7 +97,8 @@ def batch_of(case: Case, step: int, ranks: Ranks) -> Batch:
     rows = own_rows(total, ranks, unit=1)
     own = slice(rows.start, rows.stop)
     share = None if ranks.size == 1 else Share(rows, total)
-    return Batch(views_BSSC[own], cluster_B[own], weight_B[own], share)
+    views, ids_B = (views_BSSC[own],), np.arange(total)[own]
+    return Batch(views, (1,), cluster_B[None, own], weight_B[own], ids_B, share)
 
 
 def trained(case: Case, ranks: Ranks, *, cut_at: int | None = None) -> Trained:

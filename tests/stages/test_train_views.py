@@ -1,0 +1,187 @@
+"""The batches of the train stage. Suffixes: B images of a batch, N images, M draws."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.context import Context
+from deepcluster_core.data.augment import Augmentation
+from deepcluster_core.data.augment_config import BlurConfig, ColourConfig, NoiseConfig, ViewsConfig
+from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
+from deepcluster_core.ranks import Ranks
+from deepcluster_core.seeding import derive
+from deepcluster_core.training.batches import Batches
+from deepcluster_core.training.epoch import Batch
+from deepcluster_core.training.plan import Plan
+from stages.train import (
+    TrainConfig,
+    _batches,  # pyright: ignore[reportPrivateUsage]
+)
+from tests.support.ranks import on_ranks
+
+NUM_DRAWS = 23
+EPOCH_4 = Context(seed=31, epoch=4)
+SEVERAL = TrainConfig(
+    batch_size=8,
+    views=(
+        ViewsConfig(count=2, size=12, area=(0.3, 1.0)),
+        ViewsConfig(count=3, size=8, area=(0.05, 0.3)),
+    ),
+    flip_vertical=0.5,
+    turn=0.5,
+    colour=ColourConfig(brightness=0.4, contrast=0.4),
+    blur=BlurConfig(),
+    noise=NoiseConfig(),
+)
+
+
+class CountedImages(Images):
+    """Images that record which of them are read."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.read: list[int] = []
+
+    def __getitem__(self, image_id: int) -> NDArray[np.uint8]:
+        self.read.append(int(image_id))
+        return super().__getitem__(image_id)
+
+
+@pytest.fixture
+def stored(images: Path) -> CountedImages:
+    return CountedImages(images)
+
+
+def batches(stored: Images, train: TrainConfig, context: Context = EPOCH_4) -> Batches:
+    generator = np.random.default_rng(0)
+    cluster_N = generator.integers(5, size=len(stored), dtype=np.int32)
+    order_M = generator.integers(len(stored), size=NUM_DRAWS)
+    plan = Plan(order_M, cluster_N, np.arange(5, dtype=np.float32))
+    return _batches(stored, plan, train, 12, context)
+
+
+def loaded(stored: Images, train: TrainConfig, context: Context = EPOCH_4) -> list[Batch]:
+    return list(batches(stored, train, context).from_step(0, workers=2))
+
+
+def by_position(parts: Sequence[Batch]) -> list[NDArray[np.uint8]]:
+    """Return, for each kind, the views (V, M, S, S, C) of all positions."""
+    kinds: list[NDArray[np.uint8]] = []
+    for kind, count in enumerate(parts[0].num_views):
+        views = [part.views[kind] for part in parts]
+        kinds.append(
+            np.concatenate([one.reshape(count, -1, *one.shape[1:]) for one in views], axis=1)
+        )
+    return kinds
+
+
+def assert_equal(one: Sequence[NDArray[np.uint8]], other: Sequence[NDArray[np.uint8]]) -> None:
+    for one_kind, other_kind in zip(one, other, strict=True):
+        np.testing.assert_array_equal(one_kind, other_kind)
+
+
+def test_batches__of_deepcluster_have_one_view_and_one_clustering(stored: CountedImages) -> None:
+    train = TrainConfig(batch_size=8, balance="weigh")
+
+    found = loaded(stored, train)
+
+    plan = batches(stored, train).plan
+    ids_M = np.concatenate([batch.image_id_B for batch in found])
+    assert [batch.num_images for batch in found] == [8, 8, 7]
+    np.testing.assert_array_equal(ids_M, plan.order_M)
+    for batch in found:
+        assert batch.num_views == (1,)
+        assert batch.share is None
+        np.testing.assert_array_equal(batch.cluster_HB, [plan.cluster_N[batch.image_id_B]])
+        np.testing.assert_array_equal(batch.weight_B, plan.cluster_N[batch.image_id_B])
+    # The stream of the first release, at the positions 8 to 15.
+    crop = RandomCrop(train.crop_area, train.crop_ratio, train.flip)
+    draws_BR = augmentation_draws(derive(31, 4, "train", "augment"), 8, 8)
+    pixels = [stored[int(number)] for number in ids_M[8:16]]
+    expected_BSSC = random_views(pixels, draws_BR, crop, size=12)
+    np.testing.assert_array_equal(found[1].views[0], expected_BSSC)
+
+
+def test_batches__of_one_kind_with_one_view_are_those_of_crop_area(stored: CountedImages) -> None:
+    one = TrainConfig(batch_size=8, views=(ViewsConfig(count=1, size=12, area=(0.2, 0.7)),))
+
+    found = loaded(stored, one)
+
+    expected = loaded(stored, TrainConfig(batch_size=8, crop_area=(0.2, 0.7)))
+    assert_equal(by_position(found), by_position(expected))
+
+
+def test_batches__read_an_image_once_for_all_views(stored: CountedImages) -> None:
+    found = loaded(stored, SEVERAL)
+
+    assert len(stored.read) == NUM_DRAWS
+    assert [view.shape for view in found[0].views] == [(16, 12, 12, 1), (24, 8, 8, 1)]
+    assert found[0].num_views == (2, 3)
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 23])
+def test_batches__views_do_not_depend_on_the_batch_size(
+    stored: CountedImages, batch_size: int
+) -> None:
+    other = loaded(stored, SEVERAL.model_copy(update={"batch_size": batch_size}))
+
+    assert_equal(by_position(other), by_position(loaded(stored, SEVERAL)))
+
+
+def test_batches__go_on_at_any_step(stored: CountedImages) -> None:
+    whole = loaded(stored, SEVERAL)
+
+    for step in range(4):
+        rest = list(batches(stored, SEVERAL).from_step(step, workers=1))
+        assert len(rest) == 3 - step
+        for one, other in zip(rest, whole[step:], strict=True):
+            assert_equal(one.views, other.views)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_batches__of_ranks_are_parts_of_the_whole(stored: CountedImages, size: int) -> None:
+    whole = loaded(stored, SEVERAL)
+
+    def work(ranks: Ranks) -> list[Batch]:
+        return loaded(stored, SEVERAL, replace(EPOCH_4, ranks=ranks))
+
+    found = on_ranks(size, work)
+
+    # With 8 ranks, one has no image of the last batch.
+    for parts, batch in zip(zip(*found, strict=True), whole, strict=True):
+        assert_equal(by_position(parts), by_position([batch]))
+        ids_B = np.concatenate([part.image_id_B for part in parts])
+        np.testing.assert_array_equal(ids_B, batch.image_id_B)
+        assert {part.num_images for part in parts} == {batch.num_images}
+
+
+def test_batches__differ_from_epoch_to_epoch(stored: CountedImages) -> None:
+    one, other = (
+        by_position(loaded(stored, SEVERAL, Context(seed=31, epoch=epoch))) for epoch in (0, 1)
+    )
+
+    for one_kind, other_kind in zip(one, other, strict=True):
+        differ = (one_kind != other_kind).any(axis=(2, 3, 4))
+        assert differ.mean() > 0.95  # two plain views can be equal
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        (TrainConfig(), Augmentation()),
+        (TrainConfig(flip_vertical=0.25), Augmentation(flip_vertical=0.25)),
+        (TrainConfig(turn=0.25), Augmentation(turn=0.25)),
+        (TrainConfig(colour=ColourConfig()), Augmentation(colour=ColourConfig())),
+        (TrainConfig(blur=BlurConfig()), Augmentation(blur=BlurConfig())),
+        (TrainConfig(noise=NoiseConfig()), Augmentation(noise=NoiseConfig())),
+    ],
+)
+def test_batches__take_each_augmentation_from_its_key(
+    stored: CountedImages, train: TrainConfig, expected: Augmentation
+) -> None:
+    assert batches(stored, train).views.augmentation == expected
