@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.quality import neighbour_accuracy
+from benchmarks.measures import neighbour_accuracy
 from benchmarks.synthetic import random_features
 
 
