@@ -6,6 +6,7 @@ held out, K clusters, C classes.
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import faiss
 import numpy as np
@@ -66,9 +67,10 @@ def held_out_neighbour_accuracy(features_ND: Floats, truth_N: Ints, held_out_N: 
         truth_N: true labels, 0 or more.
         held_out_N: whether a row is classified; the others vote.
     """
-    rows_ND = unit_rows(np.ascontiguousarray(features_ND, dtype=np.float32))
+    rows_ND = features_ND.astype(np.float32)
     voter_truth_V = truth_N[~held_out_N].astype(np.int64)
-    found = nearest(rows_ND[held_out_N], [rows_ND[~held_out_N]], k=NEIGHBOURS)
+    queries_QD, voters_VD = unit_rows(rows_ND[held_out_N]), unit_rows(rows_ND[~held_out_N])
+    found = nearest(queries_QD, [voters_VD], k=NEIGHBOURS)
     ((_, elected_Q),) = votes(
         found,
         voter_truth_V,
@@ -120,10 +122,9 @@ def clusters_of(features_ND: Floats, *, k: int) -> NDArray[np.int64]:
         min_points_per_centroid=1,  # no warning about few images
     )
     kmeans.train(rows_ND)
-    index: faiss.Index = faiss.IndexFlatIP(rows_ND.shape[1])
-    index.add(kmeans.centroids)
-    _, nearest_N1 = index.search(rows_ND, 1)
-    return nearest_N1[:, 0]
+    assert kmeans.centroids is not None
+    similarity_NK = rows_ND @ kmeans.centroids.T
+    return similarity_NK.argmax(axis=1)
 
 
 def clustering_agreement(features_ND: Floats, truth_N: Ints) -> tuple[float, float]:
@@ -147,5 +148,6 @@ def kendall_tau(criterion: Sequence[float], judged: Sequence[float]) -> float | 
     """
     if len(criterion) < 3:
         return None
-    tau = float(kendalltau(criterion, judged).statistic)
+    found: Any = kendalltau(criterion, judged)  # scipy ships no types
+    tau = float(found.statistic)
     return None if np.isnan(tau) else tau

@@ -199,16 +199,16 @@ def _run_until(budget: Budget, pipeline: Pipeline) -> int:
 def _judged_network(pipeline: Pipeline, *, checkpoint: Path | None) -> Figures:
     """Return the figures of the backbone's feature, and neighbours in a layer in its middle."""
     images = str(pipeline.images)
-    figures = _judged(_features(pipeline, checkpoint, layer=None), images)
+    figures = _judged(features_of(pipeline, checkpoint, layer=None), images)
     middle = MIDDLE.get(pipeline.recipe.network.name, MIDDLE_OF_RESNET)
-    middle_ND = _features(pipeline, checkpoint, layer=middle)
+    middle_ND = features_of(pipeline, checkpoint, layer=middle)
     for name, task in read_tasks(pipeline.images).items():
         accuracy = held_out_neighbour_accuracy(middle_ND, task.truth_N, task.held_out_N)
         figures[f"neighbours_{name}_middle"] = accuracy
     return figures
 
 
-def _features(
+def features_of(
     pipeline: Pipeline, checkpoint: Path | None, *, layer: str | None
 ) -> NDArray[np.float32]:
     """Return the features (N, D) of all images as the extract stage computes them."""
