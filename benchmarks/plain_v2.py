@@ -126,7 +126,7 @@ class PlainV2:
         """Compute the first bank: a pass in training mode that learns nothing."""
         self.network.train()
         for ids_B in self._batches():
-            self._remember(ids_B, self.network(self._views(ids_B)))
+            self.remember(ids_B, self.network(self._views(ids_B)))
 
     def cluster(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the centroids (K, Q) and labels (N) of each clustering of the bank."""
@@ -135,7 +135,7 @@ class PlainV2:
         num_views = self.bank_NVQ.shape[1]
         for head, k in enumerate(self.settings.k):
             rows_NQ = self.bank_NVQ[:, head % num_views]
-            centroids_KQ, label_N = self._spherical_kmeans(rows_NQ, k)
+            centroids_KQ, label_N = self.spherical_kmeans(rows_NQ, k)
             centroids.append(centroids_KQ)
             labels.append(label_N)
         return centroids, labels
@@ -153,11 +153,11 @@ class PlainV2:
                 scores_K = embeddings_Q @ centroids_KQ.T / self.settings.temperature
                 loss = loss + cross_entropy(scores_K, label_N[ids_B].repeat(num_all_views))
             loss = loss / len(centroids)
-            self._set_learning_rate()
+            self.set_learning_rate()
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
-            self._remember(ids_B, embeddings_Q.detach())
+            self.remember(ids_B, embeddings_Q.detach())
             self.num_steps += 1
             losses.append(float(loss.detach()))
         return float(np.mean(losses))
@@ -194,14 +194,14 @@ class PlainV2:
             kinds.append(torch.stack(views))
         return kinds
 
-    def _remember(self, ids_B: NDArray[np.int64], embeddings_Q: Tensor) -> None:
+    def remember(self, ids_B: NDArray[np.int64], embeddings_Q: Tensor) -> None:
         """Overwrite the rows of the bank: the views of the first kind are the first rows."""
         num_views = self.bank_NVQ.shape[1]
         for view in range(num_views):
             first = view * len(ids_B)
             self.bank_NVQ[ids_B, view] = embeddings_Q[first : first + len(ids_B)]
 
-    def _spherical_kmeans(self, rows_NQ: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def spherical_kmeans(self, rows_NQ: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return centroids of length 1 and the nearest of each row, from random rows on."""
         start_K = self.generator.choice(len(rows_NQ), k, replace=False)
         centroids_KQ = rows_NQ[start_K].clone()
@@ -212,7 +212,7 @@ class PlainV2:
             centroids_KQ[filled_K] = normalize(sums_KQ[filled_K], dim=1)
         return centroids_KQ, (rows_NQ @ centroids_KQ.T).argmax(dim=1)
 
-    def _set_learning_rate(self) -> None:
+    def set_learning_rate(self) -> None:
         """Follow half a cosine, from `lr` at the first step to 0 at the end."""
         share = self.num_steps / (self.settings.epochs * self.steps_an_epoch)
         rate = self.settings.lr * (1 + math.cos(math.pi * share)) / 2

@@ -65,11 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         data, facts = _packed(given, folder)
         known = ingredients(data.setting)
         names = _chosen(given.only or options.size(list(known), list(QUICK_NAMES)), known)
-        refused = _refused(names, known, data)
+        invalid = refused(names, known, data)
         if given.dry_run:
-            _print_validity(names, refused)
+            _print_validity(names, invalid)
             return
-        names = [name for name in names if name not in refused]
+        names = [name for name in names if name not in invalid]
         minutes: float = given.minutes or options.size(FULL_MINUTES, QUICK_MINUTES)
         timing = {"minutes": minutes, "cpu": given.cpu_time, "threads": given.threads}
         runs = _references(data, folder)
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "kendall_tau": kendall_taus({name: runs[name] for name in names}),
             "configurations": {name: overrides_of(name, known)[0] for name in names},
         },
-        notes=_notes(minutes, seeds, chances, refused, cpu=given.cpu_time),
+        notes=_notes(minutes, seeds, chances, invalid, cpu=given.cpu_time),
     ).report(options)
 
 
@@ -159,7 +159,7 @@ def _chosen(names: Sequence[str], known: Mapping[str, Ingredient]) -> list[str]:
     return list(names)
 
 
-def _refused(names: Sequence[str], known: Mapping[str, Ingredient], data: Data) -> dict[str, str]:
+def refused(names: Sequence[str], known: Mapping[str, Ingredient], data: Data) -> dict[str, str]:
     """Return why configurations are invalid, by name: a key may not exist, or not fit another."""
     from stages.runs.recipe import load_recipe  # noqa: PLC0415  as in `_packed`
 

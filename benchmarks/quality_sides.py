@@ -42,6 +42,7 @@ FAR = 1_000_000
 MIDDLE = {"smallnet": "conv4", "alexnet": "conv4", "vgg16": "conv4"}
 """The layer that is judged beside the feature, by network."""
 MIDDLE_OF_RESNET = "layer3"
+"""That of networks whose name has `resnet` in it; others are judged by their feature alone."""
 PIXELS_SIDE = 16
 FROZEN_SIDE = 224
 FROZEN_MEAN, FROZEN_STD = 127.0, 128.0
@@ -153,7 +154,7 @@ def loop(
         overrides = with_schedule(overrides, epochs=epochs)
     pipeline = Pipeline(recipe, overrides | {"epochs": epochs}, run)
     budget = Budget(minutes, cpu=cpu)
-    num_epochs = _run_until(budget, pipeline)
+    num_epochs = run_until(budget, pipeline)
     used_s = budget.used_s
 
     last = num_epochs - 1
@@ -185,7 +186,7 @@ def _pace(recipe: str, overrides: dict[str, Any], run: str, *, cpu: bool) -> flo
     return seconds
 
 
-def _run_until(budget: Budget, pipeline: Pipeline) -> int:
+def run_until(budget: Budget, pipeline: Pipeline) -> int:
     """Run epochs until the time is up or all are done; return how many were run."""
     before = Before()
     for epoch in range(pipeline.recipe.epochs):
@@ -200,7 +201,10 @@ def _judged_network(pipeline: Pipeline, *, checkpoint: Path | None) -> Figures:
     """Return the figures of the backbone's feature, and neighbours in a layer in its middle."""
     images = str(pipeline.images)
     figures = _judged(features_of(pipeline, checkpoint, layer=None), images)
-    middle = MIDDLE.get(pipeline.recipe.network.name, MIDDLE_OF_RESNET)
+    network = pipeline.recipe.network.name
+    middle = MIDDLE.get(network, MIDDLE_OF_RESNET if "resnet" in network else None)
+    if middle is None:
+        return figures
     middle_ND = features_of(pipeline, checkpoint, layer=middle)
     for name, task in read_tasks(pipeline.images).items():
         accuracy = held_out_neighbour_accuracy(middle_ND, task.truth_N, task.held_out_N)

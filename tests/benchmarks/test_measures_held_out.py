@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from benchmarks.measures import (
 )
 
 N, CLASSES = 400, 4
+Accuracy = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 def labelled_rows(*, spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -20,7 +23,7 @@ def labelled_rows(*, spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @pytest.mark.parametrize("accuracy", [held_out_neighbour_accuracy, held_out_linear_accuracy])
-def test_held_out_accuracy__learns_from_the_other_rows_alone(accuracy) -> None:  # noqa: ANN001
+def test_held_out_accuracy__learns_from_the_other_rows_alone(accuracy: Accuracy) -> None:
     rows_ND, truth_N, held_out_N = labelled_rows(spread=0.1)
     # Swap two classes where the labels may be learnt: every row held out of them is now wrong.
     swapped_N = truth_N.copy()
@@ -33,7 +36,7 @@ def test_held_out_accuracy__learns_from_the_other_rows_alone(accuracy) -> None: 
 
 
 @pytest.mark.parametrize("accuracy", [held_out_neighbour_accuracy, held_out_linear_accuracy])
-def test_held_out_accuracy__features_without_labels_guess(accuracy) -> None:  # noqa: ANN001
+def test_held_out_accuracy__features_without_labels_guess(accuracy: Accuracy) -> None:
     generator = np.random.default_rng(1)
     rows_ND = generator.normal(size=(4000, 8))
     truth_N = generator.integers(CLASSES, size=4000)

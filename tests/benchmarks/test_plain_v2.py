@@ -71,7 +71,7 @@ def test_remember__finds_rows_by_image_and_view() -> None:
     ids_B = np.array([7, 2, 11])
     embeddings_WQ = torch.arange(12 * 16.0).reshape(12, 16)  # four views of three images
 
-    run._remember(ids_B, embeddings_WQ)
+    run.remember(ids_B, embeddings_WQ)
 
     assert torch.equal(run.bank_NVQ[2, 0], embeddings_WQ[1])
     assert torch.equal(run.bank_NVQ[2, 1], embeddings_WQ[4])
@@ -103,7 +103,7 @@ def test_spherical_kmeans__an_empty_cluster_keeps_its_centroid() -> None:
     # All rows are equal, so that all but one cluster are empty.
     rows_NQ = torch.nn.functional.normalize(torch.ones(20, 16), dim=1)
 
-    centroids_KQ, label_N = run._spherical_kmeans(rows_NQ, 5)
+    centroids_KQ, label_N = run.spherical_kmeans(rows_NQ, 5)
 
     torch.testing.assert_close(centroids_KQ, rows_NQ[:5])
     assert len(set(label_N.tolist())) == 1
@@ -114,7 +114,7 @@ def test_learning_rate__falls_as_half_a_cosine() -> None:
     rates: list[float] = []
 
     for run.num_steps in range(7):
-        run._set_learning_rate()
+        run.set_learning_rate()
         rates.append(run.optimiser.param_groups[0]["lr"])
 
     expected = [0.05 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(7)]
@@ -124,8 +124,10 @@ def test_learning_rate__falls_as_half_a_cosine() -> None:
 @pytest.mark.slow
 def test_train_epoch__learns_in_two_epochs_of_500_images() -> None:
     colour = Colour(0.2, 0.2, 0.2, 0.05, 0.8, 0.0)
-    # Two clusterings of as many clusters as there are colours.
-    settings = dataclasses.replace(SETTINGS, k=(5, 5), batch_size=32, colour=colour)
+    # Two clusterings of as many clusters as there are colours, and a network that is fast.
+    settings = dataclasses.replace(
+        SETTINGS, network="torchvision:resnet18", k=(5, 5), batch_size=32, colour=colour
+    )
     run = PlainV2(pictures(500), settings)
     run.fill_bank()
 
