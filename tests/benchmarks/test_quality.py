@@ -1,24 +1,19 @@
 """The benchmark of quality on tiny data, in this process."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from benchmarks import quality, quality_sides
 from benchmarks.harness import BenchmarkError, Runs
 from benchmarks.ingredients import Setting, ingredients
 from benchmarks.ours import Pipeline
 from benchmarks.quality_table import kendall_taus, quality_table
+from tests.support.labelled_pictures import NUM_PICTURES
 
 KNOWN = ingredients(Setting(network="smallnet", image_size=32, channels=3, num_images=100))
-CLASSES, OBJECTS, VIEWS = 3, 4, 6
 RECIPE = """
 dataset: {source: ., shorter_side: 32, encoding: raw}
 network: {name: smallnet, image_size: 32}
@@ -26,27 +21,6 @@ extract: {resize: 32}
 cluster: {k: auto, pca_dim: auto}
 train: {batch_size: 16}
 """
-
-
-@pytest.fixture(scope="session")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a Parquet file of 72 pictures: 3 classes of 4 objects in 6 views. Do not change it."""
-    generator = np.random.default_rng(0)
-    rows: list[dict[str, Any]] = []
-    for number in range(CLASSES * OBJECTS):
-        shape_SSC = generator.integers(256, size=(4, 4, 3), dtype=np.uint8)
-        for view in range(VIEWS):
-            picture = Image.fromarray(shape_SSC).resize((32, 32))
-            noise_SSC = generator.integers(-20, 20, size=(32, 32, 3))
-            pixels_SSC = np.clip(np.asarray(picture) + noise_SSC, 0, 255).astype(np.uint8)
-            encoded = io.BytesIO()
-            Image.fromarray(pixels_SSC).save(encoded, "png")
-            path = f"class-{number % CLASSES}/thing-{number}-{view:02d}.png"
-            image = {"bytes": encoded.getvalue(), "path": path}
-            rows.append({"image": image, "label": f"class-{number % CLASSES}"})
-    path = tmp_path_factory.mktemp("labelled") / "pictures.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
 
 
 @pytest.fixture
@@ -61,7 +35,7 @@ def arguments(labelled: Path, tmp_path: Path) -> dict[str, Any]:
     }
     found: dict[str, Any] = {"recipe": str(quality.RECIPE), "overrides": overrides}
     facts = quality_sides.packed(**found, run=str(tmp_path / "packing"))
-    assert facts["images"] == CLASSES * OBJECTS * VIEWS
+    assert facts["images"] == NUM_PICTURES
     return found
 
 
@@ -120,7 +94,7 @@ def test_main__writes_figures_of_each_side(labelled: Path, tmp_path: Path) -> No
     assert {"pixels", "random", "v1"} <= record["summary"].keys()
     assert len(record["summary"]["v1"]["neighbours_object"]["values"]) == 2
     assert [row[0] for row in record["table"]["rows"]][-1] == "`v1`"
-    assert record["settings"]["images"] == CLASSES * OBJECTS * VIEWS
+    assert record["settings"]["images"] == NUM_PICTURES
     assert record["kendall_tau"]["effective_rank"]["runs"] == 2
 
 
