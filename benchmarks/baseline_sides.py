@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.baseline import Baseline, cluster_features, reduce_features
-from benchmarks.quality import neighbour_accuracy
+from benchmarks.measures import neighbour_accuracy
 from benchmarks.synthetic import random_features
 from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.metrics import nmi

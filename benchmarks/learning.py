@@ -7,6 +7,7 @@ bfloat16 where supported, folded batch normalisation, float16 features) must not
 
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.digits import write_digits
@@ -53,7 +54,10 @@ def main(argv: list[str] | None = None) -> None:
                 runs[name] += figures
     Result(
         "learning",
-        [_agreement(runs, measure, title) for measure, title in MEASURES.items()],
+        [
+            agreement(runs["ours"], runs["baseline"], measure, title)
+            for measure, title in MEASURES.items()
+        ],
         runs,
         settings={"recipe": Path(RECIPE).name, "images": count, "epochs": epochs},
         headline={side: _means(figures) for side, figures in runs.items()},
@@ -76,15 +80,17 @@ def _means(figures: list[Figures]) -> dict[str, float]:
     return {measure: statistics.mean(run[measure] for run in figures) for measure in MEASURES}
 
 
-def _agreement(runs: Runs, measure: str, title: str) -> Target:
+def agreement(
+    ours: Sequence[Figures], baseline: Sequence[Figures], measure: str, title: str
+) -> Target:
     """Compare the difference of the means with the spread that seeds alone make."""
-    ours = spread(runs["ours"], measure).values
-    baseline = spread(runs["baseline"], measure).values
-    difference = abs(statistics.mean(ours) - statistics.mean(baseline))
-    if len(ours) < 2:  # one seed has no spread
+    our_values = spread(ours, measure).values
+    baseline_values = spread(baseline, measure).values
+    difference = abs(statistics.mean(our_values) - statistics.mean(baseline_values))
+    if len(our_values) < 2:  # one seed has no spread
         return Target(f"{title}, difference", difference)
     # The seeds of one side differ by chance; sides may differ as much.
-    noise = statistics.stdev(ours) + statistics.stdev(baseline)
+    noise = statistics.stdev(our_values) + statistics.stdev(baseline_values)
     return Target(f"{title}, difference within the spread", difference, noise, at_most=True)
 
 

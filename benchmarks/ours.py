@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import num_cores
-from benchmarks.quality import neighbour_accuracy
+from benchmarks.measures import neighbour_accuracy
 from benchmarks.synthetic import random_blocks, write_index, write_random_features
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.images import Images

@@ -48,12 +48,14 @@ def markdown(folder: Path) -> str:
         )
     rows = ["| benchmark | what | reached | target | |", "|---|---|---|---|---|"]
     notes: list[str] = []
+    tables: list[str] = []
     for path in paths:
         record = json.loads(path.read_text())
         for target in record["targets"]:
             rows.append(_row(record["benchmark"], target))
         notes += _measured_on(record)
-    lines = [*rows, "", *notes]
+        tables += _table_of(record)
+    lines = [*rows, "", *notes, *tables]
     return "\n".join(lines)
 
 
@@ -61,6 +63,30 @@ def with_table(text: str, table: str) -> str:
     """Return a README whose last section is the table."""
     before = text.partition(BEGIN)[0].rstrip()
     return f"{before}\n\n{BEGIN}\n## Results\n\n{table}\n"
+
+
+def _table_of(record: dict[str, Any]) -> list[str]:
+    """Return a benchmark's own table, with a heading; nothing if it has none."""
+    table = record.get("table")
+    if table is None:
+        return []
+    header: list[str] = table["header"]
+    rows = [header, ["---"] * len(header), *table["rows"]]
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    taus = [
+        f"- Kendall's τ of `{name}`, {found['runs']} runs: {_taus(found)}"
+        for name, found in record.get("kendall_tau", {}).items()
+    ]
+    return ["", f"### {record['benchmark']}", "", *lines, "", *taus]
+
+
+def _taus(found: dict[str, Any]) -> str:
+    """Return the τ of each task as text; a τ that is not defined is a dash."""
+    parts: list[str] = []
+    for task, tau in found.items():
+        if task != "runs":
+            parts.append(f"{task} –" if tau is None else f"{task} {tau:.2f}")
+    return ", ".join(parts)
 
 
 def _row(benchmark: str, stored: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import harness
 from benchmarks.pictures import write_pictures
+from tests.support.labelled_pictures import write_labelled_pictures
 from tests.support.tiny_benchmark import TINY
 
 
@@ -18,6 +19,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmark") / "pictures"
     write_pictures(folder, count=24)
     return folder
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a Parquet file of 72 pictures with labels. Shared: a test must not change it."""
+    path = tmp_path_factory.mktemp("labelled") / "pictures.parquet"
+    write_labelled_pictures(path)
+    return path
 
 
 @pytest.fixture

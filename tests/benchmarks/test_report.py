@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -49,3 +50,19 @@ def test_readme__names_every_benchmark() -> None:
 
     assert {"epoch", "stages", "loading", "learning", "gpu"} <= benchmarks
     assert benchmarks <= named
+
+
+def test_markdown__a_table_of_its_own_follows(tmp_path: Path) -> None:
+    table = {"header": ["side", "10-NN"], "rows": [["`v1`", "40 %"]]}
+    taus = {"rankme": {"runs": 5, "object": 0.4, "class": None}}
+    result = Result(
+        "one", [Target("share", 0.9)], {}, headline={"table": table, "kendall_tau": taus}
+    )
+    record = result.record(Options(quick=True, repeats=1, json=tmp_path / "a", scratch=None))
+    (tmp_path / "one.json").write_text(json.dumps(record))
+
+    lines = markdown(tmp_path).splitlines()
+
+    start = lines.index("### one")
+    assert lines[start + 2 : start + 5] == ["| side | 10-NN |", "| --- | --- |", "| `v1` | 40 % |"]
+    assert lines[-1] == "- Kendall's τ of `rankme`, 5 runs: object 0.40, class –"
