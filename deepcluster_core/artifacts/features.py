@@ -243,11 +243,7 @@ def _shard(array: Path, number: int) -> Path:
 
 
 def _views_of(array: "zarr.Array[Any]") -> int:
-    """Return the number of views of an image that an array holds.
-
-    Raises:
-        ValueError: it is not a number that divides the width of the array.
-    """
+    """Return the number of views of an image whose features make up a row."""
     views = array.attrs.get("views", 1)
     if not isinstance(views, int) or views < 1 or array.shape[1] % views:
         raise ValueError(f"a row of {array.shape[1]} values cannot hold {views!r} views")
@@ -269,7 +265,6 @@ class Features:
             if array.shards is None:
                 raise ValueError("it has no shards")
             self.views = _views_of(array)
-            """Number of views of each image, whose features make up a row."""
         self.num_images, self.dim = array.shape
         self.dtype = array.dtype
         chunk_rows = array.chunks[0]

@@ -180,9 +180,12 @@ def read_labels(folder: Path) -> Labels:
     for centroids_KQ, cluster_N, distance_N in zip(
         centroids, arrays_N[::2], arrays_N[1::2], strict=True
     ):
-        cluster_N = cluster_N.astype(np.int32, copy=False)
-        distance_N = distance_N.astype(np.float32, copy=False)
-        heads.append(Labels(cluster_N, distance_N, k=len(centroids_KQ)))
+        head = Labels(
+            cluster_N=cluster_N.astype(np.int32, copy=False),
+            distance_N=distance_N.astype(np.float32, copy=False),
+            k=len(centroids_KQ),
+        )
+        heads.append(head)
     first, *others = heads
     return replace(first, others=tuple(others))
 

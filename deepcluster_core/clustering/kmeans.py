@@ -61,8 +61,9 @@ class KMeans:
     least_size: float | None = None
     """Each cluster has at least this share of the mean number of rows N / k, rounded down.
 
-    It holds in each iteration, as in Bradley, Bennett and Demiriz (2000), and in the final
-    assignment, where `least_size.Quota` finds the clusters. None: any size.
+    It holds in the last iterations, so that centroids follow the rows that their clusters get
+    (Bradley, Bennett and Demiriz 2000), and in the final assignment; `least_size.Quota` finds the
+    clusters. None: any size.
     """
 
     def fit(

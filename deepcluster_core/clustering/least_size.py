@@ -1,21 +1,21 @@
 """Clusters of a least size, at the least sum of squared distances.
 
-To give each row a cluster, so that each cluster has at least m rows and the squared distances to the
-centroids have the least sum, is a transportation problem. An auction solves it (Bertsekas 1988, here
-with a least number instead of a fixed one): each cluster has a price, which is what the sum may rise
-for one row more, and each row goes where its squared distance minus the price is least. At first all
-prices are zero, which is plain k-means. A cluster with too few rows bids: it raises its price until
-it has m rows, and takes them from other clusters, which may then bid in turn.
+To give each row a cluster, so that each cluster has at least m rows and the squared distances to
+the centroids have the least sum, is a transportation problem. An auction solves it (Bertsekas 1988,
+here with least instead of equal numbers). Each cluster has a price, which is what the sum may rise
+for one more row, and each row belongs where its squared distance minus the price is least. At first
+all prices are zero, as in plain k-means. A cluster with too few rows raises its price until it has
+m rows. It takes them from other clusters, which may then have to raise their prices in turn.
 
 Prices only rise, a cluster with a price above zero never has more than m rows, and each row is
-within epsilon of its best offer. So, by the duality of linear programming, the sum exceeds the least
-possible one by at most N epsilon; see `TOLERANCE`.
+within epsilon of its best offer. So, by the duality of linear programming, the sum exceeds the
+least possible one by at most N epsilon; see `TOLERANCE`.
 
 Suffixes: N rows, B block, Q dimensions, K clusters, J some clusters, L rows of a list.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +35,12 @@ ROUNDING = 2.0**-20
 """Rounding of squared distances, as a share of the largest squared length; epsilon is not below."""
 
 LIST_ROWS = 4
-"""Rows in a cluster's first list of candidates, as a multiple of the least size, and in each further
-list, as a multiple of the rows in the former one."""
+"""Length of a cluster's first list of candidates, as a multiple of the least size, and of each
+further list, as a multiple of the length of the former one."""
 
 BLOCK_ROWS = 2**13
 BLOCK_VALUES = 2**22
-"""Most values in a block of squared distances, each of which takes some 30 bytes with its copies."""
+"""Most values in a block of squared distances; each takes some 30 bytes, counting its copies."""
 
 Doubles = NDArray[np.float64]
 Blocks = Callable[[], Iterator[Floats]]
@@ -74,9 +74,7 @@ class Quota:
         filled_N = _Auction(self, cluster_N, distance_N).run()
         return filled_N, self._distances(cluster_N, filled_N, distance_N)
 
-    def _distances(
-        self, cluster_N: ClusterIds, filled_N: ClusterIds, distance_N: Floats
-    ) -> Floats:
+    def _distances(self, cluster_N: ClusterIds, filled_N: ClusterIds, distance_N: Floats) -> Floats:
         """Return the distances of all rows; those of rows that stayed are not computed again."""
         distance_N = distance_N.copy()
         start = 0
@@ -117,8 +115,6 @@ class _Auction:
         largest = float(centred_KQ.square().sum(dim=1).max())
         self._epsilon = max(TOLERANCE * self._cost_N.mean(), ROUNDING * largest)
         self._lists: dict[int, _Candidates] = {}
-        self.num_bids = 0
-        self.num_passes = 0
 
     def run(self) -> ClusterIds:
         """Return cluster_N with enough rows in each cluster."""
@@ -174,19 +170,17 @@ class _Auction:
         self._cluster_N[row] = bidder
         self._cost_N[row] = candidates.cost_L[taken]
         self._price_K[bidder] = price
-        self.num_bids += 1
         return np.unique(owner).tolist()
 
     @exact_float32()
     def _list_candidates(self, clusters: Sequence[int]) -> None:
         """List the rows with the lowest offers for each of these clusters, in a pass over all."""
-        self.num_passes += 1
         by_size: defaultdict[int, list[int]] = defaultdict(list)
         for cluster in clusters:
             # A list that has run out is replaced by a longer one, so that few passes are needed.
             former = self._lists.get(cluster)
-            size = LIST_ROWS * self._quota.least if former is None else LIST_ROWS * len(former.row_L)
-            by_size[min(max(64, size), len(self._cluster_N))].append(cluster)
+            length = self._quota.least if former is None else len(former.row_L)
+            by_size[min(max(64, LIST_ROWS * length), len(self._cluster_N))].append(cluster)
         for size, alike in by_size.items():
             at_once = max(1, BLOCK_VALUES // (size + BLOCK_ROWS))
             for start in range(0, len(alike), at_once):

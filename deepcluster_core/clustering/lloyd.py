@@ -34,6 +34,9 @@ as long again.
 SUM_BYTES = 1 << 29
 """Most memory for the sums of all workers together, which limits their number."""
 
+QUOTA_ITERATIONS = 3
+"""Iterations at the end in which clusters have a least size, if one is set."""
+
 Doubles = NDArray[np.float64]
 
 
@@ -99,7 +102,8 @@ def iterate(
         seed: decides from which clusters empty ones are refilled.
         spherical: scale centroids to length 1, at the start and after each iteration.
         device: a torch device for the search.
-        least: least number of rows of a cluster in each iteration; above 0 on a single rank only.
+        least: least number of rows of a cluster in the last iterations, `QUOTA_ITERATIONS`; above 0
+            on a single rank only.
 
     Returns:
         The centroids, float32, and for each iteration the sum of the squared distances of all rows
@@ -115,7 +119,7 @@ def iterate(
     with workers(num_workers) as pool:
         for iteration in range(iterations):
             nearest.move_to(centroids_KQ)
-            if least:
+            if least and iteration >= iterations - QUOTA_ITERATIONS:
                 sums = _sums_with_quota(points, nearest, centroids_KQ, least, device)
             else:
                 sums = _sums(points, nearest, pool, num_workers)
