@@ -38,6 +38,9 @@ LIST_ROWS = 4
 """Length of a cluster's first list of candidates, as a multiple of the least size, and of each
 further list, as a multiple of the length of the former one."""
 
+MOST_ENTRIES = 2**25
+"""Most entries in all lists, of 12 bytes each, unless the first lists have more."""
+
 BLOCK_ROWS = 2**13
 BLOCK_VALUES = 2**22
 """Most values in a block of squared distances; each takes some 30 bytes, counting its copies."""
@@ -112,8 +115,8 @@ class _Auction:
         self._centre_Q = quota.centroids_KQ.mean(axis=0)
         centred_KQ = torch.from_numpy(quota.centroids_KQ - self._centre_Q)
         self._centred_KQ = centred_KQ.to(quota.device)
-        largest = float(centred_KQ.square().sum(dim=1).max())
-        self._epsilon = max(TOLERANCE * self._cost_N.mean(), ROUNDING * largest)
+        self._largest = float(centred_KQ.square().sum(dim=1).max())
+        self._epsilon = max(TOLERANCE * self._cost_N.mean(), ROUNDING * self._largest)
         self._lists: dict[int, _Candidates] = {}
 
     def run(self) -> ClusterIds:
@@ -175,12 +178,15 @@ class _Auction:
     @exact_float32()
     def _list_candidates(self, clusters: Sequence[int]) -> None:
         """List the rows with the lowest offers for each of these clusters, in a pass over all."""
+        least = self._quota.least
+        # At least as long as the first lists, which take at most 4 N entries.
+        longest = max(LIST_ROWS * least, MOST_ENTRIES // len(self._count_K))
         by_size: defaultdict[int, list[int]] = defaultdict(list)
         for cluster in clusters:
             # A list that has run out is replaced by a longer one, so that few passes are needed.
             former = self._lists.get(cluster)
-            length = self._quota.least if former is None else len(former.row_L)
-            by_size[min(max(64, LIST_ROWS * length), len(self._cluster_N))].append(cluster)
+            size = LIST_ROWS * (least if former is None else len(former.row_L))
+            by_size[min(size, longest, len(self._cluster_N))].append(cluster)
         for size, alike in by_size.items():
             at_once = max(1, BLOCK_VALUES // (size + BLOCK_ROWS))
             for start in range(0, len(alike), at_once):
@@ -213,8 +219,12 @@ class _Auction:
             start = end
         has_all = size >= start
         for offer_L, cost_L, row_L in zip(offer_JL, cost_JL, row_JL, strict=True):
-            bound = np.inf if has_all else float(offer_L.max())
+            bound = np.inf if has_all else self._rounded_up(float(offer_L.max()))
             yield _Candidates(row_L.cpu().numpy(), cost_L.cpu().numpy(), bound)
+
+    def _rounded_up(self, offer: float) -> float:
+        """Return an offer plus its rounding in float32, so that a new list is never too short."""
+        return offer + ROUNDING * max(abs(offer), self._largest)
 
     def _best(self, start: int, end: int) -> torch.Tensor:
         """Return the best offers of consecutive rows at the prices of now, float32."""

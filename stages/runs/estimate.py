@@ -40,7 +40,7 @@ LABEL_BYTES_OF_NEXT = 8
 """The further numbers in such a row of each clustering but the first."""
 QUOTA_BYTES = 100
 """Clusters of a least size, per image: its cluster and squared distance, and entries of 12 bytes in
-lists of candidates: at most 4 at first, but some lists grow. Counted, not measured."""
+lists of candidates: at most 4 at first, and some lists grow. Counted, not measured."""
 ENCODED_BYTES_PER_PIXEL = {"jpeg": 0.6, "png": 2.0}
 """Bytes per pixel of colour photographs. JPEG at quality 95 took 0.4 to 0.6, measured."""
 ASPECT = 4 / 3
