@@ -47,6 +47,8 @@ def _finds_k(algorithm: str | None) -> bool:
     return algorithm is not None and find_clusterer(algorithm).finds_k
 
 
+TIMES = {1: "", 2: " twice", 3: " three times"}
+
 NumClusters = Annotated[int, Field(ge=2)] | Literal["auto"]
 
 
@@ -175,7 +177,7 @@ class Sizes:
         """Return the numbers of clusters, and how many of `num_images` a cluster has on average."""
         numbers = [k for k in self.all_k if k is not None]
         if len(set(numbers)) == 1:
-            times = {1: "", 2: " twice"}.get(len(numbers), f" {len(numbers)} times")
+            times = TIMES.get(len(numbers), f" {len(numbers)} times")
             numbers = numbers[:1]
         else:
             times = ""

@@ -181,3 +181,11 @@ def test_kmeans__centroids_follow_the_rows_that_clusters_get() -> None:
     fit = KMeans(8, 6, least_size=1.0).fit(InMemory(rows_NQ), seed=1)
 
     assert np.square(fit.distance_N, dtype=np.float64).sum() < 0.95 * cost
+
+
+def test_kmeans__least_number_is_not_one_less_by_rounding() -> None:
+    rows_NQ, _ = uneven(100, 10)
+
+    fit = KMeans(10, 3, least_size=0.3).fit(InMemory(rows_NQ), seed=0)  # 2.9999999999999996 rows
+
+    assert np.bincount(fit.cluster_N, minlength=10).min() >= 3
