@@ -109,7 +109,9 @@ def test_write_features__one_view_is_not_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("views", [0, 3.0, "two", DIM + 1])
-def test_features__views_that_rows_cannot_hold_are_an_error(views: object, tmp_path: Path) -> None:
+def test_features__views_that_rows_cannot_hold_are_an_error(
+    views: float | str, tmp_path: Path
+) -> None:
     write(tmp_path, rows(50))
     zarr.open_array(tmp_path / FEATURES, mode="a").attrs["views"] = views
 
