@@ -72,7 +72,8 @@ def test_recipe_reference__has_every_key_with_its_default(hooks: ModuleType) -> 
         assert f"## `{section}`" in text
     for key in ClusterConfig.model_fields:
         assert f"| `cluster.{key}" in text
-    assert "| `cluster.k` | integer ≥ 2 or `auto` | `10000` | Number of clusters" in text
+    numbers = "integer ≥ 2 or `auto`"
+    assert f"| `cluster.k` | {numbers} or list of {numbers} | `10000` | Number of clusters" in text
     assert "| `dataset.source` | path |  | A folder" in text, "it has no default"
     assert "### Sizes" in text, "what descriptions refer to is explained"
 

@@ -13,3 +13,8 @@ CLUSTERING = "_clustering.safetensors"
 MODEL = "model.safetensors"
 MOMENTUM = "momentum.safetensors"
 METRICS = "metrics.parquet"
+
+
+def in_clustering(name: str, number: int) -> str:
+    """Return the name of a column or an array of a clustering; the first one has number 0."""
+    return name if number == 0 else f"{name}_{number}"

@@ -68,6 +68,21 @@ def test_assign__images_packed_as_jpeg_and_cropped_get_their_labels_too(
     pd.testing.assert_frame_equal(pd.read_parquet(OUT), labels_of(run, 0), check_exact=True)
 
 
+def test_assign__finds_the_clusters_of_every_clustering(
+    recipe: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "heads"
+    cluster = {"algorithm": "spherical", "k": [8, 5], "pca_dim": "none", "whiten": False}
+    extract = {"precision": "float32"}
+    loop(recipe, run, epochs=1, overrides={"cluster": cluster, "extract": extract})
+
+    assign(str(run), tiny_images, out=OUT)
+
+    found, expected = pd.read_parquet(OUT), labels_of(run, 0)
+    assert list(found.columns[-2:]) == ["cluster_1", "distance_1"]
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
 def test_assign__clusters_that_are_no_cells_are_told(
     recipe: Path, some_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

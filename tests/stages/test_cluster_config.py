@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from deepcluster_core.artifacts.manifest import dump_sections
 from deepcluster_core.errors import ConfigError
-from stages.cluster import ClusterConfig
+from stages.cluster import ClusterConfig, Sizes
+from stages.runs.estimate import needs_of
 from stages.runs.recipe import load_recipe, parse_overrides, save_recipe
 from tests.support.recipes import PLAIN, write
 
@@ -26,6 +28,15 @@ from tests.support.recipes import PLAIN, write
             "cluster.max_points_per_centroid: pic does not read it, only kmeans and spherical",
         ),
         ("{algorithm: pic, warm_start: true}", "cluster.warm_start: pic does not read it"),
+        ("{algorithm: pic, k: [50, 60]}", "cluster.k: pic finds the number of clusters itself"),
+        (
+            "{algorithm: 'python:a:b', k: [50, 60]}",
+            "cluster.k: python:a:b does not take a list, only kmeans and spherical",
+        ),
+        ("{k: [50, 1]}", "cluster.k.1: Input should be greater than or equal to 2"),
+        ("{algorithm: pic, least_size: 0.5}", "cluster.least_size: pic does not read it, only kme"),
+        ("{least_size: 1.5}", "cluster.least_size: Input should be less than or equal to 1"),
+        ("{pca_dim: none}", "cluster.pca_dim: none leaves out the PCA, without which nothing can"),
         ("{options: {a: 1}}", "cluster.options: kmeans does not read it, only python:MODULE:NAME"),
         ("{algorithm: pic, pic: {sgima: 1}}", "cluster.pic.sgima: unknown key; known"),
         ("{algorithm: pic, pic: {sigma: 0}}", "cluster.pic.sigma: Input should be greater than 0"),
@@ -79,3 +90,70 @@ def test_cluster_config__options_can_be_set_one_by_one(path: Path) -> None:
     recipe = load_recipe(path, parse_overrides(["cluster.options.n_init=3"]))
 
     assert recipe.cluster.options == {"tol": 0.1, "n_init": 3}
+
+
+@pytest.mark.parametrize("text", ["[3000,3000]", " [3000, 3000] "])
+def test_cluster_config__k_may_be_set_to_a_list(text: str, path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path, parse_overrides([f"cluster.k={text}"]))
+
+    save_recipe(recipe, tmp_path / "saved.yaml")
+
+    assert recipe.cluster.k == recipe.cluster.all_k == (3000, 3000)
+    assert load_recipe(tmp_path / "saved.yaml") == recipe
+
+
+def test_cluster_config__a_list_may_hold_auto(path: Path) -> None:
+    recipe = load_recipe(path, parse_overrides(["cluster.k=[auto, 20]"]))
+
+    assert recipe.cluster.all_k == ("auto", 20)
+
+
+@pytest.mark.parametrize(
+    ("k", "words"),
+    [
+        ("[5]", "k = 5 (48 images a cluster), "),
+        ("[5,5]", "k = 5 twice (48 images a cluster), "),
+        ("[5,5,5]", "k = 5 three times (48 images a cluster), "),
+        ("[5,10,20]", "k = 5, 10 and 20 (48, 24 and 12 images a cluster), "),
+        ("[auto,5]", "k = 10 and 5 (24 and 48 images a cluster), "),
+    ],
+)
+def test_suited_to__names_the_clusters_of_each_entry(k: str, words: str, path: Path) -> None:
+    recipe = load_recipe(path, parse_overrides([f"cluster.k={k}"]))
+
+    summary = recipe.suited_to(240)
+
+    assert summary.startswith(words)
+    assert ("auto follows" in summary) == ("auto" in k)
+
+
+def test_suited_to__names_the_dimensions_without_a_pca(path: Path) -> None:
+    settings = ["cluster.pca_dim=none", "cluster.whiten=false"]
+
+    summary = load_recipe(path, parse_overrides(settings)).suited_to(240)
+
+    assert "dimensions without a PCA, " in summary
+
+
+def test_cluster_config__no_image_is_needed_for_a_dimension_without_a_pca() -> None:
+    config = ClusterConfig(k=(2, 3), pca_dim="none", whiten=False)
+
+    sizes = Sizes.of(config, num_images=5, dim=256)
+
+    assert sizes == Sizes(2, 256, (3,))
+
+
+def test_cluster_config__least_size_is_in_the_key_only_if_it_is_set() -> None:
+    plain, least = ClusterConfig(k=8), ClusterConfig(k=8, least_size=0.5)
+
+    assert "least_size" not in dump_sections({"cluster": plain})["cluster"]
+    assert dump_sections({"cluster": least})["cluster"]["least_size"] == 0.5
+
+
+def test_needs_of__counts_every_clustering(path: Path) -> None:
+    def disk(k: str) -> int:
+        recipe = load_recipe(path, parse_overrides([f"cluster.k={k}"]))
+        return needs_of(recipe, num_images=100_000, device="cpu").disk["labels"]
+
+    assert disk("[50]") == disk("50")
+    assert disk("50") < disk("[50,50]") < disk("[50,50,50]") < 2 * disk("50")

@@ -88,6 +88,37 @@ def test_write_features__zarr_reads_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(array[49]), rows(50)[49].astype(np.float16))
 
 
+def test_blocks__returns_the_features_of_one_view(tmp_path: Path) -> None:
+    rows_ND = rows(50)[:, :6]
+    write_features(tmp_path, iter([rows_ND]), num_images=50, dtype="float32", views=2)
+
+    found = Features(tmp_path)
+
+    assert (found.dim, found.views, found.view_dim) == (6, 2, 3)
+    np.testing.assert_array_equal(read(tmp_path), rows_ND)
+    for view, columns in enumerate((slice(0, 3), slice(3, 6))):
+        blocks = list(found.blocks(rows=range(3, 47), block_rows=10, view=view))
+        np.testing.assert_array_equal(np.concatenate(blocks), rows_ND[3:47, columns])
+
+
+def test_write_features__one_view_is_not_recorded(tmp_path: Path) -> None:
+    write_features(tmp_path, iter([rows(50)]), num_images=50, dtype="float32", views=1)
+
+    assert Features(tmp_path).views == 1
+    assert dict(zarr.open_array(tmp_path / FEATURES, mode="r").attrs) == {"rows": "image_id"}
+
+
+@pytest.mark.parametrize("views", [0, 3.0, "two", DIM + 1])
+def test_features__views_that_rows_cannot_hold_are_an_error(
+    views: float | str, tmp_path: Path
+) -> None:
+    write(tmp_path, rows(50))
+    zarr.open_array(tmp_path / FEATURES, mode="a").attrs["views"] = views
+
+    with pytest.raises(ArtifactError, match=f"a row of {DIM} values cannot hold {views!r} views"):
+        Features(tmp_path)
+
+
 def test_write_features__batches_may_be_reused_by_the_caller(tmp_path: Path) -> None:
     rows_ND = rows(30)
     buffer = np.empty((10, DIM), np.float32)

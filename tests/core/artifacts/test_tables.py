@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from deepcluster_core.artifacts import image_rows
 from deepcluster_core.artifacts.commit import lock, new_artifact
@@ -21,6 +22,7 @@ from deepcluster_core.artifacts.images import INDEX_SCHEMA
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.table_writer import GROUP_ROWS
 from deepcluster_core.artifacts.tables import (
+    centroids_of,
     label_frame,
     read_cluster,
     read_clustering,
@@ -114,6 +116,43 @@ def test_write_labels__types_on_disk(labels: Path) -> None:
 
     types = {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
     assert types == {"image_id": "int64", "path": "string", "cluster": "int32", "distance": "float"}
+
+
+def test_write_labels__several_clusterings_come_back_in_any_order_of_rows(tmp_path: Path) -> None:
+    images = write_index(tmp_path / "images", [4, 0, 5, 2, 1, 3])
+    others = [(CLUSTER_N[::-1] // 2, 2 * DISTANCE_N), (CLUSTER_N, 3 * DISTANCE_N)]
+    arrays = {"centroids": CENTROIDS, "centroids_1": CENTROIDS[:2], "centroids_2": CENTROIDS}
+    (tmp_path / "labels").mkdir()
+
+    write_labels(
+        tmp_path / "labels",
+        images=images,
+        cluster_N=CLUSTER_N,
+        distance_N=DISTANCE_N,
+        clustering=arrays,
+        others=others,
+    )
+
+    found = read_labels(tmp_path / "labels")
+    assert [head.k for head in found.heads] == [4, 2, 4]
+    assert [len(centroids_KQ) for centroids_KQ in centroids_of(tmp_path / "labels")] == [4, 2, 4]
+    for head, (cluster_N, distance_N) in zip(found.others, others, strict=True):
+        np.testing.assert_array_equal(head.cluster_N, cluster_N)
+        np.testing.assert_array_equal(head.distance_N, distance_N)
+    frame = label_frame(tmp_path / "labels")
+    assert frame["cluster_1"].tolist() == others[0][0].tolist()
+    assert frame["distance_2"].tolist() == others[1][1].tolist()
+    schema = pq.read_schema(tmp_path / "labels" / LABELS)
+    types = [str(schema.field(name).type) for name in ("cluster_1", "distance_1")]
+    assert types == ["int32", "float"]
+
+
+def test_read_labels__without_centroids_is_an_error(tmp_path: Path, images: Path) -> None:
+    folder = write(tmp_path / "labels", images)
+    save_file({"other": CENTROIDS}, folder / CLUSTERING)
+
+    with pytest.raises(ArtifactError, match=r"holds no centroids\.\n  Fix: run the cluster stage"):
+        read_labels(folder)
 
 
 def test_write_labels__joins_paths_by_image_id(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def grouped(
 ) -> list[Grouping]:
     def work(ranks: Ranks) -> Grouping:
         context = Context(seed=3, epoch=0, ranks=ranks)
-        return group(found, clusterer, context, pca_dim=8, whitened=whitened, clip=True)
+        return group(found, [clusterer], context, pca_dim=8, whitened=whitened, clip=True)
 
     return on_ranks(size, work)
 
@@ -73,7 +73,55 @@ def test_group__has_the_same_bytes_for_any_number_of_ranks(case: str, tmp_path: 
             assert made.pca.effective_rank == alone.pca.effective_rank
 
 
-def test_group__progress_counts_the_rows_of_all_ranks(tmp_path: Path) -> None:
+HEADS: list[Clustering] = [KMeans(50, iterations=4, spherical=True), KMeans(30, 4), KMeans(50, 4)]
+
+
+@pytest.mark.parametrize("pca_dim", [8, None])
+def test_group__several_clusterings_have_the_same_bytes_for_any_number_of_ranks(
+    pca_dim: int | None, tmp_path: Path
+) -> None:
+    found = features(tmp_path / "features", count=9000, dim=40, dtype="float16")
+
+    def work(ranks: Ranks) -> Grouping:
+        context = Context(seed=3, epoch=0, ranks=ranks)
+        return group(found, HEADS, context, pca_dim=pca_dim, whitened=False, clip=True)
+
+    (alone,) = on_ranks(1, work)
+
+    assert len(alone.fits) == 3
+    for size in (2, 3):
+        first, *others = on_ranks(size, work)
+        for ours, expected in zip(first.fits, alone.fits, strict=True):
+            assert ours.cluster_N.tobytes() == expected.cluster_N.tobytes()
+            assert ours.distance_N.tobytes() == expected.distance_N.tobytes()
+        for made in (first, *others):
+            assert made.arrays().keys() == alone.arrays().keys()
+            for name, array in alone.arrays().items():
+                assert made.arrays()[name].tobytes() == array.tobytes(), name
+
+
+def test_group__starts_from_the_rows_of_all_ranks(tmp_path: Path) -> None:
+    # In the released code of DeepCluster-v2, all clusters start from rows of the first rank, which
+    # must therefore have more rows than there are clusters.
+    rows_ND = np.random.default_rng(0).standard_normal((5000, 12)).astype(np.float32)
+    write_features(tmp_path, iter([rows_ND]), num_images=5000, dtype="float32")
+    heads: list[Clustering] = [KMeans(2100, 1, spherical=True), KMeans(2200, 1, spherical=True)]
+
+    def work(ranks: Ranks) -> Grouping:
+        context = Context(seed=3, ranks=ranks)
+        return group(Features(tmp_path), heads, context, pca_dim=None, whitened=False, clip=True)
+
+    first, *_ = on_ranks(3, work)
+
+    for fit in first.fits:
+        share_of_units_K = np.bincount(fit.cluster_N, minlength=fit.num_clusters)
+        assert (share_of_units_K > 0).mean() > 0.9, (
+            "in all directions, there are rows to start from"
+        )
+
+
+@pytest.mark.parametrize("num_heads", [1, 3])
+def test_group__progress_counts_the_rows_of_all_ranks(num_heads: int, tmp_path: Path) -> None:
     found = features(tmp_path / "features", count=9000, dim=20, dtype="float16")
 
     def work(ranks: Ranks) -> list[tuple[int, int | None]]:
@@ -81,7 +129,8 @@ def test_group__progress_counts_the_rows_of_all_ranks(tmp_path: Path) -> None:
         context = Context(
             seed=3, ranks=ranks, progress=lambda done, total: heard.append((done, total))
         )
-        group(found, KMeans(9, 2), context, pca_dim=8, whitened=True, clip=True)
+        heads: list[Clustering] = [KMeans(9, 2)] * num_heads
+        group(found, heads, context, pca_dim=8, whitened=True, clip=True)
         return heard
 
     for heard in on_ranks(2, work):
@@ -97,7 +146,7 @@ def test_group__all_ranks_raise_the_same_error(tmp_path: Path) -> None:
     def message(ranks: Ranks) -> str:
         context = Context(seed=3, ranks=ranks)
         with pytest.raises(FeatureError) as raised:
-            group(Features(tmp_path), KMeans(9), context, pca_dim=8, whitened=True, clip=True)
+            group(Features(tmp_path), [KMeans(9)], context, pca_dim=8, whitened=True, clip=True)
         return str(raised.value)
 
     messages = on_ranks(3, message)
