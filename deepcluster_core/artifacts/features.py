@@ -53,7 +53,9 @@ CHUNKS_WRITTEN = 16
 Floats = NDArray[np.floating]
 
 
-def create_features(folder: Path, *, num_images: int, dim: int, dtype: FeatureDtype) -> "Features":
+def create_features(
+    folder: Path, *, num_images: int, dim: int, dtype: FeatureDtype, views: int = 1
+) -> "Features":
     """Create `folder/features.zarr` without rows. Shards that exist already stay as they are.
 
     Args:
@@ -62,6 +64,7 @@ def create_features(folder: Path, *, num_images: int, dim: int, dtype: FeatureDt
         dim: D, the number of values of a row.
         dtype: number format on disk. Values beyond float16's ±65,504 become infinite, and
             clustering then raises an error.
+        views: V, the number of views of an image, whose values follow each other in a row.
     """
     layout = _layout_of(num_images, dim * np.dtype(dtype).itemsize)
     path = folder / FEATURES
@@ -74,7 +77,7 @@ def create_features(folder: Path, *, num_images: int, dim: int, dtype: FeatureDt
         shards=(layout.shard_rows, dim),
         dtype=dtype,
         compressors=[Crc32cCodec()],  # features do not compress, so only a checksum is added
-        attributes={"rows": "image_id"},
+        attributes={"rows": "image_id"} if views == 1 else {"rows": "image_id", "views": views},
     )
     return Features(folder)
 
@@ -94,7 +97,12 @@ def _layout_of(num_images: int, row_bytes: int) -> Layout:
 
 
 def write_features(
-    folder: Path, batches: Iterator[Floats], *, num_images: int, dtype: FeatureDtype
+    folder: Path,
+    batches: Iterator[Floats],
+    *,
+    num_images: int,
+    dtype: FeatureDtype,
+    views: int = 1,
 ) -> int:
     """Write batches of rows, in the order of image_id, as `folder/features.zarr`; return D.
 
@@ -103,12 +111,15 @@ def write_features(
         batches: float arrays (n, D) of any n.
         num_images: N, the number of rows of all batches.
         dtype: number format on disk, see `create_features`.
+        views: number of views in a row, see `create_features`.
 
     Raises:
         ValueError: the batches do not hold exactly N rows.
     """
     first = next(batches)
-    array = create_features(folder, num_images=num_images, dim=first.shape[1], dtype=dtype)
+    array = create_features(
+        folder, num_images=num_images, dim=first.shape[1], dtype=dtype, views=views
+    )
     write_shards(array, range(array.num_shards), chain([first], batches))
     return array.dim
 
@@ -240,6 +251,7 @@ class Features:
             if array.shards is None:
                 raise ValueError("it has no shards")
         self.num_images, self.dim = array.shape
+        self.views = int(array.attrs.get("views", 1))  # pyright: ignore
         self.dtype = array.dtype
         chunk_rows = array.chunks[0]
         shard_rows = array.shards[0]

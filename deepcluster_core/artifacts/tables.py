@@ -81,6 +81,13 @@ class Labels:
     """Euclidean distance to the image's own centroid, in the space that was clustered."""
     k: int
     """Requested number of clusters; ids are 0 to k - 1, and some clusters may be empty."""
+    others: "tuple[Labels, ...]" = ()
+    """The other clusterings of the same images."""
+
+    @property
+    def heads(self) -> "tuple[Labels, ...]":
+        """All clusterings."""
+        return (self, *self.others)
 
 
 def write_labels(
@@ -132,6 +139,19 @@ def read_labels(folder: Path) -> Labels:
         distance_N=distance_N.astype(np.float32, copy=False),
         k=len(centroids_KQ),
     )
+
+
+def centroids_of(folder: Path) -> tuple[NDArray[np.float32], ...]:
+    """Return the centroids (K, Q) of each clustering.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    arrays = read_clustering(folder)
+    found = [arrays["centroids"]]
+    while f"centroids_{len(found)}" in arrays:
+        found.append(arrays[f"centroids_{len(found)}"])
+    return tuple(found)
 
 
 def label_frame(folder: Path) -> "pd.DataFrame":

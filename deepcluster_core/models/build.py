@@ -9,6 +9,7 @@ from torch import nn
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
+from deepcluster_core.models.projection import Projection
 from deepcluster_core.models.registry import find_builder
 from deepcluster_core.models.sobel import Sobel
 from deepcluster_core.seeding import torch_seeded
@@ -146,7 +147,17 @@ def _assemble(
         backbone = build_backbone(
             in_channels=in_channels, image_size=config.image_size, dropout=config.dropout
         )
-    return Network(backbone, mean=mean, std=std, sobel=config.sobel)
+        projection = None
+        if config.projection is not None:
+            projection = Projection(backbone.feature_dim, config.projection)
+    return Network(
+        backbone,
+        mean=mean,
+        std=std,
+        sobel=config.sobel,
+        projection=projection,
+        output_dim=None if config.projection is None else config.projection.dim,
+    )
 
 
 def _per_channel(

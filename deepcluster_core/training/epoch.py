@@ -32,17 +32,22 @@ their parts, nor on whether training was interrupted.
 class Batch:
     """The input of one training step, or the part of it that one rank has."""
 
-    views_BSSC: NDArray[np.uint8]
-    cluster_B: NDArray[np.int64]
+    views: tuple[NDArray[np.uint8], ...]
+    """One array for each kind of view, (V * B, S, S, C), view after view: row v * B + b."""
+    num_views: tuple[int, ...]
+    """V, the number of views of each kind."""
+    cluster_HB: NDArray[np.int64]
+    """The image's cluster in each of H clusterings."""
     weight_B: NDArray[np.float32] | None
     """Weight of each image's loss; None if all have equal weight."""
+    image_id_B: NDArray[np.int64]
     share: Share | None = None
     """Which part of the whole batch this is; None if it is the whole batch."""
 
     @property
     def num_images(self) -> int:
         """Number of images in the whole batch."""
-        return len(self.cluster_B) if self.share is None else self.share.total
+        return len(self.image_id_B) if self.share is None else self.share.total
 
 
 class PseudoLabelLearner(Learner):
