@@ -7,7 +7,7 @@ rounding. Suffixes: B images of this rank, T images of all ranks, C channels.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import torch
@@ -28,6 +28,18 @@ class Share:
     """Its rows in the whole batch; can be empty."""
     total: int
     """Number of rows in the whole batch."""
+    num_views: int = 1
+    """Number of views of each row, which follow view after view: row v * total + b of the whole
+    batch is view v of row b."""
+
+    def of_views(self, num_views: int) -> "Share":
+        """Return the same share of a batch with several views of each row."""
+        return replace(self, num_views=num_views)
+
+    def own(self, values: Tensor) -> Tensor:
+        """Return the rows of this rank among values for all views of the whole batch."""
+        by_view = values.unflatten(0, (self.num_views, self.total))
+        return by_view[:, self.rows.start : self.rows.stop].flatten(0, 1)
 
 
 def spread_over_ranks(
@@ -234,13 +246,12 @@ class MaskOverRanks(nn.Module):
         # In the memory order of the values, in which one rank would draw.
         is_channels_last = values.ndim == 4 and not values.is_contiguous()
         ones = torch.empty(
-            (share.total, *sides),
+            (share.num_views * share.total, *sides),
             dtype=values.dtype,
             device=values.device,
             memory_format=torch.channels_last if is_channels_last else torch.contiguous_format,
         ).fill_(1)
-        mask = self.layer(ones)[share.rows.start : share.rows.stop]
-        return values * mask
+        return values * share.own(self.layer(ones))
 
 
 def _is_stochastic_depth(layer: nn.Module) -> bool:
