@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import AVERAGE, FEATURES, MODEL, MOMENTUM
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.augment_config import (
@@ -26,7 +23,6 @@ from deepcluster_core.data.augment_config import (
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
 from deepcluster_core.training.config import LarsConfig, PrototypesConfig, ScheduleConfig
-from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
 if TYPE_CHECKING:
     from deepcluster_core.training.batches import Batches
@@ -195,23 +191,48 @@ def train(
     """
     # Imported here because they import torch, which reading a recipe does not need.
     from deepcluster_core.precision import computed_in
-    from deepcluster_core.training.checkpointing import save_points
-    from deepcluster_core.training.epoch import Progress, train_epoch
-    from deepcluster_core.training.plan import shared_plan
+    from deepcluster_core.training.plan import Cuts, plan_of, shared_plan
 
     context = draft.context
     pictures = Images(images)
+    pace = Pace.of(train, num_images=len(pictures))
+    # Even cuts for a projection, which normalises over the images of a batch.
+    cuts = Cuts(pace.num_draws, pace.batch_size, is_even=network.projection is not None)
+    cuts = cuts.without_single_image()
     plan = shared_plan(
-        lambda: _plan(labels, train, network, len(pictures), context),
+        lambda: plan_of(
+            labels,
+            balance=train.balance,
+            num_draws=pace.num_draws,
+            num_kept=cuts.num_draws,
+            seed=_seed(context, "order"),
+        ),
         context.scratch or draft.folder,
         draft.folder,
         context.ranks,
     )
-    batches = _batches(pictures, plan, train, network, context)
+    batches = _batches(pictures, plan, cuts, train, network, context)
     inputs = _Inputs(labels, checkpoint, features, num_images=len(pictures))
-    num_steps = batches.cuts.num_steps
-    learner = _learner(network, train, pictures.channels, plan.k, num_steps, inputs, context)
-    num_draws = len(plan.order_M)
+    learner = _learner(network, train, pictures.channels, plan.k, cuts, inputs, context)
+    draft.facts = _train(learner, batches, train, draft)
+    if context.ranks.rank == 0:  # all ranks hold the same weights
+        _write(draft.folder, learner)
+    draft.rows = cuts.num_draws
+    draft.facts |= {
+        "k": plan.k,
+        "network": network.name,
+        "precision": computed_in(context.device, train.precision),
+    }
+
+
+def _train(
+    learner: "PseudoLabelLearner", batches: "Batches", train: TrainConfig, draft: Draft
+) -> dict[str, float]:
+    """Train on the batches, from the last save of the draft on; return the results as facts."""
+    from deepcluster_core.training.checkpointing import save_points
+    from deepcluster_core.training.epoch import Progress, train_epoch
+
+    context = draft.context
     with save_points(draft, context.save_every) as points:
 
         def after_step(progress: Progress) -> None:
@@ -219,32 +240,22 @@ def train(
                 learner.flush()  # so that the state that is saved with the facts is complete
                 return progress.facts()
 
-            context.progress(progress.seen, num_draws)
+            context.progress(progress.seen, batches.cuts.num_draws)
             points.reached(learner, progress.step, facts)
 
         # An earlier attempt may have been cut short: restore its state, and go on at its next step.
-        resumed = Progress.resumed(points.resume(learner), context.device, context.ranks)
-        remaining = batches.from_step(resumed.step, workers=context.workers)
+        progress = Progress.resumed(points.resume(learner), context.device, context.ranks)
+        remaining = batches.from_step(progress.step, workers=context.workers)
         loss = train_epoch(
             learner,
             remaining,
             precision=train.precision,
             after_step=after_step,
-            progress=resumed,
+            progress=progress,
         )
     learner.flush()
-    agreement = resumed.view_agreement()
-    if context.ranks.rank == 0:  # all ranks hold the same weights
-        _write(draft.folder, learner)
-    draft.rows = num_draws
-    draft.facts = {
-        "loss": loss,
-        "k": plan.k,
-        "network": network.name,
-        "precision": computed_in(context.device, train.precision),
-    }
-    if agreement is not None:
-        draft.facts["view_agreement"] = agreement
+    agreement = progress.view_agreement()
+    return {"loss": loss} if agreement is None else {"loss": loss, "view_agreement": agreement}
 
 
 def _write(folder: Path, learner: "PseudoLabelLearner") -> None:
@@ -276,7 +287,7 @@ def _learner(
     train: TrainConfig,
     channels: int,
     k: int,
-    num_steps: int,
+    cuts: "Cuts",
     inputs: _Inputs,
     context: Context,
 ) -> "PseudoLabelLearner":
@@ -297,7 +308,7 @@ def _learner(
     learner = PseudoLabelLearner(
         restored,
         head=_head(train, restored.output_dim, k, inputs.labels, context),
-        sgd=_sgd(train, num_steps, context),
+        sgd=_sgd(train, cuts.num_steps, context),
         device=context.device,
         dropout_seed=_seed(context, "dropout"),
         ranks=context.ranks,
@@ -341,18 +352,22 @@ def _sgd(train: TrainConfig, num_steps: int, context: Context) -> "Sgd":
 
 
 def _batches(
-    pictures: Images, plan: "Plan", train: TrainConfig, network: NetworkConfig, context: Context
+    pictures: Images,
+    plan: "Plan",
+    cuts: "Cuts",
+    train: TrainConfig,
+    network: NetworkConfig,
+    context: Context,
 ) -> "Batches":
     """Return the batches of the epoch: random crops of images in the order of the plan."""
     from deepcluster_core.data.views import RandomCrop
     from deepcluster_core.training.batches import Batches, Kind
 
     kinds = train.views or (ViewsConfig(count=1, size=network.image_size, area=train.crop_area),)
-    batch_size = Pace.of(train, num_images=len(pictures)).batch_size
     return Batches(
         pictures,
         plan,
-        _cuts(len(plan.order_M), batch_size, network),
+        cuts,
         tuple(
             Kind(kind.count, kind.size, RandomCrop(kind.area, train.crop_ratio, train.flip))
             for kind in kinds
@@ -363,45 +378,6 @@ def _batches(
     )
 
 
-def _cuts(num_draws: int, batch_size: int, network: NetworkConfig) -> "Cuts":
-    """Return where the epoch is cut; evenly if a projection normalises over the images of a batch.
-
-    Without a projection the cuts are those of DeepCluster.
-    """
-    from deepcluster_core.training.plan import Cuts
-
-    return Cuts(num_draws, batch_size, is_even=network.projection is not None)
-
-
 def _seed(context: Context, purpose: str) -> int:
     """Return a seed of its own for each epoch and purpose."""
     return seeding.derive(context.seed, context.epoch or 0, "train", purpose)
-
-
-def _plan(
-    labels: Path, train: TrainConfig, network: NetworkConfig, num_images: int, context: Context
-) -> "Plan":
-    """Return the order of the epoch, and the clusters.
-
-    With several clusterings, the first one decides what is drawn or how it is weighted.
-    """
-    from deepcluster_core.training.plan import Plan
-
-    assigned = read_labels(labels)
-    pace = Pace.of(train, num_images=num_images)
-    order_M = _order(assigned.cluster_N, assigned.k, train, pace.num_draws, context)
-    # Batch normalisation needs at least two images, so an image that would be alone is left out.
-    if len(order_M) > 1 and _cuts(len(order_M), pace.batch_size, network).has_single_image:
-        order_M = order_M[:-1]
-    weight_K = balancing_weights(assigned.cluster_N, k=assigned.k)
-    return Plan(order_M, np.stack([head.cluster_N for head in assigned.heads]), weight_K)
-
-
-def _order(
-    cluster_N: NDArray[np.int32], k: int, train: TrainConfig, num_draws: int, context: Context
-) -> NDArray[np.int64]:
-    """Return the image_id at every position of the epoch, which depends on seed and epoch only."""
-    generator = np.random.default_rng(_seed(context, "order"))
-    if train.balance == "sample":
-        return uniform_order(cluster_N, k=k, num_draws=num_draws, generator=generator)
-    return plain_order(len(cluster_N), num_draws, generator)

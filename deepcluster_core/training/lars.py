@@ -52,8 +52,8 @@ class Lars(SGD):
     def _scale(self, weights: list[Tensor]) -> None:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         # Norms stay on the device, so that the CPU need not wait for it.
-        norm_W = torch.stack(torch._foreach_norm(weights))
-        norm_of_gradient_W = torch.stack(torch._foreach_norm(gradients))
+        norm_W = _norms(weights)
+        norm_of_gradient_W = _norms(gradients)
         is_scaled_W = (norm_W > 0) & (norm_of_gradient_W > 0)
         decay = self._weight_decay
         ratio_W = self._trust * norm_W / (norm_of_gradient_W + decay * norm_W + EPSILON)
@@ -61,3 +61,7 @@ class Lars(SGD):
         decay_W = decay * is_scaled_W
         for number, gradient in enumerate(gradients):
             gradient.add_(weights[number] * decay_W[number]).mul_(ratio_W[number])
+
+
+def _norms(tensors: list[Tensor]) -> Tensor:
+    return torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors])

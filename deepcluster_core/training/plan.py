@@ -8,14 +8,17 @@ import math
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.ranks import Ranks
+from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,16 @@ class Cuts:
         """The number of batches."""
         return math.ceil(self.num_draws / self.batch_size)
 
-    @property
-    def has_single_image(self) -> bool:
-        """Whether a batch has a single image."""
+    def without_single_image(self) -> "Cuts":
+        """Return the cuts of an epoch one image shorter if a batch has a single image.
+
+        Batch normalisation needs at least two, so an image that would be alone is left out.
+        """
         # The smallest batch is the first one if the cut is even, else the last one.
-        return 1 in (len(self.rows(0)), len(self.rows(self.num_steps - 1)))
+        sizes = (len(self.rows(0)), len(self.rows(self.num_steps - 1)))
+        if self.num_draws > 1 and 1 in sizes:
+            return replace(self, num_draws=self.num_draws - 1)
+        return self
 
     def rows(self, step: int) -> range:
         """Return the positions in the epoch of the images of a batch."""
@@ -68,6 +76,36 @@ class Cuts:
             return range(start, (step + 1) * self.num_draws // self.num_steps)
         start = step * self.batch_size
         return range(start, min(start + self.batch_size, self.num_draws))
+
+
+Balance = Literal["sample", "weigh", "none"]
+"""How small clusters are balanced against large ones, see `train.balance`."""
+
+
+def plan_of(labels: Path, *, balance: Balance, num_draws: int, num_kept: int, seed: int) -> Plan:
+    """Return the order of an epoch, which depends on labels and seed only, and the clusters.
+
+    With several clusterings, the first one decides what is drawn and how it is weighted.
+
+    Args:
+        labels: folder of the labels artifact.
+        balance: how small clusters are balanced against large ones.
+        num_draws: number of images to draw.
+        num_kept: number of draws that the epoch trains on, the first ones.
+        seed: seed of the order.
+
+    Raises:
+        ArtifactError: the labels are missing or damaged.
+    """
+    assigned = read_labels(labels)
+    cluster_N, k = assigned.cluster_N, assigned.k
+    generator = np.random.default_rng(seed)
+    if balance == "sample":
+        order_M = uniform_order(cluster_N, k=k, num_draws=num_draws, generator=generator)
+    else:
+        order_M = plain_order(len(cluster_N), num_draws, generator)
+    cluster_HN = np.stack([head.cluster_N for head in assigned.heads])
+    return Plan(order_M[:num_kept], cluster_HN, balancing_weights(cluster_N, k=k))
 
 
 def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: Ranks) -> Plan:

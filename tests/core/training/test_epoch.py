@@ -1,6 +1,7 @@
 """Suffixes: N images, B images of a batch, S side in pixels, C channels, K clusters, D dims."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.progress import Progress, silent
 from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
 from tests.margins import SHIFT, below
 
@@ -46,12 +48,12 @@ def learner(
     head: int = 2,
     dropout_seed: int = 3,
 ) -> PseudoLabelLearner:
+    built = built or network(dropout=dropout)
     return PseudoLabelLearner(
-        built or network(dropout=dropout),
-        k=k,
+        built,
+        head=Fresh.drawn(built.output_dim, k, seed=head + SHIFT),
         sgd=sgd,
         device="cpu",
-        head_seed=head + SHIFT,
         dropout_seed=dropout_seed,
     )
 
@@ -67,9 +69,11 @@ def stripes(cluster_N: Sequence[int], *, seed: int = 0) -> NDArray[np.uint8]:
 
 def batch(cluster_N: Sequence[int], *, seed: int = 0, weights: list[float] | None = None) -> Batch:
     return Batch(
-        views_BSSC=stripes(cluster_N, seed=seed),
-        cluster_B=np.array(cluster_N, np.int64),
+        views=(stripes(cluster_N, seed=seed),),
+        num_views=(1,),
+        cluster_HB=np.array([cluster_N], np.int64),
         weight_B=None if weights is None else np.array(weights, np.float32),
+        image_id_B=np.arange(len(cluster_N)),
     )
 
 
@@ -86,7 +90,7 @@ def train(
     precision: Precision = "float32",
     progress: Progress = silent,
 ) -> float:
-    num_images = sum(len(one.cluster_B) for one in on)
+    num_images = sum(one.num_images for one in on)
     return train_epoch(
         model,
         on,
@@ -96,7 +100,7 @@ def train(
 
 
 def state(model: PseudoLabelLearner) -> dict[str, Tensor]:
-    parts = {"network": model.network, "head": model.head}
+    parts = {"network": model.network, "head": model.head.as_module}
     return {
         f"{part}.{name}": tensor.detach().clone()
         for part, module in parts.items()
@@ -146,13 +150,13 @@ def test_train_epoch__equals_plain_torch_in_two_epochs_with_momentum_carried() -
     optimizer = torch.optim.SGD(expected.parameters(), 0.05, 0.9, weight_decay=1e-4)
     expected_losses: list[float] = []
     for number, epoch in enumerate(epochs):
-        head = learner(head=20 + number).head
+        head = learner(head=20 + number).head.as_module
         head_optimizer = torch.optim.SGD(head.parameters(), 0.05, weight_decay=1e-4)
         for one in epoch:
             optimizer.zero_grad()
             head_optimizer.zero_grad()
-            logits_BK = head(expected.train()(to_images(one.views_BSSC, "cpu")))
-            loss = nn.functional.cross_entropy(logits_BK, torch.from_numpy(one.cluster_B))
+            logits_BK = head(expected.train()(to_images(one.views[0], "cpu")))
+            loss = nn.functional.cross_entropy(logits_BK, torch.from_numpy(one.cluster_HB[0]))
             loss.backward()
             optimizer.step()
             head_optimizer.step()
@@ -220,20 +224,23 @@ def test_train_epoch__column_of_the_head_is_the_cluster_id() -> None:
     fresh = stripes([1, 2, 4] * 5, seed=999)
     model.network.eval()
     with torch.no_grad():
-        logits_BK = model.head(model.network(to_images(fresh, "cpu")))
+        (logits_BK,) = model.head.classify(model.network(to_images(fresh, "cpu")))
 
     assert logits_BK.shape == (15, 5)
     assert logits_BK.argmax(dim=1).tolist() == [1, 2, 4] * 5
 
 
-def test_learner__head_is_drawn_by_its_seed() -> None:
-    one, again, other = learner(k=500, head=7), learner(k=500, head=7), learner(k=500, head=8)
+def test_fresh__is_drawn_by_its_seed() -> None:
+    def fresh_head(seed: int) -> Fresh:
+        return Fresh.drawn(256, 500, seed=seed)
 
-    assert torch.equal(one.head.weight, again.head.weight)
-    assert not torch.equal(one.head.weight, other.head.weight)
+    one, again, other = (fresh_head(seed) for seed in (7, 7, 8))
+
+    assert torch.equal(one.weight, again.weight)
+    assert not torch.equal(one.weight, other.weight)
     # 128,000 draws of N(0, 0.01): a standard error of 0.01 / sqrt(256,000) = 2e-5, five times.
-    assert one.head.weight.std().item() == pytest.approx(0.01, abs=1e-4)
-    assert not one.head.bias.any()
+    assert one.weight.std().item() == pytest.approx(0.01, abs=1e-4)
+    assert not one.bias.any()
 
 
 # Weights of the loss
@@ -260,7 +267,8 @@ def test_train_epoch__image_of_weight_0_teaches_nothing() -> None:
     states: list[dict[str, Tensor]] = []
     for last in (0, 1, 2):
         model = learner()
-        train(model, [Batch(views_BSSC, np.array([0, 1, 2, last], np.int64), weight_B)])
+        one = batch([0, 1, 2, last])
+        train(model, [replace(one, views=(views_BSSC,), weight_B=weight_B)])
         states.append(state(model))
 
     assert same(states[0], states[1])
@@ -331,7 +339,7 @@ def test_train_epoch__bfloat16_is_close_and_keeps_float32_weights() -> None:
 def test_train_epoch__refuses_a_loss_that_is_not_finite(num: int) -> None:
     model = learner()
     with torch.no_grad():
-        model.head.weight.fill_(float("inf"))
+        model.head.as_module.get_parameter("weight").fill_(float("inf"))
 
     with pytest.raises(
         TrainingError, match=r"no longer finite .*noticed after 12 images.*\n.*\n.*lower"

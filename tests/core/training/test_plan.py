@@ -14,7 +14,7 @@ from tests.support.ranks import on_ranks
 def plan() -> Plan:
     return Plan(
         order_M=np.array([2, 0, 1, 2], np.int64),
-        cluster_N=np.array([1, 0, 2], np.int32),
+        cluster_HN=np.array([[1, 0, 2], [0, 0, 1]], np.int32),
         weight_K=np.array([0.5, 2, 1, 0], np.float32),
     )
 
@@ -38,7 +38,7 @@ def test_shared_plan__is_made_once_and_leaves_no_file(tmp_path: Path, size: int)
         assert one.k == 4
         assert one.order_M.tolist() == [2, 0, 1, 2]
         assert one.order_M.itemsize == 4, "half of what it is made with"
-        np.testing.assert_array_equal(one.cluster_N, plan().cluster_N)
+        np.testing.assert_array_equal(one.cluster_HN, plan().cluster_HN)
         np.testing.assert_array_equal(one.weight_K, plan().weight_K)
 
 
