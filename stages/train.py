@@ -212,8 +212,8 @@ def train(
         context.ranks,
     )
     batches = _batches(pictures, plan, cuts, train, network, context)
-    inputs = _Inputs(labels, checkpoint, features, num_images=len(pictures))
-    learner = _learner(network, train, pictures.channels, plan.k, cuts, inputs, context)
+    inputs = _Inputs(pictures, labels, checkpoint, features)
+    learner = _learner(network, train, plan.k, cuts, inputs, context)
     draft.facts = _train(learner, batches, train, draft)
     if context.ranks.rank == 0:  # all ranks hold the same weights
         _write(draft.folder, learner)
@@ -276,16 +276,15 @@ def _write(folder: Path, learner: "PseudoLabelLearner") -> None:
 class _Inputs:
     """The artifacts that a learner begins with."""
 
+    pictures: Images
     labels: Path
     checkpoint: Path | None
     features: Path | None
-    num_images: int
 
 
 def _learner(
     network: NetworkConfig,
     train: TrainConfig,
-    channels: int,
     k: int,
     cuts: "Cuts",
     inputs: _Inputs,
@@ -296,14 +295,15 @@ def _learner(
     The momentum of the backbone, the average and the bank are restored with it.
     """
     # Imported here because they import torch, as in `train`.
-    from deepcluster_core.artifacts.checkpoints import load_average, load_momentum, restore_network
+    from deepcluster_core.artifacts.checkpoints import load_average, load_momentum
+    from deepcluster_core.network_of_epoch import network_of_epoch
     from deepcluster_core.training.average import WeightAverage
     from deepcluster_core.training.bank import Bank
     from deepcluster_core.training.epoch import PseudoLabelLearner
 
     checkpoint = inputs.checkpoint
-    restored = restore_network(
-        network, channels=channels, seed=context.seed, checkpoint=checkpoint, averaged=False
+    restored = network_of_epoch(
+        network, inputs.pictures, checkpoint=checkpoint, context=context, averaged=False
     )
     learner = PseudoLabelLearner(
         restored,
@@ -321,7 +321,7 @@ def _learner(
     if train.has_bank:
         learner.bank = Bank.beginning_with(
             inputs.features,
-            num_images=inputs.num_images,
+            num_images=len(inputs.pictures),
             num_views=train.views[0].count if train.views else 1,
             dim=restored.output_dim,
             ranks=context.ranks,
