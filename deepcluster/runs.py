@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deepcluster.images import Arrays, images_of
 from deepcluster_core.artifacts.features import Features
+from deepcluster_core.artifacts.file_names import in_clustering
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import label_frame, read_metrics
 from deepcluster_core.data.sources import SourceImage
@@ -79,7 +80,8 @@ class Run:
 
         Returns:
             Columns `image_id` (int64), `path`, `cluster` (int32, 0 to k - 1) and `distance`
-            (float32, to the cluster's centroid); if the images have true labels, also `true_label`.
+            (float32, to the cluster's centroid); of further clusterings, `cluster_1`, `distance_1`
+            and so on; if the images have true labels, also `true_label`.
 
         Raises:
             ConfigError: the run does not have the epoch.
@@ -188,8 +190,9 @@ class Run:
 
         Returns:
             A row for each image that can be used, with the columns `path` (for arrays, their number
-            as text), `cluster` (int32) and `distance` (float32). `attrs["skipped"]` has the reasons
-            by path for the images that cannot be used.
+            as text), `cluster` (int32) and `distance` (float32); of further clusterings, also
+            `cluster_1`, `distance_1` and so on. `attrs["skipped"]` has the reasons by path for the
+            images that cannot be used.
 
         Raises:
             ConfigError: the run does not have the epoch.
@@ -207,8 +210,13 @@ class Run:
         # Rounded to the stored type first, so that the run's own images get their own clusters.
         stored = as_stored(features, extract.dtype)
         frames: list[pd.DataFrame] = []
-        for paths, cluster_B, distance_B in assigner.assign(stored):
-            columns = {"path": paths, "cluster": cluster_B, "distance": distance_B}
+        for paths, cluster_HB, distance_HB in assigner.assign(stored):
+            columns: dict[str, Any] = {"path": paths}
+            for head, (cluster_B, distance_B) in enumerate(
+                zip(cluster_HB, distance_HB, strict=True)
+            ):
+                columns[in_clustering("cluster", head)] = cluster_B
+                columns[in_clustering("distance", head)] = distance_B
             frames.append(pd.DataFrame(columns))
         num_used = sum(len(frame) for frame in frames)
         found.check_any_used(used=num_used)

@@ -6,18 +6,33 @@ a feature, Q dimensions after the PCA.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, PositiveInt, ValidationInfo, field_validator
 
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.file_names import CLUSTERING, LABELS
+from deepcluster_core.artifacts.file_names import CLUSTERING, LABELS, in_clustering
 from deepcluster_core.artifacts.tables import read_labels, write_labels
 from deepcluster_core.clustering.pic_config import PicConfig
-from deepcluster_core.clustering.registry import SOME_READ, find_clusterer, names_reading
+from deepcluster_core.clustering.registry import (
+    CLUSTERERS,
+    SOME_READ,
+    find_clusterer,
+    names_reading,
+)
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.stage import stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+NO_WHITENING = (
+    "cluster.pca_dim: none leaves out the PCA, without which nothing can be whitened, so "
+    "cluster.whiten must be false"
+)
+"""Why a recipe without a PCA is refused if it asks for whitening."""
 
 
 def _default_k(given: dict[str, Any]) -> int | Literal["auto"]:
@@ -32,20 +47,32 @@ def _finds_k(algorithm: str | None) -> bool:
     return algorithm is not None and find_clusterer(algorithm).finds_k
 
 
+NumClusters = Annotated[int, Field(ge=2)] | Literal["auto"]
+
+
 class ClusterConfig(StrictConfig):
     """How features are grouped. The defaults are those of section 3.4."""
+
+    absent_when_none = frozenset(("least_size",))
 
     algorithm: str = "kmeans"
     """`kmeans`; `spherical`, k-means with centroids of length one; `pic`, power iteration
     clustering, which finds the number of clusters itself; or `python:MODULE:NAME`, a clusterer with
     the methods of scikit-learn's. See docs/how-to/clustering.md."""
 
-    k: Annotated[int, Field(ge=2)] | Literal["auto"] = Field(default_factory=_default_k)
+    k: NumClusters | Annotated[tuple[NumClusters, ...], Field(min_length=1)] = Field(
+        default_factory=_default_k
+    )
     """Number of clusters. Default: 10,000, ten for each class of ImageNet, which was best in figure
-    2(c). auto: see `Sizes`. With `pic`, leave it out or set auto: `pic` finds the number."""
+    2(c). auto: see `Sizes`. With `pic`, leave it out or set auto: `pic` finds the number.
 
-    pca_dim: PositiveInt | Literal["auto"] = 256
-    """Number of dimensions that the PCA keeps. auto: see `Sizes`."""
+    A list, such as [3000, 3000, 3000] in DeepCluster-v2: k-means clusters all images once for each
+    entry, from a start of its own, and the network learns to predict the clusters of each. Results
+    for one image, such as those of `show`, are then those of the first clustering."""
+
+    pca_dim: PositiveInt | Literal["auto", "none"] = 256
+    """Number of dimensions that the PCA keeps. auto: see `Sizes`. none: no PCA; the features are
+    only scaled to length one, as in DeepCluster-v2, and `whiten` must be false."""
 
     whiten: bool = True
     """Scale each kept dimension to variance one."""
@@ -57,6 +84,11 @@ class ClusterConfig(StrictConfig):
     """k-means learns its centroids from a random sample of at most k times this many images, and
     then assigns all images to them. Only the sample is kept for the iterations, not all reduced
     features. None: learn from all images, as in the paper."""
+
+    least_size: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Least number of images in a cluster, as a share of the mean number N / k, with k-means, in
+    one process; 1 makes all clusters equally large. Images then go to clusters so that their
+    squared distances have the least sum, up to one percent. None: any size."""
 
     warm_start: bool = False
     """Start k-means from the means that the previous epoch's clusters have in the new features, so
@@ -79,12 +111,19 @@ class ClusterConfig(StrictConfig):
 
     @field_validator("k")
     @classmethod
-    def _check_k(cls, k: int | str, others: ValidationInfo) -> int | str:
+    def _check_k(
+        cls, k: int | str | tuple[int | str, ...], others: ValidationInfo
+    ) -> int | str | tuple[int | str, ...]:
         algorithm = others.data.get("algorithm")
+        if algorithm is None:  # invalid, which is reported
+            return k
         if k != "auto" and _finds_k(algorithm):
             raise ValueError(
                 f"{algorithm} finds the number of clusters itself: leave k out, or set it to auto"
             )
+        if isinstance(k, tuple) and not find_clusterer(algorithm).takes_several_k:
+            names = [name for name, clusterer in CLUSTERERS.items() if clusterer.takes_several_k]
+            raise ValueError(f"{algorithm} does not take a list, only {' and '.join(names)}")
         return k
 
     @field_validator(*SOME_READ)
@@ -100,6 +139,11 @@ class ClusterConfig(StrictConfig):
             )
         return value
 
+    @property
+    def all_k(self) -> tuple[int | Literal["auto"], ...]:
+        """`k` of each clustering."""
+        return self.k if isinstance(self.k, tuple) else (self.k,)
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -110,13 +154,34 @@ class Sizes:
     the paper's 10,000.
     pca_dim: the paper's 256, but at most a quarter of the feature's dimensions, a tenth of the
     images (with fewer images, whitening amplifies noise in the last components) and the rank, which
-    only the PCA finds.
+    only the PCA finds. none: the number of the feature's dimensions.
     These rules are ours, not the paper's.
     """
 
     k: int | None
-    """None if the algorithm finds the number of clusters."""
+    """None if the algorithm finds the number of clusters. If there are several clusterings, that of
+    the first one."""
     pca_dim: int
+    """Number of dimensions of the rows to cluster."""
+    further_k: tuple[int, ...] = ()
+    """Numbers of clusters of further clusterings."""
+
+    @property
+    def all_k(self) -> tuple[int | None, ...]:
+        """The number of clusters of each clustering."""
+        return (self.k, *self.further_k)
+
+    def clusters(self, num_images: int) -> str:
+        """Return the numbers of clusters, and how many of `num_images` a cluster has on average."""
+        numbers = [k for k in self.all_k if k is not None]
+        if len(set(numbers)) == 1:
+            times = {1: "", 2: " twice"}.get(len(numbers), f" {len(numbers)} times")
+            numbers = numbers[:1]
+        else:
+            times = ""
+        text = _listed([f"{k:,}" for k in numbers])
+        means = _listed([f"{num_images / k:.0f}" for k in numbers])
+        return f"k = {text}{times} ({means} images a cluster)"
 
     @classmethod
     def of(cls, cluster: ClusterConfig, *, num_images: int, dim: int) -> "Sizes":
@@ -125,17 +190,18 @@ class Sizes:
         Raises:
             FeatureError: there are too few images.
         """
-        k, pca_dim = cluster.k, cluster.pca_dim
-        if k == "auto":
-            ten_if_possible = min(10, num_images // 10)
-            wanted = max(num_images // 100, ten_if_possible)
-            k = max(2, min(10_000, wanted))
+        all_k, pca_dim = _numbers(cluster.all_k, num_images), cluster.pca_dim
         if pca_dim == "auto":
             pca_dim = max(1, min(256, dim // 4, num_images // 10))
-        # Centering takes one dimension, so n images span n - 1.
+        largest_k = max(all_k)
+        needs = [("k", largest_k, largest_k)]
+        if pca_dim == "none":
+            pca_dim = dim
+        else:  # centering takes one dimension, so n images span n - 1
+            needs.append(("pca_dim", pca_dim, pca_dim + 1))
         problems: list[str] = []
         fixes: list[str] = []
-        for key, value, needed in (("k", k, k), ("pca_dim", pca_dim, pca_dim + 1)):
+        for key, value, needed in needs:
             if num_images < needed:
                 problems.append(
                     f"cluster.{key}: {value} needs at least {needed} images, but there are "
@@ -148,7 +214,22 @@ class Sizes:
             raise FeatureError(f"{'; '.join(problems)}.\n  Fix: {ways}.")
         if _finds_k(cluster.algorithm):
             return cls(None, pca_dim)
-        return cls(k, pca_dim)
+        return cls(all_k[0], pca_dim, all_k[1:])
+
+
+def _numbers(all_k: tuple[int | Literal["auto"], ...], num_images: int) -> tuple[int, ...]:
+    """Return the number of clusters of each clustering."""
+    ten_if_possible = min(10, num_images // 10)
+    wanted = max(num_images // 100, ten_if_possible)
+    auto = max(2, min(10_000, wanted))
+    return tuple(auto if k == "auto" else k for k in all_k)
+
+
+def _listed(texts: list[str]) -> str:
+    """Return texts as an enumeration."""
+    if len(texts) == 1:
+        return texts[0]
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 @stage(name="cluster", version=2, kind="labels", files=(LABELS, CLUSTERING), ranks="many")
@@ -162,6 +243,9 @@ def cluster(
     previous: Path | None = None,
 ) -> None:
     """Write the labels artifact: the table of labels, and beside it the PCA and the centroids.
+
+    `features` is the folder of any artifact with features; if these are of several views of each
+    image, the clusterings take turns to use them.
 
     `images` is read for the paths in the table. `previous` holds the labels that a warm start
     begins with; it is None in the first epoch. Several ranks compute together if the algorithm
@@ -178,16 +262,23 @@ def cluster(
         raise ConfigError(
             f"cluster.algorithm {cluster.algorithm} runs in one process, not in {num_ranks}."
         )
+    if num_ranks > 1 and cluster.least_size is not None:
+        raise ConfigError(
+            f"cluster.least_size works in one process, not in {num_ranks}.\n"
+            f"  Fix: leave cluster.least_size out, or use one process."
+        )
+    if cluster.pca_dim == "none" and cluster.whiten:
+        raise ConfigError(f"{NO_WHITENING}.\n  Fix: --set cluster.whiten=false")
     if clusterer.needs_faiss:
         load_faiss()  # if faiss is missing, fail now and not after the PCA
     stored = Features(features)
-    sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.dim)
-    start_N = read_labels(previous).cluster_N if previous else None
+    sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.view_dim)
+    starts = zip(sizes.all_k, _starts(previous, len(sizes.all_k)), strict=True)
     grouping = group(
         stored,
-        clusterer.build(cluster, sizes.k, start_N),
+        [clusterer.build(cluster, k, start_N) for k, start_N in starts],
         draft.context,
-        pca_dim=sizes.pca_dim,
+        pca_dim=None if cluster.pca_dim == "none" else sizes.pca_dim,
         whitened=cluster.whiten,
         clip=cluster.pca_dim == "auto",  # to the rank
     )
@@ -200,14 +291,38 @@ def cluster(
         cluster_N=fit.cluster_N,
         distance_N=fit.distance_N,
         clustering=grouping.arrays(),
+        others=[(other.cluster_N, other.distance_N) for other in grouping.fits[1:]],
     )
     draft.rows = stored.num_images
     draft.facts = {
         "k": fit.num_clusters,
-        "pca_dim": len(pca.components_QD),
+        "pca_dim": len(pca.eigenvalues_Q),
         "empty": fit.num_empty,
         "fitted_on": fit.fitted_on,
         "objective": fit.objective,
         "effective_rank": pca.effective_rank,
         "dead_features": pca.dead_features,
     }
+    for number, other in enumerate(grouping.fits[1:], start=1):
+        draft.facts[in_clustering("k", number)] = other.num_clusters
+        draft.facts[in_clustering("empty", number)] = other.num_empty
+        draft.facts[in_clustering("objective", number)] = other.objective
+
+
+def _starts(previous: Path | None, num_clusterings: int) -> "list[NDArray[np.int32] | None]":
+    """Return the clusters of all images that each clustering starts from; None for random images.
+
+    Raises:
+        FeatureError: the previous epoch has fewer clusterings.
+    """
+    if previous is None:
+        return [None] * num_clusterings
+    heads = read_labels(previous).heads
+    if len(heads) < num_clusterings:
+        raise FeatureError(
+            f"cluster.warm_start: the previous epoch has {len(heads)} of {num_clusterings} "
+            f"clusterings.\n"
+            f"  Cause: it was made with a different cluster.k.\n"
+            f"  Fix:   set cluster.warm_start to false, or cluster.k to its former value."
+        )
+    return [head.cluster_N for head in heads[:num_clusterings]]

@@ -1,5 +1,7 @@
 """Read and write features.zarr: one Zarr v3 array (N, D), whose row i belongs to image_id i.
 
+If there are features of several views of each image, a row holds them one after another.
+
 The array is stored in shards of whole rows, each made of chunks, so that several writers never
 share a file: each rank writes its own shards. Every chunk has a CRC-32C, so damage is detected on
 reading. Background threads write finished pieces while the next ones are computed, and read blocks
@@ -13,6 +15,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import chain, cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -64,8 +67,12 @@ def create_features(
         dim: D, the number of values of a row.
         dtype: number format on disk. Values beyond float16's ±65,504 become infinite, and
             clustering then raises an error.
-        views: V, the number of views of an image, whose values follow each other in a row.
+        views: number of views of each image, whose features make up a row, one after another.
     """
+    assert dim % views == 0
+    attributes: dict[str, Any] = {"rows": "image_id"}
+    if views > 1:  # without it, arrays of one view keep the bytes of earlier versions
+        attributes["views"] = views
     layout = _layout_of(num_images, dim * np.dtype(dtype).itemsize)
     path = folder / FEATURES
     # zarr-python would delete the shards along with an existing description.
@@ -77,7 +84,7 @@ def create_features(
         shards=(layout.shard_rows, dim),
         dtype=dtype,
         compressors=[Crc32cCodec()],  # features do not compress, so only a checksum is added
-        attributes={"rows": "image_id"} if views == 1 else {"rows": "image_id", "views": views},
+        attributes=attributes,
     )
     return Features(folder)
 
@@ -111,15 +118,14 @@ def write_features(
         batches: float arrays (n, D) of any n.
         num_images: N, the number of rows of all batches.
         dtype: number format on disk, see `create_features`.
-        views: number of views in a row, see `create_features`.
+        views: number of views of each image, see `create_features`.
 
     Raises:
         ValueError: the batches do not hold exactly N rows.
     """
     first = next(batches)
-    array = create_features(
-        folder, num_images=num_images, dim=first.shape[1], dtype=dtype, views=views
-    )
+    dim = first.shape[1]
+    array = create_features(folder, num_images=num_images, dim=dim, dtype=dtype, views=views)
     write_shards(array, range(array.num_shards), chain([first], batches))
     return array.dim
 
@@ -236,6 +242,14 @@ def _shard(array: Path, number: int) -> Path:
     return array / "c" / str(number) / "0"
 
 
+def _views_of(array: "zarr.Array[Any]") -> int:
+    """Return the number of views of an image whose features make up a row."""
+    views = array.attrs.get("views", 1)
+    if not isinstance(views, int) or views < 1 or array.shape[1] % views:
+        raise ValueError(f"a row of {array.shape[1]} values cannot hold {views!r} views")
+    return views
+
+
 class Features:
     """A features artifact, read in blocks of bounded size."""
 
@@ -250,12 +264,17 @@ class Features:
             array = zarr.open_array(self.path, mode="r")
             if array.shards is None:
                 raise ValueError("it has no shards")
+            self.views = _views_of(array)
         self.num_images, self.dim = array.shape
-        self.views = int(array.attrs.get("views", 1))  # pyright: ignore
         self.dtype = array.dtype
         chunk_rows = array.chunks[0]
         shard_rows = array.shards[0]
         self.layout = Layout(chunk_rows, shard_rows // chunk_rows)
+
+    @property
+    def view_dim(self) -> int:
+        """Number of values of the feature of one view."""
+        return self.dim // self.views
 
     @property
     def shard_rows(self) -> int:
@@ -307,6 +326,7 @@ class Features:
         *,
         rows: range | None = None,
         block_rows: int | None = None,
+        view: int | None = None,
     ) -> Iterator[Floats]:
         """Yield consecutive rows (n, D).
 
@@ -317,6 +337,7 @@ class Features:
             rows: the consecutive rows to read, from any row to any row; None for all.
             block_rows: number of rows in a block, counted from the first of `rows`; the last block
                 may have fewer. None: as many as `block_bytes` allows.
+            view: the view whose features are returned, 0 to V - 1; None for those of all views.
 
         Raises:
             ArtifactError: rows are damaged.
@@ -335,7 +356,12 @@ class Features:
                 # Begin the next block before the caller works on this one.
                 rows_after = rows[first + block_rows :]
                 next_block = self._begin(pool, rows_after[:block_rows])
-                yield block_BD
+                yield block_BD if view is None else self._of_view(block_BD, view)
+
+    def _of_view(self, block_BD: Floats, view: int) -> Floats:
+        """Return the features of one view from rows of all views."""
+        start = view * self.view_dim
+        return np.ascontiguousarray(block_BD[:, start : start + self.view_dim])
 
     def _begin(self, pool: ThreadPoolExecutor, rows: range) -> tuple[Floats, list[Future[None]]]:
         """Start to read rows; return their array and the tasks that fill it."""

@@ -14,3 +14,8 @@ MODEL = "model.safetensors"
 MOMENTUM = "momentum.safetensors"
 AVERAGE = "average.safetensors"
 METRICS = "metrics.parquet"
+
+
+def in_clustering(name: str, number: int) -> str:
+    """Return the name of a column or an array of a clustering; the first one has number 0."""
+    return name if number == 0 else f"{name}_{number}"

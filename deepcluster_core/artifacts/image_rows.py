@@ -70,6 +70,11 @@ class ImageRows:
     num_rows: int
     _file: pq.ParquetFile
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns of the table."""
+        return self._file.schema_arrow.names
+
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[At, pa.RecordBatch]]:
         """Yield all rows in the order of the file, each batch with the places of its rows.
 

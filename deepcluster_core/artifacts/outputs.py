@@ -7,6 +7,7 @@ table and one chunk of an array are in memory.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +24,7 @@ from deepcluster_core.artifacts.files import delete, sync
 from deepcluster_core.artifacts.own_output import ABOUT
 from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard
 from deepcluster_core.artifacts.skipped_images import SCHEMA as SKIPPED_SCHEMA
-from deepcluster_core.artifacts.tables import LABELS_SCHEMA, write_table
+from deepcluster_core.artifacts.tables import labels_schema, write_table
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.data.unreadable import Reasons
 from deepcluster_core.errors import ArtifactError
@@ -158,15 +159,23 @@ class _Table:
 
 
 class LabelsTable(_Table):
-    """A table with the columns of a run's labels."""
+    """A table with the columns of a run's labels, two for each of H clusterings."""
 
-    def __init__(self, path: Path, about: About, *, held_bytes: int = HELD_BYTES) -> None:
-        super().__init__(path, LABELS_SCHEMA, about, held_bytes=held_bytes)
+    def __init__(
+        self,
+        path: Path,
+        about: About,
+        *,
+        num_clusterings: int = 1,
+        held_bytes: int = HELD_BYTES,
+    ) -> None:
+        super().__init__(path, labels_schema(num_clusterings), about, held_bytes=held_bytes)
 
-    def add(self, paths: list[str], cluster_B: NDArray[np.int32], distance_B: Floats) -> None:
+    def add(self, paths: list[str], cluster_HB: NDArray[np.int32], distance_HB: Floats) -> None:
         """Add a batch of images."""
         ids = self._ids(len(paths))
-        self._add(ids, paths, cluster_B, distance_B)
+        pairs = zip(cluster_HB, distance_HB, strict=True)
+        self._add(ids, paths, *chain.from_iterable(pairs))
 
 
 class SkippedTable(_Table):

@@ -1,7 +1,11 @@
-"""Read and write Parquet tables of labels and metrics, which pandas can read for all epochs."""
+"""Read and write Parquet tables of labels and metrics, which pandas can read for all epochs.
 
+Suffixes: N images, B rows of a batch, K clusters, Q dimensions, M members of a cluster.
+"""
+
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +16,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from deepcluster_core.artifacts.file_names import CLUSTERING, INDEX, LABELS, METRICS
+from deepcluster_core.artifacts.file_names import (
+    CLUSTERING,
+    INDEX,
+    LABELS,
+    METRICS,
+    in_clustering,
+)
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.image_rows import (
     open_rows,
@@ -37,6 +47,29 @@ LABELS_SCHEMA = pa.schema(
         "distance": pa.float32(),
     }
 )
+"""The columns of a table with one clustering. Further ones add two columns each."""
+
+_OF_FURTHER_CLUSTERINGS = re.compile(r"(cluster|distance)_[1-9][0-9]*")
+
+Assigned = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""The cluster of each image, and its distance to the centroid."""
+
+
+def fields_of(number: int) -> list[pa.Field]:
+    """Return the two columns of a clustering."""
+    return [
+        LABELS_SCHEMA.field(name).with_name(in_clustering(name, number))
+        for name in ("cluster", "distance")
+    ]
+
+
+def labels_schema(num_clusterings: int) -> pa.Schema:
+    """Return the columns of a table of labels with so many clusterings of the images."""
+    schema = LABELS_SCHEMA
+    for number in range(1, num_clusterings):
+        for field in fields_of(number):
+            schema = schema.append(field)
+    return schema
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -74,7 +107,10 @@ def read_index(
 
 @dataclass(frozen=True)
 class Labels:
-    """The clusters of all images at one epoch, in the order of image_id."""
+    """The clusters of all images at one epoch, in the order of image_id.
+
+    If the images were clustered several times, these are the clusters of the first clustering.
+    """
 
     cluster_N: NDArray[np.int32]
     distance_N: NDArray[np.float32]
@@ -82,11 +118,11 @@ class Labels:
     k: int
     """Requested number of clusters; ids are 0 to k - 1, and some clusters may be empty."""
     others: "tuple[Labels, ...]" = ()
-    """The other clusterings of the same images."""
+    """The labels of further clusterings of the images."""
 
     @property
     def heads(self) -> "tuple[Labels, ...]":
-        """All clusterings."""
+        """The labels of all clusterings; the network has one classifier for each."""
         return (self, *self.others)
 
 
@@ -97,6 +133,7 @@ def write_labels(
     cluster_N: NDArray[np.int32],
     distance_N: NDArray[np.float32],
     clustering: Mapping[str, NDArray[np.float32]],
+    others: Sequence[Assigned] = (),
 ) -> None:
     """Write labels.parquet, and beside it the arrays needed to assign new images later.
 
@@ -105,18 +142,23 @@ def write_labels(
         images: folder of the images artifact, which provides the paths.
         cluster_N: cluster of each image, in the order of image_id.
         distance_N: distance of each image to its centroid.
-        clustering: the arrays of the PCA and the centroids; `centroids` is (K, Q).
+        clustering: the arrays of the PCA and the centroids; `centroids` is (K, Q), and those of
+            the next clusterings are `centroids_1`, `centroids_2` and so on.
+        others: clusters and distances of further clusterings.
     """
+    arrays_N = [cluster_N, distance_N]
+    for pair in others:
+        arrays_N += pair
     # In the order of the index, which is that of image_id, so that no text is moved.
     with (
         open_rows(images / INDEX, ["path"], stage="index") as index,
-        TableWriter(folder / LABELS, LABELS_SCHEMA) as labels,
+        TableWriter(folder / LABELS, labels_schema(1 + len(others))) as labels,
     ):
-        assert len(cluster_N) == len(distance_N) == index.num_rows
+        assert all(len(array_N) == index.num_rows for array_N in arrays_N)
         for at, rows in index.batches(["path"]):
             image_id_B = np.arange(at.start, at.stop) if isinstance(at, slice) else at
             path_B = rows["path"].cast(pa.string())
-            labels.add(image_id_B, path_B, cluster_N[at], distance_N[at])
+            labels.add(image_id_B, path_B, *(array_N[at] for array_N in arrays_N))
     # safetensors stores row-major arrays only.
     arrays: dict[str, NDArray[np.float32]] = {}
     for name, array in clustering.items():
@@ -131,38 +173,52 @@ def read_labels(folder: Path) -> Labels:
     Raises:
         ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
     """
-    fields = [LABELS_SCHEMA.field("cluster"), LABELS_SCHEMA.field("distance")]
-    cluster_N, distance_N = read_numbers(folder / LABELS, fields, stage="cluster")
-    centroids_KQ = read_clustering(folder)["centroids"]
-    return Labels(
-        cluster_N=cluster_N.astype(np.int32, copy=False),
-        distance_N=distance_N.astype(np.float32, copy=False),
-        k=len(centroids_KQ),
-    )
+    centroids = centroids_of(folder)
+    fields = [field for number in range(len(centroids)) for field in fields_of(number)]
+    arrays_N = read_numbers(folder / LABELS, fields, stage="cluster")
+    heads: list[Labels] = []
+    for centroids_KQ, cluster_N, distance_N in zip(
+        centroids, arrays_N[::2], arrays_N[1::2], strict=True
+    ):
+        head = Labels(
+            cluster_N=cluster_N.astype(np.int32, copy=False),
+            distance_N=distance_N.astype(np.float32, copy=False),
+            k=len(centroids_KQ),
+        )
+        heads.append(head)
+    first, *others = heads
+    return replace(first, others=tuple(others))
 
 
 def centroids_of(folder: Path) -> tuple[NDArray[np.float32], ...]:
-    """Return the centroids (K, Q) of each clustering.
+    """Return centroids_KQ of each clustering, the first one first.
 
     Raises:
-        ArtifactError: the file is missing or damaged.
+        ArtifactError: the file with the centroids is missing, damaged or without centroids.
     """
     arrays = read_clustering(folder)
-    found = [arrays["centroids"]]
-    while f"centroids_{len(found)}" in arrays:
-        found.append(arrays[f"centroids_{len(found)}"])
+    found: list[NDArray[np.float32]] = []
+    while (name := in_clustering("centroids", len(found))) in arrays:
+        found.append(arrays[name])
+    if not found:
+        raise ArtifactError(
+            f"{folder / CLUSTERING}: holds no centroids.\n"
+            f"  Fix: run the cluster stage again: deepcluster stage cluster … --force"
+        )
     return tuple(found)
 
 
 def label_frame(folder: Path) -> "pd.DataFrame":
     """Return image_id, path, cluster and distance of all images, in the order of image_id.
 
+    Of further clusterings, it has `cluster_1`, `distance_1` and so on.
+
     Raises:
         ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
     """
-    columns = LABELS_SCHEMA.names
     path = folder / LABELS
-    with open_rows(path, columns, stage="cluster") as rows:
+    with open_rows(path, LABELS_SCHEMA.names, stage="cluster") as rows:
+        columns = [*LABELS_SCHEMA.names, *filter(_OF_FURTHER_CLUSTERINGS.fullmatch, rows.columns)]
         batches = [batch for _, batch in rows.batches(columns[1:])]
     with reading(path):
         frame = pa.Table.from_batches(batches).select(columns).to_pandas()
@@ -173,6 +229,8 @@ def label_frame(folder: Path) -> "pd.DataFrame":
 
 def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
     """Return image_id, path and distance of a cluster's images, nearest to its centroid first.
+
+    The cluster is one of the first clustering.
 
     Raises:
         ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.

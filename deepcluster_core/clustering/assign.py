@@ -1,6 +1,6 @@
 """Assign new images to the existing clusters of a run.
 
-Suffixes: N and B rows, D features, Q kept, K clusters.
+Suffixes: N and B rows, D features, Q kept, K clusters, H clusterings.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,9 +11,10 @@ from math import nan
 import numpy as np
 import torch
 
+from deepcluster_core.artifacts.file_names import in_clustering
 from deepcluster_core.clustering.nearest import Nearest
 from deepcluster_core.clustering.pca import Pca
-from deepcluster_core.clustering.rows import ClusterIds, Floats, Projected, Raw
+from deepcluster_core.clustering.rows import ClusterIds, Floats, InMemory, Projected, Raw
 from deepcluster_core.errors import ArtifactError, FeatureError
 
 AT_ONCE = 4096
@@ -22,13 +23,16 @@ AT_ONCE = 4096
 Products then round as they did when the run was clustered.
 """
 
+ARRAYS_OF_PCA = frozenset(("pca_mean", "pca_components", "pca_eigenvalues"))
+
 
 @dataclass(frozen=True)
 class Assigner:
     """The projection and the centroids of a label table."""
 
     pca: Pca
-    centroids_KQ: Floats
+    centroids: tuple[Floats, ...]
+    """centroids_KQ of each clustering."""
     device: str = "cpu"
 
     @classmethod
@@ -36,7 +40,9 @@ class Assigner:
         """Return the assigner for the arrays of a label table, as `write_labels` stores them.
 
         Args:
-            clustering: `pca_mean`, `pca_components`, `pca_eigenvalues` and `centroids`.
+            clustering: `pca_mean`, `pca_components`, `pca_eigenvalues` and `centroids`, and for
+                further clusterings `centroids_1` and so on. Without all of the first three, the
+                features were clustered without a PCA.
             whitened: whether the features were whitened for clustering.
             device: a torch device; near ties may be decided differently on a GPU and on the CPU.
 
@@ -44,25 +50,35 @@ class Assigner:
             ArtifactError: an array is missing, or the shapes of the arrays do not match.
         """
         try:
-            mean_D = torch.from_numpy(clustering["pca_mean"])
-            components_QD = torch.from_numpy(clustering["pca_components"])
-            eigenvalues_Q = torch.from_numpy(clustering["pca_eigenvalues"])
-            centroids_KQ = clustering["centroids"]
+            first_KQ = clustering["centroids"]
+            if ARRAYS_OF_PCA.isdisjoint(clustering):
+                pca = Pca.identity(first_KQ.shape[1])
+            else:
+                # effective_rank and dead_features are not stored; the projection needs neither.
+                pca = Pca(
+                    mean_D=torch.from_numpy(clustering["pca_mean"]),
+                    components_QD=torch.from_numpy(clustering["pca_components"]),
+                    eigenvalues_Q=torch.from_numpy(clustering["pca_eigenvalues"]),
+                    effective_rank=nan,
+                    dead_features=nan,
+                    whitened=whitened,
+                )
         except KeyError as error:
             raise ArtifactError(f"{error}: missing among the arrays of the labels.") from error
-        width = len(eigenvalues_Q)
-        pca_fits = components_QD.shape == (width, len(mean_D))
-        centroids_fit = centroids_KQ.shape[1:] == (width,)
+        centroids = [first_KQ]
+        while (name := in_clustering("centroids", len(centroids))) in clustering:
+            centroids.append(clustering[name])
+        width = len(pca.eigenvalues_Q)
+        pca_fits = pca.components_QD.shape == (width, len(pca.mean_D))
+        centroids_fit = all(centroids_KQ.shape[1:] == (width,) for centroids_KQ in centroids)
         if not (pca_fits and centroids_fit):
             raise ArtifactError("the shapes of the labels' PCA and centroids do not match.")
-        # effective_rank and dead_features are not stored; the projection needs neither.
-        pca = Pca(mean_D, components_QD, eigenvalues_Q, nan, nan, whitened)
-        return cls(pca, centroids_KQ, device)
+        return cls(pca, tuple(centroids), device)
 
     def assign(
         self, batches: Iterable[tuple[list[str], Raw]], *, at_once: int = AT_ONCE
     ) -> Iterator[tuple[list[str], ClusterIds, Floats]]:
-        """Yield paths, cluster_B and distance_B for batches of paths and features, in order.
+        """Yield paths, cluster_HB and distance_HB for batches of paths and features, in order.
 
         Each image goes to the nearest centroid by Euclidean distance, as in `nearest.assign`. If
         two centroids are equally near up to the last digits, either may be chosen, depending on
@@ -71,17 +87,21 @@ class Assigner:
         Raises:
             FeatureError: features are not finite, or their width differs from the run's.
         """
-        width = self.centroids_KQ.shape[1]
+        width = len(self.pca.eigenvalues_Q)
         for paths, raw_BD in _grouped(batches, at_once):
             self._check(paths, raw_BD)
             # `Projected` multiplies blocks of equal size, as when the run was clustered.
             rows = Projected(len(raw_BD), width, partial(_part, raw_BD), self._rows)
-            cluster_B, distance_B = self._nearest.assign(rows)
-            yield paths, cluster_B, distance_B
+            if len(self._nearest) > 1:
+                rows = InMemory(rows.all())  # projected once for all clusterings
+            assigned = [nearest.assign(rows) for nearest in self._nearest]
+            cluster_HB = np.stack([cluster_B for cluster_B, _ in assigned])
+            distance_HB = np.stack([distance_B for _, distance_B in assigned])
+            yield paths, cluster_HB, distance_HB
 
     @cached_property
-    def _nearest(self) -> Nearest:
-        return Nearest(self.centroids_KQ, device=self.device)
+    def _nearest(self) -> list[Nearest]:
+        return [Nearest(centroids_KQ, device=self.device) for centroids_KQ in self.centroids]
 
     @cached_property
     def _projection(self) -> Pca:

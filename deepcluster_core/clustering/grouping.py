@@ -1,6 +1,6 @@
 """Turn stored features into clusters: PCA, whitening, L2 and the clusterer of the recipe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.features import Features
+from deepcluster_core.artifacts.file_names import in_clustering
 from deepcluster_core.clustering.fit import Clustering, Fit
 from deepcluster_core.clustering.moments import unit_rows
 from deepcluster_core.clustering.pca import Pca, fit_pca
 from deepcluster_core.clustering.rows import Projected
 from deepcluster_core.context import Context
+from deepcluster_core.progress import part_of
 from deepcluster_core.ranks import own_rows
 
 BLOCK_BYTES = 64 << 20
@@ -25,46 +27,60 @@ class Grouping:
     """The clusters of all images, and the projection to the space in which they were found."""
 
     pca: Pca
-    fit: Fit
+    fits: tuple[Fit, ...]
+    """One for each clustering, in which all images are clustered anew."""
+
+    @property
+    def fit(self) -> Fit:
+        """The first clustering, which is the only one as a rule."""
+        return self.fits[0]
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return the arrays needed to assign new images, by their names in the artifact."""
-        return {
-            "pca_mean": self.pca.mean_D.numpy(),
-            "pca_components": self.pca.components_QD.numpy(),
-            "pca_eigenvalues": self.pca.eigenvalues_Q.numpy(),
-            "centroids": self.fit.centroids_KQ,
-        }
+        arrays: dict[str, NDArray[np.float32]] = {}
+        # Arrays that change nothing would take as much space as a network's layer.
+        if self.pca.projects:
+            arrays["pca_mean"] = self.pca.mean_D.numpy()
+            arrays["pca_components"] = self.pca.components_QD.numpy()
+            arrays["pca_eigenvalues"] = self.pca.eigenvalues_Q.numpy()
+        for number, fit in enumerate(self.fits):
+            arrays[in_clustering("centroids", number)] = fit.centroids_KQ
+        return arrays
 
 
 def group(
     features: Features,
-    clusterer: Clustering,
+    clusterers: Sequence[Clustering],
     context: Context,
     *,
-    pca_dim: int,
+    pca_dim: int | None,
     whitened: bool,
     clip: bool,
 ) -> Grouping:
-    """Reduce the features of all images and cluster them.
+    """Reduce the features of all images and cluster them, once with each clusterer.
+
+    If there are features of V views of each image, clusterer h gets those of view h % V. The PCA is
+    that of the first view, and projects all of them: views are drawn alike.
 
     Args:
         features: the features of all images.
-        clusterer: the clustering algorithm.
+        clusterers: clustering algorithms; each has random numbers of its own.
         context: seed, epoch, device, ranks and the folder for intermediate results.
-        pca_dim: dimensions that the PCA keeps.
+        pca_dim: dimensions that the PCA keeps; None for no PCA, only rows of length 1. A row of
+            zeros stays zero in either case.
         whitened: whether each dimension is scaled to variance one.
         clip: keep fewer dimensions, instead of raising an error, if the features have a lower rank.
 
     Raises:
         FeatureError: the features cannot be reduced or clustered like this.
     """
-    unit = unit_rows(features.dim)
+    unit = unit_rows(features.view_dim)
     own = own_rows(features.num_images, context.ranks, unit=unit)
     # As many whole units as are fast to read at once.
     block_rows = unit * max(1, BLOCK_BYTES // (4 * unit * features.dim))
+    blocks = features.blocks(rows=own, block_rows=block_rows, view=0)
     pca = fit_pca(
-        map(torch.from_numpy, features.blocks(rows=own, block_rows=block_rows)),
+        map(torch.from_numpy, blocks),
         dim=pca_dim,
         whitened=whitened,
         clip=clip,
@@ -72,27 +88,36 @@ def group(
         ranks=context.ranks,
         device=context.device,
     )
-    # The features are read a second time, now through the projection.
-    rows = _projected(features, pca, context)
-    # The seed is named "kmeans" for every algorithm; a different name would change the results.
-    seed = seeding.derive(context.seed, context.epoch or 0, "cluster", "kmeans")
-    fit = clusterer.fit(
-        rows,
-        seed=seed,
-        device=context.device,
-        progress=context.progress,
-        ranks=context.ranks,
-    )
-    return Grouping(pca, fit)
+    # The features are read again for each clustering, now through the projection.
+    fits: list[Fit] = []
+    for number, clusterer in enumerate(clusterers):
+        fit = clusterer.fit(
+            _projected(features, number % features.views, pca, context),
+            seed=_seed(context, number),
+            device=context.device,
+            progress=part_of(context.progress, number, len(clusterers)),
+            ranks=context.ranks,
+        )
+        fits.append(fit)
+    return Grouping(pca, tuple(fits))
 
 
-def _projected(features: Features, pca: Pca, context: Context) -> Projected:
+def _seed(context: Context, number: int) -> int:
+    """Return the seed of a clustering."""
+    # It is named "kmeans" for every algorithm; a different name would change the results.
+    names: list[str | int] = [context.epoch or 0, "cluster", "kmeans"]
+    if number > 0:  # the first one keeps the seed that it has when there is one only
+        names.append(number)
+    return seeding.derive(context.seed, *names)
+
+
+def _projected(features: Features, view: int, pca: Pca, context: Context) -> Projected:
     """Return the rows to cluster, which are projected, whitened and normalised when read."""
     device = context.device
     on_device = pca.to(device)  # moved once rather than for each block of rows
 
     def read(rows: range) -> Iterator[NDArray[np.floating]]:
-        return features.blocks(rows=rows)
+        return features.blocks(rows=rows, view=view)
 
     def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
         raw = torch.from_numpy(raw_BD).to(device)

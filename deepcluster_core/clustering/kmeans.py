@@ -1,10 +1,13 @@
 """K-means. Suffixes: N rows, S sampled, Q dimensions, K clusters, E empty."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit
+from deepcluster_core.clustering.least_size import Quota
 from deepcluster_core.clustering.lloyd import Points, iterate
 from deepcluster_core.clustering.nearest import UNIT_ROWS, Nearest, search_rows
 from deepcluster_core.clustering.rows import ClusterIds, Floats, RowIds, Rows
@@ -55,6 +58,13 @@ class KMeans:
 
     An empty cluster starts at a random row. None: all centroids start at random rows.
     """
+    least_size: float | None = None
+    """Each cluster has at least this share of the mean number of rows N / k, rounded down.
+
+    It holds in the last iterations, so that centroids follow the rows that their clusters get
+    (Bradley, Bennett and Demiriz 2000), and in the final assignment; `least_size.Quota` finds the
+    clusters. None: any size.
+    """
 
     def fit(
         self,
@@ -84,6 +94,7 @@ class KMeans:
             FeatureError: `k` is below 2 or above the number of rows, a row is not finite, or
                 `start_N` has ids above `k` - 1 or a different number of rows.
         """
+        assert self.least_size is None or ranks.size == 1
         self._check(rows.num_rows)
         sample_S = self._sample(rows.num_rows, seed)
         points = _points(rows, sample_S, ranks)
@@ -95,15 +106,30 @@ class KMeans:
             seed=seed,
             spherical=self.spherical,
             device=device,
+            least=self._least(points.num_points),
         )
         block_rows = search_rows(rows.num_rows, device)
         nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows)
         own = own_rows(rows.num_rows, ranks, unit=UNIT_ROWS)
-        # Without a sample, the rows of this rank need not be computed again.
-        blocks = points.blocks(block_rows) if sample_S is None else rows.blocks(own)
-        cluster_N, distance_N = nearest.assign_blocks(blocks, own, rows.num_rows, progress=progress)
+
+        def blocks() -> Iterator[Floats]:
+            # Without a sample, the rows of this rank need not be computed again.
+            return points.blocks(block_rows) if sample_S is None else rows.blocks(own)
+
+        cluster_N, distance_N = nearest.assign_blocks(
+            blocks(), own, rows.num_rows, progress=progress
+        )
+        quota = Quota(blocks, centroids_KQ, self._least(rows.num_rows), device)
+        cluster_N, distance_N = quota.fill(cluster_N, distance_N)
         cluster_N, distance_N = _gathered(cluster_N, distance_N, ranks)
         return Fit(centroids_KQ, cluster_N, distance_N, points.num_points, objective)
+
+    def _least(self, num_rows: int) -> int:
+        """Return the least number of rows in a cluster; 0 if any number is allowed."""
+        if self.least_size is None:
+            return 0
+        # A share such as 0.3 is not exact in binary, and 0.3 x 100 / 10 is less than 3.
+        return math.floor(self.least_size * num_rows / self.k + 1e-9)
 
     def _sample(self, num_rows: int, seed: int) -> RowIds | None:
         """Return the ids of the rows to learn from, ascending; None for all rows."""

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepcluster_core.clustering.exact import ClusterSums, Grid, mean_of, sum_of_squares
+from deepcluster_core.clustering.least_size import Quota
 from deepcluster_core.clustering.nearest import UNIT_ROWS, Nearest, search_rows
 from deepcluster_core.clustering.rows import Floats, RowIds
 from deepcluster_core.clustering.workers import workers
@@ -32,6 +33,9 @@ as long again.
 
 SUM_BYTES = 1 << 29
 """Most memory for the sums of all workers together, which limits their number."""
+
+QUOTA_ITERATIONS = 3
+"""Iterations at the end in which clusters have a least size, if one is set."""
 
 Doubles = NDArray[np.float64]
 
@@ -83,6 +87,7 @@ def iterate(
     seed: int,
     spherical: bool = False,
     device: str = "cpu",
+    least: int = 0,
 ) -> tuple[Floats, tuple[float, ...]]:
     """Run all iterations; return centroids_KQ and the objective before each of them.
 
@@ -97,10 +102,12 @@ def iterate(
         seed: decides from which clusters empty ones are refilled.
         spherical: scale centroids to length 1, at the start and after each iteration.
         device: a torch device for the search.
+        least: least number of rows of a cluster in the last iterations, `QUOTA_ITERATIONS`; above 0
+            on a single rank only.
 
     Returns:
         The centroids, float32, and for each iteration the sum of the squared distances of all rows
-        to the centroids that the iteration began with.
+        to the centroids that the iteration began with, each to that of its cluster.
     """
     if spherical:
         centroids_KQ = _of_length_1(centroids_KQ.astype(np.float64)).astype(np.float32)
@@ -112,7 +119,11 @@ def iterate(
     with workers(num_workers) as pool:
         for iteration in range(iterations):
             nearest.move_to(centroids_KQ)
-            sum_KQ, count_K = _sums(points, nearest, pool, num_workers).total(points.ranks)
+            if least and iteration >= iterations - QUOTA_ITERATIONS:
+                sums = _sums_with_quota(points, nearest, centroids_KQ, least, device)
+            else:
+                sums = _sums(points, nearest, pool, num_workers)
+            sum_KQ, count_K = sums.total(points.ranks)
             objective.append(squares + _away(centroids_KQ, sum_KQ, count_K))
             mean_KQ = mean_of(sum_KQ, count_K)
             if not count_K.all():  # which all ranks see alike
@@ -152,6 +163,21 @@ def _sums(points: Points, nearest: Nearest, pool: Executor, num_workers: int) ->
     for other in others:
         first.include(other)
     return first
+
+
+def _sums_with_quota(
+    points: Points, nearest: Nearest, centroids_KQ: Floats, least: int, device: str
+) -> ClusterSums:
+    """Return the sums of all rows, by clusters that have at least `least` rows each."""
+    block_rows = nearest.block_rows
+    cluster_S, distance_S = nearest.assign_blocks(
+        points.blocks(block_rows), points.own, points.num_points
+    )
+    quota = Quota(lambda: points.blocks(block_rows), centroids_KQ, least, device)
+    cluster_S, _ = quota.fill(cluster_S, distance_S)
+    sums = points.new_sums(nearest.num_centroids)
+    sums.add(points.own_SQ, cluster_S)
+    return sums
 
 
 def refilled(

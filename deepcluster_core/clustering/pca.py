@@ -8,6 +8,7 @@ Section 3.4: "features are PCA-reduced to 256 dimensions, whitened and l2-normal
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
+from math import nan
 
 import scipy.linalg
 import torch
@@ -46,6 +47,30 @@ class Pca:
     """
     whitened: bool = True
     """Whether `whiten` scales every component to variance 1."""
+    projects: bool = True
+    """Whether `whiten` projects rows. If not, the mean is zero and the components are the unit
+    vectors, so that a projection would change nothing."""
+
+    @classmethod
+    def identity(
+        cls, dim: int, *, effective_rank: float = nan, dead_features: float = nan
+    ) -> "Pca":
+        """Return the projection that leaves `dim` features as they are, up to the length of rows.
+
+        Args:
+            dim: D, which is also Q.
+            effective_rank: that of the features, if it is known.
+            dead_features: the share of features that do not vary, if it is known.
+        """
+        return cls(
+            mean_D=torch.zeros(dim),
+            components_QD=torch.eye(dim),
+            eigenvalues_Q=torch.ones(dim),
+            effective_rank=effective_rank,
+            dead_features=dead_features,
+            whitened=False,
+            projects=False,
+        )
 
     def to(self, device: torch.device | str) -> "Pca":
         """Return this projection with its tensors on a device, for many calls of `whiten`."""
@@ -66,6 +91,8 @@ class Pca:
         Returns:
             rows_NQ: float32 on the device of `rows_ND`. A row that projects to zero stays zero.
         """
+        if not self.projects:
+            return torch.nn.functional.normalize(rows_ND.to(torch.float32))
         device = rows_ND.device
         # Subtract the mean before the projection: a large mean would cost precision afterwards.
         mean_D = self.mean_D.to(device)
@@ -82,7 +109,7 @@ class Pca:
 def fit_pca(
     blocks: Iterable[Tensor],
     *,
-    dim: int,
+    dim: int | None,
     whitened: bool = True,
     clip: bool = False,
     num_rows: int | None = None,
@@ -98,7 +125,8 @@ def fit_pca(
         blocks: blocks of rows (B, D), of any float dtype and device; B may vary. With several
             ranks, these are the rows `own_rows(num_rows, ranks, unit=unit_rows(D))`; a rank may
             have none.
-        dim: Q, the number of components to keep; 256 in section 3.4.
+        dim: Q, the number of components to keep; 256 in section 3.4. None: measure the spread of
+            the rows, but do not project them, see `Pca.identity`.
         whitened: whether `Pca.whiten` scales components to variance 1.
         clip: keep fewer components, instead of raising an error, if the rank is below `dim`.
         num_rows: number of rows of all ranks; if it is None, sums are rounded as for 2^27 rows.
@@ -142,7 +170,7 @@ class _Report:
     levels: tuple[int, ...]
 
 
-def _combine(moments: Moments, *, dim: int, ranks: Ranks) -> "_Spread":
+def _combine(moments: Moments, *, dim: int | None, ranks: Ranks) -> "_Spread":
     """Return the spread of the rows of all ranks; ranks may return an empty one if it is not used.
 
     Fewer rows than D need no D x D matrix: the N x N inner products of the rows have the same
@@ -180,14 +208,15 @@ def _spread_of_few(shifted_ND: Tensor, shift_D: Tensor) -> "_Spread":
     return _Spread(shift_D + offset_D, inner_NN, centred_ND, num_rows)
 
 
-def _checked(reports: list[_Report], *, width: int, dim: int) -> tuple[int, list[int]]:
+def _checked(reports: list[_Report], *, width: int, dim: int | None) -> tuple[int, list[int]]:
     """Return the number of rows and the levels of all ranks.
 
     Raises:
         FeatureError: there are too few rows or features, or rows that are not finite.
     """
     num_rows = sum(report.num_rows for report in reports)
-    _check_rows(num_rows, width=width, dim=dim)
+    if dim is not None:
+        _check_rows(num_rows, width=width, dim=dim)
     first_bad: int | None = None
     start = 0
     for report in reports:
@@ -201,14 +230,19 @@ def _checked(reports: list[_Report], *, width: int, dim: int) -> tuple[int, list
     return num_rows, sorted(levels)
 
 
-def _solve(spread: "_Spread", *, dim: int, whitened: bool, clip: bool) -> Pca:
-    """Return the PCA of a spread."""
+def _solve(spread: "_Spread", *, dim: int | None, whitened: bool, clip: bool) -> Pca:
+    """Return the PCA of a spread, or without `dim` what is measured of it."""
     trace = spread.square_XX.diagonal().sum()
     _check_rows_differ(trace, spread.mean_D, num_rows=spread.num_rows)
     frobenius_squared = spread.square_XX.square().sum()
     effective_rank = float(trace**2 / frobenius_squared)
     variance_D = spread.variances()
     is_dead_D = variance_D <= RANK_TOLERANCE * variance_D.max()
+    dead_features = float(is_dead_D.double().mean())
+    if dim is None:
+        return Pca.identity(
+            len(variance_D), effective_rank=effective_rank, dead_features=dead_features
+        )
     eigenvalues_Q, components_QD = spread.top(dim)
     # Components without variance are rounding noise, which whitening would scale to variance 1.
     noise = RANK_TOLERANCE * eigenvalues_Q[0]
@@ -223,7 +257,7 @@ def _solve(spread: "_Spread", *, dim: int, whitened: bool, clip: bool) -> Pca:
         components_QD=_fix_signs(components_QD).float().cpu(),
         eigenvalues_Q=eigenvalues_Q.float().cpu(),
         effective_rank=effective_rank,
-        dead_features=float(is_dead_D.double().mean()),
+        dead_features=dead_features,
         whitened=whitened,
     )
 

@@ -28,6 +28,7 @@ class Settings(Protocol):
     algorithm: str
     iterations: int
     max_points_per_centroid: int | None
+    least_size: float | None
     pic: PicConfig
     options: dict[str, JsonValue]
 
@@ -56,10 +57,13 @@ class Clusterer:
     """
     finds_k: bool = False
     """Whether it finds the number of clusters itself, so that a recipe cannot set `k`."""
+    takes_several_k: bool = False
+    """Whether `k` may be a list, and the images are then clustered once for each entry."""
     assigns_to_nearest: bool = False
     """Whether it puts each image into the cluster of the nearest centroid, as for new images."""
     runs_on_many_ranks: bool = False
-    """Whether several ranks can compute it together, each with a share of the rows.
+    """Whether several ranks can compute it together, each with a share of the rows; k-means can
+    unless `least_size` is set.
 
     A clusterer that cannot sees all rows at once, in memory.
     """
@@ -78,6 +82,7 @@ def _k_means(settings: Settings, k: int | None, start_N: "Start") -> "Clustering
         spherical=settings.algorithm == "spherical",
         max_points_per_centroid=settings.max_points_per_centroid,
         start_N=start_N,
+        least_size=settings.least_size,
     )
 
 
@@ -96,7 +101,8 @@ def _plugin(settings: Settings, k: int | None, start_N: "Start") -> "Clustering"
 
 K_MEANS = Clusterer(
     _k_means,
-    reads=("max_points_per_centroid", "warm_start"),
+    reads=("least_size", "max_points_per_centroid", "warm_start"),
+    takes_several_k=True,
     assigns_to_nearest=True,
     runs_on_many_ranks=True,
 )

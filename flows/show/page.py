@@ -204,7 +204,7 @@ class _Run:
     def _setup(self, images: ArtifactState | None, labels: ArtifactState | None) -> Setup:
         recipe = self.recipe
         # The number of clusters that were found, because k can be auto in the recipe.
-        k: int | str = recipe.cluster.k
+        k: int | str = recipe.cluster.all_k[0]
         if labels is not None:
             k = self.manifests[labels.folder].facts["k"]
         return Setup(

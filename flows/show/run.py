@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deepcluster_core.artifacts.file_names import in_clustering
 from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_cluster, read_metrics
 from deepcluster_core.errors import ConfigError
@@ -152,8 +153,9 @@ def _check_epoch(folder: RunFolder, epoch: int, existing: Iterable[int]) -> None
 
 def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
     """Return k as text; if it is auto, with the number of clusters of the latest epoch."""
-    k = str(recipe.cluster.k)
-    if k != "auto":
+    all_k = recipe.cluster.all_k
+    k = ", ".join(map(str, all_k))
+    if "auto" not in all_k:
         return k
     labels: list[Path] = []
     for state in states:
@@ -163,7 +165,8 @@ def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
         return k
     # The states are in the order of epochs, so the last labels are the latest.
     latest = read_manifest(labels[-1])
-    return f"{k} ({latest.facts['k']})"
+    numbers = [str(latest.facts[in_clustering("k", number)]) for number in range(len(all_k))]
+    return f"{k} ({', '.join(numbers)})"
 
 
 def _print_evaluations(folder: RunFolder, console: Console) -> None:

@@ -36,6 +36,11 @@ PCA_MATRICES = 6
 covariance, a copy, its eigenvectors and the solver's workspace. Counted, not measured."""
 LABEL_BYTES = 60
 """A row of a label table: numbers, and a path of typical length."""
+LABEL_BYTES_OF_NEXT = 8
+"""The further numbers in such a row of each clustering but the first."""
+QUOTA_BYTES = 100
+"""Clusters of a least size, per image: its cluster and squared distance, and entries of 12 bytes in
+lists of candidates: at most 4 at first, but some lists grow. Counted, not measured."""
 ENCODED_BYTES_PER_PIXEL = {"jpeg": 0.6, "png": 2.0}
 """Bytes per pixel of colour photographs. JPEG at quality 95 took 0.4 to 0.6, measured."""
 ASPECT = 4 / 3
@@ -72,18 +77,23 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     size = footprint_of(network, channels=channels)
     sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim)
     pace = Pace.of(recipe.train, num_images=num_images)
-    k = sizes.k or num_images  # if the algorithm finds k, it can be as large as this
+    # If the algorithm finds k, it can be as large as the number of images.
+    all_k = [k or num_images for k in sizes.all_k]
+    k = sum(all_k)
 
     # Disk space.
     feature_bytes = dim * np.dtype(recipe.extract.dtype).itemsize
     kept_features = _largest_number_kept(recipe.keep.features, recipe.epochs)
     kept_checkpoints = _largest_number_kept(recipe.keep.checkpoints, recipe.epochs)
-    clustering_bytes = 4 * (k + dim) * sizes.pca_dim  # the centroids and the PCA, in float32
+    # The centroids and the PCA, in float32.
+    pca_rows = 0 if recipe.cluster.pca_dim == "none" else dim
+    clustering_bytes = 4 * (k + pca_rows) * sizes.pca_dim
+    label_bytes = LABEL_BYTES + LABEL_BYTES_OF_NEXT * (len(all_k) - 1)
     checkpoint_bytes = 2 * 4 * size.weights  # weights and momentum, in float32
     disk = {
         "images": num_images * _image_bytes(recipe.dataset),
         "features": num_images * feature_bytes * kept_features,
-        "labels": (num_images * LABEL_BYTES + clustering_bytes) * recipe.epochs,
+        "labels": (num_images * label_bytes + clustering_bytes) * recipe.epochs,
         "checkpoints": checkpoint_bytes * kept_checkpoints,
     }
 
@@ -95,13 +105,16 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     # For clustering: the reduced features, of all images or of a sample.
     num_clustered = num_images
     if recipe.cluster.max_points_per_centroid is not None:
-        num_clustered = min(num_images, k * recipe.cluster.max_points_per_centroid)
+        # The clusterings are found one after another.
+        num_clustered = min(num_images, max(all_k) * recipe.cluster.max_points_per_centroid)
     # Clusterers that run on many ranks read large ones from a file; the others hold all of them.
     in_file = find_clusterer(recipe.cluster.algorithm).runs_on_many_ranks
     if in_file:
         num_clustered = math.ceil(num_clustered / num_ranks)
     reduced_bytes = 4 * num_clustered * sizes.pca_dim
-    clustering = CLUSTERING_BYTES + CLUSTER_ID_BYTES * num_images
+    clustering = CLUSTERING_BYTES + CLUSTER_ID_BYTES * num_images * len(all_k)
+    if recipe.cluster.least_size is not None:
+        clustering += QUOTA_BYTES * num_images
     scratch = reduced_bytes if in_file and reduced_bytes > MEMORY_BYTES else 0
     clustering += reduced_bytes - scratch
     if not device.startswith("cuda"):
@@ -110,7 +123,7 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     # On the device the PCA comes first. Then faiss needs its scratch memory and the vectors of its
     # index, which are the centroids, or with `pic` all rows.
     pca = 8 * PCA_MATRICES * min(dim, num_images) ** 2
-    search = SCRATCH_BYTES + 4 * k * sizes.pca_dim
+    search = SCRATCH_BYTES + 4 * max(all_k) * sizes.pca_dim
     return Needs(disk, scratch, PROCESS_BYTES + clustering, max(training, pca, search))
 
 

@@ -7,7 +7,7 @@ is rounded to the number format that the run stores.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,14 +110,25 @@ class Clusters:
         return cls(number, labels, checkpoint)
 
     @property
-    def algorithm(self) -> str:
-        """The algorithm that found the clusters, `cluster.algorithm`."""
-        return read_manifest(self.labels).config["cluster"]["algorithm"]
+    def method(self) -> str:
+        """The algorithm that found the clusters, and the least size of a cluster, if one is set."""
+        settings = self._settings
+        least_size = settings.get("least_size")
+        beside = "" if least_size is None else f" with least_size = {least_size:g}"
+        return settings["algorithm"] + beside
 
     @property
     def assigns_to_nearest(self) -> bool:
-        """Whether the algorithm itself assigns each image to the cluster with the nearest mean."""
-        return find_clusterer(self.algorithm).assigns_to_nearest
+        """Whether the run itself assigned each image to the cluster with the nearest mean."""
+        settings = self._settings
+        if settings.get("least_size") is not None:
+            return False
+        return find_clusterer(settings["algorithm"]).assigns_to_nearest
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The section `cluster` of the recipe with which the clusters were found."""
+        return read_manifest(self.labels).config["cluster"]
 
     def assigner(self, device: str) -> Assigner:
         """Return an assigner, which finds the nearest cluster of a feature.
@@ -125,9 +136,8 @@ class Clusters:
         Raises:
             ArtifactError: the labels artifact is damaged.
         """
-        whitened = read_manifest(self.labels).config["cluster"]["whiten"]
         clustering = read_clustering(self.labels)
-        return Assigner.of(clustering, whitened=whitened, device=device)
+        return Assigner.of(clustering, whitened=self._settings["whiten"], device=device)
 
 
 def as_stored(features: Features, dtype: str) -> Features:

@@ -63,20 +63,20 @@ def assign(
     images = open_images(past.recipe, source, kind, image_key)
     assigner = clusters.assigner(past.device)
     if not clusters.assigns_to_nearest:
-        _say(f"clusters of {clusters.algorithm}: each image goes to that of the nearest mean")
+        _say(f"clusters of {clusters.method}: each image goes to that of the nearest mean")
     checkpoint = clusters.checkpoint
     about = past.about(labels=clusters.labels, checkpoint=checkpoint)
     about["source"] = str(source)
     with (
         whole_files(out, _beside(out, "skipped")) as (table, skipped),
         _reading(past, images, f"assign epoch {clusters.epoch}", skipped, about) as reading,
-        LabelsTable(table, about) as written,
+        LabelsTable(table, about, num_clusterings=len(assigner.centroids)) as written,
     ):
         features = reading.features(checkpoint, past.recipe.extract.layer)
         # The run clusters features as they are stored, so these are rounded, too.
         stored = as_stored(features, past.recipe.extract.dtype)
-        for paths, cluster_B, distance_B in assigner.assign(stored):
-            written.add(paths, cluster_B, distance_B)
+        for paths, cluster_HB, distance_HB in assigner.assign(stored):
+            written.add(paths, cluster_HB, distance_HB)
     _say("\n  ".join([reading.summary(out), *images.notes()]))
 
 

@@ -26,7 +26,7 @@ from deepcluster_core.config_yaml import dump, merged, plain, read_yaml
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, is_url, usable_path
 from deepcluster_core.models.config import NetworkConfig
-from stages.cluster import ClusterConfig, Sizes
+from stages.cluster import NO_WHITENING, ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.runs.compute import ComputeConfig
@@ -91,14 +91,18 @@ class Recipe(StrictConfig):
         # Summarise the sizes as numbers.
         settings = [cluster.pca_dim, train.batch_size, train.reassign_every]
         if sizes.k:
-            settings.append(cluster.k)
-            clusters = f"k = {sizes.k:,} ({num_images / sizes.k:.0f} images a cluster)"
+            settings += cluster.all_k
+            clusters = sizes.clusters(num_images)
         else:
             # The algorithm finds k, so `auto` for k does not depend on the number of images.
             clusters = f"as many clusters as {cluster.algorithm} finds"
+        if cluster.pca_dim == "none":
+            reduced = f"{sizes.pca_dim} dimensions without a PCA"
+        else:
+            reduced = f"pca_dim = {sizes.pca_dim}"
         passes = pace.num_draws / num_images
         summary = (
-            f"{clusters}, pca_dim = {sizes.pca_dim}, {pace.steps:,} steps of {pace.batch_size} "
+            f"{clusters}, {reduced}, {pace.steps:,} steps of {pace.batch_size} "
             f"images an epoch ({passes:.3g} times the data set)"
         )
         if "auto" not in settings:
@@ -128,8 +132,7 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             f"dataset.encoding: a {dataset.encoding} holds 1 or 3 channels, not dataset.channels = "
             f"{dataset.channels}; raw and none hold any number",
         )
-    if not _is_json(recipe.cluster.options):
-        yield ("cluster.options",), "cluster.options: holds NaN or infinity, which no manifest can"
+    yield from _conflicts_of_clustering(recipe.cluster)
     # What follows needs a network that can be built, so the first failure ends the comparison.
     keys = ("network", "dataset.channels")
     try:
@@ -146,13 +149,21 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             yield keys, f"extract.layer: {error}"
             return
     pca_dim = recipe.cluster.pca_dim
-    if pca_dim != "auto" and pca_dim > dim:
+    if isinstance(pca_dim, int) and pca_dim > dim:
         layer = extract.layer or "the feature"
         yield (
             (*keys, "cluster.pca_dim", "extract.layer"),
             f"cluster.pca_dim: {pca_dim} is more than the {dim} dimensions of {layer} of "
             f"network.name = {network.name}",
         )
+
+
+def _conflicts_of_clustering(cluster: ClusterConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the conflicts among the keys of the section `cluster`."""
+    if not _is_json(cluster.options):
+        yield ("cluster.options",), "cluster.options: holds NaN or infinity, which no manifest can"
+    if cluster.pca_dim == "none" and cluster.whiten:
+        yield ("cluster.pca_dim", "cluster.whiten"), NO_WHITENING
 
 
 def _is_json(value: object) -> bool:

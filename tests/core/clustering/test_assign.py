@@ -57,10 +57,12 @@ def test_assign__rows_come_to_the_clusters_they_were_in(size: int, *, whitened: 
 
     assert [len(paths) for paths, _, _ in found] == [64, 64, 64, 64, 44]
     assert [path for paths, _, _ in found for path in paths] == [str(row) for row in range(300)]
-    np.testing.assert_array_equal(np.concatenate([cluster for _, cluster, _ in found]), cluster_N)
+    np.testing.assert_array_equal(
+        np.concatenate([cluster_HB[0] for _, cluster_HB, _ in found]), cluster_N
+    )
     rows_NQ = pca.whiten(torch.from_numpy(rows_ND)).numpy()
     np.testing.assert_allclose(
-        np.concatenate([distance for _, _, distance in found]),
+        np.concatenate([distance_HB[0] for _, _, distance_HB in found]),
         np.linalg.norm(rows_NQ - centroids_KQ[cluster_N], axis=1),
         rtol=1e-5,
     )

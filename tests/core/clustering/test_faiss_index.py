@@ -127,7 +127,7 @@ def test_assigner__builds_its_index_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return Nearest(*given, **named)
 
     monkeypatch.setattr(assigning, "Nearest", counting)
-    assigner = Assigner(pca, unit_rows(5, 4))
+    assigner = Assigner(pca, (unit_rows(5, 4),))
 
     found = list(assigner.assign([([str(n) for n in range(9000)], raw_ND)]))
 

@@ -42,7 +42,7 @@ def grouped(
 ) -> list[Grouping]:
     def work(ranks: Ranks) -> Grouping:
         context = Context(seed=3, epoch=0, ranks=ranks)
-        return group(found, clusterer, context, pca_dim=8, whitened=whitened, clip=True)
+        return group(found, [clusterer], context, pca_dim=8, whitened=whitened, clip=True)
 
     return on_ranks(size, work)
 
@@ -81,7 +81,7 @@ def test_group__progress_counts_the_rows_of_all_ranks(tmp_path: Path) -> None:
         context = Context(
             seed=3, ranks=ranks, progress=lambda done, total: heard.append((done, total))
         )
-        group(found, KMeans(9, 2), context, pca_dim=8, whitened=True, clip=True)
+        group(found, [KMeans(9, 2)], context, pca_dim=8, whitened=True, clip=True)
         return heard
 
     for heard in on_ranks(2, work):
@@ -97,7 +97,7 @@ def test_group__all_ranks_raise_the_same_error(tmp_path: Path) -> None:
     def message(ranks: Ranks) -> str:
         context = Context(seed=3, ranks=ranks)
         with pytest.raises(FeatureError) as raised:
-            group(Features(tmp_path), KMeans(9), context, pca_dim=8, whitened=True, clip=True)
+            group(Features(tmp_path), [KMeans(9)], context, pca_dim=8, whitened=True, clip=True)
         return str(raised.value)
 
     messages = on_ranks(3, message)
