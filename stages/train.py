@@ -25,6 +25,7 @@ from deepcluster_core.stage import stage
 from deepcluster_core.training.config import LarsConfig, PrototypesConfig, ScheduleConfig
 
 if TYPE_CHECKING:
+    from deepcluster_core.data.augment import Views
     from deepcluster_core.training.batches import Batches
     from deepcluster_core.training.epoch import PseudoLabelLearner
     from deepcluster_core.training.heads import Head
@@ -359,23 +360,39 @@ def _batches(
     network: NetworkConfig,
     context: Context,
 ) -> "Batches":
-    """Return the batches of the epoch: random crops of images in the order of the plan."""
-    from deepcluster_core.data.views import RandomCrop
-    from deepcluster_core.training.batches import Batches, Kind
+    """Return the batches of the epoch: random views of images in the order of the plan."""
+    from deepcluster_core.training.batches import Batches
 
-    kinds = train.views or (ViewsConfig(count=1, size=network.image_size, area=train.crop_area),)
     return Batches(
         pictures,
         plan,
         cuts,
-        tuple(
-            Kind(kind.count, kind.size, RandomCrop(kind.area, train.crop_ratio, train.flip))
-            for kind in kinds
-        ),
-        seed=_seed(context, "augment"),
+        _views(train, network.image_size, context),
         is_weighted=train.balance == "weigh",
         ranks=context.ranks,
     )
+
+
+def _views(train: TrainConfig, size: int, context: Context) -> "Views":
+    """Return the random views of the epoch; without `train.views`, one of `size` pixels."""
+    from deepcluster_core.data.augment import Augmentation, ViewKind, Views
+    from deepcluster_core.data.views import RandomCrop
+
+    def kind(count: int, size: int, area: tuple[float, float]) -> ViewKind:
+        return ViewKind(count, size, RandomCrop(area, train.crop_ratio, train.flip))
+
+    if train.views is None:
+        kinds = (kind(1, size, train.crop_area),)
+    else:
+        kinds = tuple(kind(one.count, one.size, one.area) for one in train.views)
+    augmentation = Augmentation(
+        flip_vertical=train.flip_vertical or 0.0,
+        turn=train.turn or 0.0,
+        colour=train.colour,
+        blur=train.blur,
+        noise=train.noise,
+    )
+    return Views(kinds, augmentation, _seed(context, "augment"))
 
 
 def _seed(context: Context, purpose: str) -> int:

@@ -64,3 +64,16 @@ class NoiseConfig(StrictConfig):
 
     deviation: PositiveRange = (0.01, 0.05)
     """Smallest and largest standard deviation, on a scale of 0 to 1."""
+
+
+def check_channels(colour: ColourConfig, channels: int) -> str | None:
+    """Return what is wrong with `train.colour` for images of so many channels, or None."""
+    if channels == 3:
+        return None
+    keys = [key for key in ("saturation", "hue", "grey") if getattr(colour, key) > 0]
+    if not keys:
+        return None
+    return (
+        f"train.colour.{keys[0]}: colours have three channels, and dataset.channels is {channels}; "
+        f"leave out {', '.join(keys)} (brightness and contrast are for any number of channels)"
+    )

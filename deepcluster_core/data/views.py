@@ -1,4 +1,4 @@
-"""The two views of an image: the central crop for extraction and the random crop for training.
+"""Crops of an image: the central one for extraction and random ones for training.
 
 Suffixes: B images of a batch, H and W of an image, S side of the view in pixels, C channels,
 R random numbers of an image, A attempts, X rows of a band.
@@ -56,7 +56,12 @@ def center_view(image_HWC: Pixels, *, resize: int, size: int) -> Pixels:
 
 
 def random_views(
-    images: Sequence[Pixels], draws_BR: NDArray[np.float64], crop: RandomCrop, *, size: int
+    images: Sequence[Pixels],
+    draws_BR: NDArray[np.float64],
+    crop: RandomCrop,
+    *,
+    size: int,
+    out_BSSC: Pixels | None = None,
 ) -> Pixels:
     """Return random crops (B, S, S, C) of images, some flipped, from given random numbers.
 
@@ -65,18 +70,19 @@ def random_views(
         draws_BR: a row of `augmentation_draws` for each image.
         crop: distribution of the crops.
         size: side of the crops in pixels.
+        out_BSSC: an array to write them into and to return; None: a new one.
     """
-    channels = images[0].shape[2]
-    views_BSSC = np.empty((len(images), size, size, channels), np.uint8)
+    if out_BSSC is None:
+        out_BSSC = np.empty((len(images), size, size, images[0].shape[2]), np.uint8)
     height_B = np.array([image_HWC.shape[0] for image_HWC in images])
     width_B = np.array([image_HWC.shape[1] for image_HWC in images])
     boxes = random_boxes(height_B, width_B, draws_BR, crop)
     flipped_B = draws_BR[:, FLIP_DRAW] < crop.flip
     for number, (image_HWC, box) in enumerate(zip(images, boxes, strict=True)):
-        views_BSSC[number] = crop_resized(image_HWC, box, size)
+        out_BSSC[number] = crop_resized(image_HWC, box, size)
         if flipped_B[number]:
-            _mirror(views_BSSC[number])
-    return views_BSSC
+            _mirror(out_BSSC[number])
+    return out_BSSC
 
 
 def _mirror(view_SSC: Pixels) -> None:
@@ -92,18 +98,26 @@ def _mirror(view_SSC: Pixels) -> None:
         band_XSC.copy_(band_XSC.flip(1))
 
 
-def augmentation_draws(seed: int, start: int, count: int) -> NDArray[np.float64]:
+def augmentation_draws(
+    seed: int, start: int, count: int, *, columns: int = DRAWS
+) -> NDArray[np.float64]:
     """Return the random numbers, 0 to 1, of positions `start` to `start + count` of an epoch.
 
     The numbers of a position depend only on (seed, position), because the generator is
     counter-based and can start anywhere. They do not change with the batch size or on resuming.
 
+    Args:
+        seed: seed of the stream, 0 to 2**63 - 1.
+        start: the first position.
+        count: number of positions.
+        columns: random numbers of a position; a multiple of four.
+
     Returns:
-        (count, 24) float64.
+        (count, columns) float64.
     """
     stream = np.random.Philox(key=seed)
-    stream.advance(start * DRAWS // 4)  # one step of Philox yields four numbers
-    return np.random.Generator(stream).random((count, DRAWS))
+    stream.advance(start * columns // 4)  # one step of Philox yields four numbers
+    return np.random.Generator(stream).random((count, columns))
 
 
 def random_boxes(
