@@ -134,9 +134,7 @@ def test_change_colours__any_order_of_torchvision_gives_the_same() -> None:
         lambda image: functional.adjust_saturation(image, 0.8),
     )
 
-    result_SSC = changed(
-        view_SSC, draws(brightness=0.75, contrast=0.875, saturation=1 / 6), colour
-    )
+    result_SSC = changed(view_SSC, draws(brightness=0.75, contrast=0.875, saturation=1 / 6), colour)
 
     for order in itertools.permutations(steps):
         expected_SSC = by_torchvision(view_SSC, *order)
