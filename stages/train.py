@@ -213,6 +213,8 @@ def train(
         context.ranks,
     )
     batches = _batches(pictures, plan, cuts, train, network, context)
+    if train.prototypes is None:
+        plan.check_single()
     inputs = _Inputs(pictures, labels, checkpoint, features)
     learner = _learner(network, train, plan.k, cuts, inputs, context)
     draft.facts = _train(learner, batches, train, draft)
@@ -344,10 +346,8 @@ def _sgd(train: TrainConfig, num_steps: int, context: Context) -> "Sgd":
     from deepcluster_core.training.learner import Sgd
     from deepcluster_core.training.schedule import schedule_of_epoch
 
-    schedule = None
-    if train.schedule is not None:
-        epoch = context.epoch or 0
-        schedule = schedule_of_epoch(train.schedule, lr=train.lr, epoch=epoch, num_steps=num_steps)
+    epoch = context.epoch or 0
+    schedule = schedule_of_epoch(train.schedule, lr=train.lr, epoch=epoch, num_steps=num_steps)
     trust = None if train.lars is None else train.lars.trust
     return Sgd(train.lr, train.momentum, train.weight_decay, schedule=schedule, trust=trust)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.tables import read_labels
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.ranks import Ranks
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
@@ -37,6 +37,19 @@ class Plan:
     def k(self) -> int:
         """The number of clusters of the first clustering, empty ones included."""
         return len(self.weight_K)
+
+    def check_single(self) -> None:
+        """Check that there is one clustering, for a head that is trained.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        if len(self.cluster_HN) > 1:
+            raise ConfigError(
+                f"train.prototypes: the labels have {len(self.cluster_HN)} clusterings, but a head "
+                f"that is trained classifies one.\n"
+                f"  Fix: set train.prototypes, or give cluster.k one number."
+            )
 
 
 @dataclass(frozen=True)

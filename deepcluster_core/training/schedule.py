@@ -47,12 +47,12 @@ class EpochSchedule:
 
 
 def schedule_of_epoch(
-    keys: ScheduleConfig, *, lr: float, epoch: int, num_steps: int
-) -> EpochSchedule:
-    """Return the learning rates of an epoch.
+    keys: ScheduleConfig | None, *, lr: float, epoch: int, num_steps: int
+) -> EpochSchedule | None:
+    """Return the learning rates of an epoch; None if they are constant.
 
     Args:
-        keys: the schedule of all epochs.
+        keys: the schedule of all epochs, or None.
         lr: learning rate at the top.
         epoch: number of the epoch, from 0.
         num_steps: steps in each epoch.
@@ -60,6 +60,8 @@ def schedule_of_epoch(
     Raises:
         ConfigError: the schedule ends before this epoch.
     """
+    if keys is None:
+        return None
     if epoch >= keys.epochs:
         raise ConfigError(
             f"train.schedule.epochs: the schedule ends after epoch {keys.epochs - 1}, so there is "
