@@ -198,8 +198,8 @@ def train(
     pictures = Images(images)
     pace = Pace.of(train, num_images=len(pictures))
     # Even cuts for a projection, which normalises over the images of a batch.
-    cuts = Cuts(pace.num_draws, pace.batch_size, is_even=network.projection is not None)
-    cuts = cuts.without_single_image()
+    is_even = network.projection is not None
+    cuts = Cuts(pace.num_draws, pace.batch_size, is_even).without_single_image()
     plan = shared_plan(
         lambda: plan_of(
             labels,
@@ -258,7 +258,7 @@ def _train(
         )
     learner.flush()
     agreement = progress.view_agreement()
-    return {"loss": loss} if agreement is None else {"loss": loss, "view_agreement": agreement}
+    return {"loss": loss} | ({} if agreement is None else {"view_agreement": agreement})
 
 
 def _write(folder: Path, learner: "PseudoLabelLearner") -> None:

@@ -287,6 +287,7 @@ def test_run__two_ranks_make_the_artifact_of_one(inputs: Inputs, tmp_path: Path)
     bank, expected = rows_of(tmp_path / "several"), rows_of(tmp_path / "one")
     # Rounding moves few rows by much.
     assert np.quantile(np.abs(bank.astype(float) - expected.astype(float)), 0.9) < 0.01
+    assert several.moved_bytes is not None
     assert several.moved_bytes["embeddings"] > 0
 
 

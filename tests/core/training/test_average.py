@@ -18,12 +18,12 @@ def move(module: nn.Module, by: float) -> None:
 def test_update__is_the_recurrence_of_an_exponential_average() -> None:
     module = network()
     average = WeightAverage(module, share=0.75, start=None)
-    expected = module[0].weight.detach().clone()
+    expected = module.get_parameter("0.weight").detach().clone()
 
     for step in range(5):
         move(module, 0.1 * step)
         average.update()
-        expected = 0.75 * expected + 0.25 * module[0].weight.detach()
+        expected = 0.75 * expected + 0.25 * module.get_parameter("0.weight").detach()
 
     torch.testing.assert_close(average.weights()["0.weight"], expected)
 
@@ -31,7 +31,7 @@ def test_update__is_the_recurrence_of_an_exponential_average() -> None:
 def test_state_dict__has_averaged_weights_and_the_statistics_of_the_network() -> None:
     module = network()
     average = WeightAverage(module, share=0.5, start=None)
-    before = module[0].weight.detach().clone()
+    before = module.get_parameter("0.weight").detach().clone()
     module(torch.randn(8, 3))
     move(module, 1.0)
     average.update()
@@ -43,7 +43,7 @@ def test_state_dict__has_averaged_weights_and_the_statistics_of_the_network() ->
     assert torch.equal(state["1.running_mean"], module.state_dict()["1.running_mean"])
     assert state["1.num_batches_tracked"] == 1
     # The network itself is not changed.
-    torch.testing.assert_close(module[0].weight.detach(), before + 1)
+    torch.testing.assert_close(module.get_parameter("0.weight").detach(), before + 1)
 
 
 def test_init__continues_an_earlier_average() -> None:
