@@ -43,7 +43,7 @@ def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_loop__checkpoint_is_the_features_of_the_next_epoch(run: Path) -> None:
-    assert [path.name for path in (run / "features").iterdir()] == ["epoch=0000"]
+    assert RunFolder(run).epochs("features") == [0]
     for epoch in (1, 2):
         labels = read_manifest(run / f"labels/epoch=000{epoch}")
         before = read_manifest(run / f"checkpoints/epoch=000{epoch - 1}")
