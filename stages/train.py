@@ -171,7 +171,8 @@ class Pace:
     name="train",
     version=1,
     kind="checkpoints",
-    files=(MODEL, MOMENTUM, AVERAGE, FEATURES),
+    files=(MODEL, MOMENTUM),
+    optional_files=(AVERAGE, FEATURES),
     ranks="many",
 )
 def train(
@@ -221,11 +222,8 @@ def train(
     if context.ranks.rank == 0:  # all ranks hold the same weights
         _write(draft.folder, learner)
     draft.rows = cuts.num_draws
-    draft.facts |= {
-        "k": plan.k,
-        "network": network.name,
-        "precision": computed_in(context.device, train.precision),
-    }
+    draft.facts |= {"k": plan.k, "network": network.name}
+    draft.facts["precision"] = computed_in(context.device, train.precision)
 
 
 def _train(

@@ -49,6 +49,8 @@ class Stage:
     """The kind of its artifacts and their folder in a run, such as `features` or `labels`."""
     files: tuple[str, ...]
     """Files and folders of an artifact, besides the manifest."""
+    optional_files: tuple[str, ...] = ()
+    """Files and folders that an artifact has with some settings only."""
 
 
 class Provenance(StrictConfig):
