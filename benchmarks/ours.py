@@ -35,6 +35,7 @@ from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.models.build import build_network
 from deepcluster_core.progress import Progress
 from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
 from stages.cluster import ClusterConfig, cluster
 from stages.extract import extract
@@ -212,10 +213,9 @@ def steps_in_memory(recipe: str, overrides: dict[str, Any], run: str) -> Figures
     sgd = Sgd(settings.lr, settings.momentum, settings.weight_decay)
     learner = PseudoLabelLearner(
         network,
-        k=labels.k,
+        head=Fresh.drawn(network.output_dim, labels.k, seed=0),
         sgd=sgd,
         device=pipeline.device,
-        head_seed=0,
         dropout_seed=0,
     )
     clock = pipeline.report.of_stage["train"] = Clock()

@@ -39,6 +39,9 @@ class StrictConfig(BaseModel):
     They are left out of the artifact key when they are None, so that existing artifacts stay valid.
     """
 
+    by_contents: ClassVar[frozenset[str]] = frozenset()
+    """Keys that name a file whose contents, not its path, are part of the artifact key."""
+
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,

@@ -222,6 +222,7 @@ def stage(
     version: int,
     kind: str,
     files: tuple[str, ...],
+    optional_files: tuple[str, ...] = (),
     check: Callable[..., None] | None = None,
     ranks: Literal["one", "many"] = "one",
 ) -> _Declaration:
@@ -232,11 +233,12 @@ def stage(
         version: increase it when unchanged inputs and settings would give a different artifact.
         kind: kind of its artifacts, and their folder in a run.
         files: files and folders of an artifact, besides the manifest.
+        optional_files: files and folders that it has with some settings only.
         check: called with the sections before an existing artifact is replaced; it raises an error
             for settings that the stage does not support.
         ranks: many if it uses `context.ranks`, so that several processes can run it together.
     """
-    identity = Stage(name, version, kind, files)
+    identity = Stage(name, version, kind, files, optional_files)
 
     def declare(body: Callable[..., None]) -> StageFunction[...]:
         return StageFunction(identity, body, check, ranks)

@@ -3,17 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.file_names import MODEL, MOMENTUM
+from deepcluster_core.artifacts.file_names import AVERAGE, FEATURES, MODEL, MOMENTUM
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.augment_config import (
@@ -26,13 +23,14 @@ from deepcluster_core.data.augment_config import (
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
 from deepcluster_core.training.config import LarsConfig, PrototypesConfig, ScheduleConfig
-from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
 if TYPE_CHECKING:
     from deepcluster_core.data.augment import Views
     from deepcluster_core.training.batches import Batches
     from deepcluster_core.training.epoch import PseudoLabelLearner
-    from deepcluster_core.training.plan import Plan
+    from deepcluster_core.training.heads import Head
+    from deepcluster_core.training.learner import Sgd
+    from deepcluster_core.training.plan import Cuts, Plan
 
 
 class TrainConfig(StrictConfig):
@@ -126,6 +124,11 @@ class TrainConfig(StrictConfig):
     precision: Precision = "auto"
     """Number format of the forward pass. Weights, loss and updates are float32."""
 
+    @property
+    def has_bank(self) -> bool:
+        """Whether training computes the embeddings that the next epoch clusters."""
+        return self.prototypes is not None and self.prototypes.bank
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -164,7 +167,14 @@ class Pace:
         return math.ceil(self.num_draws / self.batch_size)
 
 
-@stage(name="train", version=1, kind="checkpoints", files=(MODEL, MOMENTUM), ranks="many")
+@stage(
+    name="train",
+    version=1,
+    kind="checkpoints",
+    files=(MODEL, MOMENTUM),
+    optional_files=(AVERAGE, FEATURES),
+    ranks="many",
+)
 def train(
     draft: Draft,
     train: TrainConfig,
@@ -174,88 +184,179 @@ def train(
     images: Path,
     labels: Path,
     checkpoint: Path | None,
+    features: Path | None = None,
 ) -> None:
-    """Write the checkpoint artifact: the network after this epoch, without its head."""
+    """Write the checkpoint artifact: the network after this epoch, without its head.
+
+    `features` holds the features that were clustered, with which the bank begins; it is None if
+    there is no bank.
+    """
     # Imported here because they import torch, which reading a recipe does not need.
-    from deepcluster_core.artifacts.checkpoints import write_checkpoint
     from deepcluster_core.precision import computed_in
-    from deepcluster_core.training.checkpointing import save_points
-    from deepcluster_core.training.epoch import Progress, train_epoch
-    from deepcluster_core.training.plan import shared_plan
+    from deepcluster_core.training.plan import Cuts, plan_of, shared_plan
 
     context = draft.context
     pictures = Images(images)
+    pace = Pace.of(train, num_images=len(pictures))
+    # Even cuts for a projection, which normalises over the images of a batch.
+    is_even = network.projection is not None
+    cuts = Cuts(pace.num_draws, pace.batch_size, is_even).without_single_image()
     plan = shared_plan(
-        lambda: _plan(labels, train, len(pictures), context),
+        lambda: plan_of(
+            labels,
+            balance=train.balance,
+            num_draws=pace.num_draws,
+            num_kept=cuts.num_draws,
+            seed=_seed(context, "order"),
+        ),
         context.scratch or draft.folder,
         draft.folder,
         context.ranks,
     )
-    learner = _learner(network, train, pictures.channels, plan.k, checkpoint, context)
-    batches = _batches(pictures, plan, train, network.image_size, context)
-    num_draws = len(plan.order_M)
+    batches = _batches(pictures, plan, cuts, train, network, context)
+    if train.prototypes is None:
+        plan.check_single()
+    inputs = _Inputs(pictures, labels, checkpoint, features)
+    learner = _learner(network, train, plan.k, cuts, inputs, context)
+    draft.facts = _train(learner, batches, train, draft)
+    if context.ranks.rank == 0:  # all ranks hold the same weights
+        _write(draft.folder, learner)
+    draft.rows = cuts.num_draws
+    draft.facts |= {"k": plan.k, "network": network.name}
+    draft.facts["precision"] = computed_in(context.device, train.precision)
+
+
+def _train(
+    learner: "PseudoLabelLearner", batches: "Batches", train: TrainConfig, draft: Draft
+) -> dict[str, float]:
+    """Train on the batches, from the last save of the draft on; return the results as facts."""
+    from deepcluster_core.training.checkpointing import save_points
+    from deepcluster_core.training.epoch import Progress, train_epoch
+
+    context = draft.context
     with save_points(draft, context.save_every) as points:
 
         def after_step(progress: Progress) -> None:
-            context.progress(progress.seen, num_draws)
-            points.reached(learner, progress.step, progress.facts)
+            def facts() -> dict[str, Any]:
+                learner.flush()  # so that the state that is saved with the facts is complete
+                return progress.facts()
+
+            context.progress(progress.seen, batches.cuts.num_draws)
+            points.reached(learner, progress.step, facts)
 
         # An earlier attempt may have been cut short: restore its state, and go on at its next step.
-        resumed = Progress.resumed(points.resume(learner), context.device, context.ranks)
-        remaining = batches.from_step(resumed.step, workers=context.workers)
+        progress = Progress.resumed(points.resume(learner), context.device, context.ranks)
+        remaining = batches.from_step(progress.step, workers=context.workers)
         loss = train_epoch(
             learner,
             remaining,
             precision=train.precision,
             after_step=after_step,
-            progress=resumed,
+            progress=progress,
         )
-    if context.ranks.rank == 0:  # all ranks hold the same weights
-        momentum = learner.momentum_of("network")
-        write_checkpoint(draft.folder, backbone=learner.network, momentum=momentum)
-    draft.rows = num_draws
-    draft.facts = {
-        "loss": loss,
-        "k": plan.k,
-        "network": network.name,
-        "precision": computed_in(context.device, train.precision),
-    }
+    learner.flush()
+    agreement = progress.view_agreement()
+    return {"loss": loss} | ({} if agreement is None else {"view_agreement": agreement})
+
+
+def _write(folder: Path, learner: "PseudoLabelLearner") -> None:
+    """Write the network, and the average and the bank if there are any."""
+    from deepcluster_core.artifacts.checkpoints import write_checkpoint
+
+    write_checkpoint(
+        folder,
+        backbone=learner.network,
+        momentum=learner.momentum_of("network"),
+        average=learner.average.state_dict() if learner.average else None,
+    )
+    if learner.bank is not None:
+        learner.bank.write(folder)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The artifacts that a learner begins with."""
+
+    pictures: Images
+    labels: Path
+    checkpoint: Path | None
+    features: Path | None
 
 
 def _learner(
     network: NetworkConfig,
     train: TrainConfig,
-    channels: int,
     k: int,
-    checkpoint: Path | None,
+    cuts: "Cuts",
+    inputs: _Inputs,
     context: Context,
 ) -> "PseudoLabelLearner":
     """Return the network of the previous epoch, or in the first epoch a new one, with a new head.
 
-    The momentum of the backbone is restored with it.
+    The momentum of the backbone, the average and the bank are restored with it.
     """
     # Imported here because they import torch, as in `train`.
-    from deepcluster_core.artifacts.checkpoints import load_momentum, restore_network
+    from deepcluster_core.artifacts.checkpoints import load_average, load_momentum
+    from deepcluster_core.network_of_epoch import network_of_epoch
+    from deepcluster_core.training.average import WeightAverage
+    from deepcluster_core.training.bank import Bank
     from deepcluster_core.training.epoch import PseudoLabelLearner
-    from deepcluster_core.training.learner import Sgd
 
-    restored = restore_network(network, channels=channels, seed=context.seed, checkpoint=checkpoint)
+    checkpoint = inputs.checkpoint
+    restored = network_of_epoch(
+        network, inputs.pictures, checkpoint=checkpoint, context=context, averaged=False
+    )
     learner = PseudoLabelLearner(
         restored,
-        k=k,
-        sgd=Sgd(train.lr, train.momentum, train.weight_decay),
+        head=_head(train, restored.output_dim, k, inputs.labels, context),
+        sgd=_sgd(train, cuts.num_steps, context),
         device=context.device,
-        head_seed=_seed(context, "head"),
         dropout_seed=_seed(context, "dropout"),
         ranks=context.ranks,
     )
     if checkpoint is not None:
         learner.restore_momentum("network", load_momentum(checkpoint))
+    if train.average is not None:
+        start = load_average(checkpoint) if checkpoint is not None else None
+        learner.average = WeightAverage(restored, share=train.average, start=start)
+    if train.has_bank:
+        learner.bank = Bank.beginning_with(
+            inputs.features,
+            num_images=len(inputs.pictures),
+            num_views=train.views[0].count if train.views else 1,
+            dim=restored.output_dim,
+            ranks=context.ranks,
+        )
     return learner
 
 
+def _head(train: TrainConfig, dim: int, k: int, labels: Path, context: Context) -> "Head":
+    """Return a new layer, or the centroids of the labels."""
+    from deepcluster_core.training.heads import Fresh, Prototypes
+
+    if train.prototypes is None:
+        return Fresh.drawn(dim, k, seed=_seed(context, "head"))
+    return Prototypes.of_labels(labels, dim=dim, temperature=train.prototypes.temperature)
+
+
+def _sgd(train: TrainConfig, num_steps: int, context: Context) -> "Sgd":
+    """Return the settings of the optimizer for an epoch of `num_steps` steps."""
+    from deepcluster_core.training.learner import Sgd
+    from deepcluster_core.training.schedule import schedule_of_epoch
+
+    epoch = context.epoch or 0
+    schedule = schedule_of_epoch(train.schedule, lr=train.lr, epoch=epoch, num_steps=num_steps)
+    trust = None if train.lars is None else train.lars.trust
+    return Sgd(train.lr, train.momentum, train.weight_decay, schedule=schedule, trust=trust)
+
+
 def _batches(
-    pictures: Images, plan: "Plan", train: TrainConfig, size: int, context: Context
+    pictures: Images,
+    plan: "Plan",
+    cuts: "Cuts",
+    train: TrainConfig,
+    network: NetworkConfig,
+    context: Context,
 ) -> "Batches":
     """Return the batches of the epoch: random views of images in the order of the plan."""
     from deepcluster_core.training.batches import Batches
@@ -263,8 +364,8 @@ def _batches(
     return Batches(
         pictures,
         plan,
-        Pace.of(train, num_images=len(pictures)).batch_size,
-        _views(train, size, context),
+        cuts,
+        _views(train, network.image_size, context),
         is_weighted=train.balance == "weigh",
         ranks=context.ranks,
     )
@@ -295,31 +396,3 @@ def _views(train: TrainConfig, size: int, context: Context) -> "Views":
 def _seed(context: Context, purpose: str) -> int:
     """Return a seed of its own for each epoch and purpose."""
     return seeding.derive(context.seed, context.epoch or 0, "train", purpose)
-
-
-def _plan(labels: Path, train: TrainConfig, num_images: int, context: Context) -> "Plan":
-    """Return the order of the epoch, which depends on seed and epoch only, and the clusters."""
-    from deepcluster_core.training.plan import Plan
-
-    assigned = read_labels(labels)
-    pace = Pace.of(train, num_images=num_images)
-    order_M = _order(assigned.cluster_N, assigned.k, train, pace, context)
-    weight_K = balancing_weights(assigned.cluster_N, k=assigned.k)
-    return Plan(order_M, assigned.cluster_N, weight_K)
-
-
-def _order(
-    cluster_N: NDArray[np.int32], k: int, train: TrainConfig, pace: Pace, context: Context
-) -> NDArray[np.int64]:
-    """Return the image_id at every position of the epoch, which depends on seed and epoch only."""
-    num_draws = pace.num_draws
-    generator = np.random.default_rng(_seed(context, "order"))
-    if train.balance == "sample":
-        order_M = uniform_order(cluster_N, k=k, num_draws=num_draws, generator=generator)
-    else:
-        order_M = plain_order(len(cluster_N), num_draws, generator)
-    # Batch normalisation needs at least two images, so a last batch with one image is left out.
-    ends_with_one = num_draws > 1 and num_draws % pace.batch_size == 1
-    if ends_with_one:
-        return order_M[:-1]
-    return order_M

@@ -126,6 +126,8 @@ def new_artifact(
             (see `explain_resource_errors`).
     """
     key = artifact_key(stage, config=config, inputs=inputs, seed=context.seed, epoch=context.epoch)
+    # Before the stage runs, in which a file that the configuration names may change or vanish.
+    sections = dump_sections(config)
     ranks = context.ranks
     with explain_resource_errors(out):
         saved = ranks.on_first(lambda: _take_over(out, stage, key), "begin artifact")
@@ -139,7 +141,7 @@ def new_artifact(
         shares = ranks.gather(_share_of(draft), "shares of artifact")
 
         def commit() -> None:
-            manifest = _describe(draft, stage, config, inputs, shares or [], seconds)
+            manifest = _describe(draft, stage, sections, inputs, shares or [], seconds)
             # The manifest makes the folder an artifact.
             write_manifest(out, manifest)
             _end(out)
@@ -188,7 +190,7 @@ def _share_of(draft: Draft) -> _Share:
 def _describe(
     draft: Draft,
     stage: Stage,
-    config: Mapping[str, StrictConfig],
+    sections: dict[str, Any],
     inputs: Mapping[str, str],
     shares: Sequence[_Share],
     seconds: float,
@@ -204,7 +206,7 @@ def _describe(
         key=draft.key,
         digest=digest_of(hashes),
         inputs=dict(inputs),
-        config=dump_sections(config),
+        config=sections,
         seed=context.seed,
         epoch=context.epoch,
         rows=draft.rows,
@@ -345,7 +347,8 @@ def _clear_half_written(out: Path, stage: Stage) -> None:
     safetensors writes to `.tmp…` beside the file, zarr to `….partial` in the array's folder.
     """
     for path in out.iterdir():
-        if path.name not in stage.files and not _is_temporary(path):
+        is_own = path.name in (*stage.files, *stage.optional_files)
+        if not is_own and not _is_temporary(path):
             delete(path)
     for path in out.rglob("*.partial"):
         path.unlink()
@@ -360,7 +363,7 @@ def _is_temporary(path: Path) -> bool:
 
 def _foreign(out: Path, stage: Stage) -> bool:
     """Return whether a folder holds files that this stage cannot have made."""
-    own_names = {*stage.files, MANIFEST}
+    own_names = {*stage.files, *stage.optional_files, MANIFEST}
     if (out / MANIFEST).exists():
         try:
             manifest = read_manifest(out)

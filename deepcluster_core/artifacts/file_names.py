@@ -12,6 +12,7 @@ LABELS = "labels.parquet"
 CLUSTERING = "_clustering.safetensors"
 MODEL = "model.safetensors"
 MOMENTUM = "momentum.safetensors"
+AVERAGE = "average.safetensors"
 METRICS = "metrics.parquet"
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer
 from pydantic_core import from_json
 
-from deepcluster_core.artifacts.files import FileRecord, Signature, signature_of
+from deepcluster_core.artifacts.files import FileRecord, Signature, sha256_at, signature_of
 from deepcluster_core.artifacts.permissions import may_read, why_not_readable
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ArtifactError, NewerArtifactError, first_line
@@ -49,6 +49,8 @@ class Stage:
     """The kind of its artifacts and their folder in a run, such as `features` or `labels`."""
     files: tuple[str, ...]
     """Files and folders of an artifact, besides the manifest."""
+    optional_files: tuple[str, ...] = ()
+    """Files and folders that an artifact has with some settings only."""
 
 
 class Provenance(StrictConfig):
@@ -167,9 +169,15 @@ def artifact_key(
         inputs: digests of its inputs, by parameter name.
         seed: seed of the run.
         epoch: the epoch, or None for a stage that runs once per run.
+
+    Raises:
+        ArtifactError: a file whose contents the artifact depends on cannot be read.
     """
     # A run asks for the keys of all its artifacts after every epoch.
-    sections = tuple((name, section.model_dump_json()) for name, section in config.items())
+    sections = tuple(
+        (name, section.model_dump_json(), *_file_digests(name, section).values())
+        for name, section in config.items()
+    )
     input_digests = tuple(inputs.items())
     made_from = (stage.name, stage.version, sections, input_digests, seed, epoch)
     if made_from not in _KEYS:
@@ -185,13 +193,40 @@ def artifact_key(
 
 
 def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
-    """Return sections of a recipe as plain values for manifests and keys."""
+    """Return sections of a recipe as plain values for manifests and keys.
+
+    A file that a section names is represented by the digest of its contents.
+
+    Raises:
+        ArtifactError: such a file cannot be read.
+    """
     dumped: dict[str, Any] = {}
     for name, section in config.items():
         # Such settings are left out, so that adding one keeps the keys of existing artifacts.
         absent = {key for key in section.absent_when_none if getattr(section, key) is None}
-        dumped[name] = section.model_dump(mode="json", exclude=absent)
+        values = section.model_dump(mode="json", exclude=absent)
+        dumped[name] = values | _file_digests(name, section)
     return dumped
+
+
+def _file_digests(name: str, section: StrictConfig) -> dict[str, str]:
+    """Return the digests of the files that a section names, by key."""
+    digests: dict[str, str] = {}
+    for key in sorted(section.by_contents):
+        path: Path | None = getattr(section, key)
+        if path is None:
+            continue
+        try:
+            status = path.stat()
+            sha256 = sha256_at(path, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            raise ArtifactError(
+                f"{name}.{key}: {path} cannot be read.\n"
+                f"  Cause: {error.strerror}; artifacts depend on the contents of this file\n"
+                f"  Fix:   put the file back, or give its new path as {name}.{key}"
+            ) from error
+        digests[key] = f"sha256:{sha256}"
+    return digests
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -9,8 +9,10 @@ from torch import nn
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
+from deepcluster_core.models.projection import projection_head
 from deepcluster_core.models.registry import find_builder
 from deepcluster_core.models.sobel import Sobel
+from deepcluster_core.models.weights import fitting_state, load_starting_weights
 from deepcluster_core.seeding import torch_seeded
 
 # The usual RGB statistics of ImageNet's training images, on a scale of 0 to 1.
@@ -19,7 +21,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network:
-    """Build a network on the CPU in training mode, with weights determined by the seed.
+    """Build a network on the CPU in training mode, with weights from the seed or a file.
+
+    The file is `network.weights`; what it does not hold, such as a projection, has weights from the
+    seed. `network.calibrate` needs images and is left to `network_of_epoch`.
 
     Args:
         config: the network section of a recipe.
@@ -27,11 +32,14 @@ def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network
         seed: seed of the weights, 0 to 2**63 - 1. The global generator is not changed.
 
     Raises:
-        ConfigError: raised by `feature_dim_of`.
+        ConfigError: raised by `feature_dim_of` or `load_starting_weights`.
     """
     feature_dim_of(config, channels=channels)
     with torch_seeded(seed):
-        return _assemble(config, channels=channels)
+        network = _assemble(config, channels=channels)
+    if config.weights is not None:
+        load_starting_weights(network, config.weights, name=config.name)
+    return network
 
 
 def build_without_weights(config: NetworkConfig, *, channels: int) -> Network:
@@ -87,6 +95,40 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
     return network.feature_dim
 
 
+def check_weights(config: NetworkConfig, *, channels: int) -> None:
+    """Raise ConfigError if `network.weights` cannot be read, or belongs to a different network.
+
+    Args:
+        config: the network section of a recipe, which `feature_dim_of` accepts.
+        channels: number of channels of the images.
+    """
+    if config.weights is not None:
+        network = _weightless(config, channels=channels)
+        fitting_state(network, config.weights, name=config.name)
+
+
+def accepts_size(config: NetworkConfig, *, channels: int, size: int) -> bool:
+    """Return whether the network takes square images of another side than `network.image_size`.
+
+    Networks that average their last map do, unless the images are too small; those with linear
+    layers of a fixed size, such as AlexNet, or with tokens of a fixed number, do not. The trial
+    pass allocates no weights.
+
+    Args:
+        config: the network section of a recipe, which `feature_dim_of` accepts.
+        channels: number of channels of the images.
+        size: side of the images in pixels.
+    """
+    network = _weightless(config, channels=channels)
+    with torch.device("meta"), torch.no_grad():
+        image_1CSS = torch.empty(1, channels, size, size, dtype=torch.uint8)
+        try:
+            found = tuple(network.feature(image_1CSS).shape)
+        except (RuntimeError, ValueError, AssertionError):  # torch's errors about shapes
+            return False
+    return found == (1, network.feature_dim)
+
+
 @dataclass(frozen=True)
 class Footprint:
     """The size of a network, for estimates of memory and disk space."""
@@ -114,7 +156,7 @@ def footprint_of(config: NetworkConfig, *, channels: int) -> Footprint:
     size = config.image_size
     with torch.device("meta"), torch.no_grad():
         image_1CHW = torch.empty(1, channels, size, size, dtype=torch.uint8)
-        network.feature(image_1CHW)
+        network.project(network.feature(image_1CHW))
     num_weights = sum(weight.numel() for weight in network.parameters())
     return Footprint(num_weights, activations)
 
@@ -134,19 +176,31 @@ def _unfilled(config: NetworkConfig, *, channels: int) -> Network:
 def _assemble(
     config: NetworkConfig, *, channels: int, place: torch.device | None = None
 ) -> Network:
-    """Assemble a network with its backbone on a device.
+    """Assemble a network with its backbone and projection on a device.
 
     The input transform stays on the CPU, because no checkpoint contains it.
     """
     mean = _per_channel("mean", config.mean, default=IMAGENET_MEAN, channels=channels)
     std = _per_channel("std", config.std, default=IMAGENET_STD, channels=channels)
     in_channels = Sobel.out_channels if config.sobel else channels
+    projection = output_dim = None
     with place or nullcontext():
         build_backbone = find_builder(config.name)
         backbone = build_backbone(
             in_channels=in_channels, image_size=config.image_size, dropout=config.dropout
         )
-    return Network(backbone, mean=mean, std=std, sobel=config.sobel)
+        # After the backbone, whose random weights it therefore does not change.
+        if config.projection is not None:
+            projection = projection_head(config.projection, in_dim=backbone.feature_dim)
+            output_dim = config.projection.dim
+    return Network(
+        backbone,
+        mean=mean,
+        std=std,
+        sobel=config.sobel,
+        projection=projection,
+        output_dim=output_dim,
+    )
 
 
 def _per_channel(

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_validator
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.local_paths import usable_path
 from deepcluster_core.models.registry import NETWORKS, is_known
 
 
@@ -15,6 +16,9 @@ def _list_to_tuple(value: object) -> object:
 
 
 _FROM_LIST = BeforeValidator(_list_to_tuple)
+PROJECTION = "projection"
+"""The layer whose output is the embedding, in a network with `network.projection`."""
+
 _PositiveFloat = Annotated[FiniteFloat, Field(gt=0.0)]
 
 
@@ -35,10 +39,12 @@ class NetworkConfig(StrictConfig):
     """The network and the transform of its input. Defaults: section 3.4 of the paper."""
 
     absent_when_none = frozenset(("projection", "weights", "calibrate"))
+    by_contents = frozenset(("weights",))
 
     name: str = "alexnet"
-    """`alexnet`, `vgg16`, `smallnet` (images of 16 to 64 px), or `torchvision:NAME` with any
-    classification network of torchvision, for example `torchvision:resnet50`."""
+    """`alexnet`, `vgg16`, `smallnet` (images of 16 to 64 px), `resnet18-small` (32 to 96 px),
+    `torchvision:NAME` with any classification network of torchvision, for example
+    `torchvision:resnet50`, or `timm:NAME` with any network of timm, if it is installed."""
 
     image_size: PositiveInt = 224
     """Side of the square crops that it sees, pixels."""
@@ -47,16 +53,17 @@ class NetworkConfig(StrictConfig):
     """Replace the images by two fixed maps of their contrast, without colour."""
 
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
-    """Probability, 0 to 1. 0.5 is the released code's. Networks of torchvision keep their own."""
+    """Probability, 0 to 1. 0.5 is the released code's. Networks of torchvision and timm keep their
+    own, and `resnet18-small` has none."""
 
     projection: ProjectionConfig | None = None
     """A projection head between the feature and the classifier; its output is the layer
     `projection`. None: the classifier follows the feature, as in DeepCluster."""
 
     weights: Path | None = None
-    """A file of weights to begin with, in safetensors or a `state_dict` saved by torch, named as in
-    torchvision or timm. Its contents, not its name, decide about the artifacts. None: begin with
-    random weights."""
+    """A file of weights to begin with: safetensors, or a `state_dict` that torch has saved. Its
+    names are those of torchvision or timm, or of a run's `model.safetensors`; its classifier is
+    dropped. Artifacts depend on its contents, not on its path. None: begin with random weights."""
 
     calibrate: bool | None = None
     """Measure the statistics of batch normalisation on random images before the first epoch. None:
@@ -68,6 +75,13 @@ class NetworkConfig(StrictConfig):
 
     std: Annotated[tuple[_PositiveFloat, ...] | None, _FROM_LIST] = None
     """Divides each channel after `mean`, on the same scale and with the same default."""
+
+    @field_validator("weights")
+    @classmethod
+    def _usable(cls, weights: Path | None) -> Path | None:
+        if weights == Path():
+            raise ValueError("is empty; leave it out to begin with random weights")
+        return None if weights is None else usable_path(weights)
 
     @field_validator("name")
     @classmethod

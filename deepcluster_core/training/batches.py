@@ -13,7 +13,7 @@ from deepcluster_core.data.augment import Views
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.ranks import Ranks, own_rows
 from deepcluster_core.training.epoch import Batch
-from deepcluster_core.training.plan import Plan
+from deepcluster_core.training.plan import Cuts, Plan
 from deepcluster_core.training.rank_layers import Share
 
 
@@ -23,8 +23,8 @@ class Batches:
 
     pictures: Images
     plan: Plan
-    batch_size: int
-    """Number of images in a batch of all ranks; the last batch may have fewer."""
+    cuts: Cuts
+    """Where the epoch is cut into batches, of all ranks together."""
     views: Views
     """The random views of each image."""
     is_weighted: bool
@@ -34,15 +34,14 @@ class Batches:
 
     def from_step(self, step: int, *, workers: int) -> Iterator[Batch]:
         """Yield the batches from `step` on, loaded ahead by threads."""
-        starts = range(0, len(self.plan.order_M), self.batch_size)
-        return ordered_map(self._load, starts[step:], workers=workers)
+        return ordered_map(self._load, range(step, self.cuts.num_steps), workers=workers)
 
-    def _load(self, start: int) -> Batch:
-        total = min(self.batch_size, len(self.plan.order_M) - start)
-        rows = own_rows(total, self.ranks, unit=1)
-        first = start + rows.start
+    def _load(self, step: int) -> Batch:
+        positions = self.cuts.rows(step)
+        rows = own_rows(len(positions), self.ranks, unit=1)
+        first = positions.start + rows.start
         ids_B = self.plan.order_M[first : first + len(rows)].astype(np.int64)
-        cluster_HB = self.plan.cluster_N[None, ids_B].astype(np.int64)
+        cluster_HB = self.plan.cluster_HN[:, ids_B].astype(np.int64)
         # Read once for all views. In a last batch with fewer images than ranks, this can be none.
         images = [self.pictures[image_id] for image_id in ids_B]
         return Batch(
@@ -52,5 +51,5 @@ class Batches:
             cluster_HB=cluster_HB,
             weight_B=self.plan.weight_K[cluster_HB[0]] if self.is_weighted else None,
             image_id_B=ids_B,
-            share=None if self.ranks.size == 1 else Share(rows, total),
+            share=None if self.ranks.size == 1 else Share(rows, len(positions)),
         )

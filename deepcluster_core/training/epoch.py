@@ -1,7 +1,7 @@
 """Train one epoch on pseudo-labels.
 
-Suffixes: B images of a batch, V views of an image, H clusterings, K clusters, S side of a view in
-pixels, C channels.
+Suffixes: B images of a batch, V views of an image, M rows (views of all kinds), H clusterings, K
+clusters, D dims of an embedding.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from deepcluster_core import seeding
 from deepcluster_core.config import Precision
@@ -21,7 +20,10 @@ from deepcluster_core.features import to_device, to_images
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
 from deepcluster_core.ranks import ALONE, Ranks
-from deepcluster_core.training.learner import CHECK_EVERY, Learner, Sgd, check_finite
+from deepcluster_core.training.average import WeightAverage
+from deepcluster_core.training.bank import Bank
+from deepcluster_core.training.heads import Head, mean_cross_entropy
+from deepcluster_core.training.learner import CHECK_EVERY, Learner, Sgd, check_finite, part_of
 from deepcluster_core.training.rank_layers import Share, spread_over_ranks
 
 LOSS_GRID = 2**20
@@ -37,12 +39,11 @@ class Batch:
     """The input of one training step, or the part of it that one rank has."""
 
     views: tuple[NDArray[np.uint8], ...]
-    """For each kind of view, all views of all images, (V B, S, S, C): row v B + b is view v of
-    image b."""
+    """One array for each kind of view, (V * B, S, S, C), view after view: row v * B + b."""
     num_views: tuple[int, ...]
-    """V of each kind."""
+    """V, the number of views of each kind."""
     cluster_HB: NDArray[np.int64]
-    """The cluster of each image in each of H clusterings."""
+    """The image's cluster in each of H clusterings."""
     weight_B: NDArray[np.float32] | None
     """Weight of each image's loss; None if all have equal weight."""
     image_id_B: NDArray[np.int64]
@@ -52,56 +53,53 @@ class Batch:
     @property
     def num_images(self) -> int:
         """Number of images in the whole batch."""
-        return self.cluster_HB.shape[1] if self.share is None else self.share.total
+        return len(self.image_id_B) if self.share is None else self.share.total
 
 
 class PseudoLabelLearner(Learner):
-    """A learner of a network and a new head that predicts clusters."""
+    """A learner of a network under a head that predicts clusters."""
 
     def __init__(
         self,
         network: Network,
         *,
-        k: int,
+        head: Head,
         sgd: Sgd,
         device: str,
-        head_seed: int,
         dropout_seed: int,
         ranks: Ranks = ALONE,
     ) -> None:
-        """Move the network to the device and give it a head.
+        """Move the network and the head to the device.
 
         Args:
             network: the network that the last epoch left; changed in place.
-            k: number of clusters; output c of the head is cluster c.
-            sgd: settings of the optimizer. The head is new in every epoch and has no momentum.
+            head: what classifies the outputs of the network. If it is trained, it is new in every
+                epoch and has no momentum.
+            sgd: settings of the optimizer.
             device: a torch device.
-            head_seed: seed of the head's weights, N(0, 0.01); its bias starts at zero.
             dropout_seed: seed of the dropout; step s draws from (dropout_seed, s) alone.
             ranks: the ranks that train together; each learns from its part of every batch, and all
                 have equal weights.
         """
-        # Drawn on the CPU, so that a head has equal weights on every device.
-        with seeding.torch_seeded(head_seed):
-            head = nn.Linear(network.feature_dim, k)
-            nn.init.normal_(head.weight, 0, 0.01)
-            nn.init.zeros_(head.bias)
         to_device(network, device)
         self.network = network
-        self.head = head.to(device)
+        self.head = head
         self.ranks = ranks
-        self._share = Share(range(0), 0)
+        self.bank: Bank | None = None
+        """Receives the embeddings of the views of the first kind, if it is set."""
+        self.average: WeightAverage | None = None
+        """Follows the weights of the network, if it is set."""
+        self._classifier = Classifier(network, head, device)
         if ranks.size > 1:
-            spread_over_ranks(network, ranks, lambda: self._share)
+            spread_over_ranks(network, ranks, lambda: self._classifier.share)
         # Together in one module, so that the gradients of both are exchanged together.
-        self._classifier = ranks.wrap(nn.Sequential(network, self.head))
-        super().__init__(
-            sgd,
-            {"network": network, "head": self.head},
-            seed=dropout_seed,
-            device=device,
-            without_momentum=("head",),
-        )
+        self._wrapped = ranks.wrap(self._classifier)
+        self._embedding_VB_D = torch.empty(0)
+        self._num_agreed: Tensor | None = None
+        modules: dict[str, nn.Module] = {"network": network}
+        if not head.has_prototypes:
+            modules["head"] = head.as_module
+        super().__init__(sgd, modules, seed=dropout_seed, device=device, without_momentum=("head",))
 
     def seed_of(self, step: int) -> int:
         """Return the seed of the dropout in a step."""
@@ -115,23 +113,99 @@ class PseudoLabelLearner(Learner):
     def loss(self, batch: Batch, precision: Precision) -> Tensor:
         """Return the mean cross entropy of a batch with its pseudo-labels, in nats.
 
-        The loss of one of R ranks is R times its part of that mean, because the gradients of the
-        ranks are averaged.
+        It is the mean over all views of all kinds, images and clusterings: every view predicts the
+        clusters of its image. The loss of one of R ranks is R times its part of that mean, because
+        the gradients of the ranks are averaged.
         """
         if batch.share is not None:
-            self._share = batch.share
+            self._classifier.share = batch.share
+        num_views = sum(batch.num_views)
         # Copies do not block, so that the CPU prepares the next step while the GPU works.
-        cluster_B = torch.from_numpy(batch.cluster_HB[0]).to(self.device, non_blocking=True)
+        cluster_HB = torch.from_numpy(batch.cluster_HB).to(self.device, non_blocking=True)
         with autocast(self.device, precision):
-            logits_BK = self._classifier(to_images(batch.views[0], self.device))
-        # The loss is computed in float32: exponentials of bfloat16 logits are too coarse.
-        loss_B = functional.cross_entropy(logits_BK.float(), cluster_B, reduction="none")
+            views = tuple(to_images(views, self.device) for views in batch.views)
+            embedding_MD, logits = self._wrapped(views, batch.num_views)
+        loss_M = mean_cross_entropy(logits, cluster_HB.repeat(1, num_views))
         if batch.weight_B is not None:
             weight_B = torch.from_numpy(batch.weight_B).to(self.device, non_blocking=True)
-            loss_B = loss_B * weight_B
+            loss_M = loss_M * weight_B.repeat(num_views)
+        num_own_images = len(batch.image_id_B)
+        self._embedding_VB_D = embedding_MD[: batch.num_views[0] * num_own_images].detach()
+        self._num_agreed = None
+        if self.head.has_prototypes and num_views > 1:
+            nearest_M = logits[0].detach().argmax(dim=1)
+            first_two_2B = nearest_M[: 2 * num_own_images].view(2, num_own_images)
+            self._num_agreed = (first_two_2B[0] == first_two_2B[1]).sum()
         if batch.share is None:
-            return loss_B.mean()
-        return loss_B.sum() * (self.ranks.size / batch.num_images)
+            return loss_M.mean()
+        return loss_M.sum() * (self.ranks.size / (batch.num_images * num_views))
+
+    def finish_step(self, batch: Batch) -> Tensor | None:
+        """Update the average and the bank after a step on a batch.
+
+        Returns:
+            The number of this rank's images whose first two views have the same nearest prototype
+            in the first clustering, on the device; None without prototypes or a second view.
+        """
+        if self.average is not None:
+            self.average.update()
+        if self.bank is not None:
+            self.bank.put(batch.image_id_B, self._embedding_VB_D)
+        return self._num_agreed
+
+    def flush(self) -> None:
+        """Complete the bank, before `state` is called; all ranks must call this."""
+        if self.bank is not None:
+            self.bank.flush()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that training changes, by name, in main memory."""
+        state = super().state()
+        if self.average is not None:
+            for name, weight in self.average.weights().items():
+                state[f"average.{name}"] = weight.cpu().contiguous()
+        if self.bank is not None:
+            state["bank"] = self.bank.state()
+        return state
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Restore a state that `state` returned."""
+        super().restore(state)
+        if self.average is not None:
+            self.average.restore(part_of(state, "average"))
+        if self.bank is not None:
+            self.bank.restore(state["bank"])
+
+
+class Classifier(nn.Module):
+    """The network and the head: views in, embeddings and logits out."""
+
+    def __init__(self, network: Network, head: Head, device: str) -> None:
+        super().__init__()
+        self.network = network
+        self.head = head.as_module.to(device)
+        self.share = Share(range(0), 0)
+        """The part of the batch that this rank has; unused by a single rank."""
+        self._classify = head.classify
+
+    def forward(
+        self, views: tuple[Tensor, ...], num_views: tuple[int, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return embedding_MD of all views of all kinds, and their logits in each clustering.
+
+        Each kind passes through the backbone alone, because its views have a size and, in batch
+        normalisation, statistics of their own. All embeddings pass through the projection together.
+        Both are as in the released code.
+        """
+        share_of_images = self.share
+        hidden: list[Tensor] = []
+        for views_of_kind, count in zip(views, num_views, strict=True):
+            self.share = share_of_images.of_views(count)
+            hidden.append(self.network.hidden(views_of_kind))
+        self.share = share_of_images.of_views(sum(num_views))
+        hidden_MD = hidden[0] if len(hidden) == 1 else torch.cat(hidden)
+        embedding_MD = self.network.project(hidden_MD)
+        return embedding_MD, self._classify(embedding_MD)
 
 
 @dataclass
@@ -145,6 +219,9 @@ class Progress:
     loss_sum: Tensor
     """Sum of the loss over those of this rank, float64; on the device, so that no step waits."""
     ranks: Ranks = ALONE
+    num_agreed: Tensor | None = None
+    """Number of images of this rank whose first two views agree, int64 on the device; None if it is
+    not counted."""
 
     @classmethod
     def resumed(cls, facts: Mapping[str, Any] | None, device: str, ranks: Ranks = ALONE) -> Self:
@@ -155,10 +232,17 @@ class Progress:
         # The first rank continues the sum of all ranks, however many there were.
         own_loss = loss if ranks.rank == 0 else 0.0
         loss_sum = torch.tensor(own_loss, dtype=torch.float64, device=device)
-        return cls(step, seen, loss_sum, ranks)
+        num_agreed = None
+        if facts is not None and "num_agreed" in facts:
+            own_agreed = facts["num_agreed"] if ranks.rank == 0 else 0
+            num_agreed = torch.tensor(own_agreed, device=device)
+        return cls(step, seen, loss_sum, ranks, num_agreed)
 
-    def add(self, loss: Tensor, num_images: int) -> None:
-        """Add a step with the loss that `PseudoLabelLearner.loss` returned."""
+    def add(self, loss: Tensor, num_images: int, num_agreed: Tensor | None = None) -> None:
+        """Add a step with what `PseudoLabelLearner.loss` and `finish_step` returned."""
+        if num_agreed is not None:
+            so_far = 0 if self.num_agreed is None else self.num_agreed
+            self.num_agreed = so_far + num_agreed
         # Weighted by the number of images, because the last batch may be smaller.
         if self.ranks.size == 1:
             self.loss_sum += loss * num_images
@@ -175,7 +259,19 @@ class Progress:
             TrainingError: the sum of the loss is not finite.
         """
         loss = self.checked_loss()
-        return {"step": self.step, "seen": self.seen, "loss_sum": loss}
+        facts: dict[str, Any] = {"step": self.step, "seen": self.seen, "loss_sum": loss}
+        if self.num_agreed is not None:
+            facts["num_agreed"] = int(self.ranks.sum(self.num_agreed, "agreement"))
+        return facts
+
+    def view_agreement(self) -> float | None:
+        """Return the share of images whose first two views agree, 0 to 1; all ranks must call this.
+
+        None if it is not counted.
+        """
+        if self.num_agreed is None:
+            return None
+        return int(self.ranks.sum(self.num_agreed, "agreement")) / self.seen
 
     def checked_loss(self) -> float:
         """Return the sum of the loss over the images of all ranks, which must all call this.
@@ -213,7 +309,7 @@ def train_epoch(
     for batch in batches:
         loss_of_batch = partial(learner.loss, batch, precision)
         loss = learner.descend(loss_of_batch, progress.step)
-        progress.add(loss, batch.num_images)
+        progress.add(loss, batch.num_images, learner.finish_step(batch))
         num_done = progress.step
         if (num_done - 1) % CHECK_EVERY == 0:
             progress.checked_loss()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,20 @@ from deepcluster_core import seeding
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.errors import TrainingError
 from deepcluster_core.precision import exact_float32
+from deepcluster_core.training.lars import Lars
 
 CHECK_EVERY = 100
 """Steps between two checks of the loss. Reading the loss makes the CPU wait for a GPU."""
 
 Loaded = TypeVar("Loaded")
+
+
+class Schedule(Protocol):
+    """Learning rates that follow from the number of the step alone."""
+
+    def at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,15 @@ class Sgd:
     clip_norm: float | None = None
     """Largest L2 norm of the gradient over all trained weights; a longer one is scaled down."""
 
+    schedule: Schedule | None = None
+    """Replaces `lr` and its factors."""
+    trust: float | None = None
+    """Trust coefficient of layer-wise adaptive rates, see `Lars`; None for plain steps."""
+
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
+        if self.schedule is not None:
+            return self.schedule.at(step)
         times = step // self.lr_factor_every
         return self.lr * self.lr_factor**times
 
@@ -84,8 +100,13 @@ class Learner:
             self._trained[name] = weights
             momentum = 0 if name in without_momentum else sgd.momentum
             groups.append({"params": list(weights.values()), "momentum": momentum})
-        # Fused: each step reads and writes every weight only once.
-        self._optimizer = SGD(groups, sgd.lr, weight_decay=sgd.weight_decay, fused=True)
+        if sgd.trust is not None:
+            self._optimizer: SGD = Lars(
+                groups, sgd.lr, weight_decay=sgd.weight_decay, trust=sgd.trust
+            )
+        else:
+            # Fused: each step reads and writes every weight only once.
+            self._optimizer = SGD(groups, sgd.lr, weight_decay=sgd.weight_decay, fused=True)
 
     @exact_float32()
     def descend(self, loss_of: Callable[[], Tensor], step: int) -> Tensor:
@@ -157,8 +178,8 @@ class Learner:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state that `state` returned."""
         for part, module in self._modules.items():
-            module.load_state_dict(_part(state, part))
-            self.restore_momentum(part, _part(state, f"momentum.{part}"))
+            module.load_state_dict(part_of(state, part))
+            self.restore_momentum(part, part_of(state, f"momentum.{part}"))
 
     def _switch_dropout(self, *, on: bool) -> None:
         for part in self._modules.values():
@@ -227,7 +248,7 @@ def _trained_weights(module: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     """Return the tensors of one part by their names within that part."""
     prefix = f"{part}."
     found: dict[str, Tensor] = {}

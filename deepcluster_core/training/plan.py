@@ -1,20 +1,24 @@
 """What an epoch trains on: made once on each machine, and shared by the ranks that run there.
 
-Suffixes: K clusters, M draws, N images.
+Suffixes: H clusterings, K clusters, M draws, N images.
 """
 
 import hashlib
+import math
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.artifacts.tables import read_labels
+from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.ranks import Ranks
+from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,98 @@ class Plan:
 
     order_M: NDArray[np.integer]
     """The image_id of every position of the epoch."""
-    cluster_N: NDArray[np.int32]
-    """The cluster of every image."""
+    cluster_HN: NDArray[np.int32]
+    """The cluster of every image in each clustering."""
     weight_K: NDArray[np.float32]
-    """Weight of the loss of each cluster's images, if the loss is weighted."""
+    """Weight of the loss of the images of each cluster of the first clustering, if the loss is
+    weighted."""
 
     @property
     def k(self) -> int:
-        """The number of clusters, empty ones included."""
+        """The number of clusters of the first clustering, empty ones included."""
         return len(self.weight_K)
+
+    def check_single(self) -> None:
+        """Check that there is one clustering, for a head that is trained.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        if len(self.cluster_HN) > 1:
+            raise ConfigError(
+                f"train.prototypes: the labels have {len(self.cluster_HN)} clusterings, but a head "
+                f"that is trained classifies one.\n"
+                f"  Fix: set train.prototypes, or give cluster.k one number."
+            )
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where the order of an epoch is cut into batches."""
+
+    num_draws: int
+    """M, the number of images in the epoch."""
+    batch_size: int
+    """Largest number of images in a batch."""
+    is_even: bool = False
+    """Whether batches differ by one image at the most. Otherwise all but the last are full.
+
+    Batch normalisation behind few images is noise: the last batch of an epoch can have two images.
+    """
+
+    @property
+    def num_steps(self) -> int:
+        """The number of batches."""
+        return math.ceil(self.num_draws / self.batch_size)
+
+    def without_single_image(self) -> "Cuts":
+        """Return the cuts of an epoch one image shorter if a batch has a single image.
+
+        Batch normalisation needs at least two, so an image that would be alone is left out.
+        """
+        # The smallest batch is the first one if the cut is even, else the last one.
+        sizes = (len(self.rows(0)), len(self.rows(self.num_steps - 1)))
+        if self.num_draws > 1 and 1 in sizes:
+            return replace(self, num_draws=self.num_draws - 1)
+        return self
+
+    def rows(self, step: int) -> range:
+        """Return the positions in the epoch of the images of a batch."""
+        if self.is_even:
+            start = step * self.num_draws // self.num_steps
+            return range(start, (step + 1) * self.num_draws // self.num_steps)
+        start = step * self.batch_size
+        return range(start, min(start + self.batch_size, self.num_draws))
+
+
+Balance = Literal["sample", "weigh", "none"]
+"""How small clusters are balanced against large ones, see `train.balance`."""
+
+
+def plan_of(labels: Path, *, balance: Balance, num_draws: int, num_kept: int, seed: int) -> Plan:
+    """Return the order of an epoch, which depends on labels and seed only, and the clusters.
+
+    With several clusterings, the first one decides what is drawn and how it is weighted.
+
+    Args:
+        labels: folder of the labels artifact.
+        balance: how small clusters are balanced against large ones.
+        num_draws: number of images to draw.
+        num_kept: number of draws that the epoch trains on, the first ones.
+        seed: seed of the order.
+
+    Raises:
+        ArtifactError: the labels are missing or damaged.
+    """
+    assigned = read_labels(labels)
+    cluster_N, k = assigned.cluster_N, assigned.k
+    generator = np.random.default_rng(seed)
+    if balance == "sample":
+        order_M = uniform_order(cluster_N, k=k, num_draws=num_draws, generator=generator)
+    else:
+        order_M = plain_order(len(cluster_N), num_draws, generator)
+    cluster_HN = np.stack([head.cluster_N for head in assigned.heads])
+    return Plan(order_M[:num_kept], cluster_HN, balancing_weights(cluster_N, k=k))
 
 
 def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: Ranks) -> Plan:
@@ -60,11 +147,7 @@ def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: R
                 folder.mkdir(parents=True, exist_ok=True)
                 _write(plan, paths)
         ranks.barrier("epoch plan written")
-        plan = Plan(
-            order_M=np.memmap(paths["order_M"], np.uint32, "r"),
-            cluster_N=np.memmap(paths["cluster_N"], np.int32, "r"),
-            weight_K=np.memmap(paths["weight_K"], np.float32, "r"),
-        )
+        plan = Plan(**{name: np.load(path, mmap_mode="r") for name, path in paths.items()})
         ranks.barrier("epoch plan mapped")
     finally:
         # Mapped files keep their contents until the maps are closed.
@@ -83,7 +166,7 @@ def _paths(folder: Path, artifact: Path) -> dict[str, Path]:
     # what another one has written and not yet mapped.
     owner = f"{socket.gethostname()}:{artifact.absolute()}"
     mark = hashlib.sha256(owner.encode()).hexdigest()[:16]
-    names = ("order_M", "cluster_N", "weight_K")
+    names = ("order_M", "cluster_HN", "weight_K")
     return {name: folder / f"plan-{mark}-{name}.part" for name in names}
 
 
@@ -91,13 +174,15 @@ def _write(plan: Plan, paths: dict[str, Path]) -> None:
     # Four bytes for an image: order_M is made with eight.
     arrays = {
         "order_M": plan.order_M.astype(np.uint32),
-        "cluster_N": plan.cluster_N.astype(np.int32, copy=False),
+        "cluster_HN": plan.cluster_HN.astype(np.int32, copy=False),
         "weight_K": plan.weight_K,
     }
     for name, path in paths.items():
         array = np.ascontiguousarray(arrays[name])
         with path.open("wb") as file:
-            # Not by `tofile`, whose error about a full disk does not always say what is wrong.
+            header = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(file, header)
+            # Not by `np.save`, whose error about a full disk does not always say what is wrong.
             file.write(array.data)
 
 

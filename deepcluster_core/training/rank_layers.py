@@ -7,7 +7,7 @@ rounding. Suffixes: B images of this rank, T images of all ranks, C channels.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import torch
@@ -28,6 +28,18 @@ class Share:
     """Its rows in the whole batch; can be empty."""
     total: int
     """Number of rows in the whole batch."""
+    num_views: int = 1
+    """Number of views of each row, which follow view after view: row v * total + b of the whole
+    batch is view v of row b."""
+
+    def of_views(self, num_views: int) -> "Share":
+        """Return the same share of a batch with several views of each row."""
+        return replace(self, num_views=num_views)
+
+    def own(self, values: Tensor) -> Tensor:
+        """Return the rows of this rank among values for all views of the whole batch."""
+        by_view = values.unflatten(0, (self.num_views, self.total))
+        return by_view[:, self.rows.start : self.rows.stop].flatten(0, 1)
 
 
 def spread_over_ranks(
@@ -64,16 +76,19 @@ class BatchNormOverRanks(nn.BatchNorm2d):
         """Return a layer with the parameters, buffers and settings of another one.
 
         Args:
-            layer: has weights and running statistics, as all layers by default.
+            layer: has weights and running statistics, as all layers by default. Modules inside it,
+                such as the activations of timm's layers, are applied to its output.
             ranks: the ranks that hold the other parts of each batch.
         """
         assert layer.affine
         assert layer.track_running_stats
         new = cls(layer.num_features, layer.eps, layer.momentum)
-        for name, parameter in layer.named_parameters():
+        for name, parameter in layer.named_parameters(recurse=False):
             setattr(new, name, parameter)
-        for name, buffer in layer.named_buffers():
+        for name, buffer in layer.named_buffers(recurse=False):
             setattr(new, name, buffer)
+        for name, child in layer.named_children():
+            new.add_module(name, child)
         new.train(layer.training)
         new._ranks = ranks
         return new
@@ -81,12 +96,18 @@ class BatchNormOverRanks(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised maps (B, C, ...); all ranks must take part, also without images."""
         if not self.training:
-            return super().forward(input)
+            return self._finish(super().forward(input))
         normalised, mean_C, variance_C, count = cast(
             "tuple[Tensor, Tensor, Tensor, Tensor]",
             _Normalise.apply(input, self.weight, self.bias, self.eps, self._ranks.sum_in_step),
         )
         self._update_running(mean_C, variance_C, count)
+        return self._finish(normalised)
+
+    def _finish(self, normalised: Tensor) -> Tensor:
+        """Apply the modules that the replaced layer had inside it, in their order."""
+        for child in self.children():
+            normalised = child(normalised)
         return normalised
 
     @torch.no_grad()
@@ -234,13 +255,12 @@ class MaskOverRanks(nn.Module):
         # In the memory order of the values, in which one rank would draw.
         is_channels_last = values.ndim == 4 and not values.is_contiguous()
         ones = torch.empty(
-            (share.total, *sides),
+            (share.num_views * share.total, *sides),
             dtype=values.dtype,
             device=values.device,
             memory_format=torch.channels_last if is_channels_last else torch.contiguous_format,
         ).fill_(1)
-        mask = self.layer(ones)[share.rows.start : share.rows.stop]
-        return values * mask
+        return values * share.own(self.layer(ones))
 
 
 def _is_stochastic_depth(layer: nn.Module) -> bool:

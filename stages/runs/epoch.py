@@ -40,7 +40,15 @@ class Before:
     checkpoint: Path | None = None
 
 
-def one_epoch(make: Make, epoch: int, images: Path, before: Before, *, warm_start: bool) -> Before:
+def one_epoch(
+    make: Make,
+    epoch: int,
+    images: Path,
+    before: Before,
+    *,
+    warm_start: bool,
+    has_bank: bool = False,
+) -> Before:
     """Extract, cluster, train and score; return the artifacts that the next epoch reads.
 
     Args:
@@ -49,12 +57,24 @@ def one_epoch(make: Make, epoch: int, images: Path, before: Before, *, warm_star
         images: folder of the images artifact.
         before: artifacts of the previous epoch.
         warm_start: start k-means from the labels of the previous epoch (`cluster.warm_start`).
+        has_bank: cluster the embeddings in the previous checkpoint, which training has computed
+            (`train.prototypes.bank`); only the first epoch extracts features.
     """
     start = before.labels if warm_start else None
     # The network of the previous epoch computes the features, and is then trained further.
-    features = make(extract, epoch, images=images, checkpoint=before.checkpoint)
+    if has_bank and before.checkpoint is not None:
+        features = before.checkpoint
+    else:
+        features = make(extract, epoch, images=images, checkpoint=before.checkpoint)
     labels = make(cluster, epoch, images=images, features=features, previous=start)
-    checkpoint = make(train, epoch, images=images, labels=labels, checkpoint=before.checkpoint)
+    checkpoint = make(
+        train,
+        epoch,
+        images=images,
+        labels=labels,
+        checkpoint=before.checkpoint,
+        features=features if has_bank else None,
+    )
     make(
         score,
         epoch,

@@ -59,7 +59,13 @@ def plan(folder: RunFolder, recipe: Recipe, *, source: str | None, epochs: int) 
     images = planned.add(index, None, source=source or "")
     # As in `run_epochs`, but `add` only notes what would run.
     before = Before()
-    warm_start = recipe.cluster.warm_start
     for epoch in range(epochs):
-        before = one_epoch(planned.add, epoch, images, before, warm_start=warm_start)
+        before = one_epoch(
+            planned.add,
+            epoch,
+            images,
+            before,
+            warm_start=recipe.cluster.warm_start,
+            has_bank=recipe.train.has_bank,
+        )
     return planned

@@ -117,7 +117,7 @@ class Recipe(StrictConfig):
 def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the conflicts between keys: the keys that were compared, and what is wrong."""
     # Imported here because it imports torch, which showing a run does not need.
-    from deepcluster_core.models.build import feature_dim_of
+    from deepcluster_core.models.build import check_weights, feature_dim_of
 
     dataset, extract, network = recipe.dataset, recipe.extract, recipe.network
     if extract.resize < network.image_size:
@@ -137,6 +137,7 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     keys = ("network", "dataset.channels")
     try:
         dim = feature_dim_of(network, channels=dataset.channels)
+        check_weights(network, channels=dataset.channels)
     except ConfigError as error:
         yield keys, str(error)
         return
@@ -271,8 +272,13 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make the paths in a recipe absolute, in place. A URL stays, for its field to reject."""
-    dataset, compute = values.get("dataset"), values.get("compute")
-    for section, key in ((dataset, "source"), (values, "images"), (compute, "scratch")):
+    places = (
+        (values.get("dataset"), "source"),
+        (values, "images"),
+        (values.get("network"), "weights"),
+        (values.get("compute"), "scratch"),
+    )
+    for section, key in places:
         # The values are not validated yet, so they can have any type. An empty path stays, too.
         if not isinstance(section, dict):
             continue

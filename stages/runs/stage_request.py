@@ -54,6 +54,12 @@ def check_fits(
             f"--epoch {epoch}: the run has epochs 0 to {recipe.epochs - 1}.\n"
             f"  Fix: deepcluster run RECIPE --epochs {epoch + 1} continues up to it."
         )
+    if stage == "extract" and epoch and recipe.train.has_bank:
+        raise ConfigError(
+            f"--epoch {epoch}: only epoch 0 extracts features, because train.prototypes.bank is "
+            f"on.\n"
+            f"  Fix: run train of epoch {epoch - 1}, which computes the embeddings of this one."
+        )
     # Every stage computes on the device, which is not a part of its key.
     reads = {*STAGES[stage].sections, "compute"}
     unread = sorted(set(changed) - reads)

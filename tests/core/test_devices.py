@@ -9,6 +9,7 @@ from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.training.batches import Batch
 from deepcluster_core.training.epoch import PseudoLabelLearner
+from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
 from tests.support.fake_gpus import fake_gpus
 
@@ -46,7 +47,11 @@ def test_loss__on_the_device_of_the_rank() -> None:
 
     with fake_gpus() as seen:
         learner = PseudoLabelLearner(
-            network, k=8, sgd=Sgd(0.1, 0.9, 0), device="cuda:1", head_seed=0, dropout_seed=0
+            network,
+            head=Fresh.drawn(network.output_dim, 8, seed=0),
+            sgd=Sgd(0.1, 0.9, 0),
+            device="cuda:1",
+            dropout_seed=0,
         )
         loss = learner.loss(batch, "float32")
 

@@ -27,6 +27,7 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, exact_float32
 from deepcluster_core.training import epoch
+from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Learner, Sgd
 
 PRODUCTS = ("convolution", "conv2d", "linear", "mm", "addmm", "bmm", "baddbmm")
@@ -172,7 +173,11 @@ def extracting(network: Network) -> None:
 def training(network: Network) -> None:
     sgd = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-4)
     learner = epoch.PseudoLabelLearner(
-        network, k=2, sgd=sgd, device="cpu", head_seed=0, dropout_seed=0
+        network,
+        head=Fresh.drawn(network.output_dim, 2, seed=0),
+        sgd=sgd,
+        device="cpu",
+        dropout_seed=0,
     )
     batch = epoch.Batch((views(),), (1,), np.array([[0, 1, 0, 1]]), None, np.arange(4))
     epoch.train_epoch(learner, [batch], precision="float32", after_step=lambda _progress: None)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcluster_core.artifacts.checkpoints import (
+    load_average,
     load_backbone,
     load_momentum,
     restore_network,
@@ -126,6 +127,26 @@ def test_load__cut_file_is_an_error_for_the_user(tmp_path: Path, name: str, keep
 
     with pytest.raises(ArtifactError, match=rf"{name}: cannot be read .*\n.*stage train"):
         load_momentum(tmp_path) if name == MOMENTUM else load_backbone(tmp_path, restore())
+
+
+def test_load_average__is_read_by_all_but_training(tmp_path: Path) -> None:
+    network, averaged = trained(), trained(seed=6)
+
+    write_checkpoint(tmp_path, backbone=network, momentum={}, average=averaged.state_dict())
+
+    assert_same_state(restore(checkpoint=tmp_path), averaged)
+    for_training = restore(seed=1)
+    load_backbone(tmp_path, for_training, averaged=False)
+    assert_same_state(for_training, network)
+    state = load_average(tmp_path)
+    assert state is not None
+    assert state.keys() == network.state_dict().keys()
+
+
+def test_load_average__of_a_checkpoint_without_one(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, backbone=trained(), momentum={})
+
+    assert load_average(tmp_path) is None
 
 
 def test_load_momentum__missing_file(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.progress import Progress, silent
 from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
 from tests.margins import SHIFT, below
 
@@ -47,12 +48,12 @@ def learner(
     head: int = 2,
     dropout_seed: int = 3,
 ) -> PseudoLabelLearner:
+    built = built or network(dropout=dropout)
     return PseudoLabelLearner(
-        built or network(dropout=dropout),
-        k=k,
+        built,
+        head=Fresh.drawn(built.output_dim, k, seed=head + SHIFT),
         sgd=sgd,
         device="cpu",
-        head_seed=head + SHIFT,
         dropout_seed=dropout_seed,
     )
 
@@ -99,7 +100,7 @@ def train(
 
 
 def state(model: PseudoLabelLearner) -> dict[str, Tensor]:
-    parts = {"network": model.network, "head": model.head}
+    parts = {"network": model.network, "head": model.head.as_module}
     return {
         f"{part}.{name}": tensor.detach().clone()
         for part, module in parts.items()
@@ -149,7 +150,7 @@ def test_train_epoch__equals_plain_torch_in_two_epochs_with_momentum_carried() -
     optimizer = torch.optim.SGD(expected.parameters(), 0.05, 0.9, weight_decay=1e-4)
     expected_losses: list[float] = []
     for number, epoch in enumerate(epochs):
-        head = learner(head=20 + number).head
+        head = learner(head=20 + number).head.as_module
         head_optimizer = torch.optim.SGD(head.parameters(), 0.05, weight_decay=1e-4)
         for one in epoch:
             optimizer.zero_grad()
@@ -223,20 +224,23 @@ def test_train_epoch__column_of_the_head_is_the_cluster_id() -> None:
     fresh = stripes([1, 2, 4] * 5, seed=999)
     model.network.eval()
     with torch.no_grad():
-        logits_BK = model.head(model.network(to_images(fresh, "cpu")))
+        (logits_BK,) = model.head.classify(model.network(to_images(fresh, "cpu")))
 
     assert logits_BK.shape == (15, 5)
     assert logits_BK.argmax(dim=1).tolist() == [1, 2, 4] * 5
 
 
-def test_learner__head_is_drawn_by_its_seed() -> None:
-    one, again, other = learner(k=500, head=7), learner(k=500, head=7), learner(k=500, head=8)
+def test_fresh__is_drawn_by_its_seed() -> None:
+    def fresh_head(seed: int) -> Fresh:
+        return Fresh.drawn(256, 500, seed=seed)
 
-    assert torch.equal(one.head.weight, again.head.weight)
-    assert not torch.equal(one.head.weight, other.head.weight)
+    one, again, other = (fresh_head(seed) for seed in (7, 7, 8))
+
+    assert torch.equal(one.weight, again.weight)
+    assert not torch.equal(one.weight, other.weight)
     # 128,000 draws of N(0, 0.01): a standard error of 0.01 / sqrt(256,000) = 2e-5, five times.
-    assert one.head.weight.std().item() == pytest.approx(0.01, abs=1e-4)
-    assert not one.head.bias.any()
+    assert one.weight.std().item() == pytest.approx(0.01, abs=1e-4)
+    assert not one.bias.any()
 
 
 # Weights of the loss
@@ -259,13 +263,12 @@ def test_train_epoch__weights_scale_the_loss_of_their_image() -> None:
 
 
 def test_train_epoch__image_of_weight_0_teaches_nothing() -> None:
-    # Equal views for each label.
-    views = batch([0, 1, 2, 0]).views
+    views_BSSC, weight_B = stripes([0, 1, 2, 0]), np.array([1, 1, 1, 0], np.float32)
     states: list[dict[str, Tensor]] = []
     for last in (0, 1, 2):
         model = learner()
-        labelled = batch([0, 1, 2, last], weights=[1, 1, 1, 0])
-        train(model, [replace(labelled, views=views)])
+        one = batch([0, 1, 2, last])
+        train(model, [replace(one, views=(views_BSSC,), weight_B=weight_B)])
         states.append(state(model))
 
     assert same(states[0], states[1])
@@ -336,7 +339,7 @@ def test_train_epoch__bfloat16_is_close_and_keeps_float32_weights() -> None:
 def test_train_epoch__refuses_a_loss_that_is_not_finite(num: int) -> None:
     model = learner()
     with torch.no_grad():
-        model.head.weight.fill_(float("inf"))
+        model.head.as_module.get_parameter("weight").fill_(float("inf"))
 
     with pytest.raises(
         TrainingError, match=r"no longer finite .*noticed after 12 images.*\n.*\n.*lower"

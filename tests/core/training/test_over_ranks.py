@@ -20,6 +20,7 @@ from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.ranks import ALONE, Ranks, own_rows
 from deepcluster_core.training.epoch import Batch, Progress, PseudoLabelLearner, train_epoch
+from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
 from deepcluster_core.training.rank_layers import Share
 from tests.support.gloo import on_processes
@@ -73,12 +74,12 @@ def new_learner(case: Case, ranks: Ranks) -> PseudoLabelLearner:
 
 def _new_learner(case: Case, ranks: Ranks) -> PseudoLabelLearner:
     config = NetworkConfig(name=case.network, image_size=case.side, dropout=case.dropout)
+    network = build_network(config, channels=1, seed=1)
     return PseudoLabelLearner(
-        build_network(config, channels=1, seed=1),
-        k=K,
+        network,
+        head=Fresh.drawn(network.output_dim, K, seed=2),
         sgd=Sgd(lr=0.02, momentum=0.9, weight_decay=1e-4),
         device="cpu",
-        head_seed=2,
         dropout_seed=3,
         ranks=ranks,
     )
@@ -97,8 +98,14 @@ def batch_of(case: Case, step: int, ranks: Ranks) -> Batch:
     rows = own_rows(total, ranks, unit=1)
     own = slice(rows.start, rows.stop)
     share = None if ranks.size == 1 else Share(rows, total)
-    views, ids_B = (views_BSSC[own],), np.arange(total)[own]
-    return Batch(views, (1,), cluster_B[None, own], weight_B[own], ids_B, share)
+    return Batch(
+        views=(views_BSSC[own],),
+        num_views=(1,),
+        cluster_HB=cluster_B[None, own],
+        weight_B=weight_B[own],
+        image_id_B=np.arange(total)[own],
+        share=share,
+    )
 
 
 def trained(case: Case, ranks: Ranks, *, cut_at: int | None = None) -> Trained:

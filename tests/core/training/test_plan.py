@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from deepcluster_core.ranks import ALONE, Ranks
-from deepcluster_core.training.plan import Plan, shared_plan
+from deepcluster_core.training.plan import Cuts, Plan, shared_plan
 from tests.support.ranks import on_ranks
 
 
 def plan() -> Plan:
     return Plan(
         order_M=np.array([2, 0, 1, 2], np.int64),
-        cluster_N=np.array([1, 0, 2], np.int32),
+        cluster_HN=np.array([[1, 0, 2], [0, 0, 1]], np.int32),
         weight_K=np.array([0.5, 2, 1, 0], np.float32),
     )
 
@@ -38,7 +38,7 @@ def test_shared_plan__is_made_once_and_leaves_no_file(tmp_path: Path, size: int)
         assert one.k == 4
         assert one.order_M.tolist() == [2, 0, 1, 2]
         assert one.order_M.itemsize == 4, "half of what it is made with"
-        np.testing.assert_array_equal(one.cluster_N, plan().cluster_N)
+        np.testing.assert_array_equal(one.cluster_HN, plan().cluster_HN)
         np.testing.assert_array_equal(one.weight_K, plan().weight_K)
 
 
@@ -81,3 +81,50 @@ def test_shared_plan__error_leaves_no_file(tmp_path: Path) -> None:
         on_ranks(2, lambda ranks: shared_plan(fail, tmp_path, tmp_path / "out", ranks))
 
     assert list(tmp_path.iterdir()) == []
+
+
+# Cuts
+
+
+@pytest.mark.parametrize("is_even", [False, True])
+@pytest.mark.parametrize(("num_draws", "batch_size"), [(65, 64), (240, 32), (2, 2), (7, 7), (1, 4)])
+def test_cuts__every_position_is_in_one_batch(
+    num_draws: int, batch_size: int, is_even: bool
+) -> None:
+    cuts = Cuts(num_draws, batch_size, is_even)
+
+    batches = [cuts.rows(step) for step in range(cuts.num_steps)]
+
+    assert [position for rows in batches for position in rows] == list(range(num_draws))
+    assert max(map(len, batches)) <= batch_size
+    if is_even:
+        assert max(map(len, batches)) - min(map(len, batches)) <= 1
+
+
+def test_cuts__are_full_batches_or_even_ones() -> None:
+    sizes = {
+        is_even: [len(Cuts(66, 32, is_even).rows(step)) for step in range(3)]
+        for is_even in (False, True)
+    }
+
+    assert sizes == {False: [32, 32, 2], True: [22, 22, 22]}
+
+
+@pytest.mark.parametrize(
+    ("num_draws", "batch_size", "is_even", "kept"),
+    [
+        (65, 64, False, 64),
+        (65, 64, True, 65),
+        (66, 64, False, 66),
+        (5, 2, False, 4),
+        (5, 2, True, 4),
+        (1, 64, False, 1),
+        (1, 64, True, 1),
+    ],
+)
+def test_cuts__no_image_is_alone(num_draws: int, batch_size: int, is_even: bool, kept: int) -> None:
+    cuts = Cuts(num_draws, batch_size, is_even).without_single_image()
+
+    assert cuts.num_draws == kept
+    smallest = min(len(cuts.rows(step)) for step in range(cuts.num_steps))
+    assert smallest > 1 or num_draws == 1

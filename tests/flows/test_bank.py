@@ -1,0 +1,81 @@
+"""Runs whose training computes the embeddings that the next epoch clusters."""
+
+from pathlib import Path
+
+import pytest
+
+from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.tables import read_metrics
+from deepcluster_core.errors import ConfigError
+from flows.show.page import write_page
+from flows.stage_rerun import rerun
+from stages.runs.folder import RunFolder
+from stages.runs.states import states_of
+from tests.support.flow_runs import call, in_state, loop
+from tests.support.recipes import write_recipe
+from tests.support.run_files import manifests
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Path:
+    return write_recipe(
+        tmp_path_factory.mktemp("recipes") / "bank.yaml",
+        tiny_images,
+        network="{name: smallnet, image_size: 16, projection: {hidden: 16, dim: 12}}",
+        extract="{resize: 16, layer: projection}",
+        cluster="{algorithm: spherical, k: [8, 6], pca_dim: none, whiten: false}",
+        train=(
+            "{batch_size: 32, lr: 0.005, balance: none, prototypes: {bank: true}, average: 0.9, "
+            "views: [{count: 2, size: 16, area: [0.3, 1.0]}]}"
+        ),
+        keep="{checkpoints: 1, features: 1}",
+        compute="{device: cpu}",
+    )
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of three epochs. The tests of this module may add to it."""
+    folder = tmp_path_factory.mktemp("runs") / "bank"
+    states = loop(recipe, folder)
+    assert {name for name in states if name.startswith("extract")} == {"extract epoch 0"}
+    return folder
+
+
+def test_loop__checkpoint_is_the_features_of_the_next_epoch(run: Path) -> None:
+    assert RunFolder(run).epochs("features") == [0]
+    for epoch in (1, 2):
+        labels = read_manifest(run / f"labels/epoch=000{epoch}")
+        before = read_manifest(run / f"checkpoints/epoch=000{epoch - 1}")
+        trained = read_manifest(run / f"checkpoints/epoch=000{epoch}")
+        assert labels.inputs["features"] == before.digest == trained.inputs["features"]
+    costs = [read_metrics(run / f"metrics/epoch=000{epoch}") for epoch in range(3)]
+    assert costs[0]["extract_s"] > 0
+    assert (costs[1]["extract_s"], costs[1]["extract_peak_bytes"]) == (0, None)
+    assert costs[2]["train_s"] == read_manifest(run / "checkpoints/epoch=0002").seconds
+
+
+def test_loop__again_finds_everything_and_nothing_is_stale(recipe: Path, run: Path) -> None:
+    before = manifests(run)
+
+    states = loop(recipe, run)
+
+    assert in_state(states, "Cached") == set(states)
+    assert manifests(run) == before
+    conditions = {state.condition for state in states_of(RunFolder(run))}
+    assert conditions <= {Condition.WHOLE, Condition.PRUNED}
+    assert write_page(RunFolder(run)).is_file()
+
+
+def test_rerun__makes_a_pruned_bank_again(run: Path) -> None:
+    assert inspect(run / "checkpoints/epoch=0000")[0] is Condition.PRUNED
+    before = read_manifest(run / "labels/epoch=0001").digest
+
+    call(rerun, stage="cluster", run=str(run), epoch=1, force=True)
+
+    assert read_manifest(run / "labels/epoch=0001").digest == before
+
+
+def test_rerun__later_epochs_have_no_extraction(run: Path) -> None:
+    with pytest.raises(ConfigError, match="only epoch 0 extracts features"):
+        rerun(stage="extract", run=str(run), epoch=2)
