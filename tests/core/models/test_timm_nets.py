@@ -1,7 +1,5 @@
 """Networks of the optional package timm."""
 
-import importlib.util
-
 import pytest
 import torch
 
@@ -11,7 +9,6 @@ from deepcluster_core.models.config import NetworkConfig
 
 
 def test_build_timm__says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr("deepcluster_core.models.timm_nets.find_spec", lambda _: None)
     config = NetworkConfig(name="timm:resnet18", image_size=64)
 

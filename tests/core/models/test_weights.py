@@ -29,9 +29,7 @@ def trained() -> dict[str, Tensor]:
 
 
 def start(path: Path, config: NetworkConfig = CONFIG) -> Network:
-    return build_network(
-        config.model_copy(update={"weights": path}), channels=3, seed=1
-    )
+    return build_network(config.model_copy(update={"weights": path}), channels=3, seed=1)
 
 
 def refused(path: Path, config: NetworkConfig = CONFIG) -> str:
@@ -61,9 +59,10 @@ def spelled(prefix: str) -> Any:  # noqa: ANN401
             lambda state: {"teacher": spelled("module.backbone.")(state), "student": {}}, id="DINO"
         ),
         pytest.param(
-            lambda state: {
-                n: t for n, t in state.items() if not n.startswith("fc.")
-            } | {"projection_head.0.weight": torch.ones(2), "prototypes.weight": torch.ones(2)},
+            lambda state: (
+                {n: t for n, t in state.items() if not n.startswith("fc.")}
+                | {"projection_head.0.weight": torch.ones(2), "prototypes.weight": torch.ones(2)}
+            ),
             id="SwAV",
         ),
         pytest.param(
