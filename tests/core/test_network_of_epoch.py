@@ -1,4 +1,4 @@
-"""The network that a run begins with. Suffixes: N images, S side in pixels, D values of a feature."""
+"""The network that a run begins with. Suffixes: N images, S pixels of a side, D values."""
 
 from pathlib import Path
 

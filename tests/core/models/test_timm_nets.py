@@ -35,7 +35,7 @@ def test_build_timm__suggests_names() -> None:
     pytest.importorskip("timm")
     config = NetworkConfig(name="timm:resnt18", image_size=64)
 
-    with pytest.raises(ConfigError, match="no network 'resnt18'. Did you mean resnet18"):
+    with pytest.raises(ConfigError, match=r"no network 'resnt18'\. Did you mean resnet18"):
         feature_dim_of(config, channels=3)
 
 

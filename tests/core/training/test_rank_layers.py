@@ -122,19 +122,19 @@ def test_spread_over_ranks__projection_equals_that_of_the_whole_batch(size: int)
     alone = projection()
     expected_ND = alone(rows_NC).detach()
 
-    def on_rank(ranks: Ranks) -> tuple[Tensor, Tensor]:
+    def on_rank(ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
         own = own_rows(NUM_IMAGES, ranks, unit=1)
         spread = projection()
         spread_over_ranks(spread, ranks, lambda: Share(own, NUM_IMAGES))
         assert isinstance(spread[1], BatchNormOverRanks)
-        return spread(rows_NC[own.start : own.stop]).detach(), spread[1].running_var
+        return spread(rows_NC[own.start : own.stop]).detach(), spread.state_dict()
 
     found = on_ranks(size, on_rank)
 
     found_ND = torch.cat([embedding_BD for embedding_BD, _ in found])
     torch.testing.assert_close(found_ND, expected_ND)
-    for _, running_var in found:
-        torch.testing.assert_close(running_var, alone[1].running_var)
+    for _, state in found:
+        torch.testing.assert_close(state, dict(alone.state_dict()))
 
 
 class NormAct(nn.BatchNorm2d):
