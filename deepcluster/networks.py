@@ -18,15 +18,16 @@ def build_network(name: str, *, channels: int = 3, seed: int = 0, **settings: An
     named layer.
 
     Args:
-        name: `alexnet`, `vgg16`, `smallnet`, or `torchvision:NAME`, for example
-            `torchvision:resnet50`.
+        name: `alexnet`, `vgg16`, `smallnet`, `resnet18-small`, `torchvision:NAME`, for example
+            `torchvision:resnet50`, or `timm:NAME`.
         channels: C, the number of channels of the images.
         seed: seed of the weights, 0 to 2**63 - 1. The global random generators are not changed.
         settings: the other keys of a recipe's `network` section, for example `image_size=32` or
-            `sobel=False`.
+            `sobel=False`. `calibrate` has no effect, because it needs the images of a run.
 
     Raises:
-        ConfigError: the network or a setting is unknown, or images of this size do not fit it.
+        ConfigError: the network or a setting is unknown, images of this size do not fit it, or its
+            `weights` cannot be read or belong to a different network.
     """
     try:
         config = NetworkConfig(name=name, **settings)

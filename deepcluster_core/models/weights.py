@@ -98,6 +98,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         return _unreadable(path, first_line(error))
 
     with explain_damage(explain):
+        path.open("rb").close()  # explains best why a file cannot be opened
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)

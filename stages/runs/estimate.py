@@ -73,7 +73,7 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
         num_ranks: number of ranks, which share images and batches; each has all weights.
     """
     network, channels = recipe.network, recipe.dataset.channels
-    dim = feature_dim_of(network, channels=channels)
+    dim = feature_dim_of(network, channels=channels, layer=recipe.extract.layer)
     size = footprint_of(network, channels=channels)
     sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim)
     pace = Pace.of(recipe.train, num_images=num_images)

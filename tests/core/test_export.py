@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.export import WRITERS, Portable, write_network
 from deepcluster_core.models.build import build_network
-from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.config import NetworkConfig, ProjectionConfig
 from deepcluster_core.models.network import Backbone, Network
 from tests.support.foreign_reader import run_elsewhere
 
@@ -71,6 +71,45 @@ def test_portable__is_the_networks_own_feature(layer: str | None, *, sobel: bool
     assert found_ND.shape == wanted_ND.shape
     scale = float(wanted_ND.abs().max())
     torch.testing.assert_close(found_ND, wanted_ND, rtol=0, atol=ROUNDING * scale)
+
+
+def projected(size: int = 16) -> Network:
+    config = NetworkConfig(
+        name="smallnet", image_size=size, projection=ProjectionConfig(hidden=12, dim=5)
+    )
+    network = build_network(config, channels=3, seed=4)
+    with torch.no_grad():
+        network(images_of(8, size))
+    return network.eval()
+
+
+def test_portable__embeddings_by_name() -> None:
+    network, images_NCSS = projected(), images_of(4, 16)
+    with torch.no_grad():
+        found_ND = Portable(network, "projection")(images_NCSS)
+        torch.testing.assert_close(found_ND, network(images_NCSS), rtol=0, atol=ROUNDING)
+        feature_ND = network.feature(images_NCSS)
+        assert Portable(network, None)(images_NCSS).shape == feature_ND.shape == (4, 256)
+
+
+def test_portable__network_without_a_projection() -> None:
+    with pytest.raises(ConfigError, match="'projection' cannot be cut out"):
+        Portable(network_of("smallnet", 16), "projection")
+
+
+def test_write_network__with_the_projection(tmp_path: Path) -> None:
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    network, images_NCSS = projected(), images_of(3, 16)
+    safetensors, program = tmp_path / "network.safetensors", tmp_path / "network.pt2"
+    for path, format in ((safetensors, "safetensors"), (program, "torch-export")):
+        portable = Portable(network, "projection")
+        write_network(path, portable, format=format, metadata={}, size=16)
+
+    assert load_file(safetensors).keys() == network.state_dict().keys()
+    with torch.no_grad():
+        found_ND = torch.export.load(program).module()(images_NCSS)
+        torch.testing.assert_close(found_ND, network(images_NCSS), rtol=0, atol=ROUNDING)
 
 
 def test_portable__layer_outside_the_backbone_is_refused() -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deepcluster_core.errors import ConfigError, FeatureError
+from deepcluster_core.models.build import build_network
+from deepcluster_core.models.config import NetworkConfig
 from stages.runs.recipe import (
     Recipe,
     RecipeOverrides,
@@ -84,6 +87,22 @@ def test_load_recipe__paths_are_relative_to_the_recipe(
 
     assert recipe.dataset.source == tmp_path / "pictures"
     assert recipe.images == tmp_path.parent / "shared" / "images"
+
+
+def test_load_recipe__weights_are_relative_to_the_recipe_and_checked(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = "{name: smallnet, image_size: 16, weights: w.pth}"
+    write(path, PLAIN.replace("{name: smallnet, image_size: 16}", section))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"network\.weights: .*w\.pth cannot be read"):
+        load_recipe(path)
+
+    network = build_network(NetworkConfig(name="smallnet", image_size=16), channels=3, seed=1)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+
+    assert load_recipe(path).network.weights == tmp_path / "w.pth"
 
 
 def test_load_recipe__paths_in_overrides_are_relative_to_the_working_directory(

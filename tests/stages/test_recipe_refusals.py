@@ -51,8 +51,8 @@ keeep: {}
     assert told["seed"].endswith("Input should be a valid integer (got '31')")
     assert told["cluster.k"].endswith("(got 0)")
     assert told["network.name"].endswith(
-        "unknown network 'alexnett'; known: alexnet, vgg16, smallnet, torchvision:NAME "
-        "(got 'alexnett')"
+        "unknown network 'alexnett'; known: alexnet, vgg16, smallnet, resnet18-small, "
+        "torchvision:NAME, timm:NAME (got 'alexnett')"
     )
 
 

@@ -18,6 +18,7 @@ from deepcluster_core.artifacts.manifest import (
     Stage,
     artifact_key,
     digest_of,
+    dump_sections,
     inspect,
     read_manifest,
 )
@@ -87,6 +88,62 @@ def test_artifact_key__stays_what_it_was_in_earlier_versions_of_the_program() ->
         '"inputs":{"features":"bb","images":"aa"},"seed":31,"stage":["group",1]}'
     )
     assert key() == hashlib.sha256(spelled.encode()).hexdigest()
+
+
+class FileConfig(StrictConfig):
+    absent_when_none = frozenset(("weights",))
+    by_contents = frozenset(("weights",))
+    weights: Path | None = None
+
+
+def test_artifact_key__depends_on_the_contents_of_a_file_and_not_on_its_path(
+    tmp_path: Path,
+) -> None:
+    first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other"
+    first.write_text("weights")
+    second.write_text("weights")
+    other.write_text("weightz")
+
+    def key_of(path: Path | None) -> str:
+        return key({"config": {"network": FileConfig(weights=path)}})
+
+    assert key_of(first) == key_of(second) != key_of(other)
+    assert key_of(None) == key({"config": {"network": StrictConfig()}})
+    before = key_of(first)
+    first.write_text("changed")
+    assert key_of(first) != before
+
+
+def test_dump_sections__represents_a_file_by_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc")
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+
+    dumped = dump_sections({"network": FileConfig(weights=path)})
+
+    assert dumped == {"network": {"weights": f"sha256:{sha256}"}}
+
+
+def test_dump_sections__says_which_file_is_gone(tmp_path: Path) -> None:
+    config = {"network": FileConfig(weights=tmp_path / "gone")}
+
+    with pytest.raises(ArtifactError, match=r"network.weights: .*gone cannot be read[\s\S]*Fix:"):
+        dump_sections(config)
+
+
+def test_new_artifact__records_the_file_that_it_began_with(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc")
+    config = {"network": FileConfig(weights=path)}
+
+    with new_artifact(
+        STAGE, tmp_path / "out", config=config, inputs={}, context=Context(seed=1)
+    ) as draft:
+        path.unlink()
+        (draft.folder / "note.txt").write_text("")
+
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+    assert read_manifest(tmp_path / "out").config["network"] == {"weights": f"sha256:{sha256}"}
 
 
 arguments_of_a_key = st.fixed_dictionaries(

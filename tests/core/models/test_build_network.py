@@ -79,7 +79,9 @@ def test_network_config__importing_it_imports_no_torch() -> None:
 
 
 def test_network_config__lists_the_known_names() -> None:
-    with pytest.raises(ValidationError, match="alexnet, vgg16, smallnet, torchvision:NAME"):
+    with pytest.raises(
+        ValidationError, match="alexnet, vgg16, smallnet, resnet18-small, torchvision:NAME"
+    ):
         NetworkConfig(name="resnet50")
 
 

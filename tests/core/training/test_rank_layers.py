@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from deepcluster_core.models.config import ProjectionConfig
+from deepcluster_core.models.projection import projection_head
 from deepcluster_core.ranks import ALONE, Ranks, own_rows
+from deepcluster_core.seeding import torch_seeded
 from deepcluster_core.training.rank_layers import (
     BatchNormOverRanks,
     MaskOverRanks,
@@ -105,6 +108,57 @@ def test_spread_over_ranks__keeps_weights_and_their_names() -> None:
     assert after.keys() == before.keys()
     assert all(after[name] is before[name] for name in before)
     assert not any(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_spread_over_ranks__projection_equals_that_of_the_whole_batch(size: int) -> None:
+    generator = torch.Generator().manual_seed(6)
+    rows_NC = torch.randn(NUM_IMAGES, CHANNELS, generator=generator)
+
+    def projection() -> nn.Sequential:
+        with torch_seeded(7):
+            return projection_head(ProjectionConfig(hidden=5, dim=3), in_dim=CHANNELS)
+
+    alone = projection()
+    expected_ND = alone(rows_NC).detach()
+
+    def on_rank(ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
+        own = own_rows(NUM_IMAGES, ranks, unit=1)
+        spread = projection()
+        spread_over_ranks(spread, ranks, lambda: Share(own, NUM_IMAGES))
+        assert isinstance(spread[1], BatchNormOverRanks)
+        return spread(rows_NC[own.start : own.stop]).detach(), spread.state_dict()
+
+    found = on_ranks(size, on_rank)
+
+    found_ND = torch.cat([embedding_BD for embedding_BD, _ in found])
+    torch.testing.assert_close(found_ND, expected_ND)
+    for _, state in found:
+        torch.testing.assert_close(state, dict(alone.state_dict()))
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm's: the activation is a part of the normalisation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop = nn.Identity()
+        self.act = nn.ReLU()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(input)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_spread_over_ranks__keeps_what_is_inside_a_normalisation(*, training: bool) -> None:
+    network = nn.Sequential(NormAct(CHANNELS)).train(training)
+    expected = network(noise(3))
+    names = [name for name, _ in network.named_modules()]
+
+    spread_over_ranks(network, ALONE, lambda: Share(range(1), 1))
+
+    assert [name for name, _ in network.named_modules()] == names
+    torch.testing.assert_close(network(noise(3)), expected)
 
 
 def test_spread_over_ranks__eval_mode_is_unchanged() -> None:
