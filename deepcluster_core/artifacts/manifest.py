@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer
 from pydantic_core import from_json
 
+from deepcluster_core.artifacts.contents import digest_of_file
 from deepcluster_core.artifacts.files import FileRecord, Signature, signature_of
 from deepcluster_core.artifacts.permissions import may_read, why_not_readable
 from deepcluster_core.config import StrictConfig
@@ -169,7 +170,10 @@ def artifact_key(
         epoch: the epoch, or None for a stage that runs once per run.
     """
     # A run asks for the keys of all its artifacts after every epoch.
-    sections = tuple((name, section.model_dump_json()) for name, section in config.items())
+    sections = tuple(
+        (name, section.model_dump_json(), *_contents(section).values())
+        for name, section in config.items()
+    )
     input_digests = tuple(inputs.items())
     made_from = (stage.name, stage.version, sections, input_digests, seed, epoch)
     if made_from not in _KEYS:
@@ -185,13 +189,29 @@ def artifact_key(
 
 
 def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
-    """Return sections of a recipe as plain values for manifests and keys."""
+    """Return sections of a recipe as plain values for manifests and keys.
+
+    Raises:
+        ArtifactError: a file that a section names by its contents cannot be read.
+    """
     dumped: dict[str, Any] = {}
     for name, section in config.items():
         # Such settings are left out, so that adding one keeps the keys of existing artifacts.
         absent = {key for key in section.absent_when_none if getattr(section, key) is None}
-        dumped[name] = section.model_dump(mode="json", exclude=absent)
+        values: dict[str, Any] = section.model_dump(mode="json", exclude=absent)
+        dumped[name] = values | _contents(section)
     return dumped
+
+
+def _contents(section: StrictConfig) -> dict[str, str]:
+    """Return, by key, digests of the files that a section names by their contents."""
+    digests: dict[str, str] = {}
+    for name in sorted(section.by_contents):
+        path = getattr(section, name)
+        if path is not None:
+            key = type(section).model_fields[name].alias or name
+            digests[key] = f"sha256:{digest_of_file(path)}"
+    return digests
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -40,7 +40,9 @@ class Before:
     checkpoint: Path | None = None
 
 
-def one_epoch(make: Make, epoch: int, images: Path, before: Before, *, warm_start: bool) -> Before:
+def one_epoch(
+    make: Make, epoch: int, images: Path, before: Before, *, warm_start: bool, trains: bool = True
+) -> Before:
     """Extract, cluster, train and score; return the artifacts that the next epoch reads.
 
     Args:
@@ -49,12 +51,15 @@ def one_epoch(make: Make, epoch: int, images: Path, before: Before, *, warm_star
         images: folder of the images artifact.
         before: artifacts of the previous epoch.
         warm_start: start k-means from the labels of the previous epoch (`cluster.warm_start`).
+        trains: whether the network is trained; without, the clusters alone are scored.
     """
     start = before.labels if warm_start else None
     # The network of the previous epoch computes the features, and is then trained further.
     features = make(extract, epoch, images=images, checkpoint=before.checkpoint)
     labels = make(cluster, epoch, images=images, features=features, previous=start)
-    checkpoint = make(train, epoch, images=images, labels=labels, checkpoint=before.checkpoint)
+    checkpoint = None
+    if trains:
+        checkpoint = make(train, epoch, images=images, labels=labels, checkpoint=before.checkpoint)
     make(
         score,
         epoch,

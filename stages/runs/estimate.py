@@ -76,14 +76,14 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
 
     # Disk space.
     feature_bytes = dim * np.dtype(recipe.extract.dtype).itemsize
-    kept_features = _largest_number_kept(recipe.keep.features, recipe.epochs)
+    kept_features = _largest_number_kept(recipe.keep.features, recipe.num_epochs)
     kept_checkpoints = _largest_number_kept(recipe.keep.checkpoints, recipe.epochs)
     clustering_bytes = 4 * (k + dim) * sizes.pca_dim  # the centroids and the PCA, in float32
     checkpoint_bytes = 2 * 4 * size.weights  # weights and momentum, in float32
     disk = {
         "images": num_images * _image_bytes(recipe.dataset),
         "features": num_images * feature_bytes * kept_features,
-        "labels": (num_images * LABEL_BYTES + clustering_bytes) * recipe.epochs,
+        "labels": (num_images * LABEL_BYTES + clustering_bytes) * recipe.num_epochs,
         "checkpoints": checkpoint_bytes * kept_checkpoints,
     }
 

@@ -42,8 +42,7 @@ def export(
     if format not in SUFFIXES:
         raise ConfigError(f"unknown --format {format}; choose from {', '.join(SUFFIXES)}.")
     past = PastRun.open(run)
-    epoch = past.epoch("checkpoints", epoch)
-    checkpoint = past.whole("checkpoints", epoch)
+    epoch, checkpoint = past.trained(epoch)
     past.check_out(out, (SUFFIXES[format],))
     layer = layer or past.recipe.extract.layer
     dim = past.dim(layer)
@@ -61,9 +60,10 @@ def export(
         size = past.recipe.network.image_size
         write_network(part, network, format=format, metadata=metadata, size=size)
     channels = past.recipe.dataset.channels
+    state = "the network as it begins" if checkpoint is None else f"the network after epoch {epoch}"
     file_size = readable_size(out.stat().st_size)
     print(  # noqa: T201
-        f"{printable(str(out))}: {file_size}, the network after epoch {epoch}, from images "
+        f"{printable(str(out))}: {file_size}, {state}, from images "
         f"(N, {channels}, {size}, {size}) to features (N, {dim})"
     )
 

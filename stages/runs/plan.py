@@ -60,6 +60,9 @@ def plan(folder: RunFolder, recipe: Recipe, *, source: str | None, epochs: int) 
     # As in `run_epochs`, but `add` only notes what would run.
     before = Before()
     warm_start = recipe.cluster.warm_start
+    trains = recipe.trains or epochs > 1
     for epoch in range(epochs):
-        before = one_epoch(planned.add, epoch, images, before, warm_start=warm_start)
+        before = one_epoch(
+            planned.add, epoch, images, before, warm_start=warm_start, trains=trains
+        )
     return planned

@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     create_model,
@@ -18,7 +19,7 @@ from pydantic import (
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.clustering.registry import find_clusterer
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import StrictConfig, keys_of
 from deepcluster_core.config_files import recipe_file
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.config_problems import described, invalid
@@ -49,8 +50,9 @@ class Recipe(StrictConfig):
     seed: int = Field(default=31, ge=0)
     """The seed of every random number of the run."""
 
-    epochs: PositiveInt = 500
-    """Number of epochs, section 3.4. If it is raised later, the run continues where it ended."""
+    epochs: NonNegativeInt = 500
+    """Number of epochs, section 3.4. If it is raised later, the run continues where it ended. 0:
+    cluster the features of the network as it begins, and train nothing."""
 
     images: Path | None = None
     """Folder of the images artifact, if several runs share one. None: a folder in the run."""
@@ -71,6 +73,16 @@ class Recipe(StrictConfig):
         if images == Path():
             raise ValueError("is empty; leave it out for a folder in the run")
         return usable_path(images)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains its network."""
+        return self.epochs > 0
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs with artifacts. With `epochs: 0`, epoch 0 has them, without training."""
+        return max(1, self.epochs)
 
     def suited_to(self, num_images: int) -> str:
         """Check the recipe against the number of images; return a summary of the resulting sizes.
@@ -260,8 +272,10 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make the paths in a recipe absolute, in place. A URL stays, for its field to reject."""
-    dataset, compute = values.get("dataset"), values.get("compute")
-    for section, key in ((dataset, "source"), (values, "images"), (compute, "scratch")):
+    paths = [(values, "images")]
+    for name, key in (("dataset", "source"), ("extract", "from"), ("compute", "scratch")):
+        paths.append((values.get(name), key))
+    for section, key in paths:
         # The values are not validated yet, so they can have any type. An empty path stays, too.
         if not isinstance(section, dict):
             continue
@@ -319,7 +333,7 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
 def _optional(model: type[BaseModel]) -> type[BaseModel]:
     """Return a copy of `model` in which every key is optional."""
     fields: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
+    for name, field in keys_of(model).items():
         annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             annotation = _optional(annotation)

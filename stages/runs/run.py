@@ -114,7 +114,12 @@ class Run(Generic[ReportT]):
     def make_epoch(self, epoch: int, images: Path, before: Before) -> Before:
         """Make the artifacts of an epoch; return those that the next epoch reads."""
         return one_epoch(
-            self.make, epoch, images, before, warm_start=self.recipe.cluster.warm_start
+            self.make,
+            epoch,
+            images,
+            before,
+            warm_start=self.recipe.cluster.warm_start,
+            trains=self.recipe.trains,
         )
 
     def finish_epoch(self, epoch: int) -> None:

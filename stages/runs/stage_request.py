@@ -49,10 +49,15 @@ def check_fits(
     Raises:
         ConfigError: the run does not have the epoch, or the stage does not read a changed section.
     """
-    if epoch is not None and epoch >= recipe.epochs:
+    if epoch is not None and epoch >= recipe.num_epochs:
         raise ConfigError(
-            f"--epoch {epoch}: the run has epochs 0 to {recipe.epochs - 1}.\n"
+            f"--epoch {epoch}: the run has epochs 0 to {recipe.num_epochs - 1}.\n"
             f"  Fix: deepcluster run RECIPE --epochs {epoch + 1} continues up to it."
+        )
+    if stage == "train" and not recipe.trains:
+        raise ConfigError(
+            "stage train: the run has epochs: 0, which trains nothing.\n"
+            "  Fix: deepcluster run RECIPE --epochs 1 trains one epoch."
         )
     # Every stage computes on the device, which is not a part of its key.
     reads = {*STAGES[stage].sections, "compute"}
