@@ -9,6 +9,7 @@ from torch import nn
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
+from deepcluster_core.models.projection import projection_head
 from deepcluster_core.models.registry import find_builder
 from deepcluster_core.models.sobel import Sobel
 from deepcluster_core.seeding import torch_seeded
@@ -87,6 +88,28 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
     return network.feature_dim
 
 
+def accepts_size(config: NetworkConfig, *, channels: int, size: int) -> bool:
+    """Return whether the network takes square images of another side than `network.image_size`.
+
+    Networks that average their last map do, unless the images are too small; those with linear
+    layers of a fixed size, such as AlexNet, or with tokens of a fixed number, do not. The trial
+    pass allocates no weights.
+
+    Args:
+        config: the network section of a recipe, which `feature_dim_of` accepts.
+        channels: number of channels of the images.
+        size: side of the images in pixels.
+    """
+    network = _weightless(config, channels=channels)
+    with torch.device("meta"), torch.no_grad():
+        image_1CSS = torch.empty(1, channels, size, size, dtype=torch.uint8)
+        try:
+            found = tuple(network.feature(image_1CSS).shape)
+        except (RuntimeError, ValueError, AssertionError):  # torch's errors about shapes
+            return False
+    return found == (1, network.feature_dim)
+
+
 @dataclass(frozen=True)
 class Footprint:
     """The size of a network, for estimates of memory and disk space."""
@@ -114,7 +137,7 @@ def footprint_of(config: NetworkConfig, *, channels: int) -> Footprint:
     size = config.image_size
     with torch.device("meta"), torch.no_grad():
         image_1CHW = torch.empty(1, channels, size, size, dtype=torch.uint8)
-        network.feature(image_1CHW)
+        network.project(network.feature(image_1CHW))
     num_weights = sum(weight.numel() for weight in network.parameters())
     return Footprint(num_weights, activations)
 
@@ -134,19 +157,31 @@ def _unfilled(config: NetworkConfig, *, channels: int) -> Network:
 def _assemble(
     config: NetworkConfig, *, channels: int, place: torch.device | None = None
 ) -> Network:
-    """Assemble a network with its backbone on a device.
+    """Assemble a network with its backbone and projection on a device.
 
     The input transform stays on the CPU, because no checkpoint contains it.
     """
     mean = _per_channel("mean", config.mean, default=IMAGENET_MEAN, channels=channels)
     std = _per_channel("std", config.std, default=IMAGENET_STD, channels=channels)
     in_channels = Sobel.out_channels if config.sobel else channels
+    projection = output_dim = None
     with place or nullcontext():
         build_backbone = find_builder(config.name)
         backbone = build_backbone(
             in_channels=in_channels, image_size=config.image_size, dropout=config.dropout
         )
-    return Network(backbone, mean=mean, std=std, sobel=config.sobel)
+        # After the backbone, whose random weights it therefore does not change.
+        if config.projection is not None:
+            projection = projection_head(config.projection, in_dim=backbone.feature_dim)
+            output_dim = config.projection.dim
+    return Network(
+        backbone,
+        mean=mean,
+        std=std,
+        sobel=config.sobel,
+        projection=projection,
+        output_dim=output_dim,
+    )
 
 
 def _per_channel(

@@ -37,8 +37,9 @@ class NetworkConfig(StrictConfig):
     absent_when_none = frozenset(("projection", "weights", "calibrate"))
 
     name: str = "alexnet"
-    """`alexnet`, `vgg16`, `smallnet` (images of 16 to 64 px), or `torchvision:NAME` with any
-    classification network of torchvision, for example `torchvision:resnet50`."""
+    """`alexnet`, `vgg16`, `smallnet` (images of 16 to 64 px), `resnet18-small` (32 to 96 px),
+    `torchvision:NAME` with any classification network of torchvision, for example
+    `torchvision:resnet50`, or `timm:NAME` with any network of timm, if it is installed."""
 
     image_size: PositiveInt = 224
     """Side of the square crops that it sees, pixels."""
@@ -47,7 +48,8 @@ class NetworkConfig(StrictConfig):
     """Replace the images by two fixed maps of their contrast, without colour."""
 
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
-    """Probability, 0 to 1. 0.5 is the released code's. Networks of torchvision keep their own."""
+    """Probability, 0 to 1. 0.5 is the released code's. Networks of torchvision and timm keep their
+    own, and `resnet18-small` has none."""
 
     projection: ProjectionConfig | None = None
     """A projection head between the feature and the classifier; its output is the layer

@@ -61,7 +61,7 @@ class Backbone:
 
 
 class Network(nn.Module):
-    """Input transform, optional Sobel filter and backbone.
+    """Input transform, optional Sobel filter, backbone and optional projection head.
 
     It reads images as uint8, 0 to 255, or as float, 0 to 1, and converts them on their own device,
     so that batches are transferred as bytes. It works under autocast and in channels-last memory.
@@ -73,9 +73,18 @@ class Network(nn.Module):
     """`Backbone.windows` of the backbone."""
     halves: Halves | None
     """`Backbone.halves` of the backbone."""
+    output_dim: int
+    """Number of values of the output of `forward`."""
 
     def __init__(
-        self, backbone: Backbone, *, mean: Sequence[float], std: Sequence[float], sobel: bool
+        self,
+        backbone: Backbone,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        sobel: bool,
+        projection: nn.Module | None = None,
+        output_dim: int | None = None,
     ) -> None:
         """Assemble the parts.
 
@@ -85,6 +94,9 @@ class Network(nn.Module):
             mean: one value per channel of the images, on a scale of 0 to 1.
             std: one value above 0 per channel, on that scale.
             sobel: whether the fixed filter precedes the backbone.
+            projection: module that maps hidden_ND, the input of the head in training, to
+                embeddings (N, `output_dim`).
+            output_dim: number of values of an embedding; None without a projection.
         """
         super().__init__()
         # Not saved, because a checkpoint holds only learnt values, and these are configured.
@@ -96,7 +108,9 @@ class Network(nn.Module):
         if backbone.relu_missing:
             # Not in place, because the feature before it may be in use by the caller.
             self.last_relu = nn.ReLU()
+        self.projection = projection
         self.feature_dim = backbone.feature_dim
+        self.output_dim = output_dim or backbone.feature_dim
         self.windows = backbone.windows
         self.halves = backbone.halves
         self._taps: dict[str, str] = {}
@@ -145,10 +159,21 @@ class Network(nn.Module):
         feature_ND: Tensor = self.backbone(self.inputs(images_NCHW))
         return feature_ND
 
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Return hidden_ND, the input of the head in training: the feature after the last ReLU."""
+    def hidden(self, images_NCHW: Tensor) -> Tensor:
+        """Return hidden_ND, the feature after the last ReLU."""
         hidden_ND: Tensor = self.last_relu(self.feature(images_NCHW))
         return hidden_ND
+
+    def project(self, hidden_ND: Tensor) -> Tensor:
+        """Return the embeddings (N, `output_dim`) of hidden_ND, or itself without a projection."""
+        if self.projection is None:
+            return hidden_ND
+        embedding_ND: Tensor = self.projection(hidden_ND)
+        return embedding_ND
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return the input of the classifier in training, (N, `output_dim`)."""
+        return self.project(self.hidden(images_NCHW))
 
     def layer_feature(self, images_NCHW: Tensor, layer: str) -> Tensor:
         """Return feature_ND of any layer: its output, averaged over space.

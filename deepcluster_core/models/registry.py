@@ -2,7 +2,7 @@
 
 To add one, write a function that builds it (a `Builder`) and add an entry to `NETWORKS`. Its module
 is imported only when a network is built, so that reading a recipe imports neither torch nor
-torchvision.
+torchvision nor timm.
 """
 
 from functools import partial
@@ -29,7 +29,9 @@ NETWORKS = {
     "alexnet": "deepcluster_core.models.alexnet:build_alexnet",
     "vgg16": "deepcluster_core.models.vgg:build_vgg16",
     "smallnet": "deepcluster_core.models.smallnet:build_smallnet",
+    "resnet18-small": "deepcluster_core.models.resnet_small:build_resnet18_small",
     "torchvision:NAME": "deepcluster_core.models.torchvision_nets:build_torchvision",
+    "timm:NAME": "deepcluster_core.models.timm_nets:build_timm",
 }
 """The location of each network's builder function.
 

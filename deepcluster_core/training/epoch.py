@@ -73,7 +73,7 @@ class PseudoLabelLearner(Learner):
         """
         # Drawn on the CPU, so that a head has equal weights on every device.
         with seeding.torch_seeded(head_seed):
-            head = nn.Linear(network.feature_dim, k)
+            head = nn.Linear(network.output_dim, k)
             nn.init.normal_(head.weight, 0, 0.01)
             nn.init.zeros_(head.bias)
         to_device(network, device)

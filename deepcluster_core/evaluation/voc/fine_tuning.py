@@ -116,7 +116,7 @@ class FineTuned(Learner):
     def _outputs(self, views_BSSC: NDArray[np.uint8]) -> Tensor:
         with autocast(self.device, self._precision):
             images_BCSS = to_images(views_BSSC, self.device)
-            hidden_BD = self._network(images_BCSS)
+            hidden_BD = self._network.hidden(images_BCSS)
             return self._head(hidden_BD).float()
 
 
