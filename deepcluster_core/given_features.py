@@ -193,9 +193,7 @@ def _uneven(path: Path) -> FeatureError:
     )
 
 
-def _image_ids(
-    path: Path, table: pq.ParquetFile, image_paths: pa.StringArray
-) -> NDArray[np.int64]:
+def _image_ids(path: Path, table: pq.ParquetFile, image_paths: pa.StringArray) -> NDArray[np.int64]:
     """Return the image_id of every row of a table, -1 if it belongs to no image."""
     names = table.schema_arrow.names
     key = next((name for name in ("image_id", "path") if name in names), None)
@@ -225,9 +223,7 @@ def _image_ids(
     return image_id_M
 
 
-def _check_all_once(
-    path: Path, image_id_M: NDArray[np.int64], image_paths: pa.StringArray
-) -> None:
+def _check_all_once(path: Path, image_id_M: NDArray[np.int64], image_paths: pa.StringArray) -> None:
     """Raise FeatureError unless every image has exactly one row."""
     count_N = np.bincount(image_id_M[image_id_M >= 0], minlength=len(image_paths))
     for problem, is_wrong_N in (("no feature", count_N == 0), ("several features", count_N > 1)):

@@ -29,7 +29,7 @@ def score(
 ) -> None:
     """Write the metrics artifact: one row about this epoch.
 
-    Without a checkpoint, which an epoch without training has not, what is known of training is None.
+    An epoch without training has no checkpoint, and null in the columns about training.
     """
     out = draft.folder
     assigned = read_labels(labels)

@@ -146,5 +146,7 @@ def _of_sweep(request: EvaluationRequest) -> tuple[FlowRun, Job]:
         recipe = load_recipe(first.folder.config, request.recipe_changes)
     report = FlowReport(root, epochs=recipe.num_epochs, echo=ON_TERMINAL.get())
     run = FlowRun(root, recipe, report, only_reads=request.out is not None)
-    epochs = [trained_epoch(member.folder, member.recipe, request.epoch) for member in sweep.members]
+    epochs = [
+        trained_epoch(member.folder, member.recipe, request.epoch) for member in sweep.members
+    ]
     return run, sweep_evaluation_job(request, sweep, min(epochs))

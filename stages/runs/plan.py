@@ -62,7 +62,5 @@ def plan(folder: RunFolder, recipe: Recipe, *, source: str | None, epochs: int) 
     warm_start = recipe.cluster.warm_start
     trains = recipe.trains or epochs > 1
     for epoch in range(epochs):
-        before = one_epoch(
-            planned.add, epoch, images, before, warm_start=warm_start, trains=trains
-        )
+        before = one_epoch(planned.add, epoch, images, before, warm_start=warm_start, trains=trains)
     return planned

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,13 +24,13 @@ from deepcluster_core.config_files import recipe_file
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import dump, merged, plain, read_yaml
-from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, is_url, usable_path
 from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.runs.compute import ComputeConfig
+from stages.runs.conflicts import conflicts
 from stages.train import Pace, TrainConfig
 
 
@@ -84,6 +84,23 @@ class Recipe(StrictConfig):
         """Number of epochs with artifacts. With `epochs: 0`, epoch 0 has them, without training."""
         return max(1, self.epochs)
 
+    @property
+    def feature_dim(self) -> int:
+        """Number of values of a feature that is clustered.
+
+        Raises:
+            ConfigError: raised by `feature_dim_of`.
+            FeatureError: the file `extract.from` cannot be read.
+        """
+        # Imported here because they import torch, which showing a run does not need.
+        from deepcluster_core.given_features import given_dim
+        from deepcluster_core.models.build import feature_dim_of
+
+        extract = self.extract
+        if extract.from_file is not None:
+            return given_dim(extract.from_file)
+        return feature_dim_of(self.network, channels=self.dataset.channels, layer=extract.layer)
+
     def suited_to(self, num_images: int) -> str:
         """Check the recipe against the number of images; return a summary of the resulting sizes.
 
@@ -91,11 +108,8 @@ class Recipe(StrictConfig):
             FeatureError: there are too few images for the requested clusters or dimensions.
             ConfigError: the clusterer that the recipe names does not exist.
         """
-        # Imported here because it imports torch, which showing a run does not need.
-        from deepcluster_core.models.build import feature_dim_of
-
         cluster, train = self.cluster, self.train
-        dim = feature_dim_of(self.network, channels=self.dataset.channels, layer=self.extract.layer)
+        dim = self.feature_dim
         # Check the clusterer, and that there are enough images.
         sizes = Sizes.of(cluster, num_images=num_images, dim=dim)
         find_clusterer(cluster.algorithm).check(cluster.algorithm)
@@ -120,57 +134,6 @@ class Recipe(StrictConfig):
     def section(self, name: str) -> StrictConfig:
         """Return the section of a name."""
         return getattr(self, name)
-
-
-def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the conflicts between keys: the keys that were compared, and what is wrong."""
-    # Imported here because it imports torch, which showing a run does not need.
-    from deepcluster_core.models.build import feature_dim_of
-
-    dataset, extract, network = recipe.dataset, recipe.extract, recipe.network
-    if extract.resize < network.image_size:
-        yield (
-            ("extract.resize", "network.image_size"),
-            f"extract.resize: {extract.resize} is smaller than network.image_size = "
-            f"{network.image_size}, the crop that is taken from it",
-        )
-    if dataset.encoding in ("jpeg", "png") and dataset.channels not in (1, 3):
-        yield (
-            ("dataset.encoding", "dataset.channels"),
-            f"dataset.encoding: a {dataset.encoding} holds 1 or 3 channels, not dataset.channels = "
-            f"{dataset.channels}; raw and none hold any number",
-        )
-    if not _is_json(recipe.cluster.options):
-        yield ("cluster.options",), "cluster.options: holds NaN or infinity, which no manifest can"
-    # What follows needs a network that can be built, so the first failure ends the comparison.
-    keys = ("network", "dataset.channels")
-    try:
-        dim = feature_dim_of(network, channels=dataset.channels)
-    except ConfigError as error:
-        yield keys, str(error)
-        return
-    if extract.layer is not None:
-        keys = (*keys, "extract.layer")
-        try:
-            dim = feature_dim_of(network, channels=dataset.channels, layer=extract.layer)
-        except ConfigError as error:
-            yield keys, f"extract.layer: {error}"
-            return
-    pca_dim = recipe.cluster.pca_dim
-    if pca_dim != "auto" and pca_dim > dim:
-        layer = extract.layer or "the feature"
-        yield (
-            (*keys, "cluster.pca_dim", "extract.layer"),
-            f"cluster.pca_dim: {pca_dim} is more than the {dim} dimensions of {layer} of "
-            f"network.name = {network.name}",
-        )
-
-
-def _is_json(value: object) -> bool:
-    try:
-        return bool(json.dumps(value, allow_nan=False))
-    except ValueError:
-        return False
 
 
 def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
@@ -248,9 +211,9 @@ def _checked_recipe(values: dict[str, Any], *, name: str) -> Recipe:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
     # Only values that are valid one by one can be compared with each other.
-    conflicts = _describe_conflicts(recipe)
-    if conflicts:
-        raise invalid(name, conflicts)
+    found = _describe_conflicts(recipe)
+    if found:
+        raise invalid(name, found)
     return recipe
 
 
@@ -296,7 +259,7 @@ def _parsed(values: Mapping[str, Any]) -> Recipe:
 def _describe_conflicts(recipe: Recipe, wrong: Collection[str] = ()) -> list[str]:
     """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
     paragraphs: list[str] = []
-    for keys, text in _conflicts(recipe):
+    for keys, text in conflicts(recipe):
         if not _are_among(keys, wrong):
             paragraphs.append(f"  {text}".replace("\n", "\n  "))
     return paragraphs

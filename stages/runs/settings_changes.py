@@ -62,7 +62,7 @@ def _changes(before: Recipe, now: Recipe) -> str:
         old = old_values.get(key)
         if old != new:
             changes.append(f"{key} {old} -> {new}")
-    return ", ".join(changes)
+    return ", ".join(changes) or "the contents of a file that the recipe names"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

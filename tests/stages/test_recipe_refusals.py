@@ -20,7 +20,7 @@ def error_of(path: Path, overrides: dict[str, Any] | None = None) -> str:
 def test_load_recipe__tells_all_problems_at_once_by_dotted_key(path: Path) -> None:
     text = """
 seed: "31"
-epochs: 0
+epochs: -1
 dataset: {source: pictures, channels: 2.5, labels: some}
 network: {name: alexnett}
 cluster: {k: 0, kk: 7, whiten: 1}
