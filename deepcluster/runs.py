@@ -155,7 +155,7 @@ class Run:
                 recipe takes them; or uint8 pixels (N, H, W, C), or a list of arrays (H, W, C).
             epoch: epoch after whose training the network is used.
             layer: a named layer, such as `conv5`, averaged over space; the feature that the run
-                clusters if left out.
+                clusters if left out, or the backbone's where the run clusters its projection.
 
         Raises:
             ConfigError: the run does not have the epoch, or its network does not have the layer.
@@ -164,7 +164,7 @@ class Run:
         """
         checkpoint = self._checkpoint(epoch)
         extract = self.recipe.extract
-        layer = layer or extract.layer
+        layer = self.past.exported_layer(layer)
         self.past.dim(layer)  # raises ConfigError before any image is read
         found = _Found(self.past, images)
         batches = embed_images(self.past, found.images(), checkpoint, layer, skip=found.skip)

@@ -41,8 +41,7 @@ class StrictConfig(BaseModel):
     """
 
     by_contents: ClassVar[frozenset[str]] = frozenset()
-    """Fields that name a file. In artifact keys, a digest of its contents stands for its path, so
-    that a file can be moved, and a changed file is noticed."""
+    """Fields that name a file whose contents, not its path, are part of the artifact key."""
 
     model_config = ConfigDict(
         serialize_by_alias=True,

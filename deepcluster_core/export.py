@@ -6,6 +6,7 @@ Suffixes: N images, C channels, S pixels of a side, D values of a feature.
 import json
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from deepcluster_core.errors import ConfigError, first_line
+from deepcluster_core.models.config import PROJECTION
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import exact_float32
 
@@ -51,7 +53,7 @@ class Portable(nn.Module):
         Args:
             network: a network of this package or of torchvision.
             layer: a key of `network.taps` or the name of one of its modules, whose output is
-                averaged over space; None for the network's feature.
+                averaged over space; `projection` for its embeddings; None for its feature.
 
         Raises:
             ConfigError: the layer is not in the backbone, or cannot be cut out of it.
@@ -62,7 +64,11 @@ class Portable(nn.Module):
         self.sobel_2133 = nn.Buffer(_sobel()) if network.sobel is not None else None
         self.layer = layer
         self.is_tap = layer in network.taps
-        self.backbone = network.backbone if layer is None else _cut(network, layer)
+        if layer == PROJECTION and network.projection is not None:
+            self.layer = None  # the output is the embedding itself
+            self.backbone = _with_projection(network, network.projection)
+        else:
+            self.backbone = network.backbone if layer is None else _cut(network, layer)
         self.eval().requires_grad_(requires_grad=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -94,6 +100,13 @@ def _sobel() -> Tensor:
     return filters_233[:, None]
 
 
+def _with_projection(network: Network, projection: nn.Module) -> nn.Module:
+    """Return backbone and projection as one module, whose weights have the network's own names."""
+    return nn.Sequential(
+        OrderedDict(backbone=network.backbone, last_relu=network.last_relu, projection=projection)
+    )
+
+
 def _cut(network: Network, layer: str) -> nn.Module:
     """Return the backbone up to a layer, as a module that returns {layer: output}."""
     name = network.taps.get(layer, layer)
@@ -111,7 +124,7 @@ def _cut(network: Network, layer: str) -> nn.Module:
 
 
 def write_safetensors(path: Path, network: Portable, metadata: str, _size: int) -> None:
-    """Write the backbone's weights under their own names.
+    """Write the backbone's weights under their own names; with a projection, also its weights.
 
     To use the file, build the backbone in code and load these weights into it.
     """

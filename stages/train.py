@@ -190,7 +190,7 @@ def train(
         draft.folder,
         context.ranks,
     )
-    learner = _learner(network, train, pictures.channels, plan.k, checkpoint, context)
+    learner = _learner(network, train, pictures, plan.k, checkpoint, context)
     batches = _batches(pictures, plan, train, network.image_size, context)
     num_draws = len(plan.order_M)
     with save_points(draft, context.save_every) as points:
@@ -224,7 +224,7 @@ def train(
 def _learner(
     network: NetworkConfig,
     train: TrainConfig,
-    channels: int,
+    pictures: Images,
     k: int,
     checkpoint: Path | None,
     context: Context,
@@ -234,11 +234,12 @@ def _learner(
     The momentum of the backbone is restored with it.
     """
     # Imported here because they import torch, as in `train`.
-    from deepcluster_core.artifacts.checkpoints import load_momentum, restore_network
+    from deepcluster_core.artifacts.checkpoints import load_momentum
+    from deepcluster_core.network_of_epoch import network_of_epoch
     from deepcluster_core.training.epoch import PseudoLabelLearner
     from deepcluster_core.training.learner import Sgd
 
-    restored = restore_network(network, channels=channels, seed=context.seed, checkpoint=checkpoint)
+    restored = network_of_epoch(network, pictures, checkpoint=checkpoint, context=context)
     learner = PseudoLabelLearner(
         restored,
         k=k,

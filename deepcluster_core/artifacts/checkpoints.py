@@ -15,7 +15,7 @@ from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models.build import build_network, build_without_weights
-from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.config import PROJECTION, NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.shortage import explain_damage
 
@@ -47,9 +47,13 @@ def restore_network(
 ) -> Network:
     """Return the network of a checkpoint or, without one, as the run's seed initialises it.
 
+    With `network.weights` it begins with those. `network.calibrate` needs images, see
+    `network_of_epoch`.
+
     Raises:
         ArtifactError: the checkpoint is damaged, or belongs to a different network.
-        ConfigError: the network does not support images of this size and number of channels.
+        ConfigError: the network does not support images of this size and number of channels, or
+            `network.weights` does not fit it.
     """
     if checkpoint is None:
         init_seed = seeding.derive(seed, "init")
@@ -75,7 +79,8 @@ def load_weights(path: Path, network: nn.Module) -> None:
     """Load weights from outside a run into `network`, such as those of a supervised network.
 
     Args:
-        path: a .safetensors file with the names and shapes of the network's state_dict.
+        path: a .safetensors file with the names and shapes of the network's state_dict. It needs
+            no projection: that of `network` then stays as it is.
         network: a network whose weights are named as in a checkpoint's `model.safetensors`.
 
     Raises:
@@ -88,7 +93,11 @@ def load_weights(path: Path, network: nn.Module) -> None:
 
     with explain_damage(explain):
         state = load_file(path)
-    _fill(network, state, path, fix=fix)
+    projection: dict[str, Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        if name.startswith(f"{PROJECTION}."):
+            projection[name] = tensor
+    _fill(network, projection | state, path, fix=fix)
 
 
 def load_momentum(folder: Path) -> dict[str, Tensor]:

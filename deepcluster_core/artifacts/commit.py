@@ -126,6 +126,8 @@ def new_artifact(
             (see `explain_resource_errors`).
     """
     key = artifact_key(stage, config=config, inputs=inputs, seed=context.seed, epoch=context.epoch)
+    # Before the stage runs, in which a file that the configuration names may change or vanish.
+    sections = dump_sections(config)
     ranks = context.ranks
     with explain_resource_errors(out):
         saved = ranks.on_first(lambda: _take_over(out, stage, key), "begin artifact")
@@ -139,7 +141,7 @@ def new_artifact(
         shares = ranks.gather(_share_of(draft), "shares of artifact")
 
         def commit() -> None:
-            manifest = _describe(draft, stage, config, inputs, shares or [], seconds)
+            manifest = _describe(draft, stage, sections, inputs, shares or [], seconds)
             # The manifest makes the folder an artifact.
             write_manifest(out, manifest)
             _end(out)
@@ -188,7 +190,7 @@ def _share_of(draft: Draft) -> _Share:
 def _describe(
     draft: Draft,
     stage: Stage,
-    config: Mapping[str, StrictConfig],
+    sections: dict[str, Any],
     inputs: Mapping[str, str],
     shares: Sequence[_Share],
     seconds: float,
@@ -204,7 +206,7 @@ def _describe(
         key=draft.key,
         digest=digest_of(hashes),
         inputs=dict(inputs),
-        config=dump_sections(config),
+        config=sections,
         seed=context.seed,
         epoch=context.epoch,
         rows=draft.rows,

@@ -17,8 +17,7 @@ from typing import Any, Literal
 from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer
 from pydantic_core import from_json
 
-from deepcluster_core.artifacts.contents import digest_of_file
-from deepcluster_core.artifacts.files import FileRecord, Signature, signature_of
+from deepcluster_core.artifacts.files import FileRecord, Signature, sha256_at, signature_of
 from deepcluster_core.artifacts.permissions import may_read, why_not_readable
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ArtifactError, NewerArtifactError, first_line
@@ -168,10 +167,13 @@ def artifact_key(
         inputs: digests of its inputs, by parameter name.
         seed: seed of the run.
         epoch: the epoch, or None for a stage that runs once per run.
+
+    Raises:
+        ArtifactError: a file whose contents the artifact depends on cannot be read.
     """
     # A run asks for the keys of all its artifacts after every epoch.
     sections = tuple(
-        (name, section.model_dump_json(), *_contents(section).values())
+        (name, section.model_dump_json(), *_file_digests(name, section).values())
         for name, section in config.items()
     )
     input_digests = tuple(inputs.items())
@@ -191,26 +193,38 @@ def artifact_key(
 def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
     """Return sections of a recipe as plain values for manifests and keys.
 
+    A file that a section names is represented by the digest of its contents.
+
     Raises:
-        ArtifactError: a file that a section names by its contents cannot be read.
+        ArtifactError: such a file cannot be read.
     """
     dumped: dict[str, Any] = {}
     for name, section in config.items():
         # Such settings are left out, so that adding one keeps the keys of existing artifacts.
         absent = {key for key in section.absent_when_none if getattr(section, key) is None}
-        values: dict[str, Any] = section.model_dump(mode="json", exclude=absent)
-        dumped[name] = values | _contents(section)
+        values = section.model_dump(mode="json", exclude=absent)
+        dumped[name] = values | _file_digests(name, section)
     return dumped
 
 
-def _contents(section: StrictConfig) -> dict[str, str]:
-    """Return, by key, digests of the files that a section names by their contents."""
+def _file_digests(name: str, section: StrictConfig) -> dict[str, str]:
+    """Return the digests of the files that a section names, by key."""
     digests: dict[str, str] = {}
-    for name in sorted(section.by_contents):
-        path = getattr(section, name)
-        if path is not None:
-            key = type(section).model_fields[name].alias or name
-            digests[key] = f"sha256:{digest_of_file(path)}"
+    for field in sorted(section.by_contents):
+        path: Path | None = getattr(section, field)
+        if path is None:
+            continue
+        key = type(section).model_fields[field].alias or field
+        try:
+            status = path.stat()
+            sha256 = sha256_at(path, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            raise ArtifactError(
+                f"{name}.{key}: {path} cannot be read.\n"
+                f"  Cause: {error.strerror}; artifacts depend on the contents of this file\n"
+                f"  Fix:   put the file back, or give its new path as {name}.{key}"
+            ) from error
+        digests[key] = f"sha256:{sha256}"
     return digests
 
 

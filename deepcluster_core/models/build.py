@@ -12,6 +12,7 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.models.projection import projection_head
 from deepcluster_core.models.registry import find_builder
 from deepcluster_core.models.sobel import Sobel
+from deepcluster_core.models.weights import fitting_state, load_starting_weights
 from deepcluster_core.seeding import torch_seeded
 
 # The usual RGB statistics of ImageNet's training images, on a scale of 0 to 1.
@@ -20,7 +21,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network:
-    """Build a network on the CPU in training mode, with weights determined by the seed.
+    """Build a network on the CPU in training mode, with weights from the seed or a file.
+
+    The file is `network.weights`; what it does not hold, such as a projection, has weights from the
+    seed. `network.calibrate` needs images and is left to `network_of_epoch`.
 
     Args:
         config: the network section of a recipe.
@@ -28,11 +32,14 @@ def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network
         seed: seed of the weights, 0 to 2**63 - 1. The global generator is not changed.
 
     Raises:
-        ConfigError: raised by `feature_dim_of`.
+        ConfigError: raised by `feature_dim_of` or `load_starting_weights`.
     """
     feature_dim_of(config, channels=channels)
     with torch_seeded(seed):
-        return _assemble(config, channels=channels)
+        network = _assemble(config, channels=channels)
+    if config.weights is not None:
+        load_starting_weights(network, config.weights, name=config.name)
+    return network
 
 
 def build_without_weights(config: NetworkConfig, *, channels: int) -> Network:
@@ -86,6 +93,18 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
     expected = (1, network.feature_dim)
     assert found == expected, f"{config.name}: feature has shape {found}"
     return network.feature_dim
+
+
+def check_weights(config: NetworkConfig, *, channels: int) -> None:
+    """Raise ConfigError if `network.weights` cannot be read, or belongs to a different network.
+
+    Args:
+        config: the network section of a recipe, which `feature_dim_of` accepts.
+        channels: number of channels of the images.
+    """
+    if config.weights is not None:
+        network = _weightless(config, channels=channels)
+        fitting_state(network, config.weights, name=config.name)
 
 
 def accepts_size(config: NetworkConfig, *, channels: int, size: int) -> bool:

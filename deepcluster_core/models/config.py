@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_validator
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.local_paths import usable_path
 from deepcluster_core.models.registry import NETWORKS, is_known
 
 
@@ -15,6 +16,9 @@ def _list_to_tuple(value: object) -> object:
 
 
 _FROM_LIST = BeforeValidator(_list_to_tuple)
+PROJECTION = "projection"
+"""The layer whose output is the embedding, in a network with `network.projection`."""
+
 _PositiveFloat = Annotated[FiniteFloat, Field(gt=0.0)]
 
 
@@ -35,6 +39,7 @@ class NetworkConfig(StrictConfig):
     """The network and the transform of its input. Defaults: section 3.4 of the paper."""
 
     absent_when_none = frozenset(("projection", "weights", "calibrate"))
+    by_contents = frozenset(("weights",))
 
     name: str = "alexnet"
     """`alexnet`, `vgg16`, `smallnet` (images of 16 to 64 px), `resnet18-small` (32 to 96 px),
@@ -56,9 +61,9 @@ class NetworkConfig(StrictConfig):
     `projection`. None: the classifier follows the feature, as in DeepCluster."""
 
     weights: Path | None = None
-    """A file of weights to begin with, in safetensors or a `state_dict` saved by torch, named as in
-    torchvision or timm. Its contents, not its name, decide about the artifacts. None: begin with
-    random weights."""
+    """A file of weights to begin with: safetensors, or a `state_dict` that torch has saved. Its
+    names are those of torchvision or timm, or of a run's `model.safetensors`; its classifier is
+    dropped. Artifacts depend on its contents, not on its path. None: begin with random weights."""
 
     calibrate: bool | None = None
     """Measure the statistics of batch normalisation on random images before the first epoch. None:
@@ -70,6 +75,13 @@ class NetworkConfig(StrictConfig):
 
     std: Annotated[tuple[_PositiveFloat, ...] | None, _FROM_LIST] = None
     """Divides each channel after `mean`, on the same scale and with the same default."""
+
+    @field_validator("weights")
+    @classmethod
+    def _usable(cls, weights: Path | None) -> Path | None:
+        if weights == Path():
+            raise ValueError("is empty; leave it out to begin with random weights")
+        return None if weights is None else usable_path(weights)
 
     @field_validator("name")
     @classmethod

@@ -41,6 +41,9 @@ def fold_batch_norm(network: nn.Module) -> None:
     be trained afterwards.
     """
     for block in network.modules():
+        # timm's blocks can have an activation between the two, or inside the normalisation.
+        if type(block).__module__.startswith("timm."):
+            continue
         match dict(block.named_children()):
             case {"conv": nn.Conv2d() as conv, "bn": nn.BatchNorm2d() as bn}:
                 folded = fuse_conv_bn_eval(conv.eval(), bn.eval())

@@ -64,16 +64,19 @@ class BatchNormOverRanks(nn.BatchNorm2d):
         """Return a layer with the parameters, buffers and settings of another one.
 
         Args:
-            layer: has weights and running statistics, as all layers by default.
+            layer: has weights and running statistics, as all layers by default. Modules inside it,
+                such as the activations of timm's layers, are applied to its output.
             ranks: the ranks that hold the other parts of each batch.
         """
         assert layer.affine
         assert layer.track_running_stats
         new = cls(layer.num_features, layer.eps, layer.momentum)
-        for name, parameter in layer.named_parameters():
+        for name, parameter in layer.named_parameters(recurse=False):
             setattr(new, name, parameter)
-        for name, buffer in layer.named_buffers():
+        for name, buffer in layer.named_buffers(recurse=False):
             setattr(new, name, buffer)
+        for name, child in layer.named_children():
+            new.add_module(name, child)
         new.train(layer.training)
         new._ranks = ranks
         return new
@@ -81,12 +84,18 @@ class BatchNormOverRanks(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised maps (B, C, ...); all ranks must take part, also without images."""
         if not self.training:
-            return super().forward(input)
+            return self._finish(super().forward(input))
         normalised, mean_C, variance_C, count = cast(
             "tuple[Tensor, Tensor, Tensor, Tensor]",
             _Normalise.apply(input, self.weight, self.bias, self.eps, self._ranks.sum_in_step),
         )
         self._update_running(mean_C, variance_C, count)
+        return self._finish(normalised)
+
+    def _finish(self, normalised: Tensor) -> Tensor:
+        """Apply the modules that the replaced layer had inside it, in their order."""
+        for child in self.children():
+            normalised = child(normalised)
         return normalised
 
     @torch.no_grad()

@@ -184,12 +184,13 @@ def _schedule(recipe: "Recipe") -> Iterator[Conflict]:
 def _network(recipe: "Recipe") -> Iterator[Conflict]:
     """Yield why the network cannot be built, or else what does not fit it."""
     # Imported here because it imports torch, which showing a run does not need.
-    from deepcluster_core.models.build import feature_dim_of
+    from deepcluster_core.models.build import check_weights, feature_dim_of
 
     network, extract = recipe.network, recipe.extract
     keys = ("network", "dataset.channels")
     try:
         feature_dim_of(network, channels=recipe.dataset.channels)
+        check_weights(network, channels=recipe.dataset.channels)
     except ConfigError as error:
         yield keys, str(error)
         return

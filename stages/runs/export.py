@@ -31,7 +31,7 @@ def export(
         out: the file to write, with the suffix of the format.
         epoch: epoch after whose training the network is used; the last one if left out.
         layer: a named layer, such as conv5, averaged over space; the feature that the run clusters
-            if left out.
+            if left out, or the backbone's where the run clusters its projection.
 
     Raises:
         ConfigError: the run, epoch, layer or format does not exist, `out` has the wrong suffix, a
@@ -44,7 +44,7 @@ def export(
     past = PastRun.open(run)
     epoch, checkpoint = past.trained(epoch)
     past.check_out(out, (SUFFIXES[format],))
-    layer = layer or past.recipe.extract.layer
+    layer = past.exported_layer(layer)
     dim = past.dim(layer)
     # The metadata explain the file to somebody who has only the file.
     with whole_files(out) as (part,):

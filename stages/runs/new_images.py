@@ -100,7 +100,7 @@ def embed(
             .skipped.parquet lists the images that cannot be used.
         epoch: epoch after whose training the network is used; the last one if left out.
         layer: a named layer, such as conv5, averaged over space; the feature that the run clusters
-            if left out.
+            if left out, or the backbone's where the run clusters its projection.
         kind: kind of `source`, as for `dataset.kind`.
         image_key: which pictures of a sample to use, as for `dataset.image_key`.
 
@@ -113,7 +113,7 @@ def embed(
     past = PastRun.open(run)
     epoch, checkpoint = past.trained(epoch)
     past.check_out(out, (".zarr", ".parquet"))
-    layer = layer or past.recipe.extract.layer
+    layer = past.exported_layer(layer)
     dim = past.dim(layer)
     images = open_images(past.recipe, source, kind, image_key)
     about = past.about(checkpoint=checkpoint) | {"source": str(source), "layer": layer}

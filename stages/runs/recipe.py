@@ -235,10 +235,14 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make the paths in a recipe absolute, in place. A URL stays, for its field to reject."""
-    paths = [(values, "images")]
-    for name, key in (("dataset", "source"), ("extract", "from"), ("compute", "scratch")):
-        paths.append((values.get(name), key))
-    for section, key in paths:
+    places = (
+        (values.get("dataset"), "source"),
+        (values, "images"),
+        (values.get("network"), "weights"),
+        (values.get("extract"), "from"),
+        (values.get("compute"), "scratch"),
+    )
+    for section, key in places:
         # The values are not validated yet, so they can have any type. An empty path stays, too.
         if not isinstance(section, dict):
             continue

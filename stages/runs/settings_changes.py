@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
-from deepcluster_core.errors import ConfigError
+from deepcluster_core.artifacts.manifest import dump_sections, read_manifest
+from deepcluster_core.errors import ArtifactError, ConfigError
+from stages.extract import extract
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
@@ -25,14 +28,17 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
         return ""
     before = load_own_recipe(folder.config)
     # Count only artifacts that this change makes stale, not those that were stale before.
-    was_stale = {state.folder for state in _stale(folder, before)}
+    new_contents = _new_contents(folder, before, recipe)
+    was_stale = set[Path]()
+    if not new_contents:
+        was_stale = {state.folder for state in _stale(folder, before)}
     num_stale: Counter[str] = Counter()
     for state in _stale(folder, recipe):
         if state.folder not in was_stale:
             num_stale[state.kind] += 1
     if not num_stale:
         return ""
-    changed = _changes(before, recipe)
+    changed = ", ".join([*_changes(before, recipe), *new_contents])
     if not update:
         counts = [f"{num_stale[kind]} {kind}" for kind in KINDS if num_stale[kind]]
         raise ConfigError(
@@ -50,7 +56,38 @@ def _stale(folder: RunFolder, recipe: Recipe) -> list[ArtifactState]:
     return [state for state in states_of(folder, recipe) if state.condition == STALE]
 
 
-def _changes(before: Recipe, now: Recipe) -> str:
+def _new_contents(folder: RunFolder, before: Recipe, now: Recipe) -> list[str]:
+    """Describe the files whose contents have changed since the run began.
+
+    Their paths are the same, so that the recipes do not differ in them.
+    """
+    same = {
+        ("network", "weights"): (before.network.weights, now.network.weights),
+        ("extract", "from"): (before.extract.from_file, now.extract.from_file),
+    }
+    changed: list[str] = []
+    for (section, key), (path_before, path) in same.items():
+        if path is None or path != path_before:
+            continue
+        current = dump_sections({section: now.section(section)})[section][key]
+        if not _are_made_from(folder, section, key, current):
+            changed.append(f"the contents of {section}.{key} ({path})")
+    return changed
+
+
+def _are_made_from(folder: RunFolder, section: str, key: str, digest: str) -> bool:
+    """Return whether the features of a run are made from a file with this digest, if any are."""
+    for epoch in folder.epochs(extract.kind):
+        try:
+            made_from = read_manifest(folder.artifact(extract.kind, epoch)).config[section]
+        except ArtifactError:
+            continue  # unfinished, or damaged
+        if made_from.get(key) not in (None, digest):
+            return False
+    return True
+
+
+def _changes(before: Recipe, now: Recipe) -> list[str]:
     """Return as text the keys that differ between two recipes, such as `cluster.k 100 -> 50`."""
     old_values = _flat(before.model_dump(mode="json"))
     new_values = _flat(now.model_dump(mode="json"))
@@ -62,7 +99,7 @@ def _changes(before: Recipe, now: Recipe) -> str:
         old = old_values.get(key)
         if old != new:
             changes.append(f"{key} {old} -> {new}")
-    return ", ".join(changes) or "the contents of a file that the recipe names"
+    return changes
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -27,9 +27,7 @@ UNTRAINED = {"index", "extract epoch 0", "cluster epoch 0", "score epoch 0"}
 
 
 @pytest.fixture(scope="module")
-def untrained(
-    prefect_server: str, recipe: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def untrained(prefect_server: str, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run with `epochs: 0`. Shared: a test must not change it."""
     run = tmp_path_factory.mktemp("untrained") / "run"
     assert loop(recipe, run, epochs=0) == dict.fromkeys(UNTRAINED, "Completed")

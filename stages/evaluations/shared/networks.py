@@ -63,11 +63,13 @@ class ComparedNetworks:
             ArtifactError: weights are damaged or do not fit the network.
             ConfigError: the architecture does not support this image size or number of channels.
         """
+        # Without the file of weights that a run may begin with: a checkpoint replaces them anyway.
+        random = self.network.model_copy(update={"weights": None})
         for name in self.names:
             # Only the run's network comes from a checkpoint; the others start as initialised.
             checkpoint = None if name in (RANDOM, SUPERVISED) else self.checkpoint
             network = restore_network(
-                self.network, channels=self.channels, seed=self.context.seed, checkpoint=checkpoint
+                random, channels=self.channels, seed=self.context.seed, checkpoint=checkpoint
             )
             # The given weights replace all that were initialised.
             if name == SUPERVISED and self.supervised is not None:
