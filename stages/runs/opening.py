@@ -10,7 +10,6 @@ from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, save_recipe
 from stages.runs.run import Run
 from stages.runs.settings_changes import check_settings
-from stages.train import train
 
 
 def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
@@ -32,7 +31,6 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
     _warn_inside_source(run)
     _check_source(run, update=update)
     _check_versions(run.folder, update=update)
-    _check_untrained(run)
     # Then what the run needs. If the images cannot be counted yet, the run checks this later.
     run.anyway = anyway
     if run.num_images is not None:
@@ -95,23 +93,6 @@ def _check_versions(folder: RunFolder, *, update: bool) -> None:
             f"  Fix: another --run keeps both; --update (the flow's parameter `update`) replaces "
             f"them; the earlier version continues the run as it is."
         )
-
-
-def _check_untrained(run: Run[Any]) -> None:
-    """Raise ConfigError if a trained run is to be made with `epochs: 0`.
-
-    Epoch 0 would be scored again without its training.
-    """
-    if run.recipe.trains:
-        return
-    for epoch in run.folder.epochs(train.kind):
-        condition, _ = inspect(run.folder.artifact(train.kind, epoch))
-        if condition in (Condition.WHOLE, Condition.PRUNED):
-            raise ConfigError(
-                f"{run.folder.root}: has trained epoch {epoch} already, but epochs: 0 asks for a "
-                f"run without training.\n"
-                f"  Fix: choose another --run, or leave --epochs 0 out."
-            )
 
 
 def _write_config(recipe: Recipe, folder: RunFolder) -> None:

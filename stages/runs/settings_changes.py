@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from deepcluster_core.artifacts.manifest import dump_sections, read_manifest
+from deepcluster_core.artifacts.manifest import Condition, dump_sections, inspect, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from stages.extract import extract
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
+from stages.train import train
 
 KINDS = ("images", *EPOCH_KINDS)
 
@@ -22,10 +23,13 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
     The text is empty if the run has made nothing yet, or if no artifact depends on the changes.
 
     Raises:
-        ConfigError: existing artifacts depend on changed settings, and `update` is false.
+        ConfigError: existing artifacts depend on changed settings, and `update` is false; or the
+            run has trained, and the recipe has `epochs: 0`.
     """
     if not folder.config.exists():
         return ""
+    if not recipe.trains:
+        _check_untrained(folder)
     before = load_own_recipe(folder.config)
     # Count only artifacts that this change makes stale, not those that were stale before.
     new_contents = _new_contents(folder, before, recipe)
@@ -49,6 +53,18 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
             f"replaces them."
         )
     return changed
+
+
+def _check_untrained(folder: RunFolder) -> None:
+    """Raise ConfigError if a run has trained; with `epochs: 0`, epoch 0 would be scored without."""
+    for epoch in folder.epochs(train.kind):
+        condition, _ = inspect(folder.artifact(train.kind, epoch))
+        if condition in (Condition.WHOLE, Condition.PRUNED):
+            raise ConfigError(
+                f"{folder.root}: has trained epoch {epoch} already, but epochs: 0 is a run without "
+                f"training.\n"
+                f"  Fix: choose another --run, or leave --epochs 0 out."
+            )
 
 
 def _stale(folder: RunFolder, recipe: Recipe) -> list[ArtifactState]:
