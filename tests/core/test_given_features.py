@@ -1,6 +1,7 @@
 """Suffixes: N images, D values of a feature."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ LISTS = {
 }
 
 
-def parquet(path: Path, order: list[int], kind: pa.DataType = LISTS["list"], **more: Any) -> Path:
+def parquet(
+    file: Path, order: list[int], kind: pa.DataType = LISTS["list"], **more: Sequence[object]
+) -> Path:
     """Write the features in an order of the images, with further columns."""
     rows = [[np.float16(value) for value in FEATURE_ND[number]] for number in order]
     if kind != LISTS["half"]:
         rows = [FEATURE_ND[number].tolist() for number in order]
-    pq.write_table(pa.table({"feature": pa.array(rows, kind), **more}), path, row_group_size=2)
-    return path
+    pq.write_table(pa.table({"feature": pa.array(rows, kind), **more}), file, row_group_size=2)
+    return file
 
 
 def by_path(path: Path, order: list[int], kind: pa.DataType = LISTS["list"]) -> Path:
@@ -81,7 +84,7 @@ def test_open_given__rows_of_other_images_are_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(given.block(0, 2), FEATURE_ND[[3, 0]])
 
 
-def column(values: Any, kind: pa.DataType) -> pa.Array:
+def column(values: Sequence[object], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
