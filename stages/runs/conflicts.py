@@ -128,7 +128,7 @@ def _bank(recipe: "Recipe") -> Iterator[Conflict]:
 
 
 def _views(recipe: "Recipe") -> Iterator[Conflict]:
-    """Yield the conflicts of views with sizes, channels and batches."""
+    """Yield the conflicts of views with sizes and channels."""
     train, network = recipe.train, recipe.network
     sizes = [network.image_size]
     if train.views is not None:
@@ -153,13 +153,6 @@ def _views(recipe: "Recipe") -> Iterator[Conflict]:
             ("train.blur", "train.views", "network.image_size"),
             f"train.blur.radius: {train.blur.radius[1]:g} px leaves nothing of a view of "
             f"{min(sizes)} px; take at most half of its side",
-        )
-    if train.batch_size == 1 and (train.views is not None or network.projection is not None):
-        key = "train.views" if train.views is not None else "network.projection"
-        yield (
-            ("train.batch_size", key),
-            f"train.batch_size: 1 is too few for {key}, whose batch normalisation compares "
-            f"images; take 2 or more",
         )
 
 

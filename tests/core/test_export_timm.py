@@ -83,7 +83,7 @@ def test_write_timm_folder__timm_computes_the_same_features(
         found_ND = loaded((images_NCSS - network.mean_C11) / network.std_C11)
     torch.testing.assert_close(found_ND, wanted_ND, rtol=1e-4, atol=1e-5)
     data = timm.data.resolve_model_data_config(loaded)
-    assert data["input_size"] == (channels, SIZE, SIZE)
+    assert tuple(data["input_size"]) == (channels, SIZE, SIZE)
     assert data["interpolation"] == "bilinear"
     classifier = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, num_classes=5)
     assert classifier(images_NCSS).shape == (3, 5), "to be fine-tuned"

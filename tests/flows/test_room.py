@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from deepcluster_core.errors import ConfigError
 from deepcluster_core.data.augment_config import ViewsConfig
+from deepcluster_core.errors import ConfigError
 from deepcluster_core.training.config import PrototypesConfig
 from stages.runs.estimate import GIB, Needs, needs_of
 from stages.runs.folder import RunFolder
@@ -127,7 +127,7 @@ V2 = {
 
 
 def needs_with(path: Path, *, epochs: int = 10, **train: object) -> Needs:
-    recipe = load_recipe(path, V2 | {"train": {"batch_size": 64} | train, "epochs": epochs})
+    recipe = load_recipe(path, V2 | {"train": {"batch_size": 2048} | train, "epochs": epochs})
     return needs_of(recipe, num_images=1_000_000, device="cuda")
 
 

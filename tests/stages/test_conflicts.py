@@ -51,8 +51,6 @@ def problems_of(path: Path, *changes: dict[str, Any]) -> list[str]:
         ({"extract": {"layer": "layer4"}}, r"clustered is layer4; set extract\.layer: projection"),
         ({"train": {"prototypes": {"bank": True}, "average": 0.99}}, r"train\.average: .*bank"),
         ({"train": {"views": [SMALL, LARGE]}}, r"train\.views: .*8 px.*image_size = 16"),
-        ({"train": {"views": [LARGE], "batch_size": 1}}, r"train\.batch_size: 1 .*train\.views"),
-        ({"train": {"views": None, "batch_size": 1}}, r"batch_size: 1 .*network\.projection"),
         ({"train": {"blur": {"radius": [1.0, 5.0]}}}, r"train\.blur\.radius: 5 px .* of 8 px"),
         ({"train": {"schedule": {"epochs": 10}}, "epochs": 11}, r"schedule\.epochs: 10 .*= 11"),
         (
