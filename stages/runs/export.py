@@ -82,7 +82,7 @@ def _export_to_timm(past: PastRun, out: Path, checkpoint: Path | None, layer: st
     if layer is not None:
         raise ConfigError(
             f"--layer {layer}: --format timm holds the whole network.\n"
-            f"  Fix: leave --layer out; timm's features_only=True gives the maps of layers."
+            f"  Fix: leave --layer out, or use another format for the feature of a layer."
         )
     restored = past.network(checkpoint)
     with whole_files(out) as (part,):

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from deepcluster_core.config_yaml import merged
 from deepcluster_core.errors import ConfigError
+from stages.cluster import ClusterConfig
 from stages.runs.conflicts import conflicts
 from stages.runs.recipe import Recipe, load_recipe, parse_overrides
 from tests.support.recipes import PLAIN, write
@@ -145,3 +147,24 @@ def test_load_recipe__unknown_key_beside_features_from_a_file(path: Path) -> Non
     (found,) = problems_of(path, {"extract": {"form": "given.npy"}})
 
     assert "extract.form: unknown key; known here: from, resize, layer" in found
+
+
+@pytest.mark.parametrize("name", ["own-images-v2", "deepcluster-v2-imagenet"])
+def test_load_recipe__shipped_recipes_of_deepcluster_v2_fit_together(name: str) -> None:
+    if not reads_several_k():
+        pytest.skip("this version has no several clusterings yet")
+
+    recipe = load_recipe(Path(f"configs/{name}.yaml"))
+
+    assert recipe.train.schedule is not None
+    assert recipe.train.schedule.epochs == recipe.epochs
+    assert recipe.train.views is not None
+    assert len(recipe.train.views) == 2
+
+
+def reads_several_k() -> bool:
+    try:
+        ClusterConfig.model_validate_json('{"k": [5, 5], "algorithm": "spherical"}')
+    except ValidationError:
+        return False
+    return True
