@@ -131,7 +131,7 @@ def _mapped(path: Path) -> NDArray[np.floating]:
         raise _error(
             path, f"cannot be read as .npy ({first_line(error)})", "save it by numpy.save"
         ) from error
-    if array.ndim != 2 or array.dtype not in (np.float16, np.float32) or 0 in array.shape:
+    if array.ndim != 2 or array.dtype.name not in ("float16", "float32") or 0 in array.shape:
         raise _error(
             path,
             f"holds {array.dtype} of shape {array.shape}, expected float16 or float32 (N, D)",
@@ -178,8 +178,7 @@ def _values(path: Path, column: pa.Array) -> Floats:
     """Return the lists of a column as one array (B, D)."""
     values = column.flatten()
     num_rows = len(column)
-    length_B = pc.list_value_length(column)
-    lengths = pc.unique(length_B)
+    lengths = pc.call_function("list_value_length", [column]).unique()
     if len(lengths) != 1 or not values or column.null_count or values.null_count:
         raise _uneven(path)
     return values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(num_rows, -1)
@@ -207,7 +206,8 @@ def _image_ids(path: Path, table: pq.ParquetFile, image_paths: pa.StringArray) -
     if key == "path":
         if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
             raise _error(path, f"its column path is {column.type}, not text", "write text")
-        found = pc.index_in(column.cast(pa.string()), value_set=image_paths)
+        known = pc.SetLookupOptions(image_paths)
+        found = pc.call_function("index_in", [column.cast(pa.string())], known)
         return pc.fill_null(found, -1).to_numpy().astype(np.int64)
     if not pa.types.is_integer(column.type) or column.null_count:
         raise _error(path, "its column image_id is not of whole numbers", "write whole numbers")

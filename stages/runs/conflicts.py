@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from deepcluster_core.errors import ConfigError, FeatureError
 
@@ -72,8 +72,8 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
     """
     cluster, extract = recipe.cluster, recipe.extract
     # Of any type, because the type of these keys has more values for several clusterings.
-    k: object = cluster.k
-    pca_dim: object = cluster.pca_dim
+    k = cast("object", cluster.k)
+    pca_dim = cast("object", cluster.pca_dim)
     if recipe.train.prototypes is None:
         if isinstance(k, tuple) and len(k) > 1:
             yield (
