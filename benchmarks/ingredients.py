@@ -75,21 +75,20 @@ def _ladder(setting: Setting) -> dict[str, Ingredient]:
     size, small = setting.image_size, setting.small_size
     two = {"count": 2, "size": size, "area": [0.3, 1.0]}
     four = {"count": 4, "size": small, "area": [0.1, 0.3]}
-    spherical = {"algorithm": "spherical", "pca_dim": "none", "whiten": False}
-    projection = {"hidden": 512, "dim": 128}
     return {
         "v1": Ingredient("DeepCluster, the recipe as it is", None, {}),
         "prototypes": Ingredient(
-            "centroids as the classifier, spherical k-means without PCA",
+            "a projection head, whose output is clustered by spherical k-means without PCA, and "
+            "the centroids as the classifier",
             "v1",
-            {"cluster": spherical, "train": {"prototypes": {}}},
+            {
+                "network": {"projection": {"hidden": 512, "dim": 128}},
+                "extract": {"layer": "projection"},
+                "cluster": {"algorithm": "spherical", "pca_dim": "none", "whiten": False},
+                "train": {"prototypes": {}},
+            },
         ),
-        "projection": Ingredient(
-            "a projection head, whose output is clustered",
-            "prototypes",
-            {"network": {"projection": projection}, "extract": {"layer": "projection"}},
-        ),
-        "views-2": Ingredient("two views of an image", "projection", {"train": {"views": [two]}}),
+        "views-2": Ingredient("two views of an image", "prototypes", {"train": {"views": [two]}}),
         "views-2+4": Ingredient(
             f"four more views of {small} px", "views-2", {"train": {"views": [two, four]}}
         ),
@@ -135,12 +134,6 @@ def _branches(setting: Setting) -> dict[str, Ingredient]:
             f"{number:g} passes over the images between two clusterings",
             FULL,
             {"train": {"reassign_every": number}},
-        )
-    if setting.network in ("resnet18-small",) or setting.network.startswith("torchvision:"):
-        branches["calibrated"] = Ingredient(
-            "batch normalisation calibrated before the first epoch",
-            FULL,
-            {"network": {"calibrate": True}},
         )
     return branches
 

@@ -71,7 +71,7 @@ def run_epochs(
     resolved, folder = _resolve(recipe, run, epochs, overrides or {})
     check_run_writable(folder)
     # The parts of `deepcluster run` that do not need Prefect.
-    report = Report(folder, epochs=resolved.epochs, echo=echo)
+    report = Report(folder, epochs=resolved.num_epochs, echo=echo)
     in_progress = RunInProgress(folder, resolved, report)
     begin(in_progress, update=update, anyway=anyway)
     loop.run_epochs(in_progress)

@@ -224,10 +224,10 @@ class Run:
         table.attrs["skipped"] = found.skipped  # a frame has no other place for it
         return table
 
-    def _checkpoint(self, epoch: int | None) -> Path:
-        """Return the folder of the network after an epoch's training."""
-        number = self.past.epoch("checkpoints", epoch)
-        return self.past.whole("checkpoints", number)
+    def _checkpoint(self, epoch: int | None) -> Path | None:
+        """Return the folder of the network after an epoch's training; None if nothing trains."""
+        _, checkpoint = self.past.trained(epoch)
+        return checkpoint
 
     @property
     def _images(self) -> Path:

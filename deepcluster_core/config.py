@@ -3,6 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic.fields import FieldInfo
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -40,12 +41,21 @@ class StrictConfig(BaseModel):
     """
 
     by_contents: ClassVar[frozenset[str]] = frozenset()
-    """Keys that name a file whose contents, not its path, are part of the artifact key."""
+    """Fields that name a file whose contents, not its path, are part of the artifact key."""
 
     model_config = ConfigDict(
+        serialize_by_alias=True,
         extra="forbid",
         frozen=True,
         strict=True,
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a configuration class by key, as a person writes it.
+
+    A key that is a word of Python, such as `from`, has a field of another name.
+    """
+    return {field.alias or name: field for name, field in model.model_fields.items()}

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, JsonValue
 
+from deepcluster_core.config import keys_of
 from deepcluster_core.config_yaml import merged, parse
 from deepcluster_core.errors import ConfigError
 
@@ -131,7 +132,7 @@ def _type_of(parts: Iterable[str], model: type[BaseModel]) -> Any:  # noqa: ANN4
     for part in parts:
         for kind in _members(current):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                fields = kind.model_fields
+                fields = keys_of(kind)
                 current = fields[part].annotation if part in fields else str
                 break
             if kind is _FREE or get_origin(kind) in (dict, Mapping):

@@ -4,7 +4,9 @@ import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from deepcluster_core.config import keys_of
 from deepcluster_core.errors import ConfigError
 
 _OTHER_NOTATION = re.compile(
@@ -61,9 +63,9 @@ def _key_of(location: tuple[Any, ...], model: type[BaseModel]) -> str:
     parts: list[str] = []
     current: Any = model
     for part in location:
-        fields = getattr(current, "model_fields", None)
+        fields = _fields_of(current)
         # Keys of sections and positions in lists; anything else is the name of a type.
-        if fields is not None or isinstance(part, int):
+        if fields or isinstance(part, int):
             parts.append(str(part))
         current = None
         if fields and part in fields:
@@ -94,12 +96,18 @@ def _known_beside(location: tuple[Any, ...], model: type[BaseModel]) -> str:
     for part in location[:-1]:
         field = None
         if isinstance(section, type):
-            field = section.model_fields.get(part)
+            field = _fields_of(section).get(part)
         section = field.annotation if field else None
-    known = getattr(section, "model_fields", {})
+    known = _fields_of(section)
     if not known:
         return ""
     return f"; known here: {', '.join(known)}"
+
+
+def _fields_of(kind: Any) -> dict[str, FieldInfo]:  # noqa: ANN401  any type
+    """Return the keys of a section; none for any other type."""
+    is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return keys_of(kind) if is_section else {}
 
 
 def _shortened(value: object) -> str:

@@ -135,16 +135,17 @@ def _chance(row: Row) -> Sign | None:
     The first epoch is skipped: with a large data set it ends near chance even in healthy runs.
     """
     is_first = row["nmi_previous"] is None
+    loss = row.get("loss")
     populated = row["k"] - row["empty_clusters"]
-    if is_first or populated < 2:
+    if is_first or loss is None or populated < 2:
         return None
     # A head soon learns which clusters are empty, so chance counts only the others.
     chance = log(populated)
-    if row["loss"] < CHANCE * chance:
+    if loss < CHANCE * chance:
         return None
     return Sign(
         "loss_at_chance",
-        f"the loss is {row['loss']:.3f}; with nothing learnt it is ln k = {chance:.3f}",
+        f"the loss is {loss:.3f}; with nothing learnt it is ln k = {chance:.3f}",
         "lower train.lr; give it more steps between two clusterings (train.reassign_every) or "
         "milder crops (train.crop_area: [0.5, 1.0]); set a smaller cluster.k.",
     )

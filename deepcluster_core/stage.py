@@ -29,6 +29,7 @@ from typing import (
     Self,
     TypeVar,
     cast,
+    get_args,
     overload,
 )
 
@@ -138,8 +139,10 @@ class StageFunction(Generic[P]):
         for parameter in parameters:
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 self.sections[parameter.name] = parameter.annotation
-            if _MANIFEST_ONLY in getattr(parameter.annotation, "__metadata__", ()):
-                self.manifest_only.add(parameter.name)
+            # Also of an input that there may not be: `ManifestOf | None`.
+            for kind in (parameter.annotation, *get_args(parameter.annotation)):
+                if _MANIFEST_ONLY in getattr(kind, "__metadata__", ()):
+                    self.manifest_only.add(parameter.name)
 
     @property
     def name(self) -> str:

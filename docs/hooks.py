@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:  # mkdocs loads this file by its path
     sys.path.insert(0, str(ROOT))
 
+from deepcluster_core.config import keys_of  # noqa: E402
 from flows.cli.main import app  # noqa: E402
 from stages.runs.evaluations import EVALUATIONS  # noqa: E402
 from stages.runs.recipe import Recipe  # noqa: E402
@@ -118,7 +119,7 @@ def _rows(
     model: type[BaseModel], prefix: str, skip: set[str], values: Mapping[str, Any] | None
 ) -> Iterator[str]:
     schema = model.model_json_schema()
-    for name, field in model.model_fields.items():
+    for name, field in keys_of(model).items():
         if name in skip:
             continue
         if (inner := _model_of(field)) is not None:

@@ -28,7 +28,7 @@ def _name() -> str:
 def deepcluster(
     recipe: str = "configs/demo.yaml",
     run: str | None = None,
-    epochs: Annotated[int, Field(ge=1)] | None = None,
+    epochs: Annotated[int, Field(ge=0)] | None = None,
     overrides: RecipeOverrides | None = None,
     update: bool = False,
     yes: bool = False,

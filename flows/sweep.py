@@ -32,7 +32,7 @@ def sweep(
     k: Ks,
     recipe: str = "configs/demo.yaml",
     run: str | None = None,
-    epochs: Annotated[int, Field(ge=1)] | None = None,
+    epochs: Annotated[int, Field(ge=0)] | None = None,
     overrides: RecipeOverrides | None = None,
     update: bool = False,
     yes: bool = False,

@@ -1,20 +1,33 @@
 """Extract: images (+ checkpoint) -> features. Runs the network in eval mode on central crops."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import PositiveInt
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, field_validator
 
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import FEATURES
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.config import FeatureDtype, Precision, StrictConfig
+from deepcluster_core.local_paths import usable_path
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
 
 
 class ExtractConfig(StrictConfig):
     """How features are computed."""
+
+    absent_when_none = frozenset(("from_file",))
+    by_contents = frozenset(("from_file",))
+
+    from_file: Path | None = Field(default=None, alias="from")
+    """A file with the features of another model, which are clustered in place of the network's, in
+    a run with `epochs: 0`: `.npy` with float16 or float32 (N, D) in the order of image_id, or
+    `.parquet` with a column `image_id` or `path` and a column `feature` or `embedding` of lists.
+    Its contents, not its name, decide about the artifacts. None: features of the network."""
 
     resize: PositiveInt = 256
     """Pixels of the shorter side before the central crop of `network.image_size`."""
@@ -35,6 +48,15 @@ class ExtractConfig(StrictConfig):
 
     precision: Precision = "auto"
     """Number format of the forward pass."""
+
+    @field_validator("from_file")
+    @classmethod
+    def _is_readable(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return None
+        if path.suffix not in (".npy", ".parquet"):
+            raise ValueError("must end in .npy or .parquet")
+        return usable_path(path)
 
 
 @stage(name="extract", version=2, kind="features", files=(FEATURES,), ranks="many")
@@ -58,6 +80,9 @@ def extract(
 
     context = draft.context
     pictures = Images(images)
+    if extract.from_file is not None:
+        _copy_given(draft, extract, extract.from_file, pictures)
+        return
     model = network_of_epoch(network, pictures, checkpoint=checkpoint, context=context)
     num_images = len(pictures)
     dim = feature_dim(model, extract.layer, size=network.image_size)
@@ -87,6 +112,41 @@ def extract(
     draft.rows = num_images
     draft.facts["precision"] = computed_in(context.device, extract.precision)
     draft.facts["dim"] = dim
+
+
+def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Images) -> None:
+    """Write the features artifact from the features of another model.
+
+    Raises:
+        FeatureError: the file does not hold one feature for each image, or a value is not finite.
+    """
+    # Imported here because they import zarr, as in `extract`.
+    from deepcluster_core.artifacts.features import create_features, write_shards
+    from deepcluster_core.feature_shares import FeatureShare
+    from deepcluster_core.given_features import open_given
+
+    context = draft.context
+    num_images = len(pictures)
+    given = open_given(path, pictures.paths(), scratch=context.scratch)
+    array = context.ranks.on_first(
+        lambda: create_features(
+            draft.folder, num_images=num_images, dim=given.dim, dtype=extract.dtype
+        ),
+        "features array",
+    )
+    draft.save({})
+    size = extract.batch_size
+    share = FeatureShare(array, context.ranks, batch_size=size)
+
+    def batches() -> Iterator[NDArray[np.float32]]:
+        for number in share.batches:
+            yield given.block(number * size, (number + 1) * size)
+
+    write_shards(array, share.missing, share.rows_to_write(batches(), _Report(draft, num_images)))
+    for number in share.shards:
+        draft.wrote(array.shard(number))
+    draft.rows = num_images
+    draft.facts["dim"] = given.dim
 
 
 class _Report:

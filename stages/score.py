@@ -1,7 +1,7 @@
 """Score: labels (+ previous labels) -> metrics. How clusters changed, and what they agree with."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deepcluster_core.artifacts.commit import Draft
@@ -25,14 +25,18 @@ def score(
     features: ManifestOf,
     labels: Path,
     previous: Path | None,
-    checkpoint: ManifestOf,
+    checkpoint: ManifestOf | None,
 ) -> None:
-    """Write the metrics artifact: one row about this epoch."""
+    """Write the metrics artifact: one row about this epoch.
+
+    An epoch without training has no checkpoint, and null in the columns about training.
+    """
     out = draft.folder
     assigned = read_labels(labels)
     before = read_labels(previous) if previous else None
-    inputs = {"features": features, "labels": labels, "checkpoint": checkpoint}
-    manifests = {name: read_manifest(folder) for name, folder in inputs.items()}
+    manifests = {"features": read_manifest(features), "labels": read_manifest(labels)}
+    if checkpoint is not None:
+        manifests["checkpoint"] = read_manifest(checkpoint)
     # The row has one column for each number; the order is that of the table.
     row: Row = {}
     row |= _agreement(assigned, before, Images(images))
@@ -79,9 +83,9 @@ def _sizes(assigned: Labels) -> Row:
 
 def _learning(manifests: Mapping[str, Manifest]) -> Row:
     """Return the loss beside ln k, the loss of a head that knows nothing."""
-    checkpoint, labels = manifests["checkpoint"], manifests["labels"]
+    checkpoint, labels = manifests.get("checkpoint"), manifests["labels"]
     return {
-        "loss": checkpoint.facts["loss"],
+        "loss": None if checkpoint is None else checkpoint.facts["loss"],
         "ln_k": math.log(labels.facts["k"]),
         "effective_rank": labels.facts["effective_rank"],
         # Labels of older versions lack this fact; they are not made again to add it.
@@ -94,15 +98,23 @@ def _cost(manifests: Mapping[str, Manifest]) -> Row:
 
     The cost of this stage itself is in its own manifest.
     """
-    made = [manifests[name] for name in ("features", "labels", "checkpoint")]
-    made_by = {manifest.stage: manifest for manifest in made}
-    # One comprehension per number, because the columns are ordered by number and then by stage.
-    row: Row = {f"{name}_s": one.seconds for name, one in made_by.items()}
-    row |= {f"{name}_images_per_s": one.rows / one.seconds for name, one in made_by.items()}
-    row |= {f"{name}_peak_bytes": one.peak_memory_bytes for name, one in made_by.items()}
-    row |= {f"{name}_peak_device_bytes": one.peak_device_bytes for name, one in made_by.items()}
-    # With a bank, training has computed the features, and its own epoch has the cost.
-    if manifests["features"].stage == "train":
-        numbers = ("images_per_s", "peak_bytes", "peak_device_bytes")
-        row |= {"extract_s": 0.0} | {f"extract_{name}": None for name in numbers}
+    by_stage: dict[str, Manifest | None] = {
+        # With a bank, training has computed the features, and its own epoch has the cost.
+        "extract": manifests["features"] if manifests["features"].stage == "extract" else None,
+        "cluster": manifests["labels"],
+        "train": manifests.get("checkpoint"),
+    }
+    values: dict[str, Callable[[Manifest], float | int | None]] = {
+        "s": lambda made: made.seconds,
+        "images_per_s": lambda made: made.rows / made.seconds,
+        "peak_bytes": lambda made: made.peak_memory_bytes,
+        "peak_device_bytes": lambda made: made.peak_device_bytes,
+    }
+    # The columns are ordered by number and then by stage.
+    row: Row = {}
+    for name, value in values.items():
+        for stage_name, made in by_stage.items():
+            row[f"{stage_name}_{name}"] = None if made is None else value(made)
+    if by_stage["extract"] is None:
+        row["extract_s"] = 0.0
     return row

@@ -275,6 +275,11 @@ class TextByImage:
                     pieces.append(batch[column].cast(pa.string()))
         self._text = pa.chunked_array(pieces, pa.string())
 
+    def in_order(self) -> pa.StringArray:
+        """Return the texts of all images in the order of image_id."""
+        text = self._text if self._row_N is None else self._text.take(pa.array(self._row_N))
+        return pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], pa.string())
+
     def __getitem__(self, image_id: int) -> str:
         row = image_id if self._row_N is None else int(self._row_N[image_id])
         return self._text[row].as_py()

@@ -236,6 +236,10 @@ class Images:
             )
             return decoded.pixels_HWC
 
+    def paths(self) -> pa.StringArray:
+        """Return the path of each image in its source, in the order of image_id."""
+        return self._paths.in_order()
+
     @cached_property
     def _paths(self) -> TextByImage:
         return TextByImage(self.folder / INDEX, "path", stage="index")

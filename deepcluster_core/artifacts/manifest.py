@@ -212,10 +212,11 @@ def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
 def _file_digests(name: str, section: StrictConfig) -> dict[str, str]:
     """Return the digests of the files that a section names, by key."""
     digests: dict[str, str] = {}
-    for key in sorted(section.by_contents):
-        path: Path | None = getattr(section, key)
+    for field in sorted(section.by_contents):
+        path: Path | None = getattr(section, field)
         if path is None:
             continue
+        key = type(section).model_fields[field].alias or field
         try:
             status = path.stat()
             sha256 = sha256_at(path, status.st_size, status.st_mtime_ns)

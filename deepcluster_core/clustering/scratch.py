@@ -60,6 +60,24 @@ def keep_rows(
     return np.frombuffer(mapped, np.float32).reshape(shape)
 
 
+def empty_rows(shape: tuple[int, int], folder: Path | None) -> Floats:
+    """Return an array to be filled in any order: in memory, or mapped from a file without a name.
+
+    The arguments and errors are those of `keep_rows`.
+    """
+    num_bytes = 4 * shape[0] * shape[1]
+    if num_bytes <= MEMORY_BYTES:
+        return np.empty(shape, np.float32)
+    with _explained(folder, num_bytes):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.truncate(num_bytes)
+            _reserve(file.fileno(), num_bytes)
+            mapped = mmap.mmap(file.fileno(), num_bytes)
+    return np.frombuffer(mapped, np.float32).reshape(shape)
+
+
 def filled(blocks: Iterator[Floats], shape: tuple[int, int]) -> Floats:
     """Return consecutive blocks as one array in memory, holding one block at a time besides it."""
     rows_NQ = np.empty(shape, np.float32)

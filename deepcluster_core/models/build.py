@@ -139,8 +139,14 @@ class Footprint:
     """Number of values in the outputs of all layers for one image."""
 
 
-def footprint_of(config: NetworkConfig, *, channels: int) -> Footprint:
-    """Return the footprint of a network that `feature_dim_of` accepts; no weight is allocated."""
+def footprint_of(config: NetworkConfig, *, channels: int, size: int | None = None) -> Footprint:
+    """Return the footprint of a network that `feature_dim_of` accepts; no weight is allocated.
+
+    Args:
+        config: the network section of a recipe.
+        channels: number of channels of the images.
+        size: side of the images in pixels, which the network accepts; None for `image_size`.
+    """
     network = _weightless(config, channels=channels)
     activations = 0
 
@@ -153,7 +159,7 @@ def footprint_of(config: NetworkConfig, *, channels: int) -> Footprint:
     for module in network.modules():
         if not any(module.children()):
             module.register_forward_hook(count)
-    size = config.image_size
+    size = size or config.image_size
     with torch.device("meta"), torch.no_grad():
         image_1CHW = torch.empty(1, channels, size, size, dtype=torch.uint8)
         network.project(network.feature(image_1CHW))

@@ -11,7 +11,7 @@ from deepcluster_core.text import known, number, share
 Row = Mapping[str, Any]
 """Metrics of an epoch by the names of their columns, together with `epoch`."""
 
-JUDGED = ("k", "loss", "effective_clusters", "largest_fraction", "empty_clusters")
+JUDGED = ("k", "effective_clusters", "largest_fraction", "empty_clusters")
 """Metrics that are needed to look for signs of trouble."""
 
 RISING = 0.01

@@ -48,7 +48,7 @@ RecipeArgument = Annotated[
     Path, typer.Argument(help="A YAML file, or the name of one in configs/: demo.", parser=path)
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Total number of epochs; the recipe's if left out.")
+    int | None, typer.Option(min=0, help="Total number of epochs; the recipe's if left out.")
 ]
 RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", parser=path)]
 RunArgument = Annotated[

@@ -244,7 +244,8 @@ def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The file to write.", parser=path)],
     format: Annotated[
-        str, typer.Option(help="safetensors, torchscript, onnx or torch-export.")
+        str,
+        typer.Option(help="safetensors, torchscript, onnx, torch-export, or timm for a folder."),
     ] = "safetensors",
     epoch: EpochOption = None,
     layer: LayerOption = None,

@@ -124,7 +124,7 @@ def _of_run(request: EvaluationRequest) -> tuple[FlowRun, Job]:
     if request.compute is not None:
         changes = RecipeOverrides.model_validate(request.recipe_changes)
     run = open_run(str(folder.config), str(folder.root), None, changes, makes=makes)
-    epoch = trained_epoch(folder, request.epoch)
+    epoch = trained_epoch(folder, run.recipe, request.epoch)
     run.plan_until(epoch + 1)  # pruned artifacts can then be made again
     evaluated = EvaluatedRun(folder, run.recipe, epoch)
     # Index the images that are not the run's own.
@@ -144,7 +144,9 @@ def _of_sweep(request: EvaluationRequest) -> tuple[FlowRun, Job]:
     recipe = first.recipe  # the recipes differ in k only
     if request.compute is not None:
         recipe = load_recipe(first.folder.config, request.recipe_changes)
-    report = FlowReport(root, epochs=recipe.epochs, echo=ON_TERMINAL.get())
+    report = FlowReport(root, epochs=recipe.num_epochs, echo=ON_TERMINAL.get())
     run = FlowRun(root, recipe, report, only_reads=request.out is not None)
-    epochs = [trained_epoch(member.folder, request.epoch) for member in sweep.members]
+    epochs = [
+        trained_epoch(member.folder, member.recipe, request.epoch) for member in sweep.members
+    ]
     return run, sweep_evaluation_job(request, sweep, min(epochs))

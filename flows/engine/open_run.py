@@ -50,7 +50,7 @@ def open_run(
     if overrides is not None:
         changes = overrides.model_dump(mode="json", exclude_unset=True)
     loaded, folder = resolve(recipe, run, epochs, changes)
-    report = FlowReport(folder, epochs=loaded.epochs, echo=ON_TERMINAL.get())
+    report = FlowReport(folder, epochs=loaded.num_epochs, echo=ON_TERMINAL.get())
     if makes == "run":
         check_run_writable(folder)
     only_reads = makes == "elsewhere"

@@ -108,7 +108,7 @@ class _Run:
         self.manifests: dict[Path, Manifest] = {}
         for state in states_of(folder, self.recipe):
             # Later epochs are left from an earlier run with more epochs.
-            if state.epoch is not None and state.epoch >= self.recipe.epochs:
+            if state.epoch is not None and state.epoch >= self.recipe.num_epochs:
                 continue
             self.states.append(state)
             if state.condition in (Condition.WHOLE, Condition.PRUNED):
@@ -236,8 +236,11 @@ class _Run:
             what = f"{listed(names)}: {condition}, and not shown here."
             notes.append(f"{what} The next run makes them again.")
         num_scored = len(self._whole("metrics"))
-        if num_scored < self.recipe.epochs:
-            notes.append(f"{num_scored} of {self.recipe.epochs} epochs are scored so far.")
+        num_epochs = self.recipe.num_epochs
+        if num_scored < num_epochs:
+            notes.append(f"{num_scored} of {num_epochs} epochs are scored so far.")
+        if not self.recipe.trains:
+            notes.append("Nothing was trained: the recipe has epochs: 0.")
         return notes
 
     def _evaluated(self) -> Iterator[Evaluation]:

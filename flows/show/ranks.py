@@ -56,8 +56,8 @@ def remark_on(manifest: Manifest) -> str:
 def _made_by_ranks(states: Mapping[str, ArtifactState]) -> Iterator[tuple[str, Manifest]]:
     """Yield stages whose artifacts were made by several ranks, and the manifests."""
     for name, stage in EPOCH_STAGES.items():
-        state = states[stage.kind]
-        if not state.key:
+        state = states.get(stage.kind)
+        if state is None or not state.key:  # an epoch without training has no checkpoint
             continue
         manifest = read_manifest(state.folder)
         if manifest.ranks is not None:

@@ -98,7 +98,7 @@ def show_run(folder: RunFolder, epoch: int | None) -> None:
         learnt = _scores(found["metrics"])
         costs = _costs(found)
         rows.append((str(number), *learnt, *costs))
-        cells = [_state_cell(found[kind]) for kind in EPOCH_KINDS]
+        cells = [_state_cell(found.get(kind)) for kind in EPOCH_KINDS]
         artifacts.add_row(str(number), *cells)
     _print_tables(rows, artifacts, console)
     print_ranks(
@@ -224,7 +224,8 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
 def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     """Return the text that ends a run: what it has made, and which commands to try next."""
     run = short(folder.root)
-    last = epochs - 1
+    last = max(0, epochs - 1)
+    made = count_of_epochs(epochs) if epochs else "clusters of the network as it begins"
     labels = python_text(f"{run}/labels")
     metrics = python_text(f"{run}/metrics")
     features = python_text(f"{short(folder.artifact('features', last))}/features.zarr")
@@ -232,7 +233,7 @@ def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
     typed = shell_path(folder.root)
     program = program_name()
     return f"""
-{run}: {count_of_epochs(epochs)}, in {duration(seconds)}
+{run}: {made}, in {duration(seconds)}
   {run}/report.html      curves and clusters, to look at in a browser
   pd.read_parquet({labels})      the cluster of every image at every epoch
   pd.read_parquet({metrics})     the learning curve
@@ -244,9 +245,12 @@ Next:
   {program} stage cluster --run {typed} --epoch {last} --set cluster.k=50 --out runs/k50"""
 
 
-def _state_cell(state: ArtifactState) -> Text:
-    """Return the size, the key and, unless it is whole, the condition of an artifact."""
-    if state.condition == Condition.MISSING:
+def _state_cell(state: ArtifactState | None) -> Text:
+    """Return the size, the key and, unless it is whole, the condition of an artifact.
+
+    An epoch without training has no checkpoint; its state is None.
+    """
+    if state is None or state.condition == Condition.MISSING:
         return Text("–", style="dim")
     parts: list[str] = []
     if state.bytes:
@@ -325,10 +329,10 @@ def _row(metrics: ArtifactState) -> dict[str, Any]:
 def _costs(found: StateByKind) -> Iterator[str]:
     """Yield the cells of an epoch under `COST`: the cost of each stage when it ran."""
     for kind in EPOCH_KINDS:
-        state = found[kind]
+        state = found.get(kind)
         # Dashes stand for a stage that has not run.
         seconds = images_per_second = peak = "–"
-        if state.key:
+        if state is not None and state.key:
             manifest = read_manifest(state.folder)
             seconds = _seconds(manifest.seconds)
             peak = _peak(manifest)

@@ -48,6 +48,7 @@ def one_epoch(
     *,
     warm_start: bool,
     has_bank: bool = False,
+    trains: bool = True,
 ) -> Before:
     """Extract, cluster, train and score; return the artifacts that the next epoch reads.
 
@@ -59,6 +60,7 @@ def one_epoch(
         warm_start: start k-means from the labels of the previous epoch (`cluster.warm_start`).
         has_bank: cluster the embeddings in the previous checkpoint, which training has computed
             (`train.prototypes.bank`); only the first epoch extracts features.
+        trains: whether the network is trained; without, the clusters alone are scored.
     """
     start = before.labels if warm_start else None
     # The network of the previous epoch computes the features, and is then trained further.
@@ -67,14 +69,16 @@ def one_epoch(
     else:
         features = make(extract, epoch, images=images, checkpoint=before.checkpoint)
     labels = make(cluster, epoch, images=images, features=features, previous=start)
-    checkpoint = make(
-        train,
-        epoch,
-        images=images,
-        labels=labels,
-        checkpoint=before.checkpoint,
-        features=features if has_bank else None,
-    )
+    checkpoint = None
+    if trains:
+        checkpoint = make(
+            train,
+            epoch,
+            images=images,
+            labels=labels,
+            checkpoint=before.checkpoint,
+            features=features if has_bank else None,
+        )
     make(
         score,
         epoch,

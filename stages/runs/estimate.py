@@ -72,9 +72,8 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
         device: device of a rank.
         num_ranks: number of ranks, which share images and batches; each has all weights.
     """
-    network, channels = recipe.network, recipe.dataset.channels
-    dim = feature_dim_of(network, channels=channels, layer=recipe.extract.layer)
-    size = footprint_of(network, channels=channels)
+    dim = recipe.feature_dim
+    training = _training_of(recipe, num_images)
     sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim)
     pace = Pace.of(recipe.train, num_images=num_images)
     # If the algorithm finds k, it can be as large as the number of images.
@@ -83,24 +82,29 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
 
     # Disk space.
     feature_bytes = dim * np.dtype(recipe.extract.dtype).itemsize
-    kept_features = _largest_number_kept(recipe.keep.features, recipe.epochs)
+    # With a bank, features are extracted for epoch 0 alone.
+    num_extracted = 1 if training.bank_bytes else recipe.num_epochs
+    kept_features = _largest_number_kept(recipe.keep.features, num_extracted)
     kept_checkpoints = _largest_number_kept(recipe.keep.checkpoints, recipe.epochs)
     # The centroids and the PCA, in float32.
     pca_rows = 0 if recipe.cluster.pca_dim == "none" else dim
     clustering_bytes = 4 * (k + pca_rows) * sizes.pca_dim
     label_bytes = LABEL_BYTES + LABEL_BYTES_OF_NEXT * (len(all_k) - 1)
-    checkpoint_bytes = 2 * 4 * size.weights  # weights and momentum, in float32
+    # Weights, momentum and an average, in float32.
+    checkpoint_bytes = training.copies * 4 * training.weights + training.bank_bytes
     disk = {
         "images": num_images * _image_bytes(recipe.dataset),
         "features": num_images * feature_bytes * kept_features,
-        "labels": (num_images * label_bytes + clustering_bytes) * recipe.epochs,
+        "labels": (num_images * label_bytes + clustering_bytes) * recipe.num_epochs,
         "checkpoints": checkpoint_bytes * kept_checkpoints,
     }
 
     # Memory for training: the backbone and the head, and the activations of a batch.
-    num_weights = size.weights + dim * k
-    num_activations = size.activations * math.ceil(pace.batch_size / num_ranks)
-    training = PER_WEIGHT_BYTES * num_weights + PER_ACTIVATION_BYTES * num_activations
+    num_weights = training.weights + training.head_dim * k
+    num_activations = training.activations * math.ceil(pace.batch_size / num_ranks)
+    training_bytes = PER_WEIGHT_BYTES * num_weights + PER_ACTIVATION_BYTES * num_activations
+    if not recipe.trains:
+        training_bytes = 0
 
     # For clustering: the reduced features, of all images or of a sample.
     num_clustered = num_images
@@ -117,14 +121,56 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
         clustering += QUOTA_BYTES * num_images
     scratch = reduced_bytes if in_file and reduced_bytes > MEMORY_BYTES else 0
     clustering += reduced_bytes - scratch
+    # The bank lies in main memory, also where a GPU trains.
+    bank_bytes = training.bank_bytes
     if not device.startswith("cuda"):
-        return Needs(disk, scratch, PROCESS_BYTES + max(clustering, training), 0)
+        return Needs(disk, scratch, PROCESS_BYTES + max(clustering, training_bytes + bank_bytes), 0)
 
     # On the device the PCA comes first. Then faiss needs its scratch memory and the vectors of its
     # index, which are the centroids, or with `pic` all rows.
     pca = 8 * PCA_MATRICES * min(dim, num_images) ** 2
     search = SCRATCH_BYTES + 4 * max(all_k) * sizes.pca_dim
-    return Needs(disk, scratch, PROCESS_BYTES + clustering, max(training, pca, search))
+    memory = PROCESS_BYTES + max(clustering, bank_bytes)
+    return Needs(disk, scratch, memory, max(training_bytes, pca, search))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What a step of training and a checkpoint consist of."""
+
+    weights: int
+    """Number of values in the weights of the backbone and its projection."""
+    activations: int
+    """Number of values in the outputs of all layers for all views of an image."""
+    head_dim: int
+    """Number of values that the classifier reads."""
+    copies: int
+    """Number of values that a checkpoint holds for each weight."""
+    bank_bytes: int
+    """Bytes of the embeddings that training keeps; 0 without `train.prototypes.bank`."""
+
+
+def _training_of(recipe: Recipe, num_images: int) -> _Training:
+    network, train, channels = recipe.network, recipe.train, recipe.dataset.channels
+    size = footprint_of(network, channels=channels)
+    views = train.views or ()
+    activations = size.activations
+    if views:
+        of_views = (
+            one.count * footprint_of(network, channels=channels, size=one.size).activations
+            for one in views
+        )
+        activations = sum(of_views)
+    head_dim = feature_dim_of(network, channels=channels)
+    if network.projection is not None:
+        head_dim = network.projection.dim
+    bank_bytes = 0
+    if train.prototypes is not None and train.prototypes.bank:
+        # An embedding for each view of the first kind.
+        num_rows = num_images * (views[0].count if views else 1)
+        bank_bytes = num_rows * head_dim * np.dtype(recipe.extract.dtype).itemsize
+    copies = 2 if train.average is None else 3
+    return _Training(size.weights, activations, head_dim, copies, bank_bytes)
 
 
 def _largest_number_kept(kept: int | None, epochs: int) -> int:

@@ -38,8 +38,10 @@ class EvaluatedRun:
         return self.folder.images(self.recipe.images)
 
     @property
-    def checkpoint(self) -> Path:
-        """The network after the epoch."""
+    def checkpoint(self) -> Path | None:
+        """The network after the epoch; None if the run trains nothing."""
+        if not self.recipe.trains:
+            return None
         return self.folder.artifact(train.kind, self.epoch)
 
     def metrics(self, *, k: int | None = None) -> list[EpochMetrics]:
@@ -67,6 +69,12 @@ def evaluation_job(
     if evaluation.data == "metrics":
         inputs: dict[str, Input] = {"metrics": MetricsOfEpochs(run.metrics())}
         return _job(request, run, inputs)
+    if run.recipe.extract.from_file is not None:
+        raise ConfigError(
+            f"{request.name}: evaluates a network, but the features of this run come from a file, "
+            f"extract.from.\n"
+            f"  Fix: evaluate a run without extract.from; nmi can also evaluate this one."
+        )
     artifacts: dict[str, Path | None] = {"checkpoint": run.checkpoint}
     if evaluation.data != "dataset":
         artifacts["images"] = given_images.get("images", run.images)
@@ -160,12 +168,16 @@ def _folder_of_others(request: EvaluationRequest, run: RunFolder) -> Path:
     return out.with_name(f"{out.name}.data")
 
 
-def trained_epoch(folder: RunFolder, wanted: int | None) -> int:
+def trained_epoch(folder: RunFolder, recipe: Recipe, wanted: int | None) -> int:
     """Return the wanted epoch, or the last trained one if `wanted` is None.
+
+    A run with `epochs: 0` has epoch 0, with the network that it begins with.
 
     Raises:
         ConfigError: the run does not have the epoch, or it is not trained.
     """
+    if not recipe.trains and wanted in (None, 0):
+        return 0
     # Pruned checkpoints count, because they can be made again.
     trained: list[int] = []
     for epoch in folder.epochs(train.kind):
@@ -193,7 +205,7 @@ def compared_epoch(sweep: Sweep, wanted: int | None) -> int:
     Raises:
         ConfigError: a run does not have the epoch, or the sweep does not compare it.
     """
-    last = min(trained_epoch(member.folder, wanted) for member in sweep.members)
+    last = min(trained_epoch(member.folder, member.recipe, wanted) for member in sweep.members)
     if wanted is not None and wanted >= sweep.epochs:
         raise ConfigError(
             f"--epoch {wanted}: {sweep.root.root} compares epochs 0 to {sweep.epochs - 1}.\n"

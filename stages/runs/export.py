@@ -9,11 +9,14 @@ import torch
 from deepcluster_core.artifacts.outputs import whole_files
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.export import INPUT, OUTPUT, WRITERS, Portable, write_network
+from deepcluster_core.export_timm import check_in_timm, write_timm_folder
 from deepcluster_core.text import printable, readable_size
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
 
 SUFFIXES = {name: suffix for name, (suffix, _) in WRITERS.items()}
+"""The suffix of the file of each format; `timm` is a folder, whose name may be any."""
+TIMM = "timm"
 
 
 def export(
@@ -27,8 +30,9 @@ def export(
 
     Args:
         run: folder of the run, or its name under `runs/`.
-        format: `safetensors` for the weights alone, or `torchscript`, `onnx` or `torch-export`.
-        out: the file to write, with the suffix of the format.
+        format: `safetensors` for the weights alone; `torchscript`, `onnx` or `torch-export`; or
+            `timm` for a folder that timm loads, with the backbone's weights.
+        out: the file to write, with the suffix of the format; for `timm`, the folder.
         epoch: epoch after whose training the network is used; the last one if left out.
         layer: a named layer, such as conv5, averaged over space; the feature that the run clusters
             if left out, or the backbone's where the run clusters its projection.
@@ -39,12 +43,20 @@ def export(
         ArtifactError: the checkpoint is missing, or `out` exists.
     """
     # Check everything before the file is begun.
-    if format not in SUFFIXES:
-        raise ConfigError(f"unknown --format {format}; choose from {', '.join(SUFFIXES)}.")
+    formats = (*SUFFIXES, TIMM)
+    if format not in formats:
+        raise ConfigError(f"unknown --format {format}; choose from {', '.join(formats)}.")
     past = PastRun.open(run)
-    epoch = past.epoch("checkpoints", epoch)
-    checkpoint = past.whole("checkpoints", epoch)
-    past.check_out(out, (SUFFIXES[format],))
+    epoch, checkpoint = past.trained(epoch)
+    past.check_out(out, (SUFFIXES.get(format, out.suffix),))
+    recipe = past.recipe
+    channels, size = recipe.dataset.channels, recipe.network.image_size
+    shape = f"(N, {channels}, {size}, {size})"
+    state = "the network as it begins" if checkpoint is None else f"the network after epoch {epoch}"
+    if format == TIMM:
+        dim = _export_to_timm(past, out, checkpoint, layer)
+        _say(f"{out}: a folder for timm, {state}, from images {shape} to features (N, {dim})")
+        return
     layer = past.exported_layer(layer)
     dim = past.dim(layer)
     # The metadata explain the file to somebody who has only the file.
@@ -58,14 +70,35 @@ def export(
             "torch": str(torch.__version__),
             **past.about(checkpoint=checkpoint),
         }
-        size = past.recipe.network.image_size
         write_network(part, network, format=format, metadata=metadata, size=size)
-    channels = past.recipe.dataset.channels
     file_size = readable_size(out.stat().st_size)
-    print(  # noqa: T201
-        f"{printable(str(out))}: {file_size}, the network after epoch {epoch}, from images "
-        f"(N, {channels}, {size}, {size}) to features (N, {dim})"
-    )
+    _say(f"{out}: {file_size}, {state}, from images {shape} to features (N, {dim})")
+
+
+def _export_to_timm(past: PastRun, out: Path, checkpoint: Path | None, layer: str | None) -> int:
+    """Write the backbone to a folder that timm loads; return the width of its feature."""
+    network, size = past.recipe.network, past.recipe.network.image_size
+    check_in_timm(network.name, sobel=network.sobel)
+    if layer is not None:
+        raise ConfigError(
+            f"--layer {layer}: --format timm holds the whole network.\n"
+            f"  Fix: leave --layer out, or use another format for the feature of a layer."
+        )
+    restored = past.network(checkpoint)
+    with whole_files(out) as (part,):
+        write_timm_folder(
+            part,
+            restored,
+            name=network.name,
+            size=size,
+            resize=past.recipe.extract.resize,
+            metadata=past.about(checkpoint=checkpoint),
+        )
+    return restored.feature_dim
+
+
+def _say(text: str) -> None:
+    print(printable(text))  # noqa: T201
 
 
 def preprocessing(recipe: Recipe, network: Portable) -> dict[str, Any]:

@@ -101,6 +101,7 @@ class Clusters:
             ConfigError: the run does not have the epoch.
             ArtifactError: the labels or the checkpoint are missing.
         """
+        past.check_has_network()
         number = past.epoch("labels", epoch)
         labels = past.whole("labels", number)
         # An epoch clusters the features of the network that the epoch before has trained.

@@ -16,6 +16,6 @@ def run_epochs(run: Run[Any]) -> None:
     """
     images = run.make(index, None, source=run.source_fingerprint)
     before = Before()  # the first epoch has no predecessor
-    for epoch in range(run.recipe.epochs):
+    for epoch in range(run.recipe.num_epochs):
         before = run.make_epoch(epoch, images, before)
         run.finish_epoch(epoch)

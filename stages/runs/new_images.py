@@ -111,8 +111,7 @@ def embed(
     """
     # Check everything before the work begins.
     past = PastRun.open(run)
-    epoch = past.epoch("checkpoints", epoch)
-    checkpoint = past.whole("checkpoints", epoch)
+    epoch, checkpoint = past.trained(epoch)
     past.check_out(out, (".zarr", ".parquet"))
     layer = past.exported_layer(layer)
     dim = past.dim(layer)

@@ -84,12 +84,38 @@ class PastRun:
         if wanted is None:
             return self._last(kind)
         # Whether the artifact of this epoch can be used is checked by `whole`.
-        if not 0 <= wanted < self.recipe.epochs:
+        num_epochs = self.recipe.num_epochs
+        if not 0 <= wanted < num_epochs:
             raise ConfigError(
-                f"--epoch {wanted}: the run has epochs 0 to {self.recipe.epochs - 1}.\n"
+                f"--epoch {wanted}: the run has epochs 0 to {num_epochs - 1}.\n"
                 f"  Fix: name one of them, or leave --epoch out for the last."
             )
         return wanted
+
+    def trained(self, wanted: int | None) -> tuple[int, Path | None]:
+        """Return an epoch and the checkpoint after its training: the last one if `wanted` is None.
+
+        The checkpoint is None in a run with `epochs: 0`, whose network is the one it begins with.
+
+        Raises:
+            ConfigError: the run does not have the epoch, or clusters features from a file.
+            ArtifactError: the checkpoint is missing or cannot be used.
+        """
+        self.check_has_network()
+        if not self.recipe.trains:
+            return self.epoch("labels", wanted), None
+        epoch = self.epoch("checkpoints", wanted)
+        return epoch, self.whole("checkpoints", epoch)
+
+    def check_has_network(self) -> None:
+        """Raise ConfigError if the features of the run come from a file, and not from a network."""
+        given = self.recipe.extract.from_file
+        if given is not None:
+            raise ConfigError(
+                f"{self.folder.root}: has no network of its own: its features come from "
+                f"extract.from = {given}.\n"
+                f"  Fix: use the program that made them, or a run without extract.from."
+            )
 
     def scored(self) -> list[int]:
         """Return the finished epochs: those that have metrics."""

@@ -59,6 +59,7 @@ def plan(folder: RunFolder, recipe: Recipe, *, source: str | None, epochs: int) 
     images = planned.add(index, None, source=source or "")
     # As in `run_epochs`, but `add` only notes what would run.
     before = Before()
+    trains = recipe.trains or epochs > 1
     for epoch in range(epochs):
         before = one_epoch(
             planned.add,
@@ -67,5 +68,6 @@ def plan(folder: RunFolder, recipe: Recipe, *, source: str | None, epochs: int) 
             before,
             warm_start=recipe.cluster.warm_start,
             has_bank=recipe.train.has_bank,
+            trains=trains,
         )
     return planned

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     create_model,
@@ -18,18 +19,18 @@ from pydantic import (
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.clustering.registry import find_clusterer
-from deepcluster_core.config import StrictConfig
+from deepcluster_core.config import StrictConfig, keys_of
 from deepcluster_core.config_files import recipe_file
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import dump, merged, plain, read_yaml
-from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded, is_url, usable_path
 from deepcluster_core.models.config import NetworkConfig
-from stages.cluster import NO_WHITENING, ClusterConfig, Sizes
+from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.runs.compute import ComputeConfig
+from stages.runs.conflicts import conflicts
 from stages.train import Pace, TrainConfig
 
 
@@ -49,8 +50,9 @@ class Recipe(StrictConfig):
     seed: int = Field(default=31, ge=0)
     """The seed of every random number of the run."""
 
-    epochs: PositiveInt = 500
-    """Number of epochs, section 3.4. If it is raised later, the run continues where it ended."""
+    epochs: NonNegativeInt = 500
+    """Number of epochs, section 3.4. If it is raised later, the run continues where it ended. 0:
+    cluster the features of the network as it begins, and train nothing."""
 
     images: Path | None = None
     """Folder of the images artifact, if several runs share one. None: a folder in the run."""
@@ -72,6 +74,33 @@ class Recipe(StrictConfig):
             raise ValueError("is empty; leave it out for a folder in the run")
         return usable_path(images)
 
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains its network."""
+        return self.epochs > 0
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs with artifacts. With `epochs: 0`, epoch 0 has them, without training."""
+        return max(1, self.epochs)
+
+    @property
+    def feature_dim(self) -> int:
+        """Number of values of a feature that is clustered.
+
+        Raises:
+            ConfigError: raised by `feature_dim_of`.
+            FeatureError: the file `extract.from` cannot be read.
+        """
+        # Imported here because they import torch, which showing a run does not need.
+        from deepcluster_core.given_features import given_dim
+        from deepcluster_core.models.build import feature_dim_of
+
+        extract = self.extract
+        if extract.from_file is not None:
+            return given_dim(extract.from_file)
+        return feature_dim_of(self.network, channels=self.dataset.channels, layer=extract.layer)
+
     def suited_to(self, num_images: int) -> str:
         """Check the recipe against the number of images; return a summary of the resulting sizes.
 
@@ -79,11 +108,8 @@ class Recipe(StrictConfig):
             FeatureError: there are too few images for the requested clusters or dimensions.
             ConfigError: the clusterer that the recipe names does not exist.
         """
-        # Imported here because it imports torch, which showing a run does not need.
-        from deepcluster_core.models.build import feature_dim_of
-
         cluster, train = self.cluster, self.train
-        dim = feature_dim_of(self.network, channels=self.dataset.channels, layer=self.extract.layer)
+        dim = self.feature_dim
         # Check the clusterer, and that there are enough images.
         sizes = Sizes.of(cluster, num_images=num_images, dim=dim)
         find_clusterer(cluster.algorithm).check(cluster.algorithm)
@@ -112,65 +138,6 @@ class Recipe(StrictConfig):
     def section(self, name: str) -> StrictConfig:
         """Return the section of a name."""
         return getattr(self, name)
-
-
-def _conflicts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the conflicts between keys: the keys that were compared, and what is wrong."""
-    # Imported here because it imports torch, which showing a run does not need.
-    from deepcluster_core.models.build import check_weights, feature_dim_of
-
-    dataset, extract, network = recipe.dataset, recipe.extract, recipe.network
-    if extract.resize < network.image_size:
-        yield (
-            ("extract.resize", "network.image_size"),
-            f"extract.resize: {extract.resize} is smaller than network.image_size = "
-            f"{network.image_size}, the crop that is taken from it",
-        )
-    if dataset.encoding in ("jpeg", "png") and dataset.channels not in (1, 3):
-        yield (
-            ("dataset.encoding", "dataset.channels"),
-            f"dataset.encoding: a {dataset.encoding} holds 1 or 3 channels, not dataset.channels = "
-            f"{dataset.channels}; raw and none hold any number",
-        )
-    yield from _conflicts_of_clustering(recipe.cluster)
-    # What follows needs a network that can be built, so the first failure ends the comparison.
-    keys = ("network", "dataset.channels")
-    try:
-        dim = feature_dim_of(network, channels=dataset.channels)
-        check_weights(network, channels=dataset.channels)
-    except ConfigError as error:
-        yield keys, str(error)
-        return
-    if extract.layer is not None:
-        keys = (*keys, "extract.layer")
-        try:
-            dim = feature_dim_of(network, channels=dataset.channels, layer=extract.layer)
-        except ConfigError as error:
-            yield keys, f"extract.layer: {error}"
-            return
-    pca_dim = recipe.cluster.pca_dim
-    if isinstance(pca_dim, int) and pca_dim > dim:
-        layer = extract.layer or "the feature"
-        yield (
-            (*keys, "cluster.pca_dim", "extract.layer"),
-            f"cluster.pca_dim: {pca_dim} is more than the {dim} dimensions of {layer} of "
-            f"network.name = {network.name}",
-        )
-
-
-def _conflicts_of_clustering(cluster: ClusterConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the conflicts among the keys of the section `cluster`."""
-    if not _is_json(cluster.options):
-        yield ("cluster.options",), "cluster.options: holds NaN or infinity, which no manifest can"
-    if cluster.pca_dim == "none" and cluster.whiten:
-        yield ("cluster.pca_dim", "cluster.whiten"), NO_WHITENING
-
-
-def _is_json(value: object) -> bool:
-    try:
-        return bool(json.dumps(value, allow_nan=False))
-    except ValueError:
-        return False
 
 
 def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
@@ -248,9 +215,9 @@ def _checked_recipe(values: dict[str, Any], *, name: str) -> Recipe:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
     # Only values that are valid one by one can be compared with each other.
-    conflicts = _describe_conflicts(recipe)
-    if conflicts:
-        raise invalid(name, conflicts)
+    found = _describe_conflicts(recipe)
+    if found:
+        raise invalid(name, found)
     return recipe
 
 
@@ -276,6 +243,7 @@ def _resolve_paths(values: dict[str, Any], base: Path) -> None:
         (values.get("dataset"), "source"),
         (values, "images"),
         (values.get("network"), "weights"),
+        (values.get("extract"), "from"),
         (values.get("compute"), "scratch"),
     )
     for section, key in places:
@@ -299,7 +267,7 @@ def _parsed(values: Mapping[str, Any]) -> Recipe:
 def _describe_conflicts(recipe: Recipe, wrong: Collection[str] = ()) -> list[str]:
     """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
     paragraphs: list[str] = []
-    for keys, text in _conflicts(recipe):
+    for keys, text in conflicts(recipe):
         if not _are_among(keys, wrong):
             paragraphs.append(f"  {text}".replace("\n", "\n  "))
     return paragraphs
@@ -336,7 +304,7 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
 def _optional(model: type[BaseModel]) -> type[BaseModel]:
     """Return a copy of `model` in which every key is optional."""
     fields: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
+    for name, field in keys_of(model).items():
         annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             annotation = _optional(annotation)

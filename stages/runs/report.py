@@ -8,7 +8,7 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.health import signs
 from deepcluster_core.progress import Progress
-from deepcluster_core.text import printable_lines, three_decimals
+from deepcluster_core.text import UNKNOWN, printable_lines, three_decimals
 from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
@@ -104,18 +104,27 @@ class Report:
 
 
 def epoch_line(
-    epoch: int, row: Mapping[str, Any], seconds: Mapping[str, float], cached: Mapping[str, bool]
+    epoch: int,
+    row: Mapping[str, Any],
+    seconds: Mapping[str, float | None],
+    cached: Mapping[str, bool],
 ) -> str:
-    """Return the line of an epoch, aligned with the columns of `HEADER`."""
+    """Return the line of an epoch, aligned with the columns of `HEADER`.
+
+    The columns of training show dashes if the epoch has none.
+    """
     nmi_before = three_decimals(row["nmi_previous"])
     nmi_labels = three_decimals(row["nmi_labels"])
+    pace = row["train_images_per_s"]
+    images_per_s = UNKNOWN if pace is None else f"{pace:,.0f}"
     line = (
-        f"{epoch:>5}{row['loss']:>8.3f}{nmi_before:>12}{nmi_labels:>12}"
-        f"{row['empty_clusters']:>7,}{row['largest_cluster']:>9,}"
-        f"{row['train_images_per_s']:>10,.0f}"
+        f"{epoch:>5}{three_decimals(row['loss']):>8}{nmi_before:>12}{nmi_labels:>12}"
+        f"{row['empty_clusters']:>7,}{row['largest_cluster']:>9,}{images_per_s:>10}"
     )
     for name, stage_seconds in seconds.items():
-        time = _time(stage_seconds, cached=cached.get(name, False))
+        time = UNKNOWN
+        if stage_seconds is not None:
+            time = _time(stage_seconds, cached=cached.get(name, False))
         line += f"{time:>10}"
     return line
 

@@ -120,6 +120,7 @@ class Run(Generic[ReportT]):
             before,
             warm_start=self.recipe.cluster.warm_start,
             has_bank=self.recipe.train.has_bank,
+            trains=self.recipe.trains,
         )
 
     def finish_epoch(self, epoch: int) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from deepcluster_core.artifacts.manifest import dump_sections, read_manifest
+from deepcluster_core.artifacts.manifest import Condition, dump_sections, inspect, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from stages.extract import extract
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.runs.states import STALE, ArtifactState, states_of
+from stages.train import train
 
 KINDS = ("images", *EPOCH_KINDS)
 
@@ -22,10 +23,13 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
     The text is empty if the run has made nothing yet, or if no artifact depends on the changes.
 
     Raises:
-        ConfigError: existing artifacts depend on changed settings, and `update` is false.
+        ConfigError: existing artifacts depend on changed settings, and `update` is false; or the
+            run has trained, and the recipe has `epochs: 0`.
     """
     if not folder.config.exists():
         return ""
+    if not recipe.trains:
+        _check_untrained(folder)
     before = load_own_recipe(folder.config)
     # Count only artifacts that this change makes stale, not those that were stale before.
     new_contents = _new_contents(folder, before, recipe)
@@ -51,28 +55,52 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
     return changed
 
 
+def _check_untrained(folder: RunFolder) -> None:
+    """Raise ConfigError if a run has trained; with `epochs: 0`, epoch 0 would be scored without."""
+    for epoch in folder.epochs(train.kind):
+        condition, _ = inspect(folder.artifact(train.kind, epoch))
+        if condition in (Condition.WHOLE, Condition.PRUNED):
+            raise ConfigError(
+                f"{folder.root}: has trained epoch {epoch} already, but epochs: 0 is a run without "
+                f"training.\n"
+                f"  Fix: choose another --run, or leave --epochs 0 out."
+            )
+
+
 def _stale(folder: RunFolder, recipe: Recipe) -> list[ArtifactState]:
     """Return the artifacts of a run that a recipe would make differently."""
     return [state for state in states_of(folder, recipe) if state.condition == STALE]
 
 
 def _new_contents(folder: RunFolder, before: Recipe, now: Recipe) -> list[str]:
-    """Describe the file of weights, if its contents have changed since the run began.
+    """Describe the files whose contents have changed since the run began.
 
-    Its path is the same, so that the recipes do not differ in it.
+    Their paths are the same, so that the recipes do not differ in them.
     """
-    path = now.network.weights
-    if path is None or path != before.network.weights:
-        return []
-    current = dump_sections({"network": now.network})["network"]["weights"]
+    same = {
+        ("network", "weights"): (before.network.weights, now.network.weights),
+        ("extract", "from"): (before.extract.from_file, now.extract.from_file),
+    }
+    changed: list[str] = []
+    for (section, key), (path_before, path) in same.items():
+        if path is None or path != path_before:
+            continue
+        current = dump_sections({section: now.section(section)})[section][key]
+        if not _are_made_from(folder, section, key, current):
+            changed.append(f"the contents of {section}.{key} ({path})")
+    return changed
+
+
+def _are_made_from(folder: RunFolder, section: str, key: str, digest: str) -> bool:
+    """Return whether the features of a run are made from a file with this digest, if any are."""
     for epoch in folder.epochs(extract.kind):
         try:
-            made_from = read_manifest(folder.artifact(extract.kind, epoch)).config["network"]
+            made_from = read_manifest(folder.artifact(extract.kind, epoch)).config[section]
         except ArtifactError:
             continue  # unfinished, or damaged
-        if made_from.get("weights") not in (None, current):
-            return [f"the contents of network.weights ({path})"]
-    return []
+        if made_from.get(key) not in (None, digest):
+            return False
+    return True
 
 
 def _changes(before: Recipe, now: Recipe) -> list[str]:

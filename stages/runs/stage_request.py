@@ -49,9 +49,9 @@ def check_fits(
     Raises:
         ConfigError: the run does not have the epoch, or the stage does not read a changed section.
     """
-    if epoch is not None and epoch >= recipe.epochs:
+    if epoch is not None and epoch >= recipe.num_epochs:
         raise ConfigError(
-            f"--epoch {epoch}: the run has epochs 0 to {recipe.epochs - 1}.\n"
+            f"--epoch {epoch}: the run has epochs 0 to {recipe.num_epochs - 1}.\n"
             f"  Fix: deepcluster run RECIPE --epochs {epoch + 1} continues up to it."
         )
     if stage == "extract" and epoch and recipe.train.has_bank:
@@ -59,6 +59,11 @@ def check_fits(
             f"--epoch {epoch}: only epoch 0 extracts features, because train.prototypes.bank is "
             f"on.\n"
             f"  Fix: run train of epoch {epoch - 1}, which computes the embeddings of this one."
+        )
+    if stage == "train" and not recipe.trains:
+        raise ConfigError(
+            "stage train: the run has epochs: 0, which trains nothing.\n"
+            "  Fix: deepcluster run RECIPE --epochs 1 trains one epoch."
         )
     # Every stage computes on the device, which is not a part of its key.
     reads = {*STAGES[stage].sections, "compute"}

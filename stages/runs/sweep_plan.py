@@ -120,7 +120,7 @@ def plan(
         path = str(root.root / run_of_k(k))
         own_recipe, folder = resolve(recipe, path, epochs, overrides)
         members.append(Member(k, folder, own_recipe, overrides))
-    return Sweep(root, members, epochs=members[0].recipe.epochs)
+    return Sweep(root, members, epochs=members[0].recipe.num_epochs)
 
 
 def is_sweep(folder: Path) -> bool:

@@ -9,11 +9,8 @@ from benchmarks import parity
 from benchmarks.learning import agreement
 from stages.cluster import ClusterConfig
 
-HAS_ALL_KEYS = "least_size" in ClusterConfig.model_fields
-
 
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_ALL_KEYS, reason="keys of DeepCluster-v2 are missing")
 @pytest.mark.usefixtures("in_this_process")
 def test_main__compares_both_sides(labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"

@@ -264,7 +264,7 @@ def test_program__refuses_a_broken_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flow", "parameters", "told"),
     [
-        (deepcluster, {"epochs": 0}, "0 is less than the minimum of 1"),
+        (deepcluster, {"epochs": -1}, "-1 is less than the minimum of 0"),
         (deepcluster, {"epochs": "three"}, "'three' is not valid under any of the given schemas"),
         (deepcluster, {"recipe": 5}, "5 is not of type 'string'"),
         (deepcluster, {"overrides": {"clusters": {}}}, "'clusters' was unexpected"),

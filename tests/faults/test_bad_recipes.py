@@ -16,7 +16,7 @@ FINITE = "Input should be a finite number"
 # Section or key of the recipe, what it is given instead, and what is said of it.
 VALUES = [
     ("epochs", "many", "epochs: Input should be a valid integer (got 'many')"),
-    ("epochs", "0", "epochs: Input should be greater than 0 (got 0)"),
+    ("epochs", "-1", "epochs: Input should be greater than or equal to 0 (got -1)"),
     ("seed", '"31"', "seed: Input should be a valid integer (got '31')"),
     ("seed", "-1", "seed: Input should be greater than or equal to 0 (got -1)"),
     ("seed", "~", "seed: Input should be a valid integer (got None)"),

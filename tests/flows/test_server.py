@@ -145,7 +145,7 @@ def test_serve__shows_progress_metrics_and_state(served: Served, finished: FlowR
     ("deployment", "parameter", "problem"),
     [
         (LOOP, "ecophs=5", "not found on the deployment: 'ecophs'"),
-        (LOOP, "epochs=0", "0 is less than the minimum of 1"),
+        (LOOP, "epochs=-1", "-1 is less than the minimum of 0"),
         (LOOP, 'overrides={"cluster": {"kk": 5}}', "'kk' was unexpected"),
         (LOOP, 'overrides={"train": {"lr": "fast"}}', "for field 'overrides.train.lr'"),
         (STAGE, "stage=trian", "'trian' is not one of"),

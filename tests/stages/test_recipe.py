@@ -212,7 +212,7 @@ def test_recipe_overrides__any_keys_and_none_required() -> None:
         {"clusters": {}},
         {"cluster": {"kk": 5}},
         {"cluster": {"k": 1}},
-        {"epochs": 0},
+        {"epochs": -1},
         {"train": {"flip": 2}},
         {"compute": {"device": "gpu"}},
     ],

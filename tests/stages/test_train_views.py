@@ -13,11 +13,12 @@ from deepcluster_core.context import Context
 from deepcluster_core.data.augment import Augmentation
 from deepcluster_core.data.augment_config import BlurConfig, ColourConfig, NoiseConfig, ViewsConfig
 from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
+from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.ranks import Ranks
 from deepcluster_core.seeding import derive
 from deepcluster_core.training.batches import Batches
 from deepcluster_core.training.epoch import Batch
-from deepcluster_core.training.plan import Plan
+from deepcluster_core.training.plan import Cuts, Plan
 from stages.train import (
     TrainConfig,
     _batches,  # pyright: ignore[reportPrivateUsage]
@@ -61,8 +62,9 @@ def batches(stored: Images, train: TrainConfig, context: Context = EPOCH_4) -> B
     generator = np.random.default_rng(0)
     cluster_N = generator.integers(5, size=len(stored), dtype=np.int32)
     order_M = generator.integers(len(stored), size=NUM_DRAWS)
-    plan = Plan(order_M, cluster_N, np.arange(5, dtype=np.float32))
-    return _batches(stored, plan, train, 12, context)
+    plan = Plan(order_M, cluster_N[None], np.arange(5, dtype=np.float32))
+    cuts = Cuts(NUM_DRAWS, train.batch_size if train.batch_size != "auto" else 64)
+    return _batches(stored, plan, cuts, train, NetworkConfig(image_size=12), context)
 
 
 def loaded(stored: Images, train: TrainConfig, context: Context = EPOCH_4) -> list[Batch]:
@@ -97,8 +99,8 @@ def test_batches__of_deepcluster_have_one_view_and_one_clustering(stored: Counte
     for batch in found:
         assert batch.num_views == (1,)
         assert batch.share is None
-        np.testing.assert_array_equal(batch.cluster_HB, [plan.cluster_N[batch.image_id_B]])
-        np.testing.assert_array_equal(batch.weight_B, plan.cluster_N[batch.image_id_B])
+        np.testing.assert_array_equal(batch.cluster_HB, plan.cluster_HN[:, batch.image_id_B])
+        np.testing.assert_array_equal(batch.weight_B, plan.cluster_HN[0, batch.image_id_B])
     # The stream of the first release, at the positions 8 to 15.
     crop = RandomCrop(train.crop_area, train.crop_ratio, train.flip)
     draws_BR = augmentation_draws(derive(31, 4, "train", "augment"), 8, 8)

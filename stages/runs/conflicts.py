@@ -1,0 +1,231 @@
+"""Conflicts between keys of a recipe that are valid one by one."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from deepcluster_core.data.augment_config import check_channels
+from deepcluster_core.errors import ConfigError, FeatureError
+from deepcluster_core.models.config import PROJECTION
+from stages.cluster import NO_WHITENING, ClusterConfig
+
+if TYPE_CHECKING:
+    from stages.runs.recipe import Recipe
+
+Conflict = tuple[tuple[str, ...], str]
+"""The keys that were compared, and what is wrong."""
+
+
+def conflicts(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield the conflicts between the keys of a recipe."""
+    yield from _images(recipe)
+    yield from _clustering(recipe.cluster)
+    yield from _given_features(recipe)
+    yield from _prototypes(recipe)
+    yield from _bank(recipe)
+    yield from _views(recipe)
+    yield from _schedule(recipe)
+    # What follows needs a network that can be built.
+    yield from _network(recipe)
+
+
+def _images(recipe: "Recipe") -> Iterator[Conflict]:
+    dataset, extract, network = recipe.dataset, recipe.extract, recipe.network
+    if extract.resize < network.image_size:
+        yield (
+            ("extract.resize", "network.image_size"),
+            f"extract.resize: {extract.resize} is smaller than network.image_size = "
+            f"{network.image_size}, the crop that is taken from it",
+        )
+    if dataset.encoding in ("jpeg", "png") and dataset.channels not in (1, 3):
+        yield (
+            ("dataset.encoding", "dataset.channels"),
+            f"dataset.encoding: a {dataset.encoding} holds 1 or 3 channels, not dataset.channels = "
+            f"{dataset.channels}; raw and none hold any number",
+        )
+
+
+def _clustering(cluster: ClusterConfig) -> Iterator[Conflict]:
+    """Yield the conflicts among the keys of the section `cluster`."""
+    if not _is_json(cluster.options):
+        yield ("cluster.options",), "cluster.options: holds NaN or infinity, which no manifest can"
+    if cluster.pca_dim == "none" and cluster.whiten:
+        yield ("cluster.pca_dim", "cluster.whiten"), NO_WHITENING
+
+
+def _given_features(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield the conflicts of features from a file, which belong to no network of the run."""
+    extract = recipe.extract
+    if extract.from_file is None:
+        return
+    if recipe.trains:
+        yield (
+            ("extract.from", "epochs"),
+            f"extract.from: a run that trains clusters the features of its own network, so it "
+            f"goes with epochs: 0 alone, not with epochs = {recipe.epochs}",
+        )
+    if extract.layer is not None:
+        yield (
+            ("extract.from", "extract.layer"),
+            f"extract.layer: {extract.layer} is not read with extract.from, which has the features "
+            f"already; leave one of them out",
+        )
+
+
+def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield what keeps the centroids of the clusters from being the classifier.
+
+    It compares embeddings of length 1 with centroids of length 1, in one space.
+    """
+    cluster, extract = recipe.cluster, recipe.extract
+    k, pca_dim = cluster.k, cluster.pca_dim
+    if recipe.train.prototypes is None:
+        if isinstance(k, tuple) and len(k) > 1:
+            yield (
+                ("cluster.k", "train.prototypes"),
+                f"cluster.k: several clusterings, {list(k)}, need train.prototypes; the linear "
+                f"classifier has one",
+            )
+        return
+    key = "train.prototypes"
+    if cluster.algorithm != "spherical":
+        yield (
+            (key, "cluster.algorithm"),
+            f"{key}: takes centroids of length 1; set cluster.algorithm: spherical in place of "
+            f"{cluster.algorithm}",
+        )
+    if pca_dim != "none":
+        yield (
+            (key, "cluster.pca_dim"),
+            f"{key}: takes centroids of the embeddings themselves, not of their principal "
+            f"components; set cluster.pca_dim: none in place of {pca_dim}",
+        )
+    if cluster.whiten:
+        yield (
+            (key, "cluster.whiten"),
+            f"{key}: takes centroids of the embeddings themselves; set cluster.whiten: false",
+        )
+    if recipe.network.projection is None:
+        yield (
+            (key, "network.projection"),
+            f"{key}: needs embeddings of length 1; set network.projection: {{}} for a head with "
+            f"the sizes of DeepCluster-v2",
+        )
+    elif extract.layer != PROJECTION:
+        layer = extract.layer or "the feature of the network"
+        yield (
+            (key, "extract.layer"),
+            f"{key}: takes centroids of embeddings, but what is clustered is {layer}; set "
+            f"extract.layer: {PROJECTION}",
+        )
+
+
+def _bank(recipe: "Recipe") -> Iterator[Conflict]:
+    train = recipe.train
+    if train.prototypes is None or not train.prototypes.bank:
+        return
+    if train.average is not None:
+        yield (
+            ("train.prototypes", "train.average"),
+            "train.average: is the network that features are computed with, but with "
+            "train.prototypes.bank they come from training itself; leave one of them out",
+        )
+
+
+def _views(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield the conflicts of views with sizes and channels."""
+    train, network = recipe.train, recipe.network
+    sizes = [network.image_size]
+    if train.views is not None:
+        sizes = [views.size for views in train.views]
+        if sizes[0] != network.image_size:
+            yield (
+                ("train.views", "network.image_size"),
+                f"train.views: the first kind has {sizes[0]} px, but features are computed at "
+                f"network.image_size = {network.image_size}; give both the same size",
+            )
+    problem = check_channels(train.colour, recipe.dataset.channels) if train.colour else None
+    if problem is not None:
+        yield ("train.colour", "dataset.channels"), problem
+    if train.blur is not None and train.blur.radius[1] > min(sizes) / 2:
+        yield (
+            ("train.blur", "train.views", "network.image_size"),
+            f"train.blur.radius: {train.blur.radius[1]:g} px leaves nothing of a view of "
+            f"{min(sizes)} px; take at most half of its side",
+        )
+
+
+def _schedule(recipe: "Recipe") -> Iterator[Conflict]:
+    schedule = recipe.train.schedule
+    if schedule is None:
+        return
+    if schedule.epochs < recipe.epochs:
+        yield (
+            ("train.schedule", "epochs"),
+            f"train.schedule.epochs: {schedule.epochs} ends before epochs = {recipe.epochs}; give "
+            f"the learning rate of all of them, though a longer schedule makes every epoch again",
+        )
+    if schedule.warmup_epochs > schedule.epochs:
+        yield (
+            ("train.schedule",),
+            f"train.schedule.warmup_epochs: {schedule.warmup_epochs:g} is more than "
+            f"train.schedule.epochs = {schedule.epochs}",
+        )
+
+
+def _network(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield why the network cannot be built, or else what does not fit it."""
+    # Imported here because it imports torch, which showing a run does not need.
+    from deepcluster_core.models.build import check_weights, feature_dim_of
+
+    network, extract = recipe.network, recipe.extract
+    keys = ("network", "dataset.channels")
+    try:
+        feature_dim_of(network, channels=recipe.dataset.channels)
+        check_weights(network, channels=recipe.dataset.channels)
+    except ConfigError as error:
+        yield keys, str(error)
+        return
+    yield from _view_sizes(recipe)
+    layer = extract.layer or "the feature"
+    what, prefix = f"{layer} of network.name = {network.name}", "extract.layer: "
+    if extract.layer is not None:
+        keys = (*keys, "extract.layer")
+    if extract.from_file is not None:
+        keys = ("extract.from",)
+        what, prefix = f"extract.from = {extract.from_file}", ""
+    try:
+        dim = recipe.feature_dim
+    except (ConfigError, FeatureError) as error:
+        yield keys, f"{prefix}{error}"
+        return
+    pca_dim = recipe.cluster.pca_dim
+    if isinstance(pca_dim, int) and pca_dim > dim:
+        yield (
+            (*keys, "cluster.pca_dim", "extract.layer"),
+            f"cluster.pca_dim: {pca_dim} is more than the {dim} dimensions of {what}",
+        )
+
+
+def _view_sizes(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield the sizes of views that the network does not take."""
+    from deepcluster_core.models.build import accepts_size
+
+    network, channels = recipe.network, recipe.dataset.channels
+    for views in recipe.train.views or ():
+        is_own = views.size == network.image_size
+        if is_own or accepts_size(network, channels=channels, size=views.size):
+            continue
+        yield (
+            ("network", "dataset.channels", "train.views"),
+            f"train.views: network.name = {network.name} at network.image_size = "
+            f"{network.image_size} does not take views of {views.size} px; give all views one "
+            f"size, or take a network that averages its last map, such as torchvision:resnet18",
+        )
+
+
+def _is_json(value: object) -> bool:
+    try:
+        return bool(json.dumps(value, allow_nan=False))
+    except ValueError:
+        return False

@@ -1,0 +1,162 @@
+"""Keys of a recipe that are valid one by one, but not together."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from deepcluster_core.config_yaml import merged
+from deepcluster_core.errors import ConfigError
+from stages.cluster import ClusterConfig
+from stages.runs.conflicts import conflicts
+from stages.runs.recipe import Recipe, load_recipe, parse_overrides
+from tests.support.recipes import PLAIN, write
+
+LARGE = {"count": 2, "size": 16, "area": [0.3, 1]}
+SMALL = {"count": 4, "size": 8, "area": [0.1, 0.3]}
+NETWORK = {"name": "torchvision:resnet18", "image_size": 16, "projection": {}, "sobel": False}
+PROTOTYPES: dict[str, Any] = {
+    "network": NETWORK,
+    "extract": {"layer": "projection"},
+    "cluster": {"algorithm": "spherical", "whiten": False},
+    "train": {"prototypes": {}, "views": [LARGE, SMALL]},
+}
+"""Fits together but for `pca_dim`, whose value `none` is a later key's."""
+COLOUR = {"brightness": 0.4, "contrast": 0.4}
+
+
+def problems_of(path: Path, *changes: dict[str, Any]) -> list[str]:
+    """Return the conflicts of the plain recipe with changes, none of `cluster.pca_dim`."""
+    values: dict[str, Any] = {}
+    for change in changes:
+        values = merged(values, change)
+    try:
+        load_recipe(write(path, PLAIN), values)
+    except ConfigError as error:
+        text = str(error)
+        assert text.splitlines()[-1].startswith("  Fix: ")
+        lines = text.splitlines()[1:-1]
+        return [line.strip() for line in lines if "set cluster.pca_dim: none" not in line]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"cluster": {"algorithm": "kmeans"}}, r"train\.prototypes: .*algorithm: spherical"),
+        ({"cluster": {"whiten": True}}, r"train\.prototypes: .*cluster\.whiten: false"),
+        ({"network": {"projection": None}, "extract": {"layer": None}}, r"network\.projection"),
+        ({"extract": {"layer": None}}, r"is the feature of the network; set extract\.layer: proj"),
+        ({"extract": {"layer": "layer4"}}, r"clustered is layer4; set extract\.layer: projection"),
+        ({"train": {"prototypes": {"bank": True}, "average": 0.99}}, r"train\.average: .*bank"),
+        ({"train": {"views": [SMALL, LARGE]}}, r"train\.views: .*8 px.*image_size = 16"),
+        ({"train": {"blur": {"radius": [1.0, 5.0]}}}, r"train\.blur\.radius: 5 px .* of 8 px"),
+        ({"train": {"schedule": {"epochs": 10}}, "epochs": 11}, r"schedule\.epochs: 10 .*= 11"),
+        (
+            {"train": {"schedule": {"epochs": 3, "warmup_epochs": 4.5}}, "epochs": 2},
+            r"train\.schedule\.warmup_epochs: 4\.5 .*train\.schedule\.epochs = 3",
+        ),
+    ],
+)
+def test_load_recipe__what_does_not_fit_prototypes_or_views_is_named(
+    changes: dict[str, Any], wanted: str, path: Path
+) -> None:
+    found = problems_of(path, PROTOTYPES, changes)
+
+    assert len(found) == 1, found
+    assert re.search(wanted, found[0])
+
+
+def test_load_recipe__prototypes_and_views_that_fit(path: Path) -> None:
+    schedule = {"epochs": 10, "warmup_epochs": 2}
+    more = {"schedule": schedule, "blur": {}, "colour": COLOUR | {"hue": 0.1}, "average": 0.9}
+
+    assert problems_of(path, PROTOTYPES, {"train": more, "epochs": 10}) == []
+
+
+def test_load_recipe__prototypes_take_no_principal_components(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"set cluster\.pca_dim: none in place of 4"):
+        load_recipe(write(path, PLAIN), PROTOTYPES)
+
+
+def test_conflicts__several_clusterings_need_prototypes(path: Path) -> None:
+    (found,) = problems_of(path, {"cluster": {"k": [5, 5]}})
+
+    assert "cluster.k: several clusterings, [5, 5], need train.prototypes" in found
+
+
+@pytest.mark.parametrize("key", ["saturation", "hue", "grey"])
+def test_load_recipe__colours_are_for_three_channels(key: str, path: Path) -> None:
+    grey = {"dataset": {"channels": 1}, "train": {"colour": COLOUR}}
+    assert problems_of(path, grey) == []
+
+    (found,) = problems_of(path, grey, {"train": {"colour": {key: 0.1}}})
+
+    assert f"train.colour.{key}: colours have three channels, and dataset.channels is 1" in found
+
+
+def test_load_recipe__views_of_a_size_that_the_network_does_not_take(path: Path) -> None:
+    changes = {"train": {"views": [LARGE, SMALL]}}
+
+    (found,) = problems_of(path, changes)  # smallnet ends in linear layers
+
+    assert found.startswith("train.views: network.name = smallnet at network.image_size = 16 does")
+    assert "views of 8 px" in found
+    assert problems_of(path, {"train": {"views": [LARGE, LARGE]}}) == []
+
+
+def test_load_recipe__features_from_a_file_go_with_no_training(path: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given.npy"
+    np.save(given, np.zeros((10, 4), np.float32))
+    from_file = parse_overrides([f"extract.from={given}"])
+
+    assert problems_of(path, from_file, {"epochs": 0}) == []
+    (found,) = problems_of(path, from_file, {"epochs": 2})
+    assert "extract.from: a run that trains" in found
+    (found,) = problems_of(path, from_file, {"epochs": 0, "extract": {"layer": "conv5"}})
+    assert "extract.layer: conv5 is not read with extract.from" in found
+    (found,) = problems_of(path, from_file, {"epochs": 0, "cluster": {"pca_dim": 5}})
+    assert f"cluster.pca_dim: 5 is more than the 4 dimensions of extract.from = {given}" in found
+
+
+def test_load_recipe__features_from_a_file_that_cannot_be_read(path: Path, tmp_path: Path) -> None:
+    missing = parse_overrides([f"extract.from={tmp_path / 'given.npy'}"])
+    with pytest.raises(ConfigError, match=r"extract\.from: .*given\.npy: cannot be read"):
+        load_recipe(write(path, PLAIN), {"epochs": 0} | missing)
+
+    (found,) = problems_of(path, {"epochs": 0}, {"extract": {"from": "features.txt"}})
+    assert found.startswith("extract.from: must end in .npy or .parquet (got ")
+
+
+def test_load_recipe__path_of_features_is_relative_to_the_recipe(path: Path) -> None:
+    np.save(path.parent / "given.npy", np.zeros((10, 4), np.float16))
+    text = PLAIN.replace("extract: {", "epochs: 0\nextract: {from: given.npy, ")
+
+    assert load_recipe(write(path, text)).extract.from_file == path.parent / "given.npy"
+
+
+def test_load_recipe__unknown_key_beside_features_from_a_file(path: Path) -> None:
+    (found,) = problems_of(path, {"extract": {"form": "given.npy"}})
+
+    assert "extract.form: unknown key; known here: from, resize, layer" in found
+
+
+@pytest.mark.parametrize("name", ["own-images-v2", "deepcluster-v2-imagenet"])
+def test_load_recipe__shipped_recipes_of_deepcluster_v2_fit_together(name: str) -> None:
+    recipe = load_recipe(Path(f"configs/{name}.yaml"))
+
+    assert recipe.train.schedule is not None
+    assert recipe.train.schedule.epochs == recipe.epochs
+    assert recipe.train.views is not None
+    assert len(recipe.train.views) == 2
+
+
+def reads_several_k() -> bool:
+    try:
+        ClusterConfig.model_validate_json('{"k": [5, 5], "algorithm": "spherical"}')
+    except ValidationError:
+        return False
+    return True
