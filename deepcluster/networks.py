@@ -23,7 +23,7 @@ def build_network(name: str, *, channels: int = 3, seed: int = 0, **settings: An
         channels: C, the number of channels of the images.
         seed: seed of the weights, 0 to 2**63 - 1. The global random generators are not changed.
         settings: the other keys of a recipe's `network` section, for example `image_size=32` or
-            `sobel=False`. `calibrate` has no effect, because it needs the images of a run.
+            `sobel=False`.
 
     Raises:
         ConfigError: the network or a setting is unknown, images of this size do not fit it, or its

@@ -71,11 +71,11 @@ def extract(
 ) -> None:
     """Write the features artifact. Without a checkpoint, use the network as initialised."""
     # Imported here because they import torch and zarr, which reading a recipe does not need.
+    from deepcluster_core.artifacts.checkpoints import restore_network
     from deepcluster_core.artifacts.features import create_features, write_shards
     from deepcluster_core.data.central_views import central_views
     from deepcluster_core.feature_shares import FeatureShare
     from deepcluster_core.features import extract_features, feature_dim
-    from deepcluster_core.network_of_epoch import network_of_epoch
     from deepcluster_core.precision import computed_in
 
     context = draft.context
@@ -83,7 +83,9 @@ def extract(
     if extract.from_file is not None:
         _copy_given(draft, extract, extract.from_file, pictures)
         return
-    model = network_of_epoch(network, pictures, checkpoint=checkpoint, context=context)
+    model = restore_network(
+        network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
+    )
     num_images = len(pictures)
     dim = feature_dim(model, extract.layer, size=network.image_size)
 

@@ -296,15 +296,22 @@ def _learner(
     The momentum of the backbone, the average and the bank are restored with it.
     """
     # Imported here because they import torch, as in `train`.
-    from deepcluster_core.artifacts.checkpoints import load_average, load_momentum
-    from deepcluster_core.network_of_epoch import network_of_epoch
+    from deepcluster_core.artifacts.checkpoints import (
+        load_average,
+        load_momentum,
+        restore_network,
+    )
     from deepcluster_core.training.average import WeightAverage
     from deepcluster_core.training.bank import Bank
     from deepcluster_core.training.epoch import PseudoLabelLearner
 
     checkpoint = inputs.checkpoint
-    restored = network_of_epoch(
-        network, inputs.pictures, checkpoint=checkpoint, context=context, averaged=False
+    restored = restore_network(
+        network,
+        channels=inputs.pictures.channels,
+        seed=context.seed,
+        checkpoint=checkpoint,
+        averaged=False,
     )
     learner = PseudoLabelLearner(
         restored,

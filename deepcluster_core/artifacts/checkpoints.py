@@ -66,8 +66,7 @@ def restore_network(
 ) -> Network:
     """Return the network of a checkpoint or, without one, as the run's seed initialises it.
 
-    With `network.weights` it begins with those. `network.calibrate` needs images, see
-    `network_of_epoch`.
+    With `network.weights` it begins with those.
 
     Args:
         config: the network section of a recipe.

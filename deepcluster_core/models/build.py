@@ -24,7 +24,7 @@ def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network
     """Build a network on the CPU in training mode, with weights from the seed or a file.
 
     The file is `network.weights`; what it does not hold, such as a projection, has weights from the
-    seed. `network.calibrate` needs images and is left to `network_of_epoch`.
+    seed.
 
     Args:
         config: the network section of a recipe.

@@ -38,7 +38,7 @@ class ProjectionConfig(StrictConfig):
 class NetworkConfig(StrictConfig):
     """The network and the transform of its input. Defaults: section 3.4 of the paper."""
 
-    absent_when_none = frozenset(("projection", "weights", "calibrate"))
+    absent_when_none = frozenset(("projection", "weights"))
     by_contents = frozenset(("weights",))
 
     name: str = "alexnet"
@@ -64,14 +64,6 @@ class NetworkConfig(StrictConfig):
     """A file of weights to begin with: safetensors, or a `state_dict` that torch has saved. Its
     names are those of torchvision or timm, or of a run's `model.safetensors`; its classifier is
     dropped. Artifacts depend on its contents, not on its path. None: begin with random weights."""
-
-    calibrate: bool | None = None
-    """Measure the statistics of batch normalisation on up to 2,048 random images before the first
-    epoch. It makes features of random weights less parallel, but worse: on 600 MNIST digits
-    (`resnet18-small`, three seeds) their mean cosine falls from 0.99 to 0.92, and so do the
-    accuracy of 10 nearest neighbours, from 0.71 to 0.55, and the NMI of spherical k-means, from
-    0.37 to 0.24. So leave it out with random weights; it was not measured with `weights`. None:
-    begin with mean 0 and variance 1, as in DeepCluster."""
 
     mean: Annotated[tuple[FiniteFloat, ...] | None, _FROM_LIST] = None
     """Subtracted from each channel, on a scale of 0 to 1. Default: ImageNet's RGB statistics, or

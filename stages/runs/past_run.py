@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deepcluster_core.artifacts.checkpoints import restore_network
-from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
-from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.local_paths import check_is_local
 from deepcluster_core.models.build import feature_dim_of
 from deepcluster_core.models.config import PROJECTION
 from deepcluster_core.models.network import Network
-from deepcluster_core.network_of_epoch import network_of_epoch
 from deepcluster_core.text import shell_words
 from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
@@ -146,15 +143,9 @@ class PastRun:
         """Return the network of a checkpoint, or the network as initialised if it is None.
 
         Raises:
-            ArtifactError: the checkpoint is damaged; or it is None, and the images that the network
-                is calibrated on are missing.
+            ArtifactError: the checkpoint is damaged.
         """
         recipe = self.recipe
-        if checkpoint is None and recipe.network.calibrate:
-            # The statistics come from the images of the run.
-            pictures = Images(self.folder.images(recipe.images))
-            context = Context(seed=recipe.seed, device=self.device, workers=self.workers)
-            return network_of_epoch(recipe.network, pictures, checkpoint=None, context=context)
         return restore_network(
             recipe.network,
             channels=recipe.dataset.channels,

@@ -8,7 +8,6 @@ import pytest
 from benchmarks.ingredients import FULL, Setting, ingredients, overrides_of, with_schedule
 from benchmarks.quality import RECIPE
 from deepcluster_core.models.config import NetworkConfig
-from stages.cluster import ClusterConfig
 from stages.runs.recipe import load_recipe
 from stages.train import TrainConfig
 

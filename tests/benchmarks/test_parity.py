@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks import parity
 from benchmarks.learning import agreement
-from stages.cluster import ClusterConfig
 
 
 @pytest.mark.slow

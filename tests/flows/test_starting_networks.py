@@ -1,4 +1,4 @@
-"""Runs that begin with given weights, a calibrated network or a projection."""
+"""Runs that begin with given weights or a projection."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from stages.runs.new_images import assign, embed
 from tests.support.flow_runs import loop, tasks
 
 OVERRIDES: dict[str, Any] = {
-    "network": {"projection": {"hidden": 16, "dim": 8}, "calibrate": True},
+    "network": {"projection": {"hidden": 16, "dim": 8}},
     "extract": {"layer": "projection", "precision": "float32"},
     "cluster": {"pca_dim": 4},
 }
@@ -29,7 +29,7 @@ OVERRIDES: dict[str, Any] = {
 def projected_run(
     recipe: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Return a run of an epoch that clusters embeddings of a calibrated network."""
+    """Return a run of an epoch that clusters embeddings."""
     run = tmp_path_factory.mktemp("projected") / "run"
     assert set(loop(recipe, run, epochs=1, overrides=OVERRIDES).values()) == {"Completed"}
     return run
@@ -40,13 +40,12 @@ def test_deepcluster__clusters_the_embeddings(projected_run: Path) -> None:
     model = load_file(projected_run / "checkpoints/epoch=0000/model.safetensors")
 
     assert features.facts["dim"] == 8
-    assert features.config["network"]["calibrate"] is True
     assert model["projection.3.weight"].shape == (8, 16)
     momentum = load_file(projected_run / "checkpoints/epoch=0000/momentum.safetensors")
     assert "projection.3.weight" in momentum
 
 
-def test_assign__of_the_first_epoch_uses_the_calibrated_network(
+def test_assign__of_the_first_epoch_uses_the_network_as_it_begins(
     projected_run: Path, tiny_images: Path
 ) -> None:
     assign(str(projected_run), tiny_images, out=Path("labels.parquet"), epoch=0)

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from deepcluster_core.config_yaml import merged
 from deepcluster_core.errors import ConfigError
 from stages.cluster import ClusterConfig
-from stages.runs.conflicts import conflicts
-from stages.runs.recipe import Recipe, load_recipe, parse_overrides
+from stages.runs.recipe import load_recipe, parse_overrides
 from tests.support.recipes import PLAIN, write
 
 LARGE = {"count": 2, "size": 16, "area": [0.3, 1]}
