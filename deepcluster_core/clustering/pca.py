@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from deepcluster_core.clustering.moments import Moments, Origin, finite, units
+from deepcluster_core.clustering.spectrum import LAST_FITTED, alpha, rankme
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.precision import exact_float32
 from deepcluster_core.ranks import ALONE, Ranks
@@ -35,7 +36,8 @@ class Pca:
     eigenvalues_Q: Tensor
     """Variances along the components (unbiased, as in scikit-learn), largest first."""
     effective_rank: float
-    """trace(C)^2 / |C|_F^2 of the covariance C, 1 to D: how many directions share the variance.
+    """Participation ratio trace(C)^2 / |C|_F^2 of the covariance C, 1 to D: how many directions
+    share the variance. Smaller than `rankme`, because it weighs variances, which are squares.
 
     A collapse of the features onto few directions shows here before it shows in the clusters.
     """
@@ -46,6 +48,10 @@ class Pca:
     """
     whitened: bool = True
     """Whether `whiten` scales every component to variance 1."""
+    rankme: float | None = None
+    """RankMe of the features, not centred; see `spectrum`. None if the PCA was read from a file."""
+    alpha: float | None = None
+    """Decay of the eigenvalues; see `spectrum`. None if there are too few of them as well."""
 
     def to(self, device: torch.device | str) -> "Pca":
         """Return this projection with its tensors on a device, for many calls of `whiten`."""
@@ -210,8 +216,11 @@ def _solve(spread: "_Spread", *, dim: int, whitened: bool, clip: bool) -> Pca:
     variance_D = spread.variances()
     is_dead_D = variance_D <= RANK_TOLERANCE * variance_D.max()
     eigenvalues_Q, components_QD = spread.top(dim)
+    largest_X = eigenvalues_Q
+    if dim < min(LAST_FITTED, len(spread.square_XX)):
+        largest_X = torch.linalg.eigvalsh(spread.square_XX)
     # Components without variance are rounding noise, which whitening would scale to variance 1.
-    noise = RANK_TOLERANCE * eigenvalues_Q[0]
+    noise = RANK_TOLERANCE * float(eigenvalues_Q[0])
     rank = int((eigenvalues_Q > noise).sum())
     if clip:
         eigenvalues_Q = eigenvalues_Q[:rank]
@@ -225,6 +234,10 @@ def _solve(spread: "_Spread", *, dim: int, whitened: bool, clip: bool) -> Pca:
         effective_rank=effective_rank,
         dead_features=float(is_dead_D.double().mean()),
         whitened=whitened,
+        # Sums of float32 products cannot resolve eigenvalues below the noise; there may be
+        # thousands of them, and their square roots would add up in RankMe.
+        rankme=rankme(torch.linalg.eigvalsh(spread.second_moment()), noise=noise),
+        alpha=alpha(largest_X, noise=noise),
     )
 
 
@@ -245,6 +258,17 @@ class _Spread:
             return self.square_XX.diagonal()
         sum_of_squares_D = self.centred_ND.square().sum(dim=0)
         return sum_of_squares_D / (len(self.centred_ND) - 1)
+
+    def second_moment(self) -> Tensor:
+        """Return a matrix with the eigenvalues of the rows' second moment, about zero.
+
+        It is divided by N - 1, as the covariance is. (D, D), or (N, N) for fewer rows than D.
+        """
+        if self.centred_ND is None:
+            scale = self.num_rows / (self.num_rows - 1)
+            return self.square_XX + scale * torch.outer(self.mean_D, self.mean_D)
+        rows_ND = self.centred_ND + self.mean_D
+        return rows_ND @ rows_ND.T / (self.num_rows - 1)
 
     def top(self, dim: int) -> tuple[Tensor, Tensor]:
         """Return the largest eigenvalues_Q of the covariance and components_QD, float64."""
