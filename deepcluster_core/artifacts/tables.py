@@ -81,6 +81,13 @@ class Labels:
     """Euclidean distance to the image's own centroid, in the space that was clustered."""
     k: int
     """Requested number of clusters; ids are 0 to k - 1, and some clusters may be empty."""
+    others: tuple["Labels", ...] = ()
+    """The further clusterings of the epoch."""
+
+    @property
+    def heads(self) -> tuple["Labels", ...]:
+        """All clusterings, the first one included."""
+        return (self, *self.others)
 
 
 def write_labels(

@@ -216,6 +216,7 @@ def _solve(spread: "_Spread", *, dim: int, whitened: bool, clip: bool) -> Pca:
     variance_D = spread.variances()
     is_dead_D = variance_D <= RANK_TOLERANCE * variance_D.max()
     eigenvalues_Q, components_QD = spread.top(dim)
+    # Alpha needs the largest hundred, which usually are those of the projection.
     largest_X = eigenvalues_Q
     if dim < min(LAST_FITTED, len(spread.square_XX)):
         largest_X = torch.linalg.eigvalsh(spread.square_XX)
@@ -234,8 +235,8 @@ def _solve(spread: "_Spread", *, dim: int, whitened: bool, clip: bool) -> Pca:
         effective_rank=effective_rank,
         dead_features=float(is_dead_D.double().mean()),
         whitened=whitened,
-        # Sums of float32 products cannot resolve eigenvalues below the noise; there may be
-        # thousands of them, and their square roots would add up in RankMe.
+        # All eigenvalues: 7 s of CPU time at D = 4096. Sums of float32 products cannot
+        # resolve eigenvalues below the noise, whose square roots would add up in RankMe.
         rankme=rankme(torch.linalg.eigvalsh(spread.second_moment()), noise=noise),
         alpha=alpha(largest_X, noise=noise),
     )

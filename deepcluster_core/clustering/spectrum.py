@@ -9,7 +9,7 @@ from torch import Tensor
 FIRST_FITTED, LAST_FITTED = 4, 100
 """First and last rank of the eigenvalues that `alpha` fits.
 
-The paper on α-ReQ gives no range; these are the ranks in its authors' code. The first eigenvalues
+The paper on alpha-ReQ gives no range; these are the ranks in its authors' code. The first eigenvalues
 rarely follow the power law of the others, and the last ones are noise.
 """
 LEAST_FITTED = 3
@@ -20,7 +20,7 @@ def rankme(eigenvalues_X: Tensor, *, noise: float = 0.0) -> float:
     """Return RankMe, 1 to X: exp of the entropy of the singular values of the features.
 
     Singular values are those of the features as they are, not centred, divided by their sum.
-    Source: Garrido et al. 2023 (arXiv:2210.02885), equation 1, without its ε of 1e-7, which only
+    Source: Garrido et al. 2023 (arXiv:2210.02885), equation 1, without its epsilon of 1e-7, which only
     keeps the logarithm finite.
 
     Args:
@@ -41,20 +41,20 @@ def rankme(eigenvalues_X: Tensor, *, noise: float = 0.0) -> float:
 
 
 def alpha(eigenvalues_X: Tensor, *, noise: float = 0.0) -> float | None:
-    """Return α, where the i-th largest eigenvalue of the covariance decays about as i to the -α.
+    """Return alpha, for eigenvalues that decay like rank to the power -alpha.
 
-    α is the slope, by least squares, of the logarithm of the eigenvalues on that of their ranks,
-    `FIRST_FITTED` to `LAST_FITTED` or to the last that is no noise. Each rank weighs its inverse,
-    so that all sections of the logarithmic axis count equally, as in Stringer et al. 2019, whose
-    estimator α-ReQ (Agrawal et al., NeurIPS 2022) takes over. Great α: few directions hold the
-    variance. Small α: it is spread over many.
+    Alpha is minus the slope, by least squares, of the logarithm of the eigenvalues against that of
+    their ranks, from `FIRST_FITTED` to `LAST_FITTED` or the last one above the noise. A rank weighs
+    its inverse, so that all sections of the logarithmic axis count equally, as in Stringer et al.
+    2019, whose estimator alpha-ReQ (Agrawal et al., NeurIPS 2022) uses. With a large alpha, few
+    directions hold the variance; with a small one, it is spread over many.
 
     Args:
         eigenvalues_X: eigenvalues of the covariance, float64, in any order.
         noise: eigenvalues up to this one are rounding noise and are left out.
 
     Returns:
-        α; None if there are fewer than `LEAST_FITTED` eigenvalues to fit.
+        Alpha; None if there are fewer than `LEAST_FITTED` eigenvalues to fit.
     """
     known_X = eigenvalues_X[eigenvalues_X > max(noise, 0.0)].double()
     descending_X = known_X.sort(descending=True).values

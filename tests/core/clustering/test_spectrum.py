@@ -10,7 +10,7 @@ from deepcluster_core.clustering.spectrum import alpha, rankme
 
 
 def reference_rankme(rows_ND: Tensor) -> float:
-    """Equation 1 of arXiv:2210.02885, from the singular values themselves, with its ε."""
+    """Equation 1 of arXiv:2210.02885, from the singular values themselves, with its epsilon."""
     singular_X = np.linalg.svd(rows_ND.double().numpy(), compute_uv=False)
     share_X = singular_X / np.abs(singular_X).sum() + 1e-7
     return float(np.exp(-(share_X * np.log(share_X)).sum()))
@@ -39,7 +39,7 @@ def test_fit_pca__rankme_and_alpha_equal_those_of_all_rows_at_once(num: int, mea
 
     pca = fit_pca(rows_ND.split(7), dim=5, num_rows=num)
 
-    # 1e-3: the ε of the equation adds up to 40 x 1e-7 x ln 1e7 = 6e-5; float32 products the rest.
+    # 1e-3: the epsilon of the equation adds up to 40 x 1e-7 x ln 1e7 = 6e-5; float32 products the rest.
     assert pca.rankme == pytest.approx(reference_rankme(rows_ND), rel=1e-3)
     eigenvalues_X = np.linalg.eigvalsh(np.cov(rows_ND.double().numpy().T))
     varying_X = eigenvalues_X[-min(num - 1, 40) :]
