@@ -20,8 +20,8 @@ def rankme(eigenvalues_X: Tensor, *, noise: float = 0.0) -> float:
     """Return RankMe, 1 to X: exp of the entropy of the singular values of the features.
 
     Singular values are those of the features as they are, not centred, divided by their sum.
-    Source: Garrido et al. 2023 (arXiv:2210.02885), equation 1, without its epsilon of 1e-7, which only
-    keeps the logarithm finite.
+    Source: Garrido et al. 2023 (arXiv:2210.02885), equation 1, without its epsilon of 1e-7, which
+    only keeps the logarithm finite.
 
     Args:
         eigenvalues_X: eigenvalues of the features' second moment (Zᵀ Z or Z Zᵀ, divided by any
@@ -33,11 +33,19 @@ def rankme(eigenvalues_X: Tensor, *, noise: float = 0.0) -> float:
     # resolve the smallest ones in float64 either.
     resolution = torch.finfo(torch.float64).eps * len(eigenvalues_X) * float(eigenvalues_X.max())
     floor = max(noise, resolution, 0.0)
-    singular_X = eigenvalues_X[eigenvalues_X > floor].sqrt()
-    if len(singular_X) == 0:  # all features are zero
+    return entropic_rank(eigenvalues_X[eigenvalues_X > floor].sqrt())
+
+
+def entropic_rank(values_X: Tensor) -> float:
+    """Return exp of the entropy of values divided by their sum, 1 to X; 1 if all of them are zero.
+
+    Args:
+        values_X: values of at least zero, for example eigenvalues, float64.
+    """
+    total = values_X.sum()
+    if total == 0:
         return 1.0
-    share_X = singular_X / singular_X.sum()
-    return float(torch.special.entr(share_X).sum().exp())
+    return float(torch.special.entr(values_X / total).sum().exp())
 
 
 def alpha(eigenvalues_X: Tensor, *, noise: float = 0.0) -> float | None:

@@ -39,7 +39,7 @@ def test_fit_pca__rankme_and_alpha_equal_those_of_all_rows_at_once(num: int, mea
 
     pca = fit_pca(rows_ND.split(7), dim=5, num_rows=num)
 
-    # 1e-3: the epsilon of the equation adds up to 40 x 1e-7 x ln 1e7 = 6e-5; float32 products the rest.
+    # 1e-3: the epsilon adds up to 40 x 1e-7 x ln 1e7 = 6e-5, float32 products do the rest.
     assert pca.rankme == pytest.approx(reference_rankme(rows_ND), rel=1e-3)
     eigenvalues_X = np.linalg.eigvalsh(np.cov(rows_ND.double().numpy().T))
     varying_X = eigenvalues_X[-min(num - 1, 40) :]
