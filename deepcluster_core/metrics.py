@@ -35,7 +35,7 @@ def nmi(a_N: Ints, b_N: Ints) -> float:
     """
     _check_same_length(a_N, b_N)
     num_images = len(a_N)
-    cell_a_C, cell_b_C, count_C = _contingency(a_N, b_N)
+    cell_a_C, cell_b_C, count_C = overlaps(a_N, b_N)
     count_a_K = _sums(cell_a_C, count_C)
     count_b_K = _sums(cell_b_C, count_C)
     if np.count_nonzero(count_a_K) <= 1 and np.count_nonzero(count_b_K) <= 1:
@@ -67,7 +67,7 @@ def ami(a_N: Ints, b_N: Ints) -> float:
         b_N: other labels of these images, in equal order.
     """
     _check_same_length(a_N, b_N)
-    cell_a_C, cell_b_C, count_C = _contingency(a_N, b_N)
+    cell_a_C, cell_b_C, count_C = overlaps(a_N, b_N)
     count_a_K = _sums(cell_a_C, count_C)
     count_b_K = _sums(cell_b_C, count_C)
     num_populated = (np.count_nonzero(count_a_K), np.count_nonzero(count_b_K))
@@ -148,7 +148,7 @@ def ari(a_N: Ints, b_N: Ints) -> float:
         b_N: other labels of these images, in equal order.
     """
     _check_same_length(a_N, b_N)
-    cell_a_C, cell_b_C, count_C = _contingency(a_N, b_N)
+    cell_a_C, cell_b_C, count_C = overlaps(a_N, b_N)
     together = _num_pairs(count_C)
     in_a = _num_pairs(_sums(cell_a_C, count_C))
     in_b = _num_pairs(_sums(cell_b_C, count_C))
@@ -179,7 +179,7 @@ def matched_accuracy(truth_N: Ints, cluster_N: Ints) -> float:
     _check_same_length(truth_N, cluster_N)
     if len(truth_N) == 0:
         return 1.0
-    cells = _contingency(truth_N, cluster_N)
+    cells = overlaps(truth_N, cluster_N)
     matched_A, matched_B = matching(*cells)
     counts = csr_array((cells[2], (cells[0], cells[1])))
     return float(counts[matched_A, matched_B].sum()) / len(truth_N)
@@ -241,7 +241,7 @@ def moved_fraction(previous_N: Ints, current_N: Ints) -> float:
     _check_same_length(previous_N, current_N)
     if len(current_N) == 0:
         return 0.0
-    _, cell_current_C, count_C = _contingency(previous_N, current_N)
+    _, cell_current_C, count_C = overlaps(previous_N, current_N)
     num_clusters = int(cell_current_C.max()) + 1
     stayed_K = np.zeros(num_clusters, dtype=np.int64)
     np.maximum.at(stayed_K, cell_current_C, count_C)
@@ -315,7 +315,7 @@ def _check_same_length(a_N: Ints, b_N: Ints) -> None:
         raise ValueError(f"labels of {len(a_N)} and of {len(b_N)} images cannot be compared")
 
 
-def _contingency(a_N: Ints, b_N: Ints) -> tuple[Ints, Ints, NDArray[np.int64]]:
+def overlaps(a_N: Ints, b_N: Ints) -> tuple[Ints, Ints, NDArray[np.int64]]:
     """Return cell_a_C, cell_b_C and count_C: the pairs of labels that occur and their counts.
 
     Labels are replaced by ids from 0, some of which may not occur. The cost is one sort of N int64
@@ -325,8 +325,8 @@ def _contingency(a_N: Ints, b_N: Ints) -> tuple[Ints, Ints, NDArray[np.int64]]:
     if len(a_N) == 0:
         nothing = np.zeros(0, dtype=np.int64)
         return nothing, nothing, nothing
-    a_N = _ids_from_0(a_N)
-    b_N = _ids_from_0(b_N)
+    a_N = ids_from_0(a_N)
+    b_N = ids_from_0(b_N)
     # Both ids of an image become one key, so that sorting brings equal pairs together.
     width = int(b_N.max()) + 1
     key_N = a_N.astype(np.int64)  # a copy, worked on in place: N may be 100 M
@@ -340,7 +340,7 @@ def _contingency(a_N: Ints, b_N: Ints) -> tuple[Ints, Ints, NDArray[np.int64]]:
     return cell_a_C, cell_b_C, count_C
 
 
-def _ids_from_0(label_N: Ints) -> Ints:
+def ids_from_0(label_N: Ints) -> Ints:
     """Return the labels as ids from 0 to less than 4 N, so that two ids fit into one int64 key."""
     lowest = int(label_N.min())
     highest = int(label_N.max())

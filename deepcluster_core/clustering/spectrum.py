@@ -9,8 +9,8 @@ from torch import Tensor
 FIRST_FITTED, LAST_FITTED = 4, 100
 """First and last rank of the eigenvalues that `alpha` fits.
 
-The paper on alpha-ReQ gives no range; these are the ranks in its authors' code. The first eigenvalues
-rarely follow the power law of the others, and the last ones are noise.
+The paper on alpha-ReQ gives no range; these are the ranks in its authors' code. The first
+eigenvalues rarely follow the power law of the others, and the last ones are noise.
 """
 LEAST_FITTED = 3
 """Fewest eigenvalues that `alpha` fits. Two always lie on a line. Our choice."""
