@@ -105,7 +105,7 @@ def test_remarks__agreement_without_labels_says_what_was_compared() -> None:
     rows = [row(0, view_agreement=0.5), row(1, view_agreement=0.75, head_agreement=0.625)]
 
     said = texts(rows)
-    assert "fall into one cluster for 75 % of the images (epoch 1)" in said
+    assert "fall into one cluster for 75% of the images (epoch 1)" in said
     assert "have an NMI of 0.625 (epoch 1)" in said
     assert "Agreement without labels" not in tones([row(0), row(1)])
 
@@ -114,7 +114,7 @@ def test_remarks__stability_needs_several_epochs() -> None:
     found = Stability(epochs=4, mean=0.8, always=0.6, never=0.05)
 
     said = " ".join(remark.text for remark in remarks([row(0)], found))
-    assert "in 80 % of the last 4 epochs: 60 % of the images in all of them, 5 % in none" in said
+    assert "in 80% of the last 4 epochs: 60% of the images in all of them, 5.0% in none" in said
     only_one = remarks([row(0)], replace(found, epochs=1))
     assert all(remark.title != "How long images stay" for remark in only_one)
 
