@@ -112,17 +112,17 @@ def _expected_of_pairs(size_a: int, size_b_V: Ints, num_images: int) -> NDArray[
     Overlaps further than `FAR_DEVIATIONS` from the mean are left out, as their probability is below
     the resolution of float64. V sizes, O overlaps.
     """
-    size_b_V = size_b_V.astype(np.float64)
-    mean_V = size_a * size_b_V / num_images
+    sizes_V = size_b_V.astype(np.float64)
+    mean_V = size_a * sizes_V / num_images
     # The variance of the hypergeometric distribution is below that of the Poisson distribution.
     reach_V = FAR_DEVIATIONS * np.sqrt(mean_V) + FAR_DEVIATIONS**2 / 3
-    least_V = np.maximum(1, np.maximum(size_a + size_b_V - num_images, np.floor(mean_V - reach_V)))
-    most_V = np.minimum(np.minimum(size_a, size_b_V), np.ceil(mean_V + reach_V))
+    least_V = np.maximum(1, np.maximum(size_a + sizes_V - num_images, np.floor(mean_V - reach_V)))
+    most_V = np.minimum(np.minimum(size_a, sizes_V), np.ceil(mean_V + reach_V))
     num_overlaps = max(0, int((most_V - least_V).max()) + 1)
     overlap_VO = least_V[:, None] + np.arange(num_overlaps)
     is_possible_VO = overlap_VO <= most_V[:, None]
     overlap_VO = np.minimum(overlap_VO, most_V[:, None])  # keeps the logarithms below finite
-    size_VO = size_b_V[:, None]
+    size_VO = sizes_V[:, None]
     log_ways_VO = _log_choose(size_VO, overlap_VO) + _log_choose(
         num_images - size_VO, size_a - overlap_VO
     )

@@ -60,7 +60,7 @@ class Evaluated:
     def scores(self) -> pd.DataFrame:
         """The part of the table whose values are percentages."""
         is_score = ~self.table["result"].isin(list(self.unscored))
-        return self.table[is_score]
+        return self.table.loc[is_score]
 
     @property
     def by_row(self) -> pd.DataFrame:

@@ -369,7 +369,7 @@ def check_fits(sweep: Sweep, num_images: int | None) -> None:
             member.recipe.suited_to(num_images)
         return
     ks = [member.recipe.cluster.k for member in sweep.members]
-    too_many = [str(k) for k in ks if k != "auto" and k > num_images]
+    too_many = [str(k) for k in ks if isinstance(k, int) and k > num_images]
     if too_many:
         # Report them here, because the check of a single recipe would name only its own k.
         raise ConfigError(

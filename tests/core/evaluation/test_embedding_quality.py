@@ -25,9 +25,9 @@ def unit(feature_NVD: Features) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.from_numpy(feature_NVD), dim=-1)
 
 
-def reference_lidar(feature_NVD: Features, delta: float) -> float:
+def reference_lidar(float32_NVD: Features, delta: float) -> float:
     """Equations 1 and 2 as they are written: matrix roots, all eigenvalues, the entropy."""
-    feature_NVD = feature_NVD.astype(np.float64)
+    feature_NVD = float32_NVD.astype(np.float64)
     mean_ND = feature_NVD.mean(axis=1)
     between_DD = np.cov(mean_ND.T, bias=True)
     within_DD = delta * np.eye(feature_NVD.shape[2])
@@ -35,7 +35,7 @@ def reference_lidar(feature_NVD: Features, delta: float) -> float:
         for view_D in views_VD:
             deviation_D = view_D - mean_D
             within_DD += np.outer(deviation_D, deviation_D) / feature_NVD[:, :, 0].size
-    root_DD = np.linalg.inv(scipy.linalg.sqrtm(within_DD).real)
+    root_DD = np.linalg.inv(np.real(np.asarray(scipy.linalg.sqrtm(within_DD))))
     eigenvalue_D = np.linalg.eigvalsh(root_DD @ between_DD @ root_DD).clip(min=0)
     share_D = eigenvalue_D / eigenvalue_D.sum() + 1e-12
     return float(np.exp(-(share_D * np.log(share_D)).sum()))
