@@ -35,7 +35,8 @@ def draw_sweep(
     # k has an axis of its own; the values of other keys stand side by side at equal distances.
     place_of = {label: label if axis == "k" else at for at, label in enumerate(labels)}
     table = table.assign(**{ACROSS: [place_of[label] for label in table[axis]]})
-    values = values.assign(**{ACROSS: [place_of[label] for label in values[axis]]})
+    if len(values):
+        values = values.assign(**{ACROSS: [place_of[label] for label in values[axis]]})
     results = [rows for _, rows in values.groupby("result")]
     # Two columns of panels: four for the runs, one for each result, and perhaps an unused one.
     num_rows = 2 + math.ceil(len(results) / 2)
