@@ -10,7 +10,8 @@ from pydantic import Field, JsonValue
 from flows.engine.sweep import compare, make_shared
 from flows.epoch_loop import deepcluster
 from stages.runs.recipe import RecipeOverrides
-from stages.runs.sweep_plan import plan, varied
+from stages.runs.sweep_options import varied
+from stages.runs.sweep_plan import plan
 
 Ks = Annotated[
     list[Annotated[int, Field(ge=2)]],

@@ -234,7 +234,8 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
     """Run a recipe for several k, or values of a key, and compare: one table, one picture."""
     from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
-    from stages.runs.sweep_plan import check_sweep_writable, parse_varied, plan  # noqa: PLC0415
+    from stages.runs.sweep_options import parse_varied  # noqa: PLC0415
+    from stages.runs.sweep_plan import check_sweep_writable, plan  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
     key, values = parse_varied(ks, over)

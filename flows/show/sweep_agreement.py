@@ -84,7 +84,8 @@ def agreements(rows: Sequence[Row], labelled: str) -> Iterator[Agreement]:
         if len(known_pairs) < LEAST_RUNS:
             continue
         without, with_labels = zip(*known_pairs, strict=True)
-        tau = float(kendalltau(without, with_labels)[0])
+        statistic: Any = kendalltau(without, with_labels)[0]
+        tau = float(statistic)
         if math.isfinite(tau):  # a measure that is equal in all runs orders nothing
             yield Agreement(name, sign * tau, len(known_pairs))
 

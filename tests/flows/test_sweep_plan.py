@@ -11,7 +11,8 @@ from deepcluster_core.errors import ConfigError
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe, save_recipe
 from stages.runs.sharing import common_jobs
-from stages.runs.sweep_plan import open_sweep, parse_ks, parse_over, parse_varied, plan, run_of
+from stages.runs.sweep_options import parse_ks, parse_over, parse_varied
+from stages.runs.sweep_plan import open_sweep, plan, run_of
 
 
 @pytest.mark.parametrize("text", ["", "10,", "10;20", "10,x", "1e3", "auto", "-4", "2.5", "²"])

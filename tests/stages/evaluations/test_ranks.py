@@ -1,6 +1,7 @@
 """Evaluations in real processes: one rank and two write the same bytes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_evaluation__one_and_two_ranks_write_the_same_bytes(
     name = evaluation.stage.name
     given = {"precision": "float32"} | changes
     protocol = load_protocol(PROTOCOLS / f"{name}.yaml", evaluation.protocol, given)
-    artifacts: dict[str, Path | None] = {"images": images, "checkpoint": checkpoint}
+    artifacts: dict[str, Any] = {"images": images, "checkpoint": checkpoint}
     if evaluation.data == "labelled":
         artifacts["validation"] = None
     inputs = evaluation.inputs(protocol, **artifacts)
