@@ -38,7 +38,9 @@ synthetic images stay at 0.99 to 1.00.
 """
 
 LEAST_RANK = 3.5
-"""Threshold for the effective rank of the features; `_low_rank` lowers it for small k.
+"""Threshold for the participation ratio of the features; `_low_rank` lowers it for small k.
+
+The column is called `effective_rank`.
 
 Healthy runs: the demo (four seeds) and six epochs on 2,000 digits have at least 4.8 and end at 7;
 three epochs on 600 digits have 3.8. Collapsing runs: 2,000 digits in batches of 16 (see `Pace`)
@@ -164,8 +166,8 @@ def _low_rank(row: Row) -> Sign | None:
         return None
     return Sign(
         "low_rank",
-        f"the features have collapsed onto {rank:.1f} directions (effective rank); healthy ones "
-        f"keep {least:.1f} or more",
+        f"the features have collapsed onto {rank:.1f} directions (participation "
+        f"ratio); healthy ones keep {least:.1f} or more",
         "use larger batches (train.batch_size: 64 or more), more passes between two clusterings "
         "(train.reassign_every: 5, or auto), a lower train.lr or milder crops (train.crop_area: "
         "[0.5, 1.0]); check that the images are as meant (overview.png).",

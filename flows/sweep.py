@@ -1,15 +1,16 @@
-"""A sweep as a Prefect flow: the loop for several k, the horizontal axis of figure 2(c)."""
+"""A sweep as a Prefect flow: the loop for several k, as in figure 2(c), or values of any key."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow
 from prefect.runtime import flow_run
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from flows.engine.sweep import compare, make_shared
 from flows.epoch_loop import deepcluster
 from stages.runs.recipe import RecipeOverrides
+from stages.runs.sweep_options import varied
 from stages.runs.sweep_plan import plan
 
 Ks = Annotated[
@@ -22,32 +23,37 @@ def _name() -> str:
     """Return the name of the flow run in Prefect's UI: the sweep, its k and its recipe."""
     parameters = flow_run.parameters
     recipe = parameters["recipe"]
-    run = parameters.get("run") or f"{Path(recipe).stem}-k"
-    ks = ", ".join(map(str, sorted(parameters["k"])))
-    return f"{Path(run).name}: k = {ks} ({recipe})"
+    over = parameters.get("over") or {"k": sorted(parameters.get("k") or ())}
+    key, values = next(iter(over.items()))
+    run = parameters.get("run") or f"{Path(recipe).stem}-{key}"
+    listed = ", ".join(map(str, values))
+    return f"{Path(run).name}: {key} = {listed} ({recipe})"
 
 
 @flow(name="deepcluster-sweep", flow_run_name=_name)
-def sweep(
-    k: Ks,
+def sweep(  # noqa: PLR0913, PLR0917  each is a parameter of the deployment
+    k: Ks | None = None,
     recipe: str = "configs/demo.yaml",
     run: str | None = None,
     epochs: Annotated[int, Field(ge=0)] | None = None,
     overrides: RecipeOverrides | None = None,
     update: bool = False,
     yes: bool = False,
+    over: dict[str, list[JsonValue]] | None = None,
 ) -> str:
-    """Run a recipe for each k, and compare the runs.
+    """Run a recipe for each k, or each value of another key, and compare the runs.
 
     Args:
         k: all numbers of clusters to compare. Existing runs are Cached.
         recipe: path of a YAML file, or the name of one in `configs/`.
-        run: folder of the sweep; `runs/<name of the recipe>-k` if left out.
+        run: folder of the sweep; `runs/<name of the recipe>-k` if left out, or with the key.
         epochs: total number of epochs of each run, including finished ones; the recipe's if left
             out.
         overrides: keys of the recipe, nested, applied to every run.
         update: replace artifacts of the runs that were made with different settings.
         yes: continue even if a run does not seem to fit on this machine.
+        over: another key of the recipe to vary, dotted, with all its values to compare, such as
+            `{"train.lr": [0.01, 0.05]}`; `k` is then left out.
 
     Returns:
         The folder of the sweep.
@@ -55,7 +61,8 @@ def sweep(
     changes: dict[str, Any] = {}
     if overrides is not None:
         changes = overrides.model_dump(mode="json", exclude_unset=True)
-    planned = plan(recipe, k, run, epochs, changes)
+    key, values = varied(k, over)
+    planned = plan(recipe, values, run, epochs, changes, key)
     shared = make_shared(planned, recipe, epochs)
     for member in planned.members:
         name = f"{planned.root.name}/{member.folder.name}"

@@ -303,6 +303,8 @@ def cluster(
         "fitted_on": fit.fitted_on,
         "objective": fit.objective,
         "effective_rank": pca.effective_rank,
+        "rankme": pca.rankme,
+        "alpha": pca.alpha,
         "dead_features": pca.dead_features,
     }
     for number, other in enumerate(grouping.fits[1:], start=1):

@@ -10,7 +10,7 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
 from deepcluster_core.artifacts.tables import Labels, read_labels, write_metrics
 from deepcluster_core.health import names, signs
-from deepcluster_core.metrics import cluster_sizes, moved_fraction, nmi
+from deepcluster_core.metrics import ami, ari, cluster_sizes, matched_accuracy, moved_fraction, nmi
 from deepcluster_core.stage import ManifestOf, stage
 
 Row = dict[str, float | int | str | None]
@@ -39,7 +39,8 @@ def score(
         manifests["checkpoint"] = read_manifest(checkpoint)
     # The row has one column for each number; the order is that of the table.
     row: Row = {}
-    row |= _agreement(assigned, before, Images(images))
+    row |= _agreement(assigned, before)
+    row |= _agreement_with_labels(assigned, Images(images))
     row |= _sizes(assigned)
     row |= _learning(manifests)
     row |= _cost(manifests)
@@ -49,19 +50,39 @@ def score(
     draft.facts = row
 
 
-def _agreement(assigned: Labels, before: Labels | None, pictures: Images) -> Row:
-    """Return the NMI with the previous labels (figure 2b) and with the true labels (figure 2a).
+def _agreement(assigned: Labels, before: Labels | None) -> Row:
+    """Return how the clusters agree with the previous ones (figure 2b) and with another head's.
 
-    Both are defined in section 4.1. A value is None where there is nothing to compare with.
+    A value is None where there is nothing to compare with.
     """
-    row: Row = {"nmi_previous": None, "nmi_labels": None, "moved_fraction": None}
+    row: Row = {"nmi_previous": None, "moved_fraction": None, "head_agreement": None}
     if before is not None:
         row["nmi_previous"] = nmi(before.cluster_N, assigned.cluster_N)
         row["moved_fraction"] = moved_fraction(before.cluster_N, assigned.cluster_N)
+    first, *others = assigned.heads
+    # The first and the last clustering see the same images, but start from other centroids and may
+    # read other views. Where the data have clear clusters, both find them.
+    if others:
+        row["head_agreement"] = nmi(first.cluster_N, others[-1].cluster_N)
+    return row
+
+
+def _agreement_with_labels(assigned: Labels, pictures: Images) -> Row:
+    """Return how the clusters agree with the true labels: the NMI of figure 2a, and other measures.
+
+    Images without a true label do not count. All values are None if no image has one.
+    """
+    row: Row = {"nmi_labels": None, "ami": None, "ari": None, "accuracy": None}
     truth_N = pictures.true_labels()
-    if truth_N is not None:
-        is_known_N = truth_N >= 0  # images without a true label have a negative one
-        row["nmi_labels"] = nmi(truth_N[is_known_N], assigned.cluster_N[is_known_N])
+    if truth_N is None:
+        return row
+    is_known_N = truth_N >= 0  # images without a true label have a negative one
+    truth_M = truth_N[is_known_N]
+    cluster_M = assigned.cluster_N[is_known_N]
+    row["nmi_labels"] = nmi(truth_M, cluster_M)
+    row["ami"] = ami(truth_M, cluster_M)
+    row["ari"] = ari(truth_M, cluster_M)
+    row["accuracy"] = matched_accuracy(truth_M, cluster_M)
     return row
 
 
@@ -82,14 +103,18 @@ def _sizes(assigned: Labels) -> Row:
 
 
 def _learning(manifests: Mapping[str, Manifest]) -> Row:
-    """Return the loss beside ln k, the loss of a head that knows nothing."""
+    """Return the loss beside ln k, that of a head that knows nothing, and measures of features."""
     checkpoint, labels = manifests.get("checkpoint"), manifests["labels"]
     return {
         "loss": None if checkpoint is None else checkpoint.facts["loss"],
         "ln_k": math.log(labels.facts["k"]),
         "effective_rank": labels.facts["effective_rank"],
-        # Labels of older versions lack this fact; they are not made again to add it.
+        # Labels of older versions lack these facts; they are not made again to add them.
         "dead_features": labels.facts.get("dead_features"),
+        "rankme": labels.facts.get("rankme"),
+        "alpha": labels.facts.get("alpha"),
+        # Only training on several views of an image counts how often they agree.
+        "view_agreement": checkpoint and checkpoint.facts.get("view_agreement"),
     }
 
 

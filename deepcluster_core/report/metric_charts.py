@@ -12,6 +12,7 @@ from deepcluster_core.report.charts import (
     size_histogram,
     stacked_bars,
 )
+from deepcluster_core.report.words import NO_VIRTUE
 from deepcluster_core.text import duration, known
 
 Row = Mapping[str, Any]
@@ -75,11 +76,49 @@ LEARNING = (
     ),
     Curves(
         Caption(
-            "Effective rank of the features",
-            "directions",
-            "Features that collapse lie along one or two.",
+            "Agreement with the true labels",
+            "1 is full, 0 is chance",
+            "Accuracy: images in the one cluster that is matched with their class; many clusters "
+            "for each class make it small. AMI and ARI are corrected for chance.",
         ),
-        {"effective_rank": "rank"},
+        {"accuracy": "accuracy", "ami": "AMI", "ari": "ARI"},
+        top=1.0,
+    ),
+    Curves(
+        Caption(
+            "Agreement without labels",
+            "0 to 1",
+            "Views: images whose two views fall into one cluster. Clusterings: NMI of two "
+            "clusterings of the same images, begun differently.",
+        ),
+        {"view_agreement": "views of an image", "head_agreement": "two clusterings"},
+        top=1.0,
+    ),
+    Curves(
+        Caption(
+            "Participation ratio of the features",
+            "directions",
+            "Directions that share the variance, in the metrics effective_rank. Features that "
+            "collapse lie along one or two.",
+        ),
+        {"effective_rank": "participation ratio"},
+    ),
+    Curves(
+        Caption(
+            "RankMe",
+            "directions",
+            f"How evenly the features use their directions, their mean included. {NO_VIRTUE}",
+        ),
+        {"rankme": "RankMe"},
+    ),
+    Curves(
+        Caption(
+            "Decay of the eigenvalues",
+            "alpha",
+            "How fast the variance falls from one direction to the next. Near 1 is said to be "
+            "healthy; the larger, the fewer directions matter.",
+        ),
+        {"alpha": "alpha"},
     ),
 )
 PACE = Caption("Pace of each stage", "images a second")

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from deepcluster_core.clustering.stability import Stability
 from deepcluster_core.report.environment import templates
 from deepcluster_core.report.evaluations import Evaluation, Table, by_name
 from deepcluster_core.report.gallery import Gallery
@@ -14,7 +15,7 @@ from deepcluster_core.report.metric_charts import metric_charts, seconds_of, siz
 from deepcluster_core.report.words import Remark, remarks
 from deepcluster_core.text import duration, number
 
-FORMAT = 3
+FORMAT = 4
 """Version of the page's format; increase it when equal inputs would give a different page."""
 HEAD_BYTES = 2048
 INPUTS = re.compile(rb'<meta name="deepcluster-inputs" content="([0-9a-f]{64})">')
@@ -58,6 +59,8 @@ class Report:
     provenance: Mapping[str, str]
     inputs: str
     """Digest of everything that the page is made from, 64 hexadecimal digits."""
+    stability: Stability | None = None
+    """How long images stayed with their clusters; None if there is one epoch only."""
 
 
 def render(report: Report) -> bytes:
@@ -118,7 +121,7 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _remarks(report: Report) -> list[Remark]:
     # Missing results come first, since they may explain the other remarks.
     notes = [Remark("bad", "Not complete", note) for note in report.notes]
-    found = [*notes, *remarks(report.rows)]
+    found = [*notes, *remarks(report.rows, report.stability)]
     return found or [Remark("plain", "Nothing yet", "No epoch is done.")]
 
 

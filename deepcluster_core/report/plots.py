@@ -126,6 +126,13 @@ def put_k_across(axes: Axes, ks: Sequence[int]) -> None:
     axes.set_xlabel("k", fontsize=TEXT_POINTS)
 
 
+def put_values_across(axes: Axes, key: str, labels: Sequence[str]) -> None:
+    """Put the values of a key on the horizontal axis, at 0, 1, 2 and so on."""
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlim(-0.3, len(labels) - 0.7)
+    axes.set_xlabel(key, fontsize=TEXT_POINTS)
+
+
 def finish(axes: Axes, *, legend_beside: bool = False) -> None:
     """Style axes and add the legend. If they have no curves, write that nothing is known.
 

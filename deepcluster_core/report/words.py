@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deepcluster_core.clustering.changes import Change
+from deepcluster_core.clustering.stability import Stability
 from deepcluster_core.health import CHANCE, Sign, signs
 from deepcluster_core.text import known, number, share
 
@@ -18,6 +19,11 @@ RISING = 0.01
 """Least increase in mean NMI, from the three epochs before to the last three, that counts as still
 rising. Our choice: in the demo, NMI fluctuates by as much from one epoch to the next."""
 
+NO_VIRTUE = (
+    "A high rank is no virtue by itself: a random network has a high one. Compare it with epoch 0, "
+    "and between runs that differ in little."
+)
+
 
 @dataclass(frozen=True)
 class Remark:
@@ -28,11 +34,12 @@ class Remark:
     text: str
 
 
-def remarks(rows: Sequence[Row]) -> list[Remark]:
+def remarks(rows: Sequence[Row], stability: Stability | None = None) -> list[Remark]:
     """Return remarks on the epochs so far, signs of trouble first.
 
     Args:
         rows: metrics of the scored epochs, in order. Without rows there are no remarks.
+        stability: how long images stayed with their clusters, if that is known.
     """
     if not rows:
         return []
@@ -40,7 +47,10 @@ def remarks(rows: Sequence[Row]) -> list[Remark]:
         *_troubles(rows),
         _loss(rows),
         _stability(rows),
+        _stayed(stability),
+        _agreement(rows),
         _labels(rows),
+        _rank(rows),
         _sizes(rows[-1]),
     ]
     return [remark for remark in found if remark is not None]
@@ -124,6 +134,56 @@ def _stability(rows: Sequence[Row]) -> Remark | None:
     if _still_rises(values):
         text += " It still rises: more epochs may help."
     return Remark("good", "The clusters settle", text)
+
+
+def _stayed(stability: Stability | None) -> Remark | None:
+    """Return a remark on how many images stayed with their cluster over several epochs."""
+    if stability is None or stability.epochs < 2:  # one epoch is covered by the NMI
+        return None
+    text = (
+        f"On average an image was with its present cluster in {share(stability.mean)} of the last "
+        f"{stability.epochs} epochs: {share(stability.always)} of the images in all of them, "
+        f"{share(stability.never)} in none. Clusters are matched one to one between epochs."
+    )
+    return Remark("plain", "How long images stay", text)
+
+
+def _agreement(rows: Sequence[Row]) -> Remark | None:
+    """Return a remark on measures that need several views of an image, or several clusterings."""
+    parts: list[str] = []
+    if views := _known(rows, "view_agreement"):
+        epoch, value = views[-1]
+        parts.append(
+            f"Two views of an image fall into one cluster for {share(value)} of the images "
+            f"(epoch {epoch})."
+        )
+    if heads := _known(rows, "head_agreement"):
+        epoch, value = heads[-1]
+        parts.append(
+            f"Two clusterings of the same images, begun differently, have an NMI of "
+            f"{number(value)} (epoch {epoch})."
+        )
+    if not parts:
+        return None
+    parts.append(
+        "Both measures need no labels: the higher, the less the clusters depend on chance. "
+        "Collapsed features can have high values, too."
+    )
+    return Remark("plain", "Agreement without labels", " ".join(parts))
+
+
+def _rank(rows: Sequence[Row]) -> Remark | None:
+    """Return a remark on the rank of the features; epoch 0 has those of an untrained network."""
+    seen = _known(rows, "rankme")
+    if not seen:
+        return None
+    begin, first = seen[0]
+    end, last = seen[-1]
+    text = f"RankMe {last:.1f} in epoch {end}"
+    if begin < end:
+        untrained = ", that of the network as initialised" if begin == 0 else ""
+        text += f", {first:.1f} in epoch {begin}{untrained}"
+    return Remark("plain", "Rank of the features", f"{text}. {NO_VIRTUE}")
 
 
 def _still_rises(values: Sequence[float]) -> bool:

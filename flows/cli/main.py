@@ -206,41 +206,54 @@ def join(
 
 
 @app.command()
-def sweep(
+def sweep(  # noqa: PLR0913, PLR0917  each is an option
     recipe: RecipeArgument,
     ks: Annotated[
-        str,
+        str | None,
         typer.Option("--k", metavar="K,K,…", help="All k to compare; existing runs are reused."),
-    ],
+    ] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            "--over",
+            metavar="KEY=V,V,…",
+            help="Compare values of another key of the recipe, such as train.lr=0.01,0.05.",
+        ),
+    ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Folder; runs/<name of the recipe>-k if left out.", parser=path),
+        typer.Option(
+            "--run", help="Folder; runs/<name of the recipe>-k, or -KEY, if left out.", parser=path
+        ),
     ] = None,
     epochs: EpochsOption = None,
     overrides: Overrides = None,
     update: Update = False,
     yes: Yes = False,
 ) -> None:
-    """Run a recipe for several k, and compare: a run for each, one table, one picture."""
+    """Run a recipe for several k, or values of a key, and compare: one table, one picture."""
     from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
-    from stages.runs.sweep_plan import check_sweep_writable, parse_ks, plan  # noqa: PLC0415
+    from stages.runs.sweep_options import parse_varied  # noqa: PLC0415
+    from stages.runs.sweep_plan import check_sweep_writable, plan  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
-    planned = plan(str(recipe), parse_ks(ks), given(run), epochs, changes)
+    key, values = parse_varied(ks, over)
+    planned = plan(str(recipe), values, given(run), epochs, changes, key)
     writes_to(planned.root.root)
     check_sweep_writable(planned)
     with prefect_ready():
         from flows.sweep import sweep  # noqa: PLC0415
 
         sweep(
-            [member.k for member in planned.members],
+            values if over is None else None,
             str(recipe),
             run=given(planned.root.root),
             epochs=epochs,
             overrides=flow_overrides(changes),
             update=update,
             yes=yes,
+            over=None if over is None else {key: values},
         )
     show_sweep(planned.root.root)
 

@@ -11,9 +11,8 @@ from flows.show.sweep_table import tabulate, write_comparison
 from flows.show.sweep_values import evaluated
 from stages.runs.recipe import RecipeOverrides
 from stages.runs.sweep_plan import (
-    VARIED,
     Sweep,
-    check_k_fits,
+    check_fits,
     check_sweep_writable,
     count_images,
     packed_images,
@@ -21,16 +20,18 @@ from stages.runs.sweep_plan import (
 
 
 def make_shared(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
-    """Check every k, then make the artifacts that all runs share; return the run that made them."""
+    """Check all values, make the artifacts that all runs share, and return the run that does."""
     check_sweep_writable(planned)
-    check_k_fits(planned, count_images(planned))
-    # The shared artifacts do not depend on k, so any member's overrides make the right ones.
+    check_fits(planned, count_images(planned))
+    # Shared artifacts do not depend on the varied key, so any member's overrides make them.
     overrides = RecipeOverrides.model_validate(planned.members[0].overrides)
     shared = open_run(recipe, str(planned.root.root), epochs, overrides, makes="artifact")
     runs = [(member.folder, member.recipe) for member in planned.members]
-    share(shared, runs, varied=VARIED)
-    # Check k again: unreadable images have been left out, so there may be fewer than counted.
-    check_k_fits(planned, packed_images(planned))
+    # Everything depends on a key of no section, such as the seed.
+    if planned.varied is not None:
+        share(shared, runs, varied=planned.varied)
+    # Check again: unreadable images have been left out, so there may be fewer than counted.
+    check_fits(planned, packed_images(planned))
     return shared
 
 
@@ -46,11 +47,13 @@ def compare(planned: Sweep, report: FlowReport) -> None:
     values = evaluated(planned)
     if values.unlike:
         names = ", ".join(values.unlike)
-        report.info(f"\nnot compared, because made with different settings for some k: {names}")
+        report.info(f"\nnot compared, because made with different settings: {names}")
     if not write_comparison(planned, values):
-        report.info("\nall k exist and are compared already: nothing was made")
+        report.info("\nall runs exist and are compared already: nothing was made")
         return
     # Show the table in Prefect's UI too.
     name = dashed(planned.root.name) or "sweep"
     rows = tabulate(planned, values).to_dict("records")
-    create_table_artifact(key=f"{name}-sweep", table=rows, description="Metrics by k and epoch")
+    create_table_artifact(
+        key=f"{name}-sweep", table=rows, description=f"Metrics by {planned.axis} and epoch"
+    )

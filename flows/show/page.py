@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.manifest import (
     Condition,
@@ -14,7 +17,8 @@ from deepcluster_core.artifacts.manifest import (
     read_manifest,
 )
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
-from deepcluster_core.artifacts.tables import read_metrics
+from deepcluster_core.artifacts.tables import read_labels, read_metrics
+from deepcluster_core.clustering.stability import stability
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.metrics import cluster_counts
 from deepcluster_core.report.cluster_artifacts import Assigned, read_assigned, read_gallery
@@ -31,6 +35,8 @@ from stages.runs.states import ArtifactState, states_of
 PAGE = "report.html"
 CLUSTERS = 40
 """Default number of clusters in the gallery. Our choice: eight of each kind."""
+STABILITY_EPOCHS = 5
+"""Number of epochs before the last over which the stability of clusters is measured."""
 READ = ("checkpoint", "labels", "features")
 """Inputs of an evaluation that are artifacts of its run."""
 
@@ -143,10 +149,12 @@ class _Run:
         labels = self._latest("labels")
         sizes: list[int] = []
         gallery = None
+        stayed = None
         # The page of a run that has no labels yet shows its settings only.
         if labels is not None:
             assigned = self._assigned(labels, images)
             sizes = cluster_counts(assigned.cluster_N, assigned.k).tolist()
+            stayed = stability(assigned.cluster_N, self._earlier(labels))
             # Without the images, for example while they are packed, there is nothing to draw.
             if images is not None and self.clusters:
                 epoch = labels.epoch or 0
@@ -169,7 +177,14 @@ class _Run:
             config=self.folder.config.read_text(encoding="utf-8"),
             provenance=_provenance([*self.manifests.values()]),
             inputs=inputs,
+            stability=stayed,
         )
+
+    def _earlier(self, labels: ArtifactState) -> Iterator[NDArray[np.int32]]:
+        """Yield the clusters of the epochs before, the latest last, that the run still has."""
+        earlier = [state for state in self._whole("labels") if state.epoch != labels.epoch]
+        for state in earlier[-STABILITY_EPOCHS:]:
+            yield read_labels(state.folder).cluster_N
 
     def _assigned(self, labels: ArtifactState, images: ArtifactState | None) -> Assigned:
         """Read the labels of an epoch, and those of the epoch before if it still has them."""

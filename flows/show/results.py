@@ -108,7 +108,7 @@ def show_by_k(root: Path, result: str, epoch: int | None) -> None:
     table = evaluated(sweep).table.query("result == @result and epoch == @epoch")
     # Evaluations that make pictures have no numbers to compare.
     if len(table):
-        console.print(results_table(_by_k(table)))
+        console.print(results_table(_by_value(table, sweep.axis)))
         console.print(f"\n  {place}/sweep.png     these results as curves", markup=False)
         path = python_text(f"{place}/{SWEEP}")
         console.print(f"  pd.read_parquet({path})", markup=False)
@@ -116,20 +116,21 @@ def show_by_k(root: Path, result: str, epoch: int | None) -> None:
         console.print(f"  {short(run.artifact(kind, epoch))}", markup=False)
 
 
-def _by_k(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row for each network that does not depend on k, and then a row for each k."""
+def _by_value(table: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
+    """Return a row for each network that does not depend on the varied key, then for each value."""
     empty_cells = dict.fromkeys(table["measure"])
     networks = set(table["network"])
     rows: dict[str, dict[str, Any]] = {}
-    # The networks that do not depend on k come first, so their rows are created before the others.
+    # The networks of all runs come first, so their rows are created before the others.
     for network in REFERENCES:
         if network in networks:
-            rows[network] = {"k": network, **empty_cells}
+            rows[network] = {axis: network, **empty_cells}
     for record in table.to_dict("records"):
         name = record["network"]
         if name == TRAINED:
-            name = f"{record['k']:,}"
-        row = rows.setdefault(name, {"k": name, **empty_cells})
+            value = record[axis]
+            name = f"{value:,}" if isinstance(value, int) else str(value)
+        row = rows.setdefault(name, {axis: name, **empty_cells})
         row[record["measure"]] = record["value"]
     return list(rows.values())
 

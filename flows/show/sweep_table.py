@@ -31,18 +31,19 @@ def write_comparison(sweep: Sweep, values: Evaluated) -> bool:
     if both_exist and sweep.table.read_bytes() == data:
         return False
     drawn = BytesIO()
-    draw_sweep(table, values.table, drawn)
+    draw_sweep(table, values.scores, drawn, axis=sweep.axis)
     write_atomically(sweep.picture, drawn.getvalue())
     write_atomically(sweep.table, data)  # last, so that the picture is never older than the table
     return True
 
 
 def tabulate(sweep: Sweep, values: Evaluated) -> pd.DataFrame:
-    """Return one row for each k and epoch: the metrics, and the `seconds` of all four stages.
+    """Return one row for each value and epoch: the metrics, and the `seconds` of all four stages.
 
-    The seconds of an artifact that was made once for all k are counted for each k. Then follows a
+    The first column is the varied key. The seconds of an artifact that was made once for all
+    runs are counted for each of them. Then follows a
     column for each number of the evaluations, such as `voc-classification ap` for the network of
-    that k and epoch, and `voc-classification ap random`; unknown numbers are null.
+    that run and epoch, and `voc-classification ap random`; unknown numbers are null.
 
     Raises:
         ArtifactError: an epoch has no metrics.
@@ -52,14 +53,15 @@ def tabulate(sweep: Sweep, values: Evaluated) -> pd.DataFrame:
         for epoch in range(sweep.epochs):
             folder = member.folder.artifact("metrics", epoch)
             row = read_metrics(folder)
-            row["k"] = member.k  # the requested k; a custom clusterer may have found another
+            # For k, the requested one replaces that of a clusterer which may have found another.
+            row[sweep.axis] = member.value
             seconds_before = row["extract_s"] + row["cluster_s"] + row["train_s"]
             score_seconds = read_manifest(folder).seconds
             row["seconds"] = seconds_before + score_seconds
-            rows.append({"k": member.k, "epoch": epoch} | row)
+            rows.append({sweep.axis: member.value, "epoch": epoch} | row)
     table = pd.DataFrame(rows)
     # A column that holds only None has no type yet.
     is_unknown = table.isna().all()
     unknown = table.columns[is_unknown]
     table = table.astype(dict.fromkeys(unknown, float))
-    return table.join(values.by_row, on=["k", "epoch"])
+    return table.join(values.by_row, on=[sweep.axis, "epoch"])

@@ -1,4 +1,4 @@
-"""The results of evaluating the runs of a sweep: numbers by k, as in figure 2(c)."""
+"""The results of evaluating the runs of a sweep: numbers by k, as in figure 2(c), or any key."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +23,12 @@ from stages.runs.sweep_plan import Member, Sweep
 TRAINED = "trained"
 REFERENCES = (RANDOM, SUPERVISED)
 """Networks that were not trained on clusters, and so do not depend on k."""
+MEASURES = {
+    evaluation.stage.name: evaluation.measures
+    for evaluation in EVALUATIONS.values()
+    if evaluation.measures
+}
+"""Columns of measures without labels, by the name of the evaluation's stage."""
 
 
 SCORES = {
@@ -40,14 +46,25 @@ class Evaluated:
 
     table: pd.DataFrame
     """A row for each number, with the columns result (a name in `evaluations/` of the runs),
-    measure, k, epoch, network (trained, or one of `REFERENCES`) and value (percent)."""
+    measure, `axis`, epoch, network (trained, or one of `REFERENCES`) and value (percent, or the
+    unit of a measure without labels)."""
     unlike: tuple[str, ...]
     """Results that are left out because their protocol or data differ between the runs, or because
     the evaluated network no longer exists."""
+    axis: str = "k"
+    """The column with the varied key."""
+    unscored: frozenset[str] = frozenset()
+    """Results that hold measures without labels, which are no percentages."""
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """The part of the table whose values are percentages."""
+        is_score = ~self.table["result"].isin(list(self.unscored))
+        return self.table.loc[is_score]
 
     @property
     def by_row(self) -> pd.DataFrame:
-        """The numbers with a row for each k and epoch, which are the index.
+        """The numbers with a row for each run and epoch, which are the index.
 
         Columns are named like `voc-classification ap` for the trained network, and
         `voc-classification ap random` for the others.
@@ -55,7 +72,7 @@ class Evaluated:
         suffix = self.table["network"].map(_suffix)
         column = self.table["result"] + " " + self.table["measure"] + suffix
         named = self.table.assign(column=column)
-        wide = named.pivot(index=["k", "epoch"], columns="column", values="value")
+        wide = named.pivot(index=[self.axis, "epoch"], columns="column", values="value")
         # Sorted by the pivot: put the columns back in the order of the results.
         in_order = list(dict.fromkeys(named["column"]))
         return wide.reindex(columns=in_order)
@@ -70,6 +87,7 @@ class _Result:
     """The result of one evaluation of one run."""
 
     member: Member
+    axis: str
     folder: Path
     manifest: Manifest
 
@@ -94,20 +112,28 @@ class _Result:
 
     def numbers(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of `Evaluated.table` without the column for the result."""
-        score = SCORES[self.manifest.stage]
         for row in read_results(self.folder):
-            measure = score.measure(row)
-            if measure is None:  # the score does not use this row
-                continue
             # The trained network is named after its epoch, which has a column of its own here.
             is_reference = row["network"] in REFERENCES
-            yield {
-                "measure": measure,
-                "k": self.member.k,
-                "epoch": self.manifest.epoch,
-                "network": row["network"] if is_reference else TRAINED,
-                "value": row[score.column],
-            }
+            for measure, value in self._values(row):
+                yield {
+                    "measure": measure,
+                    self.axis: self.member.value,
+                    "epoch": self.manifest.epoch,
+                    "network": row["network"] if is_reference else TRAINED,
+                    "value": value,
+                }
+
+    def _values(self, row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+        """Yield the measures of a row of the results, and their values."""
+        score = SCORES.get(self.manifest.stage)
+        if score is None:
+            for name in MEASURES[self.manifest.stage]:
+                yield name, row[name]
+            return
+        measure = score.measure(row)
+        if measure is not None:  # otherwise the score does not use this row
+            yield measure, row[score.column]
 
 
 def evaluated(sweep: Sweep) -> Evaluated:
@@ -118,6 +144,7 @@ def evaluated(sweep: Sweep) -> Evaluated:
     """
     rows: list[dict[str, Any]] = []
     unlike: list[str] = []
+    unscored: set[str] = set()
     for name, epoch in product(_names(sweep), range(sweep.epochs)):
         results = list(_results(sweep, name, epoch))
         # A curve over k must not mix protocols, data or networks.
@@ -125,11 +152,13 @@ def evaluated(sweep: Sweep) -> Evaluated:
             unlike.append(f"{name} of epoch {epoch}")
             continue
         for result in results:
+            if result.manifest.stage in MEASURES:
+                unscored.add(name)
             for row in result.numbers():
                 rows.append({"result": name, **row})
-    columns = ["result", "measure", "k", "epoch", "network", "value"]
+    columns = ["result", "measure", sweep.axis, "epoch", "network", "value"]
     table = pd.DataFrame(rows, columns=columns)
-    return Evaluated(table, tuple(unlike))
+    return Evaluated(table, tuple(unlike), sweep.axis, frozenset(unscored))
 
 
 def _are_comparable(results: list[_Result]) -> bool:
@@ -151,12 +180,12 @@ def _names(sweep: Sweep) -> list[str]:
 
 
 def _results(sweep: Sweep, name: str, epoch: int) -> Iterator[_Result]:
-    """Yield the results of a name and epoch that have scores, by ascending k."""
+    """Yield the results of a name and epoch that have numbers to compare, in the sweep's order."""
     for member in sweep.members:
         folder = member.folder.artifact(f"evaluations/{name}", epoch)
         condition, _ = inspect(folder)
         if condition is not Condition.WHOLE:
             continue
         manifest = read_manifest(folder)
-        if manifest.stage in SCORES:
-            yield _Result(member, folder, manifest)
+        if manifest.stage in SCORES or manifest.stage in MEASURES:
+            yield _Result(member, sweep.axis, folder, manifest)

@@ -70,6 +70,8 @@ class Evaluation:
     them does alone; None if they share all of it, or if it runs on one rank."""
     score: Score | None = None
     """The score for comparing the runs of a sweep; required if networks are compared."""
+    measures: tuple[str, ...] = ()
+    """Columns that compare the runs of a sweep without labels, in any unit."""
 
     def __post_init__(self) -> None:
         # A mistake in a declaration fails when its module is imported.

@@ -19,7 +19,7 @@ from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.locate import own_folder
 from stages.runs.recipe import Recipe
-from stages.runs.sweep_plan import Sweep, is_sweep
+from stages.runs.sweep_plan import SWEEP, K, Sweep, is_sweep
 from stages.score import score
 from stages.train import train
 
@@ -95,11 +95,22 @@ def _expanded(place: str | None) -> Path | None:
 
 
 def sweep_evaluation_job(request: EvaluationRequest, sweep: Sweep, until: int) -> Job:
-    """Return the job that evaluates the metrics of all runs of a sweep together."""
+    """Return the job that evaluates the metrics of all runs of a sweep over k together.
+
+    Raises:
+        ConfigError: the sweep varies another key.
+    """
+    if sweep.key != K:
+        raise ConfigError(
+            f"evaluate {request.name}: compares runs with different k, but {sweep.root.root} "
+            f"varies {sweep.key}.\n"
+            f"  Fix: evaluate one of its runs; {SWEEP} holds the metrics of all of them."
+        )
     metrics: list[EpochMetrics] = []
     for member in sweep.members:
         run = EvaluatedRun(member.folder, member.recipe, until)
-        metrics += run.metrics(k=member.k)
+        k = member.value if isinstance(member.value, int) else None
+        metrics += run.metrics(k=k)
     # The result lies in the folder of the sweep, as if the sweep were a run.
     as_one = EvaluatedRun(sweep.root, sweep.members[0].recipe, until)
     return _job(request, as_one, {"metrics": MetricsOfEpochs(metrics)})

@@ -1,13 +1,16 @@
-"""The runs of a sweep over k. Everything is checked here before any of them starts."""
+"""The runs of a sweep over k, or another key. All is checked here before any of them starts."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.manifest import Condition, digest_of, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_table
+from deepcluster_core.config_yaml import merged
 from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
 from stages.index import index
 from stages.runs.access import check_run_writable
@@ -16,40 +19,63 @@ from stages.runs.locate import resolve
 from stages.runs.plan import Plan
 from stages.runs.recipe import Recipe, load_own_recipe
 
-VARIED = "cluster"
-"""The section of the recipe that has the varied key, `k`."""
+K = "cluster.k"
+"""The key that a sweep varies unless another one is named."""
 SWEEP = "sweep.parquet"
 """The file name of a sweep's table."""
-RUNS = "k=*"
+RUNS = "*=*"
 """A pattern for the folders of the runs."""
+_NOTHING = object()
+NOT_VARIED = {
+    "epochs": "the runs of a sweep have equal numbers of epochs; --epochs sets them",
+    "images": "it only says where the images are",
+    "compute": "it changes no result; compare the seconds of single runs",
+}
+"""Keys and sections that a sweep cannot vary, and why."""
+
+Value = int | float | str
+"""The value of the varied key in one run, as the table holds it. Lists and sections are JSON."""
 
 
 @dataclass(frozen=True)
 class Member:
     """One run of a sweep."""
 
-    k: int
+    value: Value
     folder: RunFolder
     recipe: Recipe
     overrides: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Overrides of the sweep's recipe, nested, including k; empty for a run that was opened, whose
-    own recipe already has them."""
+    """Overrides of the sweep's recipe, nested, including the varied key; empty for a run that was
+    opened, whose own recipe already has them."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ only in k, in folders inside one folder."""
+    """Runs that differ in one key only, in folders inside one folder."""
 
     root: RunFolder
     """The folder of the sweep: artifacts that are made once for all runs, and the comparison."""
     members: list[Member]
-    """The runs, by ascending k."""
+    """The runs: numbers in ascending order, other values as they were given."""
     epochs: int
     """The number of epochs of each run that are compared."""
+    key: str = K
+    """The varied key of the recipe, dotted."""
+
+    @property
+    def axis(self) -> str:
+        """The column of the table that holds the varied key: its name, or `k`."""
+        return "k" if self.key == K else self.key
+
+    @property
+    def varied(self) -> str | None:
+        """The section of the recipe that has the varied key; None for a key of no section."""
+        section, dot, _ = self.key.partition(".")
+        return section if dot else None
 
     @property
     def table(self) -> Path:
-        """The file of the table, which has one row for each k and epoch."""
+        """The file of the table, which has one row for each value and epoch."""
         return self.root.root / SWEEP
 
     @property
@@ -64,48 +90,48 @@ class Sweep:
         return sorted(all_names - own_names)
 
 
-def run_of_k(k: int) -> str:
-    """Return the name of a run's folder, in Hive style."""
-    return f"k={k:05d}"
-
-
-def parse_ks(text: str) -> list[int]:
-    """Parse `10,100,1000` into numbers.
-
-    Raises:
-        ConfigError: a part of the text is not a whole number.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    # isdigit alone would accept digits such as superscripts, which int rejects.
-    wrong = [part for part in parts if not (part.isascii() and part.isdigit())]
-    if wrong:
-        raise ConfigError(
-            f"--k {text}: not a whole number: {', '.join(map(repr, wrong))}.\n"
-            f"  Fix: numbers with commas between them, for example --k 10,100,1000."
-        )
-    return [int(part) for part in parts]
+def run_of(axis: str, value: Value) -> str:
+    """Return the name of a run's folder, in Hive style, such as `k=00100` or `train.lr=0.05`."""
+    if axis == "k" and isinstance(value, int):
+        return f"k={value:05d}"
+    text = str(value)
+    plain = re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)[:60]
+    if plain != text:  # another value may look like it
+        plain += f"-{digest_of(text)[:6]}"
+    return f"{axis}={plain}"
 
 
 def plan(
-    recipe: str, ks: Sequence[int], run: str | None, epochs: int | None, changes: Mapping[str, Any]
+    recipe: str,
+    values: Sequence[Any],
+    run: str | None,
+    epochs: int | None,
+    changes: Mapping[str, Any],
+    key: str = K,
 ) -> Sweep:
     """Return the runs of a sweep, without writing anything.
 
     Args:
         recipe: path of a YAML file, or the name of one in `configs/`.
-        ks: numbers of clusters, in any order.
+        values: values of the varied key, such as numbers of clusters, in any order.
         run: folder of the sweep, or a name for one under `runs/`; None for the recipe's name with
-            `-k` appended.
+            `-k`, or a dash and the varied key, appended.
         epochs: number of epochs; None for the recipe's.
         changes: nested keys of the recipe, applied to all runs.
+        key: the varied key, dotted.
 
     Raises:
-        ConfigError: the recipe or a k is invalid, or the folder is that of a single run.
+        ConfigError: the recipe or a value is invalid, the key cannot be varied, or the folder is
+            that of a single run.
     """
-    _check_ks(ks, changes)
-    # Resolve the folder of the sweep like that of a run, then a folder in it for each k.
+    if key == K:
+        _check_ks(values, changes)
+    else:
+        _check_values(key, values, changes)
+    sweep = Sweep(RunFolder(Path()), [], 0, key)
+    # Resolve the folder of the sweep like that of a run, then a folder in it for each value.
     if not run:
-        run = f"{Path(recipe).stem}-k"
+        run = f"{Path(recipe).stem}-{sweep.axis}"
     _, root = resolve(recipe, run, epochs, changes)
     if root.config.exists():
         raise ConfigError(
@@ -113,14 +139,57 @@ def plan(
             f"  Fix: choose another --run."
         )
     members: list[Member] = []
-    for k in sorted(ks):
-        # The overrides of the section stay, and k joins them.
-        section = {**(changes.get(VARIED) or {}), "k": k}
-        overrides = {**changes, VARIED: section}
-        path = str(root.root / run_of_k(k))
+    for shown, value in _in_order(values):
+        # The other overrides stay, and the varied key joins them.
+        overrides = merged(dict(changes), _nested(key, value))
+        path = str(root.root / run_of(sweep.axis, shown))
         own_recipe, folder = resolve(recipe, path, epochs, overrides)
-        members.append(Member(k, folder, own_recipe, overrides))
-    return Sweep(root, members, epochs=members[0].recipe.num_epochs)
+        members.append(Member(shown, folder, own_recipe, overrides))
+    return Sweep(root, members, epochs=members[0].recipe.num_epochs, key=key)
+
+
+def _in_order(values: Sequence[Any]) -> list[tuple[Value, Any]]:
+    """Return the values as the table holds them, each with itself; numbers in ascending order.
+
+    A column of the table has one type: if some values are no numbers, all become texts.
+    """
+    is_number = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
+    if all(is_number):
+        # Equal numbers have equal texts, 1 and 1.0 too, so that folders can be found again.
+        kind = float if any(isinstance(value, float) for value in values) else int
+        return sorted((kind(value), value) for value in values)
+    return [(value if isinstance(value, str) else json.dumps(value), value) for value in values]
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401  of any key
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _check_values(key: str, values: Sequence[Any], changes: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a key cannot be varied, or if its values are too few or repeated."""
+    section = key.partition(".")[0]
+    for name in (key, section):
+        if name in NOT_VARIED:
+            raise ConfigError(f"--over {key}: cannot be varied: {NOT_VARIED[name]}.")
+    texts = Counter(json.dumps(value, sort_keys=True) for value in values)
+    repeated = [text for text, count in texts.items() if count > 1]
+    if not values or repeated:
+        problem = f"given several times: {', '.join(repeated)}" if repeated else "has no value"
+        raise ConfigError(
+            f"--over {key}: {problem}.\n"
+            f"  Fix: for example --over train.lr=0.01,0.05, each value once."
+        )
+    # The key may also be set as part of a section.
+    given: Any = changes
+    for part in key.split("."):
+        given = given.get(part, _NOTHING) if isinstance(given, Mapping) else _NOTHING
+    if given is not _NOTHING:
+        raise ConfigError(
+            f"--set {key}: the sweep itself sets this key.\n"
+            f"  Fix: leave it out; --over lists all values."
+        )
 
 
 def is_sweep(folder: Path) -> bool:
@@ -136,22 +205,27 @@ def open_sweep(root: RunFolder) -> Sweep:
         ConfigError: one of the runs is missing.
     """
     rows = read_sweep(root.root)
-    ks = {row["k"] for row in rows}
+    axis = axis_of(rows)
     members: list[Member] = []
-    for k in sorted(ks):
-        folder = RunFolder(root.root / run_of_k(k))
+    for value in dict.fromkeys(row[axis] for row in rows):
+        folder = RunFolder(root.root / run_of(axis, value))
         if not folder.config.exists():
             raise ConfigError(
                 f"{folder.root}: is gone, but {SWEEP} compares it.\n"
-                f"  Fix: deepcluster sweep with the other k compares those that are there."
+                f"  Fix: deepcluster sweep with the other values compares those that are there."
             )
-        members.append(Member(k, folder, load_own_recipe(folder.config)))
+        members.append(Member(value, folder, load_own_recipe(folder.config)))
     last_epoch = max(row["epoch"] for row in rows)
-    return Sweep(root, members, epochs=last_epoch + 1)
+    return Sweep(root, members, epochs=last_epoch + 1, key=K if axis == "k" else axis)
+
+
+def axis_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the column with the varied key, which is the first one of a sweep's table."""
+    return next(iter(rows[0]))
 
 
 def read_sweep(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a sweep's table, one for each k and epoch.
+    """Return the rows of a sweep's table, one for each value and epoch.
 
     Raises:
         ArtifactError: the table is missing or damaged.
@@ -180,7 +254,7 @@ def _check_ks(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"--k: {'; '.join(problems)}.\n  Fix: for example --k 10,100,1000, each once."
         )
-    section = changes.get(VARIED)
+    section = changes.get("cluster")
     if isinstance(section, Mapping) and "k" in section:
         raise ConfigError(
             "--set cluster.k: the sweep itself sets this key.\n"
@@ -188,16 +262,23 @@ def _check_ks(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
         )
 
 
-def check_k_fits(sweep: Sweep, num_images: int | None) -> None:
+def check_fits(sweep: Sweep, num_images: int | None) -> None:
     """Reject every k above the number of images; skip the check if that is unknown.
+
+    In a sweep over another key, all recipes are checked one by one.
 
     Raises:
         ConfigError: at least one k is too large. All of them are reported together.
         FeatureError: there are too few images for the other settings.
     """
-    if num_images is None:
+    if num_images is None or sweep.varied == "dataset":
         return
-    too_many = [str(member.k) for member in sweep.members if member.k > num_images]
+    if sweep.key != K:
+        for member in sweep.members:
+            member.recipe.suited_to(num_images)
+        return
+    ks = [member.recipe.cluster.k for member in sweep.members]
+    too_many = [str(k) for k in ks if isinstance(k, int) and k > num_images]
     if too_many:
         # Report them here, because the check of a single recipe would name only its own k.
         raise ConfigError(

@@ -344,7 +344,7 @@ def test_sweep_command__prints_the_comparison(
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines.count("every stage Cached (9 of 9)") == 2
-    assert "all k exist and are compared already: nothing was made" in lines
+    assert "all runs exist and are compared already: nothing was made" in lines
     compared = lines[lines.index(f"{own_sweep}: after {SWEPT_EPOCHS} epochs") :]
     assert [line.split()[0] for line in compared[4:6]] == ["4", "8"]
 
@@ -385,3 +385,60 @@ def test_evaluate__nmi_of_a_sweep_has_a_row_for_each_k_and_epoch(own_sweep: Path
     of_8 = read_metrics(own_sweep / "k=00008/metrics/epoch=0001")
     assert rows[-1]["nmi_labels"] == of_8["nmi_labels"]
     assert (own_sweep / "evaluations/nmi/epoch=0001/nmi.png").exists()
+
+
+def test_sweep__over_another_key(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "rates"
+    asked: dict[str, Any] = {"recipe": str(recipe), "run": str(root), "epochs": 1}
+
+    sweep(over={"train.lr": [0.1, 0.01]}, **asked)
+
+    runs = [root / "train.lr=0.01", root / "train.lr=0.1"]
+    for name in ("images", "features/epoch=0000", "labels/epoch=0000"):
+        keys = {read_manifest(folder / name).key for folder in (root, *runs)}
+        assert len(keys) == 1, "made once: it does not depend on the learning rate"
+    losses = [read_metrics(run / "metrics/epoch=0000")["loss"] for run in runs]
+    table = pd.read_parquet(root / "sweep.parquet")
+    assert list(table.columns[:2]) == ["train.lr", "epoch"]
+    assert table["train.lr"].tolist() == [0.01, 0.1]
+    assert table["loss"].tolist() == losses
+    assert losses[0] != losses[1]
+
+    few = {"images": 40, "views": 2, "precision": "float32"}
+    evaluate(name="rank", run=str(root), overrides=few)
+
+    table = pd.read_parquet(root / "sweep.parquet")
+    for at, run in enumerate(runs):
+        random, trained = read_results(run / "evaluations/rank/epoch=0000")
+        assert table["rank lidar"][at] == trained["lidar"]
+        assert table["rank lidar random"][at] == random["lidar"]
+    shown = capsys.readouterr().out
+    with Image.open(root / "sweep.png") as picture:
+        assert picture.height < 0.7 * picture.width, "no panel for what is not in percent"
+    before = contents(root / "train.lr=0.1")
+    sweep(over={"train.lr": [0.1, 0.01]}, **asked)
+    made = contents(root / "train.lr=0.1")
+    changed = {name for name, at in made.items() if before.get(name) != at}
+    assert not any(name.startswith(("labels", "checkpoints", "metrics")) for name in changed), shown
+
+
+def test_sweep__over_the_seed_shares_nothing(recipe: Path, tmp_path: Path) -> None:
+    sweep(over={"seed": [1, 2]}, recipe=str(recipe), run=str(tmp_path / "seeds"), epochs=1)
+
+    table = pd.read_parquet(tmp_path / "seeds/sweep.parquet")
+    assert table["seed"].tolist() == [1, 2]
+    assert len(set(table["loss"])) == 2
+    assert not (tmp_path / "seeds/images").exists()
+
+
+def test_sweep__needs_k_or_another_key(recipe: Path, tmp_path: Path) -> None:
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"k": [4], "over": {"seed": [1]}},
+        {"over": {"seed": [1], "train.lr": [1]}},
+    ]
+    for given in wrong:
+        with pytest.raises(ConfigError, match="either k or over"):
+            sweep(recipe=str(recipe), run=str(tmp_path / "none"), **given)

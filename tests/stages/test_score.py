@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+)
 
-from deepcluster_core.artifacts.commit import new_artifact, prune
+from deepcluster_core.artifacts.commit import new_artifact, prune, write_manifest
 from deepcluster_core.artifacts.file_names import INDEX, METRICS
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from deepcluster_core.artifacts.tables import read_labels, write_labels
+from deepcluster_core.artifacts.tables import Labels, read_labels, write_labels
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 from stages.cluster import cluster
@@ -96,6 +101,8 @@ def test_run__clusters_equal_to_the_classes_score_1(
 
     # 1e-12: logarithms in float64.
     assert row.nmi_labels == pytest.approx(1, abs=1e-12)
+    assert row.ami == pytest.approx(1, abs=1e-12)
+    assert (row.ari, row.accuracy) == (1, 1)
     assert row.nmi_previous == pytest.approx(1, abs=1e-12)
     assert row.moved_fraction == 0
 
@@ -135,7 +142,9 @@ def test_run__nulls_where_nothing_is_known(
 
     unknown = {name for name, value in row.items() if pd.isna(value)}
     on_a_gpu = {f"{stage}_peak_device_bytes" for stage in ("extract", "cluster", "train")}
-    assert unknown == {"nmi_labels", "nmi_previous", "moved_fraction"} | on_a_gpu
+    of_labels = {"nmi_labels", "ami", "ari", "accuracy"}
+    of_several = {"head_agreement", "view_agreement"}  # of clusterings, of views of an image
+    assert unknown == {"nmi_previous", "moved_fraction"} | of_labels | of_several | on_a_gpu
     schema = pq.read_schema(tmp_path / "metrics" / METRICS)
     assert str(schema.field("nmi_labels").type) == "double", "so that epochs join to one table"
 
@@ -156,6 +165,40 @@ def test_run__unlabelled_images_do_not_count_for_nmi_labels(
 
     expected = reference_nmi(truth_N[known_N], read_labels(labels).cluster_N[known_N])
     assert row.nmi_labels == pytest.approx(expected, rel=1e-9)
+    known = (truth_N[known_N], read_labels(labels).cluster_N[known_N])
+    assert row.ari == pytest.approx(adjusted_rand_score(*known), rel=1e-9)
+    assert row.ami == pytest.approx(adjusted_mutual_info_score(*known), rel=1e-9)
+
+
+def test_run__heads_agree_by_the_nmi_of_the_first_and_the_last(
+    score: Score, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read_labels(labels)
+    halves_N = (np.arange(240) % 2).astype(np.int32)
+    half = Labels(halves_N, first.distance_N, k=2)
+    # The middle one equals the first, so that an agreement of 1 would be the wrong pair.
+    monkeypatch.setattr("stages.score.read_labels", lambda _: replace(first, others=(first, half)))
+
+    row = score()
+
+    assert row.head_agreement == pytest.approx(reference_nmi(first.cluster_N, halves_N), rel=1e-9)
+    assert row.head_agreement < 0.5
+
+
+def test_run__takes_over_measures_without_labels(
+    score: Score, labels: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    trained = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    manifest = read_manifest(trained)
+    facts = manifest.facts | {"view_agreement": 0.75}
+    write_manifest(trained, manifest.model_copy(update={"facts": facts}))
+    clustered = read_manifest(labels)
+
+    row = score(checkpoint=trained)
+
+    assert row.view_agreement == 0.75
+    assert row.rankme == clustered.facts["rankme"] > row.effective_rank > 1
+    assert row.alpha == clustered.facts["alpha"] > 0
 
 
 def test_run__cost_and_loss_are_those_of_the_manifests(
@@ -200,6 +243,8 @@ def test_run__labels_of_before_dead_features_were_counted(
     row = score(labels=labels)
 
     assert math.isnan(row.dead_features)
+    assert math.isnan(row.rankme)
+    assert math.isnan(row.alpha)
     assert row.warnings == "few_clusters, one_cluster"
 
 

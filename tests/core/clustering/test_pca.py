@@ -42,6 +42,7 @@ def assert_equal(one: Pca, other: Pca) -> None:
     assert torch.equal(one.components_QD, other.components_QD)
     assert one.effective_rank == other.effective_rank
     assert one.dead_features == other.dead_features
+    assert (one.rankme, one.alpha) == (other.rankme, other.alpha)
 
 
 def assert_same(one: Pca, other: Pca, *, tolerance: float = 1e-5) -> None:

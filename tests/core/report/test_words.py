@@ -1,8 +1,10 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from deepcluster_core.clustering.stability import Stability
 from deepcluster_core.report.words import remarks
 
 
@@ -88,6 +90,33 @@ def test_remarks__one_epoch_without_labels_has_nothing_to_compare() -> None:
 
     assert tones(rows) == {"Loss": "plain", "Sizes of the clusters": "plain"}
     assert "It should fall" in texts(rows)
+
+
+def test_remarks__rank_is_compared_with_the_untrained_network() -> None:
+    rows = [row(0, rankme=90.2), row(1), row(2, rankme=41.25)]
+
+    assert tones(rows)["Rank of the features"] == "plain", "neither good nor bad by itself"
+    said = texts(rows)
+    assert "RankMe 41.2 in epoch 2, 90.2 in epoch 0, that of the network as initialised" in said
+    assert "no virtue by itself: a random network has a high one" in said
+
+
+def test_remarks__agreement_without_labels_says_what_was_compared() -> None:
+    rows = [row(0, view_agreement=0.5), row(1, view_agreement=0.75, head_agreement=0.625)]
+
+    said = texts(rows)
+    assert "fall into one cluster for 75% of the images (epoch 1)" in said
+    assert "have an NMI of 0.625 (epoch 1)" in said
+    assert "Agreement without labels" not in tones([row(0), row(1)])
+
+
+def test_remarks__stability_needs_several_epochs() -> None:
+    found = Stability(epochs=4, mean=0.8, always=0.6, never=0.05)
+
+    said = " ".join(remark.text for remark in remarks([row(0)], found))
+    assert "in 80% of the last 4 epochs: 60% of the images in all of them, 5.0% in none" in said
+    only_one = remarks([row(0)], replace(found, epochs=1))
+    assert all(remark.title != "How long images stay" for remark in only_one)
 
 
 def test_remarks__unknown_numbers_are_no_remarks() -> None:

@@ -1,6 +1,7 @@
 """Evaluations in real processes: one rank and two write the same bytes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from deepcluster_core.artifacts.manifest import Manifest, read_manifest
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.models.config import NetworkConfig
-from stages.evaluations import knn, linear, mlp
+from stages.evaluations import knn, linear, mlp, rank
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.shared.protocol import PROTOCOLS, load_protocol
 from stages.runs.compute import ComputeConfig
@@ -29,6 +30,7 @@ FIXED = {**TRAINED, "random_crop": False, "flip": 0.0}
         pytest.param(linear.EVALUATION, FIXED, id="linear"),
         pytest.param(linear.EVALUATION, TRAINED, id="linear on random views"),
         pytest.param(mlp.EVALUATION, FIXED, id="mlp"),
+        pytest.param(rank.EVALUATION, {"images": 40, "views": 2, "batch_size": 16}, id="rank"),
     ],
 )
 def test_evaluation__one_and_two_ranks_write_the_same_bytes(
@@ -42,7 +44,10 @@ def test_evaluation__one_and_two_ranks_write_the_same_bytes(
     name = evaluation.stage.name
     given = {"precision": "float32"} | changes
     protocol = load_protocol(PROTOCOLS / f"{name}.yaml", evaluation.protocol, given)
-    inputs = evaluation.inputs(protocol, images=images, validation=None, checkpoint=checkpoint)
+    artifacts: dict[str, Any] = {"images": images, "checkpoint": checkpoint}
+    if evaluation.data == "labelled":
+        artifacts["validation"] = None
+    inputs = evaluation.inputs(protocol, **artifacts)
     config: dict[str, StrictConfig] = {"network": network, "protocol": protocol}
 
     def made_by(num_ranks: int) -> Manifest:
