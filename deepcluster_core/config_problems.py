@@ -77,6 +77,8 @@ def _message(problem: Any, model: type[BaseModel]) -> str:  # noqa: ANN401  pyda
     if problem["type"] == "extra_forbidden":
         return f"unknown key{_known_beside(problem['loc'], model)}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "tuple_type":  # in the words of JSON
+        message = "Input should be a list"
     return message + _hint(problem["type"], problem["input"])
 
 

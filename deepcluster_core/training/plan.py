@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,10 @@ def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: R
                 folder.mkdir(parents=True, exist_ok=True)
                 _write(plan, paths)
         ranks.barrier("epoch plan written")
-        plan = Plan(**{name: np.load(path, mmap_mode="r") for name, path in paths.items()})
+        arrays: dict[str, Any] = {}
+        for name, path in paths.items():
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        plan = Plan(**arrays)
         ranks.barrier("epoch plan mapped")
     finally:
         # Mapped files keep their contents until the maps are closed.

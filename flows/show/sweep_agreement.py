@@ -8,7 +8,7 @@ from typing import Any
 from scipy.stats import kendalltau
 
 from deepcluster_core.text import known
-from stages.evaluations.shared.networks import RANDOM, SUPERVISED
+from stages.evaluations.shared.network_names import RANDOM, SUPERVISED
 
 Row = Mapping[str, Any]
 """A row of a sweep's table: the metrics of the last epoch of a run."""

@@ -22,7 +22,6 @@ def conflicts(recipe: "Recipe") -> Iterator[Conflict]:
     yield from _clustering(recipe.cluster)
     yield from _given_features(recipe)
     yield from _prototypes(recipe)
-    yield from _bank(recipe)
     yield from _views(recipe)
     yield from _schedule(recipe)
     # What follows needs a network that can be built.
@@ -80,7 +79,7 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
     cluster, extract = recipe.cluster, recipe.extract
     k, pca_dim = cluster.k, cluster.pca_dim
     if recipe.train.prototypes is None:
-        if isinstance(k, tuple) and len(k) > 1:
+        if recipe.trains and isinstance(k, tuple) and len(k) > 1:
             yield (
                 ("cluster.k", "train.prototypes"),
                 f"cluster.k: several clusterings, {list(k)}, need train.prototypes; the linear "
@@ -117,18 +116,6 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
             (key, "extract.layer"),
             f"{key}: takes centroids of embeddings, but what is clustered is {layer}; set "
             f"extract.layer: {PROJECTION}",
-        )
-
-
-def _bank(recipe: "Recipe") -> Iterator[Conflict]:
-    train = recipe.train
-    if train.prototypes is None or not train.prototypes.bank:
-        return
-    if train.average is not None:
-        yield (
-            ("train.prototypes", "train.average"),
-            "train.average: is the network that features are computed with, but with "
-            "train.prototypes.bank they come from training itself; leave one of them out",
         )
 
 

@@ -14,7 +14,7 @@ from stages.train import TrainConfig
 SMALLNET = Setting(network="smallnet", image_size=64, channels=3, num_images=7700)
 RESNET = Setting(network="torchvision:resnet18", image_size=64, channels=3, num_images=7700)
 KNOWN = ingredients(RESNET)
-LADDER = ("v1", "prototypes", "projection", "views-2", "views-2+4", "rgb", "colour", "heads-3")
+LADDER = ("v1", "prototypes", "views-2", "views-2+4", "rgb", "colour", "heads-3")
 
 
 def leaves(overrides: dict[str, Any], prefix: str = "") -> set[str]:

@@ -125,7 +125,10 @@ def test_run__names_all_problems_at_once(recipe: Path, capsys: pytest.CaptureFix
     told = refusal(capsys, "run", recipe, "--set", "cluster.k=1", "--set", "train.bach_size=4")
 
     assert "2 problems" in told
-    assert "cluster.k: Input should be greater than or equal to 2, or 'auto' (got 1)" in told
+    assert (
+        "cluster.k: Input should be greater than or equal to 2, or 'auto', or a list (got 1)"
+        in told
+    )
     assert "train.bach_size: unknown key" in told
 
 
@@ -149,7 +152,7 @@ def test_run__lists_the_recipes_there_are(
     told = refusal(capsys, "run", "absent.yaml")
 
     assert told.startswith("deepcluster: absent.yaml: this recipe does not exist.\n  Fix: ")
-    assert "one of these names: demo, " in told
+    assert "one of these names: deepcluster-v2-imagenet, demo, " in told
 
 
 def test_run__refuses_a_file_as_its_folder(

@@ -74,7 +74,7 @@ def test_assign__finds_the_clusters_of_every_clustering(
     run = tmp_path / "heads"
     cluster = {"algorithm": "spherical", "k": [8, 5], "pca_dim": "none", "whiten": False}
     extract = {"precision": "float32"}
-    loop(recipe, run, epochs=1, overrides={"cluster": cluster, "extract": extract})
+    loop(recipe, run, epochs=0, overrides={"cluster": cluster, "extract": extract})
 
     assign(str(run), tiny_images, out=OUT)
 

@@ -94,7 +94,7 @@ def test_cluster_config__options_can_be_set_one_by_one(path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[3000,3000]", " [3000, 3000] "])
 def test_cluster_config__k_may_be_set_to_a_list(text: str, path: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(path, parse_overrides([f"cluster.k={text}"]))
+    recipe = load_recipe(path, parse_overrides(["epochs=0", f"cluster.k={text}"]))
 
     save_recipe(recipe, tmp_path / "saved.yaml")
 
@@ -103,7 +103,7 @@ def test_cluster_config__k_may_be_set_to_a_list(text: str, path: Path, tmp_path:
 
 
 def test_cluster_config__a_list_may_hold_auto(path: Path) -> None:
-    recipe = load_recipe(path, parse_overrides(["cluster.k=[auto, 20]"]))
+    recipe = load_recipe(path, parse_overrides(["epochs=0", "cluster.k=[auto, 20]"]))
 
     assert recipe.cluster.all_k == ("auto", 20)
 
@@ -119,7 +119,7 @@ def test_cluster_config__a_list_may_hold_auto(path: Path) -> None:
     ],
 )
 def test_suited_to__names_the_clusters_of_each_entry(k: str, words: str, path: Path) -> None:
-    recipe = load_recipe(path, parse_overrides([f"cluster.k={k}"]))
+    recipe = load_recipe(path, parse_overrides(["epochs=0", f"cluster.k={k}"]))
 
     summary = recipe.suited_to(240)
 
@@ -152,7 +152,7 @@ def test_cluster_config__least_size_is_in_the_key_only_if_it_is_set() -> None:
 
 def test_needs_of__counts_every_clustering(path: Path) -> None:
     def disk(k: str) -> int:
-        recipe = load_recipe(path, parse_overrides([f"cluster.k={k}"]))
+        recipe = load_recipe(path, parse_overrides(["epochs=0", f"cluster.k={k}"]))
         return needs_of(recipe, num_images=100_000, device="cpu").disk["labels"]
 
     assert disk("[50]") == disk("50")

@@ -50,7 +50,6 @@ def problems_of(path: Path, *changes: dict[str, Any]) -> list[str]:
         ({"network": {"projection": None}, "extract": {"layer": None}}, r"network\.projection"),
         ({"extract": {"layer": None}}, r"is the feature of the network; set extract\.layer: proj"),
         ({"extract": {"layer": "layer4"}}, r"clustered is layer4; set extract\.layer: projection"),
-        ({"train": {"prototypes": {"bank": True}, "average": 0.99}}, r"train\.average: .*bank"),
         ({"train": {"views": [SMALL, LARGE]}}, r"train\.views: .*8 px.*image_size = 16"),
         ({"train": {"blur": {"radius": [1.0, 5.0]}}}, r"train\.blur\.radius: 5 px .* of 8 px"),
         ({"train": {"schedule": {"epochs": 10}}, "epochs": 11}, r"schedule\.epochs: 10 .*= 11"),

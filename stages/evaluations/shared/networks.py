@@ -11,9 +11,7 @@ from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.stage import External
-
-RANDOM = "random"
-SUPERVISED = "supervised"
+from stages.evaluations.shared.network_names import RANDOM, SUPERVISED
 
 
 @dataclass(frozen=True)

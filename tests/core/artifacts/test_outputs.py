@@ -73,7 +73,8 @@ def test_labels_table__row_groups_are_bounded_and_ids_count_on(tmp_path: Path) -
     with LabelsTable(path, ABOUT, held_bytes=1000) as table:
         for batch in range(20):
             cluster_B = np.full(10, batch, np.int32)
-            table.add([f"{batch}/{row}" for row in range(10)], cluster_B, cluster_B / 2)
+            paths = [f"{batch}/{row}" for row in range(10)]
+            table.add(paths, cluster_B[None], cluster_B[None] / 2)
 
     found = pd.read_parquet(path)
     assert list(found["image_id"]) == list(range(200))
