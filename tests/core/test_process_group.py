@@ -1,5 +1,8 @@
 """Ranks over torch.distributed, as real processes on the loopback interface."""
 
+# The state of a rank that has not begun is made by hand.
+# pyright: reportPrivateUsage=false
+
 import os
 import re
 import signal
