@@ -1,5 +1,7 @@
 """Suffixes: N images of a batch, B images of a rank, C channels."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -115,16 +117,14 @@ def test_spread_over_ranks__projection_equals_that_of_the_whole_batch(size: int)
     generator = torch.Generator().manual_seed(6)
     rows_NC = torch.randn(NUM_IMAGES, CHANNELS, generator=generator)
 
-    def projection() -> nn.Sequential:
-        with torch_seeded(7):
-            return projection_head(ProjectionConfig(hidden=5, dim=3), in_dim=CHANNELS)
-
-    alone = projection()
+    with torch_seeded(7):
+        alone = projection_head(ProjectionConfig(hidden=5, dim=3), in_dim=CHANNELS)
+    copies = [copy.deepcopy(alone) for _ in range(size)]
     expected_ND = alone(rows_NC).detach()
 
     def on_rank(ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
         own = own_rows(NUM_IMAGES, ranks, unit=1)
-        spread = projection()
+        spread = copies[ranks.rank]
         spread_over_ranks(spread, ranks, lambda: Share(own, NUM_IMAGES))
         assert isinstance(spread[1], BatchNormOverRanks)
         return spread(rows_NC[own.start : own.stop]).detach(), spread.state_dict()
