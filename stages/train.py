@@ -42,16 +42,8 @@ class TrainConfig(StrictConfig):
 
     absent_when_none = frozenset(
         (
-            "views",
-            "flip_vertical",
-            "turn",
-            "colour",
-            "blur",
-            "noise",
-            "prototypes",
-            "schedule",
-            "lars",
-            "average",
+            *("views", "flip_vertical", "turn", "colour", "blur", "noise"),
+            *("prototypes", "schedule", "lars", "average"),
         )
     )
 

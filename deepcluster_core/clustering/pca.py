@@ -9,14 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import nan
-from typing import TypedDict
 
 import scipy.linalg
 import torch
 from torch import Tensor
 
 from deepcluster_core.clustering.moments import Moments, Origin, finite, units
-from deepcluster_core.clustering.spectrum import LAST_FITTED, alpha, rankme
+from deepcluster_core.clustering.spectrum import LAST_FITTED, Measures, alpha, rankme
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.precision import exact_float32
 from deepcluster_core.ranks import ALONE, Ranks
@@ -263,16 +262,7 @@ def _solve(spread: "_Spread", *, dim: int | None, whitened: bool, clip: bool) ->
     )
 
 
-class _Measures(TypedDict):
-    """The fields of `Pca` that describe the features and are not needed to project them."""
-
-    effective_rank: float
-    dead_features: float
-    rankme: float
-    alpha: float | None
-
-
-def _measures(spread: "_Spread", largest_X: Tensor) -> _Measures:
+def _measures(spread: "_Spread", largest_X: Tensor) -> Measures:
     """Return the measures, given the largest eigenvalues of the covariance."""
     trace = spread.square_XX.diagonal().sum()
     variance_D = spread.variances()

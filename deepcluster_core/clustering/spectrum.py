@@ -3,6 +3,8 @@
 Suffixes: X eigenvalues, F eigenvalues of the fitted range.
 """
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,15 @@ eigenvalues rarely follow the power law of the others, and the last ones are noi
 """
 LEAST_FITTED = 3
 """Fewest eigenvalues that `alpha` fits. Two always lie on a line. Our choice."""
+
+
+class Measures(TypedDict):
+    """What a PCA measures of features besides the projection; see the fields of `Pca`."""
+
+    effective_rank: float
+    dead_features: float
+    rankme: float
+    alpha: float | None
 
 
 def rankme(eigenvalues_X: Tensor, *, noise: float = 0.0) -> float:

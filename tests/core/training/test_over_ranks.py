@@ -69,7 +69,9 @@ _DRAWING = Lock()
 
 def new_learner(case: Case, ranks: Ranks) -> PseudoLabelLearner:
     with _DRAWING, patch.multiple(alexnet, LAYERS=NARROW_ALEXNET, FEATURE_DIM=32):
-        return _new_learner(case, ranks)
+        learner = _new_learner(case, ranks)
+    ranks.barrier("weights drawn")  # because a training step seeds the generator, too
+    return learner
 
 
 def _new_learner(case: Case, ranks: Ranks) -> PseudoLabelLearner:
