@@ -81,6 +81,7 @@ def learner(
             dropout_seed=3,
             ranks=ranks,
         )
+    ranks.barrier("weights drawn")  # because a training step seeds the generator, too
     made.average = WeightAverage(made.network, share=0.9, start=None)
     rows = NUM_IMAGES if ranks.rank == 0 else 0
     made.bank = Bank(np.zeros((rows, KINDS[0] * D), np.float16), num_views=KINDS[0], ranks=ranks)
