@@ -10,7 +10,7 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
 from deepcluster_core.artifacts.tables import Labels, read_labels, write_metrics
 from deepcluster_core.health import names, signs
-from deepcluster_core.metrics import ami, ari, cluster_sizes, matched_accuracy, moved_fraction, nmi
+from deepcluster_core.metrics import agreement, cluster_sizes, moved_fraction, nmi
 from deepcluster_core.stage import ManifestOf, stage
 
 Row = dict[str, float | int | str | None]
@@ -72,18 +72,17 @@ def _agreement_with_labels(assigned: Labels, pictures: Images) -> Row:
 
     Images without a true label do not count. All values are None if no image has one.
     """
-    row: Row = {"nmi_labels": None, "ami": None, "ari": None, "accuracy": None}
     truth_N = pictures.true_labels()
     if truth_N is None:
-        return row
+        return {"nmi_labels": None, "ami": None, "ari": None, "accuracy": None}
     is_known_N = truth_N >= 0  # images without a true label have a negative one
-    truth_M = truth_N[is_known_N]
-    cluster_M = assigned.cluster_N[is_known_N]
-    row["nmi_labels"] = nmi(truth_M, cluster_M)
-    row["ami"] = ami(truth_M, cluster_M)
-    row["ari"] = ari(truth_M, cluster_M)
-    row["accuracy"] = matched_accuracy(truth_M, cluster_M)
-    return row
+    found = agreement(truth_N[is_known_N], assigned.cluster_N[is_known_N])
+    return {
+        "nmi_labels": found.nmi,
+        "ami": found.ami,
+        "ari": found.ari,
+        "accuracy": found.accuracy,
+    }
 
 
 def _sizes(assigned: Labels) -> Row:
