@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from deepcluster_core.clustering.grouping import Grouping
+
 NO_WHITENING = (
     "cluster.pca_dim: none leaves out the PCA, without which nothing can be whitened, so "
     "cluster.whiten must be false"
@@ -258,19 +260,8 @@ def cluster(
     from deepcluster_core.clustering.faiss_index import load_faiss
     from deepcluster_core.clustering.grouping import group
 
+    _check_can_run(cluster, draft.context.ranks.size)
     clusterer = find_clusterer(cluster.algorithm)
-    num_ranks = draft.context.ranks.size
-    if num_ranks > 1 and not clusterer.runs_on_many_ranks:
-        raise ConfigError(
-            f"cluster.algorithm {cluster.algorithm} runs in one process, not in {num_ranks}."
-        )
-    if num_ranks > 1 and cluster.least_size is not None:
-        raise ConfigError(
-            f"cluster.least_size works in one process, not in {num_ranks}.\n"
-            f"  Fix: leave cluster.least_size out, or use one process."
-        )
-    if cluster.pca_dim == "none" and cluster.whiten:
-        raise ConfigError(f"{NO_WHITENING}.\n  Fix: --set cluster.whiten=false")
     if clusterer.needs_faiss:
         load_faiss()  # if faiss is missing, fail now and not after the PCA
     stored = Features(features)
@@ -286,7 +277,7 @@ def cluster(
     )
     if draft.context.ranks.rank > 0:
         return
-    fit, pca = grouping.fit, grouping.pca
+    fit = grouping.fit
     write_labels(
         draft.folder,
         images=images,
@@ -296,7 +287,28 @@ def cluster(
         others=[(other.cluster_N, other.distance_N) for other in grouping.fits[1:]],
     )
     draft.rows = stored.num_images
-    draft.facts = {
+    draft.facts = _facts(grouping)
+
+
+def _check_can_run(cluster: ClusterConfig, num_ranks: int) -> None:
+    """Raise ConfigError if the settings do not allow so many ranks, or contradict each other."""
+    if num_ranks > 1 and not find_clusterer(cluster.algorithm).runs_on_many_ranks:
+        raise ConfigError(
+            f"cluster.algorithm {cluster.algorithm} runs in one process, not in {num_ranks}."
+        )
+    if num_ranks > 1 and cluster.least_size is not None:
+        raise ConfigError(
+            f"cluster.least_size works in one process, not in {num_ranks}.\n"
+            f"  Fix: leave cluster.least_size out, or use one process."
+        )
+    if cluster.pca_dim == "none" and cluster.whiten:
+        raise ConfigError(f"{NO_WHITENING}.\n  Fix: --set cluster.whiten=false")
+
+
+def _facts(grouping: "Grouping") -> dict[str, Any]:
+    """Return what the manifest says about the clusters and the features."""
+    fit, pca = grouping.fit, grouping.pca
+    facts: dict[str, Any] = {
         "k": fit.num_clusters,
         "pca_dim": len(pca.eigenvalues_Q),
         "empty": fit.num_empty,
@@ -308,9 +320,10 @@ def cluster(
         "dead_features": pca.dead_features,
     }
     for number, other in enumerate(grouping.fits[1:], start=1):
-        draft.facts[in_clustering("k", number)] = other.num_clusters
-        draft.facts[in_clustering("empty", number)] = other.num_empty
-        draft.facts[in_clustering("objective", number)] = other.objective
+        facts[in_clustering("k", number)] = other.num_clusters
+        facts[in_clustering("empty", number)] = other.num_empty
+        facts[in_clustering("objective", number)] = other.objective
+    return facts
 
 
 def _starts(previous: Path | None, num_clusterings: int) -> "list[NDArray[np.int32] | None]":

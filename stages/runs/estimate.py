@@ -5,6 +5,7 @@ comes from.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,52 +76,15 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     dim = recipe.feature_dim
     training = _training_of(recipe, num_images)
     sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim)
-    pace = Pace.of(recipe.train, num_images=num_images)
     # If the algorithm finds k, it can be as large as the number of images.
     all_k = [k or num_images for k in sizes.all_k]
-    k = sum(all_k)
-
-    # Disk space.
-    feature_bytes = dim * np.dtype(recipe.extract.dtype).itemsize
-    # With a bank, features are extracted for epoch 0 alone.
-    num_extracted = 1 if training.bank_bytes else recipe.num_epochs
-    kept_features = _largest_number_kept(recipe.keep.features, num_extracted)
-    kept_checkpoints = _largest_number_kept(recipe.keep.checkpoints, recipe.epochs)
-    # The centroids and the PCA, in float32.
-    pca_rows = 0 if recipe.cluster.pca_dim == "none" else dim
-    clustering_bytes = 4 * (k + pca_rows) * sizes.pca_dim
-    label_bytes = LABEL_BYTES + LABEL_BYTES_OF_NEXT * (len(all_k) - 1)
-    # Weights, momentum and an average, in float32.
-    checkpoint_bytes = training.copies * 4 * training.weights + training.bank_bytes
-    disk = {
-        "images": num_images * _image_bytes(recipe.dataset),
-        "features": num_images * feature_bytes * kept_features,
-        "labels": (num_images * label_bytes + clustering_bytes) * recipe.num_epochs,
-        "checkpoints": checkpoint_bytes * kept_checkpoints,
-    }
-
-    # Memory for training: the backbone and the head, and the activations of a batch.
-    num_weights = training.weights + training.head_dim * k
-    num_activations = training.activations * math.ceil(pace.batch_size / num_ranks)
-    training_bytes = PER_WEIGHT_BYTES * num_weights + PER_ACTIVATION_BYTES * num_activations
-    if not recipe.trains:
-        training_bytes = 0
-
-    # For clustering: the reduced features, of all images or of a sample.
-    num_clustered = num_images
-    if recipe.cluster.max_points_per_centroid is not None:
-        # The clusterings are found one after another.
-        num_clustered = min(num_images, max(all_k) * recipe.cluster.max_points_per_centroid)
-    # Clusterers that run on many ranks read large ones from a file; the others hold all of them.
-    in_file = find_clusterer(recipe.cluster.algorithm).runs_on_many_ranks
-    if in_file:
-        num_clustered = math.ceil(num_clustered / num_ranks)
-    reduced_bytes = 4 * num_clustered * sizes.pca_dim
-    clustering = CLUSTERING_BYTES + CLUSTER_ID_BYTES * num_images * len(all_k)
-    if recipe.cluster.least_size is not None:
-        clustering += QUOTA_BYTES * num_images
-    scratch = reduced_bytes if in_file and reduced_bytes > MEMORY_BYTES else 0
-    clustering += reduced_bytes - scratch
+    disk = _disk_bytes(recipe, training, num_images=num_images, dim=dim, sizes=sizes, all_k=all_k)
+    training_bytes = _training_bytes(
+        recipe, training, k=sum(all_k), num_images=num_images, num_ranks=num_ranks
+    )
+    clustering, scratch = _clustering_bytes(
+        recipe, all_k, num_images=num_images, width=sizes.pca_dim, num_ranks=num_ranks
+    )
     # The bank lies in main memory, also where a GPU trains.
     bank_bytes = training.bank_bytes
     if not device.startswith("cuda"):
@@ -132,6 +96,71 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     search = SCRATCH_BYTES + 4 * max(all_k) * sizes.pca_dim
     memory = PROCESS_BYTES + max(clustering, bank_bytes)
     return Needs(disk, scratch, memory, max(training_bytes, pca, search))
+
+
+def _disk_bytes(
+    recipe: Recipe,
+    training: "_Training",
+    *,
+    num_images: int,
+    dim: int,
+    sizes: Sizes,
+    all_k: Sequence[int],
+) -> dict[str, int]:
+    """Return the bytes of each kind of artifact when the run is at its largest."""
+    feature_bytes = dim * np.dtype(recipe.extract.dtype).itemsize
+    # With a bank, features are extracted for epoch 0 alone.
+    num_extracted = 1 if training.bank_bytes else recipe.num_epochs
+    kept_features = _largest_number_kept(recipe.keep.features, num_extracted)
+    kept_checkpoints = _largest_number_kept(recipe.keep.checkpoints, recipe.epochs)
+    # The centroids and the PCA, in float32.
+    pca_rows = 0 if recipe.cluster.pca_dim == "none" else dim
+    clustering_bytes = 4 * (sum(all_k) + pca_rows) * sizes.pca_dim
+    label_bytes = LABEL_BYTES + LABEL_BYTES_OF_NEXT * (len(all_k) - 1)
+    # Weights, momentum and an average, in float32.
+    checkpoint_bytes = training.copies * 4 * training.weights + training.bank_bytes
+    return {
+        "images": num_images * _image_bytes(recipe.dataset),
+        "features": num_images * feature_bytes * kept_features,
+        "labels": (num_images * label_bytes + clustering_bytes) * recipe.num_epochs,
+        "checkpoints": checkpoint_bytes * kept_checkpoints,
+    }
+
+
+def _training_bytes(
+    recipe: Recipe, training: "_Training", *, k: int, num_images: int, num_ranks: int
+) -> int:
+    """Return the memory for training: backbone and head, and the activations of a batch."""
+    if not recipe.trains:
+        return 0
+    batch_size = Pace.of(recipe.train, num_images=num_images).batch_size
+    num_weights = training.weights + training.head_dim * k
+    num_activations = training.activations * math.ceil(batch_size / num_ranks)
+    return PER_WEIGHT_BYTES * num_weights + PER_ACTIVATION_BYTES * num_activations
+
+
+def _clustering_bytes(
+    recipe: Recipe, all_k: Sequence[int], *, num_images: int, width: int, num_ranks: int
+) -> tuple[int, int]:
+    """Return the main memory for clustering, and the bytes of its scratch file.
+
+    Most of it are the reduced features, of all images or of a sample.
+    """
+    cluster = recipe.cluster
+    num_clustered = num_images
+    if cluster.max_points_per_centroid is not None:
+        # The clusterings are found one after another.
+        num_clustered = min(num_images, max(all_k) * cluster.max_points_per_centroid)
+    # Clusterers that run on many ranks read large ones from a file; the others hold all of them.
+    in_file = find_clusterer(cluster.algorithm).runs_on_many_ranks
+    if in_file:
+        num_clustered = math.ceil(num_clustered / num_ranks)
+    reduced_bytes = 4 * num_clustered * width
+    memory = CLUSTERING_BYTES + CLUSTER_ID_BYTES * num_images * len(all_k)
+    if cluster.least_size is not None:
+        memory += QUOTA_BYTES * num_images
+    scratch = reduced_bytes if in_file and reduced_bytes > MEMORY_BYTES else 0
+    return memory + reduced_bytes - scratch, scratch
 
 
 @dataclass(frozen=True)
@@ -165,7 +194,7 @@ def _training_of(recipe: Recipe, num_images: int) -> _Training:
     if network.projection is not None:
         head_dim = network.projection.dim
     bank_bytes = 0
-    if train.prototypes is not None and train.prototypes.bank:
+    if train.has_bank:
         # An embedding for each view of the first kind.
         num_rows = num_images * (views[0].count if views else 1)
         bank_bytes = num_rows * head_dim * np.dtype(recipe.extract.dtype).itemsize

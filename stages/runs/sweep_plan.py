@@ -25,7 +25,6 @@ SWEEP = "sweep.parquet"
 """The file name of a sweep's table."""
 RUNS = "*=*"
 """A pattern for the folders of the runs."""
-_NOTHING = object()
 NOT_VARIED = {
     "epochs": "the runs of a sweep have equal numbers of epochs; --epochs sets them",
     "images": "it only says where the images are",
@@ -65,7 +64,7 @@ class Sweep:
     @property
     def axis(self) -> str:
         """The column of the table that holds the varied key: its name, or `k`."""
-        return "k" if self.key == K else self.key
+        return _axis_of_key(self.key)
 
     @property
     def varied(self) -> str | None:
@@ -88,6 +87,10 @@ class Sweep:
         own_names = {member.folder.name for member in self.members}
         all_names = {path.name for path in self.root.root.glob(RUNS)}
         return sorted(all_names - own_names)
+
+
+def _axis_of_key(key: str) -> str:
+    return "k" if key == K else key
 
 
 def run_of(axis: str, value: Value) -> str:
@@ -128,10 +131,10 @@ def plan(
         _check_ks(values, changes)
     else:
         _check_values(key, values, changes)
-    sweep = Sweep(RunFolder(Path()), [], 0, key)
+    axis = _axis_of_key(key)
     # Resolve the folder of the sweep like that of a run, then a folder in it for each value.
     if not run:
-        run = f"{Path(recipe).stem}-{sweep.axis}"
+        run = f"{Path(recipe).stem}-{axis}"
     _, root = resolve(recipe, run, epochs, changes)
     if root.config.exists():
         raise ConfigError(
@@ -142,7 +145,7 @@ def plan(
     for shown, value in _in_order(values):
         # The other overrides stay, and the varied key joins them.
         overrides = merged(dict(changes), _nested(key, value))
-        path = str(root.root / run_of(sweep.axis, shown))
+        path = str(root.root / run_of(axis, shown))
         own_recipe, folder = resolve(recipe, path, epochs, overrides)
         members.append(Member(shown, folder, own_recipe, overrides))
     return Sweep(root, members, epochs=members[0].recipe.num_epochs, key=key)
@@ -181,15 +184,7 @@ def _check_values(key: str, values: Sequence[Any], changes: Mapping[str, Any]) -
             f"--over {key}: {problem}.\n"
             f"  Fix: for example --over train.lr=0.01,0.05, each value once."
         )
-    # The key may also be set as part of a section.
-    given: Any = changes
-    for part in key.split("."):
-        given = given.get(part, _NOTHING) if isinstance(given, Mapping) else _NOTHING
-    if given is not _NOTHING:
-        raise ConfigError(
-            f"--set {key}: the sweep itself sets this key.\n"
-            f"  Fix: leave it out; --over lists all values."
-        )
+    _check_not_set(key, changes, option="--over")
 
 
 def is_sweep(folder: Path) -> bool:
@@ -254,12 +249,20 @@ def _check_ks(ks: Sequence[int], changes: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"--k: {'; '.join(problems)}.\n  Fix: for example --k 10,100,1000, each once."
         )
-    section = changes.get("cluster")
-    if isinstance(section, Mapping) and "k" in section:
-        raise ConfigError(
-            "--set cluster.k: the sweep itself sets this key.\n"
-            "  Fix: leave it out; --k lists all values."
-        )
+    _check_not_set(K, changes, option="--k")
+
+
+def _check_not_set(key: str, changes: Mapping[str, Any], *, option: str) -> None:
+    """Raise ConfigError if the overrides set the varied key, alone or as part of a section."""
+    given: Any = changes
+    for part in key.split("."):
+        if not isinstance(given, Mapping) or part not in given:
+            return
+        given = given[part]
+    raise ConfigError(
+        f"--set {key}: the sweep itself sets this key.\n"
+        f"  Fix: leave it out; {option} lists all values."
+    )
 
 
 def check_fits(sweep: Sweep, num_images: int | None) -> None:
