@@ -128,7 +128,7 @@ def _config(network: Network, *, name: str, size: int, resize: int) -> dict[str,
 
 def _layers_of(body: nn.Module) -> dict[str, Any]:
     """Return what timm records of a network of its own about the layers that it replaces."""
-    recorded: Any = getattr(body, "pretrained_cfg", None) or {}
+    recorded = _recorded(body)
     layers: dict[str, Any] = {}
     for key in ("first_conv", "classifier"):
         if recorded.get(key):
@@ -138,5 +138,10 @@ def _layers_of(body: nn.Module) -> dict[str, Any]:
 
 def _is_for_one_size(body: nn.Module) -> bool:
     """Return whether a network of timm is built for one size of images, such as a transformer."""
-    recorded: Any = getattr(body, "pretrained_cfg", None) or {}
-    return bool(recorded.get("fixed_input_size"))
+    return bool(_recorded(body).get("fixed_input_size"))
+
+
+def _recorded(body: nn.Module) -> Mapping[str, Any]:
+    """Return what timm records of a network of its own; nothing for any other."""
+    recorded: Any = getattr(body, "pretrained_cfg", None)
+    return recorded or {}

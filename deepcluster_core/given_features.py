@@ -142,7 +142,7 @@ def _mapped(path: Path) -> NDArray[np.floating]:
 
 def _table(path: Path) -> pq.ParquetFile:
     if path.suffix not in SUFFIXES:
-        raise _error(path, "is no known format", "write a .npy or a .parquet file")
+        raise _error(path, "has an unknown format", "write a .npy or a .parquet file")
     try:
         return pq.ParquetFile(path, memory_map=True)
     except (OSError, pa.ArrowException) as error:

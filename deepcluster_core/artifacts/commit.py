@@ -347,8 +347,7 @@ def _clear_half_written(out: Path, stage: Stage) -> None:
     safetensors writes to `.tmp…` beside the file, zarr to `….partial` in the array's folder.
     """
     for path in out.iterdir():
-        is_own = path.name in (*stage.files, *stage.optional_files)
-        if not is_own and not _is_temporary(path):
+        if path.name not in stage.possible_files and not _is_temporary(path):
             delete(path)
     for path in out.rglob("*.partial"):
         path.unlink()
@@ -363,7 +362,7 @@ def _is_temporary(path: Path) -> bool:
 
 def _foreign(out: Path, stage: Stage) -> bool:
     """Return whether a folder holds files that this stage cannot have made."""
-    own_names = {*stage.files, *stage.optional_files, MANIFEST}
+    own_names = {*stage.possible_files, MANIFEST}
     if (out / MANIFEST).exists():
         try:
             manifest = read_manifest(out)

@@ -4,6 +4,11 @@ They are separate from the modules that read and write these files, so that decl
 reading a recipe does not import the libraries for those formats.
 """
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
 INDEX = "index.parquet"
 SKIPPED = "skipped.parquet"
 PIXELS = "pixels"
@@ -14,6 +19,14 @@ MODEL = "model.safetensors"
 MOMENTUM = "momentum.safetensors"
 AVERAGE = "average.safetensors"
 METRICS = "metrics.parquet"
+
+
+def of_all_clusterings(arrays: Mapping[str, T], name: str) -> tuple[T, ...]:
+    """Return the arrays of a name in all clusterings, the first clustering first."""
+    found: list[T] = []
+    while (numbered := in_clustering(name, len(found))) in arrays:
+        found.append(arrays[numbered])
+    return tuple(found)
 
 
 def in_clustering(name: str, number: int) -> str:

@@ -52,6 +52,11 @@ class Stage:
     optional_files: tuple[str, ...] = ()
     """Files and folders that an artifact has with some settings only."""
 
+    @property
+    def possible_files(self) -> tuple[str, ...]:
+        """All files and folders that an artifact can have, besides the manifest."""
+        return (*self.files, *self.optional_files)
+
 
 class Provenance(StrictConfig):
     """When, where and with which software an artifact was made; not part of any key or digest."""

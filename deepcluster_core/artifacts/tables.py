@@ -22,6 +22,7 @@ from deepcluster_core.artifacts.file_names import (
     LABELS,
     METRICS,
     in_clustering,
+    of_all_clusterings,
 )
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.image_rows import (
@@ -196,16 +197,13 @@ def centroids_of(folder: Path) -> tuple[NDArray[np.float32], ...]:
     Raises:
         ArtifactError: the file with the centroids is missing, damaged or without centroids.
     """
-    arrays = read_clustering(folder)
-    found: list[NDArray[np.float32]] = []
-    while (name := in_clustering("centroids", len(found))) in arrays:
-        found.append(arrays[name])
+    found = of_all_clusterings(read_clustering(folder), "centroids")
     if not found:
         raise ArtifactError(
             f"{folder / CLUSTERING}: holds no centroids.\n"
             f"  Fix: run the cluster stage again: deepcluster stage cluster … --force"
         )
-    return tuple(found)
+    return found
 
 
 def label_frame(folder: Path) -> "pd.DataFrame":

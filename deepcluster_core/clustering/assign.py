@@ -11,7 +11,7 @@ from math import nan
 import numpy as np
 import torch
 
-from deepcluster_core.artifacts.file_names import in_clustering
+from deepcluster_core.artifacts.file_names import of_all_clusterings
 from deepcluster_core.clustering.nearest import Nearest
 from deepcluster_core.clustering.pca import Pca
 from deepcluster_core.clustering.rows import ClusterIds, Floats, InMemory, Projected, Raw
@@ -65,15 +65,13 @@ class Assigner:
                 )
         except KeyError as error:
             raise ArtifactError(f"{error}: missing among the arrays of the labels.") from error
-        centroids = [first_KQ]
-        while (name := in_clustering("centroids", len(centroids))) in clustering:
-            centroids.append(clustering[name])
+        centroids = of_all_clusterings(clustering, "centroids")
         width = len(pca.eigenvalues_Q)
         pca_fits = pca.components_QD.shape == (width, len(pca.mean_D))
         centroids_fit = all(centroids_KQ.shape[1:] == (width,) for centroids_KQ in centroids)
         if not (pca_fits and centroids_fit):
             raise ArtifactError("the shapes of the labels' PCA and centroids do not match.")
-        return cls(pca, tuple(centroids), device)
+        return cls(pca, centroids, device)
 
     def assign(
         self, batches: Iterable[tuple[list[str], Raw]], *, at_once: int = AT_ONCE

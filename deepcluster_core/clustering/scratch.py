@@ -44,19 +44,13 @@ def keep_rows(
         memory_bytes = MEMORY_BYTES
     if num_bytes <= memory_bytes:
         return filled(blocks, shape)
-    with _explained(folder, num_bytes):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        file = tempfile.TemporaryFile(dir=folder, buffering=0)
-    with file:
-        with _explained(folder, num_bytes):
-            _reserve(file.fileno(), num_bytes)
+    with _reserved_file(folder, num_bytes) as descriptor:
         for block_BQ in blocks:
             # Written, not changed in the map: a full disk is then an error instead of a signal.
             with _explained(folder, num_bytes):
-                _write(file.fileno(), block_BQ)
+                _write(descriptor, block_BQ)
         # The map outlives the file object.
-        mapped = mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_READ)
+        mapped = mmap.mmap(descriptor, num_bytes, access=mmap.ACCESS_READ)
     return np.frombuffer(mapped, np.float32).reshape(shape)
 
 
@@ -68,13 +62,8 @@ def empty_rows(shape: tuple[int, int], folder: Path | None) -> Floats:
     num_bytes = 4 * shape[0] * shape[1]
     if num_bytes <= MEMORY_BYTES:
         return np.empty(shape, np.float32)
-    with _explained(folder, num_bytes):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            file.truncate(num_bytes)
-            _reserve(file.fileno(), num_bytes)
-            mapped = mmap.mmap(file.fileno(), num_bytes)
+    with _reserved_file(folder, num_bytes) as descriptor, _explained(folder, num_bytes):
+        mapped = mmap.mmap(descriptor, num_bytes)
     return np.frombuffer(mapped, np.float32).reshape(shape)
 
 
@@ -89,10 +78,22 @@ def filled(blocks: Iterator[Floats], shape: tuple[int, int]) -> Floats:
     return rows_NQ
 
 
-def _reserve(descriptor: int, num_bytes: int) -> None:
-    """Take the space on the disk now, so that a full disk is noticed before any work is done."""
-    if hasattr(os, "posix_fallocate"):  # macOS has none
-        os.posix_fallocate(descriptor, 0, num_bytes)
+@contextmanager
+def _reserved_file(folder: Path | None, num_bytes: int) -> Iterator[int]:
+    """Yield the descriptor of a file without a name, of zeros.
+
+    The space on the disk is taken now, so that a full disk is noticed before any work is done.
+    """
+    with _explained(folder, num_bytes):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=folder, buffering=0)
+    with file:
+        with _explained(folder, num_bytes):
+            file.truncate(num_bytes)
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+        yield file.fileno()
 
 
 def _write(descriptor: int, block_BQ: Floats) -> None:

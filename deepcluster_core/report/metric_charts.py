@@ -12,7 +12,7 @@ from deepcluster_core.report.charts import (
     size_histogram,
     stacked_bars,
 )
-from deepcluster_core.report.words import NO_VIRTUE
+from deepcluster_core.report.words import ABOUT_RANK
 from deepcluster_core.text import duration, known
 
 Row = Mapping[str, Any]
@@ -107,7 +107,7 @@ LEARNING = (
         Caption(
             "RankMe",
             "directions",
-            f"How evenly the features use their directions, their mean included. {NO_VIRTUE}",
+            f"How evenly the features use their directions, their mean included. {ABOUT_RANK}",
         ),
         {"rankme": "RankMe"},
     ),

@@ -19,9 +19,9 @@ RISING = 0.01
 """Least increase in mean NMI, from the three epochs before to the last three, that counts as still
 rising. Our choice: in the demo, NMI fluctuates by as much from one epoch to the next."""
 
-NO_VIRTUE = (
-    "A high rank is no virtue by itself: a random network has a high one. Compare it with epoch 0, "
-    "and between runs that differ in little."
+ABOUT_RANK = (
+    "A high rank alone means little, because a random network has one, too. Compare it with epoch "
+    "0, and between runs that differ in little."
 )
 
 
@@ -183,7 +183,7 @@ def _rank(rows: Sequence[Row]) -> Remark | None:
     if begin < end:
         untrained = ", that of the network as initialised" if begin == 0 else ""
         text += f", {first:.1f} in epoch {begin}{untrained}"
-    return Remark("plain", "Rank of the features", f"{text}. {NO_VIRTUE}")
+    return Remark("plain", "Rank of the features", f"{text}. {ABOUT_RANK}")
 
 
 def _still_rises(values: Sequence[float]) -> bool:

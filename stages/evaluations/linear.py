@@ -55,9 +55,7 @@ def linear(
     probing = Probing(
         "linear", draft, network, protocol, images, validation, checkpoint, supervised
     )
-    rows = probing.rows(protocol.shape_of)
-    if draft.context.ranks.rank == 0:
-        write_results(draft, rows, protocol)
+    write_results(draft, probing.rows(protocol.shape_of), protocol)
 
 
 EVALUATION = Evaluation(

@@ -26,12 +26,16 @@ def write_results(
 ) -> None:
     """Write the table of an evaluation. Each row holds the digest of the protocol it followed.
 
+    Only the first rank has rows and writes; on the others, nothing happens.
+
     Args:
         draft: the artifact being written; its number of rows and its facts are set.
         rows: at least one row; all rows have equal columns.
         protocol: every number that the evaluation depends on.
         captions: captions of the artifact's images in the report, by file name.
     """
+    if draft.context.ranks.rank > 0:
+        return
     digest = digest_of(protocol.model_dump(mode="json"))
     table = pd.DataFrame([dict(row) for row in rows])
     # Every row names the protocol, so that tables of several runs can be compared.

@@ -98,7 +98,7 @@ def test_remarks__rank_is_compared_with_the_untrained_network() -> None:
     assert tones(rows)["Rank of the features"] == "plain", "neither good nor bad by itself"
     said = texts(rows)
     assert "RankMe 41.2 in epoch 2, 90.2 in epoch 0, that of the network as initialised" in said
-    assert "no virtue by itself: a random network has a high one" in said
+    assert "A high rank alone means little, because a random network has one, too." in said
 
 
 def test_remarks__agreement_without_labels_says_what_was_compared() -> None:

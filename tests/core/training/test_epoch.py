@@ -1,6 +1,6 @@
 """Suffixes: N images, B images of a batch, S side in pixels, C channels, K clusters, D dims."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,15 +23,6 @@ from tests.margins import SHIFT, below
 
 SIDE = 16
 SGD_OF_TESTS = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-4)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: on shared cores, two wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def network(*, dropout: float = 0.0) -> Network:

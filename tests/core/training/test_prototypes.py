@@ -4,7 +4,7 @@ Suffixes: B images of a batch, M views of all kinds, S side of a view, C channel
 clusters, D dims of an embedding.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,14 +41,6 @@ NUM_IMAGES = 22
 BATCH_SIZE = 10
 _DRAWING = Lock()
 """Held while weights are drawn, because ranks that are threads share torch's generator."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def network(*, dropout: float = 0.0) -> Network:
