@@ -38,11 +38,7 @@ def stability(current_N: Ints, earlier: Iterable[Ints]) -> Stability | None:
         current_N: the present clusters, of at least one image.
         earlier: clusters of these images in earlier epochs. One is in memory at a time.
     """
-    stayed_N = np.zeros(len(current_N), np.int32)
-    epochs = 0
-    for before_N in earlier:
-        stayed_N += same_cluster(before_N, current_N)
-        epochs += 1
+    stayed_N, epochs = epochs_stayed(current_N, earlier)
     if epochs == 0:
         return None
     return Stability(
@@ -51,6 +47,19 @@ def stability(current_N: Ints, earlier: Iterable[Ints]) -> Stability | None:
         always=float((stayed_N == epochs).mean()),
         never=float((stayed_N == 0).mean()),
     )
+
+
+def epochs_stayed(current_N: Ints, earlier: Iterable[Ints]) -> tuple[NDArray[np.int32], int]:
+    """Return in how many earlier epochs each image was with its present cluster, and their number.
+
+    See `stability`.
+    """
+    stayed_N = np.zeros(len(current_N), np.int32)
+    epochs = 0
+    for before_N in earlier:
+        stayed_N += same_cluster(before_N, current_N)
+        epochs += 1
+    return stayed_N, epochs
 
 
 def same_cluster(before_N: Ints, current_N: Ints) -> NDArray[np.bool_]:

@@ -1,0 +1,1 @@
+"""What people look for among images: neighbours, duplicates, outliers, and places on a map."""

@@ -1,0 +1,66 @@
+"""The most similar images of each image.
+
+Suffixes: N images, M neighbours, Q dimensions, B block.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcluster_core.clustering.faiss_index import exact_index
+from deepcluster_core.progress import Progress, silent
+
+Floats = NDArray[np.float32]
+BLOCK_ROWS = 4096
+"""Images searched at once, for the progress alone."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The most similar other images of each image, the most similar first."""
+
+    image_id_NM: NDArray[np.int32]
+    similarity_NM: Floats
+    """Cosine of the angle between the features, -1 to 1."""
+
+
+def nearest_neighbours(
+    rows_NQ: Floats, count: int, *, device: str = "cpu", progress: Progress = silent
+) -> Neighbours:
+    """Return the `count` most similar other images of each image, by exact search.
+
+    The time grows with the square of N.
+
+    Args:
+        rows_NQ: features of length 1, or 0; at least two rows.
+        count: M; if there are fewer other images, it is their number.
+        device: a torch device.
+        progress: receives the number of images searched after each block.
+    """
+    num_images = len(rows_NQ)
+    count = min(count, num_images - 1)
+    index = exact_index(rows_NQ.shape[1], device=device)
+    index.add(rows_NQ)
+    image_id_NM = np.empty((num_images, count), np.int32)
+    similarity_NM = np.empty((num_images, count), np.float32)
+    for start in range(0, num_images, BLOCK_ROWS):
+        here = slice(start, min(start + BLOCK_ROWS, num_images))
+        squared_BM, found_BM = index.search(rows_NQ[here], count + 1)
+        own_B = np.arange(here.start, here.stop)
+        is_other_BM = _others(found_BM, own_B)
+        image_id_NM[here] = found_BM[is_other_BM].reshape(-1, count)
+        # Of two vectors of length 1, the squared distance is 2 - 2 cos.
+        similarity_NM[here] = 1 - squared_BM[is_other_BM].reshape(-1, count) / 2
+        progress(here.stop, num_images)
+    return Neighbours(image_id_NM, np.clip(similarity_NM, -1, 1))
+
+
+def _others(found_BM: NDArray[np.int64], own_B: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which results to keep: all but the image itself.
+
+    Among more than M copies an image may not find itself; then the last result is dropped.
+    """
+    is_other_BM = found_BM != own_B[:, None]
+    is_other_BM[is_other_BM.all(axis=1), -1] = False
+    return is_other_BM
