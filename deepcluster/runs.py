@@ -112,16 +112,18 @@ class Run:
         """Return the features that an epoch clustered, computed before the training of that epoch.
 
         Returns:
-            An array (N, D) of the recipe's `extract.dtype`; row i belongs to image_id i.
+            An array (N, D) of the recipe's `extract.dtype`; row i belongs to image_id i. With
+            `train.prototypes.bank`, from epoch 1 on, a row holds the embeddings of all views that
+            the training of the epoch before computed, one after another.
 
         Raises:
             ConfigError: the run does not have the epoch.
             ArtifactError: the features are missing or damaged, or were deleted to save space
                 (`keep.features` of the recipe).
         """
-        number = self.past.epoch("features", epoch)
-        folder = self.past.whole("features", number)
-        blocks = list(Features(folder).blocks())
+        has_bank = self.recipe.train.has_bank
+        number = self.past.epoch("labels" if has_bank else "features", epoch)
+        blocks = list(Features(self.past.clustered(number)).blocks())
         return np.concatenate(blocks)
 
     def network(self, epoch: int | None = None) -> Network:

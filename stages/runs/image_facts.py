@@ -70,7 +70,7 @@ class ImageFacts:
         labels = self.past.whole("labels", self.epoch)
         whitened = read_manifest(labels).config["cluster"]["whiten"]
         pca = Assigner.of(read_clustering(labels), whitened=whitened, device="cpu").pca
-        features = self._features
+        features = Features(self.past.clustered(self.epoch))
         rows_NQ = np.empty((features.num_images, len(pca.eigenvalues_Q)), np.float32)
         start = 0
         # With several views of an image, the clusters of the first clustering are those of view 0.
@@ -79,14 +79,6 @@ class ImageFacts:
             rows_NQ[start : start + len(raw_BD)] = rows_BQ.numpy()
             start += len(raw_BD)
         return rows_NQ
-
-    @property
-    def _features(self) -> Features:
-        """The features that were clustered at this epoch."""
-        trains_bank = self.past.recipe.train.has_bank and self.epoch > 0
-        # With a bank, the training of the epoch before has computed them.
-        kind, epoch = ("checkpoints", self.epoch - 1) if trains_bank else ("features", self.epoch)
-        return Features(self.past.whole(kind, epoch))
 
     @cached_property
     def neighbours(self) -> Neighbours:

@@ -139,6 +139,17 @@ class PastRun:
             f"{self._continue_command()} for all that is missing."
         )
 
+    def clustered(self, epoch: int) -> Path:
+        """Return the folder of the artifact with the features that an epoch clustered.
+
+        Raises:
+            ArtifactError: the features are missing or damaged, or were deleted to save space.
+        """
+        if self.recipe.train.has_bank and epoch > 0:
+            # The training of the epoch before has computed them.
+            return self.whole("checkpoints", epoch - 1)
+        return self.whole("features", epoch)
+
     def network(self, checkpoint: Path | None) -> Network:
         """Return the network of a checkpoint, or the network as initialised if it is None.
 

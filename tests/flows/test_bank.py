@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from deepcluster import open_run
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from deepcluster_core.artifacts.tables import read_metrics
+from deepcluster_core.artifacts.tables import centroids_of, read_metrics
 from deepcluster_core.errors import ConfigError
 from flows.show.page import write_page
 from flows.stage_rerun import rerun
 from stages.runs.folder import RunFolder
+from stages.runs.image_facts import ImageFacts
 from stages.runs.states import states_of
 from tests.support.flow_runs import call, in_state, loop
 from tests.support.recipes import write_recipe
@@ -79,3 +82,28 @@ def test_rerun__makes_a_pruned_bank_again(run: Path) -> None:
 def test_rerun__later_epochs_have_no_extraction(run: Path) -> None:
     with pytest.raises(ConfigError, match="only epoch 0 extracts features"):
         rerun(stage="extract", run=str(run), epoch=2)
+
+
+def test_features__of_a_later_epoch_are_those_that_training_computed(run: Path) -> None:
+    call(rerun, stage="train", run=str(run), epoch=0, force=True)
+    opened = open_run(run)
+
+    features_ND = opened.features(1)
+
+    num_images = len(opened.labels(1))
+    assert features_ND.shape == (num_images, 2 * 12)  # two views
+    facts = ImageFacts.of(opened.past, 1)
+    first_view = features_ND[:, :12].astype(np.float32)
+    lengths = np.linalg.norm(first_view, axis=1, keepdims=True)
+    # What is clustered is float32, of length 1.
+    np.testing.assert_allclose(facts.rows, first_view / lengths, atol=1e-6)
+    own_N = facts.labels.cluster_N
+    distance_NK = np.linalg.norm(
+        facts.rows[:, None] - centroids_of(facts.past.whole("labels", 1))[0], axis=2
+    )
+    np.testing.assert_allclose(
+        distance_NK[np.arange(num_images), own_N], facts.labels.distance_N, atol=1e-5
+    )
+    assert (facts.second_clusters == np.argsort(distance_NK, axis=1)[:, 1]).all()
+    assert facts.stability is not None
+    assert facts.outliers.shape == (num_images,)
