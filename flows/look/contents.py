@@ -53,7 +53,7 @@ class EpochContents:
         return names_at(self.facts.past.folder, self.epoch)
 
     @cached_property
-    def sizes_K(self) -> NDArray[np.int64]:
+    def sizes(self) -> NDArray[np.int64]:
         """The number of images of each cluster."""
         return np.bincount(self.labels.cluster_N, minlength=self.num_clusters)
 
@@ -62,7 +62,7 @@ class EpochContents:
         """All images by cluster, the nearest to its centroid first; and where clusters begin."""
         labels = self.labels
         order_N = np.lexsort((labels.distance_N, labels.cluster_N))
-        starts_K = np.concatenate([[0], np.cumsum(self.sizes_K)])
+        starts_K = np.concatenate([[0], np.cumsum(self.sizes)])
         return order_N, starts_K
 
     def check_cluster(self, cluster: int) -> None:
@@ -83,7 +83,7 @@ class EpochContents:
         return order_N[starts_K[cluster] : starts_K[cluster + 1]]
 
     @cached_property
-    def mean_distance_K(self) -> NDArray[np.float64]:
+    def mean_distances(self) -> NDArray[np.float64]:
         """The mean distance of a cluster's images to its centroid; NaN if it has none."""
         return self._mean(self.labels.distance_N)
 
@@ -94,7 +94,7 @@ class EpochContents:
             return self.facts.stability
 
     @cached_property
-    def stability_K(self) -> NDArray[np.float64] | None:
+    def cluster_stability(self) -> NDArray[np.float64] | None:
         """The mean stability of a cluster's images; NaN if it has none."""
         stability_N = self.stability
         return None if stability_N is None else self._mean(stability_N)
@@ -102,7 +102,7 @@ class EpochContents:
     def _mean(self, values_N: NDArray[np.float32]) -> NDArray[np.float64]:
         sums_K = np.bincount(self.labels.cluster_N, values_N, minlength=self.num_clusters)
         with np.errstate(invalid="ignore"):
-            return sums_K / self.sizes_K
+            return sums_K / self.sizes
 
     @cached_property
     def _search(self) -> NeighbourSearch:
@@ -192,7 +192,7 @@ class RunContents:
         return None if number < 0 else names[number]
 
     @cached_property
-    def _clusters_EN(self) -> NDArray[np.int32]:
+    def _histories(self) -> NDArray[np.int32]:
         """The cluster of each image at each epoch that has labels."""
         clusters_EN = np.empty((len(self.epochs), self.images.num_images), np.int32)
         for number, epoch in enumerate(self.epochs):
@@ -206,7 +206,7 @@ class RunContents:
             ArtifactError: labels were deleted or damaged since the server started.
         """
         with self._lock:
-            clusters_E = self._clusters_EN[:, image_id].tolist()
+            clusters_E = self._histories[:, image_id].tolist()
         return [*zip(self.epochs, clusters_E, strict=True)]
 
     def original(self, image_id: int) -> Path | None:

@@ -92,16 +92,14 @@ class OutlierScores:
         return scoring
 
 
-def ordered_clusters(
-    run: RunContents, contents: EpochContents, order: str
-) -> list[int]:
+def ordered_clusters(run: RunContents, contents: EpochContents, order: str) -> list[int]:
     """Return the clusters that have images, in one of `CLUSTER_ORDERS`; ties by number."""
-    cluster_P = np.flatnonzero(contents.sizes_K)
+    cluster_P = np.flatnonzero(contents.sizes)
     values: dict[str, Callable[[], NDArray[np.floating] | NDArray[np.int64]]] = {
-        "largest": lambda: -contents.sizes_K,
-        "smallest": lambda: contents.sizes_K,
-        "tight": lambda: contents.mean_distance_K,
-        "loose": lambda: -contents.mean_distance_K,
+        "largest": lambda: -contents.sizes,
+        "smallest": lambda: contents.sizes,
+        "tight": lambda: contents.mean_distances,
+        "loose": lambda: -contents.mean_distances,
         "stable": lambda: -_stability(contents),
         "unstable": lambda: _stability(contents),
         "mixed": lambda: purity(run, contents),
@@ -157,9 +155,9 @@ def purity(run: RunContents, contents: EpochContents) -> NDArray[np.float64]:
     pair_P, count_P = np.unique(pair_N, return_counts=True)
     most_K = np.zeros(contents.num_clusters)
     np.maximum.at(most_K, pair_P // len(names), count_P)
-    return most_K / np.maximum(contents.sizes_K, 1)
+    return most_K / np.maximum(contents.sizes, 1)
 
 
 def _stability(contents: EpochContents) -> NDArray[np.float64]:
-    stability_K = contents.stability_K
-    return np.zeros(contents.num_clusters) if stability_K is None else stability_K
+    cluster_stability = contents.cluster_stability
+    return np.zeros(contents.num_clusters) if cluster_stability is None else cluster_stability
