@@ -6,6 +6,7 @@ clusters, M members of a cluster, C classes, E epochs.
 
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition, read_manifest
 from deepcluster_core.artifacts.tables import Labels, read_labels
-from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.errors import ArtifactError, DeepClusterError
 from deepcluster_core.inspection.neighbours import Neighbours, NeighbourSearch
 from stages.runs.cluster_names import ClusterName, names_at
 from stages.runs.image_facts import ImageFacts
@@ -36,6 +37,8 @@ class EpochContents:
         self.facts = facts
         self.epoch = facts.epoch
         self._lock = threading.RLock()
+        # Reading all features takes seconds, and pages without neighbours need not wait for it.
+        self._search_lock = threading.Lock()
 
     @property
     def labels(self) -> Labels:
@@ -115,9 +118,14 @@ class EpochContents:
         Raises:
             ArtifactError: the run does not have the features of the epoch any more.
         """
-        with self._lock:
+        with self._search_lock:
             search = self._search
         return search.of(image_id_B, count)
+
+    def prepare_neighbours(self) -> None:
+        """Read the features, so that the first question for neighbours need not wait for it."""
+        with suppress(ArtifactError), self._search_lock:  # a page that needs them reports it
+            _ = self._search
 
 
 class RunContents:

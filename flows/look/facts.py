@@ -16,6 +16,10 @@ SIMILAR = 24
 """Similar images shown on the page of an image."""
 
 
+COLOURS = {1: "grey", 3: "colour"}
+"""Names for numbers of channels."""
+
+
 @dataclass
 class Similar:
     """The images most similar to one, or why they are not known."""
@@ -69,7 +73,7 @@ def facts_of(
         "number": str(image_id),
         "class": run.class_of(image_id),
         "original": f"{row['width']} × {row['height']} pixels, {row['format']}",
-        "packed": f"{width} × {height} pixels, {number(channels)} channels",
+        "packed": f"{width} × {height} pixels, {COLOURS.get(channels, f'{channels} channels')}",
         "distance to the centroid": three_decimals(float(contents.labels.distance_N[image_id])),
         "nearest to it": f"{number(place + 1)} of {number(size)}",
         "stability": None if stability_N is None else share(float(stability_N[image_id])),

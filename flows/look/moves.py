@@ -10,7 +10,7 @@ import numpy as np
 from deepcluster_core.clustering.stability import same_cluster
 from flows.look.contents import EpochContents
 
-SAMPLES = 8
+SAMPLES = 6
 """Images shown of each flow."""
 
 
