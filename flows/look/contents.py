@@ -140,6 +140,8 @@ class RunContents:
         """
         self.past = past
         self._lock = threading.RLock()
+        # Reading the labels of all epochs takes seconds, and other pages need not wait for it.
+        self._history_lock = threading.Lock()
         first = EpochContents(ImageFacts.of(past, epoch))
         self.last_epoch = first.epoch
         self._kept = OrderedDict({first.epoch: first})
@@ -213,7 +215,7 @@ class RunContents:
         Raises:
             ArtifactError: labels were deleted or damaged since the server started.
         """
-        with self._lock:
+        with self._history_lock:
             clusters_E = self._histories[:, image_id].tolist()
         return [*zip(self.epochs, clusters_E, strict=True)]
 

@@ -174,7 +174,7 @@ def _greeting(contents: RunContents, address: str) -> str:
         f"Open  {address}",
         "Only this machine, and only with this address. Ctrl-C ends it.",
     ]
-    cannot_name = why_not_writable(contents.past.folder.root)
-    if not os.access(contents.past.folder.root, os.W_OK):
-        lines.append(f"Names cannot be given: {cannot_name}")
+    root = contents.past.folder.root
+    if not os.access(root, os.W_OK):
+        lines.append(f"Clusters cannot be named: {printable(why_not_writable(root))}")
     return "\n".join(lines)

@@ -117,9 +117,11 @@ def _classes(run: RunContents, contents: EpochContents, cluster: int) -> list[tu
     of_members = class_N[contents.members(cluster)]
     counts = np.bincount(of_members[of_members >= 0], minlength=1)
     commonest = np.argsort(-counts, kind="stable")[:CLASSES].tolist()
-    return [
-        (names[number], counts[number] / len(of_members)) for number in commonest if counts[number]
-    ]
+    shares: list[tuple[str, float]] = []
+    for number in commonest:
+        if counts[number]:
+            shares.append((names[number], int(counts[number]) / len(of_members)))
+    return shares
 
 
 def _known(value: float) -> float | None:

@@ -119,7 +119,7 @@ class TakeOut:
     def _new_folder(self, name: str) -> Path:
         """Create a folder whose name a person has given, beside nothing that exists."""
         is_plain = name == PurePosixPath(name).name and "\\" not in name and name.isprintable()
-        if not is_plain or name.startswith(".") or name != name.strip():
+        if not name or not is_plain or name.startswith(".") or name != name.strip():
             raise ConfigError(
                 f"folder {name!r}: is not a plain name.\n"
                 f"  Fix: give a name without slashes; the folder is made in {self.parent}."

@@ -110,6 +110,10 @@ def members_of(run: Path, cluster: int) -> list[int]:
     return np.flatnonzero(cluster_N == cluster).tolist()
 
 
+def rows_of(table: str) -> list[dict[str, str]]:
+    return [*csv.DictReader(io.StringIO(table, newline=""))]
+
+
 def test_guard__lets_only_the_own_browser_in(served: Served) -> None:
     page = f"{served.base}/epoch/{LAST}/"
     assert httpx.get(page).status_code == 403, "another user of the machine"
@@ -142,7 +146,7 @@ def test_guard__restricts_the_pages(served: Served) -> None:
 
 def test_look__listens_on_this_machine_only(served: Served) -> None:
     port = int(served.base.rpartition(":")[2])
-    others = {address[4][0] for address in socket.getaddrinfo(socket.gethostname(), None)}
+    others = {str(address[4][0]) for address in socket.getaddrinfo(socket.gethostname(), None)}
 
     for address in others - {"127.0.0.1", "::1"}:
         with pytest.raises(OSError, match=r".*"), socket.create_connection((address, port), 2):
@@ -244,7 +248,7 @@ def test_take_out__a_table_of_images_and_clusters(served: Served) -> None:
     wanted = sorted({3, 5, *members_of(served.run, 2)})
     text = served.take_out("csv", images=[5, 3], clusters=[2]).text
 
-    rows = [*csv.DictReader(io.StringIO(text, newline=""))]
+    rows = rows_of(text)
     paths = Images(served.run / "images").paths().to_pylist()
     assert [int(row["image_id"]) for row in rows] == wanted
     assert [row["path"] for row in rows] == [paths[image_id] for image_id in wanted]
@@ -268,7 +272,7 @@ def test_take_out__copies_into_a_new_folder(served: Served) -> None:
     assert original.read_bytes() == source.read_bytes()
     with Image.open(packed) as picture:
         assert picture.size == (16, 16)
-    assert len([*csv.DictReader((folder / "images.csv").open())]) == 2
+    assert len(rows_of((folder / "images.csv").read_text())) == 2
 
     again = served.take_out("folder", images=[3], folder="ticked")
     assert again.status_code == 409
@@ -485,7 +489,7 @@ def test_ticks__stay_and_are_taken_out(tab: Tab, served: Served, tmp_path: Path)
     tab.evaluate("document.querySelector('#take-out form').requestSubmit()")
     table = tmp_path / "images.csv"
     eventually(table.exists, wanted=True)
-    taken = [int(row["image_id"]) for row in csv.DictReader(table.open())]
+    taken = [int(row["image_id"]) for row in rows_of(table.read_text())]
     assert taken == sorted({first, second, *members_of(served.run, 1)})
 
     tab.evaluate("document.querySelector('[value=folder]').click()")
