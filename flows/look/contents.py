@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcluster_core.artifacts.files import Signature, signature_of
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition, read_manifest
 from deepcluster_core.artifacts.tables import Labels, read_labels
 from deepcluster_core.errors import ArtifactError, DeepClusterError
 from deepcluster_core.inspection.neighbours import Neighbours, NeighbourSearch
-from stages.runs.cluster_names import ClusterName, names_at
+from stages.runs.cluster_names import CLUSTER_NAMES, ClusterName, names_at
 from stages.runs.image_facts import ImageFacts
 from stages.runs.past_run import PastRun
 
@@ -39,6 +40,8 @@ class EpochContents:
         self._lock = threading.RLock()
         # Reading all features takes seconds, and pages without neighbours need not wait for it.
         self._search_lock = threading.Lock()
+        self._names_lock = threading.Lock()
+        self._named: tuple[Signature | None, dict[int, ClusterName]] | None = None
 
     @property
     def labels(self) -> Labels:
@@ -52,8 +55,16 @@ class EpochContents:
         return self.labels.k
 
     def names(self) -> dict[int, ClusterName]:
-        """Return the names of clusters, as their file is now."""
-        return names_at(self.facts.past.folder, self.epoch)
+        """Return the names of clusters, as their file is now.
+
+        Carrying names from other epochs reads their labels, so it is done once for each change.
+        """
+        folder = self.facts.past.folder
+        signature = signature_of(str(folder.root / CLUSTER_NAMES))
+        with self._names_lock:
+            if self._named is None or self._named[0] != signature:
+                self._named = (signature, names_at(folder, self.epoch))
+            return self._named[1]
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:

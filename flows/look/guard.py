@@ -70,7 +70,7 @@ class Guard:
         if _host_name(f"//{host}") not in HOSTS:
             return _refused(f"{host!r} is not an address of this server")
         if self._has_key_in_address(scope):
-            return self._with_cookie(scope)
+            return self._with_cookie()
         if not self._has_cookie(headers.get("cookie", "")):
             return _refused(NO_KEY)
         if scope["method"] in READING:
@@ -95,9 +95,9 @@ class Guard:
         # The time of this comparison does not depend on how many characters agree.
         return hmac.compare_digest(text.encode("utf-8", "replace"), self.key.encode())
 
-    def _with_cookie(self, scope: Scope) -> Response:
-        """Return a redirection that removes the key from the address and history."""
-        answer = RedirectResponse(scope["path"], status_code=303)
+    def _with_cookie(self) -> Response:
+        """Return a redirection to the first page, whose address is without the key."""
+        answer = RedirectResponse("/", status_code=303)
         answer.set_cookie(self._cookie, self.key, httponly=True, samesite="strict")
         return answer
 

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,29 +97,38 @@ class TakeOut:
             ConfigError: the name is not that of a new folder, or the folder cannot be written.
         """
         folder = self._new_folder(name)
+        # The folder appears under its name when it is complete.
+        unfinished = folder.with_name(f".{name}-{secrets.token_hex(4)}")
         try:
-            packed = 0
-            for image_id in image_ids:
-                cluster = int(contents.labels.cluster_N[image_id])
-                packed += self._copy_one(image_id, folder / f"cluster-{cluster:04d}")
-            text = self.table(contents, image_ids)
-            (folder / TABLE).write_text(text, encoding="utf-8", errors="surrogateescape")
+            unfinished.mkdir()
+            num_packed = self._fill(unfinished, contents, image_ids)
+            unfinished.rename(folder)
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
             raise ConfigError(
-                f"{folder}: cannot be written ({first_line(error)}), so it was deleted again.\n"
-                f"  Fix: make room or correct permissions, and take the images out again."
+                f"{folder}: cannot be written ({first_line(error)}).\n"
+                f"  Fix: make room or correct permissions, or start with another --out FOLDER."
             ) from error
-        except BaseException:  # damaged pixels, or the server is stopped
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
         note = ""
-        if packed:
-            note = f" {number(packed)} of them have no file of their own: a PNG as packed instead."
+        if num_packed:
+            note = (
+                f" {number(num_packed)} of them have no file of their own: a PNG as packed instead."
+            )
         return f"Copied {number(len(image_ids))} images to {folder}.{note}"
 
+    def _fill(self, folder: Path, contents: EpochContents, image_ids: Sequence[int]) -> int:
+        """Copy images and write their table; return how many had to be written as packed."""
+        num_packed = 0
+        for image_id in image_ids:
+            cluster = int(contents.labels.cluster_N[image_id])
+            num_packed += self._copy_one(image_id, folder / f"cluster-{cluster:04d}")
+        text = self.table(contents, image_ids)
+        (folder / TABLE).write_text(text, encoding="utf-8", errors="surrogateescape")
+        return num_packed
+
     def _new_folder(self, name: str) -> Path:
-        """Create a folder whose name a person has given, beside nothing that exists."""
+        """Return the path of a folder that does not exist yet, whose name a person has given."""
         is_plain = name == PurePosixPath(name).name and "\\" not in name and name.isprintable()
         if not name or not is_plain or name.startswith(".") or name != name.strip():
             raise ConfigError(
@@ -125,15 +136,8 @@ class TakeOut:
                 f"  Fix: give a name without slashes; the folder is made in {self.parent}."
             )
         folder = self.parent / name
-        try:
-            folder.mkdir()
-        except FileExistsError as error:
-            raise ConfigError(f"{folder}: exists already.\n  Fix: choose another name.") from error
-        except OSError as error:
-            raise ConfigError(
-                f"{folder}: cannot be created ({error.strerror}).\n"
-                f"  Fix: start with --out FOLDER, a folder that you can write."
-            ) from error
+        if os.path.lexists(folder):  # a broken link, too
+            raise ConfigError(f"{folder}: exists already.\n  Fix: choose another name.")
         return folder
 
     def _copy_one(self, image_id: int, folder: Path) -> bool:
