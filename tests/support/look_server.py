@@ -30,6 +30,7 @@ class Served:
     run: Path
     out: Path
     """Where copies are put."""
+    process_id: int
 
     @property
     def base(self) -> str:
@@ -62,8 +63,10 @@ def serving_look(run: Path, out: Path) -> Iterator[Served]:
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = next(line.split()[1] for line in process.stdout if line.startswith("Open"))
-        yield Served(address, run, out)
-        process.send_signal(signal.SIGINT)
+        try:
+            yield Served(address, run, out, process.pid)
+        finally:  # otherwise the block would wait for the server
+            process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
         assert process.wait(timeout=WITHIN_S) == 0
         assert rest.splitlines()[-1] == "stopped"
