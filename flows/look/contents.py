@@ -17,7 +17,7 @@ from deepcluster_core.artifacts.files import Signature, signature_of
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition, read_manifest
 from deepcluster_core.artifacts.tables import Labels, read_labels
-from deepcluster_core.errors import ArtifactError, DeepClusterError
+from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.inspection.neighbours import Neighbours, NeighbourSearch
 from stages.runs.cluster_names import CLUSTER_NAMES, ClusterName, names_at
 from stages.runs.image_facts import ImageFacts
@@ -135,7 +135,7 @@ class EpochContents:
 
     def prepare_neighbours(self) -> None:
         """Read the features, so that the first question for neighbours need not wait for it."""
-        with suppress(ArtifactError), self._search_lock:  # a page that needs them reports it
+        with suppress(DeepClusterError), self._search_lock:  # a page that needs them reports it
             _ = self._search
 
 

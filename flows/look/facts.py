@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deepcluster_core.artifacts.tables import read_clustering, read_index
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.inspection.outliers import outlier_scores
 from deepcluster_core.text import number, share, three_decimals
 from flows.look.contents import EpochContents, RunContents
@@ -37,7 +37,7 @@ def similar(run: RunContents, contents: EpochContents, image_id: int) -> Similar
     try:
         found = contents.neighbours(np.array([image_id]), SIMILAR)
         second_cluster = _second_cluster(contents, image_id)
-    except ArtifactError as error:  # the run keeps the features of its last epochs only
+    except DeepClusterError as error:  # the run keeps the features of its last epochs only
         return Similar(lacks=str(error))
     images: list[ShownImage] = []
     for other, cosine in zip(found.image_id_NM[0], found.similarity_NM[0], strict=True):
