@@ -45,6 +45,7 @@ SHORTER_DEMO = {
     "train": {"lr": 0.001},  # 16 steps an epoch are too few for the recipe's
 }
 VOC_SIZES = {"train": 8, "val": 8, "test": 16}
+LOOK = "deepcluster look"
 COPIED = ("flows", "stages", "deepcluster_core", "configs", "Makefile", "prefect.yaml")
 
 
@@ -62,6 +63,7 @@ EXPECTED = {
     "make demo": r"^epoch",
     "make test": r"pytest",
     "deepcluster show runs/demo --epoch 3 --cluster 17": r"nearest first",
+    "deepcluster look runs/demo": r"^Open +http://127\.0\.0\.1:",
     "deepcluster evaluate table2 runs/mine": r"^ours[^*]*\*[^*]*\*[^*]*\*[^*]*$",
 }
 """A pattern that a command prints; of the others it is enough that they succeed."""
@@ -128,7 +130,11 @@ class Newcomer:
 
     def _result_of(self, command: str) -> str:
         if command == "make serve":
-            return self._serving.enter_context(serving(self.checkout))
+            serve = ["make", "serve", f"ARGS=--port {free_port()}"]
+            return self._serving.enter_context(running(serve, self.checkout, until="Worker"))
+        if command.startswith(LOOK):  # it ends with Ctrl-C
+            with running(["bash", "-ec", command], self.checkout, until="Ctrl-C") as printed:
+                return printed
         return run(command, self.checkout)
 
     def leave(self) -> None:
@@ -171,12 +177,12 @@ def run(command: str, checkout: Path) -> str:
 
 
 @contextmanager
-def serving(checkout: Path) -> Iterator[str]:
-    """Run `make serve`; give what it prints until its worker is ready."""
-    log = checkout / "serve.log"
+def running(command: list[str], checkout: Path, *, until: str) -> Iterator[str]:
+    """Run a server; give what it prints until a word of it says that the server is ready."""
+    log = checkout / f"{command[0]}.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            ["make", "serve", f"ARGS=--port {free_port()}"],
+            command,
             cwd=checkout,
             env=environment(checkout),
             stdout=file,
@@ -185,7 +191,7 @@ def serving(checkout: Path) -> Iterator[str]:
         )
     try:
         deadline = time.monotonic() + WITHIN_S
-        while "Worker" not in log.read_text():
+        while until not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)

@@ -25,6 +25,34 @@ class Neighbours:
     """Cosine of the angle between the features, -1 to 1."""
 
 
+class NeighbourSearch:
+    """Finds the most similar other images of any of the images, by exact search."""
+
+    def __init__(self, rows_NQ: Floats, *, device: str = "cpu") -> None:
+        """Keep the features in an index.
+
+        Args:
+            rows_NQ: features of length 1, or 0; at least two rows.
+            device: a torch device.
+        """
+        self._rows_NQ = rows_NQ
+        self._index = exact_index(rows_NQ.shape[1], device=device)
+        self._index.add(rows_NQ)
+
+    def of(self, image_id_B: NDArray[np.integer], count: int) -> Neighbours:
+        """Return the `count` most similar other images of some images, or all if there are fewer.
+
+        The time grows with the number of images searched for, times that of all images.
+        """
+        count = min(count, len(self._rows_NQ) - 1)
+        squared_BM, found_BM = self._index.search(self._rows_NQ[image_id_B], count + 1)
+        is_other_BM = _others(found_BM, image_id_B)
+        image_id_BM = found_BM[is_other_BM].reshape(-1, count).astype(np.int32)
+        # Of two vectors of length 1, the squared distance is 2 - 2 cos.
+        similarity_BM = 1 - squared_BM[is_other_BM].reshape(-1, count) / 2
+        return Neighbours(image_id_BM, np.clip(similarity_BM, -1, 1).astype(np.float32))
+
+
 def nearest_neighbours(
     rows_NQ: Floats, count: int, *, device: str = "cpu", progress: Progress = silent
 ) -> Neighbours:
@@ -40,23 +68,19 @@ def nearest_neighbours(
     """
     num_images = len(rows_NQ)
     count = min(count, num_images - 1)
-    index = exact_index(rows_NQ.shape[1], device=device)
-    index.add(rows_NQ)
+    search = NeighbourSearch(rows_NQ, device=device)
     image_id_NM = np.empty((num_images, count), np.int32)
     similarity_NM = np.empty((num_images, count), np.float32)
     for start in range(0, num_images, BLOCK_ROWS):
         here = slice(start, min(start + BLOCK_ROWS, num_images))
-        squared_BM, found_BM = index.search(rows_NQ[here], count + 1)
-        own_B = np.arange(here.start, here.stop)
-        is_other_BM = _others(found_BM, own_B)
-        image_id_NM[here] = found_BM[is_other_BM].reshape(-1, count)
-        # Of two vectors of length 1, the squared distance is 2 - 2 cos.
-        similarity_NM[here] = 1 - squared_BM[is_other_BM].reshape(-1, count) / 2
+        found = search.of(np.arange(here.start, here.stop), count)
+        image_id_NM[here] = found.image_id_NM
+        similarity_NM[here] = found.similarity_NM
         progress(here.stop, num_images)
-    return Neighbours(image_id_NM, np.clip(similarity_NM, -1, 1))
+    return Neighbours(image_id_NM, similarity_NM)
 
 
-def _others(found_BM: NDArray[np.int64], own_B: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _others(found_BM: NDArray[np.int64], own_B: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Return which results to keep: all but the image itself.
 
     Among more than M copies an image may not find itself; then the last result is dropped.

@@ -1,4 +1,4 @@
-"""The Jinja2 environment of report.html."""
+"""The Jinja2 environments of report.html and of other pages."""
 
 import base64
 import hashlib
@@ -53,13 +53,21 @@ FILTERS: dict[str, Callable[..., str]] = {
 
 @cache
 def templates() -> Environment:
-    """Return the templates of the page, which escape all text that is inserted.
+    """Return the templates of the page, which escape all text that is inserted."""
+    environment = templates_of("deepcluster_core.report")
+    constants = cast("dict[str, object]", environment.globals)
+    constants.update({"area": charts, "thumbnail_type": MEDIA_TYPE})
+    return environment
+
+
+def templates_of(package: str) -> Environment:
+    """Return the templates of a package, which escape all text that is inserted.
 
     Names of files and labels may contain any character. Characters that move or reorder text, or
     that UTF-8 cannot encode, are written as escapes, too.
     """
     environment = Environment(
-        loader=PackageLoader("deepcluster_core.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         finalize=_printable,
         undefined=StrictUndefined,
@@ -68,6 +76,4 @@ def templates() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(FILTERS)
-    constants = cast("dict[str, object]", environment.globals)
-    constants.update({"area": charts, "thumbnail_type": MEDIA_TYPE})
     return environment

@@ -26,6 +26,7 @@ from flows.cli.failures import (
     require_working_folder,
     writes_to,
 )
+from flows.cli.look import look_command
 from flows.cli.options import (
     SERVER,
     EpochOption,
@@ -69,6 +70,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(results)
+app.add_typer(look_command)
 
 
 def _print_version(asked: bool) -> None:

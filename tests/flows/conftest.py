@@ -1,4 +1,4 @@
-"""A Prefect server for this folder, a small recipe, and finished runs of it."""
+"""A Prefect server for this folder, a small recipe, finished runs of it, and one that is served."""
 
 import contextlib
 import shutil
@@ -9,8 +9,10 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
+from deepcluster_core.artifacts.images import Images
 from flows.sweep import sweep
 from tests.support.flow_runs import KEEP_ALL, SWEPT_EPOCHS, call, loop
+from tests.support.look_server import HOSTILE, Served, serving_look
 from tests.support.recipes import write_recipe
 from tests.support.timeouts import WITHIN_S
 
@@ -69,3 +71,27 @@ def finished_sweep(
 def own_sweep(finished_sweep: Path, tmp_path: Path) -> Path:
     """Return a copy of `finished_sweep` that a test may change; no file of it has two names."""
     return shutil.copytree(finished_sweep, tmp_path / "own")
+
+
+@pytest.fixture(scope="session")
+def hostile_run(
+    prefect_server: str, tiny_images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a run whose files and classes have hostile names, and one of whose files is gone."""
+    folder = tmp_path_factory.mktemp("hostile")
+    for path in tiny_images.rglob("*.png"):
+        to = folder / "source" / f"{path.parent.name}{HOSTILE}" / f"{HOSTILE}{path.name}"
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, to)
+    run = folder / "<b>run"
+    loop(write_recipe(folder / "hostile.yaml", folder / "source"), run, overrides=KEEP_ALL)
+    first, *_ = Images(run / "images").paths().to_pylist()
+    (folder / "source" / first).unlink()
+    return run
+
+
+@pytest.fixture(scope="session")
+def served(hostile_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve that run with `deepcluster look`. A test removes the names that it gives."""
+    with serving_look(hostile_run, tmp_path_factory.mktemp("out")) as server:
+        yield server

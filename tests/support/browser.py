@@ -51,9 +51,9 @@ class Tab:
                 return message["result"]
 
     def open(
-        self, path: Path, *, width: int = 1600, height: int = 1000, dark: bool = False
+        self, page: Path | str, *, width: int = 1600, height: int = 1000, dark: bool = False
     ) -> None:
-        """Load a file in a window of this size, and wait for it."""
+        """Load a file or an address in a window of this size, and wait for it."""
         self.complaints.clear()
         self.requests.clear()
         self.send(
@@ -65,9 +65,23 @@ class Tab:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
-        self.send("Page.navigate", url=path.resolve().as_uri())
-        while self._next().get("method") != "Page.loadEventFired":
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.send("Page.navigate", url=url)
+        self.wait_for("Page.loadEventFired")
+
+    def wait_for(self, method: str) -> None:
+        """Wait for the next event of a kind."""
+        while self._next().get("method") != method:
             pass
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after the other, by the names that JavaScript gives them."""
+        for key in keys:
+            text = {"text": key} if len(key) == 1 else {}
+            if key == "Enter":
+                text = {"text": "\r"}
+            self.send("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+            self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def evaluate(self, expression: str) -> Any:  # noqa: ANN401  any JSON
         """Return the value of JavaScript in the page, or of its promise."""

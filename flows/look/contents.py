@@ -1,0 +1,246 @@
+"""What the pages show of a run: its images, and their clusters at each epoch.
+
+Everything is read from finished artifacts, when it is first asked for. Suffixes: N images, K
+clusters, M members of a cluster, C classes, E epochs.
+"""
+
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcluster_core.artifacts.files import Signature, signature_of
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.manifest import Condition, read_manifest
+from deepcluster_core.artifacts.tables import Labels, read_labels
+from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.inspection.neighbours import Neighbours, NeighbourSearch
+from stages.runs.cluster_names import CLUSTER_NAMES, ClusterName, names_at
+from stages.runs.image_facts import ImageFacts
+from stages.runs.past_run import PastRun
+
+EPOCHS_KEPT = 3
+"""Epochs whose clusters, and perhaps features, stay in memory."""
+
+
+class UnknownPageError(DeepClusterError):
+    """The address names an image, a cluster or an epoch that the run does not have."""
+
+
+class EpochContents:
+    """The clusters of one epoch."""
+
+    def __init__(self, facts: ImageFacts) -> None:
+        self.facts = facts
+        self.epoch = facts.epoch
+        self._lock = threading.RLock()
+        # Reading all features takes seconds, and pages without neighbours need not wait for it.
+        self._search_lock = threading.Lock()
+        self._names_lock = threading.Lock()
+        self._named: tuple[Signature | None, dict[int, ClusterName]] | None = None
+
+    @property
+    def labels(self) -> Labels:
+        """The cluster of each image, and its distance to the centroid."""
+        with self._lock:
+            return self.facts.labels
+
+    @property
+    def num_clusters(self) -> int:
+        """The number of clusters, with the empty ones."""
+        return self.labels.k
+
+    def names(self) -> dict[int, ClusterName]:
+        """Return the names of clusters, as their file is now.
+
+        Carrying names from other epochs reads their labels, so it is done once for each change.
+        """
+        folder = self.facts.past.folder
+        signature = signature_of(str(folder.root / CLUSTER_NAMES))
+        with self._names_lock:
+            if self._named is None or self._named[0] != signature:
+                self._named = (signature, names_at(folder, self.epoch))
+            return self._named[1]
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """The number of images of each cluster."""
+        return np.bincount(self.labels.cluster_N, minlength=self.num_clusters)
+
+    @cached_property
+    def _by_cluster(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All images by cluster, the nearest to its centroid first; and where clusters begin."""
+        labels = self.labels
+        order_N = np.lexsort((labels.distance_N, labels.cluster_N))
+        starts_K = np.concatenate([[0], np.cumsum(self.sizes)])
+        return order_N, starts_K
+
+    def check_cluster(self, cluster: int) -> None:
+        """Raise UnknownPageError unless the epoch has this cluster."""
+        if not 0 <= cluster < self.num_clusters:
+            raise UnknownPageError(
+                f"Epoch {self.epoch} has clusters 0 to {self.num_clusters - 1}, and no {cluster}."
+            )
+
+    def members(self, cluster: int) -> NDArray[np.int64]:
+        """Return the images of a cluster, the nearest to its centroid first.
+
+        Raises:
+            UnknownPageError: the epoch does not have the cluster.
+        """
+        self.check_cluster(cluster)
+        order_N, starts_K = self._by_cluster
+        return order_N[starts_K[cluster] : starts_K[cluster + 1]]
+
+    @cached_property
+    def mean_distances(self) -> NDArray[np.float64]:
+        """The mean distance of a cluster's images to its centroid; NaN if it has none."""
+        return self._mean(self.labels.distance_N)
+
+    @property
+    def stability(self) -> NDArray[np.float32] | None:
+        """Share of the epochs before in which each image stayed; None at the first one."""
+        with self._lock:
+            return self.facts.stability
+
+    @cached_property
+    def cluster_stability(self) -> NDArray[np.float64] | None:
+        """The mean stability of a cluster's images; NaN if it has none."""
+        stability_N = self.stability
+        return None if stability_N is None else self._mean(stability_N)
+
+    def _mean(self, values_N: NDArray[np.float32]) -> NDArray[np.float64]:
+        sums_K = np.bincount(self.labels.cluster_N, values_N, minlength=self.num_clusters)
+        with np.errstate(invalid="ignore"):
+            return sums_K / self.sizes
+
+    @cached_property
+    def _search(self) -> NeighbourSearch:
+        # On the CPU, because questions are few and a GPU may be busy with a run.
+        return NeighbourSearch(self.facts.rows)
+
+    def neighbours(self, image_id_B: NDArray[np.integer], count: int) -> Neighbours:
+        """Return the images most similar to some images.
+
+        Raises:
+            ArtifactError: the run does not have the features of the epoch any more.
+        """
+        with self._search_lock:
+            search = self._search
+        return search.of(image_id_B, count)
+
+    def prepare_neighbours(self) -> None:
+        """Read the features, so that the first question for neighbours need not wait for it."""
+        with suppress(DeepClusterError), self._search_lock:  # a page that needs them reports it
+            _ = self._search
+
+
+class RunContents:
+    """A run as it was when the server started. Methods are thread-safe."""
+
+    def __init__(self, past: PastRun, epoch: int | None) -> None:
+        """Open the images, and the labels of an epoch; of the last one if `epoch` is None.
+
+        Raises:
+            ConfigError: the run does not have the epoch.
+            ArtifactError: the images or labels are missing or damaged.
+        """
+        self.past = past
+        self._lock = threading.RLock()
+        # Reading the labels of all epochs takes seconds, and other pages need not wait for it.
+        self._history_lock = threading.Lock()
+        first = EpochContents(ImageFacts.of(past, epoch))
+        self.last_epoch = first.epoch
+        self._kept = OrderedDict({first.epoch: first})
+        self.images: Images = first.facts.images
+        self.epochs = self._epochs_with_labels()
+        self.version = read_manifest(self.images.folder).digest[:12]
+        """Identifies the images, so that a browser never shows one of another run."""
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.past.folder.name
+
+    def at(self, epoch: int) -> EpochContents:
+        """Return the clusters of an epoch.
+
+        Raises:
+            UnknownPageError: the run has no labels of the epoch.
+            ArtifactError: its labels were deleted or damaged since the server started.
+        """
+        if epoch not in self.epochs:
+            raise UnknownPageError(f"This run has no labels of epoch {epoch}.")
+        with self._lock:
+            if epoch not in self._kept:
+                self._kept[epoch] = EpochContents(ImageFacts.of(self.past, epoch))
+            self._kept.move_to_end(epoch)
+            while len(self._kept) > EPOCHS_KEPT:
+                self._kept.popitem(last=False)
+            return self._kept[epoch]
+
+    def check_image(self, image_id: int) -> None:
+        """Raise UnknownPageError unless the run has this image."""
+        if not 0 <= image_id < self.images.num_images:
+            raise UnknownPageError(
+                f"This run has images 0 to {self.images.num_images - 1}, and no {image_id}."
+            )
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """The path of each image in its source."""
+        with self._lock:
+            return self.images.paths().to_pylist()
+
+    @cached_property
+    def folded_paths(self) -> list[str]:
+        """The paths for a search that ignores case."""
+        return [path.casefold() for path in self.paths]
+
+    @cached_property
+    def classes(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+        """The true label of each image as a number, -1 if it is unknown; and the names."""
+        return self.images.named_labels()
+
+    def class_of(self, image_id: int) -> str | None:
+        """Return the true label of an image; None if it is unknown."""
+        class_N, names = self.classes
+        number = int(class_N[image_id])
+        return None if number < 0 else names[number]
+
+    @cached_property
+    def _histories(self) -> NDArray[np.int32]:
+        """The cluster of each image at each epoch that has labels."""
+        clusters_EN = np.empty((len(self.epochs), self.images.num_images), np.int32)
+        for number, epoch in enumerate(self.epochs):
+            clusters_EN[number] = read_labels(self.past.whole("labels", epoch)).cluster_N
+        return clusters_EN
+
+    def history(self, image_id: int) -> list[tuple[int, int]]:
+        """Return the cluster of an image at each epoch, as pairs of epoch and cluster.
+
+        Raises:
+            ArtifactError: labels were deleted or damaged since the server started.
+        """
+        with self._history_lock:
+            clusters_E = self._histories[:, image_id].tolist()
+        return [*zip(self.epochs, clusters_E, strict=True)]
+
+    def original(self, image_id: int) -> Path | None:
+        """Return the file that an image was read from; None if it was no file, or is gone."""
+        originals = read_manifest(self.images.folder).facts["originals"]
+        if originals == str(None):  # the source holds many images in one file
+            return None
+        path = Path(originals) / self.paths[image_id]
+        return path if path.is_file() else None
+
+    def _epochs_with_labels(self) -> list[int]:
+        whole: list[int] = []
+        for (kind, epoch), state in self.past.states.items():
+            if kind == "labels" and epoch is not None and state.condition is Condition.WHOLE:
+                whole.append(epoch)
+        return sorted(whole)

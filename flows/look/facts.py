@@ -1,0 +1,86 @@
+"""The facts that the page of an image lists."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deepcluster_core.artifacts.tables import read_clustering, read_index
+from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.inspection.outliers import outlier_scores
+from deepcluster_core.text import number, share, three_decimals
+from flows.look.contents import EpochContents, RunContents
+from flows.look.showing import ShownImage, shown_image
+from stages.runs.image_facts import NEIGHBOURS
+
+SIMILAR = 24
+"""Similar images shown on the page of an image."""
+
+
+COLOURS = {1: "grey", 3: "colour"}
+"""Names for numbers of channels."""
+
+
+@dataclass
+class Similar:
+    """The images most similar to one, or why they are not known."""
+
+    images: list[ShownImage] = field(default_factory=list[ShownImage])
+    outlier: float | None = None
+    """The outlier score of the image, 0 to 1."""
+    second_cluster: int | None = None
+    """The cluster whose centroid is the next after that of its own."""
+    lacks: str | None = None
+
+
+def similar(run: RunContents, contents: EpochContents, image_id: int) -> Similar:
+    """Return the images most similar to an image, the most similar first."""
+    try:
+        found = contents.neighbours(np.array([image_id]), SIMILAR)
+        second_cluster = _second_cluster(contents, image_id)
+    except DeepClusterError as error:  # the run keeps the features of its last epochs only
+        return Similar(lacks=str(error))
+    images: list[ShownImage] = []
+    for other, cosine in zip(found.image_id_NM[0], found.similarity_NM[0], strict=True):
+        cluster = contents.labels.cluster_N[other]
+        caption = f"{three_decimals(float(cosine))} · {cluster}"
+        images.append(shown_image(run, int(other), caption))
+    nearest = type(found)(found.image_id_NM[:, :NEIGHBOURS], found.similarity_NM[:, :NEIGHBOURS])
+    return Similar(images, float(outlier_scores(nearest)[0]), second_cluster)
+
+
+def _second_cluster(contents: EpochContents, image_id: int) -> int | None:
+    facts = contents.facts
+    clustering = read_clustering(facts.past.whole("labels", contents.epoch))
+    centroids_KQ = clustering["centroids"]
+    if len(centroids_KQ) < 2:
+        return None
+    distance_K = np.linalg.norm(centroids_KQ - facts.rows[image_id], axis=1)
+    distance_K[contents.labels.cluster_N[image_id]] = np.inf
+    return int(distance_K.argmin())
+
+
+def facts_of(
+    run: RunContents, contents: EpochContents, image_id: int, outlier: float | None
+) -> dict[str, str]:
+    """Return what is known of an image, as text by name."""
+    columns = ["width", "height", "format"]
+    (row,) = read_index(run.images.folder, columns, [image_id])
+    height, width, channels = run.images[image_id].shape
+    place = int(np.flatnonzero(contents.members(_cluster(contents, image_id)) == image_id)[0])
+    stability_N = contents.stability
+    size = int(contents.sizes[_cluster(contents, image_id)])
+    facts = {
+        "number": str(image_id),
+        "class": run.class_of(image_id),
+        "original": f"{row['width']} × {row['height']} pixels, {row['format']}",
+        "packed": f"{width} × {height} pixels, {COLOURS.get(channels, f'{channels} channels')}",
+        "distance to the centroid": three_decimals(float(contents.labels.distance_N[image_id])),
+        "nearest to it": f"{number(place + 1)} of {number(size)}",
+        "stability": None if stability_N is None else share(float(stability_N[image_id])),
+        "outlier score": None if outlier is None else f"{outlier:.3f}, 0 has near copies",
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _cluster(contents: EpochContents, image_id: int) -> int:
+    return int(contents.labels.cluster_N[image_id])
