@@ -23,7 +23,6 @@ _PICTURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"icns", "macOS icon (ICNS)", "convert it to PNG"),
     (0, b"\xd7\xcd\xc6\x9a", "Windows metafile (WMF)", "convert it to PNG"),
     (40, b" EMF", "Windows metafile (EMF)", "convert it to PNG"),
-    (128, b"DICM", "DICOM", "convert it to PNG or .npy, for example with pydicom"),
     (344, b"n+1\0", "NIfTI", "save slices as PNG or .npy, for example with nibabel"),
     (344, b"ni1\0", "NIfTI", "save slices as PNG or .npy, for example with nibabel"),
     (4, b"n+2\0", "NIfTI", "save slices as PNG or .npy, for example with nibabel"),
@@ -123,6 +122,8 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset({b"mif1", b"msf1", b"mif2", b"miaf"})
 _HEIF_CODECS = ((b"av01", "AVIF"), (b"hvc1", "HEIC"), (b"vvc1", "HEIF (VVC)"))
+HEIC_KINDS = ("HEIC", "HEIF", "HEIF (VVC)")
+"""What `iso_media_kind` returns for the files that pillow-heif reads."""
 HEIC_HELP = "convert it to JPEG, for example with heif-convert, or set the phone to Most Compatible"
 
 

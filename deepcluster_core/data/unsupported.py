@@ -49,7 +49,7 @@ _JPEG_KINDS = {
 }
 """Unsupported kinds of JPEG, by the marker of the frame."""
 
-_COMPRESSIONS = {
+COMPRESSIONS = {
     9: "JBIG",
     10: "JBIG",
     32766: "NeXT",
@@ -197,8 +197,8 @@ def _of_tiff(data: bytes, *, is_header: bool) -> str | None:
     compression = page.value(COMPRESSION, 1)
     if not _has_codec(compression):
         name = str(compression)
-        if compression in _COMPRESSIONS:
-            name = f"{compression} ({_COMPRESSIONS[compression]})"
+        if compression in COMPRESSIONS:
+            name = f"{compression} ({COMPRESSIONS[compression]})"
         return f"TIFF with compression {name} is not supported: {_CONVERT}"
     if compression == 7 and page.bits != 8:
         return f"TIFF with a JPEG of {page.bits} bits is not supported: {_CONVERT}"
