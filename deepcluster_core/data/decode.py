@@ -47,7 +47,7 @@ from deepcluster_core.data.deep_values import (
 from deepcluster_core.data.encode import MAX_JPEG_SIDE, encode_jpeg, encode_png
 from deepcluster_core.data.npy_arrays import MAGIC as NPY_MAGIC
 from deepcluster_core.data.npy_arrays import read_array
-from deepcluster_core.data.dicom import is_dicom
+from deepcluster_core.data.dicom import is_dicom, read_frames
 from deepcluster_core.data.pages import Pages, num_pages, pages_of
 from deepcluster_core.data.picture_files import (
     FORMATS,
@@ -58,6 +58,7 @@ from deepcluster_core.data.picture_files import (
 )
 from deepcluster_core.data.picture_size import MAX_ASPECT, MAX_PIXELS, check_size
 from deepcluster_core.data.picture_values import channel_values, is_tiff, values_of_opened
+from deepcluster_core.data.tiff_bands import read_bands
 from deepcluster_core.data.tiff_pages import HEIGHT, WIDTH
 from deepcluster_core.data.unreadable import UnreadableImageError, UnsupportedFeatureError
 
@@ -186,8 +187,7 @@ def _decode_picture(data: bytes, channels: int, shorter_side: int | None, deep: 
             if not is_tiff(data):
                 raise
     # Pillow cannot read these, but other packages can.
-    values = channel_values(data, channels)
-    assert values is not None  # Pillow has just failed
+    values = next(read_frames(data, [0])) if is_dicom(data) else read_bands(data, channels)
     return _from_values(values, channels, shorter_side, deep)
 
 

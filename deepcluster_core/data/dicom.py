@@ -6,6 +6,7 @@ of patients are among them.
 
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from types import ModuleType
@@ -40,7 +41,9 @@ def is_dicom(data: bytes) -> bool:
 def num_frames(data: bytes) -> int:
     """Return the number of frames; 1 if the file is damaged, for the decoder to report."""
     try:
-        return _frames(_dataset(data))
+        dataset = _dataset(data)
+        with _explained(dataset):
+            return max(1, int(dataset.get("NumberOfFrames", 1) or 1))
     except UnreadableImageError:
         return 1
 
@@ -56,22 +59,21 @@ def read_frames(data: bytes, frames: Iterable[int]) -> Iterator[ChannelValues]:
             or the package is missing.
     """
     dataset = _dataset(data)
-    _check(dataset)
+    with _explained(dataset):
+        _check(dataset)
     for frame in frames:
-        try:
-            yield _frame_values(dataset, frame)
-        except (UnreadableImageError, MemoryError):
-            raise
-        except Exception as error:  # the package raises nearly any exception for damaged files
-            raise _explained(dataset, error) from None
+        with _explained(dataset):
+            values = _frame_values(dataset, frame)
+        yield values
 
 
 def has_deep_values(data: bytes) -> bool:
     """Return whether a file has grey of more than 8 bits; False if it is damaged."""
     try:
         dataset = _dataset(data)
-        return dataset.get("BitsAllocated", 8) > 8 and not _has_window(_with_shared(dataset))
-    except (UnreadableImageError, TypeError):
+        with _explained(dataset):
+            return dataset.get("BitsAllocated", 8) > 8 and not _has_window(_with_shared(dataset))
+    except UnreadableImageError:
         return False
 
 
@@ -91,18 +93,11 @@ def _dataset(data: bytes) -> Any:  # noqa: ANN401  pydicom's Dataset
 
 @cache
 def _pydicom() -> ModuleType:
-    pydicom = needed("pydicom", "DICOM")
+    pydicom = needed("pydicom", "DICOM", ", or convert it to PNG")
     # It warns of values that are not as the standard says, and repeats them.
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     warnings.filterwarnings("ignore", module=r"pydicom\.")
     return pydicom
-
-
-def _frames(dataset: Any) -> int:  # noqa: ANN401
-    try:
-        return max(1, int(dataset.get("NumberOfFrames", 1) or 1))
-    except (TypeError, ValueError):
-        return 1
 
 
 def _check(dataset: Any) -> None:  # noqa: ANN401
@@ -111,11 +106,8 @@ def _check(dataset: Any) -> None:  # noqa: ANN401
         raise UnsupportedFeatureError(
             "DICOM without a picture, or with one of floating-point values: leave it out"
         )
-    try:
-        num_values = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
-        itemsize = max(1, int(dataset.BitsAllocated) // 8)
-    except (AttributeError, TypeError, ValueError):
-        raise DamagedImageError("damaged DICOM file: it lacks the size of its picture") from None
+    num_values = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
+    itemsize = max(1, int(dataset.BitsAllocated) // 8)
     check_size(int(dataset.Columns), int(dataset.Rows))
     check_value_bytes(num_values, itemsize)
 
@@ -232,15 +224,29 @@ def _windowed(values_HW: NDArray[Any], settings: Any) -> NDArray[np.uint8]:  # n
     return np.rint(255 * share_HW.clip(0, 1)).astype(np.uint8)
 
 
-def _explained(dataset: Any, error: Exception) -> UnreadableImageError:  # noqa: ANN401
-    """Return the error to raise for one of pydicom, whose text may repeat the file's."""
+@contextmanager
+def _explained(dataset: Any) -> Iterator[None]:  # noqa: ANN401
+    """Turn nearly any exception, which pydicom raises for damaged files, into the one for a reason.
+
+    Elements are parsed when they are first used, so that each use may raise one. The text of the
+    exception is left out, because it may repeat texts of the file.
+    """
+    try:
+        yield
+    except (UnreadableImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise _reason(dataset, error) from None
+
+
+def _reason(dataset: Any, error: Exception) -> UnreadableImageError:  # noqa: ANN401
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    is_missing_decoder = "plugin" in str(error) or isinstance(error, NotImplementedError)
-    if syntax is not None and syntax.is_compressed and is_missing_decoder:
-        # The name of an unknown syntax is a text of the file.
-        name = "an unknown syntax" if syntax.name == str(syntax) else syntax.name
-        return UnsupportedFeatureError(
-            f"DICOM compressed as {name} needs a decoder of pydicom: pip install "
-            f"pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
-        )
-    return DamagedImageError(f"damaged or truncated DICOM file ({type(error).__name__})")
+    is_missing_decoder = "plugin" in str(error)
+    if not is_missing_decoder or syntax is None:
+        return DamagedImageError(f"damaged or truncated DICOM file ({type(error).__name__})")
+    # The name of an unknown syntax is a text of the file.
+    name = "an unknown syntax" if syntax.name == str(syntax) else syntax.name
+    return UnsupportedFeatureError(
+        f"DICOM compressed as {name} needs a decoder of pydicom: pip install pylibjpeg "
+        f"pylibjpeg-libjpeg pylibjpeg-openjpeg"
+    )

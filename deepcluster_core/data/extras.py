@@ -11,12 +11,13 @@ _EXTRAS = {"tifffile": "tiff", "pydicom": "dicom", "pillow_heif": "heif"}
 """Module -> the extra of this program that installs it."""
 
 
-def needed(module: str, what: str) -> ModuleType:
+def needed(module: str, what: str, otherwise: str = "") -> ModuleType:
     """Return a module.
 
     Args:
         module: its name.
         what: what it is needed for, which begins the message.
+        otherwise: what to do without it, such as `, or convert it to JPEG`.
 
     Raises:
         MissingPackageError: it is not installed. The message names the package.
@@ -26,7 +27,7 @@ def needed(module: str, what: str) -> ModuleType:
         package = module.replace("_", "-")
         raise MissingPackageError(
             f"{what} needs the package {package}: "
-            f"pip install 'deepcluster-pipeline[{_EXTRAS[module]}]'"
+            f"pip install 'deepcluster-pipeline[{_EXTRAS[module]}]'{otherwise}"
         )
     return found
 

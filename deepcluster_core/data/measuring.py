@@ -20,6 +20,7 @@ from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.picture_values import channel_values, is_deep_file
 from deepcluster_core.data.sources.base import SourceImage
 from deepcluster_core.data.unreadable import UnreadableImageError
+from deepcluster_core.errors import SourceError
 from deepcluster_core.shortage import is_shortage
 
 PROBED = 32
@@ -33,17 +34,24 @@ even if each has 100 megapixels.
 
 
 def default_deep(images: Iterable[SourceImage]) -> Deep:
-    """Return `percentile` if one of the first images has more than 8 bits, otherwise `range`."""
-    for image in islice(images, PROBED):
-        try:
-            data = image.read()
-        except OSError as error:
-            if is_shortage(error):
-                raise
-            continue  # the index records it
-        if is_deep_file(data):
-            return "percentile"
-    return "range"
+    """Return `percentile` if one of the first images has more than 8 bits, otherwise `range`.
+
+    A source that cannot be listed has no deep images; the error is raised where it is indexed.
+    """
+    try:
+        is_deep = any(_is_deep(image) for image in islice(images, PROBED))
+    except SourceError:
+        return "range"
+    return "percentile" if is_deep else "range"
+
+
+def _is_deep(image: SourceImage) -> bool:
+    try:
+        return is_deep_file(image.read())
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return False  # the index records the reason
 
 
 @dataclass(frozen=True)

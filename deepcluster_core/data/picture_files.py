@@ -88,8 +88,9 @@ def _plugins() -> list[tuple[str, Opener, Callable[..., Any]]]:
 
 def open_picture(data: bytes) -> OpenedPicture:
     """Read the header; `Image.open` is not used because it hides the size of large images."""
-    if iso_media_kind(data) in HEIC_KINDS:
-        return _open_as("HEIF", _heif_opener(), data)
+    kind = iso_media_kind(data)
+    if kind in HEIC_KINDS:
+        return _open_as("HEIF", _heif_opener(kind), data)
     # Blanks are removed only from a file that is not recognised with them.
     for start in (data, data.lstrip(_BLANKS)):
         plugin = _find_plugin(start)
@@ -99,9 +100,9 @@ def open_picture(data: bytes) -> OpenedPicture:
     raise UnsupportedImageError(explained(data))
 
 
-def _heif_opener() -> Opener:
+def _heif_opener(kind: str) -> Opener:
     """Return the plugin for HEIC, which Pillow does not have itself."""
-    needed("pillow_heif", f"HEIC ({HEIC_HELP})")
+    needed("pillow_heif", kind, f", or {HEIC_HELP}")
     from pillow_heif import HeifImageFile  # noqa: PLC0415  of an extra
 
     return HeifImageFile

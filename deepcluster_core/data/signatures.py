@@ -23,6 +23,7 @@ _PICTURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"icns", "macOS icon (ICNS)", "convert it to PNG"),
     (0, b"\xd7\xcd\xc6\x9a", "Windows metafile (WMF)", "convert it to PNG"),
     (40, b" EMF", "Windows metafile (EMF)", "convert it to PNG"),
+    (128, b"DICM", "DICOM", "convert it to PNG or .npy, for example with pydicom"),
     (344, b"n+1\0", "NIfTI", "save slices as PNG or .npy, for example with nibabel"),
     (344, b"ni1\0", "NIfTI", "save slices as PNG or .npy, for example with nibabel"),
     (4, b"n+2\0", "NIfTI", "save slices as PNG or .npy, for example with nibabel"),
@@ -197,8 +198,6 @@ def _media(data: bytes) -> str | None:
         return f"camera raw (Canon CR3) is not supported: {_JPEG}"
     if kind == "AVIF":
         return f"AVIF is not supported by the installed Pillow: update Pillow, or {_JPEG}"
-    if kind != "VIDEO":
-        return f"{kind} is not supported: {HEIC_HELP}"
     return _film(data)
 
 

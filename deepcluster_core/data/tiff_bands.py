@@ -38,7 +38,7 @@ from deepcluster_core.data.unreadable import (
     UnreadableImageError,
     UnsupportedFeatureError,
 )
-from deepcluster_core.data.unsupported import COMPRESSIONS, why_not_raw
+from deepcluster_core.data.unsupported import COLOURS, COMPRESSIONS, why_not_raw
 
 _RGB = 2  # value of PHOTOMETRIC
 _ALPHA = (1, 2)  # values of EXTRA_SAMPLES: premultiplied or not
@@ -98,6 +98,13 @@ def _layout(page: Page) -> str:
     return f"{number} of {page.bits} bits"
 
 
+def _compression(page: Page) -> str:
+    """Return number and name of a compression: `34887 (LERC)`."""
+    compression = page.value(COMPRESSION, 1)
+    name = COMPRESSIONS.get(compression, {5: "LZW", 7: "JPEG"}.get(compression))
+    return str(compression) if name is None else f"{compression} ({name})"
+
+
 def _check_page(page: Page, channels: int) -> None:
     """Raise UnreadableImageError for a page that cannot or must not be decoded."""
     raw_format = raw_of_camera(page)
@@ -106,15 +113,14 @@ def _check_page(page: Page, channels: int) -> None:
     photometric = page.value(PHOTOMETRIC, BLACK_IS_ZERO)
     if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, _RGB):
         raise UnsupportedFeatureError(
-            f"TIFF of {_layout(page)} with colour space {photometric} is not supported: convert it "
-            f"to RGB"
+            f"TIFF of {_layout(page)} with colour space {COLOURS.get(photometric, photometric)} "
+            f"is not supported: convert it to RGB"
         )
     check_channels(_num_colours(page, channels), channels, "TIFF")
     compression = page.value(COMPRESSION, 1)
     if compression not in (*_PLAIN, *_WITH_CODECS):
-        name = COMPRESSIONS.get(compression, "unknown")
         raise UnsupportedFeatureError(
-            f"TIFF with compression {compression} ({name}) is not supported: save it with Deflate"
+            f"TIFF with compression {_compression(page)} is not supported: save it with Deflate"
         )
     check_size(page.value(WIDTH, 0), page.value(HEIGHT, 0))
     num_values = page.value(WIDTH, 0) * page.value(HEIGHT, 0) * page.samples
@@ -187,10 +193,8 @@ def _explained(page: Page, error: Exception) -> UnreadableImageError:
     """Return the error to raise for one of tifffile."""
     text = str(error)
     if "imagecodecs" in text:
-        compression = page.value(COMPRESSION, 1)
-        name = COMPRESSIONS.get(compression, {5: "LZW", 7: "JPEG"}.get(compression, "none"))
         return UnsupportedFeatureError(
-            f"TIFF of {_layout(page)} with compression {compression} ({name}) needs the package "
+            f"TIFF of {_layout(page)} with compression {_compression(page)} needs the package "
             f"imagecodecs: pip install imagecodecs, or save it with Deflate"
         )
     return DamagedImageError(f"damaged or truncated TIFF file: {text[:200]}")

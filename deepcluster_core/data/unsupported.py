@@ -87,7 +87,7 @@ _ALWAYS_READ = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946})
 _PNM_START = re.compile(rb"P[1-6f]\s+[\d#]|P0CMYK|PyP|PyRGBA|PyCMYK")
 """Start of PNM files; the last four variants are from old versions of Pillow."""
 
-_COLOURS = {
+COLOURS = {
     0: "grey",
     1: "grey",
     2: "RGB",
@@ -252,7 +252,7 @@ def _layout(page: Page) -> str:
         channels = f"{samples} {bits}{kind} channels"
     # What they mean, and how they are stored.
     colour = page.value(PHOTOMETRIC, -1)
-    details = _COLOURS.get(colour, f"colour space {colour}")
+    details = COLOURS.get(colour, f"colour space {colour}")
     num_extra = len(page.values(EXTRA_SAMPLES))
     if num_extra and SAMPLES in page.entries:
         details += f", {num_extra} of them extra"

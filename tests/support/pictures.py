@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepcluster_core.data.decode import Deep, UnreadableImageError, decode
+from deepcluster_core.data.decode import UnreadableImageError, decode
+from deepcluster_core.data.deep_scales import DeepRule
 
 
 def file_of(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:  # noqa: ANN401  Pillow's own options
@@ -39,12 +40,12 @@ def left_right(exif: bytes = b"") -> bytes:
     return file_of(Image.fromarray(pixels_HW), "JPEG", quality=95, exif=exif)
 
 
-def pixels_of(data: bytes, channels: int = 3, deep: Deep = "range") -> NDArray[np.uint8]:
+def pixels_of(data: bytes, channels: int = 3, deep: DeepRule = "range") -> NDArray[np.uint8]:
     """Decode a picture in its own size."""
     return decode(data, channels=channels, shorter_side=None, deep=deep).pixels_HWC
 
 
-def reason(data: bytes, channels: int = 3, side: int | None = 8, deep: Deep = "range") -> str:
+def reason(data: bytes, channels: int = 3, side: int | None = 8, deep: DeepRule = "range") -> str:
     """Return why a picture cannot be decoded."""
     with pytest.raises(UnreadableImageError) as error:
         decode(data, channels=channels, shorter_side=side, deep=deep)
