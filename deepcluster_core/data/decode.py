@@ -169,7 +169,9 @@ def decode_packed(data: bytes) -> Pixels:
     return _pixels(open_picture(data).image)
 
 
-def _decode_picture(data: bytes, channels: int, shorter_side: int | None, deep: DeepRule) -> Decoded:
+def _decode_picture(
+    data: bytes, channels: int, shorter_side: int | None, deep: DeepRule
+) -> Decoded:
     needs_values = is_dicom(data) or (is_tiff(data) and channels not in (1, 3))
     if not needs_values:
         if channels not in (1, 3):

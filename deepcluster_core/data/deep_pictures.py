@@ -21,7 +21,8 @@ from deepcluster_core.data.tiff_pages import PHOTOMETRIC, PLANAR
 from deepcluster_core.data.unreadable import UnsupportedFeatureError
 
 _RGB = 2  # value of PHOTOMETRIC
-_PNG_BITS_AT = 24
+_PNG_BITS_AT, _PNG_COLOUR_TYPE_AT = 24, 25
+_PNG_GREY_AND_ALPHA = 4
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 _COLOUR_MODES = ("RGB", "RGBA", "RGBa", "RGBX")
 
@@ -59,7 +60,7 @@ def deep_values(opened: OpenedPicture) -> ChannelValues:
 
 
 def _of_png(image: PngImageFile, data: bytes) -> ChannelValues:
-    if image.mode == "LA":
+    if data[_PNG_COLOUR_TYPE_AT] == _PNG_GREY_AND_ALPHA:
         image.load()  # its orientation may come last
         values_HWC = _grey_and_alpha(data)
     elif is_deep(image):
@@ -113,9 +114,7 @@ def _with_alpha(values_HWC: NDArray[np.uint16], format: str) -> ChannelValues:
     return ChannelValues(values_HWC[..., :-1], alpha_HW, format)
 
 
-def _both_bytes(
-    image: ImageFile.ImageFile, again: ImageFile.ImageFile
-) -> NDArray[np.uint16]:
+def _both_bytes(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> NDArray[np.uint16]:
     """Return the 16-bit values of a colour picture that is opened twice and not loaded yet.
 
     Pillow keeps only the high byte of each value; in the other byte order, that is the low one.

@@ -20,7 +20,7 @@ from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.picture_values import channel_values, is_deep_file
 from deepcluster_core.data.sources.base import SourceImage
 from deepcluster_core.data.unreadable import UnreadableImageError
-from deepcluster_core.errors import SourceError
+from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.shortage import is_shortage
 
 PROBED = 32
@@ -40,7 +40,7 @@ def default_deep(images: Iterable[SourceImage]) -> Deep:
     """
     try:
         is_deep = any(_is_deep(image) for image in islice(images, PROBED))
-    except SourceError:
+    except DeepClusterError:
         return "range"
     return "percentile" if is_deep else "range"
 

@@ -228,7 +228,10 @@ LACKING = {
     "JPEG of 2 channels": (with_frame(0xC0, layers=2), "JPEG of 2 channels is not supported"),
     "hierarchical JPEG": (with_frame(0xC5), "JPEG (hierarchical) is not supported"),
     "JPEG-LS": (with_frame(0xF7), "JPEG (JPEG-LS) is not supported"),
-    "TIFF in JPEG 2000": (with_compression(34712), "compression 34712 (JPEG 2000) needs the package"),
+    "TIFF in JPEG 2000": (
+        with_compression(34712),
+        "compression 34712 (JPEG 2000) needs the package",
+    ),
     "TIFF in LERC": (with_compression(34887), "compression 34887 (LERC) needs the package"),
     "TIFF in JPEG XL": (with_compression(50002), "compression 50002 (JPEG XL) is not supported"),
     "TIFF in something": (with_compression(40_000), "TIFF with compression 40000 is not supported"),
@@ -240,7 +243,9 @@ LACKING = {
     ),
     "12 bands": (bands(12, "uint8"), "TIFF of 12 channels, not 3"),
     "complex numbers": (
-        tiff_of(np.zeros((4, 6, 2), "float32"), tags=[(339, 3, [6]), (258, 3, [64]), (277, 3, [1])]),
+        tiff_of(
+            np.zeros((4, 6, 2), "float32"), tags=[(339, 3, [6]), (258, 3, [64]), (277, 3, [1])]
+        ),
         "TIFF of numbers of this type is not supported",
     ),
     "raw of a camera": (

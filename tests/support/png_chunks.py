@@ -23,7 +23,9 @@ def png_of_16_bits(values_HWC: NDArray[np.uint16]) -> bytes:
     """Return a PNG of grey or colour, perhaps with alpha, which Pillow does not write."""
     height, width, channels = values_HWC.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, colour_type, 0, 0, 0])
+    header = (
+        width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, colour_type, 0, 0, 0])
+    )
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values_HWC)
     chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -77,7 +77,9 @@ class FolderSource:
         """See `Source`."""
         notes: list[str] = []
         if self._others:
-            notes.append(f"left out, because their names are not those of images: {counts(self._others)}")
+            notes.append(
+                f"left out, because their names are not those of images: {counts(self._others)}"
+            )
         count = len(self._left_out)
         if count:
             number = "1 folder" if count == 1 else f"{count:,} folders"

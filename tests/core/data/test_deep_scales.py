@@ -57,7 +57,7 @@ def test_scales__one_scale_for_all_pictures_and_one_for_each_channel() -> None:
     assert scale.high[0] > 9 * scale.high[2]
     dark, bright = (scales.eight_bits(each).mean() for each in (bright_HWC // 2, bright_HWC))
     assert dark < 0.6 * bright, "brightness stays comparable between pictures"
-    assert max(scale.below + scale.above) <= 0.001
+    assert max(scale.below + scale.above) < 0.0012, "one of a thousand, of 1,800"
 
 
 def test_scales__few_bright_pixels_on_a_uniform_ground() -> None:

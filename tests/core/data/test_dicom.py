@@ -137,7 +137,9 @@ def test_decode__frames() -> None:
 
 def test_decode__percentiles_of_several_files() -> None:
     first, second = noise(*SIDES), noise(*SIDES) // 2
-    files = [dicom_of(values_HW, RescaleIntercept=-1024, RescaleSlope=1) for values_HW in (first, second)]
+    files = [
+        dicom_of(values_HW, RescaleIntercept=-1024, RescaleSlope=1) for values_HW in (first, second)
+    ]
     both = np.concatenate([first, second]) - 1024.0
     low, high = np.percentile(both, [0.1, 99.9])
 
