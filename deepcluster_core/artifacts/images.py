@@ -40,7 +40,7 @@ from deepcluster_core.data.decode import (
     encode_jpeg,
     encode_png,
 )
-from deepcluster_core.data.deep_scales import DeepRule, DeepScales
+from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
@@ -183,7 +183,7 @@ class Images:
         self._encoding: Encoding = manifest.facts["encoding"]
         self._channels: int = manifest.facts["channels"]
         self._shorter_side: int | None = manifest.facts["shorter_side"]
-        self._deep = _rule_in(manifest)
+        self._deep: DeepRule = _rule_in(manifest)
         self._pages: Pages | None = manifest.facts.get("pages")
         self._originals = Path(manifest.facts["originals"])
         self._pixels = PixelParts(folder / PIXELS)
@@ -282,7 +282,7 @@ def deep_rule(folder: Path) -> DeepRule:
 
 
 def _rule_in(manifest: Manifest) -> DeepRule:
-    deep = manifest.facts["deep"]
+    deep: Deep = manifest.facts["deep"]
     if deep == "percentile":
         return DeepScales.from_facts(manifest.facts["deep_scales"])
     return deep

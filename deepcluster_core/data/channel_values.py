@@ -38,7 +38,7 @@ class ChannelValues:
         return self.values_HWC.dtype != np.uint8
 
     @property
-    def shown_HW(self) -> NDArray[np.bool_] | None:
+    def shown(self) -> NDArray[np.bool_] | None:
         """False where the picture is wholly transparent; None if it is nowhere."""
         return None if self.alpha_HW is None else self.alpha_HW > 0
 
@@ -73,7 +73,7 @@ class ChannelValues:
             scaled_HWC = (values_HWC.astype(np.float64) - low) * (255 / (high - low))
             return np.rint(scaled_HWC.clip(0, 255)).astype(np.uint8)
         planes = [
-            eight_bits(values_HWC[..., channel], deep, self.shown_HW)
+            eight_bits(values_HWC[..., channel], deep, self.shown)
             for channel in range(values_HWC.shape[2])
         ]
         return np.stack(planes, axis=-1)
@@ -92,8 +92,8 @@ def highest(pictures: Iterable[ChannelValues]) -> ChannelValues:
         same_shape = page.values_HWC.shape == values_HWC.shape
         if not same_shape or page.values_HWC.dtype != values_HWC.dtype:
             raise UnreadableImageError(
-                "its pages differ in size or type, so that they have no maximum: use dataset.pages: "
-                "first or all"
+                "its pages differ in size or type, so that they have no maximum: use "
+                "dataset.pages: first or all"
             )
         np.maximum(values_HWC, page.values_HWC, out=values_HWC)
     return replace(first, values_HWC=values_HWC)

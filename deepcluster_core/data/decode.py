@@ -39,15 +39,14 @@ from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales, Pixels
 from deepcluster_core.data.deep_values import (
     Simple,
     deep_to_grey,
-    eight_bits,
     is_deep,
     with_true_key,
     with_true_values,
 )
+from deepcluster_core.data.dicom import is_dicom, read_frames
 from deepcluster_core.data.encode import MAX_JPEG_SIDE, encode_jpeg, encode_png
 from deepcluster_core.data.npy_arrays import MAGIC as NPY_MAGIC
 from deepcluster_core.data.npy_arrays import read_array
-from deepcluster_core.data.dicom import is_dicom, read_frames
 from deepcluster_core.data.pages import Pages, num_pages, pages_of
 from deepcluster_core.data.picture_files import (
     FORMATS,

@@ -123,7 +123,8 @@ def _both_bytes(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> NDArr
     again.tile = [_with_mode(tile, swapped=True) for tile in again.tile]
     image.load()
     again.load()
-    return np.asarray(image).astype(np.uint16) << 8 | np.asarray(again)
+    high_HWC = np.asarray(image).astype(np.uint16) << np.uint16(8)
+    return high_HWC | np.asarray(again).astype(np.uint16)
 
 
 def _raw_mode(tile: Any) -> str:  # noqa: ANN401  Pillow's own type, which is private

@@ -52,7 +52,8 @@ def read_frames(data: bytes, frames: Iterable[int]) -> Iterator[ChannelValues]:
     """Yield the values of some frames, as a viewer shows them.
 
     Grey values are rescaled (to Hounsfield units in a CT). If the file has a window, values become
-    8 bits by it; if not, they are deep values. MONOCHROME1 is inverted, palettes and YBR become RGB.
+    8 bits by it; if not, they are deep values. MONOCHROME1 is inverted; palettes and YBR become
+    RGB.
 
     Raises:
         UnreadableImageError: the file is damaged, has no pixels or a compression without a decoder,
@@ -113,7 +114,8 @@ def _check(dataset: Any) -> None:  # noqa: ANN401
 
 
 def _frame_values(dataset: Any, frame: int) -> ChannelValues:  # noqa: ANN401
-    from pydicom.pixels import apply_color_lut, pixel_array  # noqa: PLC0415  of an extra
+    from pydicom.pixels.processing import apply_color_lut  # noqa: PLC0415  of an extra
+    from pydicom.pixels.utils import pixel_array  # noqa: PLC0415
 
     values = pixel_array(dataset, index=frame)
     colour = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
@@ -138,7 +140,7 @@ def _grey(
     is_inverted: bool,
 ) -> ChannelValues:
     """Return grey values after rescaling and, if the file has one, its window."""
-    from pydicom.pixels import apply_modality_lut  # noqa: PLC0415
+    from pydicom.pixels.processing import apply_modality_lut  # noqa: PLC0415
 
     bits = int(dataset.BitsStored)
     is_signed = int(dataset.get("PixelRepresentation", 0)) == 1
@@ -209,15 +211,14 @@ def _windowed(values_HW: NDArray[Any], settings: Any) -> NDArray[np.uint8]:  # n
     centre = _first(settings, "WindowCenter")
     width = _first(settings, "WindowWidth")
     function = str(settings.get("VOILUTFunction") or "LINEAR")
-    is_exact = function in ("LINEAR_EXACT", "SIGMOID")
-    if centre is None or width is None or width < 1 and not is_exact or width <= 0:
+    if centre is None or width is None or width <= 0:
         raise DamagedImageError("damaged DICOM file: its window has no width")
     values_HW = values_HW.astype(np.float64)
     if function == "SIGMOID":
         share_HW = 1 / (1 + np.exp((-4 * (values_HW - centre) / width).clip(-700, 700)))
     elif function == "LINEAR_EXACT":
         share_HW = (values_HW - centre) / width + 0.5
-    elif width == 1:
+    elif width <= 1:
         share_HW = (values_HW > centre - 0.5).astype(np.float64)
     else:
         share_HW = (values_HW - (centre - 0.5)) / (width - 1) + 0.5

@@ -67,7 +67,7 @@ class _Reading:
             found = channel_values(image.read(), self.channels, self.pages)
             if found is None or not found.is_deep:
                 return None
-            return kind_of(found.values_HWC), sample(found.values_HWC, found.shown_HW)
+            return kind_of(found.values_HWC), sample(found.values_HWC, found.shown)
         except (OSError, UnreadableImageError, MemoryError) as error:
             if is_shortage(error):
                 raise

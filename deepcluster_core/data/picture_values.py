@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from deepcluster_core.data.channel_values import ChannelValues, highest, upright
+from deepcluster_core.data.channel_values import ChannelValues, highest
 from deepcluster_core.data.deep_pictures import deep_values, is_deep_picture
 from deepcluster_core.data.dicom import has_deep_values, is_dicom, num_frames, read_frames
 from deepcluster_core.data.npy_arrays import MAGIC as NPY_MAGIC

@@ -134,7 +134,7 @@ def test_decode__unsupported_formats_are_named(name: str, data: bytes) -> None:
     assert "is not supported: " in text or "pip install 'deepcluster-pipeline[" in text
     assert not text.startswith("not an image")
     assert "\n" not in text
-    with pytest.raises(UnreadableImageError, match="not supported|needs the package"):
+    with pytest.raises(UnreadableImageError, match=r"not supported|needs the package"):
         upright_size(data)
 
 

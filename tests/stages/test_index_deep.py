@@ -184,7 +184,7 @@ def test_index__maximum_of_the_pages(tmp_path: Path) -> None:
 
 def test_index__pages_need_packing(tmp_path: Path) -> None:
     dataset = config(stacks(tmp_path / "source"), pages="all", encoding="none")
-    with pytest.raises(SourceError, match="dataset.pages: all makes several"):
+    with pytest.raises(SourceError, match=r"dataset\.pages: all makes several"):
         index(dataset, tmp_path / "out")
 
 

@@ -24,7 +24,7 @@ def dataset_of(
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = uid.SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    meta.MediaStorageSOPInstanceUID = uid.UID("1.2.3.4")
     dataset = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
     dataset.SOPClassUID = uid.SecondaryCaptureImageStorage
     dataset.SOPInstanceUID = "1.2.3.4"

@@ -10,6 +10,7 @@ from PIL import Image
 
 from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.deep_scales import DeepRule
+from deepcluster_core.data.pages import Pages
 
 
 def file_of(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:  # noqa: ANN401  Pillow's own options
@@ -50,3 +51,12 @@ def reason(data: bytes, channels: int = 3, side: int | None = 8, deep: DeepRule 
     with pytest.raises(UnreadableImageError) as error:
         decode(data, channels=channels, shorter_side=side, deep=deep)
     return str(error.value)
+
+
+def problem(data: bytes, channels: int, pages: Pages | None = None) -> str:
+    """Return why a damaged picture cannot be decoded; empty if it still can."""
+    try:
+        decode(data, channels=channels, shorter_side=8, pages=pages)
+    except UnreadableImageError as error:
+        return str(error) or "no reason"
+    return ""

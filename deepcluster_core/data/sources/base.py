@@ -16,8 +16,8 @@ READ_EXTENSIONS = (
 )
 """Extensions of the formats that can be read, some of them with a package of an extra."""
 NAMED_EXTENSIONS = ".heic .heif .jxl .tga"
-"""Extensions of which some or all files cannot be read without an extra, but that count as images so
-that skipped files are reported."""
+"""Extensions of files that cannot be read, or only with an extra, but that count as images so that
+skipped files are reported."""
 
 IMAGE_EXTENSIONS = frozenset(f"{READ_EXTENSIONS} {NAMED_EXTENSIONS}".split())
 """Extensions of image files, in lower case. Files without an extension never count as images."""

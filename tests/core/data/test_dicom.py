@@ -7,16 +7,17 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom import uid
-from pydicom.pixels import apply_color_lut, apply_windowing, convert_color_space, pixel_array
+from pydicom.encaps import encapsulate
+from pydicom.pixels.processing import apply_color_lut, apply_windowing, convert_color_space
+from pydicom.pixels.utils import pixel_array
 
 from deepcluster_core.data.deep_scales import DeepScales, Measurement, kind_of, sample
 from deepcluster_core.data.picture_values import channel_values
 from tests.support.dicoms import PATIENT, bytes_of, dataset_of, dicom_of
-from tests.support.pictures import pixels_of, reason
+from tests.support.pictures import pixels_of, problem, reason
 
 SIDES = (24, 32)
 
@@ -159,11 +160,9 @@ def test_decode__message_has_no_word_of_the_patient() -> None:
         damaged = bytearray(data)
         for at in rng.integers(132, len(data) - 1500, 3):
             damaged[at] = rng.integers(256)
-        try:
-            pixels_of(bytes(damaged), 1)
-        except ValueError as error:
-            assert "Doe" not in str(error)
-            assert "Jane" not in str(error)
+        text = problem(bytes(damaged), 1)
+        assert "Doe" not in text
+        assert "Jane" not in text
     assert PATIENT.encode() in data
 
 
@@ -187,7 +186,7 @@ def test_decode__size_is_checked_before_decoding() -> None:
 
 def test_decode__compression_without_a_decoder() -> None:
     dataset = dataset_of(noise(*SIDES, dtype="uint8", top=256))
-    dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
     dataset["PixelData"].VR = "OB"
     dataset.file_meta.TransferSyntaxUID = uid.JPEGLSLossless
     assert "pip install pylibjpeg" in reason(bytes_of(dataset), 1)

@@ -7,7 +7,7 @@ import pillow_heif
 import pytest
 
 from deepcluster_core.data.decode import decode, upright_size
-from tests.support.pictures import gradient, pixels_of, reason
+from tests.support.pictures import gradient, problem, reason
 
 
 def heic_of(quality: int = 90, **options: int) -> bytes:
@@ -41,10 +41,7 @@ def test_decode__damaged_heic_is_refused_or_read() -> None:
         damaged = bytearray(data)
         for at in rng.integers(32, len(data), 4):
             damaged[at] = rng.integers(256)
-        try:
-            pixels_of(bytes(damaged))
-        except ValueError as error:
-            assert str(error)
+        assert problem(bytes(damaged), 3) != "no reason"
 
 
 @pytest.mark.usefixtures("without_extras")
