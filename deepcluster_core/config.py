@@ -1,5 +1,6 @@
 """Base class and types that all configuration classes share."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
@@ -38,6 +39,12 @@ class StrictConfig(BaseModel):
     """Keys added after the first release.
 
     They are left out of the artifact key when they are None, so that existing artifacts stay valid.
+    """
+
+    keyed_when_none: ClassVar[Mapping[str, str]] = {}
+    """Keys that have become optional, and the values that represent None in artifact keys.
+
+    Such a value is the former default, so that existing artifacts stay valid.
     """
 
     by_contents: ClassVar[frozenset[str]] = frozenset()

@@ -1,10 +1,11 @@
 """Index: source -> images. Every image is opened once, packed, and given its image_id."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
@@ -12,16 +13,27 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
-from deepcluster_core.artifacts.images import Encoding, ImagesWriter, PackedImage, encode
+from deepcluster_core.artifacts.images import (
+    Encoding,
+    ImagesWriter,
+    PackedImage,
+    deep_rule,
+    encode,
+)
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.data.decode import UnreadableImageError, decode
-from deepcluster_core.data.deep_values import Deep
+from deepcluster_core.context import Context
+from deepcluster_core.data.decode import Decoded, UnreadableImageError, decode
+from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
+from deepcluster_core.data.findings import Findings
 from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.data.measuring import default_deep, measure
+from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
+from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.errors import SourceError
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.shortage import is_shortage
-from deepcluster_core.stage import stage
+from deepcluster_core.stage import ManifestOf, stage
 
 READ_AT_ONCE = 32
 """Images that one worker reads before it takes the next group."""
@@ -35,7 +47,8 @@ def _list_to_tuple(value: object) -> object:
 class DatasetConfig(StrictConfig):
     """Which images are used, and how they are packed."""
 
-    absent_when_none = frozenset(("image_key",))
+    absent_when_none = frozenset(("image_key", "pages"))
+    keyed_when_none: ClassVar[Mapping[str, str]] = {"deep": "range"}
 
     source: Path
     """A folder, a list (.txt, .csv), Parquet files or tar shards. A relative path starts at the
@@ -67,7 +80,13 @@ class DatasetConfig(StrictConfig):
     saves decoding a full-size picture twice in every epoch. None: keep the original size."""
 
     channels: int = Field(default=3, ge=1, le=1024)
-    """1 for grey, 3 for colour. Any other number requires images in .npy files."""
+    """1 for grey, 3 for colour. Any other number requires TIFF files of as many bands, or images in
+    .npy files."""
+
+    pages: Pages | None = None
+    """Which pages of a TIFF stack, or frames of a DICOM file, are used. first: the first one. all:
+    each is an image of its own, `stack.tif#page=2`. max: the maximum of all, pixel by pixel. None:
+    the first one, and a note that there are others."""
 
     encoding: Encoding = "jpeg"
     """How pixels are packed: raw (fastest; about 260 kB per image at 256 px), jpeg, or png. none:
@@ -76,9 +95,12 @@ class DatasetConfig(StrictConfig):
     jpeg_quality: int = Field(default=95, ge=50, le=100)
     """Quality of packed JPEGs. At 95, our choice, the second compression is invisible."""
 
-    deep: Deep = "range"
-    """How 16-bit pictures become 8-bit ones. range: keep one scale for all pictures. stretch: map
-    the darkest and brightest value of each picture to 0 and 255."""
+    deep: Deep | None = None
+    """How pictures of more than 8 bits become 8-bit ones. percentile: the values of which 0.1 % are
+    lower and 0.1 % higher, over the whole data set, become 0 and 255, channel by channel. range:
+    keep one scale for all pictures, 0 to 65535. stretch: map the darkest and brightest value of
+    each picture to 0 and 255. None: percentile if one of the first 32 images has more than 8 bits;
+    a run keeps what it began with."""
 
     max_skipped_fraction: float = Field(default=0.01, ge=0, le=1)
     """The stage fails if more than this share of the images, 0 to 1, cannot be read."""
@@ -112,6 +134,11 @@ class DatasetConfig(StrictConfig):
 
 def _check_source(dataset: DatasetConfig) -> None:
     """Raise SourceError if the source is missing, or needs packing although `encoding` is none."""
+    if dataset.encoding == "none" and dataset.pages == "all":
+        raise SourceError(
+            "dataset.encoding: none reads one image from each file, but dataset.pages: all makes "
+            "several.\n  Fix: dataset.encoding: raw, jpeg or png."
+        )
     opened = dataset.open_source()
     if dataset.encoding == "none" and opened.originals is None:
         raise SourceError(
@@ -133,20 +160,30 @@ def index(
     /,
     *,
     source: str,
+    scales_of: ManifestOf | None = None,
 ) -> None:
-    """Write the images artifact. `source` is the source's fingerprint, a part of the key."""
+    """Write the images artifact.
+
+    `source` is the source's fingerprint, a part of the key. `scales_of` is another images artifact
+    whose percentiles are used, so that its images and these have the same brightness.
+    """
     context = draft.context
     out = draft.folder
     opened = dataset.open_source()
-    total, images = _choose(opened, dataset.subset, context.seed)
+    total, images = _choose(opened, dataset, context.seed)
+    if scales_of is not None:
+        deep = deep_rule(scales_of)
+    else:
+        deep = _rule(opened, dataset, context)
     # Workers decode in parallel; only this thread writes, in the order of the source.
-    read_group = partial(_read_all, dataset=dataset, originals=opened.originals)
+    read_group = partial(_read_all, dataset=dataset, deep=deep, originals=opened.originals)
+    findings = Findings(dataset.pages)
     with ImagesWriter(out, packs=dataset.encoding != "none") as writer:
         seen = 0
-        for stores in ordered_map(read_group, _groups(images), workers=context.workers):
-            for store in stores:
-                store(writer)
-            seen += len(stores)
+        for outcomes in ordered_map(read_group, _groups(images), workers=context.workers):
+            for outcome in outcomes:
+                outcome.record(writer, findings)
+            seen += len(outcomes)
             context.progress(seen, total)
     _check_losses(writer, dataset, out)
     draft.rows = writer.num_images
@@ -154,26 +191,55 @@ def index(
         "encoding": dataset.encoding,
         "channels": dataset.channels,
         "shorter_side": dataset.shorter_side,
-        "deep": dataset.deep,
+        **_deep_facts(deep),
         "originals": str(opened.originals),
         "skipped": writer.skipped.num_images,
         "labelled": writer.num_labelled,
     }
-    notes = opened.notes()
-    if notes:
-        draft.facts["notes"] = notes
+    if dataset.pages is not None:
+        draft.facts["pages"] = dataset.pages
+    notes = [*opened.notes(), *findings.notes()]
+    if isinstance(deep, DeepScales):
+        notes += deep.sentences()
+    for name, texts in (("notes", notes), ("warnings", findings.warnings())):
+        if texts:
+            draft.facts[name] = texts
+
+
+def _rule(opened: Source, dataset: DatasetConfig, context: Context) -> DeepRule:
+    """Return how values of more than 8 bits become 8 bits; percentiles are measured."""
+    deep = dataset.deep or default_deep(opened.images())
+    if deep != "percentile":
+        return deep
+    total, _ = _choose(opened, dataset, context.seed)
+    return measure(
+        lambda: _choose(opened, dataset, context.seed)[1],
+        total,
+        channels=dataset.channels,
+        pages=dataset.pages,
+        workers=context.workers,
+    )
+
+
+def _deep_facts(deep: DeepRule) -> dict[str, Any]:
+    """Return the facts of the manifest that `deep_rule` reads."""
+    if isinstance(deep, DeepScales):
+        return {"deep": "percentile", "deep_scales": deep.facts()}
+    return {"deep": deep}
 
 
 def _choose(
-    source: Source, subset: int | None, seed: int
+    source: Source, dataset: DatasetConfig, seed: int
 ) -> tuple[int | None, Iterator[SourceImage]]:
     """Return the number of images, None if it is unknown, and the images themselves."""
+    subset = dataset.subset
+    # How many pages there are is known only when all files have been opened.
+    total = None if dataset.pages == "all" else source.count()
     if subset is None:
-        return source.count(), source.images()
-    total = source.count()
+        return total, _images(source, dataset)
     # Some sources can only be counted by going through all images.
     if total is None:
-        total = sum(1 for _ in source.images())
+        total = sum(1 for _ in _images(source, dataset))
     if subset > total:
         raise SourceError(
             f"dataset.subset: {subset} images asked for, but the source has {total}.\n"
@@ -183,8 +249,15 @@ def _choose(
     generator = seeding.numpy_generator(seed, "index", "subset")
     is_chosen = np.zeros(total, bool)
     is_chosen[generator.choice(total, subset, replace=False)] = True
-    chosen = (image for image, take in zip(source.images(), is_chosen, strict=True) if take)
-    return subset, chosen
+    images = zip(_images(source, dataset), is_chosen, strict=True)
+    return subset, (image for image, take in images if take)
+
+
+def _images(source: Source, dataset: DatasetConfig) -> Iterator[SourceImage]:
+    """Return the images of a source: its files, or the pages of its files."""
+    if dataset.pages == "all":
+        return pages_as_images(source.images())
+    return source.images()
 
 
 def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
@@ -193,17 +266,46 @@ def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
         yield group
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of an image: its packed pixels, or the reason why there are none."""
+
+    image: SourceImage
+    reason: str = ""
+    decoded: Decoded | None = None
+    packed: bytes = b""
+
+    def record(self, writer: ImagesWriter, findings: Findings) -> None:
+        """Add the image to the artifact, or to its list of skipped images."""
+        if self.decoded is None:
+            writer.skip(self.image.path, self.reason)
+            return
+        findings.add(self.decoded)
+        height, width = self.decoded.pixels_HWC.shape[:2]
+        row = PackedImage(
+            path=self.image.path,
+            label=self.image.label,
+            width=self.decoded.width,
+            height=self.decoded.height,
+            format=self.decoded.format,
+            packed_height=height,
+            packed_width=width,
+            packed=self.packed,
+        )
+        writer.add(row)
+
+
 def _read_all(
-    images: list[SourceImage], *, dataset: DatasetConfig, originals: Path | None
-) -> list[Callable[[ImagesWriter], None]]:
+    images: list[SourceImage], *, dataset: DatasetConfig, deep: DeepRule, originals: Path | None
+) -> list[_Outcome]:
     """Decode a group of images in a worker; see `_read`."""
-    return [_read(image, dataset, originals) for image in images]
+    return [_read(image, dataset, deep, originals) for image in images]
 
 
 def _read(
-    image: SourceImage, dataset: DatasetConfig, originals: Path | None
-) -> Callable[[ImagesWriter], None]:
-    """Decode one image; return a callback that adds it to the writer or records why it cannot."""
+    image: SourceImage, dataset: DatasetConfig, deep: DeepRule, originals: Path | None
+) -> _Outcome:
+    """Decode and pack one image."""
     try:
         # Without packing, later stages open the original by its path in the index.
         if dataset.encoding == "none" and originals:
@@ -214,26 +316,15 @@ def _read(
             image.read(),
             channels=dataset.channels,
             shorter_side=dataset.shorter_side,
-            deep=dataset.deep,
+            deep=deep,
+            pages=dataset.pages,
         )
         packed = encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality)
     except (OSError, UnreadableImageError) as error:
         if is_shortage(error):  # memory or disk ran out, so the image itself may be good
             raise
-        reason = str(error)
-        return lambda writer: writer.skip(image.path, reason)
-    height, width = decoded.pixels_HWC.shape[:2]
-    row = PackedImage(
-        path=image.path,
-        label=image.label,
-        width=decoded.width,
-        height=decoded.height,
-        format=decoded.format,
-        packed_height=height,
-        packed_width=width,
-        packed=packed,
-    )
-    return lambda writer: writer.add(row)
+        return _Outcome(image, str(error))
+    return _Outcome(image, decoded=decoded, packed=packed)
 
 
 def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:

@@ -3,6 +3,7 @@
 # ruff: noqa: E402  the environment comes first, see below
 
 import os
+import sys
 import tempfile
 
 # Prefect reads its settings when it is first imported: nobody's profile, server or key may count.
@@ -22,6 +23,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from deepcluster_core.data import dicom, extras
+
 # Failed assertions in support code are explained like those of tests.
 pytest.register_assert_rewrite("tests.support")
 
@@ -37,6 +40,21 @@ LONGEST = {"test_readme.py", "test_sweep.py", "test_cli.py", "test_voc_detection
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, or one worker ends with one while others idle."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture
+def without_extras(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hide the packages that decode some formats, as if they had not been installed."""
+    _forget_extras()
+    for name in ("tifffile", "pydicom", "pillow_heif"):
+        monkeypatch.setitem(sys.modules, name, None)  # to import it fails
+    yield
+    _forget_extras()
+
+
+def _forget_extras() -> None:
+    extras._imported.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    dicom._pydicom.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -149,3 +149,13 @@ def test_augmentation__its_picture_is_what_the_script_draws() -> None:
     # The palette of 256 colours moves values by 2.4 on average, and views of another seed by 19.
     assert np.abs(drawn_HWC - stored_HWC).mean() < 8
     assert augmentations.PICTURE.stat().st_size < 200_000
+
+
+def test_deep_images__its_recipe_is_valid() -> None:
+    text = (DOCS / "how-to/deep-images.md").read_text(encoding="utf-8")
+
+    (block,) = blocks(text, "yaml")
+
+    recipe = Recipe.model_validate_json(json.dumps(yaml.safe_load(block) | {"train": {}}))
+    network = build_network(recipe.network, channels=recipe.dataset.channels, seed=0)
+    assert network.feature_dim > 0

@@ -29,7 +29,7 @@ from deepcluster_core.artifacts import pixel_parts
 from deepcluster_core.artifacts.checksum import crc32c
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
-from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.manifest import Manifest, read_manifest
 from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels, PixelWriter
 from deepcluster_core.artifacts.skipped_images import SkippedImages
 from deepcluster_core.artifacts.table_writer import GROUP_ROWS, TableWriter
@@ -40,7 +40,8 @@ from deepcluster_core.data.decode import (
     encode_jpeg,
     encode_png,
 )
-from deepcluster_core.data.deep_values import Deep
+from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
+from deepcluster_core.data.pages import Pages
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
 
@@ -182,7 +183,8 @@ class Images:
         self._encoding: Encoding = manifest.facts["encoding"]
         self._channels: int = manifest.facts["channels"]
         self._shorter_side: int | None = manifest.facts["shorter_side"]
-        self._deep: Deep = manifest.facts["deep"]
+        self._deep: DeepRule = _rule_in(manifest)
+        self._pages: Pages | None = manifest.facts.get("pages")
         self._originals = Path(manifest.facts["originals"])
         self._pixels = PixelParts(folder / PIXELS)
 
@@ -233,6 +235,7 @@ class Images:
                 channels=self._channels,
                 shorter_side=self._shorter_side,
                 deep=self._deep,
+                pages=self._pages,
             )
             return decoded.pixels_HWC
 
@@ -265,6 +268,24 @@ class Images:
     def _label_codes(self) -> tuple[NDArray[np.int32], list[str]]:
         """Return labels as numbers, -1 if unknown, and the label of each number."""
         return read_codes(self.folder / INDEX, "label", stage="index")
+
+
+def deep_rule(folder: Path) -> DeepRule:
+    """Return how an images artifact has converted values of more than 8 bits.
+
+    Later images that are compared with its own are converted in the same way.
+
+    Raises:
+        ArtifactError: the artifact is not finished.
+    """
+    return _rule_in(read_manifest(folder))
+
+
+def _rule_in(manifest: Manifest) -> DeepRule:
+    deep: Deep = manifest.facts["deep"]
+    if deep == "percentile":
+        return DeepScales.from_facts(manifest.facts["deep_scales"])
+    return deep
 
 
 def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:

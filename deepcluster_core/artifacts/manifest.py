@@ -210,6 +210,9 @@ def dump_sections(config: Mapping[str, StrictConfig]) -> dict[str, Any]:
         # Such settings are left out, so that adding one keeps the keys of existing artifacts.
         absent = {key for key in section.absent_when_none if getattr(section, key) is None}
         values = section.model_dump(mode="json", exclude=absent)
+        for key, former_default in section.keyed_when_none.items():
+            if values[key] is None:
+                values[key] = former_default
         dumped[name] = values | _file_digests(name, section)
     return dumped
 

@@ -2,44 +2,52 @@
 
 Which files are accepted, and how they are converted:
 
-- The content decides the format, never the name. Of several frames or pages the first is read.
+- The content decides the format, never the name. Of several frames or pages the first is read, or
+  the maximum of all as `pages` says.
 - Metadata never makes an image unreadable: if a codec fails because of text, profiles and the like,
   the image is read without them (`bare_pictures`).
 - Transparent pixels are composited onto white. EXIF orientation is applied; a damaged one is
   ignored, as are colour profiles.
-- 16-bit grey, integer and floating-point images are converted to 8 bits as `deep` says:
+- Values of more than 8 bits are converted to 8 bits as `deep` says:
+  - Percentiles that were measured over a data set (`deep_scales`) become 0 and 255.
   - `range` keeps the scale of all 16 bits, so that brightness is comparable between images. The
     values of a microscope or detector that uses 12 of its 16 bits then reach at most 15 of 255,
     which is black. (In a file that declares 12 bits they reach white.)
   - `stretch` maps the smallest and the largest value of each image (of each channel, for arrays) to
     0 and 255.
-  - Pillow reads 16-bit *colour* files as 8-bit, by their high bytes: as `range`, for any `deep`.
+  - `range` and `stretch` read 16-bit *colour* of PNG and TIFF by its high bytes, as Pillow does.
   - If 0 is white, the values are first inverted within the range of their type; floating-point
     values are inverted from 65535, fractions from 1.
+- TIFF files with bands that Pillow has no mode for are read by tifffile (`tiff_bands`), DICOM files
+  by pydicom (`dicom`), HEIC files by pillow-heif, where these packages are installed.
 - `.npy` arrays (H, W) or (H, W, C) of uint8 or uint16 may have any number of channels.
 - A truncated image raises an error and is never padded.
 - For files of other kinds, the error names the kind and what to do (`signatures`, `unsupported`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from deepcluster_core.data.channel_values import ChannelValues, highest, upright
+from deepcluster_core.data.deep_pictures import is_deep_picture
+from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales, Pixels
 from deepcluster_core.data.deep_values import (
-    Deep,
-    Pixels,
+    Simple,
     deep_to_grey,
-    eight_bits,
     is_deep,
     with_true_key,
     with_true_values,
 )
+from deepcluster_core.data.dicom import is_dicom, read_frames
 from deepcluster_core.data.encode import MAX_JPEG_SIDE, encode_jpeg, encode_png
 from deepcluster_core.data.npy_arrays import MAGIC as NPY_MAGIC
 from deepcluster_core.data.npy_arrays import read_array
+from deepcluster_core.data.pages import Pages, num_pages, pages_of
 from deepcluster_core.data.picture_files import (
     FORMATS,
     OpenedPicture,
@@ -47,8 +55,11 @@ from deepcluster_core.data.picture_files import (
     open_picture,
     with_or_without_notes,
 )
+from deepcluster_core.data.picture_size import MAX_ASPECT, MAX_PIXELS, check_size
+from deepcluster_core.data.picture_values import channel_values, is_tiff, values_of_opened
+from deepcluster_core.data.tiff_bands import read_bands
 from deepcluster_core.data.tiff_pages import HEIGHT, WIDTH
-from deepcluster_core.data.unreadable import UnreadableImageError
+from deepcluster_core.data.unreadable import UnreadableImageError, UnsupportedFeatureError
 
 __all__ = [
     "FORMATS",
@@ -65,16 +76,6 @@ __all__ = [
     "encode_png",
     "upright_size",
 ]
-
-MAX_PIXELS = 178_956_970
-"""Limit on the pixels of an image, checked before decoding: Pillow's own limit for an error."""
-
-MAX_ASPECT = 100
-"""Limit on longer side / shorter side. Our choice; photographs stay below 20.
-
-A line of pixels, enlarged until its shorter side fits, would fill the memory, and no crop of it
-would show anything.
-"""
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -99,19 +100,29 @@ class Decoded:
     """Height of the upright original in pixels."""
     format: str
     """Format found in the content: JPEG, PNG, NPY, …"""
+    num_pages: int = 1
+    """Number of pages or frames of the file, of which one was read, or their maximum."""
+    highest: float | None = None
+    """The highest value of a picture of more than 8 bits that was converted by `range`."""
 
 
 def decode(
-    data: bytes, *, channels: int, shorter_side: int | None, deep: Deep = "range"
+    data: bytes,
+    *,
+    channels: int,
+    shorter_side: int | None,
+    deep: DeepRule = "range",
+    pages: Pages | None = None,
 ) -> Decoded:
     """Decode and resize an image; thread-safe.
 
     Args:
         data: the whole file.
-        channels: 1 for grey, 3 for RGB; other numbers need `.npy` arrays.
+        channels: 1 for grey, 3 for RGB; other numbers need `.npy` arrays or TIFF files.
         shorter_side: target length in pixels; smaller images are enlarged. The longer side keeps
             the aspect ratio, rounded down as in torchvision's `Resize`. None keeps the size.
         deep: conversion of more than 8 bits, as described in the module docstring.
+        pages: `max` for the maximum of all pages; otherwise the first one is read.
 
     Raises:
         UnreadableImageError: the file is damaged or not an image, or the image is too large or too
@@ -122,7 +133,12 @@ def decode(
     try:
         if data.startswith(NPY_MAGIC):
             return _decode_array(data, channels, shorter_side, deep)
-        return _decode_picture(data, channels, shorter_side, deep)
+        found = num_pages(data)
+        if pages == "max" and found > 1:
+            decoded = _decode_projection(data, channels, shorter_side, deep)
+        else:
+            decoded = _decode_picture(data, channels, shorter_side, deep)
+        return replace(decoded, num_pages=found)
     except MemoryError as error:
         raise UnreadableImageError("needs more memory than there is") from error
 
@@ -152,28 +168,74 @@ def decode_packed(data: bytes) -> Pixels:
     return _pixels(open_picture(data).image)
 
 
-def _decode_picture(data: bytes, channels: int, shorter_side: int | None, deep: Deep) -> Decoded:
-    if channels not in (1, 3):
-        name = open_picture(data).image.format or "picture"
-        raise UnreadableImageError(
-            f"a {name} file gives 1 or 3 channels, not {channels}: use .npy arrays (H, W, C)"
-        )
-    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
-    return with_or_without_notes(data, lambda opened: _decoded(opened, mode, shorter_side, deep))
+def _decode_picture(
+    data: bytes, channels: int, shorter_side: int | None, deep: DeepRule
+) -> Decoded:
+    needs_values = is_dicom(data) or (is_tiff(data) and channels not in (1, 3))
+    if not needs_values:
+        if channels not in (1, 3):
+            name = open_picture(data).image.format or "picture"
+            raise UnreadableImageError(
+                f"a {name} file gives 1 or 3 channels, not {channels}: use .npy arrays (H, W, C) "
+                f"or TIFF files"
+            )
+        mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+        try:
+            return with_or_without_notes(
+                data, lambda opened: _decoded(opened, mode, shorter_side, deep)
+            )
+        except UnsupportedFeatureError:
+            if not is_tiff(data):
+                raise
+    # Pillow cannot read these, but other packages can.
+    values = next(read_frames(data, [0])) if is_dicom(data) else read_bands(data, channels)
+    return _from_values(values, channels, shorter_side, deep)
+
+
+def _decode_projection(
+    data: bytes, channels: int, shorter_side: int | None, deep: DeepRule
+) -> Decoded:
+    """Decode the maximum of all pages."""
+    values = channel_values(data, channels, "max")
+    if values is None:
+        pages = (_decode_picture(page, channels, None, deep) for page in pages_of(data))
+        pixels = (ChannelValues(page.pixels_HWC, None, page.format) for page in pages)
+        values = highest(pixels)
+    return _from_values(values, channels, shorter_side, deep)
+
+
+def _from_values(
+    values: ChannelValues, channels: int, shorter_side: int | None, deep: DeepRule
+) -> Decoded:
+    """Convert and resize values of any type."""
+    pixels_HWC = values.pixels(channels, deep)
+    height, width, _ = pixels_HWC.shape
+    top = None
+    if values.is_deep and deep == "range" and values.declared is None:
+        top = float(values.values_HWC.max())
+    return Decoded(_resized_planes(pixels_HWC, shorter_side), width, height, values.format, 1, top)
 
 
 def _decoded(
-    opened: OpenedPicture, mode: Literal["L", "RGB"], shorter_side: int | None, deep: Deep
+    opened: OpenedPicture, mode: Literal["L", "RGB"], shorter_side: int | None, deep: DeepRule
 ) -> Decoded:
     image = opened.image
     name = image.format or "picture"
-    _check_size(image.width, image.height)
+    check_size(image.width, image.height)
     # Pillow's plugins raise nearly any exception for damaged files, and one damaged image in a
     # hundred million must not end the run.
     try:
+        if isinstance(deep, DeepScales):
+            values = values_of_opened(opened)
+            if values is not None:
+                turned = _turned(values, _orientation(image))
+                return _from_values(turned, 1 if mode == "L" else 3, shorter_side, deep)
+            deep = "range"  # has no effect on 8 bits
         width, height = _load(opened, shorter_side)
         orientation = _orientation(image)
-        plain = _to_8_bit(_true_pixels(opened), mode, deep)
+        true_image = _true_pixels(opened)
+        top = _highest(opened, true_image, deep)
+        plain = _to_8_bit(true_image, mode, deep)
     except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:
@@ -183,19 +245,26 @@ def _decoded(
     if _is_quarter_turn(orientation):
         width, height = height, width
     resized = _resized(plain, (width, height), shorter_side)
-    return Decoded(_pixels(resized), width, height, name)
+    return Decoded(_pixels(resized), width, height, name, 1, top)
 
 
-def _check_size(width: int, height: int) -> None:
-    """Raise UnreadableImageError for images that are too large or too narrow."""
-    if width * height > MAX_PIXELS:
-        raise UnreadableImageError(
-            f"{width} x {height} pixels is over the limit of {MAX_PIXELS} pixels"
-        )
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise UnreadableImageError(
-            f"{width} x {height} pixels: one side is more than {MAX_ASPECT} times the other"
-        )
+def _turned(values: ChannelValues, orientation: int) -> ChannelValues:
+    alpha_HW = values.alpha_HW
+    if alpha_HW is not None:
+        alpha_HW = upright(alpha_HW, orientation)
+    values_HWC = upright(values.values_HWC, orientation)
+    return replace(values, values_HWC=values_HWC, alpha_HW=alpha_HW)
+
+
+def _highest(opened: OpenedPicture, image: Image.Image, deep: Simple) -> float | None:
+    """Return the highest value of a loaded picture of more than 8 bits, for `range`."""
+    if deep != "range":
+        return None
+    if is_deep(image):
+        return float(np.asarray(image).max())
+    if is_deep_picture(opened):
+        return float(np.asarray(image).max()) * 257  # from the high byte
+    return None
 
 
 def _load(opened: OpenedPicture, shorter_side: int | None) -> tuple[int, int]:
@@ -209,7 +278,8 @@ def _load(opened: OpenedPicture, shorter_side: int | None) -> tuple[int, int]:
     """
     image = opened.image
     size = image.size
-    if shorter_side is not None:
+    # Only of a JPEG: the plugin for HEIC would take a thumbnail.
+    if shorter_side is not None and isinstance(image, JpegImageFile):
         smallest_side = 2 * shorter_side
         image.draft(None, (smallest_side, smallest_side))
     is_reduced = image.size != size
@@ -241,7 +311,7 @@ def _true_pixels(opened: OpenedPicture) -> Image.Image:
     return image
 
 
-def _to_8_bit(image: Image.Image, mode: Literal["L", "RGB"], deep: Deep) -> Image.Image:
+def _to_8_bit(image: Image.Image, mode: Literal["L", "RGB"], deep: Simple) -> Image.Image:
     if is_deep(image):
         return deep_to_grey(image, deep).convert(mode)
     if image.has_transparency_data:
@@ -280,21 +350,20 @@ def _resized(image: Image.Image, size: tuple[int, int], shorter_side: int | None
     return image.resize((new_width, new_height), Image.Resampling.BILINEAR)
 
 
-def _decode_array(data: bytes, channels: int, shorter_side: int | None, deep: Deep) -> Decoded:
+def _decode_array(data: bytes, channels: int, shorter_side: int | None, deep: DeepRule) -> Decoded:
     values_HWC = read_array(data)
     height, width, found = values_HWC.shape
     if found != channels:
         raise UnreadableImageError(f"array of {found} channels, not {channels}")
-    if values_HWC.size == 0:
-        raise UnreadableImageError(f"{width} x {height} pixels")
-    _check_size(width, height)
-    # Pillow resizes any number of channels only one by one.
+    check_size(width, height)
+    return _from_values(ChannelValues(values_HWC, None, "NPY"), channels, shorter_side, deep)
+
+
+def _resized_planes(pixels_HWC: Pixels, shorter_side: int | None) -> Pixels:
+    """Resize any number of channels, which Pillow can only do one by one."""
+    height, width, channels = pixels_HWC.shape
     planes: list[Pixels] = []
     for channel in range(channels):
-        plane_HW = values_HWC[..., channel]
-        if plane_HW.dtype.itemsize == 2:
-            plane_HW = eight_bits(plane_HW, deep)
-        image = Image.fromarray(np.ascontiguousarray(plane_HW))
-        resized = _resized(image, (width, height), shorter_side)
-        planes.append(np.asarray(resized))
-    return Decoded(np.stack(planes, axis=-1), width, height, "NPY")
+        image = Image.fromarray(np.ascontiguousarray(pixels_HWC[..., channel]))
+        planes.append(np.asarray(_resized(image, (width, height), shorter_side)))
+    return np.stack(planes, axis=-1)

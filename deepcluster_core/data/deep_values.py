@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from deepcluster_core.data.deep_scales import Pixels
 from deepcluster_core.data.tiff_pages import FLOAT, SIGNED, Page
 from deepcluster_core.data.unreadable import UnreadableImageError
 
-Deep = Literal["range", "stretch"]
-Pixels = NDArray[np.uint8]
+Simple = Literal["range", "stretch"]
+"""The conversions that need no other picture than the one that is converted."""
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -24,7 +25,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def eight_bits(
-    values_HW: NDArray[Any], deep: Deep, shown_HW: NDArray[np.bool_] | None = None
+    values_HW: NDArray[Any], deep: Simple, shown_HW: NDArray[np.bool_] | None = None
 ) -> Pixels:
     """Map one channel to 0..255 as `deep` says; `stretch` maps a uniform channel to 0.
 
@@ -68,7 +69,7 @@ def eight_bits(
     return np.rint(scaled_HW).astype(np.uint8)
 
 
-def deep_to_grey(image: Image.Image, deep: Deep) -> Image.Image:
+def deep_to_grey(image: Image.Image, deep: Simple) -> Image.Image:
     """Return a loaded deep image as 8-bit grey; the colour key of a PNG is transparent.
 
     Raises:
@@ -87,7 +88,7 @@ def with_true_values(image: Image.Image, page: Page) -> Image.Image:
     """Return a loaded TIFF image with its deep values interpreted according to its tags."""
     if not (is_deep(image) and page.is_deep_grey):
         return image
-    values_HW = _stored_values(np.asarray(image), page)
+    values_HW = stored_values(np.asarray(image), page)
     # Pillow has no mode for this type, and int32 holds only half of its range.
     if values_HW.dtype == np.uint32:
         if values_HW.max() < 1 << 31:
@@ -97,12 +98,12 @@ def with_true_values(image: Image.Image, page: Page) -> Image.Image:
     return Image.fromarray(values_HW)
 
 
-def _stored_values(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
+def stored_values(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
     """Return values interpreted according to TIFF tags: 0 is black, and 12 bits reach white."""
     if page.bits == 32 and page.sample_format not in (SIGNED, FLOAT):
         values_HW = values_HW.view(np.uint32)
     if page.is_white_zero:
-        values_HW = _inverted(values_HW, page)
+        values_HW = inverted(values_HW, page)
     if page.bits >= 16:
         return values_HW
     # The number of bits defines which value is white.
@@ -111,7 +112,7 @@ def _stored_values(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
     return np.rint(scaled_HW).astype(np.uint16)
 
 
-def _inverted(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
+def inverted(values_HW: NDArray[Any], page: Page) -> NDArray[Any]:
     """Convert white-is-zero to black-is-zero within the range of the type."""
     if values_HW.dtype.kind == "f":
         return _white(values_HW) - values_HW

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from PIL import Image, ImageFile
 
 from deepcluster_core.data.bare_pictures import without_notes
-from deepcluster_core.data.signatures import explained, iso_media_kind
+from deepcluster_core.data.extras import needed
+from deepcluster_core.data.signatures import HEIC_HELP, HEIC_KINDS, explained, iso_media_kind
 from deepcluster_core.data.tiff_pages import (
     Page,
     as_pillow_reads_it,
@@ -87,6 +88,9 @@ def _plugins() -> list[tuple[str, Opener, Callable[..., Any]]]:
 
 def open_picture(data: bytes) -> OpenedPicture:
     """Read the header; `Image.open` is not used because it hides the size of large images."""
+    kind = iso_media_kind(data)
+    if kind in HEIC_KINDS:
+        return _open_as("HEIF", _heif_opener(kind), data)
     # Blanks are removed only from a file that is not recognised with them.
     for start in (data, data.lstrip(_BLANKS)):
         plugin = _find_plugin(start)
@@ -94,6 +98,14 @@ def open_picture(data: bytes) -> OpenedPicture:
             name, opener = plugin
             return _open_as(name, opener, start)
     raise UnsupportedImageError(explained(data))
+
+
+def _heif_opener(kind: str) -> Opener:
+    """Return the plugin for HEIC, which Pillow does not have itself."""
+    needed("pillow_heif", kind, f", or {HEIC_HELP}")
+    from pillow_heif import HeifImageFile  # noqa: PLC0415  of an extra
+
+    return HeifImageFile
 
 
 def _find_plugin(data: bytes) -> tuple[str, Opener] | None:

@@ -123,6 +123,8 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset({b"mif1", b"msf1", b"mif2", b"miaf"})
 _HEIF_CODECS = ((b"av01", "AVIF"), (b"hvc1", "HEIC"), (b"vvc1", "HEIF (VVC)"))
+HEIC_KINDS = ("HEIC", "HEIF", "HEIF (VVC)")
+"""What `iso_media_kind` returns for the files that pillow-heif reads."""
 HEIC_HELP = "convert it to JPEG, for example with heif-convert, or set the phone to Most Compatible"
 
 
@@ -196,8 +198,6 @@ def _media(data: bytes) -> str | None:
         return f"camera raw (Canon CR3) is not supported: {_JPEG}"
     if kind == "AVIF":
         return f"AVIF is not supported by the installed Pillow: update Pillow, or {_JPEG}"
-    if kind != "VIDEO":
-        return f"{kind} is not supported: {HEIC_HELP}"
     return _film(data)
 
 

@@ -94,7 +94,7 @@ _RAW_OF_MAKER = {"NIKON": "Nikon NEF", "SONY": "Sony ARW", "PENTAX": "Pentax PEF
 """Makers of cameras, in capitals -> names of their raw formats."""
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Places and sizes in a TIFF file, which differ in a BigTIFF."""
 
     first_offset_at: int
@@ -106,8 +106,8 @@ class _Layout(NamedTuple):
     entry_size: int
 
 
-_CLASSIC = _Layout(4, "I", "H", 12)
-_BIG = _Layout(8, "Q", "Q", 20)
+_CLASSIC = Layout(4, "I", "H", 12)
+_BIG = Layout(8, "Q", "Q", 20)
 
 
 @dataclass(frozen=True)
@@ -187,23 +187,30 @@ class Page:
         return self.value(PHOTOMETRIC, BLACK_IS_ZERO) == WHITE_IS_ZERO
 
 
-def read_page(data: bytes) -> Page | None:
-    """Return the first page; None if `data` is not a TIFF file or ends before its directory."""
+def layout_of(data: bytes) -> tuple[str, Layout] | None:
+    """Return byte order and layout; None if `data` is not a TIFF file or ends in its header."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
         return None
-    version = _number(data, 2, order + "H")
+    version = number_at(data, 2, order + "H")
     layout = {42: _CLASSIC, 43: _BIG}.get(version)
     if layout is None:
         return None
     header_end = layout.first_offset_at + struct.calcsize(layout.offset)
-    if len(data) < header_end:
+    return None if len(data) < header_end else (order, layout)
+
+
+def read_page(data: bytes) -> Page | None:
+    """Return the first page; None if `data` is not a TIFF file or ends before its directory."""
+    found = layout_of(data)
+    if found is None:
         return None
-    at = _number(data, layout.first_offset_at, order + layout.offset)
+    order, layout = found
+    at = number_at(data, layout.first_offset_at, order + layout.offset)
     first_entry = at + struct.calcsize(layout.num_entries)
     if first_entry > len(data):
         return None
-    num_declared = _number(data, at, order + layout.num_entries)
+    num_declared = number_at(data, at, order + layout.num_entries)
     # Read no more entries than the file really has.
     size = layout.entry_size
     num_complete = (len(data) - first_entry) // size
@@ -216,23 +223,23 @@ def read_page(data: bytes) -> Page | None:
     return Page(data, order, layout is _BIG, at, entries, is_complete)
 
 
-def _number(data: bytes, at: int, kind: str) -> int:
+def number_at(data: bytes, at: int, kind: str) -> int:
     """Return the number at an offset; `kind` is its byte order and type, as in `struct`."""
     number: int = struct.unpack_from(kind, data, at)[0]
     return number
 
 
-def _entry(data: bytes, at: int, order: str, layout: _Layout) -> tuple[int, _Entry]:
+def _entry(data: bytes, at: int, order: str, layout: Layout) -> tuple[int, _Entry]:
     """Return the tag and the rest of the entry at an offset."""
-    tag = _number(data, at, order + "H")
-    kind = _number(data, at + 2, order + "H")
-    count = _number(data, at + 4, order + layout.offset)
+    tag = number_at(data, at, order + "H")
+    kind = number_at(data, at + 2, order + "H")
+    count = number_at(data, at + 4, order + layout.offset)
     # Few values are stored in the entry itself, more of them at an offset that it gives.
     inline = struct.calcsize(layout.offset)
     values_at = at + 4 + inline
     fits = kind in _KINDS and count * struct.calcsize(_KINDS[kind]) <= inline
     if not fits:
-        values_at = _number(data, values_at, order + layout.offset)
+        values_at = number_at(data, values_at, order + layout.offset)
     return tag, _Entry(at, kind, count, values_at)
 
 

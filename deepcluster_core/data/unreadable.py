@@ -22,6 +22,10 @@ class UnsupportedFeatureError(UnsupportedImageError):
     """The file uses a feature of its format that the codec does not support."""
 
 
+class MissingPackageError(UnsupportedImageError):
+    """The file needs a package that is not installed; the message names it."""
+
+
 class Reasons:
     """Counts unusable images by reason."""
 

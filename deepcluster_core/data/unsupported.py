@@ -49,7 +49,7 @@ _JPEG_KINDS = {
 }
 """Unsupported kinds of JPEG, by the marker of the frame."""
 
-_COMPRESSIONS = {
+COMPRESSIONS = {
     9: "JBIG",
     10: "JBIG",
     32766: "NeXT",
@@ -87,7 +87,7 @@ _ALWAYS_READ = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946})
 _PNM_START = re.compile(rb"P[1-6f]\s+[\d#]|P0CMYK|PyP|PyRGBA|PyCMYK")
 """Start of PNM files; the last four variants are from old versions of Pillow."""
 
-_COLOURS = {
+COLOURS = {
     0: "grey",
     1: "grey",
     2: "RGB",
@@ -197,8 +197,8 @@ def _of_tiff(data: bytes, *, is_header: bool) -> str | None:
     compression = page.value(COMPRESSION, 1)
     if not _has_codec(compression):
         name = str(compression)
-        if compression in _COMPRESSIONS:
-            name = f"{compression} ({_COMPRESSIONS[compression]})"
+        if compression in COMPRESSIONS:
+            name = f"{compression} ({COMPRESSIONS[compression]})"
         return f"TIFF with compression {name} is not supported: {_CONVERT}"
     if compression == 7 and page.bits != 8:
         return f"TIFF with a JPEG of {page.bits} bits is not supported: {_CONVERT}"
@@ -252,7 +252,7 @@ def _layout(page: Page) -> str:
         channels = f"{samples} {bits}{kind} channels"
     # What they mean, and how they are stored.
     colour = page.value(PHOTOMETRIC, -1)
-    details = _COLOURS.get(colour, f"colour space {colour}")
+    details = COLOURS.get(colour, f"colour space {colour}")
     num_extra = len(page.values(EXTRA_SAMPLES))
     if num_extra and SAMPLES in page.entries:
         details += f", {num_extra} of them extra"

@@ -159,7 +159,10 @@ def _indexing(source: str, request: EvaluationRequest, run: EvaluatedRun) -> Job
     dataset = run.recipe.dataset.model_copy(update=changes)
     # Evaluations of one source share the artifact, whose folder is named by the source's path.
     out = _folder_of_others(request, run.folder) / digest_of(str(path))[:12]
-    inputs = {"source": dataset.open_source().fingerprint()}
+    inputs: dict[str, Input] = {"source": dataset.open_source().fingerprint()}
+    if dataset.deep == "percentile":
+        # Other images must have the brightness of those that the network was trained on.
+        inputs["scales_of"] = run.images
     return Job(index, {"dataset": dataset}, inputs, out, run.recipe.seed, None)
 
 

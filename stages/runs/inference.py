@@ -12,12 +12,15 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcluster_core.artifacts.images import deep_rule
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_clustering
 from deepcluster_core.clustering.assign import Assigner
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
+from deepcluster_core.data.deep_scales import DeepRule
 from deepcluster_core.data.sources import Kind, Source, SourceImage, has_samples, open_source
+from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.new_images import Forward, Pixels, Skip, features_of
@@ -70,10 +73,13 @@ def embed_images(
     """
     recipe = past.recipe
     extract = recipe.extract
+    deep = _deep_rule(past)
 
     def view(data: bytes) -> Pixels:
-        return _view(data, recipe)
+        return _view(data, recipe, deep)
 
+    if recipe.dataset.pages == "all":
+        images = pages_as_images(images)
     return features_of(
         past.network(checkpoint),
         images,
@@ -82,6 +88,18 @@ def embed_images(
         skip=skip,
         workers=past.workers,
     )
+
+
+def _deep_rule(past: PastRun) -> DeepRule:
+    """Return how the run has converted values of more than 8 bits.
+
+    Raises:
+        ArtifactError: it used percentiles, and the images artifact that holds them is missing.
+    """
+    deep = past.recipe.dataset.deep
+    if deep in ("range", "stretch"):
+        return deep
+    return deep_rule(past.folder.images(past.recipe.images))
 
 
 @dataclass(frozen=True)
@@ -148,11 +166,15 @@ def as_stored(features: Features, dtype: str) -> Features:
             yield paths, feature_BD.astype(dtype)
 
 
-def _view(data: bytes, recipe: Recipe) -> Pixels:
+def _view(data: bytes, recipe: Recipe, deep: DeepRule) -> Pixels:
     """Return the view that the network gets of a picture, equal to that of an image of the run."""
     dataset = recipe.dataset
     pixels_HWC = decode(
-        data, channels=dataset.channels, shorter_side=dataset.shorter_side, deep=dataset.deep
+        data,
+        channels=dataset.channels,
+        shorter_side=dataset.shorter_side,
+        deep=deep,
+        pages=dataset.pages,
     ).pixels_HWC
     # Packing as JPEG changes pixels a little; the other encodings are lossless.
     if dataset.encoding == "jpeg":

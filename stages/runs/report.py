@@ -75,6 +75,8 @@ class Report:
             time = _time(manifest.seconds, cached=cached)
             line = f"index: {manifest.rows:,} images, {skipped}, {time}"
             self.info("\n  ".join([line, *manifest.facts.get("notes", ())]))
+            for text in manifest.facts.get("warnings", ()):
+                self.warn(text)
 
     def ended(self, job: Job, *, cached: bool) -> None:
         """Report the end of a stage that was run on its own, and where its artifact is."""

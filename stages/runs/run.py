@@ -19,6 +19,7 @@ from stages.extract import extract
 from stages.index import index
 from stages.runs.access import check_result_writable
 from stages.runs.compute import scratch_folder
+from stages.runs.deep_default import with_deep
 from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
@@ -57,6 +58,7 @@ class Run(Generic[ReportT]):
             FeatureError: there are too few images for the requested clusters.
         """
         self.folder = folder
+        recipe = with_deep(recipe, folder)
         self.recipe = recipe
         self.report = report
         self.device = usable_device(recipe.compute.device)

@@ -265,9 +265,10 @@ def bomb(width: int = 50_000, height: int = 50_000) -> bytes:
 
 
 def deep() -> bytes:
-    """The same picture in 16 bits."""
+    """The same picture in 16 bits. The percentiles of the index are its own limits."""
     values_HW = np.full((20, 24), 200 * 257, np.uint16)
     values_HW[:, :12] = 0
+    values_HW[:, -2:] = 65535
     return saved(Image.fromarray(values_HW), "PNG")
 
 
@@ -307,7 +308,7 @@ LEFT_OUT: dict[str, tuple[str | bytes, bytes, str]] = {
     "bomb": ("x.png", bomb(), "50000 x 50000 pixels is over the limit of 178956970 pixels"),
     "line of pixels": ("x.png", bomb(90_000, 1), "one side is more than 100 times the other"),
     "page of the web": ("x.jpg", b"<html>404", "not an image but a web page (HTML)"),
-    "HEIC": ("x.heic", b"\0\0\0\x18ftypheic", "HEIC is not supported: convert it to JPEG"),
+    "HEIC": ("x.heic", b"\0\0\0\x18ftypheic", "damaged or truncated HEIF file"),
     "program": ("x.npy", b"\x93NUMPY\x01\0\x10\0{'a': [].__x__}", "damaged or truncated NPY"),
     "array of objects": ("x.npy", of_objects(), "array of object"),
     "no UTF-8, and empty": (b"\xff.png", b"", "empty file"),

@@ -8,7 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepcluster_core.data.decode import Deep, UnreadableImageError, decode
+from deepcluster_core.data.decode import UnreadableImageError, decode
+from deepcluster_core.data.deep_scales import DeepRule
+from deepcluster_core.data.pages import Pages
 
 
 def file_of(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:  # noqa: ANN401  Pillow's own options
@@ -39,13 +41,22 @@ def left_right(exif: bytes = b"") -> bytes:
     return file_of(Image.fromarray(pixels_HW), "JPEG", quality=95, exif=exif)
 
 
-def pixels_of(data: bytes, channels: int = 3, deep: Deep = "range") -> NDArray[np.uint8]:
+def pixels_of(data: bytes, channels: int = 3, deep: DeepRule = "range") -> NDArray[np.uint8]:
     """Decode a picture in its own size."""
     return decode(data, channels=channels, shorter_side=None, deep=deep).pixels_HWC
 
 
-def reason(data: bytes, channels: int = 3, side: int | None = 8, deep: Deep = "range") -> str:
+def reason(data: bytes, channels: int = 3, side: int | None = 8, deep: DeepRule = "range") -> str:
     """Return why a picture cannot be decoded."""
     with pytest.raises(UnreadableImageError) as error:
         decode(data, channels=channels, shorter_side=side, deep=deep)
     return str(error.value)
+
+
+def problem(data: bytes, channels: int, pages: Pages | None = None) -> str:
+    """Return why a damaged picture cannot be decoded; empty if it still can."""
+    try:
+        decode(data, channels=channels, shorter_side=8, pages=pages)
+    except UnreadableImageError as error:
+        return str(error) or "no reason"
+    return ""

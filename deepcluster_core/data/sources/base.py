@@ -12,11 +12,12 @@ from deepcluster_core.shortage import explain_damage
 
 READ_EXTENSIONS = (
     ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .ppm .pgm .pbm .pnm .avif .jp2 .j2k "
-    ".npy .apng .dib .pfm .avifs .jpf .jpx .j2c .jpc"
+    ".npy .apng .dib .pfm .avifs .jpf .jpx .j2c .jpc .dcm .dicom"
 )
-"""Extensions of the formats that can be read."""
+"""Extensions of the formats that can be read, some of them with a package of an extra."""
 NAMED_EXTENSIONS = ".heic .heif .jxl .tga"
-"""Extensions that cannot be read, but count as images so that skipped files are reported."""
+"""Extensions of files that cannot be read, or only with an extra, but that count as images so that
+skipped files are reported."""
 
 IMAGE_EXTENSIONS = frozenset(f"{READ_EXTENSIONS} {NAMED_EXTENSIONS}".split())
 """Extensions of image files, in lower case. Files without an extension never count as images."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from deepcluster_core.data.sources.base import (
     is_image_name,
     read_file,
 )
+from deepcluster_core.data.sources.tally import count_up, counts
 from deepcluster_core.errors import SourceError
 from deepcluster_core.text import listed
 
@@ -38,6 +40,8 @@ class FolderSource:
         self._root = root.absolute()
         self._with_labels = with_labels
         self._left_out: list[str] = []
+        self._others: Counter[str] = Counter()
+        """Files that are no pictures by their names, by extension."""
 
     @property
     def originals(self) -> Path:
@@ -52,7 +56,8 @@ class FolderSource:
         is_labelled = self._with_labels and has_only_folders
         del top_names  # perhaps millions
         self._left_out.clear()
-        for name in walk_images(self._root, self._left_out):
+        self._others.clear()
+        for name in walk_images(self._root, self._left_out, self._others):
             path = displayed(name)
             top_folder = path.partition("/")[0]
             label = top_folder if is_labelled else None
@@ -70,11 +75,17 @@ class FolderSource:
 
     def notes(self) -> list[str]:
         """See `Source`."""
-        if not self._left_out:
-            return []
+        notes: list[str] = []
+        if self._others:
+            notes.append(
+                f"left out, because their names are not those of images: {counts(self._others)}"
+            )
         count = len(self._left_out)
-        number = "1 folder" if count == 1 else f"{count:,} folders"
-        return [f"left out: {number} of this program's own results: {listed(self._left_out)}"]
+        if count:
+            number = "1 folder" if count == 1 else f"{count:,} folders"
+            own = listed(self._left_out)
+            notes.append(f"left out: {number} of this program's own results: {own}")
+        return notes
 
 
 class PictureSource:
@@ -119,9 +130,13 @@ class _Level:
     """Device and inode, which are the same for all links to a folder."""
     made_by_us: str | None
     """What this program keeps in the folder, see `kind_of_folder`."""
+    others: Counter[str]
+    """Its files that are no pictures by their names, by extension."""
 
 
-def walk_images(root: Path, left_out: list[str] | None = None) -> Iterator[str]:
+def walk_images(
+    root: Path, left_out: list[str] | None = None, others: Counter[str] | None = None
+) -> Iterator[str]:
     """Yield the paths of image files relative to `root`, '/'-separated, sorted by their bytes.
 
     Runs, artifacts and the like are skipped. If `root` itself is the folder of a run or sweep, it
@@ -130,12 +145,14 @@ def walk_images(root: Path, left_out: list[str] | None = None) -> Iterator[str]:
     Args:
         root: a folder.
         left_out: a list to which skipped folders are appended: `runs/mine (run)`.
+        others: receives the number of files with other names than images have, by extension.
 
     Raises:
         SourceError: a folder cannot be listed.
     """
     # A stack of folders rather than recursion, because the depth has no limit.
-    levels = [_open_level(root, "")]
+    levels: list[_Level] = []
+    _enter(_open_level(root, ""), levels, others)
     while levels:
         level = levels[-1]
         name = next(level.names, None)
@@ -153,7 +170,15 @@ def walk_images(root: Path, left_out: list[str] | None = None) -> Iterator[str]:
                 where = str(root / below.prefix)
                 log.warning("%r leads back to a folder above it; not followed", where)
             else:
-                levels.append(below)
+                _enter(below, levels, others)
+
+
+def _enter(level: _Level, levels: list[_Level], others: Counter[str] | None) -> None:
+    """Go into a folder, and count its files that are no pictures unless this program wrote them."""
+    levels.append(level)
+    if others is not None and level.made_by_us is None:
+        for extension, count in level.others.items():
+            count_up(others, extension, count)
 
 
 def _open_level(root: Path, prefix: str) -> _Level:
@@ -163,24 +188,26 @@ def _open_level(root: Path, prefix: str) -> _Level:
     except OSError as error:
         raise _cannot_list(folder, error) from error
     identity = (status.st_dev, status.st_ino)
-    names, telling = _names(folder)
+    names, telling, others = _names(folder)
     # Few folders contain a telling name, and only those are examined.
     made_by_us = kind_of_folder(folder, telling) if telling else None
     own_pictures = PICTURES.get(made_by_us or "", ())
     kept_names = [name for name in names if name not in own_pictures]
-    return _Level(prefix, iter(kept_names), identity, made_by_us)
+    return _Level(prefix, iter(kept_names), identity, made_by_us, others)
 
 
-def _names(folder: Path) -> tuple[list[str], set[str]]:
+def _names(folder: Path) -> tuple[list[str], set[str], Counter[str]]:
     """Return the names of images and sub-folders in a folder, sorted by bytes.
 
     Those of sub-folders end in '/': then sorting each folder alone results in the order of all
     paths sorted at once.
 
     Returns:
-        These names, and the names that show whether this program made the folder (`TELLING`).
+        These names, the names that show whether this program made the folder (`TELLING`), and the
+        number of all other files by extension.
     """
     names: list[str] = []
+    others: Counter[str] = Counter()
     telling: set[str] = set()
     try:
         with os.scandir(folder) as entries:
@@ -193,10 +220,18 @@ def _names(folder: Path) -> tuple[list[str], set[str]]:
                     names.append(entry.name + "/")
                 elif is_image_name(entry.name):
                     names.append(entry.name)
+                else:
+                    count_up(others, _extension(entry.name))
     except OSError as error:
         raise _cannot_list(folder, error) from error
     names.sort(key=os.fsencode)
-    return names, telling
+    return names, telling, others
+
+
+def _extension(name: str) -> str:
+    """Return the extension with its dot, in lower case, for a note."""
+    _, dot, last_part = name.rpartition(".")
+    return f"{dot}{last_part}".lower() if dot else "without extension"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

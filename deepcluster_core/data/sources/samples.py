@@ -34,9 +34,9 @@ NO_PICTURES = frozenset(
     )
 )
 """Words in the extensions of masks and of other pictures that only accompany the main one."""
-WEAK_PICTURES = frozenset(("npy", "heic", "heif", "jxl", "tga"))
+WEAK_PICTURES = frozenset(("npy", "heic", "heif", "jxl", "tga", "dcm", "dicom"))
 """Extensions that are ignored if the sample has other pictures: npy files are often embeddings, and
-the others cannot be read."""
+the others can be read only with an extra, or not at all."""
 
 
 class Member(NamedTuple):

@@ -36,7 +36,7 @@ class Tally:
 
     def leave_out(self, extension: str) -> None:
         """Count a member that is not used."""
-        _count(self.left_out, extension or "without extension")
+        count_up(self.left_out, extension or "without extension")
 
     def take_several(self, extensions: list[str]) -> None:
         """Count the used pictures of a sample, unless all have one extension."""
@@ -45,7 +45,7 @@ class Tally:
             return
         self.num_multiple += 1
         for extension in extensions:
-            _count(self.several, extension)
+            count_up(self.several, extension)
 
     def repeat(self, path: str) -> None:
         """Count a name that occurs again in a shard."""
@@ -103,8 +103,9 @@ def counts(found: Counter[str]) -> str:
     return ", ".join(parts)
 
 
-def _count(counter: Counter[str], name: str) -> None:
+def count_up(counter: Counter[str], name: str, count: int = 1) -> None:
+    """Count a name, or another kind if there are too many names already."""
     is_full = len(counter) >= MAX_COUNTED
     if is_full and name not in counter:
         name = "of other kinds"
-    counter[name] += 1
+    counter[name] += count

@@ -11,9 +11,9 @@ from PIL import Image
 
 from deepcluster_core.data import decode as decode_module
 from deepcluster_core.data.decode import (
-    Deep,
     decode,
 )
+from deepcluster_core.data.deep_values import Simple
 from tests.support.pictures import file_of, gradient, left_right, npy_of, pixels_of, reason
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
@@ -200,7 +200,7 @@ def test_decode__fractions_are_not_silently_black() -> None:
 
 
 @pytest.mark.parametrize("deep", ["range", "stretch"])
-def test_decode__not_a_number_is_refused(deep: Deep) -> None:
+def test_decode__not_a_number_is_refused(deep: Simple) -> None:
     data = file_of(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF")
 
     assert "not numbers" in reason(data, deep=deep)
@@ -297,7 +297,7 @@ def test_decode__reduced_jpeg_is_close_to_the_full_one(monkeypatch: pytest.Monke
     loaded: list[tuple[int, int]] = []
     to_8_bit = decode_module._to_8_bit  # pyright: ignore[reportPrivateUsage]
 
-    def spy(image: Image.Image, mode: Literal["L", "RGB"], deep: Deep) -> Image.Image:
+    def spy(image: Image.Image, mode: Literal["L", "RGB"], deep: Simple) -> Image.Image:
         loaded.append(image.size)
         return to_8_bit(image, mode, deep)
 

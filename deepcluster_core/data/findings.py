@@ -1,0 +1,53 @@
+"""What is noteworthy about the pictures of a data set once they are decoded: notes and warnings."""
+
+from deepcluster_core.data.decode import Decoded
+from deepcluster_core.data.pages import Pages
+
+HARDLY_USED = 0.25
+"""Share of the range of 16 bits, 0 to 1. If no picture reaches more of it, people are warned.
+
+Our choice: such pictures reach at most 64 of 255, which looks black.
+"""
+_TOP = 65535
+
+
+class Findings:
+    """Collects facts about decoded pictures, one after the other."""
+
+    def __init__(self, pages: Pages | None) -> None:
+        self._pages: Pages | None = pages
+        self._num_stacks = 0
+        self._most_pages = 0
+        self._num_deep = 0
+        self._highest = 0.0
+
+    def add(self, decoded: Decoded) -> None:
+        """Add the facts about a picture."""
+        if decoded.num_pages > 1:
+            self._num_stacks += 1
+            self._most_pages = max(self._most_pages, decoded.num_pages)
+        if decoded.highest is not None:
+            self._num_deep += 1
+            self._highest = max(self._highest, decoded.highest)
+
+    def notes(self) -> list[str]:
+        """Return a note if pages were left out although nobody has chosen that."""
+        if self._pages is not None or self._num_stacks == 0:
+            return []
+        number = "1 file has" if self._num_stacks == 1 else f"{self._num_stacks:,} files have"
+        return [
+            f"{number} more than one page, at most {self._most_pages:,}: the first was read; "
+            f"dataset.pages: all makes an image of each, max takes their maximum"
+        ]
+
+    def warnings(self) -> list[str]:
+        """Return a warning if `range` makes all pictures of more than 8 bits nearly black."""
+        if self._num_deep == 0 or self._highest > HARDLY_USED * _TOP:
+            return []
+        number = "1 picture" if self._num_deep == 1 else f"{self._num_deep:,} pictures"
+        level = round(self._highest * 255 / _TOP)
+        return [
+            f"{number} of more than 8 bits reach {self._highest:,.0f} of {_TOP:,} at most, so that "
+            f"dataset.deep: range makes them nearly black ({level} of 255); dataset.deep: "
+            f"percentile uses the values that they have"
+        ]
