@@ -18,7 +18,10 @@ from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.deep_values import Deep
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
+from deepcluster_core.data.sources.geotiff import GeotiffSource
+from deepcluster_core.data.unreadable import LeftOutError
 from deepcluster_core.errors import SourceError
+from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.shortage import is_shortage
 from deepcluster_core.stage import stage
@@ -35,14 +38,15 @@ def _list_to_tuple(value: object) -> object:
 class DatasetConfig(StrictConfig):
     """Which images are used, and how they are packed."""
 
-    absent_when_none = frozenset(("image_key",))
+    absent_when_none = frozenset(("image_key", "label_key", "tile"))
 
     source: Path
-    """A folder, a list (.txt, .csv), Parquet files or tar shards. A relative path starts at the
-    recipe's folder."""
+    """A folder, a list (.txt, .csv), Parquet files, tar shards or GeoTIFF scenes. A relative path
+    starts at the recipe's folder."""
 
     kind: Kind = "auto"
-    """How `source` is read. auto: detect it from the files."""
+    """How `source` is read. auto: detect it from the files; GeoTIFF scenes must be named, or have
+    `tile`."""
 
     labels: Literal["auto", "none"] = "auto"
     """auto: if the source has labels (class folders, a label column), use them to score clusters,
@@ -57,6 +61,14 @@ class DatasetConfig(StrictConfig):
     """Which picture to use if a sample has several. In tar shards: its extension, such as
     `left.jpg`, or a list of extensions, each of which becomes an image. In Parquet: its column.
     None: the only picture of the sample; masks and the like are ignored."""
+
+    label_key: Annotated[str, Field(min_length=1)] | None = None
+    """Where the label of a sample is. In tar shards: the key in its JSON. In Parquet: the column.
+    None: the usual names are tried."""
+
+    tile: TileConfig | None = None
+    """Cut GeoTIFF scenes into windows, each of which is an image. None: `size` 256, if `kind` is
+    geotiff."""
 
     subset: PositiveInt | None = None
     """Use a random subset of this many images, drawn with the run's seed. None: use all."""
@@ -96,11 +108,21 @@ class DatasetConfig(StrictConfig):
 
         Raises:
             SourceError: the source does not exist, or is not of this kind.
-            ConfigError: `image_key` does not fit the source.
+            ConfigError: `image_key`, `label_key` or `tile` does not fit the source.
         """
         return open_source(
-            self.source, kind=self.kind, labels=self.labels, image_key=self.image_keys
+            self.source,
+            kind=self.kind,
+            labels=self.labels,
+            image_key=self.image_keys,
+            label_key=self.label_key,
+            tile=self.tile,
         )
+
+    @property
+    def has_scenes(self) -> bool:
+        """Whether the images are windows of GeoTIFF scenes."""
+        return self.kind == "geotiff" or self.tile is not None
 
     @property
     def image_keys(self) -> tuple[str, ...] | None:
@@ -111,8 +133,15 @@ class DatasetConfig(StrictConfig):
 
 
 def _check_source(dataset: DatasetConfig) -> None:
-    """Raise SourceError if the source is missing, or needs packing although `encoding` is none."""
+    """Check what can be known about the source before it is read.
+
+    Raises:
+        SourceError: the source is missing, or needs packing although `encoding` is none.
+        ConfigError: `channels` is not the number of bands of the scenes.
+    """
     opened = dataset.open_source()
+    if isinstance(opened, GeotiffSource):
+        opened.check_channels(dataset.channels)
     if dataset.encoding == "none" and opened.originals is None:
         raise SourceError(
             f"dataset.encoding: none reads the original files, but {dataset.source} holds many "
@@ -159,9 +188,20 @@ def index(
         "skipped": writer.skipped.num_images,
         "labelled": writer.num_labelled,
     }
-    notes = opened.notes()
+    if writer.skipped.num_left_out:
+        draft.facts["left_out"] = writer.skipped.num_left_out
+    notes = _notes(writer, opened)
     if notes:
         draft.facts["notes"] = notes
+
+
+def _notes(writer: ImagesWriter, source: Source) -> list[str]:
+    """Return notes for users, one sentence each."""
+    notes = source.notes()
+    num_left_out = writer.skipped.num_left_out
+    if num_left_out:
+        notes.append(f"left out, which is no loss: {num_left_out:,} of those skipped")
+    return notes
 
 
 def _choose(
@@ -217,6 +257,9 @@ def _read(
             deep=dataset.deep,
         )
         packed = encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality)
+    except LeftOutError as error:
+        left_out = str(error)
+        return lambda writer: writer.skip(image.path, left_out, is_loss=False)
     except (OSError, UnreadableImageError) as error:
         if is_shortage(error):  # memory or disk ran out, so the image itself may be good
             raise
@@ -239,8 +282,13 @@ def _read(
 def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:
     """Raise SourceError if no image, or too small a share of the images, could be read."""
     skipped = writer.skipped
-    num_skipped = skipped.num_images
+    num_skipped = skipped.num_images - skipped.num_left_out
     total = writer.num_images + num_skipped
+    if total == 0 and skipped.num_left_out:
+        raise SourceError(
+            f"{dataset.source}: all {skipped.num_left_out} windows are left out: they have "
+            f"no data, or too little.\n  Fix: see dataset.tile.skip_empty."
+        )
     if total == 0:
         raise SourceError(f"{dataset.source}: holds no images.\n  Fix: see dataset.source.")
     max_skipped = dataset.max_skipped_fraction * total

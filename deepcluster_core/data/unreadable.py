@@ -22,6 +22,10 @@ class UnsupportedFeatureError(UnsupportedImageError):
     """The file uses a feature of its format that the codec does not support."""
 
 
+class LeftOutError(UnreadableImageError):
+    """The image is left out on purpose: it is listed with its reason, but nothing is lost."""
+
+
 class Reasons:
     """Counts unusable images by reason."""
 
