@@ -200,7 +200,7 @@ def _notes(writer: ImagesWriter, source: Source) -> list[str]:
     notes = source.notes()
     num_left_out = writer.skipped.num_left_out
     if num_left_out:
-        notes.append(f"left out, which is no loss: {num_left_out:,} of those skipped")
+        notes.append(f"skipped on purpose, and not lost: {num_left_out:,}")
     return notes
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deepcluster_core.data.unreadable import LeftOutError
 from deepcluster_core.geotiff.config import TileConfig
-from deepcluster_core.geotiff.scenes import Scene, import_rasterio, opened, value_bands
+from deepcluster_core.geotiff.scenes import Scene, held_open, import_rasterio, value_bands
 
 LARGEST = 65535
 """Largest value of 16 bits."""
@@ -98,7 +98,7 @@ def read_window(file: Path, window: Window, tile: TileConfig) -> bytes:
         ConfigError: rasterio cannot be imported.
     """
     area = import_rasterio().windows.Window(window.col, window.row, window.size, window.size)
-    with opened(file) as dataset:
+    with held_open(file) as dataset:
         bands = chosen_bands(dataset, tile)
         values_CHW = dataset.read(bands, window=area)
         is_data_CHW = dataset.read_masks(bands, window=area) != 0

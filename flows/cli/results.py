@@ -15,7 +15,7 @@ from stages.runs.evaluation_request import EvaluationRequest
 SourceArgument = Annotated[
     Path,
     typer.Argument(
-        help="Images: a picture, a folder, a list, Parquet files, tar shards or scenes.",
+        help="Images: a picture, a folder, a list, Parquet files, tar shards or GeoTIFF scenes.",
         parser=path,
     ),
 ]

@@ -188,7 +188,7 @@ def test_parquet__minus_one_of_a_class_label_is_no_label(tmp_path: Path) -> None
     known = described(tmp_path / "a.parquet", features, image=DATA, label=[0, -1, 1])
     other = described(tmp_path / "b.parquet", b"[]", image=DATA, label=[0, -1, 1])
 
-    assert labels_of(known) == ["0", None, "1"]
+    assert labels_of(known) == ["a", None, "1"], "a number without a name stays a number"
     assert labels_of(other) == ["0", "-1", "1"]
 
 
@@ -268,7 +268,7 @@ def test_open_source__names_what_a_file_really_is(
     assert f"({cause})" in error_of(tmp_path / f"x.{ending}")
 
 
-@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar.zst", "x.tar.bz2"])
+@pytest.mark.parametrize("name", ["x.tar.zst", "x.tar.bz2", "x.tar.xz"])
 def test_open_source__compressed_tar_files_must_be_unpacked(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
 
