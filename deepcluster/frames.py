@@ -63,7 +63,8 @@ def _rows(frame: pd.DataFrame, image: str, label: str | None) -> Iterator[Stored
         try:
             name, contents = _file_of(cell)
         except OSError as error:
-            raise SourceError(f"row {number}: {cell} cannot be read: {error}.") from error
+            shown = f"{cell}: " if isinstance(cell, str | Path) else ""
+            raise SourceError(f"row {number}: {shown}{error}.") from error
         if name is None or name in seen:
             name = f"{number:06}"
         seen.add(name)

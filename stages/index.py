@@ -108,9 +108,10 @@ class DatasetConfig(StrictConfig):
 
         Raises:
             SourceError: the source does not exist, or is not of this kind.
-            ConfigError: `image_key`, `label_key` or `tile` does not fit the source.
+            ConfigError: `image_key`, `label_key` or `tile` does not fit the source, or `channels`
+                the bands of its scenes.
         """
-        return open_source(
+        source = open_source(
             self.source,
             kind=self.kind,
             labels=self.labels,
@@ -118,6 +119,9 @@ class DatasetConfig(StrictConfig):
             label_key=self.label_key,
             tile=self.tile,
         )
+        if isinstance(source, GeotiffSource):
+            source.check_channels(self.channels)
+        return source
 
     @property
     def has_scenes(self) -> bool:
@@ -133,15 +137,8 @@ class DatasetConfig(StrictConfig):
 
 
 def _check_source(dataset: DatasetConfig) -> None:
-    """Check what can be known about the source before it is read.
-
-    Raises:
-        SourceError: the source is missing, or needs packing although `encoding` is none.
-        ConfigError: `channels` is not the number of bands of the scenes.
-    """
+    """Raise SourceError if the source is missing, or needs packing although `encoding` is none."""
     opened = dataset.open_source()
-    if isinstance(opened, GeotiffSource):
-        opened.check_channels(dataset.channels)
     if dataset.encoding == "none" and opened.originals is None:
         raise SourceError(
             f"dataset.encoding: none reads the original files, but {dataset.source} holds many "

@@ -370,4 +370,5 @@ def _class_names(feature: dict[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
     given = tuple(name.strip() for name in names)
-    return given if len(set(given)) == len(given) and all(given) else None
+    are_distinct = len(set(given)) == len(given)
+    return given if given and all(given) and are_distinct else None

@@ -19,7 +19,9 @@ def values_of(seed: int, shape: tuple[int, int, int], high: int = 4000) -> NDArr
     return np.random.default_rng(seed).integers(1, high, shape, np.uint16)
 
 
-def write_scene(path: Path, values_CHW: NDArray[Any], *, left: int = LEFT, **profile: Any) -> Path:
+def write_scene(
+    path: Path, values_CHW: NDArray[Any], *, left: int = LEFT, **profile: object
+) -> Path:
     """Write a tiled scene with a georeference; a key of `profile` replaces rasterio's."""
     count, height, width = values_CHW.shape
     place: dict[str, Any] = {

@@ -22,13 +22,13 @@ HERE = Window("s.tif", 16, 32, 16)
 TILE = TileConfig(size=16)
 
 
-def read(file: Path, window: Window = HERE, **tile: Any) -> NDArray[Any]:
+def read(file: Path, window: Window = HERE, **tile: object) -> NDArray[Any]:
     """Return the pixels (H, W, C) of a window."""
     data = read_window(file, window, TileConfig.model_validate({"size": window.size} | tile))
     return np.load(BytesIO(data))
 
 
-def reason(file: Path, **tile: Any) -> str:
+def reason(file: Path, **tile: object) -> str:
     with pytest.raises(OSError, match=r".") as error:
         read(file, **tile)
     return str(error.value)
