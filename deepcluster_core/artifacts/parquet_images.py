@@ -329,7 +329,8 @@ def _labels(batch: pa.RecordBatch, layout: Layout) -> list[Any]:
     if names is None:
         return labels
     # A number without a name stays a number.
-    return [names[label] if label in range(len(names)) else label for label in labels]
+    named: dict[Any, str] = dict(enumerate(names))
+    return [named.get(label, label) for label in labels]
 
 
 def _label_kind(path: Path, schema: pa.Schema, column: str) -> LabelKind:

@@ -132,16 +132,13 @@ def without_georeference_warnings() -> Iterator[None]:
 
 
 def import_rasterio() -> Any:  # noqa: ANN401  it ships no types
-    """Return the package rasterio, with its modules.
+    """Return the package rasterio.
 
     Raises:
         ConfigError: it cannot be imported.
     """
     try:
-        import rasterio  # noqa: PLC0415  optional
-        import rasterio.enums  # noqa: PLC0415
-        import rasterio.errors  # noqa: PLC0415
-        import rasterio.windows  # noqa: PLC0415
+        import rasterio  # noqa: PLC0415  optional; it imports its modules
     except ImportError as error:
         raise ConfigError(
             f"GeoTIFF scenes need the package rasterio, which cannot be imported ({error}).\n"

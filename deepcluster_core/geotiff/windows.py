@@ -150,7 +150,7 @@ def sixteen_bits(
         shares_CHW = (finite_CHW.clip(low, high) - low) / (high - low)
         return np.rint(shares_CHW * LARGEST).astype(np.uint16)
     kept_CHW = np.where(is_data_CHW, values_CHW, 0)
-    if kept_CHW.dtype in (np.uint8, np.uint16):
+    if kept_CHW.dtype.kind == "u" and kept_CHW.dtype.itemsize <= 2:
         return kept_CHW
     low, high = float(kept_CHW.min()), float(kept_CHW.max())
     is_whole = kept_CHW.dtype.kind != "f" or bool((kept_CHW == np.rint(kept_CHW)).all())

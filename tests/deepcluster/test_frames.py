@@ -119,6 +119,6 @@ def test_images_from_frame__what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(DeepClusterError, match=r"must end in \.parquet"):
         deepcluster.images_from_frame(frame, tmp_path / "b.csv")
     with pytest.raises(DeepClusterError, match="no rows"):
-        deepcluster.images_from_frame(frame[:0], tmp_path / "b.parquet")
+        deepcluster.images_from_frame(frame.head(0), tmp_path / "b.parquet")
     with pytest.raises(ArtifactError, match="exists already"):
         deepcluster.images_from_frame(frame, out)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 import deepcluster
 from deepcluster_core.artifacts.manifest import dump_sections, read_manifest
@@ -94,7 +95,8 @@ def test_raster__a_map_for_each_scene_has_the_labels_at_their_coordinates(
 ) -> None:
     write_cluster_maps(str(run), out=tmp_path / "maps")
 
-    cluster_at = {window_of(row.path): row.cluster for row in labels_of(run).itertuples()}
+    labels = labels_of(run)
+    cluster_at = dict(zip(map(window_of, labels["path"]), labels["cluster"], strict=True))
     for number, name in ((0, "north.tif"), (1, "below/south.tif")):
         with rasterio.open(tmp_path / "maps" / name) as dataset:
             assert (dataset.height, dataset.width) == (6, 7)
@@ -170,7 +172,7 @@ def test_raster__a_scene_that_is_gone_or_smaller(tmp_path: Path) -> None:
 
 
 def test_raster__a_scene_without_a_georeference(tmp_path: Path) -> None:
-    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+    with pytest.warns(NotGeoreferencedWarning):
         write_scene(tmp_path / "s/s.tif", values_of(1, (4, 64, 64)), crs=None, transform=None)
     run = run_of(tmp_path / "s", tmp_path / "run")
 

@@ -20,7 +20,11 @@ def values_of(seed: int, shape: tuple[int, int, int], high: int = 4000) -> NDArr
 
 
 def write_scene(
-    path: Path, values_CHW: NDArray[Any], *, left: int = LEFT, **profile: object
+    path: Path,
+    values_CHW: NDArray[Any],
+    *,
+    left: int = LEFT,
+    **profile: Any,  # noqa: ANN401  rasterio's
 ) -> Path:
     """Write a tiled scene with a georeference; a key of `profile` replaces rasterio's."""
     count, height, width = values_CHW.shape

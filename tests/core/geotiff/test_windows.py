@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
 
 from deepcluster_core.data.decode import decode
 from deepcluster_core.data.unreadable import LeftOutError
@@ -28,7 +29,7 @@ def read(file: Path, window: Window = HERE, **tile: object) -> NDArray[Any]:
     return np.load(BytesIO(data))
 
 
-def reason(file: Path, **tile: object) -> str:
+def reason(file: Path, **tile: Any) -> str:  # noqa: ANN401  keys of TileConfig
     with pytest.raises(OSError, match=r".") as error:
         read(file, **tile)
     return str(error.value)
@@ -71,7 +72,7 @@ def test_read_window__any_layout(tmp_path: Path, profile: dict[str, Any]) -> Non
 
 def test_read_window__file_without_a_georeference(tmp_path: Path) -> None:
     file = tmp_path / "s.tif"
-    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+    with pytest.warns(NotGeoreferencedWarning):
         write_scene(file, values_of(1, (3, 48, 64)), crs=None, transform=None)
 
     assert read(file).shape == (16, 16, 3)
