@@ -1,5 +1,6 @@
 """Suffixes: C bands, H rows, W columns."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -14,8 +15,9 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from deepcluster_core.data.decode import decode
 from deepcluster_core.data.unreadable import LeftOutError
+from deepcluster_core.errors import ConfigError
 from deepcluster_core.geotiff.config import TileConfig
-from deepcluster_core.geotiff.scenes import read_scene
+from deepcluster_core.geotiff.scenes import import_rasterio, read_scene
 from deepcluster_core.geotiff.windows import Grid, Window, read_window, window_of
 from tests.support.scenes import values_of, without_data, write_scene
 
@@ -216,3 +218,11 @@ def test_grid__has_the_whole_windows(tmp_path: Path) -> None:
     assert Grid.of(scene, TileConfig(size=50)).num_windows == 1
     assert Grid.of(scene, TileConfig(size=51)).num_windows == 0
     assert list(Grid(2, 2, 8).corners()) == [(0, 0), (0, 8), (8, 0), (8, 8)]
+
+
+def test_read_scene__without_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    import_rasterio.cache_clear()
+
+    with pytest.raises(ConfigError, match=r'Fix: pip install "deepcluster-pipeline\[geo\]"'):
+        read_scene(tmp_path / "s.tif")
