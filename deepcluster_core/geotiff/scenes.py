@@ -19,7 +19,7 @@ SUFFIXES = (".tif", ".tiff")
 GDAL_CACHEMAX = "GDAL_CACHEMAX"
 """Variable of the environment with the limit below, in megabytes."""
 CACHE_MB = 256
-"""Blocks that GDAL keeps, of all scenes and threads; its own limit is 5 % of the machine's memory."""
+"""Blocks that GDAL keeps, of all scenes and threads. Its own limit is 5 % of all memory."""
 
 # Filters of warnings belong to the whole process, so threads must not change them at once.
 _OPENING = threading.Lock()

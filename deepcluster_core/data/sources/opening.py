@@ -175,7 +175,7 @@ def _kind_of_folder(folder: Path) -> KindName:
         return "tar"
     if not found:
         raise _nothing_found(
-            folder, "images at any depth, or .parquet or .tar files directly in it"
+            folder, "images at any depth, or .parquet, .tar or .tar.gz files directly in it"
         )
     return found[0]
 
