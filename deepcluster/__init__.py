@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deepcluster.arrays import Projection, fit_pca, kmeans
+    from deepcluster.frames import images_from_frame
     from deepcluster.networks import build_network
     from deepcluster.recipes import load_recipe, run_epochs
     from deepcluster.runs import Embedding, Run, open_run
@@ -32,6 +33,7 @@ __all__ = [
     "Run",
     "build_network",
     "fit_pca",
+    "images_from_frame",
     "keep_freed_memory",
     "kmeans",
     "load_recipe",
@@ -41,6 +43,7 @@ __all__ = [
 
 _MODULES = {
     "deepcluster.arrays": ("Projection", "fit_pca", "kmeans"),
+    "deepcluster.frames": ("images_from_frame",),
     "deepcluster.networks": ("build_network",),
     "deepcluster.recipes": ("load_recipe", "run_epochs"),
     "deepcluster.runs": ("Embedding", "Run", "open_run"),

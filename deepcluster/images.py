@@ -29,7 +29,7 @@ def images_of(arrays: Arrays) -> Iterator[SourceImage]:
         )
     for number, pixels in enumerate(arrays):
         _check(pixels, number)
-        contents = partial(_npy_file, pixels)  # called when the image is read
+        contents = partial(npy_file, pixels)  # called when the image is read
         yield SourceImage(str(number), None, contents)
 
 
@@ -44,7 +44,7 @@ def _check(pixels: NDArray[Any], number: int) -> None:
         )
 
 
-def _npy_file(pixels: NDArray[np.uint8]) -> bytes:
+def npy_file(pixels: NDArray[np.uint8]) -> bytes:
     """Return the contents of a .npy file with these pixels."""
     file = BytesIO()
     np.save(file, np.asarray(pixels), allow_pickle=False)

@@ -29,8 +29,11 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.measuring import default_deep, measure
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
+from deepcluster_core.data.sources.geotiff import GeotiffSource
 from deepcluster_core.data.sources.stack_pages import pages_as_images
+from deepcluster_core.data.unreadable import LeftOutError
 from deepcluster_core.errors import SourceError
+from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.shortage import is_shortage
 from deepcluster_core.stage import ManifestOf, stage
@@ -47,15 +50,16 @@ def _list_to_tuple(value: object) -> object:
 class DatasetConfig(StrictConfig):
     """Which images are used, and how they are packed."""
 
-    absent_when_none = frozenset(("image_key", "pages"))
+    absent_when_none = frozenset(("image_key", "label_key", "pages", "tile"))
     keyed_when_none: ClassVar[Mapping[str, str]] = {"deep": "range"}
 
     source: Path
-    """A folder, a list (.txt, .csv), Parquet files or tar shards. A relative path starts at the
-    recipe's folder."""
+    """A folder, a list (.txt, .csv), Parquet files, tar shards or GeoTIFF scenes. A relative path
+    starts at the recipe's folder."""
 
     kind: Kind = "auto"
-    """How `source` is read. auto: detect it from the files."""
+    """How `source` is read. auto: detect it from the files; GeoTIFF scenes must be named, or have
+    `tile`."""
 
     labels: Literal["auto", "none"] = "auto"
     """auto: if the source has labels (class folders, a label column), use them to score clusters,
@@ -70,6 +74,14 @@ class DatasetConfig(StrictConfig):
     """Which picture to use if a sample has several. In tar shards: its extension, such as
     `left.jpg`, or a list of extensions, each of which becomes an image. In Parquet: its column.
     None: the only picture of the sample; masks and the like are ignored."""
+
+    label_key: Annotated[str, Field(min_length=1)] | None = None
+    """Where the label of a sample is. In tar shards: the key in its JSON. In Parquet: the column.
+    None: the usual names are tried."""
+
+    tile: TileConfig | None = None
+    """Cut GeoTIFF scenes into windows, each of which is an image. None: `size` 256, if `kind` is
+    geotiff."""
 
     subset: PositiveInt | None = None
     """Use a random subset of this many images, drawn with the run's seed. None: use all."""
@@ -118,11 +130,25 @@ class DatasetConfig(StrictConfig):
 
         Raises:
             SourceError: the source does not exist, or is not of this kind.
-            ConfigError: `image_key` does not fit the source.
+            ConfigError: `image_key`, `label_key` or `tile` does not fit the source, or `channels`
+                the bands of its scenes.
         """
-        return open_source(
-            self.source, kind=self.kind, labels=self.labels, image_key=self.image_keys
+        source = open_source(
+            self.source,
+            kind=self.kind,
+            labels=self.labels,
+            image_key=self.image_keys,
+            label_key=self.label_key,
+            tile=self.tile,
         )
+        if isinstance(source, GeotiffSource):
+            source.check_channels(self.channels)
+        return source
+
+    @property
+    def has_scenes(self) -> bool:
+        """Whether the images are windows of GeoTIFF scenes."""
+        return self.kind == "geotiff" or self.tile is not None
 
     @property
     def image_keys(self) -> tuple[str, ...] | None:
@@ -187,23 +213,36 @@ def index(
             context.progress(seen, total)
     _check_losses(writer, dataset, out)
     draft.rows = writer.num_images
-    draft.facts = {
-        "encoding": dataset.encoding,
-        "channels": dataset.channels,
-        "shorter_side": dataset.shorter_side,
-        **_deep_facts(deep),
-        "originals": str(opened.originals),
-        "skipped": writer.skipped.num_images,
-        "labelled": writer.num_labelled,
-    }
-    if dataset.pages is not None:
-        draft.facts["pages"] = dataset.pages
-    notes = [*opened.notes(), *findings.notes()]
+    draft.facts = _facts(writer, dataset, deep, opened)
+    notes = opened.notes()
+    if writer.skipped.num_left_out:
+        notes.append(f"skipped on purpose, and not lost: {writer.skipped.num_left_out:,}")
+    notes += findings.notes()
     if isinstance(deep, DeepScales):
         notes += deep.sentences()
     for name, texts in (("notes", notes), ("warnings", findings.warnings())):
         if texts:
             draft.facts[name] = texts
+
+
+def _facts(
+    writer: ImagesWriter, dataset: DatasetConfig, deep: DeepRule, source: Source
+) -> dict[str, Any]:
+    """Return what the manifest says about the images."""
+    facts: dict[str, Any] = {
+        "encoding": dataset.encoding,
+        "channels": dataset.channels,
+        "shorter_side": dataset.shorter_side,
+        **_deep_facts(deep),
+        "originals": str(source.originals),
+        "skipped": writer.skipped.num_images,
+        "labelled": writer.num_labelled,
+    }
+    if dataset.pages is not None:
+        facts["pages"] = dataset.pages
+    if writer.skipped.num_left_out:
+        facts["left_out"] = writer.skipped.num_left_out
+    return facts
 
 
 def _rule(opened: Source, dataset: DatasetConfig, context: Context) -> DeepRule:
@@ -272,13 +311,15 @@ class _Outcome:
 
     image: SourceImage
     reason: str = ""
+    is_loss: bool = True
+    """Whether an image without pixels was lost, and not left out on purpose."""
     decoded: Decoded | None = None
     packed: bytes = b""
 
     def record(self, writer: ImagesWriter, findings: Findings) -> None:
         """Add the image to the artifact, or to its list of skipped images."""
         if self.decoded is None:
-            writer.skip(self.image.path, self.reason)
+            writer.skip(self.image.path, self.reason, is_loss=self.is_loss)
             return
         findings.add(self.decoded)
         height, width = self.decoded.pixels_HWC.shape[:2]
@@ -320,6 +361,8 @@ def _read(
             pages=dataset.pages,
         )
         packed = encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality)
+    except LeftOutError as error:
+        return _Outcome(image, str(error), is_loss=False)
     except (OSError, UnreadableImageError) as error:
         if is_shortage(error):  # memory or disk ran out, so the image itself may be good
             raise
@@ -330,25 +373,25 @@ def _read(
 def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:
     """Raise SourceError if no image, or too small a share of the images, could be read."""
     skipped = writer.skipped
-    num_skipped = skipped.num_images
+    num_skipped = skipped.num_images - skipped.num_left_out
     total = writer.num_images + num_skipped
+    if total == 0 and skipped.num_left_out:
+        raise SourceError(
+            f"{dataset.source}: all {skipped.num_left_out} windows are left out: they have "
+            f"no data, or too little.\n  Fix: see dataset.tile.skip_empty."
+        )
     if total == 0:
         raise SourceError(f"{dataset.source}: holds no images.\n  Fix: see dataset.source.")
     max_skipped = dataset.max_skipped_fraction * total
     if num_skipped <= max_skipped and writer.num_images > 0:
         return
-    # Show the first images, and count the reasons of all.
-    examples = ""
-    for path, reason in skipped.examples:
-        line = f"{path}: {reason}".replace("\n", "\\n")
-        examples += f"\n    {line}"
     num_missing = skipped.num_missing
     missing = f" ({num_missing} of them do not exist)" if num_missing else ""
     # Without a single readable image, a higher limit would not help.
     alternative = ", or raise dataset.max_skipped_fraction" if writer.num_images else ""
     raise SourceError(
         f"{dataset.source}: {num_skipped} of {total} images cannot be read{missing}, more than "
-        f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{examples}"
+        f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{skipped.listed()}"
         f"{skipped.reasons.most_common()}\n"
         f"  The whole list: {out / SKIPPED}\n"
         f"  Fix: convert, repair or remove them{alternative}."

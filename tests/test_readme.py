@@ -26,6 +26,7 @@ from PIL import Image
 from flows.prefect_.serve import DEPLOY, POOL, WORK_POOL
 from stages.runs.report import HEADER
 from tests.support.documentation import ROOT, blocks, pages
+from tests.support.scenes import values_of, write_scene
 from tests.support.timeouts import WITHIN_S
 from tests.support.voc_tree import write_voc, write_voc2012
 
@@ -37,6 +38,7 @@ PAGES = "\n".join(path.read_text(encoding="utf-8") for path in pages())
 SHORTER = {
     "make test": "make --dry-run test",
     "--run runs/mine": "--run runs/mine --epochs 2 --set train.reassign_every=1",
+    "--run runs/land": "--run runs/land --epochs 1 --set train.reassign_every=1",
     "--data ~/VOC": "--data ~/VOC --set iterations=2",
 }
 SHORTER_DEMO = {
@@ -90,6 +92,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values[section] |= changes
     demo.write_text(yaml.safe_dump(values))
     draw_pictures(folder / "home" / "pictures")
+    for number, name in enumerate(("north.tif", "south.tif")):
+        write_scene(folder / "home" / "scenes" / name, values_of(number, (4, 700, 720)))
     write_voc(folder / "home" / "VOC", sizes=VOC_SIZES)
     write_voc2012(folder / "home" / "VOC", sizes={"train": 8, "val": 8})
     return folder

@@ -116,9 +116,9 @@ class ImagesWriter:
         if len(self._pending) == pixel_parts.BATCH_ROWS:
             self._flush()
 
-    def skip(self, path: str, reason: str) -> None:
-        """Record an image that cannot be used."""
-        self.skipped.add(path, reason)
+    def skip(self, path: str, reason: str, *, is_loss: bool = True) -> None:
+        """Record an image that cannot be used, or is left out on purpose, which is no loss."""
+        self.skipped.add(path, reason, is_loss=is_loss)
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ for bytes and text are supported; they differ only in their memory layout.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -18,6 +18,17 @@ import pyarrow.parquet as pq
 from pyarrow import types
 from pydantic_core import from_json
 
+from deepcluster_core.artifacts.arrow_values import (
+    field_of,
+    is_binary,
+    is_list,
+    is_text,
+    is_time,
+    listed,
+    plain_of,
+    plain_type,
+    values_of,
+)
 from deepcluster_core.data.contents import described_contents
 from deepcluster_core.errors import ConfigError, SourceError, first_line
 
@@ -50,6 +61,14 @@ class Layout:
     """Further columns that hold images and are not read."""
     unknown: int | None
     """The number that means "no label" according to the file's Hugging Face metadata, if any."""
+    class_names: tuple[str, ...] | None
+    """The names of the classes that the numbers count, according to that metadata, if any."""
+
+    def without_class_names(self) -> "Layout":
+        """Return the layout of a file whose labels are to be read as numbers."""
+        if self.class_names is None:
+            return self
+        return replace(self, label_kind="numbers", class_names=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +81,21 @@ class ImageRow:
     read: Callable[[], bytes]
 
 
-def read_layout(path: Path, *, with_label: bool, image_key: str | None = None) -> Layout:
+def read_layout(
+    path: Path, *, with_label: bool, image_key: str | None = None, label_key: str | None = None
+) -> Layout:
     """Return the columns that hold the images and, if present, the labels.
 
     Args:
         path: path of the file.
         with_label: whether to look for a label column.
         image_key: name of the image column; None to try the usual names.
+        label_key: name of the label column; None to try the usual names.
 
     Raises:
         SourceError: the file is not Parquet, or has none of the supported layouts.
-        ConfigError: the image column is ambiguous, or the chosen one holds no images.
+        ConfigError: the image column is ambiguous, or the chosen one holds no images, or the
+            chosen column of labels does not exist.
     """
     with _opened(path) as file:
         schema = file.schema_arrow
@@ -80,16 +103,21 @@ def read_layout(path: Path, *, with_label: bool, image_key: str | None = None) -
     label = None
     label_kind: LabelKind = "missing"
     unknown = None
+    class_names = None
     if with_label:
-        label = _label_column(schema)
+        label = _label_column(path, schema, label_key)
     if label is not None:
         label_kind = _label_kind(path, schema, label)
-        if _is_class_label(schema, label):
+        feature = _class_label(schema, label)
+        if feature is not None:
             unknown = -1
+            class_names = _class_names(feature) if label_kind == "numbers" else None
+    if class_names is not None:
+        label_kind = "names"
     # Only structs count as unused images: a plain binary column may hold anything.
     structs = [field.name for field in schema if _is_image_struct(field.type)]
     unused = tuple(name for name in structs if name != image)
-    return Layout(image=image, label=label, label_kind=label_kind, unused=unused, unknown=unknown)
+    return Layout(image, label, label_kind, unused, unknown, class_names)
 
 
 def count_rows(path: Path) -> int:
@@ -109,17 +137,17 @@ def read_image_rows(path: Path, layout: Layout) -> Iterator[ImageRow]:
         columns = _columns_to_read(file.schema_arrow, layout, path_column)
         num_rows = num_images = num_paths = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            stored = _plain(batch[layout.image])
+            stored = plain_of(batch[layout.image])
             images, places = _one_a_row(path, stored, num_rows)
             encoded = images
             if types.is_struct(images.type):
-                encoded = _plain(_field(images, "bytes"))
+                encoded = plain_of(field_of(images, "bytes"))
             num_images += len(encoded) - encoded.null_count
             paths = [None] * len(batch)
             if path_column == KEY_COLUMN:
-                paths = _values(batch[KEY_COLUMN])
+                paths = values_of(batch[KEY_COLUMN])
             elif path_column:
-                paths = _values(_field(images, "path"))
+                paths = values_of(field_of(images, "path"))
             num_paths += len(paths) - paths.count(None)
             labels = _labels(batch, layout)
             for place, shown_path, label in zip(places, paths, labels, strict=True):
@@ -172,7 +200,7 @@ def _image_column(path: Path, schema: pa.Schema, image_key: str | None) -> str:
         choices = ", ".join(candidates) or "none holds images"
         raise ConfigError(
             f"{path}: dataset.image_key: {image_key} is not a column of encoded images; the "
-            f"columns are {_listed(schema)}.\n"
+            f"columns are {listed(schema)}.\n"
             f"  Fix: choose one of these: {choices}."
         )
     # A usual name is preferred even if other columns hold images as well, such as thumbnails.
@@ -192,7 +220,7 @@ def _image_column(path: Path, schema: pa.Schema, image_key: str | None) -> str:
     if candidates:
         advice = f"dataset.image_key: {candidates[0]}, if that column holds the images; or {advice}"
     raise SourceError(
-        f"{path}: no column of encoded images; the columns are {_listed(schema)}.\n"
+        f"{path}: no column of encoded images; the columns are {listed(schema)}.\n"
         f"  Looked for: {' or '.join(USUAL_COLUMNS + OTHER_COLUMNS)}, a struct(bytes: binary, "
         f"path: string) or binary.\n"
         f"  Fix: {advice}."
@@ -201,17 +229,17 @@ def _image_column(path: Path, schema: pa.Schema, image_key: str | None) -> str:
 
 def is_image_type(kind: pa.DataType) -> bool:
     """Return whether a column of this type may hold encoded images."""
-    kind = _plain_type(kind)
-    if _is_list(kind):
-        kind = _plain_type(kind.value_type)
-    return _is_binary(kind) or _is_image_struct(kind)
+    kind = plain_type(kind)
+    if is_list(kind):
+        kind = plain_type(kind.value_type)
+    return is_binary(kind) or _is_image_struct(kind)
 
 
 def _is_image_struct(kind: pa.DataType) -> bool:
-    kind = _plain_type(kind)
+    kind = plain_type(kind)
     if not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
-    return _is_binary(_plain_type(kind.field("bytes").type))
+    return is_binary(plain_type(kind.field("bytes").type))
 
 
 def _raise_only_paths(path: Path, column: str, num_rows: int) -> NoReturn:
@@ -240,13 +268,13 @@ def _path_column(file: pq.ParquetFile, column: str) -> str | None:
         kind = schema.field(KEY_COLUMN).type
     else:
         return None
-    if not _is_text(_plain_type(kind)):
+    if not is_text(plain_type(kind)):
         return None
     encoded: list[pa.Array] = []
     table = file.read([name])
     for chunk in table[name.removesuffix(PATH_FIELD)].chunks:
-        values = chunk if name == KEY_COLUMN else _field(chunk, "path")
-        encoded.append(_plain(values).cast(pa.large_binary()))
+        values = chunk if name == KEY_COLUMN else field_of(chunk, "path")
+        encoded.append(plain_of(values).cast(pa.large_binary()))
     paths = pa.chunked_array(encoded, pa.large_binary()).drop_null()
     return name if len(paths.unique()) == len(paths) else None
 
@@ -256,7 +284,7 @@ def _one_a_row(path: Path, images: pa.Array, first: int) -> tuple[pa.Array, Sequ
 
     A column of lists is flattened; every list must hold at most one image.
     """
-    if not _is_list(images.type):
+    if not is_list(images.type):
         return images, range(len(images))
     lengths = images.value_lengths().fill_null(0).to_pylist()
     place = 0
@@ -269,13 +297,21 @@ def _one_a_row(path: Path, images: pa.Array, first: int) -> tuple[pa.Array, Sequ
             )
         places.append(place if length else None)
         place += length
-    return _plain(images.flatten()), places
+    return plain_of(images.flatten()), places
 
 
 # Columns of labels
 
 
-def _label_column(schema: pa.Schema) -> str | None:
+def _label_column(path: Path, schema: pa.Schema, label_key: str | None) -> str | None:
+    if label_key is not None:
+        if label_key in schema.names:
+            return label_key
+        raise ConfigError(
+            f"{path}: dataset.label_key: {label_key} is not a column; the columns are "
+            f"{listed(schema)}.\n"
+            f"  Fix: choose one of these, or remove dataset.label_key."
+        )
     for name in (*LABEL_COLUMNS, JSON_COLUMN):
         if name in schema.names:
             return name
@@ -286,15 +322,20 @@ def _labels(batch: pa.RecordBatch, layout: Layout) -> list[Any]:
     """Return the label of each row, None where it is missing or the number for "no label"."""
     if not layout.label:
         return [None] * len(batch)
-    labels = _values(batch[layout.label])
-    if layout.unknown is None:
+    labels = values_of(batch[layout.label])
+    if layout.unknown is not None:
+        labels = [None if label == layout.unknown else label for label in labels]
+    names = layout.class_names
+    if names is None:
         return labels
-    return [None if label == layout.unknown else label for label in labels]
+    # A number without a name stays a number.
+    named: dict[Any, str] = dict(enumerate(names))
+    return [named.get(label, label) for label in labels]
 
 
 def _label_kind(path: Path, schema: pa.Schema, column: str) -> LabelKind:
-    kind = _plain_type(schema.field(column).type)
-    holds_text = _is_text(kind) or _is_binary(kind)
+    kind = plain_type(schema.field(column).type)
+    holds_text = is_text(kind) or is_binary(kind)
     # WebDataset's column of JSON, either as text or parsed into a struct.
     if column == JSON_COLUMN and (holds_text or types.is_struct(kind)):
         return "json"
@@ -302,99 +343,33 @@ def _label_kind(path: Path, schema: pa.Schema, column: str) -> LabelKind:
         return "missing"
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return "numbers"
-    if holds_text or types.is_boolean(kind) or _is_time(kind):
+    if holds_text or types.is_boolean(kind) or is_time(kind):
         return "names"
     raise SourceError(
         f"{path}: {column} must be integers or strings, or other single values; the columns are "
-        f"{_listed(schema)}.\n"
+        f"{listed(schema)}.\n"
         f"  Fix: set dataset.labels: none to do without labels."
     )
 
 
-def _is_class_label(schema: pa.Schema, column: str) -> bool:
-    """Return whether the file's Hugging Face metadata calls the column a ClassLabel.
+def _class_label(schema: pa.Schema, column: str) -> dict[str, Any] | None:
+    """Return what the file's Hugging Face metadata says about a ClassLabel column, or None.
 
     In such a column -1 means "no label".
     """
     try:
         described = from_json((schema.metadata or {})[b"huggingface"])
-        features = described["info"]["features"]
-        return features[column]["_type"] == "ClassLabel"
+        feature = described["info"]["features"][column]
+        return feature if feature["_type"] == "ClassLabel" else None
     except (KeyError, TypeError, ValueError, IndexError):
-        return False
+        return None
 
 
-# Types and values of Arrow
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the stored values, without extension and dictionary types around it."""
-    while True:
-        if types.is_dictionary(kind):
-            kind = kind.value_type
-        elif isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        else:
-            return kind
-
-
-def _plain(values: pa.Array) -> pa.Array:
-    """Return the values converted to their plain type."""
-    while True:
-        if types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        elif isinstance(values.type, pa.BaseExtensionType):
-            values = values.storage
-        else:
-            return values
-
-
-def _field(structs: pa.StructArray, name: str) -> pa.Array:
-    """Return one field, null where the whole struct is null (`StructArray.field` ignores that)."""
-    index = structs.type.get_field_index(name)
-    return structs.flatten()[index]
-
-
-def _values(values: pa.Array) -> list[Any]:
-    r"""Return the values as Python objects; bytes of text that are not UTF-8 become `\xff`."""
-    values = _plain(values)
-    if _is_time(values.type):
-        values = values.cast(pa.string())
-    if not _is_text(values.type):
-        return values.to_pylist()
-    # Arrow does not check that text is UTF-8, and its own conversion would raise an error.
-    texts: list[Any] = values.cast(pa.large_binary()).to_pylist()
-    for row, encoded in enumerate(texts):
-        if encoded is not None:
-            texts[row] = encoded.decode("utf-8", "backslashreplace")
-    return texts
-
-
-def _is_time(kind: pa.DataType) -> bool:
-    return types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if types.is_string(kind) or types.is_large_string(kind):
-        return True
-    return _is_a(kind, "string_view")
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        return True
-    return types.is_fixed_size_binary(kind) or _is_a(kind, "binary_view")
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return True
-    return _is_a(kind, "list_view") or _is_a(kind, "large_list_view")
-
-
-def _is_a(kind: pa.DataType, name: str) -> bool:
-    return str(kind).partition("<")[0] == name
-
-
-def _listed(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name}: {field.type}" for field in schema)[:500]
+def _class_names(feature: dict[str, Any]) -> tuple[str, ...] | None:
+    """Return the names of the classes; None unless they are texts that all differ."""
+    names = feature.get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    given = tuple(name.strip() for name in names)
+    are_distinct = len(set(given)) == len(given)
+    return given if given and all(given) and are_distinct else None

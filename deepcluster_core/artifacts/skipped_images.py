@@ -24,10 +24,12 @@ class SkippedImages:
         self._paths: list[str] = []
         self._reasons: list[str] = []
         self.num_images = 0
+        self.num_left_out = 0
+        """How many of them are left out on purpose."""
         self.num_missing = 0
         """How many do not exist."""
-        self.examples: list[tuple[str, str]] = []
-        """Path and reason of the first images."""
+        self.examples: list[str] = []
+        """The first images that are lost, each with its reason, in one line."""
         self.reasons = Reasons()
 
     def __enter__(self) -> Self:
@@ -43,18 +45,29 @@ class SkippedImages:
         with self._table:
             self._flush()
 
-    def add(self, path: str, reason: str) -> None:
-        """Record an image that cannot be used."""
+    def add(self, path: str, reason: str, *, is_loss: bool = True) -> None:
+        """Record an image that cannot be used, or is left out on purpose, which is no loss."""
         self._paths.append(path)
         self._reasons.append(reason)
         self.num_images += 1
+        if is_loss:
+            self._summarise(path, reason)
+        else:
+            self.num_left_out += 1
+        if len(self._paths) == PIECE_ROWS:
+            self._flush()
+
+    def _summarise(self, path: str, reason: str) -> None:
+        """Count an image that is lost."""
         self.reasons.add(reason)
         if reason.startswith("No such file"):
             self.num_missing += 1
         if len(self.examples) < NUM_EXAMPLES:
-            self.examples.append((path, reason))
-        if len(self._paths) == PIECE_ROWS:
-            self._flush()
+            self.examples.append(f"{path}: {reason}".replace("\n", "\\n"))
+
+    def listed(self) -> str:
+        """Return the examples as lines of a message."""
+        return "".join(f"\n    {example}" for example in self.examples)
 
     def _flush(self) -> None:
         self._table.add(self._paths, self._reasons)

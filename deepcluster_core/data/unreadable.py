@@ -26,6 +26,10 @@ class MissingPackageError(UnsupportedImageError):
     """The file needs a package that is not installed; the message names it."""
 
 
+class LeftOutError(UnreadableImageError):
+    """The image is left out on purpose: it is listed with its reason, but nothing is lost."""
+
+
 class Reasons:
     """Counts unusable images by reason."""
 

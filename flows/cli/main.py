@@ -42,6 +42,7 @@ from flows.cli.options import (
     path,
     prefect_ready,
 )
+from flows.cli.raster import rasters
 from flows.cli.results import results
 from flows.prefect_.embedded import collect_seldom
 from flows.prefect_.serve import HOST, forget_dead_server
@@ -71,6 +72,7 @@ app = typer.Typer(
 )
 app.add_typer(results)
 app.add_typer(look_command)
+app.add_typer(rasters)
 
 
 def _print_version(asked: bool) -> None:

@@ -15,12 +15,13 @@ from stages.runs.evaluation_request import EvaluationRequest
 SourceArgument = Annotated[
     Path,
     typer.Argument(
-        help="Images: a picture, a folder, a list, Parquet files or tar shards.", parser=path
+        help="Images: a picture, a folder, a list, Parquet files, tar shards or GeoTIFF scenes.",
+        parser=path,
     ),
 ]
 KindOption = Annotated[
     str | None,
-    typer.Option(help="Kind of source, if it is ambiguous: folder, list, parquet or tar."),
+    typer.Option(help="Kind of source, if it is ambiguous: folder, list, parquet, tar or geotiff."),
 ]
 ImageKeyOption = Annotated[
     list[str] | None,

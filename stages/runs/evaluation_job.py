@@ -152,10 +152,12 @@ def other_images(request: EvaluationRequest, run: EvaluatedRun) -> dict[str, Job
 def _indexing(source: str, request: EvaluationRequest, run: EvaluatedRun) -> Job:
     """Return the job that indexes images with the settings of the run's own images."""
     path = expanded(source, Path()).absolute()
-    changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None}
-    # The key that chooses a picture of a sample does not apply to a source without samples.
-    if run.recipe.dataset.image_key is not None and not has_samples(path):
-        changes["image_key"] = None
+    # Labelled images are whole files, also where those of the run are windows of scenes.
+    changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None, "tile": None}
+    # Keys that choose in a sample do not apply to a source without samples.
+    chosen = run.recipe.dataset.image_key or run.recipe.dataset.label_key
+    if chosen is not None and not has_samples(path):
+        changes |= {"image_key": None, "label_key": None}
     dataset = run.recipe.dataset.model_copy(update=changes)
     # Evaluations of one source share the artifact, whose folder is named by the source's path.
     out = _folder_of_others(request, run.folder) / digest_of(str(path))[:12]

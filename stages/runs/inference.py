@@ -19,7 +19,14 @@ from deepcluster_core.clustering.assign import Assigner
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
 from deepcluster_core.data.deep_scales import DeepRule
-from deepcluster_core.data.sources import Kind, Source, SourceImage, has_samples, open_source
+from deepcluster_core.data.sources import (
+    Kind,
+    Source,
+    SourceImage,
+    has_samples,
+    has_scenes,
+    open_source,
+)
 from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
@@ -47,11 +54,17 @@ def open_images(
     is_own = source.resolve() == dataset.source.resolve()
     if kind is None:
         kind = dataset.kind if is_own else "auto"
+        # Other scenes are cut as those of the run; --kind folder takes them as whole pictures.
+        if dataset.has_scenes and (is_own or has_scenes(source)):
+            kind = "geotiff"
+    tile = dataset.tile if kind == "geotiff" else None
     # The key of the recipe also applies to other sources whose samples hold several pictures.
     if image_key is None and dataset.image_keys:
         if is_own or has_samples(source):
             image_key = dataset.image_keys
-    return open_source(source, kind=cast("Kind", kind), labels="none", image_key=image_key)
+    return open_source(
+        source, kind=cast("Kind", kind), labels="none", image_key=image_key, tile=tile
+    )
 
 
 def embed_images(

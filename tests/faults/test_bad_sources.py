@@ -119,7 +119,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty folder": (folder_of(), "looked for images at any depth"),
     "no pictures": (folder_of(a__txt=b"a", b__doc=b"b"), "found 1 .doc, 1 .txt"),
     "one image": (folder_of(a__png=GOOD), "cluster.k: 2 needs at least 2 images, but there are 1"),
-    "no kind": (file_of("a.zip", b"PK"), "a file ending in .parquet, .tar, .txt, .csv, .tsv"),
+    "no kind": (file_of("a.zip", b"PK"), "ending in .parquet, .tar, .tar.gz, .tgz, .txt"),
     "two kinds": (mixed, "holds 1 .parquet, 1 .png, so it could be of kind parquet or folder"),
     "no columns": (
         parquet_of(text=pa.array(["a"])),
@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         file_of("x.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         "a Git LFS pointer, not the file itself",
     ),
-    "compressed": (file_of("x.tar.gz", b"\x1f\x8b\x08"), "for example: tar -xf x.tar.gz"),
+    "compressed": (file_of("x.tar.bz2", b"BZh"), "for example: tar -xf x.tar.bz2"),
     "no Parquet": (file_of("x.parquet", b"PAR1 is not all"), "cannot be read as Parquet"),
     "no header": (file_of("x.csv", b"a.png,cat\n"), "needs a column named path in its first line"),
     "three columns": (file_of("x.csv", b"path,label\na, b.png,1\n"), "line 2 has 3 columns"),
@@ -227,7 +227,7 @@ def test_run__refuses_a_source_without_images(
     [
         ("subset", "41", "dataset.subset: 41 images asked for, but the source has 40"),
         ("kind", "list", "looked for a file that lists images"),
-        ("kind", "tar", "looked for .tar files directly in it"),
+        ("kind", "tar", "looked for .tar or .tar.gz files directly in it"),
         ("image_key", "jpg", "dataset.image_key: jpg chooses among the pictures of a sample"),
         ("image_key", "[]", "dataset.image_key"),
     ],

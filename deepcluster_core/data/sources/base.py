@@ -37,7 +37,7 @@ class SourceImage:
     """Its class; None if the source does not store one."""
     read: Callable[[], bytes]
     """Returns the whole file; may be called from any thread, also after the iteration. Raises
-    OSError with the reason."""
+    OSError with the reason, or LeftOutError."""
 
 
 class Source(Protocol):

@@ -43,21 +43,27 @@ def label_of(cell: object) -> str | None:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def label_in_json(data: bytes | str) -> str | None:
+def label_in_json(data: bytes | str, key: str | None = None) -> str | None:
     """Return the label in the text of a JSON file; None if it has none.
+
+    Args:
+        data: the text.
+        key: the only key that holds labels; None for the usual ones.
 
     Raises:
         ValueError: the text is not JSON.
     """
-    return label_in(from_json(data))
+    return label_in(from_json(data), key)
 
 
-def label_in(value: object) -> str | None:
+def label_in(value: object, key: str | None = None) -> str | None:
     """Return the label in a value from JSON: the value itself, or the value of a label key.
 
     The keys of the object are tried first, then those of the objects in it. A list of several
-    labels is not a class.
+    labels is not a class. If `key` is given, it is the only key, and case matters.
     """
+    if key is not None:
+        return _under_key(key, value)
     if not isinstance(value, Mapping):
         return _single(value)
     label = _under(LABEL_KEYS, value)
@@ -68,6 +74,17 @@ def label_in(value: object) -> str | None:
             label = _under(LABEL_KEYS, inner)
             if label is not None:
                 return label
+    return None
+
+
+def _under_key(key: str, value: object) -> str | None:
+    """Return the label under a key of an object, or of an object in it."""
+    if not isinstance(value, Mapping):
+        return None
+    for place in (value, *value.values()):
+        if isinstance(place, Mapping) and key in place:
+            part = place[key]
+            return _under(NAME_KEYS, part) if isinstance(part, Mapping) else _single(part)
     return None
 
 

@@ -12,22 +12,26 @@ from typing import Literal, ParamSpec
 from deepcluster_core.artifacts.own_output import is_own_table, kind_of_folder
 from deepcluster_core.artifacts.permissions import why_not_readable
 from deepcluster_core.data.sources.base import Source, displayed, is_hidden, is_image_name
+from deepcluster_core.data.sources.compressed import SUFFIXES as PACKED_TAR
 from deepcluster_core.data.sources.folder import (
     FolderSource,
     PictureSource,
     walk_images,
 )
+from deepcluster_core.data.sources.geotiff import GeotiffSource
 from deepcluster_core.data.sources.listing import ListSource
 from deepcluster_core.data.sources.parquet import ParquetSource
 from deepcluster_core.data.sources.shards import TarSource
-from deepcluster_core.errors import ConfigError, SourceError
+from deepcluster_core.data.sources.wanted import Wanted
+from deepcluster_core.errors import SourceError
+from deepcluster_core.geotiff.config import TileConfig
+from deepcluster_core.geotiff.scenes import is_scene_name
 from deepcluster_core.local_paths import check_is_local, missing_hint
 from deepcluster_core.text import listed
 
 Parameters = ParamSpec("Parameters")
-KindName = Literal["folder", "list", "parquet", "tar"]
+KindName = Literal["folder", "list", "parquet", "tar", "geotiff"]
 Kind = Literal["auto", KindName]
-ImageKey = Sequence[str] | None
 
 NEVER_IMAGES = ("artifact", "array")
 """Folders of this program that never hold images of a user."""
@@ -61,6 +65,8 @@ def open_source(
     kind: Kind = "auto",
     labels: Literal["auto", "none"] = "auto",
     image_key: Sequence[str] | None = None,
+    label_key: str | None = None,
+    tile: TileConfig | None = None,
 ) -> Source:
     """Return the source at `location`, without opening an image.
 
@@ -68,15 +74,22 @@ def open_source(
         location: a folder of images; a single picture; a list (.txt, .csv, .tsv); a Parquet or tar
             file, or a folder that holds such files directly. Files that this program wrote into a
             folder do not count.
-        kind: the kind that is required; auto decides by the names.
+        kind: the kind that is required; auto decides by the names, but is geotiff if `tile` is
+            given: a folder of .tif files may also be one of pictures.
         labels: none ignores the labels of the source.
         image_key: for tar shards, the extensions of the pictures to take; for Parquet files, the
             column of the images. None: decided by the names.
+        label_key: for tar shards, the key of the label in JSON members; for Parquet files, the
+            column of the labels. None: decided by the names.
+        tile: for GeoTIFF scenes, how they are cut. None: as `TileConfig` does by default.
 
     Raises:
         SourceError: the location does not exist, is of a different kind, or could be of several.
-        ConfigError: `image_key` is given, but the source has neither samples nor columns.
+        ConfigError: `image_key` or `label_key` is given, but the source has neither samples nor
+            columns; or `tile` is given, but it has no scenes.
     """
+    if kind == "auto" and tile is not None:
+        kind = "geotiff"
     # A single picture is a kind only for auto, since nobody needs to name it.
     if kind == "auto" and is_image_name(location.name) and location.is_file():
         return PictureSource(location)
@@ -84,15 +97,9 @@ def open_source(
         kind = _kind_of(location)
     else:
         _check_location(location)
-    # An option that has no effect is probably a mistake.
-    if image_key and not SOURCES[kind].has_samples:
-        keys = ", ".join(image_key)
-        raise ConfigError(
-            f"dataset.image_key: {keys} chooses among the pictures of a sample in tar or Parquet "
-            f"files, but {location} is of kind {kind}.\n"
-            f"  Fix: remove dataset.image_key."
-        )
-    return SOURCES[kind].open(location, labels == "auto", image_key)
+    wanted = Wanted(labels == "auto", image_key, label_key, tile)
+    wanted.check_has_effect(location, kind, has_samples=SOURCES[kind].has_samples)
+    return SOURCES[kind].open(location, wanted)
 
 
 def has_samples(location: Path) -> bool:
@@ -102,6 +109,13 @@ def has_samples(location: Path) -> bool:
         SourceError: raised by `open_source`.
     """
     return not is_image_name(location.name) and SOURCES[_kind_of(location)].has_samples
+
+
+def has_scenes(location: Path) -> bool:
+    """Return whether `location` is a .tif file, or a folder that holds some."""
+    if location.is_dir():
+        return any(is_scene_name(name) for name in walk_images(location))
+    return is_scene_name(location.name)
 
 
 def _check_location(location: Path) -> None:
@@ -129,9 +143,9 @@ def _kind_of(location: Path) -> KindName:
 
 
 def _kind_of_file(file: Path) -> KindName:
-    suffix = file.suffix.lower()
+    name = file.name.lower()
     for kind, source in SOURCES.items():
-        if suffix in source.suffixes:
+        if name.endswith(source.suffixes):
             return kind
     known: list[str] = []
     for source in SOURCES.values():
@@ -156,26 +170,29 @@ def _kind_of_folder(folder: Path) -> KindName:
             f"  Fix: choose one (dataset.kind in a recipe, --kind of assign and embed), or give a "
             f"folder with files of one kind only."
         )
+    # Beside images, a compressed tar file is what they were unpacked from.
+    if not found and any(_packed_tar_files(folder)):
+        return "tar"
     if not found:
         raise _nothing_found(
-            folder, "images at any depth, or .parquet or .tar files directly in it"
+            folder, "images at any depth, or .parquet, .tar or .tar.gz files directly in it"
         )
     return found[0]
 
 
-def _open_folder(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
+def _open_folder(location: Path, wanted: Wanted) -> Source:
     if not location.is_dir() or next(walk_images(location), None) is None:
         raise _nothing_found(location, "a folder that holds images")
-    return FolderSource(location, with_labels=with_labels)
+    return FolderSource(location, with_labels=wanted.with_labels)
 
 
-def _open_list(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
+def _open_list(location: Path, wanted: Wanted) -> Source:
     if not location.is_file():
         raise _nothing_found(location, "a file that lists images")
-    return ListSource(location, with_labels=with_labels)
+    return ListSource(location, with_labels=wanted.with_labels)
 
 
-def _open_parquet(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
+def _open_parquet(location: Path, wanted: Wanted) -> Source:
     if location.is_file():
         root = location.parent
         files = [location]
@@ -184,16 +201,45 @@ def _open_parquet(location: Path, with_labels: bool, image_key: ImageKey) -> Sou
         files = sorted_by_name(root, _parquet_files(root))
     if not files:
         raise _nothing_found(location, ".parquet files directly in it, or in partitions")
-    return ParquetSource(root, files, with_labels=with_labels, image_key=image_key)
+    return ParquetSource(
+        root,
+        files,
+        with_labels=wanted.with_labels,
+        image_key=wanted.image_key,
+        label_key=wanted.label_key,
+    )
 
 
-def _open_tar(location: Path, with_labels: bool, image_key: ImageKey) -> Source:
+def _open_tar(location: Path, wanted: Wanted) -> Source:
     files = [location]
     if not location.is_file():
-        files = sorted_by_name(location, _tar_files(location))
+        # Beside a tar file, a compressed one is what it was unpacked from.
+        files = sorted_by_name(location, _tar_files(location)) or sorted_by_name(
+            location, _packed_tar_files(location)
+        )
     if not files:
-        raise _nothing_found(location, ".tar files directly in it")
-    return TarSource(files, with_labels=with_labels, image_key=image_key)
+        raise _nothing_found(location, ".tar or .tar.gz files directly in it")
+    return TarSource(
+        files,
+        with_labels=wanted.with_labels,
+        image_key=wanted.image_key,
+        label_key=wanted.label_key,
+    )
+
+
+def _open_geotiff(location: Path, wanted: Wanted) -> Source:
+    found: FolderSource | ListSource | PictureSource
+    if location.is_dir():
+        found = FolderSource(location, with_labels=wanted.with_labels)
+        if not has_scenes(location):
+            raise _nothing_found(location, "a folder that holds .tif files")
+    elif is_scene_name(location.name):
+        found = PictureSource(location)
+    elif location.suffix.lower() in SOURCES["list"].suffixes:
+        found = ListSource(location, with_labels=wanted.with_labels)
+    else:
+        raise _nothing_found(location, "a folder, a list, or a file ending in .tif")
+    return GeotiffSource(found, found.originals, wanted.tile or TileConfig())
 
 
 def sorted_by_name(root: Path, files: Iterator[Path]) -> list[Path]:
@@ -214,17 +260,21 @@ def _tar_files(folder: Path) -> Iterator[Path]:
     return _files_ending(folder, ".tar")
 
 
+def _packed_tar_files(folder: Path) -> Iterator[Path]:
+    return _files_ending(folder, *PACKED_TAR)
+
+
 def _no_files(_folder: Path) -> Iterator[Path]:
     return iter(())
 
 
-def _files_ending(folder: Path, suffix: str) -> Iterator[Path]:
+def _files_ending(folder: Path, *suffixes: str) -> Iterator[Path]:
     for file in folder.iterdir():
-        has_right_name = file.suffix.lower() == suffix and not is_hidden(file.name)
+        has_right_name = file.name.lower().endswith(suffixes) and not is_hidden(file.name)
         if not has_right_name or not file.is_file():
             continue
         # Tables of this program are Parquet files too, but hold no images.
-        if suffix == ".parquet" and is_own_table(file):
+        if ".parquet" in suffixes and is_own_table(file):
             continue
         yield file
 
@@ -261,7 +311,7 @@ def _shards_below(folder: Path) -> Iterator[Path]:
         if kind.has_samples:
             suffixes.update(kind.suffixes)
     for file in islice(_files_below(folder), SURVEYED_FILES):
-        if file.suffix.lower() in suffixes and not is_own_table(file):
+        if file.name.lower().endswith(tuple(suffixes)) and not is_own_table(file):
             yield file
 
 
@@ -304,8 +354,8 @@ def _survey(folder: Path) -> str:
 class SourceKind:
     """A kind of source: how it is recognised, and how it is opened."""
 
-    open: Callable[[Path, bool, ImageKey], Source]
-    """Opens a location, with or without labels, and with the `image_key` of `open_source`."""
+    open: Callable[[Path, Wanted], Source]
+    """Opens a location."""
     suffixes: tuple[str, ...] = ()
     """Extensions of the files of this kind."""
     files_in: Callable[[Path], Iterator[Path | str]] = _no_files
@@ -317,7 +367,9 @@ class SourceKind:
 # In the order in which messages name the kinds.
 SOURCES: dict[KindName, SourceKind] = {
     "parquet": SourceKind(_open_parquet, (".parquet",), _parquet_files, has_samples=True),
-    "tar": SourceKind(_open_tar, (".tar",), _tar_files, has_samples=True),
+    "tar": SourceKind(_open_tar, (".tar", *PACKED_TAR), _tar_files, has_samples=True),
     "list": SourceKind(_open_list, (".txt", ".csv", ".tsv", ".lst")),
     "folder": SourceKind(_open_folder, files_in=walk_images),
+    # Never recognised: a folder of .tif files is one of pictures unless the recipe says otherwise.
+    "geotiff": SourceKind(_open_geotiff),
 }

@@ -35,6 +35,7 @@ class ParquetSource:
         *,
         with_labels: bool,
         image_key: Sequence[str] | None = None,
+        label_key: str | None = None,
     ) -> None:
         """Read the schemas.
 
@@ -43,11 +44,13 @@ class ParquetSource:
             files: the files, sorted.
             with_labels: look for labels.
             image_key: the column of the images. None: the usual names are tried.
+            label_key: the column of the labels. None: the usual names are tried.
 
         Raises:
             SourceError: a file is not Parquet or lacks the columns, or labels are numbers in one
                 file and names in another.
-            ConfigError: it is not clear which column holds the images.
+            ConfigError: it is not clear which column holds the images, or a chosen column does
+                not exist.
         """
         if image_key and len(image_key) > 1:
             raise ConfigError(
@@ -59,10 +62,17 @@ class ParquetSource:
         self._root = root.absolute()
         self._files = [file.absolute() for file in files]
         self._with_labels = with_labels
-        self._layouts = [
-            parquet_images.read_layout(file, with_label=with_labels, image_key=column)
+        layouts = [
+            parquet_images.read_layout(
+                file, with_label=with_labels, image_key=column, label_key=label_key
+            )
             for file in self._files
         ]
+        # Where only some of the files name their classes, numbers are what all of them have.
+        self._ignores_class_names = _are_mixed(layouts)
+        if self._ignores_class_names:
+            layouts = [layout.without_class_names() for layout in layouts]
+        self._layouts = layouts
         self._check_label_kinds()
 
     @property
@@ -110,6 +120,8 @@ class ParquetSource:
                 f"columns of images that are not read: {', '.join(unused)}; dataset.image_key "
                 f"chooses a column other than {self._layouts[0].image}"
             )
+        if self._ignores_class_names:
+            notes.append("labels are numbers: only some of the files name their classes")
         # Without labels in any file, or without any wanted, there is nothing to report.
         unlabelled = [self._name(file) for file in self._unlabelled_files()]
         if self._with_labels and 0 < len(unlabelled) < len(self._files):
@@ -148,6 +160,12 @@ class ParquetSource:
                 f"  Fix: write all labels as numbers or all as names, or set "
                 f"dataset.labels: none to ignore them."
             )
+
+
+def _are_mixed(layouts: Sequence[Layout]) -> bool:
+    """Return whether some files name the classes that they number, and others do not."""
+    has_names = any(layout.class_names is not None for layout in layouts)
+    return has_names and any(layout.label_kind == "numbers" for layout in layouts)
 
 
 def _label(cell: Any, layout: Layout) -> str | None:  # noqa: ANN401  any type of Arrow's

@@ -149,6 +149,7 @@ def find_label(
     *,
     read: Callable[[Member, int], bytes],
     with_txt: bool,
+    label_key: str | None = None,
 ) -> FoundLabel:
     """Return the label of a picture from the members of its sample.
 
@@ -160,8 +161,11 @@ def find_label(
         beside: the members of the sample that are not pictures, by extension.
         read: returns the first bytes of a member, at most the given number.
         with_txt: whether `txt` members hold labels.
+        label_key: the key of the label in JSON; then no other members are tried.
     """
     extensions = WITH_TXT if with_txt else WITHOUT_TXT
+    if label_key is not None:
+        extensions = ("json",)
     prefixes = [""]
     own_word = picture.extension.rpartition(".")[0]
     if own_word:
@@ -171,14 +175,16 @@ def find_label(
             member = beside.get(prefix + extension)
             if member is None:
                 continue
-            label = read_label(member, read)
+            label = read_label(member, read, label_key)
             # JSON often holds other facts than a label; the other members hold nothing else.
             if label is not None or extension != "json":
                 return FoundLabel(label, member)
     return FoundLabel()
 
 
-def read_label(member: Member, read: Callable[[Member, int], bytes]) -> str | None:
+def read_label(
+    member: Member, read: Callable[[Member, int], bytes], label_key: str | None = None
+) -> str | None:
     """Return the label in a member; None if it has none that can be read."""
     if not member.extension.endswith("json"):
         if member.size > MAX_TEXT_BYTES:
@@ -189,7 +195,7 @@ def read_label(member: Member, read: Callable[[Member, int], bytes]) -> str | No
     data = read(member, MAX_JSON_BYTES)
     # A damaged member counts as one without a label.
     try:
-        return label_in_json(data)
+        return label_in_json(data, label_key)
     except ValueError:
         return None
 

@@ -1,12 +1,17 @@
 """A tar file of images: its members, the tar files in it, and whether it holds one class."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepcluster_core.data.sources.base import displayed
+from deepcluster_core.data.sources.compressed import (
+    UnpackedTar,
+    is_compressed,
+    streamed_names,
+)
 from deepcluster_core.data.sources.samples import CLASS_FILE, Member, is_class_file, split_name
-from deepcluster_core.data.sources.tar import harmless, members
+from deepcluster_core.data.sources.tar import harmless, members, read_member
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,37 @@ class Shard:
     """Offset in `file` at which the archive begins."""
     end: int | None = None
     """Offset in `file` at which the archive ends; None for the end of the file."""
+    unpacked_from: Path | None = None
+    """The compressed file that `file` was unpacked from, if any."""
+    held: UnpackedTar | None = None
+    """Keeps the unpacked file on disk."""
+
+    @property
+    def origin(self) -> Path:
+        """The file that the user has."""
+        return self.unpacked_from or self.file
+
+    def unpacked(self) -> "Shard":
+        """Return the shard itself, or one that can be read in place if it is compressed.
+
+        Raises:
+            SourceError: it cannot be unpacked.
+        """
+        if not is_compressed(self.file):
+            return self
+        held = UnpackedTar(self.file)
+        return replace(self, file=held.path, unpacked_from=self.file, held=held)
 
     def listed(self) -> Iterator[Member]:
         """Yield the members in stored order."""
-        for info in members(self.file, start=self.start, end=self.end):
+        for info in members(self.file, start=self.start, end=self.end, shown=self.origin):
             name = harmless(info.name)
             key, extension = split_name(name)
             yield Member(name, key, extension, info.offset_data, info.size)
+
+    def read(self, member: Member) -> bytes:
+        """Return the contents of a member; raise OSError with the reason."""
+        return read_member(self.file, member.offset, member.size)
 
     def path_of(self, member: Member) -> str:
         """Return the path of a member as shown to users."""
@@ -38,17 +67,33 @@ class Shard:
     def holds_one_class(self) -> bool | None:
         """Return whether the first picture is named as in a class; None without pictures."""
         # The first picture is enough, since listing a whole shard takes long.
-        for member in self.listed():
+        for member in self._named():
             if member.is_picture:
                 return is_class_file(self.stem, member.name)
         return None
+
+    def _named(self) -> Iterator[Member]:
+        """Yield the members as far as they are needed by name, without unpacking all of them."""
+        if not is_compressed(self.file):
+            yield from self.listed()
+            return
+        for raw_name in streamed_names(self.file):
+            name = harmless(raw_name)
+            yield Member(name, *split_name(name), 0, 0)
 
     def inner(self, member: Member) -> "Shard":
         """Return the tar file that is a member of this one."""
         file_name = member.name.rpartition("/")[2]
         stem = file_name.rpartition(".")[0]
         end = member.offset + member.size
-        return Shard(self.file, self.path_of(member), stem, member.offset, end)
+        shown = self.path_of(member)
+        return replace(self, shown=shown, stem=stem, start=member.offset, end=end)
+
+
+def shard_of(file: Path) -> Shard:
+    """Return the shard in a file."""
+    stem = file.stem.removesuffix(".tar") if is_compressed(file) else file.stem
+    return Shard(file, displayed(file.name), stem)
 
 
 def hold_classes(shards: Sequence[Shard]) -> bool:

@@ -21,9 +21,9 @@ from deepcluster_core.data.sources.samples import (
     chosen_pictures,
     find_label,
 )
-from deepcluster_core.data.sources.shard_files import Shard, hold_classes
+from deepcluster_core.data.sources.shard_files import Shard, hold_classes, shard_of
 from deepcluster_core.data.sources.tally import Tally, counts
-from deepcluster_core.data.sources.tar import MemberReader, read_member
+from deepcluster_core.data.sources.tar import MemberReader
 from deepcluster_core.errors import ConfigError, SourceError
 
 LISTED_AT_ONCE = 50_000
@@ -44,7 +44,8 @@ class TarSource:
     where their label is. If a tar file holds one class, as ImageNet's do, its name is the label.
     Tar files inside a tar file are read too, one level deep, after the other members.
 
-    Members are read in place and never extracted. Links, devices and sparse files in a shard are
+    Members are read in place and never extracted; a compressed tar file is unpacked to a temporary
+    one first, one after the other. Links, devices and sparse files in a shard are
     skipped, and a leading '/' and any '..' are removed from names.
     """
 
@@ -54,6 +55,7 @@ class TarSource:
         *,
         with_labels: bool,
         image_key: Sequence[str] | None = None,
+        label_key: str | None = None,
     ) -> None:
         """Store the arguments; nothing is read yet.
 
@@ -61,9 +63,11 @@ class TarSource:
             files: the shards, sorted.
             with_labels: look for labels.
             image_key: the extensions of the pictures to take, see `chosen_pictures`.
+            label_key: the key of the label in JSON members. None: see `find_label`.
         """
         self._files = [file.absolute() for file in files]
         self._with_labels = with_labels
+        self._label_key = label_key
         self._image_key: frozenset[str] | None = None
         if image_key:
             self._image_key = frozenset(key.lower().lstrip(".") for key in image_key)
@@ -82,8 +86,8 @@ class TarSource:
                 none of the pictures is taken.
         """
         self._tally = Tally()
-        listing = _Listing(self._with_labels, self._image_key, self._tally)
-        shards = [Shard(file, displayed(file.name), file.stem) for file in self._files]
+        listing = _Listing(self._with_labels, self._image_key, self._label_key, self._tally)
+        shards = [shard_of(file) for file in self._files]
         yield from listing.images_of(shards)
         # Shards without any image are empty, or all of their pictures were left out.
         if not listing.has_images:
@@ -106,9 +110,16 @@ class TarSource:
 class _Listing:
     """A pass over all shards; decisions made for the first ones hold for the rest."""
 
-    def __init__(self, with_labels: bool, image_key: frozenset[str] | None, tally: Tally) -> None:
+    def __init__(
+        self,
+        with_labels: bool,
+        image_key: frozenset[str] | None,
+        label_key: str | None,
+        tally: Tally,
+    ) -> None:
         self._with_labels = with_labels
         self._image_key = image_key
+        self._label_key = label_key
         self._tally = tally
         self._with_txt: bool | None = None
         """Whether txt members hold labels; None until some have been read."""
@@ -120,7 +131,8 @@ class _Listing:
         """Yield the images of shards, each followed by those of the tar files in it."""
         are_classes = self._with_labels and hold_classes(shards)
         self._tally.labels_are_files |= are_classes
-        for shard in shards:
+        for packed in shards:
+            shard = packed.unpacked()
             class_name = displayed(shard.stem) if are_classes else None
             # A tar file inside an inner one is not read but counted as left out.
             inner: list[Shard] = []
@@ -143,7 +155,7 @@ class _Listing:
                 for sample in samples:
                     for picture, label in self._pictures(shard, sample, read_start, inner):
                         path = self._unique(shard, picture, names)
-                        read = partial(read_member, shard.file, picture.offset, picture.size)
+                        read = partial(shard.read, picture)
                         image = SourceImage(path, label, read)
                         batch.append((picture.offset, image))
                         if label is not None:
@@ -213,7 +225,9 @@ class _Listing:
         beside = {m.extension: m for m in sample.values() if not m.is_picture}
         with_txt = bool(self._with_txt)
         for picture in chosen:
-            found = find_label(picture, beside, read=read_start, with_txt=with_txt)
+            found = find_label(
+                picture, beside, read=read_start, with_txt=with_txt, label_key=self._label_key
+            )
             if found.member is not None:
                 used.add(found.member.name)
                 if found.label is None:
@@ -258,7 +272,7 @@ class _Listing:
         places.setdefault(kind, shard.shown)
         if len(places) > 1:
             raise SourceError(
-                f"{shard.file}: labels are numbers in {places['numbers']} but names in "
+                f"{shard.origin}: labels are numbers in {places['numbers']} but names in "
                 f"{places['names']}, so the same class would count as two.\n"
                 f"  Fix: write all labels as numbers or all as names, or set "
                 f"dataset.labels: none to ignore them."
@@ -276,8 +290,8 @@ class _Listing:
         one = displayed(extensions[0])
         several = displayed(", ".join(extensions))
         return ConfigError(
-            f"{shard.file}: sample {key!r} has several pictures, and it is not clear which one is "
-            f"meant.\n"
+            f"{shard.origin}: sample {key!r} has several pictures, and it is not clear which one "
+            f"is meant.\n"
             f"  Found: {counts(found)}\n"
             f"  Fix:   choose with dataset.image_key: {one}; a list takes several, each as an "
             f"image: dataset.image_key: [{several}]"
@@ -326,7 +340,7 @@ class _SeparatedLabels:
             mine, others = self._pictures, self._labels
         if key in others:
             raise SourceError(
-                f"{shard.file}: the pictures of a sample and its label are not adjacent, for "
+                f"{shard.origin}: the pictures of a sample and its label are not adjacent, for "
                 f"example those of {displayed(key)!r}. In a tar file with more than "
                 f"{LISTED_AT_ONCE:,} members they must be.\n"
                 f"  Fix: write the tar file with sorted names (tar --sort=name), or set "

@@ -13,7 +13,12 @@ from deepcluster_core.errors import SourceError
 
 
 def members(
-    path: Path, *, must_end: bool = False, start: int = 0, end: int | None = None
+    path: Path,
+    *,
+    must_end: bool = False,
+    start: int = 0,
+    end: int | None = None,
+    shown: Path | None = None,
 ) -> Iterator[tarfile.TarInfo]:
     """Yield the regular members that are not hidden; this takes 20 microseconds for each.
 
@@ -24,6 +29,7 @@ def members(
             stops at the end of a member too.
         start: offset at which the archive begins, if it is a member of another one.
         end: offset at which it ends; None for the end of the file.
+        shown: path for messages; None for `path`.
 
     Raises:
         SourceError: the file is compressed, not a tar file, or cut off.
@@ -48,17 +54,17 @@ def members(
                 if archive.offset != end:
                     _check_end(path, archive.offset, must_end=must_end)
     except (OSError, ValueError, tarfile.TarError) as error:  # ValueError: numbers in headers
-        raise _unreadable(path, start, error) from error
+        raise _unreadable(path, start, error, shown or path) from error
 
 
-def _unreadable(path: Path, start: int, error: Exception) -> SourceError:
+def _unreadable(path: Path, start: int, error: Exception, shown: Path) -> SourceError:
     cause = str(error)
     fix = "download or write it again; compressed tar files must be unpacked first (gunzip)"
     # What the file contains instead explains more than tarfile's error does.
     if found := described_contents(path, start):
         cause, fix = found
     place = f" at byte {start}" if start else ""
-    return SourceError(f"{path}: cannot be read as a tar file{place} ({cause}).\n  Fix: {fix}.")
+    return SourceError(f"{shown}: cannot be read as a tar file{place} ({cause}).\n  Fix: {fix}.")
 
 
 def _check_end(path: Path, offset: int, *, must_end: bool) -> None:

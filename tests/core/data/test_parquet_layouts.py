@@ -1,6 +1,7 @@
 """Parquet files as different programs write them: types of Arrow, columns and labels."""
 
 import datetime
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_parquet__minus_one_of_a_class_label_is_no_label(tmp_path: Path) -> None
     known = described(tmp_path / "a.parquet", features, image=DATA, label=[0, -1, 1])
     other = described(tmp_path / "b.parquet", b"[]", image=DATA, label=[0, -1, 1])
 
-    assert labels_of(known) == ["0", None, "1"]
+    assert labels_of(known) == ["a", None, "1"], "a number without a name stays a number"
     assert labels_of(other) == ["0", "-1", "1"]
 
 
@@ -268,7 +269,7 @@ def test_open_source__names_what_a_file_really_is(
     assert f"({cause})" in error_of(tmp_path / f"x.{ending}")
 
 
-@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar.zst", "x.tar.bz2"])
+@pytest.mark.parametrize("name", ["x.tar.zst", "x.tar.bz2", "x.tar.xz"])
 def test_open_source__compressed_tar_files_must_be_unpacked(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
 
@@ -282,3 +283,59 @@ def test_open_source__image_key_fits_samples_only(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
 
     assert f"but {tmp_path} is of kind folder" in refused(tmp_path, "jpg")
+
+
+def class_names(*names: str) -> bytes:
+    """Return the metadata of a file whose label is a ClassLabel."""
+    feature = {"names": names, "_type": "ClassLabel"}
+    return json.dumps({"info": {"features": {"label": feature}}}).encode()
+
+
+def test_parquet__class_names_of_hugging_face_are_labels(tmp_path: Path) -> None:
+    cats = class_names("cat", "dog")
+    described(tmp_path / "a.parquet", cats, image=DATA, label=[1, 0, None])
+    # The numbers of this file mean other classes.
+    described(tmp_path / "b.parquet", class_names("emu", "cat"), image=DATA, label=[1, 0, 0])
+    write(tmp_path / "c.parquet", image=DATA, label=["owl", "cat", "owl"])
+
+    found = labels_of(tmp_path)
+
+    assert found == ["dog", "cat", None, "cat", "emu", "emu", "owl", "cat", "owl"]
+    assert open_source(tmp_path).notes() == []
+
+
+def test_parquet__class_names_in_some_of_the_files_only_are_not_used(tmp_path: Path) -> None:
+    described(tmp_path / "a.parquet", class_names("cat", "dog"), image=DATA, label=[1, 0, -1])
+    write(tmp_path / "b.parquet", image=DATA, label=[1, 0, 1])
+
+    assert labels_of(tmp_path) == ["1", "0", None, "1", "0", "1"]
+    assert open_source(tmp_path).notes() == [
+        "labels are numbers: only some of the files name their classes"
+    ]
+
+
+@pytest.mark.parametrize("names", [("cat", "cat"), ("cat", ""), ()])
+def test_parquet__class_names_that_do_not_tell_apart_are_not_used(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    file = described(tmp_path / "a.parquet", class_names(*names), image=DATA, label=[1, 0, 1])
+
+    assert labels_of(file) == ["1", "0", "1"]
+
+
+def test_parquet__label_key_names_the_column(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    write(file, image=DATA, label=[1, 2, 3], species=["fox", "owl", "fox"])
+
+    found = [image.label for image in open_source(file, label_key="species").images()]
+
+    assert found == ["fox", "owl", "fox"]
+    with pytest.raises(ConfigError, match="label_key: genus is not a column"):
+        open_source(file, label_key="genus")
+
+
+def test_open_source__label_key_fits_samples_only(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+
+    with pytest.raises(ConfigError, match="label_key: species names the label of a sample"):
+        open_source(tmp_path, label_key="species")

@@ -287,10 +287,12 @@ def test_open_source__wrong_kind_of_folder(tmp_path: Path, kind: Kind) -> None:
 
 
 def test_open_source__file_of_unknown_kind(tmp_path: Path) -> None:
-    put(tmp_path, "a.tar.gz", "b.png", "c.docx")
+    put(tmp_path, "a.tar.bz2", "b.png", "c.docx")
 
-    for name in ("a.tar.gz", "c.docx"):
-        assert "ending in .parquet, .tar, .txt, .csv, .tsv" in error_of(tmp_path / name)
+    for name in ("a.tar.bz2", "c.docx"):
+        assert "ending in .parquet, .tar, .tar.gz, .tgz, .txt, .csv, .tsv" in error_of(
+            tmp_path / name
+        )
     assert "a folder that holds images" in error_of(tmp_path / "b.png", kind="folder")
 
 
