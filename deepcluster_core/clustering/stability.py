@@ -43,7 +43,7 @@ def stability(current_N: Ints, earlier: Iterable[Ints]) -> Stability | None:
 
 
 def summary(stayed_N: Ints, epochs: int) -> Stability:
-    """Return how stable the clusters are from what `epochs_stayed` returns, of at least one epoch."""
+    """Return how stable the clusters are, from what `epochs_stayed` returns of some epochs."""
     return Stability(
         epochs=epochs,
         mean=float(stayed_N.mean() / epochs),

@@ -24,7 +24,7 @@ images have in common and which ones hardly belong."""
 ONE_ROW_ABOVE = 128
 """Number of clusters above which each has only one of the two rows, so that the page stays small."""
 COLOURED = 10
-"""Number of most frequent classes that have a colour of their own, the same in the whole page."""
+"""Number of most frequent classes with a colour of their own, the same in the whole page."""
 CLASSES_SHOWN = 3
 ALL = "All clusters"
 SHARP_UP_TO = 48

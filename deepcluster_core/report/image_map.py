@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ def last_changes(clusters: Sequence[Ints]) -> NDArray[np.uint8]:
     so that as many images as possible stay.
     """
     change_N = np.zeros(len(clusters[-1]), np.uint8)
-    for place, (before_N, now_N) in enumerate(zip(clusters[:-1], clusters[1:], strict=True), 1):
+    for place, (before_N, now_N) in enumerate(pairwise(clusters), 1):
         colour_K = matched_colours(before_N, now_N)
         change_N[colour_K[before_N] != now_N] = place
     return change_N

@@ -38,7 +38,17 @@ function imageMap(root, data) {
   const count = data.ids.length;
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const view = { x: 0.5, y: 0.5, scale: 1 };
+  // The part of the square that has points at any epoch fills the canvas.
+  const edges = { left: 1, right: 0, top: 1, bottom: 0 };
+  for (const one of data.epochs) {
+    if (!one.x) continue;
+    for (let i = 0; i < count; i += 1) {
+      edges.left = Math.min(edges.left, one.x[i]); edges.right = Math.max(edges.right, one.x[i]);
+      edges.top = Math.min(edges.top, one.y[i]); edges.bottom = Math.max(edges.bottom, one.y[i]);
+    }
+  }
+  const middle = { x: (edges.left + edges.right) / 2, y: (edges.top + edges.bottom) / 2 };
+  const view = { ...middle, scale: 1 };
   const x = new Float32Array(count), y = new Float32Array(count), colours = new Uint32Array(count);
   let place = data.epochs.length - 1, chosen = null, pointed = -1, buffer = null, pixels = null;
   let waiting = false, moving = 0, last = null;
@@ -121,7 +131,8 @@ function imageMap(root, data) {
   }
 
   // Places in pixels of the canvas.
-  const size = () => Math.min(canvas.width, canvas.height) * 0.96 * view.scale;
+  const fit = () => Math.min(canvas.width / Math.max(0.05, edges.right - edges.left), canvas.height / Math.max(0.05, edges.bottom - edges.top));
+  const size = () => fit() * 0.94 * view.scale;
   const left = () => canvas.width / 2 - view.x * size();
   const top = () => canvas.height / 2 - view.y * size();
 
@@ -135,20 +146,19 @@ function imageMap(root, data) {
     const ratio = width / (canvas.clientWidth || width);
     const side = Math.max(1, Math.round(ratio * Math.min(9, (count > 20000 ? 1.6 : count > 4000 ? 2.4 : 3.6) * Math.sqrt(view.scale))));
     const scale = size(), dx = left() - side / 2, dy = top() - side / 2;
-    const faint = (colour) => (colour & 0xffffff | 0x24 << 24) >>> 0;
-    const paint = (i, colour, width_) => {
-      const px = Math.round(dx + x[i] * scale), py = Math.round(dy + y[i] * scale);
-      if (px < 0 || py < 0 || px + width_ > width || py + width_ > height) return;
-      for (let row = 0, at = py * width + px; row < width_; row += 1, at += width) {
-        for (let column = 0; column < width_; column += 1) pixels[at + column] = colour;
+    // One loop without calls: this is what decides how smoothly a large map moves.
+    const paint = (points, side_, keep) => {
+      for (let n = 0; n < points.length; n += 1) {
+        const i = points[n], px = (dx + x[i] * scale + 0.5) | 0, py = (dy + y[i] * scale + 0.5) | 0;
+        if (px < 0 || py < 0 || px + side_ > width || py + side_ > height) continue;
+        const colour = keep ? colours[i] : (colours[i] & 0xffffff | 0x24 << 24) >>> 0;
+        for (let at = py * width + px, end = at + side_ * width; at < end; at += width) {
+          for (let to = at; to < at + side_; to += 1) pixels[to] = colour;
+        }
       }
     };
-    for (let n = 0; n < count; n += 1) {
-      const i = order[n];
-      if (!chosen) paint(i, colours[i], side);
-      else if (!chosen.has(i)) paint(i, faint(colours[i]), side);
-    }
-    if (chosen) for (const i of chosen) paint(i, colours[i], side + 1);
+    paint(order, side, !chosen);
+    if (chosen) paint([...chosen], side + 1, true);
     context.putImageData(buffer, 0, 0);
     if (pointed >= 0) {
       context.strokeStyle = variable("--ink");
@@ -250,7 +260,7 @@ function imageMap(root, data) {
     view.scale = Math.min(60, Math.max(1, view.scale * factor));
     view.x = bounded(atX - (px - canvas.width / 2) / size());
     view.y = bounded(atY - (py - canvas.height / 2) / size());
-    if (view.scale === 1) { view.x = 0.5; view.y = 0.5; }
+    if (view.scale === 1) Object.assign(view, middle);
     canvas.style.touchAction = view.scale > 1 ? "none" : "pan-y";
     later();
   }

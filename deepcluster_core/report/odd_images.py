@@ -109,8 +109,8 @@ def draw_odd(found: OddFound, images: Pictures, paths: Mapping[int, str]) -> Odd
 def _explanation(median_similarity: float) -> str:
     text = (
         f"Least like any other: the images with the greatest mean distance to their ten most "
-        f"similar ones. Nearly equal: images linked by a cosine of at least {NEAR_DUPLICATE} between "
-        f"their features; the most similar other image of the median image has "
+        f"similar ones. Nearly equal: images linked by a cosine of at least {NEAR_DUPLICATE} "
+        f"between their features; the most similar other image of the median image has "
         f"{median_similarity:.3f}."
     )
     if median_similarity >= NEAR_DUPLICATE:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from deepcluster_core.clustering.stability import Stability
+from deepcluster_core.report.cluster_measures import ClassTable, ClusterMeasures
 from deepcluster_core.report.environment import templates
 from deepcluster_core.report.evaluations import Evaluation, Table, by_name
-from deepcluster_core.report.cluster_measures import ClassTable, ClusterMeasures
 from deepcluster_core.report.gallery import Gallery
 from deepcluster_core.report.image_map import ImageMap, map_data
 from deepcluster_core.report.metric_charts import (

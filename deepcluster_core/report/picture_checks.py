@@ -56,9 +56,9 @@ def _of_gallery(looks: Mapping[int, _Look]) -> Remark | None:
     flat = _share(look.is_flat for look in looks.values())
     dark = _share(look.is_dark for look in looks.values())
     advice = (
-        "The network sees the same. Look at the files with another program. If they have more than "
-        "8 bits a channel and use few of them, set dataset.deep to a value that stretches them, and "
-        "run again."
+        "The network sees the same. Look at the files with another program. If they have more "
+        "than 8 bits a channel and use few of them, set dataset.deep to a value that stretches "
+        "them, and run again."
     )
     if dark >= MOST_OF:
         text = f"{dark:.0%} of the pictures below use less than {DARK} of 255 levels. {advice}"

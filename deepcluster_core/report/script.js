@@ -90,9 +90,11 @@ if (tools) {
   const explain = (wanted, shown, images) => {
     if (wanted === "") return "";
     const elsewhere = new Set(images.map((i) => points.cluster[i])).size;
-    const parts = [plural(shown.length, "cluster")];
-    if (images.length) parts.push(`${plural(images.length, "image")} with this path, in ${plural(elsewhere, "cluster")}`);
     const isId = /^[0-9]+$/.test(wanted), hasCard = cards.some((card) => card.dataset.id === wanted);
+    const parts = [plural(shown.length, "cluster")];
+    if (isId && shown.length) parts[0] = `${hasCard ? `Cluster ${wanted}, and ` : ""}${plural(shown.length - hasCard, "cluster")} in which ${wanted} is a frequent class`;
+    if (isId && shown.length === 1 && hasCard) parts[0] = `Cluster ${wanted}`;
+    if (images.length) parts.push(`${plural(images.length, "image")} with this path, in ${plural(elsewhere, "cluster")}`);
     if (isId && !hasCard && populated.has(wanted)) parts.push(`cluster ${wanted} is not in this page: ${more}`);
     else if (isId && !hasCard && Number(wanted) < Number(k)) parts.push(`cluster ${wanted} has no images`);
     else if (isId && !hasCard) parts.push(`there is no cluster ${wanted}: ids are 0 to ${k - 1}`);
@@ -112,6 +114,7 @@ if (tools) {
     for (const card of cards) {
       const words = card.dataset.words.split("|");
       const isClass = words.some((word) => (isNumber ? word === wanted : word.startsWith(wanted)));
+      card.style.order = card.dataset.id === wanted ? -1 : "";
       card.hidden = wanted !== "" && card.dataset.id !== wanted && !isClass && !theirs.has(card.dataset.id);
     }
     found.textContent = explain(wanted, cards.filter((card) => !card.hidden), images);

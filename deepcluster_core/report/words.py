@@ -228,7 +228,7 @@ def _participation(rows: Sequence[Row]) -> str:
     ratios = _known(rows, "effective_rank")
     if len(ratios) < 2:
         return ""
-    (begin, first), (end, last) = ratios[0], ratios[-1]
+    (begin, first), (_, last) = ratios[0], ratios[-1]
     verb = "fell" if last < first else "rose"
     return f"; the participation ratio {verb} from {first:.1f} in epoch {begin} to {last:.1f}"
 
@@ -258,8 +258,8 @@ def _shape(measures: ClusterMeasures | None) -> Iterator[Remark]:
     if measures.stays_K is not None and least:
         lowest = share(float(measures.stays_K[least[0]]))
         text = (
-            f"The images of clusters {listed([str(one) for one in least])} were with them in as few "
-            f"as {lowest} of the last {measures.stayed_epochs} epochs. Do not build on these "
+            f"The images of clusters {listed([str(one) for one in least])} were with them in as "
+            f"few as {lowest} of the last {measures.stayed_epochs} epochs. Do not build on these "
             f"clusters; more epochs may settle them."
         )
         yield Remark("plain", "The least stable clusters", text, tuple(least))

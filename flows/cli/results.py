@@ -1,6 +1,6 @@
 """Commands that show, evaluate, export or apply what a run has made."""
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -50,7 +50,7 @@ ResultOption = Annotated[
 ]
 
 
-class MapMethod(str, Enum):
+class MapMethod(StrEnum):
     """The choices of `report --map`."""
 
     auto = "auto"
