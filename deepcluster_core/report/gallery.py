@@ -22,7 +22,7 @@ NEAREST, FARTHEST = 12, 4
 """Numbers of images to show of a cluster. Our choice: two rows on a phone, enough to see what the
 images have in common and which ones hardly belong."""
 ONE_ROW_ABOVE = 128
-"""Number of clusters above which each has only one of the two rows, so that the page stays small."""
+"""Number of clusters above which each has one of the two rows only, to keep the page small."""
 COLOURED = 10
 """Number of most frequent classes with a colour of their own, the same in the whole page."""
 CLASSES_SHOWN = 3
