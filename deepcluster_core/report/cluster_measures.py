@@ -1,6 +1,6 @@
 """What is known of clusters without labels: how tight, how far apart, how long together.
 
-Suffixes: N images, K clusters, Q dimensions, P clusters that have images.
+Suffixes: N images, K clusters, Q dimensions, P clusters that have images, B block.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcluster_core.clustering.faiss_index import exact_index
 from deepcluster_core.metrics import cluster_counts
 
 Ints = NDArray[np.integer]
@@ -17,6 +16,8 @@ Floats = NDArray[np.floating]
 
 LEAST_IMAGES = 5
 """Clusters with fewer images are not named as the tightest or the least stable. Our choice."""
+BLOCK_ROWS = 1024
+"""Centroids that are compared with all others at once."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +115,17 @@ def _nearest_centroids(centroids_KQ: NDArray[np.float32], populated_P: Ints) -> 
     gap_K = np.full(len(centroids_KQ), np.nan)
     if len(populated_P) < 2:
         return twin_K, gap_K
-    rows_PQ = np.ascontiguousarray(centroids_KQ[populated_P])
-    index = exact_index(rows_PQ.shape[1], device="cpu")
-    index.add(rows_PQ)
-    squared_P2, found_P2 = index.search(rows_PQ, 2)
-    # The first result is the centroid itself, unless another one is equal to it.
-    is_own_P = found_P2[:, 0] == np.arange(len(populated_P))
-    place_P = is_own_P.astype(int)
-    rows_P = np.arange(len(populated_P))
-    twin_K[populated_P] = populated_P[found_P2[rows_P, place_P]]
-    gap_K[populated_P] = np.sqrt(np.maximum(squared_P2[rows_P, place_P], 0))
+    rows_PQ = centroids_KQ[populated_P].astype(np.float64)
+    squared_P = (rows_PQ**2).sum(axis=1)
+    for start in range(0, len(rows_PQ), BLOCK_ROWS):
+        here = slice(start, start + BLOCK_ROWS)
+        distance_BP = squared_P[here, None] + squared_P - 2 * rows_PQ[here] @ rows_PQ.T
+        block_B = np.arange(len(distance_BP))
+        distance_BP[block_B, start + block_B] = np.inf
+        nearest_B = distance_BP.argmin(axis=1)
+        own_B = populated_P[here]
+        twin_K[own_B] = populated_P[nearest_B]
+        gap_K[own_B] = np.linalg.norm(rows_PQ[here] - rows_PQ[nearest_B], axis=1)
     return twin_K, gap_K
 
 

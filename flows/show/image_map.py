@@ -3,17 +3,21 @@
 Suffixes: N images, P points of the map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition
-from deepcluster_core.artifacts.tables import read_index, read_labels
+from deepcluster_core.artifacts.tables import Labels, read_index, read_labels
+from deepcluster_core.clustering.stability import epochs_stayed
 from deepcluster_core.inspection.layout import LayoutMethod, positions
-from deepcluster_core.inspection.neighbours import nearest_neighbours
+from deepcluster_core.inspection.neighbours import few_nearest_neighbours
+from deepcluster_core.inspection.rows import clustered_rows
 from deepcluster_core.report.atlas import make_atlas
 from deepcluster_core.report.gallery import COLOURED, Gallery
 from deepcluster_core.report.image_map import (
@@ -28,8 +32,9 @@ from deepcluster_core.report.image_map import (
 from deepcluster_core.report.odd_images import OddImages, draw_odd, find_odd
 from deepcluster_core.seeding import numpy_generator
 from deepcluster_core.text import shell_words
-from stages.runs.image_facts import NEIGHBOURS, ImageFacts
-from stages.runs.past_run import PastRun
+from stages.runs.folder import RunFolder
+from stages.runs.recipe import Recipe
+from stages.runs.states import ArtifactState
 
 MapChoice = Literal["auto", "pca", "umap", "none"]
 POINTS = 50_000
@@ -43,6 +48,10 @@ PAGE_BYTES = 2_600_000
 """Size that the gallery and the map together should not exceed, as base64."""
 LEAST_ATLAS_BYTES = 300_000
 """Bytes that the atlas may always take."""
+NEIGHBOURS = 10
+"""Neighbours of an image that are looked for."""
+STABILITY_EPOCHS = 5
+"""Number of epochs before the last over which the stability of clusters is measured."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +64,82 @@ class MapOptions:
     """Look for outliers and near-duplicates among more than `NEIGHBOURS_UP_TO` images, too."""
 
 
-def placed_epochs(past: PastRun, last: int) -> list[int]:
-    """Return the epochs up to `last` with labels and with features to place the images by."""
-    epochs: list[int] = []
-    for epoch in range(last + 1):
-        kind, source = ImageFacts.features_of(past, epoch)
-        needed = [("labels", epoch), (kind, source)]
-        states = [past.states.get(key) for key in needed]
-        if all(state is not None and state.condition is Condition.WHOLE for state in states):
-            epochs.append(epoch)
-    return epochs
+@dataclass(frozen=True)
+class RunImages:
+    """The images of a run at an epoch, read without torch: a report must start fast.
+
+    `ImageFacts` knows more of them, for commands that compute.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    states: dict[tuple[str, int | None], ArtifactState]
+    epoch: int
+    """The latest epoch that has labels."""
+
+    @cached_property
+    def images(self) -> Images:
+        """The packed images."""
+        return Images(self.folder.images(self.recipe.images))
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The clusters of the images."""
+        return self.labels_of(self.epoch)
+
+    def labels_of(self, epoch: int) -> Labels:
+        """Return the clusters of the images at another epoch that has labels."""
+        return read_labels(self.folder.artifact("labels", epoch))
+
+    @cached_property
+    def labelled_epochs(self) -> list[int]:
+        """The epochs that have labels, in order."""
+        return [epoch for epoch in range(self.epoch + 1) if self._is_whole("labels", epoch)]
+
+    @cached_property
+    def placed_epochs(self) -> list[int]:
+        """The epochs that have labels, and features to place the images by, in order."""
+        return [epoch for epoch in self.labelled_epochs if self._is_whole(*self._features(epoch))]
+
+    @cached_property
+    def stayed(self) -> tuple[NDArray[np.int32], int] | None:
+        """In how many of the epochs before each image was with its cluster, and their number.
+
+        They are the last `STABILITY_EPOCHS` that the run still has; None if there is none.
+        """
+        stayed_N, epochs = epochs_stayed(self.labels.cluster_N, self._earlier())
+        return (stayed_N, epochs) if epochs else None
+
+    def rows(self, epoch: int, *, undo_whitening: bool = False) -> NDArray[np.float32]:
+        """Return the features of one of the `placed_epochs`; see `clustered_rows`."""
+        features = self.folder.artifact(*self._features(epoch))
+        labels = self.folder.artifact("labels", epoch)
+        return clustered_rows(features, labels, undo_whitening=undo_whitening)
+
+    def paths(self, image_ids: Sequence[int]) -> list[str]:
+        """Return the paths of some images."""
+        found = read_index(self.images.folder, ["path"], image_ids)
+        return [image["path"] for image in found]
+
+    def _earlier(self) -> Iterator[NDArray[np.int32]]:
+        for epoch in self.labelled_epochs[:-1][-STABILITY_EPOCHS:]:
+            yield self.labels_of(epoch).cluster_N
+
+    def _features(self, epoch: int) -> tuple[str, int]:
+        """Return the kind and the epoch of the artifact with the features of an epoch."""
+        # With a bank, the training of the epoch before has computed them.
+        trains_bank = self.recipe.train.has_bank and epoch > 0
+        return ("checkpoints", epoch - 1) if trains_bank else ("features", epoch)
+
+    def _is_whole(self, kind: str, epoch: int) -> bool:
+        state = self.states.get((kind, epoch))
+        return state is not None and state.condition is Condition.WHOLE
 
 
 def collect_map(
-    past: PastRun, facts: ImageFacts, options: MapOptions, gallery: Gallery | None, *, seed: int
+    run: RunImages, options: MapOptions, gallery: Gallery | None, *, seed: int
 ) -> ImageMap | None:
-    """Return the points of the map at the epoch of `facts`; None if no map is wanted.
+    """Return the points of the map; None if no map is wanted.
 
     Raises:
         ConfigError: UMAP is wanted, and umap-learn is not installed.
@@ -78,73 +147,65 @@ def collect_map(
     """
     if options.method == "none":
         return None
-    total = len(facts.labels.cluster_N)
-    generator = numpy_generator(seed, facts.epoch, "report", "map")
+    total = len(run.labels.cluster_N)
+    generator = numpy_generator(seed, run.epoch, "report", "map")
     id_P = drawn(total, POINTS, generator)
-    method, missing = _method(past, facts, options, total)
-    shown = _shown_epochs(past, facts.epoch, len(id_P), placed=bool(method))
-    places = _places(past, shown, id_P, method, seed=seed) if method else {}
+    method, missing = _method(run, options)
+    shown = _shown_epochs(run, len(id_P), placed=bool(method))
+    places = _places(run, shown, id_P, method, seed=seed) if method else {}
     points: list[EpochPoints] = []
     for epoch in shown:
-        cluster_N = read_labels(past.whole("labels", epoch)).cluster_N
+        cluster_N = run.labels_of(epoch).cluster_N
         points.append(EpochPoints(epoch, cluster_N[id_P], places.get(epoch)))
-    class_N, names = facts.images.named_labels()
+    class_N, names = run.images.named_labels()
     class_P = class_N[id_P] if names else None
     found = ImageMap(
         image_id_N=id_P,
         total=total,
-        k=facts.labels.k,
+        k=run.labels.k,
         method=method.upper() if method else "",
         epochs=points,
-        distance_N=facts.labels.distance_N[id_P],
-        stayed_N=None if facts.stayed is None else facts.stayed[0][id_P],
-        stayed_epochs=0 if facts.stayed is None else facts.stayed[1],
+        distance_N=run.labels.distance_N[id_P],
+        stayed_N=None if run.stayed is None else run.stayed[0][id_P],
+        stayed_epochs=0 if run.stayed is None else run.stayed[1],
         class_N=class_P,
         class_names=names,
         common_classes=common_classes(class_N if names else None, COLOURED),
-        paths=_paths(facts, id_P),
+        paths=run.paths(id_P.tolist()),
         missing=missing,
     )
-    return _with_atlas(found, facts, gallery, generator) if method else found
+    return _with_atlas(found, run, gallery, generator) if method else found
 
 
-def _method(
-    past: PastRun, facts: ImageFacts, options: MapOptions, total: int
-) -> tuple[LayoutMethod | None, str]:
+def _method(run: RunImages, options: MapOptions) -> tuple[LayoutMethod | None, str]:
     """Return how to place the images; or None and the reason why they are not placed."""
-    run = shell_words(past.folder.root)
-    if not placed_epochs(past, facts.epoch):
+    name = shell_words(run.folder.root)
+    if not run.placed_epochs:
         return None, (
             f"A map needs the features of an epoch, and this run has deleted them all "
-            f"(keep.features = {past.recipe.keep.features}). deepcluster stage extract --run {run} "
-            f"--epoch {facts.epoch} makes them again."
+            f"(keep.features = {run.recipe.keep.features}). deepcluster stage extract --run {name} "
+            f"--epoch {run.epoch} makes them again."
         )
-    if options.method == "auto":
-        if total > AUTO_UP_TO:
-            return None, (
-                f"For more than {AUTO_UP_TO:,} images, it is made only when asked for: "
-                f"deepcluster report {run} --map pca"
-            )
-        return "pca", ""
-    return ("umap", "") if options.method == "umap" else ("pca", "")
+    if options.method == "umap":
+        return "umap", ""
+    if options.method == "auto" and len(run.labels.cluster_N) > AUTO_UP_TO:
+        return None, (
+            f"For more than {AUTO_UP_TO:,} images, it is made only when asked for: "
+            f"deepcluster report {name} --map pca"
+        )
+    return "pca", ""
 
 
-def _shown_epochs(past: PastRun, last: int, num_points: int, *, placed: bool) -> list[int]:
+def _shown_epochs(run: RunImages, num_points: int, *, placed: bool) -> list[int]:
     """Return the epochs of the slider: as many as fit, those with places first."""
     counts = epoch_counts(num_points)
-    has_labels = [
-        epoch
-        for epoch in range(last + 1)
-        if (state := past.states.get(("labels", epoch))) is not None
-        and state.condition is Condition.WHOLE
-    ]
-    with_places = spaced(placed_epochs(past, last), counts["places"]) if placed else []
-    others = spaced(has_labels, counts["clusters"] - len(with_places))
-    return sorted({*with_places, *others, last})
+    with_places = spaced(run.placed_epochs, counts["places"]) if placed else []
+    others = spaced(run.labelled_epochs, counts["clusters"] - len(with_places))
+    return sorted({*with_places, *others, run.epoch})
 
 
 def _places(
-    past: PastRun,
+    run: RunImages,
     shown: Sequence[int],
     id_P: NDArray[np.int64],
     method: LayoutMethod,
@@ -153,21 +214,13 @@ def _places(
 ) -> dict[int, NDArray[np.float32]]:
     """Return the places of the points at the epochs that have features."""
     counts = epoch_counts(len(id_P))
-    epochs = spaced(sorted({*placed_epochs(past, max(shown))} & {*shown}), counts["places"])
-    rows: list[NDArray[np.float32]] = []
-    for epoch in epochs:
-        of_epoch = ImageFacts(past, epoch)
-        rows.append((of_epoch.rows if method == "umap" else of_epoch.weighted_rows)[id_P])
+    epochs = spaced([epoch for epoch in run.placed_epochs if epoch in shown], counts["places"])
+    rows = [run.rows(epoch, undo_whitening=method == "pca")[id_P] for epoch in epochs]
     return dict(zip(epochs, positions(rows, method=method, seed=seed), strict=True))
 
 
-def _paths(facts: ImageFacts, id_P: NDArray[np.int64]) -> list[str]:
-    found = read_index(facts.images.folder, ["path"], id_P.tolist())
-    return [image["path"] for image in found]
-
-
 def _with_atlas(
-    found: ImageMap, facts: ImageFacts, gallery: Gallery | None, generator: np.random.Generator
+    found: ImageMap, run: RunImages, gallery: Gallery | None, generator: np.random.Generator
 ) -> ImageMap:
     """Return the map with as many thumbnails as the size of the page allows."""
     data = map_data(found)
@@ -175,19 +228,17 @@ def _with_atlas(
     if gallery is not None:
         used += sum(map(len, gallery.thumbnails.data.values())) * 4 // 3
     budget = max(LEAST_ATLAS_BYTES, (PAGE_BYTES - used) * 3 // 4)
-    atlas = make_atlas(facts.images, found.image_id_N, budget=budget, generator=generator)
+    atlas = make_atlas(run.images, found.image_id_N, budget=budget, generator=generator)
     return replace(found, atlas=atlas)
 
 
-def collect_odd(past: PastRun, facts: ImageFacts, options: MapOptions) -> OddImages | None:
+def collect_odd(run: RunImages, options: MapOptions) -> OddImages | None:
     """Return outliers and near-duplicates; None without features, or with many images unasked."""
-    total = len(facts.labels.cluster_N)
+    total = len(run.labels.cluster_N)
     is_asked = options.neighbours or total <= NEIGHBOURS_UP_TO
-    if not is_asked or total < 2 or facts.epoch not in placed_epochs(past, facts.epoch):
+    if not is_asked or total < 2 or run.epoch not in run.placed_epochs:
         return None
-    # On the CPU: a report is often written where the run's GPU is not.
-    found = find_odd(nearest_neighbours(facts.rows, NEIGHBOURS))
+    found = find_odd(few_nearest_neighbours(run.rows(run.epoch), NEIGHBOURS))
     shown = sorted(set(found.shown))
-    index = read_index(facts.images.folder, ["path"], shown)
-    paths = {image["image_id"]: image["path"] for image in index}
-    return draw_odd(found, facts.images, paths)
+    paths = dict(zip(shown, run.paths(shown), strict=True))
+    return draw_odd(found, run.images, paths)

@@ -25,12 +25,10 @@ from deepcluster_core.report.evaluations import Evaluation, Picture
 from deepcluster_core.report.page import FORMAT, Report, Setup, inputs_of, render
 from deepcluster_core.seeding import numpy_generator
 from deepcluster_core.text import listed, shell_words
-from flows.show.image_map import MapOptions, collect_map, collect_odd, placed_epochs
+from flows.show.image_map import MapOptions, RunImages, collect_map, collect_odd
 from stages.evaluations.shared.results import caption_of, read_results
 from stages.runs.access import check_page_writable
 from stages.runs.folder import RunFolder
-from stages.runs.image_facts import ImageFacts
-from stages.runs.past_run import PastRun
 from stages.runs.recipe import load_own_recipe
 from stages.runs.states import ArtifactState, states_of
 
@@ -178,17 +176,16 @@ class _Run:
         """Add the clusters of an epoch, and what is known of single images."""
         epoch = labels.epoch or 0
         assigned = self._assigned(labels, images)
-        past = self._past()
-        facts = ImageFacts(past, epoch)
+        run = self._images(epoch)
         report = replace(
             report,
             sizes=cluster_counts(assigned.cluster_N, assigned.k).tolist(),
-            stability=None if facts.stayed is None else summary(*facts.stayed),
+            stability=None if run.stayed is None else summary(*run.stayed),
         )
         # Without the images, for example while they are packed, there is nothing to draw.
         if images is None or not self.clusters:
             return report
-        stayed_N, stayed_epochs = facts.stayed or (None, 0)
+        stayed_N, stayed_epochs = run.stayed or (None, 0)
         measures = measure_clusters(
             assigned.cluster_N,
             assigned.distance_N,
@@ -207,18 +204,18 @@ class _Run:
         return replace(
             report,
             gallery=gallery,
-            image_map=collect_map(past, facts, self.options, gallery, seed=self.seed),
-            odd=collect_odd(past, facts, self.options),
+            image_map=collect_map(run, self.options, gallery, seed=self.seed),
+            odd=collect_odd(run, self.options),
         )
 
-    def _past(self) -> PastRun:
+    def _images(self, epoch: int) -> RunImages:
         states = {(state.kind, state.epoch): state for state in self.states}
-        return PastRun(self.folder, self.recipe, states)
+        return RunImages(self.folder, self.recipe, states, epoch)
 
     def _placed(self) -> list[int]:
         """Return the epochs by whose features the map can place images."""
         labels = self._latest("labels")
-        return [] if labels is None else placed_epochs(self._past(), labels.epoch or 0)
+        return [] if labels is None else self._images(labels.epoch or 0).placed_epochs
 
     def _assigned(self, labels: ArtifactState, images: ArtifactState | None) -> Assigned:
         """Read the labels of an epoch, and those of the epoch before if it still has them."""

@@ -20,7 +20,7 @@ from deepcluster_core.clustering.stability import epochs_stayed
 from deepcluster_core.inspection.neighbours import Neighbours, nearest_neighbours
 from deepcluster_core.inspection.outliers import outlier_scores
 from deepcluster_core.progress import Progress, silent
-from stages.runs.past_run import ArtifactKind, PastRun
+from stages.runs.past_run import PastRun
 
 NEIGHBOURS = 10
 """Neighbours of an image that are found at once, for its outlier score as well."""
@@ -81,29 +81,12 @@ class ImageFacts:
         return rows_NQ
 
     @property
-    def weighted_rows(self) -> NDArray[np.float32]:
-        """The rows with whitening undone, for a map by PCA.
-
-        Whitened features vary equally in all directions, so no two of them are the largest.
-        """
-        labels = self.past.whole("labels", self.epoch)
-        is_whitened = read_manifest(labels).config["cluster"]["whiten"]
-        eigenvalues_Q = read_clustering(labels).get("pca_eigenvalues")
-        if eigenvalues_Q is None or not is_whitened:
-            return self.rows
-        return self.rows * np.sqrt(np.maximum(eigenvalues_Q, 0)).astype(np.float32)
-
-    @staticmethod
-    def features_of(past: PastRun, epoch: int) -> tuple[ArtifactKind, int]:
-        """Return the kind and the epoch of the artifact with the features of an epoch."""
-        # With a bank, the training of the epoch before has computed them.
-        trains_bank = past.recipe.train.has_bank and epoch > 0
-        return ("checkpoints", epoch - 1) if trains_bank else ("features", epoch)
-
-    @property
     def _features(self) -> Features:
         """The features that were clustered at this epoch."""
-        return Features(self.past.whole(*self.features_of(self.past, self.epoch)))
+        trains_bank = self.past.recipe.train.has_bank and self.epoch > 0
+        # With a bank, the training of the epoch before has computed them.
+        kind, epoch = ("checkpoints", self.epoch - 1) if trains_bank else ("features", self.epoch)
+        return Features(self.past.whole(kind, epoch))
 
     @cached_property
     def neighbours(self) -> Neighbours:
@@ -136,16 +119,10 @@ class ImageFacts:
 
         They are the last `STABILITY_EPOCHS` that the run still has; None if there is none.
         """
-        if self.stayed is None:
-            return None
-        stayed_N, epochs = self.stayed
-        return (stayed_N / epochs).astype(np.float32)
-
-    @cached_property
-    def stayed(self) -> tuple[NDArray[np.int32], int] | None:
-        """Number of these epochs in which each image stayed, and their number; None without any."""
         stayed_N, epochs = epochs_stayed(self.labels.cluster_N, self._earlier_clusters())
-        return (stayed_N, epochs) if epochs else None
+        if epochs == 0:
+            return None
+        return (stayed_N / epochs).astype(np.float32)
 
     def _earlier_clusters(self) -> Iterator[NDArray[np.int32]]:
         for epoch in range(max(0, self.epoch - STABILITY_EPOCHS), self.epoch):
