@@ -216,6 +216,8 @@ def _rank(rows: Sequence[Row]) -> Remark | None:
     begin, first = seen[0]
     end, last = seen[-1]
     text = f"RankMe {last:.1f} in epoch {end}"
+    if begin == end == 0:
+        text += ", that of the network as initialised"
     if begin < end:
         untrained = ", that of the network as initialised" if begin == 0 else ""
         text += f", {first:.1f} in epoch {begin}{untrained}"

@@ -6,6 +6,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,10 +14,12 @@ from deepcluster_core.artifacts.commit import new_artifact, prune
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from flows.show.image_map import MapOptions
+from flows.show.image_map import MapOptions, RunImages
 from flows.show.page import key_pictures, write_page
 from stages.evaluations.shared.results import RESULTS, write_results
 from stages.runs.folder import RunFolder
+from stages.runs.image_facts import ImageFacts
+from stages.runs.past_run import PastRun
 from stages.runs.recipe import load_recipe, save_recipe
 from tests.support.browser import PROGRAM, Tab, browser
 from tests.support.flow_runs import loop
@@ -124,6 +127,18 @@ def test_write_page__without_features_the_page_says_why_there_is_no_map(own_run:
     assert "Nearly equal" not in said
 
 
+def test_run_images__rows_are_those_that_were_clustered(own_run: Path) -> None:
+    past = PastRun.open(str(own_run))
+    expected_NQ = ImageFacts.of(past, 2).rows
+
+    images = RunImages(past.folder, past.recipe, past.states, 2)
+
+    np.testing.assert_allclose(images.rows(2), expected_NQ, atol=1e-5)  # float32
+    weighted_NQ = images.rows(2, undo_whitening=True)
+    variance_Q = weighted_NQ.var(axis=0)
+    assert (np.diff(variance_Q) < 0.1 * variance_Q[0]).all(), "the first directions vary most"
+
+
 def test_write_page__pictures_come_before_curves_and_costs_last(own_run: Path) -> None:
     evaluate(own_run, "knn", 2)
 
@@ -141,7 +156,7 @@ def test_write_page__black_pictures_are_said_first(
         to = tmp_path / "dark" / path.parent.name / path.name
         to.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(path) as picture:
-            picture.point(lambda value: value // 16).save(to)
+            picture.point([value // 16 for value in range(256)]).save(to)
     run = tmp_path / "run"
     loop(write_recipe(tmp_path / "dark.yaml", tmp_path / "dark"), run, epochs=1)
 

@@ -56,9 +56,8 @@ def unpacked(about: str, arrays: str) -> dict[str, NDArray[Any]]:
     for entry in json.loads(about)["arrays"]:
         width, length = entry["bytes"], entry["length"]
         planes = np.frombuffer(data, np.uint8, width * length, start).reshape(width, length)
-        found[entry["name"]] = sum(
-            plane.astype(np.int64) << (8 * place) for place, plane in enumerate(planes)
-        )
+        weights = 256 ** np.arange(width)
+        found[entry["name"]] = weights @ planes.astype(np.int64)
         start += width * length
     assert start == len(data)
     return found
