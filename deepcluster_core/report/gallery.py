@@ -27,7 +27,7 @@ COLOURED = 10
 """Number of most frequent classes with a colour of their own, the same in the whole page."""
 CLASSES_SHOWN = 3
 ALL = "All clusters"
-SHARP_UP_TO = 48
+SHARP_UP_TO = 43
 """Largest side, in pixels, of thumbnails that the browser enlarges without blurring."""
 
 

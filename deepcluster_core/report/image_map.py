@@ -232,6 +232,6 @@ def epoch_counts(num_points: int) -> Mapping[str, int]:
     10,000 points take about 12 kB for the clusters of an epoch and 40 kB for its places.
     """
     return {
-        "clusters": max(6, min(24, 240_000 // num_points)),
+        "clusters": max(6, min(20, 200_000 // num_points)),
         "places": max(3, min(6, 60_000 // num_points)),
     }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Condition
-from deepcluster_core.artifacts.tables import Labels, read_index, read_labels
+from deepcluster_core.artifacts.tables import Labels, centroids_of, read_index, read_labels
 from deepcluster_core.clustering.stability import epochs_stayed
 from deepcluster_core.inspection.layout import LayoutMethod, positions
 from deepcluster_core.inspection.neighbours import few_nearest_neighbours
@@ -31,7 +31,7 @@ from deepcluster_core.report.image_map import (
 )
 from deepcluster_core.report.odd_images import OddImages, draw_odd, find_odd
 from deepcluster_core.seeding import numpy_generator
-from deepcluster_core.text import shell_words
+from deepcluster_core.text import readable_size, shell_words
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe
 from stages.runs.states import ArtifactState
@@ -41,6 +41,8 @@ POINTS = 50_000
 """Largest number of points; of more images, so many are drawn at random."""
 AUTO_UP_TO = 100_000
 """Number of images up to which a map is made unasked: their features are read in about a second."""
+MEMORY_BYTES = 500_000_000
+"""Features of all epochs that are in memory at once, unless a map or neighbours are asked for."""
 NEIGHBOURS_UP_TO = 20_000
 """Number of images up to which outliers and near-duplicates are looked for unasked. 10,000 images
 take 0.8 s on two cores; the time grows with the square."""
@@ -109,6 +111,12 @@ class RunImages:
         """
         stayed_N, epochs = epochs_stayed(self.labels.cluster_N, self._earlier())
         return (stayed_N, epochs) if epochs else None
+
+    @cached_property
+    def rows_bytes(self) -> int:
+        """Bytes of the features of all images at one epoch, in the space that was clustered."""
+        width = centroids_of(self.folder.artifact("labels", self.epoch))[0].shape[1]
+        return 4 * width * len(self.labels.cluster_N)
 
     def rows(self, epoch: int, *, undo_whitening: bool = False) -> NDArray[np.float32]:
         """Return the features of one of the `placed_epochs`; see `clustered_rows`."""
@@ -188,9 +196,11 @@ def _method(run: RunImages, options: MapOptions) -> tuple[LayoutMethod | None, s
         )
     if options.method == "umap":
         return "umap", ""
-    if options.method == "auto" and len(run.labels.cluster_N) > AUTO_UP_TO:
+    is_large = len(run.labels.cluster_N) > AUTO_UP_TO or run.rows_bytes > MEMORY_BYTES
+    if options.method == "auto" and is_large:
         return None, (
-            f"For more than {AUTO_UP_TO:,} images, it is made only when asked for: "
+            f"For more than {AUTO_UP_TO:,} images, or features of more than "
+            f"{readable_size(MEMORY_BYTES)}, it is made only when asked for: "
             f"deepcluster report {name} --map pca"
         )
     return "pca", ""
@@ -213,8 +223,9 @@ def _places(
     seed: int,
 ) -> dict[int, NDArray[np.float32]]:
     """Return the places of the points at the epochs that have features."""
-    counts = epoch_counts(len(id_P))
-    epochs = spaced([epoch for epoch in run.placed_epochs if epoch in shown], counts["places"])
+    most = min(epoch_counts(len(id_P))["places"], max(1, MEMORY_BYTES // run.rows_bytes))
+    # The last ones matter most, if not all fit.
+    epochs = [epoch for epoch in run.placed_epochs if epoch in shown][-most:]
     rows = [run.rows(epoch, undo_whitening=method == "pca")[id_P] for epoch in epochs]
     return dict(zip(epochs, positions(rows, method=method, seed=seed), strict=True))
 
@@ -235,7 +246,8 @@ def _with_atlas(
 def collect_odd(run: RunImages, options: MapOptions) -> OddImages | None:
     """Return outliers and near-duplicates; None without features, or with many images unasked."""
     total = len(run.labels.cluster_N)
-    is_asked = options.neighbours or total <= NEIGHBOURS_UP_TO
+    is_small = total <= NEIGHBOURS_UP_TO and run.rows_bytes <= MEMORY_BYTES
+    is_asked = options.neighbours or is_small
     if not is_asked or total < 2 or run.epoch not in run.placed_epochs:
         return None
     found = find_odd(few_nearest_neighbours(run.rows(run.epoch), NEIGHBOURS))
