@@ -39,8 +39,11 @@ def stability(current_N: Ints, earlier: Iterable[Ints]) -> Stability | None:
         earlier: clusters of these images in earlier epochs. One is in memory at a time.
     """
     stayed_N, epochs = epochs_stayed(current_N, earlier)
-    if epochs == 0:
-        return None
+    return None if epochs == 0 else summary(stayed_N, epochs)
+
+
+def summary(stayed_N: Ints, epochs: int) -> Stability:
+    """Return how stable the clusters are, from what `epochs_stayed` returns of some epochs."""
     return Stability(
         epochs=epochs,
         mean=float(stayed_N.mean() / epochs),

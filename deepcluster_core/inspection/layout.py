@@ -4,6 +4,7 @@ Suffixes: N images, Q dimensions.
 """
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -78,7 +79,10 @@ def _umap(rows_NQ: Floats, *, start: Floats | None, seed: int) -> Floats:
 
 def _import_umap() -> Any:  # noqa: ANN401  it ships no types
     try:
-        import umap  # pyright: ignore[reportMissingImports]  # noqa: PLC0415  optional, slow
+        with warnings.catch_warnings():
+            # It warns that its neural variant, which is not used here, lacks Tensorflow.
+            warnings.simplefilter("ignore", ImportWarning)
+            import umap  # pyright: ignore[reportMissingImports]  # noqa: PLC0415  optional, slow
     except ImportError as error:
         raise ConfigError(
             f"a map by UMAP needs the package umap-learn, which cannot be imported ({error}).\n"

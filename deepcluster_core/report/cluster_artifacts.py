@@ -8,14 +8,23 @@ import numpy as np
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import read_index, read_labels
 from deepcluster_core.clustering.changes import changes
-from deepcluster_core.report.gallery import Assigned, Cluster, Gallery, Ints, choose, describe
-from deepcluster_core.report.thumbnails import make_thumbnails
+from deepcluster_core.report.cluster_measures import ClassTable, ClusterMeasures, class_table
+from deepcluster_core.report.gallery import (
+    COLOURED,
+    Assigned,
+    Cluster,
+    Gallery,
+    Ints,
+    choose,
+    describe,
+)
+from deepcluster_core.report.image_map import common_classes
+from deepcluster_core.report.thumbnails import make_thumbnails, side_within
 
-SHARPER_UP_TO = 64
-"""Largest number of clusters for which thumbnails have a side of `LARGE_PX`."""
-LARGE_PX, SMALL_PX = 96, 64
-"""Sides of thumbnails. With the smaller ones, 200 clusters of 16 photographs make a page of 4.3 MB.
-It takes 1.6 s on two cores, and Chromium opens it in 0.4 s."""
+GALLERY_BYTES = 900_000
+"""Bytes that all thumbnails of the gallery should take: 1.2 MB of the page."""
+TABLE_CLASSES = 20
+"""Number of classes that have a column in the table of clusters and classes."""
 
 
 def read_assigned(labels: Path, *, before: Path | None, images: Path | None) -> Assigned:
@@ -43,6 +52,7 @@ def read_gallery(
     epoch: int,
     clusters: int,
     generator: np.random.Generator,
+    measures: ClusterMeasures | None = None,
 ) -> Gallery:
     """Return some clusters with thumbnails of their images.
 
@@ -52,6 +62,7 @@ def read_gallery(
         epoch: epoch of the clusters.
         clusters: largest number of clusters to show.
         generator: chooses the random clusters.
+        measures: measures of all clusters, if they are known.
     """
     # Only the images that are shown are opened.
     groups = choose(assigned, clusters=clusters, generator=generator)
@@ -64,7 +75,9 @@ def read_gallery(
     for cluster in described.values():
         ids.extend(member.image_id for member in cluster.shown)
     paths, labels = _names(images, ids, assigned.label_N, described)
-    side = LARGE_PX if len(chosen) <= SHARPER_UP_TO else SMALL_PX
+    populated = np.unique(assigned.cluster_N).tolist()
+    common = common_classes(assigned.label_N, COLOURED)
+    side = side_within(Images(images), ids, GALLERY_BYTES)
     return Gallery(
         epoch=epoch,
         groups=groups,
@@ -72,8 +85,21 @@ def read_gallery(
         thumbnails=make_thumbnails(Images(images), ids, side),
         paths=paths,
         labels=labels,
-        populated=len(np.unique(assigned.cluster_N)),
+        populated=len(populated),
+        common=common,
+        measures=measures,
+        classes_table=_class_table(assigned, images, sorted(described)),
+        populated_ids=populated,
     )
+
+
+def _class_table(assigned: Assigned, images: Path, clusters: Sequence[int]) -> ClassTable | None:
+    """Return the table of clusters and classes; None without true labels."""
+    if assigned.label_N is None:
+        return None
+    class_N, names = Images(images).named_labels()
+    columns = sorted(common_classes(class_N, TABLE_CLASSES))
+    return class_table(assigned.cluster_N, class_N, names, clusters=clusters, columns=columns)
 
 
 def _names(

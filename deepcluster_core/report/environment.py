@@ -39,7 +39,7 @@ def _data_uri(data: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{encoded}"
 
 
-FILTERS: dict[str, Callable[..., str]] = {
+FILTERS: dict[str, Callable[..., object]] = {
     "compact": "{:g}".format,
     "csp_hash": _csp_hash,
     "data_uri": _data_uri,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deepcluster_core.clustering.changes import Change
 from deepcluster_core.metrics import cluster_counts
+from deepcluster_core.report.cluster_measures import ClassTable, ClusterMeasures
 from deepcluster_core.report.thumbnails import Thumbnails
 
 Ints = NDArray[np.integer]
@@ -20,9 +21,13 @@ Reals = NDArray[np.floating]
 NEAREST, FARTHEST = 12, 4
 """Numbers of images to show of a cluster. Our choice: two rows on a phone, enough to see what the
 images have in common and which ones hardly belong."""
+ONE_ROW_ABOVE = 128
+"""Number of clusters above which each has one of the two rows only, to keep the page small."""
+COLOURED = 10
+"""Number of most frequent classes with a colour of their own, the same in the whole page."""
 CLASSES_SHOWN = 3
 ALL = "All clusters"
-SHARP_UP_TO = 48
+SHARP_UP_TO = 43
 """Largest side, in pixels, of thumbnails that the browser enlarges without blurring."""
 
 
@@ -87,6 +92,12 @@ class Gallery:
     """Names of true labels by number."""
     populated: int
     """Number of clusters that have images, shown or not."""
+    common: Sequence[int] = ()
+    """Numbers of the most frequent true labels, which have colours of their own."""
+    measures: ClusterMeasures | None = None
+    classes_table: ClassTable | None = None
+    populated_ids: Sequence[int] = ()
+    """The clusters that have images, shown or not."""
 
     @property
     def num_shown(self) -> int:
@@ -103,9 +114,13 @@ class Gallery:
         """Whether the true label of any image is known."""
         return any(cluster.classes for cluster in self.clusters.values())
 
-    def classes(self, cluster: Cluster) -> list[tuple[str, float]]:
-        """Return the names of a cluster's most frequent classes, each with its fraction."""
-        return [(self._class_name(label), fraction) for label, fraction in cluster.classes]
+    def classes(self, cluster: Cluster) -> list[tuple[str, float, str]]:
+        """Return a cluster's most frequent classes: name, fraction, and style of its colour."""
+        found: list[tuple[str, float, str]] = []
+        for label, fraction in cluster.classes:
+            style = f"c{self.common.index(label)}" if label in self.common else "c"
+            found.append((self._class_name(label), fraction, style))
+        return found
 
     def is_odd(self, cluster: Cluster, member: Member) -> bool:
         """Return whether an image's true label differs from its cluster's most frequent one."""
@@ -177,7 +192,8 @@ def choose(
 
 
 def describe(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Cluster]:
-    """Return the chosen clusters by id."""
+    """Return the chosen clusters by id. Of more than `ONE_ROW_ABOVE`, half of the images."""
+    share = 2 if len(chosen) > ONE_ROW_ABOVE else 1
     # A cluster that results from a merger has several changes; one that vanished has no id.
     changes: dict[int, list[Change]] = {}
     for change in assigned.changes:
@@ -187,7 +203,7 @@ def describe(assigned: Assigned, chosen: Sequence[int]) -> dict[int, Cluster]:
     described: dict[int, Cluster] = {}
     for cluster, ids_M in _members(assigned, chosen).items():
         own_changes = tuple(changes.get(cluster, ()))
-        described[cluster] = _describe(assigned, cluster, ids_M, own_changes)
+        described[cluster] = _describe(assigned, cluster, ids_M, own_changes, share)
     return described
 
 
@@ -260,13 +276,15 @@ def _describe(
     cluster: int,
     ids_M: Ints,
     changes: tuple[Change, ...],
+    share: int,
 ) -> Cluster:
     if assigned.label_N is None:
         labels_M = np.full(len(ids_M), -1)  # unknown
     else:
         labels_M = assigned.label_N[ids_M]
     members: list[Member] = []
-    for place in _shown(len(ids_M)):
+    nearest = NEAREST // share
+    for place in _shown(len(ids_M), nearest, FARTHEST // share):
         image_id = int(ids_M[place])
         distance = float(assigned.distance_N[image_id])
         label = int(labels_M[place])
@@ -274,18 +292,18 @@ def _describe(
     return Cluster(
         cluster=cluster,
         size=len(ids_M),
-        nearest=tuple(members[:NEAREST]),
-        farthest=tuple(members[NEAREST:]),
+        nearest=tuple(members[:nearest]),
+        farthest=tuple(members[nearest:]),
         classes=_classes(labels_M),
         changes=changes,
     )
 
 
-def _shown(num_members: int) -> list[int]:
+def _shown(num_members: int, num_nearest: int, num_farthest: int) -> list[int]:
     """Return the positions, in the order of distance, of the images that are shown."""
-    nearest = range(min(NEAREST, num_members))
+    nearest = range(min(num_nearest, num_members))
     # No image is shown twice: the farthest begin behind the nearest.
-    farthest = range(max(NEAREST, num_members - FARTHEST), num_members)
+    farthest = range(max(num_nearest, num_members - num_farthest), num_members)
     return [*nearest, *farthest]
 
 

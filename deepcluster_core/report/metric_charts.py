@@ -127,20 +127,33 @@ _PACE_SUFFIX = "_images_per_s"
 
 
 def metric_charts(rows: Sequence[Row], sizes: Chart | None) -> list[Chart]:
-    """Return all charts of a run, in the order of the page.
+    """Return the charts of learning, in the order of the page.
+
+    Of a single epoch, curves are dots that say less than a table: see `single_values`.
 
     Args:
         rows: metrics of its epochs, at least one row.
         sizes: the chart of all cluster sizes, if there is one.
     """
     # A chart without known values is left out.
-    charts = [
-        *(_curves(rows, curves) for curves in LEARNING),
-        sizes,
-        _stage_times(rows),
-        _pace(rows),
-    ]
+    curves = [_curves(rows, curves) for curves in LEARNING] if len(rows) > 1 else []
+    return [chart for chart in (*curves, sizes) if chart is not None]
+
+
+def cost_charts(rows: Sequence[Row]) -> list[Chart]:
+    """Return the charts of the time that the run took; `rows` as for `metric_charts`."""
+    charts = [_stage_times(rows), _pace(rows)]
     return [chart for chart in charts if chart is not None]
+
+
+def single_values(row: Row) -> list[list[object]]:
+    """Return what the curves would show of a run's only epoch: title, name, value and unit."""
+    found: list[list[object]] = []
+    for curves in LEARNING:
+        for column, name in {**curves.columns, **curves.references}.items():
+            if known(row.get(column)):
+                found.append([curves.caption.title, name, row[column], curves.caption.unit])
+    return found
 
 
 def sizes_chart(counts: Sequence[int], epoch: int) -> Chart:

@@ -8,15 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from deepcluster_core.clustering.stability import Stability
+from deepcluster_core.report.cluster_measures import ClassTable, ClusterMeasures
 from deepcluster_core.report.environment import templates
 from deepcluster_core.report.evaluations import Evaluation, Table, by_name
 from deepcluster_core.report.gallery import Gallery
-from deepcluster_core.report.metric_charts import metric_charts, seconds_of, sizes_chart
+from deepcluster_core.report.image_map import ImageMap, map_data
+from deepcluster_core.report.metric_charts import (
+    cost_charts,
+    metric_charts,
+    seconds_of,
+    single_values,
+    sizes_chart,
+)
+from deepcluster_core.report.odd_images import OddImages
+from deepcluster_core.report.picture_checks import picture_remarks
 from deepcluster_core.report.words import Remark, remarks
-from deepcluster_core.text import duration, number
+from deepcluster_core.text import UNKNOWN, duration, number, share
 
-FORMAT = 4
+FORMAT = 5
 """Version of the page's format; increase it when equal inputs would give a different page."""
+SCRIPTS = ("map.js", "map_data.js", "script.js")
+"""The parts of the page's only script."""
 HEAD_BYTES = 2048
 INPUTS = re.compile(rb'<meta name="deepcluster-inputs" content="([0-9a-f]{64})">')
 
@@ -61,6 +73,11 @@ class Report:
     """Digest of everything that the page is made from, 64 hexadecimal digits."""
     stability: Stability | None = None
     """How long images stayed with their clusters; None if there is one epoch only."""
+    image_map: ImageMap | None = None
+    odd: OddImages | None = None
+    """Outliers and near-duplicates; None if they were not looked for."""
+    run: str = "RUN"
+    """The run as it is written in commands."""
 
 
 def render(report: Report) -> bytes:
@@ -80,14 +97,24 @@ def render(report: Report) -> bytes:
         figures=_figures(report.rows),
         remarks=_remarks(report),
         charts=metric_charts(report.rows, sizes) if report.rows else [],
+        single=_single(report.rows),
+        cost=cost_charts(report.rows) if report.rows else [],
+        cost_summary=f"Computing took {duration(seconds_of(report.rows))}",
         metrics=_metrics(report.rows),
         gallery=gallery,
+        k=report.setup.k,
+        run=report.run,
+        classes_table=_class_table(gallery),
+        measures_table=_measures_table(report.gallery),
+        image_map=report.image_map,
+        map_data=None if report.image_map is None else map_data(report.image_map),
+        odd=report.odd,
         evaluations=by_name(report.evaluations),
         config=report.config,
         provenance=report.provenance,
         inputs=report.inputs,
         style=(package / "style.css").read_text(encoding="utf-8"),
-        script=(package / "script.js").read_text(encoding="utf-8"),
+        script="\n".join((package / name).read_text(encoding="utf-8") for name in SCRIPTS),
     ).encode()
 
 
@@ -107,21 +134,26 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if not rows:
         return {}
     last = rows[-1]
-    return {
+    figures = {
         "images": number(last.get("images")),
         "clusters": number(last.get("k")),
         "epochs": number(len(rows)),
         "loss": number(last.get("loss")),
-        "NMI with the clusters before": number(last.get("nmi_previous")),
+        "NMI with the clusters before (0 unrelated, 1 the same)": number(last.get("nmi_previous")),
         "NMI with the true labels": number(last.get("nmi_labels")),
         "computing": duration(seconds_of(rows)),
     }
+    # A dash would say nothing: without labels, or with one epoch, there is no such number.
+    return {term: value for term, value in figures.items() if value != UNKNOWN}
 
 
 def _remarks(report: Report) -> list[Remark]:
     # Missing results come first, since they may explain the other remarks.
     notes = [Remark("bad", "Not complete", note) for note in report.notes]
-    found = [*notes, *remarks(report.rows, report.stability)]
+    gallery = report.gallery
+    measures = None if gallery is None else gallery.measures
+    pictures = [] if gallery is None else picture_remarks(gallery)
+    found = [*notes, *pictures, *remarks(report.rows, report.stability, measures)]
     return found or [Remark("plain", "Nothing yet", "No epoch is done.")]
 
 
@@ -132,3 +164,42 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> Table:
         columns.update(dict.fromkeys(row))
     cells = [[row.get(name) for name in columns] for row in rows]
     return Table("All metrics", [*columns], cells)
+
+
+def _single(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Return the metrics of a run's only epoch as a table; None if it has several."""
+    if len(rows) != 1:
+        return None
+    headings = ["", "", f"epoch {rows[0]['epoch']}", "unit"]
+    return Table("Metrics of the only epoch", headings, single_values(rows[0]))
+
+
+def _class_table(gallery: Gallery | None) -> Table | None:
+    found: ClassTable | None = None if gallery is None else gallery.classes_table
+    if found is None:
+        return None
+    headings = ["cluster", *found.classes, *(["others"] if found.has_others else [])]
+    rows = [[str(cluster), *counts] for cluster, counts in found.rows]
+    return Table("Images of each cluster and class", headings, rows)
+
+
+def _measures_table(gallery: Gallery | None) -> Table | None:
+    measures: ClusterMeasures | None = None if gallery is None else gallery.measures
+    if gallery is None or measures is None:
+        return None
+    headings = ["cluster", "images", "mean distance", "nearest other", "its distance", "stayed"]
+    rows: list[list[object]] = []
+    for cluster in sorted(gallery.clusters):
+        stays = None if measures.stays_K is None else share(float(measures.stays_K[cluster]))
+        twin = int(measures.twin_K[cluster])
+        rows.append(
+            [
+                str(cluster),
+                int(measures.size_K[cluster]),
+                float(measures.spread_K[cluster]),
+                str(twin) if twin >= 0 else None,
+                float(measures.gap_K[cluster]),
+                stays,
+            ]
+        )
+    return Table("Measures of each cluster", headings, rows)

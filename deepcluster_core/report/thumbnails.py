@@ -2,7 +2,8 @@
 
 Each thumbnail is a separate picture, not a part of a sprite sheet, so it has an alternative text,
 and can be printed and copied. WebP's header takes only 30 bytes per picture; JPEG's takes 600.
-MNIST's digits take 0.2 kB and 0.15 ms each, photographs at 64 px 1.1 kB and 0.5 ms.
+MNIST's digits take 0.2 kB and 0.15 ms each, photographs at 64 px 1.1 kB and 0.5 ms. The atlas of
+the map, whose pictures are smaller and many more, is a sprite sheet; see `atlas`.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,14 @@ FORMAT = "WEBP" if features.check("webp") else "JPEG"
 MEDIA_TYPE = f"image/{FORMAT.lower()}"
 QUALITY = 75
 METHOD = 0  # WebP's fastest method; the default one saves no bytes at this size
+
+SIDES = (96, 80, 64, 56, 44)
+"""Sides of thumbnails, pixels: the largest one that fits into the budget, else the smallest, which
+is as wide as a tile of a card on a screen of ordinary density."""
+SMALL_UP_TO, SMALL_QUALITY = 56, 55
+"""Largest side at which shrunken pictures have this quality: a sixth less bytes, hardly visible."""
+SAMPLE = 48
+"""Number of thumbnails from which the size of all is estimated."""
 
 Pixels = NDArray[np.uint8]
 
@@ -70,6 +79,25 @@ def make_thumbnails(images: Pictures, image_ids: Sequence[int], side: int) -> Th
     return Thumbnails(data, largest, failures)
 
 
+def side_within(images: Pictures, image_ids: Sequence[int], budget: int) -> int:
+    """Return the largest of `SIDES` with which the thumbnails of these images fit into the budget.
+
+    Args:
+        images: source of the pixels, read from several threads.
+        image_ids: images to show.
+        budget: bytes for all of them. The size is estimated from a sample.
+    """
+    unique = sorted(set(image_ids))
+    sample = unique[:: max(1, len(unique) // SAMPLE)]
+    for side in SIDES:
+        made = make_thumbnails(images, sample, side)
+        num_bytes = sum(map(len, made.data.values()))
+        # Smaller pictures, which no side enlarges, are as large with every side.
+        if made.side < side or num_bytes * len(unique) <= budget * max(1, len(made.data)):
+            return side
+    return SIDES[-1]
+
+
 def _attempt(images: Pictures, image_id: int, side: int) -> tuple[bytes, int] | str:
     """Return a thumbnail and its side, or the reason why the image cannot be read."""
     try:
@@ -86,20 +114,26 @@ def thumbnail(image_HWC: Pixels, side: int) -> tuple[bytes, int]:
             one is shown, in grey.
         side: largest side of the thumbnail, pixels.
     """
-    height, width, channels = image_HWC.shape
-    square = min(height, width)
-    top = (height - square) // 2
-    left = (width - square) // 2
-    bottom = top + square
-    right = left + square
-    shown = image_HWC[top:bottom, left:right]
-    if channels != 3:
-        shown = shown[:, :, 0]
-    picture = Image.fromarray(np.ascontiguousarray(shown))
-    if square > side:
+    shown = square_of(image_HWC)
+    picture = Image.fromarray(shown)
+    quality = QUALITY
+    if len(shown) > side:
+        quality = SMALL_QUALITY if side <= SMALL_UP_TO else QUALITY
         # reducing_gap averages a much larger image over whole pixels first, which is twice as fast
         # from 256 to 64.
         picture = picture.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     file = BytesIO()
-    picture.save(file, FORMAT, quality=QUALITY, method=METHOD)
+    picture.save(file, FORMAT, quality=quality, method=METHOD)
     return file.getvalue(), picture.width
+
+
+def square_of(image_HWC: Pixels) -> Pixels:
+    """Return an image's central square: (S, S, 3), or (S, S) of the first of other channels."""
+    height, width, channels = image_HWC.shape
+    square = min(height, width)
+    top = (height - square) // 2
+    left = (width - square) // 2
+    shown = image_HWC[top : top + square, left : left + square]
+    if channels != 3:
+        shown = shown[:, :, 0]
+    return np.ascontiguousarray(shown)

@@ -7,10 +7,16 @@ from typing import Any, Literal
 from deepcluster_core.clustering.changes import Change
 from deepcluster_core.clustering.stability import Stability
 from deepcluster_core.health import CHANCE, Sign, signs
-from deepcluster_core.text import known, number, share
+from deepcluster_core.report.cluster_measures import ClusterMeasures
+from deepcluster_core.text import known, listed, number, share
 
 Row = Mapping[str, Any]
 """Metrics of an epoch by the names of their columns, together with `epoch`."""
+
+RECENT = 2
+"""Number of last epochs in which a sign of trouble leads the page."""
+TWINS, NAMED = 3, 4
+"""Numbers of pairs of clusters, and of clusters, that a remark names."""
 
 JUDGED = ("k", "effective_clusters", "largest_fraction", "empty_clusters")
 """Metrics that are needed to look for signs of trouble."""
@@ -32,19 +38,27 @@ class Remark:
     tone: Literal["good", "plain", "bad"]
     title: str
     text: str
+    clusters: tuple[int, ...] = ()
+    """Clusters of the gallery that the remark names, for links to them."""
 
 
-def remarks(rows: Sequence[Row], stability: Stability | None = None) -> list[Remark]:
-    """Return remarks on the epochs so far, signs of trouble first.
+def remarks(
+    rows: Sequence[Row],
+    stability: Stability | None = None,
+    measures: ClusterMeasures | None = None,
+) -> list[Remark]:
+    """Return remarks on the epochs so far, present signs of trouble first, past ones last.
 
     Args:
         rows: metrics of the scored epochs, in order. Without rows there are no remarks.
         stability: how long images stayed with their clusters, if that is known.
+        measures: measures of the clusters that need no labels, if they are known.
     """
     if not rows:
         return []
+    present, past = _troubles(rows)
     found = [
-        *_troubles(rows),
+        *present,
         _loss(rows),
         _stability(rows),
         _stayed(stability),
@@ -52,14 +66,17 @@ def remarks(rows: Sequence[Row], stability: Stability | None = None) -> list[Rem
         _labels(rows),
         _rank(rows),
         _sizes(rows[-1]),
+        *_shape(measures),
+        *past,
     ]
     return [remark for remark in found if remark is not None]
 
 
-def _troubles(rows: Sequence[Row]) -> Iterator[Remark]:
-    """Yield a remark for each sign that epochs learn nothing, with advice.
+def _troubles(rows: Sequence[Row]) -> tuple[list[Remark], list[Remark]]:
+    """Return a remark for each sign that epochs learn nothing: those of today, and those of before.
 
-    A sign that occurs in several epochs is described as in the last of them.
+    A sign that occurs in several epochs is described as in the last of them. It is one of today if
+    it occurs in one of the last `RECENT` epochs.
     """
     last: dict[str, Sign] = {}
     epochs: dict[str, list[int]] = {}
@@ -71,18 +88,36 @@ def _troubles(rows: Sequence[Row]) -> Iterator[Remark]:
             last[sign.name] = sign
             epochs.setdefault(sign.name, []).append(row["epoch"])
 
+    present: list[Remark] = []
+    past: list[Remark] = []
+    recent = {row["epoch"] for row in rows[-RECENT:]}
     for name, sign in last.items():
-        seen = epochs[name]
-        if len(seen) == 1:
-            where = f"epoch {seen[0]}"
+        if recent.isdisjoint(epochs[name]):
+            past.append(_past(sign, epochs[name]))
         else:
-            where = f"{len(seen)} epochs, last {seen[-1]}"
-        # `capitalize` would put the rest of the sentence into lower case.
-        first, rest = sign.sentence[:1], sign.sentence[1:]
-        sentence = first.upper() + rest
-        text = f"{sentence} ({where}). What helps: {sign.advice}"
-        title = name.replace("_", " ").capitalize()
-        yield Remark("bad", title, text)
+            present.append(_present(sign, epochs[name]))
+    return present, past
+
+
+def _present(sign: Sign, seen: Sequence[int]) -> Remark:
+    where = f"epoch {seen[0]}" if len(seen) == 1 else f"{len(seen)} epochs, last {seen[-1]}"
+    # `capitalize` would put the rest of the sentence into lower case.
+    sentence = sign.sentence[:1].upper() + sign.sentence[1:]
+    text = f"{sentence} ({where}). What helps: {sign.advice}"
+    return Remark("bad", _title(sign), text)
+
+
+def _past(sign: Sign, seen: Sequence[int]) -> Remark:
+    names = listed([str(epoch) for epoch in seen])
+    where = f"epoch {names}" if len(seen) == 1 else f"epochs {names}"
+    text = f"Of {where} only, and no longer true: {sign.sentence}."
+    if 0 in seen:
+        text += " Epoch 0 clusters the features of the network as initialised."
+    return Remark("plain", f"{_title(sign)}, in the past", text)
+
+
+def _title(sign: Sign) -> str:
+    return sign.name.replace("_", " ").capitalize()
 
 
 def _loss(rows: Sequence[Row]) -> Remark | None:
@@ -122,7 +157,8 @@ def _stability(rows: Sequence[Row]) -> Remark | None:
     moved = rows[-1].get("moved_fraction")
     paper = "In the paper it rises and saturates below 0.8 (section 4.1, figure 2b)."
     # NMI compares an epoch with the one before.
-    text = f"NMI {number(last)} between the clusters of epochs {end - 1} and {end}"
+    text = f"NMI {number(last)} (0: unrelated, 1: the same) between the clusters of epochs "
+    text += f"{end - 1} and {end}"
     if known(moved):
         text += f"; {share(moved)} of the images changed company"
     if len(seen) == 1:
@@ -180,10 +216,55 @@ def _rank(rows: Sequence[Row]) -> Remark | None:
     begin, first = seen[0]
     end, last = seen[-1]
     text = f"RankMe {last:.1f} in epoch {end}"
+    if begin == end == 0:
+        text += ", that of the network as initialised"
     if begin < end:
         untrained = ", that of the network as initialised" if begin == 0 else ""
         text += f", {first:.1f} in epoch {begin}{untrained}"
+    text += _participation(rows)
     return Remark("plain", "Rank of the features", f"{text}. {ABOUT_RANK}")
+
+
+def _participation(rows: Sequence[Row]) -> str:
+    """Return how the participation ratio has changed, as the end of a sentence."""
+    ratios = _known(rows, "effective_rank")
+    if len(ratios) < 2:
+        return ""
+    (begin, first), (_, last) = ratios[0], ratios[-1]
+    verb = "fell" if last < first else "rose"
+    return f"; the participation ratio {verb} from {first:.1f} in epoch {begin} to {last:.1f}"
+
+
+def _shape(measures: ClusterMeasures | None) -> Iterator[Remark]:
+    """Yield remarks on measures of clusters that need no labels."""
+    if measures is None:
+        return
+    twins = measures.twins(TWINS)
+    if twins:
+        pairs = "; ".join(f"{first} and {second}" for first, second in twins)
+        text = (
+            f"An image lies {measures.spread:.2f} from its centroid on average, a centroid "
+            f"{measures.gap:.2f} from the nearest other one (median). The nearest pairs: {pairs}. "
+            f"If both of a pair show one thing, a smaller cluster.k joins them."
+        )
+        named = [cluster for pair in twins for cluster in pair]
+        yield Remark("plain", "Tight or wide, near or far", text, tuple(named))
+    loosest = measures.loosest(NAMED)
+    if len(loosest) > 1:
+        text = (
+            f"The images of clusters {listed([str(one) for one in loosest])} lie farthest from "
+            f"their centroids. If one of them shows many things, a larger cluster.k divides it."
+        )
+        yield Remark("plain", "The widest clusters", text, tuple(loosest))
+    least = measures.least_stable(NAMED)
+    if measures.stays_K is not None and least:
+        lowest = share(float(measures.stays_K[least[0]]))
+        text = (
+            f"The images of clusters {listed([str(one) for one in least])} were with them in as "
+            f"few as {lowest} of the last {measures.stayed_epochs} epochs. Do not build on these "
+            f"clusters; more epochs may settle them."
+        )
+        yield Remark("plain", "The least stable clusters", text, tuple(least))
 
 
 def _still_rises(values: Sequence[float]) -> bool:
@@ -250,30 +331,50 @@ def _known(rows: Sequence[Row], column: str) -> list[tuple[int, float]]:
     return found
 
 
-def cluster_history(changes: Sequence[Change], epoch: int) -> str:
-    """Return a sentence on the origin of a cluster in the epoch before.
+@dataclass(frozen=True)
+class EarlierCluster:
+    """A cluster of an earlier epoch, named in a sentence; the page links it to the map."""
+
+    cluster: int
+    epoch: int
+    text: str
+
+
+def cluster_history(changes: Sequence[Change], epoch: int) -> list[str | EarlierCluster]:
+    """Return a sentence on the origin of a cluster in the epoch before, in parts.
 
     Args:
         changes: all changes from which the cluster results, at least one.
         epoch: the cluster's own epoch, not the one before.
     """
     first = changes[0]
-    before = f"of epoch {epoch - 1}"
-    parent = f"cluster {first.previous} {before}"
+    before = epoch - 1
+    ending = f" of epoch {before}"
     shared = f"{first.shared:,} of its {first.previous_size:,} images"
     came_along = f"{shared} came along (Jaccard {first.jaccard:.2f})"
+    if first.previous is None:
+        origins = [(part.cluster, share(part.share)) for part in first.came_from]
+        return ["New. Its images were in clusters ", *_several(origins, before), ending]
+    parent = EarlierCluster(first.previous, before, f"cluster {first.previous}{ending}")
     match first.kind:
         case "same":
-            return f"The same as {parent}: {came_along}"
+            return ["The same as ", parent, f": {came_along}"]
         case "moved":
-            return f"Moved on from {parent}: {came_along}"
+            return ["Moved on from ", parent, f": {came_along}"]
         case "split":
-            return f"Split off {parent}: {shared}"
-        case "merged":
+            return ["Split off ", parent, f": {shared}"]
+        case _:
             # The parent that gave most images is named first.
             by_shared = sorted(changes, key=lambda change: -change.shared)
-            parents = [f"{change.previous} ({change.shared:,} images)" for change in by_shared]
-            return f"Merged from clusters {', '.join(parents)} {before}"
-        case _:
-            origins = [f"{part.cluster} ({share(part.share)})" for part in first.came_from]
-            return f"New. Its images were in clusters {', '.join(origins)} {before}"
+            parents = [(change.previous or 0, f"{change.shared:,} images") for change in by_shared]
+            return ["Merged from clusters ", *_several(parents, before), ending]
+
+
+def _several(named: Sequence[tuple[int, str]], epoch: int) -> list[str | EarlierCluster]:
+    """Return clusters with a remark each, as parts of a sentence."""
+    parts: list[str | EarlierCluster] = []
+    for cluster, remark in named:
+        if parts:
+            parts.append(", ")
+        parts += [EarlierCluster(cluster, epoch, str(cluster)), f" ({remark})"]
+    return parts

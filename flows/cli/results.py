@@ -1,5 +1,6 @@
 """Commands that show, evaluate, export or apply what a run has made."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -48,6 +49,16 @@ SelectOption = Annotated[
 ResultOption = Annotated[
     str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
 ]
+
+
+class MapMethod(StrEnum):
+    """The choices of `report --map`."""
+
+    auto = "auto"
+    pca = "pca"
+    umap = "umap"
+    none = "none"
+
 
 TABLE = "table"
 COMPUTE = "compute."
@@ -175,7 +186,7 @@ def report(
     run: RunArgument,
     clusters: Annotated[
         int | None,
-        typer.Option(min=1, help="Largest number of clusters in the gallery; 40 if left out."),
+        typer.Option(min=1, help="Largest number of clusters in the gallery; 300 if left out."),
     ] = None,
     seed: Annotated[
         int | None,
@@ -185,8 +196,23 @@ def report(
         Path | None,
         typer.Option(help="An .html file elsewhere; the run is then only read.", parser=path),
     ] = None,
+    map: Annotated[
+        MapMethod,
+        typer.Option(
+            help="How to place the images on the map. umap takes minutes and needs umap-learn; "
+            "auto is pca, up to 100,000 images."
+        ),
+    ] = MapMethod.auto,
+    neighbours: Annotated[
+        bool,
+        typer.Option(
+            "--neighbours",
+            help="Look for outliers and near-duplicates among more than 20,000 images, too.",
+        ),
+    ] = False,
 ) -> None:
-    """Write report.html into a run's folder: curves, evaluations, and what the clusters hold."""
+    """Write report.html into a run's folder: a map of the images, clusters, curves, evaluations."""
+    from flows.show.image_map import MapOptions  # noqa: PLC0415
     from flows.show.page import CLUSTERS, write_page  # noqa: PLC0415
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
 
@@ -196,7 +222,9 @@ def report(
             f"  Fix: --out {out.with_suffix(PAGE_SUFFIXES[0])}"
         )
     folder = existing_run(run_folder_of(run))
-    print(write_page(folder, clusters=clusters or CLUSTERS, seed=seed, out=out))  # noqa: T201
+    options = MapOptions(method=map.value, neighbours=neighbours)
+    page = write_page(folder, clusters=clusters or CLUSTERS, seed=seed, out=out, options=options)
+    print(page)  # noqa: T201
 
 
 @results.command()

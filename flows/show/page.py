@@ -2,11 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.manifest import (
@@ -17,15 +15,17 @@ from deepcluster_core.artifacts.manifest import (
     read_manifest,
 )
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
-from deepcluster_core.artifacts.tables import read_labels, read_metrics
-from deepcluster_core.clustering.stability import stability
+from deepcluster_core.artifacts.tables import read_clustering, read_metrics
+from deepcluster_core.clustering.stability import summary
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.metrics import cluster_counts
 from deepcluster_core.report.cluster_artifacts import Assigned, read_assigned, read_gallery
+from deepcluster_core.report.cluster_measures import measure_clusters
 from deepcluster_core.report.evaluations import Evaluation, Picture
 from deepcluster_core.report.page import FORMAT, Report, Setup, inputs_of, render
 from deepcluster_core.seeding import numpy_generator
-from deepcluster_core.text import listed
+from deepcluster_core.text import listed, shell_words
+from flows.show.image_map import MapOptions, RunImages, collect_map, collect_odd
 from stages.evaluations.shared.results import caption_of, read_results
 from stages.runs.access import check_page_writable
 from stages.runs.folder import RunFolder
@@ -33,10 +33,9 @@ from stages.runs.recipe import load_own_recipe
 from stages.runs.states import ArtifactState, states_of
 
 PAGE = "report.html"
-CLUSTERS = 40
-"""Default number of clusters in the gallery. Our choice: eight of each kind."""
-STABILITY_EPOCHS = 5
-"""Number of epochs before the last over which the stability of clusters is measured."""
+CLUSTERS = 300
+"""Default number of clusters in the gallery. Our choice: all that a person may want to scroll
+through; of more clusters, sixty of each kind, which fill rows of two, three and four."""
 READ = ("checkpoint", "labels", "features")
 """Inputs of an evaluation that are artifacts of its run."""
 
@@ -47,6 +46,7 @@ def write_page(
     clusters: int = CLUSTERS,
     seed: int | None = None,
     out: Path | None = None,
+    options: MapOptions | None = None,
 ) -> Path:
     """Write `report.html` to the folder of a run, or to `out`, and return its path.
 
@@ -59,13 +59,16 @@ def write_page(
         clusters: largest number of clusters in the gallery.
         seed: seed for drawing the random ones among them; None for the run's.
         out: a file elsewhere; the run is then only read.
+        options: what to show of single images; None for what takes seconds.
 
     Raises:
-        ConfigError: the folder does not hold a run, or the page cannot be written there.
+        ConfigError: the folder does not hold a run, or the page cannot be written there; or UMAP is
+            wanted, and umap-learn is not installed.
         ArtifactError: an artifact that seemed whole cannot be read, or writing the page failed.
     """
     path = out or folder.root / PAGE
-    collected = _Run(folder, clusters=clusters, seed=seed)
+    options = options or MapOptions()
+    collected = _Run(folder, clusters=clusters, seed=seed, options=options)
     inputs = collected.digest()
     made_from = inputs_of(path)
     # A file of the person's own, which is not a report, is never replaced.
@@ -104,10 +107,13 @@ def key_pictures(folder: RunFolder) -> dict[str, bytes]:
 class _Run:
     """The contents of a run that the page shows."""
 
-    def __init__(self, folder: RunFolder, *, clusters: int, seed: int | None) -> None:
+    def __init__(
+        self, folder: RunFolder, *, clusters: int, seed: int | None, options: MapOptions
+    ) -> None:
         """Read the manifests of all artifacts, and nothing else of them."""
         self.folder = folder
         self.clusters = clusters
+        self.options = options
         self.recipe = load_own_recipe(folder.config)
         self.seed = self.recipe.seed if seed is None else seed
         self.states: list[ArtifactState] = []
@@ -137,6 +143,7 @@ class _Run:
                 "format": FORMAT,
                 "run": self.folder.name,
                 "gallery": [self.clusters, self.seed],
+                "map": [self.options.method, self.options.neighbours, self._placed()],
                 "config": self.recipe.model_dump(mode="json"),
                 "made": made,
                 "notes": self._notes(),
@@ -147,44 +154,68 @@ class _Run:
         """Read everything that the page shows."""
         images = self._latest("images")
         labels = self._latest("labels")
-        sizes: list[int] = []
-        gallery = None
-        stayed = None
-        # The page of a run that has no labels yet shows its settings only.
-        if labels is not None:
-            assigned = self._assigned(labels, images)
-            sizes = cluster_counts(assigned.cluster_N, assigned.k).tolist()
-            stayed = stability(assigned.cluster_N, self._earlier(labels))
-            # Without the images, for example while they are packed, there is nothing to draw.
-            if images is not None and self.clusters:
-                epoch = labels.epoch or 0
-                generator = numpy_generator(self.seed, epoch, "report", "clusters")
-                gallery = read_gallery(
-                    assigned,
-                    images.folder,
-                    epoch=epoch,
-                    clusters=self.clusters,
-                    generator=generator,
-                )
-        return Report(
+        report = Report(
             name=self.folder.name,
             setup=self._setup(images, labels),
             notes=self._notes(),
             rows=[*self._rows()],
-            sizes=sizes,
-            gallery=gallery,
+            sizes=[],
+            gallery=None,
             evaluations=[*self._evaluated()],
             config=self.folder.config.read_text(encoding="utf-8"),
             provenance=_provenance([*self.manifests.values()]),
             inputs=inputs,
-            stability=stayed,
+            run=shell_words(self.folder.root),
+        )
+        # The page of a run that has no labels yet shows its settings only.
+        return report if labels is None else self._with_clusters(report, labels, images)
+
+    def _with_clusters(
+        self, report: Report, labels: ArtifactState, images: ArtifactState | None
+    ) -> Report:
+        """Add the clusters of an epoch, and what is known of single images."""
+        epoch = labels.epoch or 0
+        assigned = self._assigned(labels, images)
+        run = self._images(epoch)
+        report = replace(
+            report,
+            sizes=cluster_counts(assigned.cluster_N, assigned.k).tolist(),
+            stability=None if run.stayed is None else summary(*run.stayed),
+        )
+        # Without the images, for example while they are packed, there is nothing to draw.
+        if images is None or not self.clusters:
+            return report
+        stayed_N, stayed_epochs = run.stayed or (None, 0)
+        measures = measure_clusters(
+            assigned.cluster_N,
+            assigned.distance_N,
+            read_clustering(labels.folder)["centroids"],
+            stayed_N=stayed_N,
+            stayed_epochs=stayed_epochs,
+        )
+        gallery = read_gallery(
+            assigned,
+            images.folder,
+            epoch=epoch,
+            clusters=self.clusters,
+            generator=numpy_generator(self.seed, epoch, "report", "clusters"),
+            measures=measures,
+        )
+        return replace(
+            report,
+            gallery=gallery,
+            image_map=collect_map(run, self.options, gallery, seed=self.seed),
+            odd=collect_odd(run, self.options),
         )
 
-    def _earlier(self, labels: ArtifactState) -> Iterator[NDArray[np.int32]]:
-        """Yield the clusters of the epochs before, the latest last, that the run still has."""
-        earlier = [state for state in self._whole("labels") if state.epoch != labels.epoch]
-        for state in earlier[-STABILITY_EPOCHS:]:
-            yield read_labels(state.folder).cluster_N
+    def _images(self, epoch: int) -> RunImages:
+        states = {(state.kind, state.epoch): state for state in self.states}
+        return RunImages(self.folder, self.recipe, states, epoch)
+
+    def _placed(self) -> list[int]:
+        """Return the epochs by whose features the map can place images."""
+        labels = self._latest("labels")
+        return [] if labels is None else self._images(labels.epoch or 0).placed_epochs
 
     def _assigned(self, labels: ArtifactState, images: ArtifactState | None) -> Assigned:
         """Read the labels of an epoch, and those of the epoch before if it still has them."""

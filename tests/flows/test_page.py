@@ -2,9 +2,11 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,9 +14,12 @@ from deepcluster_core.artifacts.commit import new_artifact, prune
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
+from flows.show.image_map import MapOptions, RunImages
 from flows.show.page import key_pictures, write_page
 from stages.evaluations.shared.results import RESULTS, write_results
 from stages.runs.folder import RunFolder
+from stages.runs.image_facts import ImageFacts
+from stages.runs.past_run import PastRun
 from stages.runs.recipe import load_recipe, save_recipe
 from tests.support.browser import PROGRAM, Tab, browser
 from tests.support.flow_runs import loop
@@ -77,15 +82,89 @@ def test_write_page__has_what_the_run_has(finished_run: Path, own_run: Path) -> 
 def test_write_page__is_made_again_only_when_something_changed(own_run: Path) -> None:
     path = write_page(RunFolder(own_run))
     made = path.stat().st_mtime_ns
-    first = path.read_bytes()
+    prune(own_run / "checkpoints/epoch=0000")
+    assert write_page(RunFolder(own_run)).stat().st_mtime_ns == made, "the page shows no weights"
 
+    whole = path.read_bytes()
     prune(own_run / "features/epoch=0001")
-    assert write_page(RunFolder(own_run)).stat().st_mtime_ns == made, "the page shows no features"
+    first = write_page(RunFolder(own_run)).read_bytes()
+    assert first != whole, "the map has lost the places of an epoch"
 
     evaluate(own_run, "knn", 2)
     assert write_page(RunFolder(own_run)).read_bytes() != first
     shutil.rmtree(own_run / "evaluations")
     assert write_page(RunFolder(own_run)).read_bytes() == first, "the same run, the same page"
+
+
+def about_map(page: str) -> dict[str, Any]:
+    found = re.search(r'<template id="map-data" data-about="([^"]*)"', page)
+    assert found
+    return json.loads(unescape(found[1]))
+
+
+def test_write_page__the_map_has_places_of_the_epochs_whose_features_are_left(
+    own_run: Path,
+) -> None:
+    prune(own_run / "features/epoch=0001")
+
+    about = about_map(page_of(own_run))
+
+    assert about["epochs"] == [0, 1, 2]
+    assert about["placed"] == [True, False, True]
+    assert about["points"] == about["total"]
+
+
+def test_write_page__without_features_the_page_says_why_there_is_no_map(own_run: Path) -> None:
+    for epoch in range(3):
+        prune(own_run / f"features/epoch={epoch:04}")
+
+    page = page_of(own_run)
+
+    assert about_map(page)["placed"] == [False, False, False]
+    said = text_of(page)
+    assert "There is no map. A map needs the features of an epoch" in said
+    assert f"deepcluster stage extract --run {own_run} --epoch 2 makes them again." in said
+    assert "Nearly equal" not in said
+
+
+def test_run_images__rows_are_those_that_were_clustered(own_run: Path) -> None:
+    past = PastRun.open(str(own_run))
+    expected_NQ = ImageFacts.of(past, 2).rows
+
+    images = RunImages(past.folder, past.recipe, past.states, 2)
+
+    np.testing.assert_allclose(images.rows(2), expected_NQ, atol=1e-5)  # float32
+    weighted_NQ = images.rows(2, undo_whitening=True)
+    variance_Q = weighted_NQ.var(axis=0)
+    assert (np.diff(variance_Q) < 0.1 * variance_Q[0]).all(), "the first directions vary most"
+
+
+def test_write_page__pictures_come_before_curves_and_costs_last(own_run: Path) -> None:
+    evaluate(own_run, "knn", 2)
+
+    sections = re.findall(r'<section id="(\w+)"', page_of(own_run))
+
+    assert sections == [
+        "summary", "map", "clusters", "odd", "curves", "evaluations", "cost", "configuration",
+    ]  # fmt: skip
+
+
+def test_write_page__black_pictures_are_said_first(
+    prefect_server: str, tiny_images: Path, tmp_path: Path
+) -> None:
+    for path in sorted(tiny_images.rglob("*.png")):
+        to = tmp_path / "dark" / path.parent.name / path.name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as picture:
+            Image.fromarray(np.asarray(picture) // 16).save(to)
+    run = tmp_path / "run"
+    loop(write_recipe(tmp_path / "dark.yaml", tmp_path / "dark"), run, epochs=1)
+
+    page = page_of(run)
+
+    assert re.findall(r'<p class="remark \w+">.*?<b>(.*?)</b>', page)[0] == (
+        "The pictures are almost black."
+    )
 
 
 def test_write_page__as_many_clusters_as_asked_for_by_seed(own_run: Path) -> None:
@@ -264,3 +343,107 @@ def test_page__charts_clusters_and_images_answer(tab: Tab, hostile_page: Path) -
         "document.querySelector('dialog[open] p').textContent"
     )
     assert tab.complaints == []
+
+
+@needs_browser
+def test_page__the_map_answers_pointer_keys_and_slider(tab: Tab, hostile_page: Path) -> None:
+    tab.open(hostile_page)
+    assert tab.evaluate("reportMap.then((opened) => opened.map !== null)")
+    canvas = "document.querySelector('#image-map canvas')"
+    said = "document.querySelector('.map-said').textContent"
+    tab.evaluate(f"{canvas}.scrollIntoView(); {canvas}.focus()")
+    tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    coloured = (
+        f"{canvas}.getContext('2d').getImageData(0, 0, {canvas}.width, {canvas}.height)"
+        ".data.filter((value, i) => i % 4 === 3 && value === 255).length"
+    )
+    assert tab.evaluate(coloured) > 90, "each image is a point of some pixels"
+
+    tab.send("Input.dispatchKeyEvent", type="keyDown", key="Enter")
+    assert "of epoch 2" in tab.evaluate("document.querySelector('dialog[open] h4').textContent")
+    assert tab.evaluate("document.querySelectorAll('dialog .sheet canvas').length") > 0
+    assert "points of this map" in tab.evaluate(said)
+    tab.evaluate("document.querySelector('dialog').close()")
+
+    tab.evaluate(f"{canvas}.focus()")
+    tab.send("Input.dispatchKeyEvent", type="keyDown", key=",")
+    assert tab.evaluate("document.querySelector('.map-when').textContent").startswith("epoch 1")
+    tab.evaluate(
+        "const slider = document.querySelector('.map-epoch');"
+        "slider.value = 0; slider.dispatchEvent(new Event('input'))"
+    )
+    assert "network as initialised" in tab.evaluate(
+        "document.querySelector('.map-when').textContent"
+    )
+    assert "onerror=alert(1)" in tab.evaluate("reportMap.then((opened) => opened.points.paths[0])")
+    choices = "document.querySelector('.map-colour')"
+    names = tab.evaluate(f"[...{choices}.options].map((option) => option.text)")
+    assert names[:3] == ["cluster", "true label", "distance to the centroid"]
+    assert names[3:] == ["stability", "epoch of the last change"]
+    for number in range(len(names)):
+        tab.evaluate(f"{choices}.value = {number}; {choices}.dispatchEvent(new Event('change'))")
+    assert tab.complaints == []
+
+
+@needs_browser
+def test_page__a_cluster_of_an_earlier_epoch_is_shown_on_the_map(
+    tab: Tab, hostile_page: Path
+) -> None:
+    tab.open(hostile_page)
+    tab.evaluate("reportMap.then(() => new Promise((done) => setTimeout(done)))")
+
+    tab.evaluate("document.querySelector('a[data-epoch]').click()")
+
+    assert "of epoch 1" in tab.evaluate("document.querySelector('.map-said').textContent")
+    assert tab.evaluate("location.hash") == "#map"
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("no such thing", "Nothing is found; try a cluster's number, a class or a part of a path."),
+        ("99999", "there is no cluster 99999"),
+        (".png", "images with this path"),
+    ],
+)
+def test_page__search_counts_and_shows_a_way_out(
+    tab: Tab, hostile_page: Path, wanted: str, said: str
+) -> None:
+    tab.open(hostile_page)
+    tab.evaluate("reportMap")
+
+    tab.evaluate(
+        "const box = document.querySelector('.tools input');"
+        f"box.value = {json.dumps(wanted)}; box.dispatchEvent(new Event('input'))"
+    )
+
+    assert said in tab.evaluate("document.querySelector('.found').textContent")
+
+
+@needs_browser
+def test_page__search_names_the_command_that_shows_a_cluster(tab: Tab, hostile_page: Path) -> None:
+    tab.open(hostile_page)
+    tools = "document.querySelector('.tools')"
+    missing = tab.evaluate(
+        f"{tools}.dataset.populated.split(',')"
+        ".find((id) => !document.getElementById('cluster-' + id))"
+    )
+
+    tab.evaluate(
+        f"const box = {tools}.querySelector('input');"
+        f"box.value = {json.dumps(missing)}; box.dispatchEvent(new Event('input'))"
+    )
+
+    found = tab.evaluate("document.querySelector('.found').textContent")
+    assert f"cluster {missing} is not in this page: deepcluster report" in found
+    assert "--clusters" in found
+
+
+@pytest.mark.slow  # numba compiles UMAP for a minute
+def test_write_page__by_umap(own_run: Path) -> None:
+    pytest.importorskip("umap")
+
+    page = write_page(RunFolder(own_run), options=MapOptions(method="umap"))
+
+    assert "placed by UMAP" in text_of(page.read_text(encoding="utf-8"))

@@ -297,8 +297,8 @@ def test_images_writer__a_hundred_thousand_skipped_images(tmp_path: Path) -> Non
 
     assert (writer.skipped.num_images, writer.skipped.num_missing) == (100_000, 50_000)
     assert writer.skipped.examples[:2] == [
-        ("0.png", "truncated"),
-        ("1.png", "No such file or directory"),
+        "0.png: truncated",
+        "1.png: No such file or directory",
     ]
     assert len(writer.skipped.examples) == 5
     assert "50000 of them: truncated" in writer.skipped.reasons.most_common()

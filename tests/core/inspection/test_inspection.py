@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from deepcluster_core.inspection.duplicates import duplicate_groups
 from deepcluster_core.inspection.layout import positions
-from deepcluster_core.inspection.neighbours import nearest_neighbours
+from deepcluster_core.inspection.neighbours import few_nearest_neighbours, nearest_neighbours
 from deepcluster_core.inspection.outliers import outlier_scores
 
 
@@ -25,6 +25,16 @@ def test_nearest_neighbours__equal_a_full_sort_of_the_cosines() -> None:
     np.testing.assert_array_equal(found.image_id_NM, expected_NM)
     expected = np.take_along_axis(cosine_NN, expected_NM, axis=1)
     np.testing.assert_allclose(found.similarity_NM, expected, atol=1e-6)  # float32
+
+
+def test_few_nearest_neighbours__are_those_of_faiss() -> None:
+    rows_NQ = unit_rows(1100, 8)  # three blocks
+
+    found, expected = few_nearest_neighbours(rows_NQ, 5), nearest_neighbours(rows_NQ, 5)
+
+    np.testing.assert_array_equal(found.image_id_NM, expected.image_id_NM)
+    np.testing.assert_allclose(found.similarity_NM, expected.similarity_NM, atol=1e-6)  # float32
+    assert few_nearest_neighbours(rows_NQ[:2], 10).image_id_NM.tolist() == [[1], [0]]
 
 
 def test_nearest_neighbours__an_image_is_never_its_own_even_among_many_copies() -> None:

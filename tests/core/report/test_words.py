@@ -2,9 +2,11 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deepcluster_core.clustering.stability import Stability
+from deepcluster_core.report.cluster_measures import measure_clusters
 from deepcluster_core.report.words import remarks
 
 
@@ -83,6 +85,41 @@ def test_remarks__signs_of_trouble_come_first_with_epochs_and_advice() -> None:
     assert (first.tone, first.title) == ("bad", "Low rank")
     assert "1.3 directions" in first.text
     assert "(2 epochs, last 3). What helps: use larger batches" in first.text
+
+
+def test_remarks__what_was_true_of_the_first_epochs_only_comes_last() -> None:
+    rows = [row(epoch, effective_rank=2.0 if epoch < 2 else 6.5) for epoch in range(6)]
+
+    found = remarks(rows)
+
+    assert found[0].title == "The loss falls"
+    assert (found[-1].tone, found[-1].title) == ("plain", "Low rank, in the past")
+    assert "Of epochs 0, 1 only, and no longer true" in found[-1].text
+    assert "the network as initialised" in found[-1].text
+
+
+def test_remarks__the_participation_ratio_is_compared_with_the_first() -> None:
+    rows = [row(0, rankme=50.0, effective_rank=18.0), row(1, rankme=40.0, effective_rank=7.0)]
+
+    assert "the participation ratio fell from 18.0 in epoch 0 to 7.0" in texts(rows)
+
+
+def test_remarks__measures_name_clusters_to_look_at() -> None:
+    centroids_KQ = np.array([[0, 0], [0, 1], [9, 0], [9, 9]], np.float32)
+    cluster_N = np.repeat(np.arange(4), 10)
+    measures = measure_clusters(
+        cluster_N,
+        np.repeat([0.1, 0.2, 0.5, 0.3], 10),
+        centroids_KQ,
+        stayed_N=np.repeat([2, 2, 0, 1], 10),
+        stayed_epochs=2,
+    )
+
+    by_title = {remark.title: remark for remark in remarks([row(0)], measures=measures)}
+
+    assert "The nearest pairs: 0 and 1" in by_title["Tight or wide, near or far"].text
+    assert by_title["The widest clusters"].clusters[0] == 2
+    assert by_title["The least stable clusters"].clusters == (2, 3, 0, 1)
 
 
 def test_remarks__one_epoch_without_labels_has_nothing_to_compare() -> None:
