@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from deepcluster_core.text import without_credentials
 from deepcluster_core.tracking.tracker import Record
 
 EXPERIMENT = "deepcluster"
@@ -37,8 +38,8 @@ def open_tracker(record: Record, place: str) -> "MlflowRun":
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep warnings of MLflow's libraries, and its notes about databases, off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    """Keep warnings and notes of MLflow and its libraries off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
     levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings():
@@ -68,7 +69,7 @@ class MlflowRun:
     @property
     def place(self) -> str:
         """The store, the experiment and the run. Without user and password of a server."""
-        store = _without_credentials(str(self._client.tracking_uri))
+        store = without_credentials(str(self._client.tracking_uri))
         return f"{store}, experiment {self._experiment_name}, run {self._id}"
 
     @property
@@ -139,10 +140,3 @@ class MlflowRun:
         """Set the state of the run."""
         with _quiet():
             self._client.set_terminated(self._id, status="FINISHED" if finished else "KILLED")
-
-
-def _without_credentials(uri: str) -> str:
-    """Return a URI without the user and password in front of its host."""
-    scheme, separator, rest = uri.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"

@@ -24,12 +24,14 @@ from flows.cli.failures import (
     print_error,
     report_unexpected,
     require_working_folder,
+    typed_command,
     writes_to,
 )
 from flows.cli.options import (
     SERVER,
     EpochOption,
     EpochsOption,
+    NotifyOption,
     Overrides,
     RecipeArgument,
     RunArgument,
@@ -38,6 +40,7 @@ from flows.cli.options import (
     Yes,
     flow_overrides,
     given,
+    notifying,
     path,
     prefect_ready,
 )
@@ -121,6 +124,7 @@ def run(
     overrides: Overrides = None,
     update: Update = False,
     yes: Yes = False,
+    notify: NotifyOption = None,
 ) -> None:
     """Run a recipe. Existing artifacts are reused."""
     SERVER.begin()  # starts in the background, during the imports
@@ -137,7 +141,7 @@ def run(
     check_run_writable(folder)
     start = time.monotonic()
     writes_to(folder.root)
-    with prefect_ready():
+    with notifying(notify), prefect_ready():
         from flows.epoch_loop import deepcluster  # noqa: PLC0415
 
         deepcluster(
@@ -232,6 +236,7 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
     overrides: Overrides = None,
     update: Update = False,
     yes: Yes = False,
+    notify: NotifyOption = None,
 ) -> None:
     """Run a recipe for several k, or values of a key, and compare: one table, one picture."""
     from flows.show.sweep import show_sweep  # noqa: PLC0415
@@ -244,7 +249,7 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
     planned = plan(str(recipe), values, given(run), epochs, changes, key)
     writes_to(planned.root.root)
     check_sweep_writable(planned)
-    with prefect_ready():
+    with notifying(notify), prefect_ready():
         from flows.sweep import sweep  # noqa: PLC0415
 
         sweep(
@@ -285,7 +290,8 @@ def main() -> None:
     except DeepClusterError as error:
         _exit_with_user_error(error)
     except Stopped as stopped:
-        command = shell_words(Path(sys.argv[0]).name, *sys.argv[1:])
+        program, *words = typed_command()
+        command = shell_words(Path(program).name, *words)
         print_error(f"\ndeepcluster: stopped. Go on from here with\n  {command}")
         sys.exit(stopped.exit_code)
     except BrokenPipeError:

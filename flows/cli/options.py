@@ -33,6 +33,15 @@ Yes = Annotated[
     bool, typer.Option("--yes", help="Go on even if the run does not seem to fit on this machine.")
 ]
 
+NotifyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where to report the end of a run, a failure or a warning: a URL of Apprise, such as "
+        "mailto://… or slack://…; DEEPCLUSTER_NOTIFY if left out.",
+    ),
+]
+
 
 def path(text: str) -> Path:
     """Return the path that was typed. The help shows this function's name as the type.
@@ -71,6 +80,24 @@ def flow_overrides(changes: dict[str, Any]) -> "RecipeOverrides | None":
     if not changes:
         return None
     return RecipeOverrides.model_validate(changes)
+
+
+@contextmanager
+def notifying(url: str | None) -> Iterator[None]:
+    """Send notifications to a URL during the block; without one, to that of the environment.
+
+    Raises:
+        ConfigError: no service for notifications has such a URL.
+    """
+    from deepcluster_core.notification import check_url  # noqa: PLC0415
+    from flows.engine.notifications import URL, notification_url  # noqa: PLC0415
+
+    token = URL.set(url)
+    try:
+        check_url(notification_url())
+        yield
+    finally:
+        URL.reset(token)
 
 
 @contextmanager

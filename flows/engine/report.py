@@ -7,6 +7,7 @@ from prefect.logging import get_run_logger
 
 from deepcluster_core.progress import Progress
 from deepcluster_core.text import printable_lines
+from flows.engine.notifications import RunNotices
 from flows.prefect_.ui import Ui
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
@@ -23,6 +24,7 @@ class FlowReport(Report):
         self._ui_is_old = True
         self.tracking: LiveTracking | None = None
         """The tracker that the recipe names in `compute.track`; set for a whole run."""
+        self.notices = RunNotices(folder, self.warn)
 
     def info(self, text: str) -> None:
         """Report one or more lines."""
@@ -33,6 +35,7 @@ class FlowReport(Report):
         """Report a possible problem that does not end the run."""
         super().warn(text)
         get_run_logger().warning(text)
+        self.notices.warned(text)
 
     @contextmanager
     def progress(self, job: Job) -> Iterator[Progress]:
@@ -84,3 +87,4 @@ class FlowReport(Report):
             if where is not None:
                 self.info(f"tracked in {where}")
         super().run_done()
+        self.notices.finished(epochs=self._epochs)

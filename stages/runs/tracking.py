@@ -11,7 +11,7 @@ from deepcluster_core.artifacts.manifest import Condition, digest_of, inspect, r
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.local_paths import expanded
-from deepcluster_core.text import printable, shell_words
+from deepcluster_core.text import printable, shell_words, without_credentials
 from deepcluster_core.tracking.registry import TRACKERS, check_installed, open_tracker
 from deepcluster_core.tracking.tracker import Record, Tracker
 from stages.runs.epoch import EPOCH_KINDS
@@ -57,7 +57,7 @@ def track(folder: RunFolder, name: str, place: str | None, pictures: Pictures) -
     except Exception as error:
         raise ConfigError(
             f"tracker {name}: the run could not be written to it.\n"
-            f"  Cause: {printable(first_line(error))}\n"
+            f"  Cause: {_cause(error)}\n"
             f"  Fix:   correct what the cause names, and run the same command again."
         ) from error
     return where
@@ -117,7 +117,7 @@ class LiveTracking:
         run = shell_words(self._folder.root)
         self._warn(
             f"tracker {self._name}: failed, and gets no more of this run: "
-            f"{printable(first_line(error))}; deepcluster track {run} --to {self._name} repeats it"
+            f"{_cause(error)}; deepcluster track {run} --to {self._name} repeats it"
         )
 
     def _close(self, *, finished: bool) -> None:
@@ -161,6 +161,11 @@ def _name(folder: RunFolder) -> str:
     """Return the name of a run; with that of its sweep, whose runs have names such as k=00100."""
     root = folder.root.resolve()
     return f"{root.parent.name} {root.name}" if "=" in root.name else root.name
+
+
+def _cause(error: Exception) -> str:
+    """Return why a tracker failed. The URL of a server may hold a password."""
+    return printable(without_credentials(first_line(error)))
 
 
 def record_of(folder: RunFolder) -> Record:
