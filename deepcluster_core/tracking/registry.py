@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.suggestions import did_you_mean
 from deepcluster_core.tracking.tracker import Record, Tracker
 
 
@@ -31,7 +32,9 @@ TRACKERS: dict[str, TrackerEntry] = {
 def known_tracker(name: str) -> str:
     """Return the name if it is that of a tracker; raise ValueError if not."""
     if name not in TRACKERS:
-        raise ValueError(f"unknown tracker {name!r}; known: {', '.join(TRACKERS)}")
+        raise ValueError(
+            f"unknown tracker {name!r}; known: {', '.join(TRACKERS)}{did_you_mean(name, TRACKERS)}"
+        )
     return name
 
 

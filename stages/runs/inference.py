@@ -21,6 +21,7 @@ from deepcluster_core.data.sources import Kind, Source, SourceImage, has_samples
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.new_images import Forward, Pixels, Skip, features_of
+from deepcluster_core.suggestions import did_you_mean
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
 
@@ -39,7 +40,10 @@ def open_images(
     """
     known = get_args(Kind)
     if kind is not None and kind not in known:
-        raise ConfigError(f"unknown --kind {kind}; choose from {', '.join(known)}.")
+        raise ConfigError(
+            f"unknown --kind {kind}; choose from {', '.join(known)}"
+            f"{did_you_mean(kind, known) or '.'}"
+        )
     dataset = recipe.dataset
     is_own = source.resolve() == dataset.source.resolve()
     if kind is None:

@@ -11,6 +11,7 @@ from deepcluster_core.artifacts.manifest import Condition, digest_of, inspect, r
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.local_paths import expanded
+from deepcluster_core.suggestions import did_you_mean
 from deepcluster_core.text import printable, shell_words, without_credentials
 from deepcluster_core.tracking.registry import TRACKERS, check_installed, open_tracker
 from deepcluster_core.tracking.tracker import Record, Tracker
@@ -148,7 +149,10 @@ def place_given(name: str, uri: str | None, out: str | None) -> str | None:
         ConfigError: the tracker is unknown, or does not take this option.
     """
     if name not in TRACKERS:
-        raise ConfigError(f"--to {name}: unknown tracker; known: {', '.join(TRACKERS)}.")
+        raise ConfigError(
+            f"--to {name}: unknown tracker; known: {', '.join(TRACKERS)}"
+            f"{did_you_mean(name, TRACKERS) or '.'}"
+        )
     takes_uri = TRACKERS[name].folder is None
     if takes_uri and out is not None:
         raise ConfigError(f"--out: {name} takes no folder.\n  Fix: --uri sqlite:///mlflow.db")
