@@ -27,6 +27,7 @@ from flows.cli.failures import (
     typed_command,
     writes_to,
 )
+from flows.cli.help import RUN, Grouped, examples
 from flows.cli.options import (
     SERVER,
     EpochOption,
@@ -67,9 +68,9 @@ class Stopped(BaseException):
 
 
 app = typer.Typer(
+    cls=Grouped,
     help="DeepCluster (Caron et al. 2018): group features, train on the groups, repeat.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(results)
@@ -102,7 +103,7 @@ def options(
         os.environ[DEBUG] = "1"  # an environment variable, so that subprocesses inherit it
 
 
-@app.command()
+@app.command(rich_help_panel=RUN, epilog=examples("deepcluster init mine"))
 def init(
     name: Annotated[str, typer.Argument(help="Writes NAME.yaml and NAME.schema.json.")],
 ) -> None:
@@ -113,8 +114,15 @@ def init(
     print(f"Set dataset.source in {recipe}, then: deepcluster run {recipe}")  # noqa: T201
 
 
-@app.command()
-def run(
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        "deepcluster run demo",
+        "deepcluster run mine.yaml --epochs 20 --set cluster.k=100",
+        "deepcluster run mine.yaml --dry-run",
+    ),
+)
+def run(  # noqa: PLR0913, PLR0917  each is an option
     recipe: RecipeArgument,
     run: Annotated[
         Path | None,
@@ -125,9 +133,17 @@ def run(
     update: Update = False,
     yes: Yes = False,
     notify: NotifyOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run, and why; make nothing.")
+    ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="With --dry-run: measure the time by ten training steps."),
+    ] = False,
 ) -> None:
     """Run a recipe. Existing artifacts are reused."""
-    SERVER.begin()  # starts in the background, during the imports
+    if not dry_run:
+        SERVER.begin()  # starts in the background, during the imports
     from flows.show.run import farewell  # noqa: PLC0415
     from stages.runs.access import check_run_writable  # noqa: PLC0415
     from stages.runs.locate import resolve  # noqa: PLC0415
@@ -138,6 +154,11 @@ def run(
     # Check everything that can be checked now, before waiting for Prefect to start.
     resolved, folder = resolve(str(recipe), given(run), epochs, changes)
     check_settings(folder, resolved, update=update)
+    if dry_run:
+        from flows.show.forecast import show_forecast  # noqa: PLC0415
+
+        show_forecast(folder, resolved, yes=yes, probes=probe)
+        return
     check_run_writable(folder)
     start = time.monotonic()
     writes_to(folder.root)
@@ -156,7 +177,12 @@ def run(
     print(farewell(folder, epochs=resolved.epochs, seconds=seconds))  # noqa: T201
 
 
-@app.command()
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        "deepcluster stage cluster --run runs/demo --epoch 3 --set cluster.k=50 --out runs/k50"
+    ),
+)
 def stage(
     name: Annotated[str, typer.Argument(help="One of index, extract, cluster, train and score.")],
     run: RunFolderOption,
@@ -194,7 +220,7 @@ def stage(
         )
 
 
-@app.command()
+@app.command(rich_help_panel=RUN, epilog=examples("deepcluster join runs/mine --node 1"))
 def join(
     run: RunArgument,
     node: Annotated[
@@ -211,7 +237,12 @@ def join(
     join(existing_run(run_folder_of(run)), node, say)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        "deepcluster sweep demo --k 10,50,100", "deepcluster sweep demo --over train.lr=0.01,0.05"
+    ),
+)
 def sweep(  # noqa: PLR0913, PLR0917  each is an option
     recipe: RecipeArgument,
     ks: Annotated[
@@ -265,7 +296,7 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
     show_sweep(planned.root.root)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN, epilog=examples("deepcluster serve --port 4200"))
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
     host: Annotated[

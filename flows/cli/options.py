@@ -13,6 +13,7 @@ import typer
 from deepcluster_core.local_paths import check_is_local, expanded
 from deepcluster_core.text import printable
 from flows.cli.failures import print_error
+from flows.cli.help import complete_recipe, complete_run
 from flows.engine.environment import NOTES
 from flows.prefect_.embedded import EmbeddedServer
 
@@ -54,14 +55,24 @@ def path(text: str) -> Path:
 
 
 RecipeArgument = Annotated[
-    Path, typer.Argument(help="A YAML file, or the name of one in configs/: demo.", parser=path)
+    Path,
+    typer.Argument(
+        help="A YAML file, or the name of one in configs/: demo.",
+        parser=path,
+        autocompletion=complete_recipe,
+    ),
 ]
 EpochsOption = Annotated[
     int | None, typer.Option(min=0, help="Total number of epochs; the recipe's if left out.")
 ]
 RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", parser=path)]
 RunArgument = Annotated[
-    Path, typer.Argument(help="Folder of the run or sweep, or its name in runs/.", parser=path)
+    Path,
+    typer.Argument(
+        help="Folder of the run or sweep, or its name in runs/.",
+        parser=path,
+        autocompletion=complete_run,
+    ),
 ]
 EpochOption = Annotated[int | None, typer.Option(min=0, help="Number of the epoch, from 0.")]
 

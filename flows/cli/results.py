@@ -7,6 +7,7 @@ import typer
 
 from deepcluster_core.errors import ConfigError
 from flows.cli.failures import writes_to
+from flows.cli.help import JUDGE, LOOK, USE, complete_evaluation, complete_run, examples
 from flows.cli.model_options import with_options_of
 from flows.cli.options import SERVER, EpochOption, RunArgument, given, path, prefect_ready
 from stages.evaluations.shared.protocol import protocol_names
@@ -55,15 +56,30 @@ PAGE_SUFFIXES = (".html", ".htm")
 results = typer.Typer()
 
 
-@results.command()
+@results.command(
+    rich_help_panel=JUDGE,
+    epilog=examples(
+        "deepcluster evaluate knn runs/demo",
+        "deepcluster evaluate table1 runs/demo --out table1.md",
+    ),
+)
 @with_options_of(EvaluationRequest, but=("name", "run", "epoch", "overrides", "compute", "result"))
 def evaluate(
     name: Annotated[
-        str, typer.Argument(help=f"{', '.join(protocol_names())}; or table1 to table5.")
+        str,
+        typer.Argument(
+            help=f"{', '.join(protocol_names())}; or table1 to table5.",
+            autocompletion=complete_evaluation,
+        ),
     ],
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN…", help="A run or sweep; for tables, runs.", parser=path),
+        typer.Argument(
+            metavar="RUN…",
+            help="A run or sweep; for tables, runs.",
+            parser=path,
+            autocompletion=complete_run,
+        ),
     ],
     epoch: EpochOption = None,
     overrides: ProtocolOverrides = None,
@@ -118,7 +134,10 @@ def _compare_with_paper(table: str, runs: list[Path], out: Path | None) -> None:
     show_table(table, existing, out)
 
 
-@results.command()
+@results.command(
+    rich_help_panel=LOOK,
+    epilog=examples("deepcluster show demo", "deepcluster show demo --epoch 3 --cluster 17"),
+)
 def show(
     run: RunArgument,
     epoch: EpochOption = None,
@@ -146,7 +165,12 @@ def show(
         show_cluster(folder, epoch, cluster, limit)
 
 
-@results.command()
+@results.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        "deepcluster diff demo --from 1 --to 9", "deepcluster diff runs/one runs/other"
+    ),
+)
 def diff(
     first: Annotated[
         str, typer.Argument(metavar="RUN", help="A run, or a label table: its folder or file.")
@@ -169,7 +193,7 @@ def diff(
     show_diff(first, second, from_epoch=from_epoch, to_epoch=to_epoch, out=out, limit=limit)
 
 
-@results.command()
+@results.command(rich_help_panel=LOOK, epilog=examples("deepcluster report demo --clusters 100"))
 def report(
     run: RunArgument,
     clusters: Annotated[
@@ -198,7 +222,9 @@ def report(
     print(write_page(folder, clusters=clusters or CLUSTERS, seed=seed, out=out))  # noqa: T201
 
 
-@results.command()
+@results.command(
+    rich_help_panel=USE, epilog=examples("deepcluster assign demo pictures --out assigned.parquet")
+)
 def assign(
     run: RunArgument,
     source: SourceArgument,
@@ -214,7 +240,9 @@ def assign(
     assign(run_folder_of(run), source, out=out, epoch=epoch, kind=kind, image_key=image_key)
 
 
-@results.command()
+@results.command(
+    rich_help_panel=USE, epilog=examples("deepcluster embed demo pictures --out features.parquet")
+)
 def embed(
     run: RunArgument,
     source: SourceArgument,
@@ -239,7 +267,9 @@ def embed(
     )
 
 
-@results.command()
+@results.command(
+    rich_help_panel=USE, epilog=examples("deepcluster export demo --out backbone.safetensors")
+)
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The file to write.", parser=path)],

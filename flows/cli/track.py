@@ -6,12 +6,19 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.tracking.registry import TRACKERS
+from flows.cli.help import USE, examples
 from flows.cli.options import RunArgument, given, path
 
 tracking = typer.Typer()
 
 
-@tracking.command()
+@tracking.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "deepcluster track demo --to tensorboard",
+        "deepcluster track demo --to mlflow --uri sqlite:///mlflow.db",
+    ),
+)
 def track(
     run: RunArgument,
     to: Annotated[str, typer.Option(metavar="TRACKER", help=f"{', '.join(TRACKERS)}.")],
