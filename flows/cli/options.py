@@ -112,8 +112,12 @@ def notifying(url: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def prefect_ready() -> Iterator[None]:
-    """Run a Prefect server during the block, and keep Prefect's own log lines off the terminal."""
+def prefect_ready(*, quiet: bool = False) -> Iterator[None]:
+    """Run a Prefect server during the block, and keep Prefect's own log lines off the terminal.
+
+    Args:
+        quiet: keep the lines and bars of flows off the terminal as well.
+    """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from flows.engine.open_run import ON_TERMINAL  # noqa: PLC0415
 
@@ -126,6 +130,6 @@ def prefect_ready() -> Iterator[None]:
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         # Nothing is lost: errors are raised as well, and `main` prints them.
         logging.getLogger(name).propagate = False
-    ON_TERMINAL.set(True)
+    ON_TERMINAL.set(not quiet)
     with SERVER.running():
         yield

@@ -48,6 +48,9 @@ SelectOption = Annotated[
 ResultOption = Annotated[
     str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
 ]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, whose fields the documentation lists.")
+]
 
 TABLE = "table"
 COMPUTE = "compute."
@@ -85,6 +88,7 @@ def evaluate(
     overrides: ProtocolOverrides = None,
     select: SelectOption = False,
     result: ResultOption = None,
+    as_json: JsonOption = False,
     **options: Any,  # noqa: ANN401  fields of the request
 ) -> None:
     """Evaluate an epoch's network: print a table, and for some evaluations write images.
@@ -94,6 +98,7 @@ def evaluate(
     """
     out: Path | None = options["out"]
     if name.startswith(TABLE):
+        _check_no_json(name, as_json=as_json)
         _compare_with_paper(name, runs, out)
         return
     run = _only(runs)
@@ -117,12 +122,26 @@ def evaluate(
         **_as_text(options),
     )
     writes_to(out or run)
-    with prefect_ready():
+    with prefect_ready(quiet=as_json):
         from flows.evaluate import evaluate  # noqa: PLC0415
-        from flows.show.results import show_evaluation  # noqa: PLC0415
 
-        folder = cast("str", evaluate(**dict(request)))
-        show_evaluation(Path(folder), result or name, epoch)
+        folder = Path(cast("str", evaluate(**dict(request))))
+        if as_json:
+            from flows.show.as_json import evaluation_as_json, print_json  # noqa: PLC0415
+
+            print_json(evaluation_as_json(folder, result or name, epoch))
+        else:
+            from flows.show.results import show_evaluation  # noqa: PLC0415
+
+            show_evaluation(folder, result or name, epoch)
+
+
+def _check_no_json(table: str, *, as_json: bool) -> None:
+    """Raise ConfigError if a table of the paper is wanted as JSON."""
+    if as_json:
+        raise ConfigError(
+            f"--json: {table} is written as a file.\n  Fix: --out {table}.csv, .parquet or .md"
+        )
 
 
 def _compare_with_paper(table: str, runs: list[Path], out: Path | None) -> None:
@@ -145,8 +164,15 @@ def show(
         int | None, typer.Option(min=0, help="Show the images of this cluster; needs --epoch.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of images to list.")] = 50,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
+    from flows.show.as_json import (  # noqa: PLC0415
+        cluster_as_json,
+        print_json,
+        run_as_json,
+        sweep_as_json,
+    )
     from flows.show.run import show_cluster, show_run  # noqa: PLC0415
     from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
@@ -156,10 +182,17 @@ def show(
     # An epoch or a cluster belongs to a run; without them, the folder can hold a sweep.
     shows_all = epoch is None and cluster is None
     if shows_all and (Path(place) / SWEEP).exists():
-        show_sweep(Path(place))
+        if as_json:
+            print_json(sweep_as_json(Path(place)))
+        else:
+            show_sweep(Path(place))
         return
     folder = existing_run(place)
-    if cluster is None:
+    if as_json and cluster is None:
+        print_json(run_as_json(folder, epoch))
+    elif as_json and cluster is not None:
+        print_json(cluster_as_json(folder, epoch, cluster, limit))
+    elif cluster is None:
         show_run(folder, epoch)
     else:
         show_cluster(folder, epoch, cluster, limit)

@@ -75,14 +75,8 @@ def _by_reason(jobs: Iterator[Expected]) -> Iterator[tuple[str, str]]:
 
 
 def _reason(one: Expected) -> str:
-    """Return what happens to a job, in words that do not name its epoch."""
-    if not one.runs:
-        return CACHED
-    # Titles of other jobs end in their epoch, which would make every epoch different.
-    before, found, after = one.why.partition(" epoch ")
-    if found:
-        return f"runs, {before} {after.partition(' ')[2]}"
-    return f"runs, {one.why}"
+    """Return what happens to a job, and why."""
+    return f"runs, because {one.why}" if one.runs else CACHED
 
 
 def _epochs(first: int | None, last: int | None) -> str:
@@ -101,4 +95,6 @@ def _time(
     if times is None:
         return "time: no run of this network to compare with; --probe measures a short one"
     seconds = seconds_left(expected, times, recipe, images)
-    return f"time: about {duration(seconds)}, as measured in {times.measured_in}"
+    # A stage of a probe spends much of its time on its start.
+    about = "at most" if times.is_probe else "about"
+    return f"time: {about} {duration(seconds)}, as measured in {times.measured_in}"

@@ -47,40 +47,40 @@ class Times:
     """By the name of the stage. A row is an image; of training, an image that is drawn."""
     measured_in: str
     """Where: this run, another one, or a probe."""
+    is_probe: bool = False
 
 
 def expected_jobs(run: Run[Any]) -> list[Expected]:
     """Return what would happen to each job of a run, in order. Nothing is made or changed."""
     found: list[Expected] = []
-    remade: dict[Path, str] = {}
+    remade: set[Path] = set()
     for job in run.plan_until(run.recipe.num_epochs):
         why = _why_it_runs(job, remade)
         if why is not None:
-            remade[job.out] = job.title
+            remade.add(job.out)
         found.append(Expected(job, runs=why is not None, why=why or CACHED))
     return found
 
 
-def _why_it_runs(job: Job, remade: Mapping[Path, str]) -> str | None:
+def _why_it_runs(job: Job, remade: set[Path]) -> str | None:
     """Return why a job would run; None if its artifact is reused.
 
     Args:
         job: the job.
-        remade: titles of earlier jobs that would run, by the folder of their artifact.
+        remade: folders of the artifacts of earlier jobs that would run.
     """
     condition, reason = inspect(job.out)
     if condition is Condition.MISSING:
-        return "not made yet"
+        return "it is not made yet"
     if condition not in (Condition.WHOLE, Condition.PRUNED):
-        return f"{condition}: {reason}"
-    for value in job.inputs.values():
-        if isinstance(value, Path) and value in remade:
-            return f"{remade[value]} runs before it; Cached if that gives the same contents"
+        return f"it is {condition}: {reason}"
+    if not remade.isdisjoint(value for value in job.inputs.values() if isinstance(value, Path)):
+        return "an earlier stage does; Cached if that gives the same contents"
     try:
         is_current = read_manifest(job.out).key == job.key()
     except ArtifactError as error:
         return str(error).splitlines()[0]
-    return None if is_current else "made from inputs or settings that have changed since"
+    return None if is_current else "it was made from other inputs or settings"
 
 
 def seconds_left(expected: Iterable[Expected], times: Times, recipe: Recipe, images: int) -> float:
@@ -174,4 +174,4 @@ def probe(recipe: Recipe, images: int) -> Times:
         small = changed_recipe(recipe, changes)
         run = Run(folder, small, Report(folder, epochs=1, echo=False))
         run_epochs(run)
-        return Times(_times_of(folder), f"a probe with {few:,} images")
+        return Times(_times_of(folder), f"a probe with {few:,} images", is_probe=True)
