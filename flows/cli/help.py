@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from click import Context
 from typer.core import TyperGroup
 
 from deepcluster_core.config_files import recipe_names
@@ -16,7 +16,7 @@ RUN, LOOK, JUDGE, USE = "Run", "Look", "Judge", "Use"
 class Grouped(TyperGroup):
     """The commands, group by group. A command without a group comes last."""
 
-    def list_commands(self, ctx: Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  typer's own Context
         """Return the names of the commands in the order of the help."""
         groups = [RUN, LOOK, JUDGE, USE]
 

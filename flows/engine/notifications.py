@@ -79,7 +79,7 @@ class RunNotices:
             self._warn("a notification could not be sent; the run goes on without")
 
 
-def notify_failure(_flow: object, flow_run: Any, state: Any) -> None:  # noqa: ANN401  Prefect's
+def notify_failure(flow: object, flow_run: Any, state: Any) -> None:  # noqa: ANN401  Prefect's
     """Send that a flow run failed, or was stopped. Prefect calls it in the process of the flow."""
     url = notification_url()
     if url is None:

@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError
@@ -34,7 +36,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  any value of JSON
         return [_plain(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if hasattr(value, "item"):  # a number of numpy
+    if isinstance(value, np.generic):
         return _plain(value.item())
     return str(value) if isinstance(value, Path) else value
 

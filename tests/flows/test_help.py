@@ -4,8 +4,8 @@ import shlex
 import subprocess
 
 import pytest
+import typer
 import typer.main
-from click import Context
 from typer.core import TyperCommand, TyperGroup
 
 from flows.cli.help import JUDGE, LOOK, RUN, USE, complete_recipe
@@ -30,7 +30,7 @@ def examples_of(command: TyperCommand) -> list[str]:
 
 
 def test_commands__are_listed_by_group() -> None:
-    names = group().list_commands(Context(group()))
+    names = group().list_commands(typer.Context(typer.main.get_command(app)))
 
     panels = [COMMANDS[name].rich_help_panel for name in names]
     assert list(dict.fromkeys(panels)) == [RUN, LOOK, JUDGE, USE]
