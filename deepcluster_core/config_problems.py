@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from deepcluster_core.config import keys_of
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.suggestions import did_you_mean
 
 _OTHER_NOTATION = re.compile(
     r"[-+]?(0[xob]?[0-9a-fA-F_]+|[0-9]+(_[0-9]+)+|[0-9]+(:[0-9]+)+)"
@@ -75,7 +76,11 @@ def _key_of(location: tuple[Any, ...], model: type[BaseModel]) -> str:
 
 def _message(problem: Any, model: type[BaseModel]) -> str:  # noqa: ANN401  pydantic's ErrorDetails
     if problem["type"] == "extra_forbidden":
-        return f"unknown key{_known_beside(problem['loc'], model)}"
+        known = _known_beside(problem["loc"], model)
+        if not known:
+            return "unknown key"
+        suggestion = did_you_mean(str(problem["loc"][-1]), known)
+        return f"unknown key; known here: {', '.join(known)}{suggestion}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "tuple_type":  # in the words of JSON
         message = "Input should be a list"
@@ -92,18 +97,15 @@ def _hint(kind: str, value: object) -> str:
     return ""
 
 
-def _known_beside(location: tuple[Any, ...], model: type[BaseModel]) -> str:
-    """Return the known keys of the section that holds an unknown key, as a clause."""
+def _known_beside(location: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
+    """Return the known keys of the section that holds an unknown key."""
     section: Any = model
     for part in location[:-1]:
         field = None
         if isinstance(section, type):
             field = _fields_of(section).get(part)
         section = field.annotation if field else None
-    known = _fields_of(section)
-    if not known:
-        return ""
-    return f"; known here: {', '.join(known)}"
+    return [*_fields_of(section)]
 
 
 def _fields_of(kind: Any) -> dict[str, FieldInfo]:  # noqa: ANN401  any type

@@ -14,6 +14,7 @@ import yaml
 from deepcluster_core.config_files import recipe_names
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local
+from deepcluster_core.suggestions import did_you_mean
 
 MAX_RECIPE_BYTES = 1 << 20
 
@@ -164,10 +165,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
             )
         values = parse(data.decode())
     except FileNotFoundError:
-        known = ", ".join(recipe_names())
+        known = recipe_names()
         raise ConfigError(
-            f"{path}: this recipe does not exist.\n"
-            f"  Fix: give a YAML file, or one of these names: {known}."
+            f"{path}: this recipe does not exist{did_you_mean(path.stem, known) or '.'}\n"
+            f"  Fix: give a YAML file, or one of these names: {', '.join(known)}."
         ) from None
     except (OSError, ValueError) as error:  # ValueError: from `parse`, or bytes not valid UTF-8
         raise ConfigError(

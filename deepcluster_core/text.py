@@ -1,10 +1,13 @@
 """Format text for users: numbers, sizes, durations, lists, and text that is safe to print."""
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeGuard
+
+_USER_IN_URL = re.compile(r"(?<=://)[^\s/]*@")
 
 UNKNOWN = "–"
 """Text for a value that is missing or undefined."""
@@ -113,3 +116,8 @@ def python_text(text: str) -> str:
     """Return printable text as a Python string literal."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def without_credentials(text: str) -> str:
+    """Return text without the users and passwords in the URLs that it contains."""
+    return _USER_IN_URL.sub("", text)

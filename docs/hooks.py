@@ -197,7 +197,12 @@ def _command(name: str, command: TyperCommand) -> str:
     rows = [(_argument(one), one.help) for one in arguments]
     rows += [(f"{', '.join(one.opts)} {one.metavar or ''}".strip(), one.help) for one in options]
     table = "".join(f"| `{left}` | {_one_line(right or '')} |\n" for left, right in rows)
-    return f"## {name}\n\n{command.help}\n\n`{usage}`\n\n| option | what |\n|---|---|\n{table}"
+    examples = (command.epilog or "").split("\n\n")[1:]
+    shown = "".join(f"    {line}\n" for line in examples)
+    return (
+        f"## {name}\n\n{command.help}\n\n`{usage}`\n\n{shown}\n"
+        f"| option | what |\n|---|---|\n{table}"
+    )
 
 
 def _written(argument: TyperArgument) -> str:

@@ -11,6 +11,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from flows.engine.notifications import notify_failure
 from flows.engine.open_run import open_run
 from stages.runs.loop import run_epochs
 from stages.runs.recipe import RecipeOverrides
@@ -24,7 +25,13 @@ def _name() -> str:
     return f"{Path(run).name} ({recipe})"
 
 
-@flow(name="deepcluster", flow_run_name=_name, validate_parameters=True)
+@flow(
+    name="deepcluster",
+    flow_run_name=_name,
+    validate_parameters=True,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def deepcluster(
     recipe: str = "configs/demo.yaml",
     run: str | None = None,

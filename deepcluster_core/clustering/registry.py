@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.plugin_loading import PATTERN, PYTHON, load_callable
+from deepcluster_core.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +128,10 @@ def find_clusterer(algorithm: str) -> Clusterer:
     # All plugins share one entry.
     name = PLUGIN if PATTERN.fullmatch(algorithm) else algorithm
     if name not in CLUSTERERS:
-        raise ValueError(f"unknown algorithm {algorithm!r}; known: {', '.join(CLUSTERERS)}")
+        raise ValueError(
+            f"unknown algorithm {algorithm!r}; known: {', '.join(CLUSTERERS)}"
+            f"{did_you_mean(algorithm, CLUSTERERS)}"
+        )
     return CLUSTERERS[name]
 
 

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_val
 
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.local_paths import usable_path
-from deepcluster_core.models.registry import NETWORKS, is_known
+from deepcluster_core.models.registry import NETWORKS, is_known, suggested
 
 
 def _list_to_tuple(value: object) -> object:
@@ -83,5 +83,7 @@ class NetworkConfig(StrictConfig):
     @classmethod
     def _known(cls, name: str) -> str:
         if not is_known(name):
-            raise ValueError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
+            raise ValueError(
+                f"unknown network {name!r}; known: {', '.join(NETWORKS)}{suggested(name)}"
+            )
         return name

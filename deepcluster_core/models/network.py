@@ -3,7 +3,6 @@
 Suffixes: N images, C channels, H rows, W columns, D values of a feature.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
@@ -14,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models.sobel import Sobel
+from deepcluster_core.suggestions import closest
 from deepcluster_core.text import listed
 
 MAX_LAYERS_SHOWN = 20
@@ -264,7 +264,7 @@ class Network(nn.Module):
         names = [name for name, _ in self.named_modules() if name]  # the network has no name
         by_depth = sorted(names, key=lambda name: name.count("."))
         known = [*self._taps, *by_depth]
-        close = difflib.get_close_matches(layer, known, n=MAX_LAYERS_SHOWN)
+        close = closest(layer, known, limit=MAX_LAYERS_SHOWN)
         closest_first = list(dict.fromkeys([*close, *known]))  # without repetitions
         raise ConfigError(
             f"layer {layer!r} is unknown. Known: {listed(closest_first, limit=MAX_LAYERS_SHOWN)}.\n"

@@ -9,6 +9,8 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
 
+from deepcluster_core.suggestions import did_you_mean
+
 if TYPE_CHECKING:
     from deepcluster_core.models.network import Backbone
 
@@ -46,6 +48,18 @@ def is_known(name: str) -> bool:
         return True
     family, _, member = name.partition(":")
     return member != "" and f"{family}:NAME" in NETWORKS
+
+
+def suggested(name: str) -> str:
+    """Return the clause `; did you mean NAME?` for an unknown network, or an empty text.
+
+    If torchvision has a network of this name, only the prefix is missing.
+    """
+    from torchvision import models  # a slow import, only for an error
+
+    if name in models.list_models(module=models):
+        return f"; did you mean torchvision:{name}?"
+    return did_you_mean(name, NETWORKS)
 
 
 def find_builder(name: str) -> Builder:

@@ -3,7 +3,6 @@
 Importing timm takes seconds. Only the functions here import it.
 """
 
-import difflib
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.models.network import Backbone
+from deepcluster_core.suggestions import closest
 
 
 def build_timm(
@@ -42,7 +42,7 @@ def build_timm(
     architecture, _, _ = name.partition(".")
     if not timm.is_model(architecture):
         known: list[str] = timm.list_models()
-        close = difflib.get_close_matches(architecture, known, n=5) or known[:5]
+        close = closest(architecture, known) or known[:5]
         raise ConfigError(
             f"network.name: timm {timm.__version__} has no network {architecture!r}. "
             f"Did you mean {', '.join(close)}? It has {len(known)} of them."

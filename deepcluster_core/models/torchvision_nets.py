@@ -4,7 +4,6 @@ Importing torchvision takes a second or two. Only the functions here import it, 
 other networks do not wait for it.
 """
 
-import difflib
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models.layers import initialise
 from deepcluster_core.models.network import Backbone
+from deepcluster_core.suggestions import closest
 
 NUM_CLASSES = 1000  # torchvision's default; the classifier is dropped
 
@@ -39,7 +39,7 @@ def build_torchvision(
 
     known = models.list_models(module=models)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=5) or known[:5]
+        close = closest(name, known) or known[:5]
         raise ConfigError(
             f"network.name: torchvision has no classification network {name!r}. "
             f"Did you mean {', '.join(close)}? It has {len(known)} of them."

@@ -17,6 +17,8 @@ from flows.prefect_.internals import SETTINGS_READERS
 
 DEBUG = "DEEPCLUSTER_DEBUG"
 LOG = "deepcluster-error.log"
+NOTIFY_OPTION = "--notify"
+"""The option whose value is never printed or logged."""
 _WRITTEN_TO: list[Path] = []
 
 
@@ -25,6 +27,23 @@ def writes_to(run: str | Path | None) -> None:
     _WRITTEN_TO.clear()
     if run is not None:
         _WRITTEN_TO.append(Path(run).absolute())
+
+
+def typed_command() -> list[str]:
+    """Return the words of this command, with a placeholder for the URL of --notify.
+
+    The URL can hold a password or token, which belongs neither on the terminal nor in a log.
+    """
+    words: list[str] = []
+    for word in sys.argv:
+        option, equals, _ = word.partition("=")
+        if words and words[-1] == NOTIFY_OPTION:
+            words.append("URL")
+        elif equals and option == NOTIFY_OPTION:
+            words.append(f"{option}=URL")
+        else:
+            words.append(word)
+    return words
 
 
 def debugging() -> bool:
@@ -80,7 +99,7 @@ def report_unexpected(error: Exception) -> None:
 
 def _write_log(text: str) -> Path | None:
     """Append to the error log; return its path, or None if it cannot be written anywhere."""
-    command = printable(shlex.join(sys.argv))
+    command = printable(shlex.join(typed_command()))
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     entry = f"{now}  {command}\n{text}\n"
     for folder in _log_folders():

@@ -24,13 +24,16 @@ from flows.cli.failures import (
     print_error,
     report_unexpected,
     require_working_folder,
+    typed_command,
     writes_to,
 )
+from flows.cli.help import RUN, Grouped, examples
 from flows.cli.look import look_command
 from flows.cli.options import (
     SERVER,
     EpochOption,
     EpochsOption,
+    NotifyOption,
     Overrides,
     RecipeArgument,
     RunArgument,
@@ -39,11 +42,13 @@ from flows.cli.options import (
     Yes,
     flow_overrides,
     given,
+    notifying,
     path,
     prefect_ready,
 )
 from flows.cli.raster import rasters
 from flows.cli.results import results
+from flows.cli.track import tracking
 from flows.prefect_.embedded import collect_seldom
 from flows.prefect_.serve import HOST, forget_dead_server
 
@@ -65,14 +70,15 @@ class Stopped(BaseException):
 
 
 app = typer.Typer(
+    cls=Grouped,
     help="DeepCluster (Caron et al. 2018): group features, train on the groups, repeat.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(results)
 app.add_typer(look_command)
 app.add_typer(rasters)
+app.add_typer(tracking)
 
 
 def _print_version(asked: bool) -> None:
@@ -101,7 +107,7 @@ def options(
         os.environ[DEBUG] = "1"  # an environment variable, so that subprocesses inherit it
 
 
-@app.command()
+@app.command(rich_help_panel=RUN, epilog=examples("deepcluster init mine"))
 def init(
     name: Annotated[str, typer.Argument(help="Writes NAME.yaml and NAME.schema.json.")],
 ) -> None:
@@ -112,8 +118,15 @@ def init(
     print(f"Set dataset.source in {recipe}, then: deepcluster run {recipe}")  # noqa: T201
 
 
-@app.command()
-def run(
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        "deepcluster run demo",
+        "deepcluster run mine.yaml --epochs 20 --set cluster.k=100",
+        "deepcluster run mine.yaml --dry-run",
+    ),
+)
+def run(  # noqa: PLR0913, PLR0917  each is an option
     recipe: RecipeArgument,
     run: Annotated[
         Path | None,
@@ -123,9 +136,18 @@ def run(
     overrides: Overrides = None,
     update: Update = False,
     yes: Yes = False,
+    notify: NotifyOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run, and why; make nothing.")
+    ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="With --dry-run: measure the time by ten training steps."),
+    ] = False,
 ) -> None:
     """Run a recipe. Existing artifacts are reused."""
-    SERVER.begin()  # starts in the background, during the imports
+    if not dry_run:
+        SERVER.begin()  # starts in the background, during the imports
     from flows.show.run import farewell  # noqa: PLC0415
     from stages.runs.access import check_run_writable  # noqa: PLC0415
     from stages.runs.locate import resolve  # noqa: PLC0415
@@ -136,10 +158,15 @@ def run(
     # Check everything that can be checked now, before waiting for Prefect to start.
     resolved, folder = resolve(str(recipe), given(run), epochs, changes)
     check_settings(folder, resolved, update=update)
+    if dry_run:
+        from flows.show.forecast import show_forecast  # noqa: PLC0415
+
+        show_forecast(folder, resolved, yes=yes, probes=probe)
+        return
     check_run_writable(folder)
     start = time.monotonic()
     writes_to(folder.root)
-    with prefect_ready():
+    with notifying(notify), prefect_ready():
         from flows.epoch_loop import deepcluster  # noqa: PLC0415
 
         deepcluster(
@@ -154,7 +181,12 @@ def run(
     print(farewell(folder, epochs=resolved.epochs, seconds=seconds))  # noqa: T201
 
 
-@app.command()
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        "deepcluster stage cluster --run runs/demo --epoch 3 --set cluster.k=50 --out runs/k50"
+    ),
+)
 def stage(
     name: Annotated[str, typer.Argument(help="One of index, extract, cluster, train and score.")],
     run: RunFolderOption,
@@ -192,7 +224,7 @@ def stage(
         )
 
 
-@app.command()
+@app.command(rich_help_panel=RUN, epilog=examples("deepcluster join runs/mine --node 1"))
 def join(
     run: RunArgument,
     node: Annotated[
@@ -209,7 +241,12 @@ def join(
     join(existing_run(run_folder_of(run)), node, say)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        "deepcluster sweep demo --k 10,50,100", "deepcluster sweep demo --over train.lr=0.01,0.05"
+    ),
+)
 def sweep(  # noqa: PLR0913, PLR0917  each is an option
     recipe: RecipeArgument,
     ks: Annotated[
@@ -234,6 +271,7 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
     overrides: Overrides = None,
     update: Update = False,
     yes: Yes = False,
+    notify: NotifyOption = None,
 ) -> None:
     """Run a recipe for several k, or values of a key, and compare: one table, one picture."""
     from flows.show.sweep import show_sweep  # noqa: PLC0415
@@ -246,7 +284,7 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
     planned = plan(str(recipe), values, given(run), epochs, changes, key)
     writes_to(planned.root.root)
     check_sweep_writable(planned)
-    with prefect_ready():
+    with notifying(notify), prefect_ready():
         from flows.sweep import sweep  # noqa: PLC0415
 
         sweep(
@@ -262,7 +300,7 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
     show_sweep(planned.root.root)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN, epilog=examples("deepcluster serve --port 4200"))
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
     host: Annotated[
@@ -287,7 +325,8 @@ def main() -> None:
     except DeepClusterError as error:
         _exit_with_user_error(error)
     except Stopped as stopped:
-        command = shell_words(Path(sys.argv[0]).name, *sys.argv[1:])
+        program, *words = typed_command()
+        command = shell_words(Path(program).name, *words)
         print_error(f"\ndeepcluster: stopped. Go on from here with\n  {command}")
         sys.exit(stopped.exit_code)
     except BrokenPipeError:

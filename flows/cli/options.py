@@ -13,6 +13,7 @@ import typer
 from deepcluster_core.local_paths import check_is_local, expanded
 from deepcluster_core.text import printable
 from flows.cli.failures import print_error
+from flows.cli.help import complete_recipe, complete_run
 from flows.engine.environment import NOTES
 from flows.prefect_.embedded import EmbeddedServer
 
@@ -33,6 +34,15 @@ Yes = Annotated[
     bool, typer.Option("--yes", help="Go on even if the run does not seem to fit on this machine.")
 ]
 
+NotifyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where to report the end of a run, a failure or a warning: a URL of Apprise, such as "
+        "mailto://… or slack://…; DEEPCLUSTER_NOTIFY if left out.",
+    ),
+]
+
 
 def path(text: str) -> Path:
     """Return the path that was typed. The help shows this function's name as the type.
@@ -45,14 +55,24 @@ def path(text: str) -> Path:
 
 
 RecipeArgument = Annotated[
-    Path, typer.Argument(help="A YAML file, or the name of one in configs/: demo.", parser=path)
+    Path,
+    typer.Argument(
+        help="A YAML file, or the name of one in configs/: demo.",
+        parser=path,
+        autocompletion=complete_recipe,
+    ),
 ]
 EpochsOption = Annotated[
     int | None, typer.Option(min=0, help="Total number of epochs; the recipe's if left out.")
 ]
 RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", parser=path)]
 RunArgument = Annotated[
-    Path, typer.Argument(help="Folder of the run or sweep, or its name in runs/.", parser=path)
+    Path,
+    typer.Argument(
+        help="Folder of the run or sweep, or its name in runs/.",
+        parser=path,
+        autocompletion=complete_run,
+    ),
 ]
 EpochOption = Annotated[int | None, typer.Option(min=0, help="Number of the epoch, from 0.")]
 
@@ -74,8 +94,30 @@ def flow_overrides(changes: dict[str, Any]) -> "RecipeOverrides | None":
 
 
 @contextmanager
-def prefect_ready() -> Iterator[None]:
-    """Run a Prefect server during the block, and keep Prefect's own log lines off the terminal."""
+def notifying(url: str | None) -> Iterator[None]:
+    """Send notifications to a URL during the block; without one, to that of the environment.
+
+    Raises:
+        ConfigError: no service for notifications has such a URL.
+    """
+    from deepcluster_core.notification import check_url  # noqa: PLC0415
+    from flows.engine.notifications import URL, notification_url  # noqa: PLC0415
+
+    token = URL.set(url)
+    try:
+        check_url(notification_url())
+        yield
+    finally:
+        URL.reset(token)
+
+
+@contextmanager
+def prefect_ready(*, quiet: bool = False) -> Iterator[None]:
+    """Run a Prefect server during the block, and keep Prefect's own log lines off the terminal.
+
+    Args:
+        quiet: keep the lines and bars of flows off the terminal as well.
+    """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from flows.engine.open_run import ON_TERMINAL  # noqa: PLC0415
 
@@ -88,6 +130,6 @@ def prefect_ready() -> Iterator[None]:
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         # Nothing is lost: errors are raised as well, and `main` prints them.
         logging.getLogger(name).propagate = False
-    ON_TERMINAL.set(True)
+    ON_TERMINAL.set(not quiet)
     with SERVER.running():
         yield

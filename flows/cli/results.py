@@ -8,6 +8,7 @@ import typer
 
 from deepcluster_core.errors import ConfigError
 from flows.cli.failures import writes_to
+from flows.cli.help import JUDGE, LOOK, USE, complete_evaluation, complete_run, examples
 from flows.cli.model_options import with_options_of
 from flows.cli.options import SERVER, EpochOption, RunArgument, given, path, prefect_ready
 from stages.evaluations.shared.protocol import protocol_names
@@ -49,6 +50,9 @@ SelectOption = Annotated[
 ResultOption = Annotated[
     str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
 ]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, whose fields the documentation lists.")
+]
 
 
 class MapMethod(StrEnum):
@@ -67,20 +71,36 @@ PAGE_SUFFIXES = (".html", ".htm")
 results = typer.Typer()
 
 
-@results.command()
+@results.command(
+    rich_help_panel=JUDGE,
+    epilog=examples(
+        "deepcluster evaluate knn runs/demo",
+        "deepcluster evaluate table1 runs/demo --out table1.md",
+    ),
+)
 @with_options_of(EvaluationRequest, but=("name", "run", "epoch", "overrides", "compute", "result"))
 def evaluate(
     name: Annotated[
-        str, typer.Argument(help=f"{', '.join(protocol_names())}; or table1 to table5.")
+        str,
+        typer.Argument(
+            help=f"{', '.join(protocol_names())}; or table1 to table5.",
+            autocompletion=complete_evaluation,
+        ),
     ],
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN…", help="A run or sweep; for tables, runs.", parser=path),
+        typer.Argument(
+            metavar="RUN…",
+            help="A run or sweep; for tables, runs.",
+            parser=path,
+            autocompletion=complete_run,
+        ),
     ],
     epoch: EpochOption = None,
     overrides: ProtocolOverrides = None,
     select: SelectOption = False,
     result: ResultOption = None,
+    as_json: JsonOption = False,
     **options: Any,  # noqa: ANN401  fields of the request
 ) -> None:
     """Evaluate an epoch's network: print a table, and for some evaluations write images.
@@ -90,6 +110,7 @@ def evaluate(
     """
     out: Path | None = options["out"]
     if name.startswith(TABLE):
+        _check_no_json(name, as_json=as_json)
         _compare_with_paper(name, runs, out)
         return
     run = _only(runs)
@@ -113,12 +134,26 @@ def evaluate(
         **_as_text(options),
     )
     writes_to(out or run)
-    with prefect_ready():
+    with prefect_ready(quiet=as_json):
         from flows.evaluate import evaluate  # noqa: PLC0415
-        from flows.show.results import show_evaluation  # noqa: PLC0415
 
-        folder = cast("str", evaluate(**dict(request)))
-        show_evaluation(Path(folder), result or name, epoch)
+        folder = Path(cast("str", evaluate(**dict(request))))
+        if as_json:
+            from flows.show.as_json import evaluation_as_json, print_json  # noqa: PLC0415
+
+            print_json(evaluation_as_json(folder, result or name, epoch))
+        else:
+            from flows.show.results import show_evaluation  # noqa: PLC0415
+
+            show_evaluation(folder, result or name, epoch)
+
+
+def _check_no_json(table: str, *, as_json: bool) -> None:
+    """Raise ConfigError if a table of the paper is wanted as JSON."""
+    if as_json:
+        raise ConfigError(
+            f"--json: {table} is written as a file.\n  Fix: --out {table}.csv, .parquet or .md"
+        )
 
 
 def _compare_with_paper(table: str, runs: list[Path], out: Path | None) -> None:
@@ -130,7 +165,10 @@ def _compare_with_paper(table: str, runs: list[Path], out: Path | None) -> None:
     show_table(table, existing, out)
 
 
-@results.command()
+@results.command(
+    rich_help_panel=LOOK,
+    epilog=examples("deepcluster show demo", "deepcluster show demo --epoch 3 --cluster 17"),
+)
 def show(
     run: RunArgument,
     epoch: EpochOption = None,
@@ -138,8 +176,15 @@ def show(
         int | None, typer.Option(min=0, help="Show the images of this cluster; needs --epoch.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of images to list.")] = 50,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
+    from flows.show.as_json import (  # noqa: PLC0415
+        cluster_as_json,
+        print_json,
+        run_as_json,
+        sweep_as_json,
+    )
     from flows.show.run import show_cluster, show_run  # noqa: PLC0415
     from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
@@ -149,16 +194,28 @@ def show(
     # An epoch or a cluster belongs to a run; without them, the folder can hold a sweep.
     shows_all = epoch is None and cluster is None
     if shows_all and (Path(place) / SWEEP).exists():
-        show_sweep(Path(place))
+        if as_json:
+            print_json(sweep_as_json(Path(place)))
+        else:
+            show_sweep(Path(place))
         return
     folder = existing_run(place)
-    if cluster is None:
+    if as_json and cluster is None:
+        print_json(run_as_json(folder, epoch))
+    elif as_json and cluster is not None:
+        print_json(cluster_as_json(folder, epoch, cluster, limit))
+    elif cluster is None:
         show_run(folder, epoch)
     else:
         show_cluster(folder, epoch, cluster, limit)
 
 
-@results.command()
+@results.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        "deepcluster diff demo --from 1 --to 9", "deepcluster diff runs/one runs/other"
+    ),
+)
 def diff(
     first: Annotated[
         str, typer.Argument(metavar="RUN", help="A run, or a label table: its folder or file.")
@@ -181,7 +238,7 @@ def diff(
     show_diff(first, second, from_epoch=from_epoch, to_epoch=to_epoch, out=out, limit=limit)
 
 
-@results.command()
+@results.command(rich_help_panel=LOOK, epilog=examples("deepcluster report demo --clusters 100"))
 def report(
     run: RunArgument,
     clusters: Annotated[
@@ -227,7 +284,9 @@ def report(
     print(page)  # noqa: T201
 
 
-@results.command()
+@results.command(
+    rich_help_panel=USE, epilog=examples("deepcluster assign demo pictures --out assigned.parquet")
+)
 def assign(
     run: RunArgument,
     source: SourceArgument,
@@ -243,7 +302,9 @@ def assign(
     assign(run_folder_of(run), source, out=out, epoch=epoch, kind=kind, image_key=image_key)
 
 
-@results.command()
+@results.command(
+    rich_help_panel=USE, epilog=examples("deepcluster embed demo pictures --out features.parquet")
+)
 def embed(
     run: RunArgument,
     source: SourceArgument,
@@ -268,7 +329,9 @@ def embed(
     )
 
 
-@results.command()
+@results.command(
+    rich_help_panel=USE, epilog=examples("deepcluster export demo --out backbone.safetensors")
+)
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The file to write.", parser=path)],

@@ -12,6 +12,7 @@ from flows.prefect_.crashed_runs import mark_alive, mark_crashed_runs
 from stages.runs.access import check_run_writable
 from stages.runs.locate import resolve
 from stages.runs.opening import begin
+from stages.runs.tracking import LiveTracking
 
 Makes = Literal["run", "artifact", "elsewhere"]
 """What a run is opened to make: all of it, one artifact in it, or a result elsewhere."""
@@ -53,6 +54,8 @@ def open_run(
     report = FlowReport(folder, epochs=loaded.num_epochs, echo=ON_TERMINAL.get())
     if makes == "run":
         check_run_writable(folder)
+        if loaded.compute.track is not None:
+            report.tracking = LiveTracking(folder, loaded.compute.track, report.warn)
     only_reads = makes == "elsewhere"
     opened = FlowRun(folder, loaded, report, only_reads=only_reads)
     # Flow runs whose process was killed would be shown as running for ever.

@@ -7,10 +7,12 @@ from prefect.logging import get_run_logger
 
 from deepcluster_core.progress import Progress
 from deepcluster_core.text import printable_lines
+from flows.engine.notifications import RunNotices
 from flows.prefect_.ui import Ui
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.report import Report
+from stages.runs.tracking import LiveTracking
 
 
 class FlowReport(Report):
@@ -20,6 +22,9 @@ class FlowReport(Report):
         super().__init__(folder, epochs=epochs, echo=echo)
         self.ui = Ui(folder, epochs=epochs)
         self._ui_is_old = True
+        self.tracking: LiveTracking | None = None
+        """The tracker that the recipe names in `compute.track`; set for a whole run."""
+        self.notices = RunNotices(folder, self.warn)
 
     def info(self, text: str) -> None:
         """Report one or more lines."""
@@ -30,6 +35,7 @@ class FlowReport(Report):
         """Report a possible problem that does not end the run."""
         super().warn(text)
         get_run_logger().warning(text)
+        self.notices.warned(text)
 
     @contextmanager
     def progress(self, job: Job) -> Iterator[Progress]:
@@ -51,6 +57,8 @@ class FlowReport(Report):
     def epoch_done(self, epoch: int) -> None:
         """Report the line of an epoch, and update the UI."""
         super().epoch_done(epoch)
+        if self.tracking is not None:
+            self.tracking.epoch_done(epoch)
         # Epochs whose stages were all Cached change nothing in the UI, except that it must be
         # complete after the last one.
         is_last = epoch == self._epochs - 1
@@ -69,8 +77,14 @@ class FlowReport(Report):
 
         draw_overview(self._folder, num_epochs=self._epochs)
         write_page(self._folder)
+        pictures = key_pictures(self._folder)
         if self.num_cached < self.num_jobs:
-            for name, png in key_pictures(self._folder).items():
+            for name, png in pictures.items():
                 title = f"Run {self._folder.name}: {name}"
                 self.ui.show_picture(name, png, title)
+        if self.tracking is not None:
+            where = self.tracking.run_done(pictures, epoch=self._epochs - 1)
+            if where is not None:
+                self.info(f"tracked in {where}")
         super().run_done()
+        self.notices.finished(epochs=self._epochs)

@@ -94,7 +94,7 @@ def key_pictures(folder: RunFolder) -> dict[str, bytes]:
     the latest epoch for which they were drawn. A picture that does not exist is left out.
     """
     paths = {"overview": folder.root / "overview.png"}
-    for name, _, found in _evaluation_folders(folder):
+    for name, _, found in evaluation_folders(folder):
         if name == "filters":  # the latest epoch comes last
             paths[name] = found / "filters.png"
     pictures: dict[str, bytes] = {}
@@ -126,7 +126,7 @@ class _Run:
             if state.condition in (Condition.WHOLE, Condition.PRUNED):
                 self.manifests[state.folder] = read_manifest(state.folder)
         self.evaluations: list[tuple[str, int, Path, Manifest]] = []
-        for name, epoch, found in _evaluation_folders(folder):
+        for name, epoch, found in evaluation_folders(folder):
             self.evaluations.append((name, epoch, found, read_manifest(found)))
 
     def digest(self) -> str:
@@ -309,7 +309,7 @@ class _Run:
             yield Evaluation(name, epoch, rows, pictures, note)
 
 
-def _evaluation_folders(folder: RunFolder) -> Iterator[tuple[str, int, Path]]:
+def evaluation_folders(folder: RunFolder) -> Iterator[tuple[str, int, Path]]:
     """Yield name, epoch and folder of each evaluation that is whole, in order."""
     for path in sorted((folder.root / "evaluations").glob("*")):
         if not path.is_dir():

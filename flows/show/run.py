@@ -191,8 +191,8 @@ def _print_problem(state: ArtifactState, console: Console) -> None:
         console.print(f"{artifact}: {state.condition}: {reason}", markup=False)
 
 
-def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int) -> None:
-    """Print the images of a cluster, nearest to its centroid first.
+def cluster_members(folder: RunFolder, epoch: int | None, cluster: int) -> list[dict[str, Any]]:
+    """Return image_id, path and distance of a cluster's images, nearest to its centroid first.
 
     Raises:
         ConfigError: `epoch` is None, or the epoch or cluster does not exist.
@@ -208,7 +208,17 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
             f"--cluster {cluster}: epoch {epoch} has clusters 0 to {k - 1}.\n"
             f"  Fix: name one of them."
         )
-    rows = read_cluster(labels, cluster)
+    return read_cluster(labels, cluster)
+
+
+def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int) -> None:
+    """Print the images of a cluster, nearest to its centroid first.
+
+    Raises:
+        ConfigError: `epoch` is None, or the epoch or cluster does not exist.
+        ArtifactError: the epoch has no labels.
+    """
+    rows = cluster_members(folder, epoch, cluster)
     console = console_for_tables()
     console.print(f"epoch {epoch}, cluster {cluster}: {len(rows):,} images, nearest first\n")
     console.print(f"{'distance':>8}  {'image_id':>9}  path")

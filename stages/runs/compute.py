@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, WithJsonSchema
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.tracking.registry import TRACKERS, known_tracker
 
 WORKERS_AT_MOST = 4096
 RANKS_AT_MOST = 4096
@@ -41,6 +42,11 @@ def _address(text: str) -> str:
     if not host or not is_port:
         raise ValueError("must be HOST:PORT, such as node1:29500 or 10.0.0.1:29500")
     return text
+
+
+TrackerName = Annotated[
+    str, AfterValidator(known_tracker), WithJsonSchema({"type": "string", "enum": [*TRACKERS]})
+]
 
 
 class ComputeConfig(StrictConfig):
@@ -86,6 +92,10 @@ class ComputeConfig(StrictConfig):
     save_every_steps: PositiveInt | None = None
     """Steps between saves of the training state. If `save_every_s` is set too, whichever comes
     first triggers a save."""
+
+    track: TrackerName | None = None
+    """A tracker that gets metrics and pictures while the run goes on: mlflow, tensorboard or wandb.
+    One that fails does not end the run. See docs/how-to/track.md."""
 
 
 def scratch_folder(compute: ComputeConfig) -> Path:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local
+from deepcluster_core.suggestions import did_you_mean
 from stages.evaluations.shared.protocol import protocol_names
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".md")
@@ -27,7 +28,7 @@ def known_name(name: str) -> str:
     if name not in known:
         raise ConfigError(
             f"unknown evaluation {name!r}; choose from {', '.join(known)}, or from table1 to "
-            f"table5."
+            f"table5{did_you_mean(name, known) or '.'}"
         )
     return name
 

@@ -10,6 +10,7 @@ from deepcluster_core.artifacts.outputs import whole_files
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.export import INPUT, OUTPUT, WRITERS, Portable, write_network
 from deepcluster_core.export_timm import check_in_timm, write_timm_folder
+from deepcluster_core.suggestions import did_you_mean
 from deepcluster_core.text import printable, readable_size
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
@@ -45,7 +46,10 @@ def export(
     # Check everything before the file is begun.
     formats = (*SUFFIXES, TIMM)
     if format not in formats:
-        raise ConfigError(f"unknown --format {format}; choose from {', '.join(formats)}.")
+        raise ConfigError(
+            f"unknown --format {format}; choose from {', '.join(formats)}"
+            f"{did_you_mean(format, formats) or '.'}"
+        )
     past = PastRun.open(run)
     epoch, checkpoint = past.trained(epoch)
     past.check_out(out, (SUFFIXES.get(format, out.suffix),))

@@ -31,6 +31,7 @@ from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.new_images import Forward, Pixels, Skip, features_of
+from deepcluster_core.suggestions import did_you_mean
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
 
@@ -49,7 +50,10 @@ def open_images(
     """
     known = get_args(Kind)
     if kind is not None and kind not in known:
-        raise ConfigError(f"unknown --kind {kind}; choose from {', '.join(known)}.")
+        raise ConfigError(
+            f"unknown --kind {kind}; choose from {', '.join(known)}"
+            f"{did_you_mean(kind, known) or '.'}"
+        )
     dataset = recipe.dataset
     is_own = source.resolve() == dataset.source.resolve()
     if kind is None:

@@ -13,6 +13,7 @@ from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.progress import bar, lines
+from stages.runs.run_end import RunEnd, clock_time
 from stages.runs.terminal import plain_console
 from stages.score import score
 
@@ -37,6 +38,7 @@ class Report:
         self._console = plain_console()
         self._cached: dict[str, bool] = {}
         """Whether each stage was cached when it last ended, by its name."""
+        self._end = RunEnd(epochs)
         self.num_jobs = 0
         self.num_cached = 0
 
@@ -67,6 +69,7 @@ class Report:
             self.num_cached += 1
         # The other stages are reported together at the end of their epoch.
         if job.stage.name == "index":
+            self._end.begin_epochs()
             manifest = read_manifest(job.out)
             num_skipped = manifest.facts["skipped"]
             skipped = f"{num_skipped} skipped"
@@ -93,7 +96,10 @@ class Report:
         # A continued run reports its cached epochs, too, so epoch 0 always comes first.
         if epoch == 0:
             self.info(HEADER)
-        self.info(epoch_line(epoch, row, seconds, self._cached))
+        line = epoch_line(epoch, row, seconds, self._cached)
+        ran = not all(self._cached.get(name, False) for name in EPOCH_STAGES)
+        end = self._end.after(epoch, ran=ran)
+        self.info(line if end is None else f"{line}  ends about {clock_time(end)}")
         for sign in signs(row):
             self.warn(f"epoch {epoch}: {sign.sentence}")
 

@@ -5,6 +5,7 @@ from typing import Literal, cast, get_args
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local
+from deepcluster_core.suggestions import did_you_mean
 from stages.runs.epoch import STAGES
 from stages.runs.recipe import Recipe
 
@@ -24,7 +25,10 @@ def check_stage_request(
     """
     check_is_local(out or "", "out")
     if stage not in STAGES:
-        raise ConfigError(f"unknown stage {stage!r}; choose from {', '.join(STAGES)}.")
+        raise ConfigError(
+            f"unknown stage {stage!r}; choose from {', '.join(STAGES)}"
+            f"{did_you_mean(stage, STAGES) or '.'}"
+        )
     if epoch is None and stage != "index":
         raise ConfigError(f"stage {stage} needs --epoch.\n  Fix: --epoch N, counted from 0.")
     if changed and out is None:

@@ -2,7 +2,15 @@ import math
 
 import pytest
 
-from deepcluster_core.text import duration, listed, number, printable_lines, readable_size, share
+from deepcluster_core.text import (
+    duration,
+    listed,
+    number,
+    printable_lines,
+    readable_size,
+    share,
+    without_credentials,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +79,15 @@ def test_listed__counts_what_it_leaves_out() -> None:
     assert listed([]) == ""
     assert listed(["a", "b"], limit=2) == "a, b"
     assert listed(["a", "b", "c", "d"], limit=2) == "a, b and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no http://user:p@ss@host/a@b here", "no http://host/a@b here"),
+        ("json://token@host and mailto://me:x@y.org", "json://host and mailto://y.org"),
+        ("me@here.org", "me@here.org"),
+    ],
+)
+def test_without_credentials__leaves_the_host(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown

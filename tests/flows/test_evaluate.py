@@ -1,6 +1,7 @@
 """The flow `deepcluster-evaluate` and its command, on the real server and a real run."""
 
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -206,6 +207,18 @@ def ui_artifacts(flow_run_id: UUID) -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         recorded_tasks(client, flow_run_id)
         return {found.key or "": found for found in client.read_artifacts(artifact_filter=of_run)}
+
+
+def test_deployments__have_what_prefect_shows_and_limits() -> None:
+    settings = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+    for deployment in settings["deployments"]:
+        assert deployment["version"] == project["version"]
+        assert deployment["tags"] == ["deepcluster"]
+        assert deployment["concurrency_limit"] == 1
+        assert deployment["work_pool"] == {"name": "local"}
+        assert "schedules" not in deployment, "nothing runs by itself"
 
 
 def test_deployments__one_for_all_evaluations_and_aliases() -> None:

@@ -18,7 +18,7 @@ from tests.support.recipes import PLAIN, write
         (
             "{algorithm: kmean}",
             "cluster.algorithm: unknown algorithm 'kmean'; known: kmeans, spherical, pic, "
-            "python:MODULE:NAME (got 'kmean')",
+            "python:MODULE:NAME; did you mean kmeans? (got 'kmean')",
         ),
         ("{algorithm: 'python:a'}", "cluster.algorithm: unknown algorithm 'python:a'"),
         ("{algorithm: pic, k: 50}", "cluster.k: pic finds the number of clusters itself: leave k"),

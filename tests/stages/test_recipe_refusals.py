@@ -52,7 +52,7 @@ keeep: {}
     assert told["cluster.k"].endswith("(got 0)")
     assert told["network.name"].endswith(
         "unknown network 'alexnett'; known: alexnet, vgg16, smallnet, resnet18-small, "
-        "torchvision:NAME, timm:NAME (got 'alexnett')"
+        "torchvision:NAME, timm:NAME; did you mean alexnet? (got 'alexnett')"
     )
 
 
@@ -95,7 +95,7 @@ def test_load_recipe__a_missing_file_names_those_there_are(
 
     text = error_of(Path("configs/min.yaml"))
 
-    assert "this recipe does not exist.\n" in text
+    assert "this recipe does not exist; did you mean mine?\n" in text
     assert re.search(r"names: .*\bdemo, .*\bmine\b", text)
 
 

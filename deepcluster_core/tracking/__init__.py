@@ -1,0 +1,1 @@
+"""Trackers: programs that collect the metrics, pictures and settings of many runs."""
