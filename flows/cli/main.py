@@ -42,6 +42,7 @@ from flows.cli.options import (
     prefect_ready,
 )
 from flows.cli.results import results
+from flows.cli.table import takeaway
 from flows.prefect_.embedded import collect_seldom
 from flows.prefect_.serve import HOST, forget_dead_server
 
@@ -69,6 +70,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(results)
+app.add_typer(takeaway)
 
 
 def _print_version(asked: bool) -> None:
