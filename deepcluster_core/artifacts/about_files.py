@@ -52,10 +52,10 @@ def read_about(path: Path) -> dict[str, Any]:
             f"with what they write beside it."
         )
 
-    with explain_damage(explain, OSError, ValueError, KeyError, pa.ArrowException):
+    with explain_damage(explain, OSError, ValueError, TypeError, KeyError, pa.ArrowException):
         about = _read(path)
         if not isinstance(about, dict):
-            raise TypeError("its description is no object")
+            raise ValueError("its description is not an object")
         return about
 
 

@@ -180,9 +180,11 @@ class LabelsTable(RowTable):
         about: About,
         *,
         num_clusterings: int = 1,
+        suffix: str = ".parquet",
         held_bytes: int = HELD_BYTES,
     ) -> None:
-        super().__init__(path, labels_schema(num_clusterings), about, held_bytes=held_bytes)
+        schema = labels_schema(num_clusterings)
+        super().__init__(path, schema, about, suffix=suffix, held_bytes=held_bytes)
 
     def add(self, paths: list[str], cluster_HB: NDArray[np.int32], distance_HB: Floats) -> None:
         """Add a batch of images."""
@@ -272,7 +274,7 @@ class FeaturesArray:
         self._held_BD = np.empty((chunk_rows, dim), dtype)
         self._held = 0
         self._written = 0
-        self._index = _Index(index, INDEX_SCHEMA, about)
+        self._index = ImageIndex(index, INDEX_SCHEMA, about)
 
     @property
     def rows(self) -> int:
@@ -345,7 +347,7 @@ class FeaturesArray:
         return self._path / "c" / str(number) / "0"
 
 
-class _Index(RowTable):
+class ImageIndex(RowTable):
     """The table with the path of each row of a features array."""
 
     def add(self, paths: list[str]) -> None:

@@ -4,7 +4,7 @@ Suffixes: N images, M neighbours, K clusters, C candidates.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,22 +70,20 @@ def pick(
         The images in the order of choice; the reasons take turns according to their shares.
     """
     candidates_C = np.flatnonzero(is_candidate_N)
-    orders: dict[Reason, Callable[[], NDArray[np.intp]]] = {
-        "cluster": lambda: _by_cluster(places, candidates_C, seed),
-        "border": lambda: _by_border(places, candidates_C),
-        "outlier": lambda: candidates_C[np.argsort(-places.outlier_N[candidates_C], kind="stable")],
-    }
-    waiting: dict[Reason, Iterator[int]] = {}
-    for reason in reasons:
-        waiting[reason] = iter(orders[reason]().tolist())
     taken: set[int] = set()
+    orders: dict[Reason, Iterator[int]] = {
+        "cluster": _by_cluster(places, candidates_C, taken, seed),
+        "border": _by_border(places, candidates_C, taken),
+        "outlier": _by_outlier(places, candidates_C, taken),
+    }
+    waiting = {reason: orders[reason] for reason in reasons}
     chosen: list[Pick] = []
     counts: Counter[Reason] = Counter()
     while len(chosen) < num_images and waiting:
         # The reason that is farthest behind its share; ties go to the first one.
         shares = {reason: (counts[reason] + 1) / reasons[reason] for reason in waiting}
         reason = min(waiting, key=shares.__getitem__)
-        image_id = _next(waiting[reason], taken)
+        image_id = next(waiting[reason], None)
         if image_id is None:
             del waiting[reason]
             continue
@@ -95,41 +93,58 @@ def pick(
     return chosen
 
 
-def _next(order: Iterator[int], taken: set[int]) -> int | None:
-    """Return the next image that is not taken; None if there is none left."""
-    return next((image_id for image_id in order if image_id not in taken), None)
-
-
 def _nearly_equal(neighbours: Neighbours, image_id: int, same_from: float) -> list[int]:
     """Return an image and its neighbours that are nearly equal to it."""
     is_same_M = neighbours.similarity_NM[image_id] >= same_from
     return [image_id, *neighbours.image_id_NM[image_id][is_same_M].tolist()]
 
 
-def _by_cluster(places: ImagePlaces, candidates_C: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
-    """Return candidates in random order, one of each cluster before the second of any."""
+def _by_cluster(
+    places: ImagePlaces, candidates_C: NDArray[np.intp], taken: set[int], seed: int
+) -> Iterator[int]:
+    """Return candidates in random order, from one cluster after the other in turns."""
     shuffled_C = np.random.default_rng(seed).permutation(candidates_C)
     cluster_C = places.cluster_N[shuffled_C]
-    round_C = _place_in_group(cluster_C)
-    # Within a round, in the order of the cluster ids.
-    return shuffled_C[np.lexsort((cluster_C, round_C))]
+    order_C = np.argsort(cluster_C, kind="stable")
+    return _in_turns(shuffled_C[order_C], cluster_C[order_C], taken)
 
 
-def _by_border(places: ImagePlaces, candidates_C: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return candidates by their margin, one of each pair of clusters before the second of any."""
+def _by_border(
+    places: ImagePlaces, candidates_C: NDArray[np.intp], taken: set[int]
+) -> Iterator[int]:
+    """Return candidates by their margin, from one pair of clusters after the other in turns."""
     nearest_C = candidates_C[np.argsort(places.margin_N[candidates_C], kind="stable")]
     one_C = places.cluster_N[nearest_C].astype(np.int64)
     other_C = places.second_N[nearest_C].astype(np.int64)
     num_clusters = int(max(one_C.max(initial=0), other_C.max(initial=0))) + 1
     pair_C = np.minimum(one_C, other_C) * num_clusters + np.maximum(one_C, other_C)
-    return nearest_C[np.argsort(_place_in_group(pair_C), kind="stable")]
+    return _in_turns(nearest_C, pair_C, taken)
 
 
-def _place_in_group(group_C: NDArray[np.integer]) -> NDArray[np.intp]:
-    """Return how many of its group come before each element."""
-    order_C = np.argsort(group_C, kind="stable")
-    sorted_C = group_C[order_C]
-    first_C = np.searchsorted(sorted_C, sorted_C)
-    place_C = np.empty(len(group_C), np.intp)
-    place_C[order_C] = np.arange(len(group_C)) - first_C
-    return place_C
+def _by_outlier(
+    places: ImagePlaces, candidates_C: NDArray[np.intp], taken: set[int]
+) -> Iterator[int]:
+    """Return candidates by their outlier score, the largest first."""
+    order_C = np.argsort(-places.outlier_N[candidates_C], kind="stable")
+    in_one_group_C = np.zeros(len(candidates_C), np.intp)
+    return _in_turns(candidates_C[order_C], in_one_group_C, taken)
+
+
+def _in_turns(
+    image_id_C: NDArray[np.intp], group_C: NDArray[np.integer], taken: set[int]
+) -> Iterator[int]:
+    """Yield an image of each group, then another one of each; skip those that are taken by then.
+
+    Groups take turns in the order of their first image.
+    """
+    members: dict[int, list[int]] = {}
+    for group, image_id in zip(group_C.tolist(), image_id_C.tolist(), strict=True):
+        members.setdefault(group, []).append(image_id)
+    queues = {group: iter(image_ids) for group, image_ids in members.items()}
+    while queues:
+        for group, queue in [*queues.items()]:
+            image_id = next((one for one in queue if one not in taken), None)
+            if image_id is None:
+                del queues[group]
+            else:
+                yield image_id

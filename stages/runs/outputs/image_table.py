@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from stages.runs.cluster_names import ClusterName, names_at
 from stages.runs.image_facts import ImageFacts
 from stages.runs.outputs.origin import NAMES, digest_of_names, origin
 from stages.runs.past_run import PastRun
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIXES = (".parquet", ".csv", ".h5ad")
 COLUMNS = (
@@ -194,6 +197,31 @@ def write_image_table(
         for at in _batches(len(facts.labels.cluster_N)):
             written.add({name: columns.rows(name, at) for name in names})
     return WrittenTable(facts.epoch, written.rows, names)
+
+
+def image_frame(
+    facts: ImageFacts, columns: Sequence[str] | None, method: LayoutMethod
+) -> "pd.DataFrame":
+    """Return columns of the table of images as a data frame; all but those on request if None.
+
+    Raises:
+        ConfigError: there is no such column.
+        ArtifactError: a column needs features that the run has deleted.
+    """
+    import pandas as pd  # noqa: PLC0415  the command does not need it
+
+    made = ImageColumns(facts, method)
+    names = [*(columns or made.all_names)]
+    _check_columns(names, [*made.all_names, *ON_REQUEST])
+    everything = slice(0, len(facts.labels.cluster_N))
+    return pd.DataFrame({name: _in_frame(made.rows(name, everything)) for name in names})
+
+
+def _in_frame(values: Any) -> Any:  # noqa: ANN401  see `ImageColumns.rows`
+    """Return values as a data frame takes them: one a row, also if each has several dimensions."""
+    if isinstance(values, np.ndarray):
+        return list(values) if values.ndim > 1 else values
+    return values if isinstance(values, list) else values.to_pylist()
 
 
 def _batches(num_images: int) -> Iterator[slice]:

@@ -67,11 +67,12 @@ def belonging(file: Path, run: str | None = None) -> Belonging:
     folder = existing_run(run) if run is not None else _run_of(file, about)
     same: list[str] = []
     for name, kind in KINDS.items():
-        mentioned = about.get(name)
-        if isinstance(mentioned, dict):
-            epoch, digest = mentioned["epoch"], mentioned["digest"]
-            _check_same(file, folder, kind, epoch, digest)
-            same.append(f"{kind} of epoch {epoch}")
+        match about.get(name):
+            case {"epoch": int(epoch), "digest": str(digest)}:
+                _check_same(file, folder, kind, epoch, digest)
+                same.append(f"{kind} of epoch {epoch}")
+            case _:  # not made from any
+                pass
     if not same:
         raise ArtifactError(
             f"{file}: does not say which labels it was made from.\n"
