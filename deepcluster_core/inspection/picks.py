@@ -76,13 +76,13 @@ def pick(
         "border": _by_border(places, candidates_C, taken),
         "outlier": _by_outlier(places, candidates_C, taken),
     }
-    waiting = {reason: orders[reason] for reason in reasons}
+    waiting: dict[Reason, Iterator[int]] = {one: orders[one] for one in reasons}
     chosen: list[Pick] = []
     counts: Counter[Reason] = Counter()
     while len(chosen) < num_images and waiting:
         # The reason that is farthest behind its share; ties go to the first one.
-        shares = {reason: (counts[reason] + 1) / reasons[reason] for reason in waiting}
-        reason = min(waiting, key=shares.__getitem__)
+        shares = {one: (counts[one] + 1) / reasons[one] for one in waiting}
+        reason: Reason = min(waiting, key=lambda one: shares[one])
         image_id = next(waiting[reason], None)
         if image_id is None:
             del waiting[reason]
