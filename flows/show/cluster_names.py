@@ -16,7 +16,7 @@ from stages.runs.cluster_names import (
     read_entries,
 )
 from stages.runs.folder import RunFolder
-from stages.runs.labelled_epochs import last_epoch_with_labels
+from stages.runs.labelled_epochs import epoch_with_labels
 
 
 def give_name(folder: RunFolder, cluster: int, name: str, epoch: int | None) -> None:
@@ -25,7 +25,7 @@ def give_name(folder: RunFolder, cluster: int, name: str, epoch: int | None) -> 
     Raises:
         ConfigError: the epoch or the cluster does not exist, or the name cannot be used.
     """
-    number = last_epoch_with_labels(folder) if epoch is None else epoch
+    number = epoch_with_labels(folder, epoch)
     name_cluster(folder, epoch=number, cluster=cluster, name=name)
     console = console_for_tables()
     name = printable(name.strip())
@@ -44,8 +44,8 @@ def take_names(folder: RunFolder, other: RunFolder, epoch: int | None) -> None:
         ConfigError: a run or an epoch has no labels, or the other run has no names.
         ArtifactError: the runs share no image, or a file is damaged.
     """
-    number = last_epoch_with_labels(folder) if epoch is None else epoch
-    since = last_epoch_with_labels(other)
+    number = epoch_with_labels(folder, epoch)
+    since = epoch_with_labels(other, None)
     if not names_at(other, since):
         raise ConfigError(
             f"{short(other.root)}: its clusters have no names at epoch {since}.\n"
@@ -72,7 +72,7 @@ def list_names(folder: RunFolder, epoch: int | None) -> None:
         ConfigError: the run or the epoch has no labels.
         ArtifactError: the file of names is damaged.
     """
-    number = last_epoch_with_labels(folder) if epoch is None else epoch
+    number = epoch_with_labels(folder, epoch)
     names = names_at(folder, number)
     console = console_for_tables()
     if names:

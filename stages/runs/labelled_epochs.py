@@ -15,9 +15,20 @@ def epochs_with_labels(folder: RunFolder) -> list[int]:
     return epochs
 
 
-def last_epoch_with_labels(folder: RunFolder) -> int:
-    """Return the last epoch of a run that has labels; raise ConfigError if none has."""
+def epoch_with_labels(folder: RunFolder, wanted: int | None) -> int:
+    """Return the wanted epoch, or the last one with labels if `wanted` is None.
+
+    Raises:
+        ConfigError: the run has no labels, or none of the wanted epoch.
+    """
     epochs = epochs_with_labels(folder)
     if not epochs:
         raise ConfigError(f"{folder.root}: has no labels yet.\n  Fix: run it first.")
-    return epochs[-1]
+    if wanted is None:
+        return epochs[-1]
+    if wanted not in epochs:
+        known = ", ".join(map(str, epochs))
+        raise ConfigError(
+            f"--epoch {wanted}: {folder.root} has no labels of it.\n  Fix: name one of {known}."
+        )
+    return wanted

@@ -96,7 +96,7 @@ def test_commands__one_after_the_other(run: Path, typed: Typed) -> None:
         (("table", "RUN", "--out", "t.csv", "--map", "tsne"), "choose from pca, umap"),
         (("check", "nothing.csv"), "is not there"),
         (("sort", "RUN", "--out", "s", "--link", "--list"), "exclude each other"),
-        (("pick", "RUN", "--images", "3", "--epoch", "0"), "stage extract"),
+        (("pick", "RUN", "--images", "3", "--epoch", "7"), "the run has epochs 0 to 1"),
     ],
 )
 def test_commands__wrong_use_ends_with_2(
