@@ -3,8 +3,11 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 
-from benchmarks.synthetic import write_random_pictures
+from deepcluster_core.data.encode import encode_png
+
 from deepcluster.recipes import run_epochs
 from flows.show.page import CLUSTERS, write_page
 from stages.runs.outputs.duplicate_images import find_duplicates
@@ -23,15 +26,27 @@ train: {batch_size: 32}
 compute: {device: cpu}
 """
 NUM_PICKED = 500
+SIDE_PX = 32
 
 
 def prepare(folder: str, num_images: int) -> None:
     """Write pictures and cluster them."""
     root = Path(folder)
-    write_random_pictures(root / "pictures.parquet", count=num_images, side=32)
+    write_random_pictures(root / "pictures.parquet", count=num_images)
     recipe = root / "people.yaml"
     recipe.write_text(RECIPE.replace("SOURCE", str(root / "pictures.parquet")))
     run_epochs(recipe, root / "run", echo=False)
+
+
+def write_random_pictures(path: Path, *, count: int) -> None:
+    """Write a Parquet file of grey pictures: few pixels, drawn at random and enlarged."""
+    generator = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+    for number in range(count):
+        small_HWC = generator.integers(256, size=(4, 4, 1), dtype=np.uint8)
+        large_HWC = small_HWC.repeat(SIDE_PX // 4, axis=0).repeat(SIDE_PX // 4, axis=1)
+        rows.append({"bytes": encode_png(large_HWC), "path": f"{number:06d}.png"})
+    pd.DataFrame({"image": rows}).to_parquet(path)
 
 
 def table(folder: str) -> None:
