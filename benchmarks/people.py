@@ -5,6 +5,7 @@ process of its own, and does what the command does after its imports.
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.harness import Result, Runs, Side, Target, alternate, guarded, scratch, spread
@@ -54,8 +55,8 @@ def main(argv: list[str] | None = None, *, quick_sizes: Sizes = QUICK) -> None:
     ).report(options)
 
 
-def _side(function: str, arguments: dict[str, str | int]) -> Side:
-    return Side(f"benchmarks.people_sides:{function}", arguments)
+def _side(function: str, arguments: Mapping[str, str | int]) -> Side:
+    return Side(f"benchmarks.people_sides:{function}", dict(arguments))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from deepcluster_core.data.encode import encode_png
-
 from deepcluster.recipes import run_epochs
+from deepcluster_core.data.encode import encode_png
 from flows.show.page import CLUSTERS, write_page
 from stages.runs.outputs.duplicate_images import find_duplicates
 from stages.runs.outputs.image_table import TableRequest, write_image_table
