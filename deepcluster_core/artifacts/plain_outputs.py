@@ -21,8 +21,6 @@ from deepcluster_core.artifacts.outputs import (
     RowTable,
 )
 
-MAGIC = b"\x93NUMPY\x01\x00"
-
 
 class NpyFile:
     """An array in NumPy's own format, whose number of rows is known at the end only."""
@@ -50,7 +48,6 @@ class NpyFile:
                 self._write_header()
 
     def _write_header(self) -> None:
-        self._file.write(MAGIC)
         described = {
             "descr": self._dtype.str,
             "fortran_order": False,
