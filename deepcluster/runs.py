@@ -1,6 +1,6 @@
 """A run in Python: tables as pandas frames, features as arrays, networks as torch modules."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +16,12 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import label_frame, read_metrics
 from deepcluster_core.data.sources import SourceImage
 from deepcluster_core.errors import SourceError
+from deepcluster_core.inspection.layout import LayoutMethod
 from deepcluster_core.models.network import Network
+from stages.runs.image_facts import ImageFacts
 from stages.runs.inference import Clusters, as_stored, embed_images, open_images
 from stages.runs.locate import run_folder_of
+from stages.runs.outputs.image_table import image_frame
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
 
@@ -95,6 +98,29 @@ class Run:
         if names:
             frame["true_label"] = pd.Categorical.from_codes(class_N, list(names))
         return frame
+
+    def table(
+        self,
+        epoch: int | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        layout: LayoutMethod = "pca",
+    ) -> pd.DataFrame:
+        """Return what is known about each image at an epoch, as `deepcluster table` writes it.
+
+        Args:
+            epoch: the epoch.
+            columns: columns, in order; those of the command if left out: clusters and their names,
+                distance, second cluster, stability, outlier score, nearest image, place on a map
+                (x, y), label.
+            layout: how the map is made, pca or umap.
+
+        Raises:
+            ConfigError: the run does not have the epoch, or there is no such column.
+            ArtifactError: labels are missing or damaged, or columns need features that were deleted
+                to save space (`keep.features` of the recipe).
+        """
+        return image_frame(ImageFacts.of(self.past, epoch), columns, layout)
 
     def metrics(self) -> pd.DataFrame:
         """Return a row for each finished epoch: `epoch`, `loss`, `nmi_labels` and many more.

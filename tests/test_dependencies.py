@@ -91,7 +91,8 @@ def undeclared(folders: Iterable[str], *groups: str) -> dict[str, str]:
 def test_product__imports_only_what_it_declares() -> None:
     # onnx is imported by name only where it is asked for, and has an extra of its own, like ray.
     # So have the packages that decode some formats.
-    assert undeclared(PRODUCT, "run", "ray", "tiff", "dicom", "heif", "geo") == {}
+    extras = ("ray", "tiff", "dicom", "heif", "geo", "map", "h5ad")
+    assert undeclared(PRODUCT, "run", *extras) == {}
 
 
 def test_tests_and_benchmarks__import_only_what_the_dev_extra_adds() -> None:

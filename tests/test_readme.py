@@ -67,6 +67,13 @@ EXPECTED = {
     "deepcluster show runs/demo --epoch 3 --cluster 17": r"nearest first",
     "deepcluster look runs/demo": r"^Open +http://127\.0\.0\.1:",
     "deepcluster evaluate table2 runs/mine": r"^ours[^*]*\*[^*]*\*[^*]*\*[^*]*$",
+    "deepcluster name runs/demo 3 'round threes'": r"^epoch 9, cluster 3: round threes$",
+    "deepcluster name runs/demo --epoch 8": r"^cluster +share +name$|has no names",
+    "deepcluster table runs/demo --out demo.parquet": r"^demo\.parquet: 1,000 images, epoch 9",
+    "deepcluster check demo.parquet": r"^demo\.parquet: belongs to runs/demo, whose labels of",
+    "deepcluster sort runs/demo --out sorted --per-cluster 20": r"^sorted: \d+ images of epoch 9",
+    "deepcluster pick runs/demo --images 100 --out to-label.csv": r"^ +50 +cluster +drawn from",
+    "deepcluster duplicates runs/demo --out copies.txt": r"^threshold 0\.9\d+: the cosine",
 }
 """A pattern that a command prints; of the others it is enough that they succeed."""
 

@@ -193,6 +193,12 @@ class Images:
         """The number of channels of every image."""
         return self._channels
 
+    @property
+    def originals(self) -> Path | None:
+        """The folder that paths are relative to; None if the images came from no files."""
+        text = str(self._originals)
+        return None if text == "None" else self._originals
+
     def __len__(self) -> int:
         return self.num_images
 

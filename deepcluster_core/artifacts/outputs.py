@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
+from pyarrow import csv
 from zarr.codecs import Crc32cCodec
 
 from deepcluster_core.artifacts.features import CHUNK_BYTES, SHARD_BYTES
@@ -108,17 +109,23 @@ def write_marked_frame(path: Path, frame: "pd.DataFrame", about: About) -> None:
     write_table(path, table.replace_schema_metadata(metadata))
 
 
-class _Table:
-    """Writes a Parquet file in row groups of about `held_bytes`, with a checksum on every page."""
+class RowTable:
+    """Writes a file of rows in groups of about `held_bytes`; Parquet with checksums, or CSV."""
 
     def __init__(
-        self, path: Path, schema: pa.Schema, about: About, *, held_bytes: int = HELD_BYTES
+        self,
+        path: Path,
+        schema: pa.Schema,
+        about: About,
+        *,
+        suffix: str = ".parquet",
+        held_bytes: int = HELD_BYTES,
     ) -> None:
-        """Open the file; `about` is stored in its metadata."""
+        """Open the file; `about` is stored in its metadata, for which CSV has no place."""
         self._held_bytes = held_bytes
-        metadata = {ABOUT: json.dumps(about)}
+        metadata = {**(schema.metadata or {}), ABOUT: json.dumps(about)}
         self._schema = schema.with_metadata(metadata)
-        self._writer = pq.ParquetWriter(path, self._schema, write_page_checksum=True)
+        self._writer = _open_writer(path, self._schema, suffix)
         self._held: list[pa.Table] = []
         self.rows = 0
 
@@ -154,11 +161,17 @@ class _Table:
         if self._held:
             table = pa.concat_tables(self._held)
             # As one row group, whatever its number of rows.
-            self._writer.write_table(table, row_group_size=len(table))
+            self._writer.write_table(table, len(table))
             self._held = []
 
 
-class LabelsTable(_Table):
+def _open_writer(path: Path, schema: pa.Schema, suffix: str) -> pq.ParquetWriter | csv.CSVWriter:
+    if suffix == ".csv":
+        return csv.CSVWriter(str(path), schema)
+    return pq.ParquetWriter(path, schema, write_page_checksum=True)
+
+
+class LabelsTable(RowTable):
     """A table with the columns of a run's labels, two for each of H clusterings."""
 
     def __init__(
@@ -167,9 +180,11 @@ class LabelsTable(_Table):
         about: About,
         *,
         num_clusterings: int = 1,
+        suffix: str = ".parquet",
         held_bytes: int = HELD_BYTES,
     ) -> None:
-        super().__init__(path, labels_schema(num_clusterings), about, held_bytes=held_bytes)
+        schema = labels_schema(num_clusterings)
+        super().__init__(path, schema, about, suffix=suffix, held_bytes=held_bytes)
 
     def add(self, paths: list[str], cluster_HB: NDArray[np.int32], distance_HB: Floats) -> None:
         """Add a batch of images."""
@@ -178,7 +193,7 @@ class LabelsTable(_Table):
         self._add(ids, paths, *chain.from_iterable(pairs))
 
 
-class SkippedTable(_Table):
+class SkippedTable(RowTable):
     """A table with the columns of a run's skipped images: path and reason."""
 
     def __init__(self, path: Path, about: About) -> None:
@@ -196,7 +211,7 @@ class SkippedTable(_Table):
             self.first.append(line.replace("\n", "\\n"))  # a file name may contain line breaks
 
 
-class FeaturesTable(_Table):
+class FeaturesTable(RowTable):
     """A table of image_id, path and feature, a list of D float32 values.
 
     float16 is not used, because few Parquet readers support it.
@@ -259,7 +274,7 @@ class FeaturesArray:
         self._held_BD = np.empty((chunk_rows, dim), dtype)
         self._held = 0
         self._written = 0
-        self._index = _Index(index, INDEX_SCHEMA, about)
+        self._index = ImageIndex(index, INDEX_SCHEMA, about)
 
     @property
     def rows(self) -> int:
@@ -332,7 +347,7 @@ class FeaturesArray:
         return self._path / "c" / str(number) / "0"
 
 
-class _Index(_Table):
+class ImageIndex(RowTable):
     """The table with the path of each row of a features array."""
 
     def add(self, paths: list[str]) -> None:

@@ -13,6 +13,25 @@ NEAR_DUPLICATE = 0.98
 A threshold suits one network only: in features of a small or hardly trained one, many images that
 look different are as similar.
 """
+SUSPICIOUS_DEVIATIONS = 3.0
+"""Deviations below the median from which a distance is too small for two different images."""
+SUGGESTED = (0.9, 0.9999)
+"""Range of thresholds that are suggested: below, images look different in any network; above,
+float16 and the decoders of JPEG make copies of one image differ."""
+
+
+def suggested_threshold(neighbours: Neighbours) -> float:
+    """Return the similarity from which an image and its nearest are closer than is usual.
+
+    The logarithms of the distances to the nearest image, 1 - cosine, lie around their median; the
+    threshold is where they fall short of it by three robust standard deviations.
+    """
+    similarity_N = neighbours.similarity_NM[:, 0].astype(np.float64)
+    log_N = np.log(np.maximum(1 - similarity_N, 1 - SUGGESTED[1]))
+    median = np.median(log_N)
+    deviation = 1.4826 * np.median(np.abs(log_N - median))  # that of a normal distribution
+    threshold = 1 - np.exp(median - SUSPICIOUS_DEVIATIONS * deviation)
+    return float(np.clip(threshold, *SUGGESTED))
 
 
 def duplicate_groups(

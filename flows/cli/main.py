@@ -48,6 +48,7 @@ from flows.cli.options import (
 )
 from flows.cli.raster import rasters
 from flows.cli.results import results
+from flows.cli.table import takeaway
 from flows.cli.track import tracking
 from flows.prefect_.embedded import collect_seldom
 from flows.prefect_.serve import HOST, forget_dead_server
@@ -79,6 +80,7 @@ app.add_typer(results)
 app.add_typer(look_command)
 app.add_typer(rasters)
 app.add_typer(tracking)
+app.add_typer(takeaway)
 
 
 def _print_version(asked: bool) -> None:

@@ -290,7 +290,7 @@ def report(
 def assign(
     run: RunArgument,
     source: SourceArgument,
-    out: Annotated[Path, typer.Option(help="A .parquet file.", parser=path)],
+    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .npy file.", parser=path)],
     epoch: EpochOption = None,
     kind: KindOption = None,
     image_key: ImageKeyOption = None,
@@ -308,7 +308,9 @@ def assign(
 def embed(
     run: RunArgument,
     source: SourceArgument,
-    out: Annotated[Path, typer.Option(help="A .zarr folder or a .parquet file.", parser=path)],
+    out: Annotated[
+        Path, typer.Option(help="A .zarr folder, or a .parquet, .csv or .npy file.", parser=path)
+    ],
     epoch: EpochOption = None,
     layer: LayerOption = None,
     kind: KindOption = None,

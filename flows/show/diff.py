@@ -15,14 +15,17 @@ from rich.table import Table
 
 from deepcluster_core.artifacts.file_names import LABELS
 from deepcluster_core.artifacts.label_pairs import LabelPair, read_label_pair
-from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
+from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.outputs import whole_files, write_marked_frame
 from deepcluster_core.clustering.changes import MOVED, SAME, Change, ChangeKind, Part, changes
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local, expanded
 from deepcluster_core.metrics import nmi
+from flows.show.cluster_names import named
 from flows.show.terminal import console_for_tables, short
-from stages.runs.folder import RunFolder
+from stages.runs.cluster_names import ClusterName, names_at
+from stages.runs.folder import RunFolder, epoch_of
+from stages.runs.labelled_epochs import epochs_with_labels
 from stages.runs.locate import existing_run, run_folder_of
 
 SUFFIXES = (".parquet", ".csv")
@@ -83,6 +86,7 @@ def show_diff(
     console.print()
     changed = [change for change in found if change.kind != "same"]
     _list(changed, limit, console)
+    _print_names(before, after, found, console)
     if out is not None:
         _write(out, found)
         num_rows = len(found)
@@ -114,7 +118,7 @@ def _tables(
 
 def _epoch_before(run: RunFolder, until: int) -> int:
     """Return the latest epoch with labels before another one; raise if it is the first."""
-    epochs = _epochs(run)
+    epochs = epochs_with_labels(run)
     earlier = [epoch for epoch in epochs if epoch < until]
     if not earlier:
         fix = "give a second run, or train more epochs"
@@ -162,19 +166,9 @@ def _name(table: Path) -> str:
     return short(table)
 
 
-def _epochs(run: RunFolder) -> list[int]:
-    """Return the epochs of a run that have labels."""
-    epochs: list[int] = []
-    for epoch in run.epochs("labels"):
-        manifest = run.artifact("labels", epoch) / MANIFEST
-        if manifest.exists():  # the manifest is written last
-            epochs.append(epoch)
-    return epochs
-
-
 def _epoch(run: RunFolder, wanted: int | None, option: str) -> int:
     """Return the wanted epoch, or the last one if `wanted` is None; raise if it has no labels."""
-    epochs = _epochs(run)
+    epochs = epochs_with_labels(run)
     if not epochs:
         raise ConfigError(f"{short(run.root)}: has no labels yet.\n  Fix: run it first.")
     if wanted is None:
@@ -263,6 +257,26 @@ def _list(found: list[Change], limit: int, console: Console) -> None:
     num_hidden = len(found) - limit
     if num_hidden > 0:
         console.print(f"… and {num_hidden:,} more; --limit {len(found)} shows all")
+
+
+def _print_names(before: Path, after: Path, found: list[Change], console: Console) -> None:
+    """Print the names of clusters that the changes mention, on either side."""
+    previous = {change.previous for change in found}
+    present = {change.cluster for change in found}
+    for title, table, mentioned in (("before", before, previous), ("after", after, present)):
+        names = _names(table)
+        texts = [named(cluster, names) for cluster in names if cluster in mentioned]
+        if texts:
+            console.print(f"\nnames {title}: {', '.join(texts)}", markup=False)
+
+
+def _names(table: Path) -> dict[int, ClusterName]:
+    """Return the names of a table's clusters, if it is the table of a run's epoch."""
+    epoch = epoch_of(table.parent.name)
+    run = RunFolder(table.absolute().parent.parent.parent)
+    if table.name != LABELS or epoch is None or not run.config.exists():
+        return {}
+    return names_at(run, epoch)
 
 
 def _cluster(cluster: int | None, size: int) -> tuple[str, str]:

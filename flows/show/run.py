@@ -20,6 +20,7 @@ from deepcluster_core.text import (
     printable,
     python_text,
     readable_size,
+    share,
     three_decimals,
 )
 from flows.show.ranks import print_ranks, remark_on
@@ -32,6 +33,7 @@ from flows.show.terminal import (
     short,
     table_of_numbers,
 )
+from stages.runs.cluster_names import names_at
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
@@ -220,7 +222,9 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
     """
     rows = cluster_members(folder, epoch, cluster)
     console = console_for_tables()
-    console.print(f"epoch {epoch}, cluster {cluster}: {len(rows):,} images, nearest first\n")
+    name = _name_of(folder, epoch, cluster)
+    title = f"epoch {epoch}, cluster {cluster}{name}: {len(rows):,} images, nearest first\n"
+    console.print(title, markup=False)
     console.print(f"{'distance':>8}  {'image_id':>9}  path")
     for row in rows[:limit]:
         path = printable(row["path"])
@@ -229,6 +233,17 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
     num_hidden = len(rows) - limit
     if num_hidden > 0:
         console.print(f"… and {num_hidden:,} more; --limit {len(rows)} shows all")
+
+
+def _name_of(folder: RunFolder, epoch: int, cluster: int) -> str:
+    """Return a cluster's name in brackets, and how well it is matched; empty if it has none."""
+    found = names_at(folder, epoch).get(cluster)
+    if found is None:
+        return ""
+    name = printable(found.name)
+    if found.given_at == epoch:
+        return f" ({name})"
+    return f" ({name}, named at epoch {found.given_at}, which {share(found.share)} comes from)"
 
 
 def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:

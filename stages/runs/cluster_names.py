@@ -14,11 +14,9 @@ from pathlib import Path
 
 from deepcluster_core.artifacts.file_names import LABELS
 from deepcluster_core.artifacts.files import write_atomically
-from deepcluster_core.artifacts.label_pairs import read_label_pair
 from deepcluster_core.artifacts.locks import lock
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
-from deepcluster_core.clustering.successors import successors
 from deepcluster_core.errors import ArtifactError, ConfigError
 from stages.runs.folder import RunFolder
 
@@ -204,6 +202,10 @@ def _carried(
     """Return names of an epoch's clusters, carried to another epoch; one name a cluster at most."""
     if not any(names.values()) or _manifest(onto, until) is None:
         return []
+    # Imported here, because a run without names does not need scipy.
+    from deepcluster_core.artifacts.label_pairs import read_label_pair  # noqa: PLC0415
+    from deepcluster_core.clustering.successors import successors  # noqa: PLC0415
+
     pair = read_label_pair(_labels(folder, since), _labels(onto, until))
     named = [number for number, name in names.items() if name]
     found: dict[int, ClusterName] = {}

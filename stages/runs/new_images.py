@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deepcluster_core.artifacts.about_files import about_of_csv, beside, write_about
 from deepcluster_core.artifacts.outputs import (
     FeaturesArray,
     FeaturesTable,
@@ -14,6 +15,7 @@ from deepcluster_core.artifacts.outputs import (
     SkippedTable,
     whole_files,
 )
+from deepcluster_core.artifacts.plain_outputs import FeaturesCsv, FeaturesNpy, LabelsArray
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.data.sources import Source
 from deepcluster_core.errors import SourceError
@@ -21,11 +23,14 @@ from deepcluster_core.progress import Progress
 from deepcluster_core.text import printable_lines
 from stages.runs.inference import Clusters, Features, as_stored, embed_images, open_images
 from stages.runs.machine import remarks
+from stages.runs.outputs.origin import origin
 from stages.runs.past_run import PastRun
 from stages.runs.progress import bar, lines
 from stages.runs.terminal import plain_console
 
 CONSOLE = plain_console()
+LABELS_SUFFIXES = (".parquet", ".csv", ".npy")
+FEATURES_SUFFIXES = (".zarr", ".parquet", ".csv", ".npy")
 
 
 def assign(
@@ -45,7 +50,9 @@ def assign(
     Args:
         run: folder of the run, or its name under `runs/`.
         source: source of the images, as for `dataset.source`.
-        out: a .parquet file; beside it, .skipped.parquet lists the images that cannot be used.
+        out: a .parquet or .csv table; or a .npy array of the clusters, with the table in
+            .index.parquet beside it. Beside each, .skipped.parquet lists the images that cannot be
+            used, and beside .csv, .about.json says what it was made from.
         epoch: epoch whose clusters are used; the last one if left out.
         kind: kind of `source`, as for `dataset.kind`.
         image_key: which pictures of a sample to use, as for `dataset.image_key`.
@@ -59,18 +66,18 @@ def assign(
     # Check everything before the work begins.
     past = PastRun.open(run)
     clusters = Clusters.of(past, epoch)
-    past.check_out(out, (".parquet",))
+    past.check_out(out, LABELS_SUFFIXES)
     images = open_images(past.recipe, source, kind, image_key)
     assigner = clusters.assigner(past.device)
     if not clusters.assigns_to_nearest:
         _say(f"clusters of {clusters.method}: each image goes to that of the nearest mean")
     checkpoint = clusters.checkpoint
-    about = past.about(labels=clusters.labels, checkpoint=checkpoint)
+    about = origin(past, out, labels=clusters.labels, checkpoint=checkpoint)
     about["source"] = str(source)
     with (
-        whole_files(out, _beside(out, "skipped")) as (table, skipped),
+        whole_files(*_files(out)) as (table, skipped, *more),
         _reading(past, images, f"assign epoch {clusters.epoch}", skipped, about) as reading,
-        LabelsTable(table, about, num_clusterings=len(assigner.centroids)) as written,
+        _labels_file(table, more, about, out.suffix, len(assigner.centroids)) as written,
     ):
         features = reading.features(checkpoint, past.recipe.extract.layer)
         # The run clusters features as they are stored, so these are rounded, too.
@@ -95,9 +102,10 @@ def embed(
     Args:
         run: folder of the run, or its name under `runs/`.
         source: source of the images, as for `dataset.source`.
-        out: a .zarr folder for an array like a run's features, with the path of each row in
-            .index.parquet beside it; or a .parquet file for a table of both. Beside either,
-            .skipped.parquet lists the images that cannot be used.
+        out: a .zarr folder for an array like a run's features, or a .npy file for a NumPy array,
+            with the path of each row in .index.parquet beside it; or a .parquet or .csv table of
+            both. Beside each, .skipped.parquet lists the images that cannot be used, and beside
+            .csv, .about.json says what it was made from.
         epoch: epoch after whose training the network is used; the last one if left out.
         layer: a named layer, such as conv5, averaged over space; the feature that the run clusters
             if left out, or the backbone's where the run clusters its projection.
@@ -112,31 +120,63 @@ def embed(
     # Check everything before the work begins.
     past = PastRun.open(run)
     epoch, checkpoint = past.trained(epoch)
-    past.check_out(out, (".zarr", ".parquet"))
+    past.check_out(out, FEATURES_SUFFIXES)
     layer = past.exported_layer(layer)
     dim = past.dim(layer)
     images = open_images(past.recipe, source, kind, image_key)
-    about = past.about(checkpoint=checkpoint) | {"source": str(source), "layer": layer}
-    files = [out, _beside(out, "skipped")]
-    if out.suffix == ".zarr":  # an array has no column for paths, so an index lies beside it
-        files.append(_beside(out, "index"))
+    about = origin(past, out, checkpoint=checkpoint) | {"source": str(source), "layer": layer}
+    dtype = past.recipe.extract.dtype
     with (
-        whole_files(*files) as (main, skipped, *index),
+        whole_files(*_files(out)) as (main, skipped, *more),
         _reading(past, images, f"embed epoch {epoch}", skipped, about) as reading,
     ):
-        with _features_file(main, index, about, dim, past.recipe.extract.dtype) as written:
+        with _features_file(main, more, about, out.suffix, dim=dim, dtype=dtype) as written:
             for paths, feature_BD in reading.features(checkpoint, layer):
                 written.add(paths, feature_BD)
     _say("\n  ".join([reading.summary(out), *images.notes()]))
 
 
+def _files(out: Path) -> list[Path]:
+    """Return the files to write: the output, the skipped images, and what its format lacks."""
+    files = [out, beside(out, "skipped")]
+    if out.suffix in (".zarr", ".npy"):  # an array has no column for paths
+        files.append(beside(out, "index"))
+    elif out.suffix == ".csv":  # it has no metadata
+        files.append(about_of_csv(out))
+    return files
+
+
+def _labels_file(
+    path: Path, more: Sequence[Path], about: dict[str, Any], suffix: str, num_clusterings: int
+) -> LabelsTable | LabelsArray:
+    """Return the file to write clusters to."""
+    if suffix == ".npy":
+        return LabelsArray(path, more[0], about, num_clusterings=num_clusterings)
+    if suffix == ".csv":
+        write_about(more[0], about)
+    return LabelsTable(path, about, num_clusterings=num_clusterings, suffix=suffix)
+
+
 def _features_file(
-    path: Path, index: Sequence[Path], about: dict[str, Any], dim: int, dtype: FeatureDtype
-) -> FeaturesArray | FeaturesTable:
-    """Return the file to write features to: an array if it has an index, a table if not."""
-    if index:
-        return FeaturesArray(path, index[0], about, dim=dim, dtype=dtype)
-    return FeaturesTable(path, about, dim=dim)
+    path: Path,
+    more: Sequence[Path],
+    about: dict[str, Any],
+    suffix: str,
+    *,
+    dim: int,
+    dtype: FeatureDtype,
+) -> FeaturesArray | FeaturesNpy | FeaturesTable | FeaturesCsv:
+    """Return the file to write features to."""
+    match suffix:
+        case ".zarr":
+            return FeaturesArray(path, more[0], about, dim=dim, dtype=dtype)
+        case ".npy":
+            return FeaturesNpy(path, more[0], about, dim=dim, dtype=dtype)
+        case ".csv":
+            write_about(more[0], about)
+            return FeaturesCsv(path, about, dim=dim)
+        case _:
+            return FeaturesTable(path, about, dim=dim)
 
 
 @dataclass
@@ -178,7 +218,7 @@ class _Reading:
         """Return a summary of what was read and written."""
         seconds = time.monotonic() - self._start
         num_skipped = self.skipped.rows
-        where = f" (why: {_beside(out, 'skipped')})" if num_skipped else ""
+        where = f" (why: {beside(out, 'skipped')})" if num_skipped else ""
         rate = self.used / seconds
         return (
             f"{out}: {self.used:,} images, {num_skipped:,} skipped{where}, {seconds:.1f} s, "
@@ -207,11 +247,6 @@ def _reading(
         reading.check_any_used()
     if left_out.rows == 0:
         skipped.unlink()
-
-
-def _beside(out: Path, what: str) -> Path:
-    """Return the path of a table beside an output, such as `out.skipped.parquet`."""
-    return out.with_suffix(f".{what}.parquet")
 
 
 @contextmanager

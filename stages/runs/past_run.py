@@ -196,7 +196,10 @@ class PastRun:
         """Raise ConfigError if `out` has a wrong suffix, or lies among the artifacts of the run."""
         check_is_local(out, "--out")
         if out.suffix not in suffixes:
-            raise ConfigError(f"--out {out}: must end in {' or '.join(suffixes)}.")
+            raise ConfigError(
+                f"--out {out}: must end in {' or '.join(suffixes)}.\n"
+                f"  Fix: --out {out.with_suffix(next(iter(suffixes)))}"
+            )
         # The folder of the run itself is allowed, but none of the folders inside it.
         place = out.absolute().parent.resolve()
         root = self.folder.root.resolve()

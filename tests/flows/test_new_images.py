@@ -20,6 +20,7 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError, SourceError
 from stages.runs import new_images
 from stages.runs.new_images import assign, embed
+from stages.runs.outputs.origin import belonging
 from tests.support.flow_runs import loop
 
 OUT = Path("labels.parquet")
@@ -247,7 +248,10 @@ def test_assign__what_is_there_is_not_written_over(
     [
         ({"run": "runs/none"}, "runs/none: is not a run"),
         ({"epoch": 3}, r"--epoch 3: the run has epochs 0 to 2\."),
-        ({"out": Path("labels.csv")}, r"--out labels\.csv: must end in \.parquet"),
+        (
+            {"out": Path("labels.txt")},
+            r"labels\.txt: must end in \.parquet or \.csv or \.npy",
+        ),
         ({"source": Path("nowhere")}, "nowhere: does not exist"),
     ],
 )
@@ -260,6 +264,38 @@ def test_assign__what_cannot_be_meant_is_refused(
         assign(**given)
 
     assert here() == set()
+
+
+def test_assign__other_formats_say_the_same(finished_run: Path, some_images: Path) -> None:
+    for suffix in (".parquet", ".csv", ".npy"):
+        assign(str(finished_run), some_images, out=OUT.with_suffix(suffix))
+
+    wanted = pd.read_parquet(OUT)
+    assert here() == {
+        *("labels.parquet", "labels.csv", "labels.about.json", "labels.npy"),
+        "labels.index.parquet",
+    }
+    pd.testing.assert_frame_equal(pd.read_csv("labels.csv"), wanted, check_dtype=False, rtol=1e-6)
+    np.testing.assert_array_equal(np.load("labels.npy"), wanted["cluster"])
+    pd.testing.assert_frame_equal(pd.read_parquet("labels.index.parquet"), wanted)
+    for name in ("labels.parquet", "labels.csv", "labels.npy"):
+        assert belonging(Path(name)).artifacts == ["labels of epoch 2", "checkpoints of epoch 1"]
+
+
+def test_embed__other_formats_say_the_same(finished_run: Path, some_images: Path) -> None:
+    for name in ("f.zarr", "g.npy", "h.csv"):
+        embed(str(finished_run), some_images, out=Path(name))
+
+    wanted = np.asarray(zarr.open_array("f.zarr", mode="r")[:])
+    found = np.load("g.npy")
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(found, wanted)
+    index = pd.read_parquet("g.index.parquet")
+    table = pd.read_csv("h.csv")
+    assert list(table["path"]) == list(index["path"])
+    np.testing.assert_allclose(table.iloc[:, 2:], wanted, rtol=1e-3, atol=1e-4)
+    for name in ("f.zarr", "g.npy", "h.csv"):
+        assert belonging(Path(name)).artifacts == ["checkpoints of epoch 2"]
 
 
 def test_embed__unknown_layer_is_refused(finished_run: Path, some_images: Path) -> None:
