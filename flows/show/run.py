@@ -221,6 +221,7 @@ def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int)
         ArtifactError: the epoch has no labels.
     """
     rows = cluster_members(folder, epoch, cluster)
+    assert epoch is not None, "cluster_members needs one, too"
     console = console_for_tables()
     name = _name_of(folder, epoch, cluster)
     title = f"epoch {epoch}, cluster {cluster}{name}: {len(rows):,} images, nearest first\n"
