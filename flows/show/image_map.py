@@ -3,21 +3,15 @@
 Suffixes: N images, P points of the map.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.manifest import Condition
-from deepcluster_core.artifacts.tables import Labels, centroids_of, read_index, read_labels
-from deepcluster_core.clustering.stability import epochs_stayed
 from deepcluster_core.inspection.layout import LayoutMethod, positions
 from deepcluster_core.inspection.neighbours import few_nearest_neighbours
-from deepcluster_core.inspection.rows import clustered_rows
 from deepcluster_core.report.atlas import make_atlas
 from deepcluster_core.report.gallery import COLOURED, Gallery
 from deepcluster_core.report.image_map import (
@@ -32,9 +26,7 @@ from deepcluster_core.report.image_map import (
 from deepcluster_core.report.odd_images import OddImages, draw_odd, find_odd
 from deepcluster_core.seeding import numpy_generator
 from deepcluster_core.text import readable_size, shell_words
-from stages.runs.folder import RunFolder
-from stages.runs.recipe import Recipe
-from stages.runs.states import ArtifactState
+from stages.runs.run_images import RunImages
 
 MapChoice = Literal["auto", "pca", "umap", "none"]
 POINTS = 50_000
@@ -52,8 +44,6 @@ LEAST_ATLAS_BYTES = 300_000
 """Bytes that the atlas may always take."""
 NEIGHBOURS = 10
 """Neighbours of an image that are looked for."""
-STABILITY_EPOCHS = 5
-"""Number of epochs before the last over which the stability of clusters is measured."""
 
 
 @dataclass(frozen=True)
@@ -64,84 +54,6 @@ class MapOptions:
     """auto: pca, up to `AUTO_UP_TO` images."""
     neighbours: bool = False
     """Look for outliers and near-duplicates among more than `NEIGHBOURS_UP_TO` images, too."""
-
-
-@dataclass(frozen=True)
-class RunImages:
-    """The images of a run at an epoch, read without torch: a report must start fast.
-
-    `ImageFacts` knows more of them, for commands that compute.
-    """
-
-    folder: RunFolder
-    recipe: Recipe
-    states: dict[tuple[str, int | None], ArtifactState]
-    epoch: int
-    """The latest epoch that has labels."""
-
-    @cached_property
-    def images(self) -> Images:
-        """The packed images."""
-        return Images(self.folder.images(self.recipe.images))
-
-    @cached_property
-    def labels(self) -> Labels:
-        """The clusters of the images."""
-        return self.labels_of(self.epoch)
-
-    def labels_of(self, epoch: int) -> Labels:
-        """Return the clusters of the images at another epoch that has labels."""
-        return read_labels(self.folder.artifact("labels", epoch))
-
-    @cached_property
-    def labelled_epochs(self) -> list[int]:
-        """The epochs that have labels, in order."""
-        return [epoch for epoch in range(self.epoch + 1) if self._is_whole("labels", epoch)]
-
-    @cached_property
-    def placed_epochs(self) -> list[int]:
-        """The epochs that have labels, and features to place the images by, in order."""
-        return [epoch for epoch in self.labelled_epochs if self._is_whole(*self._features(epoch))]
-
-    @cached_property
-    def stayed(self) -> tuple[NDArray[np.int32], int] | None:
-        """In how many of the epochs before each image was with its cluster, and their number.
-
-        They are the last `STABILITY_EPOCHS` that the run still has; None if there is none.
-        """
-        stayed_N, epochs = epochs_stayed(self.labels.cluster_N, self._earlier())
-        return (stayed_N, epochs) if epochs else None
-
-    @cached_property
-    def rows_bytes(self) -> int:
-        """Bytes of the features of all images at one epoch, in the space that was clustered."""
-        width = centroids_of(self.folder.artifact("labels", self.epoch))[0].shape[1]
-        return 4 * width * len(self.labels.cluster_N)
-
-    def rows(self, epoch: int, *, undo_whitening: bool = False) -> NDArray[np.float32]:
-        """Return the features of one of the `placed_epochs`; see `clustered_rows`."""
-        features = self.folder.artifact(*self._features(epoch))
-        labels = self.folder.artifact("labels", epoch)
-        return clustered_rows(features, labels, undo_whitening=undo_whitening)
-
-    def paths(self, image_ids: Sequence[int]) -> list[str]:
-        """Return the paths of some images."""
-        found = read_index(self.images.folder, ["path"], image_ids)
-        return [image["path"] for image in found]
-
-    def _earlier(self) -> Iterator[NDArray[np.int32]]:
-        for epoch in self.labelled_epochs[:-1][-STABILITY_EPOCHS:]:
-            yield self.labels_of(epoch).cluster_N
-
-    def _features(self, epoch: int) -> tuple[str, int]:
-        """Return the kind and the epoch of the artifact with the features of an epoch."""
-        # With a bank, the training of the epoch before has computed them.
-        trains_bank = self.recipe.train.has_bank and epoch > 0
-        return ("checkpoints", epoch - 1) if trains_bank else ("features", epoch)
-
-    def _is_whole(self, kind: str, epoch: int) -> bool:
-        state = self.states.get((kind, epoch))
-        return state is not None and state.condition is Condition.WHOLE
 
 
 def collect_map(

@@ -25,11 +25,12 @@ from deepcluster_core.report.evaluations import Evaluation, Picture
 from deepcluster_core.report.page import FORMAT, Report, Setup, inputs_of, render
 from deepcluster_core.seeding import numpy_generator
 from deepcluster_core.text import listed, shell_words
-from flows.show.image_map import MapOptions, RunImages, collect_map, collect_odd
+from flows.show.image_map import MapOptions, collect_map, collect_odd
 from stages.evaluations.shared.results import caption_of, read_results
 from stages.runs.access import check_page_writable
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_own_recipe
+from stages.runs.run_images import RunImages
 from stages.runs.states import ArtifactState, states_of
 
 PAGE = "report.html"

@@ -3,7 +3,6 @@
 Suffixes: N images, M neighbours, Q dimensions, K clusters, B block.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,21 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.manifest import Condition, read_manifest
-from deepcluster_core.artifacts.tables import Labels, read_clustering, read_labels
-from deepcluster_core.clustering.assign import Assigner
-from deepcluster_core.clustering.stability import epochs_stayed
+from deepcluster_core.artifacts.tables import Labels, read_clustering
+from deepcluster_core.inspection.layout import LayoutMethod, positions
 from deepcluster_core.inspection.neighbours import Neighbours, nearest_neighbours
 from deepcluster_core.inspection.outliers import outlier_scores
 from deepcluster_core.progress import Progress, silent
 from stages.runs.past_run import PastRun
+from stages.runs.run_images import RunImages
 
 NEIGHBOURS = 10
 """Neighbours of an image that are found at once, for its outlier score as well."""
-STABILITY_EPOCHS = 5
-"""Number of epochs before over which the stability of an image's cluster is measured."""
 BLOCK_ROWS = 8192
 
 
@@ -51,14 +46,18 @@ class ImageFacts:
         return cls(past, number, progress)
 
     @cached_property
+    def _run(self) -> RunImages:
+        return RunImages(self.past.folder, self.past.recipe, self.past.states, self.epoch)
+
+    @property
     def images(self) -> Images:
         """The packed images."""
-        return Images(self.past.folder.images(self.past.recipe.images))
+        return self._run.images
 
-    @cached_property
+    @property
     def labels(self) -> Labels:
         """The clusters of the images."""
-        return read_labels(self.past.whole("labels", self.epoch))
+        return self._run.labels
 
     @cached_property
     def rows(self) -> NDArray[np.float32]:
@@ -67,18 +66,20 @@ class ImageFacts:
         Raises:
             ArtifactError: the run has deleted the features (`keep.features`), or they are damaged.
         """
-        labels = self.past.whole("labels", self.epoch)
-        whitened = read_manifest(labels).config["cluster"]["whiten"]
-        pca = Assigner.of(read_clustering(labels), whitened=whitened, device="cpu").pca
-        features = Features(self.past.clustered(self.epoch))
-        rows_NQ = np.empty((features.num_images, len(pca.eigenvalues_Q)), np.float32)
-        start = 0
-        # With several views of an image, the clusters of the first clustering are those of view 0.
-        for raw_BD in features.blocks(block_rows=BLOCK_ROWS, view=0):
-            rows_BQ = pca.whiten(torch.from_numpy(raw_BD))
-            rows_NQ[start : start + len(raw_BD)] = rows_BQ.numpy()
-            start += len(raw_BD)
-        return rows_NQ
+        self.past.clustered(self.epoch)  # raises if they cannot be used
+        return self._run.rows(self.epoch)
+
+    def places(self, method: LayoutMethod) -> NDArray[np.float32]:
+        """Return the place (N, 2) of each image on a map, -1 to 1.
+
+        Raises:
+            ConfigError: UMAP is wanted, and umap-learn is not installed.
+            ArtifactError: the features cannot be used.
+        """
+        self.past.clustered(self.epoch)
+        rows_NQ = self._run.rows(self.epoch, undo_whitening=method == "pca")
+        (places_N2,) = positions([rows_NQ], method=method)
+        return places_N2
 
     @cached_property
     def neighbours(self) -> Neighbours:
@@ -111,13 +112,7 @@ class ImageFacts:
 
         They are the last `STABILITY_EPOCHS` that the run still has; None if there is none.
         """
-        stayed_N, epochs = epochs_stayed(self.labels.cluster_N, self._earlier_clusters())
-        if epochs == 0:
+        if self._run.stayed is None:
             return None
+        stayed_N, epochs = self._run.stayed
         return (stayed_N / epochs).astype(np.float32)
-
-    def _earlier_clusters(self) -> Iterator[NDArray[np.int32]]:
-        for epoch in range(max(0, self.epoch - STABILITY_EPOCHS), self.epoch):
-            state = self.past.states.get(("labels", epoch))
-            if state is not None and state.condition is Condition.WHOLE:
-                yield read_labels(state.folder).cluster_N

@@ -18,6 +18,7 @@ from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
 from stages.runs.machine import num_cores, num_gpus, usable_device
 from stages.runs.recipe import Recipe, load_own_recipe
+from stages.runs.run_images import clustered_by
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.score import score
 
@@ -145,10 +146,7 @@ class PastRun:
         Raises:
             ArtifactError: the features are missing or damaged, or were deleted to save space.
         """
-        if self.recipe.train.has_bank and epoch > 0:
-            # The training of the epoch before has computed them.
-            return self.whole("checkpoints", epoch - 1)
-        return self.whole("features", epoch)
+        return self.whole(*clustered_by(self.recipe, epoch))
 
     def network(self, checkpoint: Path | None) -> Network:
         """Return the network of a checkpoint, or the network as initialised if it is None.

@@ -14,13 +14,14 @@ from deepcluster_core.artifacts.commit import new_artifact, prune
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from flows.show.image_map import MapOptions, RunImages
+from flows.show.image_map import MapOptions
 from flows.show.page import key_pictures, write_page
 from stages.evaluations.shared.results import RESULTS, write_results
 from stages.runs.folder import RunFolder
 from stages.runs.image_facts import ImageFacts
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import load_recipe, save_recipe
+from stages.runs.run_images import RunImages
 from tests.support.browser import PROGRAM, Tab, browser
 from tests.support.flow_runs import loop
 from tests.support.recipes import write_recipe

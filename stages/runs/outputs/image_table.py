@@ -18,7 +18,7 @@ from deepcluster_core.artifacts.file_names import in_clustering
 from deepcluster_core.artifacts.image_tables import EMBEDDING, IMAGE, image_table
 from deepcluster_core.artifacts.outputs import whole_files
 from deepcluster_core.errors import ArtifactError, ConfigError
-from deepcluster_core.inspection.layout import LayoutMethod, positions
+from deepcluster_core.inspection.layout import LayoutMethod
 from deepcluster_core.progress import Progress, silent
 from deepcluster_core.report.thumbnails import thumbnail
 from stages.runs.cluster_names import ClusterName, names_at
@@ -124,8 +124,7 @@ class ImageColumns:
     @cached_property
     def _places(self) -> NDArray[np.float32]:
         """The places (N, 2) of the images on the map."""
-        (places_N2,) = positions([self._facts.rows], method=self._method)
-        return places_N2
+        return self._facts.places(self._method)
 
     def _names_of(self, at: slice) -> list[str | None]:
         names = {number: one.name for number, one in self.cluster_names.items()}
