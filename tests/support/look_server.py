@@ -2,7 +2,6 @@
 
 import csv
 import io
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +57,10 @@ class Served:
 
 @contextmanager
 def serving_look(run: Path, out: Path) -> Iterator[Served]:
-    """Serve a run during the block; then the server ends as on Ctrl-C."""
+    """Serve a run during the block; then end the server, which then says that it has stopped.
+
+    SIGTERM does what Ctrl-C does, and is not ignored where the tests run in the background.
+    """
     command = [PROGRAM, "look", run, "--no-browser", "--out", out]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -66,7 +68,7 @@ def serving_look(run: Path, out: Path) -> Iterator[Served]:
         try:
             yield Served(address, run, out, process.pid)
         finally:  # otherwise the block would wait for the server
-            process.send_signal(signal.SIGINT)
+            process.terminate()
         rest = process.stdout.read()
         assert process.wait(timeout=WITHIN_S) == 0
         assert rest.splitlines()[-1] == "stopped"
