@@ -48,7 +48,7 @@ def default_deep(images: Iterable[SourceImage]) -> Deep:
 def _is_deep(image: SourceImage) -> bool:
     try:
         return is_deep_file(image.read())
-    except OSError as error:
+    except (OSError, UnreadableImageError) as error:
         if is_shortage(error):
             raise
         return False  # the index records the reason

@@ -5,12 +5,19 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.help import LOOK, examples
 from flows.cli.options import EpochOption, RunArgument, path
 
 look_command = typer.Typer()
 
 
-@look_command.command()
+@look_command.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        "deepcluster look demo",
+        "deepcluster look demo --epoch 3 --port 8000 --no-browser",
+    ),
+)
 def look(
     run: RunArgument,
     port: Annotated[

@@ -6,12 +6,15 @@ from typing import Annotated
 import typer
 
 from flows.cli.failures import writes_to
+from flows.cli.help import USE, examples
 from flows.cli.options import EpochOption, RunArgument, path
 
 rasters = typer.Typer()
 
 
-@rasters.command()
+@rasters.command(
+    rich_help_panel=USE, epilog=examples("deepcluster raster scenes --out clusters.tif")
+)
 def raster(
     run: RunArgument,
     out: Annotated[

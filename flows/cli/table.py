@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.errors import ConfigError
+from flows.cli.help import LOOK, USE, examples
 from flows.cli.options import EpochOption, RunArgument, path
 
 TableOut = Annotated[
@@ -14,7 +15,13 @@ TableOut = Annotated[
 takeaway = typer.Typer()
 
 
-@takeaway.command()
+@takeaway.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        "deepcluster name demo 17 loops",
+        "deepcluster name demo --from earlier",
+    ),
+)
 def name(
     run: RunArgument,
     cluster: Annotated[int | None, typer.Argument(min=0, help="Number of a cluster.")] = None,
@@ -49,7 +56,13 @@ def name(
         list_names(folder, epoch)
 
 
-@takeaway.command()
+@takeaway.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "deepcluster table demo --out demo.parquet",
+        "deepcluster table demo --out demo.csv --columns path,cluster",
+    ),
+)
 def table(  # noqa: PLR0913, PLR0917  each is an option
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="A .parquet, .csv or .h5ad file.", parser=path)],
@@ -79,7 +92,12 @@ def table(  # noqa: PLR0913, PLR0917  each is an option
     show_table_written(run_folder_of(run), out, epoch, options)
 
 
-@takeaway.command()
+@takeaway.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "deepcluster check demo.parquet",
+    ),
+)
 def check(
     file: Annotated[
         Path, typer.Argument(help="A file of table, assign, embed, pick or others.", parser=path)
@@ -96,7 +114,12 @@ def check(
     show_belonging(file, None if run is None else run_folder_of(run))
 
 
-@takeaway.command()
+@takeaway.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "deepcluster sort demo --out sorted --per-cluster 20",
+    ),
+)
 def sort(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The folder to write.", parser=path)],
@@ -129,7 +152,12 @@ def sort(
     show_sorted(run_folder_of(run), out, epoch, SortRequest(how, per_cluster, farthest))
 
 
-@takeaway.command()
+@takeaway.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "deepcluster pick demo --images 100 --out to-label.csv",
+    ),
+)
 def pick(
     run: RunArgument,
     images: Annotated[int, typer.Option(min=1, help="Number of images to choose.")],
@@ -147,7 +175,13 @@ def pick(
     show_picked(run_folder_of(run), images, out=out, epoch=epoch, seed=seed, limit=limit)
 
 
-@takeaway.command()
+@takeaway.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "deepcluster duplicates demo",
+        "deepcluster duplicates demo --threshold 0.99 --out copies.txt",
+    ),
+)
 def duplicates(
     run: RunArgument,
     threshold: Annotated[

@@ -82,8 +82,7 @@ def test_folder_source__finds_the_pictures_alone(littered: Path) -> None:
     images = list(source.images())
     assert len(images) == source.count() == PICTURES
     assert {image.label for image in images} == {"bar", "cross", "disc", "square"}
-    (note,) = source.notes()
-    assert note.startswith("left out: ")
+    (note,) = [one for one in source.notes() if one.startswith("left out: ")]
     for name in ("filters/ (artifact)", "runs/mine/ (run)", "sweep/ (sweep)"):
         assert name in note
 
@@ -157,7 +156,7 @@ def test_folder_source__takes_what_only_looks_like_ours(
     (source / "bar/images").mkdir()  # as in a run
     found = open_source(source)
     assert sum(1 for _ in found.images()) == PICTURES
-    assert found.notes() == []
+    assert [note for note in found.notes() if note.startswith("left out: ")] == []
 
 
 def test_run_folder__of_another_version_is_known_by_its_configuration(littered: Path) -> None:

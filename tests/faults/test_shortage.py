@@ -185,7 +185,7 @@ def test_index__no_image_is_left_out_for_want_of_files_or_memory(error: OSError)
 
     dataset = DatasetConfig(source=Path("nowhere"))
     with pytest.raises(OSError, match=r"Too many|no memory"):
-        _read(Image(), dataset, None)  # type: ignore[arg-type]  # pyright: ignore
+        _read(Image(), dataset, "range", None)  # type: ignore[arg-type]  # pyright: ignore
 
 
 def test_region_reader__a_full_gpu_says_nothing_about_the_layer(
