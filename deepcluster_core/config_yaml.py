@@ -166,8 +166,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = parse(data.decode())
     except FileNotFoundError:
         known = recipe_names()
+        here = path.with_name(f"{path.name}.yaml")
+        # A file here is meant rather than a recipe with a similar name.
+        meant = f"; did you mean {here}?" if here.is_file() else did_you_mean(path.stem, known)
         raise ConfigError(
-            f"{path}: this recipe does not exist{did_you_mean(path.stem, known) or '.'}\n"
+            f"{path}: this recipe does not exist{meant or '.'}\n"
             f"  Fix: give a YAML file, or one of these names: {', '.join(known)}."
         ) from None
     except (OSError, ValueError) as error:  # ValueError: from `parse`, or bytes not valid UTF-8

@@ -14,7 +14,13 @@ from typing import Any
 
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.notification import Kind, send
-from deepcluster_core.text import duration, printable_lines, three_decimals, without_credentials
+from deepcluster_core.text import (
+    duration,
+    known,
+    printable_lines,
+    three_decimals,
+    without_credentials,
+)
 from stages.runs.folder import RunFolder
 from stages.score import score
 
@@ -24,6 +30,12 @@ URL: ContextVar[str | None] = ContextVar("URL", default=None)
 """The URL that the command was given."""
 LONGEST = 500
 """Characters of an error that are sent."""
+FIGURES = {
+    "loss": "loss",
+    "NMI with the clusters before": "nmi_previous",
+    "NMI with the labels": "nmi_labels",
+}
+"""Columns of the metrics that are sent when a run is finished, by what they are called there."""
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +72,11 @@ class RunNotices:
     def finished(self, *, epochs: int) -> None:
         """Send that the run is finished, and what its last epoch has learnt."""
         row = read_metrics(self._folder.artifact(score.kind, epochs - 1))
+        figures = {name: row[column] for name, column in FIGURES.items()}
+        told = [f"{name} {three_decimals(one)}" for name, one in figures.items() if known(one)]
         lines = [
             f"{epochs} epochs; {duration(time.monotonic() - self._start)} since it was started",
-            f"loss {three_decimals(row['loss'])}, "
-            f"NMI with the clusters before {three_decimals(row['nmi_previous'])}, "
-            f"with the labels {three_decimals(row['nmi_labels'])}",
+            ", ".join(told),
             f"{self._folder.root / 'report.html'}",
         ]
         self._send("finished", "\n".join(lines), "success")

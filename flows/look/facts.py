@@ -77,7 +77,9 @@ def facts_of(
         "distance to the centroid": three_decimals(float(contents.labels.distance_N[image_id])),
         "nearest to it": f"{number(place + 1)} of {number(size)}",
         "stability": None if stability_N is None else share(float(stability_N[image_id])),
-        "outlier score": None if outlier is None else f"{outlier:.3f}, 0 has near copies",
+        "outlier score": None
+        if outlier is None
+        else f"{outlier:.3f} (near 0 if it has near copies)",
     }
     return {name: value for name, value in facts.items() if value is not None}
 

@@ -267,6 +267,7 @@ def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
 
 Next:
   {program} show {typed}
+  {program} look {typed}
   {program} show {typed} --epoch {last} --cluster 0
   {program} stage cluster --run {typed} --epoch {last} --set cluster.k=50 --out runs/k50"""
 

@@ -96,8 +96,9 @@ def existing_run(run: str) -> RunFolder:
         inside = sorted(folder.root.glob("*/config.yaml"))
         found = inside or sorted(Path("runs").glob("*/config.yaml"))
         known = ", ".join(str(path.parent) for path in found)
+        there = f"Here are: {known}." if known else "There is none under runs/ here."
         raise ConfigError(
             f"{folder.root}: is not a run: it has no {folder.config.name}.\n"
-            f"  Fix: give the folder of a run. Here are: {known or 'none under runs/'}."
+            f"  Fix: give the folder of a run. {there}"
         )
     return folder

@@ -79,8 +79,23 @@ def test_flow__notifies_when_it_is_finished(
     assert server.messages[-1]["type"] == "success"
     assert "2 epochs" in server.messages[-1]["message"]
     assert f"{tmp_path}/mine/report.html" in server.messages[-1]["message"]
+    assert ", NMI with the labels 0." in server.messages[-1]["message"]
     warnings = {title for title in server.titles[:-1]}
     assert warnings <= {"DeepCluster mine: warning"}
+
+
+def test_flow__notifies_of_what_is_known(
+    prefect_server: str,
+    recipe: Path,
+    tmp_path: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(NOTIFY, server.url)
+
+    loop(recipe, tmp_path / "mine", epochs=1, overrides={"dataset": {"labels": "none"}})
+
+    assert "NMI" not in server.messages[-1]["message"]
 
 
 def test_flow__notifies_when_it_fails(

@@ -40,7 +40,7 @@ def test_existing_run__finds_it_by_name_or_path(finished_run: Path) -> None:
 
 
 def test_existing_run__without_one_lists_those_there_are(finished_run: Path) -> None:
-    with pytest.raises(ConfigError, match="Here are: none under runs/"):
+    with pytest.raises(ConfigError, match="There is none under runs/ here"):
         existing_run("absent")
     Path("runs").mkdir()
     Path("runs/mine").symlink_to(finished_run)

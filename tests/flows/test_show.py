@@ -352,6 +352,7 @@ def test_farewell__names_what_was_made_and_what_to_type(finished_run: Path) -> N
     assert f"{finished_run}: 3 epochs, in 1 h 2 min\n" in told
     _, commands = told.split("Next:\n")
     assert f"show {finished_run} --epoch 2 --cluster 0" in commands
+    assert f"look {finished_run}\n" in commands
     for named in re.findall(r'\("([^"]+)"\)', told):
         assert Path(named).exists()
 

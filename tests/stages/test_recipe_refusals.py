@@ -107,6 +107,15 @@ def test_load_recipe__overrides_are_checked_like_the_file(path: Path) -> None:
     assert "train.lrr: unknown key; known here: lr," in text
 
 
+def test_load_recipe__the_name_of_a_file_here_without_its_suffix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "mine.yaml", PLAIN)
+    monkeypatch.chdir(tmp_path)
+
+    assert "mine: this recipe does not exist; did you mean mine.yaml?\n" in error_of(Path("mine"))
+
+
 @pytest.mark.parametrize("text", ["1e", "e5", "x1e5", "1e5x", "'1e-5'"])
 def test_load_recipe__text_that_looks_like_a_number_stays_text(path: Path, text: str) -> None:
     write(path, PLAIN.replace("lr: 0.1", f"lr: {text}"))

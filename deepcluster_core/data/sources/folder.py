@@ -42,6 +42,8 @@ class FolderSource:
         self._left_out: list[str] = []
         self._others: Counter[str] = Counter()
         """Files that are no pictures by their names, by extension."""
+        self._num_flat = 0
+        """Images directly in the root, if there are others in folders."""
 
     @property
     def originals(self) -> Path:
@@ -57,12 +59,18 @@ class FolderSource:
         del top_names  # perhaps millions
         self._left_out.clear()
         self._others.clear()
+        num_flat = num_nested = 0
         for name in walk_images(self._root, self._left_out, self._others):
             path = displayed(name)
-            top_folder = path.partition("/")[0]
+            top_folder, is_nested, _ = path.partition("/")
+            if is_nested:
+                num_nested += 1
+            else:
+                num_flat += 1
             label = top_folder if is_labelled else None
             read = partial(read_file, self._root / name)
             yield SourceImage(path, label, read)
+        self._num_flat = num_flat if num_nested else 0
 
     def fingerprint(self) -> str:
         """See `Source`."""
@@ -76,6 +84,9 @@ class FolderSource:
     def notes(self) -> list[str]:
         """See `Source`."""
         notes: list[str] = []
+        if self._num_flat and self._with_labels:
+            images = "1 image lies" if self._num_flat == 1 else f"{self._num_flat:,} images lie"
+            notes.append(f"no true labels: {images} beside the folders, so they are not classes")
         if self._others:
             notes.append(
                 f"left out, because their names are not those of images: {counts(self._others)}"

@@ -1,10 +1,12 @@
 """Find the images of a run that are nearly equal."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from deepcluster_core.artifacts.tables import read_index
 from deepcluster_core.inspection.duplicates import duplicate_groups, suggested_threshold
 from deepcluster_core.inspection.neighbours import Neighbours
 from deepcluster_core.progress import Progress, silent
@@ -40,7 +42,7 @@ class Duplicates:
     quantiles: dict[float, float]
     """Similarities to the most similar other image, by the share of images that stay below."""
     groups: list[list[DuplicateImage]]
-    """Groups of nearly equal images, the largest first."""
+    """Groups of nearly equal images, the largest first. The first image of each is that to keep."""
 
     @property
     def num_surplus(self) -> int:
@@ -76,9 +78,10 @@ def find_duplicates(
     facts = ImageFacts.of(past, epoch, progress=progress)
     suggested = suggested_threshold(facts.neighbours)
     used = suggested if threshold is None else threshold
+    found = duplicate_groups(facts.neighbours, threshold=used)
     groups = [
-        [_image(facts, image_id) for image_id in ids]
-        for ids in duplicate_groups(facts.neighbours, threshold=used)
+        [_image(facts, image_id) for image_id in image_ids]
+        for image_ids in _best_first(facts, found)
     ]
     if out is not None:
         _write(past, out, facts.epoch, groups)
@@ -99,6 +102,22 @@ def _image(facts: ImageFacts, image_id: int) -> DuplicateImage:
         cluster=int(facts.labels.cluster_N[image_id]),
         similarity=float(facts.neighbours.similarity_NM[image_id, 0]),
     )
+
+
+def _best_first(facts: ImageFacts, groups: list[list[int]]) -> list[list[int]]:
+    """Sort each group: the image with the most pixels first, of equals that of the shortest path.
+
+    So a copy that was scaled down could go rather than its original, and `IMG_1 (copy).jpg` rather
+    than `IMG_1.jpg`, which comes after it in the alphabet.
+    """
+    image_ids = list(chain.from_iterable(groups))
+    columns = ["image_id", "path", "width", "height"]
+    rows = read_index(facts.images.folder, columns, image_ids)
+    rank_of = {
+        row["image_id"]: (-row["width"] * row["height"], len(row["path"]), row["image_id"])
+        for row in rows
+    }
+    return [sorted(group, key=rank_of.__getitem__) for group in groups]
 
 
 def _quantiles(neighbours: Neighbours) -> dict[float, float]:

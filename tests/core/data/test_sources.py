@@ -9,6 +9,7 @@ import pytest
 
 from deepcluster_core.data.sources import Kind, open_source
 from deepcluster_core.data.sources.base import displayed, read_file
+from deepcluster_core.data.sources.folder import FolderSource
 from deepcluster_core.errors import SourceError
 from tests.support.sources import error_of, images, labels_of, paths, put, reason
 
@@ -71,8 +72,20 @@ def test_folder__labels_are_first_level_folders(tmp_path: Path) -> None:
 
 def test_folder__no_labels_when_an_image_lies_in_the_root(tmp_path: Path) -> None:
     put(tmp_path, "cat/1.png", "dog/1.png", "zebra.png")
+    source = FolderSource(tmp_path, with_labels=True)
 
-    assert labels_of(tmp_path) == [None] * 3
+    assert [image.label for image in source.images()] == [None] * 3
+    assert source.notes() == [
+        "no true labels: 1 image lies beside the folders, so they are not classes"
+    ]
+
+
+def test_folder__without_folders_nothing_is_said_of_labels(tmp_path: Path) -> None:
+    put(tmp_path, "cat.png", "dog.png")
+    source = FolderSource(tmp_path, with_labels=True)
+
+    assert [image.label for image in source.images()] == [None] * 2
+    assert source.notes() == []
 
 
 def test_folder__circular_links_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import deepcluster
 from deepcluster_core.errors import ArtifactError, ConfigError
@@ -73,6 +75,29 @@ def test_find_duplicates__list_has_those_that_could_go(past: PastRun, tmp_path: 
     found = find_duplicates(past, threshold=0.99999, out=tmp_path / "d.txt")
 
     assert (tmp_path / "d.txt").read_text().splitlines() == [found.groups[0][1].path]
+
+
+def test_find_duplicates__first_of_a_group_has_the_most_pixels_and_the_shortest_path(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(30):
+        pixels = noise.integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((32, 32)).save(folder / f"other {number}.png")
+    pixels = noise.integers(0, 255, (8, 8, 3), np.uint8)
+    original = Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST)
+    for name in ("z.png", "z (copy).png"):
+        original.save(folder / name)
+    original.resize((32, 32), Image.Resampling.NEAREST).save(folder / "a.png")
+    recipe = write_recipe(tmp_path / "r.yaml", folder, epochs="0")
+    deepcluster.run_epochs(recipe, tmp_path / "run", echo=False)
+
+    found = find_duplicates(PastRun.open(str(tmp_path / "run")), threshold=0.99)
+
+    (group,) = (group for group in found.groups if "z.png" in {one.path for one in group})
+    assert [one.path for one in group] == ["z.png", "z (copy).png", "a.png"]
 
 
 def test_find_duplicates__threshold_is_suggested(past: PastRun) -> None:
