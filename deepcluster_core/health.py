@@ -6,7 +6,7 @@ run and may not show in the loss curve.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log
+from math import floor, log
 from typing import Any
 
 FEW_CLUSTERS = 0.5
@@ -164,9 +164,11 @@ def _low_rank(row: Row) -> Sign | None:
     least = min(LEAST_RANK, needed_for_k / 2)
     if rank is None or rank >= least:
         return None
+    # Rounded down: 1.96 must not read as the 2.0 that it fails to reach.
+    shown = floor(rank * 10) / 10
     return Sign(
         "low_rank",
-        f"the features have collapsed onto {rank:.1f} directions (participation "
+        f"the features have collapsed onto {shown:.1f} directions (participation "
         f"ratio); healthy ones keep {least:.1f} or more",
         "use larger batches (train.batch_size: 64 or more), more passes between two clusterings "
         "(train.reassign_every: 5, or auto), a lower train.lr or milder crops (train.crop_area: "

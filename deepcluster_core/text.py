@@ -65,6 +65,11 @@ def listed(names: Sequence[str], *, limit: int = 5) -> str:
     return f"{shown} and {num_more:,} more"
 
 
+def last_epochs(count: int) -> str:
+    """Return the name of the epochs before the present one with which it was compared."""
+    return "the epoch before" if count == 1 else f"the {count} epochs before"
+
+
 def duration(seconds: float) -> str:
     """Return a duration in its one or two largest units: 5.3 s, 1 min 36 s, 30 h 2 min."""
     if seconds < 60:

@@ -111,8 +111,8 @@ class DatasetConfig(StrictConfig):
     """How pictures of more than 8 bits become 8-bit ones. percentile: the values of which 0.1 % are
     lower and 0.1 % higher, over the whole data set, become 0 and 255, channel by channel. range:
     keep one scale for all pictures, 0 to 65535. stretch: map the darkest and brightest value of
-    each picture to 0 and 255. None: percentile if one of the first 32 images has more than 8 bits;
-    a run keeps what it began with."""
+    each picture to 0 and 255. None: percentile if one of the first 32 images has more than 8 bits,
+    and `tile.range` does not say what is black and white; a run keeps what it began with."""
 
     max_skipped_fraction: float = Field(default=0.01, ge=0, le=1)
     """The stage fails if more than this share of the images, 0 to 1, cannot be read."""
@@ -144,6 +144,14 @@ class DatasetConfig(StrictConfig):
         if isinstance(source, GeotiffSource):
             source.check_channels(self.channels)
         return source
+
+    def settled_deep(self, source: Source) -> Deep:
+        """Return `deep`; if it is not set, what the first images and `tile.range` suggest."""
+        if self.deep is not None:
+            return self.deep
+        if self.tile is not None and self.tile.range is not None:
+            return "range"  # windows are scaled to all 16 bits already
+        return default_deep(source.images())
 
     @property
     def has_scenes(self) -> bool:
@@ -247,7 +255,7 @@ def _facts(
 
 def _rule(opened: Source, dataset: DatasetConfig, context: Context) -> DeepRule:
     """Return how values of more than 8 bits become 8 bits; percentiles are measured."""
-    deep = dataset.deep or default_deep(opened.images())
+    deep = dataset.settled_deep(opened)
     if deep != "percentile":
         return deep
     total, _ = _choose(opened, dataset, context.seed)
@@ -394,5 +402,15 @@ def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> No
         f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{skipped.listed()}"
         f"{skipped.reasons.most_common()}\n"
         f"  The whole list: {out / SKIPPED}\n"
-        f"  Fix: convert, repair or remove them{alternative}."
+        f"  Fix: {_cure(skipped.listed())}convert, repair or remove them{alternative}."
+    )
+
+
+def _cure(reasons: str) -> str:
+    """Return the settings that read files of other numbers of bands, if some were skipped."""
+    if "dataset.channels: " not in reasons:
+        return ""
+    return (
+        "set dataset.channels, and for GeoTIFF scenes dataset.tile.size, which cuts them into "
+        "windows; otherwise "
     )

@@ -104,6 +104,9 @@ class Decoded:
     """Number of pages or frames of the file, of which one was read, or their maximum."""
     highest: float | None = None
     """The highest value of a picture of more than 8 bits that was converted by `range`."""
+    is_deep: bool = False
+    """Whether a picture that Pillow does not decode, such as DICOM, had more than 8 bits, and no
+    window of its own that made them 8."""
 
 
 def decode(
@@ -213,7 +216,8 @@ def _from_values(
     top = None
     if values.is_deep and deep == "range" and values.declared is None:
         top = float(values.values_HWC.max())
-    return Decoded(_resized_planes(pixels_HWC, shorter_side), width, height, values.format, 1, top)
+    resized_HWC = _resized_planes(pixels_HWC, shorter_side)
+    return Decoded(resized_HWC, width, height, values.format, 1, top, values.is_deep)
 
 
 def _decoded(

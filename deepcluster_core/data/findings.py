@@ -20,6 +20,8 @@ class Findings:
         self._most_pages = 0
         self._num_deep = 0
         self._highest = 0.0
+        self._num_dicom = 0
+        self._num_deep_dicom = 0
 
     def add(self, decoded: Decoded) -> None:
         """Add the facts about a picture."""
@@ -29,6 +31,9 @@ class Findings:
         if decoded.highest is not None:
             self._num_deep += 1
             self._highest = max(self._highest, decoded.highest)
+        if decoded.format == "DICOM":
+            self._num_dicom += 1
+            self._num_deep_dicom += decoded.is_deep
 
     def notes(self) -> list[str]:
         """Return a note if pages were left out although nobody has chosen that."""
@@ -41,7 +46,20 @@ class Findings:
         ]
 
     def warnings(self) -> list[str]:
-        """Return a warning if `range` makes all pictures of more than 8 bits nearly black."""
+        """Return warnings if pictures are nearly black, or differ in brightness by their files."""
+        return [*self._nearly_black(), *self._mixed_windows()]
+
+    def _mixed_windows(self) -> list[str]:
+        without = self._num_deep_dicom
+        if without in (0, self._num_dicom):
+            return []
+        return [
+            f"DICOM pictures with a window or 8 bits: {self._num_dicom - without:,}, with neither: "
+            f"{without:,}. Their brightness cannot be compared, and clusters may follow it; "
+            f"cluster them in two runs, or write the same window into all files"
+        ]
+
+    def _nearly_black(self) -> list[str]:
         if self._num_deep == 0 or self._highest > HARDLY_USED * _TOP:
             return []
         number = "1 picture" if self._num_deep == 1 else f"{self._num_deep:,} pictures"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from deepcluster_core.report import charts
 from deepcluster_core.report.thumbnails import MEDIA_TYPE
 from deepcluster_core.report.words import cluster_history
-from deepcluster_core.text import number, printable_lines, readable_size, share
+from deepcluster_core.text import last_epochs, number, printable_lines, readable_size, share
 
 
 def _printable(value: object) -> object:
@@ -45,6 +45,7 @@ FILTERS: dict[str, Callable[..., object]] = {
     "data_uri": _data_uri,
     "history": cluster_history,
     "images": _images,
+    "last_epochs": last_epochs,
     "number": number,
     "share": share,
     "size": readable_size,

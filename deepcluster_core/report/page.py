@@ -25,7 +25,7 @@ from deepcluster_core.report.picture_checks import picture_remarks
 from deepcluster_core.report.words import Remark, remarks
 from deepcluster_core.text import UNKNOWN, duration, number, share
 
-FORMAT = 5
+FORMAT = 6
 """Version of the page's format; increase it when equal inputs would give a different page."""
 SCRIPTS = ("map.js", "map_data.js", "script.js")
 """The parts of the page's only script."""
@@ -76,6 +76,8 @@ class Report:
     image_map: ImageMap | None = None
     odd: OddImages | None = None
     """Outliers and near-duplicates; None if they were not looked for."""
+    reading: Sequence[str] = ()
+    """Sentences on how the images were read: what was skipped, pages, black and white."""
     run: str = "RUN"
     """The run as it is written in commands."""
 
@@ -153,7 +155,8 @@ def _remarks(report: Report) -> list[Remark]:
     gallery = report.gallery
     measures = None if gallery is None else gallery.measures
     pictures = [] if gallery is None else picture_remarks(gallery)
-    found = [*notes, *pictures, *remarks(report.rows, report.stability, measures)]
+    reading = [Remark("plain", "How the images were read", line) for line in report.reading]
+    found = [*notes, *pictures, *reading, *remarks(report.rows, report.stability, measures)]
     return found or [Remark("plain", "Nothing yet", "No epoch is done.")]
 
 

@@ -8,7 +8,7 @@ from deepcluster_core.clustering.changes import Change
 from deepcluster_core.clustering.stability import Stability
 from deepcluster_core.health import CHANCE, Sign, signs
 from deepcluster_core.report.cluster_measures import ClusterMeasures
-from deepcluster_core.text import known, listed, number, share
+from deepcluster_core.text import known, last_epochs, listed, number, share
 
 Row = Mapping[str, Any]
 """Metrics of an epoch by the names of their columns, together with `epoch`."""
@@ -261,7 +261,7 @@ def _shape(measures: ClusterMeasures | None) -> Iterator[Remark]:
         lowest = share(float(measures.stays_K[least[0]]))
         text = (
             f"The images of clusters {listed([str(one) for one in least])} were with them in as "
-            f"few as {lowest} of the last {measures.stayed_epochs} epochs. Do not build on these "
+            f"few as {lowest} of {last_epochs(measures.stayed_epochs)}. Do not build on these "
             f"clusters; more epochs may settle them."
         )
         yield Remark("plain", "The least stable clusters", text, tuple(least))

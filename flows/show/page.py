@@ -159,6 +159,7 @@ class _Run:
             name=self.folder.name,
             setup=self._setup(images, labels),
             notes=self._notes(),
+            reading=self._reading(images),
             rows=[*self._rows()],
             sizes=[],
             gallery=None,
@@ -289,6 +290,17 @@ class _Run:
         if not self.recipe.trains:
             notes.append("Nothing was trained: the recipe has epochs: 0.")
         return notes
+
+    def _reading(self, images: ArtifactState | None) -> list[str]:
+        """Return what the index has said about the images: losses first, in one remark."""
+        if images is None:
+            return []
+        facts = self.manifests[images.folder].facts
+        lost = facts.get("skipped", 0) - facts.get("left_out", 0)
+        unreadable = "1 image" if lost == 1 else f"{lost:,} images"
+        losses = [f"{unreadable} could not be read: images/skipped.parquet has the reasons"]
+        lines = [*(losses if lost else []), *facts.get("warnings", ()), *facts.get("notes", ())]
+        return [". ".join(line[:1].upper() + line[1:] for line in lines) + "."] if lines else []
 
     def _evaluated(self) -> Iterator[Evaluation]:
         """Yield the results and pictures of each evaluation."""

@@ -1,6 +1,5 @@
 """Settle `dataset.deep` for a run whose recipe leaves it open."""
 
-from deepcluster_core.data.measuring import default_deep
 from deepcluster_core.errors import ConfigError, SourceError
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
@@ -10,15 +9,15 @@ def with_deep(recipe: Recipe, folder: RunFolder) -> Recipe:
     """Return a recipe whose `dataset.deep` is set.
 
     A run keeps what it began with: a run of an earlier version, in which `range` was the default,
-    continues with `range`. For a new run the first images decide. If the source is gone, the recipe
-    is returned as it is.
+    continues with `range`. For a new run the first images decide, or `tile.range`. If the source is
+    gone, the recipe is returned as it is.
     """
     if recipe.dataset.deep is not None:
         return recipe
     deep = _begun_with(recipe, folder)
     if deep is None:
         try:
-            deep = default_deep(recipe.dataset.open_source().images())
+            deep = recipe.dataset.settled_deep(recipe.dataset.open_source())
         except SourceError:
             return recipe  # reported where the source is needed
     dataset = recipe.dataset.model_copy(update={"deep": deep})

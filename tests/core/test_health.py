@@ -51,7 +51,7 @@ def test_signs__healthy_epochs_have_none(changes: dict[str, Any]) -> None:
         ({"empty_clusters": 11}, "empty_clusters", "11 of 100 clusters are empty"),
         ({"loss": 4.59}, "loss_at_chance", "the loss is 4.590; with nothing learnt it is ln k"),
         ({"loss": 7.0}, "loss_at_chance", "ln k = 4.605"),
-        ({"effective_rank": 1.16}, "low_rank", "1.2 directions"),
+        ({"effective_rank": 1.16}, "low_rank", "1.1 directions"),
         ({"dead_features": 0.5}, "dead_features", "50% of the dimensions"),
         ({"k": 2, "effective_clusters": 1.5, "largest_fraction": 0.8}, "one_cluster", "80%"),
     ],
@@ -64,6 +64,12 @@ def test_signs__each_says_its_numbers_and_what_to_do(
     assert sign.name == name
     assert said in sign.sentence
     assert sign.advice.endswith(".")
+
+
+def test_signs__a_rank_just_below_the_limit_does_not_read_as_the_limit() -> None:
+    (sign,) = signs(DEMO | {"k": 5, "effective_rank": 1.97, "effective_clusters": 5.0, "loss": 0.1})
+
+    assert "onto 1.9 directions (participation ratio); healthy ones keep 2.0" in sign.sentence
 
 
 def test_signs__chance_is_that_of_the_clusters_that_have_images() -> None:

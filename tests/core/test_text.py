@@ -4,6 +4,7 @@ import pytest
 
 from deepcluster_core.text import (
     duration,
+    last_epochs,
     listed,
     number,
     printable_lines,
@@ -45,6 +46,10 @@ def test_printable_lines__any_text_can_be_shown_and_written(text: str, shown: st
 )
 def test_number__has_few_digits(value: object, shown: str) -> None:
     assert number(value) == shown
+
+
+def test_last_epochs__one_is_not_counted() -> None:
+    assert [last_epochs(count) for count in (1, 4)] == ["the epoch before", "the 4 epochs before"]
 
 
 def test_share__small_ones_have_a_decimal() -> None:

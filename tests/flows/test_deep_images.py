@@ -8,6 +8,8 @@ import pytest
 import tifffile
 
 from deepcluster import run_epochs
+from flows.show.page import write_page
+from stages.runs.folder import RunFolder
 from stages.runs.new_images import assign
 from tests.support.recipes import write_small_recipe
 
@@ -52,3 +54,21 @@ def test_run__new_images_get_the_brightness_of_the_run(
     assert len(found) == (3 if pages == "null" else 6)
     assert found.cluster.tolist() == wanted.cluster.tolist()
     np.testing.assert_allclose(found.distance, wanted.distance, rtol=0.01)
+
+
+def test_write_page__says_how_the_images_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "cells"
+    source.mkdir()
+    for number in range(20):
+        tifffile.imwrite(source / f"{number:02}.tif", cells(number))
+    (source / "torn.tif").write_bytes((source / "00.tif").read_bytes()[:100])
+    dataset = "{source: SOURCE, channels: 1, shorter_side: 16, max_skipped_fraction: 0.1}"
+    recipe = write_small_recipe(tmp_path / "recipe.yaml", source, dataset=dataset)
+    monkeypatch.chdir(tmp_path)
+    run_epochs(recipe, run=tmp_path / "run", epochs=0, echo=False)
+
+    page = write_page(RunFolder(tmp_path / "run")).read_text(encoding="utf-8")
+
+    assert "1 image could not be read: images/skipped.parquet has the reasons. Deep: per" in page

@@ -130,6 +130,18 @@ def test_raster__tells_where_it_comes_from(run: Path, tmp_path: Path) -> None:
     assert tags["deepcluster_tile"] == "size 16, stride 16"
 
 
+def test_settled_deep__the_range_of_scenes_says_what_is_black_and_white(tmp_path: Path) -> None:
+    write_scene(tmp_path / "north.tif", values_of(0, (4, HEIGHT, WIDTH)))
+    shared = {"source": tmp_path, "tile": {"size": 16}, "channels": 4}
+    measured = DatasetConfig.model_validate(shared)
+    given = DatasetConfig.model_validate(shared | {"tile": {"size": 16, "range": [0, 4000]}})
+    wanted = given.model_copy(update={"deep": "percentile"})
+
+    assert measured.settled_deep(measured.open_source()) == "percentile"
+    assert given.settled_deep(given.open_source()) == "range"
+    assert wanted.settled_deep(wanted.open_source()) == "percentile"
+
+
 def test_raster__one_scene_is_one_file(tmp_path: Path) -> None:
     source = write_scenes(tmp_path / "scenes", "s.tif")
     dataset = DATASET.replace("size: 16,", "size: 16, stride: 8,")

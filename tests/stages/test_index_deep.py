@@ -216,6 +216,33 @@ def test_index__dicom_beside_photographs(tmp_path: Path) -> None:
     assert pd.read_parquet(tmp_path / "out" / SKIPPED).path.tolist() == ["c.dcm"]
 
 
+def test_index__dicom_with_and_without_windows_is_warned_of(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    window = {"WindowCenter": 2000, "WindowWidth": 3000}
+    for number, elements in enumerate((window, window, {})):
+        data = dicom_of(microscope(number), bits=12, **elements)
+        (folder / f"{number}.dcm").write_bytes(data)
+
+    (warning,) = index(config(folder), tmp_path / "out").facts["warnings"]
+
+    assert warning.startswith("DICOM pictures with a window or 8 bits: 2, with neither: 1. Their")
+    (folder / "2.dcm").unlink()
+    assert "warnings" not in index(config(folder), tmp_path / "all").facts
+
+
+def test_index__files_of_many_bands_name_the_settings_that_read_them(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "scene.tif",
+        np.zeros((5, 20, 24), np.uint16),
+        photometric="minisblack",
+        planarconfig="separate",
+    )
+
+    with pytest.raises(SourceError, match=r"Fix: set dataset\.channels, .*dataset\.tile\.size"):
+        index(config(tmp_path), tmp_path / "out")
+
+
 # The default of a run
 
 

@@ -296,6 +296,8 @@ def _nothing_found(location: Path, wanted: str) -> SourceError:
     else:
         files = [location]
         found = "a single file"
+        if not location.suffix:
+            fix += "; a picture without an extension has to be in a list (.txt), by its path"
     for file in files:
         if file.suffix.lower() in COMPRESSED:
             name = displayed(file.name)

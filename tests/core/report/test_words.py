@@ -120,6 +120,7 @@ def test_remarks__measures_name_clusters_to_look_at() -> None:
     assert "The nearest pairs: 0 and 1" in by_title["Tight or wide, near or far"].text
     assert by_title["The widest clusters"].clusters[0] == 2
     assert by_title["The least stable clusters"].clusters == (2, 3, 0, 1)
+    assert "in as few as 0.0% of the 2 epochs before" in by_title["The least stable clusters"].text
 
 
 def test_remarks__one_epoch_without_labels_has_nothing_to_compare() -> None:
