@@ -91,8 +91,8 @@ def show_sorted(run: str, out: Path, epoch: int | None, request: "SortRequest") 
     )
     if found.num_decoded:
         console.print(
-            f"{found.num_decoded:,} of them are PNG files of the pixels that the run has packed, "
-            f"because the original files are not at hand"
+            f"{found.num_decoded:,} of them have no file of their own in the source: they are "
+            f"written as the run has packed them, {' and '.join(found.decoded_kinds)}"
         )
 
 

@@ -21,6 +21,8 @@ from deepcluster_core.geotiff.windows import Window, window_of
 from stages.index import DatasetConfig
 from stages.runs.cluster_map import write_cluster_maps
 from stages.runs.new_images import assign
+from stages.runs.outputs.sorted_images import SortRequest, sort_images
+from stages.runs.past_run import PastRun
 from tests.support.recipes import write_recipe
 from tests.support.scenes import CRS, LEFT, METRES, TOP, values_of, without_data, write_scene
 
@@ -128,6 +130,16 @@ def test_raster__tells_where_it_comes_from(run: Path, tmp_path: Path) -> None:
     assert tags["deepcluster_labels_digest"] == manifest.digest
     assert tags["deepcluster_scene"] == "north.tif"
     assert tags["deepcluster_tile"] == "size 16, stride 16"
+
+
+def test_sort_images__windows_keep_their_place_in_their_names(run: Path, tmp_path: Path) -> None:
+    found = sort_images(PastRun.open(str(run)), tmp_path / "sorted", SortRequest(per_cluster=1))
+
+    assert found.decoded_kinds == [".npy"], "pictures have no four channels"
+    table = pd.read_parquet(tmp_path / "sorted" / "images.parquet")
+    place = table.path[0].partition("#")[2].replace("=", "_").replace(",", "_")
+    assert table.file[0].endswith(f"-{place}.npy")
+    assert np.load(tmp_path / "sorted" / table.file[0]).shape == (SIZE, SIZE, 4)
 
 
 def test_settled_deep__the_range_of_scenes_says_what_is_black_and_white(tmp_path: Path) -> None:

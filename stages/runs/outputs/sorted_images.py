@@ -4,7 +4,7 @@ Suffixes: N images, M members of a cluster.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -52,7 +52,9 @@ class Sorted:
     num_images: int
     num_clusters: int
     num_decoded: int
-    """Number of images whose original file is not at hand: PNG files of the packed pixels."""
+    """Number of images without an original file of their own, written from the packed pixels."""
+    decoded_kinds: Sequence[str]
+    """Suffixes of the files of these: .png, or .npy for other than 1 or 3 channels."""
 
 
 def sort_images(
@@ -100,7 +102,8 @@ def sort_images(
                 files = writer.write(place, member_M, total, progress)
                 table.add(_rows(facts, cluster, names.get(cluster), member_M, files))
     num_clusters = sum(1 for member_M in chosen if len(member_M))
-    return Sorted(facts.epoch, total, num_clusters, writer.num_decoded)
+    kinds = sorted(writer.decoded_kinds)
+    return Sorted(facts.epoch, total, num_clusters, writer.num_decoded, kinds)
 
 
 def cluster_place(cluster: int, *, k: int, name: str | None) -> str:
@@ -156,6 +159,7 @@ class _Writer:
         self._digits = len(str(len(facts.images) - 1))
         self._num_written = 0
         self.num_decoded = 0
+        self.decoded_kinds: set[str] = set()
 
     def write(
         self, place: str, member_M: NDArray[np.int64], total: int, progress: Progress
@@ -194,9 +198,11 @@ class _Writer:
         number = f"{image_id:0{self._digits}}"
         original = self._original(image_id)
         if original is None:
-            file = folder / f"{number}-{safe_name(Path(path).stem)}"
+            file = folder / f"{number}-{safe_name(_stem(path))}"
+            name = _write_pixels(self._images.verified(image_id), file)
             self.num_decoded += 1
-            return _write_pixels(self._images.verified(image_id), file)
+            self.decoded_kinds.add(Path(name).suffix)
+            return name
         stem = safe_name(original.stem)
         file = folder / f"{number}-{stem}{original.suffix}"
         if self._how == "link" and _link(original, file):
@@ -210,6 +216,12 @@ class _Writer:
             return None
         original = self._originals / self._paths[image_id].as_py()
         return original if original.is_file() else None
+
+
+def _stem(path: str) -> str:
+    """Return the name of an image without its suffix; of a page or window, with its place."""
+    name, _, place = Path(path).name.partition("#")
+    return f"{Path(name).stem}-{place}" if place else Path(name).stem
 
 
 def _link(original: Path, file: Path) -> bool:
