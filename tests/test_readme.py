@@ -38,6 +38,7 @@ PAGES = "\n".join(path.read_text(encoding="utf-8") for path in pages())
 SHORTER = {
     "make test": "make --dry-run test",
     "--run runs/mine": "--run runs/mine --epochs 2 --set train.reassign_every=1",
+    "--run runs/v2": "--run runs/v2 --epochs 1 --set train.reassign_every=1",
     "--run runs/land": "--run runs/land --epochs 1 --set train.reassign_every=1",
     "--data ~/VOC": "--data ~/VOC --set iterations=2",
 }
