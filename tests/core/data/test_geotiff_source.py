@@ -85,6 +85,7 @@ def test_notes__tell_what_is_in_no_window(scenes: Path) -> None:
     list(source.images())
 
     assert source.notes() == [
+        "no true labels: 1 image lies beside the folders, so they are not classes",
         "at the right and lower edges of scenes up to 8 pixels are in no window",
         "left out: 1 images that are not .tif or .tiff files",
     ]
