@@ -38,7 +38,7 @@ def images_from_frame(
         `out`, as an absolute path.
 
     Raises:
-        SourceError: a column does not exist, or a cell is no image.
+        SourceError: a column does not exist, or a cell is not an image.
         ArtifactError: `out` exists, or cannot be written.
     """
     path = Path(out).absolute()
@@ -75,7 +75,7 @@ def _file_of(cell: Any) -> tuple[str | None, bytes]:  # noqa: ANN401  any cell
     """Return the path of an image, if it has one, and the contents of its file.
 
     Raises:
-        OSError: the file cannot be read, or the cell is no image; the text is the reason alone.
+        OSError: the file cannot be read, or the cell is not an image; the text is the reason alone.
     """
     if isinstance(cell, dict):
         contents = cell.get("bytes")

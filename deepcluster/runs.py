@@ -116,7 +116,7 @@ class Run:
             layout: how the map is made, pca or umap.
 
         Raises:
-            ConfigError: the run does not have the epoch, or there is no such column.
+            ConfigError: the run does not have the epoch, or the column does not exist.
             ArtifactError: labels are missing or damaged, or columns need features that were deleted
                 to save space (`keep.features` of the recipe).
         """

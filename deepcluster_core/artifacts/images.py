@@ -117,7 +117,7 @@ class ImagesWriter:
             self._flush()
 
     def skip(self, path: str, reason: str, *, is_loss: bool = True) -> None:
-        """Record an image that cannot be used, or is left out on purpose, which is no loss."""
+        """Record an image that cannot be used, or is left out on purpose (no loss)."""
         self.skipped.add(path, reason, is_loss=is_loss)
 
     def __enter__(self) -> Self:

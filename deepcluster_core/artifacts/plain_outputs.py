@@ -5,7 +5,7 @@ Suffixes: N images, B images of a batch, H clusterings, D values of a feature.
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,8 @@ from deepcluster_core.artifacts.outputs import (
     LabelsTable,
     RowTable,
 )
+
+Index = TypeVar("Index", bound=RowTable)
 
 
 class NpyFile:
@@ -56,13 +58,12 @@ class NpyFile:
         write_array_header_1_0(self._file, described)
 
 
-class LabelsArray:
-    """An array of clusters, (N,) or of several clusterings (N, H); the table of labels beside."""
+class _ArrayWithIndex(Generic[Index]):
+    """An array, and beside it a table with a row for each of its rows."""
 
-    def __init__(self, path: Path, index: Path, about: About, *, num_clusterings: int = 1) -> None:
-        row_shape = (num_clusterings,) if num_clusterings > 1 else ()
-        self._array = NpyFile(path, np.int32, row_shape)
-        self._index = LabelsTable(index, about, num_clusterings=num_clusterings)
+    def __init__(self, array: NpyFile, index: Index) -> None:
+        self._array = array
+        self._index = index
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +77,15 @@ class LabelsArray:
         """Complete the files, unless an error occurred, and close them."""
         self._array.close(is_complete=kind is None)
         self._index.__exit__(kind, error, at)
+
+
+class LabelsArray(_ArrayWithIndex[LabelsTable]):
+    """An array of clusters, (N,) or of several clusterings (N, H); the table of labels beside."""
+
+    def __init__(self, path: Path, index: Path, about: About, *, num_clusterings: int = 1) -> None:
+        row_shape = (num_clusterings,) if num_clusterings > 1 else ()
+        array = NpyFile(path, np.int32, row_shape)
+        super().__init__(array, LabelsTable(index, about, num_clusterings=num_clusterings))
 
     def add(self, paths: list[str], cluster_HB: NDArray[np.int32], distance_HB: Floats) -> None:
         """Add a batch of images."""
@@ -84,27 +94,13 @@ class LabelsArray:
         self._index.add(paths, cluster_HB, distance_HB)
 
 
-class FeaturesNpy:
+class FeaturesNpy(_ArrayWithIndex[ImageIndex]):
     """An array (N, D) of features, and beside it a table with the path of each row."""
 
     def __init__(
         self, path: Path, index: Path, about: About, *, dim: int, dtype: DTypeLike
     ) -> None:
-        self._array = NpyFile(path, dtype, (dim,))
-        self._index = ImageIndex(index, INDEX_SCHEMA, about)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        """Complete the files, unless an error occurred, and close them."""
-        self._array.close(is_complete=kind is None)
-        self._index.__exit__(kind, error, at)
+        super().__init__(NpyFile(path, dtype, (dim,)), ImageIndex(index, INDEX_SCHEMA, about))
 
     def add(self, paths: list[str], feature_BD: Floats) -> None:
         """Add a batch of images."""

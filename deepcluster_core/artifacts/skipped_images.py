@@ -46,7 +46,7 @@ class SkippedImages:
             self._flush()
 
     def add(self, path: str, reason: str, *, is_loss: bool = True) -> None:
-        """Record an image that cannot be used, or is left out on purpose, which is no loss."""
+        """Record an image that cannot be used, or is left out on purpose (no loss)."""
         self._paths.append(path)
         self._reasons.append(reason)
         self.num_images += 1

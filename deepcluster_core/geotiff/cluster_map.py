@@ -99,7 +99,7 @@ def write_map(
 def colour_of(cluster: int) -> tuple[int, int, int]:
     """Return the colour of a cluster as red, green and blue, 0 to 255."""
     hue = cluster * GOLDEN % 1
-    # Three brightnesses in turn, because some hundred hues cannot be told apart.
+    # Three brightnesses in turn, because hundreds of hues alone cannot be told apart.
     value = (0.95, 0.75, 0.55)[cluster % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.7, value)
     return round(red * 255), round(green * 255), round(blue * 255)

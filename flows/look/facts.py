@@ -10,7 +10,7 @@ from deepcluster_core.inspection.outliers import outlier_scores
 from deepcluster_core.text import number, share, three_decimals
 from flows.look.contents import EpochContents, RunContents
 from flows.look.showing import ShownImage, shown_image
-from stages.runs.image_facts import NEIGHBOURS
+from stages.runs.run_images import NEIGHBOURS
 
 SIMILAR = 24
 """Similar images shown on the page of an image."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deepcluster_core.inspection.outliers import outlier_scores
 from flows.look.contents import EpochContents, RunContents
-from stages.runs.image_facts import NEIGHBOURS
+from stages.runs.run_images import NEIGHBOURS
 
 CLUSTER_ORDERS = {
     "largest": "Largest",

@@ -26,7 +26,7 @@ from deepcluster_core.report.image_map import (
 from deepcluster_core.report.odd_images import OddImages, draw_odd, find_odd
 from deepcluster_core.seeding import numpy_generator
 from deepcluster_core.text import readable_size, shell_words
-from stages.runs.run_images import RunImages
+from stages.runs.run_images import NEIGHBOURS, RunImages
 
 MapChoice = Literal["auto", "pca", "umap", "none"]
 POINTS = 50_000
@@ -42,8 +42,6 @@ PAGE_BYTES = 2_600_000
 """Size that the gallery and the map together should not exceed, as base64."""
 LEAST_ATLAS_BYTES = 300_000
 """Bytes that the atlas may always take."""
-NEIGHBOURS = 10
-"""Neighbours of an image that are looked for."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,8 @@ from deepcluster_core.inspection.neighbours import Neighbours, nearest_neighbour
 from deepcluster_core.inspection.outliers import outlier_scores
 from deepcluster_core.progress import Progress, silent
 from stages.runs.past_run import PastRun
-from stages.runs.run_images import RunImages
+from stages.runs.run_images import NEIGHBOURS, RunImages
 
-NEIGHBOURS = 10
-"""Neighbours of an image that are found at once, for its outlier score as well."""
 BLOCK_ROWS = 8192
 
 

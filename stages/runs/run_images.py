@@ -17,6 +17,8 @@ from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe
 from stages.runs.states import ArtifactState
 
+NEIGHBOURS = 10
+"""Most similar images of an image that are found at once, for its outlier score as well."""
 STABILITY_EPOCHS = 5
 """Number of epochs before over which the stability of an image's cluster is measured."""
 

@@ -32,7 +32,7 @@ class UnpackedTar:
         """Unpack a compressed tar file.
 
         Raises:
-            SourceError: the file is damaged or cut off, or there is no room for its contents.
+            SourceError: the file is damaged or cut off, or the disk is too full for it.
         """
         descriptor, name = tempfile.mkstemp(prefix="deepcluster-", suffix=".tar")
         self.path = Path(name)

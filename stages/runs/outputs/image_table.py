@@ -204,7 +204,7 @@ def image_frame(
     """Return columns of the table of images as a data frame; all but those on request if None.
 
     Raises:
-        ConfigError: there is no such column.
+        ConfigError: a column does not exist.
         ArtifactError: a column needs features that the run has deleted.
     """
     import pandas as pd  # noqa: PLC0415  the command does not need it
