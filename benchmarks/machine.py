@@ -29,6 +29,19 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """Instruction sets that decide how fast a CPU multiplies matrices; those it has are recorded."""
 
 
+LIMITS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "OPENBLAS_CORETYPE",
+    "NPY_DISABLE_CPU_FEATURES",
+    "FAISS_SIMD_LEVEL",
+    "FAISS_OPT_LEVEL",
+)
+"""Variables that keep libraries from instructions of the processor; those that are set are
+recorded."""
+
+
 def machine() -> dict[str, Any]:
     """Return the processor, the cores and memory this process may use, and the GPUs."""
     model, instructions = _processor()
@@ -36,6 +49,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model,
         "instructions": instructions,
+        "limits": {name: os.environ[name] for name in LIMITS if name in os.environ},
         "cores": num_cores(),
         "memory_bytes": memory_bytes,
         "gpus": _gpus(),

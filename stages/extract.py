@@ -47,7 +47,8 @@ class ExtractConfig(StrictConfig):
     0.015 with the seed."""
 
     precision: Precision = "auto"
-    """Number format of the forward pass."""
+    """Number format of the forward pass. auto: the faster one on the machine on which the run
+    begins; the run keeps it, also elsewhere."""
 
     @field_validator("from_file")
     @classmethod

@@ -114,7 +114,8 @@ class TrainConfig(StrictConfig):
     each step, the average keeps this share of itself. None: use the weights themselves."""
 
     precision: Precision = "auto"
-    """Number format of the forward pass. Weights, loss and updates are float32."""
+    """Number format of the forward pass; weights, loss and updates are float32. auto: the faster
+    one on the machine on which the run begins; the run keeps it, also elsewhere."""
 
     @property
     def has_bank(self) -> bool:

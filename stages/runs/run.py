@@ -19,7 +19,6 @@ from stages.extract import extract
 from stages.index import index
 from stages.runs.access import check_result_writable
 from stages.runs.compute import scratch_folder
-from stages.runs.deep_default import with_deep
 from stages.runs.epoch import Before, one_epoch
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
@@ -29,6 +28,7 @@ from stages.runs.plan import Plan, plan
 from stages.runs.recipe import Recipe
 from stages.runs.report import Report
 from stages.runs.resources import check_fits_machine, disk_needed
+from stages.runs.settled import settled
 
 P = ParamSpec("P")
 ReportT = TypeVar("ReportT", bound=Report)
@@ -58,7 +58,7 @@ class Run(Generic[ReportT]):
             FeatureError: there are too few images for the requested clusters.
         """
         self.folder = folder
-        recipe = with_deep(recipe, folder)
+        recipe = settled(recipe, folder)
         self.recipe = recipe
         self.report = report
         self.device = usable_device(recipe.compute.device)

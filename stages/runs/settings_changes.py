@@ -8,10 +8,10 @@ from typing import Any, cast
 from deepcluster_core.artifacts.manifest import Condition, dump_sections, inspect, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from stages.extract import extract
-from stages.runs.deep_default import with_deep
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
+from stages.runs.settled import settled
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.train import train
 
@@ -32,7 +32,7 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
     if not recipe.trains:
         _check_untrained(folder)
     before = load_own_recipe(folder.config)
-    recipe = with_deep(recipe, folder)
+    recipe = settled(recipe, folder)
     # Count only artifacts that this change makes stale, not those that were stale before.
     new_contents = _new_contents(folder, before, recipe)
     was_stale = set[Path]()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from deepcluster_core import precision as formats
 from deepcluster_core.clustering.pca import fit_pca
 from deepcluster_core.evaluation.filters.ascent import Ascent, climb, excitement
 from deepcluster_core.evaluation.knn import nearest
@@ -25,7 +26,7 @@ from deepcluster_core.features import extract_features
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
-from deepcluster_core.precision import autocast, exact_float32
+from deepcluster_core.precision import autocast, computed_in, exact_float32, faster_precision
 from deepcluster_core.training import epoch
 from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Learner, Sgd
@@ -264,3 +265,41 @@ def test_write_network__traces_and_checks_in_exact_float32(
     assert found
     assert all(map(are_exact, found))
     assert settings() == loose
+
+
+# The faster format
+
+
+def test_faster_precision__is_measured_where_the_name_of_the_processor_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(formats, "_measured", lambda: "measured")
+    has_bfloat16: list[bool] = [True]
+    monkeypatch.setattr(formats, "_computes_bfloat16", lambda: has_bfloat16[0])
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+    assert faster_precision("cpu") == "measured"
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert faster_precision("cpu") == computed_in("cpu", "auto")
+
+    has_bfloat16[0] = False
+    assert faster_precision("cpu") == "float32"
+
+
+def test_measured__takes_the_format_of_the_shorter_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def recorded(device: str, precision: Any) -> Any:  # noqa: ANN401
+        begun.append(precision)
+        return autocast(device, precision)
+
+    # A clock by which each step in bfloat16 takes one second, and each in float32 two.
+    def now() -> float:
+        return sum(1 if precision == "bfloat16" else 2 for precision in begun)
+
+    monkeypatch.setattr(formats, "autocast", recorded)
+    monkeypatch.setattr(formats.time, "perf_counter", now)
+
+    assert formats._measured.__wrapped__() == "bfloat16"  # pyright: ignore[reportPrivateUsage]
+    assert begun == ["float32", "bfloat16"] * 6
