@@ -14,14 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepcluster_core.clustering.moments import unit_rows
 from deepcluster_core.clustering.points import DevicePoints, Points
 from deepcluster_core.clustering.rows import PROJECT_ROWS, Floats, RowIds, Rows
 from deepcluster_core.clustering.scratch import filled, keep_rows
-from deepcluster_core.clustering.torch_index import SEARCH_BYTES, on_device
+from deepcluster_core.clustering.torch_index import on_device, search_bytes
 from deepcluster_core.ranks import Ranks
 
 MARGIN_BYTES = 1 << 30
 """Free memory of a GPU that is left for libraries and for what an estimate misses."""
+
+PCA_MATRICES = 6
+"""Matrices D x D in float64 that the PCA holds on a GPU, where D is the width of a feature: the
+covariance, a copy, its eigenvectors and the solver's workspace. Counted, not measured."""
 
 PRODUCT_ROWS = 1 << 16
 PRODUCT_BYTES = 1 << 30
@@ -39,6 +44,26 @@ def product_rows(dim: int) -> int:
     """Return how many rows of `dim` values to project at once on a GPU."""
     fitting = PRODUCT_BYTES // (4 * dim) // PROJECT_ROWS * PROJECT_ROWS
     return max(PROJECT_ROWS, min(PRODUCT_ROWS, fitting))
+
+
+def pca_bytes(num_rows: int, dim: int) -> int:
+    """Return the bytes that `fit_pca` takes on a GPU for so many rows of `dim` values."""
+    # A unit, the same as it was stored, and shifted.
+    unit_bytes = 3 * 4 * min(num_rows, unit_rows(dim)) * dim
+    return 8 * PCA_MATRICES * min(dim, num_rows) ** 2 + unit_bytes
+
+
+def projection_bytes(num_rows: int, dim: int) -> int:
+    """Return the bytes that it takes on a GPU to project so many rows of `dim` values."""
+    # A block as it was stored, as float32, and centred.
+    return 3 * 4 * min(num_rows, product_rows(dim)) * dim
+
+
+def points_bytes(num_rows: int, width: int, k: int) -> int:
+    """Return the bytes that k-means takes on a GPU with so many rows there."""
+    sums_bytes = 2 * 8 * k * width
+    centroids_bytes = 3 * 4 * k * width
+    return 4 * num_rows * width + sums_bytes + centroids_bytes + search_bytes(num_rows, k)
 
 
 class HeldRows:
@@ -172,13 +197,6 @@ def points_of(
         return DevicePoints(own_SQ, own, num_points, rows.largest(), ranks)
     kept_SQ = rows.keep(own) if own_sample_S is None else rows.take(own_sample_S)
     return Points(kept_SQ, own, num_points, rows.largest(), ranks)
-
-
-def points_bytes(num_rows: int, width: int, k: int) -> int:
-    """Return the bytes that k-means takes on a GPU with so many rows there."""
-    sums_bytes = 2 * 8 * k * width
-    centroids_bytes = 3 * 4 * k * width
-    return 4 * num_rows * width + sums_bytes + centroids_bytes + SEARCH_BYTES
 
 
 def _fit_on(device: str, num_rows: int, width: int, k: int) -> bool:

@@ -80,8 +80,8 @@ def reason_for_torch(device: str) -> str | None:
             f"that torch finds: {torch.cuda.device_count()})"
         )
     return (
-        f"{why}, so torch searches there for the nearest clusters and neighbours. Nothing need be "
-        f"done."
+        f"{why}, so torch searches on {device} for the nearest clusters and neighbours. This needs "
+        f"no change."
     )
 
 

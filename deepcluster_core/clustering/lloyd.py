@@ -64,8 +64,7 @@ def iterate(
         iterations: number of iterations; none is left out when nothing moves any more.
         seed: decides from which clusters empty ones are refilled.
         spherical: scale centroids to length 1, at the start and after each iteration.
-        device: a torch device for the search. Sums are computed there, too, if the points are
-            `DevicePoints`, and by the CPU if not.
+        device: a torch device for the search, and if torch searches, for the sums.
         library: what searches, torch for `DevicePoints`; None for the default of the device.
         least: least number of rows of a cluster in the last iterations, `QUOTA_ITERATIONS`; above 0
             on a single rank only.
@@ -105,7 +104,7 @@ def _passes(
     points: Points | DevicePoints, nearest: Nearest, num_values: int
 ) -> Iterator[Callable[[], ClusterSums]]:
     """Yield a function that returns the sums of the rows of this rank by nearest centroid."""
-    if isinstance(points, DevicePoints):
+    if isinstance(points, DevicePoints) or nearest.is_on_device:
         yield partial(points.sums_by_nearest, nearest)
         return
     num_workers = _num_workers(nearest, num_values)

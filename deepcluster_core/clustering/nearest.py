@@ -80,6 +80,11 @@ class Nearest:
             self._on_device = [torch.from_numpy(array).to(self._index.device) for array in arrays]
 
     @property
+    def device(self) -> torch.device:
+        """The device that rows must lie on if torch searches."""
+        return self._index.device
+
+    @property
     def num_centroids(self) -> int:
         """K."""
         return len(self._centred_KQ)

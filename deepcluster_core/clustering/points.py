@@ -13,6 +13,7 @@ from torch import Tensor
 from deepcluster_core.clustering.exact import ClusterSums, Grid, sum_of_squares
 from deepcluster_core.clustering.nearest import Nearest
 from deepcluster_core.clustering.rows import ClusterIds, Floats, RowIds
+from deepcluster_core.clustering.torch_index import on_device
 from deepcluster_core.progress import Progress, silent
 from deepcluster_core.ranks import ALONE, Ranks
 
@@ -68,6 +69,19 @@ class Points:
         """Return the sums of the rows of this rank by these clusters."""
         sums = self.new_sums(k)
         sums.add(self.own_SQ, cluster_S)
+        return sums
+
+    def sums_by_nearest(self, nearest: Nearest) -> ClusterSums:
+        """Return the sums of the rows of this rank by nearest centroid, if torch searches.
+
+        The rows are copied to the device one block after another, and summed up there.
+        """
+        grid = Grid.of(self.largest, self.num_points)
+        width = self.own_SQ.shape[1]
+        sums = ClusterSums(nearest.num_centroids, width, grid, device=nearest.device)
+        for block_BQ in self.blocks(nearest.block_rows):
+            rows_BQ = on_device(block_BQ, nearest.device)
+            sums.add_on_device(rows_BQ, nearest.find_on_device(rows_BQ))
         return sums
 
     def not_finite(self) -> RowIds:

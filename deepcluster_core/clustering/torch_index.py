@@ -22,9 +22,15 @@ TILE_VALUES = 1 << 27
 TILE_ROWS = 8192
 """Most rows searched at once."""
 
-SEARCH_BYTES = 2 * 4 * TILE_VALUES
-"""Memory that a search takes besides the vectors: a tile of distances, and what finds the least
-ones in it. Counted, not measured."""
+
+def search_bytes(num_rows: int, num_vectors: int) -> int:
+    """Return the bytes that a search takes beside rows and vectors; counted, not measured.
+
+    It is a tile of distances, and as much for what finds the least ones in it.
+    """
+    tile_rows = min(TILE_ROWS, num_rows)
+    tile_vectors = min(TILE_VALUES // TILE_ROWS, num_vectors)
+    return 2 * 4 * tile_rows * tile_vectors
 
 
 class TorchIndex:

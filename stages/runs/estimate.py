@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepcluster_core.clustering.device_rows import pca_bytes, points_bytes, projection_bytes
 from deepcluster_core.clustering.faiss_index import SCRATCH_BYTES
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.clustering.scratch import MEMORY_BYTES
@@ -32,9 +33,6 @@ PER_ACTIVATION_BYTES = 8
 256 took 3.0 GiB for its activations in bfloat16 on a CPU, which is 5.3 bytes for each value."""
 PER_WEIGHT_BYTES = 16
 """Training, per weight: weight, gradient, momentum, and a copy while a checkpoint is written."""
-PCA_MATRICES = 6
-"""Matrices D x D in float64 that the PCA holds on a GPU, where D is the width of a feature: the
-covariance, a copy, its eigenvectors and the solver's workspace. Counted, not measured."""
 LABEL_BYTES = 60
 """A row of a label table: numbers, and a path of typical length."""
 LABEL_BYTES_OF_NEXT = 8
@@ -90,12 +88,25 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     if not device.startswith("cuda"):
         return Needs(disk, scratch, PROCESS_BYTES + max(clustering, training_bytes + bank_bytes), 0)
 
-    # On the device the PCA comes first. Then faiss needs its scratch memory and the vectors of its
-    # index, which are the centroids, or with `pic` all rows.
-    pca = 8 * PCA_MATRICES * min(dim, num_images) ** 2
-    search = SCRATCH_BYTES + 4 * max(all_k) * sizes.pca_dim
     memory = PROCESS_BYTES + max(clustering, bank_bytes)
-    return Needs(disk, scratch, memory, max(training_bytes, pca, search))
+    device_bytes = _device_bytes_of_clustering(
+        num_images=num_images, dim=dim, width=sizes.pca_dim, k=max(all_k)
+    )
+    return Needs(disk, scratch, memory, max(training_bytes, device_bytes))
+
+
+def _device_bytes_of_clustering(*, num_images: int, dim: int, width: int, k: int) -> int:
+    """Return the least memory of a GPU with which clustering works; more makes it faster.
+
+    The PCA comes first, then the projection. Then faiss needs its scratch memory and the vectors of
+    its index, which are the centroids, or with `pic` all rows; or torch needs as much without
+    scratch memory. Rows stay on the GPU only if they fit beside that.
+    """
+    faiss = SCRATCH_BYTES + 4 * k * width
+    torch = points_bytes(0, width, k)
+    return max(
+        pca_bytes(num_images, dim), projection_bytes(num_images, dim), faiss, torch
+    )
 
 
 def _disk_bytes(
