@@ -17,14 +17,16 @@ from torch import Tensor
 from deepcluster_core.artifacts.features import Features, write_features
 from deepcluster_core.clustering import device_rows, least_size, pca
 from deepcluster_core.clustering.assign import Assigner
+from deepcluster_core.clustering.device_rows import points_of
 from deepcluster_core.clustering.grouping import Grouping, group
 from deepcluster_core.clustering.kmeans import KMeans
 from deepcluster_core.clustering.pca import fit_pca
-from deepcluster_core.clustering.points import DevicePoints
+from deepcluster_core.clustering.points import DevicePoints, Points
 from deepcluster_core.clustering.rows import InMemory
 from deepcluster_core.clustering.torch_index import TorchIndex
 from deepcluster_core.context import Context
 from deepcluster_core.inspection.neighbours import NeighbourSearch
+from deepcluster_core.ranks import ALONE
 from tests.support.clustering_rows import unit_rows
 from tests.support.fake_cuda import Seen, fake_gpus
 
@@ -69,6 +71,24 @@ def test_kmeans__on_one_gpu(settings: dict[str, Any], free_bytes: int, fakes: An
 
     assert seen == ON_GPU
     assert len(fit.cluster_N) == 3000
+
+
+@pytest.mark.parametrize(("free_bytes", "kind"), [(0, Points), (80 << 30, DevicePoints)])
+@pytest.mark.parametrize("sample_S", [None, np.arange(0, 500, 5)], ids=["all", "a sample"])
+def test_points_of__stay_in_main_memory_if_the_gpu_is_full(
+    free_bytes: int,
+    kind: type,
+    sample_S: NDArray[np.int64] | None,
+    fakes: Any,  # noqa: ANN401
+) -> None:
+    rows = InMemory(unit_rows(500))
+    own = range(500 if sample_S is None else 100)
+
+    with fakes(free_bytes):
+        points = points_of(rows, sample_S, own, ranks=ALONE, device="cuda:1", k=5)
+
+    assert isinstance(points, kind)
+    assert points.own_SQ.shape == (len(own), 8)
 
 
 def test_kmeans__catches_centroids_on_another_device(
