@@ -7,7 +7,7 @@ run alone, or a second time, therefore draws the numbers that it drew within the
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -59,6 +59,9 @@ def torch_seeded(seed: int, device: "torch.device | None" = None) -> Iterator[No
 def _seed_gpu(device: "torch.device", seed: int) -> None:
     import torch  # noqa: PLC0415  as above
 
-    number = torch.cuda.current_device() if device.index is None else device.index
+    # torch declares it as a number, but it is None for `cuda`.
+    number = cast("int | None", device.index)
+    if number is None:
+        number = torch.cuda.current_device()
     # There is one for each GPU, as soon as any has been used.
     torch.cuda.default_generators[number].manual_seed(seed)

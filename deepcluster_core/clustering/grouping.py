@@ -121,9 +121,7 @@ def _seed(context: Context, number: int) -> int:
     return seeding.derive(context.seed, *names)
 
 
-def _held(
-    features: Features, own: range, pca_dim: int | None, context: Context
-) -> HeldRows | None:
+def _held(features: Features, own: range, pca_dim: int | None, context: Context) -> HeldRows | None:
     """Return what keeps the features of this rank's images on its GPU; None on a CPU."""
     if context.device == "cpu":
         return None
@@ -137,9 +135,7 @@ def _held(
     return HeldRows(own, num_bytes=num_bytes, others_bytes=others_bytes, device=context.device)
 
 
-def _rows(
-    features: Features, view: int, pca: Pca, context: Context, held: HeldRows | None
-) -> Rows:
+def _rows(features: Features, view: int, pca: Pca, context: Context, held: HeldRows | None) -> Rows:
     """Return the rows to cluster, which are projected, whitened and normalised when read."""
     width = len(pca.components_QD)
     if held is None:

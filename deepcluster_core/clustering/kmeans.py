@@ -31,10 +31,10 @@ class KMeans:
     the other the reverse. The next assignment divides the donor's rows between them.
 
     The authors used faiss, whose rules these are. The paper calls the perturbation random; that of
-    faiss, and ours, is not, in direction or size. faiss is still used here, to find the nearest
-    centroids, or torch on a GPU that faiss cannot use; but sums of rows are exact, where faiss rounds them to float32, and random numbers
-    follow from the seed, where faiss draws donors with a fixed seed of its own. Results are
-    therefore as good as those of faiss, but not equal to them.
+    faiss, and ours, is not, in direction or size. faiss is still used here to find the nearest
+    centroids, or torch on a GPU that faiss cannot use. But sums of rows are exact, where faiss
+    rounds them to float32, and random numbers follow from the seed, where faiss draws donors with a
+    fixed seed of its own. Results are therefore as good as those of faiss, but not equal to them.
 
     Clusters can still end empty, and `Fit.num_empty` counts them: the last refill may attract no
     row, and if many rows are equal there are fewer distinct rows than clusters.

@@ -41,7 +41,7 @@ QUOTA_ITERATIONS = 3
 Doubles = NDArray[np.float64]
 
 
-def iterate(
+def iterate(  # noqa: PLR0913  where to compute is two of them
     points: Points | DevicePoints,
     centroids_KQ: Floats,
     *,

@@ -58,9 +58,7 @@ class Points:
         for start in range(0, len(self.own), block_rows):
             yield self.own_SQ[start : start + block_rows]
 
-    def assign(
-        self, nearest: Nearest, progress: Progress = silent
-    ) -> tuple[ClusterIds, Floats]:
+    def assign(self, nearest: Nearest, progress: Progress = silent) -> tuple[ClusterIds, Floats]:
         """Return cluster_S and distance_S of the rows of this rank; see `Nearest.assign_blocks`."""
         blocks = self.blocks(nearest.block_rows)
         return nearest.assign_blocks(blocks, self.own, self.num_points, progress=progress)
@@ -132,9 +130,7 @@ class DevicePoints:
         for rows_BQ in self._parts(block_rows):
             yield rows_BQ.cpu().numpy()
 
-    def assign(
-        self, nearest: Nearest, progress: Progress = silent
-    ) -> tuple[ClusterIds, Floats]:
+    def assign(self, nearest: Nearest, progress: Progress = silent) -> tuple[ClusterIds, Floats]:
         """Return cluster_S and distance_S of the rows of this rank; see `Nearest.assign_blocks`."""
         parts = self._parts(nearest.block_rows)
         return nearest.assign_on_device(parts, self.own, self.num_points, progress=progress)

@@ -137,9 +137,7 @@ class TorchIndex:
             here = slice(start, start + tile_vectors)
             half_square_T = self._half_square_V[here]
             with _exact(self.device):
-                excess_BT = torch.addmm(
-                    half_square_T, rows_BQ, self._vectors_VQ[here].T, alpha=-1
-                )
+                excess_BT = torch.addmm(half_square_T, rows_BQ, self._vectors_VQ[here].T, alpha=-1)
             yield start, excess_BT
 
 

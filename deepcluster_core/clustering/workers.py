@@ -15,7 +15,6 @@ from threading import Barrier
 import torch
 
 
-
 @contextmanager
 def workers(number: int) -> Iterator[ThreadPoolExecutor]:
     """Start threads that share the threads of the numerical libraries among them.

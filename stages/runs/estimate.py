@@ -104,9 +104,7 @@ def _device_bytes_of_clustering(*, num_images: int, dim: int, width: int, k: int
     """
     faiss = SCRATCH_BYTES + 4 * k * width
     torch = points_bytes(0, width, k)
-    return max(
-        pca_bytes(num_images, dim), projection_bytes(num_images, dim), faiss, torch
-    )
+    return max(pca_bytes(num_images, dim), projection_bytes(num_images, dim), faiss, torch)
 
 
 def _disk_bytes(

@@ -3,8 +3,8 @@
 Suffixes: N rows, D and Q dimensions, K clusters.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcluster_core.artifacts.features import Features, write_features
-from deepcluster_core.clustering import device_rows, least_size, pca
+from deepcluster_core.clustering import device_rows, faiss_index, least_size, pca
 from deepcluster_core.clustering.assign import Assigner
 from deepcluster_core.clustering.device_rows import points_of
 from deepcluster_core.clustering.grouping import Grouping, group
@@ -31,6 +31,7 @@ from tests.support.clustering_rows import unit_rows
 from tests.support.fake_cuda import Seen, fake_gpus
 
 ON_GPU = {"cpu", "cuda:1"}
+Fakes = Callable[..., AbstractContextManager[Seen]]
 
 
 def ones(tensor: Tensor, **_: object) -> NDArray[Any]:
@@ -42,12 +43,13 @@ def ones(tensor: Tensor, **_: object) -> NDArray[Any]:
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     """Return a context with GPUs that faiss cannot use, and whose free memory can be set."""
 
     @contextmanager
     def on_fakes(free_bytes: int = 80 << 30) -> Iterator[Seen]:
         monkeypatch.setattr(device_rows, "free_bytes", lambda _device: free_bytes)
+        monkeypatch.setattr(faiss_index, "_num_gpus", lambda: 0)
         with fake_gpus() as seen, monkeypatch.context() as patch:
             patch.setattr(Tensor, "numpy", ones)
             # Without numbers there is neither a rank nor a number of eigenvalues above the noise.
@@ -56,7 +58,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             patch.setattr(pca, "alpha", lambda *_, **__: None)
             yield seen
 
-    yield on_fakes
+    return on_fakes
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ids=str,
 )
 @pytest.mark.parametrize("free_bytes", [80 << 30, 0], ids=["rows fit", "rows do not fit"])
-def test_kmeans__on_one_gpu(settings: dict[str, Any], free_bytes: int, fakes: Any) -> None:  # noqa: ANN401
+def test_kmeans__on_one_gpu(settings: dict[str, Any], free_bytes: int, fakes: Fakes) -> None:
     with fakes(free_bytes) as seen:
         fit = KMeans(10, 3, **settings).fit(InMemory(unit_rows(3000)), seed=0, device="cuda:1")
 
@@ -79,7 +81,7 @@ def test_points_of__stay_in_main_memory_if_the_gpu_is_full(
     free_bytes: int,
     kind: type,
     sample_S: NDArray[np.int64] | None,
-    fakes: Any,  # noqa: ANN401
+    fakes: Fakes,
 ) -> None:
     rows = InMemory(unit_rows(500))
     own = range(500 if sample_S is None else 100)
@@ -92,7 +94,8 @@ def test_points_of__stay_in_main_memory_if_the_gpu_is_full(
 
 
 def test_kmeans__catches_centroids_on_another_device(
-    monkeypatch: pytest.MonkeyPatch, fakes: Any  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+    fakes: Fakes,
 ) -> None:
     """What the other tests are for: one tensor left on the CPU fails."""
 
@@ -104,7 +107,7 @@ def test_kmeans__catches_centroids_on_another_device(
         KMeans(10, 3).fit(InMemory(unit_rows(3000)), seed=0, device="cuda:1")
 
 
-def test_least_size__lists_candidates_on_one_gpu(fakes: Any) -> None:  # noqa: ANN401
+def test_least_size__lists_candidates_on_one_gpu(fakes: Fakes) -> None:
     rows_NQ, centroids_KQ = unit_rows(300), unit_rows(5)
     cluster_N = np.zeros(300, np.int32)
 
@@ -135,7 +138,7 @@ def grouped(found: Features, pca_dim: int | None, heads: int = 1) -> Grouping:
 
 
 @pytest.mark.parametrize("pca_dim", [8, None])
-def test_group__on_one_gpu(pca_dim: int | None, fakes: Any, tmp_path: Path) -> None:  # noqa: ANN401
+def test_group__on_one_gpu(pca_dim: int | None, fakes: Fakes, tmp_path: Path) -> None:
     found = features(tmp_path)
 
     with fakes() as seen:
@@ -147,7 +150,11 @@ def test_group__on_one_gpu(pca_dim: int | None, fakes: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("free_bytes", "reads"), [(80 << 30, 1), (0, 2)])
 def test_group__reads_features_once_if_they_fit_on_the_gpu(
-    free_bytes: int, reads: int, fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: ANN401
+    free_bytes: int,
+    reads: int,
+    fakes: Fakes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = features(tmp_path)
     read: list[object] = []
@@ -164,7 +171,7 @@ def test_group__reads_features_once_if_they_fit_on_the_gpu(
     assert len(read) == reads
 
 
-def test_group__reads_other_views_from_the_disk(fakes: Any, tmp_path: Path) -> None:  # noqa: ANN401
+def test_group__reads_other_views_from_the_disk(fakes: Fakes, tmp_path: Path) -> None:
     found = features(tmp_path, views=2)
 
     with fakes() as seen:
@@ -174,7 +181,7 @@ def test_group__reads_other_views_from_the_disk(fakes: Any, tmp_path: Path) -> N
     assert [len(fit.cluster_N) for fit in grouping.fits] == [3000] * 3
 
 
-def test_assigner__on_one_gpu(fakes: Any) -> None:  # noqa: ANN401
+def test_assigner__on_one_gpu(fakes: Fakes) -> None:
     raw_ND = np.random.default_rng(0).standard_normal((900, 8), np.float32)
     fitted = fit_pca([torch.from_numpy(raw_ND)], dim=4)
     centroids_KQ = unit_rows(5, 4)
@@ -187,7 +194,7 @@ def test_assigner__on_one_gpu(fakes: Any) -> None:  # noqa: ANN401
     assert len(found) == 1
 
 
-def test_neighbour_search__on_one_gpu(fakes: Any) -> None:  # noqa: ANN401
+def test_neighbour_search__on_one_gpu(fakes: Fakes) -> None:
     with fakes() as seen:
         search = NeighbourSearch(unit_rows(500), device="cuda:1")
         search._index.search(unit_rows(20), 4)  # pyright: ignore[reportPrivateUsage]
