@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deepcluster_core.clustering.moments import unit_rows
 from deepcluster_core.clustering.points import DevicePoints, Points
-from deepcluster_core.clustering.rows import PROJECT_ROWS, Floats, RowIds, Rows
+from deepcluster_core.clustering.rows import Floats, RowIds, Rows
 from deepcluster_core.clustering.scratch import filled, keep_rows
 from deepcluster_core.clustering.torch_index import on_device, search_bytes
 from deepcluster_core.ranks import Ranks
@@ -28,9 +28,12 @@ PCA_MATRICES = 6
 """Matrices D x D in float64 that the PCA holds on a GPU, where D is the width of a feature: the
 covariance, a copy, its eigenvectors and the solver's workspace. Counted, not measured."""
 
-PRODUCT_ROWS = 1 << 16
-PRODUCT_BYTES = 1 << 30
-"""Most raw rows in one matrix product on a GPU, and most bytes of them as float32."""
+COPIED_ROWS = 1 << 16
+"""Rows that lie in main memory and are copied to a GPU at once."""
+
+BLOCK_BYTES = 1 << 28
+"""Bytes of features, as float32, that are read, copied to a GPU and multiplied at once, if units of
+the PCA are smaller: 16,384 rows of 4,096 values. As many again are being read meanwhile."""
 
 
 def free_bytes(device: str) -> int:
@@ -40,10 +43,10 @@ def free_bytes(device: str) -> int:
     return free + kept
 
 
-def product_rows(dim: int) -> int:
-    """Return how many rows of `dim` values to project at once on a GPU."""
-    fitting = PRODUCT_BYTES // (4 * dim) // PROJECT_ROWS * PROJECT_ROWS
-    return max(PROJECT_ROWS, min(PRODUCT_ROWS, fitting))
+def block_rows(dim: int) -> int:
+    """Return how many rows of `dim` features to read at once: whole units of the PCA."""
+    unit = unit_rows(dim)
+    return unit * max(1, BLOCK_BYTES // (4 * unit * dim))
 
 
 def pca_bytes(num_rows: int, dim: int) -> int:
@@ -56,7 +59,7 @@ def pca_bytes(num_rows: int, dim: int) -> int:
 def projection_bytes(num_rows: int, dim: int) -> int:
     """Return the bytes that it takes on a GPU to project so many rows of `dim` values."""
     # A block as it was stored, as float32, and centred.
-    return 3 * 4 * min(num_rows, product_rows(dim)) * dim
+    return 3 * 4 * min(num_rows, block_rows(dim)) * dim
 
 
 def points_bytes(num_rows: int, width: int, k: int) -> int:
@@ -122,16 +125,13 @@ class ProjectedOnDevice:
     """Yields the raw rows (B, D) of a range on the device; each call starts again."""
     project: Callable[[Tensor], Tensor]
     """Turns raw rows (B, D) into rows (B, Q) of length at most 1 on the device, float32."""
-    product_rows: int
-    """Most rows in one matrix product."""
     scratch: Path | None = None
     """Folder for rows that are kept in main memory but do not fit; see `keep_rows`."""
 
     def on_device(self, rows: range | None = None) -> Iterator[Tensor]:
         """Yield rows in blocks on the device; all rows if no range is given."""
         for raw_BD in self.read(range(self.num_rows) if rows is None else rows):
-            for part_BD in raw_BD.split(self.product_rows):
-                yield self.project(part_BD)
+            yield self.project(raw_BD)
 
     def taken_on_device(self, ids_S: RowIds) -> Iterator[Tensor]:
         """Yield the rows with these ids, which ascend, in blocks on the device."""
@@ -139,13 +139,13 @@ class ProjectedOnDevice:
             return
         start = int(ids_S[0])
         for raw_BD in self.read(range(start, int(ids_S[-1]) + 1)):
-            for part_BD in raw_BD.split(self.product_rows):
-                end = start + len(part_BD)
-                first_id, end_id = np.searchsorted(ids_S, (start, end))
-                if first_id < end_id:
-                    wanted = torch.from_numpy(ids_S[first_id:end_id] - start)
-                    yield self.project(part_BD[wanted.to(part_BD.device)])
-                start = end
+            end = start + len(raw_BD)
+            # The requested rows of this block are consecutive, because the ids ascend.
+            first_id, end_id = np.searchsorted(ids_S, (start, end))
+            if first_id < end_id:
+                wanted = torch.from_numpy(ids_S[first_id:end_id] - start)
+                yield self.project(raw_BD[wanted.to(raw_BD.device)])
+            start = end
 
     def blocks(self, rows: range | None = None) -> Iterator[Floats]:
         """Yield rows in blocks in main memory; all rows if no range is given."""
@@ -217,8 +217,8 @@ def _blocks_on(
         return
     blocks = rows.blocks(own) if own_sample_S is None else [rows.take(own_sample_S)]
     for rows_BQ in blocks:
-        for start in range(0, len(rows_BQ), PRODUCT_ROWS):
-            yield on_device(rows_BQ[start : start + PRODUCT_ROWS], device)
+        for start in range(0, len(rows_BQ), COPIED_ROWS):
+            yield on_device(rows_BQ[start : start + COPIED_ROWS], device)
 
 
 def _joined(blocks: Iterable[Tensor], shape: tuple[int, int], device: str) -> Tensor:

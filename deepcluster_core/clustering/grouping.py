@@ -13,9 +13,9 @@ from deepcluster_core.artifacts.file_names import in_clustering
 from deepcluster_core.clustering.device_rows import (
     HeldRows,
     ProjectedOnDevice,
+    block_rows,
     pca_bytes,
     points_bytes,
-    product_rows,
     projection_bytes,
 )
 from deepcluster_core.clustering.fit import Clustering, Fit
@@ -82,11 +82,11 @@ def group(
     Raises:
         FeatureError: the features cannot be reduced or clustered like this.
     """
-    unit = unit_rows(features.view_dim)
-    own = own_rows(features.num_images, context.ranks, unit=unit)
-    # As many whole units as are fast to read at once.
-    block_rows = unit * max(1, BLOCK_BYTES // (4 * unit * features.dim))
-    blocks = map(torch.from_numpy, features.blocks(rows=own, block_rows=block_rows, view=0))
+    own = own_rows(features.num_images, context.ranks, unit=unit_rows(features.view_dim))
+    blocks = map(
+        torch.from_numpy,
+        features.blocks(rows=own, block_rows=_read_rows(features, context), view=0),
+    )
     held = _held(features, own, pca_dim, context)
     pca = fit_pca(
         blocks if held is None else held.passing(blocks),
@@ -142,19 +142,25 @@ def _rows(features: Features, view: int, pca: Pca, context: Context, held: HeldR
         return _projected(features, view, pca, context)
     device = torch.device(context.device)
     moved_pca = pca.to(device)  # moved once rather than for each block of rows
-    block_rows = product_rows(features.view_dim)
 
     def read(rows: range) -> Iterator[torch.Tensor]:
         kept = held.read(rows) if view == 0 else None  # the PCA has read the first view
         if kept is not None:
             yield from kept
             return
-        for block_BD in features.blocks(rows=rows, block_rows=block_rows, view=view):
+        read_rows = _read_rows(features, context)
+        for block_BD in features.blocks(rows=rows, block_rows=read_rows, view=view):
             yield torch.from_numpy(block_BD).to(device)
 
-    return ProjectedOnDevice(
-        features.num_images, width, read, moved_pca.whiten, block_rows, context.scratch
-    )
+    return ProjectedOnDevice(features.num_images, width, read, moved_pca.whiten, context.scratch)
+
+
+def _read_rows(features: Features, context: Context) -> int:
+    """Return how many rows to read at once: whole units of the PCA."""
+    if context.device != "cpu":
+        return block_rows(features.view_dim)
+    unit = unit_rows(features.view_dim)
+    return unit * max(1, BLOCK_BYTES // (4 * unit * features.dim))
 
 
 def _projected(features: Features, view: int, pca: Pca, context: Context) -> Projected:

@@ -4,6 +4,7 @@ Suffixes: N rows, S sampled, D raw dimensions, Q dimensions.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from deepcluster_core.clustering import device_rows, scratch
 from deepcluster_core.clustering.device_rows import (
     HeldRows,
     ProjectedOnDevice,
+    block_rows,
     free_bytes,
     points_of,
-    product_rows,
 )
 from deepcluster_core.clustering.kmeans import KMeans
+from deepcluster_core.clustering.moments import unit_rows
 from deepcluster_core.clustering.pca import Pca, fit_pca
 from deepcluster_core.clustering.points import DevicePoints
 from deepcluster_core.clustering.rows import InMemory
@@ -81,12 +83,12 @@ def test_held_rows__half_read_are_not_taken_for_all(monkeypatch: pytest.MonkeyPa
 # Projection
 
 
-def projected(size: int = 256) -> tuple[ProjectedOnDevice, Pca]:
+def projected(size: int = 700) -> tuple[ProjectedOnDevice, Pca]:
     pca = fit_pca([RAW_ND], dim=4)
-    return ProjectedOnDevice(5000, 4, blocks, pca.whiten, size), pca
+    return ProjectedOnDevice(5000, 4, partial(blocks, size=size), pca.whiten), pca
 
 
-@pytest.mark.parametrize("size", [256, 1 << 16])
+@pytest.mark.parametrize("size", [256, 5000])
 def test_projected_on_device__has_the_projected_rows(size: int) -> None:
     rows, pca = projected(size)
     expected_NQ = pca.whiten(RAW_ND).numpy()
@@ -120,10 +122,14 @@ def test_points_of__on_a_device_need_no_file(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(points, DevicePoints)
 
 
-@pytest.mark.parametrize(("dim", "expected"), [(16, 65_536), (4096, 65_536), (25_088, 10_240)])
-def test_product_rows__take_at_most_a_gibibyte(dim: int, expected: int) -> None:
-    assert product_rows(dim) == expected
-    assert product_rows(1 << 24) == 1024, "a single product of the CPU's size at least"
+@pytest.mark.parametrize("dim", [16, 4096, 25_088, 1 << 20])
+def test_block_rows__are_whole_units_of_the_pca(dim: int) -> None:
+    assert block_rows(dim) % unit_rows(dim) == 0
+    assert block_rows(dim) >= unit_rows(dim)
+
+
+def test_block_rows__take_a_quarter_of_a_gibibyte() -> None:
+    assert block_rows(4096) == 16_384
 
 
 def test_free_bytes__counts_what_torch_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
