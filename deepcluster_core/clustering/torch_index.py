@@ -59,7 +59,9 @@ class TorchIndex:
     def add(self, vectors_VQ: Floats) -> None:
         """Add vectors, float32; they are copied to the device."""
         added_VQ = on_device(vectors_VQ, self.device)
-        self._vectors_VQ = torch.cat([self._vectors_VQ, added_VQ])
+        is_first = len(self._vectors_VQ) == 0
+        # Not joined with nothing, because that would be a second copy.
+        self._vectors_VQ = added_VQ if is_first else torch.cat([self._vectors_VQ, added_VQ])
         self._half_square_V = self._vectors_VQ.square().sum(dim=1) / 2
 
     def nearest(self, rows_BQ: Tensor) -> Tensor:

@@ -152,3 +152,24 @@ def test_group__all_ranks_raise_the_same_error(tmp_path: Path) -> None:
     messages = on_ranks(3, message)
     assert len(set(messages)) == 1
     assert "1 of 5000 feature rows are not finite, the first at row 4321." in messages[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("free_bytes", [80 << 30, 0], ids=["held", "read again"])
+def test_group__on_a_gpu_is_as_good_as_on_the_cpu(
+    free_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepcluster_core.clustering.device_rows.free_bytes", lambda _: free_bytes)
+    found = features(tmp_path, count=9000, dim=20, dtype="float16")
+    clusterers: list[Clustering] = [KMeans(10, 20, library="torch")]
+
+    on_cpu, on_gpu = [
+        group(
+            found, clusterers, Context(seed=3, device=d), pca_dim=8, whitened=True, clip=False
+        ).fit
+        for d in ("cpu", "cuda")
+    ]
+
+    # Rounding may lead to another local optimum.
+    assert on_gpu.objective[-1] == pytest.approx(on_cpu.objective[-1], rel=0.05)

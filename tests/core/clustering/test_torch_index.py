@@ -130,6 +130,23 @@ def test_assign__differs_from_faiss_in_near_ties_only() -> None:
     assert objectives[1] == pytest.approx(objectives[0], rel=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.parity
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("max_points", [None, 20])
+def test_kmeans__torch_on_a_gpu_gives_the_bytes_of_the_cpu_without_near_ties(
+    max_points: int | None,
+) -> None:
+    rows_NQ, _ = blobs(20_000, k=200, noise=0.2)
+    kmeans = KMeans(100, 10, max_points_per_centroid=max_points, library="torch")
+
+    on_cpu, on_gpu = [kmeans.fit(InMemory(rows_NQ), seed=0, device=d) for d in ("cpu", "cuda")]
+
+    assert on_gpu.centroids_KQ.tobytes() == on_cpu.centroids_KQ.tobytes()
+    np.testing.assert_array_equal(on_gpu.cluster_N, on_cpu.cluster_N)
+    np.testing.assert_allclose(on_gpu.distance_N, on_cpu.distance_N, atol=1e-6)
+
+
 def test_kmeans__starts_from_given_clusters() -> None:
     rows_NQ, true_N = blobs(20_000, k=100, noise=0.2)
 
