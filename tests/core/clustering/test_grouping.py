@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deepcluster_core.artifacts.features import Features, write_features
 from deepcluster_core.clustering import grouping, kmeans, moments
@@ -161,7 +162,7 @@ def test_group__on_a_gpu_is_as_good_as_on_the_cpu(
     free_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deepcluster_core.clustering.device_rows.free_bytes", lambda _: free_bytes)
-    found = features(tmp_path, count=9000, dim=20, dtype="float16")
+    found = features(tmp_path / "features", count=9000, dim=20, dtype="float16")
     clusterers: list[Clustering] = [KMeans(10, 20, library="torch")]
 
     on_cpu, on_gpu = [
