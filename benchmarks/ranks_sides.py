@@ -25,7 +25,8 @@ from benchmarks import ours, scaling_sides
 from benchmarks.command import DEMO
 from benchmarks.synthetic import random_blocks
 from deepcluster_core.artifacts.manifest import read_manifest
-from deepcluster_core.clustering.lloyd import Points, iterate
+from deepcluster_core.clustering.lloyd import iterate
+from deepcluster_core.clustering.points import Points
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.memory import keep_freed_memory

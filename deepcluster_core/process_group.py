@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,7 +178,10 @@ class ProcessGroup:
         # that was resumed would differ in the last bits from training that was not.
         keeps_arrangement = self.size > 2
         is_cuda = self._device.startswith("cuda")
-        with self._waiting("first weights"):
+        with self._waiting("first weights"), warnings.catch_warnings():
+            # Deprecated in torch 2.15 in favour of an argument that older versions lack, and with
+            # which buffers would be exchanged here.
+            warnings.filterwarnings("ignore", r"`broadcast_buffers` is deprecated", FutureWarning)
             wrapped = DistributedDataParallel(
                 module,
                 device_ids=[torch.device(self._device)] if is_cuda else None,

@@ -7,7 +7,7 @@ run alone, or a second time, therefore draws the numbers that it drew within the
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -36,6 +36,10 @@ def torch_seeded(seed: int, device: "torch.device | None" = None) -> Iterator[No
 
     Initialisation and dropout draw from torch's global generator and accept no other. This is the
     only place that seeds it.
+
+    Args:
+        seed: 0 to 2**63 - 1.
+        device: a GPU that also draws; None if all numbers are drawn on the CPU.
     """
     import torch  # noqa: PLC0415  slow, and callers that only need `derive` do without it
 
@@ -44,5 +48,20 @@ def torch_seeded(seed: int, device: "torch.device | None" = None) -> Iterator[No
     if device is not None and device.type == "cuda":
         gpus.append(device)
     with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(seed)
+        # torch.manual_seed would seed the generators of all devices, and not only those whose state
+        # is restored. It takes 0.4 ms, which is much for a training step.
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            _seed_gpu(gpu, seed)
         yield
+
+
+def _seed_gpu(device: "torch.device", seed: int) -> None:
+    import torch  # noqa: PLC0415  as above
+
+    # torch declares it as a number, but it is None for `cuda`.
+    number = cast("int | None", device.index)
+    if number is None:
+        number = torch.cuda.current_device()
+    # There is one for each GPU, as soon as any has been used.
+    torch.cuda.default_generators[number].manual_seed(seed)

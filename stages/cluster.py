@@ -257,13 +257,14 @@ def cluster(
     """
     # Imported here because they import torch and zarr, which reading a recipe does not need.
     from deepcluster_core.artifacts.features import Features
-    from deepcluster_core.clustering.faiss_index import load_faiss
+    from deepcluster_core.clustering.faiss_index import library_for
     from deepcluster_core.clustering.grouping import group
 
     _check_can_run(cluster, draft.context.ranks.size)
     clusterer = find_clusterer(cluster.algorithm)
     if clusterer.needs_faiss:
-        load_faiss()  # if faiss is missing, fail now and not after the PCA
+        # If faiss is missing and needed, fail now and not after the PCA.
+        library_for(draft.context.device)
     stored = Features(features)
     sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.view_dim)
     starts = zip(sizes.all_k, _starts(previous, len(sizes.all_k)), strict=True)

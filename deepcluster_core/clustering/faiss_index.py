@@ -1,14 +1,18 @@
 """Import faiss only when needed, and build exact indexes on the device of a run.
 
 Both faiss and torch exist in builds with and without CUDA, so a machine can have a GPU that only
-one of them can use. If faiss cannot, it computes on the CPU, and `reason_for_cpu` explains it.
+torch can use. Then torch searches there in place of faiss, and `reason_for_torch` explains it. On a
+CPU, faiss always searches.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from deepcluster_core.clustering.torch_index import TorchIndex
 from deepcluster_core.errors import ConfigError
+
+Library = Literal["faiss", "torch"]
 
 SCRATCH_BYTES = 3 << 29
 """Memory that faiss reserves for intermediate results on a GPU while an index exists.
@@ -36,8 +40,22 @@ def load_faiss() -> Any:  # noqa: ANN401  it ships no types
     return faiss
 
 
+def library_for(device: str) -> Library:
+    """Return the library that searches on a torch device.
+
+    On a GPU that both can use it is faiss, until both have been measured on one.
+
+    Raises:
+        ConfigError: the device is a CPU, and faiss is not installed.
+    """
+    if _torch_number(device) is None:
+        load_faiss()
+        return "faiss"
+    return "torch" if gpu_number(device) is None else "faiss"
+
+
 def gpu_number(device: str) -> int | None:
-    """Return the number that faiss uses for a torch device; None if faiss computes on the CPU.
+    """Return the number that faiss uses for a torch device; None if faiss cannot use it.
 
     Both libraries use the numbers under which CUDA shows the GPUs to the process. `cuda` without a
     number is torch's current device.
@@ -48,32 +66,36 @@ def gpu_number(device: str) -> int | None:
     return number
 
 
-def reason_for_cpu(device: str) -> str | None:
-    """Return why faiss computes on the CPU although the device is a GPU; None if it does not.
-
-    Raises:
-        ConfigError: faiss is not installed.
-    """
-    faiss = load_faiss()
+def reason_for_torch(device: str) -> str | None:
+    """Return why torch searches on this GPU and not faiss; None if faiss does, or on a CPU."""
     if _torch_number(device) is None or gpu_number(device) is not None:
         return None
+    try:
+        faiss = load_faiss()
+    except ConfigError:
+        why = "faiss cannot be imported"
+    else:
+        why = (
+            f"faiss {faiss.__version__} cannot use {device} (GPUs that it finds: {_num_gpus()}; "
+            f"that torch finds: {torch.cuda.device_count()})"
+        )
     return (
-        f"faiss {faiss.__version__} cannot use {device} (GPUs that it finds: {_num_gpus()}; that "
-        f"torch finds: {torch.cuda.device_count()}), so k-means and the search for nearest "
-        f"clusters or neighbours run on the CPU, which takes much longer for many images. "
-        f"Everything else uses the GPU.\n"
-        f"  To cluster on the GPU as well: pip install faiss-gpu in place of faiss-cpu (Linux on "
-        f"x86-64 only)."
+        f"{why}, so torch searches on {device} for the nearest clusters and neighbours. This needs "
+        f"no change."
     )
 
 
-def exact_index(width: int, *, device: str) -> Any:  # noqa: ANN401
+def exact_index(width: int, *, device: str, library: Library | None = None) -> Any:  # noqa: ANN401
     """Return an empty index for exact search by Euclidean distance, on this device alone.
 
     Args:
         width: dimension of the vectors.
-        device: a torch device. On a GPU, `SCRATCH_BYTES` are reserved until the index is deleted.
+        device: a torch device. On a GPU that faiss uses, `SCRATCH_BYTES` are reserved until the
+            index is deleted.
+        library: what searches; None for `library_for`.
     """
+    if (library or library_for(device)) == "torch":
+        return TorchIndex(width, device)
     faiss = load_faiss()
     index = faiss.IndexFlatL2(width)
     number = gpu_number(device)
@@ -91,4 +113,7 @@ def _torch_number(device: str) -> int | None:
 
 
 def _num_gpus() -> int:
-    return load_faiss().get_num_gpus()
+    try:
+        return load_faiss().get_num_gpus()
+    except ConfigError:
+        return 0

@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.file_names import in_clustering
+from deepcluster_core.clustering.device_rows import (
+    HeldRows,
+    ProjectedOnDevice,
+    block_rows,
+    pca_bytes,
+    points_bytes,
+    projection_bytes,
+)
 from deepcluster_core.clustering.fit import Clustering, Fit
 from deepcluster_core.clustering.moments import unit_rows
 from deepcluster_core.clustering.pca import Pca, fit_pca
-from deepcluster_core.clustering.rows import Projected
+from deepcluster_core.clustering.rows import Projected, Rows
 from deepcluster_core.context import Context
 from deepcluster_core.progress import part_of
 from deepcluster_core.ranks import own_rows
@@ -74,13 +82,14 @@ def group(
     Raises:
         FeatureError: the features cannot be reduced or clustered like this.
     """
-    unit = unit_rows(features.view_dim)
-    own = own_rows(features.num_images, context.ranks, unit=unit)
-    # As many whole units as are fast to read at once.
-    block_rows = unit * max(1, BLOCK_BYTES // (4 * unit * features.dim))
-    blocks = features.blocks(rows=own, block_rows=block_rows, view=0)
+    own = own_rows(features.num_images, context.ranks, unit=unit_rows(features.view_dim))
+    blocks = map(
+        torch.from_numpy,
+        features.blocks(rows=own, block_rows=_read_rows(features, context), view=0),
+    )
+    held = _held(features, own, pca_dim, context)
     pca = fit_pca(
-        map(torch.from_numpy, blocks),
+        blocks if held is None else held.passing(blocks),
         dim=pca_dim,
         whitened=whitened,
         clip=clip,
@@ -88,11 +97,12 @@ def group(
         ranks=context.ranks,
         device=context.device,
     )
-    # The features are read again for each clustering, now through the projection.
+    # The features are read again for each clustering, now through the projection; those that are
+    # on a GPU are not.
     fits: list[Fit] = []
     for number, clusterer in enumerate(clusterers):
         fit = clusterer.fit(
-            _projected(features, number % features.views, pca, context),
+            _rows(features, number % features.views, pca, context, held),
             seed=_seed(context, number),
             device=context.device,
             progress=part_of(context.progress, number, len(clusterers)),
@@ -111,17 +121,56 @@ def _seed(context: Context, number: int) -> int:
     return seeding.derive(context.seed, *names)
 
 
-def _projected(features: Features, view: int, pca: Pca, context: Context) -> Projected:
+def _held(features: Features, own: range, pca_dim: int | None, context: Context) -> HeldRows | None:
+    """Return what keeps the features of this rank's images on its GPU; None on a CPU."""
+    if context.device == "cpu":
+        return None
+    dim = features.view_dim
+    num_bytes = len(own) * dim * features.dtype.itemsize
+    # While the PCA is computed, and then while k-means has the projected rows; its k is not known
+    # here, and is taken to be the paper's.
+    kmeans_bytes = points_bytes(len(own), pca_dim or dim, k=10_000)
+    kmeans_bytes += projection_bytes(len(own), dim)
+    others_bytes = max(pca_bytes(features.num_images, dim), kmeans_bytes)
+    return HeldRows(own, num_bytes=num_bytes, others_bytes=others_bytes, device=context.device)
+
+
+def _rows(features: Features, view: int, pca: Pca, context: Context, held: HeldRows | None) -> Rows:
     """Return the rows to cluster, which are projected, whitened and normalised when read."""
-    device = context.device
-    on_device = pca.to(device)  # moved once rather than for each block of rows
+    width = len(pca.components_QD)
+    if held is None:
+        return _projected(features, view, pca, context)
+    device = torch.device(context.device)
+    moved_pca = pca.to(device)  # moved once rather than for each block of rows
+
+    def read(rows: range) -> Iterator[torch.Tensor]:
+        kept = held.read(rows) if view == 0 else None  # the PCA has read the first view
+        if kept is not None:
+            yield from kept
+            return
+        read_rows = _read_rows(features, context)
+        for block_BD in features.blocks(rows=rows, block_rows=read_rows, view=view):
+            yield torch.from_numpy(block_BD).to(device)
+
+    return ProjectedOnDevice(features.num_images, width, read, moved_pca.whiten, context.scratch)
+
+
+def _read_rows(features: Features, context: Context) -> int:
+    """Return how many rows to read at once: whole units of the PCA."""
+    if context.device != "cpu":
+        return block_rows(features.view_dim)
+    unit = unit_rows(features.view_dim)
+    return unit * max(1, BLOCK_BYTES // (4 * unit * features.dim))
+
+
+def _projected(features: Features, view: int, pca: Pca, context: Context) -> Projected:
+    """Return rows that the CPU projects."""
 
     def read(rows: range) -> Iterator[NDArray[np.floating]]:
         return features.blocks(rows=rows, view=view)
 
     def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
-        raw = torch.from_numpy(raw_BD).to(device)
-        return on_device.whiten(raw).cpu().numpy()
+        return pca.whiten(torch.from_numpy(raw_BD)).numpy()
 
     width = len(pca.components_QD)
     return Projected(features.num_images, width, read, project, context.scratch)

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit
+from deepcluster_core.clustering.device_rows import ProjectedOnDevice, points_of
+from deepcluster_core.clustering.faiss_index import Library, library_for
+from deepcluster_core.clustering.fit import Fit
 from deepcluster_core.clustering.least_size import Quota
-from deepcluster_core.clustering.lloyd import Points, iterate
+from deepcluster_core.clustering.lloyd import iterate
 from deepcluster_core.clustering.nearest import UNIT_ROWS, Nearest, search_rows
+from deepcluster_core.clustering.points import DevicePoints, Points
 from deepcluster_core.clustering.rows import ClusterIds, Floats, RowIds, Rows
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.progress import Progress, silent
@@ -28,10 +31,10 @@ class KMeans:
     the other the reverse. The next assignment divides the donor's rows between them.
 
     The authors used faiss, whose rules these are. The paper calls the perturbation random; that of
-    faiss, and ours, is not, in direction or size. faiss is still used here, to find the nearest
-    centroids; but sums of rows are exact, where faiss rounds them to float32, and random numbers
-    follow from the seed, where faiss draws donors with a fixed seed of its own. Results are
-    therefore as good as those of faiss, but not equal to them.
+    faiss, and ours, is not, in direction or size. faiss is still used here to find the nearest
+    centroids, or torch on a GPU that faiss cannot use. But sums of rows are exact, where faiss
+    rounds them to float32, and random numbers follow from the seed, where faiss draws donors with a
+    fixed seed of its own. Results are therefore as good as those of faiss, but not equal to them.
 
     Clusters can still end empty, and `Fit.num_empty` counts them: the last refill may attract no
     row, and if many rows are equal there are fewer distinct rows than clusters.
@@ -65,6 +68,8 @@ class KMeans:
     (Bradley, Bennett and Demiriz 2000), and in the final assignment; `least_size.Quota` finds the
     clusters. None: any size.
     """
+    library: Library | None = None
+    """What finds the nearest centroids; None for the default of the device, see `library_for`."""
 
     def fit(
         self,
@@ -81,8 +86,8 @@ class KMeans:
             rows: finite; in the paper whitened, and scaled to length 1. All ranks pass all rows.
             seed: 0 to 2^63 - 1; decides the first centroids, the donors for empty clusters, and the
                 sample if there is one.
-            device: a torch device; `cuda:1` computes on that GPU alone. Without GPU support, faiss
-                computes on the CPU; see `faiss_index.reason_for_cpu`.
+            device: a torch device; `cuda:1` computes on that GPU alone. If torch searches, the rows
+                stay there during all iterations, if they fit.
             progress: receives the number of rows assigned after the fit.
             ranks: the processes that compute together.
 
@@ -97,7 +102,16 @@ class KMeans:
         assert self.least_size is None or ranks.size == 1
         self._check(rows.num_rows)
         sample_S = self._sample(rows.num_rows, seed)
-        points = _points(rows, sample_S, ranks)
+        library = self.library or library_for(device)
+        num_points = rows.num_rows if sample_S is None else len(sample_S)
+        points = points_of(
+            rows,
+            sample_S,
+            own_rows(num_points, ranks, unit=UNIT_ROWS),
+            ranks=ranks,
+            device=device if library == "torch" else None,
+            k=self.k,
+        )
         _check_finite(points, sample_S)
         centroids_KQ, objective = iterate(
             points,
@@ -106,19 +120,21 @@ class KMeans:
             seed=seed,
             spherical=self.spherical,
             device=device,
+            library=library,
             least=self._least(points.num_points),
         )
         block_rows = search_rows(rows.num_rows, device)
-        nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows)
+        nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows, library=library)
         own = own_rows(rows.num_rows, ranks, unit=UNIT_ROWS)
 
         def blocks() -> Iterator[Floats]:
             # Without a sample, the rows of this rank need not be computed again.
             return points.blocks(block_rows) if sample_S is None else rows.blocks(own)
 
-        cluster_N, distance_N = nearest.assign_blocks(
-            blocks(), own, rows.num_rows, progress=progress
-        )
+        if sample_S is None:
+            cluster_N, distance_N = points.assign(nearest, progress)
+        else:
+            cluster_N, distance_N = _assigned(nearest, rows, own, progress)
         quota = Quota(blocks, centroids_KQ, self._least(rows.num_rows), device)
         cluster_N, distance_N = quota.fill(cluster_N, distance_N)
         cluster_N, distance_N = _gathered(cluster_N, distance_N, ranks)
@@ -142,15 +158,14 @@ class KMeans:
         sample_S = generator.choice(num_rows, size, replace=False, shuffle=False)
         return np.sort(sample_S)
 
-    def _start(self, points: Points, sample_S: RowIds | None, seed: int) -> Floats:
+    def _start(self, points: Points | DevicePoints, sample_S: RowIds | None, seed: int) -> Floats:
         """Return the centroids to start from. All ranks draw the same positions of rows."""
         generator = numpy_generator(seed, "start")
         if self.start_N is None:
             return points.at(generator.choice(points.num_points, self.k, replace=False))
         start_S = self.start_N if sample_S is None else self.start_N[sample_S]
         own_start_S = start_S[points.own.start : points.own.stop]
-        sums = points.new_sums(self.k)
-        sums.add(points.own_SQ, own_start_S)
+        sums = points.sums_of(own_start_S, self.k)
         centroids_KQ, count_K = sums.means(ranks=points.ranks)
         # A cluster without members has no mean and starts at a random row of its own.
         empty_E = np.flatnonzero(count_K == 0)
@@ -179,31 +194,24 @@ class KMeans:
             )
 
 
-def _points(rows: Rows, sample_S: RowIds | None, ranks: Ranks) -> Points:
-    """Return the rows to learn from: all of them, or a sample, which ranks divide like rows."""
-    num_points = rows.num_rows if sample_S is None else len(sample_S)
-    own = own_rows(num_points, ranks, unit=UNIT_ROWS)
-    if sample_S is None:
-        own_SQ = rows.keep(own)
-    else:
-        own_SQ = rows.take(sample_S[own.start : own.stop])
-    return Points(own_SQ, own, num_points, rows.largest(), ranks)
+def _assigned(
+    nearest: Nearest, rows: Rows, own: range, progress: Progress
+) -> tuple[ClusterIds, Floats]:
+    """Return cluster_N and distance_N of this rank's rows, which may not be those of `points`."""
+    if nearest.is_on_device and isinstance(rows, ProjectedOnDevice):
+        blocks = rows.on_device(own)
+        return nearest.assign_on_device(blocks, own, rows.num_rows, progress=progress)
+    return nearest.assign_blocks(rows.blocks(own), own, rows.num_rows, progress=progress)
 
 
-def _check_finite(points: Points, sample_S: RowIds | None) -> None:
+def _check_finite(points: Points | DevicePoints, sample_S: RowIds | None) -> None:
     """Raise FeatureError on all ranks if a row of any rank is not finite."""
-    num_bad = 0
+    bad = points.not_finite()
     first_bad: int | None = None
-    for start in range(0, len(points.own), BLOCK_ROWS):
-        # A sum is finite only if all terms are, and it needs no mask of all values.
-        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf
-            sum_B = points.own_SQ[start : start + BLOCK_ROWS].sum(axis=1, dtype=np.float64)
-        bad_B = np.flatnonzero(~np.isfinite(sum_B))
-        if len(bad_B) and first_bad is None:
-            position = points.own[start + int(bad_B[0])]
-            first_bad = position if sample_S is None else int(sample_S[position])
-        num_bad += len(bad_B)
-    found = points.ranks.gather((num_bad, first_bad), "rows that are not finite")
+    if len(bad):
+        position = points.own[int(bad[0])]
+        first_bad = position if sample_S is None else int(sample_S[position])
+    found = points.ranks.gather((len(bad), first_bad), "rows that are not finite")
     points.ranks.on_first(lambda: _raise_if_bad(found, points.num_points), "rows are finite")
 
 

@@ -4,21 +4,22 @@ Suffixes: S rows to learn from, B block, Q dimensions, K clusters, J requested r
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcluster_core.clustering.exact import ClusterSums, Grid, mean_of, sum_of_squares
+from deepcluster_core.clustering.exact import ClusterSums, mean_of
+from deepcluster_core.clustering.faiss_index import Library
 from deepcluster_core.clustering.least_size import Quota
 from deepcluster_core.clustering.nearest import UNIT_ROWS, Nearest, search_rows
-from deepcluster_core.clustering.rows import Floats, RowIds
+from deepcluster_core.clustering.points import DevicePoints, Points
+from deepcluster_core.clustering.rows import Floats
 from deepcluster_core.clustering.workers import workers
-from deepcluster_core.ranks import ALONE, Ranks
 from deepcluster_core.seeding import numpy_generator
 
 APART = 1 / 1024
@@ -40,60 +41,22 @@ QUOTA_ITERATIONS = 3
 Doubles = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Points:
-    """The rows that k-means learns from, of which this rank has a share."""
-
-    own_SQ: Floats
-    """The rows of this rank, all finite."""
-    own: range
-    """Their positions among the rows of all ranks."""
-    num_points: int
-    """Number of rows of all ranks."""
-    largest: float
-    """A bound on the magnitude of the values on all ranks."""
-    ranks: Ranks = ALONE
-
-    def at(self, position_J: RowIds) -> Floats:
-        """Return the rows at these positions, whichever ranks have them."""
-        is_own_J = (position_J >= self.own.start) & (position_J < self.own.stop)
-        rows_JQ = np.zeros((len(position_J), self.own_SQ.shape[1]), np.float32)
-        rows_JQ[is_own_J] = self.own_SQ[position_J[is_own_J] - self.own.start]
-        # All ranks but one add zeros. A sum with zero also turns -0.0 into 0.0 on a single rank.
-        return self.ranks.sum(torch.from_numpy(rows_JQ + 0.0), "rows of other ranks").numpy()
-
-    def new_sums(self, k: int) -> ClusterSums:
-        """Return sums for `k` clusters that are exact over the rows of all ranks."""
-        grid = Grid.of(self.largest, self.num_points)
-        return ClusterSums(k, self.own_SQ.shape[1], grid)
-
-    def sum_of_squares(self) -> float:
-        """Return the sum of the squared lengths of the rows of all ranks."""
-        return sum_of_squares(
-            self.own_SQ, largest=self.largest, num_rows=self.num_points, ranks=self.ranks
-        )
-
-    def blocks(self, block_rows: int) -> Iterator[Floats]:
-        """Yield the rows of this rank in blocks; the last one may be smaller."""
-        for start in range(0, len(self.own), block_rows):
-            yield self.own_SQ[start : start + block_rows]
-
-
-def iterate(
-    points: Points,
+def iterate(  # noqa: PLR0913  where to compute is two of them
+    points: Points | DevicePoints,
     centroids_KQ: Floats,
     *,
     iterations: int,
     seed: int,
     spherical: bool = False,
     device: str = "cpu",
+    library: Library | None = None,
     least: int = 0,
 ) -> tuple[Floats, tuple[float, ...]]:
     """Run all iterations; return centroids_KQ and the objective before each of them.
 
     An iteration assigns each row to its nearest centroid, and moves each centroid to the mean of
-    its rows. faiss finds the nearest centroids. The sums of rows are exact, so that all ranks
-    compute the same means, and the result does not depend on their number.
+    its rows. faiss or torch finds the nearest centroids. The sums of rows are exact, so that all
+    ranks compute the same means, and the result does not depend on their number.
 
     Args:
         points: the rows to learn from.
@@ -101,7 +64,8 @@ def iterate(
         iterations: number of iterations; none is left out when nothing moves any more.
         seed: decides from which clusters empty ones are refilled.
         spherical: scale centroids to length 1, at the start and after each iteration.
-        device: a torch device for the search.
+        device: a torch device for the search, and if torch searches, for the sums.
+        library: what searches, torch for `DevicePoints`; None for the default of the device.
         least: least number of rows of a cluster in the last iterations, `QUOTA_ITERATIONS`; above 0
             on a single rank only.
 
@@ -112,17 +76,16 @@ def iterate(
     if spherical:
         centroids_KQ = _of_length_1(centroids_KQ.astype(np.float64)).astype(np.float32)
     block_rows = search_rows(points.num_points, device)
-    nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows)
+    nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows, library=library)
     squares = points.sum_of_squares()
     objective: list[float] = []
-    num_workers = _num_workers(nearest, centroids_KQ.size)
-    with workers(num_workers) as pool:
+    with _passes(points, nearest, centroids_KQ.size) as sums_by_nearest:
         for iteration in range(iterations):
             nearest.move_to(centroids_KQ)
             if least and iteration >= iterations - QUOTA_ITERATIONS:
                 sums = _sums_with_quota(points, nearest, centroids_KQ, least, device)
             else:
-                sums = _sums(points, nearest, pool, num_workers)
+                sums = sums_by_nearest()
             sum_KQ, count_K = sums.total(points.ranks)
             objective.append(squares + _away(centroids_KQ, sum_KQ, count_K))
             mean_KQ = mean_of(sum_KQ, count_K)
@@ -134,6 +97,19 @@ def iterate(
                 mean_KQ = _of_length_1(mean_KQ)
             centroids_KQ = mean_KQ.astype(np.float32)
     return centroids_KQ, tuple(objective)
+
+
+@contextmanager
+def _passes(
+    points: Points | DevicePoints, nearest: Nearest, num_values: int
+) -> Iterator[Callable[[], ClusterSums]]:
+    """Yield a function that returns the sums of the rows of this rank by nearest centroid."""
+    if isinstance(points, DevicePoints) or nearest.is_on_device:
+        yield partial(points.sums_by_nearest, nearest)
+        return
+    num_workers = _num_workers(nearest, num_values)
+    with workers(num_workers) as pool:
+        yield partial(_sums, points, nearest, pool, num_workers)
 
 
 def _num_workers(nearest: Nearest, num_values: int) -> int:
@@ -166,18 +142,18 @@ def _sums(points: Points, nearest: Nearest, pool: Executor, num_workers: int) ->
 
 
 def _sums_with_quota(
-    points: Points, nearest: Nearest, centroids_KQ: Floats, least: int, device: str
+    points: Points | DevicePoints,
+    nearest: Nearest,
+    centroids_KQ: Floats,
+    least: int,
+    device: str,
 ) -> ClusterSums:
     """Return the sums of all rows, by clusters that have at least `least` rows each."""
     block_rows = nearest.block_rows
-    cluster_S, distance_S = nearest.assign_blocks(
-        points.blocks(block_rows), points.own, points.num_points
-    )
+    cluster_S, distance_S = points.assign(nearest)
     quota = Quota(lambda: points.blocks(block_rows), centroids_KQ, least, device)
     cluster_S, _ = quota.fill(cluster_S, distance_S)
-    sums = points.new_sums(nearest.num_centroids)
-    sums.add(points.own_SQ, cluster_S)
-    return sums
+    return points.sums_of(cluster_S, nearest.num_centroids)
 
 
 def refilled(

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from deepcluster_core.clustering.faiss_index import exact_index, gpu_number
+from deepcluster_core.clustering.faiss_index import Library, exact_index
 from deepcluster_core.clustering.fit import distances
 from deepcluster_core.clustering.rows import ClusterIds, Floats, Rows, in_pieces
+from deepcluster_core.clustering.torch_index import TorchIndex
 from deepcluster_core.progress import Progress, silent
 
 UNIT_ROWS = 8192
@@ -25,7 +27,7 @@ SEARCH_ROWS_ON_GPU = UNIT_ROWS
 
 def search_rows(num_rows: int, device: str) -> int:
     """Return how many rows to search at once, a function of all rows and of the kind of device."""
-    most = SEARCH_ROWS if gpu_number(device) is None else SEARCH_ROWS_ON_GPU
+    most = SEARCH_ROWS if device == "cpu" else SEARCH_ROWS_ON_GPU
     return max(1, min(most, num_rows))
 
 
@@ -38,7 +40,12 @@ class Nearest:
     """
 
     def __init__(
-        self, centroids_KQ: Floats, *, device: str = "cpu", block_rows: int | None = None
+        self,
+        centroids_KQ: Floats,
+        *,
+        device: str = "cpu",
+        block_rows: int | None = None,
+        library: Library | None = None,
     ) -> None:
         """Build the index.
 
@@ -46,14 +53,17 @@ class Nearest:
             centroids_KQ: float32.
             device: a torch device; near ties may be decided differently on a GPU and on the CPU.
             block_rows: rows in a search; None for the number that is fastest for many rows.
+            library: what searches; None for the default of the device, see `library_for`.
         """
         width = centroids_KQ.shape[1]
         if block_rows is None:
             block_rows = search_rows(UNIT_ROWS, device)
         self.block_rows = block_rows
-        self.is_concurrent = gpu_number(device) is None
+        self._index = exact_index(width, device=device, library=library)
+        self.is_on_device = isinstance(self._index, TorchIndex)
+        """Whether torch searches, so that rows may lie on the device."""
+        self.is_concurrent = device == "cpu" and not self.is_on_device
         """Whether several threads may call `find` at once, as an index on a GPU does not allow."""
-        self._index = exact_index(width, device=device)
         self.move_to(centroids_KQ)
 
     def move_to(self, centroids_KQ: Floats) -> None:
@@ -65,6 +75,14 @@ class Nearest:
         self._lowest_K = _lowest_equal(centroids_KQ)
         self._index.reset()
         self._index.add(self._centred_KQ)
+        if isinstance(self._index, TorchIndex):
+            arrays = [self._centre_Q, self._centred_KQ, self._lowest_K.astype(np.int64)]
+            self._on_device = [torch.from_numpy(array).to(self._index.device) for array in arrays]
+
+    @property
+    def device(self) -> torch.device:
+        """The device that rows must lie on if torch searches."""
+        return self._index.device
 
     @property
     def num_centroids(self) -> int:
@@ -117,6 +135,41 @@ class Nearest:
             start = here.stop
             progress(start * num_rows // len(part), num_rows)
         return cluster_N, distance_N
+
+    def find_on_device(self, rows_BQ: Tensor) -> Tensor:
+        """Return cluster_B, int64, for rows on the device, if torch searches."""
+        return self._found_on_device(rows_BQ)[0]
+
+    def assign_on_device(
+        self,
+        blocks: Iterable[Tensor],
+        part: range,
+        num_rows: int,
+        *,
+        progress: Progress = silent,
+    ) -> tuple[ClusterIds, Floats]:
+        """Return cluster_N and distance_N as `assign_blocks` does, for rows on the device."""
+        clusters: list[Tensor] = []
+        distances: list[Tensor] = []
+        start = 0
+        for rows_BQ in blocks:
+            cluster_B, centred_BQ = self._found_on_device(rows_BQ)
+            _, centred_KQ, _ = self._on_device
+            # From the difference, as in `fit.distances`.
+            distance_B = torch.linalg.vector_norm(centred_BQ - centred_KQ[cluster_B], dim=1)
+            clusters.append(cluster_B.to(torch.int32))
+            distances.append(distance_B)
+            start += len(rows_BQ)
+            progress(start * num_rows // len(part), num_rows)
+        if not clusters:  # a rank without rows
+            return np.empty(0, np.int32), np.empty(0, np.float32)
+        return torch.cat(clusters).cpu().numpy(), torch.cat(distances).cpu().numpy()
+
+    def _found_on_device(self, rows_BQ: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `_find` returns, on the device."""
+        centre_Q, _, lowest_K = self._on_device
+        centred_BQ = rows_BQ - centre_Q
+        return lowest_K[self._index.nearest(centred_BQ)], centred_BQ
 
     def _new_buffer(self) -> Floats:
         # torch aligns its memory, on which the digits of a product may depend.

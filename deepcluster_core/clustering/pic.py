@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from deepcluster_core.clustering.faiss_index import exact_index, gpu_number, load_faiss
+from deepcluster_core.clustering.faiss_index import exact_index, load_faiss
 from deepcluster_core.clustering.fit import BLOCK_ROWS, Fit, fit_of_members
 from deepcluster_core.clustering.pic_config import PicConfig
 from deepcluster_core.clustering.rows import ClusterIds, Floats, Rows
@@ -126,7 +126,7 @@ def _neighbours(
     nearest_NM = np.empty((num_rows, count), np.int32)
     squared_NM = np.empty((num_rows, count), np.float64)
     index = None
-    if gpu_number(device) is not None:
+    if device != "cpu":
         index = exact_index(rows_NQ.shape[1], device=device)
         index.add(rows_NQ)
     for start in range(0, num_rows, block_rows):

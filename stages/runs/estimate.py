@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepcluster_core.clustering.device_rows import pca_bytes, points_bytes, projection_bytes
 from deepcluster_core.clustering.faiss_index import SCRATCH_BYTES
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.clustering.scratch import MEMORY_BYTES
+from deepcluster_core.clustering.torch_index import TILE_ROWS, search_bytes
 from deepcluster_core.models.build import feature_dim_of, footprint_of
 from stages.cluster import Sizes
 from stages.index import DatasetConfig
@@ -32,9 +34,6 @@ PER_ACTIVATION_BYTES = 8
 256 took 3.0 GiB for its activations in bfloat16 on a CPU, which is 5.3 bytes for each value."""
 PER_WEIGHT_BYTES = 16
 """Training, per weight: weight, gradient, momentum, and a copy while a checkpoint is written."""
-PCA_MATRICES = 6
-"""Matrices D x D in float64 that the PCA holds on a GPU, where D is the width of a feature: the
-covariance, a copy, its eigenvectors and the solver's workspace. Counted, not measured."""
 LABEL_BYTES = 60
 """A row of a label table: numbers, and a path of typical length."""
 LABEL_BYTES_OF_NEXT = 8
@@ -90,12 +89,27 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     if not device.startswith("cuda"):
         return Needs(disk, scratch, PROCESS_BYTES + max(clustering, training_bytes + bank_bytes), 0)
 
-    # On the device the PCA comes first. Then faiss needs its scratch memory and the vectors of its
-    # index, which are the centroids, or with `pic` all rows.
-    pca = 8 * PCA_MATRICES * min(dim, num_images) ** 2
-    search = SCRATCH_BYTES + 4 * max(all_k) * sizes.pca_dim
     memory = PROCESS_BYTES + max(clustering, bank_bytes)
-    return Needs(disk, scratch, memory, max(training_bytes, pca, search))
+    device_bytes = max(
+        pca_bytes(num_images, dim),
+        projection_bytes(num_images, dim),
+        _search_bytes(recipe, num_images=num_images, width=sizes.pca_dim, k=max(all_k)),
+    )
+    return Needs(disk, scratch, memory, max(training_bytes, device_bytes))
+
+
+def _search_bytes(recipe: Recipe, *, num_images: int, width: int, k: int) -> int:
+    """Return the least memory of a GPU to search for neighbours or centroids.
+
+    faiss needs its scratch memory and the vectors of its index, which are the centroids, or with
+    `pic` all rows. torch also needs the vectors, and with k-means sums. More memory makes it
+    faster, because the rows of k-means stay on the GPU if they fit.
+    """
+    if find_clusterer(recipe.cluster.algorithm).finds_k:
+        torch_bytes = 4 * k * width + search_bytes(num_images, k)
+    else:
+        torch_bytes = points_bytes(min(num_images, TILE_ROWS), width, k)
+    return max(SCRATCH_BYTES + 4 * k * width, torch_bytes)
 
 
 def _disk_bytes(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from deepcluster_core.clustering.faiss_index import reason_for_cpu
+from deepcluster_core.clustering.faiss_index import library_for, reason_for_torch
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.limits import cpu_quota, num_cores
 
@@ -97,9 +97,10 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
     # faiss may be missing, or built without support for GPUs.
     if uses_faiss:
         try:
-            reason = reason_for_cpu(device)
-        except ConfigError as error:  # faiss is missing; the stage that needs it raises this again
-            reason = str(error)
+            library_for(device)
+        except ConfigError as error:  # the stage that needs faiss raises this again
+            yield str(error)
+        reason = reason_for_torch(device)
         if reason is not None:
             yield reason
 

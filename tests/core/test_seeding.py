@@ -69,3 +69,32 @@ def test_torch_seeded__leaves_the_global_generator_also_after_an_error() -> None
         break_off()
 
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_torch_seeded__draws_what_manual_seed_draws() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+
+    with torch_seeded(5):
+        assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda:1", 1), ("cuda", 2)])
+def test_torch_seeded__seeds_no_other_gpu(
+    device: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The generators of CPUs stand in for those of GPUs.
+    generators = [torch.Generator() for _ in range(4)]
+    before = [generator.get_state() for generator in generators]
+    monkeypatch.setattr(torch.cuda, "default_generators", generators)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _device: None)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+
+    with torch_seeded(5, torch.device(device)):
+        seeds = [generator.initial_seed() for generator in generators]
+
+    assert seeds[number] == 5
+    for other in {0, 1, 2, 3} - {number}:
+        assert torch.equal(generators[other].get_state(), before[other])

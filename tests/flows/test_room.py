@@ -81,6 +81,15 @@ def test_needs_of__clustering_counts_on_a_gpu() -> None:
     assert of_pic.device > 10_000_000 * 4 * 256, "all rows lie in the index"
 
 
+def test_needs_of__projection_of_wide_features_counts_on_a_gpu() -> None:
+    """Arithmetic: the PCA holds six matrices of 4,096 x 4,096 in float64, 0.75 GiB, and a unit."""
+    untrained = {"dataset": {"source": "nowhere"}, "epochs": 0, "cluster": {"k": 100}}
+
+    needs = needs_of(load_recipe(ALEXNET, untrained), num_images=1_000_000, device="cuda:1")
+
+    assert 1 * GIB < needs.device < 2.5 * GIB
+
+
 def test_needs_of__reduced_features_of_many_images_lie_in_scratch_files() -> None:
     """Arithmetic: 256 values of 4 bytes an image, in memory up to 256 MiB, or for `pic`."""
     recipe = load_recipe(ALEXNET, {"dataset": {"source": "nowhere"}})

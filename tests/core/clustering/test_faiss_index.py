@@ -90,23 +90,36 @@ def test_fit__uses_the_one_gpu_that_was_asked_for(
     assert set(fake.put_on) == {number}
 
 
-@pytest.mark.parametrize("cluster", [kmeans, spherical, pic])
 @pytest.mark.parametrize("gpus", [0, 1])
-def test_fit__computes_on_the_cpu_where_faiss_has_no_such_gpu(
-    gpus: int, cluster: Callable[[str], Fit], with_gpus: Callable[[int], FakeFaiss]
+def test_library_for__is_torch_where_faiss_has_no_such_gpu(
+    gpus: int, with_gpus: Callable[[int], FakeFaiss]
 ) -> None:
-    on_cpu = cluster("cpu")
-    fake = with_gpus(gpus)
+    with_gpus(gpus)
 
-    found = cluster("cuda:1")
-
-    assert fake.put_on == []
-    np.testing.assert_array_equal(found.cluster_N, on_cpu.cluster_N)
-    np.testing.assert_array_equal(found.centroids_KQ, on_cpu.centroids_KQ)
-    reason = faiss_index.reason_for_cpu("cuda:1")
+    assert faiss_index.library_for("cuda:1") == "torch"
+    reason = faiss_index.reason_for_torch("cuda:1")
     assert reason is not None
     assert f"GPUs that it finds: {gpus}; that torch finds: 4" in reason
-    assert faiss_index.reason_for_cpu("cpu") is None
+
+
+def test_library_for__is_faiss_on_a_cpu_and_on_its_gpus(
+    with_gpus: Callable[[int], FakeFaiss],
+) -> None:
+    with_gpus(2)
+
+    for device in ("cpu", "cuda:1"):
+        assert faiss_index.library_for(device) == "faiss"
+        assert faiss_index.reason_for_torch(device) is None
+    assert faiss_index.library_for("cuda") == "torch", "the current device is the third"
+
+
+def test_library_for__needs_no_faiss_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+
+    assert faiss_index.library_for("cuda:0") == "torch"
+    assert "cannot be imported" in str(faiss_index.reason_for_torch("cuda:0"))
+    with pytest.raises(ConfigError, match="need the package faiss"):
+        faiss_index.library_for("cpu")
 
 
 def test_assign__on_one_gpu(with_gpus: Callable[[int], FakeFaiss]) -> None:
@@ -114,7 +127,7 @@ def test_assign__on_one_gpu(with_gpus: Callable[[int], FakeFaiss]) -> None:
     rows_NQ = unit_rows(50)
     assign(InMemory(rows_NQ), rows_NQ[:5], device="cuda:1")
     assert fake.put_on == [1]
-    assert faiss_index.reason_for_cpu("cuda:1") is None
+    assert faiss_index.reason_for_torch("cuda:1") is None
 
 
 def test_assigner__builds_its_index_once(monkeypatch: pytest.MonkeyPatch) -> None:

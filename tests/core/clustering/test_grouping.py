@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deepcluster_core.artifacts.features import Features, write_features
 from deepcluster_core.clustering import grouping, kmeans, moments
@@ -152,3 +153,48 @@ def test_group__all_ranks_raise_the_same_error(tmp_path: Path) -> None:
     messages = on_ranks(3, message)
     assert len(set(messages)) == 1
     assert "1 of 5000 feature rows are not finite, the first at row 4321." in messages[0]
+
+
+@pytest.mark.parametrize("free_bytes", [80 << 30, 0], ids=["held", "read again"])
+@pytest.mark.parametrize("most", [None, 50], ids=["all", "a sample"])
+def test_group__computes_on_a_device_what_it_computes_without(
+    free_bytes: int, most: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `cpu:0` is the CPU for torch, but treated like a GPU here.
+    monkeypatch.setattr("deepcluster_core.clustering.device_rows.free_bytes", lambda _: free_bytes)
+    found = features(tmp_path / "features", count=9000, dim=20, dtype="float16")
+    clusterers: list[Clustering] = [
+        KMeans(10, 2, max_points_per_centroid=most, library="torch") for _ in range(2)
+    ]
+
+    found_groupings = [
+        group(found, clusterers, Context(seed=3, device=d), pca_dim=8, whitened=True, clip=False)
+        for d in ("cpu", "cpu:0")
+    ]
+
+    for expected, on_device in zip(*(one.fits for one in found_groupings), strict=True):
+        # Products of other shapes round differently, and may move rows that are near a border.
+        assert on_device.objective == pytest.approx(expected.objective, rel=1e-5)
+        assert np.mean(on_device.cluster_N == expected.cluster_N) > 0.999
+        np.testing.assert_allclose(on_device.centroids_KQ, expected.centroids_KQ, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("free_bytes", [80 << 30, 0], ids=["held", "read again"])
+def test_group__on_a_gpu_is_as_good_as_on_the_cpu(
+    free_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepcluster_core.clustering.device_rows.free_bytes", lambda _: free_bytes)
+    found = features(tmp_path / "features", count=9000, dim=20, dtype="float16")
+    clusterers: list[Clustering] = [KMeans(10, 20, library="torch")]
+
+    on_cpu, on_gpu = [
+        group(
+            found, clusterers, Context(seed=3, device=d), pca_dim=8, whitened=True, clip=False
+        ).fit
+        for d in ("cpu", "cuda")
+    ]
+
+    # Rounding may lead to another local optimum.
+    assert on_gpu.objective[-1] == pytest.approx(on_cpu.objective[-1], rel=0.05)

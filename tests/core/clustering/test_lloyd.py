@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from deepcluster_core.clustering import kmeans as kmeans_module
 from deepcluster_core.clustering import lloyd, scratch
 from deepcluster_core.clustering.kmeans import KMeans
-from deepcluster_core.clustering.lloyd import Points, iterate, refilled
+from deepcluster_core.clustering.lloyd import iterate, refilled
 from deepcluster_core.clustering.nearest import Nearest, assign
+from deepcluster_core.clustering.points import Points
 from deepcluster_core.clustering.rows import ClusterIds, Floats, InMemory, Projected
 from deepcluster_core.errors import FeatureError
 from deepcluster_core.metrics import nmi
