@@ -15,8 +15,9 @@ from deepcluster_core.artifacts import image_rows, pixel_parts
 from deepcluster_core.artifacts import images as artifact
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
-from deepcluster_core.artifacts.images import Encoding, Images, ImagesWriter, PackedImage, encode
+from deepcluster_core.artifacts.images import Images, ImagesWriter, PackedImage
 from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.packing import Encoding, Packing
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
 from deepcluster_core.errors import ArtifactError
@@ -58,7 +59,7 @@ def pack(
                         format="PNG",
                         packed_height=height,
                         packed_width=width,
-                        packed=encode(pixels_HWC, encoding, jpeg_quality=95),
+                        packed=Packing(encoding, jpeg_quality=95).stored(pixels_HWC),
                     )
                 )
         draft.rows = writer.num_images
