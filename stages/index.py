@@ -105,8 +105,8 @@ class DatasetConfig(StrictConfig):
     and decode the original files in every epoch."""
 
     grey_weights: Annotated[tuple[_Weight, _Weight, _Weight] | None, _FROM_LIST] = None
-    """Weights of red, green and blue in the channel that `encoding: grey` packs, in 65,536ths. None:
-    a run fills in those that the network derives from `network.std`."""
+    """Weights of red, green and blue in the channel that `encoding: grey` packs, in 65,536ths.
+    None: a run fills in those that the network derives from `network.std`."""
 
     colour_copies: bool | None = None
     """With `encoding: grey`, also store a JPEG in colour of each image, of `jpeg_quality`, for

@@ -60,8 +60,8 @@ def _grey_images(recipe: "Recipe") -> Iterator[Conflict]:
     if not network.sobel:
         yield (
             ("dataset.encoding", "network.sobel"),
-            "dataset.encoding: grey packs the one channel that a Sobel filter makes of colours, but "
-            "with network.sobel: false the network reads the colours themselves; pack raw or jpeg",
+            "dataset.encoding: grey packs the one channel that a Sobel filter makes of colours, "
+            "but with network.sobel: false the network reads the colours; pack raw or jpeg",
         )
     elif dataset.channels != 3:
         yield (
