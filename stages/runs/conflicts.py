@@ -54,7 +54,7 @@ def _grey_images(recipe: "Recipe") -> Iterator[Conflict]:
                 yield (
                     (f"dataset.{key}", "dataset.encoding"),
                     f"dataset.{key}: belongs to dataset.encoding: grey, and here it is "
-                    f"{dataset.encoding}; leave it out",
+                    f"{dataset.encoding}; leave it out (--set dataset.{key}=null)",
                 )
         return
     if not network.sobel:
