@@ -7,6 +7,7 @@ import io
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -290,8 +291,10 @@ def test_maximal__searches_grey_images_and_shows_colours(
     protocol = load_protocol(PROTOCOLS / "maximal.yaml", MaximalConfig, changes)
     found: dict[str, list[int]] = {}
     for encoding in ("raw", "grey"):
-        given = {"network": NETWORK, "images": packed[encoding], "checkpoint": None}
-        MAXIMAL.run(protocol=protocol, out=tmp_path / encoding, context=EPOCH_0, **given)
+        given: dict[str, Any] = {"images": packed[encoding], "checkpoint": None}
+        MAXIMAL.run(
+            protocol=protocol, out=tmp_path / encoding, context=EPOCH_0, network=NETWORK, **given
+        )
         strongest = pd.read_parquet(tmp_path / encoding / "images.parquet")
         found[encoding] = strongest.image_id.tolist()
 
