@@ -131,6 +131,8 @@ def test_index__packs_the_weighted_sum_of_each_picture(
     stored, shown = Images(packed["grey"]), ShownImages(packed["grey"])
     rows = pd.read_parquet(packed["grey"] / INDEX)
 
+    copy_differs: list[float] = []
+    grey_differs: list[float] = []
     assert set(rows.format) == {"JPEG", "PNG"}
     assert facts["grey_weights"] == [21557, 22039, 21940], "ImageNet's deviations"
     for image_id, path in enumerate(rows.path):
@@ -139,9 +141,13 @@ def test_index__packs_the_weighted_sum_of_each_picture(
         ).pixels_HWC
         sum_HW = pixels_HW3.astype(np.float64) @ np.array(facts["grey_weights"]) / WHOLE
         np.testing.assert_array_equal(stored.verified(image_id)[..., 0], np.floor(sum_HW + 0.5))
-        # The second compression, at quality 95.
+        # The second compression, at quality 95: up to 4.8 on these small pictures, whose JPEGs hold
+        # differences of colours at half of the resolution.
         difference = np.abs(shown.verified(image_id).astype(int) - pixels_HW3)
-        assert difference.mean() < 5
+        assert difference.mean() < 8
+        copy_differs.append(difference.mean())
+        grey_differs.append(np.abs(stored[image_id].astype(int) - pixels_HW3).mean())
+    assert np.mean(grey_differs) > 3 * np.mean(copy_differs), "the copies are in colour"
 
 
 def test_index__copies_are_left_out_on_request(
@@ -205,7 +211,7 @@ def test_extract__features_of_grey_and_of_colour_agree(
     grey_ND, raw_ND = (extracted(packed[name], tmp_path / name) for name in ("grey", "raw"))
 
     size_N = np.linalg.norm(raw_ND, axis=1)
-    # Rounding to whole values moves features by up to 1.5 % here; JPEG at quality 95 by 6 %.
+    # Rounding to whole values moves features by up to 1.1 % here; JPEG at quality 95 by 4.5 %.
     assert (np.linalg.norm(grey_ND - raw_ND, axis=1) / size_N).max() < 0.03
     # So that the bound says something: other images are further away.
     assert np.linalg.norm(raw_ND[0] - raw_ND[-1]) / size_N[0] > 0.15
