@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None, *, overrides: Mapping[str, Any] = OVERRI
     given = arguments.parse_args(argv)
     options = Options.of(given)
     count = given.images or options.size(FULL_IMAGES, QUICK_IMAGES)
-    encodings = options.size(["raw", "jpeg"], ["raw"])
+    encodings = options.size(["raw", "grey", "jpeg"], ["raw", "grey"])
     with scratch(options) as folder:
         workload = make_workload(folder, count=count)
         baseline = workload.baseline("epoch", overrides, workers=given.workers, scratch=str(folder))

@@ -1,7 +1,8 @@
 """An epoch of ImageNet's shape on one GPU: AlexNet with Sobel and VGG-16, k = 10,000.
 
 Extraction and training read packed ImageNet-like images of 256 px, once as JPEG, which the shipped
-recipe packs and which have to be decoded, and once as raw pixels. The targets are for the shipped
+recipe packs and which have to be decoded, once as raw pixels, and once as raw pixels of one channel
+(`grey`). The targets are for the shipped
 recipe. Raw pixels of all of ImageNet do not fit into the memory of most machines, and would be read
 from a disk more slowly than here; a note reports whether they would fit. Paces are measured from
 the first tenth of the batches to the last batch, because a stage's fixed seconds (reported
@@ -32,7 +33,7 @@ FULL_ROWS, QUICK_ROWS = 1_281_167, 131_072
 K = 10_000
 SHIPPED = "jpeg"
 """The encoding of the shipped recipe."""
-ENCODINGS = (SHIPPED, "raw")
+ENCODINGS = (SHIPPED, "raw", "grey")
 NETWORKS = {
     # Four passes of training over the images, so that it lasts seconds.
     "alexnet": {

@@ -3,6 +3,9 @@
 After the last epoch, this measures the NMI of the clusters with the true digits, and how often the
 ten nearest neighbours vote for the true digit. The optimisations of our pipeline (packed images,
 bfloat16 where supported, folded batch normalisation, float16 features) must not change either.
+
+With --grey, the sides are `dataset.encoding: raw` and `grey` instead, on the digits in colours: one
+channel, weighed as the network weighs three, must teach as much.
 """
 
 import statistics
@@ -40,22 +43,32 @@ def main(argv: list[str] | None = None) -> None:
         help=f"number of epochs (default: {FULL_EPOCHS}, as in the recipe, "
         f"with --quick {QUICK_EPOCHS})",
     )
+    arguments.add_argument(
+        "--grey", action="store_true", help="compare grey with raw, in place of the baseline"
+    )
     add_workers(arguments)
     given = arguments.parse_args(argv)
     options = Options.of(given)
     epochs = given.epochs or options.size(FULL_EPOCHS, QUICK_EPOCHS)
-    runs: Runs = {"baseline": [], "ours": []}
+    name, reference, judged = "learning", "baseline", "ours"
+    if given.grey:
+        name, reference, judged = "learning-grey", "raw", "grey"
+    runs: Runs = {reference: [], judged: []}
     with scratch(options) as folder:
-        count = write_digits(folder / "digits", every=options.size(1, 5))
+        digits = folder / "digits"
+        count = write_digits(digits, every=options.size(1, 5), coloured=given.grey)
         # Every seed is a run of its own on both sides.
         for seed in range(FIRST_SEED, FIRST_SEED + options.repeats):
-            sides = _sides(folder, seed=seed, epochs=epochs, workers=given.workers)
-            for name, figures in alternate(sides, repeats=1).items():
-                runs[name] += figures
+            if given.grey:
+                sides = _encodings(folder, seed=seed, epochs=epochs)
+            else:
+                sides = _sides(folder, seed=seed, epochs=epochs, workers=given.workers)
+            for side, figures in alternate(sides, repeats=1).items():
+                runs[side] += figures
     Result(
-        "learning",
+        name,
         [
-            agreement(runs["ours"], runs["baseline"], measure, title)
+            agreement(runs[judged], runs[reference], measure, title)
             for measure, title in MEASURES.items()
         ],
         runs,
@@ -73,6 +86,18 @@ def _sides(folder: Path, *, seed: int, epochs: int, workers: int) -> dict[str, S
         "baseline": Side("benchmarks.baseline_sides:learning", {**arguments, "workers": workers}),
         "ours": Side("benchmarks.ours:learning", {**arguments, "run": run}),
     }
+
+
+def _encodings(folder: Path, *, seed: int, epochs: int) -> dict[str, Side]:
+    """Return our side with each of two encodings of the same colour images."""
+    sides: dict[str, Side] = {}
+    for encoding in ("raw", "grey"):
+        dataset = {"source": str(folder / "digits"), "channels": 3, "encoding": encoding}
+        overrides = {"seed": seed, "epochs": epochs, "dataset": dataset}
+        run = str(folder / f"{encoding}-seed={seed}")
+        arguments = {"recipe": RECIPE, "overrides": overrides, "run": run}
+        sides[encoding] = Side("benchmarks.ours:learning", arguments)
+    return sides
 
 
 def _means(figures: list[Figures]) -> dict[str, float]:

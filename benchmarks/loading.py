@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     given = arguments.parse_args(argv)
     options = Options.of(given)
     count = given.images or options.size(FULL_IMAGES, QUICK_IMAGES)
-    encodings = options.size(["raw", "jpeg"], ["raw"])
+    encodings = options.size(["raw", "grey", "jpeg"], ["raw", "grey"])
     # The first and the last steps use batches that were loaded ahead, so there must be several
     # times as many steps.
     num_batches_ahead = 2 * num_cores() + 1

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deepcluster.images import Arrays, images_of
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.file_names import in_clustering
-from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.images import Images, ShownImages
 from deepcluster_core.artifacts.tables import label_frame, read_metrics
 from deepcluster_core.data.sources import SourceImage
 from deepcluster_core.errors import SourceError
@@ -166,11 +166,13 @@ class Run:
     def image(self, image_id: int) -> NDArray[np.uint8]:
         """Return the pixels (H, W, C) of an image of the run, as it was packed.
 
+        With `dataset.encoding: grey` it is the copy in colour, if the run keeps copies.
+
         Raises:
             IndexError: the run does not have the image.
             ArtifactError: the packed image is damaged.
         """
-        images = Images(self._images)
+        images = ShownImages(self._images)
         if not 0 <= image_id < len(images):
             raise IndexError(f"image_id {image_id}: the run has images 0 to {len(images) - 1}")
         return images[image_id]

@@ -84,6 +84,7 @@ def extract(
     if extract.from_file is not None:
         _copy_given(draft, extract, extract.from_file, pictures)
         return
+    pictures.check_read_by(network.grey_weights)
     model = restore_network(
         network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
     )

@@ -1,8 +1,6 @@
 """Index: source -> images. Every image is opened once, packed, and given its image_id."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,31 +10,26 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
-from deepcluster_core.artifacts.images import (
-    Encoding,
-    ImagesWriter,
-    PackedImage,
-    deep_rule,
-    encode,
-)
+from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
+from deepcluster_core.artifacts.images import ImagesWriter, deep_rule
+from deepcluster_core.artifacts.packing import Encoding, Packing
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.data.decode import Decoded, UnreadableImageError, decode
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
 from deepcluster_core.data.findings import Findings
+from deepcluster_core.data.grey import WHOLE
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.measuring import default_deep, measure
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
 from deepcluster_core.data.sources.geotiff import GeotiffSource
 from deepcluster_core.data.sources.stack_pages import pages_as_images
-from deepcluster_core.data.unreadable import LeftOutError
-from deepcluster_core.errors import SourceError
+from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.local_paths import usable_path
-from deepcluster_core.shortage import is_shortage
 from deepcluster_core.stage import ManifestOf, stage
+from stages.lost_images import check_losses
+from stages.packed_images import Reading
 
 READ_AT_ONCE = 32
 """Images that one worker reads before it takes the next group."""
@@ -47,10 +40,16 @@ def _list_to_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+_FROM_LIST = BeforeValidator(_list_to_tuple)
+_Weight = Annotated[int, Field(ge=0, le=WHOLE)]
+
+
 class DatasetConfig(StrictConfig):
     """Which images are used, and how they are packed."""
 
-    absent_when_none = frozenset(("image_key", "label_key", "pages", "tile"))
+    absent_when_none = frozenset(
+        ("image_key", "label_key", "pages", "tile", "grey_weights", "colour_copies")
+    )
     keyed_when_none: ClassVar[Mapping[str, str]] = {"deep": "range"}
 
     source: Path
@@ -69,7 +68,7 @@ class DatasetConfig(StrictConfig):
         Annotated[str, Field(min_length=1)]
         | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
         | None,
-        BeforeValidator(_list_to_tuple),
+        _FROM_LIST,
     ] = None
     """Which picture to use if a sample has several. In tar shards: its extension, such as
     `left.jpg`, or a list of extensions, each of which becomes an image. In Parquet: its column.
@@ -101,8 +100,17 @@ class DatasetConfig(StrictConfig):
     the first one, and a note that there are others."""
 
     encoding: Encoding = "jpeg"
-    """How pixels are packed: raw (fastest; about 260 kB per image at 256 px), jpeg, or png. none:
-    read and decode the original files in every epoch."""
+    """How pixels are packed: raw (fastest; about 260 kB per image at 256 px), jpeg, or png. grey: a
+    third of raw, one channel, which is all that a network with `network.sobel` reads. none: read
+    and decode the original files in every epoch."""
+
+    grey_weights: Annotated[tuple[_Weight, _Weight, _Weight] | None, _FROM_LIST] = None
+    """Weights of red, green and blue in the channel that `encoding: grey` packs, in 65,536ths.
+    None: a run fills in those that the network derives from `network.std`."""
+
+    colour_copies: bool | None = None
+    """With `encoding: grey`, also store a JPEG in colour of each image, of `jpeg_quality`, for
+    reports and everything else that people look at; no stage of an epoch reads it. None: yes."""
 
     jpeg_quality: int = Field(default=95, ge=50, le=100)
     """Quality of packed JPEGs. At 95, our choice, the second compression is invisible."""
@@ -154,6 +162,16 @@ class DatasetConfig(StrictConfig):
         return default_deep(source.images())
 
     @property
+    def has_colour_copies(self) -> bool:
+        """Whether a JPEG in colour is stored beside each image."""
+        return self.encoding == "grey" and self.colour_copies is not False
+
+    @property
+    def packing(self) -> Packing:
+        """How the pixels of an image are stored; with `grey`, `grey_weights` must be set."""
+        return Packing(self.encoding, self.jpeg_quality, self.grey_weights, self.has_colour_copies)
+
+    @property
     def has_scenes(self) -> bool:
         """Whether the images are windows of GeoTIFF scenes."""
         return self.kind == "geotiff" or self.tile is not None
@@ -167,11 +185,20 @@ class DatasetConfig(StrictConfig):
 
 
 def _check_source(dataset: DatasetConfig) -> None:
-    """Raise SourceError if the source is missing, or needs packing although `encoding` is none."""
+    """Raise SourceError if the source is missing, or needs packing although `encoding` is none.
+
+    Raise ConfigError if there are no weights for `encoding: grey`.
+    """
     if dataset.encoding == "none" and dataset.pages == "all":
         raise SourceError(
             "dataset.encoding: none reads one image from each file, but dataset.pages: all makes "
             "several.\n  Fix: dataset.encoding: raw, jpeg or png."
+        )
+    if dataset.encoding == "grey" and dataset.grey_weights is None:
+        raise ConfigError(
+            "dataset.encoding: grey needs dataset.grey_weights.\n"
+            "  Cause: the stage was called alone; a run derives the weights from network.std.\n"
+            "  Fix:   set dataset.grey_weights, see deepcluster_core.data.grey."
         )
     opened = dataset.open_source()
     if dataset.encoding == "none" and opened.originals is None:
@@ -186,6 +213,7 @@ def _check_source(dataset: DatasetConfig) -> None:
     version=2,
     kind="images",
     files=(INDEX, SKIPPED, PIXELS),
+    optional_files=(COLOURS,),
     check=_check_source,
 )
 def index(
@@ -210,16 +238,29 @@ def index(
     else:
         deep = _rule(opened, dataset, context)
     # Workers decode in parallel; only this thread writes, in the order of the source.
-    read_group = partial(_read_all, dataset=dataset, deep=deep, originals=opened.originals)
+    reading = Reading(
+        channels=dataset.channels,
+        shorter_side=dataset.shorter_side,
+        deep=deep,
+        pages=dataset.pages,
+        packing=dataset.packing,
+        originals=opened.originals,
+    )
     findings = Findings(dataset.pages)
-    with ImagesWriter(out, packs=dataset.encoding != "none") as writer:
+    packs, has_copies = dataset.encoding != "none", dataset.has_colour_copies
+    with ImagesWriter(out, packs=packs, has_colour_copies=has_copies) as writer:
         seen = 0
-        for outcomes in ordered_map(read_group, _groups(images), workers=context.workers):
+        for outcomes in ordered_map(reading.all_of, _groups(images), workers=context.workers):
             for outcome in outcomes:
                 outcome.record(writer, findings)
             seen += len(outcomes)
             context.progress(seen, total)
-    _check_losses(writer, dataset, out)
+    check_losses(
+        writer,
+        source=dataset.source,
+        max_skipped_fraction=dataset.max_skipped_fraction,
+        listed_in=out / SKIPPED,
+    )
     draft.rows = writer.num_images
     draft.facts = _facts(writer, dataset, deep, opened)
     notes = opened.notes()
@@ -246,6 +287,9 @@ def _facts(
         "skipped": writer.skipped.num_images,
         "labelled": writer.num_labelled,
     }
+    if dataset.encoding == "grey":
+        facts["grey_weights"] = dataset.grey_weights
+        facts["colour_copies"] = dataset.has_colour_copies
     if dataset.pages is not None:
         facts["pages"] = dataset.pages
     if writer.skipped.num_left_out:
@@ -311,106 +355,3 @@ def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
     """Yield images in groups, because handing single ones to workers would cost more time."""
     while group := list(islice(images, READ_AT_ONCE)):
         yield group
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of an image: its packed pixels, or the reason why there are none."""
-
-    image: SourceImage
-    reason: str = ""
-    is_loss: bool = True
-    """Whether an image without pixels was lost, and not left out on purpose."""
-    decoded: Decoded | None = None
-    packed: bytes = b""
-
-    def record(self, writer: ImagesWriter, findings: Findings) -> None:
-        """Add the image to the artifact, or to its list of skipped images."""
-        if self.decoded is None:
-            writer.skip(self.image.path, self.reason, is_loss=self.is_loss)
-            return
-        findings.add(self.decoded)
-        height, width = self.decoded.pixels_HWC.shape[:2]
-        row = PackedImage(
-            path=self.image.path,
-            label=self.image.label,
-            width=self.decoded.width,
-            height=self.decoded.height,
-            format=self.decoded.format,
-            packed_height=height,
-            packed_width=width,
-            packed=self.packed,
-        )
-        writer.add(row)
-
-
-def _read_all(
-    images: list[SourceImage], *, dataset: DatasetConfig, deep: DeepRule, originals: Path | None
-) -> list[_Outcome]:
-    """Decode a group of images in a worker; see `_read`."""
-    return [_read(image, dataset, deep, originals) for image in images]
-
-
-def _read(
-    image: SourceImage, dataset: DatasetConfig, deep: DeepRule, originals: Path | None
-) -> _Outcome:
-    """Decode and pack one image."""
-    try:
-        # Without packing, later stages open the original by its path in the index.
-        if dataset.encoding == "none" and originals:
-            original = originals / image.path
-            if not original.exists():
-                raise OSError("missing, or its name is not UTF-8: to use it, pack the images")
-        decoded = decode(
-            image.read(),
-            channels=dataset.channels,
-            shorter_side=dataset.shorter_side,
-            deep=deep,
-            pages=dataset.pages,
-        )
-        packed = encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality)
-    except LeftOutError as error:
-        return _Outcome(image, str(error), is_loss=False)
-    except (OSError, UnreadableImageError) as error:
-        if is_shortage(error):  # memory or disk ran out, so the image itself may be good
-            raise
-        return _Outcome(image, str(error))
-    return _Outcome(image, decoded=decoded, packed=packed)
-
-
-def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:
-    """Raise SourceError if no image, or too small a share of the images, could be read."""
-    skipped = writer.skipped
-    num_skipped = skipped.num_images - skipped.num_left_out
-    total = writer.num_images + num_skipped
-    if total == 0 and skipped.num_left_out:
-        raise SourceError(
-            f"{dataset.source}: all {skipped.num_left_out} windows are left out: they have "
-            f"no data, or too little.\n  Fix: see dataset.tile.skip_empty."
-        )
-    if total == 0:
-        raise SourceError(f"{dataset.source}: holds no images.\n  Fix: see dataset.source.")
-    max_skipped = dataset.max_skipped_fraction * total
-    if num_skipped <= max_skipped and writer.num_images > 0:
-        return
-    num_missing = skipped.num_missing
-    missing = f" ({num_missing} of them do not exist)" if num_missing else ""
-    # Without a single readable image, a higher limit would not help.
-    alternative = ", or raise dataset.max_skipped_fraction" if writer.num_images else ""
-    raise SourceError(
-        f"{dataset.source}: {num_skipped} of {total} images cannot be read{missing}, more than "
-        f"dataset.max_skipped_fraction = {dataset.max_skipped_fraction} allows.{skipped.listed()}"
-        f"{skipped.reasons.most_common()}\n"
-        f"  The whole list: {out / SKIPPED}\n"
-        f"  Fix: {_cure(skipped.listed())}convert, repair or remove them{alternative}."
-    )
-
-
-def _cure(reasons: str) -> str:
-    """Return the settings that read files of other numbers of bands, if some were skipped."""
-    if "dataset.channels: " not in reasons:
-        return ""
-    return (
-        "set dataset.channels, and for GeoTIFF scenes dataset.tile.size, which cuts them into "
-        "windows; otherwise "
-    )

@@ -190,6 +190,7 @@ def train(
 
     context = draft.context
     pictures = Images(images)
+    pictures.check_read_by(network.grey_weights)
     pace = Pace.of(train, num_images=len(pictures))
     # Even cuts for a projection, which normalises over the images of a batch.
     is_even = network.projection is not None

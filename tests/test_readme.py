@@ -39,6 +39,7 @@ SHORTER = {
     "make test": "make --dry-run test",
     "--run runs/mine": "--run runs/mine --epochs 2 --set train.reassign_every=1",
     "--run runs/v2": "--run runs/v2 --epochs 1 --set train.reassign_every=1",
+    "--run runs/packed": "--run runs/packed --epochs 1 --set train.reassign_every=1",
     "--run runs/colour": "--run runs/colour --epochs 1 --set train.reassign_every=1",
     "--run runs/deep": "--run runs/deep --epochs 1 --set train.reassign_every=1",
     "--run runs/land": "--run runs/land --epochs 1 --set train.reassign_every=1",

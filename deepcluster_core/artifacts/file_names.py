@@ -12,6 +12,8 @@ T = TypeVar("T")
 INDEX = "index.parquet"
 SKIPPED = "skipped.parquet"
 PIXELS = "pixels"
+COLOURS = "colours"
+"""Colour copies of images whose pixels are grey."""
 FEATURES = "features.zarr"
 LABELS = "labels.parquet"
 CLUSTERING = "_clustering.safetensors"

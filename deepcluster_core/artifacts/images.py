@@ -4,6 +4,8 @@
 
 - `raw`: decoded uint8 (H, W, C); fastest and largest.
 - `jpeg`, `png`: encoded again at the packed size.
+- `grey`: one channel of uint8, as networks with a Sobel filter weigh colours; and, if wanted, JPEGs
+  in colour in colours/part-*.arrow, which `ShownImages` reads for people.
 - `none`: not packed, so there are no pixel files; the original files are decoded on each read.
 
 Each packed image has a CRC-32C. `Images.verified` checks it; the extract stage does that for every
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -27,20 +29,16 @@ from numpy.typing import NDArray
 
 from deepcluster_core.artifacts import pixel_parts
 from deepcluster_core.artifacts.checksum import crc32c
-from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
+from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
+from deepcluster_core.artifacts.packing import Encoding
 from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels, PixelWriter
 from deepcluster_core.artifacts.skipped_images import SkippedImages
 from deepcluster_core.artifacts.table_writer import GROUP_ROWS, TableWriter
-from deepcluster_core.data.decode import (
-    UnreadableImageError,
-    decode,
-    decode_packed,
-    encode_jpeg,
-    encode_png,
-)
+from deepcluster_core.data.decode import UnreadableImageError, decode, decode_packed
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
+from deepcluster_core.data.grey import GreyWeights
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
@@ -53,8 +51,6 @@ Indexes have always been written like this, and others would have other digests.
 row groups have `GROUP_ROWS` rows, because the list of all row groups is in memory whenever a table
 is open: with small ones alone, 10 million images need 0.22 GB for it (measured).
 """
-
-Encoding = Literal["raw", "jpeg", "png", "none"]
 
 INDEX_SCHEMA = pa.schema(
     {
@@ -80,27 +76,17 @@ class PackedImage:
     packed_height: int
     packed_width: int
     packed: bytes
-
-
-def encode(pixels_HWC: Pixels, encoding: Encoding, jpeg_quality: int) -> bytes:
-    """Return the bytes to store for an image."""
-    match encoding:
-        case "raw":
-            return pixels_HWC.tobytes()
-        case "jpeg":
-            return encode_jpeg(pixels_HWC, jpeg_quality)
-        case "png":
-            return encode_png(pixels_HWC)
-        case "none":
-            return b""
+    colour_copy: bytes = b""
+    """A JPEG in colour, if the artifact has such copies."""
 
 
 class ImagesWriter:
     """Writes images in order and numbers them by image_id; holds a batch and a row group."""
 
-    def __init__(self, folder: Path, *, packs: bool) -> None:
+    def __init__(self, folder: Path, *, packs: bool, has_colour_copies: bool = False) -> None:
         """Open the tables in `folder`; `packs` is False if pixels are not stored."""
         self._pixels = PixelWriter(folder / PIXELS) if packs else None
+        self._colours = PixelWriter(folder / COLOURS) if has_colour_copies else None
         self._pending: list[PackedImage] = []
         self.num_images = 0
         self.num_labelled = 0
@@ -134,8 +120,9 @@ class ImagesWriter:
             # After an error, the artifact is not finished, so pending images are of no use.
             if kind is None:
                 self._flush()
-            if self._pixels is not None:
-                self._pixels.close()
+            for pixels in (self._pixels, self._colours):
+                if pixels is not None:
+                    pixels.close()
 
     def _flush(self) -> None:
         """Add the pending images to the index and, if packed, as one record batch."""
@@ -157,13 +144,14 @@ class ImagesWriter:
         self.num_images += len(images)
         self.num_labelled += len(labels) - labels.count(None)
         if self._pixels is not None:
-            _pack(images, self._pixels)
+            _pack(images, [image.packed for image in images], self._pixels)
+        if self._colours is not None:
+            _pack(images, [image.colour_copy for image in images], self._colours)
 
 
-def _pack(images: list[PackedImage], pixels: PixelWriter) -> None:
+def _pack(images: list[PackedImage], packed: list[bytes], pixels: PixelWriter) -> None:
     heights = [image.packed_height for image in images]
     widths = [image.packed_width for image in images]
-    packed = [image.packed for image in images]
     checksums = [*map(_checksum, heights, widths, packed)]
     pixels.add(heights, widths, checksums, packed)
 
@@ -185,13 +173,40 @@ class Images:
         self._shorter_side: int | None = manifest.facts["shorter_side"]
         self._deep: DeepRule = _rule_in(manifest)
         self._pages: Pages | None = manifest.facts.get("pages")
+        weights = manifest.facts.get("grey_weights")
+        self.grey_weights: GreyWeights | None = None if weights is None else tuple(weights)
+        """Weights of the channels in the one that is packed, with `grey`; None otherwise."""
         self._originals = Path(manifest.facts["originals"])
         self._pixels = PixelParts(folder / PIXELS)
 
     @property
     def channels(self) -> int:
-        """The number of channels of every image."""
+        """The number of channels of every image, which the network is built for."""
         return self._channels
+
+    @property
+    def packed_channels(self) -> int:
+        """The number of channels of the arrays that this class returns: 1 with `grey`."""
+        return self._channels if self.grey_weights is None else 1
+
+    def check_read_by(self, weights: GreyWeights | None) -> None:
+        """Raise ArtifactError if a network weighs the channels unlike these grey images.
+
+        Args:
+            weights: `grey_weights` of the network; None if it reads colours.
+        """
+        if self.grey_weights is None or self.grey_weights == weights:
+            return
+        network = "reads colours (network.sobel: false)"
+        if weights is not None:
+            network = f"weighs them {list(weights)} (network.std)"
+        raise ArtifactError(
+            f"{self.folder}: its grey images weigh red, green and blue "
+            f"{list(self.grey_weights)}, but the network {network}.\n"
+            f"  Cause: they were packed for another network (dataset.encoding: grey).\n"
+            f"  Fix:   give the network that they were packed for, or index again: deepcluster "
+            f"stage index … --force"
+        )
 
     @property
     def originals(self) -> Path | None:
@@ -203,16 +218,13 @@ class Images:
         return self.num_images
 
     def __getitem__(self, image_id: int) -> Pixels:
-        """Return the pixels (H, W, C) of an image; with `raw` they are a view of the file."""
+        """Return the pixels (H, W, C); with `raw` and `grey` they are a view of the file."""
         if self._encoding == "none":
             return self._read_original(image_id)
-        stored, height, width, _ = self._pixels.stored(image_id)
-        if self._encoding == "raw":
-            return stored.reshape(height, width, self._channels)
-        try:
-            return decode_packed(stored.tobytes())
-        except UnreadableImageError as error:
-            raise self._pixels.damaged(image_id, str(error)) from error
+        if self._encoding in ("raw", "grey"):
+            stored, height, width, _ = self._pixels.stored(image_id)
+            return stored.reshape(height, width, self.packed_channels)
+        return _decoded(self._pixels, image_id)
 
     def verified(self, image_id: int) -> Pixels:
         """Return the pixels (H, W, C) of an image after checking its checksum.
@@ -221,9 +233,7 @@ class Images:
             ArtifactError: the packed image is damaged.
         """
         if self._encoding != "none":
-            stored, height, width, crc32c = self._pixels.stored(image_id)
-            if _checksum(height, width, stored) != crc32c:
-                raise self._pixels.damaged(image_id, "its checksum differs")
+            _verify(self._pixels, image_id)
         return self[image_id]
 
     def _read_original(self, image_id: int) -> Pixels:
@@ -276,6 +286,36 @@ class Images:
         return read_codes(self.folder / INDEX, "label", stage="index")
 
 
+class ShownImages(Images):
+    """An images artifact for people to look at: its colour copies, if it has them.
+
+    Networks read `Images`: a copy went through the compression of JPEG.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the artifact in `folder`, as `Images` does."""
+        super().__init__(folder)
+        has_copies = read_manifest(folder).facts.get("colour_copies", False)
+        self._colours = PixelParts(folder / COLOURS) if has_copies else None
+
+    def __getitem__(self, image_id: int) -> Pixels:
+        """Return the pixels (H, W, C) of an image, in colour if the artifact has them."""
+        if self._colours is None:
+            return super().__getitem__(image_id)
+        return _decoded(self._colours, image_id)
+
+    def verified(self, image_id: int) -> Pixels:
+        """Return the pixels (H, W, C) of an image after checking the checksum of what is read.
+
+        Raises:
+            ArtifactError: the packed image is damaged.
+        """
+        if self._colours is None:
+            return super().verified(image_id)
+        _verify(self._colours, image_id)
+        return self[image_id]
+
+
 def deep_rule(folder: Path) -> DeepRule:
     """Return how an images artifact has converted values of more than 8 bits.
 
@@ -292,6 +332,22 @@ def _rule_in(manifest: Manifest) -> DeepRule:
     if deep == "percentile":
         return DeepScales.from_facts(manifest.facts["deep_scales"])
     return deep
+
+
+def _decoded(parts: PixelParts, image_id: int) -> Pixels:
+    """Return the pixels of an image that is stored as a JPEG or PNG."""
+    stored, _, _, _ = parts.stored(image_id)
+    try:
+        return decode_packed(stored.tobytes())
+    except UnreadableImageError as error:
+        raise parts.damaged(image_id, str(error)) from error
+
+
+def _verify(parts: PixelParts, image_id: int) -> None:
+    """Raise ArtifactError if the checksum of a stored image differs."""
+    stored, height, width, crc32c = parts.stored(image_id)
+    if _checksum(height, width, stored) != crc32c:
+        raise parts.damaged(image_id, "its checksum differs")
 
 
 def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:

@@ -66,11 +66,16 @@ class NoiseConfig(StrictConfig):
     """Smallest and largest standard deviation, on a scale of 0 to 1."""
 
 
+def coloured_keys(colour: ColourConfig) -> list[str]:
+    """Return the keys that are set and have a meaning for three channels alone."""
+    return [key for key in ("saturation", "hue", "grey") if getattr(colour, key) > 0]
+
+
 def check_channels(colour: ColourConfig, channels: int) -> str | None:
     """Return what is wrong with `train.colour` for images of so many channels, or None."""
     if channels == 3:
         return None
-    keys = [key for key in ("saturation", "hue", "grey") if getattr(colour, key) > 0]
+    keys = coloured_keys(colour)
     if not keys:
         return None
     return (

@@ -7,17 +7,13 @@ import torch
 from torch import nn
 
 from deepcluster_core.errors import ConfigError, first_line
-from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.models.config import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.models.projection import projection_head
 from deepcluster_core.models.registry import find_builder
 from deepcluster_core.models.sobel import Sobel
 from deepcluster_core.models.weights import fitting_state, load_starting_weights
 from deepcluster_core.seeding import torch_seeded
-
-# The usual RGB statistics of ImageNet's training images, on a scale of 0 to 1.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def build_network(config: NetworkConfig, *, channels: int, seed: int) -> Network:

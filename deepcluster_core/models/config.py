@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, field_validator
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.data.grey import GreyWeights, grey_weights
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.models.registry import NETWORKS, is_known, suggested
 
@@ -20,6 +21,10 @@ PROJECTION = "projection"
 """The layer whose output is the embedding, in a network with `network.projection`."""
 
 _PositiveFloat = Annotated[FiniteFloat, Field(gt=0.0)]
+
+# The usual RGB statistics of ImageNet's training images, on a scale of 0 to 1.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ProjectionConfig(StrictConfig):
@@ -71,6 +76,15 @@ class NetworkConfig(StrictConfig):
 
     std: Annotated[tuple[_PositiveFloat, ...] | None, _FROM_LIST] = None
     """Divides each channel after `mean`, on the same scale and with the same default."""
+
+    @property
+    def grey_weights(self) -> GreyWeights | None:
+        """Weights of the channels in the sum with which a Sobel filter of colour images begins.
+
+        None if the network has no filter, or `std` no three values.
+        """
+        std = self.std or IMAGENET_STD
+        return grey_weights(std) if self.sobel and len(std) == 3 else None
 
     @field_validator("weights")
     @classmethod

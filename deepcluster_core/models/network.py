@@ -129,11 +129,13 @@ class Network(nn.Module):
     def inputs(self, images_NCHW: Tensor) -> Tensor:
         """Return the input of the backbone: the maps of the filter, or the normalised images.
 
-        Images may have any height and width.
+        Images may have any height and width. With the filter they may also have one channel, which
+        then is the weighted sum of all channels, see `deepcluster_core.data.grey`.
         """
         num_channels = len(self.mean_C11)
+        accepted = (num_channels,) if self.sobel is None else (num_channels, 1)
         shape = tuple(images_NCHW.shape)
-        if len(shape) != 4 or shape[1] != num_channels:
+        if len(shape) != 4 or shape[1] not in accepted:
             # Checked here because one channel would silently broadcast to three.
             raise ValueError(f"images have shape {shape}, expected (N, {num_channels}, H, W)")
         is_bytes = images_NCHW.dtype == torch.uint8

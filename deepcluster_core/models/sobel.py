@@ -48,11 +48,15 @@ class Sobel(nn.Module):
         self._weights = [1 / (num_channels * deviation) for deviation in std]
         weighted_means = [m * weight for m, weight in zip(mean, self._weights, strict=True)]
         self._shift = -sum(weighted_means)
+        self._grey_weight = sum(self._weights)
+        """Weight of the one channel of images whose channels are weighted already."""
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return maps (N, 2, H, W) of images, uint8 of 0 to 255 or float of 0 to 1.
 
-        The normalised image is padded by one pixel of zeros.
+        The normalised image is padded by one pixel of zeros. Images of one channel, where the
+        network has several, are the sum of the channels with these weights already, divided by the
+        sum of the weights (`deepcluster_core.data.grey`): the maps are equal up to its rounding.
         """
         if images_NCHW.device.type != "cpu":
             return _contrast(self._grey(images_NCHW))
@@ -71,7 +75,8 @@ class Sobel(nn.Module):
         white = 255 if images_NCHW.dtype == torch.uint8 else 1
         float_type = torch.promote_types(images_NCHW.dtype, torch.float32)
         wide_NCHW = images_NCHW.to(float_type)
-        first_weight, *other_weights = self._weights
+        is_weighted = images_NCHW.shape[1] == 1
+        first_weight, *other_weights = [self._grey_weight] if is_weighted else self._weights
         grey_N1HW = wide_NCHW[:, :1] * (first_weight / white)
         for channel, weight in enumerate(other_weights, start=1):
             here_N1HW = wide_NCHW[:, channel : channel + 1]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.images import Images, ShownImages
 from deepcluster_core.artifacts.tables import read_index, read_labels
 from deepcluster_core.clustering.changes import changes
 from deepcluster_core.report.cluster_measures import ClassTable, ClusterMeasures, class_table
@@ -77,12 +77,13 @@ def read_gallery(
     paths, labels = _names(images, ids, assigned.label_N, described)
     populated = np.unique(assigned.cluster_N).tolist()
     common = common_classes(assigned.label_N, COLOURED)
-    side = side_within(Images(images), ids, GALLERY_BYTES)
+    pictures = ShownImages(images)
+    side = side_within(pictures, ids, GALLERY_BYTES)
     return Gallery(
         epoch=epoch,
         groups=groups,
         clusters=described,
-        thumbnails=make_thumbnails(Images(images), ids, side),
+        thumbnails=make_thumbnails(pictures, ids, side),
         paths=paths,
         labels=labels,
         populated=len(populated),

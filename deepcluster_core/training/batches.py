@@ -46,7 +46,7 @@ class Batches:
         images = [self.pictures[image_id] for image_id in ids_B]
         return Batch(
             # Drawn by position, so that a view does not depend on the batches before it.
-            views=self.views.of_images(images, first, self.pictures.channels),
+            views=self.views.of_images(images, first, self.pictures.packed_channels),
             num_views=self.views.num_views,
             cluster_HB=cluster_HB,
             weight_B=self.plan.weight_K[cluster_HB[0]] if self.is_weighted else None,

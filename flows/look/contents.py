@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.files import Signature, signature_of
-from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.images import ShownImages
 from deepcluster_core.artifacts.manifest import Condition, read_manifest
 from deepcluster_core.artifacts.tables import Labels, read_labels
 from deepcluster_core.errors import DeepClusterError
@@ -156,7 +156,7 @@ class RunContents:
         first = EpochContents(ImageFacts.of(past, epoch))
         self.last_epoch = first.epoch
         self._kept = OrderedDict({first.epoch: first})
-        self.images: Images = first.facts.images
+        self.images: ShownImages = first.facts.images
         self.epochs = self._epochs_with_labels()
         self.version = read_manifest(self.images.folder).digest[:12]
         """Identifies the images, so that a browser never shows one of another run."""

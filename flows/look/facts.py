@@ -66,6 +66,9 @@ def facts_of(
     columns = ["width", "height", "format"]
     (row,) = read_index(run.images.folder, columns, [image_id])
     height, width, channels = run.images[image_id].shape
+    colours = COLOURS.get(channels, f"{channels} channels")
+    if run.images.packed_channels != channels:
+        colours = "grey, with a copy in colour"
     place = int(np.flatnonzero(contents.members(_cluster(contents, image_id)) == image_id)[0])
     stability_N = contents.stability
     size = int(contents.sizes[_cluster(contents, image_id)])
@@ -73,7 +76,7 @@ def facts_of(
         "number": str(image_id),
         "class": run.class_of(image_id),
         "original": f"{row['width']} × {row['height']} pixels, {row['format']}",
-        "packed": f"{width} × {height} pixels, {COLOURS.get(channels, f'{channels} channels')}",
+        "packed": f"{width} × {height} pixels, {colours}",
         "distance to the centroid": three_decimals(float(contents.labels.distance_N[image_id])),
         "nearest to it": f"{number(place + 1)} of {number(size)}",
         "stability": None if stability_N is None else share(float(stability_N[image_id])),

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.images import ShownImages
 from deepcluster_core.artifacts.tables import read_cluster, read_labels, read_metrics
 from deepcluster_core.figures import Axes, default_style
 from deepcluster_core.metrics import cluster_counts
@@ -47,13 +47,13 @@ def draw_overview(folder: RunFolder, *, num_epochs: int) -> Path:
         plots.finish(axes)
     latest_labels = folder.artifact("labels", epochs[-1])
     images = folder.images(load_own_recipe(folder.config).images)
-    _gallery(right.subplots(), latest_labels, Images(images))
+    _gallery(right.subplots(), latest_labels, ShownImages(images))
     path = folder.root / "overview.png"
     figure.savefig(path)
     return path
 
 
-def _gallery(axes: Axes, labels: Path, images: Images) -> None:
+def _gallery(axes: Axes, labels: Path, images: ShownImages) -> None:
     """Draw clusters from the largest to the smallest, each with the images nearest its centroid."""
     assigned = read_labels(labels)
     counts_K = cluster_counts(assigned.cluster_N, assigned.k)
@@ -76,7 +76,7 @@ def _gallery(axes: Axes, labels: Path, images: Images) -> None:
     axes.set_title("Clusters from the largest to the smallest, nearest first", fontsize=10)
 
 
-def _strip(images: Images, members: list[dict[str, Any]]) -> NDArray[np.uint8]:
+def _strip(images: ShownImages, members: list[dict[str, Any]]) -> NDArray[np.uint8]:
     """Return the first images of a cluster side by side on white."""
     strip_HWC = np.full((TILE_PX, TILE_PX * COLUMNS, 3), 255, np.uint8)
     for place, member in enumerate(members[:COLUMNS]):

@@ -21,7 +21,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.images import Images, ShownImages
 from deepcluster_core.artifacts.tables import read_index, write_frame
 from deepcluster_core.config import Precision, StrictConfig
 from deepcluster_core.context import Context
@@ -220,6 +220,8 @@ class _Searched:
     """The images that are searched for those that excite a filter most."""
 
     images: Images
+    shown: ShownImages
+    """The same images, for people to look at."""
     image_id_N: range | NDArray[np.int64]
     views: CentralViews
 
@@ -228,8 +230,8 @@ class _Searched:
         return self.views.batches(self.images, self.image_id_N)
 
     def view(self, image_id: int) -> Pixels:
-        """Return the view of an image that the network reads, (S, S, C)."""
-        return self.views.view(self.images, image_id)
+        """Return the view of an image that the network reads, (S, S, C), in colour if possible."""
+        return self.views.view(self.shown, image_id)
 
 
 def _images_to_search(
@@ -252,7 +254,7 @@ def _images_to_search(
         num_steps += layer.ascent.iterations * passes(len(layer.filters))
     counter = ProgressCounter(context, len(image_id_N) + num_steps)
     views = CentralViews(resize, size, protocol.batch_size, context.workers, counter)
-    return _Searched(images, image_id_N, views)
+    return _Searched(images, ShownImages(images.folder), image_id_N, views)
 
 
 def _subset(total: int, wanted: int | None, *, seed: int) -> range | NDArray[np.int64]:

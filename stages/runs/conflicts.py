@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from deepcluster_core.data.augment_config import check_channels
+from deepcluster_core.data.augment_config import check_channels, coloured_keys
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.models.config import PROJECTION
 from stages.cluster import NO_WHITENING, ClusterConfig
@@ -41,6 +41,41 @@ def _images(recipe: "Recipe") -> Iterator[Conflict]:
             ("dataset.encoding", "dataset.channels"),
             f"dataset.encoding: a {dataset.encoding} holds 1 or 3 channels, not dataset.channels = "
             f"{dataset.channels}; raw and none hold any number",
+        )
+    yield from _grey_images(recipe)
+
+
+def _grey_images(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield what does not fit images that are packed as one weighted channel."""
+    dataset, network = recipe.dataset, recipe.network
+    if dataset.encoding != "grey":
+        for key in ("grey_weights", "colour_copies"):
+            if getattr(dataset, key) is not None:
+                yield (
+                    (f"dataset.{key}", "dataset.encoding"),
+                    f"dataset.{key}: belongs to dataset.encoding: grey, and here it is "
+                    f"{dataset.encoding}; leave it out (--set dataset.{key}=null)",
+                )
+        return
+    if not network.sobel:
+        yield (
+            ("dataset.encoding", "network.sobel"),
+            "dataset.encoding: grey packs the one channel that a Sobel filter makes of colours, "
+            "but with network.sobel: false the network reads the colours; pack raw or jpeg",
+        )
+    elif dataset.channels != 3:
+        yield (
+            ("dataset.encoding", "dataset.channels"),
+            f"dataset.encoding: grey weighs red, green and blue, but dataset.channels is "
+            f"{dataset.channels}; pack raw",
+        )
+    elif network.grey_weights is not None and dataset.grey_weights != network.grey_weights:
+        yield (
+            ("dataset.grey_weights", "dataset.encoding", "network.std"),
+            f"dataset.grey_weights: {list(dataset.grey_weights or ())} are not those of this "
+            f"network, whose network.std gives {list(network.grey_weights)}; leave "
+            f"dataset.grey_weights out (--set dataset.grey_weights=null), which packs the images "
+            f"again, or keep network.std as it was",
         )
 
 
@@ -134,6 +169,14 @@ def _views(recipe: "Recipe") -> Iterator[Conflict]:
     problem = check_channels(train.colour, recipe.dataset.channels) if train.colour else None
     if problem is not None:
         yield ("train.colour", "dataset.channels"), problem
+    elif train.colour and recipe.dataset.encoding == "grey":
+        keys = coloured_keys(train.colour)
+        if keys:
+            yield (
+                ("train.colour", "dataset.encoding"),
+                f"train.colour.{keys[0]}: needs colours, and dataset.encoding: grey keeps none for "
+                f"training; leave out {', '.join(keys)}, or pack raw or jpeg",
+            )
     if train.blur is not None and train.blur.radius[1] > min(sizes) / 2:
         yield (
             ("train.blur", "train.views", "network.image_size"),

@@ -230,5 +230,10 @@ def _image_bytes(dataset: DatasetConfig) -> int:
     pixels = side * side * ASPECT
     if dataset.encoding == "none":
         return 0
-    per_pixel = ENCODED_BYTES_PER_PIXEL.get(dataset.encoding, float(dataset.channels))
+    if dataset.encoding == "grey":
+        per_pixel = 1.0  # and beside it the copy in colour
+        if dataset.has_colour_copies:
+            per_pixel += ENCODED_BYTES_PER_PIXEL["jpeg"]
+    else:
+        per_pixel = ENCODED_BYTES_PER_PIXEL.get(dataset.encoding, float(dataset.channels))
     return round(pixels * per_pixel)

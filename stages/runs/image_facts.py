@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.images import ShownImages
 from deepcluster_core.artifacts.tables import Labels, read_clustering
 from deepcluster_core.inspection.layout import LayoutMethod, positions
 from deepcluster_core.inspection.neighbours import Neighbours, nearest_neighbours
@@ -48,8 +48,8 @@ class ImageFacts:
         return RunImages(self.past.folder, self.past.recipe, self.past.states, self.epoch)
 
     @property
-    def images(self) -> Images:
-        """The packed images."""
+    def images(self) -> ShownImages:
+        """The packed images, as people see them."""
         return self._run.images
 
     @property

@@ -17,7 +17,7 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_clustering
 from deepcluster_core.clustering.assign import Assigner
 from deepcluster_core.clustering.registry import find_clusterer
-from deepcluster_core.data.decode import decode, decode_packed, encode_jpeg
+from deepcluster_core.data.decode import decode
 from deepcluster_core.data.deep_scales import DeepRule
 from deepcluster_core.data.sources import (
     Kind,
@@ -193,7 +193,5 @@ def _view(data: bytes, recipe: Recipe, deep: DeepRule) -> Pixels:
         deep=deep,
         pages=dataset.pages,
     ).pixels_HWC
-    # Packing as JPEG changes pixels a little; the other encodings are lossless.
-    if dataset.encoding == "jpeg":
-        pixels_HWC = decode_packed(encode_jpeg(pixels_HWC, dataset.jpeg_quality))
+    pixels_HWC = dataset.packing.read_back(pixels_HWC)
     return center_view(pixels_HWC, resize=recipe.extract.resize, size=recipe.network.image_size)

@@ -261,7 +261,13 @@ def _resolve_paths(values: dict[str, Any], base: Path) -> None:
 
 def _parsed(values: Mapping[str, Any]) -> Recipe:
     # Strict types accept a list for a tuple, and text for a path, only when they parse JSON.
-    return Recipe.model_validate_json(json.dumps(values, default=str))
+    recipe = Recipe.model_validate_json(json.dumps(values, default=str))
+    dataset = recipe.dataset
+    if dataset.encoding != "grey" or dataset.grey_weights is not None:
+        return recipe
+    # The images are packed with the weights of the network, so they are a part of their key.
+    weighted = dataset.model_copy(update={"grey_weights": recipe.network.grey_weights})
+    return recipe.model_copy(update={"dataset": weighted})
 
 
 def _describe_conflicts(recipe: Recipe, wrong: Collection[str] = ()) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.images import ShownImages
 from deepcluster_core.artifacts.manifest import Condition
 from deepcluster_core.artifacts.tables import Labels, centroids_of, read_index, read_labels
 from deepcluster_core.clustering.stability import epochs_stayed
@@ -41,9 +41,9 @@ class RunImages:
     """The latest epoch that has labels."""
 
     @cached_property
-    def images(self) -> Images:
-        """The packed images."""
-        return Images(self.folder.images(self.recipe.images))
+    def images(self) -> ShownImages:
+        """The packed images, as people see them."""
+        return ShownImages(self.folder.images(self.recipe.images))
 
     @cached_property
     def labels(self) -> Labels:

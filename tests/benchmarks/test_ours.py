@@ -13,10 +13,11 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 Prepared = tuple[str, dict[str, Any], str]
 
 
-@pytest.fixture
-def prepared(overrides: dict[str, Any], tmp_path: Path) -> Prepared:
+@pytest.fixture(params=["raw"])
+def prepared(overrides: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest) -> Prepared:
     """Return recipe, overrides and folder of a run that has come to epoch 1."""
-    arguments = (RECIPE, overrides, str(tmp_path / "run"))
+    packed = overrides | {"dataset": overrides["dataset"] | {"encoding": request.param}}
+    arguments = (RECIPE, packed, str(tmp_path / "run"))
     ours.prepare(*arguments)
     return arguments
 
@@ -38,6 +39,7 @@ def test_epoch__runs_whole_stages_and_can_be_repeated(prepared: Prepared) -> Non
     assert Pipeline(*prepared).folder.epochs("features") == [0], "only what was prepared is left"
 
 
+@pytest.mark.parametrize("prepared", ["raw", "grey"], indirect=True)
 def test_steps__in_memory_and_loaded_are_as_many(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:

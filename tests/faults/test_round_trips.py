@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as arrays
 from deepcluster_core.artifacts.commit import new_artifact, write_manifest
 from deepcluster_core.artifacts.file_names import INDEX
 from deepcluster_core.artifacts.files import FileRecord
-from deepcluster_core.artifacts.images import Images, ImagesWriter, PackedImage, encode
+from deepcluster_core.artifacts.images import Images, ImagesWriter, PackedImage
 from deepcluster_core.artifacts.manifest import Manifest, Provenance, read_manifest
+from deepcluster_core.artifacts.packing import Packing
 from deepcluster_core.artifacts.tables import (
     read_clustering,
     read_index,
@@ -120,7 +121,7 @@ def packed(draw: st.DrawFn) -> tuple[PackedImage, Any]:
         format=draw(st.sampled_from(["JPEG", "NPY"])),
         packed_height=shape[0],
         packed_width=shape[1],
-        packed=encode(pixels_HWC, "raw", 95),
+        packed=Packing("raw", 95).stored(pixels_HWC),
     )
     return image, pixels_HWC
 

@@ -15,6 +15,7 @@ import yaml
 import zarr
 from rich.console import Console
 
+from benchmarks.pictures import write_pictures
 from deepcluster_core.artifacts.commit import prune
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError, SourceError
@@ -65,6 +66,20 @@ def test_assign__images_packed_as_jpeg_and_cropped_get_their_labels_too(
     loop(recipe, run, epochs=1, overrides={"dataset": dataset, "extract": extract})
 
     assign(str(run), tiny_images, out=OUT)
+
+    pd.testing.assert_frame_equal(pd.read_parquet(OUT), labels_of(run, 0), check_exact=True)
+
+
+def test_assign__colour_images_of_a_grey_run_get_its_labels(
+    recipe: Path, tmp_path: Path, prefect_server: str
+) -> None:
+    source, run = tmp_path / "photographs", tmp_path / "grey"
+    write_pictures(source, count=40)
+    dataset = {"source": str(source), "encoding": "grey", "channels": 3, "shorter_side": 22}
+    extract = {"resize": 18, "precision": "float32"}
+    loop(recipe, run, epochs=1, overrides={"dataset": dataset, "extract": extract})
+
+    assign(str(run), source, out=OUT)
 
     pd.testing.assert_frame_equal(pd.read_parquet(OUT), labels_of(run, 0), check_exact=True)
 

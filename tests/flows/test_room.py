@@ -26,6 +26,18 @@ def test_needs_of__disk_is_near_what_a_run_takes(finished_run: Path) -> None:
         assert 0.5 * taken < needed < 4 * taken, kind
 
 
+def test_needs_of__grey_images_of_imagenet() -> None:
+    def gigabytes(**dataset: object) -> float:
+        changes = {"dataset": {"source": "nowhere", **dataset}}
+        recipe = load_recipe(ALEXNET, changes)
+        return needs_of(recipe, num_images=1_281_167, device="cpu").disk["images"] / 1e9
+
+    pixels, copies = gigabytes(encoding="grey", colour_copies=False), gigabytes(encoding="jpeg")
+    assert round(pixels) == 112
+    assert gigabytes(encoding="raw") == pytest.approx(3 * pixels, rel=0.001)
+    assert gigabytes(encoding="grey") == pytest.approx(pixels + copies, rel=0.001)
+
+
 def test_needs_of__memory_of_the_papers_network() -> None:
     """Training AlexNet in batches of 256 was measured to take 4.0 GiB in all on a CPU."""
     small = {"cluster": {"k": 100}, "dataset": {"source": "nowhere"}}

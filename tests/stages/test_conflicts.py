@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from deepcluster_core.config_yaml import merged
 from deepcluster_core.errors import ConfigError
 from stages.cluster import ClusterConfig
-from stages.runs.recipe import load_recipe, parse_overrides
+from stages.runs.recipe import load_recipe, parse_overrides, save_recipe
 from tests.support.recipes import PLAIN, write
 
 LARGE = {"count": 2, "size": 16, "area": [0.3, 1]}
@@ -161,3 +161,62 @@ def reads_several_k() -> bool:
     except ValidationError:
         return False
     return True
+
+
+GREY = {"dataset": {"encoding": "grey"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"network": {"sobel": False}}, r"dataset\.encoding: grey .*network\.sobel: false"),
+        ({"dataset": {"channels": 1}}, r"dataset\.encoding: grey .*dataset\.channels is 1"),
+        ({"dataset": {"channels": 5}}, r"dataset\.encoding: grey .*dataset\.channels is 5"),
+        ({"train": {"colour": {"hue": 0.1}}}, r"train\.colour\.hue: .*dataset\.encoding: grey"),
+        (
+            {"train": {"colour": {"grey": 0.2, "saturation": 0.1}}},
+            r"train\.colour\.saturation: .*leave out saturation, grey",
+        ),
+        (
+            {"dataset": {"grey_weights": [65536, 0, 0]}},
+            r"dataset\.grey_weights: \[65536, 0, 0\] .*network\.std gives \[21557, 22039, 21940\]",
+        ),
+        (
+            {"dataset": {"encoding": "raw", "colour_copies": True}},
+            r"dataset\.colour_copies: belongs to dataset\.encoding: grey, and here it is raw",
+        ),
+        (
+            {"dataset": {"encoding": "jpeg", "grey_weights": [1, 2, 3]}},
+            r"dataset\.grey_weights: belongs to dataset\.encoding: grey, and here it is jpeg",
+        ),
+    ],
+)
+def test_load_recipe__what_does_not_fit_grey_images_is_named(
+    changes: dict[str, Any], wanted: str, path: Path
+) -> None:
+    found = problems_of(path, GREY, changes)
+
+    assert len(found) == 1, found
+    assert re.search(wanted, found[0])
+
+
+def test_load_recipe__grey_images_get_the_weights_of_the_network(path: Path) -> None:
+    write(path, PLAIN)
+    std = {"network": {"std": [0.2, 0.4, 0.4]}}
+    plain, grey = load_recipe(path), load_recipe(path, merged(GREY, std))
+
+    assert plain.dataset.grey_weights is None
+    assert grey.dataset.grey_weights == (32768, 16384, 16384)
+    # Its own configuration keeps the weights, so another network is refused.
+    save_recipe(grey, path)
+    assert load_recipe(path) == grey
+    with pytest.raises(ConfigError, match=r"packs the images again, or keep network\.std"):
+        load_recipe(path, {"network": {"std": [0.4, 0.4, 0.4]}})
+    changed = {"dataset": {"grey_weights": None}, "network": {"std": [0.4, 0.4, 0.4]}}
+    assert load_recipe(path, changed).dataset.grey_weights != grey.dataset.grey_weights
+
+
+def test_load_recipe__brightness_and_blur_fit_grey_images(path: Path) -> None:
+    train = {"train": {"colour": COLOUR, "blur": {}, "noise": {}, "turn": 0.5}}
+
+    assert problems_of(path, GREY, train) == []

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from deepcluster_core.artifacts.file_names import INDEX, SKIPPED
-from deepcluster_core.artifacts.images import Encoding, Images
+from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import (
     Condition,
     Manifest,
@@ -20,6 +20,7 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
+from deepcluster_core.artifacts.packing import Encoding
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
 from deepcluster_core.errors import SourceError

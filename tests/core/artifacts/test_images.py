@@ -14,12 +14,15 @@ from PIL import Image
 from deepcluster_core.artifacts import image_rows, pixel_parts
 from deepcluster_core.artifacts import images as artifact
 from deepcluster_core.artifacts.commit import new_artifact
-from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
-from deepcluster_core.artifacts.images import Encoding, Images, ImagesWriter, PackedImage, encode
+from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
+from deepcluster_core.artifacts.images import Images, ImagesWriter, PackedImage, ShownImages
 from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.artifacts.packing import Encoding, Packing
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
+from deepcluster_core.data.grey import grey_weights, to_grey
 from deepcluster_core.errors import ArtifactError
+from deepcluster_core.models.config import IMAGENET_STD
 from tests.support.artifacts import reseal
 
 Pixels = NDArray[np.uint8]
@@ -43,10 +46,14 @@ def pack(
     *,
     labels: Sequence[str | None] | None = None,
     originals: Path | None = None,
+    has_copies: bool = False,
 ) -> Path:
     """Write an images artifact as the index stage does."""
+    weights = grey_weights(IMAGENET_STD) if encoding == "grey" else None
+    packing = Packing(encoding, 95, weights, has_copies)
     with new_artifact(STAGE, folder, config={}, inputs={}, context=Context(seed=1)) as draft:
-        with ImagesWriter(folder, packs=encoding != "none") as writer:
+        packs = encoding != "none"
+        with ImagesWriter(folder, packs=packs, has_colour_copies=has_copies) as writer:
             for number, pixels_HWC in enumerate(arrays):
                 height, width = pixels_HWC.shape[:2]
                 writer.add(
@@ -58,7 +65,8 @@ def pack(
                         format="PNG",
                         packed_height=height,
                         packed_width=width,
-                        packed=encode(pixels_HWC, encoding, jpeg_quality=95),
+                        packed=packing.stored(pixels_HWC),
+                        colour_copy=packing.colour_copy(pixels_HWC),
                     )
                 )
         draft.rows = writer.num_images
@@ -69,6 +77,8 @@ def pack(
             "deep": "range",
             "originals": str(originals),
         }
+        if encoding == "grey":
+            draft.facts |= {"grey_weights": weights, "colour_copies": has_copies}
     return folder
 
 
@@ -115,6 +125,55 @@ def test_images__jpeg_is_close(tmp_path: Path) -> None:
         assert stored[number].shape == pixels_HWC.shape
         # Quality 95 divides the coefficients of a smooth picture by at most 5: 3 at a pixel.
         np.testing.assert_allclose(stored[number].astype(int), pixels_HWC.astype(int), atol=4)
+
+
+def coloured(num: int) -> list[Pixels]:
+    """Draw the pictures with three different channels."""
+    drawn = pictures(num)
+    for pixels_HWC in drawn:
+        pixels_HWC[..., 1] //= 2
+        pixels_HWC[..., 2] = 255 - pixels_HWC[..., 2]
+    return drawn
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_images__grey_for_networks_and_colours_for_people(tmp_path: Path) -> None:
+    arrays = coloured(30)
+    folder = pack(tmp_path / "images", arrays, "grey", has_copies=True)
+
+    read, shown = Images(folder), ShownImages(folder)
+
+    weights = grey_weights(IMAGENET_STD)
+    assert (read.channels, read.packed_channels, read.grey_weights) == (3, 1, weights)
+    for number, pixels_HWC in enumerate(arrays):
+        np.testing.assert_array_equal(read.verified(number), to_grey(pixels_HWC, weights))
+        for picture in (shown[number], shown.verified(number)):
+            # As with `jpeg`, but the difference of colours has half of the resolution in a JPEG.
+            np.testing.assert_allclose(picture.astype(int), pixels_HWC.astype(int), atol=20)
+    assert np.shares_memory(read[3], read[3]), "nothing was copied"
+
+
+@pytest.mark.parametrize("encoding", ["grey", "raw"])
+def test_shown_images__without_copies_are_what_networks_read(
+    tmp_path: Path, encoding: Encoding
+) -> None:
+    folder = pack(tmp_path / "images", coloured(5), encoding)
+
+    assert not (folder / COLOURS).exists()
+    np.testing.assert_array_equal(ShownImages(folder)[3], Images(folder)[3])
+    np.testing.assert_array_equal(ShownImages(folder).verified(3), Images(folder)[3])
+
+
+def test_shown_images__a_damaged_copy_is_found(tmp_path: Path) -> None:
+    folder = pack(tmp_path / "images", coloured(5), "grey", has_copies=True)
+    (part,) = (folder / COLOURS).iterdir()
+    data = part.read_bytes()
+    start = data.rindex(b"\xff\xd8\xff")  # where the last JPEG begins
+    part.write_bytes(data[: start + 100] + b"\0\0\0\0" + data[start + 104 :])
+
+    with pytest.raises(ArtifactError, match=r"colours: the packed image 4 is damaged"):
+        ShownImages(folder).verified(4)
+    Images(folder).verified(4)  # which networks read is whole
 
 
 @pytest.mark.parametrize("num", [256, 257])

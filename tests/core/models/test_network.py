@@ -39,8 +39,10 @@ def test_network__takes_floats_of_0_to_1_as_well_as_bytes(dtype: torch.dtype) ->
 
 def test_network__refuses_images_it_would_misread() -> None:
     network = smallnet()
+    with pytest.raises(ValueError, match=r"\(4, 2, 32, 32\), expected \(N, 3, H, W\)"):
+        network(images(channels=2))
     with pytest.raises(ValueError, match=r"\(4, 1, 32, 32\), expected \(N, 3, H, W\)"):
-        network(images(channels=1))
+        smallnet(sobel=False)(images(channels=1))
     with pytest.raises(TypeError, match="int64"):
         network(images().long())
 

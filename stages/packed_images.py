@@ -1,0 +1,88 @@
+"""Read and pack the images of a source, in the workers of the index stage."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepcluster_core.artifacts.images import ImagesWriter, PackedImage
+from deepcluster_core.artifacts.packing import Packing
+from deepcluster_core.data.decode import Decoded, UnreadableImageError, decode
+from deepcluster_core.data.deep_scales import DeepRule
+from deepcluster_core.data.findings import Findings
+from deepcluster_core.data.pages import Pages
+from deepcluster_core.data.sources import SourceImage
+from deepcluster_core.data.unreadable import LeftOutError
+from deepcluster_core.shortage import is_shortage
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an image: its packed pixels, or the reason why there are none."""
+
+    image: SourceImage
+    reason: str = ""
+    is_loss: bool = True
+    """Whether an image without pixels was lost, and not left out on purpose."""
+    decoded: Decoded | None = None
+    packed: bytes = b""
+    colour_copy: bytes = b""
+
+    def record(self, writer: ImagesWriter, findings: Findings) -> None:
+        """Add the image to the artifact, or to its list of skipped images."""
+        if self.decoded is None:
+            writer.skip(self.image.path, self.reason, is_loss=self.is_loss)
+            return
+        findings.add(self.decoded)
+        height, width = self.decoded.pixels_HWC.shape[:2]
+        row = PackedImage(
+            path=self.image.path,
+            label=self.image.label,
+            width=self.decoded.width,
+            height=self.decoded.height,
+            format=self.decoded.format,
+            packed_height=height,
+            packed_width=width,
+            packed=self.packed,
+            colour_copy=self.colour_copy,
+        )
+        writer.add(row)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are decoded and packed."""
+
+    channels: int
+    shorter_side: int | None
+    deep: DeepRule
+    pages: Pages | None
+    packing: Packing
+    originals: Path | None
+    """The folder that paths are relative to; None if the images come from no files."""
+
+    def all_of(self, images: list[SourceImage]) -> list[Outcome]:
+        """Decode and pack a group of images."""
+        return [self._outcome_of(image) for image in images]
+
+    def _outcome_of(self, image: SourceImage) -> Outcome:
+        try:
+            # Without packing, later stages open the original by its path in the index.
+            if self.packing.encoding == "none" and self.originals:
+                original = self.originals / image.path
+                if not original.exists():
+                    raise OSError("missing, or its name is not UTF-8: to use it, pack the images")
+            decoded = decode(
+                image.read(),
+                channels=self.channels,
+                shorter_side=self.shorter_side,
+                deep=self.deep,
+                pages=self.pages,
+            )
+            packed = self.packing.stored(decoded.pixels_HWC)
+            colour_copy = self.packing.colour_copy(decoded.pixels_HWC)
+        except LeftOutError as error:
+            return Outcome(image, str(error), is_loss=False)
+        except (OSError, UnreadableImageError) as error:
+            if is_shortage(error):  # memory or disk ran out, so the image itself may be good
+                raise
+            return Outcome(image, str(error))
+        return Outcome(image, decoded=decoded, packed=packed, colour_copy=colour_copy)
