@@ -57,7 +57,7 @@ NumClusters = Annotated[int, Field(ge=2)] | Literal["auto"]
 class ClusterConfig(StrictConfig):
     """How features are grouped. The defaults are those of section 3.4."""
 
-    absent_when_none = frozenset(("least_size",))
+    absent_when_none = frozenset(("least_size", "pca_sample"))
 
     algorithm: str = "kmeans"
     """`kmeans`; `spherical`, k-means with centroids of length one; `pic`, power iteration
@@ -80,6 +80,11 @@ class ClusterConfig(StrictConfig):
 
     whiten: bool = True
     """Scale each kept dimension to variance one."""
+
+    pca_sample: Annotated[int, Field(ge=2)] | None = None
+    """Fit the PCA to this many random images, drawn anew in each epoch, as DeeperCluster does.
+    `extract.pca` also stores the features of all images reduced. None: fit it to all images, as in
+    the paper."""
 
     iterations: PositiveInt = 20
     """Number of iterations of k-means, spherical or not; 20 in the authors' code."""
@@ -157,8 +162,9 @@ class Sizes:
     than 1,000 images: 10 clusters, or as many as leaves 10 images for each. At least 2, and at most
     the paper's 10,000.
     pca_dim: the paper's 256, but at most a quarter of the feature's dimensions, a tenth of the
-    images (with fewer images, whitening amplifies noise in the last components) and the rank, which
-    only the PCA finds. none: the number of the feature's dimensions.
+    images that the PCA is fitted to (with fewer images, whitening amplifies noise in the last
+    components) and the rank, which only the PCA finds. none: the number of the feature's
+    dimensions.
     These rules are ours, not the paper's.
     """
 
@@ -195,8 +201,9 @@ class Sizes:
             FeatureError: there are too few images.
         """
         all_k, pca_dim = _numbers(cluster.all_k, num_images), cluster.pca_dim
+        num_fitted = min(num_images, cluster.pca_sample or num_images)
         if pca_dim == "auto":
-            pca_dim = max(1, min(256, dim // 4, num_images // 10))
+            pca_dim = max(1, min(256, dim // 4, num_fitted // 10))
         largest_k = max(all_k)
         needs = [("k", largest_k, largest_k)]
         if pca_dim == "none":
@@ -274,6 +281,7 @@ def cluster(
         pca_dim=None if cluster.pca_dim == "none" else sizes.pca_dim,
         whitened=cluster.whiten,
         clip=cluster.pca_dim == "auto",  # to the rank
+        pca_sample=cluster.pca_sample,
     )
     if draft.context.ranks.rank > 0:
         return

@@ -13,10 +13,11 @@ from deepcluster_core.artifacts.file_names import in_clustering
 from deepcluster_core.clustering.fit import Clustering, Fit
 from deepcluster_core.clustering.moments import unit_rows
 from deepcluster_core.clustering.pca import Pca, fit_pca
-from deepcluster_core.clustering.rows import Projected
+from deepcluster_core.clustering.pca_sample import check_finite, sample_ids, sampled_blocks
+from deepcluster_core.clustering.rows import Projected, RowIds
 from deepcluster_core.context import Context
 from deepcluster_core.progress import part_of
-from deepcluster_core.ranks import own_rows
+from deepcluster_core.ranks import Ranks, own_rows
 
 BLOCK_BYTES = 64 << 20
 """Bytes of features, as float32, that the PCA reads at once, if units are smaller."""
@@ -56,6 +57,7 @@ def group(
     pca_dim: int | None,
     whitened: bool,
     clip: bool,
+    pca_sample: int | None = None,
 ) -> Grouping:
     """Reduce the features of all images and cluster them, once with each clusterer.
 
@@ -70,21 +72,18 @@ def group(
             zeros stays zero in either case.
         whitened: whether each dimension is scaled to variance one.
         clip: keep fewer dimensions, instead of raising an error, if the features have a lower rank.
+        pca_sample: number of random images that the PCA is fitted to; None for all.
 
     Raises:
         FeatureError: the features cannot be reduced or clustered like this.
     """
-    unit = unit_rows(features.view_dim)
-    own = own_rows(features.num_images, context.ranks, unit=unit)
-    # As many whole units as are fast to read at once.
-    block_rows = unit * max(1, BLOCK_BYTES // (4 * unit * features.dim))
-    blocks = features.blocks(rows=own, block_rows=block_rows, view=0)
+    id_S = sample_ids(features.num_images, pca_sample, seed=context.seed, epoch=context.epoch)
     pca = fit_pca(
-        map(torch.from_numpy, blocks),
+        map(torch.from_numpy, _blocks_to_fit(features, id_S, context.ranks)),
         dim=pca_dim,
         whitened=whitened,
         clip=clip,
-        num_rows=features.num_images,
+        num_rows=features.num_images if id_S is None else len(id_S),
         ranks=context.ranks,
         device=context.device,
     )
@@ -92,7 +91,7 @@ def group(
     fits: list[Fit] = []
     for number, clusterer in enumerate(clusterers):
         fit = clusterer.fit(
-            _projected(features, number % features.views, pca, context),
+            _projected(features, number % features.views, pca, context, is_checked=id_S is None),
             seed=_seed(context, number),
             device=context.device,
             progress=part_of(context.progress, number, len(clusterers)),
@@ -100,6 +99,20 @@ def group(
         )
         fits.append(fit)
     return Grouping(pca, tuple(fits))
+
+
+def _blocks_to_fit(
+    features: Features, id_S: RowIds | None, ranks: Ranks
+) -> Iterator[NDArray[np.floating]]:
+    """Yield this rank's part of the rows that the PCA is fitted to, in blocks of any size."""
+    unit = unit_rows(features.view_dim)
+    if id_S is not None:
+        own = own_rows(len(id_S), ranks, unit=unit)
+        return sampled_blocks(features, id_S[own.start : own.stop])
+    own = own_rows(features.num_images, ranks, unit=unit)
+    # As many whole units as are fast to read at once.
+    block_rows = unit * max(1, BLOCK_BYTES // (4 * unit * features.dim))
+    return features.blocks(rows=own, block_rows=block_rows, view=0)
 
 
 def _seed(context: Context, number: int) -> int:
@@ -111,13 +124,24 @@ def _seed(context: Context, number: int) -> int:
     return seeding.derive(context.seed, *names)
 
 
-def _projected(features: Features, view: int, pca: Pca, context: Context) -> Projected:
-    """Return the rows to cluster, which are projected, whitened and normalised when read."""
+def _projected(
+    features: Features, view: int, pca: Pca, context: Context, *, is_checked: bool
+) -> Projected:
+    """Return the rows to cluster, which are projected, whitened and normalised when read.
+
+    Unless the PCA has checked all of them, it is checked whether they are finite.
+    """
     device = context.device
     on_device = pca.to(device)  # moved once rather than for each block of rows
 
     def read(rows: range) -> Iterator[NDArray[np.floating]]:
-        return features.blocks(rows=rows, view=view)
+        start = rows.start
+        for block_BD in features.blocks(rows=rows, view=view):
+            end = start + len(block_BD)
+            if not is_checked:
+                check_finite(block_BD, np.arange(start, end))
+            yield block_BD
+            start = end
 
     def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
         raw = torch.from_numpy(raw_BD).to(device)

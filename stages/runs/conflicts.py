@@ -50,6 +50,13 @@ def _clustering(cluster: ClusterConfig) -> Iterator[Conflict]:
         yield ("cluster.options",), "cluster.options: holds NaN or infinity, which no manifest can"
     if cluster.pca_dim == "none" and cluster.whiten:
         yield ("cluster.pca_dim", "cluster.whiten"), NO_WHITENING
+    pca_dim, sample = cluster.pca_dim, cluster.pca_sample
+    if sample is not None and isinstance(pca_dim, int) and sample <= pca_dim:
+        yield (
+            ("cluster.pca_sample", "cluster.pca_dim"),
+            f"cluster.pca_sample: {sample} images have at most {sample - 1} components, fewer than "
+            f"cluster.pca_dim = {pca_dim}; take many more images than dimensions",
+        )
 
 
 def _given_features(recipe: "Recipe") -> Iterator[Conflict]:
