@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from deepcluster_core.artifacts.features import Features
     from deepcluster_core.clustering.grouping import Grouping
 
 NO_WHITENING = (
@@ -194,8 +195,12 @@ class Sizes:
         return f"k = {text}{times} ({means} images a cluster)"
 
     @classmethod
-    def of(cls, cluster: ClusterConfig, *, num_images: int, dim: int) -> "Sizes":
+    def of(
+        cls, cluster: ClusterConfig, *, num_images: int, dim: int, reduced: int | None = None
+    ) -> "Sizes":
         """Return the sizes for `num_images` images whose features have `dim` dimensions.
+
+        `reduced` is the number of dimensions of features that are stored reduced (`extract.pca`).
 
         Raises:
             FeatureError: there are too few images.
@@ -203,7 +208,7 @@ class Sizes:
         all_k, pca_dim = _numbers(cluster.all_k, num_images), cluster.pca_dim
         num_fitted = min(num_images, cluster.pca_sample or num_images)
         if pca_dim == "auto":
-            pca_dim = max(1, min(256, dim // 4, num_fitted // 10))
+            pca_dim = reduced or max(1, min(256, dim // 4, num_fitted // 10))
         largest_k = max(all_k)
         needs = [("k", largest_k, largest_k)]
         if pca_dim == "none":
@@ -272,7 +277,13 @@ def cluster(
     if clusterer.needs_faiss:
         load_faiss()  # if faiss is missing, fail now and not after the PCA
     stored = Features(features)
-    sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.view_dim)
+    _check_reduced(cluster, stored)
+    sizes = Sizes.of(
+        cluster,
+        num_images=stored.num_images,
+        dim=stored.view_dim,
+        reduced=stored.dim if stored.is_reduced else None,
+    )
     starts = zip(sizes.all_k, _starts(previous, len(sizes.all_k)), strict=True)
     grouping = group(
         stored,
@@ -311,6 +322,18 @@ def _check_can_run(cluster: ClusterConfig, num_ranks: int) -> None:
         )
     if cluster.pca_dim == "none" and cluster.whiten:
         raise ConfigError(f"{NO_WHITENING}.\n  Fix: --set cluster.whiten=false")
+
+
+def _check_reduced(cluster: ClusterConfig, stored: "Features") -> None:
+    """Raise ConfigError if features are stored reduced and the settings ask for another PCA."""
+    if not stored.is_reduced:
+        return
+    if cluster.pca_dim not in ("auto", stored.dim) or cluster.pca_sample is not None:
+        raise ConfigError(
+            f"{stored.path}: the features are reduced to {stored.dim} dimensions already.\n"
+            f"  Cause: extract.pca was set when they were made.\n"
+            f"  Fix:   set cluster.pca_dim to {stored.dim}, and leave cluster.pca_sample out."
+        )
 
 
 def _facts(grouping: "Grouping") -> dict[str, Any]:

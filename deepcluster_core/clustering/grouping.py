@@ -15,6 +15,7 @@ from deepcluster_core.clustering.moments import unit_rows
 from deepcluster_core.clustering.pca import Pca, fit_pca
 from deepcluster_core.clustering.pca_sample import check_finite, sample_ids, sampled_blocks
 from deepcluster_core.clustering.rows import Projected, RowIds
+from deepcluster_core.clustering.stored_pca import read_pca
 from deepcluster_core.context import Context
 from deepcluster_core.progress import part_of
 from deepcluster_core.ranks import Ranks, own_rows
@@ -61,6 +62,8 @@ def group(
 ) -> Grouping:
     """Reduce the features of all images and cluster them, once with each clusterer.
 
+    Features that are stored reduced have a PCA already, which is used in place of a new one.
+
     If there are features of V views of each image, clusterer h gets those of view h % V. The PCA is
     that of the first view, and projects all of them: views are drawn alike.
 
@@ -77,21 +80,27 @@ def group(
     Raises:
         FeatureError: the features cannot be reduced or clustered like this.
     """
-    id_S = sample_ids(features.num_images, pca_sample, seed=context.seed, epoch=context.epoch)
-    pca = fit_pca(
-        map(torch.from_numpy, _blocks_to_fit(features, id_S, context.ranks)),
-        dim=pca_dim,
-        whitened=whitened,
-        clip=clip,
-        num_rows=features.num_images if id_S is None else len(id_S),
-        ranks=context.ranks,
-        device=context.device,
-    )
+    # A PCA that is fitted to all rows checks whether they are finite.
+    is_checked = False
+    if features.is_reduced:
+        pca = read_pca(features.path.parent, whitened=whitened)
+    else:
+        id_S = sample_ids(features.num_images, pca_sample, seed=context.seed, epoch=context.epoch)
+        is_checked = id_S is None
+        pca = fit_pca(
+            map(torch.from_numpy, _blocks_to_fit(features, id_S, context.ranks)),
+            dim=pca_dim,
+            whitened=whitened,
+            clip=clip,
+            num_rows=features.num_images if id_S is None else len(id_S),
+            ranks=context.ranks,
+            device=context.device,
+        )
     # The features are read again for each clustering, now through the projection.
     fits: list[Fit] = []
     for number, clusterer in enumerate(clusterers):
         fit = clusterer.fit(
-            _projected(features, number % features.views, pca, context, is_checked=id_S is None),
+            _projected(features, number % features.views, pca, context, is_checked=is_checked),
             seed=_seed(context, number),
             device=context.device,
             progress=part_of(context.progress, number, len(clusterers)),
@@ -145,7 +154,8 @@ def _projected(
 
     def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
         raw = torch.from_numpy(raw_BD).to(device)
-        return on_device.whiten(raw).cpu().numpy()
+        whiten = on_device.of_components if features.is_reduced else on_device.whiten
+        return whiten(raw).cpu().numpy()
 
     width = len(pca.components_QD)
     return Projected(features.num_images, width, read, project, context.scratch)

@@ -108,6 +108,30 @@ class Pca:
             rows_NQ = rows_NQ / deviation_Q
         return torch.nn.functional.normalize(rows_NQ)
 
+    @exact_float32()
+    def components_of(self, rows_ND: Tensor) -> Tensor:
+        """Project rows and scale each component to variance 1, whether or not `whitened` is set.
+
+        Such rows have magnitudes that float16 holds well, whatever the features are.
+
+        Args:
+            rows_ND: rows of any float dtype, on any device.
+
+        Returns:
+            rows_NQ: float32 on the device of `rows_ND`.
+        """
+        device = rows_ND.device
+        centred_ND = rows_ND.to(torch.float32) - self.mean_D.to(device)
+        rows_NQ = centred_ND @ self.components_QD.to(device).T
+        return rows_NQ / self.eigenvalues_Q.to(device).sqrt()
+
+    def of_components(self, rows_NQ: Tensor) -> Tensor:
+        """Return what `whiten` returns, up to rounding, from the rows of `components_of`."""
+        rows_NQ = rows_NQ.to(torch.float32)
+        if not self.whitened:
+            rows_NQ = rows_NQ * self.eigenvalues_Q.to(rows_NQ.device).sqrt()
+        return torch.nn.functional.normalize(rows_NQ)
+
 
 @exact_float32()
 def fit_pca(

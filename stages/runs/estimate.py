@@ -75,7 +75,7 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     """
     dim = recipe.feature_dim
     training = _training_of(recipe, num_images)
-    sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim)
+    sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim, reduced=recipe.reduced_dim)
     # If the algorithm finds k, it can be as large as the number of images.
     all_k = [k or num_images for k in sizes.all_k]
     disk = _disk_bytes(recipe, training, num_images=num_images, dim=dim, sizes=sizes, all_k=all_k)
@@ -108,7 +108,12 @@ def _disk_bytes(
     all_k: Sequence[int],
 ) -> dict[str, int]:
     """Return the bytes of each kind of artifact when the run is at its largest."""
-    feature_bytes = dim * np.dtype(recipe.extract.dtype).itemsize
+    value_bytes = np.dtype(recipe.extract.dtype).itemsize
+    feature_bytes = value_bytes * (recipe.reduced_dim or dim)
+    # The features that their PCA is fitted to are deleted before the next epoch.
+    sample_bytes = 0
+    if recipe.extract.pca is not None:
+        sample_bytes = value_bytes * dim * min(num_images, recipe.extract.pca.sample)
     # With a bank, features are extracted for epoch 0 alone.
     num_extracted = 1 if training.bank_bytes else recipe.num_epochs
     kept_features = _largest_number_kept(recipe.keep.features, num_extracted)
@@ -121,7 +126,7 @@ def _disk_bytes(
     checkpoint_bytes = training.copies * 4 * training.weights + training.bank_bytes
     return {
         "images": num_images * _image_bytes(recipe.dataset),
-        "features": num_images * feature_bytes * kept_features,
+        "features": num_images * feature_bytes * kept_features + sample_bytes,
         "labels": (num_images * label_bytes + clustering_bytes) * recipe.num_epochs,
         "checkpoints": checkpoint_bytes * kept_checkpoints,
     }
