@@ -92,7 +92,7 @@ class Run:
         """
         number = self.past.epoch("labels", epoch)
         clusters = self.past.whole("labels", number)
-        frame = label_frame(clusters)
+        frame = label_frame(clusters, self._images)
         # The order of the images is that of image_id in both.
         class_N, names = Images(self._images).named_labels()
         if names:

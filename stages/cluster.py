@@ -58,7 +58,7 @@ NumClusters = Annotated[int, Field(ge=2)] | Literal["auto"]
 class ClusterConfig(StrictConfig):
     """How features are grouped. The defaults are those of section 3.4."""
 
-    absent_when_none = frozenset(("least_size", "pca_sample"))
+    absent_when_none = frozenset(("least_size", "pca_sample", "paths"))
 
     algorithm: str = "kmeans"
     """`kmeans`; `spherical`, k-means with centroids of length one; `pic`, power iteration
@@ -105,6 +105,10 @@ class ClusterConfig(StrictConfig):
     that clusters keep their ids. False: start from random images in every epoch, as in the
     paper."""
 
+    paths: bool | None = None
+    """Whether the tables of labels repeat the path of each image, which the index of the images has
+    once. Of 100 million images, paths take 4 GB in each epoch. None and true: they do."""
+
     pic: PicConfig = PicConfig()
     """Settings of `pic`."""
 
@@ -118,6 +122,11 @@ class ClusterConfig(StrictConfig):
         # a run begins, because reading a recipe must not run other code.
         find_clusterer(algorithm)
         return algorithm
+
+    @field_validator("paths")
+    @classmethod
+    def _default_is_none(cls, paths: bool | None) -> bool | None:
+        return None if paths else paths  # one artifact key for one result
 
     @field_validator("k")
     @classmethod
@@ -304,6 +313,7 @@ def cluster(
         distance_N=fit.distance_N,
         clustering=grouping.arrays(),
         others=[(other.cluster_N, other.distance_N) for other in grouping.fits[1:]],
+        with_paths=cluster.paths is not False,
     )
     draft.rows = stored.num_images
     draft.facts = _facts(grouping)

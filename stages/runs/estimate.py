@@ -37,6 +37,8 @@ PCA_MATRICES = 6
 covariance, a copy, its eigenvectors and the solver's workspace. Counted, not measured."""
 LABEL_BYTES = 60
 """A row of a label table: numbers, and a path of typical length."""
+LABEL_BYTES_WITHOUT_PATH = 16
+"""The numbers of such a row."""
 LABEL_BYTES_OF_NEXT = 8
 """The further numbers in such a row of each clustering but the first."""
 QUOTA_BYTES = 100
@@ -121,7 +123,8 @@ def _disk_bytes(
     # The centroids and the PCA, in float32.
     pca_rows = 0 if recipe.cluster.pca_dim == "none" else dim
     clustering_bytes = 4 * (sum(all_k) + pca_rows) * sizes.pca_dim
-    label_bytes = LABEL_BYTES + LABEL_BYTES_OF_NEXT * (len(all_k) - 1)
+    row_bytes = LABEL_BYTES_WITHOUT_PATH if recipe.cluster.paths is False else LABEL_BYTES
+    label_bytes = row_bytes + LABEL_BYTES_OF_NEXT * (len(all_k) - 1)
     # Weights, momentum and an average, in float32.
     checkpoint_bytes = training.copies * 4 * training.weights + training.bank_bytes
     return {

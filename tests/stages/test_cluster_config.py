@@ -143,7 +143,9 @@ def test_cluster_config__no_image_is_needed_for_a_dimension_without_a_pca() -> N
     assert sizes == Sizes(2, 256, (3,))
 
 
-@pytest.mark.parametrize(("key", "value"), [("least_size", 0.5), ("pca_sample", 1000)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("least_size", 0.5), ("pca_sample", 1000), ("paths", False)]
+)
 def test_cluster_config__new_keys_are_in_the_key_only_if_they_are_set(
     key: str, value: float
 ) -> None:
@@ -166,3 +168,7 @@ def test_needs_of__counts_every_clustering(path: Path) -> None:
 
     assert disk("[50]") == disk("50")
     assert disk("50") < disk("[50,50]") < disk("[50,50,50]") < 2 * disk("50")
+
+
+def test_cluster_config__paths_true_is_the_default() -> None:
+    assert ClusterConfig(paths=True) == ClusterConfig()

@@ -105,7 +105,7 @@ def _check_labels(labels: Path, image_id_N: NDArray[np.int32]) -> None:
 
 
 def _check_cluster(labels: Path, num: int) -> None:
-    rows = read_cluster(labels, 123)
+    rows = read_cluster(labels, 123, labels.parent / "images")
     assert len(rows) == len(range(123, num, NUM_CLUSTERS))
     assert all(row["path"] == path_of(row["image_id"]) for row in rows)
 
