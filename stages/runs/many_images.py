@@ -1,7 +1,7 @@
 """Settings that save space in a run of very many images, which its recipe has to ask for.
 
-They are no defaults: a default that followed the number of images would change the artifacts of runs
-that exist.
+They are no defaults: a default that followed the number of images would change the artifacts of
+runs that exist.
 """
 
 from deepcluster_core.text import readable_size

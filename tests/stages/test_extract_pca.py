@@ -95,7 +95,7 @@ def test_extract__stores_the_whitened_components_of_the_features(
     array = zarr.open_array(reduced / FEATURES, mode="r")
     assert (array.shape, array.dtype) == ((240, DIM), np.float16)
     # float16 rounds the stored features by 2^-11 each, and the components likewise.
-    np.testing.assert_allclose(array[:], expected_NQ, atol=0.05)
+    np.testing.assert_allclose(np.asarray(array[:]), expected_NQ, atol=0.05)
     assert inspect(reduced)[0] is Condition.WHOLE
     assert not (reduced / SAMPLE).exists()
     assert read_manifest(reduced).facts["dim"] == 256, "that of the network's feature"
