@@ -108,7 +108,7 @@ def balancing_weights(cluster_N: NDArray[np.integer], *, k: int) -> NDArray[np.f
 
 def plain_order(
     num_images: int, num_draws: int, generator: np.random.Generator
-) -> NDArray[np.uint32]:
+) -> NDArray[np.int64]:
     """Return rows_M: passes over all images, each in a new random order, cut to `num_draws`.
 
     Raises:
@@ -116,7 +116,7 @@ def plain_order(
     """
     if num_images < 1:
         raise ValueError("no images to draw from")
-    order_M = np.empty(num_draws, np.uint32)
+    order_M = np.empty(num_draws, np.int64)
     for start in range(0, num_draws, num_images):
         pass_M = order_M[start : start + num_images]
         pass_N = np.arange(num_images, dtype=np.uint32)
