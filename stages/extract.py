@@ -19,7 +19,7 @@ from deepcluster_core.artifacts.file_names import FEATURES, STORED_PCA
 from deepcluster_core.artifacts.files import delete
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.config import FeatureDtype, Precision, StrictConfig
-from deepcluster_core.errors import FeatureError
+from deepcluster_core.errors import ArtifactError, FeatureError
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.progress import Progress
@@ -245,7 +245,7 @@ def _fitted(config: ReducedConfig, forward: _Forward) -> "Pca":
     """
     from deepcluster_core.artifacts.features import create_features
     from deepcluster_core.clustering.pca_sample import sample_ids
-    from deepcluster_core.clustering.stored_pca import read_pca, write_pca
+    from deepcluster_core.clustering.stored_pca import write_pca
 
     draft, num_images = forward.draft, len(forward.pictures)
     context, folder = draft.context, draft.folder / SAMPLE
@@ -256,10 +256,8 @@ def _fitted(config: ReducedConfig, forward: _Forward) -> "Pca":
             f"{num_images - 1} components.\n"
             f"  Fix:   set extract.pca.dim to a smaller number, or add images."
         )
-    # Without a save, the folder was cleared.
-    if ranks.on_first((draft.folder / STORED_PCA).exists, "is there a PCA"):
-        pca = ranks.on_first(lambda: read_pca(draft.folder), "PCA of features")
-    else:
+    pca = ranks.on_first(lambda: _found(draft.folder), "PCA of an earlier attempt")
+    if pca is None:
         id_S = sample_ids(num_images, config.sample, seed=context.seed, epoch=context.epoch)
 
         def create() -> "Features":
@@ -276,6 +274,26 @@ def _fitted(config: ReducedConfig, forward: _Forward) -> "Pca":
         ranks.on_first(lambda: write_pca(draft.folder, pca), "write PCA")
     ranks.on_first(lambda: delete(folder) if folder.exists() else None, "delete sample")
     return pca
+
+
+def _found(folder: Path) -> "Pca | None":
+    """Return the PCA that an earlier attempt has written, if there is one.
+
+    Without a save of the same key, the folder was cleared before.
+    """
+    from deepcluster_core.clustering.stored_pca import read_pca
+
+    path = folder / STORED_PCA
+    if not path.exists():
+        return None
+    try:
+        return read_pca(folder)
+    except ArtifactError:
+        # What was projected with it is of no use, either.
+        for damaged in (path, folder / FEATURES):
+            if damaged.exists():
+                delete(damaged)
+        return None
 
 
 def _pca_of(array: "Features", config: ReducedConfig, draft: Draft) -> "Pca":

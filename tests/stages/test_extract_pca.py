@@ -15,7 +15,7 @@ from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifes
 from deepcluster_core.artifacts.tables import read_clustering, read_labels
 from deepcluster_core.clustering.stored_pca import read_pca
 from deepcluster_core.context import Context
-from deepcluster_core.errors import ConfigError, FeatureError
+from deepcluster_core.errors import ArtifactError, ConfigError, FeatureError
 from deepcluster_core.inspection.rows import clustered_rows
 from deepcluster_core.metrics import nmi
 from deepcluster_core.models.config import NetworkConfig
@@ -206,6 +206,27 @@ def test_extract__goes_on_from_the_sample_or_from_the_pca(
     whole = {name: record.sha256 for name, record in read_manifest(trained).files.items()}
     assert extracted(images, network, out, size=after, checkpoint=checkpoint) == whole
     assert not (out / SAMPLE).exists()
+
+
+def test_extract__begins_again_if_the_pca_of_an_attempt_is_damaged(
+    images: Path, network: NetworkConfig, checkpoint: Path, trained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cut"
+    with pytest.raises(Cut):
+        extracted(images, network, out, cut_at=240, checkpoint=checkpoint)
+    (out / STORED_PCA).write_bytes((out / STORED_PCA).read_bytes()[:-8])
+
+    whole = {name: record.sha256 for name, record in read_manifest(trained).files.items()}
+    assert extracted(images, network, out, checkpoint=checkpoint) == whole
+
+
+def test_cluster__names_a_damaged_pca(images: Path, network: NetworkConfig, tmp_path: Path) -> None:
+    extracted(images, network, tmp_path / "features")
+    path = tmp_path / "features" / STORED_PCA
+    path.write_bytes(path.read_bytes()[:-8])
+
+    with pytest.raises(ArtifactError, match=STORED_PCA):
+        clustered(images, tmp_path / "features", tmp_path / "labels")
 
 
 def test_extract__refuses_more_components_than_images(
