@@ -61,7 +61,7 @@ RATES: Mapping[str, Rate] = {
         60, "bytes an image", "assumed", "a path of 40 bytes; regular ones compress to 16 in all"
     ),
     "labels row": Rate(
-        14, "bytes an image", "measured", "`hundred_million --only tables --quick`, without paths"
+        14, "bytes an image", "measured", "`hundred_million --only tables`, 60 M rows without paths"
     ),
     "labels row with path": Rate(58, "bytes an image", "assumed", "the same, and 44 for a path"),
     "feature": Rate(2 * 256, "bytes an image", "measured", "float16, `extract.pca`, 256 values"),
