@@ -25,6 +25,7 @@ from benchmarks import ours, scaling_sides
 from benchmarks.command import DEMO
 from benchmarks.synthetic import random_blocks
 from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.clustering import kmeans
 from deepcluster_core.clustering.lloyd import iterate
 from deepcluster_core.clustering.points import Points
 from deepcluster_core.config import StrictConfig
@@ -33,6 +34,8 @@ from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.process_group import joined
 from deepcluster_core.ranks import ALONE, Ranks
 from deepcluster_core.stage import Input, StageFunction
+from deepcluster_core.training.plan import Plan, shared_plan
+from deepcluster_core.training.sampler import balancing_weights, uniform_order
 from stages.cluster import ClusterConfig, cluster
 from stages.extract import extract
 from stages.runs.compute import ComputeConfig
@@ -89,6 +92,52 @@ def cluster_stage(ranks: Ranks, run: str, batch_size: int, k: int) -> Figures:
         "features": folder.artifact(extract.kind, 0),
     }
     return _run(cluster, sections, inputs, folder, ranks)
+
+
+def cluster_iterations(ranks: Ranks, run: str, k: int, iterations: int) -> Figures:
+    """Run the cluster stage on random features; also time the iterations of k-means alone."""
+    spent_s: list[float] = []
+    iterated = kmeans.iterate
+
+    def timed(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401  passed on
+        start = time.perf_counter()
+        result = iterated(*arguments, **named)
+        spent_s.append(time.perf_counter() - start)
+        return result
+
+    kmeans.iterate = timed
+    folder = RunFolder(Path(run))
+    sections: dict[str, StrictConfig] = {"cluster": ClusterConfig(k=k, iterations=iterations)}
+    inputs: dict[str, Input] = {
+        "images": folder.artifact("images", None),
+        "features": folder.artifact(extract.kind, 0),
+    }
+    figures = _run(cluster, sections, inputs, folder, ranks)
+    return figures | {"iteration_s": spent_s[0] / iterations}
+
+
+def epoch_order(ranks: Ranks, scratch: str, num_images: int, k: int) -> Figures:
+    """Make the order of an epoch on the first rank and map it on all; return memory and seconds."""
+    private_before = _private_bytes()
+
+    def make() -> Plan:
+        # Clusters of very different sizes, as k-means finds them.
+        generator = np.random.default_rng(0)
+        cluster_N = np.empty(num_images, np.int32)
+        for first in range(0, num_images, 1 << 22):
+            some_B = cluster_N[first : first + (1 << 22)]
+            some_B[:] = k * generator.beta(1, 3, len(some_B))
+        order_M = uniform_order(cluster_N, k=k, num_draws=num_images, generator=generator)
+        return Plan(order_M, cluster_N[None], balancing_weights(cluster_N, k=k))
+
+    start = time.perf_counter()
+    plan = shared_plan(make, Path(scratch), Path(scratch), ranks)
+    seconds = time.perf_counter() - start
+    # Look at all of it, in the way that training does.
+    for first in range(0, num_images, 1 << 20):
+        plan.cluster_HN[0][plan.order_M[first : first + (1 << 20)]].max()
+    held = ranks.gather(_private_bytes() - private_before, "private memory")
+    return {"seconds": seconds, "moved_bytes": 0.0, "held_bytes": float(max(held or [0]))}
 
 
 def launched_stage(run: str) -> Figures:
@@ -186,10 +235,14 @@ class _PrivateMemory(threading.Thread):
     def run(self) -> None:
         """Look until the process ends."""
         while True:
-            status = Path("/proc/self/status").read_text()
-            kilobytes = int(status.split("RssAnon:")[1].split()[0])
-            self.peak_bytes = max(self.peak_bytes, 1024 * kilobytes)
+            self.peak_bytes = max(self.peak_bytes, _private_bytes())
             time.sleep(SAMPLE_EVERY_S)
+
+
+def _private_bytes() -> int:
+    """Return the memory of this process that is not of files."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
 
 def main(name: str, arguments: dict[str, Any], place: dict[str, Any]) -> None:

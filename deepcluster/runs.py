@@ -92,7 +92,7 @@ class Run:
         """
         number = self.past.epoch("labels", epoch)
         clusters = self.past.whole("labels", number)
-        frame = label_frame(clusters)
+        frame = label_frame(clusters, self._images)
         # The order of the images is that of image_id in both.
         class_N, names = Images(self._images).named_labels()
         if names:
@@ -140,7 +140,8 @@ class Run:
         Returns:
             An array (N, D) of the recipe's `extract.dtype`; row i belongs to image_id i. With
             `train.prototypes.bank`, from epoch 1 on, a row holds the embeddings of all views that
-            the training of the epoch before computed, one after another.
+            the training of the epoch before computed, one after another. With `extract.pca`, D is
+            its number of principal components, each scaled to variance one.
 
         Raises:
             ConfigError: the run does not have the epoch.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from deepcluster_core.artifacts.features import Features
     from deepcluster_core.clustering.grouping import Grouping
 
 NO_WHITENING = (
@@ -57,7 +58,7 @@ NumClusters = Annotated[int, Field(ge=2)] | Literal["auto"]
 class ClusterConfig(StrictConfig):
     """How features are grouped. The defaults are those of section 3.4."""
 
-    absent_when_none = frozenset(("least_size",))
+    absent_when_none = frozenset(("least_size", "pca_sample", "paths"))
 
     algorithm: str = "kmeans"
     """`kmeans`; `spherical`, k-means with centroids of length one; `pic`, power iteration
@@ -81,6 +82,11 @@ class ClusterConfig(StrictConfig):
     whiten: bool = True
     """Scale each kept dimension to variance one."""
 
+    pca_sample: Annotated[int, Field(ge=2)] | None = None
+    """Fit the PCA to this many random images, drawn anew in each epoch, as DeeperCluster does.
+    `extract.pca` also stores the features of all images reduced. None: fit it to all images, as in
+    the paper."""
+
     iterations: PositiveInt = 20
     """Number of iterations of k-means, spherical or not; 20 in the authors' code."""
 
@@ -99,6 +105,10 @@ class ClusterConfig(StrictConfig):
     that clusters keep their ids. False: start from random images in every epoch, as in the
     paper."""
 
+    paths: bool | None = None
+    """Whether the tables of labels repeat the path of each image, which the index of the images has
+    once. Of 100 million images, paths take 4 GB in each epoch. None and true: they do."""
+
     pic: PicConfig = PicConfig()
     """Settings of `pic`."""
 
@@ -112,6 +122,11 @@ class ClusterConfig(StrictConfig):
         # a run begins, because reading a recipe must not run other code.
         find_clusterer(algorithm)
         return algorithm
+
+    @field_validator("paths")
+    @classmethod
+    def _default_is_none(cls, paths: bool | None) -> bool | None:
+        return None if paths else paths  # one artifact key for one result
 
     @field_validator("k")
     @classmethod
@@ -157,8 +172,9 @@ class Sizes:
     than 1,000 images: 10 clusters, or as many as leaves 10 images for each. At least 2, and at most
     the paper's 10,000.
     pca_dim: the paper's 256, but at most a quarter of the feature's dimensions, a tenth of the
-    images (with fewer images, whitening amplifies noise in the last components) and the rank, which
-    only the PCA finds. none: the number of the feature's dimensions.
+    images that the PCA is fitted to (with fewer images, whitening amplifies noise in the last
+    components) and the rank, which only the PCA finds. none: the number of the feature's
+    dimensions.
     These rules are ours, not the paper's.
     """
 
@@ -188,15 +204,20 @@ class Sizes:
         return f"k = {text}{times} ({means} images a cluster)"
 
     @classmethod
-    def of(cls, cluster: ClusterConfig, *, num_images: int, dim: int) -> "Sizes":
+    def of(
+        cls, cluster: ClusterConfig, *, num_images: int, dim: int, reduced: int | None = None
+    ) -> "Sizes":
         """Return the sizes for `num_images` images whose features have `dim` dimensions.
+
+        `reduced` is the number of dimensions of features that are stored reduced (`extract.pca`).
 
         Raises:
             FeatureError: there are too few images.
         """
         all_k, pca_dim = _numbers(cluster.all_k, num_images), cluster.pca_dim
+        num_fitted = min(num_images, cluster.pca_sample or num_images)
         if pca_dim == "auto":
-            pca_dim = max(1, min(256, dim // 4, num_images // 10))
+            pca_dim = reduced or max(1, min(256, dim // 4, num_fitted // 10))
         largest_k = max(all_k)
         needs = [("k", largest_k, largest_k)]
         if pca_dim == "none":
@@ -266,7 +287,13 @@ def cluster(
         # If faiss is missing and needed, fail now and not after the PCA.
         library_for(draft.context.device)
     stored = Features(features)
-    sizes = Sizes.of(cluster, num_images=stored.num_images, dim=stored.view_dim)
+    _check_reduced(cluster, stored)
+    sizes = Sizes.of(
+        cluster,
+        num_images=stored.num_images,
+        dim=stored.view_dim,
+        reduced=stored.dim if stored.is_reduced else None,
+    )
     starts = zip(sizes.all_k, _starts(previous, len(sizes.all_k)), strict=True)
     grouping = group(
         stored,
@@ -275,6 +302,7 @@ def cluster(
         pca_dim=None if cluster.pca_dim == "none" else sizes.pca_dim,
         whitened=cluster.whiten,
         clip=cluster.pca_dim == "auto",  # to the rank
+        pca_sample=cluster.pca_sample,
     )
     if draft.context.ranks.rank > 0:
         return
@@ -286,6 +314,7 @@ def cluster(
         distance_N=fit.distance_N,
         clustering=grouping.arrays(),
         others=[(other.cluster_N, other.distance_N) for other in grouping.fits[1:]],
+        with_paths=cluster.paths is not False,
     )
     draft.rows = stored.num_images
     draft.facts = _facts(grouping)
@@ -304,6 +333,18 @@ def _check_can_run(cluster: ClusterConfig, num_ranks: int) -> None:
         )
     if cluster.pca_dim == "none" and cluster.whiten:
         raise ConfigError(f"{NO_WHITENING}.\n  Fix: --set cluster.whiten=false")
+
+
+def _check_reduced(cluster: ClusterConfig, stored: "Features") -> None:
+    """Raise ConfigError if features are stored reduced and the settings ask for another PCA."""
+    if not stored.is_reduced:
+        return
+    if cluster.pca_dim not in ("auto", stored.dim) or cluster.pca_sample is not None:
+        raise ConfigError(
+            f"{stored.path}: the features are reduced to {stored.dim} dimensions already.\n"
+            f"  Cause: extract.pca was set when they were made.\n"
+            f"  Fix:   set cluster.pca_dim to {stored.dim}, and leave cluster.pca_sample out."
+        )
 
 
 def _facts(grouping: "Grouping") -> dict[str, Any]:

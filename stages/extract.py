@@ -1,26 +1,66 @@
-"""Extract: images (+ checkpoint) -> features. Runs the network in eval mode on central crops."""
+"""Extract: images (+ checkpoint) -> features. Runs the network in eval mode on central crops.
+
+Suffixes: S images of a sample, B images of a batch, D values of a feature, Q components.
+"""
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.file_names import FEATURES
+from deepcluster_core.artifacts.file_names import FEATURES, STORED_PCA
+from deepcluster_core.artifacts.files import delete
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.config import FeatureDtype, Precision, StrictConfig
+from deepcluster_core.errors import ArtifactError, FeatureError
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.models.config import NetworkConfig
+from deepcluster_core.progress import Progress
 from deepcluster_core.stage import stage
+
+if TYPE_CHECKING:
+    from deepcluster_core.artifacts.features import Features
+    from deepcluster_core.clustering.pca import Pca
+    from deepcluster_core.models.network import Network
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+SAMPLE = "sample.part"
+"""Folder in the unfinished artifact with the features that the PCA is fitted to."""
+
+
+class ReducedConfig(StrictConfig):
+    """The PCA by which features are reduced before they are stored."""
+
+    dim: PositiveInt = 256
+    """Number of components that are stored of each image; 256 as in section 3.4."""
+
+    sample: Annotated[int, Field(ge=2)] = 1_000_000
+    """Number of random images that the PCA is fitted to, drawn anew in each epoch. Their features
+    are computed twice. With as many images or fewer, it is fitted to all."""
+
+    @model_validator(mode="after")
+    def _check_sample(self) -> Self:
+        if self.sample <= self.dim:
+            raise ValueError(
+                f"sample: {self.sample} images have fewer than {self.dim} components; take many "
+                f"more images than dimensions"
+            )
+        return self
 
 
 class ExtractConfig(StrictConfig):
     """How features are computed."""
 
-    absent_when_none = frozenset(("from_file",))
+    absent_when_none = frozenset(("from_file", "pca"))
     by_contents = frozenset(("from_file",))
 
     from_file: Path | None = Field(default=None, alias="from")
@@ -50,6 +90,10 @@ class ExtractConfig(StrictConfig):
     """Number format of the forward pass. auto: the faster one on the machine on which the run
     begins; the run keeps it, also elsewhere."""
 
+    pca: ReducedConfig | None = None
+    """Store features reduced by a PCA: of AlexNet's, a sixteenth of the bytes. The clusters are
+    then made from what is stored. None: store the features themselves."""
+
     @field_validator("from_file")
     @classmethod
     def _is_readable(cls, path: Path | None) -> Path | None:
@@ -60,7 +104,14 @@ class ExtractConfig(StrictConfig):
         return usable_path(path)
 
 
-@stage(name="extract", version=2, kind="features", files=(FEATURES,), ranks="many")
+@stage(
+    name="extract",
+    version=2,
+    kind="features",
+    files=(FEATURES,),
+    optional_files=(STORED_PCA,),
+    ranks="many",
+)
 def extract(
     draft: Draft,
     extract: ExtractConfig,
@@ -73,10 +124,8 @@ def extract(
     """Write the features artifact. Without a checkpoint, use the network as initialised."""
     # Imported here because they import torch and zarr, which reading a recipe does not need.
     from deepcluster_core.artifacts.checkpoints import restore_network
-    from deepcluster_core.artifacts.features import create_features, write_shards
-    from deepcluster_core.data.central_views import central_views
-    from deepcluster_core.feature_shares import FeatureShare
-    from deepcluster_core.features import extract_features, feature_dim
+    from deepcluster_core.artifacts.features import create_features
+    from deepcluster_core.features import feature_dim
     from deepcluster_core.precision import computed_in
 
     context = draft.context
@@ -85,37 +134,198 @@ def extract(
         _copy_given(draft, extract, extract.from_file, pictures)
         return
     pictures.check_read_by(network.grey_weights)
-    model = restore_network(
-        network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
-    )
+
+    def restored() -> "Network":
+        return restore_network(
+            network, channels=pictures.channels, seed=context.seed, checkpoint=checkpoint
+        )
+
     num_images = len(pictures)
+    model = restored()
     dim = feature_dim(model, extract.layer, size=network.image_size)
+    forward = _Forward(model, pictures, extract, network.image_size, dim, draft)
+    pca: Pca | None = None
+    if extract.pca is not None:
+        pca = _fitted(extract.pca, forward)
+        # The forward pass changes a network, so each pass has its own.
+        forward = replace(forward, model=restored())
 
     # The ranks write their shards into one array, which has to exist before.
     array = context.ranks.on_first(
-        lambda: create_features(draft.folder, num_images=num_images, dim=dim, dtype=extract.dtype),
+        lambda: create_features(
+            draft.folder,
+            num_images=num_images,
+            dim=dim if pca is None else len(pca.eigenvalues_Q),
+            dtype=extract.dtype,
+            is_reduced=pca is not None,
+        ),
         "features array",
     )
     # From now on, a later attempt with the same key keeps the shards that it finds in the folder.
     draft.save({})
-    share = FeatureShare(array, context.ranks, batch_size=extract.batch_size)
-    views = central_views(
-        pictures,
-        resize=extract.resize,
-        size=network.image_size,
-        batch_size=extract.batch_size,
-        batches=share.batches,
-        workers=context.workers,
-    )
-    features = extract_features(
-        model, views, layer=extract.layer, device=context.device, precision=extract.precision
-    )
-    write_shards(array, share.missing, share.rows_to_write(features, _Report(draft, num_images)))
-    for number in share.shards:
-        draft.wrote(array.shard(number))
+    for shard in forward.write(array, context.progress, pca=pca):
+        draft.wrote(shard)
     draft.rows = num_images
     draft.facts["precision"] = computed_in(context.device, extract.precision)
     draft.facts["dim"] = dim
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """What is needed to compute features of images."""
+
+    model: "Network"
+    """It can be used for one call of `write`."""
+    pictures: Images
+    extract: ExtractConfig
+    size: int
+    """Side of the images that the network sees, pixels."""
+    dim: int
+    """D."""
+    draft: Draft
+
+    def write(
+        self,
+        array: "Features",
+        progress: Progress,
+        *,
+        pca: "Pca | None" = None,
+        id_S: Ids | None = None,
+    ) -> list[Path]:
+        """Compute features and write them; return the shards that this rank answers for.
+
+        Args:
+            array: where to write them. Shards that are whole already stay as they are.
+            progress: receives the number of images that are done.
+            pca: reduces the features; None to write them as they are.
+            id_S: the images, one for each row of the array; None for all images.
+        """
+        from deepcluster_core.artifacts.features import write_shards
+        from deepcluster_core.data.central_views import central_views
+        from deepcluster_core.feature_shares import FeatureShare
+        from deepcluster_core.features import extract_features
+
+        extract, context = self.extract, self.draft.context
+        share = FeatureShare(array, context.ranks, batch_size=extract.batch_size)
+        views = central_views(
+            self.pictures,
+            resize=extract.resize,
+            size=self.size,
+            batch_size=extract.batch_size,
+            batches=share.batches,
+            workers=context.workers,
+            id_S=id_S,
+        )
+        features = extract_features(
+            self.model,
+            views,
+            layer=extract.layer,
+            device=context.device,
+            precision=extract.precision,
+        )
+        if pca is not None:
+            features = map(partial(_reduced, pca.to(context.device), context.device), features)
+        report = _Report(self.draft, array.num_images, progress)
+        write_shards(array, share.missing, share.rows_to_write(features, report))
+        return [array.shard(number) for number in share.shards]
+
+
+def _reduced(pca: "Pca", device: str, feature_BD: Floats) -> Floats:
+    """Return rows (B, Q); the PCA is on the device."""
+    import torch
+
+    return pca.components_of(torch.from_numpy(feature_BD).to(device)).cpu().numpy()
+
+
+def _fitted(config: ReducedConfig, forward: _Forward) -> "Pca":
+    """Return the PCA of a sample of the images, after writing it into the artifact.
+
+    A later attempt with the same key reads the PCA or, if the sample is not complete, continues it.
+
+    Raises:
+        FeatureError: there are too few images, or their features vary in too few directions.
+    """
+    from deepcluster_core.artifacts.features import create_features
+    from deepcluster_core.clustering.pca_sample import sample_ids
+    from deepcluster_core.clustering.stored_pca import write_pca
+
+    draft, num_images = forward.draft, len(forward.pictures)
+    context, folder = draft.context, draft.folder / SAMPLE
+    ranks = context.ranks
+    if num_images <= config.dim:
+        raise FeatureError(
+            f"extract.pca.dim is {config.dim}, but {num_images} images have at most "
+            f"{num_images - 1} components.\n"
+            f"  Fix:   set extract.pca.dim to a smaller number, or add images."
+        )
+    pca = ranks.on_first(lambda: _found(draft.folder), "PCA of an earlier attempt")
+    if pca is None:
+        id_S = sample_ids(num_images, config.sample, seed=context.seed, epoch=context.epoch)
+
+        def create() -> "Features":
+            folder.mkdir(exist_ok=True)
+            size = num_images if id_S is None else len(id_S)
+            return create_features(
+                folder, num_images=size, dim=forward.dim, dtype=forward.extract.dtype
+            )
+
+        array = ranks.on_first(create, "features of sample")
+        draft.save({})
+        forward.write(array, context.progress, id_S=id_S)
+        pca = _pca_of(array, config, draft)
+        ranks.on_first(lambda: write_pca(draft.folder, pca), "write PCA")
+    ranks.on_first(lambda: delete(folder) if folder.exists() else None, "delete sample")
+    return pca
+
+
+def _found(folder: Path) -> "Pca | None":
+    """Return the PCA that an earlier attempt has written, if there is one.
+
+    Without a save of the same key, the folder was cleared before.
+    """
+    from deepcluster_core.clustering.stored_pca import read_pca
+
+    path = folder / STORED_PCA
+    if not path.exists():
+        return None
+    try:
+        return read_pca(folder)
+    except ArtifactError:
+        # What was projected with it is of no use, either.
+        for damaged in (path, folder / FEATURES):
+            if damaged.exists():
+                delete(damaged)
+        return None
+
+
+def _pca_of(array: "Features", config: ReducedConfig, draft: Draft) -> "Pca":
+    """Return the PCA of features that all ranks have written."""
+    import torch
+
+    from deepcluster_core.clustering.moments import unit_rows
+    from deepcluster_core.clustering.pca import fit_pca
+    from deepcluster_core.ranks import own_rows
+
+    context = draft.context
+    context.ranks.on_first(lambda: None, "end of sample")  # all shards are there
+    own = own_rows(array.num_images, context.ranks, unit=unit_rows(array.dim))
+    pca = fit_pca(
+        map(torch.from_numpy, array.blocks(rows=own)),
+        dim=config.dim,
+        clip=True,
+        num_rows=array.num_images,
+        ranks=context.ranks,
+        device=context.device,
+    )
+    rank = len(pca.eigenvalues_Q)
+    if rank < config.dim:
+        raise FeatureError(
+            f"extract.pca.dim is {config.dim}, but the features of {array.num_images} images vary "
+            f"in {rank} directions only.\n"
+            "  Cause: duplicate images, dead units of the network, or collapsed features.\n"
+            f"  Fix:   set extract.pca.dim to at most {rank}."
+        )
+    return pca
 
 
 def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Images) -> None:
@@ -146,7 +356,11 @@ def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Imag
         for number in share.batches:
             yield given.block(number * size, (number + 1) * size)
 
-    write_shards(array, share.missing, share.rows_to_write(batches(), _Report(draft, num_images)))
+    write_shards(
+        array,
+        share.missing,
+        share.rows_to_write(batches(), _Report(draft, num_images, context.progress)),
+    )
     for number in share.shards:
         draft.wrote(array.shard(number))
     draft.rows = num_images
@@ -159,16 +373,16 @@ class _Report:
     The shards on disk are all that a later attempt needs; only the time would be lost.
     """
 
-    def __init__(self, draft: Draft, num_images: int) -> None:
+    def __init__(self, draft: Draft, num_images: int, progress: Progress) -> None:
         self._draft = draft
         self._num_images = num_images
+        self._progress = progress
         self._last_save_s = time.monotonic()
 
     def __call__(self, num_done: int) -> None:
         """Report the number of images that are done."""
-        context = self._draft.context
-        context.progress(num_done, self._num_images)
-        every_s = context.save_every.seconds
+        self._progress(num_done, self._num_images)
+        every_s = self._draft.context.save_every.seconds
         if every_s is not None and time.monotonic() - self._last_save_s > every_s:
             self._draft.save({})
             self._last_save_s = time.monotonic()

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from itertools import chain, cycle
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from deepcluster_core.artifacts.shards import (
     finish_shard,
     is_whole,
     read_rows,
+    regroup,
 )
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.errors import ArtifactError
@@ -54,11 +55,20 @@ CHUNKS_READ = 32
 CHUNKS_WRITTEN = 16
 """Chunks that a thread writes at once. Two buffers of this size exist during writing."""
 
+COLUMNS, COMPONENTS = "columns", "whitened principal components"
+"""The attribute of an array whose rows are reduced, and its value."""
+
 Floats = NDArray[np.floating]
 
 
 def create_features(
-    folder: Path, *, num_images: int, dim: int, dtype: FeatureDtype, views: int = 1
+    folder: Path,
+    *,
+    num_images: int,
+    dim: int,
+    dtype: FeatureDtype,
+    views: int = 1,
+    is_reduced: bool = False,
 ) -> "Features":
     """Create `folder/features.zarr` without rows. Shards that exist already stay as they are.
 
@@ -69,11 +79,14 @@ def create_features(
         dtype: number format on disk. Values beyond float16's ±65,504 become infinite, and
             clustering then raises an error.
         views: number of views of each image, whose features make up a row, one after another.
+        is_reduced: whether rows are `Pca.components_of` features, and not the features themselves.
     """
     assert dim % views == 0
     attributes: dict[str, Any] = {"rows": "image_id"}
     if views > 1:  # without it, arrays of one view keep the bytes of earlier versions
         attributes["views"] = views
+    if is_reduced:  # likewise
+        attributes[COLUMNS] = COMPONENTS
     layout = _layout_of(num_images, dim * np.dtype(dtype).itemsize)
     path = folder / FEATURES
     # zarr-python would delete the shards along with an existing description.
@@ -154,7 +167,7 @@ def write_shards(array: "Features", shards: Sequence[int], batches: Iterable[Flo
     buffers = [np.empty(buffer_shape, array.dtype) for _ in range(2)]
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="shards") as pool:
         writer = _BackgroundWriter(pool, array)
-        for rows, piece_BD in _regroup(batches, pieces, buffers):
+        for rows, piece_BD in regroup(batches, pieces, buffers):
             writer.write(piece_BD, rows)
         writer.finish()
 
@@ -209,35 +222,6 @@ class _BackgroundWriter:
             self._finishing.append(finished)
 
 
-def _regroup(
-    batches: Iterable[Floats], pieces: Iterable[range], buffers: Sequence[Floats]
-) -> Iterator[tuple[range, Floats]]:
-    """Yield the rows of each piece; use the buffers in turn.
-
-    Raises:
-        ValueError: the batches do not hold exactly the rows of all pieces.
-    """
-    turns = cycle(buffers)
-    remaining = iter(batches)
-    batch = buffers[0][:0]
-    for rows in pieces:
-        piece_BD = next(turns)[: len(rows)]
-        filled = 0
-        while filled < len(rows):
-            if len(batch) == 0:
-                batch = next(remaining, None)
-                if batch is None:
-                    raise ValueError(f"no features for the images from {rows.start + filled} on")
-            count = min(len(batch), len(rows) - filled)
-            with np.errstate(over="ignore"):  # too large for float16: becomes infinite
-                piece_BD[filled : filled + count] = batch[:count]
-            batch = batch[count:]
-            filled += count
-        yield rows, piece_BD
-    if len(batch) or any(map(len, remaining)):
-        raise ValueError("more features than images")
-
-
 def _shard(array: Path, number: int) -> Path:
     """Return the file of a shard: its number along the rows, then 0 for the only column."""
     return array / "c" / str(number) / "0"
@@ -266,6 +250,7 @@ class Features:
             if array.shards is None:
                 raise ValueError("it has no shards")
             self.views = _views_of(array)
+            self.is_reduced = array.attrs.get(COLUMNS) == COMPONENTS
         self.num_images, self.dim = array.shape
         self.dtype = array.dtype
         chunk_rows = array.chunks[0]

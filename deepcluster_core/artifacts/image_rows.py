@@ -277,8 +277,12 @@ class TextByImage:
 
     def in_order(self) -> pa.StringArray:
         """Return the texts of all images in the order of image_id."""
-        text = self._text if self._row_N is None else self._text.take(pa.array(self._row_N))
-        return pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], pa.string())
+        chunks = self.chunks_in_order().chunks
+        return pa.concat_arrays(chunks) if chunks else pa.array([], pa.string())
+
+    def chunks_in_order(self) -> pa.ChunkedArray:
+        """Return the texts as `in_order`, in pieces that together may exceed 2 GiB."""
+        return self._text if self._row_N is None else self._text.take(pa.array(self._row_N))
 
     def __getitem__(self, image_id: int) -> str:
         row = image_id if self._row_N is None else int(self._row_N[image_id])

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
 from deepcluster_core.artifacts.tables import read_table
 from deepcluster_core.errors import ArtifactError, first_line
 
@@ -36,15 +37,17 @@ class LabelPair:
 def read_label_pair(before: Path, after: Path) -> LabelPair:
     """Read two Parquet files with the columns image_id, cluster and, optionally, path.
 
-    Rows are matched by image_id if the paths agree or are missing. If the paths differ, the tables
-    come from different images artifacts, which number images independently, and rows are matched by
-    path instead.
+    Rows are matched by image_id if the paths agree or are missing (`cluster.paths: false`). If the
+    paths differ, the tables come from different images artifacts, which number images
+    independently, and rows are matched by path instead.
 
     Raises:
-        ArtifactError: a table is missing, damaged or not a label table, or they share no image.
+        ArtifactError: a table is missing, damaged or not a label table, or they share no image; or
+            a table without paths is of other images.
     """
     before_table = _read(before)
     after_table = _read(after)
+    _check_same_images(before_table, after_table, before=before, after=after)
     joined, key = _joined(before_table, after_table, before=before, after=after)
     if len(joined) == 0:
         raise ArtifactError(
@@ -58,6 +61,29 @@ def read_label_pair(before: Path, after: Path) -> LabelPair:
         num_before=len(before_table),
         num_after=len(after_table),
     )
+
+
+def _check_same_images(one: pa.Table, other: pa.Table, *, before: Path, after: Path) -> None:
+    """Raise ArtifactError if tables of different images artifacts lack the paths to match them."""
+    if "path" in one.column_names and "path" in other.column_names:
+        return
+    digests = {_images_of(before), _images_of(after)} - {None}
+    if len(digests) > 1:
+        lacking = before if "path" not in one.column_names else after
+        raise ArtifactError(
+            f"{lacking}: has no paths, and its image_id stand for images of another index than "
+            f"those of {after if lacking == before else before}.\n"
+            f"  Cause: cluster.paths is false, and the runs have indexed their images each.\n"
+            f"  Fix:   add the column path of images/index.parquet to a copy of the table, or let "
+            f"both runs share their images (the key images of the recipe)."
+        )
+
+
+def _images_of(table: Path) -> str | None:
+    """Return the digest of the images that an artifact's table is about; None if it is unknown."""
+    if not (table.parent / MANIFEST).exists():
+        return None
+    return read_manifest(table.parent).inputs.get("images")
 
 
 def _read(path: Path) -> pa.Table:

@@ -26,6 +26,7 @@ from deepcluster_core.artifacts.file_names import (
 )
 from deepcluster_core.artifacts.files import let_others_read
 from deepcluster_core.artifacts.image_rows import (
+    TextByImage,
     open_rows,
     open_table,
     read_numbers,
@@ -48,8 +49,12 @@ LABELS_SCHEMA = pa.schema(
         "distance": pa.float32(),
     }
 )
-"""The columns of a table with one clustering. Further ones add two columns each."""
+"""The columns of a table with one clustering. Further ones add two columns each.
 
+With `cluster.paths: false` there is no column `path`; readers join it from the index.
+"""
+
+_NUMBERS = ["cluster", "distance"]
 _OF_FURTHER_CLUSTERINGS = re.compile(r"(cluster|distance)_[1-9][0-9]*")
 
 Assigned = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -64,9 +69,11 @@ def fields_of(number: int) -> list[pa.Field]:
     ]
 
 
-def labels_schema(num_clusterings: int) -> pa.Schema:
+def labels_schema(num_clusterings: int, *, with_paths: bool = True) -> pa.Schema:
     """Return the columns of a table of labels with so many clusterings of the images."""
     schema = LABELS_SCHEMA
+    if not with_paths:
+        schema = schema.remove(schema.get_field_index("path"))
     for number in range(1, num_clusterings):
         for field in fields_of(number):
             schema = schema.append(field)
@@ -135,6 +142,7 @@ def write_labels(
     distance_N: NDArray[np.float32],
     clustering: Mapping[str, NDArray[np.float32]],
     others: Sequence[Assigned] = (),
+    with_paths: bool = True,
 ) -> None:
     """Write labels.parquet, and beside it the arrays needed to assign new images later.
 
@@ -146,20 +154,24 @@ def write_labels(
         clustering: the arrays of the PCA and the centroids; `centroids` is (K, Q), and those of
             the next clusterings are `centroids_1`, `centroids_2` and so on.
         others: clusters and distances of further clusterings.
+        with_paths: whether the table repeats the paths.
     """
     arrays_N = [cluster_N, distance_N]
     for pair in others:
         arrays_N += pair
     # In the order of the index, which is that of image_id, so that no text is moved.
+    of_index = ["path"] if with_paths else []
     with (
-        open_rows(images / INDEX, ["path"], stage="index") as index,
-        TableWriter(folder / LABELS, labels_schema(1 + len(others))) as labels,
+        open_rows(images / INDEX, of_index, stage="index") as index,
+        TableWriter(
+            folder / LABELS, labels_schema(1 + len(others), with_paths=with_paths)
+        ) as labels,
     ):
         assert all(len(array_N) == index.num_rows for array_N in arrays_N)
-        for at, rows in index.batches(["path"]):
+        for at, rows in index.batches(of_index):
             image_id_B = np.arange(at.start, at.stop) if isinstance(at, slice) else at
-            path_B = rows["path"].cast(pa.string())
-            labels.add(image_id_B, path_B, *(array_N[at] for array_N in arrays_N))
+            paths = [rows[name].cast(pa.string()) for name in of_index]
+            labels.add(image_id_B, *paths, *(array_N[at] for array_N in arrays_N))
     # safetensors stores row-major arrays only.
     arrays: dict[str, NDArray[np.float32]] = {}
     for name, array in clustering.items():
@@ -206,45 +218,63 @@ def centroids_of(folder: Path) -> tuple[NDArray[np.float32], ...]:
     return found
 
 
-def label_frame(folder: Path) -> "pd.DataFrame":
+def label_frame(folder: Path, images: Path) -> "pd.DataFrame":
     """Return image_id, path, cluster and distance of all images, in the order of image_id.
 
     Of further clusterings, it has `cluster_1`, `distance_1` and so on.
 
+    Args:
+        folder: folder of the labels.
+        images: folder of the images artifact, for the paths if the labels have none.
+
     Raises:
-        ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
+        ArtifactError: a table is damaged, or its image_id are not 0 to N - 1, each once.
     """
     path = folder / LABELS
-    with open_rows(path, LABELS_SCHEMA.names, stage="cluster") as rows:
-        columns = [*LABELS_SCHEMA.names, *filter(_OF_FURTHER_CLUSTERINGS.fullmatch, rows.columns)]
+    with open_rows(path, _NUMBERS, stage="cluster") as rows:
+        has_paths = "path" in rows.columns
+        known = [name for name in LABELS_SCHEMA.names if name in rows.columns]
+        columns = [*known, *filter(_OF_FURTHER_CLUSTERINGS.fullmatch, rows.columns)]
         batches = [batch for _, batch in rows.batches(columns[1:])]
     with reading(path):
         frame = pa.Table.from_batches(batches).select(columns).to_pandas()
-    if frame["image_id"].is_monotonic_increasing:
-        return frame
-    return frame.sort_values("image_id", ignore_index=True)
+    if not frame["image_id"].is_monotonic_increasing:
+        frame = frame.sort_values("image_id", ignore_index=True)
+    if not has_paths:
+        texts = TextByImage(images / INDEX, "path", stage="index")
+        frame.insert(1, "path", texts.chunks_in_order().to_pandas())
+    return frame
 
 
-def read_cluster(folder: Path, cluster: int) -> list[dict[str, Any]]:
+def read_cluster(folder: Path, cluster: int, images: Path) -> list[dict[str, Any]]:
     """Return image_id, path and distance of a cluster's images, nearest to its centroid first.
 
     The cluster is one of the first clustering.
 
+    Args:
+        folder: folder of the labels.
+        cluster: id of the cluster.
+        images: folder of the images artifact, for the paths if the labels have none.
+
     Raises:
-        ArtifactError: the table is damaged, or its image_id are not 0 to N - 1, each once.
+        ArtifactError: a table is damaged, or its image_id are not 0 to N - 1, each once.
     """
     path = folder / LABELS
-    columns = LABELS_SCHEMA.names[1:]
     members: list[dict[str, Any]] = []
-    with open_rows(path, columns, stage="cluster") as rows:
-        for _, batch in rows.batches(columns):
+    with open_rows(path, _NUMBERS, stage="cluster") as rows:
+        has_paths = "path" in rows.columns
+        for _, batch in rows.batches([*_NUMBERS, "path"] if has_paths else _NUMBERS):
             with reading(path):
                 chosen = batch.filter(pc.field("cluster") == cluster)
                 members += chosen.to_pylist()
     with reading(path):
         distances = pa.array([member["distance"] for member in members], pa.float32())
         distance_M = distances.to_numpy(zero_copy_only=False)
-    image_id_M = np.array([member["image_id"] for member in members], np.int64)
+    image_ids = [member["image_id"] for member in members]
+    if not has_paths:
+        indexed = read_index(images, ["path"], image_ids)
+        members = [one | other for one, other in zip(members, indexed, strict=True)]
+    image_id_M = np.array(image_ids, np.int64)
     # Images at equal distances are ordered by image_id, so that the order is reproducible.
     nearest_first_M = np.lexsort((image_id_M, distance_M))
     return [members[number] for number in nearest_first_M.tolist()]

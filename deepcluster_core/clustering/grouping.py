@@ -21,7 +21,9 @@ from deepcluster_core.clustering.device_rows import (
 from deepcluster_core.clustering.fit import Clustering, Fit
 from deepcluster_core.clustering.moments import unit_rows
 from deepcluster_core.clustering.pca import Pca, fit_pca
-from deepcluster_core.clustering.rows import Projected, Rows
+from deepcluster_core.clustering.pca_sample import check_finite, sample_ids, sampled_blocks
+from deepcluster_core.clustering.rows import Projected, RowIds, Rows
+from deepcluster_core.clustering.stored_pca import read_pca
 from deepcluster_core.context import Context
 from deepcluster_core.progress import part_of
 from deepcluster_core.ranks import own_rows
@@ -64,8 +66,11 @@ def group(
     pca_dim: int | None,
     whitened: bool,
     clip: bool,
+    pca_sample: int | None = None,
 ) -> Grouping:
     """Reduce the features of all images and cluster them, once with each clusterer.
+
+    Features that are stored reduced have a PCA already, which is used in place of a new one.
 
     If there are features of V views of each image, clusterer h gets those of view h % V. The PCA is
     that of the first view, and projects all of them: views are drawn alike.
@@ -78,31 +83,38 @@ def group(
             zeros stays zero in either case.
         whitened: whether each dimension is scaled to variance one.
         clip: keep fewer dimensions, instead of raising an error, if the features have a lower rank.
+        pca_sample: number of random images that the PCA is fitted to; None for all.
 
     Raises:
         FeatureError: the features cannot be reduced or clustered like this.
     """
-    own = own_rows(features.num_images, context.ranks, unit=unit_rows(features.view_dim))
-    blocks = map(
-        torch.from_numpy,
-        features.blocks(rows=own, block_rows=_read_rows(features, context), view=0),
-    )
-    held = _held(features, own, pca_dim, context)
-    pca = fit_pca(
-        blocks if held is None else held.passing(blocks),
-        dim=pca_dim,
-        whitened=whitened,
-        clip=clip,
-        num_rows=features.num_images,
-        ranks=context.ranks,
-        device=context.device,
-    )
+    # A PCA that is fitted to all rows checks whether they are finite.
+    is_checked = False
+    held: HeldRows | None = None
+    if features.is_reduced:
+        pca = read_pca(features.path.parent, whitened=whitened)
+    else:
+        id_S = sample_ids(features.num_images, pca_sample, seed=context.seed, epoch=context.epoch)
+        is_checked = id_S is None
+        blocks = map(torch.from_numpy, _blocks_to_fit(features, id_S, context))
+        if id_S is None:
+            held = _held(features, pca_dim, context)
+        pca = fit_pca(
+            blocks if held is None else held.passing(blocks),
+            dim=pca_dim,
+            whitened=whitened,
+            clip=clip,
+            num_rows=features.num_images if id_S is None else len(id_S),
+            ranks=context.ranks,
+            device=context.device,
+        )
     # The features are read again for each clustering, now through the projection; those that are
     # on a GPU are not.
+    source = _Source(features, pca, context, held, is_checked=is_checked)
     fits: list[Fit] = []
     for number, clusterer in enumerate(clusterers):
         fit = clusterer.fit(
-            _rows(features, number % features.views, pca, context, held),
+            source.rows(number % features.views),
             seed=_seed(context, number),
             device=context.device,
             progress=part_of(context.progress, number, len(clusterers)),
@@ -110,6 +122,30 @@ def group(
         )
         fits.append(fit)
     return Grouping(pca, tuple(fits))
+
+
+def _blocks_to_fit(
+    features: Features, id_S: RowIds | None, context: Context
+) -> Iterator[NDArray[np.floating]]:
+    """Yield this rank's part of the rows that the PCA is fitted to, in blocks of any size."""
+    if id_S is not None:
+        own = own_rows(len(id_S), context.ranks, unit=unit_rows(features.view_dim))
+        return sampled_blocks(features, id_S[own.start : own.stop])
+    own = _own(features, context)
+    return features.blocks(rows=own, block_rows=_read_rows(features, context), view=0)
+
+
+def _own(features: Features, context: Context) -> range:
+    """Return the rows of this rank."""
+    return own_rows(features.num_images, context.ranks, unit=unit_rows(features.view_dim))
+
+
+def _read_rows(features: Features, context: Context) -> int:
+    """Return how many rows to read at once: whole units of the PCA."""
+    if context.device != "cpu":
+        return block_rows(features.view_dim)
+    unit = unit_rows(features.view_dim)
+    return unit * max(1, BLOCK_BYTES // (4 * unit * features.dim))
 
 
 def _seed(context: Context, number: int) -> int:
@@ -121,11 +157,11 @@ def _seed(context: Context, number: int) -> int:
     return seeding.derive(context.seed, *names)
 
 
-def _held(features: Features, own: range, pca_dim: int | None, context: Context) -> HeldRows | None:
+def _held(features: Features, pca_dim: int | None, context: Context) -> HeldRows | None:
     """Return what keeps the features of this rank's images on its GPU; None on a CPU."""
     if context.device == "cpu":
         return None
-    dim = features.view_dim
+    own, dim = _own(features, context), features.view_dim
     num_bytes = len(own) * dim * features.dtype.itemsize
     # While the PCA is computed, and then while k-means has the projected rows; its k is not known
     # here, and is taken to be the paper's.
@@ -135,42 +171,72 @@ def _held(features: Features, own: range, pca_dim: int | None, context: Context)
     return HeldRows(own, num_bytes=num_bytes, others_bytes=others_bytes, device=context.device)
 
 
-def _rows(features: Features, view: int, pca: Pca, context: Context, held: HeldRows | None) -> Rows:
-    """Return the rows to cluster, which are projected, whitened and normalised when read."""
-    width = len(pca.components_QD)
-    if held is None:
-        return _projected(features, view, pca, context)
-    device = torch.device(context.device)
-    moved_pca = pca.to(device)  # moved once rather than for each block of rows
+class _Source:
+    """The rows to cluster, which are projected, whitened and normalised when they are read."""
 
-    def read(rows: range) -> Iterator[torch.Tensor]:
-        kept = held.read(rows) if view == 0 else None  # the PCA has read the first view
+    def __init__(
+        self,
+        features: Features,
+        pca: Pca,
+        context: Context,
+        held: HeldRows | None,
+        *,
+        is_checked: bool,
+    ) -> None:
+        """Move the PCA to the device, once rather than for each block of rows.
+
+        Args:
+            features: the stored features.
+            pca: projects them; only whitens those that are stored reduced.
+            context: device, and the folder for intermediate results.
+            held: features of the first view that are on the device already, if any.
+            is_checked: whether the PCA has checked that all rows are finite.
+        """
+        self._features = features
+        self._context = context
+        self._held = held
+        self._is_checked = is_checked
+        self._width = len(pca.components_QD)
+        moved = pca.to(torch.device(context.device))
+        self._project = moved.of_components if features.is_reduced else moved.whiten
+
+    def rows(self, view: int) -> Rows:
+        """Return the rows of one view of each image."""
+        features, scratch = self._features, self._context.scratch
+        if self._context.device == "cpu":
+            return Projected(
+                features.num_images,
+                self._width,
+                lambda rows: self._read(rows, view),
+                lambda raw_BD: self._project(torch.from_numpy(raw_BD)).numpy(),
+                scratch,
+            )
+        return ProjectedOnDevice(
+            features.num_images,
+            self._width,
+            lambda rows: self._read_on_device(rows, view),
+            self._project,
+            scratch,
+        )
+
+    def _read(
+        self, rows: range, view: int, block_rows: int | None = None
+    ) -> Iterator[NDArray[np.floating]]:
+        """Yield features in blocks; raise FeatureError if one is not finite."""
+        start = rows.start
+        for block_BD in self._features.blocks(rows=rows, block_rows=block_rows, view=view):
+            end = start + len(block_BD)
+            if not self._is_checked:
+                check_finite(block_BD, np.arange(start, end))
+            yield block_BD
+            start = end
+
+    def _read_on_device(self, rows: range, view: int) -> Iterator[torch.Tensor]:
+        """Yield features in blocks on the device."""
+        # What is held is what the PCA has read, which is the first view.
+        kept = self._held.read(rows) if self._held is not None and view == 0 else None
         if kept is not None:
             yield from kept
             return
-        read_rows = _read_rows(features, context)
-        for block_BD in features.blocks(rows=rows, block_rows=read_rows, view=view):
-            yield torch.from_numpy(block_BD).to(device)
-
-    return ProjectedOnDevice(features.num_images, width, read, moved_pca.whiten, context.scratch)
-
-
-def _read_rows(features: Features, context: Context) -> int:
-    """Return how many rows to read at once: whole units of the PCA."""
-    if context.device != "cpu":
-        return block_rows(features.view_dim)
-    unit = unit_rows(features.view_dim)
-    return unit * max(1, BLOCK_BYTES // (4 * unit * features.dim))
-
-
-def _projected(features: Features, view: int, pca: Pca, context: Context) -> Projected:
-    """Return rows that the CPU projects."""
-
-    def read(rows: range) -> Iterator[NDArray[np.floating]]:
-        return features.blocks(rows=rows, view=view)
-
-    def project(raw_BD: NDArray[np.floating]) -> NDArray[np.float32]:
-        return pca.whiten(torch.from_numpy(raw_BD)).numpy()
-
-    width = len(pca.components_QD)
-    return Projected(features.num_images, width, read, project, context.scratch)
+        for block_BD in self._read(rows, view, _read_rows(self._features, self._context)):
+            yield torch.from_numpy(block_BD).to(self._context.device)

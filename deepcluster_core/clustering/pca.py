@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from deepcluster_core.clustering.moments import Moments, Origin, finite, units
+from deepcluster_core.clustering.pca_checks import (
+    check_rank,
+    check_rows,
+    check_rows_differ,
+    not_finite,
+)
 from deepcluster_core.clustering.spectrum import LAST_FITTED, Measures, alpha, rankme
-from deepcluster_core.errors import FeatureError
 from deepcluster_core.precision import exact_float32
 from deepcluster_core.ranks import ALONE, Ranks
 
 RANK_TOLERANCE = 1e-7
 """Eigenvalues up to this share of the largest are rounding noise (float32 resolves 6e-8)."""
-
-EQUAL_TOLERANCE = 1e-6
-"""Rows whose spread is at most this share of their mean's length are equal up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,30 @@ class Pca:
         if self.whitened:
             deviation_Q = self.eigenvalues_Q.to(device).sqrt()
             rows_NQ = rows_NQ / deviation_Q
+        return torch.nn.functional.normalize(rows_NQ)
+
+    @exact_float32()
+    def components_of(self, rows_ND: Tensor) -> Tensor:
+        """Project rows and scale each component to variance 1, whether or not `whitened` is set.
+
+        Such rows have magnitudes that float16 holds well, whatever the features are.
+
+        Args:
+            rows_ND: rows of any float dtype, on any device.
+
+        Returns:
+            rows_NQ: float32 on the device of `rows_ND`.
+        """
+        device = rows_ND.device
+        centred_ND = rows_ND.to(torch.float32) - self.mean_D.to(device)
+        rows_NQ = centred_ND @ self.components_QD.to(device).T
+        return rows_NQ / self.eigenvalues_Q.to(device).sqrt()
+
+    def of_components(self, rows_NQ: Tensor) -> Tensor:
+        """Return what `whiten` returns, up to rounding, from the rows of `components_of`."""
+        rows_NQ = rows_NQ.to(torch.float32)
+        if not self.whitened:
+            rows_NQ = rows_NQ * self.eigenvalues_Q.to(rows_NQ.device).sqrt()
         return torch.nn.functional.normalize(rows_NQ)
 
 
@@ -218,7 +244,7 @@ def _checked(reports: list[_Report], *, width: int, dim: int | None) -> tuple[in
     """
     num_rows = sum(report.num_rows for report in reports)
     if dim is not None:
-        _check_rows(num_rows, width=width, dim=dim)
+        check_rows(num_rows, width=width, dim=dim)
     first_bad: int | None = None
     start = 0
     for report in reports:
@@ -227,7 +253,7 @@ def _checked(reports: list[_Report], *, width: int, dim: int | None) -> tuple[in
         start += report.num_rows
     if first_bad is not None:
         num_bad = sum(report.num_bad for report in reports)
-        raise _not_finite(num_bad, num_rows=num_rows, first_bad=first_bad)
+        raise not_finite(num_bad, num_rows=num_rows, first_bad=first_bad)
     levels = {level for report in reports for level in report.levels}
     return num_rows, sorted(levels)
 
@@ -235,7 +261,7 @@ def _checked(reports: list[_Report], *, width: int, dim: int | None) -> tuple[in
 def _solve(spread: "_Spread", *, dim: int | None, whitened: bool, clip: bool) -> Pca:
     """Return the PCA of a spread, or without `dim` what is measured of it."""
     trace = spread.square_XX.diagonal().sum()
-    _check_rows_differ(trace, spread.mean_D, num_rows=spread.num_rows)
+    check_rows_differ(trace, spread.mean_D, num_rows=spread.num_rows)
     if dim is None:
         largest_X = torch.linalg.eigvalsh(spread.square_XX)
         return replace(Pca.identity(len(spread.mean_D)), **_measures(spread, largest_X))
@@ -252,7 +278,7 @@ def _solve(spread: "_Spread", *, dim: int | None, whitened: bool, clip: bool) ->
         eigenvalues_Q = eigenvalues_Q[:rank]
         components_QD = components_QD[:rank]
     else:
-        _check_rank(rank, dim=dim)
+        check_rank(rank, dim=dim)
     return Pca(
         mean_D=spread.mean_D.float().cpu(),
         components_QD=_fix_signs(components_QD).float().cpu(),
@@ -315,55 +341,6 @@ class _Spread:
         # An eigenvector of the inner products weights the rows whose sum is the component.
         components_QD = torch.nn.functional.normalize(vectors_QX @ self.centred_ND)
         return eigenvalues_Q, components_QD
-
-
-def _check_rows(num_rows: int, *, width: int, dim: int) -> None:
-    """Raise FeatureError if the data cannot have `dim` components.
-
-    N centred rows span at most N - 1 directions.
-    """
-    most = max(num_rows - 1, 0)
-    if dim > most:
-        raise FeatureError(
-            f"cluster.pca_dim is {dim}, but {num_rows} images have at most {most} components.\n"
-            f"  Fix:   set cluster.pca_dim to at most {most}, or add images."
-        )
-    if dim > width:
-        raise FeatureError(
-            f"cluster.pca_dim is {dim}, but the features have {width} dimensions.\n"
-            f"  Fix:   set cluster.pca_dim to at most {width}."
-        )
-
-
-def _not_finite(num_bad: int, *, num_rows: int, first_bad: int) -> FeatureError:
-    """Return the error for rows that are not finite."""
-    return FeatureError(
-        f"{num_bad} of {num_rows} feature rows are not finite, the first at row {first_bad}.\n"
-        "  Cause: training diverged, or features overflowed the 65504 that float16 can hold.\n"
-        "  Fix:   continue from an earlier checkpoint with a smaller learning rate, or store the "
-        "features as float32."
-    )
-
-
-def _check_rows_differ(trace: Tensor, mean_D: Tensor, *, num_rows: int) -> None:
-    """Raise FeatureError if all rows are equal; `trace` is the sum of their squared deviations."""
-    if trace.sqrt() <= EQUAL_TOLERANCE * mean_D.norm():
-        raise FeatureError(
-            f"all {num_rows} feature rows are equal, so there is nothing to cluster.\n"
-            "  Cause: the network collapsed, or all images are equal.\n"
-            "  Fix:   look at some images and at the loss so far; continue from an earlier "
-            "checkpoint with a smaller learning rate."
-        )
-
-
-def _check_rank(rank: int, *, dim: int) -> None:
-    """Raise FeatureError if the rank is below `dim`."""
-    if rank < dim:
-        raise FeatureError(
-            f"cluster.pca_dim is {dim}, but the features vary in {rank} directions only.\n"
-            "  Cause: few or duplicate images, dead units of the network, or collapsed features.\n"
-            f"  Fix:   set cluster.pca_dim to at most {rank}, or to auto."
-        )
 
 
 def _top_eigenpairs(square_XX: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,7 @@
-"""Load batches of central crops for computing features. Suffixes: B batch, S side, C channels."""
+"""Load batches of central crops for computing features. Suffixes: B batch, S side, C channels.
+
+`id_S` are the image_ids of a sample.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -19,6 +22,7 @@ def central_views(
     batch_size: int,
     batches: Sequence[int],
     workers: int,
+    id_S: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the central crops (B, S, S, C) of some batches of the images, in order.
 
@@ -30,13 +34,15 @@ def central_views(
         batches: numbers of the batches. Batch b has the images from b · `batch_size` on, whichever
             other batches are wanted.
         workers: number of threads that load batches.
+        id_S: image_ids of the images to use, in this order; batches count them. None: all images.
     """
-    total = len(pictures)
+    total = len(pictures) if id_S is None else len(id_S)
 
     def load(number: int) -> NDArray[np.uint8]:
         start = number * batch_size
         views: list[NDArray[np.uint8]] = []
-        for image_id in range(start, min(start + batch_size, total)):
+        for position in range(start, min(start + batch_size, total)):
+            image_id = position if id_S is None else int(id_S[position])
             image_HWC = pictures.verified(image_id)
             views.append(center_view(image_HWC, resize=resize, size=size))
         return np.stack(views)

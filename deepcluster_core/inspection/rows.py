@@ -39,7 +39,10 @@ def clustered_rows(
     blocks: list[NDArray[np.float32]] = []
     for raw_BD in stored.blocks(block_rows=BLOCK_ROWS, view=0):
         rows_B = raw_BD.astype(np.float32)
-        if mean_D is not None and components_QD is not None:
+        if stored.is_reduced:  # and whitened
+            if not is_whitened:
+                rows_B = rows_B * deviation_Q
+        elif mean_D is not None and components_QD is not None:
             rows_B = (rows_B - mean_D) @ components_QD.T
             if is_whitened:
                 rows_B = rows_B / np.maximum(deviation_Q, np.finfo(np.float32).tiny)

@@ -17,8 +17,13 @@ from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.tables import read_labels
 from deepcluster_core.errors import ArtifactError, ConfigError
+from deepcluster_core.memory import release_freed_memory
 from deepcluster_core.ranks import Ranks
 from deepcluster_core.training.sampler import balancing_weights, plain_order, uniform_order
+
+RELEASED_BYTES = 1 << 26
+"""Bytes of an order, 17 million images, above which the memory for making it is given back. Below,
+it is worth less than the time in which the kernel maps it again."""
 
 
 @dataclass(frozen=True)
@@ -111,21 +116,25 @@ def plan_of(labels: Path, *, balance: Balance, num_draws: int, num_kept: int, se
         ArtifactError: the labels are missing or damaged.
     """
     assigned = read_labels(labels)
-    cluster_N, k = assigned.cluster_N, assigned.k
+    k = assigned.k
+    clusters = [head.cluster_N for head in assigned.heads]
+    del assigned  # the distances, four bytes an image
+    cluster_N = clusters[0]
     generator = np.random.default_rng(seed)
     if balance == "sample":
         order_M = uniform_order(cluster_N, k=k, num_draws=num_draws, generator=generator)
     else:
         order_M = plain_order(len(cluster_N), num_draws, generator)
-    cluster_HN = np.stack([head.cluster_N for head in assigned.heads])
+    # Without a copy if there is one clustering.
+    cluster_HN = cluster_N[None] if len(clusters) == 1 else np.stack(clusters)
     return Plan(order_M[:num_kept], cluster_HN, balancing_weights(cluster_N, k=k))
 
 
 def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: Ranks) -> Plan:
     """Return a plan that the first rank of each machine makes and its other ranks map.
 
-    For 100 M images the arrays have 0.8 GB, and making them takes more than twice as much. Mapped
-    files are in memory once, and not all the time. A single rank writes nothing.
+    For 100 M images the arrays have 0.8 GB, and making them takes 2 GB. Mapped files are in memory
+    once, and not all the time. A single rank writes nothing.
 
     Args:
         make: returns the plan; equal on all machines.
@@ -146,6 +155,12 @@ def shared_plan(make: Callable[[], Plan], folder: Path, artifact: Path, ranks: R
             with _explained(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 _write(plan, paths)
+            is_large = plan.order_M.nbytes > RELEASED_BYTES
+            del plan
+            if is_large:
+                release_freed_memory()
+        # Waits for the first rank without a time limit: 100 M images may take minutes.
+        ranks.on_first(lambda: None, "epoch plan made")
         ranks.barrier("epoch plan written")
         arrays: dict[str, Any] = {}
         for name, path in paths.items():
@@ -174,9 +189,9 @@ def _paths(folder: Path, artifact: Path) -> dict[str, Path]:
 
 
 def _write(plan: Plan, paths: dict[str, Path]) -> None:
-    # Four bytes for an image: order_M is made with eight.
+    # Four bytes for an image.
     arrays = {
-        "order_M": plan.order_M.astype(np.uint32),
+        "order_M": plan.order_M.astype(np.uint32, copy=False),
         "cluster_HN": plan.cluster_HN.astype(np.int32, copy=False),
         "weight_K": plan.weight_K,
     }

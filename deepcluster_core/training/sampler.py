@@ -19,7 +19,7 @@ PLACE_BITS = 32
 
 def uniform_order(
     cluster_N: NDArray[np.integer], *, k: int, num_draws: int, generator: np.random.Generator
-) -> NDArray[np.int64]:
+) -> NDArray[np.uint32]:
     """Draw rows so that every non-empty cluster comes up equally often, in random order.
 
     Each of the E non-empty clusters contributes int(num_draws / E) + 1 rows, drawn without
@@ -30,7 +30,7 @@ def uniform_order(
     70/20/8/2 % of the images 70/20/8/2 % of the time. This one draws each 25 % of the time.
 
     ImageNet's 1.28 M images in 10,000 clusters take 0.2 s on one core. The peak of memory is 16
-    bytes for each image and, later, 12 for each draw.
+    bytes for each image and, later, 4 for each image and each draw.
 
     Args:
         cluster_N: cluster ids 0 to k - 1; any of them may be empty.
@@ -56,7 +56,7 @@ def uniform_order(
     start_E = np.cumsum(size_E) - size_E
     first_J = np.arange(per_cluster)
 
-    drawn_EJ = np.empty((num_filled, per_cluster), np.int64)
+    drawn_EJ = np.empty((num_filled, per_cluster), np.uint32)
     clusters_at_once = max(1, DRAWS_AT_ONCE // per_cluster)
     for start in range(0, num_filled, clusters_at_once):
         some = slice(start, start + clusters_at_once)

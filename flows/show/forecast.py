@@ -14,6 +14,7 @@ from stages.runs.forecast import (
     probe,
     seconds_left,
 )
+from stages.runs.many_images import advice
 from stages.runs.recipe import Recipe
 from stages.runs.report import Report
 from stages.runs.run import Run
@@ -47,6 +48,8 @@ def show_forecast(folder: RunFolder, recipe: Recipe, *, yes: bool, probes: bool)
     if run.num_images is None:
         console.print("time and room: not known before the images are indexed")
         return
+    for sentence in advice(recipe, run.num_images):
+        console.print(f"advice: {sentence}", markup=False)
     run.anyway = yes
     run.check_fits_machine(run.num_images)
     console.print(_time(folder, recipe, expected, run.num_images, probes=probes), markup=False)

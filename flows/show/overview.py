@@ -64,7 +64,9 @@ def _gallery(axes: Axes, labels: Path, images: ShownImages) -> None:
     num_rows = min(ROWS, len(populated))
     places = np.linspace(0, len(populated) - 1, num_rows)
     chosen = populated[places.round().astype(int)]
-    strips = [_strip(images, read_cluster(labels, int(cluster))) for cluster in chosen]
+    strips = [
+        _strip(images, read_cluster(labels, int(cluster), images.folder)) for cluster in chosen
+    ]
     axes.imshow(np.concatenate(strips), interpolation="none")
     # One label at the middle of each row.
     middles = [TILE_PX * (row + 0.5) for row in range(len(chosen))]

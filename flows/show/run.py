@@ -210,7 +210,7 @@ def cluster_members(folder: RunFolder, epoch: int | None, cluster: int) -> list[
             f"--cluster {cluster}: epoch {epoch} has clusters 0 to {k - 1}.\n"
             f"  Fix: name one of them."
         )
-    return read_cluster(labels, cluster)
+    return read_cluster(labels, cluster, folder.images(load_own_recipe(folder.config).images))
 
 
 def show_cluster(folder: RunFolder, epoch: int | None, cluster: int, limit: int) -> None:

@@ -85,7 +85,7 @@ class _Maps:
 
     def clusters_by_scene(self) -> dict[str, dict[Window, int]]:
         """Return the clusters of the windows of each scene that has some."""
-        frame = label_frame(self.labels)
+        frame = label_frame(self.labels, self.past.folder.images(self.past.recipe.images))
         by_scene: defaultdict[str, dict[Window, int]] = defaultdict(dict)
         for path, cluster in zip(frame["path"], frame["cluster"], strict=True):
             window = window_of(path)

@@ -21,6 +21,7 @@ def conflicts(recipe: "Recipe") -> Iterator[Conflict]:
     yield from _images(recipe)
     yield from _clustering(recipe.cluster)
     yield from _given_features(recipe)
+    yield from _reduced(recipe)
     yield from _prototypes(recipe)
     yield from _views(recipe)
     yield from _schedule(recipe)
@@ -85,6 +86,13 @@ def _clustering(cluster: ClusterConfig) -> Iterator[Conflict]:
         yield ("cluster.options",), "cluster.options: holds NaN or infinity, which no manifest can"
     if cluster.pca_dim == "none" and cluster.whiten:
         yield ("cluster.pca_dim", "cluster.whiten"), NO_WHITENING
+    pca_dim, sample = cluster.pca_dim, cluster.pca_sample
+    if sample is not None and isinstance(pca_dim, int) and sample <= pca_dim:
+        yield (
+            ("cluster.pca_sample", "cluster.pca_dim"),
+            f"cluster.pca_sample: {sample} images have at most {sample - 1} components, fewer than "
+            f"cluster.pca_dim = {pca_dim}; take many more images than dimensions",
+        )
 
 
 def _given_features(recipe: "Recipe") -> Iterator[Conflict]:
@@ -103,6 +111,32 @@ def _given_features(recipe: "Recipe") -> Iterator[Conflict]:
             ("extract.from", "extract.layer"),
             f"extract.layer: {extract.layer} is not read with extract.from, which has the features "
             f"already; leave one of them out",
+        )
+
+
+def _reduced(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield the conflicts of features that are stored reduced by a PCA of their own."""
+    extract, cluster = recipe.extract, recipe.cluster
+    if extract.pca is None:
+        return
+    if cluster.pca_dim not in ("auto", extract.pca.dim):
+        yield (
+            ("extract.pca", "cluster.pca_dim"),
+            f"cluster.pca_dim: {cluster.pca_dim} is not the extract.pca.dim = {extract.pca.dim} "
+            f"that features are reduced to before; give both the same number, or leave extract.pca "
+            f"out",
+        )
+    if cluster.pca_sample is not None:
+        yield (
+            ("extract.pca", "cluster.pca_sample"),
+            "cluster.pca_sample: is not read with extract.pca, whose sample is extract.pca.sample; "
+            "leave one of them out",
+        )
+    if extract.from_file is not None:
+        yield (
+            ("extract.pca", "extract.from"),
+            "extract.pca: reduces the features of the network, not those of extract.from; leave "
+            "one of them out",
         )
 
 
@@ -229,6 +263,11 @@ def _network(recipe: "Recipe") -> Iterator[Conflict]:
     except (ConfigError, FeatureError) as error:
         yield keys, f"{prefix}{error}"
         return
+    if extract.pca is not None and extract.pca.dim > dim:
+        yield (
+            (*keys, "extract.pca", "extract.layer"),
+            f"extract.pca.dim: {extract.pca.dim} is more than the {dim} dimensions of {what}",
+        )
     pca_dim = recipe.cluster.pca_dim
     if isinstance(pca_dim, int) and pca_dim > dim:
         yield (

@@ -36,6 +36,8 @@ PER_WEIGHT_BYTES = 16
 """Training, per weight: weight, gradient, momentum, and a copy while a checkpoint is written."""
 LABEL_BYTES = 60
 """A row of a label table: numbers, and a path of typical length."""
+LABEL_BYTES_WITHOUT_PATH = 16
+"""The numbers of such a row."""
 LABEL_BYTES_OF_NEXT = 8
 """The further numbers in such a row of each clustering but the first."""
 QUOTA_BYTES = 100
@@ -74,7 +76,7 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     """
     dim = recipe.feature_dim
     training = _training_of(recipe, num_images)
-    sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim)
+    sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim, reduced=recipe.reduced_dim)
     # If the algorithm finds k, it can be as large as the number of images.
     all_k = [k or num_images for k in sizes.all_k]
     disk = _disk_bytes(recipe, training, num_images=num_images, dim=dim, sizes=sizes, all_k=all_k)
@@ -122,7 +124,12 @@ def _disk_bytes(
     all_k: Sequence[int],
 ) -> dict[str, int]:
     """Return the bytes of each kind of artifact when the run is at its largest."""
-    feature_bytes = dim * np.dtype(recipe.extract.dtype).itemsize
+    value_bytes = np.dtype(recipe.extract.dtype).itemsize
+    feature_bytes = value_bytes * (recipe.reduced_dim or dim)
+    # The features that their PCA is fitted to are deleted before the next epoch.
+    sample_bytes = 0
+    if recipe.extract.pca is not None:
+        sample_bytes = value_bytes * dim * min(num_images, recipe.extract.pca.sample)
     # With a bank, features are extracted for epoch 0 alone.
     num_extracted = 1 if training.bank_bytes else recipe.num_epochs
     kept_features = _largest_number_kept(recipe.keep.features, num_extracted)
@@ -130,12 +137,13 @@ def _disk_bytes(
     # The centroids and the PCA, in float32.
     pca_rows = 0 if recipe.cluster.pca_dim == "none" else dim
     clustering_bytes = 4 * (sum(all_k) + pca_rows) * sizes.pca_dim
-    label_bytes = LABEL_BYTES + LABEL_BYTES_OF_NEXT * (len(all_k) - 1)
+    row_bytes = LABEL_BYTES_WITHOUT_PATH if recipe.cluster.paths is False else LABEL_BYTES
+    label_bytes = row_bytes + LABEL_BYTES_OF_NEXT * (len(all_k) - 1)
     # Weights, momentum and an average, in float32.
     checkpoint_bytes = training.copies * 4 * training.weights + training.bank_bytes
     return {
         "images": num_images * _image_bytes(recipe.dataset),
-        "features": num_images * feature_bytes * kept_features,
+        "features": num_images * feature_bytes * kept_features + sample_bytes,
         "labels": (num_images * label_bytes + clustering_bytes) * recipe.num_epochs,
         "checkpoints": checkpoint_bytes * kept_checkpoints,
     }

@@ -101,6 +101,11 @@ class Recipe(StrictConfig):
             return given_dim(extract.from_file)
         return feature_dim_of(self.network, channels=self.dataset.channels, layer=extract.layer)
 
+    @property
+    def reduced_dim(self) -> int | None:
+        """Number of values that are stored of each feature if they are reduced, else None."""
+        return None if self.extract.pca is None else self.extract.pca.dim
+
     def suited_to(self, num_images: int) -> str:
         """Check the recipe against the number of images; return a summary of the resulting sizes.
 
@@ -111,7 +116,7 @@ class Recipe(StrictConfig):
         cluster, train = self.cluster, self.train
         dim = self.feature_dim
         # Check the clusterer, and that there are enough images.
-        sizes = Sizes.of(cluster, num_images=num_images, dim=dim)
+        sizes = Sizes.of(cluster, num_images=num_images, dim=dim, reduced=self.reduced_dim)
         find_clusterer(cluster.algorithm).check(cluster.algorithm)
         pace = Pace.of(train, num_images=num_images)
         # Summarise the sizes as numbers.

@@ -34,3 +34,32 @@ def test_keep_freed_memory__the_kernel_maps_it_once() -> None:
     assert page_faults("kept") < 20
     assert page_faults("given back") >= 320
     assert page_faults("given back", KEEP_FREED_MEMORY) < 20
+
+
+TAKES_AND_RELEASES = """
+import resource, sys
+import numpy as np
+from deepcluster_core.memory import keep_freed_memory, release_freed_memory
+
+def private_mib():
+    return int(open("/proc/self/status").read().split("RssAnon:")[1].split()[0]) >> 10
+
+keep_freed_memory()
+before = private_mib()
+taken = np.ones(64 << 17)  # 64 MiB
+held = np.ones(1)  # above it in the heap
+del taken
+kept = private_mib() - before
+release_freed_memory()
+print(kept, private_mib() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="does nothing without glibc")
+def test_release_freed_memory__gives_back_what_was_kept() -> None:
+    command = [sys.executable, "-c", TAKES_AND_RELEASES]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    kept_mib, released_mib = map(int, found.stdout.split())
+    assert kept_mib >= 60
+    assert released_mib < 10

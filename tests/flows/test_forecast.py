@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.show.forecast import show_forecast
+from stages.runs import many_images
 from stages.runs.folder import RunFolder
 from stages.runs.forecast import past_times, probe
 from stages.runs.recipe import Recipe, load_recipe
@@ -73,6 +74,19 @@ def test_dry_run__without_any_times_offers_a_probe(
     recipe: Path, tmp_path: Path, forecast: Forecast
 ) -> None:
     assert "--probe measures a short one" in forecast(tmp_path / "new", load_recipe(recipe))
+
+
+def test_dry_run__advises_settings_for_many_images(
+    recipe: Path, tmp_path: Path, forecast: Forecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = forecast(tmp_path / "new", load_recipe(recipe))
+    monkeypatch.setattr(many_images, "MANY", 240)
+
+    many = forecast(tmp_path / "new", load_recipe(recipe))
+
+    assert "advice: " not in few
+    assert "advice: cluster.paths: false saves about" in many
+    assert "advice: extract.pca: {} stores" in many
 
 
 def test_probe__measures_all_stages_and_leaves_nothing(recipe: Path, tmp_path: Path) -> None:

@@ -143,11 +143,22 @@ def test_cluster_config__no_image_is_needed_for_a_dimension_without_a_pca() -> N
     assert sizes == Sizes(2, 256, (3,))
 
 
-def test_cluster_config__least_size_is_in_the_key_only_if_it_is_set() -> None:
-    plain, least = ClusterConfig(k=8), ClusterConfig(k=8, least_size=0.5)
+@pytest.mark.parametrize(
+    ("key", "value"), [("least_size", 0.5), ("pca_sample", 1000), ("paths", False)]
+)
+def test_cluster_config__new_keys_are_in_the_key_only_if_they_are_set(
+    key: str, value: float
+) -> None:
+    plain, changed = ClusterConfig(k=8), ClusterConfig.model_validate({"k": 8, key: value})
 
-    assert "least_size" not in dump_sections({"cluster": plain})["cluster"]
-    assert dump_sections({"cluster": least})["cluster"]["least_size"] == 0.5
+    assert key not in dump_sections({"cluster": plain})["cluster"]
+    assert dump_sections({"cluster": changed})["cluster"][key] == value
+
+
+def test_sizes__auto_follows_the_images_that_the_pca_is_fitted_to() -> None:
+    config = ClusterConfig(pca_dim="auto", pca_sample=100)
+
+    assert Sizes.of(config, num_images=20_000, dim=256).pca_dim == 10
 
 
 def test_needs_of__counts_every_clustering(path: Path) -> None:
@@ -157,3 +168,7 @@ def test_needs_of__counts_every_clustering(path: Path) -> None:
 
     assert disk("[50]") == disk("50")
     assert disk("50") < disk("[50,50]") < disk("[50,50,50]") < 2 * disk("50")
+
+
+def test_cluster_config__paths_true_is_the_default() -> None:
+    assert ClusterConfig(paths=True) == ClusterConfig()

@@ -89,8 +89,8 @@ def test_run__a_list_of_k_clusters_once_for_each_entry(three: Path) -> None:
     assert 0.2 < agreement < 1, "other random rows to start from, similar clusters"
 
 
-def test_run__the_table_has_two_columns_for_each_clustering(three: Path) -> None:
-    frame, table = label_frame(three), pd.read_parquet(three / LABELS)
+def test_run__the_table_has_two_columns_for_each_clustering(three: Path, images: Path) -> None:
+    frame, table = label_frame(three, images), pd.read_parquet(three / LABELS)
 
     further = ["cluster_1", "distance_1", "cluster_2", "distance_2"]
     assert list(frame.columns) == ["image_id", "path", "cluster", "distance", *further]
@@ -98,7 +98,7 @@ def test_run__the_table_has_two_columns_for_each_clustering(three: Path) -> None
     found = read_labels(three)
     np.testing.assert_array_equal(frame["cluster_2"], found.others[1].cluster_N)
     np.testing.assert_array_equal(frame["distance_1"], found.others[0].distance_N)
-    members = read_cluster(three, 3)
+    members = read_cluster(three, 3, images)
     assert {row["image_id"] for row in members} == set(np.flatnonzero(found.cluster_N == 3))
 
 

@@ -220,3 +220,37 @@ def test_load_recipe__brightness_and_blur_fit_grey_images(path: Path) -> None:
     train = {"train": {"colour": COLOUR, "blur": {}, "noise": {}, "turn": 0.5}}
 
     assert problems_of(path, GREY, train) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"extract": {"pca": {"dim": 8}}}, r"cluster\.pca_dim: 4 is not the extract\.pca\.dim = 8"),
+        (
+            {"extract": {"pca": {"dim": 4}}, "cluster": {"pca_sample": 99}},
+            r"cluster\.pca_sample: is not read with extract\.pca",
+        ),
+        (
+            {"extract": {"pca": {"dim": 257}}, "cluster": {"pca_dim": "auto"}},
+            r"extract\.pca\.dim: 257 is more than the 256 dimensions of the feature",
+        ),
+        ({"cluster": {"pca_sample": 4}}, r"cluster\.pca_sample: 4 images have at most 3 compon"),
+        ({"extract": {"pca": {"dim": 4, "sample": 4}}}, r"sample: 4 images have fewer than 4 comp"),
+    ],
+)
+def test_load_recipe__what_does_not_fit_a_pca_of_a_sample_is_named(
+    changes: dict[str, Any], wanted: str, path: Path
+) -> None:
+    (found,) = problems_of(path, changes)
+
+    assert re.search(wanted, found)
+
+
+def test_load_recipe__features_from_a_file_are_not_reduced(path: Path, tmp_path: Path) -> None:
+    features = tmp_path / "features.npy"
+    np.save(features, np.zeros((9, 8), np.float32))
+    changes = {"epochs": 0, "extract": {"from": str(features), "pca": {"dim": 4}}}
+
+    (found,) = problems_of(path, changes)
+
+    assert found.startswith("extract.pca: reduces the features of the network, not those of")

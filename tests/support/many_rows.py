@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.generated_index import write_generated_index
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.features import write_features
 from deepcluster_core.context import Context
@@ -20,7 +21,6 @@ from stages.runs.compute import ComputeConfig
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.launch.placement import Placement
-from tests.support.many_images import write_index
 
 DIM = 256
 BLOCK_ROWS = 1 << 14
@@ -30,7 +30,7 @@ USER_ERROR = 2
 def write_rows(folder: Path, num_images: int, dim: int = DIM) -> None:
     """Write `images`, an index of images, and `features` in two bytes for each value."""
     context = Context(seed=1, epoch=0)
-    write_index(folder / "images", num_images)
+    write_generated_index(folder / "images", num_images)
     with new_artifact(
         extract.identity, folder / "features", config={}, inputs={}, context=context
     ) as draft:

@@ -96,7 +96,7 @@ def read_whole_index(path: Path) -> None:
 
 
 def read_all_labels(path: Path) -> None:
-    read_cluster(path.parent, 0)
+    read_cluster(path.parent, 0, path.parent)
     read_labels(path.parent)
 
 

@@ -5,7 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deepcluster_core.artifacts.commit import new_artifact
+from deepcluster_core.artifacts.file_names import LABELS
 from deepcluster_core.artifacts.label_pairs import LabelPair, read_label_pair
+from deepcluster_core.artifacts.manifest import Stage
+from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 
 Rows = list[tuple[int, int]]
@@ -103,3 +107,30 @@ def test_read_label_pair__refuses_what_is_no_parquet(before: Path, tmp_path: Pat
 
     with pytest.raises(ArtifactError, match=r"text\.parquet: cannot be read"):
         read_label_pair(before, tmp_path / "text.parquet")
+
+
+def artifact(folder: Path, *, images: str, with_paths: bool) -> Path:
+    """Write labels of three images as the cluster stage does; return the table."""
+    stage = Stage(name="cluster", version=1, kind="labels", files=(LABELS,))
+    columns: dict[str, Any] = {"image_id": range(3), "cluster": [0, 1, 1]}
+    if with_paths:
+        columns["path"] = list("abc")
+    context, inputs = Context(seed=1, epoch=0), {"images": images}
+    with new_artifact(stage, folder, config={}, inputs=inputs, context=context):
+        table(folder / LABELS, columns)
+    return folder / LABELS
+
+
+@pytest.mark.parametrize("has_paths", [(False, False), (True, False), (False, True)])
+def test_read_label_pair__refuses_other_images_without_paths(
+    tmp_path: Path, has_paths: tuple[bool, bool]
+) -> None:
+    first, second = has_paths
+    before = artifact(tmp_path / "1", images="a" * 64, with_paths=first)
+    other = artifact(tmp_path / "2", images="b" * 64, with_paths=second)
+    same = artifact(tmp_path / "3", images="a" * 64, with_paths=second)
+
+    with pytest.raises(ArtifactError, match="has no paths, and its image_id stand for images of"):
+        read_label_pair(before, other)
+
+    assert pairs(read_label_pair(before, same)) == [(0, 0), (1, 1), (1, 1)]

@@ -60,6 +60,8 @@ def write(
     images: Path,
     cluster_N: NDArray[np.int32] = CLUSTER_N,
     distance_N: NDArray[np.float32] = DISTANCE_N,
+    *,
+    with_paths: bool = True,
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_labels(
@@ -68,6 +70,7 @@ def write(
         cluster_N=cluster_N,
         distance_N=distance_N,
         clustering={"centroids": CENTROIDS},
+        with_paths=with_paths,
     )
     return folder
 
@@ -139,7 +142,7 @@ def test_write_labels__several_clusterings_come_back_in_any_order_of_rows(tmp_pa
     for head, (cluster_N, distance_N) in zip(found.others, others, strict=True):
         np.testing.assert_array_equal(head.cluster_N, cluster_N)
         np.testing.assert_array_equal(head.distance_N, distance_N)
-    frame = label_frame(tmp_path / "labels")
+    frame = label_frame(tmp_path / "labels", images)
     assert frame["cluster_1"].tolist() == others[0][0].tolist()
     assert frame["distance_2"].tolist() == others[1][1].tolist()
     schema = pq.read_schema(tmp_path / "labels" / LABELS)
@@ -262,11 +265,27 @@ def test_write_labels__takes_arrays_that_are_not_row_major(tmp_path: Path, image
     np.testing.assert_array_equal(read_clustering(tmp_path)["pca_components"], components)
 
 
-def test_read_cluster__nearest_to_the_centroid_first(labels: Path) -> None:
-    found = [(row["image_id"], row["path"]) for row in read_cluster(labels, 2)]
+def test_read_cluster__nearest_to_the_centroid_first(labels: Path, images: Path) -> None:
+    found = [(row["image_id"], row["path"]) for row in read_cluster(labels, 2, images)]
 
     assert found == [(2, "2.png"), (5, "5.png"), (0, "0.png")], "equally far ones by image_id"
-    assert read_cluster(labels, 1) == []
+    assert read_cluster(labels, 1, images) == []
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [4, 0, 5, 2, 1, 3]])
+def test_labels__without_paths_are_joined_with_the_index(tmp_path: Path, order: list[int]) -> None:
+    images = write_index(tmp_path / "images", order)
+    whole = write(tmp_path / "whole", images)
+    bare = write(tmp_path / "bare", images, with_paths=False)
+
+    assert pq.read_schema(bare / LABELS).names == ["image_id", "cluster", "distance"]
+    assert read_cluster(bare, 2, images) == read_cluster(whole, 2, images)
+    pd.testing.assert_frame_equal(label_frame(bare, images), label_frame(whole, images))
+    np.testing.assert_array_equal(read_labels(bare).cluster_N, CLUSTER_N)
+    # As a person does it in pandas.
+    table, index = pd.read_parquet(bare / LABELS), pd.read_parquet(images / INDEX)
+    joined = table.merge(index[["image_id", "path"]], on="image_id")
+    assert (joined.path == joined.image_id.astype(str) + ".png").all()
 
 
 # Whole runs, as pandas reads them
@@ -335,8 +354,8 @@ def test_labels__the_same_in_any_number_of_batches(
     np.testing.assert_array_equal(read_labels(folder).distance_N, distance_N)
     members = np.flatnonzero(cluster_N == 2)
     nearest_first = members[np.argsort(distance_N[members])].tolist()
-    assert [row["image_id"] for row in read_cluster(folder, 2)] == nearest_first
-    frame = label_frame(folder)
+    assert [row["image_id"] for row in read_cluster(folder, 2, images)] == nearest_first
+    frame = label_frame(folder, images)
     assert list(frame.columns) == ["image_id", "path", "cluster", "distance"]
     assert frame["image_id"].tolist() == list(range(100))
     assert frame["path"].tolist() == [f"{number}.png" for number in range(100)]
