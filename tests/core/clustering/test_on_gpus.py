@@ -53,7 +53,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
         with fake_gpus() as seen, monkeypatch.context() as patch:
             patch.setattr(Tensor, "numpy", ones)
             # Without numbers there is neither a rank nor a number of eigenvalues above the noise.
-            patch.setattr(pca, "_check_rank", lambda *_, **__: None)
+            patch.setattr(pca, "check_rank", lambda *_, **__: None)
             patch.setattr(pca, "rankme", lambda *_, **__: 1.0)
             patch.setattr(pca, "alpha", lambda *_, **__: None)
             yield seen
