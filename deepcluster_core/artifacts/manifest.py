@@ -100,6 +100,9 @@ class Manifest(StrictConfig):
     """Number of ranks that made the artifact together; None if it was a single process."""
     moved_bytes: dict[str, int] | None = None
     """Bytes that a rank sent to others, by the name of the call; the largest number of any rank."""
+    attempt: str | None = None
+    """Random name of the attempt that made an artifact on an object store, by which a process
+    recognises its own manifest if the store's response was lost; None for local runs."""
     pruned: bool = False
     """The files were deleted to save space; the digest still stands for them."""
     checksum: str = ""
@@ -117,9 +120,9 @@ class Manifest(StrictConfig):
 
     @model_serializer(mode="wrap")
     def _without_absent_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out fields that format 1 does not have, also where a checksum is computed."""
+        """Leave out fields that few artifacts have, also where a checksum is computed."""
         dumped: dict[str, Any] = serialize(self)
-        for name in ("ranks", "moved_bytes"):
+        for name in ("ranks", "moved_bytes", "attempt"):
             if dumped.get(name) is None:
                 dumped.pop(name, None)
         return dumped
