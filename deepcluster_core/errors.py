@@ -28,6 +28,14 @@ class NoRoomError(ArtifactError):
     """The disk is full."""
 
 
+class StoreError(ArtifactError):
+    """An object store cannot be reached, refuses the credentials or keeps failing."""
+
+
+class LeaseLostError(ArtifactError):
+    """Another process has taken over the artifact that this one was making."""
+
+
 class FeatureError(DeepClusterError):
     """The features cannot be clustered: too few, not finite, or of too low a rank."""
 

@@ -100,6 +100,9 @@ class Manifest(StrictConfig):
     """Number of ranks that made the artifact together; None if it was a single process."""
     moved_bytes: dict[str, int] | None = None
     """Bytes that a rank sent to others, by the name of the call; the largest number of any rank."""
+    attempt: str | None = None
+    """Random name of the attempt that made an artifact on an object store, by which a process
+    recognises its own manifest if the store's response was lost; None for local runs."""
     pruned: bool = False
     """The files were deleted to save space; the digest still stands for them."""
     checksum: str = ""
@@ -117,9 +120,9 @@ class Manifest(StrictConfig):
 
     @model_serializer(mode="wrap")
     def _without_absent_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out fields that format 1 does not have, also where a checksum is computed."""
+        """Leave out fields that few artifacts have, also where a checksum is computed."""
         dumped: dict[str, Any] = serialize(self)
-        for name in ("ranks", "moved_bytes"):
+        for name in ("ranks", "moved_bytes", "attempt"):
             if dumped.get(name) is None:
                 dumped.pop(name, None)
         return dumped
@@ -277,14 +280,24 @@ def _parse(path: Path) -> "tuple[Signature | None, Manifest]":
         # By the open file, because the path may be replaced before it is read.
         signature = signature_of(file.fileno())
         data = file.read()
+    return signature, validated_manifest(path, data)
+
+
+def validated_manifest(path: str | Path, data: bytes) -> Manifest:
+    """Return the manifest in the contents of a file; the path is for messages.
+
+    Raises:
+        ValueError: they are no manifest of this version of the program.
+        NewerArtifactError: a newer version of this program wrote it.
+    """
     _check_format(path, data)
     manifest = Manifest.model_validate_json(data)
     if not manifest.is_intact():
         raise ValueError("its checksum differs: it was changed after it was written")
-    return signature, manifest
+    return manifest
 
 
-def _check_format(path: Path, data: bytes) -> None:
+def _check_format(path: str | Path, data: bytes) -> None:
     """Raise NewerArtifactError for a manifest of a newer format."""
     found = from_json(data)  # json.loads raises RecursionError for deeply nested brackets
     number = found.get("format") if isinstance(found, dict) else None
