@@ -168,6 +168,14 @@ def _validated(value: Any) -> Path | StoreUrl:  # noqa: ANN401  what a recipe ho
 Location: TypeAlias = Path | StoreUrl
 """Where images are: on this machine, or on an object store."""
 
+
+def are_same(one: Location, other: Location) -> bool:
+    """Return whether two places are the same, after following links on this machine."""
+    if isinstance(one, Path) and isinstance(other, Path):
+        return one.resolve() == other.resolve()
+    return one == other
+
+
 LocationField = Annotated[
     Location,
     PlainValidator(_validated),

@@ -29,6 +29,8 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.measuring import default_deep, measure
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
+from deepcluster_core.data.sources.base import prepared
+from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.data.sources.geotiff import GeotiffSource
 from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.data.unreadable import LeftOutError
@@ -37,6 +39,7 @@ from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.shortage import is_shortage
 from deepcluster_core.stage import ManifestOf, stage
+from deepcluster_core.store_urls import Location, LocationField, StoreUrl
 
 READ_AT_ONCE = 32
 """Images that one worker reads before it takes the next group."""
@@ -53,9 +56,10 @@ class DatasetConfig(StrictConfig):
     absent_when_none = frozenset(("image_key", "label_key", "pages", "tile"))
     keyed_when_none: ClassVar[Mapping[str, str]] = {"deep": "range"}
 
-    source: Path
-    """A folder, a list (.txt, .csv), Parquet files, tar shards or GeoTIFF scenes. A relative path
-    starts at the recipe's folder."""
+    source: LocationField
+    """A folder, a list (.txt, .csv), Parquet files, tar shards or GeoTIFF scenes; also on an object
+    store, such as `s3://bucket/shards/{00000..00127}.tar`. A relative path starts at the recipe's
+    folder."""
 
     kind: Kind = "auto"
     """How `source` is read. auto: detect it from the files; GeoTIFF scenes must be named, or have
@@ -119,14 +123,18 @@ class DatasetConfig(StrictConfig):
 
     @field_validator("source")
     @classmethod
-    def _named(cls, source: Path) -> Path:
+    def _named(cls, source: Location) -> Location:
         # Relative paths were made absolute before, so an empty path means an empty text.
         if source == Path():
             raise ValueError("is empty; a dot means the folder of the recipe")
-        return usable_path(source)
+        return usable_path(source) if isinstance(source, Path) else source
 
-    def open_source(self) -> Source:
+    def open_source(self, scratch: Scratch | None = None) -> Source:
         """Open the source without reading an image.
+
+        Args:
+            scratch: where tar and Parquet files of an object store are downloaded to. None: the
+                system's folder for temporary files.
 
         Raises:
             SourceError: the source does not exist, or is not of this kind.
@@ -140,6 +148,7 @@ class DatasetConfig(StrictConfig):
             image_key=self.image_keys,
             label_key=self.label_key,
             tile=self.tile,
+            scratch=scratch,
         )
         if isinstance(source, GeotiffSource):
             source.check_channels(self.channels)
@@ -174,6 +183,12 @@ def _check_source(dataset: DatasetConfig) -> None:
             "several.\n  Fix: dataset.encoding: raw, jpeg or png."
         )
     opened = dataset.open_source()
+    if dataset.encoding == "none" and isinstance(dataset.source, StoreUrl):
+        raise SourceError(
+            f"dataset.encoding: none reads the original files in every epoch, but "
+            f"{dataset.source} is on an object store.\n"
+            f"  Fix: dataset.encoding: raw, jpeg or png."
+        )
     if dataset.encoding == "none" and opened.originals is None:
         raise SourceError(
             f"dataset.encoding: none reads the original files, but {dataset.source} holds many "
@@ -203,7 +218,7 @@ def index(
     """
     context = draft.context
     out = draft.folder
-    opened = dataset.open_source()
+    opened = dataset.open_source(Scratch(context.scratch, context.scratch_bytes))
     total, images = _choose(opened, dataset, context.seed)
     if scales_of is not None:
         deep = deep_rule(scales_of)
@@ -310,7 +325,7 @@ def _images(source: Source, dataset: DatasetConfig) -> Iterator[SourceImage]:
 def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
     """Yield images in groups, because handing single ones to workers would cost more time."""
     while group := list(islice(images, READ_AT_ONCE)):
-        yield group
+        yield prepared(group)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Settle `dataset.deep` for a run whose recipe leaves it open."""
 
+from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.errors import ConfigError, SourceError
+from stages.runs.compute import scratch_folder
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 
@@ -17,7 +19,9 @@ def with_deep(recipe: Recipe, folder: RunFolder) -> Recipe:
     deep = _begun_with(recipe, folder)
     if deep is None:
         try:
-            deep = recipe.dataset.settled_deep(recipe.dataset.open_source())
+            compute = recipe.compute
+            scratch = Scratch(scratch_folder(compute), compute.scratch_bytes)
+            deep = recipe.dataset.settled_deep(recipe.dataset.open_source(scratch))
         except SourceError:
             return recipe  # reported where the source is needed
     dataset = recipe.dataset.model_copy(update={"deep": deep})

@@ -43,6 +43,14 @@ class SourceImage:
     be left out: then `read` fetches it."""
 
 
+def prepared(images: list[SourceImage]) -> list[SourceImage]:
+    """Begin to fetch those of some images that are on a store; return the images."""
+    for image in images:
+        if image.prepare is not None:
+            image.prepare()
+    return images
+
+
 class Source(Protocol):
     """Images in an order that depends on their names only, not on the file system or locale."""
 
