@@ -1,8 +1,6 @@
 """Index: source -> images. Every image is opened once, packed, and given its image_id."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,36 +11,26 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
-from deepcluster_core.artifacts.images import (
-    Encoding,
-    ImagesWriter,
-    PackedImage,
-    deep_rule,
-    encode,
-)
+from deepcluster_core.artifacts.images import Encoding, ImagesWriter, deep_rule, rule_in
+from deepcluster_core.artifacts.index_saves import IndexSave
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.data.decode import Decoded, UnreadableImageError, decode
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
 from deepcluster_core.data.findings import Findings
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.measuring import default_deep, measure
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
-from deepcluster_core.data.sources.base import prepared
+from deepcluster_core.data.sources.bookmarks import ResumableSource
 from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.data.sources.geotiff import GeotiffSource
 from deepcluster_core.data.sources.stack_pages import pages_as_images
-from deepcluster_core.data.unreadable import LeftOutError
 from deepcluster_core.errors import SourceError
 from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.local_paths import usable_path
-from deepcluster_core.shortage import is_shortage
+from deepcluster_core.packing import Outcome, Packing, SavedIndex, groups, saved_index
 from deepcluster_core.stage import ManifestOf, stage
 from deepcluster_core.store_urls import Location, LocationField, StoreUrl
-
-READ_AT_ONCE = 32
-"""Images that one worker reads before it takes the next group."""
 
 
 def _list_to_tuple(value: object) -> object:
@@ -219,33 +207,62 @@ def index(
     context = draft.context
     out = draft.folder
     opened = dataset.open_source(Scratch(context.scratch, context.scratch_bytes))
-    total, images = _choose(opened, dataset, context.seed)
-    if scales_of is not None:
-        deep = deep_rule(scales_of)
-    else:
-        deep = _rule(opened, dataset, context)
-    # Workers decode in parallel; only this thread writes, in the order of the source.
-    read_group = partial(_read_all, dataset=dataset, deep=deep, originals=opened.originals)
+    saved = saved_index(out, draft.saved)
+    deep = _rule(opened, dataset, context, saved, scales_of)
+    total, images = _choose(opened, dataset, context.seed, saved)
     findings = Findings(dataset.pages)
-    with ImagesWriter(out, packs=dataset.encoding != "none") as writer:
-        seen = 0
-        for outcomes in ordered_map(read_group, _groups(images), workers=context.workers):
+
+    def save(progress: IndexSave) -> None:
+        place = opened.bookmark(progress.seen) if isinstance(opened, ResumableSource) else None
+        bookmark = place.values() if place else None
+        draft.save({**progress.facts(), **_deep_facts(deep), "bookmark": bookmark})
+
+    packs = dataset.encoding != "none"
+    with ImagesWriter(out, packs=packs, save=save, findings=findings.state) as writer:
+        seen = saved.restore(writer, findings) if saved is not None else 0
+        # Workers decode in parallel; only this thread writes, in the order of the source.
+        for outcomes in _packed(images, dataset, deep, opened.originals, context.workers):
             for outcome in outcomes:
                 outcome.record(writer, findings)
             seen += len(outcomes)
             context.progress(seen, total)
     _check_losses(writer, dataset, out)
     draft.rows = writer.num_images
-    draft.facts = _facts(writer, dataset, deep, opened)
-    notes = opened.notes()
+    draft.facts = _facts(writer, dataset, deep, opened) | _remarks(writer, deep, opened, findings)
+
+
+def _remarks(
+    writer: ImagesWriter, deep: DeepRule, source: Source, findings: Findings
+) -> dict[str, list[str]]:
+    """Return the notes and warnings of the manifest, as far as there are any."""
+    notes = source.notes()
     if writer.skipped.num_left_out:
         notes.append(f"skipped on purpose, and not lost: {writer.skipped.num_left_out:,}")
     notes += findings.notes()
     if isinstance(deep, DeepScales):
         notes += deep.sentences()
-    for name, texts in (("notes", notes), ("warnings", findings.warnings())):
-        if texts:
-            draft.facts[name] = texts
+    remarks = {"notes": notes, "warnings": findings.warnings()}
+    return {name: texts for name, texts in remarks.items() if texts}
+
+
+def _packed(
+    images: Iterator[SourceImage],
+    dataset: DatasetConfig,
+    deep: DeepRule,
+    originals: Path | None,
+    workers: int,
+) -> Iterator[list[Outcome]]:
+    """Decode and pack images in parallel; yield the outcomes in the order of the images."""
+    packing = Packing(
+        channels=dataset.channels,
+        shorter_side=dataset.shorter_side,
+        deep=deep,
+        pages=dataset.pages,
+        encoding=dataset.encoding,
+        jpeg_quality=dataset.jpeg_quality,
+        originals=originals,
+    )
+    return ordered_map(packing.pack_all, groups(images), workers=workers)
 
 
 def _facts(
@@ -268,8 +285,18 @@ def _facts(
     return facts
 
 
-def _rule(opened: Source, dataset: DatasetConfig, context: Context) -> DeepRule:
+def _rule(
+    opened: Source,
+    dataset: DatasetConfig,
+    context: Context,
+    saved: SavedIndex | None,
+    scales_of: ManifestOf | None,
+) -> DeepRule:
     """Return how values of more than 8 bits become 8 bits; percentiles are measured."""
+    if saved is not None:
+        return rule_in(saved.facts)
+    if scales_of is not None:
+        return deep_rule(scales_of)
     deep = dataset.settled_deep(opened)
     if deep != "percentile":
         return deep
@@ -291,14 +318,20 @@ def _deep_facts(deep: DeepRule) -> dict[str, Any]:
 
 
 def _choose(
-    source: Source, dataset: DatasetConfig, seed: int
+    source: Source, dataset: DatasetConfig, seed: int, saved: SavedIndex | None = None
 ) -> tuple[int | None, Iterator[SourceImage]]:
-    """Return the number of images, None if it is unknown, and the images themselves."""
+    """Return the number of images, None if it is unknown, and the images after those saved."""
     subset = dataset.subset
+    num_saved = saved.save.seen if saved is not None else 0
     # How many pages there are is known only when all files have been opened.
     total = None if dataset.pages == "all" else source.count()
     if subset is None:
-        return total, _images(source, dataset)
+        bookmark = saved.bookmark if saved is not None else None
+        # A bookmark counts files, so it knows no pages.
+        if bookmark is None or dataset.pages == "all" or not isinstance(source, ResumableSource):
+            return total, islice(_images(source, dataset), num_saved, None)
+        images = source.images_after(bookmark)
+        return total, islice(images, num_saved - bookmark.num_images, None)
     # Some sources can only be counted by going through all images.
     if total is None:
         total = sum(1 for _ in _images(source, dataset))
@@ -312,7 +345,7 @@ def _choose(
     is_chosen = np.zeros(total, bool)
     is_chosen[generator.choice(total, subset, replace=False)] = True
     images = zip(_images(source, dataset), is_chosen, strict=True)
-    return subset, (image for image, take in images if take)
+    return subset, islice((image for image, take in images if take), num_saved, None)
 
 
 def _images(source: Source, dataset: DatasetConfig) -> Iterator[SourceImage]:
@@ -320,77 +353,6 @@ def _images(source: Source, dataset: DatasetConfig) -> Iterator[SourceImage]:
     if dataset.pages == "all":
         return pages_as_images(source.images())
     return source.images()
-
-
-def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
-    """Yield images in groups, because handing single ones to workers would cost more time."""
-    while group := list(islice(images, READ_AT_ONCE)):
-        yield prepared(group)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of an image: its packed pixels, or the reason why there are none."""
-
-    image: SourceImage
-    reason: str = ""
-    is_loss: bool = True
-    """Whether an image without pixels was lost, and not left out on purpose."""
-    decoded: Decoded | None = None
-    packed: bytes = b""
-
-    def record(self, writer: ImagesWriter, findings: Findings) -> None:
-        """Add the image to the artifact, or to its list of skipped images."""
-        if self.decoded is None:
-            writer.skip(self.image.path, self.reason, is_loss=self.is_loss)
-            return
-        findings.add(self.decoded)
-        height, width = self.decoded.pixels_HWC.shape[:2]
-        row = PackedImage(
-            path=self.image.path,
-            label=self.image.label,
-            width=self.decoded.width,
-            height=self.decoded.height,
-            format=self.decoded.format,
-            packed_height=height,
-            packed_width=width,
-            packed=self.packed,
-        )
-        writer.add(row)
-
-
-def _read_all(
-    images: list[SourceImage], *, dataset: DatasetConfig, deep: DeepRule, originals: Path | None
-) -> list[_Outcome]:
-    """Decode a group of images in a worker; see `_read`."""
-    return [_read(image, dataset, deep, originals) for image in images]
-
-
-def _read(
-    image: SourceImage, dataset: DatasetConfig, deep: DeepRule, originals: Path | None
-) -> _Outcome:
-    """Decode and pack one image."""
-    try:
-        # Without packing, later stages open the original by its path in the index.
-        if dataset.encoding == "none" and originals:
-            original = originals / image.path
-            if not original.exists():
-                raise OSError("missing, or its name is not UTF-8: to use it, pack the images")
-        decoded = decode(
-            image.read(),
-            channels=dataset.channels,
-            shorter_side=dataset.shorter_side,
-            deep=deep,
-            pages=dataset.pages,
-        )
-        packed = encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality)
-    except LeftOutError as error:
-        return _Outcome(image, str(error), is_loss=False)
-    except (OSError, UnreadableImageError) as error:
-        if is_shortage(error):  # memory or disk ran out, so the image itself may be good
-            raise
-        return _Outcome(image, str(error))
-    return _Outcome(image, decoded=decoded, packed=packed)
 
 
 def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:

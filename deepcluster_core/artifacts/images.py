@@ -14,12 +14,14 @@ Memory does not grow with the number of images, except by 4 bytes an image for t
 """
 
 import struct
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +31,8 @@ from deepcluster_core.artifacts import pixel_parts
 from deepcluster_core.artifacts.checksum import crc32c
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
-from deepcluster_core.artifacts.manifest import Manifest, read_manifest
+from deepcluster_core.artifacts.index_saves import IndexSave, Row, write_rows
+from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels, PixelWriter
 from deepcluster_core.artifacts.skipped_images import SkippedImages
 from deepcluster_core.artifacts.table_writer import GROUP_ROWS, TableWriter
@@ -96,12 +99,37 @@ def encode(pixels_HWC: Pixels, encoding: Encoding, jpeg_quality: int) -> bytes:
 
 
 class ImagesWriter:
-    """Writes images in order and numbers them by image_id; holds a batch and a row group."""
+    """Writes images in order and numbers them by image_id; holds a batch and a row group.
 
-    def __init__(self, folder: Path, *, packs: bool) -> None:
-        """Open the tables in `folder`; `packs` is False if pixels are not stored."""
-        self._pixels = PixelWriter(folder / PIXELS) if packs else None
+    With `save`, it also holds the rows of the images in the current part of the pixels.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        packs: bool,
+        save: Callable[[IndexSave], None] | None = None,
+        findings: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """Open the tables in `folder`.
+
+        Args:
+            folder: folder of the artifact.
+            packs: False if pixels are not stored.
+            save: called when a part of the pixels is full, with what `resume` needs.
+            findings: returns what the caller knows about the images that it has added, for `save`.
+        """
+        self._folder = folder
+        self._pixels = PixelWriter(folder / PIXELS, full=self._part_is_full) if packs else None
+        self._save = save
+        self._findings = findings
+        self._rows: list[Row] = []
+        """Rows since the last part that was full, if there is `save`."""
         self._pending: list[PackedImage] = []
+        self._before_pending = IndexSave(0, 0, {})
+        self._num_rows_before = 0
+        self._num_seen = 0
         self.num_images = 0
         self.num_labelled = 0
         with ExitStack() as files:
@@ -110,15 +138,57 @@ class ImagesWriter:
             self._index = files.enter_context(index)
             self._files = files.pop_all()
 
+    def resume(self, save: IndexSave, rows: Iterable[list[Row]]) -> None:
+        """Continue after the full parts of an earlier attempt; nothing may have been added yet.
+
+        Args:
+            save: what was saved.
+            rows: what `read_rows` returns for each of the parts.
+        """
+        assert self._num_seen == 0
+        self._pixels = PixelWriter(
+            self._folder / PIXELS, num_parts=save.parts, full=self._part_is_full
+        )
+        packed: list[Row] = []
+        for row in chain.from_iterable(rows):
+            if row.reason is not None:
+                self.skipped.add(row.path, row.reason, is_loss=bool(row.is_loss))
+                continue
+            packed.append(row)
+            if len(packed) == pixel_parts.BATCH_ROWS:
+                self._add_to_index(packed)
+                packed = []
+        assert not packed  # all batches of a full part are full
+        self._num_seen = save.seen
+
     def add(self, image: PackedImage) -> None:
         """Add an image, which gets the next image_id."""
+        if not self._pending and self._save is not None:
+            self._before_pending = IndexSave(0, self._num_seen, self._findings())
+            self._num_rows_before = len(self._rows)
         self._pending.append(image)
+        self._note(_row_of(image))
         if len(self._pending) == pixel_parts.BATCH_ROWS:
             self._flush()
 
     def skip(self, path: str, reason: str, *, is_loss: bool = True) -> None:
         """Record an image that cannot be used, or is left out on purpose (no loss)."""
         self.skipped.add(path, reason, is_loss=is_loss)
+        self._note(Row(path, None, None, None, None, reason, is_loss))
+
+    def _note(self, row: Row) -> None:
+        self._num_seen += 1
+        if self._save is not None:
+            self._rows.append(row)
+
+    def _part_is_full(self, number: int) -> None:
+        """Save what belongs to the parts so far: all before the pending images."""
+        if self._save is None:
+            return
+        write_rows(self._folder, number, self._rows[: self._num_rows_before])
+        del self._rows[: self._num_rows_before]
+        self._num_rows_before = 0
+        self._save(replace(self._before_pending, parts=number + 1))
 
     def __enter__(self) -> Self:
         return self
@@ -143,21 +213,28 @@ class ImagesWriter:
         self._pending = []
         if not images:
             return
-        if self.num_images == SMALL_GROUPS_UP_TO:
-            self._index.group_rows = GROUP_ROWS
-        labels = [image.label for image in images]
-        self._index.add(
-            np.arange(self.num_images, self.num_images + len(images)),
-            [image.path for image in images],
-            labels,
-            [image.width for image in images],
-            [image.height for image in images],
-            [image.format for image in images],
-        )
-        self.num_images += len(images)
-        self.num_labelled += len(labels) - labels.count(None)
+        self._add_to_index([*map(_row_of, images)])
         if self._pixels is not None:
             _pack(images, self._pixels)
+
+    def _add_to_index(self, rows: list[Row]) -> None:
+        if self.num_images == SMALL_GROUPS_UP_TO:
+            self._index.group_rows = GROUP_ROWS
+        labels = [row.label for row in rows]
+        self._index.add(
+            np.arange(self.num_images, self.num_images + len(rows)),
+            [row.path for row in rows],
+            labels,
+            [row.width for row in rows],
+            [row.height for row in rows],
+            [row.format for row in rows],
+        )
+        self.num_images += len(rows)
+        self.num_labelled += len(labels) - labels.count(None)
+
+
+def _row_of(image: PackedImage) -> Row:
+    return Row(image.path, image.label, image.width, image.height, image.format)
 
 
 def _pack(images: list[PackedImage], pixels: PixelWriter) -> None:
@@ -183,7 +260,7 @@ class Images:
         self._encoding: Encoding = manifest.facts["encoding"]
         self._channels: int = manifest.facts["channels"]
         self._shorter_side: int | None = manifest.facts["shorter_side"]
-        self._deep: DeepRule = _rule_in(manifest)
+        self._deep: DeepRule = rule_in(manifest.facts)
         self._pages: Pages | None = manifest.facts.get("pages")
         self._originals = Path(manifest.facts["originals"])
         self._pixels = PixelParts(folder / PIXELS)
@@ -284,13 +361,14 @@ def deep_rule(folder: Path) -> DeepRule:
     Raises:
         ArtifactError: the artifact is not finished.
     """
-    return _rule_in(read_manifest(folder))
+    return rule_in(read_manifest(folder).facts)
 
 
-def _rule_in(manifest: Manifest) -> DeepRule:
-    deep: Deep = manifest.facts["deep"]
+def rule_in(facts: Mapping[str, Any]) -> DeepRule:
+    """Return how values of more than 8 bits are converted, from the facts of a manifest."""
+    deep: Deep = facts["deep"]
     if deep == "percentile":
-        return DeepScales.from_facts(manifest.facts["deep_scales"])
+        return DeepScales.from_facts(facts["deep_scales"])
     return deep
 
 

@@ -43,9 +43,17 @@ class DataFile(Protocol):
     """A file that is read by parts: a path of this machine, or a file of a store."""
 
     @property
-    def name(self) -> str: ...
-    def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
-    def stat(self) -> _Status: ...
+    def name(self) -> str:
+        """The name, as `Path.name`."""
+        ...
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        """Open the file for reading."""
+        ...
+
+    def stat(self) -> _Status:
+        """Return its status."""
+        ...
 
 
 def described_contents(path: DataFile, start: int = 0) -> tuple[str, str] | None:

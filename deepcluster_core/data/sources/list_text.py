@@ -176,6 +176,9 @@ class ListText:
         # A single cell, or a line that is the name of a file, is a path.
         if len(header.names) == 1:
             return None
+        # Beside a list on a store nobody looks: `path,label` is then its header.
+        if not isinstance(self._file, Path):
+            return header
         entry = self._file.parent / line.rstrip("\r\n")
         return None if entry.exists() else header
 

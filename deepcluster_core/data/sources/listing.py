@@ -205,8 +205,9 @@ def _url_of(path: str, base: Location) -> StoreUrl | None:
 
 
 def _local_facts(path: str, base: Location) -> str | None:
-    is_local = isinstance(base, Path) and not is_store_url(path)
-    return file_facts(base / path) if is_local else None
+    if isinstance(base, StoreUrl) or is_store_url(path):
+        return None
+    return file_facts(base / path)
 
 
 def _read(path: str, base: Location, number: int) -> bytes:

@@ -254,7 +254,14 @@ def _open_geotiff(location: Path, wanted: Wanted) -> Source:
         found = ListSource(location, with_labels=wanted.with_labels)
     else:
         raise _nothing_found(location, "a folder, a list, or a file ending in .tif")
-    return GeotiffSource(found, found.originals, wanted.tile or TileConfig())
+    folder = found.originals
+    if folder is None:
+        raise SourceError(
+            f"{location}: lists scenes on an object store, but they are read where they are "
+            f"needed, a window at a time.\n"
+            f"  Fix: copy the scenes here, and list their paths."
+        )
+    return GeotiffSource(found, folder, wanted.tile or TileConfig())
 
 
 def sorted_by_name(root: Path, files: Iterator[Path]) -> list[Path]:

@@ -24,6 +24,7 @@ from deepcluster_core.data.sources.samples import (
     chosen_pictures,
     find_label,
 )
+from deepcluster_core.data.sources.separated_labels import SeparatedLabels
 from deepcluster_core.data.sources.shard_files import Shard, ShardFiles, hold_classes
 from deepcluster_core.data.sources.tally import Tally, counts
 from deepcluster_core.data.sources.tar import MemberReader
@@ -225,7 +226,7 @@ class _Listing:
             yield samples
             return
         # The shard is too large to be held in memory, so only adjacent members are joined.
-        separated = _SeparatedLabels()
+        separated = SeparatedLabels(LISTED_AT_ONCE)
         for sample in adjacent(chain(first_members, listed)):
             if self._with_labels:
                 separated.check(shard, sample)
@@ -358,40 +359,6 @@ class _Listing:
             f"  Found: {counts(found)}\n"
             f"  Fix:   choose one of these: dataset.image_key: {displayed(min(found))}"
         )
-
-
-class _SeparatedLabels:
-    """Detects, in a shard too large for memory, labels that are not adjacent to their pictures."""
-
-    def __init__(self) -> None:
-        self._pictures: set[str] = set()
-        self._labels: set[str] = set()
-
-    def check(self, shard: Shard, sample: Sample) -> None:
-        """Raise SourceError if an earlier sample has the missing half of this one."""
-        has_label = has_picture = False
-        key = ""
-        for member in sample.values():
-            key = member.key
-            has_picture |= member.is_picture
-            has_label |= member.extension in TEXT_LABELS
-        # A complete sample, or one of other members, has nothing to miss.
-        if has_label == has_picture:
-            return
-        if has_label:
-            mine, others = self._labels, self._pictures
-        else:
-            mine, others = self._pictures, self._labels
-        if key in others:
-            raise SourceError(
-                f"{shard.origin}: the pictures of a sample and its label are not adjacent, for "
-                f"example those of {displayed(key)!r}. In a tar file with more than "
-                f"{LISTED_AT_ONCE:,} members they must be.\n"
-                f"  Fix: write the tar file with sorted names (tar --sort=name), or set "
-                f"dataset.labels: none to ignore the labels."
-            )
-        if len(mine) < LISTED_AT_ONCE:  # pictures without labels must not fill the memory
-            mine.add(key)
 
 
 def _kind_of_label(label: str) -> str:

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from types import SimpleNamespace
 from typing import Literal
 
 from deepcluster_core.artifacts.remote.store import Store, StoredObject
@@ -88,15 +87,22 @@ class StoreFile:
         """Open the file for reading a few parts of it, each by one request."""
         return io.BufferedReader(_Ranges(self), TAIL_BYTES)
 
-    def stat(self) -> SimpleNamespace:
+    def stat(self) -> "StoreStatus":
         """Return the size, as `Path.stat` does."""
-        return SimpleNamespace(st_size=self.size)
+        return StoreStatus(self.size)
 
     def _changed(self) -> SourceError:
         return SourceError(
             f"{self.url}: has changed since it was listed, a moment ago.\n"
             f"  Fix: wait until the images on the store do not change any more, then run again."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What `Path.stat` returns, as far as it is used."""
+
+    st_size: int
 
 
 class _Ranges(io.RawIOBase):

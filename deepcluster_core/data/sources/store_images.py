@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import cast
 
 from deepcluster_core.artifacts.own_output import PICTURES, TELLING, Folder, kind_among
@@ -25,8 +25,11 @@ from deepcluster_core.data.sources.store_files import (
 from deepcluster_core.data.sources.tally import count_up
 from deepcluster_core.store_urls import StoreUrl
 
-_POOL = ThreadPoolExecutor(REQUESTS, thread_name_prefix="store")
-"""The requests of all sources. Its threads begin with the first request."""
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Return the threads that send the requests of all sources of this process."""
+    return ThreadPoolExecutor(REQUESTS, thread_name_prefix="store")
 
 
 class _Fetch:
@@ -38,7 +41,7 @@ class _Fetch:
 
     def prepare(self) -> None:
         if self._ahead is None:
-            self._ahead = _POOL.submit(self._file.read)
+            self._ahead = _pool().submit(self._file.read)
 
     def read(self) -> bytes:
         ahead, self._ahead = self._ahead, None  # the bytes are held once
@@ -90,19 +93,26 @@ class StoreTree:
         """Yield the names of the images; arguments and order are those of `walk_images`."""
         own = {prefix for prefix in self.own_folders if prefix}
         own_pictures = PICTURES.get(self.own_folders.get("", ""), ())
+        counted = None if "" in self.own_folders else others
         for name in self.files:
-            if _is_below(name, own):
+            if _is_below(name, own) or name in own_pictures:
                 continue
-            if not is_image_name(name):
-                if others is not None and "" not in self.own_folders:
-                    count_up(others, extension_of(name.rpartition("/")[2]))
-            elif name not in own_pictures:
+            if is_image_name(name):
                 yield name
+            elif counted is not None:
+                count_up(counted, extension_of(name.rpartition("/")[2]))
         if left_out is not None:
-            for prefix in sorted(own, key=os.fsencode):
-                is_outer = not _is_below(prefix, own)
-                if is_outer and self.own_folders[prefix] != "array":
-                    left_out.append(f"{displayed(prefix)}/ ({self.own_folders[prefix]})")
+            left_out += self._left_out(own)
+
+    def _left_out(self, own: set[str]) -> list[str]:
+        """Return the outermost folders of results, as `walk_images` writes them."""
+        left_out: list[str] = []
+        for prefix in sorted(own, key=os.fsencode):
+            kind = self.own_folders[prefix]
+            # Folders of arrays hold no pictures that a user could miss.
+            if kind != "array" and not _is_below(prefix, own):
+                left_out.append(f"{displayed(prefix)}/ ({kind})")
+        return left_out
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Tar and Parquet files on an object store, each downloaded as a whole before its images are read."""
+"""Tar and Parquet files on an object store, downloaded one by one before they are read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
@@ -24,6 +24,13 @@ LOOKED_AT = 64
 at the first images alone."""
 
 
+@dataclass
+class _Ahead:
+    """The downloads of the current listing, for `_looking_ahead`."""
+
+    downloads: Downloads | None = None
+
+
 class StoreTarSource(TarSource):
     """The images in tar files of a store. The next files are downloaded while one is read."""
 
@@ -41,14 +48,14 @@ class StoreTarSource(TarSource):
 
     def images_after(self, bookmark: Bookmark | None) -> Iterator[SourceImage]:
         """See `ResumableSource`."""
-        yield from _looking_ahead(super().images_after(bookmark), lambda: self._shards.look_ahead())
+        yield from _looking_ahead(super().images_after(bookmark), self._shards.ahead)
 
 
 @dataclass
 class _StoreShards:
     files: Sequence[StoreFile]
     scratch: Scratch
-    look_ahead: Callable[[], None] = lambda: None
+    ahead: _Ahead = field(default_factory=_Ahead)
 
     @property
     def first(self) -> DataFile:
@@ -59,7 +66,7 @@ class _StoreShards:
 
     def opened(self, shards: Sequence[Shard], start: int) -> Iterator[Shard]:
         with closing(Downloads(self.files[start:], self.scratch)) as downloads:
-            self.look_ahead = lambda: downloads.look_ahead(0)
+            self.ahead.downloads = downloads
             for number, shard in enumerate(shards[start:]):
                 # No name here may refer to the copy, which is deleted when it has been read.
                 yield shard.downloaded(downloads.take(number))
@@ -88,12 +95,12 @@ class StoreParquetSource(ParquetSource):
         """
         self._stored = files
         self._scratch = scratch
-        self._look_ahead: Callable[[], None] = lambda: None
+        self._ahead = _Ahead()
         super().__init__(place, {file.name: file for file in files}, **settings)
 
     def images_after(self, bookmark: Bookmark | None) -> Iterator[SourceImage]:
         """See `ResumableSource`."""
-        yield from _looking_ahead(super().images_after(bookmark), lambda: self._look_ahead())
+        yield from _looking_ahead(super().images_after(bookmark), self._ahead)
 
     def fingerprint(self) -> str:
         """See `Source`."""
@@ -106,7 +113,7 @@ class StoreParquetSource(ParquetSource):
     def _whole(self, start: int) -> Iterator[DataFile]:
         files = self._stored[start:]
         with closing(Downloads(files, self._scratch)) as downloads:
-            self._look_ahead = lambda: downloads.look_ahead(0)
+            self._ahead.downloads = downloads
             for number, file in enumerate(files):
                 yield _Copy(file, downloads.take(number))
 
@@ -137,11 +144,9 @@ def _named(files: Sequence[StoreFile]) -> Iterator[tuple[str, StoreFile]]:
         yield file.name, file
 
 
-def _looking_ahead(
-    images: Iterator[SourceImage], look_ahead: Callable[[], None]
-) -> Iterator[SourceImage]:
+def _looking_ahead(images: Iterator[SourceImage], ahead: _Ahead) -> Iterator[SourceImage]:
     """Yield images, and begin to download further files once some have been taken."""
     for number, image in enumerate(images):
-        if number == LOOKED_AT:
-            look_ahead()
+        if number == LOOKED_AT and ahead.downloads is not None:
+            ahead.downloads.look_ahead(0)
         yield image
