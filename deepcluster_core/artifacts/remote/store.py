@@ -6,28 +6,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import uuid4
 
 from deepcluster_core.artifacts.locks import lock
 from deepcluster_core.artifacts.remote.client import (
-    AGAIN,
     client_of,
     explain_store_errors,
     is_transient,
     patience_s,
 )
+from deepcluster_core.artifacts.remote.streams import PART_BYTES, Download, FileParts
 from deepcluster_core.artifacts.remote.urls import normal_url
-from deepcluster_core.errors import ConfigError, StoreError
+from deepcluster_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from obstore import GetResult, UpdateVersion
 
 SHA256 = "deepcluster-sha256"
 """Metadata of uploaded files: the SHA-256 of the contents, in hexadecimal."""
-PART_BYTES = 8 << 20
-"""Size of the parts of large uploads."""
+PROBE = "_probe-"
+"""Beginning of the names of objects with which a store is tried."""
 PARTS_AT_ONCE = 2
 """Of one upload; several uploads run at once."""
 Result = TypeVar("Result")
@@ -140,7 +141,8 @@ class Store:
             OSError: the file cannot be written.
         """
         with to.open("wb") as file:
-            part = _Download(self, name, file.write, seen)
+            open_at = partial(self._open, name)
+            part = Download(open_at, f"{self.url}/{name}", file.write, seen)
             with explain_store_errors(f"{self.url}/{name}"):
                 while not part.is_complete:
                     deadline = part.last_progress + self._patience_s
@@ -148,7 +150,7 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
 
-    def open(self, name: str, start: int, etag: str | None) -> "GetResult":
+    def _open(self, name: str, start: int, etag: str | None) -> "GetResult":
         """Open an object for reading from a byte on; fails if it no longer has this HTTP ETag."""
         import obstore  # noqa: PLC0415
 
@@ -159,13 +161,22 @@ class Store:
             options["if_match"] = etag
         return obstore.get(self._client, name, options=options)
 
-    def put(self, name: str, body: bytes | Path, *, sha256: str | None = None) -> str:
+    def put(
+        self,
+        name: str,
+        body: bytes | Path,
+        *,
+        sha256: str | None = None,
+        sent: Callable[[int], None] | None = None,
+    ) -> str:
         """Write an object, whatever was there; return its ETag.
 
         Args:
             name: the object.
             body: contents, or a file that has them; large files are sent in parts.
             sha256: digest of the contents, which `head` returns.
+            sent: called with the number of bytes of each part that is read from a file; with a
+                negative one if they are to be sent again.
 
         Raises:
             OSError: the file cannot be read.
@@ -175,12 +186,13 @@ class Store:
         # A file system has no place for attributes.
         has_attributes = sha256 is not None and not self.url.startswith("file:")
         attributes: dict[Any, str] | None = {SHA256: sha256 or ""} if has_attributes else None
+        parts = FileParts(body, sent) if isinstance(body, Path) else None
 
         def write() -> str:
             written = obstore.put(
                 self._client,
                 name,
-                body,
+                body if parts is None else parts.again(),
                 attributes=attributes,
                 chunk_size=PART_BYTES,
                 max_concurrency=PARTS_AT_ONCE,
@@ -298,24 +310,9 @@ class Store:
             ConfigError: it ignores `If-None-Match` or `If-Match`, so two processes could each
                 believe that they made an artifact.
         """
-        name = f"_probe-{uuid4().hex}"
-        try:
-            first = self.create(name, b"1")
-            again = self.create(name, b"2")
-            # A first response that was lost looks like an object of another process.
-            found = self.get(name)
-            is_refused = again is None and found is not None and found[0] == b"1"
-            ignored = "" if is_refused else "If-None-Match"
-            if not ignored:
-                etag = first or (found[1] if found else "")
-                changed = self.replace(name, b"3", etag)
-                stale = self.replace(name, b"4", etag)
-                found = self.get(name)
-                is_changed = found is not None and found[0] == b"3"
-                ignored = "" if is_changed and stale is None else "If-Match"
-                assert changed is not None or ignored or is_changed
-        finally:
-            self.delete([name])
+        name = f"{PROBE}{uuid4().hex}"
+        ignored = self._ignored_condition(name)
+        self.delete([name])
         if ignored:
             raise ConfigError(
                 f"{self.url}: this object store does not honour {ignored}.\n"
@@ -323,6 +320,22 @@ class Store:
                 f"  Fix:   use a store with conditional writes, such as Amazon S3, Google Cloud "
                 f"Storage, Azure, or SeaweedFS from version 4.48 on."
             )
+
+    def _ignored_condition(self, name: str) -> str:
+        """Return the condition that the store does not honour, trying it on one object; or empty.
+
+        What counts is what the object contains in the end: a response may have been lost.
+        """
+        first = self.create(name, b"1")
+        again = self.create(name, b"2")
+        found = self.get(name)
+        if again is not None or found is None or found[0] != b"1":
+            return "If-None-Match"
+        etag = first or found[1]
+        self.replace(name, b"3", etag)
+        stale = self.replace(name, b"4", etag)
+        found = self.get(name)
+        return "" if stale is None and found is not None and found[0] == b"3" else "If-Match"
 
     def _patiently(self, name: str, request: Callable[[], Result]) -> Result:
         """Repeat a request whose response was lost or cut, which obstore does not always repeat."""
@@ -339,49 +352,6 @@ class Store:
                         raise
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, 5.0)
-
-
-class _Download:
-    """The bytes of an object that have arrived so far."""
-
-    def __init__(
-        self,
-        store: Store,
-        name: str,
-        write: Callable[[bytes], int],
-        seen: Callable[[bytes], None] | None,
-    ) -> None:
-        self.received = 0
-        self.is_complete = False
-        self.last_progress = time.monotonic()
-        self._store, self._name = store, name
-        self._write, self._seen = write, seen
-        self._etag: str | None = None
-
-    def go_on(self, *, last_try: bool) -> None:
-        """Read on from where the last answer ended; return if that ends early as well."""
-        import obstore  # noqa: PLC0415
-
-        try:
-            found = self._store.open(self._name, self.received, self._etag)
-            total = found.meta["size"]
-            self._etag = found.meta["e_tag"]
-            for chunk in found.stream(min_chunk_size=1 << 20):
-                data = bytes(chunk)
-                self._write(data)
-                self.received += len(data)
-                self.last_progress = time.monotonic()
-                if self._seen is not None:
-                    self._seen(data)
-            self.is_complete = self.received == total
-        except obstore.exceptions.PreconditionError:
-            raise StoreError(
-                f"{self._store.url}/{self._name}: was replaced while it was read.\n  Fix:   {AGAIN}"
-            ) from None
-        except obstore.exceptions.BaseError as error:
-            if last_try or not is_transient(error):
-                raise
-            time.sleep(0.2)
 
 
 def _etag(meta: Any) -> str:  # noqa: ANN401  PutResult or ObjectMeta
