@@ -98,6 +98,8 @@ class Downloads:
         self._files = files
         self._scratch = scratch
         self._started: dict[int, Downloaded] = {}
+        self._next = 0
+        """Number of the file after the last one taken; those before must not be begun again."""
         self._num_bytes = 0
         """Bytes of all files that are there or being downloaded."""
         self._lock = threading.RLock()  # a finalizer may run in a thread that holds it
@@ -110,20 +112,22 @@ class Downloads:
         Raises:
             SourceError: it cannot be downloaded, or there is no room for it.
         """
+        assert number >= self._next, "each file is taken once"
         self._start(number)
+        self._next = number + 1
         if number > 0:
-            self.look_ahead(number)
+            self.look_ahead()
         return self._started.pop(number).wait()
 
-    def look_ahead(self, number: int) -> None:
-        """Begin to download the files after a file, as far as there is room."""
-        for later in range(number + 1, min(number + 1 + AHEAD, len(self._files))):
+    def look_ahead(self) -> None:
+        """Begin to download the files after the last one taken, as far as there is room."""
+        for later in range(self._next, min(self._next + AHEAD, len(self._files))):
+            if later in self._started:
+                continue
+            size = self._files[later].size
             with self._lock:
-                total = self._num_bytes + self._files[later].size
-            # One file is always loaded ahead.
-            if later > number + 1 and total > self._limit:
-                return
-            if later == number + 1 and total > max(self._limit, 2 * self._files[later].size):
+                total = self._num_bytes + size
+            if total > max(self._limit, 2 * size):
                 return
             self._start(later)
 
@@ -140,6 +144,7 @@ class Downloads:
     @cached_property
     def _folder(self) -> Path:
         folder = self._scratch.make()
+        weakref.finalize(self, _remove_if_empty, folder)
         self._descriptor = os.open(folder, os.O_RDONLY)
         try:
             lock_descriptor(self._descriptor)
@@ -157,7 +162,7 @@ class Downloads:
         file = self._files[number]
         path = self._folder / f"{number:06d}-{file.name.rpartition('/')[2]}"
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
             raise self._no_room(file, error) from error
         with self._lock:

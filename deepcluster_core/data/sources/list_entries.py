@@ -195,7 +195,6 @@ def _exists(text: str, base: Location) -> bool:
     return _is_stored(base, _plain(text))
 
 
-@lru_cache(maxsize=16 * SURVEYED_STORED)
 def _is_stored(base: StoreUrl, name: str) -> bool:
     url = base.below(name)
     if name.startswith("/") or ".." in name.split("/") or url.parent is None:

@@ -26,14 +26,14 @@ HEADS_AT_MOST = 16
 
 
 @cache
-def _client_of(bucket: StoreUrl) -> Store:
+def client_of(bucket: StoreUrl) -> Store:
     """Return the client of a bucket, one for each process: it keeps connections open."""
     return Store(bucket)
 
 
 def _place(url: StoreUrl) -> tuple[Store, str]:
     """Return the client of the bucket of a URL, and the key of the URL in it."""
-    return _client_of(url.bucket), url.key
+    return client_of(url.bucket), url.key
 
 
 @dataclass(frozen=True, slots=True)

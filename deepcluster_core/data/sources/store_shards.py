@@ -148,5 +148,5 @@ def _looking_ahead(images: Iterator[SourceImage], ahead: _Ahead) -> Iterator[Sou
     """Yield images, and begin to download further files once some have been taken."""
     for number, image in enumerate(images):
         if number == LOOKED_AT and ahead.downloads is not None:
-            ahead.downloads.look_ahead(0)
+            ahead.downloads.look_ahead()
         yield image

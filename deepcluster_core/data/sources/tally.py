@@ -39,7 +39,10 @@ class Tally:
 
     def state(self) -> dict[str, Any]:
         """Return all counts as JSON values, for `restore`."""
-        return deepcopy(vars(self))
+        state: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            state[name] = dict(value) if isinstance(value, Counter) else deepcopy(value)
+        return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with the counts that `state` returned."""
