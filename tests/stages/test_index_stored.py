@@ -285,7 +285,7 @@ def test_index__denied_is_no_traceback(tmp_path: Path, sources: Path) -> None:
         wrong = SECRET_KEY[::-1]
         with (
             reached(server.endpoint, AWS_SECRET_ACCESS_KEY=wrong),
-            pytest.raises(SourceError, match="403 Forbidden.*\n.*AWS_ACCESS_KEY_ID") as error,
+            pytest.raises(SourceError, match=r"403 Forbidden.*\n.*AWS_ACCESS_KEY_ID") as error,
         ):
             dataset(f"{URL}/classes").open_source()
 

@@ -17,6 +17,7 @@ from deepcluster_core.models.config import NetworkConfig
 from stages.runs.recipe import (
     Recipe,
     RecipeOverrides,
+    changed_recipe,
     load_recipe,
     parse_overrides,
     save_recipe,
@@ -283,3 +284,16 @@ def test_suited_to__tells_what_auto_came_to(path: Path) -> None:
 def test_suited_to__refuses_too_few_images(path: Path) -> None:
     with pytest.raises(FeatureError, match=r"cluster.k: 5 needs at least 5 images"):
         load_recipe(path).suited_to(4)
+
+
+def test_load_recipe__a_url_of_a_store_stays_what_it_is(tmp_path: Path) -> None:
+    url = "s3://bucket/shards/{00000..00127}.tar"
+    (tmp_path / "recipe.yaml").write_text(f"dataset:\n  source: {url}\ntrain: {{}}\n")
+
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    save_recipe(recipe, tmp_path / "config.yaml")
+
+    assert recipe.dataset.source == url
+    assert load_recipe(tmp_path / "config.yaml").dataset.source == url
+    overrides = parse_overrides([f"dataset.source={url}"])
+    assert changed_recipe(recipe, overrides).dataset.source == url
