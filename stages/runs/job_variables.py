@@ -19,8 +19,9 @@ def _of_docker(memory_gib: int, cores: int | None) -> dict[str, str]:
 def _of_kubernetes(memory_gib: int, cores: int | None) -> dict[str, str]:
     memory = f"{memory_gib}Gi"
     # With the same request and limit, a node promises what the run may take.
+    # A plain number of cores would reach Prefect as a number, where its template wants a text.
     variables = {"memory_request": memory, "memory_limit": memory}
-    return variables if cores is None else {**variables, "cpu_request": str(cores)}
+    return variables if cores is None else {**variables, "cpu_request": f"{1000 * cores}m"}
 
 
 POOLS: Mapping[PoolType, Callable[[int, int | None], dict[str, str]]] = {
