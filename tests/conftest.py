@@ -29,7 +29,7 @@ from deepcluster_core.data import dicom, extras
 pytest.register_assert_rewrite("tests.support")
 
 from tests.support.drawn_shapes import draw_images
-from tests.support.object_stores import SERVERS, ObjectStoreServer, object_store
+from tests.support.object_stores import ObjectStoreServer, object_store
 
 # The same examples every time: a red run stays red, and is repeated by running it again.
 settings.register_profile("repeatable", derandomize=True)
@@ -95,7 +95,7 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStor
         yield server
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=["seaweedfs", pytest.param("moto", marks=pytest.mark.slow)])
 def store_server(request: pytest.FixtureRequest) -> ObjectStoreServer:
-    """Return a running object store; tests that use it run with each kind."""
+    """Return a running object store; tests that use it run with each kind, the second if slow."""
     return request.getfixturevalue(f"{request.param}_server")

@@ -38,7 +38,9 @@ def test_load_recipe__fills_in_the_defaults_of_the_paper(path: Path) -> None:
 def test_load_recipe__every_recipe_of_the_repository_is_right(config: Path) -> None:
     recipe = load_recipe(config)  # opens no source: those of the paper are on nobody's laptop
 
-    assert recipe.dataset.source.is_absolute()
+    source = recipe.dataset.source
+    assert isinstance(source, Path)
+    assert source.is_absolute()
 
 
 def test_configs__are_found() -> None:

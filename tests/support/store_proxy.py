@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,11 +55,14 @@ class StoreProxy:
     """Added to every request."""
     bytes_per_s: float | None = None
     """For each direction of each connection; None for no limit."""
+    one_at_a_time: bool = False
+    """Let the server work on one request at a time."""
     address: str = ""
     requests: list[Request] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     """The heads of all answers."""
     faults: list[Fault] = field(default_factory=list)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def fail(self, fault: Fault) -> Fault:
         """Add a fault and return it; it ends after `times` requests."""
@@ -106,7 +109,8 @@ class StoreProxy:
             return True
         if fault is not None:
             head = _without(head, _IGNORED.get(fault.kind, ()))
-        answer_head, answer = await self._forward(head, body, has_body=method != "HEAD")
+        async with self.turn if self.one_at_a_time else nullcontext():
+            answer_head, answer = await self._forward(head, body, has_body=method != "HEAD")
         self.heads.append(answer_head)
         return await self._answer(writer, answer_head, answer, fault)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -192,10 +192,22 @@ class Mirror:
         self._check_lease(folder)
         self._uploads_of(folder).begin(names)
 
-    def commit(self, folder: Path) -> None:
+    def flush(self, folder: Path) -> None:
+        """Wait until the files that this process has published are on the store.
+
+        For ranks that do not commit the artifact themselves.
+        """
+        self._uploads_of(folder).flush()
+        self._end_uploads(folder)
+
+    def commit(self, folder: Path, uploaded: Collection[str] = ()) -> None:
         """Upload all files of the local manifest that were not published, wait, then the manifest.
 
         If another process has committed an artifact with the same key, that one is used.
+
+        Args:
+            folder: the artifact.
+            uploaded: names of files that other ranks have published and flushed.
 
         Raises:
             ArtifactError: another process has committed a different artifact.
@@ -206,7 +218,7 @@ class Mirror:
         manifest = read_manifest(folder)
         uploads = self._uploads_of(folder)
         if not manifest.pruned:
-            uploads.finish(manifest)
+            uploads.finish(manifest, uploaded)
         # The uploads may have taken hours.
         self._check_lease(folder)
         known = self._known.get(self._manifest_name(folder))
