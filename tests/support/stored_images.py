@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
+from deepcluster_core.artifacts.remote.store import Store
 from deepcluster_core.context import Context
 from deepcluster_core.data.sources.store_files import client_of
 from stages.index import DatasetConfig, index
@@ -90,28 +91,17 @@ def hash_of(name: str) -> int:
 
 def upload(server: ObjectStoreServer, root: Path, prefix: str = "data") -> None:
     """Put all files below `root` on the store."""
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            put(server, f"{prefix}/{path.relative_to(root).as_posix()}", path.read_bytes())
+    with reached(server.endpoint):
+        store = Store(f"s3://{BUCKET}")
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                store.put(f"{prefix}/{path.relative_to(root).as_posix()}", path.read_bytes())
 
 
 def put(server: ObjectStoreServer, key: str, data: bytes) -> None:
     """Put an object on the store."""
-    boto(server).put_object(Bucket=BUCKET, Key=key, Body=data)
-
-
-def boto(server: ObjectStoreServer) -> Any:  # noqa: ANN401  it has no types
-    """Return Amazon's own client."""
-    import boto3  # noqa: PLC0415  moto brings it
-
-    environment = server.environment
-    return boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        region_name=environment["AWS_REGION"],
-    )
+    with reached(server.endpoint):
+        Store(f"s3://{BUCKET}").put(key, data)
 
 
 @contextmanager
