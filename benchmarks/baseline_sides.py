@@ -23,7 +23,9 @@ def opened(recipe: str, overrides: Mapping[str, Any], workers: int) -> Baseline:
     """Return a run on the pictures of a recipe's folder."""
     loaded = load_recipe(Path(recipe), overrides)
     # Folders are named by classes; only files are pictures.
-    found = loaded.dataset.source.rglob("*")
+    folder = loaded.dataset.source
+    assert isinstance(folder, Path), "the benchmark has no object store"
+    found = folder.rglob("*")
     paths = sorted(path for path in found if path.is_file())
     return Baseline(loaded, paths, workers=workers)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.file_names import INDEX
-from deepcluster_core.artifacts.images import INDEX_SCHEMA
+from deepcluster_core.artifacts.images_writer import INDEX_SCHEMA
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.table_writer import GROUP_ROWS, TableWriter
 from deepcluster_core.context import Context

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.features import Features, write_features
 from deepcluster_core.artifacts.file_names import FEATURES
-from deepcluster_core.artifacts.images import Images, ImagesWriter, PackedImage
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.images_writer import ImagesWriter, PackedImage
 from deepcluster_core.context import Context
 from deepcluster_core.memory import keep_freed_memory
 from stages.index import index

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.features import write_features
-from deepcluster_core.artifacts.images import ImagesWriter, PackedImage
+from deepcluster_core.artifacts.images_writer import ImagesWriter, PackedImage
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.context import Context
 from stages.extract import extract

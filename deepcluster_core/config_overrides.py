@@ -156,7 +156,9 @@ def _members(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  any type
 
 
 def _is_simple(kind: Any) -> bool:  # noqa: ANN401  any type
-    return kind in (str, Path, bool, int, float, NoneType) or get_origin(kind) is Literal
+    if isinstance(kind, type) and issubclass(kind, str):
+        return True
+    return kind in (Path, bool, int, float, NoneType) or get_origin(kind) is Literal
 
 
 def _read_yaml(text: str) -> Any:  # noqa: ANN401  any YAML value

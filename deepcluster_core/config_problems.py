@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from deepcluster_core.artifacts.remote.urls import without_secrets
 from deepcluster_core.config import keys_of
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.suggestions import did_you_mean
@@ -49,7 +50,7 @@ def described(error: ValidationError, model: type[BaseModel]) -> list[str]:
         found[key] = ""
         # A problem without a key is one of the whole file, which is too long to show.
         if key and problem["type"] != "missing":
-            found[key] = f" (got {_shortened(problem['input'])})"
+            found[key] = f" (got {without_secrets(_shortened(problem['input']))})"
     lines: list[str] = []
     for key, key_messages in messages.items():
         prefix = f"{key}: " if key else ""

@@ -40,3 +40,5 @@ class Context:
     """The processes that make the artifact together."""
     scratch: Path | None = None
     """Folder for large intermediate results, on a local disk; None for the system's own choice."""
+    scratch_bytes: int | None = None
+    """Limit on what is kept there of files of an object store; None for a limit by the disk."""

@@ -15,6 +15,7 @@ from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import UnreadableImageError
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import SourceImage
+from deepcluster_core.data.sources.base import prepared
 from deepcluster_core.features import extract_features
 from deepcluster_core.models.network import Network
 from deepcluster_core.shortage import is_shortage
@@ -119,7 +120,7 @@ def _read(images: Iterable[SourceImage], view: View, workers: int) -> Iterator[_
 def _groups(images: Iterable[SourceImage]) -> Iterator[list[SourceImage]]:
     iterator = iter(images)
     while group := list(islice(iterator, READ_AT_ONCE)):
-        yield group
+        yield prepared(group)
 
 
 def _batches(found: Iterable[_Read], size: int, skip: Skip) -> Iterator[tuple[list[str], Pixels]]:

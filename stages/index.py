@@ -11,7 +11,9 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
-from deepcluster_core.artifacts.images import ImagesWriter, deep_rule
+from deepcluster_core.artifacts.images import deep_rule, rule_in
+from deepcluster_core.artifacts.images_writer import ImagesWriter
+from deepcluster_core.artifacts.index_saves import IndexSave
 from deepcluster_core.artifacts.packing import Encoding, Packing
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
@@ -22,17 +24,18 @@ from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.measuring import default_deep, measure
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
+from deepcluster_core.data.sources.bookmarks import ResumableSource
+from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.data.sources.geotiff import GeotiffSource
 from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.stage import ManifestOf, stage
+from deepcluster_core.store_urls import Location, LocationField, StoreUrl
 from stages.lost_images import check_losses
-from stages.packed_images import Reading
-
-READ_AT_ONCE = 32
-"""Images that one worker reads before it takes the next group."""
+from stages.packed_images import Reading, groups
+from stages.saved_index import SavedIndex, saved_index
 
 
 def _list_to_tuple(value: object) -> object:
@@ -52,9 +55,10 @@ class DatasetConfig(StrictConfig):
     )
     keyed_when_none: ClassVar[Mapping[str, str]] = {"deep": "range"}
 
-    source: Path
-    """A folder, a list (.txt, .csv), Parquet files, tar shards or GeoTIFF scenes. A relative path
-    starts at the recipe's folder."""
+    source: LocationField
+    """A folder, a list (.txt, .csv), Parquet files, tar shards or GeoTIFF scenes; also on an object
+    store, such as `s3://bucket/shards/{00000..00127}.tar`. A relative path starts at the recipe's
+    folder."""
 
     kind: Kind = "auto"
     """How `source` is read. auto: detect it from the files; GeoTIFF scenes must be named, or have
@@ -127,14 +131,18 @@ class DatasetConfig(StrictConfig):
 
     @field_validator("source")
     @classmethod
-    def _named(cls, source: Path) -> Path:
+    def _named(cls, source: Location) -> Location:
         # Relative paths were made absolute before, so an empty path means an empty text.
         if source == Path():
             raise ValueError("is empty; a dot means the folder of the recipe")
-        return usable_path(source)
+        return usable_path(source) if isinstance(source, Path) else source
 
-    def open_source(self) -> Source:
+    def open_source(self, scratch: Scratch | None = None) -> Source:
         """Open the source without reading an image.
+
+        Args:
+            scratch: where tar and Parquet files of an object store are downloaded to. None: the
+                system's folder for temporary files.
 
         Raises:
             SourceError: the source does not exist, or is not of this kind.
@@ -148,6 +156,7 @@ class DatasetConfig(StrictConfig):
             image_key=self.image_keys,
             label_key=self.label_key,
             tile=self.tile,
+            scratch=scratch,
         )
         if isinstance(source, GeotiffSource):
             source.check_channels(self.channels)
@@ -201,6 +210,12 @@ def _check_source(dataset: DatasetConfig) -> None:
             "  Fix:   set dataset.grey_weights, see deepcluster_core.data.grey."
         )
     opened = dataset.open_source()
+    if dataset.encoding == "none" and isinstance(dataset.source, StoreUrl):
+        raise SourceError(
+            f"dataset.encoding: none reads the original files in every epoch, but "
+            f"{dataset.source} is on an object store.\n"
+            f"  Fix: dataset.encoding: raw, jpeg or png."
+        )
     if dataset.encoding == "none" and opened.originals is None:
         raise SourceError(
             f"dataset.encoding: none reads the original files, but {dataset.source} holds many "
@@ -231,26 +246,28 @@ def index(
     """
     context = draft.context
     out = draft.folder
-    opened = dataset.open_source()
-    total, images = _choose(opened, dataset, context.seed)
-    if scales_of is not None:
-        deep = deep_rule(scales_of)
-    else:
-        deep = _rule(opened, dataset, context)
-    # Workers decode in parallel; only this thread writes, in the order of the source.
-    reading = Reading(
-        channels=dataset.channels,
-        shorter_side=dataset.shorter_side,
-        deep=deep,
-        pages=dataset.pages,
-        packing=dataset.packing,
-        originals=opened.originals,
-    )
+    opened = dataset.open_source(Scratch(context.scratch, context.scratch_bytes))
+    saved = saved_index(out, draft.saved)
+    deep = _rule(opened, dataset, context, saved, scales_of)
+    total, images = _choose(opened, dataset, context.seed, saved)
+    reading = _reading(dataset, deep, opened.originals)
     findings = Findings(dataset.pages)
-    packs, has_copies = dataset.encoding != "none", dataset.has_colour_copies
-    with ImagesWriter(out, packs=packs, has_colour_copies=has_copies) as writer:
-        seen = 0
-        for outcomes in ordered_map(reading.all_of, _groups(images), workers=context.workers):
+
+    def save(progress: IndexSave) -> None:
+        place = opened.bookmark(progress.seen) if isinstance(opened, ResumableSource) else None
+        bookmark = place.values() if place else None
+        draft.save({**progress.facts(), **_deep_facts(deep), "bookmark": bookmark})
+
+    with ImagesWriter(
+        out,
+        packs=dataset.encoding != "none",
+        has_colour_copies=dataset.has_colour_copies,
+        save=save,
+        findings=findings.state,
+    ) as writer:
+        seen = saved.restore(writer, findings) if saved is not None else 0
+        # Workers decode in parallel; only this thread writes, in the order of the source.
+        for outcomes in ordered_map(reading.all_of, groups(images), workers=context.workers):
             for outcome in outcomes:
                 outcome.record(writer, findings)
             seen += len(outcomes)
@@ -262,16 +279,33 @@ def index(
         listed_in=out / SKIPPED,
     )
     draft.rows = writer.num_images
-    draft.facts = _facts(writer, dataset, deep, opened)
-    notes = opened.notes()
+    draft.facts = _facts(writer, dataset, deep, opened) | _remarks(writer, deep, opened, findings)
+
+
+def _remarks(
+    writer: ImagesWriter, deep: DeepRule, source: Source, findings: Findings
+) -> dict[str, list[str]]:
+    """Return the notes and warnings of the manifest, as far as there are any."""
+    notes = source.notes()
     if writer.skipped.num_left_out:
         notes.append(f"skipped on purpose, and not lost: {writer.skipped.num_left_out:,}")
     notes += findings.notes()
     if isinstance(deep, DeepScales):
         notes += deep.sentences()
-    for name, texts in (("notes", notes), ("warnings", findings.warnings())):
-        if texts:
-            draft.facts[name] = texts
+    remarks = {"notes": notes, "warnings": findings.warnings()}
+    return {name: texts for name, texts in remarks.items() if texts}
+
+
+def _reading(dataset: DatasetConfig, deep: DeepRule, originals: Path | None) -> Reading:
+    """Return how images are decoded and packed; `originals` is the folder of their files."""
+    return Reading(
+        channels=dataset.channels,
+        shorter_side=dataset.shorter_side,
+        deep=deep,
+        pages=dataset.pages,
+        packing=dataset.packing,
+        originals=originals,
+    )
 
 
 def _facts(
@@ -297,8 +331,18 @@ def _facts(
     return facts
 
 
-def _rule(opened: Source, dataset: DatasetConfig, context: Context) -> DeepRule:
+def _rule(
+    opened: Source,
+    dataset: DatasetConfig,
+    context: Context,
+    saved: SavedIndex | None,
+    scales_of: ManifestOf | None,
+) -> DeepRule:
     """Return how values of more than 8 bits become 8 bits; percentiles are measured."""
+    if saved is not None:
+        return rule_in(saved.facts)
+    if scales_of is not None:
+        return deep_rule(scales_of)
     deep = dataset.settled_deep(opened)
     if deep != "percentile":
         return deep
@@ -320,14 +364,20 @@ def _deep_facts(deep: DeepRule) -> dict[str, Any]:
 
 
 def _choose(
-    source: Source, dataset: DatasetConfig, seed: int
+    source: Source, dataset: DatasetConfig, seed: int, saved: SavedIndex | None = None
 ) -> tuple[int | None, Iterator[SourceImage]]:
-    """Return the number of images, None if it is unknown, and the images themselves."""
+    """Return the number of images, None if it is unknown, and the images after those saved."""
     subset = dataset.subset
+    num_saved = saved.save.seen if saved is not None else 0
     # How many pages there are is known only when all files have been opened.
     total = None if dataset.pages == "all" else source.count()
     if subset is None:
-        return total, _images(source, dataset)
+        bookmark = saved.bookmark if saved is not None else None
+        # A bookmark counts files, so it knows no pages.
+        if bookmark is None or dataset.pages == "all" or not isinstance(source, ResumableSource):
+            return total, islice(_images(source, dataset), num_saved, None)
+        images = source.images_after(bookmark)
+        return total, islice(images, num_saved - bookmark.num_images, None)
     # Some sources can only be counted by going through all images.
     if total is None:
         total = sum(1 for _ in _images(source, dataset))
@@ -341,7 +391,7 @@ def _choose(
     is_chosen = np.zeros(total, bool)
     is_chosen[generator.choice(total, subset, replace=False)] = True
     images = zip(_images(source, dataset), is_chosen, strict=True)
-    return subset, (image for image, take in images if take)
+    return subset, islice((image for image, take in images if take), num_saved, None)
 
 
 def _images(source: Source, dataset: DatasetConfig) -> Iterator[SourceImage]:
@@ -349,9 +399,3 @@ def _images(source: Source, dataset: DatasetConfig) -> Iterator[SourceImage]:
     if dataset.pages == "all":
         return pages_as_images(source.images())
     return source.images()
-
-
-def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
-    """Yield images in groups, because handing single ones to workers would cost more time."""
-    while group := list(islice(images, READ_AT_ONCE)):
-        yield group

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from deepcluster_core.artifacts.images import ImagesWriter
+from deepcluster_core.artifacts.images_writer import ImagesWriter
 from deepcluster_core.errors import SourceError
+from deepcluster_core.store_urls import Location
 
 
 def check_losses(
-    writer: ImagesWriter, *, source: Path, max_skipped_fraction: float, listed_in: Path
+    writer: ImagesWriter, *, source: Location, max_skipped_fraction: float, listed_in: Path
 ) -> None:
     """Raise SourceError if no image, or too small a share of the images, could be read.
 

@@ -1,17 +1,29 @@
 """Read and pack the images of a source, in the workers of the index stage."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from deepcluster_core.artifacts.images import ImagesWriter, PackedImage
+from deepcluster_core.artifacts.images_writer import ImagesWriter, PackedImage
 from deepcluster_core.artifacts.packing import Packing
 from deepcluster_core.data.decode import Decoded, UnreadableImageError, decode
 from deepcluster_core.data.deep_scales import DeepRule
 from deepcluster_core.data.findings import Findings
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.sources import SourceImage
+from deepcluster_core.data.sources.base import prepared
 from deepcluster_core.data.unreadable import LeftOutError
 from deepcluster_core.shortage import is_shortage
+
+READ_AT_ONCE = 32
+"""Images that one worker reads before it takes the next group."""
+
+
+def groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
+    """Yield images in groups, because handing single ones to workers would cost more time."""
+    while group := list(islice(images, READ_AT_ONCE)):
+        yield prepared(group)
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,6 @@ class Outcome:
         if self.decoded is None:
             writer.skip(self.image.path, self.reason, is_loss=self.is_loss)
             return
-        findings.add(self.decoded)
         height, width = self.decoded.pixels_HWC.shape[:2]
         row = PackedImage(
             path=self.image.path,
@@ -45,6 +56,7 @@ class Outcome:
             colour_copy=self.colour_copy,
         )
         writer.add(row)
+        findings.add(self.decoded)  # afterwards: what is saved in `add` does not count this image
 
 
 @dataclass(frozen=True)

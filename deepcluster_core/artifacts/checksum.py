@@ -1,9 +1,12 @@
 """Compute CRC-32C checksums without blocking other threads."""
 
+import struct
+
 import google_crc32c  # zarr-python depends on it already
 import numpy as np
 from numpy.typing import NDArray
 
+SIZE = struct.Struct("<ii")
 RELEASED_FROM_BYTES = 1 << 20
 """Size from which google_crc32c releases the interpreter lock.
 
@@ -21,3 +24,8 @@ def crc32c(data: bytes | NDArray[np.generic], before: int = 0) -> int:
     if not isinstance(data, bytes) and data.nbytes >= RELEASED_FROM_BYTES:
         data = data.tobytes()
     return google_crc32c.extend(before, data)
+
+
+def checksum_of(height: int, width: int, packed: bytes | NDArray[np.uint8]) -> int:
+    """Return the CRC-32C of a packed image's size and bytes."""
+    return crc32c(packed, crc32c(SIZE.pack(height, width)))

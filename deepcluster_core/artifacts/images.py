@@ -15,145 +15,27 @@ Memory does not grow with the number of images, except by 4 bytes an image for t
 `none`, by the text of the paths.
 """
 
-import struct
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts import pixel_parts
-from deepcluster_core.artifacts.checksum import crc32c
-from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
+from deepcluster_core.artifacts.checksum import checksum_of
+from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS
 from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
-from deepcluster_core.artifacts.manifest import Manifest, read_manifest
+from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.packing import Encoding
-from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels, PixelWriter
-from deepcluster_core.artifacts.skipped_images import SkippedImages
-from deepcluster_core.artifacts.table_writer import GROUP_ROWS, TableWriter
+from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels
 from deepcluster_core.data.decode import UnreadableImageError, decode, decode_packed
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
 from deepcluster_core.data.grey import GreyWeights
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
-
-SIZE = struct.Struct("<ii")
-SMALL_GROUPS_UP_TO = 1 << 21
-"""Number of images up to which row groups of the index have only `BATCH_ROWS` rows.
-
-Indexes have always been written like this, and others would have other digests. For more images the
-row groups have `GROUP_ROWS` rows, because the list of all row groups is in memory whenever a table
-is open: with small ones alone, 10 million images need 0.22 GB for it (measured).
-"""
-
-INDEX_SCHEMA = pa.schema(
-    {
-        "image_id": pa.int64(),
-        "path": pa.string(),
-        "label": pa.string(),
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "format": pa.string(),
-    }
-)
-
-
-@dataclass(frozen=True)
-class PackedImage:
-    """One readable image to be written. `width` and `height` are those of the original."""
-
-    path: str
-    label: str | None
-    width: int
-    height: int
-    format: str
-    packed_height: int
-    packed_width: int
-    packed: bytes
-    colour_copy: bytes = b""
-    """A JPEG in colour, if the artifact has such copies."""
-
-
-class ImagesWriter:
-    """Writes images in order and numbers them by image_id; holds a batch and a row group."""
-
-    def __init__(self, folder: Path, *, packs: bool, has_colour_copies: bool = False) -> None:
-        """Open the tables in `folder`; `packs` is False if pixels are not stored."""
-        self._pixels = PixelWriter(folder / PIXELS) if packs else None
-        self._colours = PixelWriter(folder / COLOURS) if has_colour_copies else None
-        self._pending: list[PackedImage] = []
-        self.num_images = 0
-        self.num_labelled = 0
-        with ExitStack() as files:
-            self.skipped = files.enter_context(SkippedImages(folder / SKIPPED))
-            index = TableWriter(folder / INDEX, INDEX_SCHEMA, group_rows=pixel_parts.BATCH_ROWS)
-            self._index = files.enter_context(index)
-            self._files = files.pop_all()
-
-    def add(self, image: PackedImage) -> None:
-        """Add an image, which gets the next image_id."""
-        self._pending.append(image)
-        if len(self._pending) == pixel_parts.BATCH_ROWS:
-            self._flush()
-
-    def skip(self, path: str, reason: str, *, is_loss: bool = True) -> None:
-        """Record an image that cannot be used, or is left out on purpose (no loss)."""
-        self.skipped.add(path, reason, is_loss=is_loss)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        """Write pending images, unless an error occurred, and close the files."""
-        with self._files:
-            # After an error, the artifact is not finished, so pending images are of no use.
-            if kind is None:
-                self._flush()
-            for pixels in (self._pixels, self._colours):
-                if pixels is not None:
-                    pixels.close()
-
-    def _flush(self) -> None:
-        """Add the pending images to the index and, if packed, as one record batch."""
-        images = self._pending
-        self._pending = []
-        if not images:
-            return
-        if self.num_images == SMALL_GROUPS_UP_TO:
-            self._index.group_rows = GROUP_ROWS
-        labels = [image.label for image in images]
-        self._index.add(
-            np.arange(self.num_images, self.num_images + len(images)),
-            [image.path for image in images],
-            labels,
-            [image.width for image in images],
-            [image.height for image in images],
-            [image.format for image in images],
-        )
-        self.num_images += len(images)
-        self.num_labelled += len(labels) - labels.count(None)
-        if self._pixels is not None:
-            _pack(images, [image.packed for image in images], self._pixels)
-        if self._colours is not None:
-            _pack(images, [image.colour_copy for image in images], self._colours)
-
-
-def _pack(images: list[PackedImage], packed: list[bytes], pixels: PixelWriter) -> None:
-    heights = [image.packed_height for image in images]
-    widths = [image.packed_width for image in images]
-    checksums = [*map(_checksum, heights, widths, packed)]
-    pixels.add(heights, widths, checksums, packed)
 
 
 class Images:
@@ -171,7 +53,7 @@ class Images:
         self._encoding: Encoding = manifest.facts["encoding"]
         self._channels: int = manifest.facts["channels"]
         self._shorter_side: int | None = manifest.facts["shorter_side"]
-        self._deep: DeepRule = _rule_in(manifest)
+        self._deep: DeepRule = rule_in(manifest.facts)
         self._pages: Pages | None = manifest.facts.get("pages")
         weights = manifest.facts.get("grey_weights")
         self.grey_weights: GreyWeights | None = None if weights is None else tuple(weights)
@@ -324,13 +206,14 @@ def deep_rule(folder: Path) -> DeepRule:
     Raises:
         ArtifactError: the artifact is not finished.
     """
-    return _rule_in(read_manifest(folder))
+    return rule_in(read_manifest(folder).facts)
 
 
-def _rule_in(manifest: Manifest) -> DeepRule:
-    deep: Deep = manifest.facts["deep"]
+def rule_in(facts: Mapping[str, Any]) -> DeepRule:
+    """Return how values of more than 8 bits are converted, from the facts of a manifest."""
+    deep: Deep = facts["deep"]
     if deep == "percentile":
-        return DeepScales.from_facts(manifest.facts["deep_scales"])
+        return DeepScales.from_facts(facts["deep_scales"])
     return deep
 
 
@@ -346,11 +229,5 @@ def _decoded(parts: PixelParts, image_id: int) -> Pixels:
 def _verify(parts: PixelParts, image_id: int) -> None:
     """Raise ArtifactError if the checksum of a stored image differs."""
     stored, height, width, crc32c = parts.stored(image_id)
-    if _checksum(height, width, stored) != crc32c:
+    if checksum_of(height, width, stored) != crc32c:
         raise parts.damaged(image_id, "its checksum differs")
-
-
-def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:
-    """Return the CRC-32C of an image's size and bytes."""
-    checksum_of_size = crc32c(SIZE.pack(height, width))
-    return crc32c(packed, checksum_of_size)

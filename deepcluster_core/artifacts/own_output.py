@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from deepcluster_core.artifacts.commit import UNFINISHED
 from deepcluster_core.artifacts.manifest import MANIFEST
@@ -18,7 +18,9 @@ from deepcluster_core.artifacts.parquet_images import (
     OTHER_COLUMNS,
     USUAL_COLUMNS,
     is_image_type,
+    schema_of,
 )
+from deepcluster_core.data.contents import DataFile
 
 ABOUT = "deepcluster"
 """Key of the JSON in a file's metadata that describes how the file was made."""
@@ -49,6 +51,12 @@ _LAST_OF_RESULTS = ["protocol"]
 """The last column of every evaluation's result table."""
 
 
+class Folder(Protocol):
+    """A folder of this machine, or one of a store."""
+
+    def __truediv__(self, name: str, /) -> DataFile: ...
+
+
 def kind_of_folder(folder: Path, names: Collection[str] | None = None) -> str | None:
     """Return "run", "sweep", "artifact" or "array" for a folder of this program, or None.
 
@@ -59,15 +67,15 @@ def kind_of_folder(folder: Path, names: Collection[str] | None = None) -> str | 
     try:
         if names is None:
             names = TELLING.intersection(os.listdir(folder))  # noqa: PTH208  names alone
-        return _kind(folder, names)
+        return kind_among(folder, names)
     except OSError:  # an unreadable folder cannot be recognised, nor can images be read from it
         return None
 
 
-def is_own_table(path: Path) -> bool:
+def is_own_table(path: DataFile) -> bool:
     """Return whether a Parquet file is a table of this program, not one of images."""
     try:
-        schema = pq.read_schema(path)
+        schema = schema_of(path)
     except (OSError, pa.ArrowException, UnicodeDecodeError):
         return False
     metadata = schema.metadata or {}
@@ -86,7 +94,12 @@ def is_own_table(path: Path) -> bool:
     return any(table <= columns for table in _TABLES)
 
 
-def _kind(folder: Path, names: Collection[str]) -> str | None:
+def kind_among(folder: Folder, names: Collection[str]) -> str | None:
+    """Return what `kind_of_folder` does for a folder that may be on a store.
+
+    Raises:
+        OSError: a file of the folder cannot be read.
+    """
     if MANIFEST in names:
         head = _head(folder / MANIFEST)
         if _MANIFEST.match(head):
@@ -107,7 +120,7 @@ def _kind(folder: Path, names: Collection[str]) -> str | None:
     return None
 
 
-def _is_run(folder: Path, names: Collection[str]) -> bool:
+def _is_run(folder: Folder, names: Collection[str]) -> bool:
     has_artifacts = any(kind in names for kind in KINDS)
     if not has_artifacts and TASK_RESULTS not in names:
         return False
@@ -115,6 +128,6 @@ def _is_run(folder: Path, names: Collection[str]) -> bool:
     return all(f"\n{key}:".encode() in head for key in _SECTIONS)
 
 
-def _head(path: Path) -> bytes:
+def _head(path: DataFile) -> bytes:
     with path.open("rb") as file:
         return file.read(HEAD_BYTES)

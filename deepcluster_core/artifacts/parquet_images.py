@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +29,7 @@ from deepcluster_core.artifacts.arrow_values import (
     plain_type,
     values_of,
 )
-from deepcluster_core.data.contents import described_contents
+from deepcluster_core.data.contents import DataFile, described_contents
 from deepcluster_core.errors import ConfigError, SourceError, first_line
 
 USUAL_COLUMNS = ("image", "img", "bytes")
@@ -82,7 +82,7 @@ class ImageRow:
 
 
 def read_layout(
-    path: Path, *, with_label: bool, image_key: str | None = None, label_key: str | None = None
+    path: DataFile, *, with_label: bool, image_key: str | None = None, label_key: str | None = None
 ) -> Layout:
     """Return the columns that hold the images and, if present, the labels.
 
@@ -120,13 +120,13 @@ def read_layout(
     return Layout(image, label, label_kind, unused, unknown, class_names)
 
 
-def count_rows(path: Path) -> int:
+def count_rows(path: DataFile) -> int:
     """Return the number of rows, from the file's footer."""
     with _opened(path) as file:
         return file.metadata.num_rows
 
 
-def read_image_rows(path: Path, layout: Layout) -> Iterator[ImageRow]:
+def read_image_rows(path: DataFile, layout: Layout) -> Iterator[ImageRow]:
     """Yield the rows of a file, holding one small batch at a time.
 
     Raises:
@@ -167,11 +167,13 @@ def _columns_to_read(schema: pa.Schema, layout: Layout, path_column: str | None)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+def _opened(path: DataFile) -> Iterator[pq.ParquetFile]:
     """Open a file, and turn Arrow's errors about damage into a SourceError that names a fix."""
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:  # True: reads the whole file first
-            yield file
+        with _for_arrow(path) as source:
+            # With pre_buffer, Arrow would read the whole file first.
+            with pq.ParquetFile(source, pre_buffer=False) as file:
+                yield file
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # a column name not in UTF-8
         cause = first_line(error)
         fix = "download or write the file again"
@@ -180,6 +182,26 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         if found and found[0] != "a Parquet file":
             cause, fix = found
         raise SourceError(f"{path}: cannot be read as Parquet ({cause}).\n  Fix: {fix}.") from error
+
+
+def schema_of(path: DataFile) -> pa.Schema:
+    """Return the schema of a Parquet file.
+
+    Raises:
+        OSError, pyarrow.ArrowException, UnicodeDecodeError: it cannot be read.
+    """
+    with _for_arrow(path) as source:
+        return pq.read_schema(source)
+
+
+@contextmanager
+def _for_arrow(path: DataFile) -> Iterator[Path | IO[bytes]]:
+    """Yield a path, which Arrow opens itself, or an open file of a store."""
+    if isinstance(path, Path):
+        yield path
+        return
+    with path.open("rb") as file:
+        yield file
 
 
 def _read(encoded: pa.Array, place: int | None) -> bytes:
@@ -192,7 +214,7 @@ def _read(encoded: pa.Array, place: int | None) -> bytes:
 # Columns of images
 
 
-def _image_column(path: Path, schema: pa.Schema, image_key: str | None) -> str:
+def _image_column(path: DataFile, schema: pa.Schema, image_key: str | None) -> str:
     candidates = [field.name for field in schema if is_image_type(field.type)]
     if image_key is not None:
         if image_key in candidates:
@@ -242,7 +264,7 @@ def _is_image_struct(kind: pa.DataType) -> bool:
     return is_binary(plain_type(kind.field("bytes").type))
 
 
-def _raise_only_paths(path: Path, column: str, num_rows: int) -> NoReturn:
+def _raise_only_paths(path: DataFile, column: str, num_rows: int) -> NoReturn:
     """Raise SourceError for a file that stores paths of images but no images."""
     raise SourceError(
         f"{path}: holds the paths of image files, but no images: {column}.bytes is null in "
@@ -279,7 +301,9 @@ def _path_column(file: pq.ParquetFile, column: str) -> str | None:
     return name if len(paths.unique()) == len(paths) else None
 
 
-def _one_a_row(path: Path, images: pa.Array, first: int) -> tuple[pa.Array, Sequence[int | None]]:
+def _one_a_row(
+    path: DataFile, images: pa.Array, first: int
+) -> tuple[pa.Array, Sequence[int | None]]:
     """Return the images and, for each row, the position of its image or None.
 
     A column of lists is flattened; every list must hold at most one image.
@@ -303,7 +327,7 @@ def _one_a_row(path: Path, images: pa.Array, first: int) -> tuple[pa.Array, Sequ
 # Columns of labels
 
 
-def _label_column(path: Path, schema: pa.Schema, label_key: str | None) -> str | None:
+def _label_column(path: DataFile, schema: pa.Schema, label_key: str | None) -> str | None:
     if label_key is not None:
         if label_key in schema.names:
             return label_key
@@ -333,7 +357,7 @@ def _labels(batch: pa.RecordBatch, layout: Layout) -> list[Any]:
     return [named.get(label, label) for label in labels]
 
 
-def _label_kind(path: Path, schema: pa.Schema, column: str) -> LabelKind:
+def _label_kind(path: DataFile, schema: pa.Schema, column: str) -> LabelKind:
     kind = plain_type(schema.field(column).type)
     holds_text = is_text(kind) or is_binary(kind)
     # WebDataset's column of JSON, either as text or parsed into a struct.

@@ -6,7 +6,7 @@ system's page cache is the only cache. Suffix: B images of a record batch.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +48,22 @@ Pixels = NDArray[np.uint8]
 class PixelWriter:
     """Writes record batches of packed images into parts of at most `PART_BYTES`."""
 
-    def __init__(self, folder: Path) -> None:
-        """Write nothing yet; the folder and each part are created with their first batch."""
+    def __init__(
+        self, folder: Path, *, num_parts: int = 0, full: Callable[[int], None] | None = None
+    ) -> None:
+        """Write nothing yet; the folder and each part are created with their first batch.
+
+        Args:
+            folder: the folder of the parts.
+            num_parts: parts that are there already.
+            full: called with the number of a part, from 0, when it is closed because it is full.
+        """
         self._folder = folder
         self._part: pa.ipc.RecordBatchFileWriter | None = None
         self._part_bytes = 0
-        self._num_parts = 0
+        self.num_parts = num_parts
+        """Parts that are there, among them the current one."""
+        self._full = full
 
     def add(
         self,
@@ -80,12 +90,15 @@ class PixelWriter:
             self._part = None
 
     def _open_part(self) -> None:
-        self.close()
+        if self._part is not None:
+            self.close()
+            if self._full is not None:
+                self._full(self.num_parts - 1)
         self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"part-{self._num_parts:05d}.arrow"
+        path = self._folder / f"part-{self.num_parts:05d}.arrow"
         self._part = pa.ipc.new_file(path, SCHEMA)
         self._part_bytes = 0
-        self._num_parts += 1
+        self.num_parts += 1
 
 
 @dataclass(frozen=True)

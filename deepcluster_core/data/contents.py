@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from pathlib import Path
+from typing import IO, Literal, Protocol
 
 COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -34,7 +34,29 @@ _CAUSES = {
 """First bytes of files that are found in place of a table or tar file -> cause and fix."""
 
 
-def described_contents(path: Path, start: int = 0) -> tuple[str, str] | None:
+class _Status(Protocol):
+    @property
+    def st_size(self) -> int: ...
+
+
+class DataFile(Protocol):
+    """A file that is read by parts: a path of this machine, or a file of a store."""
+
+    @property
+    def name(self) -> str:
+        """The name, as `Path.name`."""
+        ...
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        """Open the file for reading."""
+        ...
+
+    def stat(self) -> _Status:
+        """Return its status."""
+        ...
+
+
+def described_contents(path: DataFile, start: int = 0) -> tuple[str, str] | None:
     """Return what a file is and how to make it usable; None if its contents are unknown.
 
     Args:

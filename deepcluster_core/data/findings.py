@@ -1,5 +1,8 @@
 """What is noteworthy about the pictures of a data set once they are decoded: notes and warnings."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from deepcluster_core.data.decode import Decoded
 from deepcluster_core.data.pages import Pages
 
@@ -34,6 +37,14 @@ class Findings:
         if decoded.format == "DICOM":
             self._num_dicom += 1
             self._num_deep_dicom += decoded.is_deep
+
+    def state(self) -> dict[str, Any]:
+        """Return what was found so far, as JSON values for `restore`."""
+        return dict(vars(self))
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was called."""
+        vars(self).update(state)
 
     def notes(self) -> list[str]:
         """Return a note if pages were left out although nobody has chosen that."""

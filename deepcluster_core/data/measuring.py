@@ -18,7 +18,7 @@ from deepcluster_core.data.deep_scales import (
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.picture_values import channel_values, is_deep_file
-from deepcluster_core.data.sources.base import SourceImage
+from deepcluster_core.data.sources.base import SourceImage, prepared
 from deepcluster_core.data.unreadable import UnreadableImageError
 from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.shortage import is_shortage
@@ -109,4 +109,5 @@ def _spread(images: Iterator[SourceImage], total: int) -> Iterator[SourceImage]:
     step = -(-total // MEASURED)
     for number, image in enumerate(images):
         if number < PROBED or number % step == 0:
+            prepared([image])
             yield image

@@ -28,6 +28,7 @@ from flows.cli.failures import (
     writes_to,
 )
 from flows.cli.help import RUN, Grouped, examples
+from flows.cli.job_variables import pools
 from flows.cli.look import look_command
 from flows.cli.options import (
     SERVER,
@@ -81,6 +82,7 @@ app.add_typer(results)
 app.add_typer(look_command)
 app.add_typer(rasters)
 app.add_typer(remotes)
+app.add_typer(pools)
 app.add_typer(tracking)
 app.add_typer(takeaway)
 

@@ -76,6 +76,10 @@ class ComputeConfig(StrictConfig):
     """Folder for large intermediate results, on a local disk. None: `$XDG_CACHE_HOME/deepcluster`,
     or `~/.cache/deepcluster`."""
 
+    scratch_bytes: PositiveInt | None = None
+    """Limit, in bytes, on what is kept there of an object store. None: 8 GiB for images that are
+    being packed, or half of the free disk if that is less."""
+
     nodes: PositiveInt = 1
     """Machines on which torchrun starts ranks; see docs/how-to/several-machines.md."""
 

@@ -31,6 +31,7 @@ from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.data.views import center_view
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.new_images import Forward, Pixels, Skip, features_of
+from deepcluster_core.store_urls import Location, are_same
 from deepcluster_core.suggestions import did_you_mean
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
@@ -40,7 +41,7 @@ Features = Iterator[tuple[list[str], NDArray[np.floating]]]
 
 
 def open_images(
-    recipe: Recipe, source: Path, kind: str | None, image_key: Sequence[str] | None
+    recipe: Recipe, source: Location, kind: str | None, image_key: Sequence[str] | None
 ) -> Source:
     """Open a source. The run's own source is opened as in the run, but with all its images.
 
@@ -55,7 +56,7 @@ def open_images(
             f"{did_you_mean(kind, known) or '.'}"
         )
     dataset = recipe.dataset
-    is_own = source.resolve() == dataset.source.resolve()
+    is_own = are_same(source, dataset.source)
     if kind is None:
         kind = dataset.kind if is_own else "auto"
         # Other scenes are cut as those of the run; --kind folder takes them as whole pictures.

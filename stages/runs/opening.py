@@ -5,6 +5,7 @@ from typing import Any
 
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
+from deepcluster_core.store_urls import StoreUrl
 from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, save_recipe
@@ -40,7 +41,10 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
 
 def _warn_inside_source(run: Run[Any]) -> None:
     """Warn if the folder of a run lies among its own images, after following links."""
-    source = run.recipe.dataset.source.resolve()
+    source = run.recipe.dataset.source
+    if isinstance(source, StoreUrl):
+        return
+    source = source.resolve()
     root = run.folder.root.resolve()
     if source.is_dir() and root.is_relative_to(source):
         run.report.warn(

@@ -312,6 +312,7 @@ class Run(Generic[ReportT]):
             progress=progress,
             save_every=SaveEvery(compute.save_every_s, compute.save_every_steps),
             scratch=scratch_folder(compute),
+            scratch_bytes=compute.scratch_bytes,
         )
 
     def _tidy(self, job: Job) -> None:

@@ -1,7 +1,9 @@
 """Settle what a recipe leaves open, once for each run: `dataset.deep` and `precision: auto`."""
 
 from deepcluster_core.config import Precision
+from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.errors import ConfigError, SourceError
+from stages.runs.compute import scratch_folder
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 
@@ -36,7 +38,9 @@ def _with_deep(recipe: Recipe, before: Recipe | None) -> Recipe:
         deep = before.dataset.deep
     if deep is None:
         try:
-            deep = recipe.dataset.settled_deep(recipe.dataset.open_source())
+            compute = recipe.compute
+            scratch = Scratch(scratch_folder(compute), compute.scratch_bytes)
+            deep = recipe.dataset.settled_deep(recipe.dataset.open_source(scratch))
         except SourceError:
             return recipe  # reported where the source is needed
     dataset = recipe.dataset.model_copy(update={"deep": deep})

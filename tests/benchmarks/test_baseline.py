@@ -30,7 +30,9 @@ def recipe(overrides: dict[str, Any]) -> Recipe:
 
 
 def baseline_of(recipe: Recipe) -> Baseline:
-    return Baseline(recipe, sorted(recipe.dataset.source.rglob("*.jpg")), workers=0)
+    folder = recipe.dataset.source
+    assert isinstance(folder, Path)
+    return Baseline(recipe, sorted(folder.rglob("*.jpg")), workers=0)
 
 
 @pytest.mark.parametrize(("name", "size"), [("alexnet", 64), ("smallnet", 32), ("vgg16", 32)])

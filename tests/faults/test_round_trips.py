@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as arrays
 from deepcluster_core.artifacts.commit import new_artifact, write_manifest
 from deepcluster_core.artifacts.file_names import INDEX
 from deepcluster_core.artifacts.files import FileRecord
-from deepcluster_core.artifacts.images import Images, ImagesWriter, PackedImage
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.images_writer import ImagesWriter, PackedImage
 from deepcluster_core.artifacts.manifest import Manifest, Provenance, read_manifest
 from deepcluster_core.artifacts.packing import Packing
 from deepcluster_core.artifacts.tables import (

@@ -16,14 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from deepcluster_core.artifacts.packing import Packing
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
-from deepcluster_core.data.sources.base import read_file
+from deepcluster_core.data.sources.base import SourceImage, read_file
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.evaluation.retrieval.rmac import RegionReader
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.shortage import is_of_device, is_shortage, lacks_memory
-from stages.index import DatasetConfig, _read  # pyright: ignore[reportPrivateUsage]
+from stages.packed_images import Reading
 
 ON_DEVICE: dict[str, Exception] = {
     "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
@@ -177,15 +178,19 @@ def test_read_file__keeps_the_number_of_an_error_that_is_not_about_the_file(
 def test_index__no_image_is_left_out_for_want_of_files_or_memory(error: OSError) -> None:
     """The old code skipped such images, good ones, and the run went on with fewer."""
 
-    class Image:
-        path, label = "a.png", None
+    def read() -> bytes:
+        raise error
 
-        def read(self) -> bytes:
-            raise error
-
-    dataset = DatasetConfig(source=Path("nowhere"))
+    reading = Reading(
+        channels=3,
+        shorter_side=256,
+        deep="range",
+        pages=None,
+        packing=Packing("jpeg", 95),
+        originals=None,
+    )
     with pytest.raises(OSError, match=r"Too many|no memory"):
-        _read(Image(), dataset, "range", None)  # type: ignore[arg-type]  # pyright: ignore
+        reading.all_of([SourceImage("a.png", None, read)])
 
 
 def test_region_reader__a_full_gpu_says_nothing_about_the_layer(

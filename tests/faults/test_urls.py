@@ -81,13 +81,15 @@ def test_places__are_found() -> None:
     )
 
 
-@pytest.mark.parametrize("key", ["dataset.source", "images"])
+@pytest.mark.parametrize(
+    ("key", "url"), [("dataset.source", "https://host/images"), ("images", URL)]
+)
 def test_run__refuses_a_url_by_its_key(
-    key: str, refused: Refused, small_source: Path, tmp_path: Path
+    key: str, url: str, refused: Refused, small_source: Path, tmp_path: Path
 ) -> None:
     recipe = write_small_recipe(tmp_path / "right.yaml", small_source)
 
-    message = refused(lambda: typed("run", recipe, "--set", f"{key}={URL}", "--set", "seed=x"))
+    message = refused(lambda: typed("run", recipe, "--set", f"{key}={url}", "--set", "seed=x"))
 
     assert "2 problems" in message
     assert f"{key}: is the address of a remote place" in message

@@ -37,6 +37,7 @@ def test_parse_overrides__any_name_of_a_folder_arrives_as_that_folder(name: str)
 
         found = load_recipe(recipe, through_flow).dataset.source
         assert str(found) == str(folder)
+        assert isinstance(found, Path)
         assert found.samefile(folder)
 
 

@@ -17,6 +17,7 @@ from deepcluster_core.models.config import NetworkConfig
 from stages.runs.recipe import (
     Recipe,
     RecipeOverrides,
+    changed_recipe,
     load_recipe,
     parse_overrides,
     save_recipe,
@@ -37,7 +38,9 @@ def test_load_recipe__fills_in_the_defaults_of_the_paper(path: Path) -> None:
 def test_load_recipe__every_recipe_of_the_repository_is_right(config: Path) -> None:
     recipe = load_recipe(config)  # opens no source: those of the paper are on nobody's laptop
 
-    assert recipe.dataset.source.is_absolute()
+    source = recipe.dataset.source
+    assert isinstance(source, Path)
+    assert source.is_absolute()
 
 
 def test_configs__are_found() -> None:
@@ -283,3 +286,16 @@ def test_suited_to__tells_what_auto_came_to(path: Path) -> None:
 def test_suited_to__refuses_too_few_images(path: Path) -> None:
     with pytest.raises(FeatureError, match=r"cluster.k: 5 needs at least 5 images"):
         load_recipe(path).suited_to(4)
+
+
+def test_load_recipe__a_url_of_a_store_stays_what_it_is(tmp_path: Path) -> None:
+    url = "s3://bucket/shards/{00000..00127}.tar"
+    (tmp_path / "recipe.yaml").write_text(f"dataset:\n  source: {url}\ntrain: {{}}\n")
+
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    save_recipe(recipe, tmp_path / "config.yaml")
+
+    assert recipe.dataset.source == url
+    assert load_recipe(tmp_path / "config.yaml").dataset.source == url
+    overrides = parse_overrides([f"dataset.source={url}"])
+    assert changed_recipe(recipe, overrides).dataset.source == url

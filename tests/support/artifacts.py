@@ -9,7 +9,7 @@ import pandas as pd
 from deepcluster_core.artifacts.commit import write_manifest
 from deepcluster_core.artifacts.file_names import INDEX
 from deepcluster_core.artifacts.files import record_files
-from deepcluster_core.artifacts.images import INDEX_SCHEMA
+from deepcluster_core.artifacts.images_writer import INDEX_SCHEMA
 from deepcluster_core.artifacts.manifest import digest_of, read_manifest
 
 Relabel = Callable[[Callable[[pd.DataFrame], Sequence[str | None]]], Path]

@@ -155,8 +155,10 @@ def explain_store_errors(where: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise
         # Without credentials, obstore asks the machine's own service for some.
+        # For a list that is refused, it has no error of its own.
+        is_refused = "403 Forbidden" in str(error)
         lacks_credentials = any(sign in str(error).lower() for sign in _NO_CREDENTIALS)
-        fix = CREDENTIALS if lacks_credentials else AGAIN
+        fix = CREDENTIALS if is_refused or lacks_credentials else AGAIN
         raise StoreError(
             f"{where}: the object store fails, or cannot be reached.\n"
             f"  Cause: {cause_of(error)}\n"

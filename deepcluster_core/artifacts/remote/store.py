@@ -66,7 +66,7 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = normal_url(url)
+        self.url = normal_url(url, bucket_alone=True)
         self._patience_s = patience_s()
         # Half of the patience leaves time for a second try.
         self._client = client_of(self.url, self._patience_s, self._patience_s / 2)
@@ -110,6 +110,24 @@ class Store:
             return None
         except obstore.exceptions.NotModifiedError:
             return UNCHANGED
+
+    def get_range(self, name: str, start: int, end: int, etag: str) -> bytes | None:
+        """Return the bytes from `start` up to `end`; None if the object is not this version.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        import obstore  # noqa: PLC0415
+
+        options: obstore.GetOptions = {"range": (start, end), "if_match": _http_etag(etag)}
+
+        def read() -> bytes:
+            return bytes(obstore.get(self._client, name, options=options).bytes())
+
+        try:
+            return self._patiently(name, read)
+        except obstore.exceptions.PreconditionError:
+            return None
 
     def download(self, name: str, to: Path, seen: Callable[[bytes], None] | None = None) -> None:
         """Stream an object into the file `to`, which the caller renames when it has checked it.

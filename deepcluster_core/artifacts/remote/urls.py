@@ -28,10 +28,14 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def normal_url(url: str) -> str:
+def normal_url(url: str, *, bucket_alone: bool = False) -> str:
     """Return a URL without user information, query, doubled and trailing slashes.
 
     Two spellings of a place have the same normal form; it is safe to print and to keep.
+
+    Args:
+        url: the URL.
+        bucket_alone: whether it may be that of a bucket; a run needs a folder in it.
 
     Raises:
         ConfigError: the scheme is unknown, or the bucket or the path in it is missing.
@@ -51,6 +55,8 @@ def normal_url(url: str) -> str:
         )
     elif not host:
         raise ConfigError(f"{without_secrets(url)}: names no bucket.\n  Fix: s3://bucket/runs/demo")
+    if bucket_alone and not names and scheme not in FOR_TESTS:
+        return f"{scheme}://{host}"
     if not names or any(name in (".", "..") for name in names):
         raise ConfigError(
             f"{without_secrets(url)}: names no folder for a run in the bucket.\n"

@@ -38,6 +38,17 @@ class SourceImage:
     read: Callable[[], bytes]
     """Returns the whole file; may be called from any thread, also after the iteration. Raises
     OSError with the reason, or LeftOutError."""
+    prepare: Callable[[], None] | None = None
+    """Begins to fetch a file that is on a store, for `read` to wait for; None for other files. May
+    be left out: then `read` fetches it."""
+
+
+def prepared(images: list[SourceImage]) -> list[SourceImage]:
+    """Begin to fetch those of some images that are on a store; return the images."""
+    for image in images:
+        if image.prepare is not None:
+            image.prepare()
+    return images
 
 
 class Source(Protocol):
@@ -59,7 +70,8 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Return a SHA-256, in hex, of the names, sizes and modification times of the files.
 
-        No image is opened. A copy of the data has the same fingerprint if it keeps the times.
+        No image is opened. A copy of the data has the same fingerprint if it keeps the times. On a
+        store, ETags take the place of times.
         """
         ...
 
@@ -137,12 +149,16 @@ def fingerprint_files(kind: str, files: Iterable[tuple[str, Path]]) -> str:
     """
     digest = hashlib.sha256(kind.encode())
     for name, path in files:
-        # A file that is missing, or whose listed name is not possible, must not stop a run.
-        try:
-            status = path.stat()
-            facts = f"{status.st_size} {status.st_mtime_ns}"
-        except (OSError, ValueError):
-            facts = "missing"
         raw_name = os.fsencode(name)
-        digest.update(b"\0%b\0%b" % (raw_name, facts.encode()))
+        digest.update(b"\0%b\0%b" % (raw_name, file_facts(path).encode()))
     return digest.hexdigest()
+
+
+def file_facts(path: Path) -> str:
+    """Return size and modification time of a file, as they count in a fingerprint."""
+    # A file that is missing, or whose listed name is not possible, must not stop a run.
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"

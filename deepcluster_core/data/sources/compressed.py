@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from deepcluster_core.data.contents import DataFile
 from deepcluster_core.errors import SourceError, first_line
 
 SUFFIXES = (".tar.gz", ".tgz")
@@ -28,8 +29,12 @@ class UnpackedTar:
     Images are read in any order and by several threads, which a compressed file does not allow.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, shown: object = None) -> None:
         """Unpack a compressed tar file.
+
+        Args:
+            file: the file.
+            shown: its place for messages; None for `file`.
 
         Raises:
             SourceError: the file is damaged or cut off, or the disk is too full for it.
@@ -43,17 +48,17 @@ class UnpackedTar:
                 with gzip.open(file) as packed:
                     shutil.copyfileobj(packed, unpacked, 1 << 20)
             except (OSError, EOFError, zlib.error) as error:
-                raise _not_unpacked(file, error) from error
+                raise _not_unpacked(shown or file, error) from error
 
 
-def streamed_names(file: Path) -> Iterator[str]:
+def streamed_names(file: Path | DataFile) -> Iterator[str]:
     """Yield the names of the regular members of a compressed tar file, unpacking as few as asked.
 
     Raises:
         SourceError: the file is damaged or cut off.
     """
     try:
-        with tarfile.open(file, "r|gz") as archive:
+        with file.open("rb") as opened, tarfile.open(fileobj=opened, mode="r|gz") as archive:
             for member in archive:
                 if member.isreg():
                     yield member.name
@@ -61,7 +66,7 @@ def streamed_names(file: Path) -> Iterator[str]:
         raise _not_unpacked(file, error) from error
 
 
-def _not_unpacked(file: Path, error: Exception) -> SourceError:
+def _not_unpacked(file: object, error: Exception) -> SourceError:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return SourceError(
             f"{file}: is unpacked before it is read, and there is no room for it.\n"

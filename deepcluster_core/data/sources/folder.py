@@ -2,6 +2,7 @@
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,20 +25,16 @@ from deepcluster_core.text import listed
 log = logging.getLogger(__name__)
 
 
-class FolderSource:
+class NamedImages(ABC):
     """All image files below a folder, in the order of the bytes of their paths.
 
     The label of an image is the name of its first-level folder. If some images are directly in the
     root, there are no labels, because the folders are probably not classes. (If the first level is
-    train/ and val/, give one of these folders.)
-
-    Links are followed, so a file may occur under two names, but not links to a folder above
-    themselves. Runs and other results of this program are never read as images.
+    train/ and val/, give one of these folders.) Runs and other results of this program are never
+    read as images.
     """
 
-    def __init__(self, root: Path, *, with_labels: bool) -> None:
-        """Store the arguments; nothing is read yet."""
-        self._root = root.absolute()
+    def __init__(self, *, with_labels: bool) -> None:
         self._with_labels = with_labels
         self._left_out: list[str] = []
         self._others: Counter[str] = Counter()
@@ -45,41 +42,38 @@ class FolderSource:
         self._num_flat = 0
         """Images directly in the root, if there are others in folders."""
 
-    @property
-    def originals(self) -> Path:
-        """The folder itself."""
-        return self._root
+    @abstractmethod
+    def _names(
+        self, left_out: list[str] | None = None, others: Counter[str] | None = None
+    ) -> Iterator[str]:
+        """Yield the names of the images; the arguments are those of `walk_images`."""
+
+    @abstractmethod
+    def _has_only_folders(self) -> bool:
+        """Return whether no image is directly in the root."""
+
+    @abstractmethod
+    def _image(self, name: str, label: str | None) -> SourceImage: ...
 
     def images(self) -> Iterator[SourceImage]:
         """See `Source`."""
         # Only images in first-level folders have labels, and only if all images have one.
-        top_names = _open_level(self._root, "").names
-        has_only_folders = all(name.endswith("/") for name in top_names)
-        is_labelled = self._with_labels and has_only_folders
-        del top_names  # perhaps millions
+        is_labelled = self._with_labels and self._has_only_folders()
         self._left_out.clear()
         self._others.clear()
         num_flat = num_nested = 0
-        for name in walk_images(self._root, self._left_out, self._others):
-            path = displayed(name)
-            top_folder, is_nested, _ = path.partition("/")
+        for name in self._names(self._left_out, self._others):
+            top_folder, is_nested, _ = displayed(name).partition("/")
             if is_nested:
                 num_nested += 1
             else:
                 num_flat += 1
-            label = top_folder if is_labelled else None
-            read = partial(read_file, self._root / name)
-            yield SourceImage(path, label, read)
+            yield self._image(name, top_folder if is_labelled else None)
         self._num_flat = num_flat if num_nested else 0
-
-    def fingerprint(self) -> str:
-        """See `Source`."""
-        files = ((name, self._root / name) for name in walk_images(self._root))
-        return fingerprint_files("folder", files)
 
     def count(self) -> int:
         """Count by names alone, which takes seconds for a million images."""
-        return sum(1 for _ in walk_images(self._root))
+        return sum(1 for _ in self._names())
 
     def notes(self) -> list[str]:
         """See `Source`."""
@@ -97,6 +91,40 @@ class FolderSource:
             own = listed(self._left_out)
             notes.append(f"left out: {number} of this program's own results: {own}")
         return notes
+
+
+class FolderSource(NamedImages):
+    """The images below a folder of this machine.
+
+    Links are followed, so a file may occur under two names, but not links to a folder above
+    themselves.
+    """
+
+    def __init__(self, root: Path, *, with_labels: bool) -> None:
+        """Store the arguments; nothing is read yet."""
+        super().__init__(with_labels=with_labels)
+        self._root = root.absolute()
+
+    @property
+    def originals(self) -> Path:
+        """The folder itself."""
+        return self._root
+
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        files = ((name, self._root / name) for name in walk_images(self._root))
+        return fingerprint_files("folder", files)
+
+    def _names(
+        self, left_out: list[str] | None = None, others: Counter[str] | None = None
+    ) -> Iterator[str]:
+        return walk_images(self._root, left_out, others)
+
+    def _has_only_folders(self) -> bool:
+        return all(name.endswith("/") for name in _open_level(self._root, "").names)
+
+    def _image(self, name: str, label: str | None) -> SourceImage:
+        return SourceImage(displayed(name), label, partial(read_file, self._root / name))
 
 
 class PictureSource:
@@ -232,14 +260,14 @@ def _names(folder: Path) -> tuple[list[str], set[str], Counter[str]]:
                 elif is_image_name(entry.name):
                     names.append(entry.name)
                 else:
-                    count_up(others, _extension(entry.name))
+                    count_up(others, extension_of(entry.name))
     except OSError as error:
         raise _cannot_list(folder, error) from error
     names.sort(key=os.fsencode)
     return names, telling, others
 
 
-def _extension(name: str) -> str:
+def extension_of(name: str) -> str:
     """Return the extension with its dot, in lower case, for a note."""
     _, dot, last_part = name.rpartition(".")
     return f"{dot}{last_part}".lower() if dot else "without extension"

@@ -12,10 +12,14 @@ from urllib.parse import unquote
 
 from deepcluster_core.data.sources.base import displayed, is_image_name
 from deepcluster_core.data.sources.labels import label_of
+from deepcluster_core.data.sources.store_files import known_files
 from deepcluster_core.local_paths import is_url, missing_hint, url_problem
+from deepcluster_core.store_urls import Location, StoreUrl, is_store_url
 
 log = logging.getLogger(__name__)
 
+SURVEYED_STORED = 16
+"""Number of those lines for a list on a store, where each costs a request."""
 SURVEYED_LINES = 256
 """Number of lines at the beginning that decide how a list is read."""
 
@@ -80,7 +84,7 @@ def label_of_entry(text: str | None) -> str | None:
 class Reading:
     """How a list is read; all of its lines are read in one way."""
 
-    base: Path
+    base: Location
     """The folder to which paths are relative."""
 
     split: Split = _whole
@@ -96,12 +100,12 @@ class Reading:
         If no file has exactly this name, other spellings are tried, see `_spellings`.
         """
         # Most lists have only such entries, perhaps millions: no file is checked for them.
-        if _is_ordinary(text):
+        if _is_ordinary(text) or (isinstance(self.base, StoreUrl) and _has_one_spelling(text)):
             return _plain(text)
         return existing(text, self.base) or _plain(_with_home(text))
 
 
-def choose_reading(lines: Sequence[str], file: Path, *, is_table: bool) -> Reading:
+def choose_reading(lines: Sequence[str], file: Location, *, is_table: bool) -> Reading:
     """Return how a list is read, decided by its first lines.
 
     A reading fits if at least half of the lines name an existing file. Paths are first taken as
@@ -115,11 +119,13 @@ def choose_reading(lines: Sequence[str], file: Path, *, is_table: bool) -> Readi
         file: the list.
         is_table: whether labels have a column of their own.
     """
-    folder = file.parent
+    folder, *above = _folders_above(file)
     splits = (_whole,) if is_table else _SPLITS
     sample = [line for line in lines if not line.startswith("#")]
+    if isinstance(folder, StoreUrl):
+        sample = sample[:SURVEYED_STORED]
     num_existing: dict[Reading, int] = {}
-    for base in (folder, *folder.parents):
+    for base in (folder, *above):
         for split in splits:
             reading = Reading(base, split)
             num_existing[reading] = _count_existing(sample, reading)
@@ -130,6 +136,18 @@ def choose_reading(lines: Sequence[str], file: Path, *, is_table: bool) -> Readi
     # No reading fits, so most files are missing; errors then name paths beside the list.
     beside_list = [reading for reading in num_existing if reading.base == folder]
     return max(beside_list, key=num_existing.__getitem__)
+
+
+def _folders_above(file: Location) -> list[Location]:
+    """Return the folder of a file and those above it, from the nearest up."""
+    if isinstance(file, Path):
+        return [*file.parents]
+    folders: list[Location] = []
+    folder = file.parent
+    while folder is not None:
+        folders.append(folder)
+        folder = folder.parent
+    return folders
 
 
 def _count_existing(lines: Sequence[str], reading: Reading) -> int:
@@ -143,19 +161,24 @@ def _count_existing(lines: Sequence[str], reading: Reading) -> int:
 
 
 @cache  # so that a command which opens the list several times logs this once
-def _log_base(file: Path, base: Path) -> None:
+def _log_base(file: Location, base: Location) -> None:
     log.warning("%s: its paths are read relative to %s, not to its own folder", file, base)
 
 
 # Spellings of a path
 
 
-def existing(text: str, base: Path) -> str | None:
-    """Return the first spelling of an entry that exists relative to `base`, or None."""
+def existing(text: str, base: Location) -> str | None:
+    """Return the first spelling of an entry that exists relative to `base`, or None.
+
+    URLs of object stores count as existing.
+    """
     spellings = list(_spellings(text))
     for spelling in spellings:
-        if os.path.exists(base / spelling):  # noqa: PTH110  Path.exists raises for long names
+        if is_store_url(spelling) or _exists(spelling, base):
             return _plain(spelling)
+    if isinstance(base, StoreUrl):
+        return None
     # Comparing Unicode forms lists folders, so it is tried last.
     for spelling in spellings:
         if spelling.isascii():
@@ -166,10 +189,27 @@ def existing(text: str, base: Path) -> str | None:
     return None
 
 
+def _exists(text: str, base: Location) -> bool:
+    if isinstance(base, Path):
+        return os.path.exists(base / text)  # noqa: PTH110  Path.exists raises for long names
+    return _is_stored(base, _plain(text))
+
+
+def _is_stored(base: StoreUrl, name: str) -> bool:
+    url = base.below(name)
+    if name.startswith("/") or ".." in name.split("/") or url.parent is None:
+        return False
+    return bool(known_files(url.parent, [url.name]))
+
+
 def _is_ordinary(text: str) -> bool:
     """Return whether an entry has one spelling only."""
     if not text.isascii() or "\\" in text:
         return False
+    return _has_one_spelling(text)
+
+
+def _has_one_spelling(text: str) -> bool:
     return len(list(_spellings(text))) == 1
 
 
@@ -256,13 +296,18 @@ def _composed_names(folder: Path, _changed_ns: int) -> dict[str, str]:
 
 def _plain(path: str) -> str:
     """Return `path` without `./` and doubled slashes, so that equal paths are equal strings."""
+    if is_store_url(path):
+        try:
+            return StoreUrl.parse(path)
+        except ValueError:
+            return path  # why it cannot be used is reported where it is read
     return str(PurePosixPath(path))
 
 
 # Why an entry cannot be read
 
 
-def why_unreadable(error: OSError, path: str, base: Path, number: int) -> str:
+def why_unreadable(error: OSError, path: str, base: Location, number: int) -> str:
     """Return why an entry cannot be read, with its line number and the path that was tried.
 
     Args:
@@ -271,6 +316,9 @@ def why_unreadable(error: OSError, path: str, base: Path, number: int) -> str:
         base: the folder to which the paths of the list are relative.
         number: its line number.
     """
+    if is_store_url(path) or isinstance(base, StoreUrl):
+        place = path if is_store_url(path) else f"{base}/{path}"
+        return f"{error}: line {number}, looked for {place}"
     place = base / path
     if is_url(path):
         return f"line {number} {url_problem(path)}"

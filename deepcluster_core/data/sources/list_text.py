@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from deepcluster_core.errors import SourceError
+from deepcluster_core.store_urls import StoreUrl
 
 Line = tuple[int, str, str | None]
 """Line number from 1; the line or, in a table, the cell of the path; the cell of the label."""
@@ -38,6 +40,27 @@ class _Header:
     """Number of the column of the labels; None if the table has none."""
 
 
+@dataclass(frozen=True)
+class StoredText:
+    """The contents of a list on a store, as far as they are used as a path is."""
+
+    url: StoreUrl
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def suffix(self) -> str:
+        """The extension, as `Path.suffix`."""
+        return self.url.suffix
+
+    def open(self, mode: str = "r", **options: Any) -> IO[Any]:  # noqa: ANN401
+        """Open it, as `Path.open` does."""
+        contents = BytesIO(self.data)
+        return contents if mode == "rb" else TextIOWrapper(contents, **options)
+
+
 class ListText:
     """The unchanged lines of a list, or rows of a table.
 
@@ -45,7 +68,7 @@ class ListText:
     `path`.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: "Path | StoredText") -> None:
         """Read the beginning of `file`.
 
         Raises:
@@ -153,6 +176,9 @@ class ListText:
         # A single cell, or a line that is the name of a file, is a path.
         if len(header.names) == 1:
             return None
+        # Beside a list on a store nobody looks: `path,label` is then its header.
+        if not isinstance(self._file, Path):
+            return header
         entry = self._file.parent / line.rstrip("\r\n")
         return None if entry.exists() else header
 

@@ -12,7 +12,9 @@ from typing import Literal, ParamSpec
 from deepcluster_core.artifacts.own_output import is_own_table, kind_of_folder
 from deepcluster_core.artifacts.permissions import why_not_readable
 from deepcluster_core.data.sources.base import Source, displayed, is_hidden, is_image_name
+from deepcluster_core.data.sources.bookmarks import ResumableSource
 from deepcluster_core.data.sources.compressed import SUFFIXES as PACKED_TAR
+from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.data.sources.folder import (
     FolderSource,
     PictureSource,
@@ -21,12 +23,15 @@ from deepcluster_core.data.sources.folder import (
 from deepcluster_core.data.sources.geotiff import GeotiffSource
 from deepcluster_core.data.sources.listing import ListSource
 from deepcluster_core.data.sources.parquet import ParquetSource
+from deepcluster_core.data.sources.shard_files import LocalShards
 from deepcluster_core.data.sources.shards import TarSource
+from deepcluster_core.data.sources.store_opening import open_stored
 from deepcluster_core.data.sources.wanted import Wanted
 from deepcluster_core.errors import SourceError
 from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.geotiff.scenes import is_scene_name
 from deepcluster_core.local_paths import check_is_local, missing_hint
+from deepcluster_core.store_urls import Location, StoreUrl
 from deepcluster_core.text import listed
 
 Parameters = ParamSpec("Parameters")
@@ -60,20 +65,22 @@ def _permissions_explained(opener: Callable[Parameters, Source]) -> Callable[Par
 
 @_permissions_explained
 def open_source(
-    location: Path,
+    location: Location,
     *,
     kind: Kind = "auto",
     labels: Literal["auto", "none"] = "auto",
     image_key: Sequence[str] | None = None,
     label_key: str | None = None,
     tile: TileConfig | None = None,
+    scratch: Scratch | None = None,
 ) -> Source:
     """Return the source at `location`, without opening an image.
 
     Args:
         location: a folder of images; a single picture; a list (.txt, .csv, .tsv); a Parquet or tar
             file, or a folder that holds such files directly. Files that this program wrote into a
-            folder do not count.
+            folder do not count. On an object store, braces may stand for several tar or Parquet
+            files.
         kind: the kind that is required; auto decides by the names, but is geotiff if `tile` is
             given: a folder of .tif files may also be one of pictures.
         labels: none ignores the labels of the source.
@@ -82,6 +89,8 @@ def open_source(
         label_key: for tar shards, the key of the label in JSON members; for Parquet files, the
             column of the labels. None: decided by the names.
         tile: for GeoTIFF scenes, how they are cut. None: as `TileConfig` does by default.
+        scratch: where tar and Parquet files of an object store are downloaded to. None: the
+            system's folder for temporary files.
 
     Raises:
         SourceError: the location does not exist, is of a different kind, or could be of several.
@@ -90,6 +99,9 @@ def open_source(
     """
     if kind == "auto" and tile is not None:
         kind = "geotiff"
+    wanted = Wanted(labels == "auto", image_key, label_key, tile)
+    if isinstance(location, StoreUrl):
+        return open_stored(location, kind, wanted, scratch or Scratch())
     # A single picture is a kind only for auto, since nobody needs to name it.
     if kind == "auto" and is_image_name(location.name) and location.is_file():
         return PictureSource(location)
@@ -97,22 +109,25 @@ def open_source(
         kind = _kind_of(location)
     else:
         _check_location(location)
-    wanted = Wanted(labels == "auto", image_key, label_key, tile)
     wanted.check_has_effect(location, kind, has_samples=SOURCES[kind].has_samples)
     return SOURCES[kind].open(location, wanted)
 
 
-def has_samples(location: Path) -> bool:
+def has_samples(location: Location) -> bool:
     """Return whether `location` holds images in tar or Parquet files, where `image_key` applies.
 
     Raises:
         SourceError: raised by `open_source`.
     """
+    if isinstance(location, StoreUrl):
+        return isinstance(open_source(location), ResumableSource)
     return not is_image_name(location.name) and SOURCES[_kind_of(location)].has_samples
 
 
-def has_scenes(location: Path) -> bool:
-    """Return whether `location` is a .tif file, or a folder that holds some."""
+def has_scenes(location: Location) -> bool:
+    """Return whether `location` is a .tif file, or a folder that holds some, on this machine."""
+    if isinstance(location, StoreUrl):
+        return False
     if location.is_dir():
         return any(is_scene_name(name) for name in walk_images(location))
     return is_scene_name(location.name)
@@ -202,8 +217,8 @@ def _open_parquet(location: Path, wanted: Wanted) -> Source:
     if not files:
         raise _nothing_found(location, ".parquet files directly in it, or in partitions")
     return ParquetSource(
-        root,
-        files,
+        root.absolute(),
+        {file.relative_to(root).as_posix(): file.absolute() for file in files},
         with_labels=wanted.with_labels,
         image_key=wanted.image_key,
         label_key=wanted.label_key,
@@ -220,7 +235,7 @@ def _open_tar(location: Path, wanted: Wanted) -> Source:
     if not files:
         raise _nothing_found(location, ".tar or .tar.gz files directly in it")
     return TarSource(
-        files,
+        LocalShards([file.absolute() for file in files]),
         with_labels=wanted.with_labels,
         image_key=wanted.image_key,
         label_key=wanted.label_key,
@@ -239,7 +254,14 @@ def _open_geotiff(location: Path, wanted: Wanted) -> Source:
         found = ListSource(location, with_labels=wanted.with_labels)
     else:
         raise _nothing_found(location, "a folder, a list, or a file ending in .tif")
-    return GeotiffSource(found, found.originals, wanted.tile or TileConfig())
+    folder = found.originals
+    if folder is None:
+        raise SourceError(
+            f"{location}: lists scenes on an object store, but they are read where they are "
+            f"needed, a window at a time.\n"
+            f"  Fix: copy the scenes here, and list their paths."
+        )
+    return GeotiffSource(found, folder, wanted.tile or TileConfig())
 
 
 def sorted_by_name(root: Path, files: Iterator[Path]) -> list[Path]:

@@ -1,16 +1,24 @@
 """Parquet files of images, in the layout of the Hugging Face hub."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from deepcluster_core.artifacts import parquet_images
 from deepcluster_core.artifacts.parquet_images import Layout
+from deepcluster_core.data.contents import DataFile
 from deepcluster_core.data.sources.base import SourceImage, displayed, fingerprint_files
+from deepcluster_core.data.sources.bookmarks import Bookmark, last_before
 from deepcluster_core.data.sources.labels import label_in, label_in_json, label_of
 from deepcluster_core.errors import ConfigError, SourceError
+from deepcluster_core.store_urls import Location
+
+Result = TypeVar("Result")
 
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """The value in folder names that Hive and Spark write for a missing one."""
@@ -30,8 +38,8 @@ class ParquetSource:
 
     def __init__(
         self,
-        root: Path,
-        files: Sequence[Path],
+        place: Location,
+        files: Mapping[str, DataFile],
         *,
         with_labels: bool,
         image_key: Sequence[str] | None = None,
@@ -40,8 +48,8 @@ class ParquetSource:
         """Read the schemas.
 
         Args:
-            root: the folder that names are relative to.
-            files: the files, sorted.
+            place: the folder, for messages.
+            files: the files by their names in it, sorted.
             with_labels: look for labels.
             image_key: the column of the images. None: the usual names are tried.
             label_key: the column of the labels. None: the usual names are tried.
@@ -59,20 +67,22 @@ class ParquetSource:
                 f"  Fix: choose one of them."
             )
         column = image_key[0] if image_key else None
-        self._root = root.absolute()
-        self._files = [file.absolute() for file in files]
+        self._place = place
+        self._files = files
         self._with_labels = with_labels
-        layouts = [
-            parquet_images.read_layout(
-                file, with_label=with_labels, image_key=column, label_key=label_key
-            )
-            for file in self._files
-        ]
+        read_layout = partial(
+            parquet_images.read_layout,
+            with_label=with_labels,
+            image_key=column,
+            label_key=label_key,
+        )
+        layouts = [*self._map(read_layout)]
         # Where only some of the files name their classes, numbers are what all of them have.
         self._ignores_class_names = _are_mixed(layouts)
         if self._ignores_class_names:
             layouts = [layout.without_class_names() for layout in layouts]
         self._layouts = layouts
+        self._bookmarks: deque[Bookmark] = deque()
         self._check_label_kinds()
 
     @property
@@ -82,32 +92,50 @@ class ParquetSource:
 
     def images(self) -> Iterator[SourceImage]:
         """See `Source`."""
-        for file, layout in zip(self._files, self._layouts, strict=True):
-            raw_name = self._name(file)
-            name = displayed(raw_name)
-            # Paths are unique only within a file.
-            prefix = f"{name}/" if len(self._files) > 1 else ""
-            partition_label = _partition_label(raw_name) if self._with_labels else None
-            rows = parquet_images.read_image_rows(file, layout)
-            for number, row in enumerate(rows):
-                if row.path is None:
-                    path = f"{name}#{number}"
-                else:
-                    path = prefix + row.path
-                # A column of labels is preferred to the name of the partition.
-                label = partition_label
-                if layout.label is not None:
-                    label = _label(row.label, layout)
-                yield SourceImage(path, label, row.read)
+        return self.images_after(None)
+
+    def bookmark(self, num_images: int) -> Bookmark | None:
+        """See `ResumableSource`."""
+        return last_before(self._bookmarks, num_images)
+
+    def images_after(self, bookmark: Bookmark | None) -> Iterator[SourceImage]:
+        """See `ResumableSource`."""
+        start = bookmark or Bookmark(0, 0, {})
+        self._bookmarks.clear()
+        num_images = start.num_images
+        described = [*zip(self._files, self._layouts, strict=True)][start.num_files :]
+        files = self._whole(start.num_files)
+        for number, (raw_name, layout) in enumerate(described, start.num_files + 1):
+            for image in self._images_of(raw_name, layout, next(files)):
+                num_images += 1
+                yield image
+            self._bookmarks.append(Bookmark(number, num_images, {}))
+
+    def _images_of(self, raw_name: str, layout: Layout, file: DataFile) -> Iterator[SourceImage]:
+        name = displayed(raw_name)
+        # Paths are unique only within a file.
+        prefix = f"{name}/" if len(self._files) > 1 else ""
+        partition_label = _partition_label(raw_name) if self._with_labels else None
+        rows = parquet_images.read_image_rows(file, layout)
+        for number, row in enumerate(rows):
+            if row.path is None:
+                path = f"{name}#{number}"
+            else:
+                path = prefix + row.path
+            # A column of labels is preferred to the name of the partition.
+            label = partition_label
+            if layout.label is not None:
+                label = _label(row.label, layout)
+            yield SourceImage(path, label, row.read)
 
     def fingerprint(self) -> str:
         """See `Source`."""
-        files = ((self._name(file), file) for file in self._files)
-        return fingerprint_files("parquet", files)
+        files = {name: file for name, file in self._files.items() if isinstance(file, Path)}
+        return fingerprint_files("parquet", files.items())
 
     def count(self) -> int:
         """Add up the numbers of rows in the footers."""
-        return sum(parquet_images.count_rows(file) for file in self._files)
+        return sum(self._map(parquet_images.count_rows))
 
     def notes(self) -> list[str]:
         """See `Source`."""
@@ -123,15 +151,15 @@ class ParquetSource:
         if self._ignores_class_names:
             notes.append("labels are numbers: only some of the files name their classes")
         # Without labels in any file, or without any wanted, there is nothing to report.
-        unlabelled = [self._name(file) for file in self._unlabelled_files()]
+        unlabelled = [*self._unlabelled_files()]
         if self._with_labels and 0 < len(unlabelled) < len(self._files):
             notes.append(
                 f"files without a column of labels: {len(unlabelled)} of {len(self._files)}, for "
                 f"example {displayed(unlabelled[0])}"
             )
         splits: set[str] = set()
-        for file in self._files:
-            if found := SPLIT.match(file.name):
+        for name in self._files:
+            if found := SPLIT.match(name.rpartition("/")[2]):
                 splits.add(found[1])
         if len(splits) > 1:
             notes.append(
@@ -140,22 +168,28 @@ class ParquetSource:
             )
         return notes
 
-    def _name(self, file: Path) -> str:
-        return file.relative_to(self._root).as_posix()
+    def _map(self, function: Callable[[DataFile], Result]) -> Iterator[Result]:
+        """Yield what a function returns for each file, of which it reads the footer alone."""
+        return map(function, self._files.values())
 
-    def _unlabelled_files(self) -> Iterator[Path]:
-        for file, layout in zip(self._files, self._layouts, strict=True):
-            if layout.label is None and _partition_label(self._name(file)) is None:
-                yield file
+    def _whole(self, start: int) -> Iterator[DataFile]:
+        """Yield the files from number `start` on, each read before the next one is taken."""
+        yield from islice(self._files.values(), start, None)
+
+    def _unlabelled_files(self) -> Iterator[str]:
+        for name, layout in zip(self._files, self._layouts, strict=True):
+            if layout.label is None and _partition_label(name) is None:
+                yield name
 
     def _check_label_kinds(self) -> None:
         """Raise SourceError if labels are numbers in one file and names in another."""
         name_by_kind: dict[str, str] = {}
-        for file, layout in zip(self._files, self._layouts, strict=True):
-            name_by_kind.setdefault(layout.label_kind, displayed(file.name))
+        for name, layout in zip(self._files, self._layouts, strict=True):
+            file_name = name.rpartition("/")[2]
+            name_by_kind.setdefault(layout.label_kind, displayed(file_name))
         if "numbers" in name_by_kind and "names" in name_by_kind:
             raise SourceError(
-                f"{self._root}: labels are numbers in {name_by_kind['numbers']} but names in "
+                f"{self._place}: labels are numbers in {name_by_kind['numbers']} but names in "
                 f"{name_by_kind['names']}, so the same class would count as two.\n"
                 f"  Fix: write all labels as numbers or all as names, or set "
                 f"dataset.labels: none to ignore them."

@@ -3,13 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tarfile import TarInfo
+from typing import Protocol
 
-from deepcluster_core.data.sources.base import displayed
+from deepcluster_core.data.contents import DataFile
+from deepcluster_core.data.sources.base import displayed, fingerprint_files
 from deepcluster_core.data.sources.compressed import (
     UnpackedTar,
     is_compressed,
     streamed_names,
 )
+from deepcluster_core.data.sources.downloads import Downloaded
 from deepcluster_core.data.sources.samples import CLASS_FILE, Member, is_class_file, split_name
 from deepcluster_core.data.sources.tar import harmless, members, read_member
 
@@ -19,7 +23,8 @@ class Shard:
     """A tar file, or a tar file that is a member of another one."""
 
     file: Path
-    """The file on disk, which for an inner tar file is the outer one."""
+    """The file on disk, which for an inner tar file is the outer one. For a shard on a store, only
+    the result of `fetched` has one."""
     shown: str
     """Path as shown to users."""
     stem: str
@@ -28,15 +33,21 @@ class Shard:
     """Offset in `file` at which the archive begins."""
     end: int | None = None
     """Offset in `file` at which the archive ends; None for the end of the file."""
+    stored: DataFile | None = None
+    """The file on a store that this is, or a copy of."""
     unpacked_from: Path | None = None
     """The compressed file that `file` was unpacked from, if any."""
-    held: UnpackedTar | None = None
-    """Keeps the unpacked file on disk."""
+    held: UnpackedTar | Downloaded | None = None
+    """Keeps the unpacked or downloaded file on disk."""
 
     @property
-    def origin(self) -> Path:
+    def origin(self) -> Path | DataFile:
         """The file that the user has."""
-        return self.unpacked_from or self.file
+        return self.stored or self.unpacked_from or self.file
+
+    def downloaded(self, copy: Downloaded) -> "Shard":
+        """Return the shard as a copy on disk."""
+        return replace(self, file=copy.path, held=copy)
 
     def unpacked(self) -> "Shard":
         """Return the shard itself, or one that can be read in place if it is compressed.
@@ -46,15 +57,19 @@ class Shard:
         """
         if not is_compressed(self.file):
             return self
-        held = UnpackedTar(self.file)
+        held = UnpackedTar(self.file, shown=self.origin)
         return replace(self, file=held.path, unpacked_from=self.file, held=held)
 
     def listed(self) -> Iterator[Member]:
         """Yield the members in stored order."""
         for info in members(self.file, start=self.start, end=self.end, shown=self.origin):
-            name = harmless(info.name)
-            key, extension = split_name(name)
-            yield Member(name, key, extension, info.offset_data, info.size)
+            yield self._member(info)
+
+    @staticmethod
+    def _member(info: TarInfo) -> Member:
+        name = harmless(info.name)
+        key, extension = split_name(name)
+        return Member(name, key, extension, info.offset_data, info.size)
 
     def read(self, member: Member) -> bytes:
         """Return the contents of a member; raise OSError with the reason."""
@@ -74,10 +89,14 @@ class Shard:
 
     def _named(self) -> Iterator[Member]:
         """Yield the members as far as they are needed by name, without unpacking all of them."""
+        # What is still on a store is read by parts.
+        is_stored = self.stored is not None and self.held is None
+        file = self.origin if is_stored else self.file
         if not is_compressed(self.file):
-            yield from self.listed()
+            for info in members(file, start=self.start, end=self.end, shown=self.origin):
+                yield self._member(info)
             return
-        for raw_name in streamed_names(self.file):
+        for raw_name in streamed_names(file):
             name = harmless(raw_name)
             yield Member(name, *split_name(name), 0, 0)
 
@@ -90,10 +109,55 @@ class Shard:
         return replace(self, shown=shown, stem=stem, start=member.offset, end=end)
 
 
-def shard_of(file: Path) -> Shard:
-    """Return the shard in a file."""
+def shard_of(file: Path, stored: DataFile | None = None) -> Shard:
+    """Return the shard in a file; for one on a store, `file` has its name alone."""
     stem = file.stem.removesuffix(".tar") if is_compressed(file) else file.stem
-    return Shard(file, displayed(file.name), stem)
+    return Shard(file, displayed(file.name), stem, stored=stored)
+
+
+class ShardFiles(Protocol):
+    """The shards of a source."""
+
+    @property
+    def first(self) -> Path | DataFile:
+        """The first file, for messages."""
+        ...
+
+    def shards(self) -> list[Shard]:
+        """Return the shards in the order of their names. Nothing is read yet."""
+        ...
+
+    def opened(self, shards: Sequence[Shard], start: int) -> Iterator[Shard]:
+        """Yield the shards from number `start` on, each with its file on disk."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint, see `Source`."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalShards:
+    """Tar files of this machine."""
+
+    files: Sequence[Path]
+
+    @property
+    def first(self) -> Path:
+        """See `ShardFiles`."""
+        return self.files[0]
+
+    def shards(self) -> list[Shard]:
+        """See `ShardFiles`."""
+        return [shard_of(file) for file in self.files]
+
+    def opened(self, shards: Sequence[Shard], start: int) -> Iterator[Shard]:
+        """See `ShardFiles`."""
+        yield from shards[start:]
+
+    def fingerprint(self) -> str:
+        """See `ShardFiles`."""
+        return fingerprint_files("tar", ((file.name, file) for file in self.files))
 
 
 def hold_classes(shards: Sequence[Shard]) -> bool:

@@ -1,15 +1,18 @@
 """Tar shards as a source of images, with labels stored as in WebDataset or ImageNet."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
-from deepcluster_core.data.sources.base import SourceImage, displayed, fingerprint_files
+from deepcluster_core.data.contents import DataFile
+from deepcluster_core.data.sources.base import SourceImage, displayed
+from deepcluster_core.data.sources.bookmarks import Bookmark, last_before
 from deepcluster_core.data.sources.grouping import Sample, adjacent, grouped
 from deepcluster_core.data.sources.labels import label_of
 from deepcluster_core.data.sources.samples import (
@@ -21,7 +24,8 @@ from deepcluster_core.data.sources.samples import (
     chosen_pictures,
     find_label,
 )
-from deepcluster_core.data.sources.shard_files import Shard, hold_classes, shard_of
+from deepcluster_core.data.sources.separated_labels import SeparatedLabels
+from deepcluster_core.data.sources.shard_files import Shard, ShardFiles, hold_classes
 from deepcluster_core.data.sources.tally import Tally, counts
 from deepcluster_core.data.sources.tar import MemberReader
 from deepcluster_core.errors import ConfigError, SourceError
@@ -51,7 +55,7 @@ class TarSource:
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: ShardFiles,
         *,
         with_labels: bool,
         image_key: Sequence[str] | None = None,
@@ -60,18 +64,19 @@ class TarSource:
         """Store the arguments; nothing is read yet.
 
         Args:
-            files: the shards, sorted.
+            files: the shards.
             with_labels: look for labels.
             image_key: the extensions of the pictures to take, see `chosen_pictures`.
             label_key: the key of the label in JSON members. None: see `find_label`.
         """
-        self._files = [file.absolute() for file in files]
+        self._files = files
         self._with_labels = with_labels
         self._label_key = label_key
         self._image_key: frozenset[str] | None = None
         if image_key:
             self._image_key = frozenset(key.lower().lstrip(".") for key in image_key)
         self._tally = Tally()
+        self._bookmarks: deque[Bookmark] = deque()
 
     @property
     def originals(self) -> None:
@@ -85,13 +90,32 @@ class TarSource:
             ConfigError: a sample has several pictures and it is unclear which one is meant, or
                 none of the pictures is taken.
         """
+        return self.images_after(None)
+
+    def images_after(self, bookmark: Bookmark | None) -> Iterator[SourceImage]:
+        """See `ResumableSource`."""
+        start = bookmark or Bookmark(0, 0, {})
+        self._bookmarks.clear()
         self._tally = Tally()
         listing = _Listing(self._with_labels, self._image_key, self._label_key, self._tally)
-        shards = [shard_of(file) for file in self._files]
-        yield from listing.images_of(shards)
+        if bookmark is not None:
+            listing.restore(bookmark.state)
+        shards = self._files.shards()
+        are_classes = listing.hold_classes(shards)
+        num_images = start.num_images
+        opened = self._files.opened(shards, start.num_files)
+        for num_files, shard in enumerate(opened, start.num_files + 1):
+            for image in listing.images_of(shard, is_class=are_classes):
+                num_images += 1
+                yield image
+            self._bookmarks.append(Bookmark(num_files, num_images, listing.state()))
         # Shards without any image are empty, or all of their pictures were left out.
         if not listing.has_images:
-            listing.check_any_taken(self._files[0])
+            listing.check_any_taken(self._files.first)
+
+    def bookmark(self, num_images: int) -> Bookmark | None:
+        """See `ResumableSource`."""
+        return last_before(self._bookmarks, num_images)
 
     def notes(self) -> list[str]:
         """See `Source`."""
@@ -99,8 +123,7 @@ class TarSource:
 
     def fingerprint(self) -> str:
         """See `Source`."""
-        files = ((file.name, file) for file in self._files)
-        return fingerprint_files("tar", files)
+        return self._files.fingerprint()
 
     def count(self) -> None:
         """Return None: a tar file has no table of its members."""
@@ -127,23 +150,45 @@ class _Listing:
         """The first shard whose labels are all `numbers`, and the first with only `names`."""
         self.has_images = False
 
-    def images_of(self, shards: Sequence[Shard], *, depth: int = 0) -> Iterator[SourceImage]:
-        """Yield the images of shards, each followed by those of the tar files in it."""
+    def hold_classes(self, shards: Sequence[Shard]) -> bool:
+        """Return whether labels are wanted and each shard is a class, and note that."""
         are_classes = self._with_labels and hold_classes(shards)
         self._tally.labels_are_files |= are_classes
-        for packed in shards:
-            shard = packed.unpacked()
-            class_name = displayed(shard.stem) if are_classes else None
-            # A tar file inside an inner one is not read but counted as left out.
-            inner: list[Shard] = []
-            for image in self._images(shard, inner if depth == 0 else None):
-                self.has_images = True
-                if image.label or class_name is None:
-                    yield image
-                else:
-                    yield replace(image, label=class_name)
-            if inner:
-                yield from self.images_of(inner, depth=depth + 1)
+        return are_classes
+
+    def images_of(
+        self, packed: Shard, *, is_class: bool, is_inner: bool = False
+    ) -> Iterator[SourceImage]:
+        """Yield the images of a shard, and then those of the tar files in it."""
+        shard = packed.unpacked()
+        class_name = displayed(shard.stem) if is_class else None
+        # A tar file inside an inner one is not read but counted as left out.
+        inner: list[Shard] = []
+        for image in self._images(shard, None if is_inner else inner):
+            self.has_images = True
+            if image.label or class_name is None:
+                yield image
+            else:
+                yield replace(image, label=class_name)
+        are_classes = bool(inner) and self.hold_classes(inner)
+        for each in inner:
+            yield from self.images_of(each, is_class=are_classes, is_inner=True)
+
+    def state(self) -> dict[str, Any]:
+        """Return JSON values with which `restore` continues after the shards listed so far."""
+        return {
+            "with_txt": self._with_txt,
+            "shard_of_kind": dict(self._shard_of_kind),
+            "has_images": self.has_images,
+            "tally": self._tally.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was called."""
+        self._with_txt = state["with_txt"]
+        self._shard_of_kind = dict(state["shard_of_kind"])
+        self.has_images = state["has_images"]
+        self._tally.restore(state["tally"])
 
     def _images(self, shard: Shard, inner: list[Shard] | None) -> Iterator[SourceImage]:
         """Yield the images of a shard; append the tar files in it to `inner`, unless it is None."""
@@ -181,7 +226,7 @@ class _Listing:
             yield samples
             return
         # The shard is too large to be held in memory, so only adjacent members are joined.
-        separated = _SeparatedLabels()
+        separated = SeparatedLabels(LISTED_AT_ONCE)
         for sample in adjacent(chain(first_members, listed)):
             if self._with_labels:
                 separated.check(shard, sample)
@@ -297,7 +342,7 @@ class _Listing:
             f"image: dataset.image_key: [{several}]"
         )
 
-    def check_any_taken(self, file: Path) -> None:
+    def check_any_taken(self, file: Path | DataFile) -> None:
         """Raise ConfigError if the shards have pictures, but none of them is taken."""
         found: Counter[str] = Counter()
         for extension, count in self._tally.left_out.items():
@@ -314,40 +359,6 @@ class _Listing:
             f"  Found: {counts(found)}\n"
             f"  Fix:   choose one of these: dataset.image_key: {displayed(min(found))}"
         )
-
-
-class _SeparatedLabels:
-    """Detects, in a shard too large for memory, labels that are not adjacent to their pictures."""
-
-    def __init__(self) -> None:
-        self._pictures: set[str] = set()
-        self._labels: set[str] = set()
-
-    def check(self, shard: Shard, sample: Sample) -> None:
-        """Raise SourceError if an earlier sample has the missing half of this one."""
-        has_label = has_picture = False
-        key = ""
-        for member in sample.values():
-            key = member.key
-            has_picture |= member.is_picture
-            has_label |= member.extension in TEXT_LABELS
-        # A complete sample, or one of other members, has nothing to miss.
-        if has_label == has_picture:
-            return
-        if has_label:
-            mine, others = self._labels, self._pictures
-        else:
-            mine, others = self._pictures, self._labels
-        if key in others:
-            raise SourceError(
-                f"{shard.origin}: the pictures of a sample and its label are not adjacent, for "
-                f"example those of {displayed(key)!r}. In a tar file with more than "
-                f"{LISTED_AT_ONCE:,} members they must be.\n"
-                f"  Fix: write the tar file with sorted names (tar --sort=name), or set "
-                f"dataset.labels: none to ignore the labels."
-            )
-        if len(mine) < LISTED_AT_ONCE:  # pictures without labels must not fill the memory
-            mine.add(key)
 
 
 def _kind_of_label(label: str) -> str:

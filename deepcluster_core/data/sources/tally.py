@@ -1,6 +1,9 @@
 """Counts of what a source of samples leaves out and decides by itself, for notes to the user."""
 
 from collections import Counter
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
 
 from deepcluster_core.data.sources.base import displayed
 
@@ -33,6 +36,19 @@ class Tally:
         self.num_bad_labels = 0
         self.txt_are_captions = False
         self.labels_are_files = False
+
+    def state(self) -> dict[str, Any]:
+        """Return all counts as JSON values, for `restore`."""
+        state: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            state[name] = dict(value) if isinstance(value, Counter) else deepcopy(value)
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue with the counts that `state` returned."""
+        for name, value in state.items():
+            is_counter = isinstance(getattr(self, name), Counter)
+            setattr(self, name, Counter(value) if is_counter else deepcopy(value))
 
     def leave_out(self, extension: str) -> None:
         """Count a member that is not used."""

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from deepcluster_core.data.contents import described_contents
+from deepcluster_core.data.contents import DataFile, described_contents
 from deepcluster_core.data.sources.base import check_file_size, is_hidden
 from deepcluster_core.data.sources.samples import Member
 from deepcluster_core.errors import SourceError
 
 
 def members(
-    path: Path,
+    path: Path | DataFile,
     *,
     must_end: bool = False,
     start: int = 0,
     end: int | None = None,
-    shown: Path | None = None,
+    shown: object = None,
 ) -> Iterator[tarfile.TarInfo]:
     """Yield the regular members that are not hidden; this takes 20 microseconds for each.
 
@@ -57,7 +57,7 @@ def members(
         raise _unreadable(path, start, error, shown or path) from error
 
 
-def _unreadable(path: Path, start: int, error: Exception, shown: Path) -> SourceError:
+def _unreadable(path: Path | DataFile, start: int, error: Exception, shown: object) -> SourceError:
     cause = str(error)
     fix = "download or write it again; compressed tar files must be unpacked first (gunzip)"
     # What the file contains instead explains more than tarfile's error does.
@@ -67,7 +67,7 @@ def _unreadable(path: Path, start: int, error: Exception, shown: Path) -> Source
     return SourceError(f"{shown}: cannot be read as a tar file{place} ({cause}).\n  Fix: {fix}.")
 
 
-def _check_end(path: Path, offset: int, *, must_end: bool) -> None:
+def _check_end(path: Path | DataFile, offset: int, *, must_end: bool) -> None:
     """Raise ReadError unless a block of zeros follows; tarfile also stops at damaged headers."""
     block = read_at(path, offset, tarfile.BLOCKSIZE)
     if not block and not must_end:
@@ -109,9 +109,9 @@ def read_member(path: Path, offset: int, size: int) -> bytes:
     return data
 
 
-def read_at(path: Path, offset: int, size: int) -> bytes:
+def read_at(path: Path | DataFile, offset: int, size: int) -> bytes:
     """Return up to `size` bytes from an offset of a file."""
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb", buffering=0) if isinstance(path, Path) else path.open("rb") as file:
         file.seek(offset)
         return file.read(size)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.geotiff.config import TileConfig
+from deepcluster_core.store_urls import Location
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Wanted:
     tile: TileConfig | None = None
     """How GeoTIFF scenes are cut."""
 
-    def check_has_effect(self, location: Path, kind: str, *, has_samples: bool) -> None:
+    def check_has_effect(self, location: Location, kind: str, *, has_samples: bool) -> None:
         """Raise ConfigError for an option that sources of a kind do not read, so a mistake."""
         if self.image_key and not has_samples:
             keys = ", ".join(self.image_key)

@@ -15,7 +15,8 @@ from deepcluster_core.artifacts import image_rows, pixel_parts
 from deepcluster_core.artifacts import images as artifact
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
-from deepcluster_core.artifacts.images import Images, ImagesWriter, PackedImage, ShownImages
+from deepcluster_core.artifacts.images import Images, ShownImages
+from deepcluster_core.artifacts.images_writer import ImagesWriter, PackedImage
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.packing import Encoding, Packing
 from deepcluster_core.context import Context

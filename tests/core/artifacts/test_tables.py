@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from deepcluster_core.artifacts import image_rows
 from deepcluster_core.artifacts.commit import lock, new_artifact
 from deepcluster_core.artifacts.file_names import CLUSTERING, INDEX, LABELS
-from deepcluster_core.artifacts.images import INDEX_SCHEMA
+from deepcluster_core.artifacts.images_writer import INDEX_SCHEMA
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.artifacts.table_writer import GROUP_ROWS
 from deepcluster_core.artifacts.tables import (

@@ -279,7 +279,7 @@ def test_list__the_working_folder_is_only_named(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("s3://bucket/a.png", "line 2 is the address of a remote place, which is not supported"),
+        ("https://host/a.png", "line 2 is the address of a remote place, which is not supported"),
         ("C:\\pics\\a.png", "it looks like a path on Windows"),
         ("$HOME/a.png", "variables such as $HOME are expanded by the shell alone"),
         ("~nobody-of-this-name/a.png", "~ means a home folder only at the beginning"),
