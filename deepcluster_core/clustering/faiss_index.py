@@ -6,8 +6,6 @@ one of them can use. If faiss cannot, it computes on the CPU, and `reason_for_cp
 
 from typing import Any
 
-import torch
-
 from deepcluster_core.errors import ConfigError
 
 SCRATCH_BYTES = 3 << 29
@@ -57,6 +55,8 @@ def reason_for_cpu(device: str) -> str | None:
     faiss = load_faiss()
     if _torch_number(device) is None or gpu_number(device) is not None:
         return None
+    import torch  # noqa: PLC0415  slow, and a finished run does without it
+
     return (
         f"faiss {faiss.__version__} cannot use {device} (GPUs that it finds: {_num_gpus()}; that "
         f"torch finds: {torch.cuda.device_count()}), so k-means and the search for nearest "
@@ -87,6 +87,8 @@ def _torch_number(device: str) -> int | None:
     kind, _, number = device.partition(":")
     if kind != "cuda":
         return None
+    import torch  # noqa: PLC0415  slow, and a finished run does without it
+
     return int(number) if number else torch.cuda.current_device()
 
 

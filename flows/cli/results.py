@@ -179,14 +179,6 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
-    from flows.show.as_json import (  # noqa: PLC0415
-        cluster_as_json,
-        print_json,
-        run_as_json,
-        sweep_as_json,
-    )
-    from flows.show.run import show_cluster, show_run  # noqa: PLC0415
-    from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
     from stages.runs.sweep_plan import SWEEP  # noqa: PLC0415
 
@@ -194,20 +186,37 @@ def show(
     # An epoch or a cluster belongs to a run; without them, the folder can hold a sweep.
     shows_all = epoch is None and cluster is None
     if shows_all and (Path(place) / SWEEP).exists():
-        if as_json:
-            print_json(sweep_as_json(Path(place)))
-        else:
-            show_sweep(Path(place))
+        _show_sweep(Path(place), as_json=as_json)
         return
     folder = existing_run(place)
-    if as_json and cluster is None:
-        print_json(run_as_json(folder, epoch))
-    elif as_json and cluster is not None:
-        print_json(cluster_as_json(folder, epoch, cluster, limit))
-    elif cluster is None:
+    if as_json:
+        from flows.show.as_json import cluster_as_json, print_json, run_as_json  # noqa: PLC0415
+
+        found = (
+            run_as_json(folder, epoch)
+            if cluster is None
+            else cluster_as_json(folder, epoch, cluster, limit)
+        )
+        print_json(found)
+        return
+    from flows.show.run import show_cluster, show_run  # noqa: PLC0415
+
+    if cluster is None:
         show_run(folder, epoch)
     else:
         show_cluster(folder, epoch, cluster, limit)
+
+
+def _show_sweep(folder: Path, *, as_json: bool) -> None:
+    """Show the runs of a sweep side by side."""
+    if as_json:
+        from flows.show.as_json import print_json, sweep_as_json  # noqa: PLC0415
+
+        print_json(sweep_as_json(folder))
+        return
+    from flows.show.sweep import show_sweep  # noqa: PLC0415  it imports scipy's statistics
+
+    show_sweep(folder)
 
 
 @results.command(
@@ -269,8 +278,8 @@ def report(
     ] = False,
 ) -> None:
     """Write report.html into a run's folder: a map of the images, clusters, curves, evaluations."""
-    from flows.show.image_map import MapOptions  # noqa: PLC0415
-    from flows.show.page import CLUSTERS, write_page  # noqa: PLC0415
+    from flows.show.page import write_page  # noqa: PLC0415
+    from flows.show.page_inputs import CLUSTERS, MapOptions  # noqa: PLC0415
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
 
     if out is not None and out.suffix not in PAGE_SUFFIXES:

@@ -13,7 +13,6 @@ import numpy as np
 from deepcluster_core.clustering.faiss_index import SCRATCH_BYTES
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.clustering.scratch import MEMORY_BYTES
-from deepcluster_core.models.build import feature_dim_of, footprint_of
 from stages.cluster import Sizes
 from stages.index import DatasetConfig
 from stages.runs.recipe import Recipe
@@ -180,6 +179,9 @@ class _Training:
 
 
 def _training_of(recipe: Recipe, num_images: int) -> _Training:
+    # Imported here because it imports torch, which a finished run does without.
+    from deepcluster_core.models.build import feature_dim_of, footprint_of  # noqa: PLC0415
+
     network, train, channels = recipe.network, recipe.train, recipe.dataset.channels
     size = footprint_of(network, channels=channels)
     views = train.views or ()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,7 +151,12 @@ def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
     return False
 
 
-def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    path: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    is_known: Callable[[Recipe], bool] | None = None,
+) -> Recipe:
     """Read a recipe file, apply `overrides`, and validate the result.
 
     Paths in the file are relative to the file; paths in `overrides` are relative to the working
@@ -160,6 +165,8 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     Args:
         path: path of a YAML file, or a name that `recipe_file` finds.
         overrides: values that replace those in the file, nested like it: `{"cluster": {"k": 50}}`.
+        is_known: whether a recipe of valid values was checked for conflicts before, as that of a
+            finished run was; None for a recipe that is checked in any case.
 
     Raises:
         ConfigError: the file cannot be read, or keys or values are invalid. All invalid keys and
@@ -169,7 +176,7 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     values = _read(path)
     changes = plain(overrides or {}, name="overrides")
     _resolve_paths(changes, Path.cwd())
-    return _checked_recipe(merged(values, changes), name=str(path))
+    return _checked_recipe(merged(values, changes), name=str(path), is_known=is_known)
 
 
 def load_own_recipe(path: Path) -> Recipe:
@@ -207,13 +214,17 @@ def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     return _checked_recipe(merged(recipe.model_dump(mode="json"), changes), name="overrides")
 
 
-def _checked_recipe(values: dict[str, Any], *, name: str) -> Recipe:
+def _checked_recipe(
+    values: dict[str, Any], *, name: str, is_known: Callable[[Recipe], bool] | None = None
+) -> Recipe:
     """Return a valid recipe, or raise one ConfigError with all invalid values and conflicts."""
     try:
         recipe = _parsed(values)
     except ValidationError as error:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
+    if is_known is not None and is_known(recipe):
+        return recipe
     # Only values that are valid one by one can be compared with each other.
     found = _describe_conflicts(recipe)
     if found:
