@@ -1,8 +1,6 @@
 """Index: source -> images. Every image is opened once, packed, and given its image_id."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,26 +14,22 @@ from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.images import (
     Encoding,
     ImagesWriter,
-    PackedImage,
     deep_rule,
-    encode,
 )
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from deepcluster_core.data.decode import Decoded, UnreadableImageError, decode
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
 from deepcluster_core.data.findings import Findings
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.measuring import default_deep, measure
+from deepcluster_core.data.packing import Packing
 from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
 from deepcluster_core.data.sources.geotiff import GeotiffSource
 from deepcluster_core.data.sources.stack_pages import pages_as_images
-from deepcluster_core.data.unreadable import LeftOutError
 from deepcluster_core.errors import SourceError
 from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.local_paths import usable_path
-from deepcluster_core.shortage import is_shortage
 from deepcluster_core.stage import ManifestOf, stage
 
 READ_AT_ONCE = 32
@@ -210,11 +204,19 @@ def index(
     else:
         deep = _rule(opened, dataset, context)
     # Workers decode in parallel; only this thread writes, in the order of the source.
-    read_group = partial(_read_all, dataset=dataset, deep=deep, originals=opened.originals)
+    packing = Packing(
+        channels=dataset.channels,
+        shorter_side=dataset.shorter_side,
+        deep=deep,
+        pages=dataset.pages,
+        encoding=dataset.encoding,
+        jpeg_quality=dataset.jpeg_quality,
+        originals=opened.originals,
+    )
     findings = Findings(dataset.pages)
     with ImagesWriter(out, packs=dataset.encoding != "none") as writer:
         seen = 0
-        for outcomes in ordered_map(read_group, _groups(images), workers=context.workers):
+        for outcomes in ordered_map(packing.pack_all, _groups(images), workers=context.workers):
             for outcome in outcomes:
                 outcome.record(writer, findings)
             seen += len(outcomes)
@@ -311,71 +313,6 @@ def _groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
     """Yield images in groups, because handing single ones to workers would cost more time."""
     while group := list(islice(images, READ_AT_ONCE)):
         yield group
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of an image: its packed pixels, or the reason why there are none."""
-
-    image: SourceImage
-    reason: str = ""
-    is_loss: bool = True
-    """Whether an image without pixels was lost, and not left out on purpose."""
-    decoded: Decoded | None = None
-    packed: bytes = b""
-
-    def record(self, writer: ImagesWriter, findings: Findings) -> None:
-        """Add the image to the artifact, or to its list of skipped images."""
-        if self.decoded is None:
-            writer.skip(self.image.path, self.reason, is_loss=self.is_loss)
-            return
-        findings.add(self.decoded)
-        height, width = self.decoded.pixels_HWC.shape[:2]
-        row = PackedImage(
-            path=self.image.path,
-            label=self.image.label,
-            width=self.decoded.width,
-            height=self.decoded.height,
-            format=self.decoded.format,
-            packed_height=height,
-            packed_width=width,
-            packed=self.packed,
-        )
-        writer.add(row)
-
-
-def _read_all(
-    images: list[SourceImage], *, dataset: DatasetConfig, deep: DeepRule, originals: Path | None
-) -> list[_Outcome]:
-    """Decode a group of images in a worker; see `_read`."""
-    return [_read(image, dataset, deep, originals) for image in images]
-
-
-def _read(
-    image: SourceImage, dataset: DatasetConfig, deep: DeepRule, originals: Path | None
-) -> _Outcome:
-    """Decode and pack one image."""
-    try:
-        # Without packing, later stages open the original by its path in the index.
-        if dataset.encoding == "none" and originals:
-            original = originals / image.path
-            if not original.exists():
-                raise OSError("missing, or its name is not UTF-8: to use it, pack the images")
-        decoded = decode(
-            image.read(),
-            channels=dataset.channels,
-            shorter_side=dataset.shorter_side,
-            deep=deep,
-            pages=dataset.pages,
-        )
-        packed = encode(decoded.pixels_HWC, dataset.encoding, dataset.jpeg_quality)
-    except LeftOutError as error:
-        return _Outcome(image, str(error), is_loss=False)
-    except (OSError, UnreadableImageError) as error:
-        if is_shortage(error):  # memory or disk ran out, so the image itself may be good
-            raise
-        return _Outcome(image, str(error))
-    return _Outcome(image, decoded=decoded, packed=packed)
 
 
 def _check_losses(writer: ImagesWriter, dataset: DatasetConfig, out: Path) -> None:

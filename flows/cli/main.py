@@ -150,7 +150,7 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
     """Run a recipe. Existing artifacts are reused."""
     if not dry_run:
         SERVER.begin()  # starts in the background, during the imports
-    from flows.show.run import farewell  # noqa: PLC0415
+    from flows.show.farewell import farewell  # noqa: PLC0415
     from stages.runs.access import check_run_writable  # noqa: PLC0415
     from stages.runs.locate import resolve  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415

@@ -15,7 +15,7 @@ from deepcluster_core.report.cluster_measures import measure_clusters
 from deepcluster_core.report.evaluations import Evaluation, Picture
 from deepcluster_core.report.page import Report, Setup
 from deepcluster_core.seeding import numpy_generator
-from deepcluster_core.text import shell_words
+from deepcluster_core.text import counted, shell_words
 from flows.show.image_map import collect_map, collect_odd
 from flows.show.page_inputs import PageInputs
 from stages.evaluations.shared.results import caption_of, read_results
@@ -127,7 +127,7 @@ class PageContents(PageInputs):
             return []
         facts = self.manifests[images.folder].facts
         lost = facts.get("skipped", 0) - facts.get("left_out", 0)
-        unreadable = "1 image" if lost == 1 else f"{lost:,} images"
+        unreadable = counted(lost, "image")
         losses = [f"{unreadable} could not be read: images/skipped.parquet has the reasons"]
         lines = [*(losses if lost else []), *facts.get("warnings", ()), *facts.get("notes", ())]
         return [". ".join(line[:1].upper() + line[1:] for line in lines) + "."] if lines else []

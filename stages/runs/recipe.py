@@ -115,7 +115,9 @@ class Recipe(StrictConfig):
         find_clusterer(cluster.algorithm).check(cluster.algorithm)
         pace = Pace.of(train, num_images=num_images)
         # Summarise the sizes as numbers.
-        settings = [cluster.pca_dim, train.batch_size, train.reassign_every]
+        settings: list[object] = [cluster.pca_dim]
+        if self.trains:
+            settings += [train.batch_size, train.reassign_every]
         if sizes.k:
             settings += cluster.all_k
             clusters = sizes.clusters(num_images)
@@ -126,11 +128,13 @@ class Recipe(StrictConfig):
             reduced = f"{sizes.pca_dim} dimensions without a PCA"
         else:
             reduced = f"pca_dim = {sizes.pca_dim}"
-        passes = pace.num_draws / num_images
-        summary = (
-            f"{clusters}, {reduced}, {pace.steps:,} steps of {pace.batch_size} "
-            f"images an epoch ({passes:.3g} times the data set)"
-        )
+        summary = f"{clusters}, {reduced}"
+        if self.trains:
+            passes = pace.num_draws / num_images
+            summary += (
+                f", {pace.steps:,} steps of {pace.batch_size} images an epoch "
+                f"({passes:.3g} times the data set)"
+            )
         if "auto" not in settings:
             return summary
         return f"{summary}: auto follows the number of images, a number in the recipe overrules it"

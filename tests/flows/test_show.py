@@ -11,7 +11,8 @@ from deepcluster_core.artifacts.commit import prune, write_manifest
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_labels, read_metrics, write_metrics
 from deepcluster_core.errors import ArtifactError, ConfigError
-from flows.show.run import farewell, show_cluster, show_run
+from flows.show.farewell import farewell
+from flows.show.run import show_cluster, show_run
 from flows.show.sweep import show_sweep
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder

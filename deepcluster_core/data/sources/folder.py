@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from deepcluster_core.data.sources.base import (
 )
 from deepcluster_core.data.sources.tally import count_up, counts
 from deepcluster_core.errors import SourceError
-from deepcluster_core.text import listed
+from deepcluster_core.text import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,19 @@ class FolderSource:
     themselves. Runs and other results of this program are never read as images.
     """
 
-    def __init__(self, root: Path, *, with_labels: bool) -> None:
-        """Store the arguments; nothing is read yet."""
+    def __init__(
+        self, root: Path, *, with_labels: bool, is_wanted: Callable[[str], bool] | None = None
+    ) -> None:
+        """Store the arguments; nothing is read yet.
+
+        Args:
+            root: the folder.
+            with_labels: give images the names of their first-level folders.
+            is_wanted: which names the reader of this source uses; None for all of them. The others
+                are yielded as well, but do not decide whether there are labels.
+        """
         self._root = root.absolute()
+        self._is_wanted = is_wanted
         self._with_labels = with_labels
         self._left_out: list[str] = []
         self._others: Counter[str] = Counter()
@@ -54,7 +64,7 @@ class FolderSource:
         """See `Source`."""
         # Only images in first-level folders have labels, and only if all images have one.
         top_names = _open_level(self._root, "").names
-        has_only_folders = all(name.endswith("/") for name in top_names)
+        has_only_folders = not any(self._is_flat(name) for name in top_names)
         is_labelled = self._with_labels and has_only_folders
         del top_names  # perhaps millions
         self._left_out.clear()
@@ -65,12 +75,16 @@ class FolderSource:
             top_folder, is_nested, _ = path.partition("/")
             if is_nested:
                 num_nested += 1
-            else:
+            elif self._is_flat(path):
                 num_flat += 1
             label = top_folder if is_labelled else None
             read = partial(read_file, self._root / name)
             yield SourceImage(path, label, read)
         self._num_flat = num_flat if num_nested else 0
+
+    def _is_flat(self, name: str) -> bool:
+        """Return whether a name in the root is an image that belongs to no class."""
+        return not name.endswith("/") and (self._is_wanted is None or self._is_wanted(name))
 
     def fingerprint(self) -> str:
         """See `Source`."""
@@ -85,17 +99,21 @@ class FolderSource:
         """See `Source`."""
         notes: list[str] = []
         if self._num_flat and self._with_labels:
-            images = "1 image lies" if self._num_flat == 1 else f"{self._num_flat:,} images lie"
-            notes.append(f"no true labels: {images} beside the folders, so they are not classes")
+            lie = "lies" if self._num_flat == 1 else "lie"
+            notes.append(
+                f"no true labels: {counted(self._num_flat, 'image')} {lie} beside the folders, so "
+                f"they are not classes"
+            )
         if self._others:
             notes.append(
                 f"left out, because their names are not those of images: {counts(self._others)}"
             )
         count = len(self._left_out)
         if count:
-            number = "1 folder" if count == 1 else f"{count:,} folders"
             own = listed(self._left_out)
-            notes.append(f"left out: {number} of this program's own results: {own}")
+            notes.append(
+                f"left out: {counted(count, 'folder')} of this program's own results: {own}"
+            )
         return notes
 
 
