@@ -16,6 +16,7 @@ from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.interrupts import SIGNALS
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.text import printable_lines, shell_words
+from flows.cli.evaluation import evaluation
 from flows.cli.failures import (
     DEBUG,
     debugging,
@@ -77,6 +78,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(results)
+app.add_typer(evaluation)
 app.add_typer(look_command)
 app.add_typer(rasters)
 app.add_typer(tracking)

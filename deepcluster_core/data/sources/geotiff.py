@@ -90,12 +90,8 @@ class GeotiffSource:
                 f"at the right and lower edges of scenes up to {self._edge} pixels are in no window"
             )
         if self._others:
-            are = (
-                "is not a .tif or .tiff file"
-                if self._others == 1
-                else "are not .tif or .tiff files"
-            )
-            notes.append(f"left out: {counted(self._others, 'image')} that {are}")
+            others = counted(self._others, "image")
+            notes.append(f"left out: {others} whose name ends in neither .tif nor .tiff")
         return notes
 
     def check_channels(self, channels: int) -> None:

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".parquet", ".csv", ".h5ad")
+LABEL = "label"
 COLUMNS = (
     *("image_id", "path", "cluster", "cluster_name", "distance", "second_cluster", "stability"),
     *("outlier", "nearest", "similarity", "x", "y", LABEL),
 )
 """The columns of every table, in order."""
-LABEL = "label"
 ON_REQUEST = (EMBEDDING, IMAGE)
 OF_FEATURES = ("second_cluster", "outlier", "nearest", "similarity", "x", "y", EMBEDDING)
 """Columns that are computed from the features, which a run may have deleted."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepcluster_core.artifacts.about_files import read_about
 from deepcluster_core.artifacts.manifest import digest_of, inspect, read_manifest
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.text import listed, shell_words
 from stages.runs.cluster_names import ClusterName, names_at
 from stages.runs.folder import RunFolder

@@ -87,7 +87,7 @@ def test_notes__tell_what_is_in_no_window(scenes: Path) -> None:
 
     assert source.notes() == [
         "at the right and lower edges of scenes up to 8 pixels are in no window",
-        "left out: 1 image that is not a .tif or .tiff file",
+        "left out: 1 image whose name ends in neither .tif nor .tiff",
     ]
 
 
