@@ -138,6 +138,20 @@ def test_show_run__what_each_epoch_learnt_and_each_of_its_stages_cost(
     assert any(pace in line for line in lines)
 
 
+def test_show_run__says_how_many_images_were_skipped(
+    recipe: Path, tmp_path: Path, tiny_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = shutil.copytree(tiny_images, tmp_path / "pictures")
+    (source / "disc" / "broken.png").write_bytes(b"no picture")
+    run = tmp_path / "run"
+    loop(recipe, run, epochs=1, overrides={"dataset": {"source": str(source)}})
+
+    lines = shown(capsys, run)
+
+    assert any(line.strip().startswith("1 skipped: ") for line in lines)
+    assert any("images/skipped.parquet has the reasons" in line for line in lines)
+
+
 def test_show_run__cost_of_an_epoch_that_has_not_ended(
     own_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
