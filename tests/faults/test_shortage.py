@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
+from deepcluster_core.data.packing import Packing
 from deepcluster_core.data.sources.base import read_file
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.evaluation.retrieval.rmac import RegionReader
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.shortage import is_of_device, is_shortage, lacks_memory
-from stages.index import DatasetConfig, _read  # pyright: ignore[reportPrivateUsage]
 
 ON_DEVICE: dict[str, Exception] = {
     "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
@@ -183,9 +183,17 @@ def test_index__no_image_is_left_out_for_want_of_files_or_memory(error: OSError)
         def read(self) -> bytes:
             raise error
 
-    dataset = DatasetConfig(source=Path("nowhere"))
+    packing = Packing(
+        channels=3,
+        shorter_side=256,
+        deep="range",
+        pages=None,
+        encoding="jpeg",
+        jpeg_quality=95,
+        originals=None,
+    )
     with pytest.raises(OSError, match=r"Too many|no memory"):
-        _read(Image(), dataset, "range", None)  # type: ignore[arg-type]  # pyright: ignore
+        packing.pack(Image())  # type: ignore[arg-type]  # pyright: ignore
 
 
 def test_region_reader__a_full_gpu_says_nothing_about_the_layer(
