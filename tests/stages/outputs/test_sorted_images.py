@@ -174,10 +174,10 @@ def test_sort_images__bands_become_pictures(past: PastRun, tmp_path: Path) -> No
     table = pd.read_parquet(tmp_path / "out" / "images.parquet")
     images = ImageFacts.of(past, None).images
     assert found.num_decoded == len(table)
-    for row in table.itertuples():
-        with Image.open(tmp_path / "out" / str(row.file)) as picture:
+    for file, image_id in zip(table["file"], table["image_id"], strict=True):
+        with Image.open(tmp_path / "out" / file) as picture:
             assert picture.mode == "RGB"
-            pixels_HWC = images[int(row.image_id)]
+            pixels_HWC = images[image_id]
             np.testing.assert_array_equal(np.asarray(picture), pixels_HWC.repeat(3, axis=2))
 
 
