@@ -8,7 +8,8 @@ import pandas as pd
 
 from deepcluster.recipes import run_epochs
 from deepcluster_core.data.encode import encode_png
-from flows.show.page import CLUSTERS, write_page
+from flows.show.page import write_page
+from flows.show.page_inputs import CLUSTERS
 from stages.runs.outputs.duplicate_images import find_duplicates
 from stages.runs.outputs.image_table import TableRequest, write_image_table
 from stages.runs.outputs.picked_images import pick_images

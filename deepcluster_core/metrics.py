@@ -11,9 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
-from scipy.special import gammaln
 
 Ints = NDArray[np.integer]
 
@@ -167,6 +164,8 @@ def _expected_of_pairs(size_a: int, size_b_V: Ints, num_images: int) -> NDArray[
 
 def _log_choose(n: NDArray[np.float64] | int, k: NDArray[np.float64] | int) -> NDArray[np.float64]:
     """Return the logarithm of the number of ways to choose k of n."""
+    from scipy.special import gammaln  # noqa: PLC0415  as `matching` imports scipy
+
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
 
@@ -218,6 +217,8 @@ def _matched_accuracy(cells: Overlaps) -> float:
     cell_a_C, cell_b_C, count_C = cells
     if len(count_C) == 0:
         return 1.0
+    from scipy.sparse import csr_array  # noqa: PLC0415  as `matching` imports scipy
+
     matched_A, matched_B = matching(*cells)
     counts = csr_array((count_C, (cell_a_C, cell_b_C)))
     return float(counts[matched_A, matched_B].sum() / count_C.sum())
@@ -237,6 +238,10 @@ def matching(cell_a_C: Ints, cell_b_C: Ints, count_C: Ints) -> tuple[Ints, Ints]
     Returns:
         label_a_M and label_b_M of the pairs, which have images in common.
     """
+    # scipy is imported where it computes: every command imports this module, few compute.
+    from scipy.sparse import coo_array  # noqa: PLC0415
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching  # noqa: PLC0415
+
     num_a = int(cell_a_C.max()) + 1
     num_b = int(cell_b_C.max()) + 1
     # A full matching must exist, so each label of the first labelling may also take a partner of

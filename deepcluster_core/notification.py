@@ -2,11 +2,12 @@
 
 import logging
 import warnings
-from typing import Literal
-
-import apprise
+from typing import TYPE_CHECKING, Literal
 
 from deepcluster_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import apprise
 
 Kind = Literal["success", "warning", "failure"]
 SERVICES = "https://appriseit.com/services"
@@ -35,8 +36,10 @@ def send(url: str, title: str, text: str, kind: Kind) -> bool:
     return bool(services) and bool(services.notify(title=title, body=text, notify_type=kind))
 
 
-def _services_at(url: str) -> apprise.Apprise:
+def _services_at(url: str) -> "apprise.Apprise":
     """Return the services at a URL; if any part of it is not understood, none."""
+    import apprise  # noqa: PLC0415  slow, and most runs send no notifications
+
     # Its log lines show parts of URLs.
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
     services = apprise.Apprise()

@@ -65,6 +65,11 @@ def listed(names: Sequence[str], *, limit: int = 5) -> str:
     return f"{shown} and {num_more:,} more"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: 1 image, 2,000 images. The plural has an s if left out."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
+
+
 def last_epochs(count: int) -> str:
     """Return the name of the epochs before the present one with which it was compared."""
     return "the epoch before" if count == 1 else f"the {count} epochs before"

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
-from deepcluster_core.artifacts.images import deep_rule, rule_in
+from deepcluster_core.artifacts.images import deep_facts, deep_rule, rule_in
 from deepcluster_core.artifacts.images_writer import ImagesWriter
 from deepcluster_core.artifacts.index_saves import IndexSave
 from deepcluster_core.artifacts.packing import Encoding, Packing
@@ -256,7 +256,7 @@ def index(
     def save(progress: IndexSave) -> None:
         place = opened.bookmark(progress.seen) if isinstance(opened, ResumableSource) else None
         bookmark = place.values() if place else None
-        draft.save({**progress.facts(), **_deep_facts(deep), "bookmark": bookmark})
+        draft.save({**progress.facts(), **deep_facts(deep), "bookmark": bookmark})
 
     with ImagesWriter(
         out,
@@ -316,7 +316,7 @@ def _facts(
         "encoding": dataset.encoding,
         "channels": dataset.channels,
         "shorter_side": dataset.shorter_side,
-        **_deep_facts(deep),
+        **deep_facts(deep),
         "originals": str(source.originals),
         "skipped": writer.skipped.num_images,
         "labelled": writer.num_labelled,
@@ -354,13 +354,6 @@ def _rule(
         pages=dataset.pages,
         workers=context.workers,
     )
-
-
-def _deep_facts(deep: DeepRule) -> dict[str, Any]:
-    """Return the facts of the manifest that `deep_rule` reads."""
-    if isinstance(deep, DeepScales):
-        return {"deep": "percentile", "deep_scales": deep.facts()}
-    return {"deep": deep}
 
 
 def _choose(

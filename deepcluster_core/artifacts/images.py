@@ -217,6 +217,13 @@ def rule_in(facts: Mapping[str, Any]) -> DeepRule:
     return deep
 
 
+def deep_facts(deep: DeepRule) -> dict[str, Any]:
+    """Return the facts of a manifest that `rule_in` reads."""
+    if isinstance(deep, DeepScales):
+        return {"deep": "percentile", "deep_scales": deep.facts()}
+    return {"deep": deep}
+
+
 def _decoded(parts: PixelParts, image_id: int) -> Pixels:
     """Return the pixels of an image that is stored as a JPEG or PNG."""
     stored, _, _, _ = parts.stored(image_id)

@@ -7,9 +7,6 @@ CPU, faiss always searches.
 
 from typing import Any, Literal
 
-import torch
-
-from deepcluster_core.clustering.torch_index import TorchIndex
 from deepcluster_core.errors import ConfigError
 
 Library = Literal["faiss", "torch"]
@@ -70,6 +67,8 @@ def reason_for_torch(device: str) -> str | None:
     """Return why torch searches on this GPU and not faiss; None if faiss does, or on a CPU."""
     if _torch_number(device) is None or gpu_number(device) is not None:
         return None
+    import torch  # noqa: PLC0415  slow, and a finished run does without it
+
     try:
         faiss = load_faiss()
     except ConfigError:
@@ -95,6 +94,8 @@ def exact_index(width: int, *, device: str, library: Library | None = None) -> A
         library: what searches; None for `library_for`.
     """
     if (library or library_for(device)) == "torch":
+        from deepcluster_core.clustering.torch_index import TorchIndex  # noqa: PLC0415  likewise
+
         return TorchIndex(width, device)
     faiss = load_faiss()
     index = faiss.IndexFlatL2(width)
@@ -109,6 +110,8 @@ def _torch_number(device: str) -> int | None:
     kind, _, number = device.partition(":")
     if kind != "cuda":
         return None
+    import torch  # noqa: PLC0415  slow, and a finished run does without it
+
     return int(number) if number else torch.cuda.current_device()
 
 

@@ -12,7 +12,14 @@ from markupsafe import Markup
 from deepcluster_core.report import charts
 from deepcluster_core.report.thumbnails import MEDIA_TYPE
 from deepcluster_core.report.words import cluster_history
-from deepcluster_core.text import last_epochs, number, printable_lines, readable_size, share
+from deepcluster_core.text import (
+    counted,
+    last_epochs,
+    number,
+    printable_lines,
+    readable_size,
+    share,
+)
 
 
 def _printable(value: object) -> object:
@@ -23,7 +30,7 @@ def _printable(value: object) -> object:
 
 
 def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"
+    return counted(count, "image")
 
 
 def _csp_hash(text: str) -> str:

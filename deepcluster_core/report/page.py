@@ -1,10 +1,8 @@
 """report.html: a single file that fetches nothing from the network and runs only its own script."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from deepcluster_core.clustering.stability import Stability
@@ -25,12 +23,8 @@ from deepcluster_core.report.picture_checks import picture_remarks
 from deepcluster_core.report.words import Remark, remarks
 from deepcluster_core.text import UNKNOWN, duration, number, share
 
-FORMAT = 6
-"""Version of the page's format; increase it when equal inputs would give a different page."""
 SCRIPTS = ("map.js", "map_data.js", "script.js")
 """The parts of the page's only script."""
-HEAD_BYTES = 2048
-INPUTS = re.compile(rb'<meta name="deepcluster-inputs" content="([0-9a-f]{64})">')
 
 
 @dataclass(frozen=True)
@@ -118,17 +112,6 @@ def render(report: Report) -> bytes:
         style=(package / "style.css").read_text(encoding="utf-8"),
         script="\n".join((package / name).read_text(encoding="utf-8") for name in SCRIPTS),
     ).encode()
-
-
-def inputs_of(path: Path) -> str | None:
-    """Return the digest of the inputs of the page at `path`; None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except (FileNotFoundError, PermissionError):
-        return None
-    found = INPUTS.search(head)
-    return found[1].decode() if found else None
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -11,22 +11,24 @@ from PIL import Image
 from deepcluster_core.report.gallery import Cluster, Gallery
 from deepcluster_core.report.words import Remark
 
-DARK = 40
-"""Brightness, 0 to 255, below which a picture looks black: its 99th percentile. 12 bits of 16 that
-are read as if all were used reach 16."""
+DARK = 24
+"""Brightness, 0 to 255, below which a picture looks black: that of its brightest pixel. 12 bits of
+16 that are read as if all were used reach 16. A dark picture with something in it reaches more: the
+lamps of a street at night, stars, cells that glow."""
 FLAT = 3
 """Contrast, in the same unit, below which a picture looks like one colour: the range of its middle
-98 percent."""
+98 percent. Its full range must be small as well, less than `DARK`."""
 MOST_OF = 0.8
 """Share of the pictures that must be so."""
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What a thumbnail looks like, 0 to 255."""
+    """What a thumbnail looks like, 0 to 255: its brightest pixel, and two measures of contrast."""
 
     bright: float
     contrast: float
+    spread: float
     data: bytes
 
     @property
@@ -35,7 +37,7 @@ class _Look:
 
     @property
     def is_flat(self) -> bool:
-        return self.contrast < FLAT
+        return self.contrast < FLAT and self.spread < DARK
 
 
 def picture_remarks(gallery: Gallery) -> list[Remark]:
@@ -114,7 +116,8 @@ def _share(values: Iterable[bool]) -> float:
 def _look(data: bytes) -> _Look:
     with Image.open(BytesIO(data)) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    bright = float(np.percentile(pixels, 99))
     # The middle of each channel: a picture in two colours of equal brightness is no single colour.
     low_C, high_C = np.percentile(pixels, (1, 99), axis=(0, 1))
-    return _Look(bright, float((high_C - low_C).max()), data)
+    contrast = float((high_C - low_C).max())
+    spread = float(np.ptp(pixels, axis=(0, 1)).max())
+    return _Look(float(pixels.max()), contrast, spread, data)

@@ -16,6 +16,7 @@ from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.interrupts import SIGNALS
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.text import printable_lines, shell_words
+from flows.cli.evaluation import evaluation
 from flows.cli.failures import (
     DEBUG,
     debugging,
@@ -79,6 +80,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(results)
+app.add_typer(evaluation)
 app.add_typer(look_command)
 app.add_typer(rasters)
 app.add_typer(remotes)
@@ -154,7 +156,7 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
     """Run a recipe. Existing artifacts are reused."""
     if not dry_run:
         SERVER.begin()  # starts in the background, during the imports
-    from flows.show.run import farewell  # noqa: PLC0415
+    from flows.show.farewell import farewell  # noqa: PLC0415
     from stages.runs.access import check_run_writable  # noqa: PLC0415
     from stages.runs.locate import resolve  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415

@@ -76,6 +76,10 @@ RunArgument = Annotated[
 ]
 EpochOption = Annotated[int | None, typer.Option(min=0, help="Number of the epoch, from 0.")]
 
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, whose fields the documentation lists.")
+]
+
 
 def given(path: Path | None) -> str | None:
     """Return the path of an option as absolute text, or None if the option was left out."""

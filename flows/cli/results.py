@@ -1,18 +1,14 @@
-"""Commands that show, evaluate, export or apply what a run has made."""
+"""Commands that show, export or apply what a run has made."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
 from deepcluster_core.errors import ConfigError
-from flows.cli.failures import writes_to
-from flows.cli.help import JUDGE, LOOK, USE, complete_evaluation, complete_run, examples
-from flows.cli.model_options import with_options_of
-from flows.cli.options import SERVER, EpochOption, RunArgument, given, path, prefect_ready
-from stages.evaluations.shared.protocol import protocol_names
-from stages.runs.evaluation_request import EvaluationRequest
+from flows.cli.help import LOOK, USE, examples
+from flows.cli.options import EpochOption, JsonOption, RunArgument, path
 
 SourceArgument = Annotated[
     Path,
@@ -36,24 +32,6 @@ LayerOption = Annotated[
     typer.Option(help="Layer, for example conv5; the one that the run clusters if left out."),
 ]
 
-ProtocolOverrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override a key of the protocol, or one of the run such as compute.ranks; repeatable.",
-    ),
-]
-SelectOption = Annotated[
-    bool, typer.Option("--select", help="Like --set select=true: do not use the test images.")
-]
-ResultOption = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="Keep the result under this name.")
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON, whose fields the documentation lists.")
-]
-
 
 class MapMethod(StrEnum):
     """The choices of `report --map`."""
@@ -64,105 +42,8 @@ class MapMethod(StrEnum):
     none = "none"
 
 
-TABLE = "table"
-COMPUTE = "compute."
-"""What the keys of a recipe that an evaluation takes begin with."""
 PAGE_SUFFIXES = (".html", ".htm")
 results = typer.Typer()
-
-
-@results.command(
-    rich_help_panel=JUDGE,
-    epilog=examples(
-        "deepcluster evaluate knn runs/demo",
-        "deepcluster evaluate table1 runs/demo --out table1.md",
-    ),
-)
-@with_options_of(EvaluationRequest, but=("name", "run", "epoch", "overrides", "compute", "result"))
-def evaluate(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help=f"{', '.join(protocol_names())}; or table1 to table5.",
-            autocompletion=complete_evaluation,
-        ),
-    ],
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN…",
-            help="A run or sweep; for tables, runs.",
-            parser=path,
-            autocompletion=complete_run,
-        ),
-    ],
-    epoch: EpochOption = None,
-    overrides: ProtocolOverrides = None,
-    select: SelectOption = False,
-    result: ResultOption = None,
-    as_json: JsonOption = False,
-    **options: Any,  # noqa: ANN401  fields of the request
-) -> None:
-    """Evaluate an epoch's network: print a table, and for some evaluations write images.
-
-    Existing results are reused. table1 to table5 compare what runs have measured with the paper's
-    numbers; their --out is a file: .csv, .parquet or .md.
-    """
-    out: Path | None = options["out"]
-    if name.startswith(TABLE):
-        _check_no_json(name, as_json=as_json)
-        _compare_with_paper(name, runs, out)
-        return
-    run = _only(runs)
-    SERVER.begin()  # starts in the background, during the imports
-    from stages.runs.evaluations import parse_protocol_keys  # noqa: PLC0415
-    from stages.runs.locate import run_folder_of  # noqa: PLC0415
-    from stages.runs.recipe import parse_overrides  # noqa: PLC0415
-
-    selected = ["select=true"] if select else []
-    assignments = [*(overrides or []), *selected]
-    about_machine = [one for one in assignments if one.lstrip().startswith(COMPUTE)]
-    about_protocol = [one for one in assignments if one not in about_machine]
-    # Check everything before waiting for Prefect to start.
-    request = EvaluationRequest(
-        name=name,
-        run=run_folder_of(run),
-        epoch=epoch,
-        overrides=parse_protocol_keys(name, about_protocol),
-        compute=parse_overrides(about_machine).get("compute"),
-        result=result,
-        **_as_text(options),
-    )
-    writes_to(out or run)
-    with prefect_ready(quiet=as_json):
-        from flows.evaluate import evaluate  # noqa: PLC0415
-
-        folder = Path(cast("str", evaluate(**dict(request))))
-        if as_json:
-            from flows.show.as_json import evaluation_as_json, print_json  # noqa: PLC0415
-
-            print_json(evaluation_as_json(folder, result or name, epoch))
-        else:
-            from flows.show.results import show_evaluation  # noqa: PLC0415
-
-            show_evaluation(folder, result or name, epoch)
-
-
-def _check_no_json(table: str, *, as_json: bool) -> None:
-    """Raise ConfigError if a table of the paper is wanted as JSON."""
-    if as_json:
-        raise ConfigError(
-            f"--json: {table} is written as a file.\n  Fix: --out {table}.csv, .parquet or .md"
-        )
-
-
-def _compare_with_paper(table: str, runs: list[Path], out: Path | None) -> None:
-    """Print what runs have measured beside the numbers of a table of the paper."""
-    from flows.show.tables import show_table  # noqa: PLC0415
-    from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
-
-    existing = [existing_run(run_folder_of(run)) for run in runs]
-    show_table(table, existing, out)
 
 
 @results.command(
@@ -179,14 +60,6 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a run, epoch by epoch; or the images of one cluster, nearest to its centroid first."""
-    from flows.show.as_json import (  # noqa: PLC0415
-        cluster_as_json,
-        print_json,
-        run_as_json,
-        sweep_as_json,
-    )
-    from flows.show.run import show_cluster, show_run  # noqa: PLC0415
-    from flows.show.sweep import show_sweep  # noqa: PLC0415
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
     from stages.runs.sweep_plan import SWEEP  # noqa: PLC0415
 
@@ -194,20 +67,37 @@ def show(
     # An epoch or a cluster belongs to a run; without them, the folder can hold a sweep.
     shows_all = epoch is None and cluster is None
     if shows_all and (Path(place) / SWEEP).exists():
-        if as_json:
-            print_json(sweep_as_json(Path(place)))
-        else:
-            show_sweep(Path(place))
+        _show_sweep(Path(place), as_json=as_json)
         return
     folder = existing_run(place)
-    if as_json and cluster is None:
-        print_json(run_as_json(folder, epoch))
-    elif as_json and cluster is not None:
-        print_json(cluster_as_json(folder, epoch, cluster, limit))
-    elif cluster is None:
+    if as_json:
+        from flows.show.as_json import cluster_as_json, print_json, run_as_json  # noqa: PLC0415
+
+        found = (
+            run_as_json(folder, epoch)
+            if cluster is None
+            else cluster_as_json(folder, epoch, cluster, limit)
+        )
+        print_json(found)
+        return
+    from flows.show.run import show_cluster, show_run  # noqa: PLC0415
+
+    if cluster is None:
         show_run(folder, epoch)
     else:
         show_cluster(folder, epoch, cluster, limit)
+
+
+def _show_sweep(folder: Path, *, as_json: bool) -> None:
+    """Show the runs of a sweep side by side."""
+    if as_json:
+        from flows.show.as_json import print_json, sweep_as_json  # noqa: PLC0415
+
+        print_json(sweep_as_json(folder))
+        return
+    from flows.show.sweep import show_sweep  # noqa: PLC0415  it imports scipy's statistics
+
+    show_sweep(folder)
 
 
 @results.command(
@@ -269,8 +159,8 @@ def report(
     ] = False,
 ) -> None:
     """Write report.html into a run's folder: a map of the images, clusters, curves, evaluations."""
-    from flows.show.image_map import MapOptions  # noqa: PLC0415
-    from flows.show.page import CLUSTERS, write_page  # noqa: PLC0415
+    from flows.show.page import write_page  # noqa: PLC0415
+    from flows.show.page_inputs import CLUSTERS, MapOptions  # noqa: PLC0415
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
 
     if out is not None and out.suffix not in PAGE_SUFFIXES:
@@ -349,27 +239,3 @@ def export(
     from stages.runs.locate import run_folder_of  # noqa: PLC0415
 
     export(run_folder_of(run), format=format, out=out, epoch=epoch, layer=layer)
-
-
-def _as_text(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options with their paths converted to absolute paths as text."""
-    converted = dict(options)
-    for name, value in options.items():
-        if isinstance(value, Path):
-            converted[name] = given(value)
-    return converted
-
-
-def _only(runs: list[Path]) -> Path:
-    """Return the only run of a list.
-
-    Raises:
-        ConfigError: the list has several runs.
-    """
-    if len(runs) > 1:
-        given_runs = " ".join(map(str, runs))
-        raise ConfigError(
-            f"{given_runs}: an evaluation takes one run.\n"
-            f"  Fix: name one; table1 to table5 take several."
-        )
-    return runs[0]

@@ -120,7 +120,7 @@ def check(
         "deepcluster sort demo --out sorted --per-cluster 20",
     ),
 )
-def sort(
+def sort(  # noqa: PLR0913, PLR0917  each is an option
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The folder to write.", parser=path)],
     epoch: EpochOption = None,
@@ -140,6 +140,13 @@ def sort(
             "--farthest/--nearest", help="With --per-cluster, which: nearest to the centroid."
         ),
     ] = False,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,G,B",
+            help="Pictures of these bands, from 1, in place of the files: 4,3,2, or a single one.",
+        ),
+    ] = None,
 ) -> None:
     """Put copies of the images into a folder for each cluster."""
     from flows.show.takeaway import show_sorted  # noqa: PLC0415
@@ -148,8 +155,22 @@ def sort(
 
     if link and list_only:
         raise ConfigError("--link, --list: exclude each other.\n  Fix: leave one of them out.")
+    if bands is not None and (link or list_only):
+        raise ConfigError("--bands: makes pictures.\n  Fix: leave --link and --list out.")
     how = "link" if link else "list" if list_only else "copy"
-    show_sorted(run_folder_of(run), out, epoch, SortRequest(how, per_cluster, farthest))
+    show_sorted(
+        run_folder_of(run), out, epoch, SortRequest(how, per_cluster, farthest, _bands(bands))
+    )
+
+
+def _bands(text: str | None) -> tuple[int, ...] | None:
+    """Return the bands that were typed, such as 4,3,2; None if none were."""
+    if text is None:
+        return None
+    parts = text.replace(" ", "").split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"--bands {text}: are no numbers.\n  Fix: for example --bands 4,3,2")
+    return tuple(map(int, parts))
 
 
 @takeaway.command(

@@ -35,7 +35,7 @@ def track(
 
     Tracking again adds only what is new. compute.track does the same while a run goes on.
     """
-    from flows.show.page import key_pictures  # noqa: PLC0415
+    from flows.show.page_inputs import key_pictures  # noqa: PLC0415
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
     from stages.runs.tracking import place_given, track  # noqa: PLC0415
 

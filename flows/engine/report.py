@@ -73,7 +73,8 @@ class FlowReport(Report):
         """
         # Imported here, because only a whole run draws, and matplotlib is slow to import.
         from flows.show.overview import draw_overview  # noqa: PLC0415
-        from flows.show.page import key_pictures, write_page  # noqa: PLC0415
+        from flows.show.page import write_page  # noqa: PLC0415
+        from flows.show.page_inputs import key_pictures  # noqa: PLC0415
 
         draw_overview(self._folder, num_epochs=self._epochs)
         write_page(self._folder)

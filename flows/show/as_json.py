@@ -13,7 +13,7 @@ import numpy as np
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError
-from flows.show.page import evaluation_folders
+from flows.show.page_inputs import evaluation_folders
 from flows.show.run import cluster_members
 from stages.evaluations.shared.results import read_results
 from stages.runs.folder import RunFolder

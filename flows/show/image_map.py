@@ -4,8 +4,7 @@ Suffixes: N images, P points of the map.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +25,9 @@ from deepcluster_core.report.image_map import (
 from deepcluster_core.report.odd_images import OddImages, draw_odd, find_odd
 from deepcluster_core.seeding import numpy_generator
 from deepcluster_core.text import readable_size, shell_words
+from flows.show.page_inputs import MapOptions
 from stages.runs.run_images import NEIGHBOURS, RunImages
 
-MapChoice = Literal["auto", "pca", "umap", "none"]
 POINTS = 50_000
 """Largest number of points; of more images, so many are drawn at random."""
 AUTO_UP_TO = 100_000
@@ -42,16 +41,6 @@ PAGE_BYTES = 2_600_000
 """Size that the gallery and the map together should not exceed, as base64."""
 LEAST_ATLAS_BYTES = 300_000
 """Bytes that the atlas may always take."""
-
-
-@dataclass(frozen=True)
-class MapOptions:
-    """What to show of single images."""
-
-    method: MapChoice = "auto"
-    """auto: pca, up to `AUTO_UP_TO` images."""
-    neighbours: bool = False
-    """Look for outliers and near-duplicates among more than `NEIGHBOURS_UP_TO` images, too."""
 
 
 def collect_map(

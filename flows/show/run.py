@@ -10,15 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deepcluster_core.artifacts.file_names import in_clustering
+from deepcluster_core.artifacts.file_names import SKIPPED, in_clustering
 from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_cluster, read_metrics
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.health import Sign, signs
 from deepcluster_core.text import (
-    duration,
     printable,
-    python_text,
     readable_size,
     share,
     three_decimals,
@@ -26,10 +24,7 @@ from deepcluster_core.text import (
 from flows.show.ranks import print_ranks, remark_on
 from flows.show.terminal import (
     console_for_tables,
-    count_of_epochs,
     go_on,
-    program_name,
-    shell_path,
     short,
     table_of_numbers,
 )
@@ -247,31 +242,6 @@ def _name_of(folder: RunFolder, epoch: int, cluster: int) -> str:
     return f" ({name}, named at epoch {found.given_at}, which {share(found.share)} comes from)"
 
 
-def farewell(folder: RunFolder, *, epochs: int, seconds: float) -> str:
-    """Return the text that ends a run: what it has made, and which commands to try next."""
-    run = short(folder.root)
-    last = max(0, epochs - 1)
-    made = count_of_epochs(epochs) if epochs else "clusters of the network as it begins"
-    labels = python_text(f"{run}/labels")
-    metrics = python_text(f"{run}/metrics")
-    features = python_text(f"{short(folder.artifact('features', last))}/features.zarr")
-    # In commands, the path needs the quotes of a shell.
-    typed = shell_path(folder.root)
-    program = program_name()
-    return f"""
-{run}: {made}, in {duration(seconds)}
-  {run}/report.html      curves and clusters, to look at in a browser
-  pd.read_parquet({labels})      the cluster of every image at every epoch
-  pd.read_parquet({metrics})     the learning curve
-  zarr.open_array({features})     (N, D), row i is image_id i
-
-Next:
-  {program} show {typed}
-  {program} look {typed}
-  {program} show {typed} --epoch {last} --cluster 0
-  {program} stage cluster --run {typed} --epoch {last} --set cluster.k=50 --out runs/k50"""
-
-
 def _state_cell(state: ArtifactState | None) -> Text:
     """Return the size, the key and, unless it is whole, the condition of an artifact.
 
@@ -379,8 +349,16 @@ def _cost_of_images(images: ArtifactState) -> str:
     images_per_second = _images_per_second(manifest)
     return (
         f" {manifest.rows:,} images in {seconds} s, "
-        f"{images_per_second} images/s, {_peak(manifest)} GiB"
+        f"{images_per_second} images/s, {_peak(manifest)} GiB{_skipped(images, manifest)}"
     )
+
+
+def _skipped(images: ArtifactState, manifest: Manifest) -> str:
+    """Return how many images of the source are not used, and where the reasons are."""
+    count = manifest.facts.get("skipped", 0)
+    if not count:
+        return ""
+    return f"\n        {count:,} skipped: {short(images.folder / SKIPPED)} has the reasons"
 
 
 def _images_per_second(manifest: Manifest) -> str:

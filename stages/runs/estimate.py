@@ -10,12 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepcluster_core.clustering.device_rows import pca_bytes, points_bytes, projection_bytes
 from deepcluster_core.clustering.faiss_index import SCRATCH_BYTES
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.clustering.scratch import MEMORY_BYTES
-from deepcluster_core.clustering.torch_index import TILE_ROWS, search_bytes
-from deepcluster_core.models.build import feature_dim_of, footprint_of
 from stages.cluster import Sizes
 from stages.index import DatasetConfig
 from stages.runs.recipe import Recipe
@@ -92,26 +89,33 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
         return Needs(disk, scratch, PROCESS_BYTES + max(clustering, training_bytes + bank_bytes), 0)
 
     memory = PROCESS_BYTES + max(clustering, bank_bytes)
-    device_bytes = max(
-        pca_bytes(num_images, dim),
-        projection_bytes(num_images, dim),
-        _search_bytes(recipe, num_images=num_images, width=sizes.pca_dim, k=max(all_k)),
+    device_bytes = _device_bytes(
+        recipe, num_images=num_images, dim=dim, width=sizes.pca_dim, k=max(all_k)
     )
     return Needs(disk, scratch, memory, max(training_bytes, device_bytes))
 
 
-def _search_bytes(recipe: Recipe, *, num_images: int, width: int, k: int) -> int:
-    """Return the least memory of a GPU to search for neighbours or centroids.
+def _device_bytes(recipe: Recipe, *, num_images: int, dim: int, width: int, k: int) -> int:
+    """Return the least memory of a GPU to reduce features and search for neighbours or centroids.
 
     faiss needs its scratch memory and the vectors of its index, which are the centroids, or with
     `pic` all rows. torch also needs the vectors, and with k-means sums. More memory makes it
     faster, because the rows of k-means stay on the GPU if they fit.
     """
+    # Imported here because they import torch, which a finished run does without.
+    from deepcluster_core.clustering.device_rows import (  # noqa: PLC0415
+        pca_bytes,
+        points_bytes,
+        projection_bytes,
+    )
+    from deepcluster_core.clustering.torch_index import TILE_ROWS, search_bytes  # noqa: PLC0415
+
     if find_clusterer(recipe.cluster.algorithm).finds_k:
         torch_bytes = 4 * k * width + search_bytes(num_images, k)
     else:
         torch_bytes = points_bytes(min(num_images, TILE_ROWS), width, k)
-    return max(SCRATCH_BYTES + 4 * k * width, torch_bytes)
+    searching = max(SCRATCH_BYTES + 4 * k * width, torch_bytes)
+    return max(pca_bytes(num_images, dim), projection_bytes(num_images, dim), searching)
 
 
 def _disk_bytes(
@@ -202,6 +206,9 @@ class _Training:
 
 
 def _training_of(recipe: Recipe, num_images: int) -> _Training:
+    # Imported here because it imports torch, which a finished run does without.
+    from deepcluster_core.models.build import feature_dim_of, footprint_of  # noqa: PLC0415
+
     network, train, channels = recipe.network, recipe.train, recipe.dataset.channels
     size = footprint_of(network, channels=channels)
     views = train.views or ()

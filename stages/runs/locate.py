@@ -8,6 +8,7 @@ from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local, expanded
 from stages.runs.access import check_readable
+from stages.runs.finished import is_finished
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_recipe
 
@@ -30,14 +31,15 @@ def resolve(
     changes = dict(overrides)
     if epochs is not None:
         changes["epochs"] = epochs
-    loaded = load_recipe(path, changes)
     # A run is named after its recipe, unless a person names it.
     root = run_path(run or path.stem)
     if root.exists() and not root.is_dir():
         raise ConfigError(
             f"{root}: is a file, but a run is a folder.\n  Fix: choose another --run."
         )
-    return loaded, RunFolder(root)
+    folder = RunFolder(root)
+    loaded = load_recipe(path, changes, is_known=lambda checked: is_finished(folder, checked))
+    return loaded, folder
 
 
 def run_path(run: str) -> Path:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from deepcluster_core.clustering.faiss_index import library_for, reason_for_torch
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.limits import cpu_quota, num_cores
@@ -106,6 +104,8 @@ def remarks(wanted: str, *, uses_faiss: bool) -> Iterator[str]:
 
 
 def _num_usable() -> int:
+    import torch  # noqa: PLC0415  slow, and a finished run does without it
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about an old driver; `remarks` says more
         if not torch.cuda.is_available():
@@ -126,6 +126,8 @@ def _cause(num_usable: int) -> str:
     """Return why torch finds no GPU, with a fix if one is known; empty if it finds some."""
     if num_usable:
         return ""
+    import torch  # noqa: PLC0415  slow, and a finished run does without it
+
     unused_gpu = _unused_gpu()
     driver = _driver_version()
     built = f"torch {torch.__version__}"
@@ -202,6 +204,8 @@ def _asked() -> str | None:
 
 def _error_of_torch() -> str:
     """Return the error that torch raises when it has to use the GPU."""
+    import torch  # noqa: PLC0415  slow, and a finished run does without it
+
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:

@@ -20,7 +20,7 @@ from deepcluster_core.config import FeatureDtype
 from deepcluster_core.data.sources import Source
 from deepcluster_core.errors import SourceError
 from deepcluster_core.progress import Progress
-from deepcluster_core.text import printable_lines
+from deepcluster_core.text import counted, printable_lines
 from stages.runs.inference import Clusters, Features, as_stored, embed_images, open_images
 from stages.runs.machine import remarks
 from stages.runs.outputs.origin import origin
@@ -30,6 +30,8 @@ from stages.runs.terminal import plain_console
 
 CONSOLE = plain_console()
 LABELS_SUFFIXES = (".parquet", ".csv", ".npy")
+FEW = 100
+"""Fewer images than this have no pace."""
 FEATURES_SUFFIXES = (".zarr", ".parquet", ".csv", ".npy")
 
 
@@ -219,11 +221,10 @@ class _Reading:
         seconds = time.monotonic() - self._start
         num_skipped = self.skipped.rows
         where = f" (why: {beside(out, 'skipped')})" if num_skipped else ""
-        rate = self.used / seconds
-        return (
-            f"{out}: {self.used:,} images, {num_skipped:,} skipped{where}, {seconds:.1f} s, "
-            f"{rate:,.0f} images/s"
-        )
+        # Of few images, most of the time is the start, so that their pace says nothing.
+        pace = f", {self.used / seconds:,.0f} images/s" if self.used >= FEW else ""
+        images = counted(self.used, "image")
+        return f"{out}: {images}, {num_skipped:,} skipped{where}, {seconds:.1f} s{pace}"
 
 
 @contextmanager

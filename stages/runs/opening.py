@@ -34,7 +34,7 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
     _check_versions(run.folder, update=update)
     # Then what the run needs. If the images cannot be counted yet, the run checks this later.
     run.anyway = anyway
-    if run.num_images is not None:
+    if run.num_images is not None and not run.is_finished:
         run.check_fits_machine(run.num_images)
     _write_config(run.recipe, run.folder)
 

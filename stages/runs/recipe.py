@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,7 +120,9 @@ class Recipe(StrictConfig):
         find_clusterer(cluster.algorithm).check(cluster.algorithm)
         pace = Pace.of(train, num_images=num_images)
         # Summarise the sizes as numbers.
-        settings = [cluster.pca_dim, train.batch_size, train.reassign_every]
+        settings: list[object] = [cluster.pca_dim]
+        if self.trains:
+            settings += [train.batch_size, train.reassign_every]
         if sizes.k:
             settings += cluster.all_k
             clusters = sizes.clusters(num_images)
@@ -131,11 +133,13 @@ class Recipe(StrictConfig):
             reduced = f"{sizes.pca_dim} dimensions without a PCA"
         else:
             reduced = f"pca_dim = {sizes.pca_dim}"
-        passes = pace.num_draws / num_images
-        summary = (
-            f"{clusters}, {reduced}, {pace.steps:,} steps of {pace.batch_size} "
-            f"images an epoch ({passes:.3g} times the data set)"
-        )
+        summary = f"{clusters}, {reduced}"
+        if self.trains:
+            passes = pace.num_draws / num_images
+            summary += (
+                f", {pace.steps:,} steps of {pace.batch_size} images an epoch "
+                f"({passes:.3g} times the data set)"
+            )
         if "auto" not in settings:
             return summary
         return f"{summary}: auto follows the number of images, a number in the recipe overrules it"
@@ -156,7 +160,12 @@ def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
     return False
 
 
-def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    path: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    is_known: Callable[[Recipe], bool] | None = None,
+) -> Recipe:
     """Read a recipe file, apply `overrides`, and validate the result.
 
     Paths in the file are relative to the file; paths in `overrides` are relative to the working
@@ -165,6 +174,8 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     Args:
         path: path of a YAML file, or a name that `recipe_file` finds.
         overrides: values that replace those in the file, nested like it: `{"cluster": {"k": 50}}`.
+        is_known: whether a recipe of valid values was checked for conflicts before, as that of a
+            finished run was; None for a recipe that is checked in any case.
 
     Raises:
         ConfigError: the file cannot be read, or keys or values are invalid. All invalid keys and
@@ -174,7 +185,7 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     values = _read(path)
     changes = plain(overrides or {}, name="overrides")
     _resolve_paths(changes, Path.cwd())
-    return _checked_recipe(merged(values, changes), name=str(path))
+    return _checked_recipe(merged(values, changes), name=str(path), is_known=is_known)
 
 
 def load_own_recipe(path: Path) -> Recipe:
@@ -212,13 +223,17 @@ def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     return _checked_recipe(merged(recipe.model_dump(mode="json"), changes), name="overrides")
 
 
-def _checked_recipe(values: dict[str, Any], *, name: str) -> Recipe:
+def _checked_recipe(
+    values: dict[str, Any], *, name: str, is_known: Callable[[Recipe], bool] | None = None
+) -> Recipe:
     """Return a valid recipe, or raise one ConfigError with all invalid values and conflicts."""
     try:
         recipe = _parsed(values)
     except ValidationError as error:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
+    if is_known is not None and is_known(recipe):
+        return recipe
     # Only values that are valid one by one can be compared with each other.
     found = _describe_conflicts(recipe)
     if found:

@@ -4,8 +4,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.limits import available_memory
@@ -74,6 +72,8 @@ def check_fits_machine(
 
 def _free_memory_of_gpus(use: MachineUse) -> int:
     """Return the free bytes of the GPU that has the fewest, among those of the ranks here."""
+    import torch  # noqa: PLC0415  slow, and a finished run does without it
+
     devices = [use.device]
     if use.here > 1:
         devices = [f"cuda:{number}" for number in range(use.here)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, ParamSpec, TypeVar
 
@@ -20,6 +21,7 @@ from stages.index import index
 from stages.runs.access import check_result_writable
 from stages.runs.compute import scratch_folder
 from stages.runs.epoch import Before, one_epoch
+from stages.runs.finished import is_finished
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.launch.placement import Placement
@@ -61,8 +63,8 @@ class Run(Generic[ReportT]):
         recipe = settled(recipe, folder)
         self.recipe = recipe
         self.report = report
-        self.device = usable_device(recipe.compute.device)
-        self.placement = Placement.of(folder, recipe.compute, self.device)
+        self.is_finished = is_finished(folder, recipe)
+        """Whether everything was made before, so that probably no stage will run."""
         self._pruned: set[Path] = set()
         self.plan = Plan(folder, recipe)
         self._remarked = False
@@ -73,6 +75,18 @@ class Run(Generic[ReportT]):
         self.num_images: int | None = None
         """Number of images; None as long as only indexing the source can find it."""
         self.source_fingerprint = self._survey_source()
+        if not self.is_finished:
+            _ = self.placement  # raises if the recipe asks for what this machine does not have
+
+    @cached_property
+    def device(self) -> str:
+        """The torch device of the run."""
+        return usable_device(self.recipe.compute.device)
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Where the stages run."""
+        return Placement.of(self.folder, self.recipe.compute, self.device)
 
     @property
     def images(self) -> Path:
@@ -104,7 +118,7 @@ class Run(Generic[ReportT]):
         assert job is not None
         self.ensure(job)
         # After indexing, the number of images is known for certain.
-        if stage is index:
+        if stage is index and not self.is_finished:
             num_images = read_manifest(out).rows
             self.report.info(self.recipe.suited_to(num_images))
             # If the source could not be counted, this is the first moment to check the sizes.
@@ -258,11 +272,14 @@ class Run(Generic[ReportT]):
         dataset, images = self.recipe.dataset, self.images
         try:
             source = dataset.open_source()
+            fingerprint = source.fingerprint()
+            if self.is_finished:
+                self.is_finished = self._is_indexed_from(fingerprint)
             self.num_images = dataset.subset or source.count()
-            if self.num_images is not None:
+            if self.num_images is not None and not self.is_finished:
                 # Called because it raises, here before the run's folder is created.
                 self.recipe.suited_to(self.num_images)
-            return source.fingerprint()
+            return fingerprint
         except SourceError as error:
             condition, _ = inspect(images)
             if condition is not Condition.WHOLE:
@@ -278,6 +295,13 @@ class Run(Generic[ReportT]):
             why = "cannot be read by you" if is_denied else "is gone"
             self.report.info(f"{dataset.source} {why}; continuing with the images in {images}")
             return manifest.inputs["source"]
+
+    def _is_indexed_from(self, fingerprint: str) -> bool:
+        """Return whether the images were indexed from a source with this fingerprint."""
+        condition, _ = inspect(self.images)
+        if condition is not Condition.WHOLE:
+            return False
+        return read_manifest(self.images).inputs["source"] == fingerprint
 
     def _provide(self, artifact: Path) -> None:
         """Make a pruned input again; raise ArtifactError if the input cannot be used at all."""

@@ -12,7 +12,6 @@ from deepcluster_core.artifacts.images import ShownImages
 from deepcluster_core.artifacts.manifest import Condition
 from deepcluster_core.artifacts.tables import Labels, centroids_of, read_index, read_labels
 from deepcluster_core.clustering.stability import epochs_stayed
-from deepcluster_core.inspection.rows import clustered_rows
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe
 from stages.runs.states import ArtifactState
@@ -85,6 +84,9 @@ class RunImages:
 
     def rows(self, epoch: int, *, undo_whitening: bool = False) -> NDArray[np.float32]:
         """Return the features of one of the `placed_epochs`; see `clustered_rows`."""
+        # Imported here because it imports zarr, which what only counts epochs does not need.
+        from deepcluster_core.inspection.rows import clustered_rows  # noqa: PLC0415
+
         features = self.folder.artifact(*clustered_by(self.recipe, epoch))
         labels = self.folder.artifact("labels", epoch)
         return clustered_rows(features, labels, undo_whitening=undo_whitening)

@@ -13,7 +13,7 @@ from deepcluster_core.interrupts import held_back
 from deepcluster_core.text import python_text, shell_words
 from flows.cli import failures
 from flows.cli import main as cli
-from flows.show.run import farewell
+from flows.show.farewell import farewell
 from flows.show.terminal import go_on, shell_path
 from stages.runs.folder import RunFolder
 from tests.support import refusals

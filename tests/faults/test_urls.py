@@ -9,6 +9,7 @@ import pytest
 from typer.models import OptionInfo
 
 from flows.cli import main as cli
+from flows.cli.evaluation import evaluation
 from flows.cli.results import results
 from flows.stage_rerun import rerun
 from stages.runs.evaluation_request import EvaluationRequest
@@ -24,7 +25,11 @@ GIVEN = {"ks": "2,3", "name": "knn"}
 
 COMMANDS = {
     info.callback.__name__: info.callback
-    for info in [*cli.app.registered_commands, *results.registered_commands]
+    for info in [
+        *cli.app.registered_commands,
+        *results.registered_commands,
+        *evaluation.registered_commands,
+    ]
     if info.callback
 }
 

@@ -157,6 +157,7 @@ def test_assign_and_embed__unreadable_images_are_listed_and_counted(
     assert first.name not in set(table["path"])
     told = capsys.readouterr().out
     assert "labels.parquet: 10 images, 2 skipped (why: labels.skipped.parquet)" in told
+    assert "images/s" not in told, "so few images have no pace"
 
 
 def test_assign__none_readable_is_an_error_that_leaves_nothing(

@@ -14,8 +14,8 @@ from deepcluster_core.artifacts.commit import new_artifact, prune
 from deepcluster_core.artifacts.manifest import Stage
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
-from flows.show.image_map import MapOptions
-from flows.show.page import key_pictures, write_page
+from flows.show.page import write_page
+from flows.show.page_inputs import MapOptions, key_pictures
 from stages.evaluations.shared.results import RESULTS, write_results
 from stages.runs.folder import RunFolder
 from stages.runs.image_facts import ImageFacts

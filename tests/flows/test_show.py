@@ -11,7 +11,8 @@ from deepcluster_core.artifacts.commit import prune, write_manifest
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.tables import read_labels, read_metrics, write_metrics
 from deepcluster_core.errors import ArtifactError, ConfigError
-from flows.show.run import farewell, show_cluster, show_run
+from flows.show.farewell import farewell
+from flows.show.run import show_cluster, show_run
 from flows.show.sweep import show_sweep
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
@@ -135,6 +136,20 @@ def test_show_run__what_each_epoch_learnt_and_each_of_its_stages_cost(
     index = read_manifest(finished_run / "images")
     pace = f"240 images in {index.seconds:.1f} s, {240 / index.seconds:,.0f} images/s"
     assert any(pace in line for line in lines)
+
+
+def test_show_run__says_how_many_images_were_skipped(
+    recipe: Path, tmp_path: Path, tiny_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = shutil.copytree(tiny_images, tmp_path / "pictures")
+    (source / "disc" / "broken.png").write_bytes(b"no picture")
+    run = tmp_path / "run"
+    loop(recipe, run, epochs=1, overrides={"dataset": {"source": str(source)}})
+
+    lines = shown(capsys, run)
+
+    assert any(line.strip().startswith("1 skipped: ") for line in lines)
+    assert any("images/skipped.parquet has the reasons" in line for line in lines)
 
 
 def test_show_run__cost_of_an_epoch_that_has_not_ended(

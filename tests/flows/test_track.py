@@ -13,7 +13,7 @@ import pytest
 
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError
-from flows.show.page import key_pictures
+from flows.show.page_inputs import key_pictures
 from stages.runs.folder import RunFolder
 from stages.runs.tracking import metrics_of, place_given, track
 from tests.support.flow_runs import loop

@@ -14,8 +14,9 @@ from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.errors import ConfigError
 from flows.evaluate import evaluate
 from flows.show.diff import show_diff
+from flows.show.farewell import farewell
 from flows.show.page import write_page
-from flows.show.run import farewell, show_run
+from flows.show.run import show_run
 from flows.stage_rerun import rerun
 from stages.runs.export import export
 from stages.runs.folder import RunFolder

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks.pictures import write_pictures
+from deepcluster_core.artifacts import pixel_parts
 from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, MODEL
@@ -31,6 +32,7 @@ from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.ranks import ALONE, Ranks
 from deepcluster_core.report.cluster_artifacts import read_assigned, read_gallery
+from stages import packed_images
 from stages.cluster import ClusterConfig, cluster
 from stages.evaluations.maximal import EVALUATION as MAXIMAL
 from stages.evaluations.maximal import PICTURES, MaximalConfig
@@ -180,6 +182,37 @@ def test_index__same_bytes_after_an_interruption_and_with_one_worker(
 
     again, whole = read_manifest(out), read_manifest(packed["grey"])
     assert (again.key, again.digest) == (whole.key, whole.digest)
+
+
+def test_index__an_interrupted_index_keeps_full_files_and_their_colours(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Many files of pixels are full, and each has several files of copies in colour or one.
+    monkeypatch.setattr(pixel_parts, "BATCH_ROWS", 4)
+    monkeypatch.setattr(pixel_parts, "PART_BYTES", 20_000)
+    monkeypatch.setattr(packed_images, "READ_AT_ONCE", 1)
+    dataset, out = config(photographs, "grey"), tmp_path / "interrupted"
+    expected = read_manifest(indexed(dataset, tmp_path / "whole", replace(CONTEXT, workers=1)))
+    num_decoded = 0
+
+    def failing(*given: Any, **settings: Any) -> Any:  # noqa: ANN401  as decode
+        nonlocal num_decoded
+        num_decoded += 1
+        if num_decoded == NUM_PICTURES - 5:
+            raise KeyboardInterrupt
+        return decode(*given, **settings)
+
+    monkeypatch.setattr(packed_images, "decode", failing)
+    with pytest.raises(KeyboardInterrupt):
+        indexed(dataset, out, replace(CONTEXT, workers=1))
+    num_decoded = NUM_PICTURES
+
+    indexed(dataset, out, replace(CONTEXT, workers=1))
+
+    assert read_manifest(out).digest == expected.digest
+    assert len(list(out.glob(f"{COLOURS}/part-*"))) > 2
+    assert num_decoded < 2 * NUM_PICTURES - 10, "what was packed is not decoded again"
+    ShownImages(out).verified(NUM_PICTURES - 1)
 
 
 def test_index__grey_without_weights_is_refused(photographs: Path, tmp_path: Path) -> None:

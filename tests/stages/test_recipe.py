@@ -283,6 +283,13 @@ def test_suited_to__tells_what_auto_came_to(path: Path) -> None:
     assert "auto follows the number of images" in load_recipe(path, auto).suited_to(240)
 
 
+def test_suited_to__without_training_has_no_steps(path: Path) -> None:
+    untrained = load_recipe(path, {"epochs": 0, "train": {"batch_size": "auto"}})
+
+    assert "steps" not in untrained.suited_to(240)
+    assert "auto" not in untrained.suited_to(240)
+
+
 def test_suited_to__refuses_too_few_images(path: Path) -> None:
     with pytest.raises(FeatureError, match=r"cluster.k: 5 needs at least 5 images"):
         load_recipe(path).suited_to(4)

@@ -1,6 +1,7 @@
 """Flows called in this process, and what Prefect's server recorded of their tasks."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from flows.epoch_loop import deepcluster
+from flows.prefect_.embedded import TASK_RUNS
 from tests.support.timeouts import WITHIN_S
 
 KEEP_ALL: dict[str, Any] = {"keep": {"features": None}}
@@ -26,21 +28,35 @@ def loop(recipe: Path, run: Path, **parameters: object) -> dict[str, str]:
 
 def call(flow: Flow[..., Any], **parameters: object) -> dict[str, str]:
     """Call a flow; return the states of its task runs by name, as the server recorded them."""
-    state = flow(**parameters, return_state=True)
+    made: list[UUID] = []
+    token = TASK_RUNS.set(made)
+    try:
+        state = flow(**parameters, return_state=True)
+    finally:
+        TASK_RUNS.reset(token)
     state.result()  # raises the error of a flow that failed
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
     with get_client(sync_client=True) as client:
-        return recorded_tasks(client, flow_run_id)
+        return recorded_tasks(client, flow_run_id, made)
 
 
-def recorded_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> dict[str, str]:
-    """Return task states once all are final: Prefect records them some seconds late."""
+def recorded_tasks(
+    client: SyncPrefectClient, flow_run_id: UUID, made: Collection[UUID] = ()
+) -> dict[str, str]:
+    """Return task states once all are final: Prefect records them some seconds late.
+
+    Args:
+        client: client of the server.
+        flow_run_id: the flow run.
+        made: task runs to wait for, of which the server may not know yet.
+    """
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     deadline = time.monotonic() + WITHIN_S
     while True:
         runs = client.read_task_runs(flow_run_filter=of_run)
-        if runs and all(run.state and run.state.is_final() for run in runs):
+        are_known = runs and {run.id for run in runs} >= set(made)
+        if are_known and all(run.state and run.state.is_final() for run in runs):
             return {run.name: run.state.name or "" for run in runs if run.state}
         assert time.monotonic() < deadline, f"not recorded: {runs}"
         time.sleep(0.05)

@@ -4,7 +4,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from deepcluster_core.data.sources.base import (
 )
 from deepcluster_core.data.sources.tally import count_up, counts
 from deepcluster_core.errors import SourceError
-from deepcluster_core.text import listed
+from deepcluster_core.text import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,17 @@ class NamedImages(ABC):
     read as images.
     """
 
-    def __init__(self, *, with_labels: bool) -> None:
+    def __init__(
+        self, *, with_labels: bool, is_wanted: Callable[[str], bool] | None = None
+    ) -> None:
+        """Store the arguments; nothing is read yet.
+
+        Args:
+            with_labels: give images the names of their first-level folders.
+            is_wanted: which names the reader of this source uses; None for all of them. The others
+                are yielded as well, but do not decide whether there are labels.
+        """
+        self._is_wanted = is_wanted
         self._with_labels = with_labels
         self._left_out: list[str] = []
         self._others: Counter[str] = Counter()
@@ -63,13 +73,18 @@ class NamedImages(ABC):
         self._others.clear()
         num_flat = num_nested = 0
         for name in self._names(self._left_out, self._others):
-            top_folder, is_nested, _ = displayed(name).partition("/")
+            path = displayed(name)
+            top_folder, is_nested, _ = path.partition("/")
             if is_nested:
                 num_nested += 1
-            else:
+            elif self._is_flat(path):
                 num_flat += 1
             yield self._image(name, top_folder if is_labelled else None)
         self._num_flat = num_flat if num_nested else 0
+
+    def _is_flat(self, name: str) -> bool:
+        """Return whether a name in the root is an image that belongs to no class."""
+        return not name.endswith("/") and (self._is_wanted is None or self._is_wanted(name))
 
     def count(self) -> int:
         """Count by names alone, which takes seconds for a million images."""
@@ -79,17 +94,21 @@ class NamedImages(ABC):
         """See `Source`."""
         notes: list[str] = []
         if self._num_flat and self._with_labels:
-            images = "1 image lies" if self._num_flat == 1 else f"{self._num_flat:,} images lie"
-            notes.append(f"no true labels: {images} beside the folders, so they are not classes")
+            lie = "lies" if self._num_flat == 1 else "lie"
+            notes.append(
+                f"no true labels: {counted(self._num_flat, 'image')} {lie} beside the folders, so "
+                f"they are not classes"
+            )
         if self._others:
             notes.append(
                 f"left out, because their names are not those of images: {counts(self._others)}"
             )
         count = len(self._left_out)
         if count:
-            number = "1 folder" if count == 1 else f"{count:,} folders"
             own = listed(self._left_out)
-            notes.append(f"left out: {number} of this program's own results: {own}")
+            notes.append(
+                f"left out: {counted(count, 'folder')} of this program's own results: {own}"
+            )
         return notes
 
 
@@ -100,9 +119,11 @@ class FolderSource(NamedImages):
     themselves.
     """
 
-    def __init__(self, root: Path, *, with_labels: bool) -> None:
-        """Store the arguments; nothing is read yet."""
-        super().__init__(with_labels=with_labels)
+    def __init__(
+        self, root: Path, *, with_labels: bool, is_wanted: Callable[[str], bool] | None = None
+    ) -> None:
+        """Store the arguments; nothing is read yet. See `NamedImages`."""
+        super().__init__(with_labels=with_labels, is_wanted=is_wanted)
         self._root = root.absolute()
 
     @property
@@ -121,7 +142,7 @@ class FolderSource(NamedImages):
         return walk_images(self._root, left_out, others)
 
     def _has_only_folders(self) -> bool:
-        return all(name.endswith("/") for name in _open_level(self._root, "").names)
+        return not any(self._is_flat(name) for name in _open_level(self._root, "").names)
 
     def _image(self, name: str, label: str | None) -> SourceImage:
         return SourceImage(displayed(name), label, partial(read_file, self._root / name))

@@ -10,6 +10,7 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.geotiff.scenes import Scene, import_rasterio, is_scene_name, read_scene
 from deepcluster_core.geotiff.windows import Grid, Window, read_window
+from deepcluster_core.text import counted
 
 
 class GeotiffSource:
@@ -89,7 +90,8 @@ class GeotiffSource:
                 f"at the right and lower edges of scenes up to {self._edge} pixels are in no window"
             )
         if self._others:
-            notes.append(f"left out: {self._others:,} images that are not .tif or .tiff files")
+            others = counted(self._others, "image")
+            notes.append(f"left out: {others} whose name ends in neither .tif nor .tiff")
         return notes
 
     def check_channels(self, channels: int) -> None:

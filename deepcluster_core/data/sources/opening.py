@@ -245,7 +245,7 @@ def _open_tar(location: Path, wanted: Wanted) -> Source:
 def _open_geotiff(location: Path, wanted: Wanted) -> Source:
     found: FolderSource | ListSource | PictureSource
     if location.is_dir():
-        found = FolderSource(location, with_labels=wanted.with_labels)
+        found = FolderSource(location, with_labels=wanted.with_labels, is_wanted=is_scene_name)
         if not has_scenes(location):
             raise _nothing_found(location, "a folder that holds .tif files")
     elif is_scene_name(location.name):

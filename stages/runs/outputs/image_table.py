@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".parquet", ".csv", ".h5ad")
+LABEL = "label"
 COLUMNS = (
     *("image_id", "path", "cluster", "cluster_name", "distance", "second_cluster", "stability"),
-    *("outlier", "nearest", "similarity", "x", "y", "label"),
+    *("outlier", "nearest", "similarity", "x", "y", LABEL),
 )
 """The columns of every table, in order."""
 ON_REQUEST = (EMBEDDING, IMAGE)
@@ -86,7 +87,7 @@ class ImageColumns:
             "similarity": lambda: _rows_of(facts.neighbours.similarity_NM[:, 0]),
             "x": lambda: _rows_of(self._places[:, 0]),
             "y": lambda: _rows_of(self._places[:, 1]),
-            "label": self._true_labels,
+            LABEL: self._true_labels,
             EMBEDDING: lambda: _rows_of(facts.rows),
             IMAGE: lambda: self._thumbnails,
         }
@@ -101,10 +102,15 @@ class ImageColumns:
 
     @cached_property
     def all_names(self) -> list[str]:
-        """The columns of a table if none are chosen; those of further clusterings follow theirs."""
+        """The columns of a table if none are chosen; those of further clusterings follow theirs.
+
+        Without a single true label, `label` is on request only, as it would be empty.
+        """
         found: list[str] = []
         num_clusterings = len(self._facts.labels.heads)
         for name in COLUMNS:
+            if name == LABEL and not self._facts.images.named_labels()[1]:
+                continue
             found.append(name)
             if name in ("cluster", "distance"):
                 found += [in_clustering(name, number) for number in range(1, num_clusterings)]
@@ -211,7 +217,7 @@ def image_frame(
 
     made = ImageColumns(facts, method)
     names = [*(columns or made.all_names)]
-    _check_columns(names, [*made.all_names, *ON_REQUEST])
+    _check_columns(names, made.all_names)
     everything = slice(0, len(facts.labels.cluster_N))
     return pd.DataFrame({name: _in_frame(made.rows(name, everything)) for name in names})
 
@@ -235,7 +241,7 @@ def _chosen(known: list[str], request: TableRequest, out: Path) -> list[str]:
         ConfigError: a column does not exist, or the format does not hold it.
     """
     wanted = [*(request.columns or known)]
-    _check_columns(wanted, [*known, *ON_REQUEST])
+    _check_columns(wanted, known)
     is_h5ad = out.suffix == ".h5ad"
     if request.embedding or is_h5ad:  # what AnnData is for
         wanted.append(EMBEDDING)
@@ -255,6 +261,8 @@ def _chosen(known: list[str], request: TableRequest, out: Path) -> list[str]:
 
 
 def _check_columns(wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ConfigError if a column is neither known nor made on request."""
+    known = [*dict.fromkeys([*known, LABEL, *ON_REQUEST])]
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ConfigError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepcluster_core.artifacts.about_files import read_about
 from deepcluster_core.artifacts.manifest import digest_of, inspect, read_manifest
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.text import listed, shell_words
 from stages.runs.cluster_names import ClusterName, names_at
 from stages.runs.folder import RunFolder
@@ -61,8 +61,15 @@ def belonging(file: Path, run: str | None = None) -> Belonging:
     Raises:
         ArtifactError: the file does not say what it was made from, the run is not found, or it no
             longer has what the file was made from.
-        ConfigError: `run` does not exist.
+        ConfigError: `run` does not exist, or `file` is itself a run.
     """
+    if (file / "config.yaml").is_file():
+        shown = shell_words(file)
+        raise ConfigError(
+            f"{file}: is a run, but check is for a file that was made from one.\n"
+            f"  Fix: `deepcluster show {shown}` says in which condition each artifact of a run is; "
+            f"check takes a file of `table`, `assign`, `embed`, `pick` or `duplicates`."
+        )
     about = read_about(file)
     folder = existing_run(run) if run is not None else _run_of(file, about)
     same: list[str] = []

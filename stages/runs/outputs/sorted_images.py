@@ -42,6 +42,9 @@ class SortRequest:
     """Largest number of images of a cluster; None for all."""
     farthest: bool = False
     """Take those farthest from the centroid first, not the nearest."""
+    bands: tuple[int, ...] | None = None
+    """Write pictures of these channels of the packed pixels, from 1, in place of the files; one
+    channel, or three for red, green and blue."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,20 @@ def sort_images(
         progress: receives the number of images written.
 
     Raises:
-        ConfigError: `out` holds something, or lies in the run or its source; or the epoch does not
-            exist.
+        ConfigError: `out` holds something, or lies in the run or its source; or the epoch or one of
+            the bands does not exist.
         ArtifactError: an artifact is missing or damaged, or the disk is full.
     """
     facts = ImageFacts.of(past, epoch)
     originals = _originals(facts)
     _check_folder(past, out, originals)
+    if request.bands is not None:
+        _check_bands(request.bands, past.recipe.dataset.channels)
+        originals = None  # pictures are made even of files that exist
     chosen = [*_members(facts, request)]
     names = {number: one.name for number, one in names_at(past.folder, facts.epoch).items()}
     with _whole_folder(out) as part:
-        writer = _Writer(facts, originals, part, request.how)
+        writer = _Writer(facts, originals, part, request)
         if request.how == "copy":
             _check_space(out, writer.originals_of(np.concatenate(chosen)))
         about = origin(past, out / TABLE, labels=past.whole("labels", facts.epoch))
@@ -150,12 +156,15 @@ def _rows(
 class _Writer:
     """Writes images of a run into folders."""
 
-    def __init__(self, facts: ImageFacts, originals: Path | None, out: Path, how: How) -> None:
+    def __init__(
+        self, facts: ImageFacts, originals: Path | None, out: Path, request: SortRequest
+    ) -> None:
         self._images = facts.images
         self._paths = facts.images.paths()
         self._originals = originals
         self._out = out
-        self._how: How = how
+        self._how: How = request.how
+        self._bands = request.bands
         self._digits = len(str(len(facts.images) - 1))
         self._num_written = 0
         self.num_decoded = 0
@@ -199,7 +208,10 @@ class _Writer:
         original = self._original(image_id)
         if original is None:
             file = folder / f"{number}-{safe_name(_stem(path))}"
-            name = _write_pixels(self._images.verified(image_id), file)
+            pixels_HWC = self._images.verified(image_id)
+            if self._bands is not None:
+                pixels_HWC = pixels_HWC[:, :, [band - 1 for band in self._bands]]
+            name = _write_pixels(pixels_HWC, file)
             self.num_decoded += 1
             self.decoded_kinds.add(Path(name).suffix)
             return name
@@ -256,6 +268,21 @@ def _originals(facts: ImageFacts) -> Path | None:
     """Return the folder that the paths of the images are relative to, if it still exists."""
     originals = facts.images.originals
     return originals if originals is not None and originals.is_dir() else None
+
+
+def _check_bands(bands: Sequence[int], channels: int) -> None:
+    """Raise ConfigError unless the images have these bands, and a picture can show them."""
+    given = ",".join(map(str, bands))
+    if len(bands) not in (1, 3):
+        raise ConfigError(
+            f"--bands {given}: {len(bands)} bands, but a picture shows one or three.\n"
+            f"  Fix: name one band, or those for red, green and blue."
+        )
+    if not all(1 <= band <= channels for band in bands):
+        raise ConfigError(
+            f"--bands {given}: the images of the run have the bands 1 to {channels}.\n"
+            f"  Fix: choose among these."
+        )
 
 
 def _check_folder(past: PastRun, out: Path, originals: Path | None) -> None:

@@ -1,6 +1,7 @@
 """Windows of GeoTIFF scenes as a source."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +86,23 @@ def test_notes__tell_what_is_in_no_window(scenes: Path) -> None:
     list(source.images())
 
     assert source.notes() == [
-        "no true labels: 1 image lies beside the folders, so they are not classes",
         "at the right and lower edges of scenes up to 8 pixels are in no window",
-        "left out: 1 images that are not .tif or .tiff files",
+        "left out: 1 image whose name ends in neither .tif nor .tiff",
     ]
+
+
+def test_notes__a_scene_beside_folders_takes_the_labels_away(scenes: Path) -> None:
+    assert all(image.label for image in opened(scenes).images())
+    Image.new("L", (20, 20)).save(scenes / "photo.png")
+    assert all(image.label for image in opened(scenes).images()), "a photograph is no scene"
+    shutil.copy(scenes / "a/1.tif", scenes / "above.tif")
+    source = opened(scenes)
+
+    assert not any(image.label for image in source.images())
+
+    assert source.notes()[0] == (
+        "no true labels: 1 image lies beside the folders, so they are not classes"
+    )
 
 
 def test_fingerprint__is_that_of_names_times_and_labels(scenes: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from deepcluster_core.clustering.changes import changes
 from deepcluster_core.report.evaluations import PICTURE_AT_MOST, Evaluation, Picture
 from deepcluster_core.report.gallery import Assigned, Gallery, choose, describe
-from deepcluster_core.report.page import Report, Setup, inputs_of, render
+from deepcluster_core.report.page import Report, Setup, render
+from deepcluster_core.report.page_format import inputs_of
 from deepcluster_core.report.thumbnails import Thumbnails, thumbnail
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> \x1b[2J \udcff"

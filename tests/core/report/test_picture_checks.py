@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,8 @@ import pytest
 from deepcluster_core.report.gallery import Assigned, Gallery, choose, describe
 from deepcluster_core.report.picture_checks import picture_remarks
 from deepcluster_core.report.thumbnails import Thumbnails, thumbnail
+
+Draw = Callable[[int], np.ndarray]
 
 
 def gallery(pictures: dict[int, np.ndarray]) -> Gallery:
@@ -40,6 +43,24 @@ def test_picture_remarks__a_black_gallery_is_the_only_remark(high: int, title: s
 
     assert [(remark.tone, remark.title) for remark in found] == [("bad", title)]
     assert "dataset.deep" in found[0].text
+
+
+def stars(image_id: int) -> np.ndarray:
+    """Return a black picture with two bright points, less than one pixel in a hundred."""
+    pixels = np.zeros((16, 16, 1), np.uint8)
+    row, column = np.random.default_rng(image_id).integers(0, 16, (2, 2))
+    pixels[row, column] = 255
+    return pixels
+
+
+def dim(image_id: int) -> np.ndarray:
+    """Return a picture of dim shapes, as of a street at night."""
+    return np.kron(noise(image_id, 36)[:8, :8], np.ones((8, 8, 1), np.uint8))
+
+
+@pytest.mark.parametrize("draw", [stars, dim])
+def test_picture_remarks__dark_pictures_that_show_something_are_not_black(draw: Draw) -> None:
+    assert picture_remarks(gallery({number: draw(number) for number in range(30)})) == []
 
 
 def test_picture_remarks__clusters_of_blank_and_of_identical_pictures_are_named() -> None:

@@ -23,7 +23,7 @@ def skewed(num: int = 1000) -> NDArray[np.int32]:
 
 def draw(
     cluster_N: NDArray[np.int32], *, k: int, num_draws: int, seed: int = 0
-) -> NDArray[np.int64]:
+) -> NDArray[np.uint32]:
     generator = np.random.default_rng(seed)
     return uniform_order(cluster_N, k=k, num_draws=num_draws, generator=generator)
 
@@ -163,7 +163,7 @@ def test_orders__are_those_of_earlier_versions(
     assert hash_of(plain) == "baeb53c466691270"
 
 
-def hash_of(order_M: NDArray[np.int64]) -> str:
+def hash_of(order_M: NDArray[np.integer]) -> str:
     return hashlib.sha256(order_M.astype("<u4").tobytes()).hexdigest()[:16]
 
 

@@ -139,6 +139,28 @@ def test_write_image_table__chosen_columns(past: PastRun, tmp_path: Path) -> Non
     assert pq.read_schema(tmp_path / "t.parquet").names == ["path", "cluster", "image"]
 
 
+def test_write_image_table__without_true_labels_has_no_empty_column(
+    pictures: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml",
+        pictures,
+        dataset="{source: SOURCE, labels: none, shorter_side: 16, channels: 1, encoding: raw}",
+        epochs="1",
+        compute="{device: cpu}",
+    )
+    deepcluster.run_epochs(recipe, tmp_path / "run", echo=False)
+    past = PastRun.open(str(tmp_path / "run"))
+
+    columns = write_image_table(past, tmp_path / "all.parquet", TableRequest()).columns
+    chosen = TableRequest(columns=("path", "label"))
+    write_image_table(past, tmp_path / "chosen.parquet", chosen)
+
+    assert "label" not in columns
+    assert {"path", "cluster", "x"} <= set(columns)
+    assert pq.read_table(tmp_path / "chosen.parquet")["label"].null_count == NUM_IMAGES
+
+
 @pytest.mark.parametrize(
     ("request_", "name", "said"),
     [

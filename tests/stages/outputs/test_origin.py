@@ -85,6 +85,11 @@ def test_belonging__run_moved_alone(file: Path, own_run: Path, tmp_path: Path) -
         belonging(file, str(tmp_path / "nowhere"))
 
 
+def test_belonging__a_run_is_not_a_file_made_from_one(own_run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is a run(.|\n)*Fix: `deepcluster show "):
+        belonging(own_run)
+
+
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npy", "t.zarr", "t.txt", "t.h5ad"])
 def test_belonging__files_of_others(name: str, tmp_path: Path) -> None:
     path = tmp_path / name

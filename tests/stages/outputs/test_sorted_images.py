@@ -164,3 +164,30 @@ def test_cluster_place__sorts_as_text() -> None:
 )
 def test_safe_name__keeps_letters_alone(name: str, safe: str) -> None:
     assert safe_name(name) == safe
+
+
+def test_sort_images__bands_become_pictures(past: PastRun, tmp_path: Path) -> None:
+    request = SortRequest(per_cluster=1, bands=(1, 1, 1))
+
+    found = sort_images(past, tmp_path / "out", request)
+
+    table = pd.read_parquet(tmp_path / "out" / "images.parquet")
+    images = ImageFacts.of(past, None).images
+    assert found.num_decoded == len(table)
+    for file, image_id in zip(table["file"], table["image_id"], strict=True):
+        with Image.open(tmp_path / "out" / file) as picture:
+            assert picture.mode == "RGB"
+            pixels_HWC = images[image_id]
+            np.testing.assert_array_equal(np.asarray(picture), pixels_HWC.repeat(3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [((1, 2), "shows one or three"), ((2,), "the bands 1 to 1"), ((0, 1, 1), "the bands 1 to 1")],
+)
+def test_sort_images__bands_that_there_are_not(
+    bands: tuple[int, ...], message: str, past: PastRun, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"--bands .*{message}(.|\n)*Fix:"):
+        sort_images(past, tmp_path / "out", SortRequest(bands=bands))
+    assert not (tmp_path / "out").exists()

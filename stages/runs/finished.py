@@ -1,0 +1,30 @@
+"""Recognise a finished run, so that running it again starts fast."""
+
+from deepcluster_core.artifacts.manifest import Condition, inspect
+from deepcluster_core.errors import ConfigError
+from stages.runs.folder import RunFolder
+from stages.runs.recipe import Recipe, load_own_recipe
+from stages.runs.settled import settled
+from stages.score import score
+
+
+def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
+    """Return whether a run has scored its last epoch with exactly this recipe.
+
+    Such a recipe was checked before that, and the run needs nothing more from this machine. What
+    only prepares work can then be left out: building the network for its sizes, choosing a device,
+    comparing needs with what is free. They import torch, which takes longer than all the rest.
+
+    The artifacts are still looked up one by one. If one of them has been damaged or deleted, it is
+    made again, and whatever is wrong with this machine is reported by then.
+    """
+    if not folder.config.exists():
+        return False
+    try:
+        before = load_own_recipe(folder.config)
+    except ConfigError:
+        return False  # reported where the run is opened
+    if settled(recipe, folder) != before:
+        return False
+    condition, _ = inspect(folder.artifact(score.kind, recipe.num_epochs - 1))
+    return condition is Condition.WHOLE
