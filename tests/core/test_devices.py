@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.features import extract_features
@@ -11,7 +12,7 @@ from deepcluster_core.training.batches import Batch
 from deepcluster_core.training.epoch import PseudoLabelLearner
 from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
-from tests.support.fake_gpus import fake_gpus
+from tests.support.fake_cuda import fake_gpus
 
 CONFIG = NetworkConfig(name="smallnet", image_size=16)
 VIEWS_BSSC = np.zeros((4, 16, 16, 1), np.uint8)
@@ -57,3 +58,19 @@ def test_loss__on_the_device_of_the_rank() -> None:
 
     assert str(loss.device) == "cuda:1"
     assert seen == {"cpu", "cuda:1"}
+
+
+def test_fake_gpus__catch_a_tensor_on_another_device() -> None:
+    with fake_gpus():
+        on_device = torch.zeros(3, device="cuda:1")
+        with pytest.raises(RuntimeError, match="same device"):
+            _ = on_device + torch.zeros(3)
+
+
+def test_fake_gpus__count_what_makes_the_program_wait() -> None:
+    with fake_gpus() as seen:
+        on_device = torch.zeros(3, device="cuda:1")
+        assert float(on_device.sum()) == 0
+        assert float(torch.zeros(3).sum()) == 0
+
+    assert seen.num_waits == 1, "a value on the CPU is there already"

@@ -1,6 +1,9 @@
 """GPUs that hold no numbers, so that tests can see on which of them tensors lie.
 
 torch's fake tensors have a shape, a type and a device. They cannot compute a backward pass.
+
+What a program asks of a tensor's contents has a fixed answer here: `item()`, `int()` and `float()` are
+zero, `numpy()` is zeros. Each such question makes a CPU wait for a real GPU, so they are counted.
 """
 
 # pyright: reportPrivateUsage=false
@@ -15,15 +18,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+
+aten = torch.ops.aten
+IN_PLACE_UPDATES = {aten._fused_sgd_.default, aten._fused_sgd_.tensor_lr}
+"""Operations that exist for real devices only, and return nothing."""
+MEMORY_BYTES = 80 << 30
+"""Memory of each GPU, all of it free."""
+
+
+class Seen(set[str]):
+    """The devices of all tensors that were used, and what else was noted."""
+
+    num_waits = 0
+    """Number of times that a value of a GPU was read by the program."""
 
 
 class _Devices(TorchDispatchMode):
     """Notes the devices of all tensors that any operation reads or returns."""
 
-    def __init__(self, seen: set[str]) -> None:
+    def __init__(self, seen: Seen) -> None:
         super().__init__()
         self._seen = seen
 
@@ -34,21 +51,33 @@ class _Devices(TorchDispatchMode):
         args: Any = (),  # noqa: ANN401
         kwargs: Any = None,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        found = func(*args, **(kwargs or {}))
+        found = self._call(func, args, kwargs or {})
         for value in tree_leaves((args, kwargs, found)):
             if isinstance(value, Tensor):
                 self._seen.add(str(value.device))
         return found
 
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        if func in IN_PLACE_UPDATES:
+            devices = {str(each.device) for each in tree_leaves(args) if isinstance(each, Tensor)}
+            assert len(devices) == 1, f"{func} on several devices: {sorted(devices)}"
+            return None
+        if func == aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            self._seen.num_waits += args[0].device.type == "cuda"
+            return 0.0 if args[0].is_floating_point() else 0
+        if func == aten._pin_memory.default:
+            return args[0].clone()
+        return func(*args, **kwargs)
+
 
 @contextmanager
-def fake_gpus() -> Iterator[set[str]]:
+def fake_gpus() -> Iterator[Seen]:
     """Pretend that there are GPUs during the block; yield the devices of all tensors in it.
 
     Operations on tensors of two devices raise an error, as on real GPUs. Networks must be built
     before, because their initial values are copied.
     """
-    seen: set[str] = set()
+    seen = Seen()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         # `copy.deepcopy` of a module asks each weight for its memory, which a fake does not have.
@@ -57,6 +86,8 @@ def fake_gpus() -> Iterator[set[str]]:
             ("get_device_capability", (7, 0)),
             ("get_rng_state", None),
             ("set_rng_state", None),
+            ("mem_get_info", (MEMORY_BYTES, MEMORY_BYTES)),
+            ("synchronize", None),
         ):
             stack.enter_context(mock.patch.object(torch.cuda, name, return_value=value))
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
