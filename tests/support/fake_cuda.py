@@ -2,8 +2,8 @@
 
 torch's fake tensors have a shape, a type and a device. They cannot compute a backward pass.
 
-What a program asks of a tensor's contents has a fixed answer here: `item()`, `int()` and `float()` are
-zero, `numpy()` is zeros. Each such question makes a CPU wait for a real GPU, so they are counted.
+What a program asks of a tensor's contents has a fixed answer here: `item()`, `int()` and `float()`
+are zero, `numpy()` is zeros. The first three make a CPU wait for a real GPU, so they are counted.
 """
 
 # pyright: reportPrivateUsage=false
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
 
 aten = torch.ops.aten
 IN_PLACE_UPDATES = {aten._fused_sgd_.default, aten._fused_sgd_.tensor_lr}

@@ -155,7 +155,7 @@ def test_random_boxes__without_a_fit_is_torchvisions_central_box(height: int, wi
     too_large = RandomCrop(area=(2.0, 3.0), ratio=PAPER.ratio, flip=0.5)
 
     draws_1R = augmentation_draws(1, 0, 1)
-    box = random_boxes(np.array([height]), np.array([width]), draws_1R, too_large)[0]
+    (box,) = random_boxes(np.array([height]), np.array([width]), draws_1R, too_large).tolist()
 
     image = torch.empty(3, height, width)
     top, left, box_height, box_width = transforms.RandomResizedCrop.get_params(
