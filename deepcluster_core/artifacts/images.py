@@ -13,7 +13,6 @@ Memory does not grow with the number of images, except by 4 bytes an image for t
 `none`, by the text of the paths.
 """
 
-import struct
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,10 +25,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts import pixel_parts
-from deepcluster_core.artifacts.checksum import crc32c
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
+from deepcluster_core.artifacts.packed_pixels import PackedPixels, checksum_of
 from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels, PixelWriter
 from deepcluster_core.artifacts.skipped_images import SkippedImages
 from deepcluster_core.artifacts.table_writer import GROUP_ROWS, TableWriter
@@ -45,7 +44,6 @@ from deepcluster_core.data.pages import Pages
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
 
-SIZE = struct.Struct("<ii")
 SMALL_GROUPS_UP_TO = 1 << 21
 """Number of images up to which row groups of the index have only `BATCH_ROWS` rows.
 
@@ -55,6 +53,8 @@ is open: with small ones alone, 10 million images need 0.22 GB for it (measured)
 """
 
 Encoding = Literal["raw", "jpeg", "png", "none"]
+PIXEL_ENCODINGS = frozenset(("raw",))
+"""Encodings whose bytes are the pixels (H, W, C) themselves."""
 
 INDEX_SCHEMA = pa.schema(
     {
@@ -164,7 +164,7 @@ def _pack(images: list[PackedImage], pixels: PixelWriter) -> None:
     heights = [image.packed_height for image in images]
     widths = [image.packed_width for image in images]
     packed = [image.packed for image in images]
-    checksums = [*map(_checksum, heights, widths, packed)]
+    checksums = [*map(checksum_of, heights, widths, packed)]
     pixels.add(heights, widths, checksums, packed)
 
 
@@ -192,6 +192,17 @@ class Images:
     def channels(self) -> int:
         """The number of channels of every image."""
         return self._channels
+
+    @property
+    def packed_channels(self) -> int:
+        """The number of channels of the arrays that this class returns."""
+        return self._channels
+
+    def packed_pixels(self) -> PackedPixels | None:
+        """Return the packed bytes of many images at once; None if they are no pixels."""
+        if self._encoding not in PIXEL_ENCODINGS:
+            return None
+        return PackedPixels(self._pixels, self.num_images, self.packed_channels)
 
     @property
     def originals(self) -> Path | None:
@@ -222,7 +233,7 @@ class Images:
         """
         if self._encoding != "none":
             stored, height, width, crc32c = self._pixels.stored(image_id)
-            if _checksum(height, width, stored) != crc32c:
+            if checksum_of(height, width, stored) != crc32c:
                 raise self._pixels.damaged(image_id, "its checksum differs")
         return self[image_id]
 
@@ -292,9 +303,3 @@ def _rule_in(manifest: Manifest) -> DeepRule:
     if deep == "percentile":
         return DeepScales.from_facts(manifest.facts["deep_scales"])
     return deep
-
-
-def _checksum(height: int, width: int, packed: bytes | Pixels) -> int:
-    """Return the CRC-32C of an image's size and bytes."""
-    checksum_of_size = crc32c(SIZE.pack(height, width))
-    return crc32c(packed, checksum_of_size)

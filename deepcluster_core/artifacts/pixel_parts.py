@@ -89,7 +89,7 @@ class PixelWriter:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class StoredBatch:
     """The columns of one record batch, as views of the memory map."""
 
     height_B: NDArray[np.int32]
@@ -135,6 +135,14 @@ class PixelParts:
         width = batch.width_B[row]
         return stored, height, width, batch.crc32c_B[row]
 
+    def batch(self, number: int) -> StoredBatch:
+        """Return a record batch, the images from `number` times `BATCH_ROWS` on.
+
+        Raises:
+            ArtifactError: the record batch is damaged.
+        """
+        return self._batches[number]
+
     def damaged(self, image_id: int, cause: str) -> ArtifactError:
         """Return the error for an image that is damaged."""
         return ArtifactError(
@@ -155,7 +163,7 @@ class PixelParts:
             mapped_file = pa.memory_map(str(path))
             return pa.ipc.open_file(mapped_file)
 
-    def _open_batch(self, number: int) -> _Batch:
+    def _open_batch(self, number: int) -> StoredBatch:
         """Return a record batch, whose columns are looked up once and then kept."""
 
         def explain(error: Exception) -> ArtifactError:
@@ -170,7 +178,7 @@ class PixelParts:
             stored = self._parts[part].get_batch(number_in_part)
             # The offsets and bytes of a large_binary column, without a copy.
             _, offsets, data = stored["pixels"].buffers()
-            return _Batch(
+            return StoredBatch(
                 height_B=stored["height"].to_numpy(),
                 width_B=stored["width"].to_numpy(),
                 crc32c_B=stored["crc32c"].to_numpy(),
