@@ -1,8 +1,9 @@
 """Extract: images (+ checkpoint) -> features. Runs the network in eval mode on central crops."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,15 @@ from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import FEATURES
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.config import FeatureDtype, Precision, StrictConfig
+from deepcluster_core.context import Context
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.stage import stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from deepcluster_core.models.network import Network
 
 
 class ExtractConfig(StrictConfig):
@@ -73,7 +80,6 @@ def extract(
     # Imported here because they import torch and zarr, which reading a recipe does not need.
     from deepcluster_core.artifacts.checkpoints import restore_network
     from deepcluster_core.artifacts.features import create_features, write_shards
-    from deepcluster_core.data.central_views import central_views
     from deepcluster_core.feature_shares import FeatureShare
     from deepcluster_core.features import extract_features, feature_dim
     from deepcluster_core.precision import computed_in
@@ -97,16 +103,15 @@ def extract(
     # From now on, a later attempt with the same key keeps the shards that it finds in the folder.
     draft.save({})
     share = FeatureShare(array, context.ranks, batch_size=extract.batch_size)
-    views = central_views(
-        pictures,
-        resize=extract.resize,
-        size=network.image_size,
-        batch_size=extract.batch_size,
-        batches=share.batches,
-        workers=context.workers,
-    )
+    views = _views(pictures, model, extract, network.image_size, share.batches, context)
     features = extract_features(
-        model, views, layer=extract.layer, device=context.device, precision=extract.precision
+        model,
+        views,
+        layer=extract.layer,
+        device=context.device,
+        precision=extract.precision,
+        # Narrowed where they are computed, if that is not the CPU, which writes them.
+        dtype=extract.dtype if context.is_fed_on_device else "float32",
     )
     write_shards(array, share.missing, share.rows_to_write(features, _Report(draft, num_images)))
     for number in share.shards:
@@ -114,6 +119,39 @@ def extract(
     draft.rows = num_images
     draft.facts["precision"] = computed_in(context.device, extract.precision)
     draft.facts["dim"] = dim
+
+
+def _views(
+    pictures: Images,
+    model: "Network",
+    extract: ExtractConfig,
+    size: int,
+    batches: Sequence[int],
+    context: Context,
+) -> "Iterator[NDArray[np.uint8]] | Iterator[Tensor]":
+    """Return the central crops of some batches, made where the context says."""
+    # Imported here because they import torch, as in `extract`.
+    from deepcluster_core.data.central_views import central_views
+    from deepcluster_core.device_feed.central import fed_central_views
+
+    if context.is_fed_on_device:
+        return fed_central_views(
+            pictures,
+            model,
+            resize=extract.resize,
+            size=size,
+            batch_size=extract.batch_size,
+            batches=batches,
+            context=context,
+        )
+    return central_views(
+        pictures,
+        resize=extract.resize,
+        size=size,
+        batch_size=extract.batch_size,
+        batches=batches,
+        workers=context.workers,
+    )
 
 
 def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Images) -> None:

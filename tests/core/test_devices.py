@@ -1,9 +1,15 @@
 """Each rank computes on its own GPU: shown with GPUs that hold no numbers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.context import Context
+from deepcluster_core.device_feed import crops
+from deepcluster_core.device_feed.central import fed_central_views
 from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.features import extract_features
 from deepcluster_core.models.build import build_network
@@ -12,6 +18,7 @@ from deepcluster_core.training.batches import Batch
 from deepcluster_core.training.epoch import PseudoLabelLearner
 from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
+from tests.core.artifacts.test_images import pack, pictures
 from tests.support.fake_cuda import fake_gpus
 
 CONFIG = NetworkConfig(name="smallnet", image_size=16)
@@ -29,6 +36,38 @@ def test_extract_features__on_the_device_of_the_rank(device: str) -> None:
 
     assert [len(feature_BD) for feature_BD in found] == [4]
     assert seen == {"cpu", device}
+
+
+@pytest.mark.parametrize("sobel", [True, False])
+def test_fed_central_views__are_made_on_the_device_of_the_rank(
+    sobel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A fake GPU runs no kernel of Triton.
+    monkeypatch.setattr(crops, "has_triton", lambda _device: False)
+    stored = Images(pack(tmp_path / "images", pictures(20), "raw"))
+    config = NetworkConfig(name="smallnet", image_size=16, sobel=sobel)
+    network = build_network(config, channels=3, seed=0)
+    context = Context(seed=0, device="cuda:1")
+
+    with fake_gpus() as seen:
+        views = fed_central_views(
+            stored, network, resize=20, size=16, batch_size=8, batches=[0, 1, 2], context=context
+        )
+        found = list(
+            extract_features(
+                network,
+                views,
+                layer=None,
+                device="cuda:1",
+                precision="float32",
+                dtype="float16",
+            )
+        )
+
+    assert [len(feature_BD) for feature_BD in found] == [8, 8, 4]
+    assert found[0].dtype == np.float16
+    assert seen == {"cpu", "cuda:1"}
+    assert seen.num_waits == 0, "a batch waited for the GPU"
 
 
 def test_frozen__on_the_device_of_the_rank() -> None:

@@ -9,8 +9,8 @@ are zero, `numpy()` is zeros. The first three make a CPU wait for a real GPU, so
 # pyright: reportPrivateUsage=false
 
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -87,13 +87,46 @@ def fake_gpus() -> Iterator[Seen]:
             ("set_rng_state", None),
             ("mem_get_info", (MEMORY_BYTES, MEMORY_BYTES)),
             ("synchronize", None),
+            ("current_stream", _Queue()),
+            ("stream", nullcontext()),
         ):
             stack.enter_context(mock.patch.object(torch.cuda, name, return_value=value))
+        # Threads are outside of this block's modes, so that their memory is real, but not pinned.
+        stack.enter_context(mock.patch.object(torch, "empty", _unpinned(torch.empty)))
+        # Fake work is done at once, so that streams and events have nothing to order.
+        for name in ("Stream", "Event"):
+            stack.enter_context(mock.patch.object(torch.cuda, name, _Queue))
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
         stack.enter_context(mock.patch.object(Tensor, "numpy", _zeros))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_Devices(seen))
         yield seen
+
+
+def _unpinned(empty: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def changed(*shape: Any, pin_memory: bool = False, **options: Any) -> Tensor:  # noqa: ANN401
+        return empty(*shape, **options)
+
+    return changed
+
+
+class _Queue:
+    """A stream, or an event."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def record(self, _stream: object = None) -> None:
+        pass
+
+    def wait_event(self, event: object) -> None:
+        assert isinstance(event, _Queue)
+
+    def wait_stream(self, stream: object) -> None:
+        assert isinstance(stream, _Queue)
+
+    def synchronize(self) -> None:
+        pass
 
 
 def _apply(self: nn.Module, change: Any, recurse: bool = True) -> nn.Module:  # noqa: ANN401
@@ -109,5 +142,5 @@ def _apply(self: nn.Module, change: Any, recurse: bool = True) -> nn.Module:  # 
     return self
 
 
-def _zeros(self: Tensor, **_: object) -> NDArray[np.float32]:
-    return np.zeros(tuple(self.shape), np.float32)
+def _zeros(self: Tensor, **_: object) -> NDArray[np.generic]:
+    return np.zeros(tuple(self.shape), str(self.dtype).removeprefix("torch."))

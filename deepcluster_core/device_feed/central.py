@@ -1,0 +1,56 @@
+"""Feed the central crops of images. Suffixes: B images of a batch, S side, C channels."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.context import Context
+from deepcluster_core.data.views import center_boxes
+from deepcluster_core.device_feed.feed import Cut, Feed, Request
+from deepcluster_core.device_feed.source import source_of
+from deepcluster_core.models.network import Network
+
+
+def fed_central_views(
+    pictures: Images,
+    network: Network,
+    *,
+    resize: int,
+    size: int,
+    batch_size: int,
+    batches: Sequence[int],
+    context: Context,
+) -> Iterator[Tensor]:
+    """Yield on the device what `central_views` yields in main memory, as (B, C, S, S) from 0 to 1.
+
+    Args:
+        pictures: the images, whose checksums are verified.
+        network: what reads the views.
+        resize: length of the shorter side before the crop, in pixels.
+        size: side of the crop in pixels.
+        batch_size: images in a batch; the last one of all images may have fewer.
+        batches: numbers of the batches, as in `central_views`.
+        context: device and number of threads.
+    """
+
+    def cut(height_B: NDArray[np.int64], width_B: NDArray[np.int64]) -> list[Cut]:
+        box_B4 = center_boxes(height_B, width_B, resize=resize, size=size)
+        return [Cut(box_B4, np.zeros(len(box_B4), np.bool_), size)]
+
+    def request(number: int) -> Request:
+        start = number * batch_size
+        end = min(start + batch_size, len(pictures))
+        return Request(np.arange(start, end), (1,), cut)
+
+    feed = Feed(
+        source_of(pictures),
+        channels=pictures.packed_channels,
+        device=context.device,
+        is_verified=True,
+        memory_format=network.image_format,
+    )
+    for batch in feed.batches(map(request, batches), workers=context.workers):
+        yield batch.views[0]
