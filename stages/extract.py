@@ -21,8 +21,6 @@ from deepcluster_core.stage import stage
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from deepcluster_core.models.network import Network
-
 
 class ExtractConfig(StrictConfig):
     """How features are computed."""
@@ -103,7 +101,7 @@ def extract(
     # From now on, a later attempt with the same key keeps the shards that it finds in the folder.
     draft.save({})
     share = FeatureShare(array, context.ranks, batch_size=extract.batch_size)
-    views = _views(pictures, model, extract, network.image_size, share.batches, context)
+    views = _views(pictures, network, extract, share.batches, context)
     features = extract_features(
         model,
         views,
@@ -123,9 +121,8 @@ def extract(
 
 def _views(
     pictures: Images,
-    model: "Network",
+    network: NetworkConfig,
     extract: ExtractConfig,
-    size: int,
     batches: Sequence[int],
     context: Context,
 ) -> "Iterator[NDArray[np.uint8]] | Iterator[Tensor]":
@@ -137,9 +134,8 @@ def _views(
     if context.is_fed_on_device:
         return fed_central_views(
             pictures,
-            model,
+            network,
             resize=extract.resize,
-            size=size,
             batch_size=extract.batch_size,
             batches=batches,
             context=context,
@@ -147,7 +143,7 @@ def _views(
     return central_views(
         pictures,
         resize=extract.resize,
-        size=size,
+        size=network.image_size,
         batch_size=extract.batch_size,
         batches=batches,
         workers=context.workers,

@@ -10,16 +10,14 @@ from deepcluster_core.artifacts.images import Images
 from deepcluster_core.context import Context
 from deepcluster_core.data.views import center_boxes
 from deepcluster_core.device_feed.feed import Cut, Feed, Request
-from deepcluster_core.device_feed.source import source_of
-from deepcluster_core.models.network import Network
+from deepcluster_core.models.config import NetworkConfig
 
 
 def fed_central_views(
     pictures: Images,
-    network: Network,
+    network: NetworkConfig,
     *,
     resize: int,
-    size: int,
     batch_size: int,
     batches: Sequence[int],
     context: Context,
@@ -28,13 +26,13 @@ def fed_central_views(
 
     Args:
         pictures: the images, whose checksums are verified.
-        network: what reads the views.
+        network: what reads the views, of `image_size` pixels.
         resize: length of the shorter side before the crop, in pixels.
-        size: side of the crop in pixels.
         batch_size: images in a batch; the last one of all images may have fewer.
         batches: numbers of the batches, as in `central_views`.
         context: device and number of threads.
     """
+    size = network.image_size
 
     def cut(height_B: NDArray[np.int64], width_B: NDArray[np.int64]) -> list[Cut]:
         box_B4 = center_boxes(height_B, width_B, resize=resize, size=size)
@@ -45,12 +43,6 @@ def fed_central_views(
         end = min(start + batch_size, len(pictures))
         return Request(np.arange(start, end), (1,), cut)
 
-    feed = Feed(
-        source_of(pictures),
-        channels=pictures.packed_channels,
-        device=context.device,
-        is_verified=True,
-        memory_format=network.image_format,
-    )
+    feed = Feed.of(pictures, network, context, is_verified=True)
     for batch in feed.batches(map(request, batches), workers=context.workers):
         yield batch.views[0]

@@ -85,7 +85,8 @@ def crop_resized_by_products(
     """Do what `crop_resized` does with matrix products, on any device.
 
     A resized view is A_y P A_x^T: P are the pixels of its box, and the rows of A_y and A_x hold the
-    weights of the pixels for each row and column of the view.
+    weights of the pixels for each row and column of the view. P is padded to the largest box, so
+    that the last bits of a view depend on the other boxes.
     """
     channels = out_VCSS.shape[1]
     for views, tallest, widest in _groups(table, channels):

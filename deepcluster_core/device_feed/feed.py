@@ -5,20 +5,23 @@ view, C channels, S side of a view, X bytes of a slot.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.device_feed.crops import FIELDS, CropTable, crop_resized
 from deepcluster_core.device_feed.queues import Queues
 from deepcluster_core.device_feed.slots import NUM_SLOTS, Ring, Slot
-from deepcluster_core.device_feed.source import Source
+from deepcluster_core.device_feed.source import Source, source_of
+from deepcluster_core.models.config import NetworkConfig
 
 ALIGNMENT = 16
 """Bytes by which parts of a slot are aligned, so that they can be read as numbers of any size."""
@@ -101,7 +104,35 @@ class Feed:
         self._memory_format = memory_format
         self._num_slots = num_slots
 
-    def batches(self, requests: Iterable[Request], *, workers: int) -> Iterator[FedBatch]:
+    @classmethod
+    def of(
+        cls,
+        pictures: Images,
+        network: NetworkConfig,
+        context: Context,
+        *,
+        is_verified: bool = False,
+    ) -> Self:
+        """Return the feed of an images artifact for a network.
+
+        Args:
+            pictures: the images.
+            network: what reads the views.
+            context: the device.
+            is_verified: whether the checksum of each image is compared.
+        """
+        # The order in which the first layer reads: Sobel's filter one channel after another, a
+        # convolution all channels of a pixel.
+        is_planar = network.sobel
+        return cls(
+            source_of(pictures),
+            channels=pictures.packed_channels,
+            device=context.device,
+            is_verified=is_verified,
+            memory_format=torch.contiguous_format if is_planar else torch.channels_last,
+        )
+
+    def batches(self, requests: Iterable[Request], *, workers: int) -> Generator[FedBatch]:
         """Yield the batches of requests, in order; threads copy those that come next.
 
         Args:

@@ -126,14 +126,6 @@ class Network(nn.Module):
         """
         return dict(self._taps)
 
-    @property
-    def image_format(self) -> torch.memory_format:
-        """The memory format of images that the first layer reads fastest.
-
-        Sobel's filter reads channel after channel, a convolution all channels of a pixel.
-        """
-        return torch.channels_last if self.sobel is None else torch.contiguous_format
-
     def inputs(self, images_NCHW: Tensor) -> Tensor:
         """Return the input of the backbone: the maps of the filter, or the normalised images.
 

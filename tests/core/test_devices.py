@@ -51,7 +51,7 @@ def test_fed_central_views__are_made_on_the_device_of_the_rank(
 
     with fake_gpus() as seen:
         views = fed_central_views(
-            stored, network, resize=20, size=16, batch_size=8, batches=[0, 1, 2], context=context
+            stored, config, resize=20, batch_size=8, batches=[0, 1, 2], context=context
         )
         found = list(
             extract_features(

@@ -77,6 +77,7 @@ if __name__ == "__main__":
         case ["run", given, out]:
             run(Path(given), Path(out))
         case ["compile", *capabilities]:
-            sys.stdout.write(
-                json.dumps([compiled(int(one), n) for one in capabilities for n in (1, 3)])
-            )
+            made = [compiled(int(one), channels) for one in capabilities for channels in (1, 3)]
+            sys.stdout.write(json.dumps(made))
+        case _:
+            sys.exit(__doc__)

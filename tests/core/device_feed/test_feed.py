@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -140,8 +141,8 @@ def test_feed__ends_its_threads_when_the_caller_stops(stored: Images) -> None:
     feed = Feed(source_of(stored), channels=3, device="cpu", num_slots=2)
     batches = feed.batches((request_for(ids) for ids in BATCHES), workers=3)
 
-    next(batches)
-    batches.close()
+    with closing(batches):
+        next(batches)
 
     assert threading.active_count() == before
 

@@ -48,8 +48,14 @@ def interpreted(
 ) -> torch.Tensor:
     """Return the views (V, C, S, S) of the kernel."""
     given, out = folder / "given.npz", folder / "out.npy"
-    arrays = {"bytes": bytes_X.numpy(), "fields": table.fields_VF}
-    np.savez(given, **arrays, channels=channels, size=size, channels_last=last)
+    np.savez(
+        given,
+        bytes=bytes_X.numpy(),
+        fields=table.fields_VF,
+        channels=channels,
+        size=size,
+        channels_last=last,
+    )
     kernel_process("run", str(given), str(out), cache=folder / "cache", TRITON_INTERPRET="1")
     return torch.from_numpy(np.load(out))
 
