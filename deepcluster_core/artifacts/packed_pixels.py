@@ -14,19 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.checksum import crc32c
+from deepcluster_core.artifacts.image_layout import ImageLayout
 from deepcluster_core.artifacts.pixel_parts import BATCH_ROWS, PixelParts, Pixels
 from deepcluster_core.errors import ArtifactError
 
 SIZE = struct.Struct("<ii")
-
-
-@dataclass(frozen=True)
-class ImageLayout:
-    """Where the pixels of images lie in one array, and their sizes."""
-
-    offset_B: NDArray[np.int64]
-    height_B: NDArray[np.int64]
-    width_B: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ view, C channels, S side of a view, X bytes of a slot.
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcluster_core.artifacts.images import Images
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.device_feed.crops import FIELDS, CropTable, crop_resized
@@ -22,6 +21,9 @@ from deepcluster_core.device_feed.queues import Queues
 from deepcluster_core.device_feed.slots import NUM_SLOTS, Ring, Slot
 from deepcluster_core.device_feed.source import Source, source_of
 from deepcluster_core.models.config import NetworkConfig
+
+if TYPE_CHECKING:
+    from deepcluster_core.artifacts.images import Images
 
 ALIGNMENT = 16
 """Bytes by which parts of a slot are aligned, so that they can be read as numbers of any size."""
@@ -107,7 +109,7 @@ class Feed:
     @classmethod
     def of(
         cls,
-        pictures: Images,
+        pictures: "Images",
         network: NetworkConfig,
         context: Context,
         *,

@@ -1,13 +1,15 @@
 """Where a feed gets the pixels of images from. Suffix: B images of a batch."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts.images import Images
-from deepcluster_core.artifacts.packed_pixels import ImageLayout
+from deepcluster_core.artifacts.image_layout import ImageLayout
+
+if TYPE_CHECKING:
+    from deepcluster_core.artifacts.images import Images
 
 Pixels = NDArray[np.uint8]
 
@@ -36,7 +38,7 @@ class Source(Protocol):
         ...
 
 
-def source_of(pictures: Images) -> Source:
+def source_of(pictures: "Images") -> Source:
     """Return the source of an images artifact; without a copy of decoded pixels where it can be."""
     return pictures.packed_pixels() or DecodedImages(pictures)
 
@@ -44,7 +46,7 @@ def source_of(pictures: Images) -> Source:
 class DecodedImages:
     """Images that are decoded first, each in the thread that asks for it."""
 
-    def __init__(self, pictures: Images) -> None:
+    def __init__(self, pictures: "Images") -> None:
         self._pictures = pictures
 
     def copy(

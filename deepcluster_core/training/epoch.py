@@ -6,7 +6,7 @@ clusters, D dims of an embedding.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
 from deepcluster_core.ranks import ALONE, Ranks
 from deepcluster_core.training.average import WeightAverage
-from deepcluster_core.training.bank import Bank
 from deepcluster_core.training.heads import Head, mean_cross_entropy
 from deepcluster_core.training.learner import CHECK_EVERY, Learner, Sgd, check_finite, part_of
 from deepcluster_core.training.rank_layers import Share, spread_over_ranks
 from deepcluster_core.training.steps import steps_of
+
+if TYPE_CHECKING:
+    from deepcluster_core.training.bank import Bank
 
 LOSS_GRID = 2**20
 """Sums of the loss of several ranks are multiples of 1 / LOSS_GRID nats.
@@ -137,7 +139,7 @@ class PseudoLabelLearner(Learner):
         self.network = network
         self.head = head
         self.ranks = ranks
-        self.bank: Bank | None = None
+        self.bank: "Bank | None" = None
         """Receives the embeddings of the views of the first kind, if it is set."""
         self.average: WeightAverage | None = None
         """Follows the weights of the network, if it is set."""
