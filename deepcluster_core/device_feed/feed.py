@@ -146,7 +146,7 @@ class Feed:
         """
         ring = Ring(self._queues, self._num_slots)
         loaded = ordered_map(
-            lambda numbered: self._load(ring, *numbered), enumerate(requests), workers=workers
+            lambda numbered: self.load(ring, *numbered), enumerate(requests), workers=workers
         )
         try:
             for each in loaded:
@@ -155,8 +155,8 @@ class Feed:
             ring.close()  # first, because threads may wait for a slot
             loaded.close()
 
-    def _load(self, ring: Ring, number: int, request: Request) -> _Loaded:
-        """Fill the slot of a batch; called in threads."""
+    def load(self, ring: Ring, number: int, request: Request) -> _Loaded:
+        """Fill the slot of a batch, counted from 0; called in threads."""
         num_images = len(request.image_id_B)
         places = [0]
         fields_bytes = [count * num_images * FIELDS * 8 for count in request.num_views]

@@ -139,7 +139,7 @@ class PseudoLabelLearner(Learner):
         self.network = network
         self.head = head
         self.ranks = ranks
-        self.bank: "Bank | None" = None
+        self.bank: Bank | None = None
         """Receives the embeddings of the views of the first kind, if it is set."""
         self.average: WeightAverage | None = None
         """Follows the weights of the network, if it is set."""
