@@ -211,7 +211,7 @@ def step_ms(bench: Bench, *, step: StepName, is_chosen: bool = True) -> float:
 def compiled_step_ms(bench: Bench) -> float:
     """Return the time of an eager step whose network, head and loss are compiled."""
     learner = learner_of(bench)
-    classifier = learner._classifier
+    classifier = learner._classifier  # pyright: ignore[reportPrivateUsage]
     classifier.forward = torch.compile(classifier.forward)
     batch = _batch(bench)
     learner.network.train()

@@ -135,8 +135,7 @@ class PackedPixels:
         sources = source_B[first_R].tolist()
         targets = offset_B[first_R].tolist()
         lengths = length_R.tolist()
-        batch = self._parts.batch
-        data = [batch(number).data for number in batch_B[first_R].tolist()]
+        data = self._parts.data_of(batch_B[first_R].tolist())
         for bytes_X, source, target, length in zip(data, sources, targets, lengths, strict=True):
             into_X[target : target + length] = bytes_X[source : source + length]
 

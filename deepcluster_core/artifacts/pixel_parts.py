@@ -6,7 +6,7 @@ system's page cache is the only cache. Suffix: B images of a record batch.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +134,11 @@ class PixelParts:
         height = batch.height_B[row]
         width = batch.width_B[row]
         return stored, height, width, batch.crc32c_B[row]
+
+    def data_of(self, numbers: Iterable[int]) -> list[Pixels]:
+        """Return the bytes of the images of each of some record batches."""
+        batches = self._batches
+        return [batches[number].data for number in numbers]
 
     def batch(self, number: int) -> StoredBatch:
         """Return a record batch, the images from `number` times `BATCH_ROWS` on.

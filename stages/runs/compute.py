@@ -77,7 +77,7 @@ class ComputeConfig(StrictConfig):
     feed: FeedName | None = None
     """Where images are cropped, resized and flipped. host: by the workers, which round the result
     to whole values of 0 to 255. device: where the network computes, without rounding; the workers
-    only copy. None: device on a GPU, host on a CPU. See docs/how-to/gpu.md."""
+    only copy. None: device on a GPU, host on a CPU. See docs/how-to/gpu-images.md."""
 
     step: StepName | None = None
     """How a training step is given to a GPU. eager: operation by operation. graph: as one CUDA

@@ -73,7 +73,7 @@ def test_gpu_lines__need_few_packages() -> None:
     # A machine that is rented for minutes has torch and little else.
     program = (
         "import sys\n"
-        "for name in ('pyarrow', 'zarr', 'faiss', 'prefect', 'pandas', 'google_crc32c', 'PIL',\n"
+        "for name in ('pyarrow', 'zarr', 'faiss', 'prefect', 'pandas', 'google_crc32c',\n"
         "             'torchvision', 'filelock', 'typer'):\n"
         "    sys.modules[name] = None\n"
         "import benchmarks.gpu\n"
