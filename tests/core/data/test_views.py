@@ -161,7 +161,7 @@ def test_random_boxes__without_a_fit_is_torchvisions_central_box(height: int, wi
     top, left, box_height, box_width = transforms.RandomResizedCrop.get_params(
         image, list(too_large.area), list(too_large.ratio)
     )
-    assert box == (left, top, left + box_width, top + box_height)
+    assert tuple(box) == (left, top, left + box_width, top + box_height)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 1000), st.floats(0.01, 1.0))
