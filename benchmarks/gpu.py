@@ -1,131 +1,132 @@
-"""An epoch of ImageNet's shape on one GPU: AlexNet with Sobel and VGG-16, k = 10,000.
+"""What was predicted for one GPU beside what is found, in at most 12 minutes.
 
-Extraction and training read packed ImageNet-like images of 256 px, once as JPEG, which the shipped
-recipe packs and which have to be decoded, once as raw pixels, and once as raw pixels of one channel
-(`grey`). The targets are for the shipped
-recipe. Raw pixels of all of ImageNet do not fit into the memory of most machines, and would be read
-from a disk more slowly than here; a note reports whether they would fit. Paces are measured from
-the first tenth of the batches to the last batch, because a stage's fixed seconds (reported
-separately) are negligible over the 1.28 M images of ImageNet. The cluster stage runs on as many
-random features as ImageNet has images, from disk: PCA of 4,096 dimensions to 256, whitening,
-k-means. It needs CUDA, about 30 GB of disk, and memory for the packed images, 14 GB for 65,536.
+AlexNet with Sobel, 256 images in a step, k = 10,000, features of 4,096 values, as many images as
+ImageNet has. First each part alone, then feed and network together: extraction and training from
+packed images in main memory, and the cluster stage on random features. Predictions are arithmetic,
+for an H100 (800 TFLOP/s in bfloat16, 3 TB/s, 50 GB/s from main memory); nothing was measured.
+
+The JSON file is written after each line, so that a run that is cut off still counts. A line that
+fails, such as one whose package is not installed, is recorded with its error. It needs torch,
+numpy, scipy, safetensors, rich and pydantic, but no images, and no zarr, pyarrow, faiss or Prefect.
+With `--device cpu --quick` it shows only that it works.
 """
 
+import json
 import sys
+import time
+from typing import Any
 
-from benchmarks.harness import (
-    BenchmarkError,
-    Result,
-    Runs,
-    Side,
-    Target,
-    alternate,
-    guarded,
-    scratch,
-    spread,
-)
-from benchmarks.options import Options, add_images, parser, positive
-from benchmarks.workload import make_workload
-from deepcluster_core.limits import available_memory
+from rich.console import Console
 
-FULL_IMAGES, QUICK_IMAGES = 65_536, 16_384
-FULL_ROWS, QUICK_ROWS = 1_281_167, 131_072
-K = 10_000
-SHIPPED = "jpeg"
-"""The encoding of the shipped recipe."""
-ENCODINGS = (SHIPPED, "raw", "grey")
-NETWORKS = {
-    # Four passes of training over the images, so that it lasts seconds.
-    "alexnet": {
-        "network": {"name": "alexnet"},
-        "cluster": {"k": K},
-        "train": {"reassign_every": 4},
-    },
-    "vgg16": {"network": {"name": "vgg16"}, "cluster": {"k": K}},
-}
-EXTRACTION, TRAINING, VGG_TRAINING, CLUSTER_S = 40_000, 20_000, 2500, 12
-"""Bounds of the targets: images per second, and seconds of the cluster stage."""
+from benchmarks.gpu_lines import LINES, Line
+from benchmarks.gpu_parts import Bench, Sizes
+from benchmarks.harness import BenchmarkError, Result, Target, guarded, readable
+from benchmarks.options import Options, parser
+
+BUDGET_S = 720
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the benchmark, print its table and write its JSON file."""
-    arguments = parser("gpu", __doc__)
-    add_images(arguments, full=FULL_IMAGES, quick=QUICK_IMAGES)
+    """Run the benchmark, print its lines and write its JSON file."""
+    arguments = parser("gpu", __doc__, repeats=5)
+    arguments.add_argument("--device", default="cuda", help="torch device (default: %(default)s)")
     arguments.add_argument(
-        "--rows",
-        type=positive,
-        help=f"number of rows to cluster (default: {FULL_ROWS}, with --quick {QUICK_ROWS})",
+        "--budget-s",
+        type=float,
+        default=BUDGET_S,
+        help="no line begins after so many seconds (default: %(default)s)",
     )
+    arguments.add_argument("--only", nargs="+", help="names of lines, or beginnings of names")
     given = arguments.parse_args(argv)
     options = Options.of(given)
-    count = given.images or options.size(FULL_IMAGES, QUICK_IMAGES)
-    rows = given.rows or options.size(FULL_ROWS, QUICK_ROWS)
-    # A side asks torch, whose import takes seconds.
-    if Side("benchmarks.ours:devices").run()["devices"] == 0:
+    _check(given.device)
+    sizes = options.size(Sizes(), Sizes.quick())
+    bench = Bench(given.device, sizes, options.repeats)
+    chosen = [line for line in LINES if _is_chosen(line, given.only)]
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{'line':<44}{'predicted':>14}{'found':>14}  unit")
+    started_s = time.monotonic()
+    records: list[dict[str, Any]] = []
+    for line in chosen:
+        begun_s = time.monotonic() - started_s
+        record = _measured(line, bench) if begun_s < given.budget_s else _left_out(line)
+        records.append(record)
+        console.print(_text(line, record))
+        _write(options, records, bench)
+    console.print(f"written: {options.json}")
+
+
+def _check(device: str) -> None:
+    """Raise BenchmarkError if the device cannot be used."""
+    import torch  # noqa: PLC0415  slow, and not needed for --help
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
         raise BenchmarkError(
             "this machine has no CUDA device, which the gpu benchmark needs.\n"
-            "  Fix: run it where torch.cuda.is_available(), or run a different benchmark."
+            "  Fix: run it where torch.cuda.is_available(), or try it: --device cpu --quick"
         )
-    runs: Runs = {}
-    notes: list[str] = []
-    with scratch(options) as folder:
-        workload = make_workload(folder, count=count)
-        for name, overrides in NETWORKS.items():
-            sides: dict[str, Side] = {}
-            packed_bytes: dict[str, float] = {}
-            for encoding in ENCODINGS:
-                run = workload.prepare(f"{name}-{encoding}", encoding, overrides)
-                sides[f"{name}, {encoding}"] = run.side("epoch")
-                packed_bytes[encoding] = run.packing["packed_bytes"]
-            runs |= alternate(sides, repeats=options.repeats)
-            # The notes of the last network are kept: all networks read equal images.
-            notes = [
-                _memory_note(encoding, packed_bytes[encoding] / count, available_memory())
-                for encoding in ENCODINGS
-            ]
-        random = str(folder / "random")
-        features = {"run": random, "count": rows, "dim": 4096}
-        Side("benchmarks.ours:write_random_run", features).run()
-        clustering = Side("benchmarks.ours:clustering", {"run": random, "k": K})
-        runs |= alternate({"cluster": clustering}, repeats=options.repeats)
-    settings = workload.settings(NETWORKS, rows=rows)
-    targets = _targets(runs, rows)
-    Result("gpu", targets, runs, settings=settings, notes=notes).report(options)
 
 
-def _targets(runs: Runs, rows: int) -> list[Target]:
-    def median(side: str, figure: str) -> float:
-        return spread(runs[side], figure).median
+def _is_chosen(line: Line, only: list[str] | None) -> bool:
+    return only is None or any(line.name.startswith(name) for name in only)
 
-    titles = {"alexnet": "AlexNet", "vgg16": "VGG-16"}
-    # Only the encoding of the shipped recipe has bounds, and no extraction bound exists for VGG-16.
-    extraction_bounds = {("alexnet", SHIPPED): EXTRACTION}
-    training_bounds = {("alexnet", SHIPPED): TRAINING, ("vgg16", SHIPPED): VGG_TRAINING}
-    unit = "images/s"
+
+def _measured(line: Line, bench: Bench) -> dict[str, Any]:
+    """Measure a line; an error becomes part of the record, because later lines may still work."""
+    begun_s = time.monotonic()
+    value, error = None, None
+    try:
+        value = line.measure(bench)
+    except Exception as raised:
+        error = f"{type(raised).__name__}: {raised}"
+    bench.tidy()
+    return _record(line, value, error, time.monotonic() - begun_s)
+
+
+def _left_out(line: Line) -> dict[str, Any]:
+    return _record(line, None, "left out: the time is up", 0.0)
+
+
+def _record(line: Line, value: float | None, error: str | None, seconds: float) -> dict[str, Any]:
+    return {
+        "name": line.name,
+        "unit": line.unit,
+        "predicted": line.predicted,
+        "target": line.target,
+        "stretch": line.stretch,
+        "found": value,
+        "error": error,
+        "took_s": round(seconds, 1),
+    }
+
+
+def _text(line: Line, record: dict[str, Any]) -> str:
+    found = "–" if record["found"] is None else readable(record["found"])
+    text = f"{line.name:<44}{line.predicted or '–':>14}{found:>14}  {line.unit}"
+    if line.target is not None and record["found"] is not None:
+        sign = "≤" if line.at_most else "≥"
+        text += f"  (target {sign} {readable(line.target)}, stretch {readable(line.stretch or 0)})"
+    if record["error"]:
+        text += f"  {record['error'].splitlines()[0]}"
+    return text
+
+
+def _write(options: Options, records: list[dict[str, Any]], bench: Bench) -> None:
+    """Write everything that is known so far."""
+    lines = {line.name: line for line in LINES}
     targets: list[Target] = []
-    for encoding in ENCODINGS:
-        for name, title in titles.items():
-            side = f"{name}, {encoding}"
-            pace = median(side, "extract_images_per_s")
-            bound = extraction_bounds.get((name, encoding))
-            targets.append(Target(f"{title}, extraction, {encoding}", pace, bound, unit))
-            pace = median(side, "train_images_per_s")
-            bound = training_bounds.get((name, encoding))
-            targets.append(Target(f"{title}, training, {encoding}", pace, bound, unit))
-    seconds = median("cluster", "seconds")
-    bound = CLUSTER_S if rows >= FULL_ROWS else None
-    targets.append(Target(f"cluster stage, {rows:,} x 4,096", seconds, bound, "s", at_most=True))
-    return targets
-
-
-def _memory_note(encoding: str, bytes_per_image: float, available: int) -> str:
-    """Return a note on whether all of ImageNet, packed like this, would fit into the memory."""
-    imagenet_bytes = bytes_per_image * FULL_ROWS
-    fits = "fit into" if imagenet_bytes < available else "do not fit into"
-    return (
-        f"{encoding}: {FULL_ROWS:,} images like these are {imagenet_bytes / 1e9:,.0f} GB, "
-        f"which {fits} the {available / 1e9:,.0f} GB of memory available here."
+    for record in records:
+        line = lines[record["name"]]
+        # Bounds are for the full size on a GPU.
+        is_full = not options.quick and bench.device.type == "cuda"
+        bound = line.target if is_full else None
+        if record["found"] is not None:
+            targets.append(Target(line.name, record["found"], bound, line.unit, line.at_most))
+    result = Result(
+        "gpu", targets, {}, settings=bench.settings(), headline={"lines": records}, notes=[]
     )
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(result.record(options), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from deepcluster_core.progress import Progress, silent
 from deepcluster_core.ranks import ALONE, Ranks
+
+FeedName = Literal["host", "device"]
+StepName = Literal["eager", "graph"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,19 @@ class Context:
     """When stages that take hours save their state."""
     ranks: Ranks = ALONE
     """The processes that make the artifact together."""
+    feed: FeedName | None = None
+    """Where images are cropped, resized and flipped; None for the device if it is a GPU."""
+    step: StepName | None = None
+    """Whether a GPU gets each operation of a training step from the CPU (eager), or all of them at
+    once as a CUDA graph; None for the latter where that is possible."""
     scratch: Path | None = None
     """Folder for large intermediate results, on a local disk; None for the system's own choice."""
     scratch_bytes: int | None = None
     """Limit on what is kept there of files of an object store; None for a limit by the disk."""
+
+    @property
+    def is_fed_on_device(self) -> bool:
+        """Whether images are cropped, resized and flipped on the device."""
+        if self.feed is not None:
+            return self.feed == "device"
+        return self.device.startswith("cuda")

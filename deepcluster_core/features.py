@@ -8,34 +8,40 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from deepcluster_core.config import Precision
+from deepcluster_core.config import FeatureDtype, Precision
 from deepcluster_core.context import Context
+from deepcluster_core.device_feed.fetching import fetched
 from deepcluster_core.models.layers import fold_batch_norm
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast, is_narrow
 from deepcluster_core.ranks import Batch, in_turns
 
+Images = NDArray[np.uint8] | Tensor
+"""A batch of views: (B, S, S, C) in main memory, or (B, C, S, S) from 0 to 1 on the device."""
+
 
 def extract_features(
     network: Network,
-    batches: Iterable[NDArray[np.uint8]],
+    batches: Iterable[Images],
     *,
     layer: str | None,
     device: str,
     precision: Precision,
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the features (B, D) of batches of views (B, S, S, C), in order.
+    dtype: FeatureDtype = "float32",
+) -> Iterator[NDArray[np.floating]]:
+    """Yield the features (B, D) of batches of views, in order.
 
     Args:
         network: modified in place, so do not reuse it. It is moved to the device and put into eval
             mode (no dropout; batch normalisation with its running statistics), and its weights are
             changed to an equivalent, faster form.
-        batches: views as uint8 pixels.
+        batches: the views.
         layer: a named layer, averaged over space; None for the feature of the paper.
         device: a torch device.
         precision: number format of the forward pass.
+        dtype: number format of the result. Values beyond that of float16 become infinite.
     """
     to_device(network, device)
     network.eval()
@@ -43,16 +49,17 @@ def extract_features(
     fold_batch_norm(network)
     if is_narrow(device, precision):
         _narrow_weights(network)
-    for views_BSSC in batches:
+
+    def compute(views: Images) -> Tensor:
         with torch.inference_mode(), autocast(device, precision):
-            images_BCSS = to_images(views_BSSC, device)
+            images_BCSS = to_images(views, device)
             if layer is None:
                 feature_BD = network.feature(images_BCSS)
             else:
                 feature_BD = network.layer_feature(images_BCSS, layer)
-            computed_BD = feature_BD.float().cpu().numpy()
-        # Yield outside the block above: its precision must not apply to the caller's code.
-        yield computed_BD
+            return feature_BD.float().to(getattr(torch, dtype))
+
+    yield from fetched(map(compute, batches))
 
 
 def features_on_first(
@@ -112,9 +119,11 @@ def to_device(module: nn.Module, device: str) -> None:
     module.to(memory_format=torch.channels_last)
 
 
-def to_images(views_BSSC: NDArray[np.uint8], device: str) -> torch.Tensor:
-    """Return a batch on the device as (B, C, S, S) uint8, in channels-last memory."""
-    copied_BSSC = torch.from_numpy(views_BSSC).to(device, non_blocking=True)
+def to_images(views: Images, device: str) -> Tensor:
+    """Return a batch on the device as (B, C, S, S): uint8 in channels-last memory, or as it is."""
+    if isinstance(views, Tensor):
+        return views
+    copied_BSSC = torch.from_numpy(views).to(device, non_blocking=True)
     return copied_BSSC.permute(0, 3, 1, 2)
 
 

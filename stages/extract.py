@@ -3,10 +3,8 @@
 Suffixes: S images of a sample, B images of a batch, D values of a feature, Q components.
 """
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -22,8 +20,8 @@ from deepcluster_core.config import FeatureDtype, Precision, StrictConfig
 from deepcluster_core.errors import ArtifactError, FeatureError
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.progress import Progress
 from deepcluster_core.stage import stage
+from stages.feature_pass import FeaturePass, ImageReport
 
 if TYPE_CHECKING:
     from deepcluster_core.artifacts.features import Features
@@ -143,7 +141,7 @@ def extract(
     num_images = len(pictures)
     model = restored()
     dim = feature_dim(model, extract.layer, size=network.image_size)
-    forward = _Forward(model, pictures, extract, network.image_size, dim, draft)
+    forward = FeaturePass(model, pictures, extract, network, dim, draft)
     pca: Pca | None = None
     if extract.pca is not None:
         pca = _fitted(extract.pca, forward)
@@ -170,74 +168,7 @@ def extract(
     draft.facts["dim"] = dim
 
 
-@dataclass(frozen=True)
-class _Forward:
-    """What is needed to compute features of images."""
-
-    model: "Network"
-    """It can be used for one call of `write`."""
-    pictures: Images
-    extract: ExtractConfig
-    size: int
-    """Side of the images that the network sees, pixels."""
-    dim: int
-    """D."""
-    draft: Draft
-
-    def write(
-        self,
-        array: "Features",
-        progress: Progress,
-        *,
-        pca: "Pca | None" = None,
-        id_S: Ids | None = None,
-    ) -> list[Path]:
-        """Compute features and write them; return the shards that this rank answers for.
-
-        Args:
-            array: where to write them. Shards that are whole already stay as they are.
-            progress: receives the number of images that are done.
-            pca: reduces the features; None to write them as they are.
-            id_S: the images, one for each row of the array; None for all images.
-        """
-        from deepcluster_core.artifacts.features import write_shards
-        from deepcluster_core.data.central_views import central_views
-        from deepcluster_core.feature_shares import FeatureShare
-        from deepcluster_core.features import extract_features
-
-        extract, context = self.extract, self.draft.context
-        share = FeatureShare(array, context.ranks, batch_size=extract.batch_size)
-        views = central_views(
-            self.pictures,
-            resize=extract.resize,
-            size=self.size,
-            batch_size=extract.batch_size,
-            batches=share.batches,
-            workers=context.workers,
-            id_S=id_S,
-        )
-        features = extract_features(
-            self.model,
-            views,
-            layer=extract.layer,
-            device=context.device,
-            precision=extract.precision,
-        )
-        if pca is not None:
-            features = map(partial(_reduced, pca.to(context.device), context.device), features)
-        report = _Report(self.draft, array.num_images, progress)
-        write_shards(array, share.missing, share.rows_to_write(features, report))
-        return [array.shard(number) for number in share.shards]
-
-
-def _reduced(pca: "Pca", device: str, feature_BD: Floats) -> Floats:
-    """Return rows (B, Q); the PCA is on the device."""
-    import torch
-
-    return pca.components_of(torch.from_numpy(feature_BD).to(device)).cpu().numpy()
-
-
-def _fitted(config: ReducedConfig, forward: _Forward) -> "Pca":
+def _fitted(config: ReducedConfig, forward: FeaturePass) -> "Pca":
     """Return the PCA of a sample of the images, after writing it into the artifact.
 
     A later attempt with the same key reads the PCA or, if the sample is not complete, continues it.
@@ -359,30 +290,9 @@ def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Imag
     write_shards(
         array,
         share.missing,
-        share.rows_to_write(batches(), _Report(draft, num_images, context.progress)),
+        share.rows_to_write(batches(), ImageReport(draft, num_images, context.progress)),
     )
     for number in share.shards:
         draft.wrote(array.shard(number))
     draft.rows = num_images
     draft.facts["dim"] = given.dim
-
-
-class _Report:
-    """Reports the progress, and now and then saves the time that this attempt has taken.
-
-    The shards on disk are all that a later attempt needs; only the time would be lost.
-    """
-
-    def __init__(self, draft: Draft, num_images: int, progress: Progress) -> None:
-        self._draft = draft
-        self._num_images = num_images
-        self._progress = progress
-        self._last_save_s = time.monotonic()
-
-    def __call__(self, num_done: int) -> None:
-        """Report the number of images that are done."""
-        self._progress(num_done, self._num_images)
-        every_s = self._draft.context.save_every.seconds
-        if every_s is not None and time.monotonic() - self._last_save_s > every_s:
-            self._draft.save({})
-            self._last_save_s = time.monotonic()

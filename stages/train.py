@@ -246,6 +246,7 @@ def _train(
             remaining,
             precision=train.precision,
             after_step=after_step,
+            step=context.step,
             progress=progress,
         )
     learner.flush()
@@ -289,7 +290,6 @@ def _learner(
 
     The momentum of the backbone, the average and the bank are restored with it.
     """
-    # Imported here because they import torch, as in `train`.
     from deepcluster_core.artifacts.checkpoints import (
         load_average,
         load_momentum,
@@ -360,6 +360,7 @@ def _batches(
     context: Context,
 ) -> "Batches":
     """Return the batches of the epoch: random views of images in the order of the plan."""
+    from deepcluster_core.device_feed.feed import Feed
     from deepcluster_core.training.batches import Batches
 
     return Batches(
@@ -369,6 +370,7 @@ def _batches(
         _views(train, network.image_size, context),
         is_weighted=train.balance == "weigh",
         ranks=context.ranks,
+        feed=Feed.of(pictures, network, context) if context.is_fed_on_device else None,
     )
 
 

@@ -28,7 +28,8 @@ from deepcluster_core.artifacts.checksum import checksum_of
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS
 from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
 from deepcluster_core.artifacts.manifest import read_manifest
-from deepcluster_core.artifacts.packing import Encoding
+from deepcluster_core.artifacts.packed_pixels import PackedPixels
+from deepcluster_core.artifacts.packing import PIXEL_ENCODINGS, Encoding
 from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels
 from deepcluster_core.data.decode import UnreadableImageError, decode, decode_packed
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
@@ -89,6 +90,12 @@ class Images:
             f"  Fix:   give the network that they were packed for, or index again: deepcluster "
             f"stage index … --force"
         )
+
+    def packed_pixels(self) -> PackedPixels | None:
+        """Return the packed bytes of many images at once; None if they are no pixels."""
+        if self._encoding not in PIXEL_ENCODINGS:
+            return None
+        return PackedPixels(self._pixels, self.num_images, self.packed_channels)
 
     @property
     def originals(self) -> Path | None:

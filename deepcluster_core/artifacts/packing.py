@@ -8,6 +8,8 @@ from deepcluster_core.data.decode import decode_packed, encode_jpeg, encode_png
 from deepcluster_core.data.grey import GreyWeights, to_grey
 
 Encoding = Literal["raw", "jpeg", "png", "grey", "none"]
+PIXEL_ENCODINGS = frozenset(("raw", "grey"))
+"""Encodings whose bytes are the pixels (H, W, C) themselves."""
 
 
 @dataclass(frozen=True)

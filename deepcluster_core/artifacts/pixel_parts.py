@@ -6,7 +6,7 @@ system's page cache is the only cache. Suffix: B images of a record batch.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,7 @@ class PixelWriter:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class StoredBatch:
     """The columns of one record batch, as views of the memory map."""
 
     height_B: NDArray[np.int32]
@@ -148,6 +148,19 @@ class PixelParts:
         width = batch.width_B[row]
         return stored, height, width, batch.crc32c_B[row]
 
+    def data_of(self, numbers: Iterable[int]) -> list[Pixels]:
+        """Return the bytes of the images of each of some record batches."""
+        batches = self._batches
+        return [batches[number].data for number in numbers]
+
+    def batch(self, number: int) -> StoredBatch:
+        """Return a record batch, the images from `number` times `BATCH_ROWS` on.
+
+        Raises:
+            ArtifactError: the record batch is damaged.
+        """
+        return self._batches[number]
+
     def damaged(self, image_id: int, cause: str) -> ArtifactError:
         """Return the error for an image that is damaged."""
         return ArtifactError(
@@ -168,7 +181,7 @@ class PixelParts:
             mapped_file = pa.memory_map(str(path))
             return pa.ipc.open_file(mapped_file)
 
-    def _open_batch(self, number: int) -> _Batch:
+    def _open_batch(self, number: int) -> StoredBatch:
         """Return a record batch, whose columns are looked up once and then kept."""
 
         def explain(error: Exception) -> ArtifactError:
@@ -183,7 +196,7 @@ class PixelParts:
             stored = self._parts[part].get_batch(number_in_part)
             # The offsets and bytes of a large_binary column, without a copy.
             _, offsets, data = stored["pixels"].buffers()
-            return _Batch(
+            return StoredBatch(
                 height_B=stored["height"].to_numpy(),
                 width_B=stored["width"].to_numpy(),
                 crc32c_B=stored["crc32c"].to_numpy(),

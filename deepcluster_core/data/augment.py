@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepcluster_core import seeding
 from deepcluster_core.data.augment_config import BlurConfig, ColourConfig, NoiseConfig
@@ -15,7 +16,13 @@ from deepcluster_core.data.colour import COLOUR_DRAWS, change_colours
 from deepcluster_core.data.deep_values import Pixels
 from deepcluster_core.data.noise import NOISE_DRAWS, add_noise
 from deepcluster_core.data.orientation import ORIENTATION_DRAWS, orient
-from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
+from deepcluster_core.data.views import (
+    FLIP_DRAW,
+    RandomCrop,
+    augmentation_draws,
+    random_boxes,
+    random_views,
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,34 @@ class Views:
         """Number of views of each kind."""
         return tuple(kind.count for kind in self.kinds)
 
+    @property
+    def are_only_crops(self) -> bool:
+        """Whether a view is the part of an image in a box, resized and perhaps flipped."""
+        return self.augmentation == Augmentation()
+
+    def boxes(
+        self, height_B: NDArray[np.int64], width_B: NDArray[np.int64], start: int
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        """Return the boxes (count B, 4) of each kind of view, and whether each one is flipped.
+
+        Args:
+            height_B: heights of the images at positions `start`, `start` + 1, … of the epoch.
+            width_B: their widths.
+            start: position of the first image.
+        """
+        found: list[tuple[NDArray[np.int64], NDArray[np.bool_]]] = []
+        view = 0
+        for kind in self.kinds:
+            boxes: list[NDArray[np.int64]] = []
+            flipped: list[NDArray[np.bool_]] = []
+            for number in range(view, view + kind.count):
+                draws_BR = augmentation_draws(self._seed_of(number), start, len(height_B))
+                boxes.append(random_boxes(height_B, width_B, draws_BR, kind.crop))
+                flipped.append(draws_BR[:, FLIP_DRAW] < kind.crop.flip)
+            found.append((np.concatenate(boxes), np.concatenate(flipped)))
+            view += kind.count
+        return found
+
     def of_images(self, images: Sequence[Pixels], start: int, channels: int) -> tuple[Pixels, ...]:
         """Return one uint8 array (count B, S, S, C) for each kind: row v B + b is view v of b.
 
@@ -80,11 +115,14 @@ class Views:
         self, images: Sequence[Pixels], start: int, view: int, kind: ViewKind, out_BSSC: Pixels
     ) -> None:
         """Draw one view of each image."""
-        # The first view has the seed itself, so that DeepCluster's only view is what it was.
-        seed = self.seed if view == 0 else seeding.derive(self.seed, view)
+        seed = self._seed_of(view)
         draws_BR = augmentation_draws(seed, start, len(images))
         random_views(images, draws_BR, kind.crop, size=kind.size, out_BSSC=out_BSSC)
         augment(out_BSSC, self.augmentation, seed=seed, start=start)
+
+    def _seed_of(self, view: int) -> int:
+        # The first view has the seed itself, so that DeepCluster's only view is what it was.
+        return self.seed if view == 0 else seeding.derive(self.seed, view)
 
 
 def augment(views_BSSC: Pixels, augmentation: Augmentation, *, seed: int, start: int) -> None:

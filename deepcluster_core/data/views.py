@@ -47,12 +47,28 @@ def center_view(image_HWC: Pixels, *, resize: int, size: int) -> Pixels:
         size: side of the crop in pixels, at most `resize`.
     """
     height, width = image_HWC.shape[:2]
-    shorter_side = min(height, width)
-    side = max(1, round(shorter_side * size / resize))
+    box = center_box(height, width, resize=resize, size=size)
+    return crop_resized(image_HWC, box, size)
+
+
+def center_box(height: int, width: int, *, resize: int, size: int) -> Box:
+    """Return the part of an image of this height and width that `center_view` shows."""
+    side = max(1, round(min(height, width) * size / resize))
     # Rounded as in torchvision.
     left = round((width - side) / 2)
     top = round((height - side) / 2)
-    return crop_resized(image_HWC, (left, top, left + side, top + side), size)
+    return left, top, left + side, top + side
+
+
+def center_boxes(
+    height_B: NDArray[np.int64], width_B: NDArray[np.int64], *, resize: int, size: int
+) -> NDArray[np.int64]:
+    """Return `center_box` of many images: (B, 4), each row a `Box`."""
+    side_B = np.rint(np.minimum(height_B, width_B) * size / resize).astype(np.int64)
+    side_B = np.maximum(side_B, 1)
+    left_B = np.rint((width_B - side_B) / 2).astype(np.int64)
+    top_B = np.rint((height_B - side_B) / 2).astype(np.int64)
+    return np.stack((left_B, top_B, left_B + side_B, top_B + side_B), axis=1)
 
 
 def random_views(
@@ -76,10 +92,10 @@ def random_views(
         out_BSSC = np.empty((len(images), size, size, images[0].shape[2]), np.uint8)
     height_B = np.array([image_HWC.shape[0] for image_HWC in images])
     width_B = np.array([image_HWC.shape[1] for image_HWC in images])
-    boxes = random_boxes(height_B, width_B, draws_BR, crop)
+    boxes = random_boxes(height_B, width_B, draws_BR, crop).tolist()
     flipped_B = draws_BR[:, FLIP_DRAW] < crop.flip
     for number, (image_HWC, box) in enumerate(zip(images, boxes, strict=True)):
-        out_BSSC[number] = crop_resized(image_HWC, box, size)
+        out_BSSC[number] = crop_resized(image_HWC, tuple(box), size)
         if flipped_B[number]:
             _mirror(out_BSSC[number])
     return out_BSSC
@@ -125,11 +141,14 @@ def random_boxes(
     width_B: NDArray[np.integer],
     draws_BR: NDArray[np.float64],
     crop: RandomCrop,
-) -> list[Box]:
+) -> NDArray[np.int64]:
     """Return, for each image, the first of ten random boxes that fits, or a large central one.
 
     The distribution is that of torchvision's RandomResizedCrop: the area, the logarithm of the
     aspect ratio and the position are uniform.
+
+    Returns:
+        (B, 4), each row a `Box`.
     """
     height_BA, width_BA = _random_sizes(height_B * width_B, draws_BR, crop)
     # Choose the first box of each image that is not empty and fits into the image.
@@ -146,15 +165,14 @@ def random_boxes(
     top_B = (draws_BR[:, TOP_DRAW] * num_tops_B).astype(np.int64)
     right_B = left_B + box_width_B
     bottom_B = top_B + box_height_B
-    sides_B4 = np.stack((left_B, top_B, right_B, bottom_B), axis=1)
-    boxes: list[Box] = [tuple(sides) for sides in sides_B4.astype(np.int64).tolist()]
+    box_B4 = np.stack((left_B, top_B, right_B, bottom_B), axis=1).astype(np.int64)
     # Replace the boxes of images for which none fits.
     fits_none_B = ~fits_BA.any(axis=1)
     for number in np.flatnonzero(fits_none_B):
         height = int(height_B[number])
         width = int(width_B[number])
-        boxes[number] = _central_box(height, width, crop.ratio)
-    return boxes
+        box_B4[number] = _central_box(height, width, crop.ratio)
+    return box_B4
 
 
 def _random_sizes(

@@ -5,9 +5,8 @@ clusters, D dims of an embedding.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -16,15 +15,19 @@ from torch import Tensor, nn
 
 from deepcluster_core import seeding
 from deepcluster_core.config import Precision
-from deepcluster_core.features import to_device, to_images
+from deepcluster_core.context import StepName
+from deepcluster_core.features import Images, to_device, to_images
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
 from deepcluster_core.ranks import ALONE, Ranks
 from deepcluster_core.training.average import WeightAverage
-from deepcluster_core.training.bank import Bank
 from deepcluster_core.training.heads import Head, mean_cross_entropy
 from deepcluster_core.training.learner import CHECK_EVERY, Learner, Sgd, check_finite, part_of
 from deepcluster_core.training.rank_layers import Share, spread_over_ranks
+from deepcluster_core.training.steps import steps_of
+
+if TYPE_CHECKING:
+    from deepcluster_core.training.bank import Bank
 
 LOSS_GRID = 2**20
 """Sums of the loss of several ranks are multiples of 1 / LOSS_GRID nats.
@@ -38,13 +41,13 @@ their parts, nor on whether training was interrupted.
 class Batch:
     """The input of one training step, or the part of it that one rank has."""
 
-    views: tuple[NDArray[np.uint8], ...]
-    """One array for each kind of view, (V * B, S, S, C), view after view: row v * B + b."""
+    views: tuple[Images, ...]
+    """One array for each kind of view, of V * B images, view after view: row v * B + b."""
     num_views: tuple[int, ...]
     """V, the number of views of each kind."""
-    cluster_HB: NDArray[np.int64]
+    cluster_HB: NDArray[np.int64] | Tensor
     """The image's cluster in each of H clusterings."""
-    weight_B: NDArray[np.float32] | None
+    weight_B: NDArray[np.float32] | Tensor | None
     """Weight of each image's loss; None if all have equal weight."""
     image_id_B: NDArray[np.int64]
     share: Share | None = None
@@ -54,6 +57,57 @@ class Batch:
     def num_images(self) -> int:
         """Number of images in the whole batch."""
         return len(self.image_id_B) if self.share is None else self.share.total
+
+    def on_device(self, device: str) -> "DeviceBatch":
+        """Return the batch on a device, where some of it may be already."""
+
+        # Copies do not block, so that the CPU prepares the next step while the GPU works.
+        def move(array: NDArray[Any] | Tensor) -> Tensor:
+            if isinstance(array, Tensor):
+                return array
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        return DeviceBatch(
+            views=tuple(to_images(views, device) for views in self.views),
+            num_views=self.num_views,
+            cluster_HB=move(self.cluster_HB),
+            weight_B=None if self.weight_B is None else move(self.weight_B),
+            num_images=self.num_images,
+            share=self.share,
+        )
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """What a device computes the loss of a `Batch` from."""
+
+    views: tuple[Tensor, ...]
+    """For each kind of view, (V * B, C, S, S), view after view."""
+    num_views: tuple[int, ...]
+    cluster_HB: Tensor
+    weight_B: Tensor | None
+    num_images: int
+    share: Share | None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, in the same order for all batches of an epoch."""
+        weights = () if self.weight_B is None else (self.weight_B,)
+        return (*self.views, self.cluster_HB, *weights)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of all tensors."""
+        return tuple(tuple(tensor.shape) for tensor in self.tensors)
+
+    def copy(self) -> "DeviceBatch":
+        """Return a copy with memory of its own."""
+        return replace(
+            self,
+            views=tuple(views.clone() for views in self.views),
+            cluster_HB=self.cluster_HB.clone(),
+            weight_B=None if self.weight_B is None else self.weight_B.clone(),
+        )
 
 
 class PseudoLabelLearner(Learner):
@@ -105,6 +159,10 @@ class PseudoLabelLearner(Learner):
         """Return the seed of the dropout in a step."""
         return seeding.derive(self._seed, step)
 
+    def learn(self, batch: Batch, step: int, *, precision: Precision) -> Tensor:
+        """Learn from a batch in the step of this number; return its loss, on the device."""
+        return self.descend(lambda: self.loss(batch, precision), step)
+
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients, whose mean over all ranks each rank then has."""
         with self.ranks.exchanging("gradients"):
@@ -117,19 +175,19 @@ class PseudoLabelLearner(Learner):
         clusters of its image. The loss of one of R ranks is R times its part of that mean, because
         the gradients of the ranks are averaged.
         """
+        return self.loss_on_device(batch.on_device(self.device), precision)
+
+    def loss_on_device(self, batch: DeviceBatch, precision: Precision) -> Tensor:
+        """Return the loss of a batch that is on the device, see `loss`."""
         if batch.share is not None:
             self._classifier.share = batch.share
         num_views = sum(batch.num_views)
-        # Copies do not block, so that the CPU prepares the next step while the GPU works.
-        cluster_HB = torch.from_numpy(batch.cluster_HB).to(self.device, non_blocking=True)
         with autocast(self.device, precision):
-            views = tuple(to_images(views, self.device) for views in batch.views)
-            embedding_MD, logits = self._wrapped(views, batch.num_views)
-        loss_M = mean_cross_entropy(logits, cluster_HB.repeat(1, num_views))
+            embedding_MD, logits = self._wrapped(batch.views, batch.num_views)
+        loss_M = mean_cross_entropy(logits, batch.cluster_HB.repeat(1, num_views))
         if batch.weight_B is not None:
-            weight_B = torch.from_numpy(batch.weight_B).to(self.device, non_blocking=True)
-            loss_M = loss_M * weight_B.repeat(num_views)
-        num_own_images = len(batch.image_id_B)
+            loss_M = loss_M * batch.weight_B.repeat(num_views)
+        num_own_images = batch.cluster_HB.shape[1]
         self._embedding_VB_D = embedding_MD[: batch.num_views[0] * num_own_images].detach()
         self._num_agreed = None
         if self.head.has_prototypes and num_views > 1:
@@ -139,6 +197,20 @@ class PseudoLabelLearner(Learner):
         if batch.share is None:
             return loss_M.mean()
         return loss_M.sum() * (self.ranks.size / (batch.num_images * num_views))
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether a step is the same work each time, with nothing that the CPU decides."""
+        return self.ranks.size == 1 and self._sgd.trust is None
+
+    @property
+    def outputs(self) -> tuple[Tensor, Tensor | None]:
+        """What the loss has left for `finish_step`."""
+        return self._embedding_VB_D, self._num_agreed
+
+    @outputs.setter
+    def outputs(self, outputs: tuple[Tensor, Tensor | None]) -> None:
+        self._embedding_VB_D, self._num_agreed = outputs
 
     def finish_step(self, batch: Batch) -> Tensor | None:
         """Update the average and the bank after a step on a batch.
@@ -290,6 +362,7 @@ def train_epoch(
     *,
     precision: Precision,
     after_step: Callable[[Progress], None],
+    step: StepName | None = None,
     progress: Progress | None = None,
 ) -> float:
     """Train on batches of pseudo-labels; return the mean loss over all ranks, in nats.
@@ -299,6 +372,7 @@ def train_epoch(
         batches: in the order of the epoch, from step `progress.step` on.
         precision: number format of the forward pass; weights, loss and updates are float32.
         after_step: receives the progress after each step; the learner waits meanwhile.
+        step: how a GPU gets the operations of a step; None for a CUDA graph where it is possible.
         progress: progress of the part that is already done; None starts a new epoch.
 
     Raises:
@@ -306,12 +380,12 @@ def train_epoch(
     """
     learner.network.train()
     progress = progress or Progress.resumed(None, learner.device, learner.ranks)
-    for batch in batches:
-        loss_of_batch = partial(learner.loss, batch, precision)
-        loss = learner.descend(loss_of_batch, progress.step)
-        progress.add(loss, batch.num_images, learner.finish_step(batch))
-        num_done = progress.step
-        if (num_done - 1) % CHECK_EVERY == 0:
-            progress.checked_loss()
-        after_step(progress)
+    with steps_of(learner, precision, step) as take_step:
+        for batch in batches:
+            loss = take_step(batch, progress.step)
+            progress.add(loss, batch.num_images, learner.finish_step(batch))
+            num_done = progress.step
+            if (num_done - 1) % CHECK_EVERY == 0:
+                progress.checked_loss()
+            after_step(progress)
     return progress.checked_loss() / progress.seen

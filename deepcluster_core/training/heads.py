@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepcluster_core import seeding
-from deepcluster_core.artifacts.tables import centroids_of
 from deepcluster_core.errors import ConfigError
 
 
@@ -103,6 +102,9 @@ class Prototypes(nn.Module):
         Raises:
             ConfigError: the centroids are not points among the embeddings.
         """
+        # Imported here, because DeepCluster itself reads no tables when it trains.
+        from deepcluster_core.artifacts.tables import centroids_of  # noqa: PLC0415
+
         centroids = centroids_of(labels)
         width = centroids[0].shape[1]
         if width != dim:

@@ -4,8 +4,8 @@ Training can therefore stop after any step, resume, and reach an identical resul
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -108,7 +108,6 @@ class Learner:
             # Fused: each step reads and writes every weight only once.
             self._optimizer = SGD(groups, sgd.lr, weight_decay=sgd.weight_decay, fused=True)
 
-    @exact_float32()
     def descend(self, loss_of: Callable[[], Tensor], step: int) -> Tensor:
         """Take one step and return its loss, on the device.
 
@@ -117,11 +116,26 @@ class Learner:
                 and `step` alone.
             step: number of the step, counted from 0.
         """
+        with self.prepared(step):
+            return self.compute_step(loss_of)
+
+    @contextmanager
+    def prepared(self, step: int) -> Iterator[None]:
+        """Set what depends on the number of the step: the learning rate, and the seed inside."""
+        lr = self._sgd.lr_at(step)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._sgd.lr_at(step)
-        self._switch_dropout(on=True)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
         with seeding.torch_seeded(self.seed_of(step), torch.device(self.device)):
-            loss = loss_of()
+            yield
+
+    @exact_float32()
+    def compute_step(self, loss_of: Callable[[], Tensor]) -> Tensor:
+        """Do the part of `descend` that happens on the device; call it within `prepared`."""
+        self._switch_dropout(on=True)
+        loss = loss_of()
         self._switch_dropout(on=False)
         self._optimizer.zero_grad()
         self.backward(loss)
@@ -133,6 +147,11 @@ class Learner:
             clip_grad_norm_(all_weights, self._sgd.clip_norm)
         self._optimizer.step()
         return loss.detach()
+
+    def keep_lr_on_device(self) -> None:
+        """Let the optimizer read its learning rate from the device, where it can be changed."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a loss."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, WithJsonSchema
 
 from deepcluster_core.config import StrictConfig
+from deepcluster_core.context import FeedName, StepName
 from deepcluster_core.tracking.registry import TRACKERS, known_tracker
 
 WORKERS_AT_MOST = 4096
@@ -50,7 +51,12 @@ TrackerName = Annotated[
 
 
 class ComputeConfig(StrictConfig):
-    """Where a run computes. Does not change results on a CPU, nor the key of any artifact."""
+    """Where a run computes. Does not change results on a CPU, nor the key of any artifact.
+
+    There is one exception: `feed: device` on a CPU, which is meant for tests.
+    """
+
+    absent_when_none = frozenset(("feed", "step"))
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
     """auto: the current CUDA device, which is the first one; the CPU if there is none."""
@@ -67,6 +73,15 @@ class ComputeConfig(StrictConfig):
     """What starts the ranks. process: nothing, the single rank is the run's own process. ray: Ray,
     see docs/how-to/ray.md. auto: srun in a Slurm allocation of several tasks, elsewhere torchrun if
     there are several ranks."""
+
+    feed: FeedName | None = None
+    """Where images are cropped, resized and flipped. host: by the workers, which round the result
+    to whole values of 0 to 255. device: where the network computes, without rounding; the workers
+    only copy. None: device on a GPU, host on a CPU. See docs/how-to/gpu-images.md."""
+
+    step: StepName | None = None
+    """How a training step is given to a GPU. eager: operation by operation. graph: as one CUDA
+    graph. None: graph where it is possible."""
 
     threads: Annotated[PositiveInt, Field(le=WORKERS_AT_MOST)] | None = None
     """Threads of numerical libraries in a rank; another number can change the last digits of

@@ -335,6 +335,8 @@ class Run(Generic[ReportT]):
             workers=self.placement.workers(job),
             progress=progress,
             save_every=SaveEvery(compute.save_every_s, compute.save_every_steps),
+            feed=compute.feed,
+            step=compute.step,
             scratch=scratch_folder(compute),
             scratch_bytes=compute.scratch_bytes,
         )

@@ -1,59 +1,94 @@
-"""The GPU benchmark: its sides and targets. There is no GPU here, so the sides are made up."""
+"""The GPU benchmark on a CPU: that each line works, and that what is known is always written."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import gpu
-from benchmarks.harness import Figures, Side
-from benchmarks.workload import PreparedRun, Workload
-from stages.runs.recipe import load_recipe
+from benchmarks.gpu_lines import LINES, Line
+from benchmarks.gpu_parts import Bench
+from benchmarks.harness import BenchmarkError
+
+WITHOUT_A_PACKAGE = {"JPEG", "step, compiled"}
+"""Beginnings of the names of lines that need torchvision or a compiler."""
 
 
-class FakeWorkload(Workload):
-    def prepare(self, name: str, encoding: str, overrides: Any) -> PreparedRun:  # noqa: ANN401
-        packed = {"jpeg": 40_000, "raw": 262_000, "grey": 127_000}[encoding] * self.count
-        return PreparedRun(self.folder / name, dict(overrides), {"packed_bytes": packed})
+def run(out: Path, *more: str) -> list[dict[str, object]]:
+    options = ["--device", "cpu", "--quick", "--repeats", "1", "--json", str(out), *more]
+    gpu.main(options)
+    return json.loads(out.read_text())["lines"]
 
 
-def test_main__has_a_side_for_each_encoding_and_says_what_fits_into_memory(
+def test_main__measures_every_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [line.name for line in LINES if not line.name.startswith(tuple(WITHOUT_A_PACKAGE))]
+
+    records = run(tmp_path / "out.json", "--only", *names)
+
+    assert [record["name"] for record in records] == names
+    for record in records:
+        assert record["error"] is None, record
+        assert isinstance(record["found"], float)
+        assert record["found"] > 0
+    printed = capsys.readouterr().out
+    assert "60,000-80,000" in printed
+    assert "target ≥ 40,000, stretch 80,000" in printed
+    targets = json.loads((tmp_path / "out.json").read_text())["targets"]
+    assert {target["bound"] for target in targets} == {None}, "a CPU has no bounds"
+
+
+def test_main__goes_on_after_an_error_and_writes_each_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made_up(side: Side) -> Figures:
-        paces = {"extract_images_per_s": 7.0, "train_images_per_s": 5.0}
-        return {"devices": 1, "seconds": 1.0, "peak_bytes": 1.0, **paces}
-
-    def alternated(sides: dict[str, Side], *, repeats: int) -> dict[str, list[Figures]]:
-        return {name: [made_up(side)] * repeats for name, side in sides.items()}
-
-    def workload(folder: Path, *, count: int) -> Workload:
-        return FakeWorkload(folder, count, 40_000)
-
-    monkeypatch.setattr(Side, "run", made_up)
-    monkeypatch.setattr(gpu, "alternate", alternated)
-    monkeypatch.setattr(gpu, "make_workload", workload)
-    monkeypatch.setattr(gpu, "available_memory", lambda: 100 * 10**9)
     out = tmp_path / "out.json"
+    seen: list[int] = []
 
-    gpu.main(["--quick", "--json", str(out), "--repeats", "1", "--scratch", str(tmp_path)])
+    def broken(_: Bench) -> float:
+        raise RuntimeError("out of memory")
 
-    found = json.loads(out.read_text())
-    sides = {f"{name}, {encoding}" for name in gpu.NETWORKS for encoding in gpu.ENCODINGS}
-    assert sides | {"cluster"} == set(found["summary"])
-    wanted = {each["what"]: each["bound"] for each in found["targets"]}
-    assert wanted["AlexNet, training, jpeg"] == gpu.TRAINING
-    assert wanted["AlexNet, training, raw"] is None, "not what the recipe packs"
-    assert "jpeg: 1,281,167 images like these are 51 GB, which fit into the 100 GB" in str(
-        found["notes"]
+    def second(_: Bench) -> float:
+        seen.append(len(json.loads(out.read_text())["lines"]))
+        return 2.0
+
+    lines = (Line("first", "ms", "1", broken), Line("second", "ms", "2", second))
+    monkeypatch.setattr(gpu, "LINES", lines)
+
+    records = run(out)
+
+    assert seen == [1], "the first line was written before the second began"
+    assert records[0]["error"] == "RuntimeError: out of memory"
+    assert records[1]["found"] == 2
+
+
+def test_main__leaves_lines_out_when_the_time_is_up(tmp_path: Path) -> None:
+    records = run(tmp_path / "out.json", "--budget-s", "0")
+
+    assert {record["error"] for record in records} == {"left out: the time is up"}
+
+
+def test_gpu_lines__need_few_packages() -> None:
+    # A machine that is rented for minutes has torch and little else.
+    program = (
+        "import sys\n"
+        "for name in ('pyarrow', 'zarr', 'faiss', 'prefect', 'pandas', 'google_crc32c',\n"
+        "             'torchvision', 'filelock', 'typer'):\n"
+        "    sys.modules[name] = None\n"
+        "import benchmarks.gpu\n"
     )
-    assert "raw: 1,281,167 images like these are 336 GB, which do not fit" in str(found["notes"])
-
-
-def test_shipped__is_the_encoding_of_the_recipe() -> None:
-    recipe = load_recipe(
-        Path(__file__).parents[2] / "configs" / "imagenet-alexnet.yaml",
-        {"dataset": {"source": "nowhere"}},
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert recipe.dataset.encoding == gpu.SHIPPED
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would run")
+def test_main__refuses_without_a_device(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"no CUDA device.*\n.*Fix:"):
+        gpu.main(["--quick", "--json", str(tmp_path / "out.json")])

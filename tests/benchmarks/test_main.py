@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
-from benchmarks import epoch, gpu
-from benchmarks.harness import BenchmarkError
+from benchmarks import epoch
 from tests.support.tiny_benchmark import TINY
 
 
@@ -29,10 +27,3 @@ def test_epoch__measures_both_sides(tmp_path: Path) -> None:
         assert 0 < stages <= parts["seconds"]["median"]
         assert parts["threads"]["median"] == found["summary"]["baseline"]["threads"]["median"]
     assert not any(scratch.iterdir()), "temporary data are deleted"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="it would run")
-@pytest.mark.slow
-def test_gpu__refuses_without_a_device(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"no CUDA device.*\n.*Fix:"):
-        gpu.main(["--quick", "--json", str(tmp_path / "out.json")])

@@ -1,8 +1,15 @@
 """Each rank computes on its own GPU: shown with GPUs that hold no numbers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.context import Context
+from deepcluster_core.device_feed import crops
+from deepcluster_core.device_feed.central import fed_central_views
 from deepcluster_core.evaluation.probes.pooling import Frozen
 from deepcluster_core.features import extract_features
 from deepcluster_core.models.build import build_network
@@ -11,7 +18,8 @@ from deepcluster_core.training.batches import Batch
 from deepcluster_core.training.epoch import PseudoLabelLearner
 from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
-from tests.support.fake_gpus import fake_gpus
+from tests.core.artifacts.test_images import pack, pictures
+from tests.support.fake_cuda import fake_gpus
 
 CONFIG = NetworkConfig(name="smallnet", image_size=16)
 VIEWS_BSSC = np.zeros((4, 16, 16, 1), np.uint8)
@@ -28,6 +36,38 @@ def test_extract_features__on_the_device_of_the_rank(device: str) -> None:
 
     assert [len(feature_BD) for feature_BD in found] == [4]
     assert seen == {"cpu", device}
+
+
+@pytest.mark.parametrize("sobel", [True, False])
+def test_fed_central_views__are_made_on_the_device_of_the_rank(
+    sobel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A fake GPU runs no kernel of Triton.
+    monkeypatch.setattr(crops, "has_triton", lambda _device: False)
+    stored = Images(pack(tmp_path / "images", pictures(20), "raw"))
+    config = NetworkConfig(name="smallnet", image_size=16, sobel=sobel)
+    network = build_network(config, channels=3, seed=0)
+    context = Context(seed=0, device="cuda:1")
+
+    with fake_gpus() as seen:
+        views = fed_central_views(
+            stored, config, resize=20, batch_size=8, batches=[0, 1, 2], context=context
+        )
+        found = list(
+            extract_features(
+                network,
+                views,
+                layer=None,
+                device="cuda:1",
+                precision="float32",
+                dtype="float16",
+            )
+        )
+
+    assert [len(feature_BD) for feature_BD in found] == [8, 8, 4]
+    assert found[0].dtype == np.float16
+    assert seen == {"cpu", "cuda:1"}
+    assert seen.num_waits == 0, "a batch waited for the GPU"
 
 
 def test_frozen__on_the_device_of_the_rank() -> None:
@@ -57,3 +97,19 @@ def test_loss__on_the_device_of_the_rank() -> None:
 
     assert str(loss.device) == "cuda:1"
     assert seen == {"cpu", "cuda:1"}
+
+
+def test_fake_gpus__catch_a_tensor_on_another_device() -> None:
+    with fake_gpus():
+        on_device = torch.zeros(3, device="cuda:1")
+        with pytest.raises(RuntimeError, match="same device"):
+            _ = on_device + torch.zeros(3)
+
+
+def test_fake_gpus__count_what_makes_the_program_wait() -> None:
+    with fake_gpus() as seen:
+        on_device = torch.zeros(3, device="cuda:1")
+        assert float(on_device.sum()) == 0
+        assert float(torch.zeros(3).sum()) == 0
+
+    assert seen.num_waits == 1, "a value on the CPU is there already"

@@ -187,3 +187,22 @@ def test_run__tells_how_far_it_is(images: Path, network: NetworkConfig, out: Pat
     extract(images, network, out, config=ExtractConfig(resize=20, batch_size=100), context=context)
 
     assert told == [(100, 240), (200, 240), (240, 240)]
+
+
+def test_run__on_a_device_that_is_fed_has_the_features_of_the_host(
+    images: Path, network: NetworkConfig, tmp_path: Path
+) -> None:
+    host, device = tmp_path / "host", tmp_path / "device"
+    half = PLAIN.model_copy(update={"dtype": "float16"})
+
+    extract(images, network, host, config=half)
+    manifest = extract(
+        images, network, device, config=half, context=replace(CONTEXT, feed="device")
+    )
+
+    assert manifest.key == read_manifest(host).key, "the feed is no part of the key"
+    found_ND, expected_ND = extracted(device), extracted(host)
+    assert not np.array_equal(found_ND, expected_ND), "the views of the device are not rounded"
+    # The host rounds each pixel by up to half a value of 255, up or down, which mostly cancels out.
+    difference = np.linalg.norm(found_ND - expected_ND, axis=1)
+    assert (difference < 0.02 * np.linalg.norm(expected_ND, axis=1)).all()

@@ -249,3 +249,15 @@ def test_run__diverging_loss_leaves_no_checkpoint(train: Trainer) -> None:
         train(TrainConfig(batch_size=32, lr=1e20))
 
     assert inspect(train.out)[0] is Condition.UNFINISHED
+
+
+def test_run__on_a_device_that_is_fed_learns_as_on_the_host(train: Trainer) -> None:
+    slow = PLAIN.model_copy(update={"lr": 0.001})  # so that differences do not grow
+    host = train(slow)
+
+    device = train(slow, context=replace(CONTEXT, feed="device"))
+
+    assert device.key == host.key, "the feed is no part of the key"
+    assert device.digest != host.digest, "the views of the device are not rounded"
+    # The views differ by up to 1 of 255.
+    assert device.facts["loss"] == pytest.approx(host.facts["loss"], abs=0.01)

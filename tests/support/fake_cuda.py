@@ -89,8 +89,14 @@ def fake_gpus() -> Iterator[Seen]:
             ("synchronize", None),
             ("current_stream", _Queue()),
             ("stream", nullcontext()),
+            ("is_bf16_supported", True),
         ):
             stack.enter_context(mock.patch.object(torch.cuda, name, return_value=value))
+        stack.enter_context(
+            mock.patch.object(
+                torch.cuda.amp.common, "amp_definitely_not_available", return_value=False
+            )
+        )
         # Threads are outside of this block's modes, so that their memory is real, but not pinned.
         stack.enter_context(mock.patch.object(torch, "empty", _unpinned(torch.empty)))
         # Fake work is done at once, so that streams and events have nothing to order.

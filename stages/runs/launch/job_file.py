@@ -50,6 +50,8 @@ def job_values(job: Job, context: Context, surroundings: Surroundings) -> dict[s
         "epoch": job.epoch,
         "key": job.key(),
         "save_every": asdict(context.save_every),
+        "feed": context.feed,
+        "step": context.step,
         "scratch": None if scratch is None else str(scratch.absolute()),
     }
 
@@ -92,6 +94,8 @@ def context_of(
         progress=progress,
         save_every=SaveEvery(**values["save_every"]),
         ranks=ranks,
+        feed=values["feed"],
+        step=values["step"],
         scratch=None if scratch is None else Path(scratch),
     )
 

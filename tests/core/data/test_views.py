@@ -155,13 +155,13 @@ def test_random_boxes__without_a_fit_is_torchvisions_central_box(height: int, wi
     too_large = RandomCrop(area=(2.0, 3.0), ratio=PAPER.ratio, flip=0.5)
 
     draws_1R = augmentation_draws(1, 0, 1)
-    box = random_boxes(np.array([height]), np.array([width]), draws_1R, too_large)[0]
+    (box,) = random_boxes(np.array([height]), np.array([width]), draws_1R, too_large).tolist()
 
     image = torch.empty(3, height, width)
     top, left, box_height, box_width = transforms.RandomResizedCrop.get_params(
         image, list(too_large.area), list(too_large.ratio)
     )
-    assert box == (left, top, left + box_width, top + box_height)
+    assert tuple(box) == (left, top, left + box_width, top + box_height)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 1000), st.floats(0.01, 1.0))
