@@ -290,11 +290,7 @@ def _learner(
 
     The momentum of the backbone, the average and the bank are restored with it.
     """
-    from deepcluster_core.artifacts.checkpoints import (
-        load_average,
-        load_momentum,
-        restore_network,
-    )
+    from deepcluster_core.artifacts.checkpoints import load_average, load_momentum, restore_network
     from deepcluster_core.training.average import WeightAverage
     from deepcluster_core.training.bank import Bank
     from deepcluster_core.training.epoch import PseudoLabelLearner
