@@ -108,7 +108,8 @@ def extract(
     features = extract_features(
         model, views, layer=extract.layer, device=context.device, precision=extract.precision
     )
-    write_shards(array, share.missing, share.rows_to_write(features, _Report(draft, num_images)))
+    rows = share.rows_to_write(features, _Report(draft, num_images))
+    write_shards(array, share.missing, rows, finished=draft.publish)
     for number in share.shards:
         draft.wrote(array.shard(number))
     draft.rows = num_images
@@ -144,7 +145,8 @@ def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Imag
         for number in share.batches:
             yield given.block(number * size, (number + 1) * size)
 
-    write_shards(array, share.missing, share.rows_to_write(batches(), _Report(draft, num_images)))
+    rows = share.rows_to_write(batches(), _Report(draft, num_images))
+    write_shards(array, share.missing, rows, finished=draft.publish)
     for number in share.shards:
         draft.wrote(array.shard(number))
     draft.rows = num_images

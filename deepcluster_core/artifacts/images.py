@@ -30,6 +30,7 @@ from deepcluster_core.artifacts.checksum import crc32c
 from deepcluster_core.artifacts.file_names import INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
+from deepcluster_core.artifacts.mirrored import fetched, mirror_of
 from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels, PixelWriter
 from deepcluster_core.artifacts.skipped_images import SkippedImages
 from deepcluster_core.artifacts.table_writer import GROUP_ROWS, TableWriter
@@ -186,7 +187,16 @@ class Images:
         self._deep: DeepRule = _rule_in(manifest)
         self._pages: Pages | None = manifest.facts.get("pages")
         self._originals = Path(manifest.facts["originals"])
-        self._pixels = PixelParts(folder / PIXELS)
+        if mirror_of(folder) is None:
+            self._pixels = PixelParts(folder / PIXELS)
+
+    @cached_property
+    def _pixels(self) -> PixelParts:  # pyright: ignore[reportRedeclaration]
+        """The packed images of a run on an object store: many readers need only the index."""
+        for name in read_manifest(self.folder).files:
+            if name.startswith(PIXELS):
+                fetched(self.folder / name)
+        return PixelParts(self.folder / PIXELS)
 
     @property
     def channels(self) -> int:

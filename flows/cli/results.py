@@ -10,7 +10,15 @@ from deepcluster_core.errors import ConfigError
 from flows.cli.failures import writes_to
 from flows.cli.help import JUDGE, LOOK, USE, complete_evaluation, complete_run, examples
 from flows.cli.model_options import with_options_of
-from flows.cli.options import SERVER, EpochOption, RunArgument, given, path, prefect_ready
+from flows.cli.options import (
+    SERVER,
+    EpochOption,
+    RunArgument,
+    given,
+    path,
+    prefect_ready,
+    run_place,
+)
 from stages.evaluations.shared.protocol import protocol_names
 from stages.runs.evaluation_request import EvaluationRequest
 
@@ -91,8 +99,8 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="RUN…",
-            help="A run or sweep; for tables, runs.",
-            parser=path,
+            help="A run or sweep, or its URL; for tables, runs.",
+            parser=run_place,
             autocompletion=complete_run,
         ),
     ],
@@ -116,6 +124,7 @@ def evaluate(
     run = _only(runs)
     SERVER.begin()  # starts in the background, during the imports
     from stages.runs.evaluations import parse_protocol_keys  # noqa: PLC0415
+    from stages.runs.folder import RunFolder  # noqa: PLC0415
     from stages.runs.locate import run_folder_of  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
 
@@ -126,7 +135,7 @@ def evaluate(
     # Check everything before waiting for Prefect to start.
     request = EvaluationRequest(
         name=name,
-        run=run_folder_of(run),
+        run=RunFolder(Path(run_folder_of(run))).address,
         epoch=epoch,
         overrides=parse_protocol_keys(name, about_protocol),
         compute=parse_overrides(about_machine).get("compute"),

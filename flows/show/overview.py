@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepcluster_core.artifacts.images import Images
+from deepcluster_core.artifacts.mirrored import publish_small
 from deepcluster_core.artifacts.tables import read_cluster, read_labels, read_metrics
 from deepcluster_core.figures import Axes, default_style
 from deepcluster_core.metrics import cluster_counts
@@ -50,6 +51,7 @@ def draw_overview(folder: RunFolder, *, num_epochs: int) -> Path:
     _gallery(right.subplots(), latest_labels, Images(images))
     path = folder.root / "overview.png"
     figure.savefig(path)
+    publish_small(path)
     return path
 
 

@@ -14,6 +14,7 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
+from deepcluster_core.artifacts.mirrored import fetched, publish_small
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.artifacts.tables import read_clustering, read_metrics
 from deepcluster_core.clustering.stability import summary
@@ -85,6 +86,7 @@ def write_page(
     with explain_resource_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page)
+        publish_small(path)
     return path
 
 
@@ -97,7 +99,7 @@ def key_pictures(folder: RunFolder) -> dict[str, bytes]:
     paths = {"overview": folder.root / "overview.png"}
     for name, _, found in evaluation_folders(folder):
         if name == "filters":  # the latest epoch comes last
-            paths[name] = found / "filters.png"
+            paths[name] = fetched(found / "filters.png")
     pictures: dict[str, bytes] = {}
     for name, path in paths.items():
         if path.is_file():
@@ -167,7 +169,7 @@ class _Run:
             config=self.folder.config.read_text(encoding="utf-8"),
             provenance=_provenance([*self.manifests.values()]),
             inputs=inputs,
-            run=shell_words(self.folder.root),
+            run=shell_words(self.folder.address),
         )
         # The page of a run that has no labels yet shows its settings only.
         return report if labels is None else self._with_clusters(report, labels, images)
@@ -311,7 +313,7 @@ class _Run:
             # Sorted without the suffix, so that `conv1` comes before `conv1-grid`.
             files = [file for file in manifest.files if file.endswith(".png")]
             for file in sorted(files, key=lambda file: file.removesuffix(".png")):
-                png = (found / file).read_bytes()
+                png = fetched(found / file).read_bytes()
                 caption = caption_of(file, manifest.facts)
                 pictures.append(Picture(file, png, caption))
             # The run can have made its artifacts again since, with different settings.

@@ -76,6 +76,10 @@ class ComputeConfig(StrictConfig):
     """Folder for large intermediate results, on a local disk. None: `$XDG_CACHE_HOME/deepcluster`,
     or `~/.cache/deepcluster`."""
 
+    scratch_bytes: PositiveInt | None = None
+    """Most bytes that runs on object stores take in the scratch folder. What is on the store is
+    deleted here to stay below, and fetched again when it is needed. None: no limit."""
+
     nodes: PositiveInt = 1
     """Machines on which torchrun starts ranks; see docs/how-to/several-machines.md."""
 

@@ -1,0 +1,193 @@
+"""Artifacts of a run that lives on an object store, as the modules that open files see them.
+
+Such a run has a local mirror with the ordinary layout (see `remote.mirror`). A manifest is compared
+with the store once in a process, before it is first read; a large file is fetched when it is first
+opened. All functions return at once for a folder that is in no mirror.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepcluster_core.artifacts.locks import lock
+
+if TYPE_CHECKING:  # it imports this package's other modules
+    from deepcluster_core.artifacts.remote.mirror import Mirror
+
+MIRRORS = "remote"
+"""The folder in the scratch folder that holds all mirrors."""
+_IN_A_MIRROR = f"/{MIRRORS}/"
+"""Part of the path of every mirror, by which a local run is recognised without looking at the disk
+or importing anything."""
+AT_ONCE = 16
+"""Manifests that are compared at the same time: their time is that of waiting for answers."""
+
+_COMPARED: dict[Path, threading.RLock] = {}
+"""The artifacts whose manifest was compared with the store, or is just being compared, by a thread
+that holds the lock."""
+_HELD: list[Path] = []
+"""The folders whose lease this process holds."""
+
+
+def mirror_of(folder: Path) -> "Mirror | None":
+    """Return the mirror that a folder is in; None for every local run."""
+    if _IN_A_MIRROR not in str(folder):
+        return None
+    from deepcluster_core.artifacts.remote.mirror import mirror_of  # noqa: PLC0415
+
+    return mirror_of(folder)
+
+
+def address_of(path: Path) -> str:
+    """Return the URL of a path in a mirror; the path itself, as text, elsewhere."""
+    mirror = mirror_of(path)
+    if mirror is None or not path.is_relative_to(mirror.root):
+        return str(path)
+    below = path.relative_to(mirror.root).as_posix()
+    return mirror.url if below == "." else f"{mirror.url}/{below}"
+
+
+def compare(folder: Path) -> None:
+    """Make the local manifest of an artifact what the store has, once in a process.
+
+    Raises:
+        StoreError: the store is not available.
+    """
+    mirror = mirror_of(folder)
+    if mirror is None or folder == mirror.root:
+        return
+    comparing = threading.RLock()
+    with comparing:
+        known = _COMPARED.setdefault(folder, comparing)
+        if known is not comparing:
+            with known:  # wait for the thread that compares
+                return
+        if _is_known_absent(mirror, folder):
+            return
+        try:
+            mirror.refresh(folder)
+        except BaseException:
+            _COMPARED.pop(folder, None)
+            raise
+
+
+def _is_known_absent(mirror: "Mirror", folder: Path) -> bool:
+    """Return whether neither side has an artifact, by the store's list of epochs."""
+    name, _, digits = folder.name.partition("=")
+    if name != "epoch" or not digits.isdecimal() or folder.exists():
+        return False
+    kind = folder.parent.relative_to(mirror.root).as_posix()
+    return int(digits) not in mirror.epochs(kind)
+
+
+def compare_all(folders: Iterable[Path]) -> None:
+    """Compare the manifests of several artifacts at the same time.
+
+    Raises:
+        StoreError: the store is not available.
+    """
+    wanted = [folder for folder in folders if mirror_of(folder) and folder not in _COMPARED]
+    if not wanted:
+        return
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="manifests") as pool:
+        for _ in pool.map(compare, wanted):
+            pass
+
+
+def forget(root: Path) -> None:
+    """Compare the artifacts below a folder again when they are next read."""
+    mirror = mirror_of(root)
+    if mirror is None:
+        return
+    for folder in [*_COMPARED]:
+        if folder.is_relative_to(root):
+            _COMPARED.pop(folder, None)
+
+
+def fetched(path: Path) -> Path:
+    """Return the path of an artifact's file after getting it from the store, if it is not there.
+
+    Raises:
+        ArtifactError: the manifest does not name the file, or the store's file differs from it.
+        NoRoomError: there is no room for the file.
+        StoreError: the store is not available.
+    """
+    mirror = mirror_of(path)
+    if mirror is not None and not path.exists():
+        mirror.fetch(path)
+    return path
+
+
+def refresh_small(path: Path) -> None:
+    """Get what has changed on the store of the files that lie beside a run's artifacts."""
+    mirror = mirror_of(path)
+    if mirror is not None:
+        mirror.pull_small()
+
+
+def publish_small(path: Path) -> None:
+    """Upload a file of a run that belongs to no artifact, such as its report, if it has changed.
+
+    Raises:
+        ArtifactError: another process has changed the file on the store meanwhile.
+        StoreError: the store is not available.
+    """
+    mirror = mirror_of(path)
+    if mirror is not None and path.exists():
+        mirror.push_small([path.relative_to(mirror.root).as_posix()])
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether this process holds the lease of a folder, or of one that it is in."""
+    return any(folder.is_relative_to(held) for held in _HELD)
+
+
+@contextmanager
+def lease(folder: Path) -> Iterator[None]:
+    """Hold the lease of a folder of a mirror, and with it that of everything inside.
+
+    What other processes have made before is seen afterwards. Does nothing for local runs.
+
+    Raises:
+        StoreError: the store is not available.
+    """
+    mirror = mirror_of(folder)
+    if mirror is None or is_held(folder):
+        yield
+        return
+    with mirror.lease(folder):
+        forget(folder)
+        _HELD.append(folder)
+        try:
+            yield
+        finally:
+            _HELD.remove(folder)
+
+
+@contextmanager
+def hold(folder: Path, *, within: Path | None = None) -> Iterator[None]:
+    """Hold the lock of an artifact's folder and, in a mirror, the lease on the store.
+
+    Args:
+        folder: folder of the artifact.
+        within: the folder whose lease is taken, with all that is in it; None for `folder` itself.
+
+    Raises:
+        ArtifactError: the lock file may not be opened, or the store is not available.
+    """
+    with lock(folder), lease(within or folder):
+        yield
+
+
+@contextmanager
+def using(folders: Iterable[Path]) -> Iterator[None]:
+    """Keep the files of artifacts that are read from being deleted to make room for others."""
+    with ExitStack() as stack:
+        for folder in folders:
+            mirror = mirror_of(folder)
+            if mirror is not None:
+                stack.enter_context(mirror.use(folder))
+        yield
