@@ -288,14 +288,24 @@ def _parse(path: Path) -> "tuple[Signature | None, Manifest]":
         # By the open file, because the path may be replaced before it is read.
         signature = signature_of(file.fileno())
         data = file.read()
+    return signature, validated_manifest(path, data)
+
+
+def validated_manifest(path: str | Path, data: bytes) -> Manifest:
+    """Return the manifest in the contents of a file; the path is for messages.
+
+    Raises:
+        ValueError: they are no manifest of this version of the program.
+        NewerArtifactError: a newer version of this program wrote it.
+    """
     _check_format(path, data)
     manifest = Manifest.model_validate_json(data)
     if not manifest.is_intact():
         raise ValueError("its checksum differs: it was changed after it was written")
-    return signature, manifest
+    return manifest
 
 
-def _check_format(path: Path, data: bytes) -> None:
+def _check_format(path: str | Path, data: bytes) -> None:
     """Raise NewerArtifactError for a manifest of a newer format."""
     found = from_json(data)  # json.loads raises RecursionError for deeply nested brackets
     number = found.get("format") if isinstance(found, dict) else None

@@ -114,7 +114,9 @@ def _has_bucket(server: ObjectStoreServer) -> bool:
         config=Config(retries={"max_attempts": 1}, connect_timeout=5, read_timeout=10),
     )
     try:
-        with suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+        with suppress(
+            client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+        ):
             client.create_bucket(Bucket=BUCKET)
         client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
         client.delete_object(Bucket=BUCKET, Key="ready")

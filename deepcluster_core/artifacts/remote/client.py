@@ -28,7 +28,7 @@ ENDPOINTS = (
     "AZURE_STORAGE_ENDPOINT",
     "AZURE_ENDPOINT",
 )
-"""Environment variables that name a server. Only one that begins with http:// is used without TLS."""
+"""Environment variables that name a server; TLS is left out only for one that begins with http://."""
 STALLED_S = 60
 """Seconds without a byte after which a request counts as failed."""
 

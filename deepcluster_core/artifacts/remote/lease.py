@@ -57,8 +57,11 @@ class Lease:
         self._end = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True, name="lease")
 
-    def acquire(self) -> None:
+    def acquire(self) -> bool:
         """Wait until no other process holds the lease, take it and keep it.
+
+        Returns:
+            Whether another process held it, or had left it behind.
 
         Raises:
             StoreError: the store cannot be reached.
@@ -67,6 +70,7 @@ class Lease:
         while not self._try_to_take(waiting):
             waiting.pause()
         self._heart.start()
+        return waiting.had_holder
 
     def _try_to_take(self, waiting: "_Waiting") -> bool:
         self._renewed = time.monotonic()
@@ -74,6 +78,7 @@ class Lease:
         etag = self._store.create(self.name, body)
         if etag is None:
             found = self._store.read(self.name)
+            waiting.had_holder = found is None or found[0] != body
             if found is None:  # released meanwhile
                 return False
             if found[0] == body:  # the response was lost
@@ -151,6 +156,7 @@ class _Waiting:
         self._clock_offset_s: float | None = None
         """Unix time of the store minus the monotonic clock."""
         self._has_warned = False
+        self.had_holder = False
 
     def is_over(self, body: bytes, found: StoredObject) -> bool:
         """Return whether a lease has expired, or its process on this machine has ended."""

@@ -4,9 +4,39 @@ Order of writes on the store: lease, DELETE old manifest, PUT files, PUT manifes
 release. Order of reads: manifest, then files. A folder without manifest is no artifact.
 """
 
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+from deepcluster_core.artifacts.files import write_atomically
+from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from deepcluster_core.artifacts.remote.downloads import delete_artifact, download_files, is_there
+from deepcluster_core.artifacts.remote.known import Known
+from deepcluster_core.artifacts.remote.lease import Lease, Times
+from deepcluster_core.artifacts.remote.pins import pinned
+from deepcluster_core.artifacts.remote.room import KNOWN, Room, mark_used
+from deepcluster_core.artifacts.remote.small import SmallFiles
+from deepcluster_core.artifacts.remote.store import UNCHANGED, Store
+from deepcluster_core.artifacts.remote.uploads import Uploads, parse_manifest, put_manifest
+from deepcluster_core.artifacts.remote.urls import normal_url
+from deepcluster_core.artifacts.resource_errors import explain_resource_errors
+from deepcluster_core.errors import ArtifactError
+
+log = logging.getLogger(__name__)
+
+MIRRORS = "remote"
+"""Folder for mirrors below a scratch folder."""
+REMOTE = "remote.json"
+_PLACE = re.compile(rf"^(.*/{MIRRORS}/[0-9a-f]{{16}})/([^/]+)(?:/|$)")
+_OPENING = threading.Lock()
 
 
 class Mirror:
@@ -16,26 +46,84 @@ class Mirror:
     if the store is not available; the same command can go on later.
     """
 
-    root: Path
-    """The run's local folder."""
-    url: str
-    """Normal URL of the run, without credentials."""
+    def __init__(self, url: str, root: Path, room: Room, times: Times | None = None) -> None:
+        """Use `open_mirror` or `mirror_of`, which make and find the folders.
+
+        Args:
+            url: normal URL of the run, without credentials.
+            root: the run's local folder.
+            room: where all mirrors of the machine are.
+            times: of leases.
+        """
+        self.root = root
+        self.url = url
+        self.store = Store(url)
+        self._known = Known(root.parent / KNOWN)
+        self._small = SmallFiles(self.store, root, self._known)
+        self._room, self._times = room, times or Times()
+        self._uploads: dict[str, Uploads] = {}
+        self._leases: dict[str, Lease] = {}
+        self._absent: set[str] = set()
+        """Manifests that the store did not have when last asked."""
+        self._epochs: dict[str, list[int]] = {}
+        self._lock = threading.RLock()
 
     def refresh(self, folder: Path) -> None:
         """Make the local manifest of an artifact what the store has; one conditional GET.
 
-        A local artifact that the store no longer has, or has in another version, is deleted. One that
-        was committed here but could not be published yet is kept: see `is_unpublished`.
+        A local artifact that the store no longer has, or has in another version, is deleted. One
+        that was committed here but could not be published yet is kept: see `is_unpublished`.
         """
-        raise NotImplementedError
+        name = self._manifest_name(folder)
+        local = _bytes_of(folder / MANIFEST)
+        known = self._known.get(name)
+        is_published = local is not None and self._known.is_published(name, local)
+        # If the local manifest was lost, its contents are needed again.
+        etag = known.etag if known is not None and is_published else ""
+        found = self.store.get_if_changed(name, etag)
+        if found is UNCHANGED:
+            return
+        self._absent.discard(name)
+        if found is not None:
+            self._take(folder, *found)
+            return
+        if is_published:
+            log.warning("%s/%s: was deleted on the store; deleted here", self.url, name)
+            self._replace_local(folder, None)
+        self._known.forget(name)
+        self._absent.add(name)
+
+    def _take(self, folder: Path, body: bytes, etag: str) -> None:
+        """Make a manifest of the store the local one."""
+        name = self._manifest_name(folder)
+        if _bytes_of(folder / MANIFEST) != body:
+            manifest = parse_manifest(f"{self.url}/{name}", body)
+            self._replace_local(folder, manifest)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / MANIFEST, body)
+        self._known.put(name, body, etag)
+
+    def _replace_local(self, folder: Path, manifest: Manifest | None) -> None:
+        """Delete the local artifact, except for files that a new manifest names as well."""
+        try:
+            former = read_manifest(folder)
+        except ArtifactError:
+            former = None
+        # Without a manifest, what is left of the artifact cannot be mistaken for a whole one.
+        (folder / MANIFEST).unlink(missing_ok=True)
+        delete_artifact(folder, former, keep=manifest)
 
     def is_unpublished(self, folder: Path) -> bool:
-        """Return whether the artifact is whole here while its commit on the store did not succeed."""
-        raise NotImplementedError
+        """Return whether the artifact is whole here, but its commit to the store failed."""
+        local = _bytes_of(folder / MANIFEST)
+        return local is not None and not self._known.is_published(
+            self._manifest_name(folder), local
+        )
 
     def complete(self, folder: Path) -> None:
-        """Publish what of an unpublished artifact is missing, and commit it; call it with a lease."""
-        raise NotImplementedError
+        """Upload and commit an artifact whose commit did not succeed; call it with a lease."""
+        if self.is_unpublished(folder):
+            self.commit(folder)
 
     def fetch(self, path: Path) -> None:
         """Get a file of an artifact, or all files below a folder such as features.zarr.
@@ -47,16 +135,51 @@ class Mirror:
             ArtifactError: the manifest does not name the file, or the store's file differs from it.
             NoRoomError: there is no room for it, also after evicting what can be fetched again.
         """
-        raise NotImplementedError
+        folder = self._artifact_of(path)
+        manifest = read_manifest(folder)
+        wanted = path.relative_to(folder).as_posix()
+        names = [
+            name
+            for name in manifest.files
+            if wanted in (".", name) or name.startswith(f"{wanted}/")
+        ]
+        if not names and path != folder:
+            raise ArtifactError(
+                f"{path}: is not named by the manifest of {self.url}/{self._name_of(folder)}.\n"
+                f"  Fix: run the stage that makes it again."
+            )
+        missing: list[str] = []
+        for name in names:
+            if is_there(folder / name, manifest.files[name]):
+                mark_used(folder / name)
+            else:
+                missing.append(name)
+        if missing and self.is_unpublished(folder):
+            raise ArtifactError(
+                f"{folder}: files are missing that are not on the object store yet.\n"
+                f"  Fix: delete the folder; the same command then makes the artifact again."
+            )
+        if missing:
+            download_files(
+                self.store, folder, self._name_of(folder), manifest, missing, room=self._room
+            )
 
     @contextmanager
     def use(self, folder: Path) -> Iterator[None]:
         """Keep the files of an artifact that is read from being evicted, by any process."""
-        raise NotImplementedError
+        with pinned(self.root.parent, self._name_of(folder)):
+            yield
 
     def withdraw(self, folder: Path) -> None:
-        """Delete the artifact's manifest on the store, before it is made anew."""
-        raise NotImplementedError
+        """Delete the artifact's manifest on the store, before it is made anew.
+
+        Without a request if `refresh` found none; `commit` notices if there is one since.
+        """
+        self._check_lease(folder)
+        name = self._manifest_name(folder)
+        if name not in self._absent:
+            self._known.forget(name)
+            self.store.delete([name])
 
     def publish(self, folder: Path, names: Sequence[str]) -> None:
         """Upload files that are whole, in the background; errors are raised by `commit`.
@@ -66,7 +189,8 @@ class Mirror:
         Raises:
             LeaseLostError: another process has taken over the artifact.
         """
-        raise NotImplementedError
+        self._check_lease(folder)
+        self._uploads_of(folder).begin(names)
 
     def commit(self, folder: Path) -> None:
         """Upload all files of the local manifest that were not published, wait, then the manifest.
@@ -77,20 +201,72 @@ class Mirror:
             ArtifactError: another process has committed a different artifact.
             LeaseLostError: another process has taken over the artifact.
         """
-        raise NotImplementedError
+        self._check_lease(folder)
+        name = self._name_of(folder)
+        manifest = read_manifest(folder)
+        uploads = self._uploads_of(folder)
+        if not manifest.pruned:
+            uploads.finish(manifest)
+        # The uploads may have taken hours.
+        self._check_lease(folder)
+        known = self._known.get(self._manifest_name(folder))
+        body = (folder / MANIFEST).read_bytes()
+        etag = None if known is None else known.etag
+        self._absent.discard(self._manifest_name(folder))
+        self._take(folder, *put_manifest(self.store, name, body, etag))
+        self._known.forget_uploads(name)
+        self._end_uploads(folder)
+        self._room.trim()
+
+    def _uploads_of(self, folder: Path) -> Uploads:
+        name = self._name_of(folder)
+        with self._lock:
+            if name not in self._uploads:
+                self._uploads[name] = Uploads(self.store, folder, name, self._known)
+            return self._uploads[name]
+
+    def _end_uploads(self, folder: Path) -> None:
+        with self._lock:
+            uploads = self._uploads.pop(self._name_of(folder), None)
+        if uploads is not None:
+            uploads.close()
 
     @contextmanager
-    def lease(self, folder: Path) -> Iterator[None]:
-        """Hold the artifact's lease on the store; wait while another process holds it."""
-        raise NotImplementedError
+    def lease(self, folder: Path) -> Iterator[bool]:
+        """Hold the artifact's lease on the store; wait while another process holds it.
+
+        Yields whether it waited, or took over: then `refresh` again, because the artifact may have
+        been made meanwhile.
+        """
+        name = self._name_of(folder)
+        lease = Lease(self.store, name, self._times)
+        with self.use(folder):
+            had_holder = lease.acquire()
+            self._leases[name] = lease
+            try:
+                yield had_holder
+            finally:
+                self._end_uploads(folder)
+                del self._leases[name]
+                lease.release()
+
+    def _check_lease(self, folder: Path) -> None:
+        # A rank publishes its files under the lease of the process that has started it.
+        lease = self._leases.get(self._name_of(folder))
+        if lease is not None:
+            lease.check()
 
     def epochs(self, kind: str) -> list[int]:
         """Return the epochs that the store has folders of, ascending; listed once for each kind."""
-        raise NotImplementedError
+        if kind not in self._epochs:
+            folders, _ = self.store.list_folder(kind)
+            names = [folder.removeprefix("epoch=") for folder in folders if "epoch=" in folder]
+            self._epochs[kind] = sorted(int(name) for name in names if name.isdecimal())
+        return self._epochs[kind]
 
     def pull_small(self) -> None:
-        """Get the files right in the run's folder, such as config.yaml, that changed on the store."""
-        raise NotImplementedError
+        """Get files right in the run's folder, such as config.yaml, that changed on the store."""
+        self._small.pull()
 
     def push_small(self, names: Sequence[str]) -> None:
         """Upload files of the run beside its artifacts, if they changed.
@@ -98,16 +274,73 @@ class Mirror:
         Raises:
             ArtifactError: another process has changed the file on the store meanwhile.
         """
-        raise NotImplementedError
+        self._small.push(names)
 
     def prune(self, folder: Path) -> None:
-        """Mark the manifest on the store as pruned, then delete the files there."""
-        raise NotImplementedError
+        """Mark the manifest on the store as pruned, then delete the files there.
+
+        The local manifest becomes the same; local files are left to the caller.
+
+        Raises:
+            ArtifactError: there is no such artifact, or another process has replaced it.
+        """
+        name = self._manifest_name(folder)
+        found = self.store.get(name)
+        if found is None:
+            return
+        manifest = parse_manifest(f"{self.url}/{name}", found[0])
+        if not manifest.pruned:
+            pruned = manifest.model_copy(update={"pruned": True}).sealed()
+            body = pruned.model_dump_json(indent=2).encode()
+            found = put_manifest(self.store, self._name_of(folder), body, found[1])
+            write_atomically(folder / MANIFEST, found[0])
+            self._known.put(name, *found)
+        self.store.delete([f"{self._name_of(folder)}/{file}" for file in manifest.files])
+
+    def _artifact_of(self, path: Path) -> Path:
+        """Return the folder of the artifact that a path lies in."""
+        for folder in (path, *path.parents):
+            if folder == self.root:
+                break
+            if (folder / MANIFEST).exists():
+                return folder
+        raise ArtifactError(
+            f"{path}: lies in no artifact of {self.url}.\n"
+            f"  Fix: run the stage that makes it; `deepcluster show RUN` lists what a run has."
+        )
+
+    def _name_of(self, folder: Path) -> str:
+        return Path(os.path.abspath(folder)).relative_to(self.root).as_posix()  # noqa: PTH100
+
+    def _manifest_name(self, folder: Path) -> str:
+        return f"{self._name_of(folder)}/{MANIFEST}"
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def mirror_of(folder: Path) -> Mirror | None:
     """Return the mirror that a folder is in; None for every local run. Cached."""
-    raise NotImplementedError
+    # A local run costs one search in its path, and no look at the disk.
+    text = str(folder)
+    if f"{MIRRORS}/" not in text and folder.is_absolute():
+        return None
+    found = _PLACE.match(os.path.abspath(text))  # noqa: PTH100  `absolute` keeps `..`
+    if found is None:
+        return None
+    return _mirror_at(found[1], found[2])
+
+
+def _mirror_at(above: str, name: str) -> Mirror | None:
+    try:
+        remote: dict[str, Any] = json.loads(Path(above, REMOTE).read_bytes())
+    except FileNotFoundError:
+        return None
+    return _opened(remote["url"], above, name, remote.get("scratch_bytes"))
 
 
 def open_mirror(url: str, scratch: Path, scratch_bytes: int | None) -> Mirror:
@@ -120,5 +353,36 @@ def open_mirror(url: str, scratch: Path, scratch_bytes: int | None) -> Mirror:
 
     Raises:
         ConfigError: the URL is not one of an object store.
+        ArtifactError: the folder cannot be made.
     """
-    raise NotImplementedError
+    url = normal_url(url)
+    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    above = Path(os.path.abspath(scratch)) / MIRRORS / digest  # noqa: PTH100
+    name = url.rpartition("/")[2]
+    remote: dict[str, Any] = {"url": url}
+    if scratch_bytes is not None:
+        remote["scratch_bytes"] = scratch_bytes
+    text = json.dumps(remote, indent=2).encode()
+    with explain_resource_errors(scratch):
+        (above / name).mkdir(parents=True, exist_ok=True)
+        path = above / REMOTE
+        if not path.exists() or path.read_bytes() != text:
+            write_atomically(path, text)
+    return _opened(url, str(above), name, scratch_bytes)
+
+
+def _opened(url: str, above: str, name: str, scratch_bytes: int | None) -> Mirror:
+    with _OPENING:  # one client a process and URL
+        return _mirror(url, above, name, scratch_bytes)
+
+
+@lru_cache(maxsize=64)
+def _mirror(url: str, above: str, name: str, scratch_bytes: int | None) -> Mirror:
+    room = Room(Path(above).parent, scratch_bytes)
+    return Mirror(url, Path(above) / name, room)
+
+
+def default_scratch() -> Path:
+    """Return the folder for mirrors if `compute.scratch` is not set."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "deepcluster"

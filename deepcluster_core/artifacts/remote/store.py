@@ -358,8 +358,7 @@ class _Download:
             self.is_complete = self.received == total
         except obstore.exceptions.PreconditionError:
             raise StoreError(
-                f"{self._store.url}/{self._name}: was replaced while it was read.\n"
-                f"  Fix:   {AGAIN}"
+                f"{self._store.url}/{self._name}: was replaced while it was read.\n  Fix:   {AGAIN}"
             ) from None
         except obstore.exceptions.BaseError as error:
             if last_try or not is_transient(error):

@@ -1,0 +1,164 @@
+"""Room for mirrors: evict files that can be fetched again, the longest unused first.
+
+Only files are evicted that the store has, by a manifest that is published and as it names them, in
+artifacts that no process has pinned, and that were not used in the last `GRACE_S` seconds: whoever
+fetches a file has that long to open it, and an open file stays readable.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from deepcluster_core.artifacts.remote.known import Known
+from deepcluster_core.artifacts.remote.pins import unpinned
+from deepcluster_core.errors import ArtifactError, NoRoomError
+from deepcluster_core.text import readable_size
+
+STATE = ".mirror"
+"""Folder beside a mirror with what is known about its run."""
+KNOWN = f"{STATE}/known"
+GRACE_S = 30.0
+SCAN_S = 30.0
+"""Seconds after which the sizes of all mirrors are looked at again: other processes write too."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A file that may be evicted."""
+
+    used: float
+    """When it was last used, as Unix time."""
+    bytes: int
+    path: Path
+    above: Path
+    """The folder that its mirror lies in."""
+    folder: str
+    """Name of its artifact's folder in the run."""
+
+
+class Room:
+    """The mirrors of all runs below a scratch folder, and how large they may be together."""
+
+    def __init__(self, place: Path, limit: int | None, *, grace_s: float = GRACE_S) -> None:
+        self.place = place
+        self.limit = limit
+        self._grace_s = grace_s
+        self._used = 0
+        self._scanned = float("-inf")
+
+    def make(self, needed: int) -> None:
+        """Evict files until there are `needed` bytes below the limit.
+
+        Raises:
+            NoRoomError: too little can be evicted.
+        """
+        if self.limit is None:
+            return
+        if needed > self.limit:
+            raise self._no_room(needed, self.limit)
+        is_old = time.monotonic() > self._scanned + SCAN_S
+        if is_old or self._used + needed > self.limit:
+            self._scan()
+        excess = self._used + needed - self.limit
+        if excess > 0 and not self._evicted(excess):
+            raise self._no_room(needed, max(0, self.limit - self._used))
+        self._used += needed
+
+    def make_on_full_disk(self, needed: int) -> None:
+        """Evict `needed` bytes after the disk was found full.
+
+        Raises:
+            NoRoomError: too little can be evicted.
+        """
+        if not self._evicted(needed):
+            raise self._no_room(needed, 0)
+
+    def trim(self) -> None:
+        """Evict what is above the limit, as far as possible."""
+        if self.limit is not None:
+            self._scan()
+            if self._used > self.limit:
+                self._evicted(self._used - self.limit)
+
+    def _scan(self) -> None:
+        self._used = 0
+        for folder, _, names in os.walk(self.place):
+            for name in names:
+                with suppress(OSError):  # deleted meanwhile
+                    self._used += os.lstat(f"{folder}/{name}").st_size
+        self._scanned = time.monotonic()
+
+    def _evicted(self, excess: int) -> bool:
+        """Evict files of at least this size together; wait for those that were just used."""
+        deadline = time.monotonic() + self._grace_s + 1.0
+        while True:
+            candidates = sorted(self._candidates(), key=lambda found: found.used)
+            for found in candidates:
+                if excess <= 0:
+                    return True
+                is_unused = time.time() > found.used + self._grace_s
+                if is_unused and self._evict(found):
+                    excess -= found.bytes
+                    self._used -= found.bytes
+            if excess <= 0:
+                return True
+            if time.monotonic() > deadline or sum(one.bytes for one in candidates) < excess:
+                return False
+            time.sleep(min(1.0, self._grace_s / 10))
+
+    def _candidates(self) -> Iterator[_Candidate]:
+        for run in self.place.glob("*/*/"):
+            if run.name == STATE:
+                continue
+            known = Known(run.parent / KNOWN)
+            for path in run.rglob(MANIFEST):
+                folder = path.parent.relative_to(run).as_posix()
+                manifest = _published(path, f"{folder}/{MANIFEST}", known)
+                if manifest is not None:
+                    yield from _files(path.parent, manifest, run.parent, folder)
+
+    def _evict(self, found: _Candidate) -> bool:
+        with unpinned(found.above, found.folder) as is_unused:
+            if is_unused:
+                found.path.unlink(missing_ok=True)
+            return is_unused
+
+    def _no_room(self, needed: int, free: int) -> NoRoomError:
+        limit = "the disk is full" if self.limit is None else f"compute.scratch_bytes={self.limit}"
+        return NoRoomError(
+            f"{self.place}: there is no room for {readable_size(needed)} "
+            f"({readable_size(free)} free; {limit}).\n"
+            f"  Cause: all other files there are in use, or not yet on the object store\n"
+            f"  Fix:   make room on that disk, set a larger compute.scratch_bytes, or another "
+            f"folder as compute.scratch; the same command then continues."
+        )
+
+
+def _published(path: Path, name: str, known: Known) -> Manifest | None:
+    """Return a manifest whose artifact the store has, or None."""
+    with suppress(OSError, ArtifactError):
+        if known.is_published(name, path.read_bytes()):
+            return read_manifest(path.parent)
+    return None
+
+
+def _files(place: Path, manifest: Manifest, above: Path, folder: str) -> Iterator[_Candidate]:
+    """Yield the files of an artifact that are as its manifest names them."""
+    for name, record in manifest.files.items():
+        with suppress(OSError):
+            found = os.lstat(f"{place}/{name}")
+            if (found.st_size, found.st_mtime_ns) == (record.bytes, record.mtime_ns):
+                used = max(found.st_atime, found.st_ctime)
+                yield _Candidate(used, record.bytes, place / name, above, folder)
+
+
+def mark_used(path: Path) -> None:
+    """Record that a file is used now, as its time of access; its time of change stays."""
+    with suppress(OSError):
+        found = path.stat()
+        if time.time() > max(found.st_atime, found.st_ctime) + GRACE_S / 3:
+            os.utime(path, ns=(time.time_ns(), found.st_mtime_ns))
