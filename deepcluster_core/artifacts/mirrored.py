@@ -65,22 +65,13 @@ def compare(folder: Path) -> None:
         if known is not comparing:
             with known:  # wait for the thread that compares
                 return
-        if _is_known_absent(mirror, folder):
+        if mirror.is_known_absent(folder):
             return
         try:
             mirror.refresh(folder)
         except BaseException:
             _COMPARED.pop(folder, None)
             raise
-
-
-def _is_known_absent(mirror: "Mirror", folder: Path) -> bool:
-    """Return whether neither side has an artifact, by the store's list of epochs."""
-    name, _, digits = folder.name.partition("=")
-    if name != "epoch" or not digits.isdecimal() or folder.exists():
-        return False
-    kind = folder.parent.relative_to(mirror.root).as_posix()
-    return int(digits) not in mirror.epochs(kind)
 
 
 def compare_all(folders: Iterable[Path]) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -215,7 +215,7 @@ class Mirror:
         self._absent.discard(self._manifest_name(folder))
         self._take(folder, *put_manifest(self.store, name, body, etag))
         self._known.forget_uploads(name)
-        self._end_uploads(folder)
+        self._end_uploads(name)
         self._room.trim()
 
     def _uploads_of(self, folder: Path) -> Uploads:
@@ -225,39 +225,62 @@ class Mirror:
                 self._uploads[name] = Uploads(self.store, folder, name, self._known)
             return self._uploads[name]
 
-    def _end_uploads(self, folder: Path) -> None:
+    def _end_uploads(self, leased: str) -> None:
+        """End the uploads of an artifact, or of all in a folder."""
         with self._lock:
-            uploads = self._uploads.pop(self._name_of(folder), None)
-        if uploads is not None:
+            names = [name for name in self._uploads if _is_within(name, leased)]
+            ended = [self._uploads.pop(name) for name in names]
+        for uploads in ended:
             uploads.close()
 
     @contextmanager
     def lease(self, folder: Path) -> Iterator[bool]:
         """Hold the artifact's lease on the store; wait while another process holds it.
 
+        The lease of the run's folder, or of another with artifacts in it, stands for all of them.
         Yields whether it waited, or took over: then `refresh` again, because the artifact may have
         been made meanwhile.
         """
         name = self._name_of(folder)
         lease = Lease(self.store, name, self._times)
-        with self.use(folder):
+        with ExitStack() as stack:
+            if name:
+                stack.enter_context(self.use(folder))
             had_holder = lease.acquire()
+            self._epochs.clear()
             self._leases[name] = lease
             try:
                 yield had_holder
             finally:
-                self._end_uploads(folder)
+                self._end_uploads(name)
                 del self._leases[name]
                 lease.release()
 
     def _check_lease(self, folder: Path) -> None:
         # A rank publishes its files under the lease of the process that has started it.
-        lease = self._leases.get(self._name_of(folder))
-        if lease is not None:
-            lease.check()
+        name = self._name_of(folder)
+        for leased, lease in [*self._leases.items()]:
+            if _is_within(name, leased):
+                lease.check()
+
+    def is_known_absent(self, folder: Path) -> bool:
+        """Return whether the store has no such epoch, by the list of `epochs`, nor this machine.
+
+        Then `refresh` is not needed, and `withdraw` makes no request.
+        """
+        name, _, digits = folder.name.partition("=")
+        if name != "epoch" or not digits.isdecimal() or folder.exists():
+            return False
+        if int(digits) in self.epochs(self._name_of(folder.parent)):
+            return False
+        self._absent.add(self._manifest_name(folder))
+        return True
 
     def epochs(self, kind: str) -> list[int]:
-        """Return the epochs that the store has folders of, ascending; listed once for each kind."""
+        """Return the epochs that the store has folders of, ascending; listed once for each kind.
+
+        They are listed again when a lease was acquired: another process may have made some.
+        """
         if kind not in self._epochs:
             folders, _ = self.store.list_folder(kind)
             names = [folder.removeprefix("epoch=") for folder in folders if "epoch=" in folder]
@@ -310,10 +333,17 @@ class Mirror:
         )
 
     def _name_of(self, folder: Path) -> str:
-        return Path(os.path.abspath(folder)).relative_to(self.root).as_posix()  # noqa: PTH100
+        """Return the name of a folder on the store, which is empty for the run."""
+        name = Path(os.path.abspath(folder)).relative_to(self.root).as_posix()  # noqa: PTH100
+        return "" if name == "." else name
 
     def _manifest_name(self, folder: Path) -> str:
         return f"{self._name_of(folder)}/{MANIFEST}"
+
+
+def _is_within(name: str, folder: str) -> bool:
+    """Return whether a folder of the run is another one, or lies in it."""
+    return folder in ("", name) or name.startswith(f"{folder}/")
 
 
 def _bytes_of(path: Path) -> bytes | None:
