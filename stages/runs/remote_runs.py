@@ -10,8 +10,8 @@ from stages.runs.compute import ComputeConfig, scratch_folder
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
 _WITH_SECRET = re.compile(r"^[^/]+://[^/]*@|[?&]", re.ASCII)
-_OPENED: dict[str, tuple[ComputeConfig, Path]] = {}
-"""The mirrors that this process has opened, by URL."""
+_OPENED: dict[tuple[str, Path], tuple[ComputeConfig, Path]] = {}
+"""The mirrors that this process has opened, by URL and usual scratch folder."""
 
 
 def url_of(run: str) -> str | None:
@@ -46,22 +46,23 @@ def mirror_root(url: str, compute: ComputeConfig | None = None) -> Path:
         ConfigError: the URL is not one of an object store.
         StoreError: the store is not available.
     """
-    opened = _OPENED.get(url)
+    place = (url, scratch_folder(ComputeConfig()))
+    opened = _OPENED.get(place)
     if opened is not None and compute in (None, opened[0]):
         return opened[1]
     if compute is None:
         compute = _own_compute(url)
     root = _open(url, compute)
-    _OPENED[url] = compute, root
+    _OPENED[place] = compute, root
     return root
 
 
 def look_again(run: str) -> None:
     """Find out anew what an object store has of a run, when the run is next opened."""
     url = url_of(run)
-    opened = _OPENED.pop(url, None) if url is not None else None
-    if opened is not None:
-        forget(opened[1])
+    for place in [place for place in _OPENED if place[0] == url]:
+        _, root = _OPENED.pop(place)
+        forget(root)
 
 
 def _own_compute(url: str) -> ComputeConfig:

@@ -308,7 +308,7 @@ class Mirror:
             ArtifactError: there is no such artifact, or another process has replaced it.
         """
         name = self._manifest_name(folder)
-        found = self.store.get(name)
+        found = self._known_manifest(folder) or self.store.get(name)
         if found is None:
             return
         manifest = parse_manifest(f"{self.url}/{name}", found[0])
@@ -318,7 +318,17 @@ class Mirror:
             found = put_manifest(self.store, self._name_of(folder), body, found[1])
             write_atomically(folder / MANIFEST, found[0])
             self._known.put(name, *found)
-        self.store.delete([f"{self._name_of(folder)}/{file}" for file in manifest.files])
+            manifest = parse_manifest(f"{self.url}/{name}", found[0])
+        if manifest.pruned:  # another process may have made it anew meanwhile
+            self.store.delete([f"{self._name_of(folder)}/{file}" for file in manifest.files])
+
+    def _known_manifest(self, folder: Path) -> tuple[bytes, str] | None:
+        """Return the manifest that the store had when last asked, and its ETag, without asking."""
+        name, local = self._manifest_name(folder), _bytes_of(folder / MANIFEST)
+        known = self._known.get(name)
+        if known is None or local is None or not self._known.is_published(name, local):
+            return None
+        return local, known.etag
 
     def _artifact_of(self, path: Path) -> Path:
         """Return the folder of the artifact that a path lies in."""
