@@ -48,6 +48,7 @@ from flows.cli.options import (
     run_place,
 )
 from flows.cli.raster import rasters
+from flows.cli.remote import remotes
 from flows.cli.results import results
 from flows.cli.table import takeaway
 from flows.cli.track import tracking
@@ -80,6 +81,7 @@ app = typer.Typer(
 app.add_typer(results)
 app.add_typer(look_command)
 app.add_typer(rasters)
+app.add_typer(remotes)
 app.add_typer(tracking)
 app.add_typer(takeaway)
 app.add_typer(joining)

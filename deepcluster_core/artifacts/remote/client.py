@@ -110,6 +110,7 @@ CREDENTIALS = (
     "for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://, AZURE_STORAGE_ACCOUNT_NAME and "
     "AZURE_STORAGE_ACCOUNT_KEY for az://; AWS_ENDPOINT_URL for another server."
 )
+_NO_CREDENTIALS = ("credential", "169.254.169.254", "metadata.google", "/api/token")
 AGAIN = "run the same command again once the store answers; what is finished is kept."
 
 
@@ -150,7 +151,9 @@ def explain_store_errors(where: str) -> Iterator[None]:
             ) from None
         if isinstance(error, FileNotFoundError):
             raise
-        fix = CREDENTIALS if "credential" in str(error).lower() else AGAIN
+        # Without credentials, obstore asks the machine's own service for some.
+        lacks_credentials = any(sign in str(error).lower() for sign in _NO_CREDENTIALS)
+        fix = CREDENTIALS if lacks_credentials else AGAIN
         raise StoreError(
             f"{where}: the object store fails, or cannot be reached.\n"
             f"  Cause: {cause_of(error)}\n"

@@ -78,7 +78,7 @@ class Lease:
         etag = self._store.create(self.name, body)
         if etag is None:
             found = self._store.read(self.name)
-            waiting.had_holder = found is None or found[0] != body
+            waiting.had_holder |= found is None or found[0] != body
             if found is None:  # released meanwhile
                 return False
             if found[0] == body:  # the response was lost

@@ -18,12 +18,12 @@ from typing import Any
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from deepcluster_core.artifacts.remote.beside import Beside
 from deepcluster_core.artifacts.remote.downloads import delete_artifact, download_files, is_there
 from deepcluster_core.artifacts.remote.known import Known
 from deepcluster_core.artifacts.remote.lease import Lease, Times
 from deepcluster_core.artifacts.remote.pins import pinned
 from deepcluster_core.artifacts.remote.room import KNOWN, Room, mark_used
-from deepcluster_core.artifacts.remote.small import SmallFiles
 from deepcluster_core.artifacts.remote.store import UNCHANGED, Store
 from deepcluster_core.artifacts.remote.uploads import Uploads, parse_manifest, put_manifest
 from deepcluster_core.artifacts.remote.urls import normal_url
@@ -59,7 +59,7 @@ class Mirror:
         self.url = url
         self.store = Store(url)
         self._known = Known(root.parent / KNOWN)
-        self._small = SmallFiles(self.store, root, self._known)
+        self._beside = Beside(self.store, root, self._known)
         self._room, self._times = room, times or Times()
         self._uploads: dict[str, Uploads] = {}
         self._leases: dict[str, Lease] = {}
@@ -288,8 +288,12 @@ class Mirror:
         return self._epochs[kind]
 
     def pull_small(self) -> None:
-        """Get files right in the run's folder, such as config.yaml, that changed on the store."""
-        self._small.pull()
+        """Get files right in the run's folder, such as config.yaml, that changed on the store.
+
+        Raises:
+            ArtifactError: a file that people edit has changed in both places.
+        """
+        self._beside.pull()
 
     def push_small(self, names: Sequence[str]) -> None:
         """Upload files of the run beside its artifacts, if they changed.
@@ -297,7 +301,7 @@ class Mirror:
         Raises:
             ArtifactError: another process has changed the file on the store meanwhile.
         """
-        self._small.push(names)
+        self._beside.push(names)
 
     def prune(self, folder: Path) -> None:
         """Mark the manifest on the store as pruned, then delete the files there.

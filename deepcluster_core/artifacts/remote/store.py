@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SHA256 = "deepcluster-sha256"
 """Metadata of uploaded files: the SHA-256 of the contents, in hexadecimal."""
+PROBE = "_probe-"
+"""Beginning of the names of objects with which a store is tried."""
 PART_BYTES = 8 << 20
 """Size of the parts of large uploads."""
 PARTS_AT_ONCE = 2
@@ -141,13 +143,22 @@ class Store:
             options["if_match"] = etag
         return obstore.get(self._client, name, options=options)
 
-    def put(self, name: str, body: bytes | Path, *, sha256: str | None = None) -> str:
+    def put(
+        self,
+        name: str,
+        body: bytes | Path,
+        *,
+        sha256: str | None = None,
+        sent: Callable[[int], None] | None = None,
+    ) -> str:
         """Write an object, whatever was there; return its ETag.
 
         Args:
             name: the object.
             body: contents, or a file that has them; large files are sent in parts.
             sha256: digest of the contents, which `head` returns.
+            sent: called with the number of bytes of each part that is read from a file; with a
+                negative one if they are to be sent again.
 
         Raises:
             OSError: the file cannot be read.
@@ -157,12 +168,13 @@ class Store:
         # A file system has no place for attributes.
         has_attributes = sha256 is not None and not self.url.startswith("file:")
         attributes: dict[Any, str] | None = {SHA256: sha256 or ""} if has_attributes else None
+        parts = _Parts(body, sent) if isinstance(body, Path) else None
 
         def write() -> str:
             written = obstore.put(
                 self._client,
                 name,
-                body,
+                body if parts is None else parts.again(),
                 attributes=attributes,
                 chunk_size=PART_BYTES,
                 max_concurrency=PARTS_AT_ONCE,
@@ -280,24 +292,9 @@ class Store:
             ConfigError: it ignores `If-None-Match` or `If-Match`, so two processes could each
                 believe that they made an artifact.
         """
-        name = f"_probe-{uuid4().hex}"
-        try:
-            first = self.create(name, b"1")
-            again = self.create(name, b"2")
-            # A first response that was lost looks like an object of another process.
-            found = self.get(name)
-            is_refused = again is None and found is not None and found[0] == b"1"
-            ignored = "" if is_refused else "If-None-Match"
-            if not ignored:
-                etag = first or (found[1] if found else "")
-                changed = self.replace(name, b"3", etag)
-                stale = self.replace(name, b"4", etag)
-                found = self.get(name)
-                is_changed = found is not None and found[0] == b"3"
-                ignored = "" if is_changed and stale is None else "If-Match"
-                assert changed is not None or ignored or is_changed
-        finally:
-            self.delete([name])
+        name = f"{PROBE}{uuid4().hex}"
+        ignored = self._ignored_condition(name)
+        self.delete([name])
         if ignored:
             raise ConfigError(
                 f"{self.url}: this object store does not honour {ignored}.\n"
@@ -305,6 +302,22 @@ class Store:
                 f"  Fix:   use a store with conditional writes, such as Amazon S3, Google Cloud "
                 f"Storage, Azure, or SeaweedFS from version 4.48 on."
             )
+
+    def _ignored_condition(self, name: str) -> str:
+        """Return the condition that the store does not honour, trying it on one object; or empty.
+
+        What counts is what the object contains in the end: a response may have been lost.
+        """
+        first = self.create(name, b"1")
+        again = self.create(name, b"2")
+        found = self.get(name)
+        if again is not None or found is None or found[0] != b"1":
+            return "If-None-Match"
+        etag = first or found[1]
+        self.replace(name, b"3", etag)
+        stale = self.replace(name, b"4", etag)
+        found = self.get(name)
+        return "" if stale is None and found is not None and found[0] == b"3" else "If-Match"
 
     def _patiently(self, name: str, request: Callable[[], Result]) -> Result:
         """Repeat a request whose response was lost or cut, which obstore does not always repeat."""
@@ -364,6 +377,35 @@ class _Download:
             if last_try or not is_transient(error):
                 raise
             time.sleep(0.2)
+
+
+class _Parts:
+    """The contents of a file, read part by part, and how much was read."""
+
+    def __init__(self, path: Path, sent: Callable[[int], None] | None) -> None:
+        self._path, self._sent = path, sent or (lambda _: None)
+        self._read = 0
+
+    def again(self) -> bytes | Iterator[bytes]:
+        """Return the contents from the beginning; of a large file, an iterator of parts."""
+        self._sent(-self._read)
+        self._read = 0
+        # What fits into one part is sent in one request.
+        if self._path.stat().st_size > PART_BYTES:
+            return self._parts()
+        body = self._path.read_bytes()
+        self._count(body)
+        return body
+
+    def _parts(self) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            while part := file.read(PART_BYTES):
+                self._count(part)
+                yield part
+
+    def _count(self, part: bytes) -> None:
+        self._read += len(part)
+        self._sent(len(part))
 
 
 def _etag(meta: Any) -> str:  # noqa: ANN401  PutResult or ObjectMeta

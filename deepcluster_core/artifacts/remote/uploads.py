@@ -34,7 +34,7 @@ class Uploads:
             folder: local folder of the artifact.
             name: name of this folder in the run.
             known: where uploads are recorded, so that another attempt need not repeat them.
-            sent: called with the size of each file that is on the store.
+            sent: called with the number of bytes that are on the store, from several threads.
         """
         self._store, self._folder, self._name = store, folder, name
         self._known, self._sent = known, sent
@@ -90,11 +90,11 @@ class Uploads:
         sha256 = sha256_at(path, found.st_size, found.st_mtime_ns)
         target = f"{self._name}/{name}"
         if self._earlier.get(name) != sha256 or not self._has(target, found.st_size, sha256):
-            self._store.put(target, path, sha256=sha256)
+            self._store.put(target, path, sha256=sha256, sent=self._sent)
             if self._known is not None:
                 with self._lock:
                     self._known.add_upload(self._name, name, sha256)
-        if self._sent is not None:
+        elif self._sent is not None:
             self._sent(found.st_size)
         return sha256
 
