@@ -221,7 +221,9 @@ def _carried(
 def _change(folder: RunFolder, changed: Callable[[list[NameEntry]], list[NameEntry]]) -> None:
     """Replace the lines of the file by what `changed` makes of them, one process at a time."""
     path = folder.root / CLUSTER_NAMES
-    with explain_resource_errors(folder.root), hold(path):
+    # A lease needs a folder, which on some object stores must not have the name of a file.
+    leased = folder.root / "_cluster_names"
+    with explain_resource_errors(folder.root), hold(path, within=leased):
         refresh_small(path)
         entries = sorted(changed(read_entries(folder)), key=lambda one: (one.epoch, one.cluster))
         text = io.StringIO(newline="")
