@@ -29,6 +29,7 @@ from deepcluster_core.data import dicom, extras
 pytest.register_assert_rewrite("tests.support")
 
 from tests.support.drawn_shapes import draw_images
+from tests.support.object_stores import ObjectStoreServer, object_store
 
 # The same examples every time: a red run stays red, and is repeated by running it again.
 settings.register_profile("repeatable", derandomize=True)
@@ -78,3 +79,23 @@ def make_images() -> Callable[..., Path]:
 def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of 240 pictures in 4 class folders. Shared: a test must not change it."""
     return draw_images(tmp_path_factory.mktemp("source") / "shapes")
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
+    """Yield an object store that keeps its data in files. Shared: use a place of your own."""
+    with object_store("seaweedfs", tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
+    """Yield an object store that keeps its data in memory, quick to start. Shared."""
+    with object_store("moto", tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(params=["seaweedfs", pytest.param("moto", marks=pytest.mark.slow)])
+def store_server(request: pytest.FixtureRequest) -> ObjectStoreServer:
+    """Return a running object store; tests that use it run with each kind, the second if slow."""
+    return request.getfixturevalue(f"{request.param}_server")

@@ -65,11 +65,12 @@ def _lines(title: str, clock: Callable[[], float]) -> Progress:
 def show_transferred(done: Transferred, source: str, target: str, seconds: float) -> None:
     """Print what a push or pull has done."""
     console = plain_console()
-    amount = f"{done.artifacts:,} artifacts ({readable_size(done.bytes)})"
+    amounts: list[str] = []
+    if done.artifacts:
+        amounts.append(f"{done.artifacts:,} artifacts ({readable_size(done.bytes)})")
     if done.others:
-        amount += f", {listed(done.others)}"
-    if not done.artifacts and not done.others:
-        amount = "nothing to do"
+        amounts.append(listed(done.others))
+    amount = ", ".join(amounts) or "nothing to do"
     there = (
         f"; {done.artifacts_there:,} artifacts were there already" if done.artifacts_there else ""
     )

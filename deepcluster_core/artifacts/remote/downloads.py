@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -97,7 +98,8 @@ class _Download:
         try:
             self._download(part, seen)
             self._check(part.stat().st_size, digest.hexdigest())
-            os.utime(part, ns=(part.stat().st_atime_ns, self._record.mtime_ns))
+            # The time of access says when the file was last used, see `room`.
+            os.utime(part, ns=(time.time_ns(), self._record.mtime_ns))
             part.replace(self._path)
         finally:
             with suppress(OSError):

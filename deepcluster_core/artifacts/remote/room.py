@@ -152,13 +152,12 @@ def _files(place: Path, manifest: Manifest, above: Path, folder: str) -> Iterato
         with suppress(OSError):
             found = os.lstat(f"{place}/{name}")
             if (found.st_size, found.st_mtime_ns) == (record.bytes, record.mtime_ns):
-                used = max(found.st_atime, found.st_ctime)
-                yield _Candidate(used, record.bytes, place / name, above, folder)
+                yield _Candidate(found.st_atime, record.bytes, place / name, above, folder)
 
 
 def mark_used(path: Path) -> None:
     """Record that a file is used now, as its time of access; its time of change stays."""
     with suppress(OSError):
         found = path.stat()
-        if time.time() > max(found.st_atime, found.st_ctime) + GRACE_S / 3:
+        if time.time() > found.st_atime + GRACE_S / 3:
             os.utime(path, ns=(time.time_ns(), found.st_mtime_ns))

@@ -54,11 +54,14 @@ class SmallFiles:
         self._known.put(name, body, etag)
         return local != body
 
-    def push(self, names: Sequence[str], *, update: bool = False) -> list[str]:
+    def push(
+        self, names: Sequence[str], *, there: Sequence[str] | None = None, update: bool = False
+    ) -> list[str]:
         """Upload files that differ from what the store had when last asked.
 
         Args:
             names: the files.
+            there: those that the store has now, if that is known.
             update: replace files that have changed in both places.
 
         Returns:
@@ -67,6 +70,9 @@ class SmallFiles:
         Raises:
             ArtifactError: a file has changed on the store as well.
         """
+        for name in names:
+            if there is not None and name not in there:
+                self._known.forget(name)
         return [name for name in names if self._push(name, update=update)]
 
     def _push(self, name: str, *, update: bool) -> bool:
@@ -84,7 +90,7 @@ class SmallFiles:
             if found is not None and found[0] == body:
                 self._known.put(name, *found)
                 return False
-            if not update:
+            if found is not None and not update:
                 raise self._conflict(name)
             written = self._store.put(name, body)
         self._known.put(name, body, written)

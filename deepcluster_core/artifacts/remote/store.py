@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import uuid4
 
 from deepcluster_core.artifacts.locks import lock
 from deepcluster_core.artifacts.remote.client import (
-    AGAIN,
     client_of,
     explain_store_errors,
     is_transient,
     patience_s,
 )
+from deepcluster_core.artifacts.remote.streams import PART_BYTES, Download, FileParts
 from deepcluster_core.artifacts.remote.urls import normal_url
-from deepcluster_core.errors import ConfigError, StoreError
+from deepcluster_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from obstore import GetResult, UpdateVersion
@@ -28,8 +29,6 @@ SHA256 = "deepcluster-sha256"
 """Metadata of uploaded files: the SHA-256 of the contents, in hexadecimal."""
 PROBE = "_probe-"
 """Beginning of the names of objects with which a store is tried."""
-PART_BYTES = 8 << 20
-"""Size of the parts of large uploads."""
 PARTS_AT_ONCE = 2
 """Of one upload; several uploads run at once."""
 Result = TypeVar("Result")
@@ -124,7 +123,8 @@ class Store:
             OSError: the file cannot be written.
         """
         with to.open("wb") as file:
-            part = _Download(self, name, file.write, seen)
+            open_at = partial(self._open, name)
+            part = Download(open_at, f"{self.url}/{name}", file.write, seen)
             with explain_store_errors(f"{self.url}/{name}"):
                 while not part.is_complete:
                     deadline = part.last_progress + self._patience_s
@@ -132,7 +132,7 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
 
-    def open(self, name: str, start: int, etag: str | None) -> "GetResult":
+    def _open(self, name: str, start: int, etag: str | None) -> "GetResult":
         """Open an object for reading from a byte on; fails if it no longer has this HTTP ETag."""
         import obstore  # noqa: PLC0415
 
@@ -168,7 +168,7 @@ class Store:
         # A file system has no place for attributes.
         has_attributes = sha256 is not None and not self.url.startswith("file:")
         attributes: dict[Any, str] | None = {SHA256: sha256 or ""} if has_attributes else None
-        parts = _Parts(body, sent) if isinstance(body, Path) else None
+        parts = FileParts(body, sent) if isinstance(body, Path) else None
 
         def write() -> str:
             written = obstore.put(
@@ -334,78 +334,6 @@ class Store:
                         raise
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, 5.0)
-
-
-class _Download:
-    """The bytes of an object that have arrived so far."""
-
-    def __init__(
-        self,
-        store: Store,
-        name: str,
-        write: Callable[[bytes], int],
-        seen: Callable[[bytes], None] | None,
-    ) -> None:
-        self.received = 0
-        self.is_complete = False
-        self.last_progress = time.monotonic()
-        self._store, self._name = store, name
-        self._write, self._seen = write, seen
-        self._etag: str | None = None
-
-    def go_on(self, *, last_try: bool) -> None:
-        """Read on from where the last answer ended; return if that ends early as well."""
-        import obstore  # noqa: PLC0415
-
-        try:
-            found = self._store.open(self._name, self.received, self._etag)
-            total = found.meta["size"]
-            self._etag = found.meta["e_tag"]
-            for chunk in found.stream(min_chunk_size=1 << 20):
-                data = bytes(chunk)
-                self._write(data)
-                self.received += len(data)
-                self.last_progress = time.monotonic()
-                if self._seen is not None:
-                    self._seen(data)
-            self.is_complete = self.received == total
-        except obstore.exceptions.PreconditionError:
-            raise StoreError(
-                f"{self._store.url}/{self._name}: was replaced while it was read.\n  Fix:   {AGAIN}"
-            ) from None
-        except obstore.exceptions.BaseError as error:
-            if last_try or not is_transient(error):
-                raise
-            time.sleep(0.2)
-
-
-class _Parts:
-    """The contents of a file, read part by part, and how much was read."""
-
-    def __init__(self, path: Path, sent: Callable[[int], None] | None) -> None:
-        self._path, self._sent = path, sent or (lambda _: None)
-        self._read = 0
-
-    def again(self) -> bytes | Iterator[bytes]:
-        """Return the contents from the beginning; of a large file, an iterator of parts."""
-        self._sent(-self._read)
-        self._read = 0
-        # What fits into one part is sent in one request.
-        if self._path.stat().st_size > PART_BYTES:
-            return self._parts()
-        body = self._path.read_bytes()
-        self._count(body)
-        return body
-
-    def _parts(self) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
-            while part := file.read(PART_BYTES):
-                self._count(part)
-                yield part
-
-    def _count(self, part: bytes) -> None:
-        self._read += len(part)
-        self._sent(len(part))
 
 
 def _etag(meta: Any) -> str:  # noqa: ANN401  PutResult or ObjectMeta

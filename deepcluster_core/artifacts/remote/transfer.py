@@ -94,7 +94,8 @@ def push_run(
         with _held(lease):
             _push(store, root, artifact, there, counted, lease.check)
     # Last, so that an incomplete copy has no config.yaml and is no run.
-    others = _small_files(store, root).push(here.others, update=update)
+    small = _small_files(store, root)
+    others = small.push(here.others, there=there.others, update=update)
     num_there = len(here.artifacts) - len(wanted)
     return Transferred(len(wanted), num_there, size, others, here.unfinished)
 

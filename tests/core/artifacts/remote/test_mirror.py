@@ -1,0 +1,523 @@
+"""Mirrors of two machines of one run, against two real servers."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+import zarr.storage
+
+from deepcluster_core.artifacts.manifest import MANIFEST, Condition, inspect, read_manifest
+from deepcluster_core.artifacts.remote.client import PATIENCE
+from deepcluster_core.artifacts.remote.lease import Times
+from deepcluster_core.artifacts.remote.mirror import Mirror, mirror_of, open_mirror
+from deepcluster_core.artifacts.remote.room import Room
+from deepcluster_core.errors import ArtifactError, LeaseLostError, StoreError
+from tests.support.object_stores import SECRET_KEY
+from tests.support.store_proxy import Fault, StoreProxy
+from tests.support.stored_artifacts import LARGE, make_artifact, write_artifact
+
+ALWAYS = 1_000_000
+LABELS = "labels/epoch=0003"
+FILES = {
+    "labels.parquet": b"labels",
+    "features.zarr/zarr.json": b"{}",
+    "features.zarr/c/0/0": b"0" * LARGE,
+    "features.zarr/c/1/0": b"1" * LARGE,
+}
+
+
+@pytest.fixture
+def here(proxy: StoreProxy, url: str, tmp_path: Path) -> Mirror:
+    """Return the mirror of one machine."""
+    return open_mirror(url, tmp_path / "here", None)
+
+
+@pytest.fixture
+def there(proxy: StoreProxy, url: str, tmp_path: Path) -> Mirror:
+    """Return the mirror of another machine."""
+    return open_mirror(url, tmp_path / "there", None)
+
+
+@pytest.fixture
+def own(moto_proxy: StoreProxy, url: str, tmp_path: Path) -> Mirror:
+    """Return a mirror for what does not depend on the server."""
+    return open_mirror(url, tmp_path / "here", None)
+
+
+def test_mirror__another_machine_gets_the_artifact(here: Mirror, there: Mirror) -> None:
+    made = make_artifact(here, LABELS, FILES)
+    folder = there.root / LABELS
+
+    there.refresh(folder)
+    assert [path.name for path in folder.rglob("*")] == [MANIFEST]  # files come when needed
+    there.fetch(folder)
+
+    assert inspect(folder) == (Condition.WHOLE, "")
+    for name in (*FILES, MANIFEST):
+        assert (folder / name).read_bytes() == (made / name).read_bytes()
+    for name in FILES:
+        assert (folder / name).stat().st_mtime_ns == (made / name).stat().st_mtime_ns
+
+
+def test_mirror__requests_of_an_artifact(here: Mirror, proxy: StoreProxy) -> None:
+    make_artifact(here, LABELS, FILES)
+
+    # GET of the manifest; PUT of the lease, four files and the manifest; lease deleted by POST.
+    assert proxy.counts() == {"GET": 1, "PUT": 6, "POST": 1}
+
+
+def test_refresh__unchanged_costs_one_request(here: Mirror, proxy: StoreProxy) -> None:
+    folder = make_artifact(here, LABELS, FILES)
+    proxy.forget()
+
+    here.refresh(folder)
+    here.fetch(folder)
+
+    assert proxy.counts() == {"GET": 1}
+    assert proxy.heads[-1].split()[1] == b"304"
+
+
+def test_fetch__one_file_or_folder(here: Mirror, there: Mirror, proxy: StoreProxy) -> None:
+    make_artifact(here, LABELS, FILES)
+    folder = there.root / LABELS
+    there.refresh(folder)
+    proxy.forget()
+
+    there.fetch(folder / "labels.parquet")
+    assert proxy.counts() == {"GET": 1}
+    there.fetch(folder / "features.zarr")
+    there.fetch(folder / "features.zarr/c/1/0")
+
+    assert proxy.counts() == {"GET": 4}
+    with pytest.raises(ArtifactError, match="is not named by the manifest"):
+        there.fetch(folder / "other")
+
+
+def test_fetch__tampered_object_is_not_used(here: Mirror, there: Mirror) -> None:
+    make_artifact(here, LABELS, FILES)
+    here.store.put(f"{LABELS}/features.zarr/c/0/0", b"2" * LARGE)
+    folder = there.root / LABELS
+    there.refresh(folder)
+
+    with pytest.raises(ArtifactError, match="its contents differ from the digest"):
+        there.fetch(folder / "features.zarr")
+
+    assert not (folder / "features.zarr/c/0/0").exists()
+    assert not [*folder.rglob("*.part")]
+
+
+def test_fetch__missing_object(here: Mirror, there: Mirror) -> None:
+    make_artifact(here, LABELS, FILES)
+    here.store.delete([f"{LABELS}/labels.parquet"])
+    folder = there.root / LABELS
+    there.refresh(folder)
+
+    with pytest.raises(ArtifactError, match=r"it is missing\.\n  Cause: .*\n  Fix:"):
+        there.fetch(folder / "labels.parquet")
+
+
+def test_fetch__half_written_local_file_is_replaced(here: Mirror, there: Mirror) -> None:
+    make_artifact(here, LABELS, FILES)
+    folder = there.root / LABELS
+    (folder / "features.zarr/c/0").mkdir(parents=True)
+    (folder / "features.zarr/c/0/0").write_bytes(b"x" * LARGE)
+
+    there.refresh(folder)
+    there.fetch(folder)
+
+    assert inspect(folder) == (Condition.WHOLE, "")
+    assert (folder / "features.zarr/c/0/0").read_bytes() == FILES["features.zarr/c/0/0"]
+
+
+def test_refresh__newer_version_keeps_equal_files(
+    here: Mirror, there: Mirror, proxy: StoreProxy
+) -> None:
+    make_artifact(here, LABELS, FILES)
+    folder = there.root / LABELS
+    there.refresh(folder)
+    there.fetch(folder)
+    make_artifact(here, LABELS, FILES | {"labels.parquet": b"other"}, key="another key")
+    proxy.forget()
+
+    there.refresh(folder)
+    there.fetch(folder)
+
+    assert (folder / "labels.parquet").read_bytes() == b"other"
+    assert proxy.counts() == {"GET": 2}  # the manifest and the one file that differs
+
+
+def test_refresh__deleted_on_the_store(here: Mirror, there: Mirror) -> None:
+    make_artifact(here, LABELS, FILES)
+    folder = there.root / LABELS
+    there.refresh(folder)
+    there.fetch(folder)
+    here.store.delete([f"{LABELS}/{MANIFEST}"])
+
+    there.refresh(folder)
+
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_refresh__lost_local_manifest(here: Mirror) -> None:
+    folder = make_artifact(here, LABELS, FILES)
+    (folder / MANIFEST).unlink()
+
+    here.refresh(folder)
+
+    assert inspect(folder) == (Condition.WHOLE, "")
+
+
+def test_refresh__damaged_manifest_of_the_store(here: Mirror) -> None:
+    here.store.put(f"{LABELS}/{MANIFEST}", b"{}")
+
+    with pytest.raises(ArtifactError, match="cannot be read as a manifest"):
+        here.refresh(here.root / LABELS)
+
+
+def test_refresh__hostile_manifest_of_the_store(here: Mirror, there: Mirror) -> None:
+    folder = make_artifact(here, LABELS, {"a": b"1"})
+    text = (folder / MANIFEST).read_text().replace('"a": {', '"../../../escaped": {')
+    here.store.put(f"{LABELS}/{MANIFEST}", text.encode())
+
+    with pytest.raises(ArtifactError, match="cannot be read as a manifest"):
+        there.refresh(there.root / LABELS)
+
+
+def test_commit__lost_response_is_recognised(here: Mirror, proxy: StoreProxy) -> None:
+    lost = proxy.fail(Fault("lost", "PUT", MANIFEST))
+
+    folder = make_artifact(here, LABELS, FILES)
+
+    assert lost.hits == 1
+    assert not here.is_unpublished(folder)
+
+
+def test_commit__other_process_with_the_same_key(here: Mirror, there: Mirror) -> None:
+    folder = here.root / LABELS
+    here.refresh(folder)
+    write_artifact(folder, FILES, attempt="one")
+    make_artifact(there, LABELS, FILES)
+
+    here.commit(folder)
+
+    assert read_manifest(folder) == read_manifest(there.root / LABELS)
+    assert inspect(folder) == (Condition.WHOLE, "")
+
+
+def test_commit__other_process_with_another_key(here: Mirror, there: Mirror) -> None:
+    folder = here.root / LABELS
+    here.refresh(folder)
+    write_artifact(folder, FILES, attempt="one")
+    make_artifact(there, LABELS, {"labels.parquet": b"others"}, key="another key")
+
+    with pytest.raises(ArtifactError, match="another process has committed a different artifact"):
+        here.commit(folder)
+
+
+def test_commit__never_before_the_files(here: Mirror, proxy: StoreProxy) -> None:
+    make_artifact(here, LABELS, FILES)
+
+    paths = [request.path for request in proxy.requests if request.method == "PUT"]
+    assert paths[-1].endswith(f"/{MANIFEST}")
+
+
+def test_publish__failure_in_the_background_is_repaired(here: Mirror, proxy: StoreProxy) -> None:
+    proxy.fail(Fault("busy", "PUT", "c/0/0", times=3))
+
+    folder = make_artifact(here, LABELS, FILES)
+
+    assert not here.is_unpublished(folder)
+
+
+def test_commit__store_gone_then_back(
+    own: Mirror, moto_proxy: StoreProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PATIENCE, "0.5")
+    impatient = open_mirror(own.url, tmp_path / "impatient", None)
+    moto_proxy.fail(Fault("busy", "PUT", MANIFEST, times=ALWAYS))
+    with pytest.raises(StoreError, match="run the same command again"):
+        make_artifact(impatient, LABELS, FILES)
+    folder = impatient.root / LABELS
+    moto_proxy.forget()
+
+    # What the next start of the same command does: nothing is computed or uploaded twice.
+    impatient.refresh(folder)
+    assert impatient.is_unpublished(folder)
+    assert inspect(folder) == (Condition.WHOLE, "")
+    with impatient.lease(folder):
+        impatient.complete(folder)
+
+    assert not impatient.is_unpublished(folder)
+    assert moto_proxy.counts_of("features.zarr") == {"HEAD": 3}
+    own.refresh(own.root / LABELS)
+    own.fetch(own.root / LABELS)
+
+
+def test_commit__file_changed_after_the_manifest(own: Mirror) -> None:
+    folder = own.root / LABELS
+    own.refresh(folder)
+    write_artifact(folder, FILES, attempt="one")
+    (folder / "labels.parquet").write_bytes(b"changed")
+
+    with pytest.raises(ArtifactError, match="changed since it was committed; not published"):
+        own.commit(folder)
+
+    assert own.store.get(f"{LABELS}/{MANIFEST}") is None
+
+
+def test_prune__is_seen_by_others(here: Mirror, there: Mirror) -> None:
+    made = make_artifact(here, LABELS, FILES)
+    folder = there.root / LABELS
+    there.refresh(folder)
+    there.fetch(folder)
+
+    here.prune(made)
+    there.refresh(folder)
+
+    assert inspect(folder)[0] is Condition.PRUNED
+    assert not (folder / "labels.parquet").exists()
+    assert [found.name for found in here.store.list(LABELS)] == [f"{LABELS}/{MANIFEST}"]
+    assert (made / MANIFEST).read_bytes() == (folder / MANIFEST).read_bytes()
+
+
+def test_small_files__travel_and_conflict(here: Mirror, there: Mirror) -> None:
+    (here.root / "config.yaml").write_text("epochs: 1")
+    here.push_small(["config.yaml"])
+    there.pull_small()
+    assert (there.root / "config.yaml").read_text() == "epochs: 1"
+
+    (there.root / "config.yaml").write_text("epochs: 2")
+    there.pull_small()  # changed here alone: kept
+    there.push_small(["config.yaml"])
+    (here.root / "config.yaml").write_text("epochs: 3")
+
+    with pytest.raises(ArtifactError, match="was changed on the store"):
+        here.push_small(["config.yaml"])
+    with pytest.raises(ArtifactError, match="was changed on the store"):
+        here.pull_small()
+    assert (here.root / "config.yaml").read_text() == "epochs: 3"
+
+
+def test_small_files__lost_response(here: Mirror, proxy: StoreProxy) -> None:
+    (here.root / "config.yaml").write_text("epochs: 1")
+    proxy.fail(Fault("lost", "PUT"))
+
+    here.push_small(["config.yaml"])
+    here.push_small(["config.yaml"])
+
+    assert proxy.counts()["PUT"] == 2  # the lost one, and its repetition
+
+
+def test_epochs__listed_once(here: Mirror, proxy: StoreProxy) -> None:
+    for epoch in (10, 2):
+        here.store.put(f"labels/epoch={epoch:04d}/{MANIFEST}", b"")
+
+    assert here.epochs("labels") == [2, 10]
+    assert here.epochs("labels") == [2, 10]
+    assert proxy.counts()["LIST"] == 1
+    assert here.epochs("metrics") == []
+
+
+def test_mirror_of__finds_it_from_any_folder(
+    own: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mirror_of(own.root / LABELS) is own
+    assert mirror_of(own.root) is own
+    assert mirror_of(tmp_path / "runs/demo/labels") is None
+    assert mirror_of(tmp_path / "remote/0123456789abcdef/demo") is None
+    monkeypatch.chdir(own.root)
+    assert mirror_of(Path("labels")) is own
+
+
+def test_mirror__no_secret_in_its_folder(own: Mirror, tmp_path: Path) -> None:
+    make_artifact(own, LABELS, FILES)
+    (own.root / "config.yaml").write_text("epochs: 1")
+    own.push_small(["config.yaml"])
+
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or SECRET_KEY.encode() not in path.read_bytes()
+    for found in own.store.list(""):
+        body = own.store.get(found.name)
+        assert body is not None
+        assert SECRET_KEY.encode() not in body[0]
+
+
+def test_mirror__published_arrays_and_tables_are_read_by_others(
+    own: Mirror, moto_proxy: StoreProxy, tmp_path: Path
+) -> None:
+    folder = own.root / LABELS
+    own.refresh(folder)
+    rows_ND = np.arange(64, dtype=np.float32).reshape(16, 4)
+    zarr.save_array(folder / "features.zarr", rows_ND)
+    table = pd.DataFrame({"image_id": range(16), "cluster": 3})
+    table.to_parquet(folder / "labels.parquet")
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    make_artifact(own, LABELS, files)
+
+    from obstore.store import S3Store  # noqa: PLC0415
+
+    client = S3Store.from_url(f"{own.url}/{LABELS}", client_options={"allow_http": True})
+    opened = zarr.open_array(zarr.storage.ObjectStore(client, read_only=True), path="features.zarr")
+    np.testing.assert_array_equal(opened[:], rows_ND)
+    own.store.download(f"{LABELS}/labels.parquet", tmp_path / "labels.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "labels.parquet"), table)
+
+
+def small_mirror(url: str, place: Path, limit: int | None, *, grace_s: float = 0.0) -> Mirror:
+    """Return a mirror whose files may be evicted as soon as they were used."""
+    root = place / "remote/0123456789abcdef/demo"
+    root.mkdir(parents=True)
+    return Mirror(url, root, Room(place / "remote", limit, grace_s=grace_s))
+
+
+def names_here(mirror: Mirror, kind: str) -> set[str]:
+    return {path.parent.name for path in (mirror.root / kind).glob("*/data")}
+
+
+def fill(own: Mirror, count: int) -> None:
+    for epoch in range(count):
+        make_artifact(own, f"features/epoch={epoch:04d}", {"data": bytes([epoch]) * LARGE})
+
+
+def test_room__longest_unused_goes_first(own: Mirror, tmp_path: Path) -> None:
+    fill(own, 4)
+    mirror = small_mirror(own.url, tmp_path / "small", int(3.5 * LARGE))
+    folders = [mirror.root / f"features/epoch={epoch:04d}" for epoch in range(4)]
+    for folder in folders:
+        mirror.refresh(folder)
+    now = time.time_ns()
+    for age, folder in zip((100, 300, 200), folders[:3], strict=True):
+        mirror.fetch(folder)
+        _use_at(folder / "data", now - age * 10**9)
+
+    mirror.fetch(folders[3])
+
+    assert names_here(mirror, "features") == {"epoch=0000", "epoch=0002", "epoch=0003"}
+    mirror.fetch(folders[1])  # comes again
+    assert (folders[1] / "data").read_bytes() == b"\1" * LARGE
+
+
+def _use_at(path: Path, time_ns: int) -> None:
+    """Let a file look as if it was last used at a time."""
+    os.utime(path, ns=(time_ns, path.stat().st_mtime_ns))
+
+
+def test_room__keeps_what_is_not_on_the_store(own: Mirror, tmp_path: Path) -> None:
+    fill(own, 1)
+    mirror = small_mirror(own.url, tmp_path / "small", int(1.5 * LARGE))
+    unpublished = mirror.root / "labels/epoch=0000"
+    write_artifact(unpublished, {"data": b"u" * LARGE})
+    folder = mirror.root / "features/epoch=0000"
+    mirror.refresh(folder)
+
+    with pytest.raises(ArtifactError, match=r"no room for 1.05 MB .*\n.*\n  Fix: .*scratch_bytes"):
+        mirror.fetch(folder)
+
+    assert (unpublished / "data").exists()
+
+
+def test_room__keeps_what_is_in_use(own: Mirror, tmp_path: Path) -> None:
+    fill(own, 2)
+    mirror = small_mirror(own.url, tmp_path / "small", int(1.5 * LARGE))
+    one, other = (mirror.root / f"features/epoch={epoch:04d}" for epoch in range(2))
+    mirror.refresh(one)
+    mirror.refresh(other)
+    mirror.fetch(one)
+
+    with mirror.use(one), pytest.raises(ArtifactError, match="no room"):
+        mirror.fetch(other)
+    mirror.fetch(other)
+
+    assert names_here(mirror, "features") == {"epoch=0001"}
+
+
+def test_room__waits_for_what_was_just_used(own: Mirror, tmp_path: Path) -> None:
+    fill(own, 2)
+    mirror = small_mirror(own.url, tmp_path / "small", int(1.5 * LARGE), grace_s=1.0)
+    one, other = (mirror.root / f"features/epoch={epoch:04d}" for epoch in range(2))
+    mirror.refresh(one)
+    mirror.refresh(other)
+    mirror.fetch(one)
+    start = time.monotonic()
+
+    mirror.fetch(other)
+
+    assert time.monotonic() - start > 0.8  # the grace of one second, less the clocks' steps
+
+
+def test_lease__lost_to_another_process(own: Mirror) -> None:
+    folder = own.root / LABELS
+    mirror = Mirror(own.url, own.root, Room(own.root.parent.parent, None), Times(5, 0.1, 0.05))
+    mirror.refresh(folder)
+    with mirror.lease(folder):
+        write_artifact(folder, FILES, attempt=uuid4().hex)
+        mirror.store.put(f"{LABELS}/_lease", b'{"attempt": "of another process"}')
+        _until(lambda: _is_lost(mirror, folder))
+
+        with pytest.raises(LeaseLostError, match="another process has taken it over"):
+            mirror.publish(folder, [*FILES])
+        with pytest.raises(LeaseLostError):
+            mirror.commit(folder)
+
+    assert mirror.store.get(f"{LABELS}/{MANIFEST}") is None
+    assert mirror.store.get(f"{LABELS}/_lease") is not None  # the other's
+
+
+def _is_lost(mirror: Mirror, folder: Path) -> bool:
+    try:
+        mirror.publish(folder, [])
+    except LeaseLostError:
+        return True
+    return False
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_mirror__two_machines_make_it_once(here: Mirror, there: Mirror) -> None:
+    made: list[str] = []
+
+    def make(mirror: Mirror, name: str) -> None:
+        folder = mirror.root / LABELS
+        mirror.refresh(folder)
+        with mirror.lease(folder):
+            mirror.refresh(folder)
+            if not (folder / MANIFEST).exists():
+                made.append(name)
+                mirror.withdraw(folder)
+                write_artifact(folder, FILES, attempt=name)
+                mirror.commit(folder)
+
+    for mirror in (here, there):
+        shutil.rmtree(mirror.root)
+        mirror.root.mkdir()
+    quick = [
+        Mirror(one.url, one.root, Room(one.root.parent.parent, None), Times(look_s=0.05))
+        for one in (here, there)
+    ]
+    threads = [
+        threading.Thread(target=make, args=(one, f"{number}")) for number, one in enumerate(quick)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(made) == 1
+    assert read_manifest(here.root / LABELS) == read_manifest(there.root / LABELS)
