@@ -5,6 +5,7 @@ with the store once in a process, before it is first read; a large file is fetch
 opened. All functions return at once for a folder that is in no mirror.
 """
 
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # it imports this package's other modules
 
 MIRRORS = "remote"
 """The folder in the scratch folder that holds all mirrors."""
-_IN_A_MIRROR = f"/{MIRRORS}/"
+_IN_A_MIRROR = re.compile(rf"/{MIRRORS}/[0-9a-f]{{16}}/")
 """Part of the path of every mirror, by which a local run is recognised without looking at the disk
 or importing anything."""
 AT_ONCE = 16
@@ -34,7 +35,7 @@ _HELD: list[Path] = []
 
 def mirror_of(folder: Path) -> "Mirror | None":
     """Return the mirror that a folder is in; None for every local run."""
-    if _IN_A_MIRROR not in str(folder):
+    if _IN_A_MIRROR.search(str(folder)) is None:
         return None
     from deepcluster_core.artifacts.remote.mirror import mirror_of  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import deepcluster
-from tests.support.object_stores import ObjectStoreServer, environment_of, object_store
+from tests.support.object_stores import ObjectStoreServer, environment_of
 from tests.support.recipes import write_recipe
 from tests.support.remote_runs import Machine
 from tests.support.store_proxy import StoreProxy, store_proxy
@@ -14,11 +14,10 @@ from tests.support.store_proxy import StoreProxy, store_proxy
 EPOCHS = 2
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
-    """Start the server, or skip where it is not installed."""
-    with object_store("seaweedfs", tmp_path_factory.mktemp("seaweedfs")) as running:
-        yield running
+@pytest.fixture
+def server(seaweedfs_server: ObjectStoreServer) -> ObjectStoreServer:
+    """Return the server."""
+    return seaweedfs_server
 
 
 @pytest.fixture
