@@ -26,9 +26,10 @@ or importing anything."""
 AT_ONCE = 16
 """Manifests that are compared at the same time: their time is that of waiting for answers."""
 
-_COMPARED: dict[Path, threading.RLock] = {}
-"""The artifacts whose manifest was compared with the store, or is just being compared, by a thread
-that holds the lock."""
+_COMPARING: dict[Path, threading.RLock] = {}
+"""Locks by which one thread at a time compares the manifest of an artifact."""
+_IN_PROGRESS: set[Path] = set()
+"""The artifacts whose manifest is just being compared."""
 _HELD: list[Path] = []
 """The folders whose lease this process holds."""
 
@@ -60,19 +61,19 @@ def compare(folder: Path) -> None:
     mirror = mirror_of(folder)
     if mirror is None or folder == mirror.root:
         return
-    comparing = threading.RLock()
-    with comparing:
-        known = _COMPARED.setdefault(folder, comparing)
-        if known is not comparing:
-            with known:  # wait for the thread that compares
-                return
-        if mirror.is_known_absent(folder):
+    if folder in mirror.asked:
+        return
+    with _COMPARING.setdefault(folder, threading.RLock()):
+        # Another thread may have asked meanwhile. This one comes here again within `refresh`.
+        if folder in mirror.asked or folder in _IN_PROGRESS:
             return
+        _IN_PROGRESS.add(folder)
         try:
-            mirror.refresh(folder)
-        except BaseException:
-            _COMPARED.pop(folder, None)
-            raise
+            if not mirror.is_known_absent(folder):
+                mirror.refresh(folder)
+            mirror.asked.add(folder)
+        finally:
+            _IN_PROGRESS.remove(folder)
 
 
 def compare_all(folders: Iterable[Path]) -> None:
@@ -81,7 +82,11 @@ def compare_all(folders: Iterable[Path]) -> None:
     Raises:
         StoreError: the store is not available.
     """
-    wanted = [folder for folder in folders if mirror_of(folder) and folder not in _COMPARED]
+    wanted: list[Path] = []
+    for folder in folders:
+        mirror = mirror_of(folder)
+        if mirror is not None and folder not in mirror.asked:
+            wanted.append(folder)
     if not wanted:
         return
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="manifests") as pool:
@@ -94,9 +99,9 @@ def forget(root: Path) -> None:
     mirror = mirror_of(root)
     if mirror is None:
         return
-    for folder in [*_COMPARED]:
+    for folder in [*mirror.asked]:
         if folder.is_relative_to(root):
-            _COMPARED.pop(folder, None)
+            mirror.asked.discard(folder)
 
 
 def fetched(path: Path) -> Path:

@@ -65,6 +65,8 @@ class Mirror:
         self._leases: dict[str, Lease] = {}
         self._absent: set[str] = set()
         """Manifests that the store did not have when last asked."""
+        self.asked: set[Path] = set()
+        """Folders that were refreshed since they were last forgotten; see `mirrored.compare`."""
         self._epochs: dict[str, list[int]] = {}
         self._lock = threading.RLock()
 
@@ -74,6 +76,10 @@ class Mirror:
         A local artifact that the store no longer has, or has in another version, is deleted. One
         that was committed here but could not be published yet is kept: see `is_unpublished`.
         """
+        self._refresh(folder)
+        self.asked.add(folder)
+
+    def _refresh(self, folder: Path) -> None:
         name = self._manifest_name(folder)
         local = _bytes_of(folder / MANIFEST)
         known = self._known.get(name)
