@@ -91,7 +91,7 @@ def undeclared(folders: Iterable[str], *groups: str) -> dict[str, str]:
 def test_product__imports_only_what_it_declares() -> None:
     # onnx is imported by name only where it is asked for, and has an extra of its own, like ray.
     # So have the packages that decode some formats.
-    extras = ("ray", "tiff", "dicom", "heif", "geo", "map", "h5ad")
+    extras = ("ray", "tiff", "dicom", "heif", "geo", "map", "h5ad", "remote")
     found = undeclared(PRODUCT, "run", *extras)
     found.pop("umap", None)  # of umap-learn, which is in no lock: its name is known if installed
     assert found == {}

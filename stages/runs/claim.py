@@ -36,10 +36,13 @@ class Claim:
         """Keep other processes from making the run, until a block ends; wait for those that do.
 
         Raises:
+            ConfigError: the store ignores conditions, so that two processes could not exclude each
+                other.
             StoreError: the store is not available.
         """
         mirror = mirror_of(self._root)
         if mirror is not None and not is_held(self._root):
+            mirror.check_store()
             self._lease.enter_context(lease(self._root))
             mirror.pull_small()
 

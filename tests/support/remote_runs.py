@@ -17,7 +17,7 @@ recipe, run, epochs = sys.argv[1:]
 deepcluster.run_epochs(recipe, run, epochs=int(epochs), echo=False)
 """
 """A program that makes a run without Prefect."""
-SETTLE_S = 0.05
+MAKE_BY_RANKS = MAKE.replace("echo=False", "echo=False, overrides={'compute': {'ranks': 2}}")
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ ENDPOINTS = (
     "AZURE_ENDPOINT",
 )
 """Environment variables that name a server; TLS is left out only for one that begins with http://."""
-STALLED_S = 60
-"""Seconds without a byte after which a request counts as failed."""
+UPLOAD_S = 600.0
+"""Seconds after which an upload of a part counts as failed. Several parts of 8 MiB share what may
+be a slow line, and nothing is received meanwhile."""
 
 
 def patience_s() -> float:
@@ -49,12 +50,14 @@ def patience_s() -> float:
     return seconds
 
 
-def client_of(url: str, patience: float) -> "ObjectStore":
+def client_of(url: str, patience: float, stalled_s: float) -> "ObjectStore":
     """Return a client for the objects below a normal URL.
 
     Args:
         url: the URL, as `normal_url` returns it.
         patience: for how long obstore repeats a request, in seconds.
+        stalled_s: seconds without an answer, or without a byte more of it, after which a request
+            counts as failed.
 
     Raises:
         ConfigError: obstore is not installed, or the environment lacks a setting.
@@ -77,7 +80,7 @@ def client_of(url: str, patience: float) -> "ObjectStore":
         "backoff": {"max_backoff": timedelta(seconds=5)},
     }
     try:
-        return from_url(url, client_options=_options(), retry_config=retries)
+        return from_url(url, client_options=_options(stalled_s), retry_config=retries)
     except (BaseError, ValueError) as error:
         raise ConfigError(
             f"{url}: the environment does not say how to reach it.\n"
@@ -86,13 +89,13 @@ def client_of(url: str, patience: float) -> "ObjectStore":
         ) from error
 
 
-def _options() -> "ClientConfig":
+def _options(stalled_s: float) -> "ClientConfig":
     is_plain = any(os.environ.get(name, "").startswith("http://") for name in ENDPOINTS)
     # A limit on whole requests would end the download of a large file.
     return {
         "allow_http": is_plain,
         "connect_timeout": timedelta(seconds=10),
-        "read_timeout": timedelta(seconds=STALLED_S),
+        "read_timeout": timedelta(seconds=stalled_s),
         "timeout": timedelta(days=1),
     }
 

@@ -10,8 +10,13 @@ import logging
 import os
 import re
 import threading
+<<<<<<< HEAD
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+=======
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+>>>>>>> remote
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +28,7 @@ from deepcluster_core.artifacts.remote.downloads import delete_artifact, downloa
 from deepcluster_core.artifacts.remote.known import Known
 from deepcluster_core.artifacts.remote.lease import Lease, Times
 from deepcluster_core.artifacts.remote.pins import pinned
-from deepcluster_core.artifacts.remote.room import KNOWN, Room, mark_used
+from deepcluster_core.artifacts.remote.room import KNOWN, STATE, Room, mark_used
 from deepcluster_core.artifacts.remote.store import UNCHANGED, Store
 from deepcluster_core.artifacts.remote.uploads import Uploads, parse_manifest, put_manifest
 from deepcluster_core.artifacts.remote.urls import normal_url
@@ -69,6 +74,18 @@ class Mirror:
         """Folders that were refreshed since they were last forgotten; see `mirrored.compare`."""
         self._epochs: dict[str, list[int]] = {}
         self._lock = threading.RLock()
+
+    def check_store(self) -> None:
+        """Check, once on each machine, that the store can be written and honours conditions.
+
+        Raises:
+            ConfigError: the store ignores conditions.
+        """
+        checked = self.root.parent / STATE / "checked"
+        if not checked.exists():
+            self.store.probe()
+            checked.parent.mkdir(parents=True, exist_ok=True)
+            checked.touch()
 
     def refresh(self, folder: Path) -> None:
         """Make the local manifest of an artifact what the store has; one conditional GET.
@@ -198,10 +215,22 @@ class Mirror:
         self._check_lease(folder)
         self._uploads_of(folder).begin(names)
 
-    def commit(self, folder: Path) -> None:
+    def flush(self, folder: Path) -> None:
+        """Wait until the files that this process has published are on the store.
+
+        For ranks that do not commit the artifact themselves.
+        """
+        self._uploads_of(folder).flush()
+        self._end_uploads(folder)
+
+    def commit(self, folder: Path, uploaded: Collection[str] = ()) -> None:
         """Upload all files of the local manifest that were not published, wait, then the manifest.
 
         If another process has committed an artifact with the same key, that one is used.
+
+        Args:
+            folder: the artifact.
+            uploaded: names of files that other ranks have published and flushed.
 
         Raises:
             ArtifactError: another process has committed a different artifact.
@@ -212,7 +241,7 @@ class Mirror:
         manifest = read_manifest(folder)
         uploads = self._uploads_of(folder)
         if not manifest.pruned:
-            uploads.finish(manifest)
+            uploads.finish(manifest, uploaded)
         # The uploads may have taken hours.
         self._check_lease(folder)
         known = self._known.get(self._manifest_name(folder))

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from deepcluster_core.artifacts.locks import lock
 from deepcluster_core.artifacts.remote.client import (
+    UPLOAD_S,
     client_of,
     explain_store_errors,
     is_transient,
@@ -67,7 +68,9 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = normal_url(url)
         self._patience_s = patience_s()
-        self._client = client_of(self.url, self._patience_s)
+        # Half of the patience leaves time for a second try.
+        self._client = client_of(self.url, self._patience_s, self._patience_s / 2)
+        self._uploader = client_of(self.url, self._patience_s, UPLOAD_S)
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         """Return contents and ETag of an object; None if there is none."""
@@ -172,7 +175,7 @@ class Store:
 
         def write() -> str:
             written = obstore.put(
-                self._client,
+                self._uploader,
                 name,
                 body if parts is None else parts.again(),
                 attributes=attributes,

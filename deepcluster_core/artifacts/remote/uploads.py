@@ -1,7 +1,7 @@
 """Upload an artifact's files in the background, and its manifest under a condition."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,20 +53,34 @@ class Uploads:
         for name in names:
             self._running[name] = self._pool.submit(self._upload, name)
 
-    def finish(self, manifest: Manifest) -> None:
+    def flush(self) -> None:
+        """Wait for all uploads; one that failed in the background is tried once more.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        self.begin([name for name in self._running if self._digest(name) is None])
+        for running in self._running.values():
+            running.result()
+
+    def finish(self, manifest: Manifest, uploaded: Collection[str] = ()) -> None:
         """Upload what is missing of a manifest's files, and wait for all uploads.
 
         An upload that failed in the background is tried once more.
+
+        Args:
+            manifest: names the files.
+            uploaded: files that other processes have uploaded.
 
         Raises:
             ArtifactError: a file is not as the manifest names it.
             StoreError: the store cannot be reached.
         """
-        missing = [
-            name for name, record in manifest.files.items() if self._digest(name) != record.sha256
-        ]
-        self.begin(missing)
-        for name, record in manifest.files.items():
+        own = {name: one for name, one in manifest.files.items() if name not in uploaded}
+        if self._known is not None:
+            self._earlier |= self._known.uploads(self._name)
+        self.begin([name for name, one in own.items() if self._digest(name) != one.sha256])
+        for name, record in own.items():
             if self._running[name].result() != record.sha256:
                 raise ArtifactError(
                     f"{self._folder / name}: changed since it was committed; not published.\n"

@@ -21,6 +21,7 @@ from deepcluster_core.artifacts.manifest import (
     dump_sections,
     inspect,
     read_manifest,
+    validated_manifest,
 )
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
@@ -284,3 +285,20 @@ def test_read_manifest__says_which_stage_made_what(artifact: Path) -> None:
 def test_read_manifest__refuses_a_folder_without_one(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"does not hold a finished artifact \(_manifest.json"):
         read_manifest(tmp_path)
+
+
+def test_manifest__attempt_is_absent_from_local_runs(tmp_path: Path) -> None:
+    """So that the bytes of local manifests stay as they are, and older programs can read them."""
+    context = Context(seed=0, epoch=0, device="cpu")
+    with new_artifact(STAGE, tmp_path, config={}, inputs={}, context=context) as draft:
+        (tmp_path / "table").write_bytes(b"rows")
+        draft.rows = 1
+    local = read_manifest(tmp_path)
+
+    remote = local.model_copy(update={"attempt": "an id"}).sealed()
+
+    assert '"attempt"' not in (tmp_path / MANIFEST).read_text()
+    assert remote.is_intact()
+    assert validated_manifest("remote", remote.model_dump_json().encode()) == remote
+    assert (remote.key, remote.digest) == (local.key, local.digest)
+    assert not remote.model_copy(update={"attempt": "another"}).is_intact()

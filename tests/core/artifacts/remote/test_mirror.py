@@ -273,6 +273,40 @@ def test_commit__file_changed_after_the_manifest(own: Mirror) -> None:
     assert own.store.get(f"{LABELS}/{MANIFEST}") is None
 
 
+def test_commit__files_of_another_rank(own: Mirror, moto_proxy: StoreProxy, tmp_path: Path) -> None:
+    """Ranks on two machines, whose folders have only what each has written."""
+    other = open_mirror(own.url, tmp_path / "other", None)
+    shard = "features.zarr/c/1/0"
+    folder = own.root / LABELS
+    own.refresh(folder)
+    with own.lease(folder):
+        write_artifact(other.root / LABELS, {shard: FILES[shard]})
+        other.publish(other.root / LABELS, [shard])
+        other.flush(other.root / LABELS)
+        write_artifact(folder, FILES, attempt="one")
+        (folder / shard).unlink()  # the first rank has only the record of it
+
+        own.commit(folder, uploaded=[shard])
+
+    assert moto_proxy.counts_of(shard) == {"PUT": 1}
+    own.fetch(folder)
+    assert inspect(folder) == (Condition.WHOLE, "")
+
+
+def test_flush__raises_what_failed(
+    own: Mirror, moto_proxy: StoreProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PATIENCE, "0.5")
+    impatient = open_mirror(own.url, tmp_path / "impatient", None)
+    folder = impatient.root / LABELS
+    write_artifact(folder, FILES)
+    moto_proxy.fail(Fault("busy", "PUT", times=ALWAYS))
+    impatient.publish(folder, ["labels.parquet"])
+
+    with pytest.raises(StoreError):
+        impatient.flush(folder)
+
+
 def test_prune__is_seen_by_others(here: Mirror, there: Mirror) -> None:
     made = make_artifact(here, LABELS, FILES)
     folder = there.root / LABELS

@@ -13,7 +13,7 @@ from deepcluster_core.artifacts.remote.store import UNCHANGED, Store
 from deepcluster_core.artifacts.remote.streams import PART_BYTES
 from deepcluster_core.errors import ConfigError, StoreError
 from tests.support.object_stores import BUCKET, SECRET_KEY, ObjectStoreServer, object_store
-from tests.support.store_proxy import Fault, StoreProxy
+from tests.support.store_proxy import Fault, Kind, StoreProxy
 
 ALWAYS = 1_000_000
 TURNS = 3
@@ -214,6 +214,13 @@ def test_put__large_upload_survives_busy_and_lost_answers(
     assert sum(sent) == len(body)
 
 
+def test_get__survives_an_answer_that_never_comes(store: Store, proxy: StoreProxy) -> None:
+    store.put("x", b"contents")
+    proxy.fail(Fault("hang", "GET"))
+
+    assert store.get("x") is not None
+
+
 def test_create__lost_response_leaves_the_object(store: Store, proxy: StoreProxy) -> None:
     lost = proxy.fail(Fault("lost", "PUT"))
 
@@ -226,12 +233,12 @@ def test_create__lost_response_leaves_the_object(store: Store, proxy: StoreProxy
     assert found[0] == b"own"
 
 
-@pytest.mark.parametrize("kind", ["busy", "lost"])
+@pytest.mark.parametrize("kind", ["busy", "lost", "hang"])
 def test_store__gives_up_after_its_patience(
-    store: Store, proxy: StoreProxy, monkeypatch: pytest.MonkeyPatch, kind: str
+    store: Store, proxy: StoreProxy, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
     monkeypatch.setenv(PATIENCE, "1")
-    proxy.faults.append(Fault("busy" if kind == "busy" else "lost", times=ALWAYS))
+    proxy.fail(Fault(kind, times=ALWAYS))
 
     with pytest.raises(StoreError, match=r"\n  Cause: .*\n  Fix:   run the same command again"):
         Store(store.url).get("x")
