@@ -10,13 +10,8 @@ import logging
 import os
 import re
 import threading
-<<<<<<< HEAD
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-=======
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
->>>>>>> remote
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run on an object store must not do: write down credentials, or cost local runs anything."""
+"""What runs on object stores must not do: write down credentials, or cost local runs anything."""
 
 import subprocess
 import sys
