@@ -95,7 +95,7 @@ def record_files(folder: Path, found: Iterable[Path]) -> dict[str, FileRecord]:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a small file so that readers, even after a crash, see the old or the new contents."""
-    _delete_old_parts(path)
+    delete_old_parts(path)
     # Named by process, because several processes may write the file at once.
     process = os.getpid()
     part = path.with_name(f"{path.name}.{process}.part")
@@ -107,7 +107,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
-def _delete_old_parts(path: Path) -> None:
+def delete_old_parts(path: Path) -> None:
     """Delete abandoned partial files of a file, but none that another process may be writing."""
     pattern = f"{glob.escape(path.name)}.*.part"
     for part in path.parent.glob(pattern):

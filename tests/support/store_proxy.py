@@ -63,6 +63,8 @@ class StoreProxy:
     """The heads of all answers."""
     faults: list[Fault] = field(default_factory=list)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    connections: "set[asyncio.Task[None] | None]" = field(default_factory=set)
+    """The loop itself refers to a task that waits only weakly."""
 
     def fail(self, fault: Fault) -> Fault:
         """Add a fault and return it; it ends after `times` requests."""
@@ -84,11 +86,16 @@ class StoreProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while await self._one(reader, writer):
-                pass
-        with suppress(ConnectionError):
-            writer.close()
+        self.connections.add(asyncio.current_task())
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                while await self._one(reader, writer):
+                    pass
+        finally:
+            self.connections.discard(asyncio.current_task())
+            with suppress(ConnectionError, asyncio.CancelledError):
+                writer.close()
+                await writer.wait_closed()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Handle one request; return whether the connection goes on."""
@@ -220,7 +227,12 @@ def store_proxy(host: str, port: int) -> Iterator[StoreProxy]:
 
 async def _end(server: asyncio.Server) -> None:
     server.close()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    # A connection that was accepted just before becomes a task only in the next turn of the loop.
+    while True:
+        await asyncio.sleep(0.01)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if not others:
+            return
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from deepcluster_core.artifacts.files import FileRecord
+from deepcluster_core.artifacts.files import FileRecord, delete_old_parts
 from deepcluster_core.artifacts.manifest import Manifest
 from deepcluster_core.artifacts.remote.room import Room
 from deepcluster_core.artifacts.remote.store import Store
@@ -86,6 +86,7 @@ class _Download:
 
     def _get(self, received: Callable[[int], None] | None) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        delete_old_parts(self._path)
         # Several processes may fetch the same file; the last one to end replaces equal bytes.
         part = self._path.with_name(f"{self._path.name}.{uuid4().hex[:12]}.part")
         digest = hashlib.sha256()

@@ -187,6 +187,8 @@ def _pull(store: Store, root: Path, artifact: Artifact, counted: _Bytes) -> None
     with lock(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / UNFINISHED).touch()
+        for part in folder.rglob("*.part"):  # of a pull that was killed
+            part.unlink()
         if (folder / MANIFEST).exists():
             former = read_manifest(folder)
             (folder / MANIFEST).unlink()

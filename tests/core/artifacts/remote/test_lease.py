@@ -158,6 +158,7 @@ def test_lease__killed_process_is_followed_within_two_minutes(
     assert LEASE_S - 2 < time.monotonic() - start < 120
 
 
+@pytest.mark.slow
 def test_lease__stopped_process_loses_it(store: Store, holder: "subprocess.Popen[str]") -> None:
     holder.send_signal(signal.SIGSTOP)  # as on a laptop that sleeps
     lease = Lease(store, FOLDER, SHORT)
@@ -218,6 +219,7 @@ def test_lease__store_gone_for_longer_than_the_lease(
     lease.release()
 
 
+@pytest.mark.slow
 def test_lease__damaged_object_expires(moto_store: Store) -> None:
     moto_store.put(f"{FOLDER}/_lease", b"\xff not JSON")
 

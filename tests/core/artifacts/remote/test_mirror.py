@@ -415,7 +415,8 @@ def test_mirror__published_arrays_and_tables_are_read_by_others(
     folder = own.root / LABELS
     own.refresh(folder)
     rows_ND = np.arange(64, dtype=np.float32).reshape(16, 4)
-    zarr.save_array(folder / "features.zarr", rows_ND)
+    array = zarr.create_array(folder / "features.zarr", shape=(16, 4), dtype="float32")
+    array[:] = rows_ND
     table = pd.DataFrame({"image_id": range(16), "cluster": 3})
     table.to_parquet(folder / "labels.parquet")
     files = {

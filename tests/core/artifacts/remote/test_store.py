@@ -16,7 +16,7 @@ from tests.support.object_stores import BUCKET, SECRET_KEY, ObjectStoreServer, o
 from tests.support.store_proxy import Fault, Kind, StoreProxy
 
 ALWAYS = 1_000_000
-TURNS = 3
+TURNS = 2
 """Races of a test; SeaweedFS takes two seconds for each."""
 
 
