@@ -216,7 +216,7 @@ class Mirror:
         For ranks that do not commit the artifact themselves.
         """
         self._uploads_of(folder).flush()
-        self._end_uploads(folder)
+        self._end_uploads(self._name_of(folder))
 
     def commit(self, folder: Path, uploaded: Collection[str] = ()) -> None:
         """Upload all files of the local manifest that were not published, wait, then the manifest.
