@@ -38,7 +38,7 @@ def mirror_of(folder: Path) -> "Mirror | None":
     """Return the mirror that a folder is in; None for every local run."""
     if _IN_A_MIRROR.search(str(folder)) is None:
         return None
-    from deepcluster_core.artifacts.remote.mirror import mirror_of  # noqa: PLC0415
+    from deepcluster_core.artifacts.remote.opening import mirror_of  # noqa: PLC0415
 
     return mirror_of(folder)
 

@@ -81,7 +81,7 @@ def _own_compute(url: str) -> ComputeConfig:
 
 
 def _open(url: str, compute: ComputeConfig) -> Path:
-    from deepcluster_core.artifacts.remote.mirror import open_mirror  # noqa: PLC0415
+    from deepcluster_core.artifacts.remote.opening import open_mirror  # noqa: PLC0415
 
     scratch = scratch_folder(compute).absolute()
     mirror = open_mirror(url, scratch, compute.scratch_bytes)

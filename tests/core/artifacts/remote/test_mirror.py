@@ -1,6 +1,5 @@
 """Mirrors of two machines of one run, against two real servers."""
 
-import os
 import shutil
 import threading
 import time
@@ -17,7 +16,8 @@ import zarr.storage
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, inspect, read_manifest
 from deepcluster_core.artifacts.remote.client import PATIENCE
 from deepcluster_core.artifacts.remote.lease import Times
-from deepcluster_core.artifacts.remote.mirror import Mirror, mirror_of, open_mirror
+from deepcluster_core.artifacts.remote.mirror import Mirror
+from deepcluster_core.artifacts.remote.opening import mirror_of, open_mirror
 from deepcluster_core.artifacts.remote.room import Room
 from deepcluster_core.errors import ArtifactError, LeaseLostError, StoreError
 from tests.support.object_stores import SECRET_KEY
@@ -322,69 +322,6 @@ def test_prune__is_seen_by_others(here: Mirror, there: Mirror) -> None:
     assert (made / MANIFEST).read_bytes() == (folder / MANIFEST).read_bytes()
 
 
-def test_small_files__travel_and_conflict(here: Mirror, there: Mirror) -> None:
-    names = "cluster_names.csv"
-    (here.root / names).write_text("1")
-    here.push_small([names])
-    there.pull_small()
-    assert (there.root / names).read_text() == "1"
-
-    (there.root / names).write_text("2")
-    there.pull_small()  # changed here alone: kept
-    there.push_small([names])
-    (here.root / names).write_text("3")
-
-    with pytest.raises(ArtifactError, match="was changed on the store"):
-        here.push_small([names])
-    with pytest.raises(ArtifactError, match="was changed on the store"):
-        here.pull_small()
-    assert (here.root / names).read_text() == "3"
-
-
-def test_small_files__the_last_one_that_was_made_wins(here: Mirror, there: Mirror) -> None:
-    (here.root / "report.html").write_text("1")
-    here.push_small(["report.html"])
-    (there.root / "report.html").write_text("2")
-    there.push_small(["report.html"])
-    (here.root / "report.html").write_text("3")
-
-    here.pull_small()
-
-    assert (here.root / "report.html").read_text() == "2"
-
-
-def test_small_files__of_the_runs_of_a_sweep(here: Mirror, there: Mirror) -> None:
-    (here.root / "k=00005").mkdir()
-    (here.root / "k=00005" / "config.yaml").write_text("epochs: 1")
-    here.push_small(["k=00005/config.yaml"])
-    here.store.put("k=00005/evaluations/knn/epoch=0000/_manifest.json", b"")
-
-    there.pull_small()
-
-    assert (there.root / "k=00005" / "config.yaml").read_text() == "epochs: 1"
-    assert (there.root / "k=00005" / "evaluations" / "knn").is_dir()
-
-
-def test_small_files__lost_response(here: Mirror, proxy: StoreProxy) -> None:
-    (here.root / "config.yaml").write_text("epochs: 1")
-    proxy.fail(Fault("lost", "PUT"))
-
-    here.push_small(["config.yaml"])
-    here.push_small(["config.yaml"])
-
-    assert proxy.counts()["PUT"] == 2  # the lost one, and its repetition
-
-
-def test_epochs__listed_once(here: Mirror, proxy: StoreProxy) -> None:
-    for epoch in (10, 2):
-        here.store.put(f"labels/epoch={epoch:04d}/{MANIFEST}", b"")
-
-    assert here.epochs("labels") == [2, 10]
-    assert here.epochs("labels") == [2, 10]
-    assert proxy.counts()["LIST"] == 1
-    assert here.epochs("metrics") == []
-
-
 def test_mirror_of__finds_it_from_any_folder(
     own: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,88 +370,6 @@ def test_mirror__published_arrays_and_tables_are_read_by_others(
     np.testing.assert_array_equal(opened[:], rows_ND)
     own.store.download(f"{LABELS}/labels.parquet", tmp_path / "labels.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "labels.parquet"), table)
-
-
-def small_mirror(url: str, place: Path, limit: int | None, *, grace_s: float = 0.0) -> Mirror:
-    """Return a mirror whose files may be evicted as soon as they were used."""
-    root = place / "remote/0123456789abcdef/demo"
-    root.mkdir(parents=True)
-    return Mirror(url, root, Room(place / "remote", limit, grace_s=grace_s))
-
-
-def names_here(mirror: Mirror, kind: str) -> set[str]:
-    return {path.parent.name for path in (mirror.root / kind).glob("*/data")}
-
-
-def fill(own: Mirror, count: int) -> None:
-    for epoch in range(count):
-        make_artifact(own, f"features/epoch={epoch:04d}", {"data": bytes([epoch]) * LARGE})
-
-
-def test_room__longest_unused_goes_first(own: Mirror, tmp_path: Path) -> None:
-    fill(own, 4)
-    mirror = small_mirror(own.url, tmp_path / "small", int(3.5 * LARGE))
-    folders = [mirror.root / f"features/epoch={epoch:04d}" for epoch in range(4)]
-    for folder in folders:
-        mirror.refresh(folder)
-    now = time.time_ns()
-    for age, folder in zip((100, 300, 200), folders[:3], strict=True):
-        mirror.fetch(folder)
-        _use_at(folder / "data", now - age * 10**9)
-
-    mirror.fetch(folders[3])
-
-    assert names_here(mirror, "features") == {"epoch=0000", "epoch=0002", "epoch=0003"}
-    mirror.fetch(folders[1])  # comes again
-    assert (folders[1] / "data").read_bytes() == b"\1" * LARGE
-
-
-def _use_at(path: Path, time_ns: int) -> None:
-    """Let a file look as if it was last used at a time."""
-    os.utime(path, ns=(time_ns, path.stat().st_mtime_ns))
-
-
-def test_room__keeps_what_is_not_on_the_store(own: Mirror, tmp_path: Path) -> None:
-    fill(own, 1)
-    mirror = small_mirror(own.url, tmp_path / "small", int(1.5 * LARGE))
-    unpublished = mirror.root / "labels/epoch=0000"
-    write_artifact(unpublished, {"data": b"u" * LARGE})
-    folder = mirror.root / "features/epoch=0000"
-    mirror.refresh(folder)
-
-    with pytest.raises(ArtifactError, match=r"no room for 1.05 MB .*\n.*\n  Fix: .*scratch_bytes"):
-        mirror.fetch(folder)
-
-    assert (unpublished / "data").exists()
-
-
-def test_room__keeps_what_is_in_use(own: Mirror, tmp_path: Path) -> None:
-    fill(own, 2)
-    mirror = small_mirror(own.url, tmp_path / "small", int(1.5 * LARGE))
-    one, other = (mirror.root / f"features/epoch={epoch:04d}" for epoch in range(2))
-    mirror.refresh(one)
-    mirror.refresh(other)
-    mirror.fetch(one)
-
-    with mirror.use(one), pytest.raises(ArtifactError, match="no room"):
-        mirror.fetch(other)
-    mirror.fetch(other)
-
-    assert names_here(mirror, "features") == {"epoch=0001"}
-
-
-def test_room__waits_for_what_was_just_used(own: Mirror, tmp_path: Path) -> None:
-    fill(own, 2)
-    mirror = small_mirror(own.url, tmp_path / "small", int(1.5 * LARGE), grace_s=1.0)
-    one, other = (mirror.root / f"features/epoch={epoch:04d}" for epoch in range(2))
-    mirror.refresh(one)
-    mirror.refresh(other)
-    mirror.fetch(one)
-    start = time.monotonic()
-
-    mirror.fetch(other)
-
-    assert time.monotonic() - start > 0.8  # the grace of one second, less the clocks' steps
 
 
 def test_lease__lost_to_another_process(own: Mirror) -> None:
