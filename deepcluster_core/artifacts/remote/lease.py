@@ -168,12 +168,13 @@ class _Waiting:
             return True
         if not self._has_warned:
             self._has_warned = True
+            folder = self._name.rpartition("/")[0]
             log.warning(
-                "%s/%s: process %s on %s makes this artifact; waiting for it",
-                self._store.url,
-                self._name.rpartition("/")[0] or "(the whole run)",
+                "%s: process %s on %s makes this %s; waiting for it",
+                f"{self._store.url}/{folder}".rstrip("/"),
                 holder.get("pid", "?"),
                 holder.get("host", "?"),
+                "artifact" if folder else "run",
             )
         return False
 
