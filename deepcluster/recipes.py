@@ -51,7 +51,8 @@ def run_epochs(
 
     Args:
         recipe: path or name of a YAML file, or a recipe from `load_recipe`.
-        run: folder of the run, or a name for one under `runs/`; the name of the file if left out.
+        run: folder of the run, a name for one under `runs/`, or a URL such as
+            `s3://bucket/runs/demo`; the name of the file if left out.
         epochs: total number of epochs of the run, including finished ones; the recipe's if left
             out.
         overrides: values that replace the recipe's, nested: `{"cluster": {"k": 50}}`.
@@ -98,5 +99,5 @@ def _resolve(
     changes = dict(overrides)
     if epochs is not None:
         changes["epochs"] = epochs
-    folder = RunFolder(run_path(str(run)))
-    return recipes.changed_recipe(given, changes), folder
+    resolved = recipes.changed_recipe(given, changes)
+    return resolved, RunFolder(run_path(str(run), resolved.compute))

@@ -24,6 +24,7 @@ from stages.runs.locate import run_folder_of
 from stages.runs.outputs.image_table import image_frame
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
+from stages.runs.remote_runs import look_again
 
 Given = str | Path | Arrays
 """Images: the path of a source, or their pixels."""
@@ -44,11 +45,14 @@ def open_run(path: str | Path) -> "Run":
     """Open an existing run for reading.
 
     Args:
-        path: folder of the run, or its name under `runs/`.
+        path: folder of the run, its name under `runs/`, or the URL of a run on an object store,
+            such as `s3://bucket/runs/demo`.
 
     Raises:
         ConfigError: the run does not exist, or its configuration cannot be read.
+        StoreError: the object store is not available.
     """
+    look_again(str(path))
     past_run = PastRun.open(run_folder_of(Path(path)))
     return Run(past_run)
 

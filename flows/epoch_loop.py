@@ -55,6 +55,7 @@ def deepcluster(
         The folder of the run.
     """
     opened = open_run(recipe, run, epochs, overrides, update=update, yes=yes)
-    run_epochs(opened)
-    opened.report.run_done()  # also draws overview.png and writes report.html
+    with opened.claim.block():
+        run_epochs(opened)
+        opened.report.run_done()  # also draws overview.png and writes report.html
     return str(opened.folder.root)

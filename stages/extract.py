@@ -287,11 +287,8 @@ def _copy_given(draft: Draft, extract: ExtractConfig, path: Path, pictures: Imag
         for number in share.batches:
             yield given.block(number * size, (number + 1) * size)
 
-    write_shards(
-        array,
-        share.missing,
-        share.rows_to_write(batches(), ImageReport(draft, num_images, context.progress)),
-    )
+    rows = share.rows_to_write(batches(), ImageReport(draft, num_images, context.progress))
+    write_shards(array, share.missing, rows, finished=draft.publish)
     for number in share.shards:
         draft.wrote(array.shard(number))
     draft.rows = num_images

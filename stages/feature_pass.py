@@ -80,7 +80,10 @@ class FeaturePass:
         if pca is not None:
             features = map(partial(_reduced, pca.to(context.device), context.device), features)
         report = ImageReport(self.draft, array.num_images, progress)
-        write_shards(array, share.missing, share.rows_to_write(features, report))
+        rows = share.rows_to_write(features, report)
+        # Features of a sample lie in a folder that is deleted in the end.
+        is_kept = array.path.parent == self.draft.folder
+        write_shards(array, share.missing, rows, finished=self.draft.publish if is_kept else None)
         return [array.shard(number) for number in share.shards]
 
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from deepcluster_core import seeding
+from deepcluster_core.artifacts.file_checks import verify
 from deepcluster_core.artifacts.file_names import AVERAGE, MODEL, MOMENTUM
 from deepcluster_core.artifacts.files import let_others_read
-from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest, verify
+from deepcluster_core.artifacts.manifest import has_manifest, read_manifest
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.models.build import build_network, build_without_weights
 from deepcluster_core.models.config import PROJECTION, NetworkConfig
@@ -142,7 +143,7 @@ def load_average(folder: Path) -> dict[str, Tensor] | None:
 
 def _has_average(folder: Path) -> bool:
     # By the manifest, so that a file that was lost is an error and not a different network.
-    if (folder / MANIFEST).exists():
+    if has_manifest(folder):
         return AVERAGE in read_manifest(folder).files
     return (folder / AVERAGE).exists()
 

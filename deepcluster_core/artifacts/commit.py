@@ -8,6 +8,7 @@ manifest, and each makes durable what it has written. A single process is the fi
 
 import errno
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
+from deepcluster_core.artifacts.mirrored import is_held, mirror_of
 from deepcluster_core.artifacts.peak_memory import (
     peak_device_bytes,
     peak_memory_bytes,
@@ -82,6 +84,15 @@ class Draft:
         a stage calls this only if several ranks write files.
         """
         self.own_files.append(path)
+
+    def publish(self, path: Path) -> None:
+        """Begin to upload a finished file of a run on an object store, while others are computed.
+
+        Ranks in processes of their own have no lease; their files are uploaded at the end.
+        """
+        mirror = mirror_of(self.folder)
+        if mirror is not None and is_held(self.folder):
+            mirror.publish(self.folder, [path.relative_to(self.folder).as_posix()])
 
     def save(self, facts: Mapping[str, Any], files: Mapping[str, Writer] | None = None) -> None:
         """Save the progress durably, so that the next attempt can continue from here.
@@ -217,6 +228,7 @@ def _describe(
         facts=draft.facts,
         files=files,
         provenance=provenance_of(context.device),
+        attempt=None if mirror_of(draft.folder) is None else secrets.token_hex(16),
         **_of_many_ranks(shares),
     )
 
@@ -292,6 +304,9 @@ def prune(folder: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(denied))
     # Mark first: a crash while deleting then leaves a pruned artifact, not a damaged one.
     manifest = read_manifest(folder)
+    mirror = mirror_of(folder)
+    if mirror is not None:
+        mirror.prune(folder)
     write_manifest(folder, manifest.model_copy(update={"pruned": True}))
     for path in folder.iterdir():
         if path.name != MANIFEST:
@@ -313,6 +328,9 @@ def _begin(out: Path, stage: Stage) -> None:
         )
     # The mark comes first, so that the folder is recognised as a stage's at any moment.
     mark.touch()
+    mirror = mirror_of(out)
+    if mirror is not None:
+        mirror.withdraw(out)
     (out / MANIFEST).unlink(missing_ok=True)
 
 

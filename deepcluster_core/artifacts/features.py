@@ -9,9 +9,8 @@ ahead of their use.
 """
 
 import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
@@ -23,14 +22,9 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from deepcluster_core.artifacts.file_names import FEATURES
-from deepcluster_core.artifacts.shards import (
-    Layout,
-    append_chunks,
-    finish_shard,
-    is_whole,
-    read_rows,
-    regroup,
-)
+from deepcluster_core.artifacts.mirrored import fetched
+from deepcluster_core.artifacts.shard_writer import BackgroundWriter, regroup
+from deepcluster_core.artifacts.shards import Layout, is_whole, read_rows
 from deepcluster_core.config import FeatureDtype
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.limits import num_cores
@@ -144,13 +138,20 @@ def write_features(
     return array.dim
 
 
-def write_shards(array: "Features", shards: Sequence[int], batches: Iterable[Floats]) -> None:
+def write_shards(
+    array: "Features",
+    shards: Sequence[int],
+    batches: Iterable[Floats],
+    *,
+    finished: Callable[[Path], object] | None = None,
+) -> None:
     """Write some shards of an array; they are durable on return.
 
     Args:
         array: the array, as `create_features` has made it.
         shards: numbers of the shards, increasing.
         batches: the rows of these shards, one shard after another, as float arrays (n, D) of any n.
+        finished: called with the file of each shard that is durable, from another thread.
 
     Raises:
         ValueError: the batches do not hold exactly the rows of these shards.
@@ -166,60 +167,10 @@ def write_shards(array: "Features", shards: Sequence[int], batches: Iterable[Flo
     buffer_shape = (min(piece_rows, array.num_images), array.dim)
     buffers = [np.empty(buffer_shape, array.dtype) for _ in range(2)]
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="shards") as pool:
-        writer = _BackgroundWriter(pool, array)
+        writer = BackgroundWriter(pool, array, finished)
         for rows, piece_BD in regroup(batches, pieces, buffers):
             writer.write(piece_BD, rows)
         writer.finish()
-
-
-class _BackgroundWriter:
-    """Writes pieces of an array in order, in threads, while the caller computes the next piece.
-
-    A full shard is flushed to the disk while the next one is written.
-    """
-
-    def __init__(self, pool: Executor, array: "Features") -> None:
-        self._pool = pool
-        self._array = array
-        # The write in progress, and the shards being flushed.
-        self._writing: Future[None] | None = None
-        self._finishing: deque[Future[None]] = deque()
-
-    def write(self, piece_BD: Floats, rows: range) -> None:
-        """Start to write rows of one shard; wait for the previous piece, not for this one.
-
-        The caller may change the buffer of the previous piece after this returns.
-        """
-        if self._writing is not None:
-            self._writing.result()
-        while self._finishing and self._finishing[0].done():
-            self._finishing.popleft().result()  # raises the error of a disk that is full
-        self._writing = self._pool.submit(self._write, piece_BD, rows)
-
-    def finish(self) -> None:
-        """Wait until everything is durable."""
-        if self._writing is not None:
-            self._writing.result()
-        for shard in self._finishing:
-            shard.result()
-
-    def _write(self, piece_BD: Floats, rows: range) -> None:
-        array = self._array
-        number = rows.start // array.shard_rows
-        rows_of_shard = array.rows_of(number)
-        path = array.shard(number)
-        first_chunk = (rows.start - rows_of_shard.start) // array.layout.chunk_rows
-        append_chunks(path, piece_BD, array.layout, first=first_chunk)
-        if rows.stop == rows_of_shard.stop:
-            # In another thread, so that the next piece need not wait for the disk.
-            finished = self._pool.submit(
-                finish_shard,
-                path,
-                array.layout,
-                chunks=array.chunks_in(number),
-                row_bytes=array.row_bytes,
-            )
-            self._finishing.append(finished)
 
 
 def _shard(array: Path, number: int) -> Path:
@@ -246,6 +197,7 @@ class Features:
         """
         self.path = folder / FEATURES
         with self._damage_explained("cannot be opened as a Zarr array", KeyError):
+            fetched(self.path / "zarr.json")
             array = zarr.open_array(self.path, mode="r")
             if array.shards is None:
                 raise ValueError("it has no shards")
@@ -362,10 +314,12 @@ class Features:
             part_end = (row_in_shard // part_rows + 1) * part_rows
             num_rows = min(part_end, layout.shard_rows) - row_in_shard
             part_BD = block_BD[row - rows.start :][:num_rows]
-            path = self.shard(shard_number)
-            parts.append(pool.submit(read_rows, path, part_BD, layout, start=row_in_shard))
+            parts.append(pool.submit(self._read, shard_number, part_BD, row_in_shard))
             row += num_rows
         return block_BD, parts
+
+    def _read(self, number: int, rows_BD: Floats, start: int) -> None:
+        read_rows(fetched(self.shard(number)), rows_BD, self.layout, start=start)
 
     def _wait(self, parts: list[Future[None]], start: int) -> None:
         with self._damage_explained(f"rows from {start} on are damaged"):

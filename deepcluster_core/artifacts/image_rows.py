@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts.manifest import verify
+from deepcluster_core.artifacts.file_checks import verify
 from deepcluster_core.artifacts.table_writer import GROUP_ROWS
 from deepcluster_core.errors import ArtifactError, first_line
 from deepcluster_core.shortage import explain_damage

@@ -28,6 +28,7 @@ from deepcluster_core.artifacts.checksum import checksum_of
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS
 from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
 from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.mirrored import fetched, mirror_of
 from deepcluster_core.artifacts.packed_pixels import PackedPixels
 from deepcluster_core.artifacts.packing import PIXEL_ENCODINGS, Encoding
 from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels
@@ -60,7 +61,13 @@ class Images:
         self.grey_weights: GreyWeights | None = None if weights is None else tuple(weights)
         """Weights of the channels in the one that is packed, with `grey`; None otherwise."""
         self._originals = Path(manifest.facts["originals"])
-        self._pixels = PixelParts(folder / PIXELS)
+        if mirror_of(folder) is None:
+            self._pixels = PixelParts(folder / PIXELS)
+
+    @cached_property
+    def _pixels(self) -> PixelParts:  # pyright: ignore[reportRedeclaration]
+        """The packed images of a run on an object store: many readers need only the index."""
+        return _fetched_parts(self.folder, PIXELS)
 
     @property
     def channels(self) -> int:
@@ -185,7 +192,7 @@ class ShownImages(Images):
         """Open the artifact in `folder`, as `Images` does."""
         super().__init__(folder)
         has_copies = read_manifest(folder).facts.get("colour_copies", False)
-        self._colours = PixelParts(folder / COLOURS) if has_copies else None
+        self._colours = _fetched_parts(folder, COLOURS) if has_copies else None
 
     def __getitem__(self, image_id: int) -> Pixels:
         """Return the pixels (H, W, C) of an image, in colour if the artifact has them."""
@@ -229,6 +236,14 @@ def deep_facts(deep: DeepRule) -> dict[str, Any]:
     if isinstance(deep, DeepScales):
         return {"deep": "percentile", "deep_scales": deep.facts()}
     return {"deep": deep}
+
+
+def _fetched_parts(folder: Path, name: str) -> PixelParts:
+    """Return the parts of an artifact in one of its folders, fetched if the run is on a store."""
+    for file in read_manifest(folder).files:
+        if file.startswith(f"{name}/"):
+            fetched(folder / file)
+    return PixelParts(folder / name)
 
 
 def _decoded(parts: PixelParts, image_id: int) -> Pixels:

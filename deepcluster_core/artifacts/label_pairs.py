@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
+from deepcluster_core.artifacts.manifest import has_manifest, read_manifest
 from deepcluster_core.artifacts.tables import read_table
 from deepcluster_core.errors import ArtifactError, first_line
 
@@ -81,7 +81,7 @@ def _check_same_images(one: pa.Table, other: pa.Table, *, before: Path, after: P
 
 def _images_of(table: Path) -> str | None:
     """Return the digest of the images that an artifact's table is about; None if it is unknown."""
-    if not (table.parent / MANIFEST).exists():
+    if not has_manifest(table.parent):
         return None
     return read_manifest(table.parent).inputs.get("images")
 

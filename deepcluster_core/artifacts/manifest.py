@@ -18,9 +18,10 @@ from pydantic import SerializerFunctionWrapHandler, field_validator, model_seria
 from pydantic_core import from_json
 
 from deepcluster_core.artifacts.files import FileRecord, Signature, sha256_at, signature_of
+from deepcluster_core.artifacts.mirrored import compare, mirror_of
 from deepcluster_core.artifacts.permissions import may_read, why_not_readable
 from deepcluster_core.config import StrictConfig
-from deepcluster_core.errors import ArtifactError, NewerArtifactError, first_line
+from deepcluster_core.errors import ArtifactError, NewerArtifactError, StoreError, first_line
 from deepcluster_core.shortage import explain_damage
 
 MANIFEST = "_manifest.json"
@@ -251,6 +252,7 @@ def read_manifest(folder: Path) -> Manifest:
         ArtifactError: the manifest is missing or cannot be read.
         NewerArtifactError: a newer version of this program wrote it.
     """
+    compare(folder)
     path = f"{folder}/{MANIFEST}"
     if path in _MANIFESTS:
         signature, manifest = _MANIFESTS[path]
@@ -273,6 +275,12 @@ def read_manifest(folder: Path) -> Manifest:
         signature, manifest = _parse(Path(path))
         _MANIFESTS[path] = signature, manifest
         return manifest
+
+
+def has_manifest(folder: Path) -> bool:
+    """Return whether a folder holds a committed artifact, which may be damaged."""
+    compare(folder)
+    return (folder / MANIFEST).exists()
 
 
 def _parse(path: Path) -> "tuple[Signature | None, Manifest]":
@@ -310,7 +318,13 @@ def _check_format(path: str | Path, data: bytes) -> None:
 
 
 def inspect(folder: Path) -> tuple[Condition, str]:
-    """Return the condition of the artifact in `folder` and the reason, empty if it is whole."""
+    """Return the condition of the artifact in `folder` and the reason, empty if it is whole.
+
+    An artifact on an object store is whole if its manifest is here; files are fetched when needed.
+
+    Raises:
+        StoreError: the artifact is on an object store that is not available.
+    """
     try:
         return _inspected(folder)
     except PermissionError as error:
@@ -328,14 +342,12 @@ def _inspected(folder: Path) -> tuple[Condition, str]:
     """
     try:
         manifest = read_manifest(folder)
+    except StoreError:
+        raise  # the artifact may be whole
     except ArtifactError as error:
         if isinstance(error.__cause__, PermissionError):
             raise error.__cause__ from error
-        if (folder / MANIFEST).exists():
-            return Condition.DAMAGED, first_line(error)
-        if not folder.exists() or not any(folder.iterdir()):
-            return Condition.MISSING, "nothing there"
-        return Condition.UNFINISHED, f"no {MANIFEST}: its stage did not end"
+        return _without_manifest(folder, error)
     if manifest.pruned:
         return Condition.PRUNED, "deleted to save space; made again when a stage needs it"
     # Check the files again only if the manifest or one of them has changed.
@@ -350,16 +362,30 @@ def _inspected(folder: Path) -> tuple[Condition, str]:
     return Condition.WHOLE, ""
 
 
+def _without_manifest(folder: Path, error: ArtifactError) -> tuple[Condition, str]:
+    """Return the condition of a folder whose manifest cannot be read."""
+    if (folder / MANIFEST).exists():
+        return Condition.DAMAGED, first_line(error)
+    if not folder.exists() or not any(folder.iterdir()):
+        return Condition.MISSING, "nothing there"
+    return Condition.UNFINISHED, f"no {MANIFEST}: its stage did not end"
+
+
 def _first_problem(folder: Path, manifest: Manifest) -> str | None:
     """Return how the files of an artifact first differ from its manifest, or None.
 
     Raises:
         PermissionError: a file may not be read.
     """
+    is_elsewhere = _is_on_a_store(folder)
     for name, record in manifest.files.items():
         path = folder / name
+        if is_elsewhere and not path.exists():
+            continue  # it is fetched when it is read
         problem = record.problem_of(path)
-        if problem:
+        if problem and is_elsewhere:
+            path.unlink()  # a copy; it is fetched again
+        elif problem:
             return f"{name}: {problem}"
         # Large files are not hashed, so nothing has opened them.
         if not may_read(path):
@@ -367,33 +393,7 @@ def _first_problem(folder: Path, manifest: Manifest) -> str | None:
     return None
 
 
-def verify(path: Path) -> None:
-    """Check a file of an artifact against the digest in the manifest beside it.
-
-    Call it before reading a file as a whole. A file without a manifest beside it is not checked:
-    callers that require an artifact have read its manifest before.
-
-    Raises:
-        ArtifactError: the file is not as it was committed.
-    """
-    if not (path.parent / MANIFEST).exists():
-        return
-    manifest = read_manifest(path.parent)
-    record = manifest.files.get(path.name)
-    problem = "not in the manifest"
-    try:
-        if record is not None:
-            problem = record.problem_of(path, hash_always=True)
-    except PermissionError as error:
-        raise ArtifactError(
-            f"{path}: cannot be read ({error.strerror}).\n"
-            f"  Cause: {why_not_readable(path)}\n"
-            f"  Fix:   have its permissions changed."
-        ) from error
-    if problem:
-        # The command needs the epoch, except for a stage that runs once per run.
-        epoch = "" if manifest.epoch is None else f" --epoch {manifest.epoch}"
-        raise ArtifactError(
-            f"{path}: {problem}.\n"
-            f"  Fix: make it again: deepcluster stage {manifest.stage} --run …{epoch} --force"
-        )
+def _is_on_a_store(folder: Path) -> bool:
+    """Return whether an object store has all files of an artifact, so that none need be here."""
+    mirror = mirror_of(folder)
+    return mirror is not None and not mirror.is_unpublished(folder)

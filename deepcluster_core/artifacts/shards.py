@@ -11,9 +11,8 @@ a raw file with NumPy; writing 0.3 GB/s, 1.0 GB/s and 1.1 GB/s.
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -188,32 +187,3 @@ def _filled_up(rows_BD: Floats, num_rows: int) -> Floats:
     filled_BD = np.zeros((num_rows, dim), rows_BD.dtype)
     filled_BD[: len(rows_BD)] = rows_BD
     return filled_BD
-
-
-def regroup(
-    batches: Iterable[Floats], pieces: Iterable[range], buffers: Sequence[Floats]
-) -> Iterator[tuple[range, Floats]]:
-    """Yield the rows of each piece; use the buffers in turn.
-
-    Raises:
-        ValueError: the batches do not hold exactly the rows of all pieces.
-    """
-    turns = cycle(buffers)
-    remaining = iter(batches)
-    batch = buffers[0][:0]
-    for rows in pieces:
-        piece_BD = next(turns)[: len(rows)]
-        filled = 0
-        while filled < len(rows):
-            if len(batch) == 0:
-                batch = next(remaining, None)
-                if batch is None:
-                    raise ValueError(f"no features for the images from {rows.start + filled} on")
-            count = min(len(batch), len(rows) - filled)
-            with np.errstate(over="ignore"):  # too large for float16: becomes infinite
-                piece_BD[filled : filled + count] = batch[:count]
-            batch = batch[count:]
-            filled += count
-        yield rows, piece_BD
-    if len(batch) or any(map(len, remaining)):
-        raise ValueError("more features than images")

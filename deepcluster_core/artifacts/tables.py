@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from deepcluster_core.artifacts.file_checks import verify
 from deepcluster_core.artifacts.file_names import (
     CLUSTERING,
     INDEX,
@@ -33,7 +34,6 @@ from deepcluster_core.artifacts.image_rows import (
     read_rows,
     reading,
 )
-from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.artifacts.table_writer import TableWriter
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
+from deepcluster_core.artifacts.file_checks import verify
 from deepcluster_core.artifacts.file_names import STORED_PCA
 from deepcluster_core.artifacts.files import let_others_read, write_atomically
-from deepcluster_core.artifacts.manifest import verify
 from deepcluster_core.clustering.pca import Pca
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage

@@ -9,7 +9,7 @@ from deepcluster_core.errors import ConfigError
 from flows.cli.failures import writes_to
 from flows.cli.help import JUDGE, complete_evaluation, complete_run, examples
 from flows.cli.model_options import with_options_of
-from flows.cli.options import SERVER, EpochOption, JsonOption, given, path, prefect_ready
+from flows.cli.options import SERVER, EpochOption, JsonOption, given, prefect_ready, run_place
 from stages.evaluations.shared.protocol import protocol_names
 from stages.runs.evaluation_request import EvaluationRequest
 
@@ -53,8 +53,8 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="RUN…",
-            help="A run or sweep; for tables, runs.",
-            parser=path,
+            help="A run or sweep, or its URL; for tables, runs.",
+            parser=run_place,
             autocompletion=complete_run,
         ),
     ],
@@ -104,6 +104,7 @@ def _evaluation_request(
         ConfigError: a key or value is invalid, or the run does not exist.
     """
     from stages.runs.evaluations import parse_protocol_keys  # noqa: PLC0415
+    from stages.runs.folder import RunFolder  # noqa: PLC0415
     from stages.runs.locate import run_folder_of  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
 
@@ -111,7 +112,7 @@ def _evaluation_request(
     about_protocol = [one for one in assignments if one not in about_machine]
     return EvaluationRequest(
         name=name,
-        run=run_folder_of(run),
+        run=RunFolder(Path(run_folder_of(run))).address,
         overrides=parse_protocol_keys(name, about_protocol),
         compute=parse_overrides(about_machine).get("compute"),
         **_as_text(options),

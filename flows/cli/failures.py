@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from deepcluster_core.artifacts.remote.urls import without_secrets
 from deepcluster_core.errors import ConfigError, DeepClusterError, first_line
 from deepcluster_core.text import printable
 from flows.engine.environment import is_writable, private_folder
@@ -32,7 +33,7 @@ def writes_to(run: str | Path | None) -> None:
 def typed_command() -> list[str]:
     """Return the words of this command, with a placeholder for the URL of --notify.
 
-    The URL can hold a password or token, which belongs neither on the terminal nor in a log.
+    A URL can hold a password or token, which belongs neither on the terminal nor in a log.
     """
     words: list[str] = []
     for word in sys.argv:
@@ -42,7 +43,7 @@ def typed_command() -> list[str]:
         elif equals and option == NOTIFY_OPTION:
             words.append(f"{option}=URL")
         else:
-            words.append(word)
+            words.append(without_secrets(word))
     return words
 
 

@@ -30,6 +30,7 @@ from flows.cli.failures import (
 )
 from flows.cli.help import RUN, Grouped, examples
 from flows.cli.job_variables import pools
+from flows.cli.join import joining
 from flows.cli.look import look_command
 from flows.cli.options import (
     SERVER,
@@ -38,7 +39,6 @@ from flows.cli.options import (
     NotifyOption,
     Overrides,
     RecipeArgument,
-    RunArgument,
     RunFolderOption,
     Update,
     Yes,
@@ -47,6 +47,7 @@ from flows.cli.options import (
     notifying,
     path,
     prefect_ready,
+    run_place,
 )
 from flows.cli.raster import rasters
 from flows.cli.remote import remotes
@@ -87,6 +88,7 @@ app.add_typer(remotes)
 app.add_typer(pools)
 app.add_typer(tracking)
 app.add_typer(takeaway)
+app.add_typer(joining)
 
 
 def _print_version(asked: bool) -> None:
@@ -138,7 +140,12 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
     recipe: RecipeArgument,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Folder; runs/<name of the recipe> if left out.", parser=path),
+        typer.Option(
+            "--run",
+            help="Folder, or URL such as s3://bucket/runs/demo; runs/<name of the recipe> if left "
+            "out.",
+            parser=run_place,
+        ),
     ] = None,
     epochs: EpochsOption = None,
     overrides: Overrides = None,
@@ -156,6 +163,7 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
     """Run a recipe. Existing artifacts are reused."""
     if not dry_run:
         SERVER.begin()  # starts in the background, during the imports
+    from deepcluster_core.artifacts.mirrored import mirror_of  # noqa: PLC0415
     from flows.show.farewell import farewell  # noqa: PLC0415
     from stages.runs.access import check_run_writable  # noqa: PLC0415
     from stages.runs.locate import resolve  # noqa: PLC0415
@@ -165,7 +173,9 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
     changes = parse_overrides(overrides or [])
     # Check everything that can be checked now, before waiting for Prefect to start.
     resolved, folder = resolve(str(recipe), given(run), epochs, changes)
-    check_settings(folder, resolved, update=update)
+    # The flow checks again, which would ask an object store again.
+    if dry_run or mirror_of(folder.root) is None:
+        check_settings(folder, resolved, update=update)
     if dry_run:
         from flows.show.forecast import show_forecast  # noqa: PLC0415
 
@@ -179,7 +189,7 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
 
         deepcluster(
             str(recipe),
-            run=given(folder.root),
+            run=given(Path(folder.address)),
             epochs=epochs,
             overrides=flow_overrides(changes),
             update=update,
@@ -224,29 +234,12 @@ def stage(
 
         rerun(
             stage_name,
-            run=str(folder.root),
+            run=folder.address,
             epoch=epoch,
             overrides=flow_overrides(changes),
             out=given(out),
             force=force,
         )
-
-
-@app.command(rich_help_panel=RUN, epilog=examples("deepcluster join runs/mine --node 1"))
-def join(
-    run: RunArgument,
-    node: Annotated[
-        int, typer.Option(min=1, help="Number of this machine; the first one, with the run, is 0.")
-    ] = 1,
-) -> None:
-    """Take part in a run on another machine (compute.nodes), until the run ends."""
-    from stages.runs.launch.join import join  # noqa: PLC0415
-    from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
-
-    def say(line: str) -> None:
-        print(line, flush=True)  # noqa: T201
-
-    join(existing_run(run_folder_of(run)), node, say)
 
 
 @app.command(
@@ -272,7 +265,9 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
     run: Annotated[
         Path | None,
         typer.Option(
-            "--run", help="Folder; runs/<name of the recipe>-k, or -KEY, if left out.", parser=path
+            "--run",
+            help="Folder or URL; runs/<name of the recipe>-k, or -KEY, if left out.",
+            parser=run_place,
         ),
     ] = None,
     epochs: EpochsOption = None,
@@ -298,7 +293,7 @@ def sweep(  # noqa: PLR0913, PLR0917  each is an option
         sweep(
             values if over is None else None,
             str(recipe),
-            run=given(planned.root.root),
+            run=given(Path(planned.root.address)),
             epochs=epochs,
             overrides=flow_overrides(changes),
             update=update,

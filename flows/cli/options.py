@@ -54,6 +54,18 @@ def path(text: str) -> Path:
     return expanded(text, Path())
 
 
+def run_place(text: str) -> Path:
+    """Return the path of a run that was typed, or its URL as a path, with one slash too few.
+
+    Raises:
+        ConfigError: the text is a URL, but not one of an object store, or holds credentials.
+    """
+    from stages.runs.remote_runs import url_of  # noqa: PLC0415
+
+    url = url_of(text) if "://" in text else None
+    return path(text) if url is None else Path(url)
+
+
 RecipeArgument = Annotated[
     Path,
     typer.Argument(
@@ -65,12 +77,14 @@ RecipeArgument = Annotated[
 EpochsOption = Annotated[
     int | None, typer.Option(min=0, help="Total number of epochs; the recipe's if left out.")
 ]
-RunFolderOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", parser=path)]
+RunFolderOption = Annotated[
+    Path, typer.Option("--run", help="Folder or URL of the run.", parser=run_place)
+]
 RunArgument = Annotated[
     Path,
     typer.Argument(
-        help="Folder of the run or sweep, or its name in runs/.",
-        parser=path,
+        help="Folder of the run or sweep, its name in runs/, or its URL: s3://bucket/runs/demo.",
+        parser=run_place,
         autocompletion=complete_run,
     ),
 ]
@@ -82,9 +96,17 @@ JsonOption = Annotated[
 
 
 def given(path: Path | None) -> str | None:
-    """Return the path of an option as absolute text, or None if the option was left out."""
+    """Return the path of an option as absolute text, or None if the option was left out.
+
+    The URL of a run is returned as it is.
+    """
     if path is None:
         return None
+    from stages.runs.remote_runs import url_of  # noqa: PLC0415
+
+    url = url_of(str(path)) if ":/" in str(path) else None
+    if url is not None:
+        return url
     return str(path.absolute())
 
 

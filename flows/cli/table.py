@@ -7,7 +7,7 @@ import typer
 
 from deepcluster_core.errors import ConfigError
 from flows.cli.help import LOOK, USE, examples
-from flows.cli.options import EpochOption, RunArgument, path
+from flows.cli.options import EpochOption, RunArgument, path, run_place
 
 TableOut = Annotated[
     Path | None, typer.Option(help="Write a table (.parquet, .csv) or paths (.txt).", parser=path)
@@ -31,7 +31,7 @@ def name(
     epoch: EpochOption = None,
     other: Annotated[
         Path | None,
-        typer.Option("--from", metavar="OTHER", help="A run to take names from.", parser=path),
+        typer.Option("--from", metavar="OTHER", help="A run to take names from.", parser=run_place),
     ] = None,
 ) -> None:
     """Name a cluster, take the names of another run, or list names and how well they match.
@@ -104,7 +104,7 @@ def check(
     ],
     run: Annotated[
         Path | None,
-        typer.Option(help="The run, if it is not where it was.", parser=path),
+        typer.Option(help="The run, if it is not where it was.", parser=run_place),
     ] = None,
 ) -> None:
     """Say whether a file still belongs to its run: exit code 0 if so, 2 if not."""

@@ -52,7 +52,7 @@ class ReadyEvaluation:
         ui = self.run.report.ui
         title = self.job.title
         ui.show_table(name, read_results(self.job.out), title)
-        for path in sorted(self.job.out.rglob("*.png")):
+        for path in sorted(self.job.out.rglob("*.png")):  # all are here, because the job has run
             picture = path.stem
             ui.show_picture(f"{name}-{picture}", path.read_bytes(), f"{title}: {picture}")
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from prefect.logging import get_run_logger
 
+from deepcluster_core.artifacts.mirrored import mirror_of
 from deepcluster_core.progress import Progress
 from deepcluster_core.text import printable_lines
 from flows.engine.notifications import RunNotices
@@ -76,7 +77,10 @@ class FlowReport(Report):
         from flows.show.page import write_page  # noqa: PLC0415
         from flows.show.page_inputs import key_pictures  # noqa: PLC0415
 
-        draw_overview(self._folder, num_epochs=self._epochs)
+        # If nothing ran, the pixels of a run on an object store need not be fetched.
+        is_drawn = mirror_of(self._folder.root) and (self._folder.root / "overview.png").exists()
+        if not is_drawn or self.num_cached < self.num_jobs:
+            draw_overview(self._folder, num_epochs=self._epochs)
         write_page(self._folder)
         pictures = key_pictures(self._folder)
         if self.num_cached < self.num_jobs:

@@ -37,7 +37,7 @@ def share(run: FlowRun, runs: Iterable[tuple[RunFolder, Recipe]], *, varied: str
     # Link them into the runs.
     for folder, jobs in incomplete:
         for shared_job, job in zip(shared_jobs, jobs, strict=True):
-            give(shared_job, job)
+            give(shared_job, job, folder)
         _give_records(run, shared_jobs, folder)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deepcluster_core.artifacts.manifest import MANIFEST, Condition, read_manifest
+from deepcluster_core.artifacts.manifest import Condition, has_manifest, read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.errors import ConfigError
 from flows.show.page_inputs import evaluation_folders
@@ -148,7 +148,7 @@ def evaluation_as_json(folder: Path, result: str, epoch: int | None) -> dict[str
 
 def _result_folders(folder: Path, result: str, epoch: int | None) -> list[Path]:
     """Return the folders of the results that the flow `evaluate` has made."""
-    if (folder / MANIFEST).exists():
+    if has_manifest(folder):
         return [folder]
     if not is_sweep(folder):  # results of a sweep that --out put elsewhere
         return sorted(folder.glob(RUNS))

@@ -27,6 +27,7 @@ from stages.runs.cluster_names import ClusterName, names_at
 from stages.runs.folder import RunFolder, epoch_of
 from stages.runs.labelled_epochs import epochs_with_labels
 from stages.runs.locate import existing_run, run_folder_of
+from stages.runs.remote_runs import url_of
 
 SUFFIXES = (".parquet", ".csv")
 PARTS = ("came_from", "went_to")
@@ -68,7 +69,8 @@ def show_diff(
     """
     # Check everything before the tables are read.
     for text in (first, second or ""):
-        check_is_local(text)
+        if url_of(text) is None:
+            check_is_local(text)
     if out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(f"--out {out}: must end in {' or '.join(SUFFIXES)}.")
     before, after = _tables(first, second, from_epoch, to_epoch)

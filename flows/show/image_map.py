@@ -86,7 +86,7 @@ def collect_map(
 
 def _method(run: RunImages, options: MapOptions) -> tuple[LayoutMethod | None, str]:
     """Return how to place the images; or None and the reason why they are not placed."""
-    name = shell_words(run.folder.root)
+    name = shell_words(run.folder.address)
     if not run.placed_epochs:
         return None, (
             f"A map needs the features of an epoch, and this run has deleted them all "

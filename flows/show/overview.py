@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from deepcluster_core.artifacts.manifest import digest_of, read_manifest
+from deepcluster_core.artifacts.mirrored import publish_small
 from stages.runs.folder import RunFolder
 
 OVERVIEW = "overview.png"
@@ -33,6 +34,7 @@ def draw_overview(folder: RunFolder, *, num_epochs: int) -> Path:
     from flows.show.overview_picture import draw  # noqa: PLC0415  matplotlib is slow to import
 
     draw(folder, epochs, path, made_from=made_from)
+    publish_small(path)
     return path
 
 

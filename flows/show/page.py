@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deepcluster_core.artifacts.files import write_atomically
+from deepcluster_core.artifacts.mirrored import publish_small
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.report.page_format import inputs_of
@@ -59,4 +60,6 @@ def write_page(
     with explain_resource_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page)
+        publish_small(path)
+        publish_small(path)
     return path

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from deepcluster_core.artifacts.manifest import (
-    Manifest,
-)
+from deepcluster_core.artifacts.manifest import Manifest
+from deepcluster_core.artifacts.mirrored import fetched
 from deepcluster_core.artifacts.tables import read_clustering, read_metrics
 from deepcluster_core.clustering.stability import summary
 from deepcluster_core.metrics import cluster_counts
@@ -44,7 +43,7 @@ class PageContents(PageInputs):
             config=self.folder.config.read_text(encoding="utf-8"),
             provenance=_provenance([*self.manifests.values()]),
             inputs=inputs,
-            run=shell_words(self.folder.root),
+            run=shell_words(self.folder.address),
         )
         # The page of a run that has no labels yet shows its settings only.
         return report if labels is None else self._with_clusters(report, labels, images)
@@ -141,7 +140,7 @@ class PageContents(PageInputs):
             # Sorted without the suffix, so that `conv1` comes before `conv1-grid`.
             files = [file for file in manifest.files if file.endswith(".png")]
             for file in sorted(files, key=lambda file: file.removesuffix(".png")):
-                png = (found / file).read_bytes()
+                png = fetched(found / file).read_bytes()
                 caption = caption_of(file, manifest.facts)
                 pictures.append(Picture(file, png, caption))
             # The run can have made its artifacts again since, with different settings.

@@ -16,6 +16,7 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
+from deepcluster_core.artifacts.mirrored import fetched
 from deepcluster_core.report.page_format import FORMAT
 from deepcluster_core.text import listed
 from stages.runs.folder import RunFolder
@@ -158,7 +159,7 @@ def key_pictures(folder: RunFolder) -> dict[str, bytes]:
     paths = {"overview": folder.root / "overview.png"}
     for name, _, found in evaluation_folders(folder):
         if name == "filters":  # the latest epoch comes last
-            paths[name] = found / "filters.png"
+            paths[name] = fetched(found / "filters.png")
     pictures: dict[str, bytes] = {}
     for name, path in paths.items():
         if path.is_file():

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from deepcluster_core.artifacts.manifest import MANIFEST, read_manifest
+from deepcluster_core.artifacts.manifest import has_manifest, read_manifest
 from deepcluster_core.text import printable, python_text
 from flows.show.sweep_values import REFERENCES, TRAINED, evaluated
 from flows.show.terminal import console_for_tables, program_name, shell_path, short
@@ -42,7 +42,7 @@ def show_each(folder: Path) -> None:
     Raises:
         ArtifactError: a table is missing or damaged.
     """
-    if (folder / MANIFEST).exists():
+    if has_manifest(folder):
         show_results(folder)
         return
     found = sorted(folder.glob(RUNS))

@@ -6,6 +6,7 @@ import pandas as pd
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.mirrored import publish_small
 from deepcluster_core.artifacts.tables import read_metrics
 from flows.show.sweep_picture import draw_sweep
 from flows.show.sweep_values import Evaluated
@@ -34,6 +35,8 @@ def write_comparison(sweep: Sweep, values: Evaluated) -> bool:
     draw_sweep(table, values.scores, drawn, axis=sweep.axis)
     write_atomically(sweep.picture, drawn.getvalue())
     write_atomically(sweep.table, data)  # last, so that the picture is never older than the table
+    for path in (sweep.picture, sweep.table):
+        publish_small(path)
     return True
 
 

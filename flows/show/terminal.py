@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from deepcluster_core.artifacts.mirrored import address_of, mirror_of
 from deepcluster_core.text import printable, shell_words
 from stages.runs.folder import RunFolder
 from stages.runs.terminal import plain_console
@@ -28,13 +29,16 @@ def table_of_numbers(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> T
 
 
 def short(path: Path) -> str:
-    """Return a path as people would type it in the working folder, for display."""
-    return printable(str(_from_here(path)))
+    """Return a path as people would type it in the working folder, or its URL, for display."""
+    return printable(_typed(path))
 
 
 def shell_path(path: Path) -> str:
-    """Return a path as people would type it into a shell in the working folder, with quotes."""
-    typed = str(_from_here(path))
+    """Return a path as people would type it into a shell in the working folder, with quotes.
+
+    For a run on an object store, it is the URL.
+    """
+    typed = _typed(path)
     if typed.startswith("-"):  # a command would take it for an option
         typed = f"./{typed}"
     return shell_words(typed)
@@ -43,7 +47,12 @@ def shell_path(path: Path) -> str:
 def go_on(folder: RunFolder) -> str:
     """Return the command that continues a run."""
     run = shell_path(folder.root)
-    return f"deepcluster run {shell_path(folder.config)} --run {run}"
+    # The file itself, because a recipe has no URL.
+    return f"deepcluster run {shell_words(_from_here(folder.config))} --run {run}"
+
+
+def _typed(path: Path) -> str:
+    return address_of(path) if mirror_of(path) else str(_from_here(path))
 
 
 def _from_here(path: Path) -> Path:

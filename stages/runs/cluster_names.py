@@ -14,8 +14,8 @@ from pathlib import Path
 
 from deepcluster_core.artifacts.file_names import LABELS
 from deepcluster_core.artifacts.files import write_atomically
-from deepcluster_core.artifacts.locks import lock
-from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from deepcluster_core.artifacts.manifest import Manifest, has_manifest, read_manifest
+from deepcluster_core.artifacts.mirrored import hold, publish_small, refresh_small
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.errors import ArtifactError, ConfigError
 from stages.runs.folder import RunFolder
@@ -221,7 +221,10 @@ def _carried(
 def _change(folder: RunFolder, changed: Callable[[list[NameEntry]], list[NameEntry]]) -> None:
     """Replace the lines of the file by what `changed` makes of them, one process at a time."""
     path = folder.root / CLUSTER_NAMES
-    with explain_resource_errors(folder.root), lock(path):
+    # A lease needs a folder, which on some object stores must not have the name of a file.
+    leased = folder.root / "_cluster_names"
+    with explain_resource_errors(folder.root), hold(path, within=leased):
+        refresh_small(path)
         entries = sorted(changed(read_entries(folder)), key=lambda one: (one.epoch, one.cluster))
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
@@ -229,6 +232,7 @@ def _change(folder: RunFolder, changed: Callable[[list[NameEntry]], list[NameEnt
         for one in entries:
             writer.writerow([one.epoch, one.cluster, one.name, one.given, one.labels])
         write_atomically(path, text.getvalue().encode())
+        publish_small(path)
 
 
 def _check_clusters(folder: RunFolder, epoch: int, clusters: Mapping[int, str]) -> str:
@@ -252,7 +256,7 @@ def _check_clusters(folder: RunFolder, epoch: int, clusters: Mapping[int, str]) 
 def _manifest(folder: RunFolder, epoch: int) -> Manifest | None:
     """Return the manifest of an epoch's labels; None if the epoch has none."""
     labels = folder.artifact("labels", epoch)
-    return read_manifest(labels) if (labels / MANIFEST).exists() else None
+    return read_manifest(labels) if has_manifest(labels) else None
 
 
 def _labels(folder: RunFolder, epoch: int) -> Path:

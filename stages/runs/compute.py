@@ -92,8 +92,10 @@ class ComputeConfig(StrictConfig):
     or `~/.cache/deepcluster`."""
 
     scratch_bytes: PositiveInt | None = None
-    """Limit, in bytes, on what is kept there of an object store. None: 8 GiB for images that are
-    being packed, or half of the free disk if that is less."""
+    """Most bytes that runs and images of object stores take in the scratch folder. To stay below,
+    files of runs are deleted there once they are on the store, and fetched again when they are
+    needed. None: no limit for runs; for images that are being packed, 8 GiB or half of the free
+    disk."""
 
     nodes: PositiveInt = 1
     """Machines on which torchrun starts ranks; see docs/how-to/several-machines.md."""

@@ -203,8 +203,8 @@ def trained_epoch(folder: RunFolder, recipe: Recipe, wanted: int | None) -> int:
     if not trained:
         raise ConfigError(
             f"{folder.root}: has no trained epoch yet.\n"
-            f"  Fix: deepcluster run {shell_words(folder.config)} --run {shell_words(folder.root)} "
-            f"continues it."
+            f"  Fix: deepcluster run {shell_words(folder.config)} --run "
+            f"{shell_words(folder.address)} continues it."
         )
     first, last = trained[0], trained[-1]
     if wanted is None:

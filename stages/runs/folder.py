@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from deepcluster_core.artifacts.mirrored import address_of, mirror_of
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -19,6 +21,11 @@ class RunFolder:
     def config(self) -> Path:
         """The file with the whole resolved configuration."""
         return self.root / "config.yaml"
+
+    @property
+    def address(self) -> str:
+        """What names the run in a command: its folder or, if it is on an object store, its URL."""
+        return address_of(self.root)
 
     @property
     def task_results(self) -> Path:
@@ -40,12 +47,19 @@ class RunFolder:
         return shared or self.artifact("images", None)
 
     def epochs(self, kind: str) -> list[int]:
-        """Return the epochs for which there is a folder of this kind on disk, in order."""
-        found: list[int] = []
+        """Return the epochs for which there is a folder of this kind, in order.
+
+        The folder is on disk or, for a run on an object store, there.
+        """
+        mirror = mirror_of(self.root)
+        found: set[int] = set()
+        if mirror is not None:
+            place = self.root.relative_to(mirror.root) / kind
+            found.update(mirror.epochs(place.as_posix()))
         for path in (self.root / kind).glob("epoch=*"):
             epoch = epoch_of(path.name)
             if epoch is not None:
-                found.append(epoch)
+                found.add(epoch)
         return sorted(found)
 
 

@@ -1,6 +1,6 @@
 """The epochs of a run that have clusters, found without reading any."""
 
-from deepcluster_core.artifacts.manifest import MANIFEST
+from deepcluster_core.artifacts.manifest import has_manifest
 from deepcluster_core.errors import ConfigError
 from stages.runs.folder import RunFolder
 
@@ -10,7 +10,7 @@ def epochs_with_labels(folder: RunFolder) -> list[int]:
     epochs: list[int] = []
     for epoch in folder.epochs("labels"):
         # The manifest is written last.
-        if (folder.artifact("labels", epoch) / MANIFEST).exists():
+        if has_manifest(folder.artifact("labels", epoch)):
             epochs.append(epoch)
     return epochs
 

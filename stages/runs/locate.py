@@ -8,9 +8,11 @@ from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local, expanded
 from stages.runs.access import check_readable
+from stages.runs.compute import ComputeConfig
 from stages.runs.finished import is_finished
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_recipe
+from stages.runs.remote_runs import mirror_root, url_of
 
 
 def resolve(
@@ -20,7 +22,7 @@ def resolve(
 
     Args:
         recipe: path of a YAML file, or the name of one in `configs/`.
-        run: a folder, or a name for one under `runs/`; None for the recipe's name.
+        run: a folder, a name for one under `runs/`, or a URL; None for the recipe's name.
         epochs: number of epochs; None for the recipe's.
         overrides: nested keys of the recipe.
 
@@ -32,18 +34,35 @@ def resolve(
     if epochs is not None:
         changes["epochs"] = epochs
     # A run is named after its recipe, unless a person names it.
-    root = run_path(run or path.stem)
+    name = run or path.stem
+
+    def is_known(checked: Recipe) -> bool:
+        return is_finished(RunFolder(run_path(name, checked.compute)), checked)
+
+    loaded = load_recipe(path, changes, is_known=is_known)
+    root = run_path(name, loaded.compute)
     if root.exists() and not root.is_dir():
         raise ConfigError(
             f"{root}: is a file, but a run is a folder.\n  Fix: choose another --run."
         )
-    folder = RunFolder(root)
-    loaded = load_recipe(path, changes, is_known=lambda checked: is_finished(folder, checked))
-    return loaded, folder
+    return loaded, RunFolder(root)
 
 
-def run_path(run: str) -> Path:
-    """Return the folder that `run` refers to: a bare name is a folder under `runs/`."""
+def run_path(run: str, compute: ComputeConfig | None = None) -> Path:
+    """Return the folder that `run` refers to: a bare name is a folder under `runs/`.
+
+    Args:
+        run: a folder, a name or, for a run on an object store, a URL. Its folder is the mirror.
+        compute: where the run computes, which decides about the place of a mirror; None for what
+            the run itself says.
+
+    Raises:
+        ConfigError: the URL is not one of an object store, or holds credentials.
+        StoreError: the store is not available.
+    """
+    url = url_of(run)
+    if url is not None:
+        return mirror_root(url, compute)
     check_is_local(run, "run")
     if "/" in run:
         return expanded(run, Path())
@@ -53,9 +72,13 @@ def run_path(run: str) -> Path:
 def run_folder_of(run: Path) -> str:
     """Return the folder that a person means: an existing one or, for a bare name, `runs/NAME`.
 
+    For the URL of a run on an object store, it is that of the mirror.
+
     Raises:
         ConfigError: the folder exists, but cannot be read.
     """
+    if url_of(str(run)) is not None:
+        return str(run_path(str(run)))
     check_readable(run)  # or else `exists` would raise
     meant = run if run.exists() else run_path(str(run))
     found = meant.absolute()
@@ -100,7 +123,7 @@ def existing_run(run: str) -> RunFolder:
         known = ", ".join(str(path.parent) for path in found)
         there = f"Here are: {known}." if known else "There is none under runs/ here."
         raise ConfigError(
-            f"{folder.root}: is not a run: it has no {folder.config.name}.\n"
+            f"{folder.address}: is not a run: it has no {folder.config.name}.\n"
             f"  Fix: give the folder of a run. {there}"
         )
     return folder

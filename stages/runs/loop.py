@@ -14,8 +14,9 @@ def run_epochs(run: Run[Any]) -> None:
         DeepClusterError: a stage failed. Finished artifacts stay, so calling this function again
             continues from there.
     """
-    images = run.make(index, None, source=run.source_fingerprint)
-    before = Before()  # the first epoch has no predecessor
-    for epoch in range(run.recipe.num_epochs):
-        before = run.make_epoch(epoch, images, before)
-        run.finish_epoch(epoch)
+    with run.claim.block():
+        images = run.make(index, None, source=run.source_fingerprint)
+        before = Before()  # the first epoch has no predecessor
+        for epoch in range(run.recipe.num_epochs):
+            before = run.make_epoch(epoch, images, before)
+            run.finish_epoch(epoch)

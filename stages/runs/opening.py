@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.mirrored import publish_small
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.store_urls import StoreUrl
 from stages.runs.epoch import EPOCH_STAGES
@@ -25,6 +26,15 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
         ConfigError: the folder holds a run with different settings or images, the run does not fit
             on this machine, or its folder cannot be written.
     """
+    run.claim.begin()  # until `run_epochs` ends
+    try:
+        _begin(run, update=update, anyway=anyway)
+    except BaseException:
+        run.claim.end()
+        raise
+
+
+def _begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
     # Changed settings or images would replace existing artifacts, so these checks come first.
     changed = check_settings(run.folder, run.recipe, update=update)
     if changed:
@@ -104,6 +114,7 @@ def _write_config(recipe: Recipe, folder: RunFolder) -> None:
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, folder.config)
+        publish_small(folder.config)
     except OSError as error:
         raise ConfigError(
             f"{folder.root}: cannot be written to ({error.strerror}).\n"

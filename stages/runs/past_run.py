@@ -133,7 +133,7 @@ class PastRun:
             return state.folder
         else:
             why = f"{state.condition}: {state.reason}"
-        run = shell_words(self.folder.root)
+        run = shell_words(self.folder.address)
         raise ArtifactError(
             f"{self.folder.artifact(kind, epoch)}: is needed, but is {why}.\n"
             f"  Fix: deepcluster stage {MADE_BY[kind]} --run {run} --epoch {epoch}, or "
@@ -228,7 +228,7 @@ class PastRun:
     def _continue_command(self) -> str:
         """Return the command that makes all missing artifacts of the run."""
         config = shell_words(self.folder.config)
-        run = shell_words(self.folder.root)
+        run = shell_words(self.folder.address)
         return f"deepcluster run {config} --run {run}"
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.mirrored import address_of
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.health import signs
 from deepcluster_core.progress import Progress
@@ -74,7 +75,7 @@ class Report:
             num_skipped = manifest.facts["skipped"]
             skipped = f"{num_skipped} skipped"
             if num_skipped:
-                skipped += f" (why: {job.out / 'skipped.parquet'})"
+                skipped += f" (why: {address_of(job.out / 'skipped.parquet')})"
             time = _time(manifest.seconds, cached=cached)
             line = f"index: {manifest.rows:,} images, {skipped}, {time}"
             self.info("\n  ".join([line, *manifest.facts.get("notes", ())]))
@@ -84,7 +85,7 @@ class Report:
     def ended(self, job: Job, *, cached: bool) -> None:
         """Report the end of a stage that was run on its own, and where its artifact is."""
         time = _time(read_manifest(job.out).seconds, cached=cached)
-        self.info(f"{job.title}: {time}, {job.out}")
+        self.info(f"{job.title}: {time}, {address_of(job.out)}")
 
     def epoch_done(self, epoch: int) -> None:
         """Report the line of an epoch, and warn about signs that the network learns nothing."""

@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, ParamSpec, TypeVar
 
-from deepcluster_core.artifacts.commit import lock, prune, tidy
+from deepcluster_core.artifacts.commit import prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.mirrored import mirror_of, using
 from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.context import Context, SaveEvery
@@ -19,6 +20,7 @@ from stages.cluster import cluster
 from stages.extract import extract
 from stages.index import index
 from stages.runs.access import check_result_writable
+from stages.runs.claim import Claim
 from stages.runs.compute import scratch_folder
 from stages.runs.epoch import Before, one_epoch
 from stages.runs.finished import is_finished
@@ -68,8 +70,11 @@ class Run(Generic[ReportT]):
         self._pruned: set[Path] = set()
         self.plan = Plan(folder, recipe)
         self._remarked = False
+        self.claim = Claim(folder)
         self._may_delete = not only_reads
         """Whether files of the run may be deleted to save space."""
+        self._remade = False
+        """Whether pruned artifacts were made again."""
         self.anyway = False
         """Whether to continue even if the run does not seem to fit on this machine."""
         self.num_images: int | None = None
@@ -172,6 +177,7 @@ class Run(Generic[ReportT]):
         done = not force and job.is_done(accept_pruned=accept_pruned)
         if done:
             self._tidy(job)
+            self.claim.complete(job.out)
         else:
             check_result_writable(job.out)  # fail before hours are spent on its inputs
             for artifact in job.opened_inputs():
@@ -182,7 +188,7 @@ class Run(Generic[ReportT]):
             # Return before the lock, which would need permission to write.
             if not force and job.is_done(accept_pruned=accept_pruned):
                 return job.digest()
-            with lock(job.out):
+            with self.claim.hold(job.out):
                 # Another process may have made the artifact while this one waited for the lock.
                 # A forced stage deletes the old artifact itself, once it knows that it can run.
                 if force or not job.is_done(accept_pruned=accept_pruned):
@@ -190,12 +196,20 @@ class Run(Generic[ReportT]):
                     self._remark(job)
                     self._remark_on_ranks(job)
                     with self.report.progress(job) as progress, self._explain_full_disk():
-                        self.placement.run(job, self._context(job, progress))
+                        self._compute(job, progress)
                 return job.digest()
 
         cached = self.execute(job, key, body, done=done)
         self.report.job_done(job, cached=cached)
         return cached
+
+    def _compute(self, job: Job, progress: Progress) -> None:
+        """Run a job and, in a run on an object store, publish its artifact."""
+        with using(job.opened_inputs()):
+            self.placement.run(job, self._context(job, progress))
+        mirror = mirror_of(job.out)
+        if mirror is not None:
+            mirror.commit(job.out)
 
     def execute(self, job: Job, key: str, body: Callable[[], str], *, done: bool) -> bool:
         """Call the body of a job. A flow overrides this to run the body as a task.
@@ -309,7 +323,7 @@ class Run(Generic[ReportT]):
         job = self.plan.job(artifact)
         if condition is Condition.PRUNED and job is not None:
             self.report.info(f"{job.title}: was deleted to save space, and is made again")
-            self._may_delete = True  # so that it is pruned again afterwards
+            self._may_delete = self._remade = True  # so that it is pruned again afterwards
             self.ensure(job, accept_pruned=False)
         elif condition is not Condition.WHOLE:
             raise ArtifactError(
@@ -321,7 +335,7 @@ class Run(Generic[ReportT]):
         """Return what a person can do to have an artifact made."""
         if job is None:
             return "run the whole recipe"
-        command = f"deepcluster stage {job.stage.name} --run {shell_words(self.folder.root)}"
+        command = f"deepcluster stage {job.stage.name} --run {shell_words(self.folder.address)}"
         if job.epoch is not None:
             command += f" --epoch {job.epoch}"
         return f"{command}, or run the whole recipe"
@@ -359,6 +373,9 @@ class Run(Generic[ReportT]):
         """
         if not self._may_delete:
             return
+        # Another process that makes this run prunes it itself; waiting for its end would be absurd.
+        if self.claim.is_of_others and not self._remade:
+            return
         keep = self.recipe.keep
         for kind, num_kept in (("features", keep.features), ("checkpoints", keep.checkpoints)):
             if num_kept is None:
@@ -377,7 +394,7 @@ class Run(Generic[ReportT]):
             if inspect(folder)[0] is not Condition.WHOLE:
                 return
             # Another process may be working on the artifact, so look again under the lock.
-            with lock(folder):
+            with self.claim.hold(folder):
                 if inspect(folder)[0] is Condition.WHOLE:
                     prune(folder)
         except (OSError, ArtifactError) as error:

@@ -8,8 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-from deepcluster_core.artifacts.commit import UNFINISHED, lock, write_manifest
+from deepcluster_core.artifacts.commit import UNFINISHED, write_manifest
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
+from deepcluster_core.artifacts.mirrored import fetched, hold, mirror_of
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.plan import plan
@@ -39,15 +40,20 @@ def common_jobs(folder: RunFolder, recipe: Recipe, *, source: str, varied: str) 
     return list(common.values())
 
 
-def give(made: Job, wanted: Job) -> None:
+def give(made: Job, wanted: Job, run: RunFolder) -> None:
     """Link the files of an artifact into another run, and write its manifest last.
 
     A folder that already holds something, such as an artifact made with other settings, is left to
     the stage, which knows what it can delete.
+
+    Args:
+        made: the job whose artifact exists.
+        wanted: the job of the other run.
+        run: the other run.
     """
     if made.out == wanted.out:  # the recipe's `images` is one folder for all runs
         return
-    with lock(wanted.out):
+    with hold(wanted.out, within=run.root):
         if not _is_free(wanted.out):
             return
         shutil.rmtree(wanted.out, ignore_errors=True)
@@ -56,9 +62,12 @@ def give(made: Job, wanted: Job) -> None:
         (wanted.out / UNFINISHED).touch()
         manifest = read_manifest(made.out)
         for name in manifest.files:
-            _link(made.out / name, wanted.out / name)
+            _link(fetched(made.out / name), wanted.out / name)
         write_manifest(wanted.out, manifest)
         (wanted.out / UNFINISHED).unlink()
+        mirror = mirror_of(wanted.out)
+        if mirror is not None:
+            mirror.commit(wanted.out)
 
 
 def _is_free(out: Path) -> bool:

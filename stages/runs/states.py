@@ -10,6 +10,7 @@ from deepcluster_core.artifacts.manifest import (
     inspect,
     read_manifest,
 )
+from deepcluster_core.artifacts.mirrored import compare_all
 from deepcluster_core.errors import ArtifactError
 from stages.index import index
 from stages.runs.epoch import EPOCH_KINDS
@@ -57,7 +58,9 @@ def states_of(
     # Jobs come in the order of the data, so the stale inputs of an artifact are already known.
     stale: set[Path] = set()
     states: list[ArtifactState] = []
-    for job in plan(folder, recipe, source=None, epochs=num_epochs):
+    planned = plan(folder, recipe, source=None, epochs=num_epochs)
+    compare_all(job.out for job in planned)
+    for job in planned:
         if job.epoch is not None and job.epoch < since:
             continue
         state = _state(job, stale)

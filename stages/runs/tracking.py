@@ -42,7 +42,8 @@ def track(folder: RunFolder, name: str, place: str | None, pictures: Pictures) -
     if not epochs:
         raise ConfigError(
             f"{folder.root}: has no finished epoch yet, so there is nothing to track.\n"
-            f"  Fix: deepcluster run {shell_words(folder.config)} --run {shell_words(folder.root)}"
+            f"  Fix: deepcluster run {shell_words(folder.config)} --run "
+            f"{shell_words(folder.address)}"
         )
     check_installed(name)
     try:
@@ -115,7 +116,7 @@ class LiveTracking:
     def _fail(self, error: Exception) -> None:
         """Warn once, and leave the tracker alone for the rest of the run."""
         self._failed = True
-        run = shell_words(self._folder.root)
+        run = shell_words(self._folder.address)
         self._warn(
             f"tracker {self._name}: failed, and gets no more of this run: "
             f"{_cause(error)}; deepcluster track {run} --to {self._name} repeats it"

@@ -46,8 +46,8 @@ class Lease:
 
     def __init__(self, store: Store, folder: str, times: Times | None = None) -> None:
         self.attempt = uuid4().hex
-        self.name = f"{folder}/{LEASE}"
-        self._where = f"{store.url}/{folder}"
+        self.name = f"{folder}/{LEASE}" if folder else LEASE  # of the whole run
+        self._where = f"{store.url}/{folder}".rstrip("/")
         self._store, self._times = store, times or Times()
         self._beats = 0
         self._etag = ""
@@ -168,12 +168,13 @@ class _Waiting:
             return True
         if not self._has_warned:
             self._has_warned = True
+            folder = self._name.rpartition("/")[0]
             log.warning(
-                "%s/%s: process %s on %s makes this artifact; waiting for it",
-                self._store.url,
-                self._name.rpartition("/")[0],
+                "%s: process %s on %s makes this %s; waiting for it",
+                f"{self._store.url}/{folder}".rstrip("/"),
                 holder.get("pid", "?"),
                 holder.get("host", "?"),
+                "artifact" if folder else "run",
             )
         return False
 

@@ -4,39 +4,26 @@ Order of writes on the store: lease, DELETE old manifest, PUT files, PUT manifes
 release. Order of reads: manifest, then files. A folder without manifest is no artifact.
 """
 
-import hashlib
-import json
 import logging
 import os
-import re
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from deepcluster_core.artifacts.remote.beside import Beside
 from deepcluster_core.artifacts.remote.downloads import delete_artifact, download_files, is_there
 from deepcluster_core.artifacts.remote.known import Known
 from deepcluster_core.artifacts.remote.lease import Lease, Times
 from deepcluster_core.artifacts.remote.pins import pinned
-from deepcluster_core.artifacts.remote.room import KNOWN, Room, mark_used
-from deepcluster_core.artifacts.remote.small import SmallFiles
+from deepcluster_core.artifacts.remote.room import KNOWN, STATE, Room, mark_used
 from deepcluster_core.artifacts.remote.store import UNCHANGED, Store
 from deepcluster_core.artifacts.remote.uploads import Uploads, parse_manifest, put_manifest
-from deepcluster_core.artifacts.remote.urls import normal_url
-from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.errors import ArtifactError
 
 log = logging.getLogger(__name__)
-
-MIRRORS = "remote"
-"""Folder for mirrors below a scratch folder."""
-REMOTE = "remote.json"
-_PLACE = re.compile(rf"^(.*/{MIRRORS}/[0-9a-f]{{16}})/([^/]+)(?:/|$)")
-_OPENING = threading.Lock()
 
 
 class Mirror:
@@ -59,14 +46,28 @@ class Mirror:
         self.url = url
         self.store = Store(url)
         self._known = Known(root.parent / KNOWN)
-        self._small = SmallFiles(self.store, root, self._known)
+        self._beside = Beside(self.store, root, self._known)
         self._room, self._times = room, times or Times()
         self._uploads: dict[str, Uploads] = {}
         self._leases: dict[str, Lease] = {}
         self._absent: set[str] = set()
         """Manifests that the store did not have when last asked."""
+        self.asked: set[Path] = set()
+        """Folders that were refreshed since they were last forgotten; see `mirrored.compare`."""
         self._epochs: dict[str, list[int]] = {}
         self._lock = threading.RLock()
+
+    def check_store(self) -> None:
+        """Check, once on each machine, that the store can be written and honours conditions.
+
+        Raises:
+            ConfigError: the store ignores conditions.
+        """
+        checked = self.root.parent / STATE / "checked"
+        if not checked.exists():
+            self.store.probe()
+            checked.parent.mkdir(parents=True, exist_ok=True)
+            checked.touch()
 
     def refresh(self, folder: Path) -> None:
         """Make the local manifest of an artifact what the store has; one conditional GET.
@@ -74,6 +75,10 @@ class Mirror:
         A local artifact that the store no longer has, or has in another version, is deleted. One
         that was committed here but could not be published yet is kept: see `is_unpublished`.
         """
+        self._refresh(folder)
+        self.asked.add(folder)
+
+    def _refresh(self, folder: Path) -> None:
         name = self._manifest_name(folder)
         local = _bytes_of(folder / MANIFEST)
         known = self._known.get(name)
@@ -198,7 +203,7 @@ class Mirror:
         For ranks that do not commit the artifact themselves.
         """
         self._uploads_of(folder).flush()
-        self._end_uploads(folder)
+        self._end_uploads(self._name_of(folder))
 
     def commit(self, folder: Path, uploaded: Collection[str] = ()) -> None:
         """Upload all files of the local manifest that were not published, wait, then the manifest.
@@ -227,7 +232,7 @@ class Mirror:
         self._absent.discard(self._manifest_name(folder))
         self._take(folder, *put_manifest(self.store, name, body, etag))
         self._known.forget_uploads(name)
-        self._end_uploads(folder)
+        self._end_uploads(name)
         self._room.trim()
 
     def _uploads_of(self, folder: Path) -> Uploads:
@@ -237,39 +242,62 @@ class Mirror:
                 self._uploads[name] = Uploads(self.store, folder, name, self._known)
             return self._uploads[name]
 
-    def _end_uploads(self, folder: Path) -> None:
+    def _end_uploads(self, leased: str) -> None:
+        """End the uploads of an artifact, or of all in a folder."""
         with self._lock:
-            uploads = self._uploads.pop(self._name_of(folder), None)
-        if uploads is not None:
+            names = [name for name in self._uploads if _is_within(name, leased)]
+            ended = [self._uploads.pop(name) for name in names]
+        for uploads in ended:
             uploads.close()
 
     @contextmanager
     def lease(self, folder: Path) -> Iterator[bool]:
         """Hold the artifact's lease on the store; wait while another process holds it.
 
+        The lease of the run's folder, or of another with artifacts in it, stands for all of them.
         Yields whether it waited, or took over: then `refresh` again, because the artifact may have
         been made meanwhile.
         """
         name = self._name_of(folder)
         lease = Lease(self.store, name, self._times)
-        with self.use(folder):
+        with ExitStack() as stack:
+            if name:
+                stack.enter_context(self.use(folder))
             had_holder = lease.acquire()
+            self._epochs.clear()
             self._leases[name] = lease
             try:
                 yield had_holder
             finally:
-                self._end_uploads(folder)
+                self._end_uploads(name)
                 del self._leases[name]
                 lease.release()
 
     def _check_lease(self, folder: Path) -> None:
         # A rank publishes its files under the lease of the process that has started it.
-        lease = self._leases.get(self._name_of(folder))
-        if lease is not None:
-            lease.check()
+        name = self._name_of(folder)
+        for leased, lease in [*self._leases.items()]:
+            if _is_within(name, leased):
+                lease.check()
+
+    def is_known_absent(self, folder: Path) -> bool:
+        """Return whether the store has no such epoch, by the list of `epochs`, nor this machine.
+
+        Then `refresh` is not needed, and `withdraw` makes no request.
+        """
+        name, _, digits = folder.name.partition("=")
+        if name != "epoch" or not digits.isdecimal() or folder.exists():
+            return False
+        if int(digits) in self.epochs(self._name_of(folder.parent)):
+            return False
+        self._absent.add(self._manifest_name(folder))
+        return True
 
     def epochs(self, kind: str) -> list[int]:
-        """Return the epochs that the store has folders of, ascending; listed once for each kind."""
+        """Return the epochs that the store has folders of, ascending; listed once for each kind.
+
+        They are listed again when a lease was acquired: another process may have made some.
+        """
         if kind not in self._epochs:
             folders, _ = self.store.list_folder(kind)
             names = [folder.removeprefix("epoch=") for folder in folders if "epoch=" in folder]
@@ -277,8 +305,12 @@ class Mirror:
         return self._epochs[kind]
 
     def pull_small(self) -> None:
-        """Get files right in the run's folder, such as config.yaml, that changed on the store."""
-        self._small.pull()
+        """Get files right in the run's folder, such as config.yaml, that changed on the store.
+
+        Raises:
+            ArtifactError: a file that people edit has changed in both places.
+        """
+        self._beside.pull()
 
     def push_small(self, names: Sequence[str]) -> None:
         """Upload files of the run beside its artifacts, if they changed.
@@ -286,7 +318,7 @@ class Mirror:
         Raises:
             ArtifactError: another process has changed the file on the store meanwhile.
         """
-        self._small.push(names)
+        self._beside.push(names)
 
     def prune(self, folder: Path) -> None:
         """Mark the manifest on the store as pruned, then delete the files there.
@@ -297,7 +329,7 @@ class Mirror:
             ArtifactError: there is no such artifact, or another process has replaced it.
         """
         name = self._manifest_name(folder)
-        found = self.store.get(name)
+        found = self._known_manifest(folder) or self.store.get(name)
         if found is None:
             return
         manifest = parse_manifest(f"{self.url}/{name}", found[0])
@@ -307,7 +339,17 @@ class Mirror:
             found = put_manifest(self.store, self._name_of(folder), body, found[1])
             write_atomically(folder / MANIFEST, found[0])
             self._known.put(name, *found)
-        self.store.delete([f"{self._name_of(folder)}/{file}" for file in manifest.files])
+            manifest = parse_manifest(f"{self.url}/{name}", found[0])
+        if manifest.pruned:  # another process may have made it anew meanwhile
+            self.store.delete([f"{self._name_of(folder)}/{file}" for file in manifest.files])
+
+    def _known_manifest(self, folder: Path) -> tuple[bytes, str] | None:
+        """Return the manifest that the store had when last asked, and its ETag, without asking."""
+        name, local = self._manifest_name(folder), _bytes_of(folder / MANIFEST)
+        known = self._known.get(name)
+        if known is None or local is None or not self._known.is_published(name, local):
+            return None
+        return local, known.etag
 
     def _artifact_of(self, path: Path) -> Path:
         """Return the folder of the artifact that a path lies in."""
@@ -322,10 +364,17 @@ class Mirror:
         )
 
     def _name_of(self, folder: Path) -> str:
-        return Path(os.path.abspath(folder)).relative_to(self.root).as_posix()  # noqa: PTH100
+        """Return the name of a folder on the store, which is empty for the run."""
+        name = Path(os.path.abspath(folder)).relative_to(self.root).as_posix()  # noqa: PTH100
+        return "" if name == "." else name
 
     def _manifest_name(self, folder: Path) -> str:
         return f"{self._name_of(folder)}/{MANIFEST}"
+
+
+def _is_within(name: str, folder: str) -> bool:
+    """Return whether a folder of the run is another one, or lies in it."""
+    return folder in ("", name) or name.startswith(f"{folder}/")
 
 
 def _bytes_of(path: Path) -> bytes | None:
@@ -333,68 +382,3 @@ def _bytes_of(path: Path) -> bytes | None:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def mirror_of(folder: Path) -> Mirror | None:
-    """Return the mirror that a folder is in; None for every local run. Cached."""
-    # A local run costs one search in its path, and no look at the disk.
-    text = str(folder)
-    if f"{MIRRORS}/" not in text and folder.is_absolute():
-        return None
-    found = _PLACE.match(os.path.abspath(text))  # noqa: PTH100  `absolute` keeps `..`
-    if found is None:
-        return None
-    return _mirror_at(found[1], found[2])
-
-
-def _mirror_at(above: str, name: str) -> Mirror | None:
-    try:
-        remote: dict[str, Any] = json.loads(Path(above, REMOTE).read_bytes())
-    except FileNotFoundError:
-        return None
-    return _opened(remote["url"], above, name, remote.get("scratch_bytes"))
-
-
-def open_mirror(url: str, scratch: Path, scratch_bytes: int | None) -> Mirror:
-    """Return the mirror of a run, making its local folder below `scratch` if needed.
-
-    Args:
-        url: the run's URL.
-        scratch: local folder for the mirrors of all runs.
-        scratch_bytes: most bytes of the mirrors below `scratch`; None for no limit.
-
-    Raises:
-        ConfigError: the URL is not one of an object store.
-        ArtifactError: the folder cannot be made.
-    """
-    url = normal_url(url)
-    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    above = Path(os.path.abspath(scratch)) / MIRRORS / digest  # noqa: PTH100
-    name = url.rpartition("/")[2]
-    remote: dict[str, Any] = {"url": url}
-    if scratch_bytes is not None:
-        remote["scratch_bytes"] = scratch_bytes
-    text = json.dumps(remote, indent=2).encode()
-    with explain_resource_errors(scratch):
-        (above / name).mkdir(parents=True, exist_ok=True)
-        path = above / REMOTE
-        if not path.exists() or path.read_bytes() != text:
-            write_atomically(path, text)
-    return _opened(url, str(above), name, scratch_bytes)
-
-
-def _opened(url: str, above: str, name: str, scratch_bytes: int | None) -> Mirror:
-    with _OPENING:  # one client a process and URL
-        return _mirror(url, above, name, scratch_bytes)
-
-
-@lru_cache(maxsize=64)
-def _mirror(url: str, above: str, name: str, scratch_bytes: int | None) -> Mirror:
-    room = Room(Path(above).parent, scratch_bytes)
-    return Mirror(url, Path(above) / name, room)
-
-
-def default_scratch() -> Path:
-    """Return the folder for mirrors if `compute.scratch` is not set."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "deepcluster"

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from deepcluster_core.artifacts.about_files import read_about
 from deepcluster_core.artifacts.manifest import digest_of, inspect, read_manifest
+from deepcluster_core.artifacts.mirrored import mirror_of
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.text import listed, shell_words
 from stages.runs.cluster_names import ClusterName, names_at
 from stages.runs.folder import RunFolder
 from stages.runs.locate import existing_run
+from stages.runs.remote_runs import url_of
 
 if TYPE_CHECKING:  # it imports torch, which `check` does not need
     from stages.runs.past_run import PastRun
@@ -28,6 +30,8 @@ def origin(past: "PastRun", out: Path, **artifacts: Path | None) -> dict[str, An
     The place of the run is given twice: absolute, and relative to the folder of `out`, so that it
     is found when both are moved together, or when only `out` is.
     """
+    if mirror_of(past.folder.root) is not None:
+        return past.about(**artifacts) | {FOLDER: past.folder.address}
     root = past.folder.root.resolve()
     return past.about(**artifacts) | {
         FOLDER: str(root),
@@ -98,6 +102,8 @@ def _run_of(file: Path, about: dict[str, Any]) -> RunFolder:
     if isinstance(about.get(RELATIVE), str):
         places.append(file.absolute().parent / about[RELATIVE])
     if isinstance(about.get(FOLDER), str):
+        if url_of(about[FOLDER]) is not None:
+            return existing_run(about[FOLDER])
         places.append(Path(about[FOLDER]))
     for place in places:
         found = RunFolder(Path(os.path.normpath(place)))

@@ -16,7 +16,8 @@ import zarr.storage
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, inspect, read_manifest
 from deepcluster_core.artifacts.remote.client import PATIENCE
 from deepcluster_core.artifacts.remote.lease import Times
-from deepcluster_core.artifacts.remote.mirror import Mirror, mirror_of, open_mirror
+from deepcluster_core.artifacts.remote.mirror import Mirror
+from deepcluster_core.artifacts.remote.opening import mirror_of, open_mirror
 from deepcluster_core.artifacts.remote.room import Room
 from deepcluster_core.errors import ArtifactError, LeaseLostError, StoreError
 from tests.support.object_stores import SECRET_KEY

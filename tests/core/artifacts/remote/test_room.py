@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deepcluster_core.artifacts.remote.mirror import Mirror, open_mirror
+from deepcluster_core.artifacts.remote.mirror import Mirror
+from deepcluster_core.artifacts.remote.opening import open_mirror
 from deepcluster_core.artifacts.remote.room import Room
 from deepcluster_core.errors import ArtifactError
 from tests.support.store_proxy import StoreProxy

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.artifacts.manifest import MANIFEST
-from deepcluster_core.artifacts.remote.mirror import Mirror, open_mirror
+from deepcluster_core.artifacts.remote.mirror import Mirror
+from deepcluster_core.artifacts.remote.opening import open_mirror
 from deepcluster_core.errors import ArtifactError
 from tests.support.store_proxy import Fault, StoreProxy
 
@@ -23,21 +24,46 @@ def there(proxy: StoreProxy, url: str, tmp_path: Path) -> Mirror:
 
 
 def test_small_files__travel_and_conflict(here: Mirror, there: Mirror) -> None:
-    (here.root / "config.yaml").write_text("epochs: 1")
-    here.push_small(["config.yaml"])
+    names = "cluster_names.csv"
+    (here.root / names).write_text("1")
+    here.push_small([names])
     there.pull_small()
-    assert (there.root / "config.yaml").read_text() == "epochs: 1"
+    assert (there.root / names).read_text() == "1"
 
-    (there.root / "config.yaml").write_text("epochs: 2")
+    (there.root / names).write_text("2")
     there.pull_small()  # changed here alone: kept
-    there.push_small(["config.yaml"])
-    (here.root / "config.yaml").write_text("epochs: 3")
+    there.push_small([names])
+    (here.root / names).write_text("3")
 
     with pytest.raises(ArtifactError, match="was changed on the store"):
-        here.push_small(["config.yaml"])
+        here.push_small([names])
     with pytest.raises(ArtifactError, match="was changed on the store"):
         here.pull_small()
-    assert (here.root / "config.yaml").read_text() == "epochs: 3"
+    assert (here.root / names).read_text() == "3"
+
+
+def test_small_files__the_last_one_that_was_made_wins(here: Mirror, there: Mirror) -> None:
+    (here.root / "report.html").write_text("1")
+    here.push_small(["report.html"])
+    (there.root / "report.html").write_text("2")
+    there.push_small(["report.html"])
+    (here.root / "report.html").write_text("3")
+
+    here.pull_small()
+
+    assert (here.root / "report.html").read_text() == "2"
+
+
+def test_small_files__of_the_runs_of_a_sweep(here: Mirror, there: Mirror) -> None:
+    (here.root / "k=00005").mkdir()
+    (here.root / "k=00005" / "config.yaml").write_text("epochs: 1")
+    here.push_small(["k=00005/config.yaml"])
+    here.store.put("k=00005/evaluations/knn/epoch=0000/_manifest.json", b"")
+
+    there.pull_small()
+
+    assert (there.root / "k=00005" / "config.yaml").read_text() == "epochs: 1"
+    assert (there.root / "k=00005" / "evaluations" / "knn").is_dir()
 
 
 def test_small_files__lost_response(here: Mirror, proxy: StoreProxy) -> None:
