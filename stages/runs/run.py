@@ -99,11 +99,7 @@ class Run(Generic[ReportT]):
         return self.plan.place(index, None)
 
     def plan_until(self, epochs: int) -> Plan:
-        """Plan the first epochs, so that their pruned artifacts can be made again.
-
-        Returns:
-            The plan, which is also kept as `plan`.
-        """
+        """Plan the first epochs, so that their pruned artifacts can be made again; keep the plan."""
         self.plan = plan(self.folder, self.recipe, source=self.source_fingerprint, epochs=epochs)
         return self.plan
 
@@ -232,8 +228,7 @@ class Run(Generic[ReportT]):
             return
         self._remarked = True
         will_cluster = job.stage in BEFORE_CLUSTERING
-        needs_faiss = find_clusterer(self.recipe.cluster.algorithm).needs_faiss
-        uses_faiss = will_cluster and needs_faiss
+        uses_faiss = will_cluster and find_clusterer(self.recipe.cluster.algorithm).needs_faiss
         one_rank = self.placement.remark_on(self.recipe.cluster) if will_cluster else None
         if one_rank is not None:
             self.report.info(one_rank)
