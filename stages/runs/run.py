@@ -99,7 +99,7 @@ class Run(Generic[ReportT]):
         return self.plan.place(index, None)
 
     def plan_until(self, epochs: int) -> Plan:
-        """Plan the first epochs, so that their pruned artifacts can be made again; keep the plan."""
+        """Plan the first epochs, so that their pruned artifacts can be made again; keep it."""
         self.plan = plan(self.folder, self.recipe, source=self.source_fingerprint, epochs=epochs)
         return self.plan
 
