@@ -8,7 +8,12 @@ from uuid import UUID
 
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterId,
+)
 
 from flows.epoch_loop import deepcluster
 from flows.prefect_.embedded import TASK_RUNS
@@ -52,11 +57,13 @@ def recorded_tasks(
         made: task runs to wait for, of which the server may not know yet.
     """
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    wanted = TaskRunFilter(id=TaskRunFilterId(any_=[*made]))  # of flows inside the flow, too
     deadline = time.monotonic() + WITHIN_S
     while True:
+        known = client.read_task_runs(task_run_filter=wanted) if made else []
         runs = client.read_task_runs(flow_run_filter=of_run)
-        are_known = runs and {run.id for run in runs} >= set(made)
-        if are_known and all(run.state and run.state.is_final() for run in runs):
+        is_complete = runs and len(known) == len(made)
+        if is_complete and all(run.state and run.state.is_final() for run in [*known, *runs]):
             return {run.name: run.state.name or "" for run in runs if run.state}
         assert time.monotonic() < deadline, f"not recorded: {runs}"
         time.sleep(0.05)
