@@ -64,7 +64,7 @@ serve: $(INSTALLED)
 
 # Small sizes, minutes in all; `python -m benchmarks.NAME` without --quick takes the full ones.
 bench: $(INSTALLED_DEV)
-	for name in epoch stages bound loading learning cluster scaling ranks storage overhead people transfer; do \
+	for name in epoch stages bound loading learning cluster scaling ranks storage overhead remote people transfer; do \
 		$(VENV)/bin/python -m benchmarks.$$name --quick $(ARGS) || exit; done
 	$(VENV)/bin/python -m benchmarks.report benchmarks/results/quick
 

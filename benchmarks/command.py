@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.harness import BenchmarkError
@@ -17,26 +17,32 @@ PROGRAM = Path(sys.executable).with_name("deepcluster")
 
 
 def timed_run(
-    run: str, home: str, settings: Sequence[str], *, cached: bool = False
+    run: str,
+    home: str,
+    settings: Sequence[str],
+    *,
+    cached: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Run the demo recipe; return the wall time of the command, seconds.
 
     Args:
-        run: folder of the run.
+        run: folder or URL of the run.
         home: Prefect's home folder, so that the user's own records stay unchanged.
         settings: overrides of the recipe, `key=value`.
         cached: whether every stage is expected to be cached. If not, at least one must run.
+        environment: further environment variables.
 
     Raises:
         BenchmarkError: the command failed, or the expectation was wrong.
     """
     overrides = [f"--set={setting}" for setting in settings]
     command = [PROGRAM, "run", DEMO, "--run", run, *overrides]
-    environment = os.environ | {"PREFECT_HOME": home}
-    environment.pop("PREFECT_API_URL", None)  # use the command's own server, as most users do
+    all_environment = {**os.environ, "PREFECT_HOME": home, **(environment or {})}
+    all_environment.pop("PREFECT_API_URL", None)  # use the command's own server, as most users do
     start = time.perf_counter()
     ended = subprocess.run(  # noqa: S603  our own words
-        command, env=environment, text=True, stdout=subprocess.PIPE, check=False
+        command, env=all_environment, text=True, stdout=subprocess.PIPE, check=False
     )
     seconds = time.perf_counter() - start
     was_cached = CACHED in ended.stdout
