@@ -93,13 +93,14 @@ def test_product__imports_only_what_it_declares() -> None:
     # So have the packages that decode some formats.
     extras = ("ray", "tiff", "dicom", "heif", "geo", "map", "h5ad", "remote")
     found = undeclared(PRODUCT, "run", *extras)
+    found.pop("triton", None)  # torch brings it where it has a use for it, and is asked first
     found.pop("umap", None)  # of umap-learn, which is in no lock: its name is known if installed
     assert found == {}
 
 
 def test_tests_and_benchmarks__import_only_what_the_dev_extra_adds() -> None:
     found = undeclared(("tests", "benchmarks"), "run", "dev", "ray")
-    assert set(found) == set(IF_INSTALLED)
+    assert set(found) - {"triton"} == set(IF_INSTALLED)  # torch brings it on Linux
 
 
 @pytest.mark.parametrize("group", ["run", "onnx", "dev"])

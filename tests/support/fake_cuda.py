@@ -69,6 +69,9 @@ class _Devices(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+NUM_GPUS = 2
+
+
 @contextmanager
 def fake_gpus() -> Iterator[Seen]:
     """Pretend that there are GPUs during the block; yield the devices of all tensors in it.
@@ -92,6 +95,9 @@ def fake_gpus() -> Iterator[Seen]:
             ("is_bf16_supported", True),
         ):
             stack.enter_context(mock.patch.object(torch.cuda, name, return_value=value))
+        # Seeding one draws nothing; each GPU has one.
+        generators = tuple(torch.Generator() for _ in range(NUM_GPUS))
+        stack.enter_context(mock.patch.object(torch.cuda, "default_generators", generators))
         stack.enter_context(
             mock.patch.object(
                 torch.cuda.amp.common, "amp_definitely_not_available", return_value=False

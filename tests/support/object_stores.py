@@ -119,7 +119,8 @@ def _has_bucket(server: ObjectStoreServer) -> bool:
         retry_config={"max_retries": 0},
     )
     try:
-        obstore.put(store, "ready", b"")
+        # With contents: SeaweedFS makes a bucket's volumes for the first ones, which takes seconds.
+        obstore.put(store, "ready", b"ready")
         obstore.delete(store, "ready")
     except (obstore.exceptions.BaseError, FileNotFoundError):
         return False

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepcluster_core.artifacts import image_rows, pixel_parts
-from deepcluster_core.artifacts import images as artifact
+from deepcluster_core.artifacts import images_writer as artifact
 from deepcluster_core.artifacts.commit import new_artifact
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.images import Images, ShownImages
