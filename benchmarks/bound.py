@@ -12,6 +12,7 @@ be above 1 with bfloat16, or where the products do not use all instructions of t
 import sys
 
 from benchmarks.harness import Result, Side, Target, alternate, guarded, spread
+from benchmarks.machine import machine
 from benchmarks.options import Options, parser
 
 NETWORKS = {
@@ -55,7 +56,9 @@ def main(argv: list[str] | None = None) -> None:
             figures = runs[f"{name}, {work}"]
             wanted = bound if given.precision == "float32" else None
             targets.append(Target(f"{name}, {work}", spread(figures, "share").median, wanted))
-    Result("bound", targets, runs, settings={"precision": given.precision}).report(options)
+    limit = machine()["limits"].get("ONEDNN_MAX_CPU_ISA")
+    name = ", ".join(["bound", given.precision, *([limit] if limit else [])])
+    Result(name, targets, runs, settings={"precision": given.precision}).report(options)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from deepcluster_core.training.epoch import Batch, PseudoLabelLearner, train_epo
 from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
 
+keep_freed_memory()  # as the command line does
+
 Figures = dict[str, float]
 CLUSTERS = 100
 BATCHES_HELD = 3
@@ -58,7 +60,6 @@ def training(
     network: dict[str, Any], batch_size: int, precision: Precision, seconds_at_least: float
 ) -> Figures:
     """Train on batches in memory, in turns with products."""
-    keep_freed_memory()  # as the command line does
     model = build_network(NetworkConfig(**network), channels=3, seed=0)
     learner = PseudoLabelLearner(
         model,
