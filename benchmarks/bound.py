@@ -12,7 +12,6 @@ be above 1 with bfloat16, or where the products do not use all instructions of t
 import sys
 
 from benchmarks.harness import Result, Side, Target, alternate, guarded, spread
-from benchmarks.machine import machine
 from benchmarks.options import Options, parser
 
 NETWORKS = {
@@ -56,8 +55,7 @@ def main(argv: list[str] | None = None) -> None:
             figures = runs[f"{name}, {work}"]
             wanted = bound if given.precision == "float32" else None
             targets.append(Target(f"{name}, {work}", spread(figures, "share").median, wanted))
-    limit = machine()["limits"].get("ONEDNN_MAX_CPU_ISA")
-    name = ", ".join(["bound", given.precision, *([limit] if limit else [])])
+    name = f"bound, {given.precision}"
     Result(name, targets, runs, settings={"precision": given.precision}).report(options)
 
 

@@ -48,7 +48,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import ENVIRONMENT
-from benchmarks.machine import ROOT, commit, machine, versions
+from benchmarks.machine import ROOT, commit, instruction_limit, machine, versions
 from benchmarks.options import Options
 from benchmarks.side import peak_memory_bytes
 from deepcluster_core.errors import DeepClusterError
@@ -290,8 +290,9 @@ class Result:
     def record(self, options: Options) -> dict[str, Any]:
         """Return everything as JSON values."""
         summary = {side: _summary(runs) for side, runs in self.runs.items()}
+        limit = instruction_limit()
         return {
-            "benchmark": self.name,
+            "benchmark": self.name if limit is None else f"{self.name}, {limit}",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "quick": options.quick,
             "commit": commit(),

@@ -58,6 +58,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def instruction_limit() -> str | None:
+    """Return the instructions beyond which networks do not go, such as AVX2; None without a limit."""
+    return os.environ.get("ONEDNN_MAX_CPU_ISA")
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide the speed."""
     found = {"python": platform.python_version()}

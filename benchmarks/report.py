@@ -105,9 +105,6 @@ def _measured_on(record: dict[str, Any]) -> list[str]:
     machine = record["machine"]
     num_cores = machine["cores"]
     parts = [machine["cpu"], f"{num_cores} cores", *machine["gpus"]]
-    isa = machine.get("limits", {}).get("ONEDNN_MAX_CPU_ISA")
-    if isa is not None:
-        parts.append(f"limited to {isa}")
     size = "small sizes" if record["quick"] else f"{record['repeats']} runs a side"
     day = record["date"][:10]
     commit = record["commit"] or "unknown"  # measured outside a checkout
