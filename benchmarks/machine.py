@@ -59,7 +59,7 @@ def machine() -> dict[str, Any]:
 
 
 def instruction_limit() -> str | None:
-    """Return the instructions beyond which networks do not go, such as AVX2; None without a limit."""
+    """Return the newest instructions that networks may use, such as AVX2; None without a limit."""
     return os.environ.get("ONEDNN_MAX_CPU_ISA")
 
 
