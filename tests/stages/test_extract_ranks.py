@@ -1,6 +1,7 @@
 """Several ranks extract the same features as one, to the byte."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,9 +92,9 @@ def test_extract__goes_on_with_another_number_of_ranks(
     whole = extracted(images, network, checkpoint, tmp_path / "whole")
     out = tmp_path / "cut"
     shard_bytes = (tmp_path / "whole/features.zarr/c/0/0").stat().st_size
-    cut = {"size": before, "cut_at": 160, "shard_bytes": shard_bytes}
+    cut = partial(extracted, size=before, cut_at=160, shard_bytes=shard_bytes)
     with pytest.raises(Cut):
-        extracted(images, network, checkpoint, out, **cut)
+        cut(images, network, checkpoint, out)
     assert inspect(out)[0] is Condition.UNFINISHED
     stored = {path: path.stat().st_mtime_ns for path in out.rglob("c/*/0")}
 
