@@ -13,6 +13,12 @@ from tests.support.labelled_pictures import write_labelled_pictures
 from tests.support.tiny_benchmark import TINY
 
 
+@pytest.fixture(autouse=True)
+def _without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name results as on this processor, also where the tests compute as an older one."""
+    monkeypatch.setattr(harness, "instruction_limit", lambda: None)
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of 24 pictures. Shared: a test must not change it."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import harness
 from benchmarks.harness import (
     BenchmarkError,
     Result,
@@ -13,6 +14,7 @@ from benchmarks.harness import (
     guarded,
     spread,
 )
+from benchmarks.machine import instruction_limit
 from benchmarks.options import Options, parser
 
 SIDES = "tests.support.benchmark_sides"
@@ -131,3 +133,15 @@ def test_guarded__says_what_to_change(capsys: pytest.CaptureFixture[str]) -> Non
 
     assert guarded(refuse) == 2
     assert "Fix: run it elsewhere." in capsys.readouterr().err
+
+
+def test_result__says_to_which_instructions_it_was_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setattr(harness, "instruction_limit", instruction_limit)
+
+    record = Result("epoch", [], {}).record(options(tmp_path))
+
+    assert record["benchmark"] == "epoch, AVX2"
+    assert record["machine"]["limits"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
