@@ -33,7 +33,7 @@ def faster_precision(device: str) -> Precision:
 
     GPUs, and CPUs with AMX, multiply bfloat16 several times as fast as float32, and CPUs without
     bfloat16 only emulate it. The other CPUs differ: AVX-512 and Arm have instructions for bfloat16,
-    but whether these gain anything depends on the model, so it is measured, in about half a second.
+    but whether these gain anything depends on the processor, so it is measured, in 0.1 s.
     """
     by_name = computed_in(device, "auto")
     if torch.device(device).type != "cpu" or not _computes_bfloat16():

@@ -99,7 +99,7 @@ class Images:
         )
 
     def packed_pixels(self) -> PackedPixels | None:
-        """Return the packed bytes of many images at once; None if they are no pixels."""
+        """Return the packed bytes of many images at once; None if they are not pixels."""
         if self._encoding not in PIXEL_ENCODINGS:
             return None
         return PackedPixels(self._pixels, self.num_images, self.packed_channels)

@@ -295,7 +295,7 @@ def validated_manifest(path: str | Path, data: bytes) -> Manifest:
     """Return the manifest in the contents of a file; the path is for messages.
 
     Raises:
-        ValueError: they are no manifest of this version of the program.
+        ValueError: they are not a manifest of this version of the program.
         NewerArtifactError: a newer version of this program wrote it.
     """
     _check_format(path, data)

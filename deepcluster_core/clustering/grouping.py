@@ -88,29 +88,11 @@ def group(
     Raises:
         FeatureError: the features cannot be reduced or clustered like this.
     """
-    # A PCA that is fitted to all rows checks whether they are finite.
-    is_checked = False
-    held: HeldRows | None = None
-    if features.is_reduced:
-        pca = read_pca(features.path.parent, whitened=whitened)
-    else:
-        id_S = sample_ids(features.num_images, pca_sample, seed=context.seed, epoch=context.epoch)
-        is_checked = id_S is None
-        blocks = map(torch.from_numpy, _blocks_to_fit(features, id_S, context))
-        if id_S is None:
-            held = _held(features, pca_dim, context)
-        pca = fit_pca(
-            blocks if held is None else held.passing(blocks),
-            dim=pca_dim,
-            whitened=whitened,
-            clip=clip,
-            num_rows=features.num_images if id_S is None else len(id_S),
-            ranks=context.ranks,
-            device=context.device,
-        )
     # The features are read again for each clustering, now through the projection; those that are
     # on a GPU are not.
-    source = _Source(features, pca, context, held, is_checked=is_checked)
+    source = _fitted(
+        features, context, pca_dim=pca_dim, whitened=whitened, clip=clip, pca_sample=pca_sample
+    )
     fits: list[Fit] = []
     for number, clusterer in enumerate(clusterers):
         fit = clusterer.fit(
@@ -121,7 +103,36 @@ def group(
             ranks=context.ranks,
         )
         fits.append(fit)
-    return Grouping(pca, tuple(fits))
+    return Grouping(source.pca, tuple(fits))
+
+
+def _fitted(
+    features: Features,
+    context: Context,
+    *,
+    pca_dim: int | None,
+    whitened: bool,
+    clip: bool,
+    pca_sample: int | None,
+) -> "_Source":
+    """Return the rows to cluster, through the stored PCA or a new one; see `group`."""
+    if features.is_reduced:
+        pca = read_pca(features.path.parent, whitened=whitened)
+        return _Source(features, pca, context, None, is_checked=False)
+    id_S = sample_ids(features.num_images, pca_sample, seed=context.seed, epoch=context.epoch)
+    blocks = map(torch.from_numpy, _blocks_to_fit(features, id_S, context))
+    held = _held(features, pca_dim, context) if id_S is None else None
+    pca = fit_pca(
+        blocks if held is None else held.passing(blocks),
+        dim=pca_dim,
+        whitened=whitened,
+        clip=clip,
+        num_rows=features.num_images if id_S is None else len(id_S),
+        ranks=context.ranks,
+        device=context.device,
+    )
+    # A PCA that is fitted to all rows has checked whether they are finite.
+    return _Source(features, pca, context, held, is_checked=id_S is None)
 
 
 def _blocks_to_fit(
@@ -192,6 +203,7 @@ class _Source:
             held: features of the first view that are on the device already, if any.
             is_checked: whether the PCA has checked that all rows are finite.
         """
+        self.pca = pca
         self._features = features
         self._context = context
         self._held = held

@@ -169,7 +169,9 @@ def _bands(text: str | None) -> tuple[int, ...] | None:
         return None
     parts = text.replace(" ", "").split(",")
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(f"--bands {text}: are no numbers.\n  Fix: for example --bands 4,3,2")
+        raise ConfigError(
+            f"--bands {text}: not numbers of bands.\n  Fix: for example --bands 4,3,2"
+        )
     return tuple(map(int, parts))
 
 

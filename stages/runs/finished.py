@@ -1,10 +1,9 @@
 """Recognise a finished run, so that running it again starts fast."""
 
 from deepcluster_core.artifacts.manifest import Condition, inspect
-from deepcluster_core.errors import ConfigError
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import Recipe, load_own_recipe
-from stages.runs.settled import settled
+from stages.runs.recipe import Recipe
+from stages.runs.settled import begun_with, settled
 from stages.score import score
 
 
@@ -18,13 +17,8 @@ def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
     The artifacts are still looked up one by one. If one of them has been damaged or deleted, it is
     made again, and whatever is wrong with this machine is reported by then.
     """
-    if not folder.config.exists():
-        return False
-    try:
-        before = load_own_recipe(folder.config)
-    except ConfigError:
-        return False  # reported where the run is opened
-    if settled(recipe, folder) != before:
+    before = begun_with(folder)
+    if before is None or settled(recipe, folder) != before:
         return False
     condition, _ = inspect(folder.artifact(score.kind, recipe.num_epochs - 1))
     return condition is Condition.WHOLE

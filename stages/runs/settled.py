@@ -20,7 +20,7 @@ def settled(recipe: Recipe, folder: RunFolder) -> Recipe:
     Raises:
         ConfigError: the requested device is not available.
     """
-    before = _before(folder)
+    before = begun_with(folder)
     return _with_precision(_with_deep(recipe, before), before)
 
 
@@ -74,7 +74,7 @@ def _fastest(recipe: Recipe) -> Precision:
     return faster_precision(usable_device(recipe.compute.device))
 
 
-def _before(folder: RunFolder) -> Recipe | None:
+def begun_with(folder: RunFolder) -> Recipe | None:
     """Return the recipe that an existing run began with; None for a new run."""
     if not folder.config.exists():
         return None

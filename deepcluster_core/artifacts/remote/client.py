@@ -38,7 +38,7 @@ def patience_s() -> float:
     """Return for how long requests are repeated, in seconds.
 
     Raises:
-        ConfigError: the environment variable is no positive number.
+        ConfigError: the environment variable is not a positive number.
     """
     text = os.environ.get(PATIENCE, "")
     try:
@@ -46,7 +46,7 @@ def patience_s() -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e6:
-        raise ConfigError(f"{PATIENCE}={text}: is no number of seconds.\n  Fix: {PATIENCE}=60")
+        raise ConfigError(f"{PATIENCE}={text}: is not a number of seconds.\n  Fix: {PATIENCE}=60")
     return seconds
 
 
@@ -121,7 +121,7 @@ AGAIN = "run the same command again once the store answers; what is finished is 
 def explain_store_errors(where: str) -> Iterator[None]:
     """Replace obstore's errors by errors that name the place, the cause and the fix.
 
-    Answers that are no failures, such as a condition that does not hold, pass unchanged.
+    Answers that are not failures, such as a condition that does not hold, pass unchanged.
 
     Args:
         where: URL of the object.

@@ -78,7 +78,7 @@ class _Download:
         try:
             self._get(received)
         except OSError as error:
-            # A library may have written to the disk meanwhile, or it is no room of our own.
+            # A library may have written to the disk meanwhile, or it is not in a folder of ours.
             if error.errno not in FULL or room is None:
                 raise
             room.make_on_full_disk(self._record.bytes)

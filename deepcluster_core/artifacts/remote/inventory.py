@@ -104,7 +104,7 @@ def _is_of_run(found: StoredObject) -> bool:
     parts = PurePosixPath(found.name).parts
     if ".." in parts or "\0" in found.name or "\\" in found.name:
         raise ArtifactError(
-            f"{found.name!r}: an object with this name is no file of a run.\n"
+            f"{found.name!r}: an object with this name is not a file of a run.\n"
             f"  Fix: delete it on the store."
         )
     return not parts[-1].startswith((LEASE, PROBE))

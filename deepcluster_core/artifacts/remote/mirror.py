@@ -1,7 +1,7 @@
 """The mirror: the local folder of a run that lives on an object store.
 
 Order of writes on the store: lease, DELETE old manifest, PUT files, PUT manifest conditionally,
-release. Order of reads: manifest, then files. A folder without manifest is no artifact.
+release. Order of reads: manifest, then files. A folder without a manifest is not an artifact.
 """
 
 import logging

@@ -93,7 +93,7 @@ def push_run(
         lease = Lease(store, artifact.name, times)
         with _held(lease):
             _push(store, root, artifact, there, counted, lease.check)
-    # Last, so that an incomplete copy has no config.yaml and is no run.
+    # Last, so that an incomplete copy has no config.yaml and is not a run.
     small = _small_files(store, root)
     others = small.push(here.others, there=there.others, update=update)
     num_there = len(here.artifacts) - len(wanted)
@@ -174,7 +174,7 @@ def pull_run(url: str, root: Path, progress: Progress, *, update: bool = False) 
         counted = _Bytes(size, progress)
         for artifact in wanted:
             _pull(store, root, artifact, counted)
-        # Last, so that an incomplete copy has no config.yaml and is no run.
+        # Last, so that an incomplete copy has no config.yaml and is not a run.
         others = _small_files(store, root).pull(there.others, update=update)
     num_there = len(there.artifacts) - len(wanted)
     return Transferred(len(wanted), num_there, size, others, [])
