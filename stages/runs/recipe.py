@@ -44,6 +44,19 @@ class KeepConfig(StrictConfig):
     """Number of latest epochs whose checkpoints are kept. None: keep all."""
 
 
+class ReportConfig(StrictConfig):
+    """How people see the images of a run. No artifact depends on it.
+
+    `run` with another value shows the images of a finished run in another way.
+    """
+
+    bands: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """Channels of the packed images that are shown as red, green and blue, from 1, such as [4, 3,
+    2]; or a single one, in grey. They are shown by the report and its map, `look`, thumbnails of
+    `table`, and files that `sort` makes of images without an original. None: three channels in
+    colour; the first one in grey of any other number."""
+
+
 class Recipe(StrictConfig):
     """Everything that determines a run."""
 
@@ -63,6 +76,7 @@ class Recipe(StrictConfig):
     cluster: ClusterConfig = ClusterConfig()
     train: TrainConfig
     keep: KeepConfig = KeepConfig()
+    report: ReportConfig = ReportConfig()
     compute: ComputeConfig = ComputeConfig()
 
     @field_validator("images")
