@@ -45,7 +45,7 @@ def _images(recipe: "Recipe") -> Iterator[Conflict]:
             f"{dataset.channels}; raw and none hold any number",
         )
     yield from _grey_images(recipe)
-    yield from _shown_bands(recipe)
+    yield from shown_bands(recipe)
 
 
 def _grey_images(recipe: "Recipe") -> Iterator[Conflict]:
@@ -82,7 +82,7 @@ def _grey_images(recipe: "Recipe") -> Iterator[Conflict]:
         )
 
 
-def _shown_bands(recipe: "Recipe") -> Iterator[Conflict]:
+def shown_bands(recipe: "Recipe") -> Iterator[Conflict]:
     """Yield why the bands that people are to see cannot be shown."""
     dataset, bands = recipe.dataset, recipe.report.bands
     if bands is None:

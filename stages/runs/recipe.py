@@ -30,7 +30,7 @@ from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.runs.compute import ComputeConfig
-from stages.runs.conflicts import conflicts
+from stages.runs.conflicts import Conflict, conflicts, shown_bands
 from stages.train import Pace, TrainConfig
 
 
@@ -246,10 +246,10 @@ def _checked_recipe(
     except ValidationError as error:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
-    if is_known is not None and is_known(recipe):
-        return recipe
-    # Only values that are valid one by one can be compared with each other.
-    found = _describe_conflicts(recipe)
+    was_checked = is_known is not None and is_known(recipe)
+    # Only values that are valid one by one can be compared with each other. A known recipe can
+    # still differ in what people see.
+    found = _describe_conflicts(shown_bands(recipe) if was_checked else conflicts(recipe))
     if found:
         raise invalid(name, found)
     return recipe
@@ -304,10 +304,10 @@ def _parsed(values: Mapping[str, Any]) -> Recipe:
     return recipe.model_copy(update={"dataset": weighted})
 
 
-def _describe_conflicts(recipe: Recipe, wrong: Collection[str] = ()) -> list[str]:
+def _describe_conflicts(found: Iterable[Conflict], wrong: Collection[str] = ()) -> list[str]:
     """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
     paragraphs: list[str] = []
-    for keys, text in conflicts(recipe):
+    for keys, text in found:
         if not _are_among(keys, wrong):
             paragraphs.append(f"  {text}".replace("\n", "\n  "))
     return paragraphs
@@ -338,7 +338,7 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
         recipe = _parsed(merged(required, valid_values))
     except ValidationError:
         return []
-    return _describe_conflicts(recipe, wrong)
+    return _describe_conflicts(conflicts(recipe), wrong)
 
 
 def _optional(model: type[BaseModel]) -> type[BaseModel]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from deepcluster import run_epochs
 from deepcluster_core.artifacts.images import Images
+from deepcluster_core.errors import ConfigError
 from deepcluster_core.report.thumbnails import SIDES, thumbnail
 from flows.look.contents import RunContents
 from flows.look.facts import facts_of
@@ -21,10 +22,12 @@ from flows.look.showing import shown_image
 from flows.look.take_out import TakeOut
 from flows.show.overview import draw_overview
 from flows.show.page import write_page
+from stages.runs.finished import is_finished
 from stages.runs.folder import RunFolder
 from stages.runs.outputs.image_table import TableRequest, write_image_table
 from stages.runs.outputs.sorted_images import SortRequest, sort_images
 from stages.runs.past_run import PastRun
+from stages.runs.recipe import ReportConfig, load_own_recipe
 from tests.support.recipes import write_small_recipe
 
 BANDS = (5, 3, 1)
@@ -69,6 +72,19 @@ def artifacts(run: Path) -> dict[str, bytes]:
 def images_of(run: Path) -> list[NDArray[np.uint8]]:
     images = Images(run / "images")
     return [images[image_id] for image_id in range(len(images))]
+
+
+def test_run__bands_of_a_finished_run_are_checked(run: Path, recipe: Path) -> None:
+    with pytest.raises(ConfigError, match=r"report\.bands: \[6, 1, 1\]: .* the bands 1 to 5"):
+        run_epochs(recipe, run, overrides={"report": {"bands": [6, 1, 1]}}, echo=False)
+
+
+def test_is_finished__whatever_people_see(run: Path) -> None:
+    folder = RunFolder(run)
+    recipe = load_own_recipe(folder.config)
+    assert recipe.report.bands == BANDS
+    assert is_finished(folder, recipe.model_copy(update={"report": ReportConfig()}))
+    assert not is_finished(folder, recipe.model_copy(update={"seed": 1}))
 
 
 def test_write_page__shows_the_bands(run: Path) -> None:
