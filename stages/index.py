@@ -95,13 +95,14 @@ class DatasetConfig(StrictConfig):
     saves decoding a full-size picture twice in every epoch. None: keep the original size."""
 
     channels: int = Field(default=3, ge=1, le=1024)
-    """1 for grey, 3 for colour. Any other number requires TIFF files of as many bands, or images in
-    .npy files."""
+    """1 for grey, 3 for colour. Any other number requires TIFF files of as many bands, or with
+    `pages: channels` of as many pages, or images in .npy files."""
 
     pages: Pages | None = None
     """Which pages of a TIFF stack, or frames of a DICOM file, are used. first: the first one. all:
-    each is an image of its own, `stack.tif#page=2`. max: the maximum of all, pixel by pixel. None:
-    the first one, and a note that there are others."""
+    each is an image of its own, `stack.tif#page=2`. max: the maximum of all, pixel by pixel.
+    channels: each is a channel of one image, so that `channels` is their number. None: the first
+    one, and a note that there are others."""
 
     encoding: Encoding = "jpeg"
     """How pixels are packed: raw (fastest; about 260 kB per image at 256 px), jpeg, or png. grey: a

@@ -45,7 +45,9 @@ def check_losses(
 
 
 def _cure(reasons: str) -> str:
-    """Return the settings that read files of other numbers of bands, if some were skipped."""
+    """Return the settings that read skipped files of other numbers of bands or pages, if any."""
+    if "dataset.pages: channels joins" in reasons:
+        return "set dataset.pages: channels; otherwise "
     if "dataset.channels: " not in reasons:
         return ""
     return (

@@ -151,11 +151,13 @@ def test_augmentation__its_picture_is_what_the_script_draws() -> None:
     assert augmentations.PICTURE.stat().st_size < 200_000
 
 
-def test_deep_images__its_recipe_is_valid() -> None:
+def test_deep_images__its_recipes_are_valid() -> None:
     text = (DOCS / "how-to/deep-images.md").read_text(encoding="utf-8")
 
-    (block,) = blocks(text, "yaml")
+    found = blocks(text, "yaml")
 
-    recipe = Recipe.model_validate_json(json.dumps(yaml.safe_load(block) | {"train": {}}))
-    network = build_network(recipe.network, channels=recipe.dataset.channels, seed=0)
-    assert network.feature_dim > 0
+    assert len(found) == 2
+    for block in found:
+        recipe = Recipe.model_validate_json(json.dumps(yaml.safe_load(block) | {"train": {}}))
+        network = build_network(recipe.network, channels=recipe.dataset.channels, seed=0)
+        assert network.feature_dim > 0

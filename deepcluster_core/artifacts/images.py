@@ -15,7 +15,7 @@ Memory does not grow with the number of images, except by 4 bytes an image for t
 `none`, by the text of the paths.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from deepcluster_core.data.decode import UnreadableImageError, decode, decode_pa
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
 from deepcluster_core.data.grey import GreyWeights
 from deepcluster_core.data.pages import Pages
+from deepcluster_core.data.shown_bands import select_bands
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
 
@@ -183,22 +184,40 @@ class Images:
 
 
 class ShownImages(Images):
-    """An images artifact for people to look at: its colour copies, if it has them.
+    """An images artifact for people to look at: its colour copies, if it has them, or some bands.
 
     Networks read `Images`: a copy went through the compression of JPEG.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open the artifact in `folder`, as `Images` does."""
+    def __init__(self, folder: Path, bands: Sequence[int] | None = None) -> None:
+        """Open the artifact in `folder`, as `Images` does.
+
+        Args:
+            folder: the artifact.
+            bands: the channels to return, numbered from 1; None for all.
+        """
         super().__init__(folder)
         has_copies = read_manifest(folder).facts.get("colour_copies", False)
         self._colours = _fetched_parts(folder, COLOURS) if has_copies else None
+        self.bands = bands
+
+    @property
+    def num_bands(self) -> int:
+        """The number of channels that bands can be chosen from."""
+        return self.packed_channels if self._colours is None else self.channels
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether what people see is a copy of what networks read."""
+        return self._colours is not None
 
     def __getitem__(self, image_id: int) -> Pixels:
         """Return the pixels (H, W, C) of an image, in colour if the artifact has them."""
         if self._colours is None:
-            return super().__getitem__(image_id)
-        return _decoded(self._colours, image_id)
+            pixels_HWC = super().__getitem__(image_id)
+        else:
+            pixels_HWC = _decoded(self._colours, image_id)
+        return pixels_HWC if self.bands is None else select_bands(pixels_HWC, self.bands)
 
     def verified(self, image_id: int) -> Pixels:
         """Return the pixels (H, W, C) of an image after checking the checksum of what is read.

@@ -3,7 +3,7 @@
 Which files are accepted, and how they are converted:
 
 - The content decides the format, never the name. Of several frames or pages the first is read, or
-  the maximum of all as `pages` says.
+  all of them as their maximum or as channels, as `pages` says.
 - Metadata never makes an image unreadable: if a codec fails because of text, profiles and the like,
   the image is read without them (`bare_pictures`).
 - Transparent pixels are composited onto white. EXIF orientation is applied; a damaged one is
@@ -33,7 +33,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from deepcluster_core.data.channel_values import ChannelValues, highest, upright
+from deepcluster_core.data.channel_pages import are_combined
+from deepcluster_core.data.channel_values import ChannelValues, upright
 from deepcluster_core.data.deep_pictures import is_deep_picture
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales, Pixels
 from deepcluster_core.data.deep_values import (
@@ -56,7 +57,13 @@ from deepcluster_core.data.picture_files import (
     with_or_without_notes,
 )
 from deepcluster_core.data.picture_size import MAX_ASPECT, MAX_PIXELS, check_size
-from deepcluster_core.data.picture_values import channel_values, is_tiff, values_of_opened
+from deepcluster_core.data.picture_values import (
+    channels_of_page,
+    combined,
+    combined_values,
+    is_tiff,
+    values_of_opened,
+)
 from deepcluster_core.data.tiff_bands import read_bands
 from deepcluster_core.data.tiff_pages import HEIGHT, WIDTH
 from deepcluster_core.data.unreadable import UnreadableImageError, UnsupportedFeatureError
@@ -101,7 +108,7 @@ class Decoded:
     format: str
     """Format found in the content: JPEG, PNG, NPY, …"""
     num_pages: int = 1
-    """Number of pages or frames of the file, of which one was read, or their maximum."""
+    """Number of pages or frames of the file, of which one or all were read."""
     highest: float | None = None
     """The highest value of a picture of more than 8 bits that was converted by `range`."""
     is_deep: bool = False
@@ -125,7 +132,8 @@ def decode(
         shorter_side: target length in pixels; smaller images are enlarged. The longer side keeps
             the aspect ratio, rounded down as in torchvision's `Resize`. None keeps the size.
         deep: conversion of more than 8 bits, as described in the module docstring.
-        pages: `max` for the maximum of all pages; otherwise the first one is read.
+        pages: `max` for the maximum of all pages, `channels` for each page as a channel; otherwise
+            the first one is read.
 
     Raises:
         UnreadableImageError: the file is damaged or not an image, or the image is too large or too
@@ -137,8 +145,8 @@ def decode(
         if data.startswith(NPY_MAGIC):
             return _decode_array(data, channels, shorter_side, deep)
         found = num_pages(data)
-        if pages == "max" and found > 1:
-            decoded = _decode_projection(data, channels, shorter_side, deep)
+        if are_combined(data, channels, pages):
+            decoded = _decode_pages(data, channels, shorter_side, deep, pages)
         else:
             decoded = _decode_picture(data, channels, shorter_side, deep)
         return replace(decoded, num_pages=found)
@@ -195,15 +203,16 @@ def _decode_picture(
     return _from_values(values, channels, shorter_side, deep)
 
 
-def _decode_projection(
-    data: bytes, channels: int, shorter_side: int | None, deep: DeepRule
+def _decode_pages(
+    data: bytes, channels: int, shorter_side: int | None, deep: DeepRule, how: Pages | None
 ) -> Decoded:
-    """Decode the maximum of all pages."""
-    values = channel_values(data, channels, "max")
+    """Decode all pages as one picture: their maximum, or each as a channel."""
+    values = combined_values(data, channels, how)
     if values is None:
-        pages = (_decode_picture(page, channels, None, deep) for page in pages_of(data))
+        page_channels = channels_of_page(channels, how)
+        pages = (_decode_picture(page, page_channels, None, deep) for page in pages_of(data))
         pixels = (ChannelValues(page.pixels_HWC, None, page.format) for page in pages)
-        values = highest(pixels)
+        values = combined(pixels, channels, how)
     return _from_values(values, channels, shorter_side, deep)
 
 

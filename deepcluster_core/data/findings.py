@@ -53,7 +53,8 @@ class Findings:
         number = "1 file has" if self._num_stacks == 1 else f"{self._num_stacks:,} files have"
         return [
             f"{number} more than one page, at most {self._most_pages:,}: the first was read; "
-            f"dataset.pages: all makes an image of each, max takes their maximum"
+            f"dataset.pages: all makes an image of each, max takes their maximum, channels "
+            f"joins them as the channels of one image"
         ]
 
     def warnings(self) -> list[str]:

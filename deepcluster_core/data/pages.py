@@ -10,12 +10,14 @@ from deepcluster_core.data.extras import needed
 from deepcluster_core.data.tiff_pages import (
     MAX_ENTRIES,
     SUBFILE_TYPE,
+    Page,
     layout_of,
     number_at,
+    read_page,
 )
 from deepcluster_core.data.unreadable import DamagedImageError
 
-Pages = Literal["first", "all", "max"]
+Pages = Literal["first", "all", "max", "channels"]
 
 MAX_PAGES = 65_535
 """Limit on the pages that are followed in a file."""
@@ -52,6 +54,19 @@ def pages_of(data: bytes) -> Iterator[bytes]:
     directories = _directories(data)
     for number in range(len(directories)):
         yield _as_first(data, directories, number)
+
+
+def tags_of_pages(data: bytes) -> list[Page]:
+    """Return the tags of each page of a TIFF file; none for files of other formats.
+
+    Raises:
+        UnreadableImageError: the file ends inside of its tags.
+    """
+    tags = [read_page(data, at) for at in _directories(data)]
+    whole = [page for page in tags if page is not None]
+    if len(whole) < len(tags):
+        raise DamagedImageError("damaged or truncated TIFF file")
+    return whole
 
 
 def _as_first(data: bytes, directories: list[int], number: int) -> bytes:

@@ -10,7 +10,13 @@ from PIL import Image, ImageFile
 
 from deepcluster_core.data.bare_pictures import without_notes
 from deepcluster_core.data.extras import needed
-from deepcluster_core.data.signatures import HEIC_HELP, HEIC_KINDS, explained, iso_media_kind
+from deepcluster_core.data.signatures import (
+    HEIC_HELP,
+    HEIC_KINDS,
+    explained,
+    iso_media_kind,
+    missing_in_pillow,
+)
 from deepcluster_core.data.tiff_pages import (
     Page,
     as_pillow_reads_it,
@@ -35,6 +41,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000
 Left out are formats without a signature, which accept arbitrary bytes (TGA), and formats that start
 other programs (EPS).
 """
+
+_AVIF_START = b"\0\0\0\x20ftypavif\0\0\0\0"
+"""The start of an AVIF file, for Pillow's plugin to say whether it was built with a decoder."""
 
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
 """Bytes that editors and web servers put in front of files: byte order mark, blanks, line breaks.
@@ -114,12 +123,13 @@ def _find_plugin(data: bytes) -> tuple[str, Opener] | None:
     start = data[:16].ljust(16, b"\0")  # Pillow's checks do not expect fewer bytes
     for name, opener, accepts in _plugins():
         if name == "AVIF":
-            accepted = is_avif  # Pillow also accepts some HEIC files
+            # Pillow also accepts some HEIC files, and not all AVIF ones.
+            accepted = is_avif and accepts(_AVIF_START)
         else:
             accepted = accepts(start)
         # A text is Pillow's message that it was built without the format.
         if isinstance(accepted, str):
-            raise UnsupportedImageError(f"{name} is not supported by the installed Pillow")
+            raise UnsupportedImageError(missing_in_pillow(name))
         if accepted and not is_lookalike(name, data):
             return name, opener
     return None

@@ -1,15 +1,16 @@
 """Read the values of pictures that are not simply 8 bits, whichever package decodes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from deepcluster_core.data.channel_pages import are_combined, joined
 from deepcluster_core.data.channel_values import ChannelValues, highest
 from deepcluster_core.data.deep_pictures import deep_values, is_deep_picture
 from deepcluster_core.data.dicom import has_deep_values, is_dicom, num_frames, read_frames
 from deepcluster_core.data.npy_arrays import MAGIC as NPY_MAGIC
 from deepcluster_core.data.npy_arrays import read_array
-from deepcluster_core.data.pages import Pages, num_pages, pages_of
+from deepcluster_core.data.pages import Pages, pages_of
 from deepcluster_core.data.picture_files import OpenedPicture, codec_error, with_or_without_notes
 from deepcluster_core.data.picture_size import check_size
 from deepcluster_core.data.tiff_bands import read_bands
@@ -43,13 +44,14 @@ def channel_values(data: bytes, channels: int, pages: Pages | None = None) -> Ch
     Args:
         data: the file.
         channels: the wanted number of channels; see `read_bands`.
-        pages: `max` for the maximum projection; otherwise the first page.
+        pages: `max` for the maximum projection, `channels` for all pages as the channels of one
+            picture; otherwise the first page.
 
     Raises:
         UnreadableImageError: the picture cannot be decoded.
     """
-    if pages == "max" and num_pages(data) > 1:
-        return _projection(data, channels)
+    if are_combined(data, channels, pages):
+        return combined_values(data, channels, pages)
     if data.startswith(NPY_MAGIC):
         values_HWC = read_array(data)
         check_size(values_HWC.shape[1], values_HWC.shape[0])
@@ -84,11 +86,21 @@ def values_of_opened(opened: OpenedPicture) -> ChannelValues | None:
         raise codec_error(name, opened.data, error, is_header=False) from error
 
 
-def _projection(data: bytes, channels: int) -> ChannelValues | None:
-    """Return the maximum projection; None if the pages have 8 bits and Pillow decodes them."""
+def combined_values(data: bytes, channels: int, how: Pages | None) -> ChannelValues | None:
+    """Return all pages as one picture; None if they have 8 bits and Pillow decodes them.
+
+    Args:
+        data: a TIFF or DICOM file for which `are_combined` holds.
+        channels: the wanted number of channels.
+        how: `max` or `channels`, see `channel_values`.
+
+    Raises:
+        UnreadableImageError: a page cannot be decoded, or they do not fit together.
+    """
     if is_dicom(data):
-        return highest(read_frames(data, range(num_frames(data))))
-    pages = (channel_values(page, channels) for page in pages_of(data))
+        return combined(read_frames(data, range(num_frames(data))), channels, how)
+    page_channels = channels_of_page(channels, how)
+    pages = (channel_values(page, page_channels) for page in pages_of(data))
     first = next(pages)
     if first is None:
         return None
@@ -100,4 +112,18 @@ def _projection(data: bytes, channels: int) -> ChannelValues | None:
                 raise UnreadableImageError("its pages differ in type: use dataset.pages: first")
             yield values
 
-    return highest(deep_pages())
+    return combined(deep_pages(), channels, how)
+
+
+def combined(pictures: Iterable[ChannelValues], channels: int, how: Pages | None) -> ChannelValues:
+    """Return decoded pages as one picture: their channels, or their maximum projection.
+
+    Raises:
+        UnreadableImageError: they do not fit together.
+    """
+    return joined(pictures, channels) if how == "channels" else highest(pictures)
+
+
+def channels_of_page(channels: int, how: Pages | None) -> int:
+    """Return how many channels a page of an image with `channels` has."""
+    return 1 if how == "channels" else channels

@@ -148,6 +148,14 @@ def explained(data: bytes) -> str:
     return _unknown(data)
 
 
+def missing_in_pillow(name: str) -> str:
+    """Return the message for a format that the installed Pillow was built without."""
+    return (
+        f"{name} is not supported by the installed Pillow: update it, pip install --upgrade "
+        f"pillow, or {_JPEG}"
+    )
+
+
 def _icon(data: bytes) -> str | None:
     name = {b"\0\0\1\0": "icon (ICO)", b"\0\0\2\0": "cursor (CUR)"}.get(data[:4])
     # A TGA file may begin with the same bytes, but then the number of pictures is zero.
@@ -197,7 +205,7 @@ def _media(data: bytes) -> str | None:
     if kind == "CR3":
         return f"camera raw (Canon CR3) is not supported: {_JPEG}"
     if kind == "AVIF":
-        return f"AVIF is not supported by the installed Pillow: update Pillow, or {_JPEG}"
+        return missing_in_pillow("AVIF")
     return _film(data)
 
 

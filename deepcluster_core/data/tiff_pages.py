@@ -1,4 +1,4 @@
-"""Read the tags of a TIFF file's first page, and correct what Pillow misreads.
+"""Read the tags of a page of a TIFF file, and correct what Pillow misreads.
 
 Pillow does not invert values of more than 8 bits, confuses the byte order of some compressed files,
 and reads half of each value in files with separate planes of 16 bits. The tags show which case
@@ -126,7 +126,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Page:
-    """Tags of the first page."""
+    """Tags of a page."""
 
     data: bytes
     order: str
@@ -200,13 +200,19 @@ def layout_of(data: bytes) -> tuple[str, Layout] | None:
     return None if len(data) < header_end else (order, layout)
 
 
-def read_page(data: bytes) -> Page | None:
-    """Return the first page; None if `data` is not a TIFF file or ends before its directory."""
+def read_page(data: bytes, at: int | None = None) -> Page | None:
+    """Return a page; None if `data` is not a TIFF file or ends before its directory.
+
+    Args:
+        data: the file.
+        at: offset of the directory of a page; None for the first one.
+    """
     found = layout_of(data)
     if found is None:
         return None
     order, layout = found
-    at = number_at(data, layout.first_offset_at, order + layout.offset)
+    if at is None:
+        at = number_at(data, layout.first_offset_at, order + layout.offset)
     first_entry = at + struct.calcsize(layout.num_entries)
     if first_entry > len(data):
         return None

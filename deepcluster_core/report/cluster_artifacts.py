@@ -53,6 +53,7 @@ def read_gallery(
     clusters: int,
     generator: np.random.Generator,
     measures: ClusterMeasures | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Gallery:
     """Return some clusters with thumbnails of their images.
 
@@ -63,6 +64,7 @@ def read_gallery(
         clusters: largest number of clusters to show.
         generator: chooses the random clusters.
         measures: measures of all clusters, if they are known.
+        bands: channels that are shown, see `ShownImages`.
     """
     # Only the images that are shown are opened.
     groups = choose(assigned, clusters=clusters, generator=generator)
@@ -77,7 +79,7 @@ def read_gallery(
     paths, labels = _names(images, ids, assigned.label_N, described)
     populated = np.unique(assigned.cluster_N).tolist()
     common = common_classes(assigned.label_N, COLOURED)
-    pictures = ShownImages(images)
+    pictures = ShownImages(images, bands)
     side = side_within(pictures, ids, GALLERY_BYTES)
     return Gallery(
         epoch=epoch,

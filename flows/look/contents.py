@@ -160,6 +160,9 @@ class RunContents:
         self.epochs = self._epochs_with_labels()
         self.version = read_manifest(self.images.folder).digest[:12]
         """Identifies the images, so that a browser never shows one of another run."""
+        bands = self.images.bands or ()
+        self.picture_version = "-".join([self.version, *map(str, bands)])
+        """Identifies the pictures of the images, which depend on the bands that are shown."""
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from deepcluster_core.artifacts.images import ShownImages
 from deepcluster_core.artifacts.tables import read_clustering, read_index
 from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.inspection.outliers import outlier_scores
@@ -65,10 +66,7 @@ def facts_of(
     """Return what is known of an image, as text by name."""
     columns = ["width", "height", "format"]
     (row,) = read_index(run.images.folder, columns, [image_id])
-    height, width, channels = run.images[image_id].shape
-    colours = COLOURS.get(channels, f"{channels} channels")
-    if run.images.packed_channels != channels:
-        colours = "grey, with a copy in colour"
+    height, width, _ = run.images[image_id].shape
     place = int(np.flatnonzero(contents.members(_cluster(contents, image_id)) == image_id)[0])
     stability_N = contents.stability
     size = int(contents.sizes[_cluster(contents, image_id)])
@@ -76,7 +74,7 @@ def facts_of(
         "number": str(image_id),
         "class": run.class_of(image_id),
         "original": f"{row['width']} × {row['height']} pixels, {row['format']}",
-        "packed": f"{width} × {height} pixels, {colours}",
+        "packed": f"{width} × {height} pixels, {_colours(run.images)}",
         "distance to the centroid": three_decimals(float(contents.labels.distance_N[image_id])),
         "nearest to it": f"{number(place + 1)} of {number(size)}",
         "stability": None if stability_N is None else share(float(stability_N[image_id])),
@@ -85,6 +83,17 @@ def facts_of(
         else f"{outlier:.3f} (near 0 if it has near copies)",
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _colours(images: ShownImages) -> str:
+    """Return the channels of packed images in words, and which of them are shown."""
+    if images.has_copies:
+        text = "grey, with a copy in colour"
+    else:
+        text = COLOURS.get(images.packed_channels, f"{images.packed_channels} channels")
+    if images.bands is None:
+        return text
+    return f"{text}, shown by {', '.join(map(str, images.bands))}"
 
 
 def _cluster(contents: EpochContents, image_id: int) -> int:

@@ -186,7 +186,7 @@ class Pages:
 
     def picture(self, version: str, image_id: int) -> Response:
         """Send an image at its packed size."""
-        if version != self.run.version:
+        if version != self.run.picture_version:
             raise UnknownPageError("This picture belongs to another run: reload the page.")
         self.run.check_image(image_id)
         png = png_of(self.run.images.verified(image_id))

@@ -85,7 +85,7 @@ class Paging:
 
 def shown_image(run: RunContents, image_id: int, caption: str = "") -> ShownImage:
     """Return an image for a page."""
-    source = f"/picture/{run.version}/{image_id}.png"
+    source = f"/picture/{run.picture_version}/{image_id}.png"
     return ShownImage(image_id, run.paths[image_id], run.class_of(image_id), source, caption)
 
 

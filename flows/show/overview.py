@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from deepcluster_core.artifacts.manifest import digest_of, read_manifest
 from deepcluster_core.artifacts.mirrored import publish_small
 from stages.runs.folder import RunFolder
+from stages.runs.recipe import load_own_recipe
 
 OVERVIEW = "overview.png"
 MADE_FROM = "deepcluster-inputs"
@@ -39,13 +40,15 @@ def draw_overview(folder: RunFolder, *, num_epochs: int) -> Path:
 
 
 def _inputs(folder: RunFolder, epochs: list[int]) -> str:
-    """Return a digest of what the picture depends on: the metrics, and the clusters it draws.
+    """Return a digest of what the picture depends on: metrics, the clusters it draws, and bands.
 
     The labels stand for the images as well, which they are made from.
     """
     metrics = [read_manifest(folder.artifact("metrics", epoch)).digest for epoch in epochs]
     labels = read_manifest(folder.artifact("labels", epochs[-1])).digest
-    return digest_of({"format": FORMAT, "epochs": epochs, "metrics": metrics, "labels": labels})
+    inputs = {"format": FORMAT, "epochs": epochs, "metrics": metrics, "labels": labels}
+    bands = load_own_recipe(folder.config).report.bands
+    return digest_of(inputs if bands is None else inputs | {"bands": bands})
 
 
 def _shown(path: Path) -> str | None:

@@ -48,8 +48,9 @@ def draw(folder: RunFolder, epochs: Sequence[int], path: Path, *, made_from: str
     for axes in (above, below):
         plots.finish(axes)
     latest_labels = folder.artifact("labels", epochs[-1])
-    images = folder.images(load_own_recipe(folder.config).images)
-    _gallery(right.subplots(), latest_labels, ShownImages(images))
+    recipe = load_own_recipe(folder.config)
+    images = ShownImages(folder.images(recipe.images), recipe.report.bands)
+    _gallery(right.subplots(), latest_labels, images)
     figure.savefig(path, metadata={MADE_FROM: made_from})
 
 

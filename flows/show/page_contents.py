@@ -78,6 +78,7 @@ class PageContents(PageInputs):
             clusters=self.clusters,
             generator=numpy_generator(self.seed, epoch, "report", "clusters"),
             measures=measures,
+            bands=self.recipe.report.bands,
         )
         return replace(
             report,
@@ -129,6 +130,9 @@ class PageContents(PageInputs):
         unreadable = counted(lost, "image")
         losses = [f"{unreadable} could not be read: images/skipped.parquet has the reasons"]
         lines = [*(losses if lost else []), *facts.get("warnings", ()), *facts.get("notes", ())]
+        bands = self.recipe.report.bands
+        if bands is not None:
+            lines.append(_shown(bands))
         return [". ".join(line[:1].upper() + line[1:] for line in lines) + "."] if lines else []
 
     def _evaluated(self) -> Iterator[Evaluation]:
@@ -149,6 +153,13 @@ class PageContents(PageInputs):
             if not made_from <= present:
                 note = "Made from artifacts that the run no longer has."
             yield Evaluation(name, epoch, rows, pictures, note)
+
+
+def _shown(bands: Sequence[int]) -> str:
+    """Return which bands the pictures show."""
+    if len(bands) == 1:
+        return f"pictures show band {bands[0]}"
+    return "pictures show bands {}, {} and {} as red, green and blue".format(*bands)
 
 
 def _provenance(manifests: Sequence[Manifest]) -> dict[str, str]:

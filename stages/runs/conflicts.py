@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from deepcluster_core.data.augment_config import check_channels, coloured_keys
+from deepcluster_core.data.shown_bands import band_problem
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.models.config import PROJECTION
 from stages.cluster import NO_WHITENING, ClusterConfig
@@ -44,6 +45,7 @@ def _images(recipe: "Recipe") -> Iterator[Conflict]:
             f"{dataset.channels}; raw and none hold any number",
         )
     yield from _grey_images(recipe)
+    yield from shown_bands(recipe)
 
 
 def _grey_images(recipe: "Recipe") -> Iterator[Conflict]:
@@ -77,6 +79,20 @@ def _grey_images(recipe: "Recipe") -> Iterator[Conflict]:
             f"network, whose network.std gives {list(network.grey_weights)}; leave "
             f"dataset.grey_weights out (--set dataset.grey_weights=null), which packs the images "
             f"again, or keep network.std as it was",
+        )
+
+
+def shown_bands(recipe: "Recipe") -> Iterator[Conflict]:
+    """Yield why the bands that people are to see cannot be shown."""
+    dataset, bands = recipe.dataset, recipe.report.bands
+    if bands is None:
+        return
+    has_grey_alone = dataset.encoding == "grey" and not dataset.has_colour_copies
+    problem = band_problem(bands, 1 if has_grey_alone else dataset.channels)
+    if problem is not None:
+        yield (
+            ("report.bands", "dataset.channels", "dataset.encoding"),
+            f"report.bands: {list(bands)}: {problem.cause}; {problem.fix}",
         )
 
 

@@ -30,7 +30,7 @@ from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.runs.compute import ComputeConfig
-from stages.runs.conflicts import conflicts
+from stages.runs.conflicts import Conflict, conflicts, shown_bands
 from stages.train import Pace, TrainConfig
 
 
@@ -42,6 +42,19 @@ class KeepConfig(StrictConfig):
 
     checkpoints: PositiveInt | None = None
     """Number of latest epochs whose checkpoints are kept. None: keep all."""
+
+
+class ReportConfig(StrictConfig):
+    """How people see the images of a run. No artifact depends on it.
+
+    `run` with another value shows the images of a finished run in another way.
+    """
+
+    bands: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """Channels of the packed images that are shown as red, green and blue, from 1, such as [4, 3,
+    2]; or a single one, in grey. They are shown by the report and its map, `look`, thumbnails of
+    `table`, and files that `sort` makes of images without an original. None: three channels in
+    colour; the first one in grey of any other number."""
 
 
 class Recipe(StrictConfig):
@@ -63,6 +76,7 @@ class Recipe(StrictConfig):
     cluster: ClusterConfig = ClusterConfig()
     train: TrainConfig
     keep: KeepConfig = KeepConfig()
+    report: ReportConfig = ReportConfig()
     compute: ComputeConfig = ComputeConfig()
 
     @field_validator("images")
@@ -232,10 +246,10 @@ def _checked_recipe(
     except ValidationError as error:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
-    if is_known is not None and is_known(recipe):
-        return recipe
-    # Only values that are valid one by one can be compared with each other.
-    found = _describe_conflicts(recipe)
+    was_checked = is_known is not None and is_known(recipe)
+    # Only values that are valid one by one can be compared with each other. A known recipe can
+    # still differ in what people see.
+    found = _describe_conflicts(shown_bands(recipe) if was_checked else conflicts(recipe))
     if found:
         raise invalid(name, found)
     return recipe
@@ -290,10 +304,10 @@ def _parsed(values: Mapping[str, Any]) -> Recipe:
     return recipe.model_copy(update={"dataset": weighted})
 
 
-def _describe_conflicts(recipe: Recipe, wrong: Collection[str] = ()) -> list[str]:
+def _describe_conflicts(found: Iterable[Conflict], wrong: Collection[str] = ()) -> list[str]:
     """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
     paragraphs: list[str] = []
-    for keys, text in conflicts(recipe):
+    for keys, text in found:
         if not _are_among(keys, wrong):
             paragraphs.append(f"  {text}".replace("\n", "\n  "))
     return paragraphs
@@ -324,7 +338,7 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
         recipe = _parsed(merged(required, valid_values))
     except ValidationError:
         return []
-    return _describe_conflicts(recipe, wrong)
+    return _describe_conflicts(conflicts(recipe), wrong)
 
 
 def _optional(model: type[BaseModel]) -> type[BaseModel]:

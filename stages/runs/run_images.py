@@ -42,7 +42,7 @@ class RunImages:
     @cached_property
     def images(self) -> ShownImages:
         """The packed images, as people see them."""
-        return ShownImages(self.folder.images(self.recipe.images))
+        return ShownImages(self.folder.images(self.recipe.images), self.recipe.report.bands)
 
     @cached_property
     def labels(self) -> Labels:

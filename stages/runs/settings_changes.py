@@ -111,8 +111,8 @@ def _changes(before: Recipe, now: Recipe) -> list[str]:
     new_values = _flat(now.model_dump(mode="json"))
     changes: list[str] = []
     for key, new in new_values.items():
-        # No artifact depends on the number of epochs, or on where a run computes.
-        if key == "epochs" or key.startswith("compute."):
+        # No artifact depends on the number of epochs, where a run computes, or what people see.
+        if key == "epochs" or key.startswith(("compute.", "report.")):
             continue
         old = old_values.get(key)
         if old != new:

@@ -24,7 +24,7 @@ def cells(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
     return picture_HW.clip(0, 4095).astype(np.uint16)
 
 
-@pytest.mark.parametrize("pages", ["null", "all"])
+@pytest.mark.parametrize("pages", ["null", "all", "channels"])
 def test_run__new_images_get_the_brightness_of_the_run(
     pages: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,7 +35,8 @@ def test_run__new_images_get_the_brightness_of_the_run(
     recipe = write_small_recipe(
         tmp_path / "recipe.yaml",
         source,
-        dataset=f"{{source: SOURCE, channels: 1, shorter_side: 16, pages: {pages}}}",
+        dataset=f"{{source: SOURCE, channels: {2 if pages == 'channels' else 1}, "
+        f"encoding: raw, shorter_side: 16, pages: {pages}}}",
     )
     monkeypatch.chdir(tmp_path)
     run = run_epochs(recipe, run=tmp_path / "run", echo=False)
@@ -51,7 +52,7 @@ def test_run__new_images_get_the_brightness_of_the_run(
     labels = pd.read_parquet(tmp_path / "run" / "labels" / "epoch=0000" / "labels.parquet")
     found = pd.read_parquet(tmp_path / "few.parquet").set_index("path")
     wanted = labels.set_index("path").loc[found.index]
-    assert len(found) == (3 if pages == "null" else 6)
+    assert len(found) == (6 if pages == "all" else 3)
     assert found.cluster.tolist() == wanted.cluster.tolist()
     np.testing.assert_allclose(found.distance, wanted.distance, rtol=0.01)
 

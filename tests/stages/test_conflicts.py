@@ -246,6 +246,31 @@ def test_load_recipe__what_does_not_fit_a_pca_of_a_sample_is_named(
     assert re.search(wanted, found)
 
 
+@pytest.mark.parametrize(
+    ("bands", "dataset", "wanted"),
+    [
+        ([9, 2, 1], {"channels": 5}, "the images of the run have the bands 1 to 5; choose among"),
+        ([2, 1], {"channels": 5}, "2 bands, but a picture shows one or three; name one band, or"),
+        ([3], {"encoding": "grey", "colour_copies": False}, "have the bands 1 to 1; choose among"),
+    ],
+)
+def test_load_recipe__bands_that_cannot_be_shown_are_named(
+    bands: list[int], dataset: dict[str, Any], wanted: str, path: Path
+) -> None:
+    changes = {"dataset": {"encoding": "raw"} | dataset, "report": {"bands": bands}}
+    if dataset.get("channels") == 5:
+        changes["network"] = {"sobel": False}
+
+    (found,) = problems_of(path, changes)
+
+    assert found.startswith(f"report.bands: {bands}: ")
+    assert wanted in found
+
+
+def test_load_recipe__bands_of_colour_copies_can_be_shown(path: Path) -> None:
+    assert problems_of(path, GREY, {"report": {"bands": [3, 2, 1]}}) == []
+
+
 def test_load_recipe__features_from_a_file_are_not_reduced(path: Path, tmp_path: Path) -> None:
     features = tmp_path / "features.npy"
     np.save(features, np.zeros((9, 8), np.float32))

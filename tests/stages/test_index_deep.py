@@ -182,6 +182,46 @@ def test_index__maximum_of_the_pages(tmp_path: Path) -> None:
     assert Images(tmp_path / "out")[2].mean() > Images(tmp_path / "first")[2].mean() + 20
 
 
+def test_index__pages_as_channels(tmp_path: Path) -> None:
+    source = stacks(tmp_path / "source")
+    values_PHW = np.stack([microscope(number) for number in range(3)])
+    tifffile.imwrite(source / "again.tif", values_PHW[::-1], photometric="minisblack")
+    dataset = config(source, pages="channels", channels=3, max_skipped_fraction=0.5)
+
+    manifest = index(dataset, tmp_path / "out")
+
+    assert pd.read_parquet(tmp_path / "out" / INDEX).path.tolist() == ["again.tif", "three.tif"]
+    skipped = pd.read_parquet(tmp_path / "out" / SKIPPED).set_index("path").reason.to_dict()
+    assert skipped == {
+        "frames.dcm": "DICOM of 4 pages, not 3: dataset.channels: 4 reads it",
+        "one.tif": "TIFF of 1 page, not 3: dataset.channels: 1 reads it",
+    }
+    # Each channel has a scale of its own, of all pictures.
+    scale = manifest.facts["deep_scales"]["integers, 3 channels"]
+    assert len(scale["low"]) == len(scale["high"]) == 3
+    images = Images(tmp_path / "out")
+    low_C, high_C = (np.array(scale[name]) for name in ("low", "high"))
+    wanted_HWC = (values_PHW.transpose(1, 2, 0) - low_C) / (high_C - low_C)
+    np.testing.assert_allclose(images[1] / 255, wanted_HWC.clip(0, 1), atol=1 / 255)
+
+    originals = config(
+        source, pages="channels", channels=3, max_skipped_fraction=0.5, encoding="none"
+    )
+    index(originals, tmp_path / "originals")
+    assert np.array_equal(Images(tmp_path / "originals")[0], images[0])
+
+
+def test_index__stacks_of_as_many_pages_name_the_setting_that_joins_them(tmp_path: Path) -> None:
+    source = stacks(tmp_path / "source")
+    (source / "one.tif").unlink()
+    values_PHW = np.stack([microscope(number) for number in range(5)])
+    tifffile.imwrite(source / "three.tif", values_PHW, photometric="minisblack")
+    with pytest.raises(SourceError) as error:
+        index(config(source, channels=5), tmp_path / "out")
+    assert "TIFF of 5 pages of 1 channel: dataset.pages: channels joins them" in str(error.value)
+    assert "Fix: set dataset.pages: channels; otherwise convert" in str(error.value)
+
+
 def test_index__pages_need_packing(tmp_path: Path) -> None:
     dataset = config(stacks(tmp_path / "source"), pages="all", encoding="none")
     with pytest.raises(SourceError, match=r"dataset\.pages: all makes several"):

@@ -46,10 +46,16 @@ def pixels_of(data: bytes, channels: int = 3, deep: DeepRule = "range") -> NDArr
     return decode(data, channels=channels, shorter_side=None, deep=deep).pixels_HWC
 
 
-def reason(data: bytes, channels: int = 3, side: int | None = 8, deep: DeepRule = "range") -> str:
+def reason(
+    data: bytes,
+    channels: int = 3,
+    side: int | None = 8,
+    deep: DeepRule = "range",
+    pages: Pages | None = None,
+) -> str:
     """Return why a picture cannot be decoded."""
     with pytest.raises(UnreadableImageError) as error:
-        decode(data, channels=channels, shorter_side=side, deep=deep)
+        decode(data, channels=channels, shorter_side=side, deep=deep, pages=pages)
     return str(error.value)
 
 

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.image_tables import image_table
+from deepcluster_core.artifacts.images import ShownImages
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.data.encode import encode_png
+from deepcluster_core.data.shown_bands import band_problem
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.progress import Progress, silent
 from deepcluster_core.text import readable_size
@@ -44,7 +46,8 @@ class SortRequest:
     """Take those farthest from the centroid first, not the nearest."""
     bands: tuple[int, ...] | None = None
     """Write pictures of these channels of the packed pixels, from 1, in place of the files; one
-    channel, or three for red, green and blue."""
+    channel, or three for red, green and blue. None: the files; for images without one,
+    `report.bands`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def sort_images(
     originals = _originals(facts)
     _check_folder(past, out, originals)
     if request.bands is not None:
-        _check_bands(request.bands, past.recipe.dataset.channels)
+        _check_bands(request.bands, facts.images.num_bands)
         originals = None  # pictures are made even of files that exist
     chosen = [*_members(facts, request)]
     names = {number: one.name for number, one in names_at(past.folder, facts.epoch).items()}
@@ -159,12 +162,12 @@ class _Writer:
     def __init__(
         self, facts: ImageFacts, originals: Path | None, out: Path, request: SortRequest
     ) -> None:
-        self._images = facts.images
+        bands = request.bands or facts.images.bands
+        self._images = ShownImages(facts.images.folder, bands)
         self._paths = facts.images.paths()
         self._originals = originals
         self._out = out
         self._how: How = request.how
-        self._bands = request.bands
         self._digits = len(str(len(facts.images) - 1))
         self._num_written = 0
         self.num_decoded = 0
@@ -208,10 +211,7 @@ class _Writer:
         original = self._original(image_id)
         if original is None:
             file = folder / f"{number}-{safe_name(_stem(path))}"
-            pixels_HWC = self._images.verified(image_id)
-            if self._bands is not None:
-                pixels_HWC = pixels_HWC[:, :, [band - 1 for band in self._bands]]
-            name = _write_pixels(pixels_HWC, file)
+            name = _write_pixels(self._images.verified(image_id), file)
             self.num_decoded += 1
             self.decoded_kinds.add(Path(name).suffix)
             return name
@@ -272,17 +272,10 @@ def _originals(facts: ImageFacts) -> Path | None:
 
 def _check_bands(bands: Sequence[int], channels: int) -> None:
     """Raise ConfigError unless the images have these bands, and a picture can show them."""
-    given = ",".join(map(str, bands))
-    if len(bands) not in (1, 3):
-        raise ConfigError(
-            f"--bands {given}: {len(bands)} bands, but a picture shows one or three.\n"
-            f"  Fix: name one band, or those for red, green and blue."
-        )
-    if not all(1 <= band <= channels for band in bands):
-        raise ConfigError(
-            f"--bands {given}: the images of the run have the bands 1 to {channels}.\n"
-            f"  Fix: choose among these."
-        )
+    problem = band_problem(bands, channels)
+    if problem is not None:
+        given = ",".join(map(str, bands))
+        raise ConfigError(f"--bands {given}: {problem.cause}.\n  Fix: {problem.fix}.")
 
 
 def _check_folder(past: PastRun, out: Path, originals: Path | None) -> None:

@@ -165,6 +165,20 @@ def test_shown_images__without_copies_are_what_networks_read(
     np.testing.assert_array_equal(ShownImages(folder).verified(3), Images(folder)[3])
 
 
+@pytest.mark.parametrize("bands", [(3, 1, 2), (2,)])
+def test_shown_images__bands(tmp_path: Path, bands: tuple[int, ...]) -> None:
+    folder = pack(tmp_path / "images", coloured(5), "raw")
+    with_copies = pack(tmp_path / "grey", coloured(5), "grey", has_copies=True)
+    channels = [band - 1 for band in bands]
+
+    shown, copies = ShownImages(folder, bands), ShownImages(with_copies, bands)
+
+    assert (shown.num_bands, copies.num_bands) == (3, 3)
+    np.testing.assert_array_equal(shown[3], Images(folder)[3][..., channels])
+    np.testing.assert_array_equal(shown.verified(3), shown[3])
+    np.testing.assert_array_equal(copies[3], ShownImages(with_copies)[3][..., channels])
+
+
 def test_shown_images__a_damaged_copy_is_found(tmp_path: Path) -> None:
     folder = pack(tmp_path / "images", coloured(5), "grey", has_copies=True)
     (part,) = (folder / COLOURS).iterdir()
