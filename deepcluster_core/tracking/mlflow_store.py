@@ -20,14 +20,20 @@ RUN_ID = "deepcluster.run_id"
 """The tag by which a run is found again."""
 VALUE_CHARACTERS = 500
 """Longest value of a parameter or tag; every version of MLflow accepts as many characters."""
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""How often, and how many seconds, to wait for a server. MLflow's defaults are up to 14 minutes,
-which the run would wait too."""
+SETTINGS = {
+    # How often, and how many seconds, to wait for a server. MLflow's defaults are up to 14 minutes,
+    # which the run would wait too.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # MLflow prints the address of a run on a server between our own lines; `place` names it.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Settings of MLflow, unless the environment has others."""
 
 
 def open_tracker(record: Record, place: str) -> "MlflowRun":
     """Open a run in the store at the URI `place`; empty for MLFLOW_TRACKING_URI or MLflow's own."""
-    for name, value in PATIENCE.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -68,8 +74,14 @@ class MlflowRun:
 
     @property
     def place(self) -> str:
-        """The store, the experiment and the run. Without user and password of a server."""
+        """The page of the run on a server, or else the store, the experiment and the run.
+
+        Without user and password of a server.
+        """
         store = without_credentials(str(self._client.tracking_uri))
+        if store.startswith(("http://", "https://")):
+            experiment = self._run.info.experiment_id
+            return f"{store.rstrip('/')}/#/experiments/{experiment}/runs/{self._id}"
         return f"{store}, experiment {self._experiment_name}, run {self._id}"
 
     @property

@@ -6,8 +6,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from deepcluster_core.errors import ConfigError
+from flows.cli.completion import complete_evaluation, complete_run
 from flows.cli.failures import writes_to
-from flows.cli.help import JUDGE, complete_evaluation, complete_run, examples
+from flows.cli.help import JUDGE, examples
 from flows.cli.model_options import with_options_of
 from flows.cli.options import SERVER, EpochOption, JsonOption, given, prefect_ready, run_place
 from stages.evaluations.shared.protocol import protocol_names

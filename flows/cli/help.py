@@ -1,13 +1,8 @@
-"""What `--help` shows besides the options: groups of commands, examples, and completed names."""
+"""What `--help` shows besides the options: groups of commands, and examples."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from typer.core import TyperGroup
-
-from deepcluster_core.config_files import recipe_names
-from stages.evaluations.shared.protocol import protocol_names
 
 RUN, LOOK, JUDGE, USE = "Run", "Look", "Judge", "Use"
 """The groups of commands, in the order in which people need them."""
@@ -31,26 +26,3 @@ def examples(*commands: str) -> str:
     """Return the text below a command's help, with a line for each example."""
     # Typer joins lines, unless an empty one is between them.
     return "\n\n".join(["Examples:", *commands])
-
-
-def complete_recipe(incomplete: str) -> list[str]:
-    """Return the recipes, and the files here, that begin as what was typed."""
-    return [*_beginning(recipe_names(), incomplete), *_beginning(_files("*.yaml"), incomplete)]
-
-
-def complete_run(incomplete: str) -> list[str]:
-    """Return the runs in `runs/` that begin as what was typed, by their paths."""
-    return _beginning(_files("runs/*/"), incomplete)
-
-
-def complete_evaluation(incomplete: str) -> list[str]:
-    """Return the evaluations that begin as what was typed."""
-    return _beginning(protocol_names(), incomplete)
-
-
-def _files(pattern: str) -> list[str]:
-    return sorted(str(path) for path in Path().glob(pattern))
-
-
-def _beginning(names: Sequence[str], incomplete: str) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]

@@ -16,6 +16,7 @@ from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.interrupts import SIGNALS
 from deepcluster_core.memory import keep_freed_memory
 from deepcluster_core.text import printable_lines, shell_words
+from flows.cli.completion import mend_zsh_completion
 from flows.cli.evaluation import evaluation
 from flows.cli.failures import (
     DEBUG,
@@ -74,6 +75,7 @@ class Stopped(BaseException):
         self.exit_code = 128 + number  # as in a shell: 130, 143 and 129
 
 
+mend_zsh_completion()
 app = typer.Typer(
     cls=Grouped,
     help="DeepCluster (Caron et al. 2018): group features, train on the groups, repeat.",

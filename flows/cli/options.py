@@ -12,8 +12,8 @@ import typer
 
 from deepcluster_core.local_paths import check_is_local, expanded
 from deepcluster_core.text import printable
+from flows.cli.completion import complete_recipe, complete_run
 from flows.cli.failures import print_error
-from flows.cli.help import complete_recipe, complete_run
 from flows.engine.environment import NOTES
 from flows.prefect_.embedded import EmbeddedServer
 
@@ -78,7 +78,13 @@ EpochsOption = Annotated[
     int | None, typer.Option(min=0, help="Total number of epochs; the recipe's if left out.")
 ]
 RunFolderOption = Annotated[
-    Path, typer.Option("--run", help="Folder or URL of the run.", parser=run_place)
+    Path,
+    typer.Option(
+        "--run",
+        help="Folder or URL of the run.",
+        parser=run_place,
+        autocompletion=complete_run,
+    ),
 ]
 RunArgument = Annotated[
     Path,

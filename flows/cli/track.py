@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.tracking.registry import TRACKERS
+from flows.cli.completion import complete_tracker
 from flows.cli.help import USE, examples
 from flows.cli.options import RunArgument, given, path
 
@@ -21,7 +22,12 @@ tracking = typer.Typer()
 )
 def track(
     run: RunArgument,
-    to: Annotated[str, typer.Option(metavar="TRACKER", help=f"{', '.join(TRACKERS)}.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="TRACKER", help=f"{', '.join(TRACKERS)}.", autocompletion=complete_tracker
+        ),
+    ],
     uri: Annotated[
         str | None,
         typer.Option(help="For mlflow: a store or server; MLFLOW_TRACKING_URI if left out."),

@@ -1,6 +1,7 @@
 """What the pages show of a run: its images, and their clusters at each epoch.
 
-Everything is read from finished artifacts, when it is first asked for. Suffixes: N images, K
+Everything is read from finished artifacts, when it is first asked for. A run may still go on: each
+page asks `RunContents.at`, which notices new and replaced artifacts. Suffixes: N images, K
 clusters, M members of a cluster, C classes, E epochs.
 """
 
@@ -15,13 +16,16 @@ from numpy.typing import NDArray
 
 from deepcluster_core.artifacts.files import Signature, signature_of
 from deepcluster_core.artifacts.images import ShownImages
-from deepcluster_core.artifacts.manifest import Condition, read_manifest
+from deepcluster_core.artifacts.manifest import MANIFEST, Condition, read_manifest
 from deepcluster_core.artifacts.tables import Labels, read_labels
-from deepcluster_core.errors import DeepClusterError
+from deepcluster_core.errors import ArtifactError, DeepClusterError
 from deepcluster_core.inspection.neighbours import Neighbours, NeighbourSearch
 from stages.runs.cluster_names import CLUSTER_NAMES, ClusterName, names_at
+from stages.runs.epoch import EPOCH_KINDS
+from stages.runs.folder import RunFolder
 from stages.runs.image_facts import ImageFacts
 from stages.runs.past_run import PastRun
+from stages.runs.run_images import STABILITY_EPOCHS, clustered_by
 
 EPOCHS_KEPT = 3
 """Epochs whose clusters, and perhaps features, stay in memory."""
@@ -37,11 +41,14 @@ class EpochContents:
     def __init__(self, facts: ImageFacts) -> None:
         self.facts = facts
         self.epoch = facts.epoch
+        self.past = facts.past
+        """The run as it is now; the run of `facts` is as it was when they were first asked for."""
+        self.identity = identity_of(facts.past, facts.epoch)
         self._lock = threading.RLock()
         # Reading all features takes seconds, and pages without neighbours need not wait for it.
         self._search_lock = threading.Lock()
         self._names_lock = threading.Lock()
-        self._named: tuple[Signature | None, dict[int, ClusterName]] | None = None
+        self._named: tuple[tuple[Signature | None, PastRun], dict[int, ClusterName]] | None = None
 
     @property
     def labels(self) -> Labels:
@@ -59,12 +66,14 @@ class EpochContents:
 
         Carrying names from other epochs reads their labels, so it is done once for each change.
         """
-        folder = self.facts.past.folder
-        signature = signature_of(str(folder.root / CLUSTER_NAMES))
+        past = self.past
+        signature = signature_of(str(past.folder.root / CLUSTER_NAMES))
         with self._names_lock:
-            if self._named is None or self._named[0] != signature:
-                self._named = (signature, names_at(folder, self.epoch))
-            return self._named[1]
+            named = self._named
+            if named is None or named[0][0] != signature or named[0][1] is not past:
+                named = ((signature, past), names_at(past.folder, self.epoch))
+                self._named = named
+            return named[1]
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
@@ -130,6 +139,8 @@ class EpochContents:
             ArtifactError: the run does not have the features of the epoch any more.
         """
         with self._search_lock:
+            if "_search" not in self.__dict__:  # once they are in memory, they may be deleted
+                self.past.clustered(self.epoch)
             search = self._search
         return search.of(image_id_B, count)
 
@@ -140,7 +151,7 @@ class EpochContents:
 
 
 class RunContents:
-    """A run as it was when the server started. Methods are thread-safe."""
+    """A run, which may go on meanwhile. Methods are thread-safe."""
 
     def __init__(self, past: PastRun, epoch: int | None) -> None:
         """Open the images, and the labels of an epoch; of the last one if `epoch` is None.
@@ -150,14 +161,20 @@ class RunContents:
             ArtifactError: the images or labels are missing or damaged.
         """
         self.past = past
+        # Empty, so that the first page notices what has come since the run was opened.
+        self._signatures: dict[str, Signature | None] = {}
         self._lock = threading.RLock()
         # Reading the labels of all epochs takes seconds, and other pages need not wait for it.
         self._history_lock = threading.Lock()
+        self._clusters: dict[str, NDArray[np.int32]] = {}
+        """The cluster of each image, by the digest of the labels."""
+        self._found: tuple[str | None, list[int]] = (None, [])
+        """The last text that was searched for, and the images whose path contains it."""
         first = EpochContents(ImageFacts.of(past, epoch))
-        self.last_epoch = first.epoch
+        self._wanted = epoch
         self._kept = OrderedDict({first.epoch: first})
         self.images: ShownImages = first.facts.images
-        self.epochs = self._epochs_with_labels()
+        self.epochs = _epochs_with_labels(past)
         self.version = read_manifest(self.images.folder).digest[:12]
         """Identifies the images, so that a browser never shows one of another run."""
         bands = self.images.bands or ()
@@ -169,22 +186,56 @@ class RunContents:
         """The name of the run."""
         return self.past.folder.name
 
+    @property
+    def first_shown(self) -> int:
+        """The epoch to begin with: the one that was asked for, or the last one that has labels."""
+        if self._wanted is not None:
+            return self._wanted
+        with self._lock:
+            self._refresh()
+            return self.epochs[-1]
+
     def at(self, epoch: int) -> EpochContents:
-        """Return the clusters of an epoch.
+        """Return the clusters of an epoch, as they are now.
 
         Raises:
             UnknownPageError: the run has no labels of the epoch.
-            ArtifactError: its labels were deleted or damaged since the server started.
+            ArtifactError: the images were replaced, or all labels deleted, since the server
+                started.
         """
-        if epoch not in self.epochs:
-            raise UnknownPageError(f"This run has no labels of epoch {epoch}.")
         with self._lock:
+            self._refresh()
+            if epoch not in self.epochs:
+                raise UnknownPageError(f"This run has no labels of epoch {epoch}.")
             if epoch not in self._kept:
                 self._kept[epoch] = EpochContents(ImageFacts.of(self.past, epoch))
             self._kept.move_to_end(epoch)
             while len(self._kept) > EPOCHS_KEPT:
                 self._kept.popitem(last=False)
             return self._kept[epoch]
+
+    def _refresh(self) -> None:
+        """Open the run again if an artifact has come, changed or gone.
+
+        What was read stays in memory where it was made from the same artifacts. Only the manifests
+        are looked at, and those in a mirror alone if the run is on an object store.
+        """
+        signatures = _signatures(self.past.folder)
+        if signatures == self._signatures:
+            return
+        past = PastRun.open(str(self.past.folder.root))
+        epochs = _epochs_with_labels(past)
+        if not epochs or read_manifest(self.images.folder).digest[:12] != self.version:
+            raise ArtifactError(
+                f"{past.folder.root}: its images were replaced, or all labels deleted.\n"
+                f"  Fix: start `deepcluster look` again when the run has labels."
+            )
+        for epoch, contents in [*self._kept.items()]:
+            if epoch in epochs and contents.identity == identity_of(past, epoch):
+                contents.past = past
+            else:
+                del self._kept[epoch]
+        self.past, self.epochs, self._signatures = past, epochs, signatures
 
     def check_image(self, image_id: int) -> None:
         """Raise UnknownPageError unless the run has this image."""
@@ -204,6 +255,15 @@ class RunContents:
         """The paths for a search that ignores case."""
         return [path.casefold() for path in self.paths]
 
+    def images_with(self, text: str) -> list[int]:
+        """Return the images whose path contains a text, which is in lower case."""
+        # The pages of a list are asked for one after the other.
+        known, found = self._found
+        if known != text:
+            found = [image for image, path in enumerate(self.folded_paths) if text in path]
+            self._found = (text, found)
+        return found
+
     @cached_property
     def classes(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
         """The true label of each image as a number, -1 if it is unknown; and the names."""
@@ -215,23 +275,24 @@ class RunContents:
         number = int(class_N[image_id])
         return None if number < 0 else names[number]
 
-    @cached_property
-    def _histories(self) -> NDArray[np.int32]:
-        """The cluster of each image at each epoch that has labels."""
-        clusters_EN = np.empty((len(self.epochs), self.images.num_images), np.int32)
-        for number, epoch in enumerate(self.epochs):
-            clusters_EN[number] = read_labels(self.past.whole("labels", epoch)).cluster_N
-        return clusters_EN
-
     def history(self, image_id: int) -> list[tuple[int, int]]:
         """Return the cluster of an image at each epoch, as pairs of epoch and cluster.
 
         Raises:
-            ArtifactError: labels were deleted or damaged since the server started.
+            ArtifactError: labels were deleted or damaged since the page was asked for.
         """
+        with self._lock:
+            past, epochs = self.past, self.epochs
+        found: list[tuple[int, int]] = []
         with self._history_lock:
-            clusters_E = self._histories[:, image_id].tolist()
-        return [*zip(self.epochs, clusters_E, strict=True)]
+            known, self._clusters = self._clusters, {}
+            for epoch in epochs:
+                labels = past.whole("labels", epoch)
+                digest = read_manifest(labels).digest
+                cluster_N = known[digest] if digest in known else read_labels(labels).cluster_N
+                self._clusters[digest] = cluster_N
+                found.append((epoch, int(cluster_N[image_id])))
+        return found
 
     def original(self, image_id: int) -> Path | None:
         """Return the file that an image was read from; None if it was no file, or is gone."""
@@ -241,9 +302,32 @@ class RunContents:
         path = Path(originals) / self.paths[image_id]
         return path if path.is_file() else None
 
-    def _epochs_with_labels(self) -> list[int]:
-        whole: list[int] = []
-        for (kind, epoch), state in self.past.states.items():
-            if kind == "labels" and epoch is not None and state.condition is Condition.WHOLE:
-                whole.append(epoch)
-        return sorted(whole)
+
+def identity_of(past: PastRun, epoch: int) -> tuple[str, ...]:
+    """Return what identifies the artifacts that the contents of an epoch are made from.
+
+    They are the labels, those of the epochs before that stability compares, and the features, whose
+    key stays the same when they are deleted to save space.
+    """
+    labelled = [number for number in _epochs_with_labels(past) if number <= epoch]
+    digests: list[str] = []
+    for number in labelled[-STABILITY_EPOCHS - 1 :]:
+        digests.append(read_manifest(past.folder.artifact("labels", number)).digest)
+    features = past.states.get(clustered_by(past.recipe, epoch))
+    return (*digests, "" if features is None else features.key)
+
+
+def _epochs_with_labels(past: PastRun) -> list[int]:
+    whole: list[int] = []
+    for (kind, epoch), state in past.states.items():
+        if kind == "labels" and epoch is not None and state.condition is Condition.WHOLE:
+            whole.append(epoch)
+    return sorted(whole)
+
+
+def _signatures(folder: RunFolder) -> dict[str, Signature | None]:
+    """Return the signatures of the configuration and of the manifest of each artifact."""
+    files = [folder.config]
+    for kind in EPOCH_KINDS:
+        files.extend((folder.root / kind).glob(f"epoch=*/{MANIFEST}"))
+    return {str(file): signature_of(str(file)) for file in files}

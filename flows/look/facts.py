@@ -10,12 +10,13 @@ from deepcluster_core.errors import DeepClusterError
 from deepcluster_core.inspection.outliers import outlier_scores
 from deepcluster_core.text import number, share, three_decimals
 from flows.look.contents import EpochContents, RunContents
-from flows.look.showing import ShownImage, shown_image
+from flows.look.showing import Paging, ShownImage, shown_image
 from stages.runs.run_images import NEIGHBOURS
 
 SIMILAR = 24
-"""Similar images shown on the page of an image."""
-
+"""Similar images on a page."""
+MOST_SIMILAR = 2400
+"""Similar images that can be paged through."""
 
 COLOURS = {1: "grey", 3: "colour"}
 """Names for numbers of channels."""
@@ -26,6 +27,8 @@ class Similar:
     """The images most similar to one, or why they are not known."""
 
     images: list[ShownImage] = field(default_factory=list[ShownImage])
+    """Those of one page."""
+    paging: Paging = field(default_factory=lambda: Paging.of(0, SIMILAR, 1))
     outlier: float | None = None
     """The outlier score of the image, 0 to 1."""
     second_cluster: int | None = None
@@ -33,29 +36,30 @@ class Similar:
     lacks: str | None = None
 
 
-def similar(run: RunContents, contents: EpochContents, image_id: int) -> Similar:
-    """Return the images most similar to an image, the most similar first."""
+def similar(run: RunContents, contents: EpochContents, image_id: int, page: int) -> Similar:
+    """Return a page of the images most similar to an image, the most similar first."""
+    paging = Paging.of(min(run.images.num_images - 1, MOST_SIMILAR), SIMILAR, page)
     try:
-        found = contents.neighbours(np.array([image_id]), SIMILAR)
+        found = contents.neighbours(np.array([image_id]), paging.last)
         second_cluster = _second_cluster(contents, image_id)
     except DeepClusterError as error:  # the run keeps the features of its last epochs only
         return Similar(lacks=str(error))
     images: list[ShownImage] = []
-    for other, cosine in zip(found.image_id_NM[0], found.similarity_NM[0], strict=True):
+    on_page = (found.image_id_NM[0, paging.part], found.similarity_NM[0, paging.part])
+    for other, cosine in zip(*on_page, strict=True):
         cluster = contents.labels.cluster_N[other]
         caption = f"{three_decimals(float(cosine))} · {cluster}"
         images.append(shown_image(run, int(other), caption))
     nearest = type(found)(found.image_id_NM[:, :NEIGHBOURS], found.similarity_NM[:, :NEIGHBOURS])
-    return Similar(images, float(outlier_scores(nearest)[0]), second_cluster)
+    return Similar(images, paging, float(outlier_scores(nearest)[0]), second_cluster)
 
 
 def _second_cluster(contents: EpochContents, image_id: int) -> int | None:
-    facts = contents.facts
-    clustering = read_clustering(facts.past.whole("labels", contents.epoch))
+    clustering = read_clustering(contents.past.whole("labels", contents.epoch))
     centroids_KQ = clustering["centroids"]
     if len(centroids_KQ) < 2:
         return None
-    distance_K = np.linalg.norm(centroids_KQ - facts.rows[image_id], axis=1)
+    distance_K = np.linalg.norm(centroids_KQ - contents.facts.rows[image_id], axis=1)
     distance_K[contents.labels.cluster_N[image_id]] = np.inf
     return int(distance_K.argmin())
 

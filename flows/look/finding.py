@@ -50,7 +50,7 @@ def find(run: RunContents, contents: EpochContents, wanted: str) -> Found:
     if not text:
         return Found(wanted, [], [], [])
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else -1
-    images = [image for image, path in enumerate(run.folded_paths) if text in path]
+    images = run.images_with(text)
     if 0 <= number < run.images.num_images:
         images = [number, *(image for image in images if image != number)]
     return Found(wanted, _clusters(contents, text, number), _classes(run, contents, text), images)

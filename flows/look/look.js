@@ -1,4 +1,4 @@
-"use strict";
+import { layOut, loadBeside, startList } from "./list.js";
 
 const { images: ofImages, labels: ofLabels, epoch, up } = document.body.dataset;
 const find = (selector, place = document) => place.querySelector(selector);
@@ -54,7 +54,9 @@ document.addEventListener("change", ({ target }) => {
 });
 addEventListener("storage", show); // another tab
 addEventListener("pageshow", show); // back from another page
-find("#tick-page")?.addEventListener("click", () => tick(all(".grid .tick"), true));
+document.addEventListener("click", ({ target }) => {
+  if (target.matches(".tick-part")) tick(all(".tick", target.closest(".part")), true);
+});
 find("#untick").addEventListener("click", () => {
   const ticked = read();
   delete ticked.clusters[ofLabels];
@@ -148,19 +150,33 @@ const kept = Number(localStorage.getItem("tile")) || 112;
 resize(kept);
 if (size) {
   size.value = kept;
-  size.addEventListener("input", () => { resize(size.value); localStorage.setItem("tile", size.value); });
+  size.addEventListener("input", () => {
+    resize(size.value);
+    localStorage.setItem("tile", size.value);
+    layOut();
+  });
 }
-const sharpen = (picture) => picture.classList.toggle("sharp", picture.naturalWidth < picture.width);
-for (const picture of all(".grid img, .strip img, .large")) {
-  if (picture.complete) sharpen(picture);
-  picture.addEventListener("load", () => sharpen(picture));
+function sharpen(picture) {
+  if (!picture.matches(".grid img, .strip img, .large")) return;
+  picture.classList.toggle("sharp", picture.naturalWidth < picture.width);
 }
+for (const picture of document.images) if (picture.complete) sharpen(picture);
+document.addEventListener("load", ({ target }) => sharpen(target), { capture: true });
 
 // Keys. One item of all is reached by the tab key, the others from it by arrows.
-const items = all("[data-item]");
-const makeCurrent = (chosen) => { for (const item of items) item.tabIndex = item === chosen ? 0 : -1; };
-if (items.length) makeCurrent(items[0]);
+let items = all("[data-item]");
+let current = items[0];
+function makeCurrent(chosen) {
+  current = chosen;
+  for (const item of items) item.tabIndex = item === chosen ? 0 : -1;
+}
+if (items.length) makeCurrent(current);
 document.addEventListener("focusin", ({ target }) => { if (items.includes(target)) makeCurrent(target); });
+startList(() => {
+  items = all("[data-item]");
+  makeCurrent(items.includes(current) ? current : items[0]);
+  show();
+});
 
 // The item above or below: of the nearest row, the one that lies nearest.
 function across(from, sign) {
@@ -178,24 +194,23 @@ function next(from, key) {
   if (key === "ArrowLeft") return items[place - 1];
   return across(from, key === "ArrowDown" ? 1 : -1);
 }
-function arrow(event) {
+async function arrow(event) {
   const back = event.key === "ArrowLeft" || event.key === "ArrowUp";
   const from = document.activeElement;
   if (!items.includes(from)) {
     // On the page of an image, left and right lead to the next one of its cluster.
     const sideways = event.key === "ArrowLeft" || event.key === "ArrowRight";
-    if (find(".large") && sideways) return find(back ? "a[rel=prev]" : "a[rel=next]")?.click();
+    if (find(".large") && sideways) return find(`.image a[rel=${back ? "prev" : "next"}]`)?.click();
     if (!items.length || find(".large")) return undefined; // the page scrolls
     event.preventDefault();
     return items[0].focus();
   }
   event.preventDefault();
-  const to = next(from, event.key);
-  if (to) {
-    to.focus();
-    return to.closest(".tile, .card").scrollIntoView({ block: "nearest" });
-  }
-  return find(".large") ? undefined : find(back ? "a[rel=prev]" : "a[rel=next]")?.click();
+  let to = next(from, event.key);
+  const staysInPart = to && to.closest(".part") === from.closest(".part");
+  if (!staysInPart && await loadBeside(from, back ? -1 : 1)) to = next(from, event.key);
+  to?.focus();
+  return to?.closest(".tile, .card").scrollIntoView({ block: "nearest" });
 }
 function name() {
   const field = find("#name");

@@ -49,12 +49,12 @@ class Scoring:
 
 
 class OutlierScores:
-    """Outlier scores by epoch and cluster, computed one cluster after the other when asked for."""
+    """Outlier scores of clusters, computed one cluster after the other when asked for."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "outliers")
         self._lock = threading.Lock()
-        self._found: dict[tuple[int, int], Scoring] = {}
+        self._found: dict[tuple[tuple[str, ...], int], Scoring] = {}
 
     def of(self, contents: EpochContents, cluster: int) -> NDArray[np.float32] | Scoring:
         """Return the scores of a cluster's members, or the scoring if it takes longer.
@@ -62,7 +62,7 @@ class OutlierScores:
         Raises:
             ArtifactError: the run does not have the features of the epoch any more.
         """
-        key = (contents.epoch, cluster)
+        key = (contents.identity, cluster)
         with self._lock:
             if key not in self._found:
                 self._found[key] = self._start(contents, cluster)

@@ -11,7 +11,7 @@ from jinja2 import Environment
 from pydantic import BaseModel
 
 from deepcluster_core.artifacts.manifest import read_manifest
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, DeepClusterError
 from deepcluster_core.report.environment import templates_of
 from flows.look.contents import EpochContents, RunContents, UnknownPageError
 from flows.look.facts import facts_of, similar
@@ -54,14 +54,16 @@ class Pages:
         self._take_out = take_out
 
     def start(self) -> Response:
-        """Redirect to the clusters of the epoch that the command names."""
-        return RedirectResponse(f"/epoch/{self.run.last_epoch}/", status_code=303)
+        """Redirect to the clusters of the epoch that the command names, or of the last one."""
+        return RedirectResponse(f"/epoch/{self.run.first_shown}/", status_code=303)
 
     def another_epoch(self, epoch: int) -> Response:
         """Redirect to the clusters of an epoch that was chosen."""
         return RedirectResponse(f"/epoch/{epoch}/", status_code=303)
 
-    def clusters(self, epoch: int, order: str = "largest", page: int = 1) -> Response:
+    def clusters(
+        self, epoch: int, order: str = "largest", page: int = 1, *, fragment: bool = False
+    ) -> Response:
         """Show all clusters as cards."""
         run, contents = self.run, self.run.at(epoch)
         found = ordered_clusters(run, contents, order)
@@ -71,13 +73,22 @@ class Pages:
             contents,
             cards=[shown_cluster(run, contents, cluster) for cluster in found[paging.part]],
             paging=paging,
+            fragment=fragment,
             num_empty=contents.num_clusters - len(found),
             has_stability=contents.stability is not None,
             orders=cluster_orders(run, contents),
             order=order,
         )
 
-    def cluster(self, epoch: int, cluster: int, order: str = "near", page: int = 1) -> Response:
+    def cluster(
+        self,
+        epoch: int,
+        cluster: int,
+        order: str = "near",
+        page: int = 1,
+        *,
+        fragment: bool = False,
+    ) -> Response:
         """Show the images of a cluster, page by page."""
         run, contents = self.run, self.run.at(epoch)
         found = ordered_members(contents, cluster, order, self.outliers)
@@ -91,19 +102,22 @@ class Pages:
             shown=shown_cluster(run, contents, cluster),
             tiles=shown_images(run, image_ids[paging.part].tolist()),
             paging=paging,
+            fragment=fragment,
             scoring=scoring,
             orders=image_orders(contents),
             order=order,
         )
 
-    def image(self, epoch: int, image_id: int) -> Response:
+    def image(
+        self, epoch: int, image_id: int, page: int = 1, *, fragment: bool = False
+    ) -> Response:
         """Show an image, its facts, and those most similar to it."""
         run, contents = self.run, self.run.at(epoch)
         run.check_image(image_id)
         cluster = int(contents.labels.cluster_N[image_id])
         members = contents.members(cluster)
         place = int(np.flatnonzero(members == image_id)[0])
-        alike = similar(run, contents, image_id)
+        alike = similar(run, contents, image_id, page)
         history, history_lacks = self._history(image_id)
         return self._page(
             "image",
@@ -117,6 +131,8 @@ class Pages:
             previous=int(members[place - 1]) if place > 0 else None,
             next=int(members[place + 1]) if place + 1 < len(members) else None,
             tiles=alike.images,
+            paging=alike.paging,
+            fragment=fragment,
             neighbours_lack=alike.lacks,
         )
 
@@ -126,7 +142,7 @@ class Pages:
         except ArtifactError as error:  # labels were deleted since the server started
             return [], str(error)
 
-    def search(self, epoch: int, q: str = "", page: int = 1) -> Response:
+    def search(self, epoch: int, q: str = "", page: int = 1, *, fragment: bool = False) -> Response:
         """Show the clusters, classes and images that match a text."""
         run, contents = self.run, self.run.at(epoch)
         found = find(run, contents, q)
@@ -139,9 +155,12 @@ class Pages:
             cards=[shown_cluster(run, contents, one) for one in found.clusters[:CLUSTERS]],
             tiles=shown_images(run, found.images[paging.part]),
             paging=paging,
+            fragment=fragment,
         )
 
-    def moves(self, epoch: int, since: int | None = None, page: int = 1) -> Response:
+    def moves(
+        self, epoch: int, since: int | None = None, page: int = 1, *, fragment: bool = False
+    ) -> Response:
         """Show which images moved between two epochs."""
         run, contents = self.run, self.run.at(epoch)
         if since is None:
@@ -158,6 +177,7 @@ class Pages:
             flows=[(flow, shown_images(run, flow.samples)) for flow in flows],
             names_before=before.names(),
             paging=paging,
+            fragment=fragment,
         )
 
     def _epoch_beside(self, epoch: int) -> int:
@@ -168,7 +188,16 @@ class Pages:
         place = epochs.index(epoch)
         return epochs[place - 1 if place > 0 else 1]
 
-    def flow(self, epoch: int, since: int, before: int, after: int, page: int = 1) -> Response:
+    def flow(
+        self,
+        epoch: int,
+        since: int,
+        before: int,
+        after: int,
+        page: int = 1,
+        *,
+        fragment: bool = False,
+    ) -> Response:
         """Show the images that were in one cluster and are in another."""
         run, contents, earlier = self.run, self.run.at(epoch), self.run.at(since)
         image_ids = images_of_flow(earlier, contents, before, after)
@@ -182,6 +211,7 @@ class Pages:
             names_before=earlier.names(),
             tiles=shown_images(run, image_ids[paging.part]),
             paging=paging,
+            fragment=fragment,
         )
 
     def picture(self, version: str, image_id: int) -> Response:
@@ -220,8 +250,12 @@ class Pages:
         return Response(_style(), media_type="text/css", headers=NEVER)
 
     def script(self) -> Response:
-        """Send the script."""
-        return Response(_text("look.js"), media_type="text/javascript", headers=NEVER)
+        """Send the script of all pages."""
+        return _javascript("look.js")
+
+    def list_script(self) -> Response:
+        """Send the part of the script that loads lists while one scrolls."""
+        return _javascript("list.js")
 
     def problem(self, request: Request, error: Exception) -> Response:
         """Answer a request that cannot be fulfilled, as a page or for the script."""
@@ -230,8 +264,11 @@ class Pages:
             return JSONResponse({"error": str(error)}, status_code=status)
         if request.url.path.startswith("/picture/"):
             return PlainTextResponse(str(error), status_code=status)
-        contents = self.run.at(self.run.last_epoch)
-        page = self._page("error", contents, message=str(error))
+        try:
+            contents = self.run.at(self.run.first_shown)
+            page = self._page("error", contents, message=str(error))
+        except DeepClusterError as other:  # there is nothing left to show around the message
+            return PlainTextResponse(f"{other}\n", status_code=status)
         page.status_code = status
         return page
 
@@ -242,7 +279,7 @@ class Pages:
         )
 
     def _page(self, template: str, contents: EpochContents, **shown: Any) -> Response:  # noqa: ANN401
-        labels = contents.facts.past.whole("labels", contents.epoch)
+        labels = contents.past.whole("labels", contents.epoch)
         html = (
             _templates()
             .get_template(f"{template}.html.j2")
@@ -267,6 +304,10 @@ def _templates() -> Environment:
 def _style() -> str:
     package = resources.files("deepcluster_core.report")
     return (package / "style.css").read_text(encoding="utf-8") + _text("look.css")
+
+
+def _javascript(name: str) -> Response:
+    return Response(_text(name), media_type="text/javascript", headers=NEVER)
 
 
 def _text(name: str) -> str:

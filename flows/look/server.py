@@ -74,7 +74,7 @@ def look(run: str, *, epoch: int | None, port: int, browser: bool, out: Path) ->
         print(_greeting(contents, address), flush=True)  # noqa: T201
         if browser and _has_desktop():
             webbrowser.open(address)
-        first = contents.at(contents.last_epoch)
+        first = contents.at(contents.first_shown)
         threading.Thread(target=first.prepare_neighbours, daemon=True).start()
         config = uvicorn.Config(
             guard,
@@ -100,6 +100,7 @@ def application(pages: Pages) -> FastAPI:
         "/at": pages.another_epoch,
         "/look.css": pages.style,
         "/look.js": pages.script,
+        "/list.js": pages.list_script,
         "/picture/{version}/{image_id}.png": pages.picture,
         f"{at_epoch}/": pages.clusters,
         f"{at_epoch}/cluster/{{cluster}}": pages.cluster,
@@ -170,7 +171,7 @@ def _has_desktop() -> bool:
 def _greeting(contents: RunContents, address: str) -> str:
     lines = [
         f"{printable(contents.name)}: {contents.images.num_images:,} images, "
-        f"epoch {contents.last_epoch}",
+        f"epoch {contents.first_shown}",
         f"Open  {address}",
         "Only this machine, and only with this address. Ctrl-C ends it.",
     ]

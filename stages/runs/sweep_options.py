@@ -93,8 +93,10 @@ def parse_ks(text: str) -> list[int]:
     # isdigit alone would accept digits such as superscripts, which int rejects.
     wrong = [part for part in parts if not (part.isascii() and part.isdigit())]
     if wrong:
+        found = ", ".join(map(repr, wrong))
+        problem = "is not a whole number" if len(wrong) == 1 else "are not whole numbers"
         raise ConfigError(
-            f"--k {text}: not a whole number: {', '.join(map(repr, wrong))}.\n"
-            f"  Fix: numbers with commas between them, for example --k 10,100,1000."
+            f"--k {text}: {found} {problem}.\n"
+            f"  Fix: give whole numbers with commas between them, for example --k 10,100,1000."
         )
     return [int(part) for part in parts]

@@ -154,7 +154,7 @@ def plan(
 def _in_order(values: Sequence[Any]) -> list[tuple[Value, Any]]:
     """Return the values as the table holds them, each with itself; numbers in ascending order.
 
-    A column of the table has one type: if some values are no numbers, all become texts.
+    A column of the table has one type: if one value is not a number, all are kept as text.
     """
     is_number = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
     if all(is_number):

@@ -1,8 +1,7 @@
 """The pages of `deepcluster look` in a real browser."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,8 @@ import pytest
 
 from stages.runs.cluster_names import names_at
 from stages.runs.folder import RunFolder
-from tests.support.browser import PROGRAM, Tab, browser
+from tests.support.browser import Tab, browser, eventually, needs_browser
 from tests.support.look_server import LAST, Served, members_of, rows_of
-from tests.support.timeouts import WITHIN_S
-
-needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no Chromium or Chrome on this machine")
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +19,6 @@ def tab(served: Served) -> Iterator[Tab]:
     with browser() as opened:
         opened.open(served.address)
         yield opened
-
-
-def eventually(ask: Callable[[], Any], wanted: object) -> None:
-    """Wait until a question to the page has an answer."""
-    deadline = time.monotonic() + WITHIN_S
-    while ask() != wanted:
-        assert time.monotonic() < deadline, f"{ask()!r}, not {wanted!r}"
-        time.sleep(0.02)
 
 
 def focused(tab: Tab) -> str:

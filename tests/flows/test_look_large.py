@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from flows.look.pages import IMAGES
+from tests.support.browser import browser, eventually, needs_browser
 from tests.support.look_server import serving_look
 from tests.support.program import ENVIRONMENT, PROGRAM
 
@@ -83,6 +85,33 @@ def test_look__is_fluent_with_100_000_images(large_run: Path, tmp_path: Path) ->
         client.get("/epoch/0/image/99999", timeout=60)
         assert time.monotonic() - start < PAGE_S
         assert own_memory_mib(served.process_id) < MEMORY_MIB
+
+
+@needs_browser
+def test_list__of_100_000_images_keeps_few_in_the_browser(large_run: Path, tmp_path: Path) -> None:
+    with serving_look(large_run, tmp_path) as served, browser() as tab:
+        tab.open(served.address)
+        tab.open(f"{served.base}/epoch/0/search?q=photograph")
+        for part in (0.25, 0.5, 0.75, 1):
+            tab.evaluate(f"scrollTo(0, {part} * document.body.scrollHeight)")
+            eventually(lambda: tab.evaluate(IN_VIEW_IS_LOADED), wanted=True)
+            eventually(lambda: tab.evaluate(TILES) <= MOST_TILES, wanted=True)
+
+        assert tab.evaluate("document.querySelectorAll('.part').length") == NUM_IMAGES // IMAGES
+        fetched = [url for url in tab.requests if "fragment=1" in url]
+        assert len(fetched) < 40, "of 500 pages, those near the four places"
+        assert tab.complaints == []
+
+
+TILES = "document.querySelectorAll('.tile').length"
+MOST_TILES = 3000
+"""Images in the document: those of the window, and of four windows before and after it."""
+IN_VIEW_IS_LOADED = """
+[...document.querySelectorAll('.part')].filter((part) => {
+  const { top, bottom } = part.getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+}).every((part) => part.childElementCount > 0)
+"""
 
 
 def own_memory_mib(process_id: int) -> int:

@@ -2,13 +2,20 @@
 
 import json
 import logging
+import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from deepcluster_core.artifacts.tables import read_metrics
@@ -210,6 +217,60 @@ def test_run__goes_on_without_a_tracker_that_fails(
     assert len(warned) == 1, "once, not in each epoch"
     assert "--to mlflow repeats it" in warned[0]
     assert "secret" not in warned[0]
+
+
+@pytest.mark.slow  # the server of MLflow takes half a minute to start
+def test_command__tracks_to_a_server_and_says_where(finished_run: Path, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    with mlflow_server(tmp_path) as uri:
+        command = [PROGRAM, "track", finished_run, "--to", "mlflow", "--uri", uri]
+        ended = subprocess.run(
+            command, env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN_S, check=True
+        )
+        client = mlflow.MlflowClient(uri)
+        experiment = client.get_experiment_by_name("deepcluster").experiment_id
+        (run,) = client.search_runs([experiment])
+        (picture,) = client.list_artifacts(run.info.run_id)
+
+    page = f"{uri}/#/experiments/{experiment}/runs/{run.info.run_id}"
+    assert ended.stdout == f"{finished_run}: tracked in {page}\n"
+    assert ended.stderr == ""
+    assert picture.path == "overview.png", "sent to the server, not to a folder here"
+    assert not (tmp_path / "mlruns").exists()
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """Serve a store of MLflow on this machine; yield its URI."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    store = ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    artifacts = ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
+    log = (folder / "server.log").open("w")
+    # Its workers are processes of their own, which the end of the first one would leave behind.
+    server = subprocess.Popen(
+        [*command, *store, *artifacts],
+        cwd=folder,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + WITHIN_S
+        while True:
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{uri}/health").status_code == 200:
+                    break
+            assert server.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield uri
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(WITHIN_S)
+        log.close()
 
 
 @pytest.mark.slow

@@ -9,11 +9,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
@@ -23,6 +24,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FOUND = [path for path in map(shutil.which, NAMES) if path is not None]
 PROGRAM = FOUND[0] if FOUND else None
 """Path of the browser; None if none is installed."""
+needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no Chromium or Chrome on this machine")
 COMPLAINTS = {"Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"}
 
 
@@ -132,6 +134,14 @@ def browser() -> Iterator[Tab]:
         finally:
             process.terminate()
             process.wait(timeout=WITHIN_S)
+
+
+def eventually(ask: Callable[[], Any], wanted: object) -> None:
+    """Wait until a question to the page has an answer."""
+    deadline = time.monotonic() + WITHIN_S
+    while ask() != wanted:
+        assert time.monotonic() < deadline, f"{ask()!r}, not {wanted!r}"
+        time.sleep(0.02)
 
 
 def _address(profile: Path) -> str:

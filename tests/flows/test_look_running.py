@@ -1,0 +1,82 @@
+"""`deepcluster look` on a run that goes on while the pages are open."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.look.contents import RunContents, UnknownPageError
+from stages.runs.past_run import PastRun
+from tests.support.flow_runs import KEEP_ALL, loop
+from tests.support.look_server import rows_of, serving_look
+
+LAST, NEXT = 2, 3
+"""The last epoch of the run when the server starts, and the one that it gains."""
+
+
+def test_look__shows_an_epoch_that_the_run_gains(recipe: Path, own_run: Path) -> None:
+    with serving_look(own_run, own_run.parent) as served, served.client() as client:
+        assert client.get("/").url.path == f"/epoch/{LAST}/"
+        assert client.get(f"/epoch/{NEXT}/").status_code == 404
+        for cluster in range(8):
+            name = {"name": f"group {cluster}"}
+            client.post(f"/epoch/{LAST}/cluster/{cluster}/name", json=name)
+
+        loop(recipe, own_run, epochs=NEXT + 1, overrides=KEEP_ALL)
+
+        page = client.get("/")
+        assert page.url.path == f"/epoch/{NEXT}/"
+        assert "group" in page.text, "names are carried to the new epoch"
+        assert f"<option>{NEXT}</option>" in client.get(f"/epoch/{LAST}/").text
+        assert "group 3" in client.get(f"/epoch/{LAST}/cluster/3").text
+        image = client.get(f"/epoch/{NEXT}/image/5").text
+        assert f"<small>epoch {NEXT}</small>" in image
+        assert image.count('class="tile"') > 1, "its features are there"
+        assert client.get(f"/epoch/{NEXT}/moves?since={LAST}").status_code == 200
+        ticked = {"form": "csv", "images": [5], "clusters": []}
+        for epoch in (LAST, NEXT):
+            (row,) = rows_of(client.post(f"/epoch/{epoch}/take-out", json=ticked).text)
+            assert row["epoch"] == str(epoch)
+
+
+def test_look__features_stay_in_memory_when_the_run_deletes_them(
+    recipe: Path, own_run: Path
+) -> None:
+    with serving_look(own_run, own_run.parent) as served, served.client() as client:
+        similar = client.get(f"/epoch/{LAST}/image/5").text
+        loop(recipe, own_run, epochs=NEXT + 1)  # keeps the features of the last epoch alone
+
+        def with_similar(epoch: int) -> str:
+            return client.get(f"/epoch/{epoch}/image/5").text.partition("Most similar")[2]
+
+        assert with_similar(LAST) == similar.partition("Most similar")[2]
+        assert "deleted to save space" in with_similar(0)
+        assert "deepcluster stage extract" in with_similar(0), "the way out"
+
+
+def test_run_contents__reads_again_only_what_has_changed(recipe: Path, own_run: Path) -> None:
+    run = RunContents(PastRun.open(str(own_run)), None)
+    first, last = run.at(0), run.at(LAST)
+    assert run.history(5)[-1][0] == LAST
+
+    loop(recipe, own_run, epochs=NEXT + 1, overrides=KEEP_ALL)
+
+    assert run.at(0) is first
+    assert run.at(LAST) is last
+    assert run.first_shown == NEXT
+    assert [epoch for epoch, _ in run.history(5)] == [0, 1, LAST, NEXT]
+
+    shutil.rmtree(own_run / f"labels/epoch={NEXT:04d}")
+    with pytest.raises(UnknownPageError, match="no labels of epoch 3"):
+        run.at(NEXT)
+    assert run.first_shown == LAST
+
+
+def test_look__says_that_all_labels_are_gone(own_run: Path) -> None:
+    with serving_look(own_run, own_run.parent) as served, served.client() as client:
+        shutil.rmtree(own_run / "labels")
+
+        answer = client.get(f"/epoch/{LAST}/")
+
+    assert answer.status_code == 409
+    assert "Fix: start `deepcluster look` again" in answer.text
