@@ -16,7 +16,8 @@ from benchmarks import gpu_parts as parts
 from benchmarks.gpu_parts import Bench, Sizes, Watch, learner_of, network_of, random_cut
 from deepcluster_core.artifacts.image_layout import ImageLayout
 from deepcluster_core.context import StepName
-from deepcluster_core.device_feed.feed import Cut, Feed, Request
+from deepcluster_core.device_feed.crops import Cut
+from deepcluster_core.device_feed.feed import Feed, Request
 from deepcluster_core.features import extract_features
 from deepcluster_core.training.epoch import Batch, train_epoch
 

@@ -23,8 +23,7 @@ from torch.nn import functional
 
 from deepcluster_core.context import StepName
 from deepcluster_core.data.views import FLIP_DRAW, RandomCrop, augmentation_draws, random_boxes
-from deepcluster_core.device_feed.crops import CropTable, crop_resized
-from deepcluster_core.device_feed.feed import Cut
+from deepcluster_core.device_feed.crops import CropTable, Cut, crop_resized
 from deepcluster_core.limits import num_cores
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
@@ -182,7 +181,7 @@ def crops_ms(bench: Bench, *, channels: int) -> float:
     bytes_X = torch.randint(256, (sizes.batch * num_bytes,), dtype=torch.uint8, device=bench.device)
     (cut,) = random_cut(np.full(sizes.batch, height), np.full(sizes.batch, width), 0, sizes.side)
     offset_V = np.arange(sizes.batch) * num_bytes
-    table = CropTable.of(offset_V, np.full(sizes.batch, width), cut.box_V4, cut.flipped_V)
+    table = CropTable.of(offset_V, np.full(sizes.batch, width), cut)
     fields_VF = torch.from_numpy(table.fields_VF).to(bench.device)
     out_VCSS = torch.empty(sizes.batch, channels, sizes.side, sizes.side, device=bench.device)
     return 1e3 * bench.seconds(lambda: crop_resized(bytes_X, table, fields_VF, out_VCSS))
