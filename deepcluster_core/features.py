@@ -65,7 +65,7 @@ def extract_features(
 def features_on_first(
     network: Network,
     batches: Sequence[Batch],
-    load: Callable[[Sequence[Batch]], Iterator[NDArray[np.uint8]]],
+    load: Callable[[Sequence[Batch]], Iterator[Images]],
     *,
     layer: str | None,
     context: Context,
@@ -79,7 +79,7 @@ def features_on_first(
     Args:
         network: modified in place and not reusable afterwards; see `extract_features`.
         batches: the batches of all ranks, described in any way.
-        load: returns the views (B, S, S, C) of some of these batches, in order.
+        load: returns the views of some of these batches, in order.
         layer: a named layer, averaged over space; None for the feature of the paper.
         context: device and ranks.
         precision: number format of the forward pass.
