@@ -157,6 +157,8 @@ LINES = (
     Line("copy, pinned memory, 38.5 MB", "ms", "0.8", partial(parts.copy_ms, is_pinned=True)),
     Line("crop kernel, one channel", "ms", "0.4", partial(parts.crops_ms, channels=1)),
     Line("crop kernel, three channels", "ms", "0.4-1.2", partial(parts.crops_ms, channels=3)),
+    Line("Sobel's filter, one kernel", "ms", "0.05-0.1", partial(parts.sobel_ms, is_kernel=True)),
+    Line("Sobel's filter, by torch", "ms", "0.8", partial(parts.sobel_ms, is_kernel=False)),
     Line(
         "step, eager, given choice",
         "ms",
