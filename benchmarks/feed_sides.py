@@ -14,7 +14,8 @@ from deepcluster_core.artifacts.images_writer import ImagesWriter, PackedImage
 from deepcluster_core.context import Context
 from deepcluster_core.data.augment import Augmentation, ViewKind, Views
 from deepcluster_core.data.views import RandomCrop
-from deepcluster_core.device_feed.feed import Cut, Feed, Request
+from deepcluster_core.device_feed.crops import Cut
+from deepcluster_core.device_feed.feed import Feed, Request
 from deepcluster_core.device_feed.queues import Queues
 from deepcluster_core.device_feed.slots import Ring
 from deepcluster_core.device_feed.source import source_of

@@ -16,7 +16,8 @@ from benchmarks import gpu_parts as parts
 from benchmarks.gpu_parts import Bench, Sizes, Watch, learner_of, network_of, random_cut
 from deepcluster_core.artifacts.image_layout import ImageLayout
 from deepcluster_core.context import StepName
-from deepcluster_core.device_feed.feed import Cut, Feed, Request
+from deepcluster_core.device_feed.crops import Cut
+from deepcluster_core.device_feed.feed import Feed, Request
 from deepcluster_core.features import extract_features
 from deepcluster_core.training.epoch import Batch, train_epoch
 
@@ -156,6 +157,8 @@ LINES = (
     Line("copy, pinned memory, 38.5 MB", "ms", "0.8", partial(parts.copy_ms, is_pinned=True)),
     Line("crop kernel, one channel", "ms", "0.4", partial(parts.crops_ms, channels=1)),
     Line("crop kernel, three channels", "ms", "0.4-1.2", partial(parts.crops_ms, channels=3)),
+    Line("Sobel's filter, one kernel", "ms", "0.05-0.1", partial(parts.sobel_ms, is_kernel=True)),
+    Line("Sobel's filter, by torch", "ms", "0.8", partial(parts.sobel_ms, is_kernel=False)),
     Line(
         "step, eager, given choice",
         "ms",

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import repeat
 from typing import Any, Self
+from unittest import mock
 
 import numpy as np
 import torch
@@ -23,12 +24,12 @@ from torch.nn import functional
 
 from deepcluster_core.context import StepName
 from deepcluster_core.data.views import FLIP_DRAW, RandomCrop, augmentation_draws, random_boxes
-from deepcluster_core.device_feed.crops import CropTable, crop_resized
-from deepcluster_core.device_feed.feed import Cut
+from deepcluster_core.device_feed.crops import CropTable, Cut, crop_resized
 from deepcluster_core.limits import num_cores
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
+from deepcluster_core.models.sobel import Sobel
 from deepcluster_core.training.epoch import Batch, Progress, PseudoLabelLearner, train_epoch
 from deepcluster_core.training.heads import Fresh
 from deepcluster_core.training.learner import Sgd
@@ -182,10 +183,25 @@ def crops_ms(bench: Bench, *, channels: int) -> float:
     bytes_X = torch.randint(256, (sizes.batch * num_bytes,), dtype=torch.uint8, device=bench.device)
     (cut,) = random_cut(np.full(sizes.batch, height), np.full(sizes.batch, width), 0, sizes.side)
     offset_V = np.arange(sizes.batch) * num_bytes
-    table = CropTable.of(offset_V, np.full(sizes.batch, width), cut.box_V4, cut.flipped_V)
+    table = CropTable.of(offset_V, np.full(sizes.batch, width), cut)
     fields_VF = torch.from_numpy(table.fields_VF).to(bench.device)
     out_VCSS = torch.empty(sizes.batch, channels, sizes.side, sizes.side, device=bench.device)
     return 1e3 * bench.seconds(lambda: crop_resized(bytes_X, table, fields_VF, out_VCSS))
+
+
+def sobel_ms(bench: Bench, *, is_kernel: bool) -> float:
+    """Return the time of Sobel's filter on a batch of grey views.
+
+    Args:
+        bench: device and sizes.
+        is_kernel: whether it is one kernel, as a network does it, or operations of torch.
+    """
+    sizes = bench.sizes
+    views_BCSS = torch.rand(sizes.batch, 1, sizes.side, sizes.side, device=bench.device)
+    sobel = Sobel((0.45,) * 3, (0.22,) * 3)
+    with mock.patch("deepcluster_core.models.sobel.has_triton") as has_triton:
+        has_triton.return_value = is_kernel and bench.device.type == "cuda"
+        return 1e3 * bench.seconds(lambda: sobel(views_BCSS))
 
 
 def step_ms(bench: Bench, *, step: StepName, is_chosen: bool = True) -> float:

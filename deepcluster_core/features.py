@@ -30,6 +30,7 @@ def extract_features(
     device: str,
     precision: Precision,
     dtype: FeatureDtype = "float32",
+    project: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[NDArray[np.floating]]:
     """Yield the features (B, D) of batches of views, in order.
 
@@ -42,6 +43,7 @@ def extract_features(
         device: a torch device.
         precision: number format of the forward pass.
         dtype: number format of the result. Values beyond that of float16 become infinite.
+        project: applied to the features in float32, on the device, before they leave it.
     """
     to_device(network, device)
     network.eval()
@@ -51,13 +53,17 @@ def extract_features(
         _narrow_weights(network)
 
     def compute(views: Images) -> Tensor:
-        with torch.inference_mode(), autocast(device, precision):
-            images_BCSS = to_images(views, device)
-            if layer is None:
-                feature_BD = network.feature(images_BCSS)
-            else:
-                feature_BD = network.layer_feature(images_BCSS, layer)
-            return feature_BD.float().to(getattr(torch, dtype))
+        with torch.inference_mode():
+            with autocast(device, precision):
+                images_BCSS = to_images(views, device)
+                if layer is None:
+                    feature_BD = network.feature(images_BCSS)
+                else:
+                    feature_BD = network.layer_feature(images_BCSS, layer)
+            feature_BD = feature_BD.float()
+            if project is not None:
+                feature_BD = project(feature_BD)
+            return feature_BD.to(getattr(torch, dtype))
 
     yield from fetched(map(compute, batches))
 
@@ -65,7 +71,7 @@ def extract_features(
 def features_on_first(
     network: Network,
     batches: Sequence[Batch],
-    load: Callable[[Sequence[Batch]], Iterator[NDArray[np.uint8]]],
+    load: Callable[[Sequence[Batch]], Iterator[Images]],
     *,
     layer: str | None,
     context: Context,
@@ -79,7 +85,7 @@ def features_on_first(
     Args:
         network: modified in place and not reusable afterwards; see `extract_features`.
         batches: the batches of all ranks, described in any way.
-        load: returns the views (B, S, S, C) of some of these batches, in order.
+        load: returns the views of some of these batches, in order.
         layer: a named layer, averaged over space; None for the feature of the paper.
         context: device and ranks.
         precision: number format of the forward pass.

@@ -1,6 +1,7 @@
 """Compute features of the images of any source as a stream, without an image artifact.
 
-Suffixes: B images of a batch, S side of a view in pixels, C channels, D values of a feature.
+Suffixes: B images of a batch, H and W of an image, S side of a view in pixels, C channels, D values
+of a feature.
 """
 
 from collections import deque
@@ -16,7 +17,8 @@ from deepcluster_core.data.decode import UnreadableImageError
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import SourceImage
 from deepcluster_core.data.sources.base import prepared
-from deepcluster_core.features import extract_features
+from deepcluster_core.device_feed.central import CentralCrops
+from deepcluster_core.features import Images, extract_features
 from deepcluster_core.models.network import Network
 from deepcluster_core.shortage import is_shortage
 
@@ -27,7 +29,8 @@ Pixels = NDArray[np.uint8]
 View = Callable[[bytes], Pixels]
 """A function, called in threads, that decodes an image file's bytes to a view (S, S, C).
 
-It raises UnreadableImageError for bytes that it cannot decode.
+Where a device makes the views, see `Forward.crops`, it returns the whole image (H, W, C). It raises
+UnreadableImageError for bytes that it cannot decode.
 """
 Skip = Callable[[str, str], None]
 """A callback that receives the path of an unusable image and the reason."""
@@ -46,6 +49,8 @@ class Forward:
     batch_size: int
     device: str
     precision: Precision
+    crops: CentralCrops | None = None
+    """The views that the device makes of whole images; None: it is given views."""
 
 
 def features_of(
@@ -64,7 +69,8 @@ def features_of(
     Args:
         network: modified in place and not reusable afterwards; see `extract_features`.
         images: images of a source.
-        view: function that turns a file's bytes into the view that the network sees.
+        view: function that turns a file's bytes into the view that the network sees, or into the
+            image that the device makes it of.
         forward: settings of the forward pass.
         skip: called for each image that cannot be used.
         workers: number of threads that read images.
@@ -72,15 +78,18 @@ def features_of(
     # The network sees views alone, so the paths wait here until their features come out.
     paths_of_batches: deque[list[str]] = deque()
 
-    def views() -> Iterator[Pixels]:
+    def batches() -> Iterator[list[Pixels]]:
         read_images = _read(images, view, workers)
-        for paths, views_BSSC in _batches(read_images, forward.batch_size, skip):
+        for paths, pixels in _batches(read_images, forward.batch_size, skip):
             paths_of_batches.append(paths)
-            yield views_BSSC
+            yield pixels
 
+    views: Iterator[Images] = map(np.stack, batches())
+    if forward.crops is not None:
+        views = forward.crops.fed(batches(), forward.device)
     for feature_BD in extract_features(
         network,
-        views(),
+        views,
         layer=forward.layer,
         device=forward.device,
         precision=forward.precision,
@@ -91,8 +100,8 @@ def features_of(
 @dataclass(frozen=True, slots=True)
 class _Read:
     path: str
-    view_SSC: Pixels | None
-    """The view, or None if the image cannot be used."""
+    pixels_HWC: Pixels | None
+    """The view or the image, or None if the image cannot be used."""
     reason: str
     """Why the image cannot be used; empty if it can."""
 
@@ -102,8 +111,7 @@ def _read(images: Iterable[SourceImage], view: View, workers: int) -> Iterator[_
 
     def read_one(image: SourceImage) -> _Read:
         try:
-            view_SSC = view(image.read())
-            return _Read(image.path, view_SSC, "")
+            return _Read(image.path, view(image.read()), "")
         except (OSError, UnreadableImageError) as error:
             if is_shortage(error):  # memory or files ran out; the image itself may be fine
                 raise
@@ -123,19 +131,21 @@ def _groups(images: Iterable[SourceImage]) -> Iterator[list[SourceImage]]:
         yield prepared(group)
 
 
-def _batches(found: Iterable[_Read], size: int, skip: Skip) -> Iterator[tuple[list[str], Pixels]]:
-    """Yield paths and views (B, S, S, C) of readable images; the last batch may be smaller."""
+def _batches(
+    found: Iterable[_Read], size: int, skip: Skip
+) -> Iterator[tuple[list[str], list[Pixels]]]:
+    """Yield paths and pixels of B readable images; the last batch may be smaller."""
     paths: list[str] = []
-    views: list[Pixels] = []
+    pixels: list[Pixels] = []
     for image in found:
-        if image.view_SSC is None:
+        if image.pixels_HWC is None:
             skip(image.path, image.reason)
             continue
         paths.append(image.path)
-        views.append(image.view_SSC)
-        if len(views) == size:
-            yield paths, np.stack(views)
+        pixels.append(image.pixels_HWC)
+        if len(pixels) == size:
+            yield paths, pixels
             paths = []
-            views = []
-    if views:
-        yield paths, np.stack(views)
+            pixels = []
+    if pixels:
+        yield paths, pixels

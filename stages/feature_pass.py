@@ -6,7 +6,6 @@ Suffixes: S images of a sample, B images of a batch, D values of a feature, Q co
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from deepcluster_core.models.network import Network
     from stages.extract import ExtractConfig
 
-Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
 
@@ -68,17 +66,15 @@ class FeaturePass:
         share = FeatureShare(array, context.ranks, batch_size=extract.batch_size)
         views = _views(self.pictures, self.network, extract, share.batches, context, id_S)
         # Narrowed where they are computed, if that is not the CPU, which writes them.
-        is_final = context.is_fed_on_device and pca is None
         features = extract_features(
             self.model,
             views,
             layer=extract.layer,
             device=context.device,
             precision=extract.precision,
-            dtype=extract.dtype if is_final else "float32",
+            dtype=extract.dtype if context.is_fed_on_device else "float32",
+            project=None if pca is None else pca.to(context.device).components_of,
         )
-        if pca is not None:
-            features = map(partial(_reduced, pca.to(context.device), context.device), features)
         report = ImageReport(self.draft, array.num_images, progress)
         rows = share.rows_to_write(features, report)
         # Features of a sample lie in a folder that is deleted in the end.
@@ -119,13 +115,6 @@ def _views(
         workers=context.workers,
         id_S=id_S,
     )
-
-
-def _reduced(pca: "Pca", device: str, feature_BD: Floats) -> Floats:
-    """Return rows (B, Q); the PCA is on the device."""
-    import torch
-
-    return pca.components_of(torch.from_numpy(feature_BD).to(device)).cpu().numpy()
 
 
 class ImageReport:

@@ -10,8 +10,6 @@ box, H and W sides of the tallest and of the widest box.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from typing import Self
 
 import numpy as np
@@ -20,12 +18,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcluster_core.precision import exact_float32
+from deepcluster_core.triton_support import has_triton
 
-FIELDS = 7
-"""Fields of a view: offset, width, left, top, right, bottom, flip."""
-OFFSET, WIDTH, LEFT, TOP, RIGHT, BOTTOM, FLIP = range(FIELDS)
+FIELDS = 11
+"""Number of fields of a view, see `CropTable`."""
+OFFSET, WIDTH, LEFT, TOP, RIGHT, BOTTOM, FLIP = range(7)
+RESIZED_WIDTH, RESIZED_HEIGHT, WINDOW_LEFT, WINDOW_TOP = range(7, FIELDS)
 VALUES_AT_ONCE = 1 << 22
 """Pixel values that `_resized_by_products` gathers at once: 16 MiB as float32."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which part of its resized box each view shows."""
+
+    resized_V2: NDArray[np.int64]
+    """Width and height to which the box is resized, pixels."""
+    corner_V2: NDArray[np.int64]
+    """Left and top of the view in the resized box, pixels."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Views of one kind: which part of its image each one shows."""
+
+    box_V4: NDArray[np.int64]
+    """Left, top, right, bottom in pixels, right and bottom exclusive."""
+    flipped_V: NDArray[np.bool_]
+    size: int
+    """S."""
+    windows: Windows | None = None
+    """None: the box is resized to the view."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +57,22 @@ class CropTable:
 
     fields_VF: NDArray[np.int64]
     """offset: position of the image's first byte; width: pixels in a row of the image; left, top,
-    right and bottom: the box in pixels, right and bottom exclusive; flip: 1 for a mirrored view."""
+    right and bottom: the box in pixels, right and bottom exclusive; flip: 1 for a mirrored view;
+    then the width and height to which the box is resized, and the place of the view in it."""
 
     @classmethod
-    def of(
-        cls,
-        offset_V: NDArray[np.int64],
-        width_V: NDArray[np.int64],
-        box_V4: NDArray[np.int64],
-        flipped_V: NDArray[np.bool_],
-    ) -> Self:
-        """Return the table of these columns."""
+    def of(cls, offset_V: NDArray[np.int64], width_V: NDArray[np.int64], cut: Cut) -> Self:
+        """Return the table of the views of images that begin at these bytes."""
         fields_VF = np.empty((len(offset_V), FIELDS), np.int64)
         fields_VF[:, OFFSET] = offset_V
         fields_VF[:, WIDTH] = width_V
-        fields_VF[:, LEFT : BOTTOM + 1] = box_V4
-        fields_VF[:, FLIP] = flipped_V
+        fields_VF[:, LEFT : BOTTOM + 1] = cut.box_V4
+        fields_VF[:, FLIP] = cut.flipped_V
+        windows = cut.windows
+        fields_VF[:, RESIZED_WIDTH:WINDOW_LEFT] = (
+            cut.size if windows is None else windows.resized_V2
+        )
+        fields_VF[:, WINDOW_LEFT:] = 0 if windows is None else windows.corner_V2
         return cls(fields_VF)
 
 
@@ -71,12 +94,6 @@ def crop_resized(bytes_X: Tensor, table: CropTable, fields_VF: Tensor, out_VCSS:
         kernel.crop_resized(bytes_X, fields_VF, out_VCSS)
     else:
         crop_resized_by_products(bytes_X, table, fields_VF, out_VCSS)
-
-
-@cache
-def has_triton(device: torch.device) -> bool:
-    """Return whether views on this device are made by the Triton kernel."""
-    return device.type == "cuda" and find_spec("triton") is not None
 
 
 def crop_resized_by_products(
@@ -129,8 +146,12 @@ def _resized_by_products(
     pixels_VHWC = bytes_X[index_VHWC].float() / 255
     # Resize the rows, then the columns.
     num_views = len(fields_VF)
-    down_VSH = _weights(height_V, tallest, size)
-    across_VSW = _weights(width_V, widest, size)
+    down_VSH = _weights(
+        height_V, tallest, fields_VF[:, RESIZED_HEIGHT], fields_VF[:, WINDOW_TOP], size
+    )
+    across_VSW = _weights(
+        width_V, widest, fields_VF[:, RESIZED_WIDTH], fields_VF[:, WINDOW_LEFT], size
+    )
     is_flipped_V11 = fields_VF[:, FLIP, None, None] == 1
     across_VSW = torch.where(is_flipped_V11, across_VSW.flip(1), across_VSW)
     with exact_float32():
@@ -140,16 +161,21 @@ def _resized_by_products(
         return columns_VCSW @ across_VSW.transpose(1, 2)[:, None]
 
 
-def _weights(length_V: Tensor, longest: int, size: int) -> Tensor:
+def _weights(
+    length_V: Tensor, longest: int, resized_V: Tensor, first_V: Tensor, size: int
+) -> Tensor:
     """Return the weights (V, S, L) of pixels for each value of a view along one axis.
+
+    The view begins at `first_V` of a box of this length that is resized to `resized_V` values.
 
     As in torch, a value is the mean of the pixels around its place, weighted by a triangle that is
     two pixels of the larger of both scales wide.
     """
-    scale_V11 = (length_V.float() / size)[:, None, None]
-    place_S1 = torch.arange(size, device=length_V.device)[:, None] + 0.5
+    scale_V11 = (length_V.float() / resized_V)[:, None, None]
+    value_S1 = torch.arange(size, device=length_V.device)[:, None]
+    place_VS1 = first_V[:, None, None] + value_S1 + 0.5
     pixel_L = torch.arange(longest, device=length_V.device) + 0.5
-    distance_VSL = (pixel_L - place_S1 * scale_V11).abs()
+    distance_VSL = (pixel_L - place_VS1 * scale_V11).abs()
     weight_VSL = (1 - distance_VSL / scale_V11.clamp(min=1)).clamp(min=0)
     weight_VSL = weight_VSL * (pixel_L < length_V[:, None, None])
     return weight_VSL / weight_VSL.sum(dim=2, keepdim=True)

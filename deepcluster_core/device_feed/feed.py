@@ -1,7 +1,7 @@
 """Feed batches of images to a device: threads copy packed bytes, the device makes the views.
 
-Suffixes: B images of a batch, V views of one kind (view after view, row v B + b), F fields of a
-view, C channels, S side of a view, X bytes of a slot.
+Suffixes: B images of a batch, V views of one kind, F fields of a view, C channels, S side of a
+view, X bytes of a slot.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.device_feed.crops import FIELDS, CropTable, crop_resized
+from deepcluster_core.device_feed.crops import FIELDS, CropTable, Cut, crop_resized
 from deepcluster_core.device_feed.queues import Queues
 from deepcluster_core.device_feed.slots import NUM_SLOTS, Ring, Slot
 from deepcluster_core.device_feed.source import Source, source_of
@@ -30,17 +30,6 @@ ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Views of one kind: which part of its image each one shows."""
-
-    box_V4: NDArray[np.int64]
-    """Left, top, right, bottom in pixels, right and bottom exclusive."""
-    flipped_V: NDArray[np.bool_]
-    size: int
-    """S."""
-
-
-@dataclass(frozen=True)
 class Request:
     """A batch to be fed."""
 
@@ -51,6 +40,9 @@ class Request:
     """Returns the views of each kind from the heights and widths (B,) of the images."""
     extras: tuple[NDArray[Any], ...] = ()
     """Small arrays that go along."""
+    is_by_image: bool = False
+    """Whether the views of an image follow each other; otherwise those of all images do: first the
+    first view of each image, then the second one."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +115,12 @@ class Feed:
             context: the device.
             is_verified: whether the checksum of each image is compared.
         """
-        # The order in which the first layer reads: Sobel's filter one channel after another, a
-        # convolution all channels of a pixel.
-        is_planar = network.sobel
         return cls(
             source_of(pictures),
             channels=pictures.packed_channels,
             device=context.device,
             is_verified=is_verified,
-            memory_format=torch.contiguous_format if is_planar else torch.channels_last,
+            memory_format=format_read_by(network),
         )
 
     def batches(self, requests: Iterable[Request], *, workers: int) -> Generator[FedBatch]:
@@ -175,9 +164,10 @@ class Feed:
         cuts = request.cut(layout.height_B, layout.width_B)
         tables: list[CropTable] = []
         for cut, count in zip(cuts, request.num_views, strict=True):
-            offset_V = np.tile(layout.offset_B, count)
-            width_V = np.tile(layout.width_B, count)
-            tables.append(CropTable.of(offset_V, width_V, cut.box_V4, cut.flipped_V))
+            repeated = np.repeat if request.is_by_image else np.tile
+            offset_V = repeated(layout.offset_B, count)
+            width_V = repeated(layout.width_B, count)
+            tables.append(CropTable.of(offset_V, width_V, cut))
         arrays = (*(table.fields_VF for table in tables), *request.extras)
         for place, array in zip(places[:-1], arrays, strict=True):
             flat_X = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -222,6 +212,12 @@ class Feed:
             device=self._queues.device,
             memory_format=self._memory_format,
         )
+
+
+def format_read_by(network: NetworkConfig) -> torch.memory_format:
+    """Return the memory format of views in which the first layer of a network reads."""
+    # Sobel's filter reads one channel after another, a convolution all channels of a pixel.
+    return torch.contiguous_format if network.sobel else torch.channels_last
 
 
 def _as_array(bytes_X: Tensor, place: int, like: NDArray[Any]) -> Tensor:

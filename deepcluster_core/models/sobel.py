@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from deepcluster_core.triton_support import has_triton
+
 PIXELS_AT_ONCE = 2**18
 """Pixels processed at once on the CPU, so that intermediate results stay in a core's cache.
 
@@ -59,7 +61,7 @@ class Sobel(nn.Module):
         sum of the weights (`deepcluster_core.data.grey`): the maps are equal up to its rounding.
         """
         if images_NCHW.device.type != "cpu":
-            return _contrast(self._grey(images_NCHW))
+            return self._on_device(images_NCHW)
         pixels_in_image = images_NCHW.shape[2] * images_NCHW.shape[3]
         at_once = max(1, PIXELS_AT_ONCE // pixels_in_image)
         pieces: list[Tensor] = []
@@ -69,6 +71,19 @@ class Sobel(nn.Module):
         if len(pieces) == 1:
             return pieces[0]  # without the copy that `cat` makes
         return torch.cat(pieces)
+
+    def _on_device(self, images_NCHW: Tensor) -> Tensor:
+        """Return the maps on a GPU: by one kernel, unless a gradient is wanted or Triton lacks."""
+        needs_gradient = torch.is_grad_enabled() and images_NCHW.requires_grad
+        if needs_gradient or not has_triton(images_NCHW.device):
+            return _contrast(self._grey(images_NCHW))
+        # Imported here because importing triton takes long and fails where it is not installed.
+        from deepcluster_core.models.sobel_kernel import contrast  # noqa: PLC0415
+
+        if images_NCHW.shape[1] == 1 and images_NCHW.dtype in (torch.uint8, torch.float32):
+            white = 255 if images_NCHW.dtype == torch.uint8 else 1
+            return contrast(images_NCHW, self._grey_weight / white, self._shift)
+        return contrast(self._grey(images_NCHW).float(), 1.0, 0.0)
 
     def _grey(self, images_NCHW: Tensor) -> Tensor:
         """Return grey_N1HW, the mean of the normalised channels, at least in float32."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.data.augment import Views
 from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.device_feed.feed import Cut, Feed, Request
+from deepcluster_core.device_feed.crops import Cut
+from deepcluster_core.device_feed.feed import Feed, Request
 from deepcluster_core.ranks import Ranks, own_rows
 from deepcluster_core.training.epoch import Batch
 from deepcluster_core.training.plan import Cuts, Plan

@@ -200,8 +200,14 @@ class PseudoLabelLearner(Learner):
 
     @property
     def is_recordable(self) -> bool:
-        """Whether a step is the same work each time, with nothing that the CPU decides."""
-        return self.ranks.size == 1 and self._sgd.trust is None
+        """Whether a CUDA graph may hold the whole step.
+
+        It may not with several ranks, although NCCL's sums can be recorded in principle: torch asks
+        for eleven steps before the recording in a stream of their own, all ranks must record and
+        replay in the same step, and an error of one rank can no longer be noticed by the others in
+        between. None of this can be tried without two GPUs.
+        """
+        return self.ranks.size == 1
 
     @property
     def outputs(self) -> tuple[Tensor, Tensor | None]:

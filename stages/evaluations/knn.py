@@ -96,9 +96,9 @@ def knn(
     images_each = len(data.training.class_N) + len(data.validation.class_N)
     views = CentralViews(
         resize_for(network.image_size, protocol.resize, only_centre=True),
-        network.image_size,
+        network,
         batch_size=protocol.batch_size,
-        workers=context.workers,
+        context=context,
         counter=ProgressCounter(context, len(networks) * images_each),
     )
     rows: list[Row] = []

@@ -184,7 +184,7 @@ def maximal(
     fold_batch_norm(model)
     # Check all settings before the long work begins.
     layers = _layers(model, protocol, size=network.image_size)
-    searched = _images_to_search(pictures, protocol, network.image_size, context, layers)
+    searched = _images_to_search(pictures, protocol, network, context, layers)
     # Search the run's images and learn an image for each filter.
     filters = list(_filters(model, layers, protocol, searched, context))
     _draw(draft.folder / PICTURES, filters, searched)
@@ -226,7 +226,7 @@ class _Searched:
     views: CentralViews
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the image_ids and the views, (B, S, S, C), of each batch, in order."""
+        """Yield the image_ids and the views of each batch, in order."""
         return self.views.batches(self.images, self.image_id_N)
 
     def view(self, image_id: int) -> Pixels:
@@ -237,7 +237,7 @@ class _Searched:
 def _images_to_search(
     images: Images,
     protocol: MaximalConfig,
-    size: int,
+    network: NetworkConfig,
     context: Context,
     layers: Sequence[_Layer],
 ) -> _Searched:
@@ -246,14 +246,14 @@ def _images_to_search(
     Raises:
         ConfigError: `protocol` asks for more images than the run has, or for crops that do not fit.
     """
-    resize = resize_for(size, protocol.resize, only_centre=True)
+    resize = resize_for(network.image_size, protocol.resize, only_centre=True)
     image_id_N = _subset(len(images), protocol.subset, seed=context.seed)
     num_steps = 0
     for layer in layers:
         # The images of a layer's filters are learnt together, in one or several passes.
         num_steps += layer.ascent.iterations * passes(len(layer.filters))
     counter = ProgressCounter(context, len(image_id_N) + num_steps)
-    views = CentralViews(resize, size, protocol.batch_size, context.workers, counter)
+    views = CentralViews(resize, network, protocol.batch_size, context, counter)
     return _Searched(images, ShownImages(images.folder), image_id_N, views)
 
 

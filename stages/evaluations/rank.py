@@ -1,6 +1,7 @@
 """Rank: images (+ checkpoint) -> quality of the features without labels, from views of images.
 
-Suffixes: N images, V views of each, D dimensions of the feature, B batch, S side, C channels.
+Suffixes: N images, V views of each, D dimensions of the feature, B batch, S side, C channels, R
+views of a batch: all of an image, then the next one's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,20 @@ from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.clustering.spectrum import rankme
 from deepcluster_core.config import PositiveRange, Precision, ShareRange, StrictConfig
+from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
-from deepcluster_core.data.views import RandomCrop, augmentation_draws, random_views
+from deepcluster_core.data.views import (
+    FLIP_DRAW,
+    RandomCrop,
+    augmentation_draws,
+    random_boxes,
+    random_views,
+)
+from deepcluster_core.device_feed.crops import Cut
+from deepcluster_core.device_feed.feed import Feed, Request
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.evaluation.embedding_quality import alignment, lidar, uniformity
+from deepcluster_core.features import Images as LoadedViews
 from deepcluster_core.features import features_on_first
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.precision import computed_in
@@ -90,7 +101,7 @@ def rank(
     """
     context = draft.context
     pictures = Images(images)
-    views = _Views.drawn(pictures, protocol, size=network.image_size, seed=context.seed)
+    views = _Views.drawn(pictures, protocol, network, context)
     networks = ComparedNetworks(network, pictures.channels, context, checkpoint, supervised=None)
     counter = ProgressCounter(context, len(networks) * len(views.image_id_N))
     rows: list[Row] = []
@@ -99,7 +110,7 @@ def rank(
         batches = features_on_first(
             model,
             views.plan(protocol.batch_size),
-            lambda planned: views.load(planned, workers=context.workers),
+            views.load,
             layer=None if protocol.layer == "auto" else protocol.layer,
             context=context,
             precision=protocol.precision,
@@ -143,11 +154,14 @@ class _Views:
     image_id_N: NDArray[np.int64]
     crop: RandomCrop
     num_views: int
-    size: int
+    network: NetworkConfig
+    context: Context
     seed: int
 
     @classmethod
-    def drawn(cls, images: Images, protocol: RankConfig, *, size: int, seed: int) -> "_Views":
+    def drawn(
+        cls, images: Images, protocol: RankConfig, network: NetworkConfig, context: Context
+    ) -> "_Views":
         """Draw the images.
 
         Raises:
@@ -158,7 +172,7 @@ class _Views:
                 f"rank compares at least {LEAST_IMAGES} images, but there is {len(images)}.\n"
                 f"  Fix: evaluate a run with more images."
             )
-        generator = seeding.numpy_generator(seed, "rank", "images")
+        generator = seeding.numpy_generator(context.seed, "rank", "images")
         num_images = min(protocol.images, len(images))
         drawn_N = generator.choice(len(images), num_images, replace=False)
         return cls(
@@ -166,8 +180,9 @@ class _Views:
             image_id_N=np.sort(drawn_N),
             crop=RandomCrop(protocol.crop_area, protocol.crop_ratio, protocol.flip),
             num_views=protocol.views,
-            size=size,
-            seed=seeding.derive(seed, "rank", "views"),
+            network=network,
+            context=context,
+            seed=seeding.derive(context.seed, "rank", "views"),
         )
 
     def plan(self, batch_size: int) -> list[range]:
@@ -176,22 +191,45 @@ class _Views:
         num_images = len(self.image_id_N)
         return [range(start, min(start + step, num_images)) for start in range(0, num_images, step)]
 
-    def load(self, planned: Sequence[range], *, workers: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield the views of planned batches, (B, S, S, C): all views of an image, then the next's.
+    def load(self, planned: Sequence[range]) -> Iterator[LoadedViews]:
+        """Yield the views of planned batches: all views of an image, then the next's.
 
-        Workers load whole batches in parallel.
+        They are (R, S, S, C) of uint8, or (R, C, S, S) from 0 to 1 where a device is fed.
         """
-        yield from ordered_map(self._views, planned, workers=workers)
+        context = self.context
+        if context.is_fed_on_device:
+            feed = Feed.of(self.images, self.network, context, is_verified=True)
+            for fed in feed.batches(map(self._request, planned), workers=context.workers):
+                yield fed.views[0]
+        else:
+            # Workers load whole batches in parallel.
+            yield from ordered_map(self._views, planned, workers=context.workers)
 
     def _views(self, positions: range) -> NDArray[np.uint8]:
-        image_ids = self.image_id_N[positions.start : positions.stop].tolist()
         repeated: list[NDArray[np.uint8]] = []
-        for image_id in image_ids:
+        for image_id in self._ids(positions).tolist():
             repeated += [self.images.verified(image_id)] * self.num_views
+        draws_RD = self._draws(positions)
+        return random_views(repeated, draws_RD, self.crop, size=self.network.image_size)
+
+    def _request(self, positions: range) -> Request:
+        def cut(height_B: NDArray[np.int64], width_B: NDArray[np.int64]) -> list[Cut]:
+            height_R = np.repeat(height_B, self.num_views)
+            width_R = np.repeat(width_B, self.num_views)
+            draws_RD = self._draws(positions)
+            box_R4 = random_boxes(height_R, width_R, draws_RD, self.crop)
+            flipped_R = draws_RD[:, FLIP_DRAW] < self.crop.flip
+            return [Cut(box_R4, flipped_R, self.network.image_size)]
+
+        return Request(self._ids(positions), (self.num_views,), cut, is_by_image=True)
+
+    def _ids(self, positions: range) -> NDArray[np.int64]:
+        return self.image_id_N[positions.start : positions.stop]
+
+    def _draws(self, positions: range) -> NDArray[np.float64]:
         # Random numbers belong to the position of a view, so batches do not change them.
         start = positions.start * self.num_views
-        draws_BR = augmentation_draws(self.seed, start, len(repeated))
-        return random_views(repeated, draws_BR, self.crop, size=self.size)
+        return augmentation_draws(self.seed, start, len(positions) * self.num_views)
 
 
 EVALUATION = Evaluation(

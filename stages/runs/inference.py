@@ -29,6 +29,7 @@ from deepcluster_core.data.sources import (
 )
 from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.data.views import center_view
+from deepcluster_core.device_feed.central import CentralCrops
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.new_images import Forward, Pixels, Skip, features_of
 from deepcluster_core.store_urls import Location, are_same
@@ -92,9 +93,15 @@ def embed_images(
     recipe = past.recipe
     extract = recipe.extract
     deep = _deep_rule(past)
+    # Pictures of any size would fill the memory, so that threads make their views.
+    is_fed = past.is_fed_on_device and recipe.dataset.shorter_side is not None
+    crops = _fed_crops(recipe) if is_fed else None
 
     def view(data: bytes) -> Pixels:
-        return _view(data, recipe, deep)
+        pixels_HWC = _decoded(data, recipe, deep)
+        if crops is not None:
+            return pixels_HWC
+        return center_view(pixels_HWC, resize=extract.resize, size=recipe.network.image_size)
 
     if recipe.dataset.pages == "all":
         images = pages_as_images(images)
@@ -102,7 +109,7 @@ def embed_images(
         past.network(checkpoint),
         images,
         view,
-        Forward(layer, extract.batch_size, past.device, extract.precision),
+        Forward(layer, extract.batch_size, past.device, extract.precision, crops),
         skip=skip,
         workers=past.workers,
     )
@@ -184,8 +191,15 @@ def as_stored(features: Features, dtype: str) -> Features:
             yield paths, feature_BD.astype(dtype)
 
 
-def _view(data: bytes, recipe: Recipe, deep: DeepRule) -> Pixels:
-    """Return the view that the network gets of a picture, equal to that of an image of the run."""
+def _fed_crops(recipe: Recipe) -> CentralCrops:
+    """Return the crops that a device makes, as in the extraction of the run."""
+    dataset = recipe.dataset
+    channels = 1 if dataset.encoding == "grey" else dataset.channels
+    return CentralCrops(recipe.network, channels, recipe.extract.resize)
+
+
+def _decoded(data: bytes, recipe: Recipe, deep: DeepRule) -> Pixels:
+    """Return the pixels (H, W, C) of a picture, equal to those of an image of the run."""
     dataset = recipe.dataset
     pixels_HWC = decode(
         data,
@@ -194,5 +208,4 @@ def _view(data: bytes, recipe: Recipe, deep: DeepRule) -> Pixels:
         deep=deep,
         pages=dataset.pages,
     ).pixels_HWC
-    pixels_HWC = dataset.packing.read_back(pixels_HWC)
-    return center_view(pixels_HWC, resize=recipe.extract.resize, size=recipe.network.image_size)
+    return dataset.packing.read_back(pixels_HWC)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.manifest import Condition, Manifest, read_manifest
+from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.local_paths import check_is_local
 from deepcluster_core.models.build import feature_dim_of
@@ -58,6 +59,12 @@ class PastRun:
     def device(self) -> str:
         """The torch device of the run; raises ConfigError if it is not available."""
         return usable_device(self.recipe.compute.device)
+
+    @property
+    def is_fed_on_device(self) -> bool:
+        """Whether images are cropped and resized on the device."""
+        compute = self.recipe.compute
+        return Context(self.recipe.seed, device=self.device, feed=compute.feed).is_fed_on_device
 
     @property
     def workers(self) -> int:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from deepcluster_core.artifacts.images import Images
+from deepcluster_core.clustering.pca import fit_pca
 from deepcluster_core.context import Context
 from deepcluster_core.device_feed import crops
 from deepcluster_core.device_feed.central import fed_central_views
@@ -36,6 +37,31 @@ def test_extract_features__on_the_device_of_the_rank(device: str) -> None:
 
     assert [len(feature_BD) for feature_BD in found] == [4]
     assert seen == {"cpu", device}
+
+
+def test_extract_features__are_projected_before_they_leave_the_gpu() -> None:
+    network = build_network(CONFIG, channels=1, seed=0)
+    rows_ND = torch.randn(50, network.feature_dim, generator=torch.Generator().manual_seed(0))
+    pca = fit_pca([rows_ND], dim=5)
+
+    with fake_gpus() as seen:
+        found = list(
+            extract_features(
+                network,
+                [VIEWS_BSSC] * 3,
+                layer=None,
+                device="cuda:1",
+                precision="bfloat16",
+                dtype="float16",
+                project=pca.to("cuda:1").components_of,
+            )
+        )
+
+    assert [(feature_BD.shape, feature_BD.dtype) for feature_BD in found] == [
+        ((4, 5), np.dtype(np.float16))
+    ] * 3
+    assert seen == {"cpu", "cuda:1"}
+    assert seen.num_waits == 0, "a batch waited for the GPU"
 
 
 @pytest.mark.parametrize("sobel", [True, False])

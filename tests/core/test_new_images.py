@@ -1,15 +1,25 @@
 """Suffixes: S pixels of a view's side, C channels, D values of a feature."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from deepcluster_core.artifacts.images import Images
+from deepcluster_core.context import Context
 from deepcluster_core.data.decode import UnreadableImageError
 from deepcluster_core.data.sources import SourceImage
+from deepcluster_core.device_feed import crops
+from deepcluster_core.device_feed.central import CentralCrops, fed_central_views
+from deepcluster_core.features import extract_features
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.new_images import READ_AT_ONCE, Forward, Pixels, features_of
+from tests.core.artifacts.test_images import pack, pictures
+from tests.support.fake_cuda import fake_gpus
 
 SMALL = NetworkConfig(name="smallnet", image_size=16)
 FORWARD = Forward(layer=None, batch_size=10, device="cpu", precision="float32")
@@ -76,3 +86,55 @@ def test_features_of__reads_ahead_no_further_than_the_threads_need() -> None:
     coming.close()  # pyright: ignore[reportAttributeAccessIssue]
 
     assert len(asked) <= 20 * 10 + (2 * WORKERS + 2) * READ_AT_ONCE
+
+
+FED = replace(FORWARD, crops=CentralCrops(SMALL, channels=3, resize=20))
+
+
+def test_features_of__images_of_a_run_have_its_features_where_a_device_is_fed(
+    tmp_path: Path,
+) -> None:
+    drawn = pictures(25)
+    stored = Images(pack(tmp_path / "images", drawn, "raw"))
+    context = Context(seed=0, feed="device")
+
+    found = features_of(
+        build_network(SMALL, channels=3, seed=1),
+        images(25),
+        lambda data: drawn[data[0]],
+        FED,
+        skip=skip_nothing,
+        workers=WORKERS,
+    )
+
+    views = fed_central_views(
+        stored, SMALL, resize=20, batch_size=10, batches=range(3), context=context
+    )
+    network = build_network(SMALL, channels=3, seed=1)
+    expected = extract_features(network, views, layer=None, device="cpu", precision="float32")
+    for (paths, found_BD), expected_BD in zip(found, expected, strict=True):
+        assert len(paths) == len(found_BD)
+        np.testing.assert_array_equal(found_BD, expected_BD)
+
+
+def test_features_of__makes_its_views_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A fake GPU runs no kernel of Triton.
+    monkeypatch.setattr(crops, "has_triton", lambda _device: False)
+    network, drawn = build_network(SMALL, channels=3, seed=1), pictures(25)
+    forward = replace(FED, device="cuda:1")
+
+    with fake_gpus() as seen:
+        found = list(
+            features_of(
+                network,
+                images(25),
+                lambda data: drawn[data[0]],
+                forward,
+                skip=skip_nothing,
+                workers=WORKERS,
+            )
+        )
+
+    assert [len(paths) for paths, _ in found] == [10, 10, 5]
+    assert seen == {"cpu", "cuda:1"}
+    assert seen.num_waits == 0, "a batch waited for the GPU"

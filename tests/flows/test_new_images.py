@@ -56,28 +56,32 @@ def test_assign__images_of_the_run_get_its_own_labels(
     assert here() == {"labels.parquet"}, "nothing was skipped, so no table says so"
 
 
+@pytest.mark.parametrize("feed", ["host", "device"])
 def test_assign__images_packed_as_jpeg_and_cropped_get_their_labels_too(
-    recipe: Path, tiny_images: Path, tmp_path: Path, prefect_server: str
+    feed: str, recipe: Path, tiny_images: Path, tmp_path: Path, prefect_server: str
 ) -> None:
     run = tmp_path / "jpeg"
     dataset = {"encoding": "jpeg", "jpeg_quality": 60, "channels": 3, "shorter_side": 22}
     # In float32, so that storing as float16 rounds: bfloat16 has no digits to lose.
     extract = {"resize": 18, "layer": "conv3", "precision": "float32"}
-    loop(recipe, run, epochs=1, overrides={"dataset": dataset, "extract": extract})
+    overrides = {"dataset": dataset, "extract": extract, "compute": {"feed": feed}}
+    loop(recipe, run, epochs=1, overrides=overrides)
 
     assign(str(run), tiny_images, out=OUT)
 
     pd.testing.assert_frame_equal(pd.read_parquet(OUT), labels_of(run, 0), check_exact=True)
 
 
+@pytest.mark.parametrize("feed", ["host", "device"])
 def test_assign__colour_images_of_a_grey_run_get_its_labels(
-    recipe: Path, tmp_path: Path, prefect_server: str
+    feed: str, recipe: Path, tmp_path: Path, prefect_server: str
 ) -> None:
     source, run = tmp_path / "photographs", tmp_path / "grey"
     write_pictures(source, count=40)
     dataset = {"source": str(source), "encoding": "grey", "channels": 3, "shorter_side": 22}
     extract = {"resize": 18, "precision": "float32"}
-    loop(recipe, run, epochs=1, overrides={"dataset": dataset, "extract": extract})
+    overrides = {"dataset": dataset, "extract": extract, "compute": {"feed": feed}}
+    loop(recipe, run, epochs=1, overrides=overrides)
 
     assign(str(run), source, out=OUT)
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from deepcluster_core.config import Precision
 from deepcluster_core.evaluation.filters.activation_maps import mean_activation
-from deepcluster_core.features import to_images
+from deepcluster_core.features import Images, to_images
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import autocast
 
-Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
-"""The id_B of a batch's images, and their views_BSSC."""
+Batch = tuple[NDArray[np.int64], Images]
+"""The id_B of a batch's images, and their views."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def strongest_images(
     for layer, numbers in filters.items():
         chosen_F = torch.tensor(numbers, device=device)
         readers[layer] = partial(_activation_of, chosen_F=chosen_F)
-    for id_B, views_BSSC in batches:
+    for id_B, views in batches:
         with autocast(device, precision):
-            read = network.read_layers(to_images(views_BSSC, device), readers)
+            read = network.read_layers(to_images(views, device), readers)
         # One table of all layers needs one sort per batch instead of one per layer.
         activation_BX = torch.cat([read[layer] for layer in filters], dim=1)
         leaders.add(activation_BX, torch.from_numpy(id_B).to(device))

@@ -7,9 +7,10 @@ Suffixes: N images, B images of a batch, V views of an image, D values of a view
 channels of a view, R random numbers of an image.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,8 +19,18 @@ from torch import Tensor
 
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import DRAWS, Pixels, augmentation_draws
-from deepcluster_core.evaluation.crops import Views, fixed_crops, training_views
+from deepcluster_core.device_feed.crops import Cut
+from deepcluster_core.device_feed.feed import Feed, Request
+from deepcluster_core.evaluation.crops import (
+    Sides,
+    Views,
+    fixed_crops,
+    fixed_cut,
+    training_cut,
+    training_views,
+)
 from deepcluster_core.evaluation.probes.pooling import Frozen
+from deepcluster_core.features import Images
 from deepcluster_core.ranks import ALONE, Ranks, in_turns
 
 Rows = NDArray[np.int64]
@@ -36,6 +47,29 @@ class Examples:
     picture: Callable[[int], Pixels]
     """Function that returns image 0 to N - 1, (H, W, C); called from several threads."""
     class_N: NDArray[np.int64]
+    fed: "Fed | None" = None
+    """Makes views of the images on the device; None: threads make them in main memory."""
+
+
+@dataclass(frozen=True)
+class Fed:
+    """Images whose packed bytes a feed copies to the device."""
+
+    feed: Feed
+    image_id_N: NDArray[np.int64]
+    """The image_ids of images 0 to N - 1."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A batch of views, and the two ways to make them."""
+
+    rows: Rows
+    in_memory: Callable[[Sequence[Pixels]], Pixels]
+    """Returns the views of the images of the rows, all of an image, then the next's."""
+    cut: Callable[[Sides, Sides], Cut]
+    """Describes these views to a device."""
+    views_each: int = 1
 
 
 class Supply:
@@ -75,16 +109,14 @@ class Supply:
                 and the image.
         """
 
-        def load(start: int) -> Pixels:
+        def plan(start: int) -> _Planned:
             rows = order_N[start : start + self.batch_size]
-            pictures = [examples.picture(row) for row in rows]
             # The batch size does not change the draws: they are counted from position 0.
-            draws_BR = augmentation_draws(seed, start, len(rows))
-            return training_views(pictures, draws_BR, self.views)
+            return _trained(rows, partial(augmentation_draws, seed, start, len(rows)), self.views)
 
-        starts = range(0, len(order_N), self.batch_size)
-        for start, values in zip(starts, self._computed(load, starts), strict=True):
-            yield order_N[start : start + self.batch_size], values
+        planned = list(map(plan, range(0, len(order_N), self.batch_size)))
+        for batch, values in zip(planned, self._computed(examples, planned), strict=True):
+            yield batch.rows, values
 
     def central(self, examples: Examples) -> Batches:
         """Yield the central view of every image, in order, on the first rank.
@@ -93,16 +125,12 @@ class Supply:
         """
         views = self.views
         central = Views(views.resize, views.size, random_crop=False, flip=0)
-        rows_N = np.arange(len(examples.class_N))
 
-        def load(start: int) -> Pixels:
-            rows = rows_N[start : start + self.batch_size]
-            pictures = [examples.picture(row) for row in rows]
+        def plan(rows: Rows) -> _Planned:
             # A central view does not depend on random numbers.
-            draws_BR = np.zeros((len(rows), DRAWS))
-            return training_views(pictures, draws_BR, central)
+            return _trained(rows, partial(np.zeros, (len(rows), DRAWS)), central)
 
-        return self._computed_by_all(load, rows_N, self.batch_size)
+        return self._computed_by_all(examples, plan, self.batch_size)
 
     def crops(self, examples: Examples, first: int = 0) -> Batches:
         """Yield the V fixed views of every image, (B · V, D), in order, from batch `first` on.
@@ -110,16 +138,17 @@ class Supply:
         They are yielded on the first rank. All ranks compute them, and have to read the iterator to
         its end.
         """
-        rows_N = np.arange(len(examples.class_N))
+        views = self.views
         # Each image gives several views, and a batch has as many views as in training.
-        images_at_once = max(1, self.batch_size // self.views.num_crops)
+        images_at_once = max(1, self.batch_size // views.num_crops)
 
-        def load(start: int) -> Pixels:
-            rows = rows_N[start : start + images_at_once]
-            crops = [fixed_crops(examples.picture(row), self.views) for row in rows]
-            return np.concatenate(crops)
+        def in_memory(images: Sequence[Pixels]) -> Pixels:
+            return np.concatenate([fixed_crops(image_HWC, views) for image_HWC in images])
 
-        return self._computed_by_all(load, rows_N, images_at_once, first)
+        def plan(rows: Rows) -> _Planned:
+            return _Planned(rows, in_memory, partial(fixed_cut, views=views), views.num_crops)
+
+        return self._computed_by_all(examples, plan, images_at_once, first)
 
     def bytes_of(self, num_views: int) -> int:
         """Return the size of the values of `num_views` views, bytes."""
@@ -128,30 +157,60 @@ class Supply:
 
     def _computed_by_all(
         self,
-        load: Callable[[int], Pixels],
-        rows_N: Rows,
+        examples: Examples,
+        plan: Callable[[Rows], _Planned],
         images_at_once: int,
         first: int = 0,
     ) -> Batches:
         """Yield the batches from number `first` on, on the first rank."""
+        rows_N = np.arange(len(examples.class_N))
         starts = range(first * images_at_once, len(rows_N), images_at_once)
+        planned = [plan(rows_N[start : start + images_at_once]) for start in starts]
 
-        def compute(own: Sequence[int]) -> Iterator[Values]:
-            for values in self._computed(load, own):
+        def compute(own: Sequence[_Planned]) -> Iterator[Values]:
+            for values in self._computed(examples, own):
                 # Other ranks cannot send what lies on their devices.
                 yield values if self.ranks.size == 1 else _moved(values, "cpu")
 
-        found = in_turns(starts, compute, self.ranks, "values for classifiers")
+        found = in_turns(planned, compute, self.ranks, "values for classifiers")
         for number, values in enumerate(found):
-            rows = rows_N[starts[number] : starts[number] + images_at_once]
-            yield rows, _moved(values, self.frozen.device)
+            yield planned[number].rows, _moved(values, self.frozen.device)
 
-    def _computed(self, load: Callable[[int], Pixels], starts: Sequence[int]) -> Iterator[Values]:
-        """Yield the values of batches, whose views are loaded in threads."""
+    def _computed(self, examples: Examples, planned: Sequence[_Planned]) -> Iterator[Values]:
+        """Yield the values of batches, whose views are made ahead."""
         # Closed, so that an error ends the threads at once.
-        with closing(ordered_map(load, starts, workers=self._workers)) as loaded:
-            for views_BSSC in loaded:
-                yield self.frozen(views_BSSC)
+        with closing(self._views_of(examples, planned)) as made:
+            for views in made:
+                yield self.frozen(views)
+
+    def _views_of(self, examples: Examples, planned: Sequence[_Planned]) -> Generator[Images]:
+        """Yield the views of batches, made by threads or on the device."""
+        if examples.fed is not None:
+            requests = map(partial(_request, examples.fed.image_id_N), planned)
+            for batch in examples.fed.feed.batches(requests, workers=self._workers):
+                yield batch.views[0]
+            return
+
+        def make(batch: _Planned) -> Pixels:
+            return batch.in_memory([examples.picture(row) for row in batch.rows])
+
+        yield from ordered_map(make, planned, workers=self._workers)
+
+
+def _trained(rows: Rows, draws: Callable[[], NDArray[np.float64]], views: Views) -> _Planned:
+    """Return the batch of the views to train on, from the random numbers that `draws` returns."""
+    return _Planned(
+        rows,
+        in_memory=lambda images: training_views(images, draws(), views),
+        cut=lambda height_B, width_B: training_cut(height_B, width_B, draws(), views),
+    )
+
+
+def _request(image_id_N: NDArray[np.int64], batch: _Planned) -> Request:
+    def cut(height_B: Sides, width_B: Sides) -> list[Cut]:
+        return [batch.cut(height_B, width_B)]
+
+    return Request(image_id_N[batch.rows], (batch.views_each,), cut, is_by_image=True)
 
 
 class Table:

@@ -2,17 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deepcluster_core.artifacts.images import Images
+from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.views import center_view
+from deepcluster_core.device_feed.central import central_request
+from deepcluster_core.device_feed.feed import Feed
+from deepcluster_core.features import Images as Views
+from deepcluster_core.models.config import NetworkConfig
 from stages.evaluations.shared.progress import ProgressCounter
 
-Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
-"""The image_ids, (B,), and the views, (B, S, S, C), of a batch."""
+Batch = tuple[NDArray[np.int64], Views]
+"""The image_ids, (B,), and the views of a batch."""
 PlannedBatch = tuple[Images, NDArray[np.int64]]
 """The images that a batch is taken from, and the image_ids in it, (B,)."""
 
@@ -23,11 +31,17 @@ class CentralViews:
 
     resize: int
     """Length to which the shorter side is resized before the crop, pixels."""
-    size: int
-    """Side of the square crop, pixels."""
+    network: NetworkConfig
+    """What reads the views."""
     batch_size: int
-    workers: int
+    context: Context
+    """Where the views are made, and by how many threads."""
     counter: ProgressCounter
+
+    @property
+    def size(self) -> int:
+        """Side of the square crop, pixels."""
+        return self.network.image_size
 
     def view(self, images: Images, image_id: int) -> NDArray[np.uint8]:
         """Return the view of an image that a network reads, (S, S, C)."""
@@ -41,15 +55,32 @@ class CentralViews:
             planned.append((images, ids_B))
         return planned
 
-    def load(self, batches: Sequence[PlannedBatch]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the views of planned batches, (B, S, S, C), in order."""
+    def load(self, batches: Sequence[PlannedBatch]) -> Iterator[Views]:
+        """Yield the views of planned batches, in order.
+
+        They are (B, S, S, C) of uint8, or (B, C, S, S) from 0 to 1 where a device is fed.
+        """
+        if self.context.is_fed_on_device:
+            yield from self._fed(batches)
+            return
 
         def load_one(batch: PlannedBatch) -> NDArray[np.uint8]:
             images, ids_B = batch
             return np.stack([self.view(images, image_id) for image_id in ids_B.tolist()])
 
         # Workers load whole batches in parallel.
-        yield from ordered_map(load_one, batches, workers=self.workers)
+        yield from ordered_map(load_one, batches, workers=self.context.workers)
+
+    def _fed(self, batches: Sequence[PlannedBatch]) -> Iterator[Tensor]:
+        """Yield the views of planned batches, made on the device."""
+        # A feed reads one artifact; batches from two of them come one artifact after the other.
+        for images, of_images in groupby(batches, key=itemgetter(0)):
+            feed = Feed.of(images, self.network, self.context, is_verified=True)
+            requests = (
+                central_request(ids_B, resize=self.resize, size=self.size) for _, ids_B in of_images
+            )
+            for fed in feed.batches(requests, workers=self.context.workers):
+                yield fed.views[0]
 
     def batches(self, images: Images, ids: Sequence[int] | NDArray[np.int64]) -> Iterator[Batch]:
         """Yield the image_ids and the views of each batch, in the order of `ids`.

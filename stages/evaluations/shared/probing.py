@@ -10,12 +10,14 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.config import Precision, StrictConfig
+from deepcluster_core.context import Context
 from deepcluster_core.data.views import Pixels
+from deepcluster_core.device_feed.feed import Feed
 from deepcluster_core.evaluation.crops import Views
 from deepcluster_core.evaluation.probes.classification import Plan, Score, Task, classify
 from deepcluster_core.evaluation.probes.classifiers import ProbeSgd
 from deepcluster_core.evaluation.probes.pooling import Frozen
-from deepcluster_core.evaluation.probes.values import Examples, Supply
+from deepcluster_core.evaluation.probes.values import Examples, Fed, Supply
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.precision import computed_in
@@ -148,7 +150,8 @@ class Probing:
             seed=context.seed,
         )
         channels = data.training.pictures.channels
-        training, validation = _examples(data.training), _examples(data.validation)
+        training = _examples(data.training, self.network, context)
+        validation = _examples(data.validation, self.network, context)
         task = Task(training, validation, len(data.classes))
         networks = ComparedNetworks(
             self.network, channels, context, self.checkpoint, self.supervised
@@ -226,14 +229,18 @@ class Probing:
         return rows
 
 
-def _examples(labelled: Labelled) -> Examples:
+def _examples(labelled: Labelled, network: NetworkConfig, context: Context) -> Examples:
     """Return labelled images by row, as the probes read them."""
+    fed = None
+    if context.is_fed_on_device:
+        feed = Feed.of(labelled.pictures, network, context, is_verified=True)
+        fed = Fed(feed, labelled.image_id_N)
 
     def picture(row: int) -> Pixels:
         image_id = int(labelled.image_id_N[row])
         return labelled.pictures.verified(image_id)
 
-    return Examples(picture, labelled.class_N)
+    return Examples(picture, labelled.class_N, fed)
 
 
 def _plan(protocol: ProbingConfig, shape: Shape) -> Plan:

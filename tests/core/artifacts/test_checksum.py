@@ -1,62 +1,87 @@
 """The checksum of what is stored."""
 
-from pathlib import Path
+import sys
+import threading
+from collections.abc import Iterator
 
 import google_crc32c
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from deepcluster_core.artifacts import checksum
 from deepcluster_core.artifacts.checksum import RELEASED_FROM_BYTES, crc32c
-from deepcluster_core.artifacts.shards import Layout, append_chunks, finish_shard, read_rows
+
+LESS_THAN_A_CHUNK = 1 << 19
+"""Bytes for which google_crc32c itself lets no other thread run."""
+SIZES = [0, 5, RELEASED_FROM_BYTES - 1, RELEASED_FROM_BYTES, 3 << 20]
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Return what the library is given. It lets other threads run for large `bytes` only.
-
-    Whether they do run is not tested: that would be a measurement of time.
-    """
-    seen: list[object] = []
-    plain = google_crc32c.extend
-
-    def noting(before: int, data: bytes) -> int:
-        seen.append(data)
-        return plain(before, data)
-
-    monkeypatch.setattr(checksum.google_crc32c, "extend", noting)
-    return seen
+def no_turns() -> Iterator[None]:
+    """Let no thread run until another one releases the interpreter lock of its own accord."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e6)
+    yield
+    sys.setswitchinterval(before)
 
 
-@pytest.mark.parametrize("size", [0, 5, RELEASED_FROM_BYTES - 1, RELEASED_FROM_BYTES, 3 << 20])
-def test_crc32c__is_that_of_the_bytes_whatever_they_lie_in(size: int) -> None:
+@pytest.mark.parametrize("is_native", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_crc32c__is_that_of_the_bytes_whatever_they_lie_in(
+    size: int, is_native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     array = np.random.default_rng(0).integers(256, size=size, dtype=np.uint8)
     wanted = google_crc32c.value(array.tobytes())
+    if not is_native:
+        monkeypatch.setattr(checksum, "_native", lambda: None)
 
     assert crc32c(array) == crc32c(array.tobytes()) == wanted
     assert crc32c(array[2:], crc32c(array[:2])) == wanted
 
 
-def test_crc32c__large_arrays_come_as_bytes(given: list[object]) -> None:
-    crc32c(np.zeros(RELEASED_FROM_BYTES, np.uint8))
-    crc32c(np.zeros((512, 1024), np.float16))
-    assert [type(data) for data in given] == [bytes, bytes]
+def test_crc32c__of_other_types_and_of_parts_that_do_not_lie_together() -> None:
+    values_ND = np.random.default_rng(0).standard_normal((512, 1024)).astype(np.float16)
+
+    assert crc32c(values_ND) == google_crc32c.value(values_ND.tobytes())
+    assert crc32c(values_ND[:, :100]) == google_crc32c.value(values_ND[:, :100].tobytes())
 
 
-def test_shards__chunks_are_checked_while_other_threads_run(
-    given: list[object], tmp_path: Path
-) -> None:
-    """Both directions, of features as AlexNet's, whose chunks are 1 MiB."""
-    rows_ND = np.random.default_rng(0).standard_normal((256, 4096)).astype(np.float16)
-    layout = Layout(chunk_rows=128, chunks=2)
-    shard = tmp_path / "0"
+def runs_meanwhile(data: bytes | NDArray[np.uint8], *, times: int) -> bool:
+    """Return whether another thread runs while a checksum is computed, up to so many times."""
+    go = threading.Lock()
+    go.acquire()
+    seen: list[str] = []
 
-    append_chunks(shard, rows_ND, layout, first=0)
-    finish_shard(shard, layout, chunks=2, row_bytes=8192)
-    found_ND = np.empty_like(rows_ND)
-    read_rows(shard, found_ND, layout, start=0)
+    def wait() -> None:
+        go.acquire()
+        seen.append("it ran")
 
-    np.testing.assert_array_equal(found_ND, rows_ND)
-    large = [data for data in given if memoryview(data).nbytes >= RELEASED_FROM_BYTES]  # type: ignore[arg-type]
-    assert len(large) == 4, "two chunks, written and read"
-    assert all(type(data) is bytes for data in large)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    crc32c(data)  # looks for the library, which may let others run, too
+    # From here on the thread can run, but only while this one lets it.
+    go.release()
+    for _ in range(times):
+        crc32c(data)
+        if seen:
+            break
+    found = bool(seen)
+    thread.join()
+    return found
+
+
+@pytest.mark.usefixtures("no_turns")
+@pytest.mark.parametrize("kind", ["array", "bytes"])
+def test_crc32c__lets_other_threads_run(kind: str) -> None:
+    array = np.zeros(LESS_THAN_A_CHUNK, np.uint8)
+
+    # Many times, because the system may take longer to wake a thread than a checksum takes.
+    assert runs_meanwhile(array.tobytes() if kind == "bytes" else array, times=100_000)
+
+
+@pytest.mark.usefixtures("no_turns")
+def test_runs_meanwhile__sees_a_lock_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checksum, "_native", lambda: None)
+
+    assert not runs_meanwhile(np.zeros(LESS_THAN_A_CHUNK, np.uint8), times=200)

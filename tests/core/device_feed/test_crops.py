@@ -22,7 +22,7 @@ from deepcluster_core.data.views import (
     random_views,
 )
 from deepcluster_core.device_feed import crops
-from deepcluster_core.device_feed.crops import CropTable, crop_resized
+from deepcluster_core.device_feed.crops import CropTable, Cut, Windows, crop_resized
 
 PAPER = RandomCrop((0.08, 1.0), (3 / 4, 4 / 3), 0.5)
 FLOAT_ERROR = 2e-6
@@ -46,13 +46,11 @@ def joined(drawn: Sequence[Pixels]) -> tuple[Tensor, NDArray[np.int64], NDArray[
     return torch.from_numpy(bytes_X), offset_B, np.array([image.shape[1] for image in drawn])
 
 
-def views(
-    drawn: Sequence[Pixels], box_V4: NDArray[np.int64], flipped_V: NDArray[np.bool_], size: int
-) -> Tensor:
+def views(drawn: Sequence[Pixels], cut: Cut) -> Tensor:
     """Return the views (V, C, S, S) of one box of each image."""
     bytes_X, offset_V, width_V = joined(drawn)
-    table = CropTable.of(offset_V, width_V, box_V4, flipped_V)
-    out_VCSS = torch.full((len(drawn), drawn[0].shape[2], size, size), np.nan)
+    table = CropTable.of(offset_V, width_V, cut)
+    out_VCSS = torch.full((len(drawn), drawn[0].shape[2], cut.size, cut.size), np.nan)
     crop_resized(bytes_X, table, torch.from_numpy(table.fields_VF), out_VCSS)
     return out_VCSS
 
@@ -94,7 +92,7 @@ def test_crop_resized__is_torchs_antialiased_resizing(
 ) -> None:
     drawn = images([shape], channels)
 
-    (found_CSS,) = views(drawn, np.array([box]), np.array([is_flipped]), size)
+    (found_CSS,) = views(drawn, Cut(np.array([box]), np.array([is_flipped]), size))
 
     expected_CSS = torchs(drawn[0], box, size, is_flipped=is_flipped)
     torch.testing.assert_close(found_CSS, expected_CSS, rtol=0, atol=FLOAT_ERROR)
@@ -108,7 +106,7 @@ def test_crop_resized__has_the_random_views_of_the_cpu(channels: int) -> None:
     height_B, width_B = np.array(sizes).T
 
     box_B4 = random_boxes(height_B, width_B, draws_BR, PAPER)
-    found_BCSS = views(drawn, box_B4, draws_BR[:, FLIP_DRAW] < PAPER.flip, 24)
+    found_BCSS = views(drawn, Cut(box_B4, draws_BR[:, FLIP_DRAW] < PAPER.flip, 24))
 
     expected_BSSC = random_views(drawn, draws_BR, PAPER, size=24)
     expected_BCSS = torch.from_numpy(expected_BSSC).permute(0, 3, 1, 2) / 255
@@ -121,12 +119,47 @@ def test_crop_resized__has_the_central_views_of_the_cpu() -> None:
     height_B, width_B = np.array(sizes).T
 
     box_B4 = center_boxes(height_B, width_B, resize=28, size=24)
-    found_BCSS = views(drawn, box_B4, np.zeros(len(drawn), np.bool_), 24)
+    found_BCSS = views(drawn, Cut(box_B4, np.zeros(len(drawn), np.bool_), 24))
 
     for found_CSS, image_HWC in zip(found_BCSS, drawn, strict=True):
         view_SSC = center_view(image_HWC, resize=28, size=24)
         expected_CSS = torch.from_numpy(view_SSC).permute(2, 0, 1) / 255
         torch.testing.assert_close(found_CSS, expected_CSS, rtol=0, atol=ROUNDING)
+
+
+# Size (height, width) to which the box is resized, left and top of the view in it; the side is 11.
+WINDOWS = [((19, 30), (19, 8)), ((11, 40), (3, 0)), ((40, 11), (0, 17)), ((25, 24), (6, 7))]
+
+
+def windows_of_boxes() -> tuple[list[Pixels], Cut]:
+    """Return images, and views that show a part of a resized box, every second one mirrored."""
+    drawn = images([(20, 33), (41, 57), (9, 31), (64, 48)], 3)
+    box_V4 = np.array([(0, 0, 33, 20), (3, 2, 50, 40), (1, 0, 31, 9), (0, 8, 48, 56)])
+    resized_V2 = np.array([(width, height) for (height, width), _ in WINDOWS])
+    corner_V2 = np.array([corner for _, corner in WINDOWS])
+    flipped_V = np.array([False, True, False, True])
+    return drawn, Cut(box_V4, flipped_V, 11, Windows(resized_V2, corner_V2))
+
+
+def torchs_windows(drawn: Sequence[Pixels], cut: Cut) -> Tensor:
+    """Return the views of `windows_of_boxes` as torch resizes float images."""
+    found: list[Tensor] = []
+    for number, (image_HWC, (size, (left, top))) in enumerate(zip(drawn, WINDOWS, strict=True)):
+        x, y, right, bottom = cut.box_V4[number]
+        part_1CHW = torch.from_numpy(image_HWC[y:bottom, x:right]).permute(2, 0, 1)[None] / 255
+        resized_CHW = interpolate(part_1CHW, size, mode="bilinear", antialias=True)[0]
+        view_CSS = resized_CHW[:, top : top + cut.size, left : left + cut.size]
+        found.append(view_CSS.flip(2) if cut.flipped_V[number] else view_CSS)
+    return torch.stack(found)
+
+
+def test_crop_resized__shows_a_window_of_the_resized_box() -> None:
+    drawn, cut = windows_of_boxes()
+
+    found_VCSS = views(drawn, cut)
+
+    expected_VCSS = torchs_windows(drawn, cut)
+    torch.testing.assert_close(found_VCSS, expected_VCSS, rtol=0, atol=FLOAT_ERROR)
 
 
 def test_crop_resized__fills_channels_last_memory_in_small_groups(
@@ -137,7 +170,7 @@ def test_crop_resized__fills_channels_last_memory_in_small_groups(
     drawn = images(sizes, 3)
     bytes_X, offset_V, width_V = joined(drawn)
     box_V4 = np.array([(0, 0, width, height) for height, width in sizes])
-    table = CropTable.of(offset_V, width_V, box_V4, np.zeros(3, np.bool_))
+    table = CropTable.of(offset_V, width_V, Cut(box_V4, np.zeros(3, np.bool_), 10))
     out_VCSS = torch.empty(3, 3, 10, 10).contiguous(memory_format=torch.channels_last)
 
     crop_resized(bytes_X, table, torch.from_numpy(table.fields_VF), out_VCSS)

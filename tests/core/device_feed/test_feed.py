@@ -14,7 +14,8 @@ from torch import Tensor
 from deepcluster_core.artifacts.images import Encoding, Images
 from deepcluster_core.artifacts.pixel_parts import BATCH_ROWS
 from deepcluster_core.data.views import center_boxes, center_view
-from deepcluster_core.device_feed.feed import Cut, FedBatch, Feed, Request
+from deepcluster_core.device_feed.crops import Cut
+from deepcluster_core.device_feed.feed import FedBatch, Feed, Request
 from deepcluster_core.device_feed.queues import Queues
 from deepcluster_core.device_feed.slots import FeedClosedError, Ring
 from deepcluster_core.device_feed.source import DecodedImages, source_of

@@ -10,9 +10,16 @@ from deepcluster_core.data.views import DRAWS, augmentation_draws, center_view
 from deepcluster_core.evaluation.crops import (
     Views,
     fixed_crops,
+    fixed_cut,
+    training_cut,
     training_views,
     with_shorter_side,
 )
+from tests.core.device_feed.test_crops import ROUNDING, images
+from tests.core.device_feed.test_crops import views as views_of_device
+
+SIZES = [(40, 27), (33, 60), (21, 21), (16, 90), (12, 12)]
+"""Heights and widths of images, larger and smaller than what they are resized to."""
 
 
 def picture(height: int, width: int, *, channels: int = 3) -> NDArray[np.uint8]:
@@ -111,3 +118,35 @@ def test_training_views__without_random_crops_are_the_central_view() -> None:
 def test_are_fixed__only_without_random_crops_and_flips() -> None:
     assert not views(flip=0).are_fixed
     assert not views(random=False).are_fixed
+
+
+# Views that a device makes
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_training_cut__describes_the_views_of_the_cpu(is_random: bool) -> None:
+    drawn = images(SIZES, 3)
+    draws_BR = augmentation_draws(3, 0, len(drawn))
+    given = views(resize=24, size=17, random=is_random)
+    height_B, width_B = np.array(SIZES).T
+
+    found_BCSS = views_of_device(drawn, training_cut(height_B, width_B, draws_BR, given))
+
+    expected_BSSC = training_views(drawn, draws_BR, given)
+    expected_BCSS = torch.from_numpy(expected_BSSC).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(found_BCSS, expected_BCSS, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5])
+def test_fixed_cut__describes_the_views_of_the_cpu(flip: float) -> None:
+    drawn = images(SIZES, 3)
+    given = views(resize=24, size=17, flip=flip)
+    height_B, width_B = np.array(SIZES).T
+
+    # The views of an image follow each other, so each of them has its image beside it here.
+    repeated = [image_HWC for image_HWC in drawn for _ in range(given.num_crops)]
+    found_VCSS = views_of_device(repeated, fixed_cut(height_B, width_B, given))
+
+    expected_VSSC = np.concatenate([fixed_crops(image_HWC, given) for image_HWC in drawn])
+    expected_VCSS = torch.from_numpy(expected_VSSC).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(found_VCSS, expected_VCSS, rtol=0, atol=ROUNDING)

@@ -83,8 +83,9 @@ def test_step__is_one_graph_of_torch() -> None:
     assert traced.graph_break_count == 0, traced.break_reasons
 
 
+@pytest.mark.parametrize("trust", [None, 0.02])
 def test_recorded_steps__neither_wait_nor_read_main_memory(
-    monkeypatch: pytest.MonkeyPatch,
+    trust: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A CUDA graph cannot record either: both would fail, or repeat the values of the recording.
     config = NetworkConfig(name="smallnet", image_size=16, dropout=0.5)
@@ -101,7 +102,7 @@ def test_recorded_steps__neither_wait_nor_read_main_memory(
         learner = PseudoLabelLearner(
             network,
             head=Fresh.drawn(network.output_dim, 8, seed=0),
-            sgd=Sgd(0.1, 0.9, 0),
+            sgd=Sgd(0.1, 0.9, 1e-6, trust=trust),
             device="cuda:1",
             dropout_seed=0,
         )

@@ -1,6 +1,7 @@
 """Recorded steps, with a recorder that repeats the work's Python code instead of a CUDA graph."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from deepcluster_core.training.steps import WARM_UP_STEPS, RecordedSteps, steps_
 from tests.core.training.test_epoch import batch, state
 
 SGD = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-4)
+LARS = replace(SGD, lr=0.5, trust=0.02)
 
 
 class FakeRecorder:
@@ -85,7 +87,7 @@ def learn(
     return sums
 
 
-@pytest.mark.parametrize("sgd", [SGD, Sgd(0.05, 0.9, 1e-4, schedule=Falling())])
+@pytest.mark.parametrize("sgd", [SGD, replace(SGD, schedule=Falling()), LARS])
 @pytest.mark.parametrize("is_weighted", [False, True])
 def test_recorded_steps__learn_what_eager_steps_learn(sgd: Sgd, is_weighted: bool) -> None:
     given = batches(is_weighted=is_weighted)
@@ -96,6 +98,7 @@ def test_recorded_steps__learn_what_eager_steps_learn(sgd: Sgd, is_weighted: boo
         expected = learn(eager, given, take)
     found = learn(recorded, given, RecordedSteps(recorded, "float32", recorder).take)
 
+    assert recorded.is_recordable
     assert recorder.calls == ["warm up"] * WARM_UP_STEPS + ["record"] + ["replay"] * 4
     # The learning rate lies on the device as float32.
     assert found == pytest.approx(expected, rel=1e-5)
