@@ -1,8 +1,8 @@
 """K-means. Suffixes: N rows, S sampled, Q dimensions, K clusters, E empty."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -101,17 +101,10 @@ class KMeans:
         """
         assert self.least_size is None or ranks.size == 1
         self._check(rows.num_rows)
-        sample_S = self._sample(rows.num_rows, seed)
         library = self.library or library_for(device)
-        num_points = rows.num_rows if sample_S is None else len(sample_S)
-        points = points_of(
-            rows,
-            sample_S,
-            own_rows(num_points, ranks, unit=UNIT_ROWS),
-            ranks=ranks,
-            device=device if library == "torch" else None,
-            k=self.k,
-        )
+        sample_S = self._sample(rows.num_rows, seed)
+        held_on = device if library == "torch" else None
+        points = self._points(rows, sample_S, ranks, held_on)
         _check_finite(points, sample_S)
         centroids_KQ, objective = iterate(
             points,
@@ -123,22 +116,29 @@ class KMeans:
             library=library,
             least=self._least(points.num_points),
         )
+        # Assign all rows, and not only those of the sample.
         block_rows = search_rows(rows.num_rows, device)
         nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows, library=library)
-        own = own_rows(rows.num_rows, ranks, unit=UNIT_ROWS)
-
-        def blocks() -> Iterator[Floats]:
-            # Without a sample, the rows of this rank need not be computed again.
-            return points.blocks(block_rows) if sample_S is None else rows.blocks(own)
-
         if sample_S is None:
+            # The rows of this rank need not be computed again.
             cluster_N, distance_N = points.assign(nearest, progress)
+            blocks = partial(points.blocks, block_rows)
         else:
+            own = own_rows(rows.num_rows, ranks, unit=UNIT_ROWS)
             cluster_N, distance_N = _assigned(nearest, rows, own, progress)
+            blocks = partial(rows.blocks, own)
         quota = Quota(blocks, centroids_KQ, self._least(rows.num_rows), device)
         cluster_N, distance_N = quota.fill(cluster_N, distance_N)
         cluster_N, distance_N = _gathered(cluster_N, distance_N, ranks)
         return Fit(centroids_KQ, cluster_N, distance_N, points.num_points, objective)
+
+    def _points(
+        self, rows: Rows, sample_S: RowIds | None, ranks: Ranks, held_on: str | None
+    ) -> Points | DevicePoints:
+        """Return the rows of this rank to learn from; `held_on` is the device that holds them."""
+        num_points = rows.num_rows if sample_S is None else len(sample_S)
+        own = own_rows(num_points, ranks, unit=UNIT_ROWS)
+        return points_of(rows, sample_S, own, ranks=ranks, device=held_on, k=self.k)
 
     def _least(self, num_rows: int) -> int:
         """Return the least number of rows in a cluster; 0 if any number is allowed."""

@@ -27,7 +27,8 @@ def blur_some(views_BSSC: Pixels, draws_BR: NDArray[np.float64], blur: BlurConfi
     smallest, largest = blur.radius
     for view_SSC, draws_R in zip(views_BSSC, draws_BR, strict=True):
         if draws_R[0] < blur.probability:
-            view_SSC[:] = blurred(view_SSC, smallest + (largest - smallest) * draws_R[1])
+            radius = smallest + (largest - smallest) * draws_R[1]
+            view_SSC[:] = blurred(view_SSC, radius)
 
 
 def blurred(view_SSC: Pixels, deviation: float) -> Pixels:
@@ -53,13 +54,18 @@ def gaussian_weights(deviation: float) -> NDArray[np.uint16]:
     and so does each sum from the outer end on, so that no remainder is left to the centre.
     """
     reach = int(np.ceil(4 * deviation))
-    exact_T = np.exp(-0.5 * (np.arange(reach + 1) / deviation) ** 2)
+    distance_T = np.arange(reach + 1)
+    exact_T = np.exp(-0.5 * (distance_T / deviation) ** 2)
     exact_T *= WHOLE / (exact_T[0] + 2 * exact_T[1:].sum())
-    tails_T = np.rint(exact_T[:0:-1].cumsum())[::-1]  # from distance 1, 2, … on
+    # Round the sums of one side, from distance 1, 2, … to its outer end, and not the weights.
+    outside_in_T = exact_T[:0:-1]
+    tails_T = np.rint(outside_in_T.cumsum())[::-1]
+    # A weight is the difference of two such sums; the centre gets what both sides leave.
     weights_T = np.empty(reach + 1, np.uint16)
     weights_T[0] = WHOLE - 2 * tails_T[0]
     weights_T[1:] = tails_T - np.append(tails_T[1:], 0)
-    return weights_T[: 1 + np.flatnonzero(weights_T)[-1]]
+    last = np.flatnonzero(weights_T)[-1]
+    return weights_T[: last + 1]
 
 
 def _filtered(view_SSC: Pixels, weights_T: NDArray[np.uint16], *, axis: int) -> Pixels:

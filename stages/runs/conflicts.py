@@ -1,9 +1,10 @@
 """Conflicts between keys of a recipe that are valid one by one."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from deepcluster_core.config_problems import invalid
 from deepcluster_core.data.augment_config import check_channels, coloured_keys
 from deepcluster_core.data.shown_bands import band_problem
 from deepcluster_core.errors import ConfigError, FeatureError
@@ -15,6 +16,49 @@ if TYPE_CHECKING:
 
 Conflict = tuple[tuple[str, ...], str]
 """The keys that were compared, and what is wrong."""
+
+
+def check_conflicts(recipe: "Recipe", *, name: str) -> None:
+    """Raise one ConfigError with all conflicts between the keys of a recipe.
+
+    Args:
+        recipe: a recipe whose keys and values are valid one by one.
+        name: what the message calls the recipe: its file, or `overrides`.
+    """
+    found = described_conflicts(recipe)
+    if found:
+        raise invalid(name, found)
+
+
+def check_shown_bands(recipe: "Recipe", *, name: str) -> None:
+    """Raise the ConfigError of `check_conflicts` for `report.bands` alone."""
+    found = _paragraphs(_shown_bands(recipe))
+    if found:
+        raise invalid(name, found)
+
+
+def described_conflicts(recipe: "Recipe", wrong: Collection[str] = ()) -> list[str]:
+    """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
+    return _paragraphs(conflicts(recipe), wrong)
+
+
+def _paragraphs(found: Iterable[Conflict], wrong: Collection[str] = ()) -> list[str]:
+    paragraphs: list[str] = []
+    for keys, text in found:
+        if not _are_among(keys, wrong):
+            paragraphs.append(f"  {text}".replace("\n", "\n  "))
+    return paragraphs
+
+
+def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
+    """Return whether one of the keys, its section or a key inside it is among the wrong ones."""
+    for key in keys:
+        for wrong_key in wrong:
+            # The trailing dot keeps `cluster.k` from matching `cluster.kind`.
+            inner, outer = f"{key}.", f"{wrong_key}."
+            if inner.startswith(outer) or outer.startswith(inner):
+                return True
+    return False
 
 
 def conflicts(recipe: "Recipe") -> Iterator[Conflict]:
@@ -45,7 +89,7 @@ def _images(recipe: "Recipe") -> Iterator[Conflict]:
             f"{dataset.channels}; raw and none hold any number",
         )
     yield from _grey_images(recipe)
-    yield from shown_bands(recipe)
+    yield from _shown_bands(recipe)
 
 
 def _grey_images(recipe: "Recipe") -> Iterator[Conflict]:
@@ -82,7 +126,7 @@ def _grey_images(recipe: "Recipe") -> Iterator[Conflict]:
         )
 
 
-def shown_bands(recipe: "Recipe") -> Iterator[Conflict]:
+def _shown_bands(recipe: "Recipe") -> Iterator[Conflict]:
     """Yield why the bands that people are to see cannot be shown."""
     dataset, bands = recipe.dataset, recipe.report.bands
     if bands is None:

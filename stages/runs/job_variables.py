@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from deepcluster_core.errors import ConfigError
-from stages.runs.estimate import GIB, PROCESS_BYTES, needs_of
-from stages.runs.recipe import Recipe
+
+if TYPE_CHECKING:
+    from stages.runs.recipe import Recipe
 
 PoolType = Literal["docker", "kubernetes"]
 
@@ -32,7 +33,7 @@ POOLS: Mapping[PoolType, Callable[[int, int | None], dict[str, str]]] = {
 
 
 def job_variables(
-    recipe: Recipe, pool: PoolType, *, num_images: int | None = None, num_gpus: int = 0
+    recipe: "Recipe", pool: PoolType, *, num_images: int | None = None, num_gpus: int = 0
 ) -> dict[str, str]:
     """Return the job variables with which a pool starts a container that is large enough.
 
@@ -47,6 +48,9 @@ def job_variables(
         SourceError: the source cannot be found.
         FeatureError: there are too few images for the recipe.
     """
+    # Imported here because every command needs `PoolType`, and none of the stages behind this.
+    from stages.runs.estimate import GIB, PROCESS_BYTES, needs_of  # noqa: PLC0415
+
     num_images = num_images or recipe.dataset.subset or recipe.dataset.open_source().count()
     if num_images is None:
         raise ConfigError(

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from deepcluster_core.artifacts.permissions import why_not_writable
+from deepcluster_core.config_files import recipe_file
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local, expanded
 from stages.runs.access import check_readable
 from stages.runs.compute import ComputeConfig
-from stages.runs.finished import is_finished
+from stages.runs.conflicts import check_conflicts, check_shown_bands
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import Recipe, load_recipe
+from stages.runs.recipe import Recipe, read_recipe
 from stages.runs.remote_runs import mirror_root, url_of
+from stages.runs.settled import is_finished
 
 
 def resolve(
@@ -29,23 +31,24 @@ def resolve(
     Raises:
         ConfigError: the recipe is invalid, or the path of the run is a file.
     """
-    path = Path(recipe)
     changes = dict(overrides)
     if epochs is not None:
         changes["epochs"] = epochs
+    path = recipe_file(recipe)
+    read = read_recipe(path, changes)
     # A run is named after its recipe, unless a person names it.
-    name = run or path.stem
-
-    def is_known(checked: Recipe) -> bool:
-        return is_finished(RunFolder(run_path(name, checked.compute)), checked)
-
-    loaded = load_recipe(path, changes, is_known=is_known)
-    root = run_path(name, loaded.compute)
+    root = run_path(run or path.stem, read.compute)
     if root.exists() and not root.is_dir():
         raise ConfigError(
             f"{root}: is a file, but a run is a folder.\n  Fix: choose another --run."
         )
-    return loaded, RunFolder(root)
+    folder = RunFolder(root)
+    if is_finished(folder, read):
+        # It was checked before, which takes long; only what people see may be new.
+        check_shown_bands(read, name=str(path))
+    else:
+        check_conflicts(read, name=str(path))
+    return read, folder
 
 
 def run_path(run: str, compute: ComputeConfig | None = None) -> Path:

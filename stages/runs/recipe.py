@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +30,7 @@ from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.runs.compute import ComputeConfig
-from stages.runs.conflicts import Conflict, conflicts, shown_bands
+from stages.runs.conflicts import check_conflicts, described_conflicts
 from stages.train import Pace, TrainConfig
 
 
@@ -163,23 +163,7 @@ class Recipe(StrictConfig):
         return getattr(self, name)
 
 
-def _are_among(keys: Iterable[str], wrong: Collection[str]) -> bool:
-    """Return whether one of the keys, its section or a key inside it is among the wrong ones."""
-    for key in keys:
-        for wrong_key in wrong:
-            # The trailing dot keeps `cluster.k` from matching `cluster.kind`.
-            inner, outer = f"{key}.", f"{wrong_key}."
-            if inner.startswith(outer) or outer.startswith(inner):
-                return True
-    return False
-
-
-def load_recipe(
-    path: Path,
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    is_known: Callable[[Recipe], bool] | None = None,
-) -> Recipe:
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe file, apply `overrides`, and validate the result.
 
     Paths in the file are relative to the file; paths in `overrides` are relative to the working
@@ -188,18 +172,30 @@ def load_recipe(
     Args:
         path: path of a YAML file, or a name that `recipe_file` finds.
         overrides: values that replace those in the file, nested like it: `{"cluster": {"k": 50}}`.
-        is_known: whether a recipe of valid values was checked for conflicts before, as that of a
-            finished run was; None for a recipe that is checked in any case.
 
     Raises:
         ConfigError: the file cannot be read, or keys or values are invalid. All invalid keys and
             values are reported together.
     """
     path = recipe_file(path)
-    values = _read(path)
-    changes = plain(overrides or {}, name="overrides")
+    recipe = read_recipe(path, overrides or {})
+    check_conflicts(recipe, name=str(path))
+    return recipe
+
+
+def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
+    """Read a recipe file and apply `overrides`; `check_conflicts` completes the validation.
+
+    Args:
+        path: path of a YAML file.
+        overrides: nested values that replace those in the file.
+
+    Raises:
+        ConfigError: the file cannot be read, or keys or values are invalid one by one.
+    """
+    changes = plain(overrides, name="overrides")
     _resolve_paths(changes, Path.cwd())
-    return _checked_recipe(merged(values, changes), name=str(path), is_known=is_known)
+    return _valid_recipe(merged(_read(path), changes), name=str(path))
 
 
 def load_own_recipe(path: Path) -> Recipe:
@@ -234,25 +230,18 @@ def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """
     changes = plain(overrides, name="overrides")
     _resolve_paths(changes, Path.cwd())
-    return _checked_recipe(merged(recipe.model_dump(mode="json"), changes), name="overrides")
+    changed = _valid_recipe(merged(recipe.model_dump(mode="json"), changes), name="overrides")
+    check_conflicts(changed, name="overrides")
+    return changed
 
 
-def _checked_recipe(
-    values: dict[str, Any], *, name: str, is_known: Callable[[Recipe], bool] | None = None
-) -> Recipe:
-    """Return a valid recipe, or raise one ConfigError with all invalid values and conflicts."""
+def _valid_recipe(values: dict[str, Any], *, name: str) -> Recipe:
+    """Return a recipe, or raise one ConfigError with all invalid values and conflicts."""
     try:
-        recipe = _parsed(values)
+        return _parsed(values)
     except ValidationError as error:
         problems = [*described(error, Recipe), *_conflicts_beside(error, values)]
         raise invalid(name, problems) from error
-    was_checked = is_known is not None and is_known(recipe)
-    # Only values that are valid one by one can be compared with each other. A known recipe can
-    # still differ in what people see.
-    found = _describe_conflicts(shown_bands(recipe) if was_checked else conflicts(recipe))
-    if found:
-        raise invalid(name, found)
-    return recipe
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
@@ -304,15 +293,6 @@ def _parsed(values: Mapping[str, Any]) -> Recipe:
     return recipe.model_copy(update={"dataset": weighted})
 
 
-def _describe_conflicts(found: Iterable[Conflict], wrong: Collection[str] = ()) -> list[str]:
-    """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
-    paragraphs: list[str] = []
-    for keys, text in found:
-        if not _are_among(keys, wrong):
-            paragraphs.append(f"  {text}".replace("\n", "\n  "))
-    return paragraphs
-
-
 def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
     """Return the conflicts between the valid keys of a recipe that also has invalid ones.
 
@@ -338,7 +318,7 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
         recipe = _parsed(merged(required, valid_values))
     except ValidationError:
         return []
-    return _describe_conflicts(conflicts(recipe), wrong)
+    return described_conflicts(recipe, wrong)
 
 
 def _optional(model: type[BaseModel]) -> type[BaseModel]:

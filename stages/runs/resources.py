@@ -44,8 +44,9 @@ def check_fits_machine(
     needs = needs_of(recipe, num_images=num_images, device=use.device, num_ranks=use.total)
     # With several ranks, the run itself is one more process.
     memory = needs.memory if use.here == 1 else needs.memory * use.here + PROCESS_BYTES
+    images = folder.images(recipe.images)
     found = [
-        ("disk", _disk_needed(folder, recipe, needs), _free_disk(folder.root)),
+        ("disk", _disk_needed(folder, images, needs), _free_disk(folder.root)),
         ("memory", memory, available_memory()),
     ]
     if needs.scratch:  # 0 for few images
@@ -82,17 +83,18 @@ def _free_memory_of_gpus(use: MachineUse) -> int:
 
 def disk_needed(folder: RunFolder, recipe: Recipe, num_images: int) -> int:
     """Return the bytes that a run still has to write."""
-    return _disk_needed(folder, recipe, needs_of(recipe, num_images=num_images, device="cpu"))
+    needs = needs_of(recipe, num_images=num_images, device="cpu")
+    return _disk_needed(folder, folder.images(recipe.images), needs)
 
 
-def _disk_needed(folder: RunFolder, recipe: Recipe, needs: Needs) -> int:
+def _disk_needed(folder: RunFolder, images: Path, needs: Needs) -> int:
     """Return the bytes that are still to be written: the need of each kind, less what exists."""
     total = 0
     for kind, needed in needs.disk.items():
         if kind in EPOCH_KINDS:
             places = [folder.artifact(kind, epoch) for epoch in folder.epochs(kind)]
         else:
-            places = [folder.images(recipe.images)]
+            places = [images]
         existing = sum(map(_bytes_of, places))
         # Finished images are complete, even if they are smaller than the estimate.
         is_complete = kind not in EPOCH_KINDS and existing > 0

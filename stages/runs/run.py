@@ -12,7 +12,7 @@ from deepcluster_core.artifacts.mirrored import mirror_of, using
 from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.context import Context, SaveEvery
-from deepcluster_core.errors import ArtifactError, NoRoomError, SourceError
+from deepcluster_core.errors import ArtifactError, NoRoomError
 from deepcluster_core.progress import Progress
 from deepcluster_core.stage import StageFunction
 from deepcluster_core.text import shell_words
@@ -23,7 +23,6 @@ from stages.runs.access import check_result_writable
 from stages.runs.claim import Claim
 from stages.runs.compute import scratch_folder
 from stages.runs.epoch import Before, one_epoch
-from stages.runs.finished import is_finished
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.launch.placement import Placement
@@ -62,26 +61,27 @@ class Run(Generic[ReportT]):
             FeatureError: there are too few images for the requested clusters.
         """
         self.folder = folder
-        recipe = settled(recipe, folder)
-        self.recipe = recipe
         self.report = report
-        self.is_finished = is_finished(folder, recipe)
-        """Whether everything was made before, so that probably no stage will run."""
-        self._pruned: set[Path] = set()
-        self.plan = Plan(folder, recipe)
-        self._remarked = False
+        found = settled(recipe, folder, inform=report.info)
+        self.recipe = found.recipe
+        self.source_fingerprint = found.source_fingerprint
+        self.num_images = found.num_images
+        self.is_finished = found.is_finished
+        self.plan = Plan(folder, self.recipe)
         self.claim = Claim(folder)
+        self.anyway = False
+        """Whether to continue even if the run does not seem to fit on this machine."""
+        self._pruned: set[Path] = set()
+        self._remarked = False
         self._may_delete = not only_reads
         """Whether files of the run may be deleted to save space."""
         self._remade = False
         """Whether pruned artifacts were made again."""
-        self.anyway = False
-        """Whether to continue even if the run does not seem to fit on this machine."""
-        self.num_images: int | None = None
-        """Number of images; None as long as only indexing the source can find it."""
-        self.source_fingerprint = self._survey_source()
         if not self.is_finished:
-            _ = self.placement  # raises if the recipe asks for what this machine does not have
+            # Called because they raise: the sizes do not fit, or this machine lacks something.
+            if self.num_images is not None:
+                self.recipe.suited_to(self.num_images)
+            _ = self.placement
 
     @cached_property
     def device(self) -> str:
@@ -96,7 +96,7 @@ class Run(Generic[ReportT]):
     @property
     def images(self) -> Path:
         """The folder of the images artifact."""
-        return self.plan.place(index, None)
+        return self.folder.images(self.recipe.images)
 
     def plan_until(self, epochs: int) -> Plan:
         """Plan the first epochs, so that their pruned artifacts can be made again; keep it."""
@@ -266,51 +266,6 @@ class Run(Generic[ReportT]):
                 raise
             needed = disk_needed(self.folder, self.recipe, self.num_images)
             raise NoRoomError(f"{error}\n  The run needs about {needed:,} bytes more.") from error
-
-    def _survey_source(self) -> str:
-        """Count the images, and return the fingerprint of the source.
-
-        The fingerprint decides whether the source is indexed again.
-
-        If the source is gone but its images were packed, the run continues with the packed images.
-
-        Raises:
-            SourceError: the source cannot be found, and its images were not packed before.
-            FeatureError: the source has too few images for the requested clusters.
-        """
-        dataset, images = self.recipe.dataset, self.images
-        try:
-            source = dataset.open_source()
-            fingerprint = source.fingerprint()
-            if self.is_finished:
-                self.is_finished = self._is_indexed_from(fingerprint)
-            self.num_images = dataset.subset or source.count()
-            if self.num_images is not None and not self.is_finished:
-                # Called because it raises, here before the run's folder is created.
-                self.recipe.suited_to(self.num_images)
-            return fingerprint
-        except SourceError as error:
-            condition, _ = inspect(images)
-            if condition is not Condition.WHOLE:
-                raise
-            # With encoding none, nothing was packed: every epoch reads the source itself.
-            if dataset.encoding == "none":
-                raise
-            manifest = read_manifest(images)
-            if manifest.config["dataset"]["source"] != str(dataset.source):
-                raise  # these are the images of a different source
-            self.num_images = manifest.rows
-            is_denied = isinstance(error.__cause__, PermissionError)
-            why = "cannot be read by you" if is_denied else "is gone"
-            self.report.info(f"{dataset.source} {why}; continuing with the images in {images}")
-            return manifest.inputs["source"]
-
-    def _is_indexed_from(self, fingerprint: str) -> bool:
-        """Return whether the images were indexed from a source with this fingerprint."""
-        condition, _ = inspect(self.images)
-        if condition is not Condition.WHOLE:
-            return False
-        return read_manifest(self.images).inputs["source"] == fingerprint
 
     def _provide(self, artifact: Path) -> None:
         """Make a pruned input again; raise ArtifactError if the input cannot be used at all."""

@@ -11,7 +11,7 @@ from stages.extract import extract
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
-from stages.runs.settled import settled
+from stages.runs.settled import as_begun
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.train import train
 
@@ -23,6 +23,8 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
 
     The text is empty if the run has made nothing yet, or if no artifact depends on the changes.
 
+    Settings that the recipe leaves open do not count as changed; the source is not opened.
+
     Raises:
         ConfigError: existing artifacts depend on changed settings, and `update` is false; or the
             run has trained, and the recipe has `epochs: 0`.
@@ -32,7 +34,7 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
     if not recipe.trains:
         _check_untrained(folder)
     before = load_own_recipe(folder.config)
-    recipe = settled(recipe, folder)
+    recipe = as_begun(recipe, before)
     # Count only artifacts that this change makes stale, not those that were stale before.
     new_contents = _new_contents(folder, before, recipe)
     was_stale = set[Path]()
@@ -113,6 +115,9 @@ def _changes(before: Recipe, now: Recipe) -> list[str]:
     for key, new in new_values.items():
         # No artifact depends on the number of epochs, where a run computes, or what people see.
         if key == "epochs" or key.startswith(("compute.", "report.")):
+            continue
+        # Of another source, `dataset.deep` may be settled only when the run opens it.
+        if key == "dataset.deep" and new is None:
             continue
         old = old_values.get(key)
         if old != new:

@@ -1,77 +1,66 @@
-"""Settle what a recipe leaves open, once for each run: `dataset.deep` and `precision: auto`."""
+"""Settle once what a recipe leaves open, from what its run began with, its images and the machine.
 
+These are `dataset.deep` and `precision: auto`. A run keeps what it began with, also when it goes on
+on another machine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.config import Precision
+from deepcluster_core.data.sources import Source
 from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.errors import ConfigError, SourceError
 from stages.runs.compute import scratch_folder
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
+from stages.score import score
 
 
-def settled(recipe: Recipe, folder: RunFolder) -> Recipe:
-    """Return the recipe of a run with the settings that the first machine and images decide.
+@dataclass(frozen=True)
+class Settled:
+    """A recipe that leaves nothing open, and what was found out about its images."""
 
-    A run keeps what it began with, also when it goes on on another machine.
+    recipe: Recipe
+    source_fingerprint: str
+    """Digest of the files of the source; decides whether they are indexed again."""
+    num_images: int | None
+    """Number of images; None as long as only indexing the source can find it."""
+    is_finished: bool
+    """Whether everything was made before, so that probably no stage will run."""
+
+
+def settled(recipe: Recipe, folder: RunFolder, *, inform: Callable[[str], None]) -> Settled:
+    """Settle the recipe of a run. Opens its source, once.
+
+    If the source is gone but its images were packed, the run continues with the packed images.
 
     Args:
         recipe: the recipe as it was given.
         folder: the run, which need not exist yet.
+        inform: called with a sentence if the source is gone.
 
     Raises:
         ConfigError: the requested device is not available.
+        SourceError: the source cannot be found, and its images were not packed before.
     """
-    before = begun_with(folder)
-    return _with_precision(_with_deep(recipe, before), before)
-
-
-def _with_deep(recipe: Recipe, before: Recipe | None) -> Recipe:
-    """Return a recipe whose `dataset.deep` is set.
-
-    A run of an earlier version, in which `range` was the default, continues with `range`. For a new
-    run the first images decide, or `tile.range`. If the source is gone, the recipe is returned as
-    it is.
-    """
-    if recipe.dataset.deep is not None:
-        return recipe
-    deep = None
-    if before is not None and before.dataset.source == recipe.dataset.source:
-        deep = before.dataset.deep
-    if deep is None:
-        try:
-            compute = recipe.compute
-            scratch = Scratch(scratch_folder(compute), compute.scratch_bytes)
-            deep = recipe.dataset.settled_deep(recipe.dataset.open_source(scratch))
-        except SourceError:
-            return recipe  # reported where the source is needed
-    dataset = recipe.dataset.model_copy(update={"deep": deep})
-    return recipe.model_copy(update={"dataset": dataset})
-
-
-def _with_precision(recipe: Recipe, before: Recipe | None) -> Recipe:
-    """Return a recipe with the number formats in which its network computes fastest here.
-
-    A run of an earlier version, which kept `auto`, continues with `auto`.
-    """
-    extract, train = recipe.extract, recipe.train
-    if "auto" not in (extract.precision, train.precision):
-        return recipe
-    if before is not None:
-        in_extract, in_train = before.extract.precision, before.train.precision
-    else:
-        in_extract = in_train = _fastest(recipe)
-    if extract.precision == "auto":
-        extract = extract.model_copy(update={"precision": in_extract})
-    if train.precision == "auto":
-        train = train.model_copy(update={"precision": in_train})
-    return recipe.model_copy(update={"extract": extract, "train": train})
-
-
-def _fastest(recipe: Recipe) -> Precision:
-    # Imported here because they import torch, which a run that has begun does not need for this.
-    from deepcluster_core.precision import faster_precision
-    from stages.runs.machine import usable_device
-
-    return faster_precision(usable_device(recipe.compute.device))
+    begun = begun_with(folder)
+    recipe = _for_this_machine(recipe) if begun is None else as_begun(recipe, begun)
+    images = folder.images(recipe.images)
+    try:
+        source = recipe.dataset.open_source(_scratch(recipe))
+        recipe = _for_these_images(recipe, source)
+        fingerprint = source.fingerprint()
+        num_images = recipe.dataset.subset or source.count()
+    except SourceError as error:
+        fingerprint, num_images = _packed_before(recipe, images, error)
+        is_denied = isinstance(error.__cause__, PermissionError)
+        why = "cannot be read by you" if is_denied else "is gone"
+        inform(f"{recipe.dataset.source} {why}; continuing with the images in {images}")
+    is_done = is_finished(folder, recipe) and _are_indexed_from(images, fingerprint)
+    return Settled(recipe, fingerprint, num_images, is_done)
 
 
 def begun_with(folder: RunFolder) -> Recipe | None:
@@ -82,3 +71,93 @@ def begun_with(folder: RunFolder) -> Recipe | None:
         return load_own_recipe(folder.config)
     except ConfigError:
         return None  # reported where the run is opened
+
+
+def as_begun(recipe: Recipe, begun: Recipe) -> Recipe:
+    """Return a recipe with the settings that it leaves open, and its run began with.
+
+    A run of an earlier version, which kept `precision: auto` and in which `range` was the default
+    of `dataset.deep`, continues with these. Images of another source are looked at again.
+    """
+    dataset = recipe.dataset
+    if dataset.deep is None and dataset.source == begun.dataset.source:
+        dataset = dataset.model_copy(update={"deep": begun.dataset.deep})
+        recipe = recipe.model_copy(update={"dataset": dataset})
+    return _with_precision(recipe, begun.extract.precision, begun.train.precision)
+
+
+def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
+    """Return whether a run has scored its last epoch with this recipe, whatever `report` is.
+
+    Such a recipe was checked before that, and the run needs nothing more from this machine. What
+    only prepares work can then be left out: building the network for its sizes, choosing a device,
+    comparing needs with what is free. They import torch, which takes longer than all the rest.
+
+    The artifacts are still looked up one by one. If one of them has been damaged or deleted, it is
+    made again, and whatever is wrong with this machine is reported by then.
+    """
+    begun = begun_with(folder)
+    if begun is None:
+        return False
+    # People may see the images in another way than before.
+    if as_begun(recipe, begun).model_copy(update={"report": begun.report}) != begun:
+        return False
+    condition, _ = inspect(folder.artifact(score.kind, recipe.num_epochs - 1))
+    return condition is Condition.WHOLE
+
+
+def _for_this_machine(recipe: Recipe) -> Recipe:
+    """Return a recipe with the number formats in which its network computes fastest here."""
+    if "auto" not in (recipe.extract.precision, recipe.train.precision):
+        return recipe
+    # Imported here because they import torch, which a run that has begun does not need for this.
+    from deepcluster_core.precision import faster_precision
+    from stages.runs.machine import usable_device
+
+    fastest = faster_precision(usable_device(recipe.compute.device))
+    return _with_precision(recipe, fastest, fastest)
+
+
+def _for_these_images(recipe: Recipe, source: Source) -> Recipe:
+    """Return a recipe whose `dataset.deep` suits the first images, or `tile.range`."""
+    deep = recipe.dataset.settled_deep(source)
+    dataset = recipe.dataset.model_copy(update={"deep": deep})
+    return recipe.model_copy(update={"dataset": dataset})
+
+
+def _with_precision(recipe: Recipe, in_extract: Precision, in_train: Precision) -> Recipe:
+    """Return a recipe with these number formats where it has `auto`."""
+    extract, train = recipe.extract, recipe.train
+    if extract.precision == "auto":
+        extract = extract.model_copy(update={"precision": in_extract})
+    if train.precision == "auto":
+        train = train.model_copy(update={"precision": in_train})
+    return recipe.model_copy(update={"extract": extract, "train": train})
+
+
+def _scratch(recipe: Recipe) -> Scratch:
+    return Scratch(scratch_folder(recipe.compute), recipe.compute.scratch_bytes)
+
+
+def _packed_before(recipe: Recipe, images: Path, error: SourceError) -> tuple[str, int]:
+    """Return the fingerprint and number of images that were packed before their source was gone.
+
+    Raises:
+        SourceError: the error given, because there are none.
+    """
+    condition, _ = inspect(images)
+    # With encoding none, nothing was packed: every epoch reads the source itself.
+    if condition is not Condition.WHOLE or recipe.dataset.encoding == "none":
+        raise error
+    manifest = read_manifest(images)
+    if manifest.config["dataset"]["source"] != str(recipe.dataset.source):
+        raise error  # these are the images of a different source
+    return manifest.inputs["source"], manifest.rows
+
+
+def _are_indexed_from(images: Path, fingerprint: str) -> bool:
+    """Return whether the images were indexed from a source with this fingerprint."""
+    condition, _ = inspect(images)
+    if condition is not Condition.WHOLE:
+        return False
+    return read_manifest(images).inputs["source"] == fingerprint

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.runs.finished import is_finished
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe
+from stages.runs.settled import is_finished
 from tests.support.recipes import write_recipe
 from tests.support.refusals import make
 

@@ -21,7 +21,7 @@ from deepcluster_core.errors import SourceError
 from stages.index import DatasetConfig
 from stages.index import index as stage
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import load_recipe, save_recipe
+from stages.runs.recipe import Recipe, load_recipe, save_recipe
 from stages.runs.settled import settled
 from tests.support.dicoms import dicom_of
 from tests.support.recipes import write_recipe
@@ -286,22 +286,27 @@ def test_index__files_of_many_bands_name_the_settings_that_read_them(tmp_path: P
 # The default of a run
 
 
+def deep_of(recipe: Recipe, folder: RunFolder) -> str | None:
+    return settled(recipe, folder, inform=print).recipe.dataset.deep
+
+
 def test_settled__a_run_keeps_what_it_began_with(source: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path / "recipe.yaml", source))
     folder = RunFolder(tmp_path / "run")
-    assert settled(recipe, folder).dataset.deep == "percentile"
+    assert deep_of(recipe, folder) == "percentile"
 
     folder.root.mkdir()
     before = recipe.dataset.model_copy(update={"deep": "range"})
     save_recipe(recipe.model_copy(update={"dataset": before}), folder.config)
 
-    assert settled(recipe, folder).dataset.deep == "range"
+    assert deep_of(recipe, folder) == "range"
 
 
 def test_settled__of_8_bits_and_of_a_source_that_is_gone(tiny_images: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     recipe = load_recipe(write_recipe(tmp_path / "recipe.yaml", tiny_images))
-    assert settled(recipe, folder).dataset.deep == "range"
+    assert deep_of(recipe, folder) == "range"
 
     gone = load_recipe(write_recipe(tmp_path / "gone.yaml", tmp_path / "nowhere"))
-    assert settled(gone, folder).dataset.deep is None
+    with pytest.raises(SourceError, match="nowhere"):
+        deep_of(gone, folder)
