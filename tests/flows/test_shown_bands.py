@@ -22,12 +22,12 @@ from flows.look.showing import shown_image
 from flows.look.take_out import TakeOut
 from flows.show.overview import draw_overview
 from flows.show.page import write_page
-from stages.runs.settled import is_finished
 from stages.runs.folder import RunFolder
 from stages.runs.outputs.image_table import TableRequest, write_image_table
 from stages.runs.outputs.sorted_images import SortRequest, sort_images
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import ReportConfig, load_own_recipe
+from stages.runs.settled import is_finished
 from tests.support.recipes import write_small_recipe
 
 BANDS = (5, 3, 1)
