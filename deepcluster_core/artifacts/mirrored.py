@@ -7,7 +7,7 @@ opened. All functions return at once for a folder that is in no mirror.
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -116,6 +116,35 @@ def fetched(path: Path) -> Path:
     if mirror is not None and not path.exists():
         mirror.fetch(path)
     return path
+
+
+def repeat_on_full_disk(folder: Path, work: Callable[[], None]) -> None:
+    """Call `work`, which writes to a folder; on a full disk make room in the mirror, and repeat.
+
+    Args:
+        folder: where `work` writes.
+        work: continues, when it is called again, what it had begun.
+
+    Raises:
+        NoRoomError: the disk is full, and no file can be deleted because the store has it.
+    """
+    mirror = mirror_of(folder)
+    if mirror is None:
+        work()
+    else:
+        mirror.repeat_on_full_disk(folder, work)
+
+
+def commit(folder: Path) -> None:
+    """Publish an artifact that was made by a stage; call it with a lease.
+
+    Raises:
+        ArtifactError: another process has committed a different artifact.
+        StoreError: the store is not available.
+    """
+    mirror = mirror_of(folder)
+    if mirror is not None:
+        mirror.repeat_on_full_disk(folder, lambda: mirror.commit(folder))
 
 
 def refresh_small(path: Path) -> None:
