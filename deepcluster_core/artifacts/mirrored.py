@@ -9,11 +9,12 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepcluster_core.artifacts.locks import lock
+from deepcluster_core.errors import ArtifactError
 
 if TYPE_CHECKING:  # it imports this package's other modules
     from deepcluster_core.artifacts.remote.mirror import Mirror
@@ -116,6 +117,31 @@ def fetched(path: Path) -> Path:
     if mirror is not None and not path.exists():
         mirror.fetch(path)
     return path
+
+
+def end_of(path: Path, size: int, num_bytes: int) -> bytes:
+    """Return the last bytes of an artifact's file on the store, without fetching it.
+
+    Args:
+        path: path of the file in a mirror.
+        size: its size in bytes.
+        num_bytes: wanted bytes; of a smaller file, all.
+
+    Raises:
+        ArtifactError: the store has no such file.
+        StoreError: the store is not available.
+    """
+    mirror = mirror_of(path)
+    assert mirror is not None
+    name = path.relative_to(mirror.root).as_posix()
+    with suppress(FileNotFoundError):
+        found = mirror.store.get_range(name, max(0, size - num_bytes), size)
+        assert found is not None  # any version will do
+        return found
+    raise ArtifactError(
+        f"{mirror.url}/{name}: is missing on the store, although its artifact is committed.\n"
+        f"  Fix: make the artifact again: deepcluster stage … --force"
+    )
 
 
 def repeat_on_full_disk(folder: Path, work: Callable[[], None]) -> None:

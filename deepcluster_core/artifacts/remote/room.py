@@ -10,14 +10,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from deepcluster_core.artifacts.remote.known import Known
-from deepcluster_core.artifacts.remote.pins import unpinned
+from deepcluster_core.artifacts.remote.pins import alone, unpinned
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.errors import ArtifactError, NoRoomError
 from deepcluster_core.text import readable_size
@@ -73,6 +73,10 @@ class Room:
         if excess > 0 and not self._evicted(excess):
             raise self._no_room(needed, max(0, self.limit - self._used))
         self._used += needed
+
+    def fetching(self, file: str) -> AbstractContextManager[None]:
+        """Let one thread of one process fetch a file, by its URL, at a time."""
+        return alone(self.place, file)
 
     def make_on_full_disk(self, needed: int) -> None:
         """Evict `needed` bytes after the disk was found full.

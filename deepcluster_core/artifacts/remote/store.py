@@ -111,15 +111,19 @@ class Store:
         except obstore.exceptions.NotModifiedError:
             return UNCHANGED
 
-    def get_range(self, name: str, start: int, end: int, etag: str) -> bytes | None:
+    def get_range(self, name: str, start: int, end: int, etag: str = "") -> bytes | None:
         """Return the bytes from `start` up to `end`; None if the object is not this version.
+
+        Without an ETag, any version will do.
 
         Raises:
             FileNotFoundError: there is no such object.
         """
         import obstore  # noqa: PLC0415
 
-        options: obstore.GetOptions = {"range": (start, end), "if_match": _http_etag(etag)}
+        options: obstore.GetOptions = {"range": (start, end)}
+        if etag:
+            options["if_match"] = _http_etag(etag)
 
         def read() -> bytes:
             return bytes(obstore.get(self._client, name, options=options).bytes())
@@ -275,7 +279,7 @@ class Store:
         self._patiently(source, lambda: obstore.copy(self._client, source, target))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield all objects below a prefix, such as `labels`, but not the mark of the run itself."""
+        """Yield all objects below a prefix, such as `labels`, but no mark of the run's folder."""
         import obstore  # noqa: PLC0415
 
         with explain_store_errors(f"{self.url}/{prefix}"):
