@@ -1,6 +1,7 @@
 """Check whether a run fits on this machine: compare what it needs with what is free."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,10 @@ def _disks(
     if mirror_of(folder.root) is None:
         return [("disk", _disk_needed(folder, recipe, needs), free)]
     needed = needed_at_once(folder, recipe, num_images)
-    here = sum(path.stat().st_size for path in folder.root.rglob("*") if path.is_file())
+    here = 0
+    for path in folder.root.rglob("*"):
+        with suppress(FileNotFoundError):  # another process may delete it to make room
+            here += path.lstat().st_size
     disks = [("disk of the mirror", max(0, needed - here), free)]
     limit = recipe.compute.scratch_bytes
     if limit is not None:
