@@ -65,6 +65,10 @@ class FeatureShare:
             numbers.update(range(rows.start // self._batch_size, last + 1))
         return sorted(numbers)
 
+    def first_rows(self) -> list[int]:
+        """Return the first row of each of `batches`."""
+        return [number * self._batch_size for number in self.batches]
+
     def rows_to_write(
         self, features: Iterator[NDArray[np.float32]], report: Callable[[int], None]
     ) -> Iterator[NDArray[np.float32]]:

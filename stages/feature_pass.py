@@ -79,7 +79,11 @@ class FeaturePass:
         rows = share.rows_to_write(features, report)
         # Features of a sample lie in a folder that is deleted in the end.
         is_kept = array.path.parent == self.draft.folder
-        write_shards(array, share.missing, rows, finished=self.draft.publish if is_kept else None)
+        first = share.first_rows()
+        with self.pictures.fetched_ahead(first if id_S is None else id_S[first].tolist()):
+            write_shards(
+                array, share.missing, rows, finished=self.draft.publish if is_kept else None
+            )
         return [array.shard(number) for number in share.shards]
 
 

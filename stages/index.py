@@ -35,7 +35,7 @@ from deepcluster_core.stage import ManifestOf, stage
 from deepcluster_core.store_urls import Location, LocationField, StoreUrl
 from stages.lost_images import check_losses
 from stages.packed_images import Reading, groups
-from stages.saved_index import SavedIndex, saved_index
+from stages.saved_index import FullParts, SavedIndex, saved_index
 
 
 def _list_to_tuple(value: object) -> object:
@@ -253,11 +253,13 @@ def index(
     total, images = _choose(opened, dataset, context.seed, saved)
     reading = _reading(dataset, deep, opened.originals)
     findings = Findings(dataset.pages)
+    full_parts = FullParts(draft)
 
     def save(progress: IndexSave) -> None:
         place = opened.bookmark(progress.seen) if isinstance(opened, ResumableSource) else None
         bookmark = place.values() if place else None
         draft.save({**progress.facts(), **deep_facts(deep), "bookmark": bookmark})
+        full_parts.publish(progress)
 
     with ImagesWriter(
         out,

@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepcluster_core.artifacts.commit import Draft
+from deepcluster_core.artifacts.file_names import COLOURS, PIXELS
 from deepcluster_core.artifacts.images_writer import ImagesWriter
-from deepcluster_core.artifacts.index_saves import IndexSave, Row, forget_rows, read_rows
+from deepcluster_core.artifacts.index_saves import (
+    IndexSave,
+    Row,
+    forget_rows,
+    part_paths,
+    read_rows,
+)
 from deepcluster_core.artifacts.saved import Saved
 from deepcluster_core.data.findings import Findings
 from deepcluster_core.data.sources.bookmarks import Bookmark
@@ -39,6 +47,24 @@ class SavedIndex:
             rows = read_rows(self.folder, number)
             assert rows is not None  # checked by `saved_index`
             yield rows
+
+
+class FullParts:
+    """Files of packed pixels that are full, which a run on an object store uploads at once."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._published: set[Path] = set()
+
+    def publish(self, save: IndexSave) -> None:
+        """Begin to upload the files that belong to a save and were not published yet."""
+        folder = self._draft.folder
+        paths = part_paths(folder / PIXELS, range(save.parts))
+        paths += part_paths(folder / COLOURS, range(save.colour_parts))
+        for path in paths:
+            if path not in self._published:
+                self._published.add(path)
+                self._draft.publish(path)
 
 
 def saved_index(folder: Path, saved: Saved | None) -> SavedIndex | None:

@@ -15,7 +15,8 @@ Memory does not grow with the number of images, except by 4 bytes an image for t
 `none`, by the text of the paths.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ from deepcluster_core.artifacts.checksum import checksum_of
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS
 from deepcluster_core.artifacts.image_rows import TextByImage, read_codes
 from deepcluster_core.artifacts.manifest import read_manifest
-from deepcluster_core.artifacts.mirrored import fetched, mirror_of
+from deepcluster_core.artifacts.mirrored import mirror_of
 from deepcluster_core.artifacts.packed_pixels import PackedPixels
 from deepcluster_core.artifacts.packing import PIXEL_ENCODINGS, Encoding
 from deepcluster_core.artifacts.pixel_parts import PixelParts, Pixels
+from deepcluster_core.artifacts.stored_parts import fetched_ahead
 from deepcluster_core.data.decode import UnreadableImageError, decode, decode_packed
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
 from deepcluster_core.data.grey import GreyWeights
@@ -62,13 +64,24 @@ class Images:
         self.grey_weights: GreyWeights | None = None if weights is None else tuple(weights)
         """Weights of the channels in the one that is packed, with `grey`; None otherwise."""
         self._originals = Path(manifest.facts["originals"])
-        if mirror_of(folder) is None:
+        self._is_mirrored = mirror_of(folder) is not None
+        if not self._is_mirrored:
             self._pixels = PixelParts(folder / PIXELS)
 
     @cached_property
     def _pixels(self) -> PixelParts:  # pyright: ignore[reportRedeclaration]
         """The packed images of a run on an object store: many readers need only the index."""
-        return _fetched_parts(self.folder, PIXELS)
+        return _parts_of(self.folder, PIXELS)
+
+    def fetched_ahead(self, image_ids: Iterable[int]) -> AbstractContextManager[None]:
+        """Fetch the pixels of a run on an object store in the order in which a block reads them.
+
+        Args:
+            image_ids: images in this order; one of each part is enough.
+        """
+        if not self._is_mirrored or self._encoding == "none":
+            return nullcontext()
+        return fetched_ahead(self._pixels.paths_of(image_ids))
 
     @property
     def channels(self) -> int:
@@ -198,7 +211,7 @@ class ShownImages(Images):
         """
         super().__init__(folder)
         has_copies = read_manifest(folder).facts.get("colour_copies", False)
-        self._colours = _fetched_parts(folder, COLOURS) if has_copies else None
+        self._colours = _parts_of(folder, COLOURS) if has_copies else None
         self.bands = bands
 
     @property
@@ -257,12 +270,13 @@ def deep_facts(deep: DeepRule) -> dict[str, Any]:
     return {"deep": deep}
 
 
-def _fetched_parts(folder: Path, name: str) -> PixelParts:
-    """Return the parts of an artifact in one of its folders, fetched if the run is on a store."""
-    for file in read_manifest(folder).files:
-        if file.startswith(f"{name}/"):
-            fetched(folder / file)
-    return PixelParts(folder / name)
+def _parts_of(folder: Path, name: str) -> PixelParts:
+    """Return the parts of an artifact in one of its folders."""
+    if mirror_of(folder) is None:
+        return PixelParts(folder / name)
+    files = read_manifest(folder).files
+    stored = {folder / file: files[file].bytes for file in files if file.startswith(f"{name}/")}
+    return PixelParts(folder / name, stored)
 
 
 def _decoded(parts: PixelParts, image_id: int) -> Pixels:

@@ -7,13 +7,14 @@ opened. All functions return at once for a folder that is in no mirror.
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepcluster_core.artifacts.locks import lock
+from deepcluster_core.errors import ArtifactError, StoreError
 
 if TYPE_CHECKING:  # it imports this package's other modules
     from deepcluster_core.artifacts.remote.mirror import Mirror
@@ -116,6 +117,97 @@ def fetched(path: Path) -> Path:
     if mirror is not None and not path.exists():
         mirror.fetch(path)
     return path
+
+
+def end_of(path: Path, size: int, num_bytes: int) -> bytes:
+    """Return the last bytes of an artifact's file on the store, without fetching it.
+
+    Args:
+        path: path of the file in a mirror.
+        size: its size in bytes.
+        num_bytes: wanted bytes; of a smaller file, all.
+
+    Raises:
+        ArtifactError: the store has no such file.
+        StoreError: the store is not available.
+    """
+    mirror = mirror_of(path)
+    assert mirror is not None
+    name = path.relative_to(mirror.root).as_posix()
+    with suppress(FileNotFoundError):
+        found = mirror.store.get_range(name, max(0, size - num_bytes), size)
+        assert found is not None  # any version will do
+        return found
+    raise ArtifactError(
+        f"{mirror.url}/{name}: is missing on the store, although its artifact is committed.\n"
+        f"  Fix: make the artifact again: deepcluster stage … --force"
+    )
+
+
+def repeat_on_full_disk(folder: Path, work: Callable[[], None]) -> None:
+    """Call `work`, which writes to a folder; on a full disk make room in the mirror, and repeat.
+
+    Args:
+        folder: where `work` writes.
+        work: continues, when it is called again, what it had begun.
+
+    Raises:
+        NoRoomError: the disk is full, and no file can be deleted because the store has it.
+    """
+    mirror = mirror_of(folder)
+    if mirror is None:
+        work()
+    else:
+        mirror.repeat_on_full_disk(folder, work)
+
+
+def copy_on_store(source: Path, target: Path, names: Iterable[str]) -> list[str]:
+    """Copy files of a published artifact to another folder of the same run or sweep.
+
+    The store copies them itself; nothing travels, and nothing is written here.
+
+    Args:
+        source: folder of the artifact.
+        target: the other folder.
+        names: names of the files in both.
+
+    Returns:
+        The names of the files that were copied: none if that is not possible, for example because
+        the folders are in no mirror or in two.
+    """
+    mirror = mirror_of(source)
+    if mirror is None or mirror is not mirror_of(target):
+        return []
+    here, there = (folder.relative_to(mirror.root).as_posix() for folder in (source, target))
+    copied = [*names]
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="copies") as pool:
+        running = [
+            pool.submit(mirror.store.copy, f"{here}/{name}", f"{there}/{name}") for name in copied
+        ]
+        try:
+            for one in running:
+                one.result()
+        except (FileNotFoundError, StoreError):
+            # Not every store can do it. Then the caller uploads the files.
+            pool.shutdown(wait=False, cancel_futures=True)
+            return []
+    return copied
+
+
+def commit(folder: Path, uploaded: Collection[str] = ()) -> None:
+    """Publish an artifact that is whole here; call it with a lease.
+
+    Args:
+        folder: the artifact.
+        uploaded: names of files that are on the store already, and need not be here.
+
+    Raises:
+        ArtifactError: another process has committed a different artifact.
+        StoreError: the store is not available.
+    """
+    mirror = mirror_of(folder)
+    if mirror is not None:
+        mirror.repeat_on_full_disk(folder, lambda: mirror.commit(folder, uploaded))
 
 
 def refresh_small(path: Path) -> None:

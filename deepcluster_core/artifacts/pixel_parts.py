@@ -6,8 +6,9 @@ system's page cache is the only cache. Suffix: B images of a record batch.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ import pyarrow as pa
 import pyarrow.ipc  # pyright: ignore[reportUnusedImport]  as pa.ipc
 from numpy.typing import NDArray
 
+from deepcluster_core.artifacts.mirrored import fetched
 from deepcluster_core.artifacts.recent_values import RecentValues
+from deepcluster_core.artifacts.stored_parts import count_batches
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.shortage import explain_damage
 
@@ -115,22 +118,37 @@ class StoredBatch:
 class PixelParts:
     """The packed images of an artifact by image_id. Reading is thread-safe."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stored: Mapping[Path, int] | None = None) -> None:
         """Look for the parts, and count the record batches of each.
+
+        Args:
+            folder: the folder of the parts.
+            stored: in a run on an object store, the files and their sizes in bytes. Each is fetched
+                when an image in it is first read.
 
         Raises:
             ArtifactError: a part cannot be opened.
         """
         self.folder = folder
-        self._paths = sorted(folder.glob("part-*.arrow"))
+        self._paths = sorted(folder.glob("part-*.arrow") if stored is None else stored)
         self._parts = RecentValues(self._open_part, limit=MAX_OPEN_PARTS)
         self._batches = RecentValues(self._open_batch, limit=MAX_BATCHES)
+        if stored is None:
+            numbers = range(len(self._paths))
+            counts = [self._parts[number].num_record_batches for number in numbers]
+        else:
+            # All batches that are in no other part are in the last one.
+            counts = count_batches({path: stored[path] for path in self._paths[:-1]})
         # The number of each part's first batch, to find the part of a batch by bisection.
-        self._first_batch = [0]
-        num_batches = 0
-        for number in range(len(self._paths)):
-            num_batches += self._parts[number].num_record_batches
-            self._first_batch.append(num_batches)
+        self._first_batch = [0, *accumulate(counts)]
+
+    def paths_of(self, image_ids: Iterable[int]) -> list[Path]:
+        """Return the parts that hold some images, in the order in which these come first."""
+        first_batches, paths = self._first_batch, dict[Path, None]()
+        for image_id in image_ids:
+            part = bisect_right(first_batches, image_id // BATCH_ROWS) - 1
+            paths[self._paths[part]] = None
+        return [*paths]
 
     def stored(self, image_id: int) -> tuple[Pixels, int, int, int]:
         """Return the packed bytes, the height, the width and the checksum of an image.
@@ -178,7 +196,7 @@ class PixelParts:
             )
 
         with explain_damage(explain, OSError, pa.ArrowException):
-            mapped_file = pa.memory_map(str(path))
+            mapped_file = pa.memory_map(str(fetched(path)))
             return pa.ipc.open_file(mapped_file)
 
     def _open_batch(self, number: int) -> StoredBatch:

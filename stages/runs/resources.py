@@ -1,10 +1,12 @@
 """Check whether a run fits on this machine: compare what it needs with what is free."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.artifacts.mirrored import mirror_of
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.limits import available_memory
 from deepcluster_core.text import readable_size
@@ -44,9 +46,8 @@ def check_fits_machine(
     needs = needs_of(recipe, num_images=num_images, device=use.device, num_ranks=use.total)
     # With several ranks, the run itself is one more process.
     memory = needs.memory if use.here == 1 else needs.memory * use.here + PROCESS_BYTES
-    images = folder.images(recipe.images)
     found = [
-        ("disk", _disk_needed(folder, images, needs), _free_disk(folder.root)),
+        *_disks(folder, recipe, needs, num_images=num_images),
         ("memory", memory, available_memory()),
     ]
     if needs.scratch:  # 0 for few images
@@ -69,6 +70,39 @@ def check_fits_machine(
             f"  Fix: {_advice(lacking)}; or --yes (the flow's parameter `yes`) to try anyway."
         )
     return f"needs about {summary}"
+
+
+def _disks(
+    folder: RunFolder, recipe: Recipe, needs: Needs, *, num_images: int
+) -> list[tuple[str, int, int]]:
+    """Return what a run needs of the disk and of `compute.scratch_bytes`, and what is free."""
+    free = _free_disk(folder.root)
+    if mirror_of(folder.root) is None:
+        return [("disk", _disk_needed(folder, folder.images(recipe.images), needs), free)]
+    needed = needed_at_once(folder, recipe, num_images)
+    here = 0
+    for path in folder.root.rglob("*"):
+        with suppress(FileNotFoundError):  # another process may delete it to make room
+            here += path.lstat().st_size
+    disks = [("disk of the mirror", max(0, needed - here), free)]
+    limit = recipe.compute.scratch_bytes
+    if limit is not None:
+        disks.append(("compute.scratch_bytes", needed, limit))
+    return disks
+
+
+def needed_at_once(folder: RunFolder, recipe: Recipe, num_images: int) -> int:
+    """Return the bytes of a run on an object store that have to be here at the same time.
+
+    All images, because training reads them in random order, and the artifacts of two epochs. Those
+    of earlier epochs can be deleted here.
+    """
+    keep = recipe.keep.model_copy(update={"features": 1, "checkpoints": 1})
+    two_epochs = recipe.model_copy(update={"epochs": min(2, recipe.epochs), "keep": keep})
+    disk = needs_of(two_epochs, num_images=num_images, device="cpu").disk
+    # Finished images are complete, even if they are smaller than the estimate.
+    disk["images"] = _bytes_of(folder.images(recipe.images)) or disk["images"]
+    return sum(disk.values())
 
 
 def _free_memory_of_gpus(use: MachineUse) -> int:
@@ -126,8 +160,11 @@ def _advice(lacking: list[str]) -> str:
     ways = {
         "disk": "make room, give a --run on another disk, or keep less (keep.features, "
         "keep.checkpoints)",
+        "disk of the mirror": "make room, or set compute.scratch to a folder on another disk",
         "scratch disk": "set compute.scratch to a folder on another disk, or "
         "cluster.max_points_per_centroid",
+        "compute.scratch_bytes": "set a larger compute.scratch_bytes, or pack smaller images "
+        "(dataset.shorter_side, dataset.encoding)",
         "memory": "set cluster.max_points_per_centroid or a smaller train.batch_size",
         "GPU memory": "set a smaller train.batch_size",
     }

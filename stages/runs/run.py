@@ -8,7 +8,7 @@ from typing import Generic, ParamSpec, TypeVar
 
 from deepcluster_core.artifacts.commit import prune, tidy
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from deepcluster_core.artifacts.mirrored import mirror_of, using
+from deepcluster_core.artifacts.mirrored import commit, repeat_on_full_disk, using
 from deepcluster_core.artifacts.permissions import why_not_writable
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.context import Context, SaveEvery
@@ -201,11 +201,10 @@ class Run(Generic[ReportT]):
 
     def _compute(self, job: Job, progress: Progress) -> None:
         """Run a job and, in a run on an object store, publish its artifact."""
+        context = self._context(job, progress)
         with using(job.opened_inputs()):
-            self.placement.run(job, self._context(job, progress))
-        mirror = mirror_of(job.out)
-        if mirror is not None:
-            mirror.commit(job.out)
+            repeat_on_full_disk(job.out, lambda: self.placement.run(job, context))
+        commit(job.out)
 
     def execute(self, job: Job, key: str, body: Callable[[], str], *, done: bool) -> bool:
         """Call the body of a job. A flow overrides this to run the body as a task.

@@ -1,7 +1,8 @@
 """Share artifacts that several runs have in common: made once, and hard-linked into each run.
 
 A hard link takes no space and no time, and keeps every run self-contained: it can be shown,
-continued, pruned, moved and deleted independently of the other runs.
+continued, pruned, moved and deleted independently of the other runs. An object store has no links;
+it copies the files itself.
 """
 
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from deepcluster_core.artifacts.commit import UNFINISHED, write_manifest
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
-from deepcluster_core.artifacts.mirrored import fetched, hold, mirror_of
+from deepcluster_core.artifacts.mirrored import commit, copy_on_store, fetched, hold
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.plan import plan
@@ -61,13 +62,14 @@ def give(made: Job, wanted: Job, run: RunFolder) -> None:
         # The mark makes an interrupted attempt recognisable.
         (wanted.out / UNFINISHED).touch()
         manifest = read_manifest(made.out)
+        copied = set(copy_on_store(made.out, wanted.out, manifest.files))
         for name in manifest.files:
-            _link(fetched(made.out / name), wanted.out / name)
+            # What is not here is fetched when a stage of the run opens it.
+            if name not in copied or (made.out / name).exists():
+                _link(fetched(made.out / name), wanted.out / name)
         write_manifest(wanted.out, manifest)
         (wanted.out / UNFINISHED).unlink()
-        mirror = mirror_of(wanted.out)
-        if mirror is not None:
-            mirror.commit(wanted.out)
+        commit(wanted.out, copied)
 
 
 def _is_free(out: Path) -> bool:

@@ -1,8 +1,6 @@
 """A disk that is too small, then read-only, then large enough."""
 
-import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from deepcluster_core.errors import ArtifactError
 from stages.runs.export import SUFFIXES, export
 from tests.support.program import Program
 from tests.support.run_files import learnt
+from tests.support.small_disk import mount, small_disk
 from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
@@ -25,17 +24,8 @@ FIRST_KIB, LAST_KIB = 64, 1 << 16
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Return a small file system in memory."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0 or mount("tmpfs", "tmpfs", folder, f"size={FIRST_KIB}k") != 0:
-        pytest.skip("only root may mount a file system")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def mount(kind: str, what: str, folder: Path, options: str) -> int:
-    command = ["mount", "-t", kind, "-o", options, what, folder]
-    return subprocess.run(command, check=False, capture_output=True).returncode
+    with small_disk(tmp_path / "disk", kib=FIRST_KIB) as folder:
+        yield folder
 
 
 def refused(program: Program, *more: str) -> str:

@@ -4,13 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from deepcluster_core.artifacts.remote.opening import open_mirror
 from deepcluster_core.data.augment_config import ViewsConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.training.config import PrototypesConfig
 from stages.runs.estimate import GIB, Needs, needs_of
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe
-from stages.runs.resources import MachineUse, check_fits_machine, disk_needed
+from stages.runs.resources import (
+    MachineUse,
+    check_fits_machine,
+    disk_needed,
+    needed_at_once,
+)
 from tests.support.run_files import manifests
 
 ALEXNET = Path(__file__).parents[2] / "configs" / "imagenet-alexnet.yaml"
@@ -198,3 +204,20 @@ def test_needs_of__bank_is_kept_in_place_of_features(imagenet: Path) -> None:
     assert needs.disk["checkpoints"] - plain.disk["checkpoints"] == 10 * bank_bytes
     assert needs.disk["features"] == 1_000_000 * 128 * 2
     assert plain.disk["features"] == 3 * needs.disk["features"]
+
+
+def test_check_fits_machine__of_a_run_on_a_store(finished_run: Path, tmp_path: Path) -> None:
+    root = open_mirror(f"file://{tmp_path}/store/demo", tmp_path / "scratch", None).root
+    recipe = load_recipe(finished_run / "config.yaml", {"epochs": 500})
+    folder, use = RunFolder(root), MachineUse("cpu")
+    needed = needed_at_once(folder, recipe, 240)
+    assert 20 * needed < disk_needed(folder, recipe, 240), "those of old epochs can be deleted here"
+
+    def check(scratch_bytes: int) -> str:
+        compute = recipe.compute.model_copy(update={"scratch_bytes": scratch_bytes})
+        limited = recipe.model_copy(update={"compute": compute})
+        return check_fits_machine(folder, limited, num_images=240, use=use, anyway=False)
+
+    assert "of compute.scratch_bytes" in check(needed)
+    with pytest.raises(ConfigError, match=r"Too little: compute.scratch_bytes.*\n  Fix: set"):
+        check(needed - 1)

@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from deepcluster_core.artifacts.tables import read_labels
 from tests.support.flow_runs import recorded_tasks, tasks
+from tests.support.object_stores import BUCKET, ObjectStoreServer
 from tests.support.program import ENVIRONMENT, PROGRAM
 from tests.support.recipes import write_recipe
 from tests.support.timeouts import WITHIN_S
@@ -75,13 +76,16 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Iterator[Served]:
-    """Start server and worker in a folder that is no checkout."""
+def served(
+    tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, moto_server: ObjectStoreServer
+) -> Iterator[Served]:
+    """Start server and worker in a folder that is no checkout, where an object store is known."""
     here, home = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("prefect")
     write_recipe(here / "tiny.yaml", tiny_images)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = ENVIRONMENT | {"PREFECT_HOME": str(home), "PWD": "/"}
+    environment |= moto_server.environment | {"XDG_CACHE_HOME": str(home / "cache")}
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -177,6 +181,20 @@ def test_serve__runs_one_stage_again_elsewhere(served: Served, finished: FlowRun
     rerun = served.flow_run("cluster epoch 0 of served")
     assert rerun.state_name == "Completed"
     assert read_labels(served.here / "k5").k == 5
+
+
+def test_serve__makes_a_run_on_an_object_store(served: Served) -> None:
+    url = f"s3://{BUCKET}/served/demo"
+    made = served.run(LOOP, "recipe=tiny.yaml", f"run={url}", "epochs=1")
+    assert made.returncode == 0, made.stdout
+
+    again = served.run(STAGE, "stage=cluster", f"run={url}", "epoch=0", "out=of-store")
+    assert again.returncode == 0, again.stdout
+
+    pulled = served.typed(PROGRAM, "pull", url, served.here / "pulled")
+    assert pulled.returncode == 0, pulled.stdout
+    labels = read_labels(served.here / "pulled/labels/epoch=0000")
+    assert (read_labels(served.here / "of-store").cluster_N == labels.cluster_N).all()
 
 
 def test_serve__refuses_to_be_started_twice_in_a_folder(served: Served) -> None:

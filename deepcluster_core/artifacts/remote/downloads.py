@@ -41,7 +41,7 @@ def download_files(
         name: name of this folder in the run.
         manifest: names the files, their sizes and digests.
         files: those to download.
-        room: makes room for each file first.
+        room: of a mirror; makes room for each file first.
         received: called with the number of bytes as they arrive, from several threads.
 
     Raises:
@@ -53,7 +53,13 @@ def download_files(
     def download(file: str) -> None:
         one = _Download(store, f"{name}/{file}", folder / file, manifest.files[file])
         with explain_resource_errors(folder):
-            one.run(room, received)
+            if room is None:
+                one.run(None, received)
+                return
+            with room.fetching(f"{store.url}/{name}/{file}"):
+                # Another thread or process may have fetched it meanwhile.
+                if not is_there(folder / file, manifest.files[file]):
+                    one.run(room, received)
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="download") as pool:
         running = [pool.submit(download, file) for file in files]

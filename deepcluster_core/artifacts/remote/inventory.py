@@ -95,7 +95,9 @@ def stored_inventory(store: Store) -> Inventory:
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         found = pool.map(lambda name: _stored_artifact(store, name), sorted(manifests))
         artifacts = {artifact.name: artifact for artifact in found if artifact is not None}
-    others = [name for name in objects if is_small_file(name)]
+    # Consoles mark folders by objects, `labels/`, whose name arrives without the slash.
+    folders = {name.partition("/")[0] for name in objects if "/" in name}
+    others = [name for name in objects if is_small_file(name) and name not in folders]
     sizes = {name: found.bytes for name, found in objects.items()}
     return Inventory(artifacts, sorted(others), [], sizes)
 

@@ -7,7 +7,7 @@ release. Order of reads: manifest, then files. A folder without a manifest is no
 import logging
 import os
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class Mirror:
         A local artifact that the store no longer has, or has in another version, is deleted. One
         that was committed here but could not be published yet is kept: see `is_unpublished`.
         """
-        self._refresh(folder)
+        self.repeat_on_full_disk(folder, lambda: self._refresh(folder))
         self.asked.add(folder)
 
     def _refresh(self, folder: Path) -> None:
@@ -117,6 +117,14 @@ class Mirror:
         # Without a manifest, what is left of the artifact cannot be mistaken for a whole one.
         (folder / MANIFEST).unlink(missing_ok=True)
         delete_artifact(folder, former, keep=manifest)
+
+    def repeat_on_full_disk(self, folder: Path, work: Callable[[], None]) -> None:
+        """Call `work`; if the disk becomes full, evict what may be evicted and call it again.
+
+        Raises:
+            NoRoomError: the disk is full, and there is nothing more to evict.
+        """
+        self._room.repeat_on_full_disk(folder, work)
 
     def is_unpublished(self, folder: Path) -> bool:
         """Return whether the artifact is whole here, but its commit to the store failed."""
@@ -310,7 +318,7 @@ class Mirror:
         Raises:
             ArtifactError: a file that people edit has changed in both places.
         """
-        self._beside.pull()
+        self.repeat_on_full_disk(self.root, self._beside.pull)
 
     def push_small(self, names: Sequence[str]) -> None:
         """Upload files of the run beside its artifacts, if they changed.

@@ -13,7 +13,6 @@ from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.remote.mirror import Mirror
 from deepcluster_core.artifacts.remote.room import Room
 from deepcluster_core.artifacts.remote.urls import normal_url
-from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 
 MIRRORS = "remote"
 """Folder for mirrors below a scratch folder."""
@@ -62,11 +61,14 @@ def open_mirror(url: str, scratch: Path, scratch_bytes: int | None) -> Mirror:
     if scratch_bytes is not None:
         remote["scratch_bytes"] = scratch_bytes
     text = json.dumps(remote, indent=2).encode()
-    with explain_resource_errors(scratch):
+
+    def make() -> None:
         (above / name).mkdir(parents=True, exist_ok=True)
         path = above / REMOTE
         if not path.exists() or path.read_bytes() != text:
             write_atomically(path, text)
+
+    Room(above.parent, scratch_bytes).repeat_on_full_disk(scratch, make)
     return _opened(url, str(above), name, scratch_bytes)
 
 

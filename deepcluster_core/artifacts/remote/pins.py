@@ -1,5 +1,9 @@
-"""Pins: locks by which processes keep an artifact's files in a mirror from being evicted."""
+"""Locks by which processes on one machine share a mirror.
 
+Pins keep an artifact's files from being evicted. Other locks let one thread at a time fetch a file.
+"""
+
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +12,9 @@ from pathlib import Path
 from deepcluster_core.artifacts.locks import WITHOUT_LOCKS
 
 PINS = ".mirror/pins"
+FETCHING = ".fetching"
+NUM_FETCHING = 64
+"""Lock files for fetching, which many files share, so that there are not as many of them."""
 
 
 @contextmanager
@@ -36,8 +43,38 @@ def unpinned(above: Path, folder: str) -> Iterator[bool]:
         os.close(opened)
 
 
+@contextmanager
+def alone(place: Path, file: str) -> Iterator[None]:
+    """Wait until no other thread or process fetches a file, and exclude them.
+
+    Args:
+        place: the folder of all mirrors.
+        file: URL of the file.
+    """
+    number = int(hashlib.sha256(file.encode()).hexdigest(), 16) % NUM_FETCHING
+    opened = _open_path(place / FETCHING / str(number))
+    try:
+        _hold(opened)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _hold(opened: int) -> None:
+    from fcntl import LOCK_EX, flock  # noqa: PLC0415  not on Windows
+
+    try:
+        flock(opened, LOCK_EX)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+
+
 def _open(above: Path, folder: str) -> int:
-    path = above / PINS / folder.replace("/", "%2F")
+    return _open_path(above / PINS / folder.replace("/", "%2F"))
+
+
+def _open_path(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 

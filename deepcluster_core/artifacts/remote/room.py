@@ -5,19 +5,25 @@ artifacts that no process has pinned, and that were not used in the last `GRACE_
 fetches a file has that long to open it, and an open file stays readable.
 """
 
+import logging
 import os
+import shutil
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from deepcluster_core.artifacts.remote.known import Known
-from deepcluster_core.artifacts.remote.pins import unpinned
+from deepcluster_core.artifacts.remote.pins import alone, unpinned
+from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.errors import ArtifactError, NoRoomError
 from deepcluster_core.text import readable_size
 
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 STATE = ".mirror"
 """Folder beside a mirror with what is known about its run."""
 KNOWN = f"{STATE}/known"
@@ -68,6 +74,10 @@ class Room:
             raise self._no_room(needed, max(0, self.limit - self._used))
         self._used += needed
 
+    def fetching(self, file: str) -> AbstractContextManager[None]:
+        """Let one thread of one process fetch a file, by its URL, at a time."""
+        return alone(self.place, file)
+
     def make_on_full_disk(self, needed: int) -> None:
         """Evict `needed` bytes after the disk was found full.
 
@@ -75,7 +85,39 @@ class Room:
             NoRoomError: too little can be evicted.
         """
         if not self._evicted(needed):
-            raise self._no_room(needed, 0)
+            free = shutil.disk_usage(self.place).free
+            raise self._no_room(needed, free, why="the disk is full")
+
+    def repeat_on_full_disk(self, folder: Path, work: Callable[[], Result]) -> Result:
+        """Call `work`; if the disk becomes full, evict what may be evicted and call it again.
+
+        How much `work` still needs is not known, and to repeat a stage costs time, so everything
+        goes at once.
+
+        Args:
+            folder: where `work` writes, for messages.
+            work: continues, when it is called again, what it had begun.
+
+        Raises:
+            NoRoomError: the disk is full, and there is nothing more to evict.
+        """
+        while True:
+            try:
+                with explain_resource_errors(folder):
+                    return work()
+            except NoRoomError as error:
+                freed = self._evict_all()
+                if not freed:
+                    raise NoRoomError(
+                        f"{error}\n"
+                        f"  Nothing more can be deleted there that the object store has. Another "
+                        f"folder can be given as compute.scratch."
+                    ) from error
+            log.warning(
+                "%s: the disk is full; deleted %s that the object store has, and going on",
+                folder,
+                readable_size(freed),
+            )
 
     def trim(self) -> None:
         """Evict what is above the limit, as far as possible."""
@@ -97,18 +139,37 @@ class Room:
         deadline = time.monotonic() + self._grace_s + 1.0
         while True:
             candidates = sorted(self._candidates(), key=lambda found: found.used)
-            for found in candidates:
-                if excess <= 0:
-                    return True
-                is_unused = time.time() > found.used + self._grace_s
-                if is_unused and self._evict(found):
-                    excess -= found.bytes
-                    self._used -= found.bytes
+            excess -= self._evict_oldest(candidates, excess)
             if excess <= 0:
                 return True
             if time.monotonic() > deadline or sum(one.bytes for one in candidates) < excess:
                 return False
             time.sleep(min(1.0, self._grace_s / 10))
+
+    def _evict_all(self) -> int:
+        """Evict all files that may be evicted; return their size.
+
+        Files that were just used are waited for if there are no others.
+        """
+        deadline = time.monotonic() + self._grace_s + 1.0
+        while True:
+            candidates = [*self._candidates()]
+            freed = self._evict_oldest(candidates, sum(found.bytes for found in candidates))
+            if freed or time.monotonic() > deadline or not any(map(_is_unpinned, candidates)):
+                return freed
+            time.sleep(min(1.0, self._grace_s / 10))
+
+    def _evict_oldest(self, candidates: list[_Candidate], wanted: int) -> int:
+        """Evict files, in this order, until they have the wanted size; return their size."""
+        freed = 0
+        for found in candidates:
+            if freed >= wanted:
+                break
+            is_unused = time.time() > found.used + self._grace_s
+            if is_unused and self._evict(found):
+                freed += found.bytes
+        self._used -= freed
+        return freed
 
     def _candidates(self) -> Iterator[_Candidate]:
         for run in self.place.glob("*/*/"):
@@ -127,15 +188,20 @@ class Room:
                 found.path.unlink(missing_ok=True)
             return is_unused
 
-    def _no_room(self, needed: int, free: int) -> NoRoomError:
-        limit = "the disk is full" if self.limit is None else f"compute.scratch_bytes={self.limit}"
+    def _no_room(self, needed: int, free: int, why: str = "") -> NoRoomError:
+        why = why or f"compute.scratch_bytes={self.limit}"
         return NoRoomError(
             f"{self.place}: there is no room for {readable_size(needed)} "
-            f"({readable_size(free)} free; {limit}).\n"
+            f"({readable_size(free)} free; {why}).\n"
             f"  Cause: all other files there are in use, or not yet on the object store\n"
             f"  Fix:   make room on that disk, set a larger compute.scratch_bytes, or another "
             f"folder as compute.scratch; the same command then continues."
         )
+
+
+def _is_unpinned(found: _Candidate) -> bool:
+    with unpinned(found.above, found.folder) as is_unused:
+        return is_unused
 
 
 def _published(path: Path, name: str, known: Known) -> Manifest | None:

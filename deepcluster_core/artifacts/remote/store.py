@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -111,15 +111,19 @@ class Store:
         except obstore.exceptions.NotModifiedError:
             return UNCHANGED
 
-    def get_range(self, name: str, start: int, end: int, etag: str) -> bytes | None:
+    def get_range(self, name: str, start: int, end: int, etag: str = "") -> bytes | None:
         """Return the bytes from `start` up to `end`; None if the object is not this version.
+
+        Without an ETag, any version will do.
 
         Raises:
             FileNotFoundError: there is no such object.
         """
         import obstore  # noqa: PLC0415
 
-        options: obstore.GetOptions = {"range": (start, end), "if_match": _http_etag(etag)}
+        options: obstore.GetOptions = {"range": (start, end)}
+        if etag:
+            options["if_match"] = _http_etag(etag)
 
         def read() -> bytes:
             return bytes(obstore.get(self._client, name, options=options).bytes())
@@ -275,13 +279,12 @@ class Store:
         self._patiently(source, lambda: obstore.copy(self._client, source, target))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield all objects below a prefix, such as `labels`."""
+        """Yield all objects below a prefix, such as `labels`, but no mark of the run's folder."""
         import obstore  # noqa: PLC0415
 
         with explain_store_errors(f"{self.url}/{prefix}"):
             for group in obstore.list(self._client, prefix or None):
-                for meta in group:
-                    yield _stored(meta)
+                yield from _named(map(_stored, group))
 
     def list_folder(self, prefix: str) -> tuple["list[str]", "list[StoredObject]"]:
         """Return names of the folders right below a prefix (empty for the run), and its objects."""
@@ -291,7 +294,7 @@ class Store:
             prefix, lambda: obstore.list_with_delimiter(self._client, prefix or None)
         )
         folders = [name.rstrip("/").rpartition("/")[2] for name in found["common_prefixes"]]
-        return folders, [_stored(meta) for meta in found["objects"]]
+        return folders, [*_named(map(_stored, found["objects"]))]
 
     def head(self, name: str) -> StoredObject | None:
         """Return what the store tells about an object; None if there is none."""
@@ -375,6 +378,11 @@ def _version(etag: str) -> "UpdateVersion":
     if version:
         known["version"] = version
     return known
+
+
+def _named(objects: Iterable[StoredObject]) -> Iterator[StoredObject]:
+    """Leave out the object `PREFIX/`, by which consoles and some stores mark an empty folder."""
+    return (found for found in objects if found.name)
 
 
 def _stored(meta: Any, sha256: str | None = None) -> StoredObject:  # noqa: ANN401  ObjectMeta

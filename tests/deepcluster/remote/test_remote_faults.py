@@ -17,12 +17,14 @@ from tests.support.remote_runs import (
     finished,
     manifests_written,
 )
+from tests.support.small_disk import small_disk
 from tests.support.store_proxy import Fault, StoreProxy, store_proxy
 from tests.support.timeouts import WITHIN_S
 
 Of = Callable[[str], Machine]
 pytestmark = pytest.mark.slow
 
+NO_GRACE = "Room.__init__.__kwdefaults__['grace_s'] = 0.0"
 MOMENTS = {
     "begin": ("PUT", "config.yaml"),
     "a shard": ("PUT", "epoch%3D0001/features.zarr/c/3/0"),
@@ -192,3 +194,28 @@ def test_run_epochs__little_room_is_enough(
     program = MAKE.replace("echo=False", "overrides={'compute': {'scratch_bytes': 9_000_000}}")
     finished(machine("first").start(recipe, url, epochs=2, program=program), WITHIN_S)
     assert contents(machine("first").mirror) == contents(local_run)
+
+
+def test_run_epochs__a_full_disk_evicts_what_the_store_has(
+    machine: Of, url: str, recipe: Path, local_run: Path, tmp_path: Path
+) -> None:
+    checkpoint = local_run / "checkpoints/epoch=0001"
+    size = sum(path.stat().st_size for path in checkpoint.iterdir())
+    # Room for the checkpoint that is read, the one that is written, and little else.
+    room_kib = int(2.6 * size) >> 10
+    # Nothing waits here for the files that were just used.
+    program = f"from deepcluster_core.artifacts.remote.room import Room\n{NO_GRACE}\n{MAKE}"
+    with small_disk(tmp_path / "first", kib=room_kib):
+        first = machine("first")
+        output = finished(first.start(recipe, url, epochs=3, program=program), WITHIN_S)
+        assert "the disk is full; deleted" in output
+        is_here = [path.parent.name for path in first.mirror.rglob("model.safetensors")]
+        made = contents(first.mirror)
+
+    assert "epoch=0000" not in is_here
+    assert "checkpoints/epoch=0002" in made
+    expected = contents(local_run)
+    pruned = "features/epoch=0001"
+    assert {name: made[name] for name in expected if name != pruned} == {
+        name: of for name, of in expected.items() if name != pruned
+    }

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from deepcluster_core.artifacts.remote.mirror import Mirror
 from deepcluster_core.artifacts.remote.opening import open_mirror
 from deepcluster_core.artifacts.remote.room import Room
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.errors import ArtifactError, NoRoomError
+from tests.support.small_disk import small_disk
 from tests.support.store_proxy import StoreProxy
 from tests.support.stored_artifacts import LARGE, make_artifact, write_artifact
 
@@ -100,3 +102,86 @@ def test_room__waits_for_what_was_just_used(own: Mirror, tmp_path: Path) -> None
     mirror.fetch(other)
 
     assert time.monotonic() - start > 0.8  # the grace of one second, less the clocks' steps
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system with room for three large files, and a little more."""
+    with small_disk(tmp_path / "disk", kib=3600) as folder:
+        yield folder
+
+
+def fetched(own: Mirror, mirror: Mirror, count: int) -> list[Path]:
+    """Make artifacts, and fetch them in order; return their folders in the mirror."""
+    fill(own, count)
+    folders = [mirror.root / f"features/epoch={epoch:04d}" for epoch in range(count)]
+    for folder in folders:
+        mirror.refresh(folder)
+        mirror.fetch(folder)
+    return folders
+
+
+def test_fetch__evicts_on_a_full_disk(own: Mirror, disk: Path) -> None:
+    mirror = small_mirror(own.url, disk, None)
+
+    folders = fetched(own, mirror, 5)
+
+    assert len(names_here(mirror, "features")) == 3
+    for epoch, folder in enumerate(folders):
+        mirror.fetch(folder)
+        assert (folder / "data").read_bytes() == bytes([epoch]) * LARGE
+
+
+def test_fetch__full_disk_of_others(own: Mirror, disk: Path) -> None:
+    (disk / "of others").write_bytes(b"x" * (2 * LARGE))
+    mirror = small_mirror(own.url, disk, 100 * LARGE)
+    one, other = fetched(own, mirror, 1)[0], mirror.root / "features/epoch=0001"
+    make_artifact(own, "features/epoch=0001", {"data": b"1" * LARGE})
+    mirror.refresh(other)
+
+    with mirror.use(one), pytest.raises(NoRoomError, match=r"1.05 MB \(.* free; the disk is full"):
+        mirror.fetch(other)
+
+    assert not list(other.glob("*.part"))
+    mirror.fetch(other)
+
+
+def test_repeat_on_full_disk__goes_on_in_the_room_of_what_the_store_has(
+    own: Mirror, disk: Path
+) -> None:
+    mirror = small_mirror(own.url, disk, None)
+    folders = fetched(own, mirror, 3)
+    draft = mirror.root / "labels/epoch=0000"
+    calls: list[int] = []
+
+    def write() -> None:
+        calls.append(1)
+        write_artifact(draft, {"data": b"d" * (2 * LARGE)})
+
+    with mirror.use(folders[0]):
+        mirror.repeat_on_full_disk(draft, write)
+
+    assert len(calls) == 2
+    assert (draft / "data").read_bytes() == b"d" * (2 * LARGE)
+    assert names_here(mirror, "features") == {"epoch=0000"}, "it is in use"
+
+
+def test_repeat_on_full_disk__says_what_helps_if_nothing_can_go(own: Mirror, disk: Path) -> None:
+    mirror = small_mirror(own.url, disk, None)
+    fetched(own, mirror, 2)
+    unpublished = mirror.root / "labels/epoch=0000"
+    write_artifact(unpublished, {"data": b"u" * LARGE})
+    draft = mirror.root / "labels/epoch=0001"
+
+    with pytest.raises(NoRoomError) as error:
+        mirror.repeat_on_full_disk(
+            draft, lambda: write_artifact(draft, {"data": b"d" * (3 * LARGE)})
+        )
+
+    said = str(error.value)
+    assert said.startswith(f"{draft}: the disk is full: ")
+    assert "bytes of this artifact are written" in said
+    assert "Fix: make room on that disk; the same command then continues." in said
+    assert "compute.scratch" in said
+    assert (unpublished / "data").read_bytes() == b"u" * LARGE, "the store does not have it"
+    assert names_here(mirror, "features") == set()

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deepcluster_core.artifacts.manifest import MANIFEST
+from deepcluster_core.artifacts.remote.inventory import stored_inventory
 from deepcluster_core.artifacts.remote.mirror import Mirror
 from deepcluster_core.artifacts.remote.opening import open_mirror
 from deepcluster_core.errors import ArtifactError
 from tests.support.store_proxy import Fault, StoreProxy
+from tests.support.stored_artifacts import make_artifact
 
 
 @pytest.fixture
@@ -40,6 +43,27 @@ def test_small_files__travel_and_conflict(here: Mirror, there: Mirror) -> None:
     with pytest.raises(ArtifactError, match="was changed on the store"):
         here.pull_small()
     assert (here.root / names).read_text() == "3"
+
+
+def test_small_files__marks_of_folders_are_none(
+    moto_proxy: StoreProxy, url: str, tmp_path: Path
+) -> None:
+    """As web consoles of stores make them, and SeaweedFS by itself when a folder becomes empty."""
+    mirror = open_mirror(url, tmp_path / "here", None)
+    (mirror.root / "config.yaml").write_text("epochs: 1")
+    mirror.push_small(["config.yaml"])
+    make_artifact(mirror, "labels/epoch=0000", {"a": b"1"})
+    place = f"{moto_proxy.address}/{url.removeprefix('s3://')}"
+    for folder in ("", "labels/", "labels/epoch=0000/"):
+        assert httpx.put(f"{place}/{folder}").status_code == 200
+    other = open_mirror(url, tmp_path / "there", None)
+
+    other.pull_small()
+    found = stored_inventory(other.store)
+
+    assert [path.name for path in other.root.iterdir()] == ["config.yaml"]
+    assert other.epochs("labels") == [0]
+    assert (found.others, [*found.artifacts]) == (["config.yaml"], ["labels/epoch=0000"])
 
 
 def test_small_files__the_last_one_that_was_made_wins(here: Mirror, there: Mirror) -> None:
