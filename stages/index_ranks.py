@@ -7,10 +7,8 @@ process would write.
 """
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,19 +16,13 @@ from deepcluster_core.artifacts.outcomes import Outcome, OutcomeWriter, read_out
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import SourceImage
-from deepcluster_core.data.sources.bookmarks import (
-    Bookmark,
-    DividedSource,
-    FileListing,
-    ResumableSource,
-    last_before,
-)
+from deepcluster_core.data.sources.bookmarks import Bookmark
+from deepcluster_core.errors import SourceError
 from stages.chosen_images import Choice
+from stages.index_units import Blocks, Files, Group, Units, bookmark_of
 from stages.packed_images import Reading, groups
 from stages.saved_index import SavedIndex
 
-BLOCK_IMAGES = 512
-"""Images in a block: at 50 kB an image, a file of 26 MB."""
 MEETING_S = 1.0
 """Seconds between two meetings of the ranks. They need no more time for each other than that, so
 that ranks of different speed stay within the time limit of a call."""
@@ -74,12 +66,12 @@ def outcomes_of(
     whole_files = choice.whole_files()
     # With fewer files than ranks, some ranks would have nothing to do.
     if size > 1 and whole_files is not None and whole_files.num_files >= size:
-        files = _Files(whole_files, saved)
+        files = Files(whole_files, saved)
         return choice.source.count(), _Together(files, reading, context, folder)
     total, images = choice.images(saved)
     if size == 1:
         return total, _Alone(choice, images, reading, context)
-    return total, _Together(_Blocks(choice, images), reading, context, folder)
+    return total, _Together(Blocks(choice, images), reading, context, folder)
 
 
 @dataclass(frozen=True)
@@ -96,138 +88,7 @@ class _Alone:
         return ordered_map(self.reading.all_of, groups(self.images), workers=self.context.workers)
 
     def bookmark(self, num_images: int) -> Bookmark | None:
-        return _bookmark(self.choice, num_images)
-
-
-def _bookmark(choice: Choice, num_images: int) -> Bookmark | None:
-    source = choice.source
-    return source.bookmark(num_images) if isinstance(source, ResumableSource) else None
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Images of a unit that a worker decodes at once."""
-
-    unit: int
-    images: list[SourceImage]
-    found: dict[str, Any] | None = None
-    """What the source has found out in the unit; only at its end, which has no images."""
-
-
-class _Units(Protocol):
-    """A source that is divided into units, numbered in its order."""
-
-    first: int
-    """Number of the first unit that is not saved as a whole."""
-
-    def groups(self, rank: int, size: int) -> Iterator[_Group]:
-        """Yield the images of the units of a rank, each followed by its end."""
-        ...
-
-    def join(self, number: int, found: dict[str, Any]) -> bool:
-        """Continue after a unit; return False if it has to be read `again` first."""
-        ...
-
-    def again(self, number: int) -> Iterator[_Group]:
-        """Yield the images of a unit, and its end, with what the units before it have found."""
-        ...
-
-    def end(self, number: int, num_images: int) -> None:
-        """Note that a unit, with so many images, is written."""
-        ...
-
-    def finish(self) -> None:
-        """Check what can be checked after the last unit only."""
-        ...
-
-    def bookmark(self, num_images: int) -> Bookmark | None:
-        """Return a place in the source with at most this number of images before it."""
-        ...
-
-
-class _Blocks:
-    """Blocks of the images of any source, which all ranks list as a whole."""
-
-    first = 0
-
-    def __init__(self, choice: Choice, images: Iterator[SourceImage]) -> None:
-        self._choice = choice
-        self._images = images
-
-    def groups(self, rank: int, size: int) -> Iterator[_Group]:
-        number = 0
-        while block := list(islice(self._images, BLOCK_IMAGES)):
-            if number % size == rank:
-                for images in groups(iter(block)):
-                    yield _Group(number, images)
-                yield _Group(number, [], {})
-            number += 1
-
-    def join(self, number: int, found: dict[str, Any]) -> bool:
-        return True
-
-    def again(self, number: int) -> Iterator[_Group]:
-        raise AssertionError("blocks are never read again")
-
-    def end(self, number: int, num_images: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def bookmark(self, num_images: int) -> Bookmark | None:
-        return _bookmark(self._choice, num_images)
-
-
-class _Files:
-    """The files of a source, of which each rank lists its own ones."""
-
-    def __init__(self, source: DividedSource, saved: SavedIndex | None) -> None:
-        self._source = source
-        place = saved.bookmark if saved is not None else None
-        start = place or Bookmark(0, 0, {})
-        num_saved = saved.save.seen if saved is not None else 0
-        self.first = start.num_files
-        self._num_saved = num_saved - start.num_images
-        """Images of the first file that are saved."""
-        self._num_images = start.num_images
-        self._state = place.state if place is not None else None
-        self._bookmarks = deque(() if place is None else (place,))
-
-    def groups(self, rank: int, size: int) -> Iterator[_Group]:
-        numbers = range(self.first + rank, self._source.num_files, size)
-        return self._groups_of(numbers)
-
-    def again(self, number: int) -> Iterator[_Group]:
-        return self._groups_of([number])
-
-    def _groups_of(self, numbers: Sequence[int]) -> Iterator[_Group]:
-        for listing in self._source.files_apart(numbers, self._state):
-            for images in groups(self._unsaved(listing)):
-                yield _Group(listing.number, images)
-            yield _Group(listing.number, [], listing.found())
-
-    def _unsaved(self, listing: FileListing) -> Iterator[SourceImage]:
-        num_saved = self._num_saved if listing.number == self.first else 0
-        return islice(listing.images, num_saved, None)
-
-    def join(self, number: int, found: dict[str, Any]) -> bool:
-        state = self._source.joined(self._state, number, found)
-        if state is None:
-            return False
-        self._state = state
-        return True
-
-    def end(self, number: int, num_images: int) -> None:
-        assert self._state is not None
-        self._num_images += num_images + (self._num_saved if number == self.first else 0)
-        self._bookmarks.append(Bookmark(number + 1, self._num_images, self._state))
-
-    def finish(self) -> None:
-        self._source.finish(self._state)
-
-    def bookmark(self, num_images: int) -> Bookmark | None:
-        return last_before(self._bookmarks, num_images)
+        return bookmark_of(self.choice, num_images)
 
 
 @dataclass(frozen=True)
@@ -236,8 +97,8 @@ class _Report:
 
     ended: dict[int, dict[str, Any]]
     """Units whose files are whole since the last meeting, and what was found in them."""
-    is_exhausted: bool
-    """Whether it has no more units."""
+    listed: str | None
+    """What it has listed, if it has no more units; see `Units`."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +113,7 @@ class _Status:
 class _Together:
     """Outcomes of images that several ranks decode."""
 
-    def __init__(self, units: _Units, reading: Reading, context: Context, folder: Path) -> None:
+    def __init__(self, units: Units, reading: Reading, context: Context, folder: Path) -> None:
         self._units = units
         self._reading = reading
         self._workers = context.workers
@@ -269,7 +130,8 @@ class _Together:
         # On the first rank only:
         self._found: dict[int, dict[str, Any]] = {}
         self._num_units = units.first
-        self._is_any_left = True
+        self._listed: list[str | None] = [None]
+        """What each rank has listed; None for one that has more units."""
         self._in_order = self._in_order_of_units()
 
     def bookmark(self, num_images: int) -> Bookmark | None:
@@ -284,7 +146,8 @@ class _Together:
             self._num_written = status.num_written
             if status.is_done:
                 break
-            report = _Report(self._ended, self._is_exhausted)
+            listed = self._units.listed() if self._is_exhausted else None
+            report = _Report(self._ended, listed)
             self._take(ranks.gather(report, "units of the index") or [])
             self._ended = {}
         ranks.on_first(self._units.finish, "end of the source")
@@ -305,8 +168,8 @@ class _Together:
                 has_work = True
                 yield outcomes
 
-    def _decode(self, own: Iterator[_Group]) -> Iterator[tuple[_Group, list[Outcome]]]:
-        def decoded(group: _Group) -> tuple[_Group, list[Outcome]]:
+    def _decode(self, own: Iterator[Group]) -> Iterator[tuple[Group, list[Outcome]]]:
+        def decoded(group: Group) -> tuple[Group, list[Outcome]]:
             return group, self._reading.all_of(group.images)
 
         return ordered_map(decoded, own, workers=self._workers)
@@ -336,11 +199,26 @@ class _Together:
             self._found |= report.ended
         if reports:
             self._num_units = max([self._num_units, *(number + 1 for number in self._found)])
-            self._is_any_left = not all(report.is_exhausted for report in reports)
+            self._listed = [report.listed for report in reports]
 
     def _status(self) -> _Status:
-        is_done = not self._is_any_left and self._num_written == self._num_units
-        return _Status(self._num_written, is_done)
+        """Return what the others need to know.
+
+        Raises:
+            SourceError: not all ranks have listed the same.
+        """
+        if None in self._listed:
+            return _Status(self._num_written, is_done=False)
+        for rank, listed in enumerate(self._listed):
+            if listed != self._listed[0]:
+                raise SourceError(
+                    f"dataset.source: rank {rank} finds {listed}, but rank 0 finds "
+                    f"{self._listed[0]}.\n"
+                    f"  Cause: different files under one path on two machines, or files that "
+                    f"change\n"
+                    f"  Fix:   give all machines one file system, or the same files."
+                )
+        return _Status(self._num_written, self._num_written == self._num_units)
 
     def _in_order_of_units(self) -> Iterator[list[Outcome] | None]:
         """Yield the outcomes of all units in order; None whenever the next one is not ready."""

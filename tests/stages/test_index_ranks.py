@@ -1,7 +1,10 @@
 """Several ranks index the same bytes as one, whatever the source, and go on for each other."""
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ from deepcluster_core.artifacts import pixel_parts
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.data.decode import decode
+from deepcluster_core.data.sources import SourceImage
+from deepcluster_core.data.sources.folder import FolderSource
 from deepcluster_core.errors import ConfigError, DeepClusterError, SourceError
 from deepcluster_core.ranks import ALONE, Ranks
-from stages import index_ranks, packed_images
+from stages import index_units, packed_images
 from stages.index import DatasetConfig, index
 from tests.support.gloo import on_processes
 from tests.support.ranks import on_ranks
@@ -55,7 +60,7 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixel_parts, "BATCH_ROWS", 4)
     monkeypatch.setattr(pixel_parts, "PART_BYTES", 6000)
     monkeypatch.setattr(packed_images, "READ_AT_ONCE", 2)
-    monkeypatch.setattr(index_ranks, "BLOCK_IMAGES", 5)
+    monkeypatch.setattr(index_units, "BLOCK_IMAGES", 5)
 
 
 def indexed_by(size: int, section: DatasetConfig, out: Path, **context: Any) -> Manifest:  # noqa: ANN401
@@ -226,6 +231,29 @@ def test_index__a_bad_file_of_any_rank_is_reported_as_by_one(tmp_path: Path, nam
         indexed_by(3, section, tmp_path / "again")
 
 
+def test_index__ranks_that_see_different_files_are_reported(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = threading.local()
+    images = FolderSource.images
+
+    def differing(self: FolderSource) -> Iterator[SourceImage]:
+        return islice(images(self), getattr(own, "num_images", None))
+
+    monkeypatch.setattr(FolderSource, "images", differing)
+    section = dataset(sources / "pictures", deep="range")
+
+    def work(ranks: Ranks) -> None:
+        if ranks.rank == 1:
+            own.num_images = 33
+        context = replace(CONTEXT, ranks=ranks)
+        index.run(dataset=section, source="x", out=tmp_path / "images", context=context)
+
+    with pytest.raises(SourceError, match=r"rank 1 finds 33 images, .* rank 0 finds 40 images"):
+        on_ranks(2, work)
+    assert not (tmp_path / "images/_manifest.json").exists()
+
+
 def test_index__what_a_dead_rank_has_left_is_not_used(sources: Path, tmp_path: Path) -> None:
     section, out = dataset(sources / "shards"), tmp_path / "images"
     expected = indexed_by(1, section, tmp_path / "alone")
@@ -259,6 +287,6 @@ def _index_both(sources: Path, names: tuple[str, ...], ranks: Ranks, folder: Pat
     # A process of its own has not the small sizes of the fixture.
     pixel_parts.BATCH_ROWS = 4
     pixel_parts.PART_BYTES = 6000
-    index_ranks.BLOCK_IMAGES = 5
+    index_units.BLOCK_IMAGES = 5
     for name in names:
         indexed(dataset(sources / name), folder / name, ranks=ranks)
