@@ -16,10 +16,10 @@ from deepcluster_core.artifacts.outcomes import Outcome, OutcomeWriter, read_out
 from deepcluster_core.context import Context
 from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.sources import SourceImage
-from deepcluster_core.data.sources.bookmarks import Bookmark
+from deepcluster_core.data.sources.bookmarks import Bookmark, ResumableSource
 from deepcluster_core.errors import SourceError
 from stages.chosen_images import Choice
-from stages.index_units import Blocks, Files, Group, Units, bookmark_of
+from stages.index_units import Blocks, Files, Group, Units
 from stages.packed_images import Reading, groups
 from stages.saved_index import SavedIndex
 
@@ -64,14 +64,17 @@ def outcomes_of(
     """
     size = context.ranks.size
     whole_files = choice.whole_files()
+    # Without a bookmark, nobody knows in which file the saved images end.
+    is_place_known = saved is None or saved.bookmark is not None
     # With fewer files than ranks, some ranks would have nothing to do.
-    if size > 1 and whole_files is not None and whole_files.num_files >= size:
+    has_enough_files = whole_files is not None and whole_files.num_files >= size
+    if size > 1 and whole_files is not None and has_enough_files and is_place_known:
         files = Files(whole_files, saved)
         return choice.source.count(), _Together(files, reading, context, folder)
     total, images = choice.images(saved)
     if size == 1:
         return total, _Alone(choice, images, reading, context)
-    return total, _Together(Blocks(choice, images), reading, context, folder)
+    return total, _Together(Blocks(images), reading, context, folder)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class _Alone:
         return ordered_map(self.reading.all_of, groups(self.images), workers=self.context.workers)
 
     def bookmark(self, num_images: int) -> Bookmark | None:
-        return bookmark_of(self.choice, num_images)
+        source = self.choice.source
+        return source.bookmark(num_images) if isinstance(source, ResumableSource) else None
 
 
 @dataclass(frozen=True)

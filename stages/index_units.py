@@ -12,21 +12,13 @@ from deepcluster_core.data.sources.bookmarks import (
     Bookmark,
     DividedSource,
     FileListing,
-    ResumableSource,
     last_before,
 )
-from stages.chosen_images import Choice
 from stages.packed_images import groups
 from stages.saved_index import SavedIndex
 
 BLOCK_IMAGES = 512
 """Images in a block: at 50 kB an image, a file of 26 MB."""
-
-
-def bookmark_of(choice: Choice, num_images: int) -> Bookmark | None:
-    """Return a place in a source with at most this number of images before it, if it has one."""
-    source = choice.source
-    return source.bookmark(num_images) if isinstance(source, ResumableSource) else None
 
 
 @dataclass(frozen=True)
@@ -79,8 +71,7 @@ class Blocks:
 
     first = 0
 
-    def __init__(self, choice: Choice, images: Iterator[SourceImage]) -> None:
-        self._choice = choice
+    def __init__(self, images: Iterator[SourceImage]) -> None:
         self._images = images
         self._num_images = 0
         self._crc32 = 0
@@ -118,7 +109,7 @@ class Blocks:
 
     def bookmark(self, num_images: int) -> Bookmark | None:
         """See `Units`."""
-        return bookmark_of(self._choice, num_images)
+        return None  # the first rank's own listing may be behind what is written
 
 
 class Files:

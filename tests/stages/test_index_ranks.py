@@ -156,7 +156,7 @@ class Cut(Exception):  # noqa: N818
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2)])
-@pytest.mark.parametrize("name", ["shards", "rows", "pictures", "texts", "stacks"])
+@pytest.mark.parametrize("name", ["shards", "rows", "pictures", "texts", "packed", "stacks"])
 def test_index__goes_on_with_another_number_of_ranks(
     sources: Path,
     tmp_path: Path,
