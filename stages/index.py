@@ -1,40 +1,37 @@
 """Index: source -> images. Every image is opened once, packed, and given its image_id."""
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
-from deepcluster_core import seeding
 from deepcluster_core.artifacts.commit import Draft
 from deepcluster_core.artifacts.file_names import COLOURS, INDEX, PIXELS, SKIPPED
 from deepcluster_core.artifacts.images import deep_facts, deep_rule, rule_in
 from deepcluster_core.artifacts.images_writer import ImagesWriter
 from deepcluster_core.artifacts.index_saves import IndexSave
+from deepcluster_core.artifacts.outcomes import forget_units
 from deepcluster_core.artifacts.packing import Encoding, Packing
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.data.deep_scales import Deep, DeepRule, DeepScales
 from deepcluster_core.data.findings import Findings
 from deepcluster_core.data.grey import WHOLE
-from deepcluster_core.data.loader import ordered_map
 from deepcluster_core.data.measuring import default_deep, measure
 from deepcluster_core.data.pages import Pages
-from deepcluster_core.data.sources import Kind, Source, SourceImage, open_source
-from deepcluster_core.data.sources.bookmarks import ResumableSource
+from deepcluster_core.data.sources import Kind, Source, open_source
 from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.data.sources.geotiff import GeotiffSource
-from deepcluster_core.data.sources.stack_pages import pages_as_images
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.local_paths import usable_path
 from deepcluster_core.stage import ManifestOf, stage
 from deepcluster_core.store_urls import Location, LocationField, StoreUrl
+from stages.chosen_images import Choice
+from stages.index_ranks import Outcomes, outcomes_of
 from stages.lost_images import check_losses
-from stages.packed_images import Reading, groups
+from stages.packed_images import Reading, record
 from stages.saved_index import FullParts, SavedIndex, saved_index
 
 
@@ -231,6 +228,7 @@ def _check_source(dataset: DatasetConfig) -> None:
     files=(INDEX, SKIPPED, PIXELS),
     optional_files=(COLOURS,),
     check=_check_source,
+    ranks="many",
 )
 def index(
     draft: Draft,
@@ -247,34 +245,22 @@ def index(
     """
     context = draft.context
     out = draft.folder
-    opened = dataset.open_source(Scratch(context.scratch, context.scratch_bytes))
-    saved = saved_index(out, draft.saved)
-    deep = _rule(opened, dataset, context, saved, scales_of)
-    total, images = _choose(opened, dataset, context.seed, saved)
+    ranks = context.ranks
+    scratch = Scratch(context.scratch, context.scratch_bytes, num_processes=ranks.size)
+    opened = dataset.open_source(scratch)
+    choice = Choice(opened, dataset.subset, dataset.pages, context.seed)
+    saved = ranks.on_first(lambda: _begin(draft), "saved index")
+    deep: DeepRule = ranks.on_first(
+        lambda: _rule(choice, dataset, context, saved, scales_of), "deep"
+    )
     reading = _reading(dataset, deep, opened.originals)
+    total, outcomes = outcomes_of(choice, reading, context, saved=saved, folder=out)
+    if ranks.rank != 0:
+        for _ in outcomes.read():
+            pass  # the first rank has them all
+        return
     findings = Findings(dataset.pages)
-    full_parts = FullParts(draft)
-
-    def save(progress: IndexSave) -> None:
-        place = opened.bookmark(progress.seen) if isinstance(opened, ResumableSource) else None
-        bookmark = place.values() if place else None
-        draft.save({**progress.facts(), **deep_facts(deep), "bookmark": bookmark})
-        full_parts.publish(progress)
-
-    with ImagesWriter(
-        out,
-        packs=dataset.encoding != "none",
-        has_colour_copies=dataset.has_colour_copies,
-        save=save,
-        findings=findings.state,
-    ) as writer:
-        seen = saved.restore(writer, findings) if saved is not None else 0
-        # Workers decode in parallel; only this thread writes, in the order of the source.
-        for outcomes in ordered_map(reading.all_of, groups(images), workers=context.workers):
-            for outcome in outcomes:
-                outcome.record(writer, findings)
-            seen += len(outcomes)
-            context.progress(seen, total)
+    writer = _write(draft, dataset, deep, (total, outcomes), saved, findings)
     check_losses(
         writer,
         source=dataset.source,
@@ -283,6 +269,46 @@ def index(
     )
     draft.rows = writer.num_images
     draft.facts = _facts(writer, dataset, deep, opened) | _remarks(writer, deep, opened, findings)
+
+
+def _write(
+    draft: Draft,
+    dataset: DatasetConfig,
+    deep: DeepRule,
+    images: tuple[int | None, Outcomes],
+    saved: SavedIndex | None,
+    findings: Findings,
+) -> ImagesWriter:
+    """Write all images and return their writer, which is closed; `images` begins with the total."""
+    total, outcomes = images
+    full_parts = FullParts(draft)
+
+    def save(progress: IndexSave) -> None:
+        place = outcomes.bookmark(progress.seen)
+        bookmark = place.values() if place else None
+        draft.save({**progress.facts(), **deep_facts(deep), "bookmark": bookmark})
+        full_parts.publish(progress)
+
+    with ImagesWriter(
+        draft.folder,
+        packs=dataset.encoding != "none",
+        has_colour_copies=dataset.has_colour_copies,
+        save=save,
+        findings=findings.state,
+    ) as writer:
+        seen = saved.restore(writer, findings) if saved is not None else 0
+        for group in outcomes.read():
+            for outcome in group:
+                record(outcome, writer, findings)
+            seen += len(group)
+            draft.context.progress(seen, total)
+    return writer
+
+
+def _begin(draft: Draft) -> SavedIndex | None:
+    """Return what an earlier attempt has saved; delete what it has left besides."""
+    forget_units(draft.folder)
+    return saved_index(draft.folder, draft.saved)
 
 
 def _remarks(
@@ -335,7 +361,7 @@ def _facts(
 
 
 def _rule(
-    opened: Source,
+    choice: Choice,
     dataset: DatasetConfig,
     context: Context,
     saved: SavedIndex | None,
@@ -346,52 +372,14 @@ def _rule(
         return rule_in(saved.facts)
     if scales_of is not None:
         return deep_rule(scales_of)
-    deep = dataset.settled_deep(opened)
+    deep = dataset.settled_deep(choice.source)
     if deep != "percentile":
         return deep
-    total, _ = _choose(opened, dataset, context.seed)
+    total, _ = choice.images()
     return measure(
-        lambda: _choose(opened, dataset, context.seed)[1],
+        lambda: choice.images()[1],
         total,
         channels=dataset.channels,
         pages=dataset.pages,
         workers=context.workers,
     )
-
-
-def _choose(
-    source: Source, dataset: DatasetConfig, seed: int, saved: SavedIndex | None = None
-) -> tuple[int | None, Iterator[SourceImage]]:
-    """Return the number of images, None if it is unknown, and the images after those saved."""
-    subset = dataset.subset
-    num_saved = saved.save.seen if saved is not None else 0
-    # How many pages there are is known only when all files have been opened.
-    total = None if dataset.pages == "all" else source.count()
-    if subset is None:
-        bookmark = saved.bookmark if saved is not None else None
-        # A bookmark counts files, so it knows no pages.
-        if bookmark is None or dataset.pages == "all" or not isinstance(source, ResumableSource):
-            return total, islice(_images(source, dataset), num_saved, None)
-        images = source.images_after(bookmark)
-        return total, islice(images, num_saved - bookmark.num_images, None)
-    # Some sources can only be counted by going through all images.
-    if total is None:
-        total = sum(1 for _ in _images(source, dataset))
-    if subset > total:
-        raise SourceError(
-            f"dataset.subset: {subset} images asked for, but the source has {total}.\n"
-            f"  Fix: leave dataset.subset out to use all of them."
-        )
-    # A mask, and not a list of drawn numbers, keeps the images in the order of the source.
-    generator = seeding.numpy_generator(seed, "index", "subset")
-    is_chosen = np.zeros(total, bool)
-    is_chosen[generator.choice(total, subset, replace=False)] = True
-    images = zip(_images(source, dataset), is_chosen, strict=True)
-    return subset, islice((image for image, take in images if take), num_saved, None)
-
-
-def _images(source: Source, dataset: DatasetConfig) -> Iterator[SourceImage]:
-    """Return the images of a source: its files, or the pages of its files."""
-    if dataset.pages == "all":
-        return pages_as_images(source.images())
-    return source.images()

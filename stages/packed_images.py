@@ -6,8 +6,9 @@ from itertools import islice
 from pathlib import Path
 
 from deepcluster_core.artifacts.images_writer import ImagesWriter, PackedImage
+from deepcluster_core.artifacts.outcomes import Outcome
 from deepcluster_core.artifacts.packing import Packing
-from deepcluster_core.data.decode import Decoded, UnreadableImageError, decode
+from deepcluster_core.data.decode import UnreadableImageError, decode
 from deepcluster_core.data.deep_scales import DeepRule
 from deepcluster_core.data.findings import Findings
 from deepcluster_core.data.pages import Pages
@@ -26,37 +27,24 @@ def groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
         yield prepared(group)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an image: its packed pixels, or the reason why there are none."""
-
-    image: SourceImage
-    reason: str = ""
-    is_loss: bool = True
-    """Whether an image without pixels was lost, and not left out on purpose."""
-    decoded: Decoded | None = None
-    packed: bytes = b""
-    colour_copy: bytes = b""
-
-    def record(self, writer: ImagesWriter, findings: Findings) -> None:
-        """Add the image to the artifact, or to its list of skipped images."""
-        if self.decoded is None:
-            writer.skip(self.image.path, self.reason, is_loss=self.is_loss)
-            return
-        height, width = self.decoded.pixels_HWC.shape[:2]
-        row = PackedImage(
-            path=self.image.path,
-            label=self.image.label,
-            width=self.decoded.width,
-            height=self.decoded.height,
-            format=self.decoded.format,
-            packed_height=height,
-            packed_width=width,
-            packed=self.packed,
-            colour_copy=self.colour_copy,
-        )
-        writer.add(row)
-        findings.add(self.decoded)  # afterwards: what is saved in `add` does not count this image
+def record(outcome: Outcome, writer: ImagesWriter, findings: Findings) -> None:
+    """Add an image to the artifact, or to its list of skipped images."""
+    if outcome.reason is not None:
+        writer.skip(outcome.path, outcome.reason, is_loss=outcome.is_loss)
+        return
+    row = PackedImage(
+        path=outcome.path,
+        label=outcome.label,
+        width=outcome.width,
+        height=outcome.height,
+        format=outcome.format,
+        packed_height=outcome.packed_height,
+        packed_width=outcome.packed_width,
+        packed=outcome.packed,
+        colour_copy=outcome.colour_copy,
+    )
+    writer.add(row)
+    findings.add(outcome)  # afterwards: what is saved in `add` does not count this image
 
 
 @dataclass(frozen=True)
@@ -92,9 +80,23 @@ class Reading:
             packed = self.packing.stored(decoded.pixels_HWC)
             colour_copy = self.packing.colour_copy(decoded.pixels_HWC)
         except LeftOutError as error:
-            return Outcome(image, str(error), is_loss=False)
+            return Outcome(image.path, image.label, str(error), is_loss=False)
         except (OSError, UnreadableImageError) as error:
             if is_shortage(error):  # memory or disk ran out, so the image itself may be good
                 raise
-            return Outcome(image, str(error))
-        return Outcome(image, decoded=decoded, packed=packed, colour_copy=colour_copy)
+            return Outcome(image.path, image.label, str(error))
+        height, width = decoded.pixels_HWC.shape[:2]
+        return Outcome(
+            image.path,
+            image.label,
+            width=decoded.width,
+            height=decoded.height,
+            format=decoded.format,
+            num_pages=decoded.num_pages,
+            highest=decoded.highest,
+            is_deep=decoded.is_deep,
+            packed_width=width,
+            packed_height=height,
+            packed=packed,
+            colour_copy=colour_copy,
+        )

@@ -1,9 +1,8 @@
 """What is noteworthy about the pictures of a data set once they are decoded: notes and warnings."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from deepcluster_core.data.decode import Decoded
 from deepcluster_core.data.pages import Pages
 
 HARDLY_USED = 0.25
@@ -12,6 +11,30 @@ HARDLY_USED = 0.25
 Our choice: such pictures reach at most 64 of 255, which looks black.
 """
 _TOP = 65535
+
+
+class PictureFacts(Protocol):
+    """Facts about a decoded picture, as `Decoded` has them."""
+
+    @property
+    def format(self) -> str:
+        """Format found in the content."""
+        ...
+
+    @property
+    def num_pages(self) -> int:
+        """Number of pages of the file."""
+        ...
+
+    @property
+    def highest(self) -> float | None:
+        """The highest value of a picture of more than 8 bits that was converted by `range`."""
+        ...
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether a picture that Pillow does not decode had more than 8 bits."""
+        ...
 
 
 class Findings:
@@ -26,7 +49,7 @@ class Findings:
         self._num_dicom = 0
         self._num_deep_dicom = 0
 
-    def add(self, decoded: Decoded) -> None:
+    def add(self, decoded: PictureFacts) -> None:
         """Add the facts about a picture."""
         if decoded.num_pages > 1:
             self._num_stacks += 1

@@ -66,8 +66,9 @@ class ComputeConfig(StrictConfig):
     its ranks."""
 
     ranks: Annotated[PositiveInt, Field(le=RANKS_AT_MOST)] | Literal["auto"] = "auto"
-    """Processes that extract, cluster and train together. auto: as many as Slurm has tasks for this
-    job, elsewhere one for each visible GPU, and one on a CPU. See docs/how-to/several-gpus.md."""
+    """Processes that index, extract, cluster and train together. auto: as many as Slurm has tasks
+    for this job, elsewhere one for each visible GPU, and one on a CPU. See
+    docs/how-to/several-gpus.md."""
 
     launcher: Literal["auto", "process", "torchrun", "srun", "ray"] = "auto"
     """What starts the ranks. process: nothing, the single rank is the run's own process. ray: Ray,
@@ -95,7 +96,7 @@ class ComputeConfig(StrictConfig):
     """Most bytes that runs and images of object stores take in the scratch folder. To stay below,
     files of runs are deleted there once they are on the store, and fetched again when they are
     needed. None: no limit for runs; for images that are being packed, 8 GiB or half of the free
-    disk."""
+    disk. Ranks that pack images divide it among them."""
 
     nodes: PositiveInt = 1
     """Machines on which torchrun starts ranks; see docs/how-to/several-machines.md."""

@@ -79,7 +79,7 @@ def test_run__two_machines_make_what_one_makes(ranked: RankedRun) -> None:
     told, _ = joined.communicate(timeout=WITHIN_S)
 
     assert (process.returncode, joined.returncode) == (0, 0), output + told
-    assert told.count("takes part") == 3, "extract, cluster and train"
+    assert told.count("takes part") == 4, "index, extract, cluster and train"
     for kind in ("features", "labels", "checkpoints"):
         assert ranked.files(kind) == one_machine.files(kind), kind
         assert read_manifest(ranked.artifact(kind)).ranks == 2

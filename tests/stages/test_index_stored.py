@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.artifacts import pixel_parts
+from deepcluster_core.artifacts.manifest import read_manifest
+from deepcluster_core.context import Context
 from deepcluster_core.data.sources import downloads
 from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.errors import ConfigError, SourceError
+from deepcluster_core.ranks import Ranks
+from stages.index import index
 from tests.support.object_stores import BUCKET, SECRET_KEY, ObjectStoreServer, object_store
+from tests.support.ranks import on_ranks
 from tests.support.store_proxy import Fault, StoreProxy, store_proxy
 from tests.support.stored_images import (
     NUM_SHARDS,
@@ -254,6 +259,33 @@ def test_index__keeps_the_limit_of_scratch(tmp_path: Path, monkeypatch: pytest.M
     # The one that is read, the one before, whose images may still be decoded, and the next.
     assert with_small_limit <= 3
     assert 3 < most <= NUM_SHARDS
+
+
+def test_index__each_rank_downloads_its_own_shards(
+    proxy: StoreProxy, sources: Path, tmp_path: Path
+) -> None:
+    # Set, because otherwise the first images are looked at to decide it.
+    section = dataset(f"{URL}/shards", deep="range")
+    expected = indexed(dataset(sources / "shards", deep="range"), tmp_path / "local")
+    fingerprint = section.open_source().fingerprint()
+    scratch = tmp_path / "scratch"
+
+    def work(ranks: Ranks) -> None:
+        context = Context(seed=1, ranks=ranks, scratch=scratch, scratch_bytes=1, workers=1)
+        index.run(dataset=section, source=fingerprint, out=tmp_path / "stored", context=context)
+
+    on_ranks(2, work)
+
+    assert read_manifest(tmp_path / "stored").digest == expected.digest
+    # The first shard is also looked into, for whether it holds a class.
+    downloads = [proxy.counts_of(f"{number:05d}.tar")["GET"] for number in range(1, NUM_SHARDS)]
+    assert downloads == [1] * (NUM_SHARDS - 1)
+    assert list(scratch.iterdir()) == []
+
+
+def test_scratch__ranks_share_the_limit(tmp_path: Path) -> None:
+    assert Scratch(tmp_path, 900).limit(tmp_path) == 900
+    assert Scratch(tmp_path, 900, num_processes=3).limit(tmp_path) == 300
 
 
 def test_scratch__deletes_folders_of_dead_processes_alone(

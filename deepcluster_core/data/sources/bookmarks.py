@@ -1,7 +1,7 @@
-"""Places in a source from which a listing can continue without reading what comes before."""
+"""Sources that are read file by file: from a place on, or each file apart from the others."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,6 +36,70 @@ class ResumableSource(Protocol):
         """Return the last place with at most this number of images before it, if there is one.
 
         Earlier places are forgotten.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FileListing:
+    """The images of one file of a source, listed without the files before it."""
+
+    number: int
+    """Number of the file in the source, from 0."""
+    images: Iterator[SourceImage]
+    found: Callable[[], dict[str, Any]]
+    """Returns, after the last image, what the source has found out in this file, as JSON values."""
+
+
+@runtime_checkable
+class DividedSource(ResumableSource, Protocol):
+    """A source whose files several ranks can list, each its own ones.
+
+    What is found out in the files is joined in their order, and the result is that of one listing.
+    """
+
+    @property
+    def num_files(self) -> int:
+        """The number of files."""
+        ...
+
+    def files_apart(
+        self, numbers: Sequence[int], state: Mapping[str, Any] | None
+    ) -> Iterator[FileListing]:
+        """Yield a listing of each of some files; it must be read before the next one is taken.
+
+        No other file is read as a whole.
+
+        Args:
+            numbers: numbers of the files, increasing.
+            state: the state of a bookmark, or of `joined`, that is known; None at the beginning.
+        """
+        ...
+
+    def joined(
+        self, state: Mapping[str, Any] | None, number: int, found: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return the state of a bookmark after a file.
+
+        Args:
+            state: the state after all files before it; None at the beginning.
+            number: number of the file.
+            found: what its `FileListing` has found.
+
+        Returns:
+            The state. None if the files before it change what its images are: then it has to be
+            listed again, with `state`.
+
+        Raises:
+            SourceError: the file contradicts the files before it.
+        """
+        ...
+
+    def finish(self, state: Mapping[str, Any] | None) -> None:
+        """Set the `notes` to those of all files, after the last one.
+
+        Raises:
+            ConfigError: no image is taken from any of them.
         """
         ...
 

@@ -38,6 +38,8 @@ class Scratch:
     """None: the system's folder for temporary files."""
     limit_bytes: int | None = None
     """None: 8 GiB, or half of the free disk if that is less. Two files may always be there."""
+    num_processes: int = 1
+    """Processes that share the limit, such as the ranks of a stage."""
 
     def make(self) -> Path:
         """Make a folder for this process, and delete those of processes that have died."""
@@ -48,10 +50,11 @@ class Scratch:
         return Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
 
     def limit(self, folder: Path) -> int:
-        """Return the limit in bytes."""
-        if self.limit_bytes is not None:
-            return self.limit_bytes
-        return min(DEFAULT_BYTES, shutil.disk_usage(folder).free // 2)
+        """Return the limit of this process, in bytes."""
+        limit = self.limit_bytes
+        if limit is None:
+            limit = min(DEFAULT_BYTES, shutil.disk_usage(folder).free // 2)
+        return limit // self.num_processes
 
 
 def _delete_abandoned(folder: Path) -> None:

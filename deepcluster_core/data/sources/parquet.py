@@ -4,7 +4,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -13,7 +12,7 @@ from deepcluster_core.artifacts import parquet_images
 from deepcluster_core.artifacts.parquet_images import Layout
 from deepcluster_core.data.contents import DataFile
 from deepcluster_core.data.sources.base import SourceImage, displayed, fingerprint_files
-from deepcluster_core.data.sources.bookmarks import Bookmark, last_before
+from deepcluster_core.data.sources.bookmarks import Bookmark, FileListing, last_before
 from deepcluster_core.data.sources.labels import label_in, label_in_json, label_of
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.store_urls import Location
@@ -103,13 +102,34 @@ class ParquetSource:
         start = bookmark or Bookmark(0, 0, {})
         self._bookmarks.clear()
         num_images = start.num_images
-        described = [*zip(self._files, self._layouts, strict=True)][start.num_files :]
-        files = self._whole(start.num_files)
-        for number, (raw_name, layout) in enumerate(described, start.num_files + 1):
-            for image in self._images_of(raw_name, layout, next(files)):
+        for listing in self.files_apart(range(start.num_files, self.num_files), None):
+            for image in listing.images:
                 num_images += 1
                 yield image
-            self._bookmarks.append(Bookmark(number, num_images, {}))
+            self._bookmarks.append(Bookmark(listing.number + 1, num_images, {}))
+
+    @property
+    def num_files(self) -> int:
+        """See `DividedSource`."""
+        return len(self._files)
+
+    def files_apart(
+        self, numbers: Sequence[int], state: Mapping[str, Any] | None
+    ) -> Iterator[FileListing]:
+        """See `DividedSource`. The schemas of all files have been read, so `state` says nothing."""
+        names = [*self._files]
+        for number, file in zip(numbers, self._whole(numbers), strict=True):
+            images = self._images_of(names[number], self._layouts[number], file)
+            yield FileListing(number, images, dict)
+
+    def joined(
+        self, state: Mapping[str, Any] | None, number: int, found: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """See `DividedSource`."""
+        return {}
+
+    def finish(self, state: Mapping[str, Any] | None) -> None:
+        """See `DividedSource`."""
 
     def _images_of(self, raw_name: str, layout: Layout, file: DataFile) -> Iterator[SourceImage]:
         name = displayed(raw_name)
@@ -172,9 +192,11 @@ class ParquetSource:
         """Yield what a function returns for each file, of which it reads the footer alone."""
         return map(function, self._files.values())
 
-    def _whole(self, start: int) -> Iterator[DataFile]:
-        """Yield the files from number `start` on, each read before the next one is taken."""
-        yield from islice(self._files.values(), start, None)
+    def _whole(self, numbers: Sequence[int]) -> Iterator[DataFile]:
+        """Yield the files of these numbers, each read before the next one is taken."""
+        files = [*self._files.values()]
+        for number in numbers:
+            yield files[number]
 
     def _unlabelled_files(self) -> Iterator[str]:
         for name, layout in zip(self._files, self._layouts, strict=True):

@@ -127,8 +127,8 @@ class ShardFiles(Protocol):
         """Return the shards in the order of their names. Nothing is read yet."""
         ...
 
-    def opened(self, shards: Sequence[Shard], start: int) -> Iterator[Shard]:
-        """Yield the shards from number `start` on, each with its file on disk."""
+    def opened(self, shards: Sequence[Shard], numbers: Sequence[int]) -> Iterator[Shard]:
+        """Yield the shards of these numbers, which increase, each with its file on disk."""
         ...
 
     def fingerprint(self) -> str:
@@ -151,9 +151,10 @@ class LocalShards:
         """See `ShardFiles`."""
         return [shard_of(file) for file in self.files]
 
-    def opened(self, shards: Sequence[Shard], start: int) -> Iterator[Shard]:
+    def opened(self, shards: Sequence[Shard], numbers: Sequence[int]) -> Iterator[Shard]:
         """See `ShardFiles`."""
-        yield from shards[start:]
+        for number in numbers:
+            yield shards[number]
 
     def fingerprint(self) -> str:
         """See `ShardFiles`."""

@@ -1,15 +1,15 @@
 """Tar and Parquet files on an object store, downloaded one by one before they are read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
 from deepcluster_core.data.contents import DataFile
 from deepcluster_core.data.sources.base import SourceImage
-from deepcluster_core.data.sources.bookmarks import Bookmark
+from deepcluster_core.data.sources.bookmarks import Bookmark, FileListing
 from deepcluster_core.data.sources.downloads import Downloaded, Downloads, Scratch
 from deepcluster_core.data.sources.parquet import ParquetSource
 from deepcluster_core.data.sources.shard_files import Shard, shard_of
@@ -50,6 +50,13 @@ class StoreTarSource(TarSource):
         """See `ResumableSource`."""
         yield from _looking_ahead(super().images_after(bookmark), self._shards.ahead)
 
+    def files_apart(
+        self, numbers: Sequence[int], state: Mapping[str, Any] | None
+    ) -> Iterator[FileListing]:
+        """See `DividedSource`."""
+        for listing in super().files_apart(numbers, state):
+            yield replace(listing, images=_looking_ahead(listing.images, self._shards.ahead))
+
 
 @dataclass
 class _StoreShards:
@@ -64,12 +71,13 @@ class _StoreShards:
     def shards(self) -> list[Shard]:
         return [shard_of(Path(file.name.rpartition("/")[2]), file) for file in self.files]
 
-    def opened(self, shards: Sequence[Shard], start: int) -> Iterator[Shard]:
-        with closing(Downloads(self.files[start:], self.scratch)) as downloads:
+    def opened(self, shards: Sequence[Shard], numbers: Sequence[int]) -> Iterator[Shard]:
+        files = [self.files[number] for number in numbers]
+        with closing(Downloads(files, self.scratch)) as downloads:
             self.ahead.downloads = downloads
-            for number, shard in enumerate(shards[start:]):
+            for place, number in enumerate(numbers):
                 # No name here may refer to the copy, which is deleted when it has been read.
-                yield shard.downloaded(downloads.take(number))
+                yield shards[number].downloaded(downloads.take(place))
 
     def fingerprint(self) -> str:
         return fingerprint_stored("tar", _named(self.files))
@@ -98,9 +106,12 @@ class StoreParquetSource(ParquetSource):
         self._ahead = _Ahead()
         super().__init__(place, {file.name: file for file in files}, **settings)
 
-    def images_after(self, bookmark: Bookmark | None) -> Iterator[SourceImage]:
-        """See `ResumableSource`."""
-        yield from _looking_ahead(super().images_after(bookmark), self._ahead)
+    def files_apart(
+        self, numbers: Sequence[int], state: Mapping[str, Any] | None
+    ) -> Iterator[FileListing]:
+        """See `DividedSource`."""
+        for listing in super().files_apart(numbers, state):
+            yield replace(listing, images=_looking_ahead(listing.images, self._ahead))
 
     def fingerprint(self) -> str:
         """See `Source`."""
@@ -110,8 +121,8 @@ class StoreParquetSource(ParquetSource):
         with ThreadPoolExecutor(REQUESTS) as pool:
             yield from pool.map(function, self._stored)
 
-    def _whole(self, start: int) -> Iterator[DataFile]:
-        files = self._stored[start:]
+    def _whole(self, numbers: Sequence[int]) -> Iterator[DataFile]:
+        files = [self._stored[number] for number in numbers]
         with closing(Downloads(files, self._scratch)) as downloads:
             self._ahead.downloads = downloads
             for number, file in enumerate(files):

@@ -19,6 +19,8 @@ MAX_NAMED = 6
 class Tally:
     """Counts of members and samples, and the notes that report them."""
 
+    max_counted = MAX_COUNTED
+
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
         """Members that are neither a picture that is used nor a label, by extension."""
@@ -50,9 +52,26 @@ class Tally:
             is_counter = isinstance(getattr(self, name), Counter)
             setattr(self, name, Counter(value) if is_counter else deepcopy(value))
 
+    def add(self, later: Mapping[str, Any]) -> None:
+        """Add the `state` of the counts of a later file; the result is that of one count of both.
+
+        That holds if the later file was counted in a `FileTally` that is not full.
+        """
+        for name, value in later.items():
+            own = getattr(self, name)
+            if isinstance(own, Counter):
+                for kind, count in value.items():  # in the order in which the kinds were found
+                    count_up(own, kind, count, at_most=self.max_counted)
+            elif isinstance(own, bool):
+                setattr(self, name, own or value)
+            elif isinstance(own, list):
+                setattr(self, name, own or list(value))
+            else:
+                setattr(self, name, own + value)
+
     def leave_out(self, extension: str) -> None:
         """Count a member that is not used."""
-        count_up(self.left_out, extension or "without extension")
+        count_up(self.left_out, extension or "without extension", at_most=self.max_counted)
 
     def take_several(self, extensions: list[str]) -> None:
         """Count the used pictures of a sample, unless all have one extension."""
@@ -61,7 +80,7 @@ class Tally:
             return
         self.num_multiple += 1
         for extension in extensions:
-            count_up(self.several, extension)
+            count_up(self.several, extension, at_most=self.max_counted)
 
     def repeat(self, path: str) -> None:
         """Count a name that occurs again in a shard."""
@@ -104,6 +123,15 @@ class Tally:
         return notes
 
 
+class FileTally(Tally):
+    """The counts of one file, which are added to those of the files before it.
+
+    It keeps more names apart, because those that are named in the end depend on the files before.
+    """
+
+    max_counted = 1 << 16
+
+
 def counts(found: Counter[str]) -> str:
     """Return counts in words, the largest first: `60 seg.png, 3 txt`."""
     parts: list[str] = []
@@ -119,9 +147,11 @@ def counts(found: Counter[str]) -> str:
     return ", ".join(parts)
 
 
-def count_up(counter: Counter[str], name: str, count: int = 1) -> None:
+def count_up(
+    counter: Counter[str], name: str, count: int = 1, *, at_most: int = MAX_COUNTED
+) -> None:
     """Count a name, or another kind if there are too many names already."""
-    is_full = len(counter) >= MAX_COUNTED
+    is_full = len(counter) >= at_most
     if is_full and name not in counter:
         name = "of other kinds"
     counter[name] += count

@@ -53,6 +53,7 @@ def job_values(job: Job, context: Context, surroundings: Surroundings) -> dict[s
         "feed": context.feed,
         "step": context.step,
         "scratch": None if scratch is None else str(scratch.absolute()),
+        "scratch_bytes": context.scratch_bytes,
     }
 
 
@@ -97,6 +98,7 @@ def context_of(
         feed=values["feed"],
         step=values["step"],
         scratch=None if scratch is None else Path(scratch),
+        scratch_bytes=values["scratch_bytes"],
     )
 
 

@@ -119,7 +119,7 @@ class Placement:
             return None
         return (
             f"cluster.algorithm: {section.algorithm} runs on one rank, in the process of the run; "
-            f"extract and train use {self.num_ranks}"
+            f"index, extract and train use {self.num_ranks}"
         )
 
     def run(self, job: Job, context: Context) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deepcluster_core.data.sources import open_source, shards
+from deepcluster_core.data.sources import open_source, tar_listing
 from deepcluster_core.data.sources.samples import are_labels, split_name
 from deepcluster_core.errors import ConfigError, SourceError
 
@@ -213,7 +213,7 @@ def test_tar__members_of_a_sample_may_lie_apart(tmp_path: Path) -> None:
 def test_tar__in_a_large_shard_members_that_lie_apart_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels_first: bool
 ) -> None:
-    monkeypatch.setattr(shards, "LISTED_AT_ONCE", 5)
+    monkeypatch.setattr(tar_listing, "LISTED_AT_ONCE", 5)
     pictures = [(f"{n}.jpg", b"") for n in range(4)]
     labels = [(f"{n}.cls", b"%d" % n) for n in range(4)]
     apart = labels + pictures if labels_first else pictures + labels
@@ -230,7 +230,7 @@ def test_tar__in_a_large_shard_members_that_lie_apart_are_refused(
 def test_tar__a_name_that_comes_again_is_another_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(shards, "LISTED_AT_ONCE", at_once)
+    monkeypatch.setattr(tar_listing, "LISTED_AT_ONCE", at_once)
     sample = [("p.jpg", b"1"), ("p.cls", b"1"), ("q.jpg", b"2"), ("q.cls", b"2")]
     again = [("p.jpg", b"3"), ("p.cls", b"3")]
     file = tar_of(tmp_path / "x.tar", [*sample, *again])

@@ -29,7 +29,12 @@ AROUND = Surroundings(
     watches_run=False,
 )
 CONTEXT = Context(
-    seed=31, epoch=2, workers=3, save_every=SaveEvery(None, 7), scratch=Path("/fast/disk")
+    seed=31,
+    epoch=2,
+    workers=3,
+    save_every=SaveEvery(None, 7),
+    scratch=Path("/fast/disk"),
+    scratch_bytes=10**9,
 )
 
 
