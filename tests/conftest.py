@@ -38,7 +38,15 @@ from tests.support.prefect_databases import make_prefect_database
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
-LONGEST = {"test_readme.py", "test_sweep.py", "test_cli.py", "test_voc_detection.py"}
+LONGEST = {
+    "test_readme.py",
+    "test_kernel.py",
+    "test_sweep.py",
+    "test_look.py",
+    "test_epoch_loop.py",
+    "test_linear.py",
+    "test_voc_detection.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
