@@ -3,6 +3,7 @@
 # ruff: noqa: E402  the environment comes first, see below
 
 import os
+import shutil
 import sys
 import tempfile
 
@@ -29,13 +30,23 @@ from deepcluster_core.data import dicom, extras
 pytest.register_assert_rewrite("tests.support")
 
 from tests.support.drawn_shapes import draw_images
+from tests.support.made_once import made_once
 from tests.support.object_stores import ObjectStoreServer, object_store
+from tests.support.prefect_databases import make_prefect_database
 
 # The same examples every time: a red run stays red, and is repeated by running it again.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
-LONGEST = {"test_readme.py", "test_sweep.py", "test_cli.py", "test_voc_detection.py"}
+LONGEST = {
+    "test_readme.py",
+    "test_kernel.py",
+    "test_sweep.py",
+    "test_look.py",
+    "test_epoch_loop.py",
+    "test_linear.py",
+    "test_voc_detection.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,7 +89,24 @@ def make_images() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of 240 pictures in 4 class folders. Shared: a test must not change it."""
-    return draw_images(tmp_path_factory.mktemp("source") / "shapes")
+    source = made_once(tmp_path_factory, "source", lambda folder: draw_images(folder / "shapes"))
+    return source / "shapes"
+
+
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a new database of Prefect's server, whose migrations take seconds. Shared: copy it."""
+    return made_once(tmp_path_factory, "prefect", make_prefect_database) / "prefect.db"
+
+
+@pytest.fixture
+def prefect_home(prefect_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make servers that the test starts find a database, in a folder of its own."""
+    home = tmp_path / "prefect-home"
+    home.mkdir()
+    shutil.copy(prefect_database, home)
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.processors import PROCESSORS, environment, main
+from tests.processors import environment, main
 
 LIBRARIES = """
 import faiss, numpy, torch
@@ -17,7 +17,7 @@ FOUND = {"avx2": ["AVX2", "AVX2", "False", "False"], "sse41": ["DEFAULT", "NONE"
 
 
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="limits of x86-64")
-@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("processor", ["avx2", pytest.param("sse41", marks=pytest.mark.slow)])
 def test_environment__libraries_keep_to_it(processor: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIBRARIES],

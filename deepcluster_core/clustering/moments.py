@@ -22,7 +22,8 @@ The product is symmetric, so half of it is enough: at D = 4096 nine sixteenths a
 
 UNIT_ROWS = 8192
 UNIT_BYTES = 1 << 28
-"""Most rows in a unit, and most bytes as float32; but a unit has at least 1,024 rows."""
+LEAST_UNIT_ROWS = 1024
+"""Most rows in a unit, most bytes as float32, and the fewest rows however many bytes they are."""
 
 MOST_ROWS = 1 << 27
 """Number of rows for which sums are exact if it is not known beforehand."""
@@ -36,8 +37,8 @@ LEVEL_BITS = 8
 
 def unit_rows(dim: int) -> int:
     """Return how many rows of `dim` features are multiplied at once and dealt to ranks at once."""
-    fitting = UNIT_BYTES // (4 * max(dim, 1)) // 1024 * 1024
-    return max(1024, min(UNIT_ROWS, fitting))
+    fitting = UNIT_BYTES // (4 * max(dim, 1)) // LEAST_UNIT_ROWS * LEAST_UNIT_ROWS
+    return max(LEAST_UNIT_ROWS, min(UNIT_ROWS, fitting))
 
 
 @dataclass(frozen=True)

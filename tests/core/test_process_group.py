@@ -84,6 +84,7 @@ def one_is_late(ranks: Ranks, _: Path) -> None:
     ranks.barrier("centroids")
 
 
+@pytest.mark.slow
 def test_joined__a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
     found = on_processes(3, one_is_late, tmp_path, timeout_s=4)
 

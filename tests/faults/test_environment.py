@@ -83,7 +83,14 @@ def test_show__works_in_a_hostile_environment(earlier_run: Path, tmp_path: Path)
     assert re.search(r"0 +\d\.\d{3} +\? +0\.", shown.stdout), "no NMI before, written as a dash"
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252:strict", None])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        pytest.param("latin-1", marks=pytest.mark.slow),
+        pytest.param("cp1252:strict", marks=pytest.mark.slow),
+        None,
+    ],
+)
 def test_help__replaces_what_cannot_be_encoded(encoding: str | None, tmp_path: Path) -> None:
     c_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     settings = c_locale if encoding is None else {"PYTHONIOENCODING": encoding}
@@ -172,7 +179,7 @@ def test_show__closed_standard_output(earlier_run: Path, tmp_path: Path) -> None
     assert (shown.returncode, shown.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("target", ["pipe", "/dev/full"])
+@pytest.mark.parametrize("target", ["pipe", pytest.param("/dev/full", marks=pytest.mark.slow)])
 def test_help__output_that_cannot_be_written(target: str, tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -215,7 +222,14 @@ def test_show__working_folder_that_was_deleted(tmp_path: Path) -> None:
     refusals.check_message(refused.stderr)
 
 
-@pytest.mark.parametrize("backend", [INLINE, "nonsense", "TkAgg"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(INLINE, marks=pytest.mark.slow),
+        "nonsense",
+        pytest.param("TkAgg", marks=pytest.mark.slow),
+    ],
+)
 def test_pictures__whatever_matplotlib_is_told(backend: str, tmp_path: Path) -> None:
     """As in somebody's program that imports the core alone; matplotlib's settings stay theirs."""
     broken = backend == "nonsense"

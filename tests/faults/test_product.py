@@ -155,6 +155,7 @@ def reachable(host: str, port: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
+@pytest.mark.usefixtures("prefect_home")
 def test_embedded__listens_on_loopback_alone() -> None:
     """What listens on all addresses answers at 127.0.0.2 too."""
     server = EmbeddedServer()
@@ -184,7 +185,11 @@ print(json.dumps([
     ("chosen", "expected"),
     [
         ({}, ["1", False, False]),
-        ({"DO_NOT_TRACK": "0", "PREFECT_SERVER_ANALYTICS_ENABLED": "true"}, ["0", True, False]),
+        pytest.param(
+            {"DO_NOT_TRACK": "0", "PREFECT_SERVER_ANALYTICS_ENABLED": "true"},
+            ["0", True, False],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_flows__no_telemetry_unless_the_person_says_so(

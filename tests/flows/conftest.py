@@ -7,22 +7,38 @@ from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
+from prefect.testing import utilities
 
 from deepcluster_core.artifacts.images import Images
 from flows.sweep import sweep
-from tests.support.flow_runs import KEEP_ALL, SWEPT_EPOCHS, call, loop
+from tests.support.flow_runs import (
+    KEEP_ALL,
+    SWEPT_EPOCHS,
+    call,
+    in_state,
+    loop,
+    states_of_run,
+    tasks,
+)
 from tests.support.look_server import HOSTILE, Served, serving_look
+from tests.support.made_once import made_once
 from tests.support.recipes import write_recipe
 from tests.support.timeouts import WITHIN_S
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_server(
+    prefect_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Start one server for all flows of this folder; yield its URL."""
+    folder = tmp_path_factory.mktemp("prefect-server")
+    shutil.copy(prefect_database, folder / "prefect-test.db")  # as the harness calls it
     with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
         with contextlib.chdir(tmp_path_factory.mktemp("here")):  # Prefect reads ./prefect.toml
-            stack.enter_context(prefect_test_harness(server_startup_timeout=WITHIN_S))
+            harness = utilities.prefect_test_harness(server_startup_timeout=WITHIN_S)
+            stack.enter_context(harness)
         yield PREFECT_API_URL.value()
 
 
@@ -36,7 +52,10 @@ def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Path:
     """Return a recipe of three epochs; a run of it takes two seconds."""
-    return write_recipe(tmp_path_factory.mktemp("recipes") / "tiny.yaml", tiny_images)
+    recipes = made_once(
+        tmp_path_factory, "recipes", lambda folder: write_recipe(folder / "tiny.yaml", tiny_images)
+    )
+    return recipes / "tiny.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +63,13 @@ def finished_run(
     prefect_server: str, recipe: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Return a run of three epochs, all features kept. Shared: a test must not change it."""
-    run = tmp_path_factory.mktemp("runs") / "finished"
-    assert set(loop(recipe, run, overrides=KEEP_ALL).values()) == {"Completed"}
-    return run
+
+    def make(folder: Path) -> None:
+        states = loop(recipe, folder / "finished", overrides=KEEP_ALL)
+        assert set(states.values()) == {"Completed"}
+
+    made = made_once(tmp_path_factory, "finished-run", make) / "finished"
+    return shutil.copytree(made, tmp_path_factory.mktemp("runs") / "finished")
 
 
 @pytest.fixture
@@ -60,11 +83,19 @@ def finished_sweep(
     prefect_server: str, recipe: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Return a sweep over two k, two epochs each. Shared: a test must not change it."""
-    root = tmp_path_factory.mktemp("sweeps") / "finished"
-    states = call(sweep, k=[8, 4], recipe=str(recipe), run=str(root), epochs=SWEPT_EPOCHS)
-    runs = {"deepcluster-0", "deepcluster-1"}  # what Prefect calls them among the tasks
-    assert states == dict.fromkeys({"index", "extract epoch 0"} | runs, "Completed")
-    return root
+
+    def make(folder: Path) -> None:
+        root = folder / "finished"
+        states = call(sweep, k=[8, 4], recipe=str(recipe), run=str(root), epochs=SWEPT_EPOCHS)
+        runs = {"deepcluster-0", "deepcluster-1"}  # what Prefect calls them among the tasks
+        assert states == dict.fromkeys({"index", "extract epoch 0"} | runs, "Completed")
+        for k in (4, 8):
+            states = states_of_run(f"finished/k={k:05d}")
+            assert in_state(states, "Cached") == {"index", "extract epoch 0"}
+            assert in_state(states, "Completed") == tasks(0, 1) - {"extract epoch 0"}
+
+    # Not a copy, because its runs share files.
+    return made_once(tmp_path_factory, "finished-sweep", make) / "finished"
 
 
 @pytest.fixture
@@ -78,16 +109,19 @@ def hostile_run(
     prefect_server: str, tiny_images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Return a run whose files and classes have hostile names, and one of whose files is gone."""
-    folder = tmp_path_factory.mktemp("hostile")
-    for path in tiny_images.rglob("*.png"):
-        to = folder / "source" / f"{path.parent.name}{HOSTILE}" / f"{HOSTILE}{path.name}"
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, to)
-    run = folder / "<b>run"
-    loop(write_recipe(folder / "hostile.yaml", folder / "source"), run, overrides=KEEP_ALL)
-    first, *_ = Images(run / "images").paths().to_pylist()
-    (folder / "source" / first).unlink()
-    return run
+
+    def make(folder: Path) -> None:
+        for path in tiny_images.rglob("*.png"):
+            to = folder / "source" / f"{path.parent.name}{HOSTILE}" / f"{HOSTILE}{path.name}"
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, to)
+        run = folder / "run"
+        loop(write_recipe(folder / "hostile.yaml", folder / "source"), run, overrides=KEEP_ALL)
+        first, *_ = Images(run / "images").paths().to_pylist()
+        (folder / "source" / first).unlink()
+
+    made = made_once(tmp_path_factory, "hostile-run", make) / "run"
+    return shutil.copytree(made, tmp_path_factory.mktemp("hostile") / "<b>run")
 
 
 @pytest.fixture(scope="session")

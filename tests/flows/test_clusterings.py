@@ -12,6 +12,7 @@ from tests.support.run_files import manifests
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
+@pytest.mark.slow
 def test_deepcluster__pic_decides_the_number_of_clusters(recipe: Path, tmp_path: Path) -> None:
     overrides = {"cluster": {"algorithm": "pic", "k": "auto"}}
 

@@ -148,15 +148,6 @@ def test_wait__several_first_starts_at_once_many_times(
         start_at_once(3, tmp_path / str(turn), monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database that this Prefect has created. Shared: a test must not change it."""
-    home = tmp_path_factory.mktemp("migrated")
-    with pytest.MonkeyPatch.context() as patch:
-        start_at_once(1, home, patch)
-    return home / "prefect.db"
-
-
 def url_of(file: Path) -> str:
     return f"sqlite+aiosqlite:///{file}"
 
@@ -171,11 +162,13 @@ def test_lock_unless_current__of_a_new_database(tmp_path: Path) -> None:
     os.close(lock)
 
 
-def test_lock_unless_current__is_not_needed_once_the_database_is_there(migrated: Path) -> None:
-    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url_of(migrated)}):
+def test_lock_unless_current__is_not_needed_once_the_database_is_there(
+    prefect_database: Path,
+) -> None:
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url_of(prefect_database)}):
         assert lock_unless_current(configured_database()) is None
 
-    with migrated.with_name("prefect.db.lock").open() as other:
+    with prefect_database.with_name("prefect.db.lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -187,14 +180,14 @@ def test_lock_unless_current__where_nothing_can_be_written(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_run__beside_a_newer_database_and_behind_a_proxy(
-    migrated: Path, recipe: Path, tmp_path: Path
+    prefect_database: Path, recipe: Path, tmp_path: Path
 ) -> None:
     """Two things that kept the server from being reached; one start is enough to see both."""
     home, run = tmp_path / "home", tmp_path / "run"
     home.mkdir()
     own = home / f"prefect-{prefect.__version__}.db"
     for file in (home / "prefect.db", own):
-        shutil.copy(migrated, file)
+        shutil.copy(prefect_database, file)
     with closing(sqlite3.connect(home / "prefect.db")) as database:
         database.execute("update alembic_version set version_num = 'ffffffffffff'")
         database.commit()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.tables import read_labels
+from flows.cli.main import main
 from flows.look.contents import RunContents
 from flows.look.orders import BLOCK, OutlierScores, Scoring, ordered_members
 from stages.runs.cluster_names import names_at
@@ -242,15 +243,24 @@ def test_ordered_members__waits_for_outlier_scores_only_so_long(
         (["--out", "labels"], "lies among the artifacts"),
     ],
 )
-def test_look__names_the_fix(hostile_run: Path, options: list[str], message: str) -> None:
-    command = [PROGRAM, "look", hostile_run, "--no-browser", *options]
-    ended = subprocess.run(
-        command, env=ENVIRONMENT, cwd=hostile_run, capture_output=True, text=True, check=False
-    )
+def test_look__names_the_fix(
+    hostile_run: Path,
+    options: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["look", str(hostile_run), "--no-browser", *options]
+    monkeypatch.setattr(sys, "argv", [str(PROGRAM), *arguments])
+    monkeypatch.chdir(hostile_run)
 
-    assert ended.returncode == 2
-    assert message in ended.stderr
-    assert "Fix:" in ended.stderr
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert message in printed
+    assert "Fix:" in printed
 
 
 def test_look__port_of_another_program(hostile_run: Path) -> None:

@@ -35,8 +35,15 @@ PAGES = [
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [360, 1600])
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        (360, False),
+        (1600, True),
+        pytest.param(360, True, marks=pytest.mark.slow),
+        pytest.param(1600, False, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("page", PAGES)
 def test_pages__fit_every_screen_and_ask_nobody_else(
     tab: Tab, served: Served, page: str, width: int, *, dark: bool

@@ -1,67 +1,33 @@
 """The same run for several k. What does not depend on k lies in each run, and is made once."""
 
-import io
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from deepcluster_core.artifacts.commit import UNFINISHED, prune
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.artifacts.tables import read_metrics
-from deepcluster_core.errors import ConfigError, FeatureError, SourceError
-from flows.cli.main import main
+from deepcluster_core.errors import ConfigError, SourceError
 from flows.evaluate import evaluate
-from flows.show.sweep_picture import draw_sweep
 from flows.stage_rerun import rerun
 from flows.sweep import sweep
 from stages.evaluations.shared.results import read_results
-from stages.runs.recipe import RecipeOverrides
-from tests.support.flow_runs import SWEPT_EPOCHS, call, in_state, loop, recorded_tasks, tasks
-from tests.support.program import ENVIRONMENT, PROGRAM
+from tests.support.flow_runs import (
+    SWEPT_EPOCHS,
+    in_state,
+    loop,
+    states_of_run,
+    swept,
+    tasks,
+)
 from tests.support.recipes import write_recipe
 from tests.support.run_files import artifact_contents, contents, made_since, manifests
-from tests.support.timeouts import WITHIN_S
 
 COMMON = ("images", "features/epoch=0000")
-
-
-def swept(
-    recipe: Path,
-    root: Path,
-    *ks: int,
-    epochs: int = SWEPT_EPOCHS,
-    changes: dict[str, Any] | None = None,
-    update: bool = False,
-) -> Path:
-    overrides = None if changes is None else RecipeOverrides.model_validate(changes)
-    return Path(
-        sweep(
-            list(ks),
-            str(recipe),
-            run=str(root),
-            epochs=epochs,
-            overrides=overrides,
-            update=update,
-        )
-    )
-
-
-def states_of_run(name: str) -> dict[str, str]:
-    """Return the states of the tasks of the last run of a flow with this name."""
-    named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
-    with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(flow_run_filter=named)
-        return recorded_tasks(client, max(found, key=lambda run: str(run.created)).id)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -69,18 +35,14 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def test_sweep__makes_once_what_does_not_depend_on_k(finished_sweep: Path) -> None:
-    for k in (4, 8):
-        states = states_of_run(f"finished/k={k:05d}")
-        assert in_state(states, "Cached") == {"index", "extract epoch 0"}
-        assert in_state(states, "Completed") == tasks(0, 1) - {"extract epoch 0"}
     for name in COMMON:
         for file in read_manifest(finished_sweep / name).files:
             names = [folder / name / file for folder in (finished_sweep, *runs_of(finished_sweep))]
             assert len({path.stat().st_ino for path in names}) == 1, "one file, three names"
 
 
-def runs_of(root: Path) -> list[Path]:
-    return sorted(root.glob("k=*"))
+def runs_of(root: Path, names: str = "k=*") -> list[Path]:
+    return sorted(root.glob(names))
 
 
 def test_sweep__its_runs_are_those_that_the_loop_would_have_made(
@@ -132,15 +94,6 @@ def test_sweep__another_k_runs_alone(recipe: Path, own_sweep: Path) -> None:
     assert list(pd.read_parquet(own_sweep / "sweep.parquet")["k"].unique()) == [4, 6, 8]
 
 
-def test_sweep__compares_what_was_asked_for(recipe: Path, own_sweep: Path) -> None:
-    before = artifact_contents(own_sweep / "k=00008")
-
-    swept(recipe, own_sweep, 4)
-
-    assert list(pd.read_parquet(own_sweep / "sweep.parquet")["k"].unique()) == [4]
-    assert artifact_contents(own_sweep / "k=00008") == before
-
-
 @pytest.mark.slow
 def test_sweep__each_run_outlives_what_happens_to_the_others(
     recipe: Path, tmp_path: Path, prefect_server: str
@@ -178,17 +131,6 @@ def test_sweep__goes_on_where_sharing_was_cut_short(recipe: Path, own_sweep: Pat
         assert not (cut_short / name / UNFINISHED).exists()
     assert not (cut_short / "images/pixels/part-00001.arrow").exists()
     assert {name: made.digest for name, made in manifests(cut_short).items()} == digests
-
-
-def test_sweep__deletes_nobodys_files(recipe: Path, tmp_path: Path, prefect_server: str) -> None:
-    own = tmp_path / "sweep/k=00004/images/notes.txt"
-    own.parent.mkdir(parents=True)
-    own.touch()
-
-    with pytest.raises(Exception, match="files that no stage made"):
-        swept(recipe, tmp_path / "sweep", 4, epochs=1)
-
-    assert own.exists()
 
 
 @pytest.mark.slow
@@ -251,149 +193,15 @@ def test_sweep__packed_images_outlive_their_source(
         swept(recipe, tmp_path / "another", 4, epochs=1)
 
 
-def test_sweep__refuses_every_k_beyond_the_images_before_a_folder_is_made(
-    recipe: Path, tmp_path: Path, prefect_server: str
-) -> None:
-    with pytest.raises(ConfigError, match=r"--k 241,1000: more clusters than the 240 images"):
-        swept(recipe, tmp_path / "sweep", 4, 1000, 241)
-    with pytest.raises(FeatureError, match=r"cluster\.pca_dim: 8 needs at least 9 images"):
-        swept(recipe, tmp_path / "sweep", 4, changes={"dataset": {"subset": 8}})
-
-    assert not (tmp_path / "sweep").exists()
+def swept_rates(recipe: Path, root: Path) -> None:
+    over: dict[str, list[Any]] = {"train.lr": [0.1, 0.01]}
+    sweep(over=over, recipe=str(recipe), run=str(root), epochs=1)
 
 
-def test_sweep__counts_only_images_that_can_be_read(
-    tiny_images: Path, tmp_path: Path, prefect_server: str
-) -> None:
-    source = shutil.copytree(tiny_images, tmp_path / "source")
-    (source / "disc/000.png").write_bytes(b"")
-    recipe = write_recipe(tmp_path / "own.yaml", source)
-
-    with pytest.raises(ConfigError, match=r"--k 240: more clusters than the 239 images"):
-        swept(recipe, tmp_path / "sweep", 4, 240)
-
-    assert runs_of(tmp_path / "sweep") == [tmp_path / "sweep/k=00004", tmp_path / "sweep/k=00240"]
-    assert not list((tmp_path / "sweep").rglob("labels")), "not even the first k has begun"
-
-
-def test_sweep__table_has_the_metrics_and_seconds_of_each_k_and_epoch(finished_sweep: Path) -> None:
-    table = pd.read_parquet(finished_sweep / "sweep.parquet")
-
-    assert list(zip(table["k"], table["epoch"], strict=True)) == [(4, 0), (4, 1), (8, 0), (8, 1)]
-    for row in table.to_dict("records"):
-        run = finished_sweep / f"k={row['k']:05d}"
-        own = pd.read_parquet(run / f"metrics/epoch={row['epoch']:04d}/metrics.parquet").iloc[0]
-        for name, value in own.items():
-            assert row[str(name)] == pytest.approx(value, nan_ok=True)
-        kinds = ("features", "labels", "checkpoints", "metrics")
-        made = [read_manifest(run / kind / f"epoch={row['epoch']:04d}") for kind in kinds]
-        assert row["seconds"] == pytest.approx(sum(manifest.seconds for manifest in made))
-    schema = pq.read_schema(finished_sweep / "sweep.parquet")
-    assert str(schema.field("k").type) == str(schema.field("epoch").type) == "int64"
-
-
-@pytest.mark.slow
-def test_sweep__damaged_table_is_made_again(recipe: Path, own_sweep: Path) -> None:
-    before = (own_sweep / "sweep.parquet").read_bytes()
-    (own_sweep / "sweep.parquet").write_bytes(before[:-1])
-    (own_sweep / "sweep.png").unlink()
-
-    swept(recipe, own_sweep, 4, 8)
-
-    assert (own_sweep / "sweep.parquet").read_bytes() == before
-    with Image.open(own_sweep / "sweep.png") as picture:
-        assert picture.width > 1000
-
-
-@pytest.mark.slow
-def test_sweep__without_true_labels(recipe: Path, tmp_path: Path, prefect_server: str) -> None:
-    unlabelled = {"dataset": {"labels": "none"}}
-
-    root = swept(recipe, tmp_path / "sweep", 4, changes=unlabelled)
-
-    table = pd.read_parquet(root / "sweep.parquet")
-    assert table.dropna(subset=["nmi_labels"]).empty
-    assert str(pq.read_schema(root / "sweep.parquet").field("nmi_labels").type) == "double"
-
-
-def test_draw_sweep__of_one_epoch_and_one_k_about_which_little_is_known() -> None:
-    columns = ("loss", "ln_k", "effective_clusters")
-    known = {"k": 4, "epoch": 0, "empty_clusters": 0} | dict.fromkeys(columns, 1.0)
-    table = pd.DataFrame([known | {"nmi_labels": np.nan, "nmi_previous": np.nan}])
-    drawn = io.BytesIO()
-
-    draw_sweep(table, pd.DataFrame(columns=["result"]), drawn)
-
-    with Image.open(drawn) as picture:
-        assert picture.format == "PNG"
-
-
-@pytest.mark.slow
-def test_sweep_command__prints_the_comparison(
-    recipe: Path, own_sweep: Path, prefect_server: str
-) -> None:
-    done = subprocess.run(
-        [PROGRAM, "sweep", recipe, "--k", "8,4", "--run", own_sweep, "--epochs", str(SWEPT_EPOCHS)],
-        env=ENVIRONMENT | {"PREFECT_API_URL": prefect_server},
-        text=True,
-        capture_output=True,
-        timeout=WITHIN_S,
-        check=False,
-    )
-
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines.count("every stage Cached (9 of 9)") == 2
-    assert "all runs exist and are compared already: nothing was made" in lines
-    compared = lines[lines.index(f"{own_sweep}: after {SWEPT_EPOCHS} epochs") :]
-    assert [line.split()[0] for line in compared[4:6]] == ["4", "8"]
-
-
-def test_show_command__of_a_sweep_is_its_comparison(
-    finished_sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", [str(PROGRAM), "show", str(finished_sweep)])
-
-    with pytest.raises(SystemExit, match="0"):
-        main()
-
-    assert f"{finished_sweep}: after {SWEPT_EPOCHS} epochs" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("ks", ["1,8", "8,x", "8,8", ""])
-def test_sweep_command__refuses_wrong_k_with_exit_code_2(
-    ks: str, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", [str(PROGRAM), "sweep", str(recipe), "--k", ks])
-
-    with pytest.raises(SystemExit) as caught:
-        main()
-
-    captured = capsys.readouterr()
-    assert (caught.value.code, captured.out) == (2, "")
-    assert captured.err.startswith("deepcluster: --k")
-    assert not list(Path().iterdir()), "nothing is created"
-
-
-def test_evaluate__nmi_of_a_sweep_has_a_row_for_each_k_and_epoch(own_sweep: Path) -> None:
-    first = call(evaluate, name="nmi", run=str(own_sweep))
-    again = call(evaluate, name="nmi", run=str(own_sweep))
-
-    assert (first, again) == ({"nmi epoch 1": "Completed"}, {"nmi epoch 1": "Cached"})
-    rows = read_results(own_sweep / "evaluations/nmi/epoch=0001")
-    assert [(row["k"], row["epoch"]) for row in rows] == [(4, 0), (4, 1), (8, 0), (8, 1)]
-    of_8 = read_metrics(own_sweep / "k=00008/metrics/epoch=0001")
-    assert rows[-1]["nmi_labels"] == of_8["nmi_labels"]
-    assert (own_sweep / "evaluations/nmi/epoch=0001/nmi.png").exists()
-
-
-def test_sweep__over_another_key(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sweep__over_another_key(recipe: Path, tmp_path: Path) -> None:
     root = tmp_path / "rates"
-    asked: dict[str, Any] = {"recipe": str(recipe), "run": str(root), "epochs": 1}
 
-    sweep(over={"train.lr": [0.1, 0.01]}, **asked)
+    swept_rates(recipe, root)
 
     runs = [root / "train.lr=0.01", root / "train.lr=0.1"]
     for name in ("images", "features/epoch=0000", "labels/epoch=0000"):
@@ -406,24 +214,31 @@ def test_sweep__over_another_key(
     assert table["loss"].tolist() == losses
     assert losses[0] != losses[1]
 
+
+@pytest.mark.slow
+def test_sweep__over_another_key_goes_on_and_shows_evaluations(
+    recipe: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "rates"
+    swept_rates(recipe, root)
     few = {"images": 40, "views": 2, "precision": "float32"}
     evaluate(name="rank", run=str(root), overrides=few)
 
     table = pd.read_parquet(root / "sweep.parquet")
-    for at, run in enumerate(runs):
+    for at, run in enumerate(runs_of(root, "train.lr=*")):
         random, trained = read_results(run / "evaluations/rank/epoch=0000")
         assert table["rank lidar"][at] == trained["lidar"]
         assert table["rank lidar random"][at] == random["lidar"]
-    shown = capsys.readouterr().out
     with Image.open(root / "sweep.png") as picture:
         assert picture.height < 0.7 * picture.width, "no panel for what is not in percent"
     before = contents(root / "train.lr=0.1")
-    sweep(over={"train.lr": [0.1, 0.01]}, **asked)
+    swept_rates(recipe, root)
     made = contents(root / "train.lr=0.1")
     changed = {name for name, at in made.items() if before.get(name) != at}
-    assert not any(name.startswith(("labels", "checkpoints", "metrics")) for name in changed), shown
+    assert not any(name.startswith(("labels", "checkpoints", "metrics")) for name in changed)
 
 
+@pytest.mark.slow
 def test_sweep__over_the_seed_shares_nothing(recipe: Path, tmp_path: Path) -> None:
     sweep(over={"seed": [1, 2]}, recipe=str(recipe), run=str(tmp_path / "seeds"), epochs=1)
 
@@ -431,14 +246,3 @@ def test_sweep__over_the_seed_shares_nothing(recipe: Path, tmp_path: Path) -> No
     assert table["seed"].tolist() == [1, 2]
     assert len(set(table["loss"])) == 2
     assert not (tmp_path / "seeds/images").exists()
-
-
-def test_sweep__needs_k_or_another_key(recipe: Path, tmp_path: Path) -> None:
-    wrong: list[dict[str, Any]] = [
-        {},
-        {"k": [4], "over": {"seed": [1]}},
-        {"over": {"seed": [1], "train.lr": [1]}},
-    ]
-    for given in wrong:
-        with pytest.raises(ConfigError, match="either k or over"):
-            sweep(recipe=str(recipe), run=str(tmp_path / "none"), **given)

@@ -292,6 +292,7 @@ def _of_rank(images: Path, labels: Path, ranks: Ranks, folder: Path) -> None:
     trained(images, labels, folder / "two", ranks=ranks)
 
 
+@pytest.mark.slow
 def test_train__two_ranks_read_grey_like_one(
     packed: dict[str, Path], labels: Path, tmp_path: Path
 ) -> None:

@@ -273,6 +273,7 @@ def on_rank(inputs: Inputs, ranks: Ranks, folder: Path) -> None:
     inputs.train(folder / "several", BANK, context=context)
 
 
+@pytest.mark.slow
 def test_run__two_ranks_make_the_artifact_of_one(inputs: Inputs, tmp_path: Path) -> None:
     inputs.train(tmp_path / "one", BANK, context=replace(CONTEXT, ranks=ALONE))
 

@@ -11,12 +11,15 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterName,
     TaskRunFilter,
     TaskRunFilterId,
 )
 
 from flows.epoch_loop import deepcluster
 from flows.prefect_.embedded import TASK_RUNS
+from flows.sweep import sweep
+from stages.runs.recipe import RecipeOverrides
 from tests.support.timeouts import WITHIN_S
 
 KEEP_ALL: dict[str, Any] = {"keep": {"features": None}}
@@ -69,6 +72,14 @@ def recorded_tasks(
         time.sleep(0.05)
 
 
+def states_of_run(name: str) -> dict[str, str]:
+    """Return the states of the tasks of the last run of a flow with this name."""
+    named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_run_filter=named)
+        return recorded_tasks(client, max(found, key=lambda run: str(run.created)).id)
+
+
 def tasks(*epochs: int) -> set[str]:
     """Return the names of the tasks of these epochs."""
     names: set[str] = set()
@@ -80,3 +91,25 @@ def tasks(*epochs: int) -> set[str]:
 def in_state(states: dict[str, str], wanted: str) -> set[str]:
     """Return the names of the tasks that are in a state."""
     return {name for name, state in states.items() if state == wanted}
+
+
+def swept(
+    recipe: Path,
+    root: Path,
+    *ks: int,
+    epochs: int = SWEPT_EPOCHS,
+    changes: dict[str, Any] | None = None,
+    update: bool = False,
+) -> Path:
+    """Call the flow of a sweep over k; return the folder of the sweep."""
+    overrides = None if changes is None else RecipeOverrides.model_validate(changes)
+    return Path(
+        sweep(
+            list(ks),
+            str(recipe),
+            run=str(root),
+            epochs=epochs,
+            overrides=overrides,
+            update=update,
+        )
+    )

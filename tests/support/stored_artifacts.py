@@ -11,6 +11,14 @@ from deepcluster_core.artifacts.remote.mirror import Mirror
 
 LARGE = (1 << 20) + 1
 """Bytes of a file that is not hashed whenever it is looked at."""
+LABELS = "labels/epoch=0003"
+FILES = {
+    "labels.parquet": b"labels",
+    "features.zarr/zarr.json": b"{}",
+    "features.zarr/c/0/0": b"0" * LARGE,
+    "features.zarr/c/1/0": b"1" * LARGE,
+}
+"""The place and the files of an artifact of labels, with two chunks of features."""
 
 
 def write_artifact(

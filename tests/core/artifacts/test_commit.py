@@ -1,12 +1,7 @@
 """How an artifact comes into being, also when its process is killed on the way."""
 
-import fcntl
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +9,6 @@ import pytest
 import torch
 
 from deepcluster_core.artifacts.commit import (
-    UNFINISHED,
-    lock,
     new_artifact,
     prune,
 )
@@ -24,45 +17,13 @@ from deepcluster_core.artifacts.manifest import (
     MANIFEST,
     Condition,
     Manifest,
-    Stage,
     inspect,
     read_manifest,
 )
-from deepcluster_core.config import StrictConfig
 from deepcluster_core.context import Context
 from deepcluster_core.errors import ArtifactError
 from deepcluster_core.stage import digests_of
-from tests.support.timeouts import WITHIN_S
-
-STAGE = Stage(name="group", version=1, kind="groups", files=("table",))
-
-
-class GroupConfig(StrictConfig):
-    k: int = 5
-
-
-def commit(
-    folder: Path,
-    files: dict[str, str],
-    *,
-    inputs: dict[str, str] | None = None,
-    context: Context | None = None,
-) -> Manifest:
-    """Write an artifact of text files."""
-    with new_artifact(
-        STAGE,
-        folder,
-        config={"group": GroupConfig()},
-        inputs=inputs or {},
-        context=context or Context(seed=1),
-    ) as draft:
-        for name, text in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        draft.rows = len(files)
-        draft.facts["names"] = sorted(files)
-    return read_manifest(folder)
+from tests.support.text_artifacts import STAGE, commit
 
 
 def fail(folder: Path) -> None:
@@ -337,75 +298,6 @@ def test_write_atomically__deletes_what_dead_writers_left(tmp_path: Path) -> Non
 
 
 # Several processes
-
-TAKES_THE_LOCK = """
-import sys
-from pathlib import Path
-from deepcluster_core.artifacts.commit import lock
-folder = Path(sys.argv[1])
-print("trying", flush=True)
-with lock(folder):
-    (folder.parent / "order").open("a").write("child ")
-"""
-
-WRITES_FOR_EVER = """
-import sys, time
-from pathlib import Path
-from deepcluster_core.artifacts.commit import lock, new_artifact
-from deepcluster_core.artifacts.manifest import Stage
-from deepcluster_core.context import Context
-folder = Path(sys.argv[1])
-stage = Stage(name="group", version=1, kind="groups", files=("table",))
-with lock(folder), new_artifact(stage, folder, config={}, inputs={}, context=Context(seed=1)):
-    (folder / "half").write_text("half")
-    print("writing", flush=True)
-    time.sleep(600)
-"""
-
-
-def start(script: str, folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", script, str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def first_line(child: subprocess.Popen[str]) -> str:
-    assert child.stdout is not None
-    return child.stdout.readline().strip()
-
-
-def test_lock__keeps_another_process_out(tmp_path: Path) -> None:
-    folder, order = tmp_path / "run" / "groups", tmp_path / "run" / "order"
-    with lock(folder):
-        child = start(TAKES_THE_LOCK, folder)
-        assert first_line(child) == "trying"
-        time.sleep(0.3)  # a child that the lock did not stop needs some microseconds
-        with order.open("a") as file:
-            file.write("parent ")
-    with child:
-        assert child.wait(timeout=WITHIN_S) == 0
-
-    assert order.read_text() == "parent child "
-
-
-def test_lock__lies_beside_the_folder_and_makes_none(tmp_path: Path) -> None:
-    with lock(tmp_path / "groups" / "epoch=0003"):
-        assert [path.name for path in (tmp_path / "groups").iterdir()] == [".epoch=0003.lock"]
-
-
-def test_new_artifact__killed_process_leaves_no_artifact_and_no_lock(tmp_path: Path) -> None:
-    folder = tmp_path / "groups"
-    with start(WRITES_FOR_EVER, folder) as child:
-        assert first_line(child) == "writing"
-        child.send_signal(signal.SIGKILL)
-        assert child.wait(timeout=WITHIN_S) == -signal.SIGKILL
-
-    assert inspect(folder)[0] is Condition.UNFINISHED
-    assert {path.name for path in folder.iterdir()} == {"half", UNFINISHED}
-    with (tmp_path / ".groups.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if somebody still holds it
-    commit(folder, {"a": "x"})
-    assert inspect(folder)[0] is Condition.WHOLE
-    assert not (folder / "half").exists()
 
 
 def test_new_artifact__manifest_is_plain_json(tmp_path: Path) -> None:

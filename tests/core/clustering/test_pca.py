@@ -155,9 +155,10 @@ def test_fit_pca__ranks_may_have_no_rows(num_rows: int) -> None:
 def test_fit_pca__few_rows_of_several_ranks_equal_those_of_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(moments, "UNIT_BYTES", 1)  # units of 1,024 rows
-    rows_ND = features(2100, width=2200)
-    alone = fit_pca([rows_ND], dim=3, num_rows=2100)
+    monkeypatch.setattr(moments, "LEAST_UNIT_ROWS", 128)
+    monkeypatch.setattr(moments, "UNIT_BYTES", 1)  # units of 128 rows
+    rows_ND = features(270, width=280)  # three units, and fewer rows than features
+    alone = fit_pca([rows_ND], dim=3, num_rows=270)
     for fitted in fit_on_ranks(2, rows_ND, dim=3):
         assert_equal(fitted, alone)
 

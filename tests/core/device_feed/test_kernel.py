@@ -62,7 +62,9 @@ def interpreted(
     return torch.from_numpy(np.load(out))
 
 
-@pytest.mark.parametrize(("channels", "last"), [(1, False), (3, True)])
+@pytest.mark.parametrize(
+    ("channels", "last"), [pytest.param(1, False, marks=pytest.mark.slow), (3, True)]
+)
 def test_crop_resize_kernel__is_torchs_antialiased_resizing(
     channels: int, last: bool, tmp_path: Path
 ) -> None:

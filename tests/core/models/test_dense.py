@@ -52,7 +52,11 @@ def test_map__that_is_not_pooled_is_the_tap_of_the_last_convolution() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("alexnet", Place(16, 15)), ("vgg16", Place(16, 7.5)), ("smallnet", Place(8, 3.5))],
+    [
+        ("alexnet", Place(16, 15)),
+        pytest.param("vgg16", Place(16, 7.5), marks=pytest.mark.slow),
+        ("smallnet", Place(8, 3.5)),
+    ],
 )
 def test_place__is_the_centre_of_what_a_pixel_depends_on(name: str, expected: Place) -> None:
     built = build_network(NetworkConfig(name=name, image_size=64), channels=3, seed=1).eval()

@@ -248,7 +248,13 @@ def test_run__names_every_deviation(evaluated: Evaluated, tmp_path: Path) -> Non
     assert any("convolutions" in sentence for sentence in told)
 
 
-@pytest.mark.parametrize("keys", [{}, {"proposals": "rpn"}], ids=["file", "rpn"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param({}, id="file"),
+        pytest.param({"proposals": "rpn"}, id="rpn", marks=pytest.mark.slow),
+    ],
+)
 def test_run__writes_the_same_bytes_again(evaluated: Evaluated, tmp_path: Path, keys: Keys) -> None:
     given = BRIEF | keys
     evaluated(protocol(**given))

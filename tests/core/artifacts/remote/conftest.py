@@ -1,4 +1,4 @@
-"""A proxy before an object store, and a place on it, for each test."""
+"""A proxy before an object store, a place on it, and mirrors of that place, for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,8 @@ from uuid import uuid4
 import pytest
 
 from deepcluster_core.artifacts.remote.client import PATIENCE
+from deepcluster_core.artifacts.remote.mirror import Mirror
+from deepcluster_core.artifacts.remote.opening import open_mirror
 from tests.support.object_stores import (
     BUCKET,
     ObjectStoreServer,
@@ -49,3 +51,21 @@ def _before(server: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch) -> Itera
 def scratch(tmp_path: Path) -> Path:
     """Return a folder for mirrors."""
     return tmp_path / "scratch"
+
+
+@pytest.fixture
+def here(proxy: StoreProxy, url: str, tmp_path: Path) -> Mirror:
+    """Return the mirror of one machine."""
+    return open_mirror(url, tmp_path / "here", None)
+
+
+@pytest.fixture
+def there(proxy: StoreProxy, url: str, tmp_path: Path) -> Mirror:
+    """Return the mirror of another machine."""
+    return open_mirror(url, tmp_path / "there", None)
+
+
+@pytest.fixture
+def own(moto_proxy: StoreProxy, url: str, tmp_path: Path) -> Mirror:
+    """Return a mirror for what does not depend on the server."""
+    return open_mirror(url, tmp_path / "here", None)

@@ -36,7 +36,7 @@ def averaging(built: Network) -> Network:
     [
         ("alexnet", 224, ALEXNET),
         ("alexnet", 96, Fields(32, 31 + 16)),
-        ("vgg16", 64, Fields(32, 15.5 + 16)),
+        pytest.param("vgg16", 64, Fields(32, 15.5 + 16), marks=pytest.mark.slow),
         ("smallnet", 32, Fields(16, 15.5)),
     ],
 )
