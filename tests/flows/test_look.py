@@ -180,8 +180,9 @@ def test_take_out__copies_into_a_new_folder(served: Served) -> None:
     assert str(folder) in answer.json()["message"]
     assert "1 of them have no file" in answer.json()["message"]
     packed, original = sorted(folder.rglob("*.png"), key=lambda path: path.name)
-    source = served.run.parent / "source" / Images(served.run / "images").paths()[7].as_py()
-    assert original.read_bytes() == source.read_bytes()
+    images = Images(served.run / "images")
+    assert images.originals is not None
+    assert original.read_bytes() == (images.originals / images.paths()[7].as_py()).read_bytes()
     with Image.open(packed) as picture:
         assert picture.size == (16, 16)
     assert len(rows_of((folder / "images.csv").read_text())) == 2
