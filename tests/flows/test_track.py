@@ -222,6 +222,8 @@ def test_run__goes_on_without_a_tracker_that_fails(
 @pytest.mark.slow  # the server of MLflow takes half a minute to start
 def test_command__tracks_to_a_server_and_says_where(finished_run: Path, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
+    for needed in ("aiohttp", "huey"):  # by the server alone, so the extra does not install them
+        pytest.importorskip(needed)
     with mlflow_server(tmp_path) as uri:
         command = [PROGRAM, "track", finished_run, "--to", "mlflow", "--uri", uri]
         ended = subprocess.run(
