@@ -54,9 +54,9 @@ def here(
 
 
 @pytest.fixture
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(tmp_path: Path) -> str:
     """Return the URL of a run that only this test uses."""
-    return f"s3://bucket/{request.node.name[:40]}-{tmp_path.parent.name}/demo"
+    return f"s3://bucket/{tmp_path.parent.name}-{tmp_path.name}/demo"
 
 
 @pytest.fixture(scope="session")
