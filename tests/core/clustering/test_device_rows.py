@@ -108,7 +108,8 @@ def test_kmeans__of_projected_rows_is_that_of_the_rows_themselves(most: int | No
     found = kmeans.fit(rows, seed=0)
 
     expected = kmeans.fit(InMemory(rows.all()), seed=0)
-    assert found.centroids_KQ.tobytes() == expected.centroids_KQ.tobytes()
+    # A sample is projected in products of another shape, which may round differently.
+    np.testing.assert_allclose(found.centroids_KQ, expected.centroids_KQ, atol=1e-6)
     np.testing.assert_array_equal(found.cluster_N, expected.cluster_N)
 
 
