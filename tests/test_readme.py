@@ -166,7 +166,7 @@ def newcomer(checkout: Path) -> Iterator[Newcomer]:
 
 def environment(checkout: Path) -> dict[str, str]:
     # Not the settings of Prefect, nor the options of a `make` that runs the tests.
-    ours = ("PREFECT_", "MAKE", "MFLAGS")
+    ours = ("PREFECT_", "MAKE", "MFLAGS", "ARGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {
         "HOME": str(checkout / "home"),  # nobody's ~/.prefect
