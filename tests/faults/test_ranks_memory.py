@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # gigabytes, or processes that import torch
 GIB = 1 << 30
 LIMIT_BYTES = 2 * GIB
 NUM_ROWS = 2_200_000
-"""Reduced rows of 1 KiB: more than the limit, of which three processes with torch take 1.2 to 1.5 GB."""
+"""Reduced rows of 1 KiB: more than the limit, of which torch in three processes takes the most."""
 FEW_ROWS = 600_000
 """More than 256 MiB for each of two ranks, so that they keep them in files."""
 
