@@ -14,18 +14,6 @@ from tests.support.store_proxy import Fault, StoreProxy
 from tests.support.stored_artifacts import make_artifact
 
 
-@pytest.fixture
-def here(proxy: StoreProxy, url: str, tmp_path: Path) -> Mirror:
-    """Return the mirror of one machine."""
-    return open_mirror(url, tmp_path / "here", None)
-
-
-@pytest.fixture
-def there(proxy: StoreProxy, url: str, tmp_path: Path) -> Mirror:
-    """Return the mirror of another machine."""
-    return open_mirror(url, tmp_path / "there", None)
-
-
 def test_small_files__travel_and_conflict(here: Mirror, there: Mirror) -> None:
     names = "cluster_names.csv"
     (here.root / names).write_text("1")
