@@ -5,6 +5,9 @@ from importlib.util import find_spec
 
 import torch
 
+COMPILER_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+"""Options for all kernels. Fused products and sums are more exact; Triton's default changes."""
+
 
 @cache
 def has_triton(device: torch.device) -> bool:

@@ -53,7 +53,7 @@ def _explained(error: Exception, folder: Path) -> ArtifactError | None:
     if number in FULL or "(os error 28)" in text:
         free = shutil.disk_usage(folder).free
         return NoRoomError(
-            f"{folder}: the disk is full: {_written(folder):,} bytes of this artifact are written, "
+            f"{folder}: the disk is full: {bytes_in(folder):,} bytes of this artifact are written, "
             f"{free:,} bytes are free.\n"
             f"  Fix: make room on that disk; the same command then continues."
         )
@@ -92,7 +92,8 @@ def _place_of(error: Exception, folder: Path) -> Path:
     return folder
 
 
-def _written(folder: Path) -> int:
+def bytes_in(folder: Path) -> int:
+    """Return the size of all files below a folder, which others may change meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):  # threads can still be writing and deleting

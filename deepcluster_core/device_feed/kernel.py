@@ -14,12 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from deepcluster_core.device_feed.crops import FIELDS
-from deepcluster_core.triton_support import on_device
+from deepcluster_core.triton_support import COMPILER_OPTIONS, on_device
 
 ROWS, COLUMNS = 8, 32
 """Size of a block. A row of 32 bytes in a box is one sector of the memory."""
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
-"""Options of the compiler. Fused products and sums are more exact; Triton's default changes."""
 
 
 def crop_resized(bytes_X: Tensor, fields_VF: Tensor, out_VCSS: Tensor) -> None:
@@ -40,7 +38,7 @@ def crop_resized(bytes_X: Tensor, fields_VF: Tensor, out_VCSS: Tensor) -> None:
             fields=FIELDS,
             rows=ROWS,
             columns=COLUMNS,
-            **OPTIONS,
+            **COMPILER_OPTIONS,
         )
 
 

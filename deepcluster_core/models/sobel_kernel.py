@@ -19,12 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deepcluster_core.triton_support import on_device
+from deepcluster_core.triton_support import COMPILER_OPTIONS, on_device
 
 ROWS, COLUMNS = 8, 32
 """Size of a block."""
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
-"""Options of the compiler, as for the views."""
 
 
 @torch.library.custom_op("deepcluster::contrast", mutates_args=())
@@ -57,7 +55,7 @@ def contrast(plane_N1HW: Tensor, scale: float, shift: float) -> Tensor:
             width,
             rows=ROWS,
             columns=COLUMNS,
-            **OPTIONS,
+            **COMPILER_OPTIONS,
         )
     return maps_N2HW
 

@@ -1,12 +1,12 @@
 """Check whether a run fits on this machine: compare what it needs with what is free."""
 
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from deepcluster_core.artifacts.manifest import read_manifest
 from deepcluster_core.artifacts.mirrored import mirror_of
+from deepcluster_core.artifacts.resource_errors import bytes_in
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.limits import available_memory
 from deepcluster_core.text import readable_size
@@ -80,11 +80,8 @@ def _disks(
     if mirror_of(folder.root) is None:
         return [("disk", _disk_needed(folder, folder.images(recipe.images), needs), free)]
     needed = needed_at_once(folder, recipe, num_images)
-    here = 0
-    for path in folder.root.rglob("*"):
-        with suppress(FileNotFoundError):  # another process may delete it to make room
-            here += path.lstat().st_size
-    disks = [("disk of the mirror", max(0, needed - here), free)]
+    missing = max(0, needed - bytes_in(folder.root))
+    disks = [("disk of the mirror", missing, free)]
     limit = recipe.compute.scratch_bytes
     if limit is not None:
         disks.append(("compute.scratch_bytes", needed, limit))

@@ -59,7 +59,7 @@ def settled(recipe: Recipe, folder: RunFolder, *, inform: Callable[[str], None])
         is_denied = isinstance(error.__cause__, PermissionError)
         why = "cannot be read by you" if is_denied else "is gone"
         inform(f"{recipe.dataset.source} {why}; continuing with the images in {images}")
-    is_done = is_finished(folder, recipe) and _are_indexed_from(images, fingerprint)
+    is_done = _has_scored(folder, recipe, begun) and _are_indexed_from(images, fingerprint)
     return Settled(recipe, fingerprint, num_images, is_done)
 
 
@@ -96,7 +96,10 @@ def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
     The artifacts are still looked up one by one. If one of them has been damaged or deleted, it is
     made again, and whatever is wrong with this machine is reported by then.
     """
-    begun = begun_with(folder)
+    return _has_scored(folder, recipe, begun_with(folder))
+
+
+def _has_scored(folder: RunFolder, recipe: Recipe, begun: Recipe | None) -> bool:
     if begun is None:
         return False
     # People may see the images in another way than before.

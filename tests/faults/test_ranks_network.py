@@ -76,10 +76,10 @@ def test_run__two_machines_make_what_one_makes(ranked: RankedRun) -> None:
     compute = {"nodes": 2, "address": ADDRESS, "timeout_s": 120}
     process = ranked.start(2, *inside(FIRST), compute=compute)
     output, _ = process.communicate(timeout=WITHIN_S)
-    told, _ = joined.communicate(timeout=WITHIN_S)
+    second_output, _ = joined.communicate(timeout=WITHIN_S)
 
-    assert (process.returncode, joined.returncode) == (0, 0), output + told
-    assert told.count("takes part") == 4, "index, extract, cluster and train"
+    assert (process.returncode, joined.returncode) == (0, 0), output + second_output
+    assert second_output.count("takes part") == 4, "index, extract, cluster and train"
     for kind in ("features", "labels", "checkpoints"):
         assert ranked.files(kind) == one_machine.files(kind), kind
         assert read_manifest(ranked.artifact(kind)).ranks == 2

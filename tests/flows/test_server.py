@@ -79,7 +79,7 @@ class Served:
 def served(
     tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, moto_server: ObjectStoreServer
 ) -> Iterator[Served]:
-    """Start server and worker in a folder that is no checkout, where an object store is known."""
+    """Start server and worker outside a checkout, with the settings of an object store."""
     here, home = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("prefect")
     write_recipe(here / "tiny.yaml", tiny_images)
     with socket.create_server(("127.0.0.1", 0)) as free:

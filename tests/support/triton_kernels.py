@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepcluster_core.triton_support import COMPILER_OPTIONS
+
 SIZE = 224
 
 
@@ -61,7 +63,7 @@ def compiled_crop(capability: int, channels: int) -> dict[str, Any]:
     }
     strides = {f"stride_{name}": "i32" for name in ("view", "channel", "row", "column")}
     types = {"bytes_X": "*u8", "fields_VF": "*i64", "out": "*fp32", **strides}
-    use = _compiled(kernel.crop_resize_kernel, types, constants, kernel.OPTIONS, capability)
+    use = _compiled(kernel.crop_resize_kernel, types, constants, COMPILER_OPTIONS, capability)
     return {"kernel": f"crop, channels={channels}", **use}
 
 
@@ -73,7 +75,7 @@ def compiled_contrast(capability: int, plane: str) -> dict[str, Any]:
     types = {"plane": plane, "maps": "*fp32", "scale": "fp32", "shift": "fp32"}
     types |= dict.fromkeys(numbers, "i32")
     constants = {"rows": kernel.ROWS, "columns": kernel.COLUMNS}
-    use = _compiled(kernel.contrast_kernel, types, constants, kernel.OPTIONS, capability)
+    use = _compiled(kernel.contrast_kernel, types, constants, COMPILER_OPTIONS, capability)
     return {"kernel": f"contrast, plane={plane}", **use}
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs trito
 
 MEAN, STD = (0.4,), (0.25,)
 ERROR = 1e-5
-"""Of maps between -16 and 16, a sum of eight values of up to 2.4 in float32."""
+"""Tolerance for maps between -16 and 16, which are float32 sums of eight values of at most 2.4."""
 
 
 def interpreted(folder: Path, plane_N1HW: Tensor, *, white: int) -> Tensor:
