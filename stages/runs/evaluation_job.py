@@ -10,6 +10,7 @@ from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded
 from deepcluster_core.stage import Input
+from deepcluster_core.store_urls import typed_location
 from deepcluster_core.text import shell_words
 from stages.evaluations.shared.epoch_metrics import EpochMetrics, MetricsOfEpochs
 from stages.index import index
@@ -151,16 +152,18 @@ def other_images(request: EvaluationRequest, run: EvaluatedRun) -> dict[str, Job
 
 def _indexing(source: str, request: EvaluationRequest, run: EvaluatedRun) -> Job:
     """Return the job that indexes images with the settings of the run's own images."""
-    path = expanded(source, Path()).absolute()
+    place = typed_location(source)
+    if isinstance(place, Path):
+        place = place.absolute()
     # Labelled images are whole files, also where those of the run are windows of scenes.
-    changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None, "tile": None}
+    changes = {"source": place, "kind": "auto", "labels": "auto", "subset": None, "tile": None}
     # Keys that choose in a sample do not apply to a source without samples.
     chosen = run.recipe.dataset.image_key or run.recipe.dataset.label_key
-    if chosen is not None and not has_samples(path):
+    if chosen is not None and not has_samples(place):
         changes |= {"image_key": None, "label_key": None}
     dataset = run.recipe.dataset.model_copy(update=changes)
-    # Evaluations of one source share the artifact, whose folder is named by the source's path.
-    out = _folder_of_others(request, run.folder) / digest_of(str(path))[:12]
+    # Evaluations of one source share the artifact, whose folder is named by the source's place.
+    out = _folder_of_others(request, run.folder) / digest_of(str(place))[:12]
     inputs: dict[str, Input] = {"source": dataset.open_source().fingerprint()}
     if dataset.deep == "percentile":
         # Other images must have the brightness of those that the network was trained on.
