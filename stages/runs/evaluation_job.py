@@ -103,7 +103,7 @@ def sweep_evaluation_job(request: EvaluationRequest, sweep: Sweep, until: int) -
     """
     if sweep.key != K:
         raise ConfigError(
-            f"evaluate {request.name}: compares runs with different k, but {sweep.root.root} "
+            f"evaluate {request.name}: compares runs with different k, but {sweep.root.address} "
             f"varies {sweep.key}.\n"
             f"  Fix: evaluate one of its runs; {SWEEP} holds the metrics of all of them."
         )
@@ -205,7 +205,7 @@ def trained_epoch(folder: RunFolder, recipe: Recipe, wanted: int | None) -> int:
             trained.append(epoch)
     if not trained:
         raise ConfigError(
-            f"{folder.root}: has no trained epoch yet.\n"
+            f"{folder.address}: has no trained epoch yet.\n"
             f"  Fix: deepcluster run {shell_words(folder.config)} --run "
             f"{shell_words(folder.address)} continues it."
         )
@@ -227,7 +227,7 @@ def compared_epoch(sweep: Sweep, wanted: int | None) -> int:
     last = min(trained_epoch(member.folder, member.recipe, wanted) for member in sweep.members)
     if wanted is not None and wanted >= sweep.epochs:
         raise ConfigError(
-            f"--epoch {wanted}: {sweep.root.root} compares epochs 0 to {sweep.epochs - 1}.\n"
+            f"--epoch {wanted}: {sweep.root.address} compares epochs 0 to {sweep.epochs - 1}.\n"
             f"  Fix: deepcluster sweep --epochs {wanted + 1} trains the runs up to this epoch."
         )
     return min(last, sweep.epochs - 1)
