@@ -13,12 +13,12 @@ from pathlib import Path
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
-from deepcluster_core.artifacts.remote.beside import Beside
 from deepcluster_core.artifacts.remote.downloads import delete_artifact, download_files, is_there
-from deepcluster_core.artifacts.remote.known import Known
+from deepcluster_core.artifacts.remote.known_objects import KnownObjects
 from deepcluster_core.artifacts.remote.lease import Lease, Times
 from deepcluster_core.artifacts.remote.pins import pinned
 from deepcluster_core.artifacts.remote.room import KNOWN, STATE, Room, mark_used
+from deepcluster_core.artifacts.remote.run_files import RunFiles
 from deepcluster_core.artifacts.remote.store import UNCHANGED, Store
 from deepcluster_core.artifacts.remote.uploads import Uploads, parse_manifest, put_manifest
 from deepcluster_core.errors import ArtifactError
@@ -45,8 +45,8 @@ class Mirror:
         self.root = root
         self.url = url
         self.store = Store(url)
-        self._known = Known(root.parent / KNOWN)
-        self._beside = Beside(self.store, root, self._known)
+        self._known = KnownObjects(root.parent / KNOWN)
+        self._run_files = RunFiles(self.store, root, self._known)
         self.room = room
         self._times = times or Times()
         self._uploads: dict[str, Uploads] = {}
@@ -314,7 +314,7 @@ class Mirror:
         Raises:
             ArtifactError: a file that people edit has changed in both places.
         """
-        self.repeat_on_full_disk(self.root, self._beside.pull)
+        self.repeat_on_full_disk(self.root, self._run_files.pull)
 
     def push_small(self, names: Sequence[str]) -> None:
         """Upload files of the run beside its artifacts, if they changed.
@@ -322,7 +322,7 @@ class Mirror:
         Raises:
             ArtifactError: another process has changed the file on the store meanwhile.
         """
-        self._beside.push(names)
+        self._run_files.push(names)
 
     def prune(self, folder: Path) -> None:
         """Mark the manifest on the store as pruned, then delete the files there.
