@@ -12,6 +12,7 @@ behind a proxy that delays every request and passes no more bytes in a second th
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,7 +20,7 @@ from urllib.parse import unquote
 from benchmarks.harness import Result, Runs, Side, Target, guarded, log, scratch, spread
 from benchmarks.options import Options, parser
 from tests.support.object_stores import environment_of, object_store
-from tests.support.store_proxy import StoreProxy, store_proxy
+from tests.support.store_proxy import Request, StoreProxy, store_proxy
 
 EPOCHS, QUICK_EPOCHS = 10, 2
 LATENCY_S, BYTES_PER_S = 0.030, 125e6
@@ -110,23 +111,34 @@ def _bytes_of(run: Path) -> int:
 def _requests_of_an_epoch(
     run: str, folder: Path, proxy: StoreProxy, epochs: int
 ) -> dict[str, float]:
-    """Return the requests of an epoch while a run grows by some, and how many of them list.
+    """Return the requests of an epoch while a run grows by some, and how many of them list."""
+    proxy.forget()
+    _side(run, folder, proxy, epochs + MORE_EPOCHS, cached=False).run()
+    num_requests, num_lists = count_requests(proxy.requests, first=epochs)
+    assert num_requests > 0
+    return {"all": num_requests / MORE_EPOCHS, "lists": num_lists / MORE_EPOCHS}
+
+
+def count_requests(requests: Iterable[Request], *, first: int) -> tuple[int, int]:
+    """Return how many requests made new epochs, and how many of them listed objects.
 
     The manifests of earlier epochs are compared when the command starts, which is not counted; that
     their features are deleted is.
+
+    Args:
+        requests: the requests of a command, in order.
+        first: the first new epoch.
     """
-    proxy.forget()
-    _side(run, folder, proxy, epochs + MORE_EPOCHS, cached=False).run()
     num_requests = num_lists = 0
-    for request in proxy.requests:
+    for request in requests:
+        # Clients write the equals sign as %3D.
         found = re.search(r"/epoch=(\d{4})/", unquote(request.path))
-        is_new = found is not None and int(found[1]) >= epochs
+        is_new = found is not None and int(found[1]) >= first
         if found is not None and (is_new or request.method in ("PUT", "DELETE", "POST")):
             num_requests += 1
         # Before the first epoch is written, the runs on the store are looked for.
         num_lists += request.method == "LIST" and num_requests > 0
-    assert num_requests > 0
-    return {"all": num_requests / MORE_EPOCHS, "lists": num_lists / MORE_EPOCHS}
+    return num_requests, num_lists
 
 
 if __name__ == "__main__":

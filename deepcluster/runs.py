@@ -18,6 +18,7 @@ from deepcluster_core.data.sources import SourceImage
 from deepcluster_core.errors import SourceError
 from deepcluster_core.inspection.layout import LayoutMethod
 from deepcluster_core.models.network import Network
+from deepcluster_core.store_urls import typed_location
 from stages.runs.image_facts import ImageFacts
 from stages.runs.inference import Clusters, as_stored, embed_images, open_images
 from stages.runs.locate import run_folder_of
@@ -27,7 +28,7 @@ from stages.runs.recipe import Recipe
 from stages.runs.remote_runs import look_again
 
 Given = str | Path | Arrays
-"""Images: the path of a source, or their pixels."""
+"""Images: the path or URL of a source, or their pixels."""
 
 
 class Embedding(NamedTuple):
@@ -188,8 +189,9 @@ class Run:
         """Return the features of any images, computed by the network after an epoch's training.
 
         Args:
-            images: a picture, folder, list, Parquet files or tar shards, as `dataset.source` of a
-                recipe takes them; or uint8 pixels (N, H, W, C), or a list of arrays (H, W, C).
+            images: a picture, folder, list, Parquet files or tar shards, by path or URL, as
+                `dataset.source` of a recipe takes them; or uint8 pixels (N, H, W, C), or a list of
+                arrays (H, W, C).
             epoch: epoch after whose training the network is used.
             layer: a named layer, such as `conv5`, averaged over space; the feature that the run
                 clusters if left out, or the backbone's where the run clusters its projection.
@@ -282,7 +284,8 @@ class _Found:
         """Return the images, which are read only when they are used."""
         if not isinstance(self._given, str | Path):
             return images_of(self._given)
-        source = open_images(self._past.recipe, Path(self._given), None, None)
+        place = typed_location(str(self._given))
+        source = open_images(self._past.recipe, place, None, None)
         return source.images()
 
     def skip(self, path: str, reason: str) -> None:

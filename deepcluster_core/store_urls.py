@@ -8,7 +8,9 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from deepcluster_core.artifacts.remote.urls import SCHEMES
+from deepcluster_core.artifacts.remote.urls import SCHEMES, without_secrets
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import check_is_local, expanded
 
 MOST_EXPANDED = 1_000_000
 """Limit on the files that braces stand for; more are surely a mistake."""
@@ -167,6 +169,27 @@ def _validated(value: Any) -> Path | StoreUrl:  # noqa: ANN401  what a recipe ho
 
 Location: TypeAlias = Path | StoreUrl
 """Where images are: on this machine, or on an object store."""
+
+
+def typed_location(text: str, key: str = "") -> Location:
+    """Return the URL of an object store that a person typed, or the path, with `~` expanded.
+
+    Args:
+        text: the text.
+        key: the option that it was given for, if known.
+
+    Raises:
+        ConfigError: it is the URL of something else, or one that `StoreUrl.parse` rejects.
+    """
+    try:
+        location = parsed_location(text)
+    except ValueError as error:
+        shown = without_secrets(text)
+        raise ConfigError(f"{key} {shown}: {error}.".lstrip()) from error
+    if isinstance(location, StoreUrl):
+        return location
+    check_is_local(text, key)
+    return expanded(text, Path())
 
 
 def are_same(one: Location, other: Location) -> bool:

@@ -1,12 +1,14 @@
 """The command that prints the memory of a run for Prefect's work pools."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.cli.completion import complete_recipe
 from flows.cli.help import RUN, examples
-from flows.cli.options import Overrides, RecipeArgument
+from flows.cli.options import Overrides, run_place
 from stages.runs.job_variables import PoolType
 
 pools = typer.Typer()
@@ -16,11 +18,19 @@ pools = typer.Typer()
     rich_help_panel=RUN,
     epilog=examples(
         "deepcluster job-variables demo --pool-type docker",
+        "deepcluster job-variables s3://bucket/runs/demo --pool-type docker",
         "deepcluster job-variables mine.yaml --pool-type kubernetes --images 1281167 --gpus 8",
     ),
 )
 def job_variables(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A YAML file, or the name of one in configs/; or the folder or URL of a run.",
+            parser=run_place,
+            autocompletion=complete_recipe,
+        ),
+    ],
     pool_type: Annotated[PoolType, typer.Option(help="Type of the work pool.")],
     overrides: Overrides = None,
     images: Annotated[
@@ -37,10 +47,11 @@ def job_variables(
     $(deepcluster job-variables …). The estimate is rough, and rather too high.
     """
     from stages.runs.job_variables import job_variables as found_for  # noqa: PLC0415
-    from stages.runs.recipe import load_recipe, parse_overrides  # noqa: PLC0415
+    from stages.runs.job_variables import recipe_and_count  # noqa: PLC0415
+    from stages.runs.recipe import parse_overrides  # noqa: PLC0415
 
-    loaded = load_recipe(recipe, parse_overrides(overrides or []))
-    found = found_for(loaded, pool_type, num_images=images, num_gpus=gpus)
+    loaded, packed = recipe_and_count(str(recipe), parse_overrides(overrides or []))
+    found = found_for(loaded, pool_type, num_images=images or packed, num_gpus=gpus)
     if as_json:
         print(json.dumps(found))  # noqa: T201
         return

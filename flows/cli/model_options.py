@@ -9,8 +9,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from deepcluster_core.store_urls import typed_location
 from flows.cli.options import path
-from stages.runs.evaluation_request import IS_PATH
+from stages.runs.evaluation_request import IS_IMAGES, IS_PATH
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -20,7 +21,8 @@ def with_options_of(
 ) -> Callable[[Command], Command]:
     """Add an option to a command for each field of a model except those in `but`.
 
-    The command receives their values as `**options`. A field that holds a path arrives as a `Path`.
+    The command receives their values as `**options`. A field that holds a path arrives as a `Path`,
+    and one for images possibly as the URL of an object store.
 
     Args:
         model: model whose field docstrings become the help texts.
@@ -53,6 +55,8 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
         kind: Any = Annotated[bool, typer.Option(f"--{name}", help=text)]
     elif IS_PATH in _metadata(field.annotation):
         kind = Annotated[Path | None, typer.Option(help=text, parser=path)]
+    elif IS_IMAGES in _metadata(field.annotation):
+        kind = Annotated[Path | None, typer.Option(help=text, parser=typed_location)]
     else:
         kind = Annotated[field.annotation, typer.Option(help=text)]
     return inspect.Parameter(

@@ -7,14 +7,16 @@ from typing import Annotated
 import typer
 
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.store_urls import typed_location
 from flows.cli.help import LOOK, USE, examples
 from flows.cli.options import EpochOption, JsonOption, RunArgument, path
 
 SourceArgument = Annotated[
     Path,
     typer.Argument(
-        help="Images: a picture, a folder, a list, Parquet files, tar shards or GeoTIFF scenes.",
-        parser=path,
+        help="Images: a picture, a folder, a list, Parquet files, tar shards or GeoTIFF scenes; "
+        "or a URL of them: s3://bucket/pictures.",
+        parser=typed_location,
     ),
 ]
 KindOption = Annotated[

@@ -48,4 +48,4 @@ def track(
     place = place_given(to, uri, given(out))
     folder = existing_run(run_folder_of(run))
     where = track(folder, to, place, key_pictures(folder))
-    print(f"{folder.root}: tracked in {where}")  # noqa: T201
+    print(f"{folder.address}: tracked in {where}")  # noqa: T201

@@ -227,7 +227,7 @@ class RunContents:
         epochs = _epochs_with_labels(past)
         if not epochs or read_manifest(self.images.folder).digest[:12] != self.version:
             raise ArtifactError(
-                f"{past.folder.root}: its images were replaced, or all labels deleted.\n"
+                f"{past.folder.address}: its images were replaced, or all labels deleted.\n"
                 f"  Fix: start `deepcluster look` again when the run has labels."
             )
         for epoch, contents in [*self._kept.items()]:

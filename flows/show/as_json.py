@@ -62,7 +62,7 @@ def run_as_json(folder: RunFolder, epoch: int | None) -> dict[str, Any]:
                 found["metrics"] = read_metrics(state.folder)
     if epoch is not None and epoch not in epochs:
         raise ConfigError(
-            f"--epoch {epoch}: {folder.root} does not have it.\n  Fix: leave --epoch out."
+            f"--epoch {epoch}: {folder.address} does not have it.\n  Fix: leave --epoch out."
         )
     return {
         "run": folder.root.absolute(),

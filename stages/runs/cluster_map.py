@@ -69,7 +69,7 @@ class _Maps:
         dataset = past.recipe.dataset
         if not dataset.has_scenes:
             raise ConfigError(
-                f"{past.folder.root}: its images are not windows of GeoTIFF scenes "
+                f"{past.folder.address}: its images are not windows of GeoTIFF scenes "
                 f"(dataset.kind: {dataset.kind}), so they have no place on a map.\n"
                 f"  Fix: a run with dataset.kind: geotiff has."
             )

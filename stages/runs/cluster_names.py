@@ -240,8 +240,8 @@ def _check_clusters(folder: RunFolder, epoch: int, clusters: Mapping[int, str]) 
     manifest = _manifest(folder, epoch)
     if manifest is None:
         raise ConfigError(
-            f"--epoch {epoch}: {folder.root} has no labels of it.\n"
-            f"  Fix: deepcluster show {folder.root} lists what there is."
+            f"--epoch {epoch}: {folder.address} has no labels of it.\n"
+            f"  Fix: deepcluster show {folder.address} lists what there is."
         )
     k = manifest.facts["k"]
     for cluster in clusters:

@@ -10,6 +10,7 @@ from deepcluster_core.data.sources import has_samples
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import expanded
 from deepcluster_core.stage import Input
+from deepcluster_core.store_urls import typed_location
 from deepcluster_core.text import shell_words
 from stages.evaluations.shared.epoch_metrics import EpochMetrics, MetricsOfEpochs
 from stages.index import index
@@ -102,7 +103,7 @@ def sweep_evaluation_job(request: EvaluationRequest, sweep: Sweep, until: int) -
     """
     if sweep.key != K:
         raise ConfigError(
-            f"evaluate {request.name}: compares runs with different k, but {sweep.root.root} "
+            f"evaluate {request.name}: compares runs with different k, but {sweep.root.address} "
             f"varies {sweep.key}.\n"
             f"  Fix: evaluate one of its runs; {SWEEP} holds the metrics of all of them."
         )
@@ -151,16 +152,18 @@ def other_images(request: EvaluationRequest, run: EvaluatedRun) -> dict[str, Job
 
 def _indexing(source: str, request: EvaluationRequest, run: EvaluatedRun) -> Job:
     """Return the job that indexes images with the settings of the run's own images."""
-    path = expanded(source, Path()).absolute()
+    place = typed_location(source)
+    if isinstance(place, Path):
+        place = place.absolute()
     # Labelled images are whole files, also where those of the run are windows of scenes.
-    changes = {"source": path, "kind": "auto", "labels": "auto", "subset": None, "tile": None}
+    changes = {"source": place, "kind": "auto", "labels": "auto", "subset": None, "tile": None}
     # Keys that choose in a sample do not apply to a source without samples.
     chosen = run.recipe.dataset.image_key or run.recipe.dataset.label_key
-    if chosen is not None and not has_samples(path):
+    if chosen is not None and not has_samples(place):
         changes |= {"image_key": None, "label_key": None}
     dataset = run.recipe.dataset.model_copy(update=changes)
-    # Evaluations of one source share the artifact, whose folder is named by the source's path.
-    out = _folder_of_others(request, run.folder) / digest_of(str(path))[:12]
+    # Evaluations of one source share the artifact, whose folder is named by the source's place.
+    out = _folder_of_others(request, run.folder) / digest_of(str(place))[:12]
     inputs: dict[str, Input] = {"source": dataset.open_source().fingerprint()}
     if dataset.deep == "percentile":
         # Other images must have the brightness of those that the network was trained on.
@@ -202,7 +205,7 @@ def trained_epoch(folder: RunFolder, recipe: Recipe, wanted: int | None) -> int:
             trained.append(epoch)
     if not trained:
         raise ConfigError(
-            f"{folder.root}: has no trained epoch yet.\n"
+            f"{folder.address}: has no trained epoch yet.\n"
             f"  Fix: deepcluster run {shell_words(folder.config)} --run "
             f"{shell_words(folder.address)} continues it."
         )
@@ -224,7 +227,7 @@ def compared_epoch(sweep: Sweep, wanted: int | None) -> int:
     last = min(trained_epoch(member.folder, member.recipe, wanted) for member in sweep.members)
     if wanted is not None and wanted >= sweep.epochs:
         raise ConfigError(
-            f"--epoch {wanted}: {sweep.root.root} compares epochs 0 to {sweep.epochs - 1}.\n"
+            f"--epoch {wanted}: {sweep.root.address} compares epochs 0 to {sweep.epochs - 1}.\n"
             f"  Fix: deepcluster sweep --epochs {wanted + 1} trains the runs up to this epoch."
         )
     return min(last, sweep.epochs - 1)

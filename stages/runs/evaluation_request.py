@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from deepcluster_core.config import StrictConfig
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local
+from deepcluster_core.store_urls import typed_location
 from deepcluster_core.suggestions import did_you_mean
 from stages.evaluations.shared.protocol import protocol_names
 
@@ -55,7 +56,10 @@ def _folder(out: str) -> str:
 
 IS_PATH = "a path"
 """Marks the fields that hold a path."""
+IS_IMAGES = "the path or URL of images"
+"""Marks the fields that hold a path, or the URL of images on an object store."""
 Place = Annotated[str, IS_PATH]
+PlaceOfImages = Annotated[str, IS_IMAGES]
 Name = Annotated[
     str,
     BeforeValidator(known_name),
@@ -86,11 +90,11 @@ class EvaluationRequest(StrictConfig):
     compute: dict[str, Any] | None = None
     """Values that replace those of the run's section `compute`, by key."""
 
-    data: Place | None = None
-    """Labelled images instead of the run's own, or the folder of a data set."""
+    data: PlaceOfImages | None = None
+    """Labelled images instead of the run's own, by path or URL; or the folder of a data set."""
 
-    validation: Place | None = None
-    """Images to score on. If left out, a part of the images is held out."""
+    validation: PlaceOfImages | None = None
+    """Images to score on, by path or URL. If left out, a part of the images is held out."""
 
     supervised: Place | None = None
     """Weights of the same network, trained with labels, to compare with: a .safetensors file."""
@@ -112,8 +116,10 @@ class EvaluationRequest(StrictConfig):
 
     @model_validator(mode="after")
     def _can_be_evaluated(self) -> Self:
-        for option in ("data", "validation", "supervised", "out"):
+        for option in ("supervised", "out"):
             check_is_local(getattr(self, option) or "", f"--{option}")
+        for option in ("data", "validation"):
+            typed_location(getattr(self, option) or "", f"--{option}")
         # One place is enough.
         if self.result is not None and self.out is not None:
             raise ConfigError(

@@ -14,6 +14,7 @@ from deepcluster_core.config_files import config_file
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.errors import ConfigError
+from deepcluster_core.local_paths import check_is_local
 from stages import evaluations
 from stages.evaluations.declaration import Evaluation
 from stages.evaluations.shared.protocol import load_protocol
@@ -83,11 +84,13 @@ def check_request(request: EvaluationRequest) -> None:
                 f"  Fix: leave it out; {', '.join(readers)} read it."
             )
     # The own images of a run are no substitute for a data set.
-    if evaluation.data == "dataset" and request.data is None:
-        raise ConfigError(
-            f"evaluate {request.name} needs --data DIR.\n"
-            f"  Fix: give the folder of the data set, as it is distributed."
-        )
+    if evaluation.data == "dataset":
+        if request.data is None:
+            raise ConfigError(
+                f"evaluate {request.name} needs --data DIR.\n"
+                f"  Fix: give the folder of the data set, as it is distributed."
+            )
+        check_is_local(request.data, "--data")
 
 
 def _check_compute(values: Mapping[str, Any]) -> None:

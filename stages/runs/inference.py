@@ -69,7 +69,12 @@ def open_images(
         if is_own or has_samples(source):
             image_key = dataset.image_keys
     return open_source(
-        source, kind=cast("Kind", kind), labels="none", image_key=image_key, tile=tile
+        source,
+        kind=cast("Kind", kind),
+        labels="none",
+        image_key=image_key,
+        tile=tile,
+        scratch=recipe.download_scratch,
     )
 
 

@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from deepcluster_core.artifacts.manifest import has_manifest, read_manifest
+from deepcluster_core.config_files import recipe_file
 from deepcluster_core.errors import ConfigError
+from stages.runs.folder import RunFolder
+from stages.runs.remote_runs import url_of
 
 if TYPE_CHECKING:
     from stages.runs.recipe import Recipe
@@ -30,6 +34,32 @@ POOLS: Mapping[PoolType, Callable[[int, int | None], dict[str, str]]] = {
     "kubernetes": _of_kubernetes,
 }
 """Types of work pools -> the variables of their base job template."""
+
+
+def recipe_and_count(place: str, overrides: Mapping[str, Any]) -> tuple["Recipe", int | None]:
+    """Return a recipe, and the number of its images if they are packed already.
+
+    Args:
+        place: a recipe, by its file or name; or a run, by its folder or URL.
+        overrides: nested values that replace those of the recipe.
+
+    Raises:
+        ConfigError: there is no such recipe or run, or the recipe is invalid.
+        StoreError: the object store of the run is not available.
+    """
+    from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
+    from stages.runs.recipe import load_recipe  # noqa: PLC0415
+
+    path = recipe_file(place)
+    if url_of(place) is None and not RunFolder(path).config.exists():
+        return load_recipe(path, overrides), None
+    folder = existing_run(run_folder_of(path))
+    recipe = load_recipe(folder.config, overrides)
+    images = folder.images(recipe.images)
+    # Overrides may name other images, or fewer.
+    if "dataset" in overrides or not has_manifest(images):
+        return recipe, None
+    return recipe, read_manifest(images).rows
 
 
 def job_variables(

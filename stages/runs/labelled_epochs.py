@@ -23,12 +23,12 @@ def epoch_with_labels(folder: RunFolder, wanted: int | None) -> int:
     """
     epochs = epochs_with_labels(folder)
     if not epochs:
-        raise ConfigError(f"{folder.root}: has no labels yet.\n  Fix: run it first.")
+        raise ConfigError(f"{folder.address}: has no labels yet.\n  Fix: run it first.")
     if wanted is None:
         return epochs[-1]
     if wanted not in epochs:
         known = ", ".join(map(str, epochs))
         raise ConfigError(
-            f"--epoch {wanted}: {folder.root} has no labels of it.\n  Fix: name one of {known}."
+            f"--epoch {wanted}: {folder.address} has no labels of it.\n  Fix: name one of {known}."
         )
     return wanted

@@ -20,6 +20,7 @@ from deepcluster_core.config import FeatureDtype
 from deepcluster_core.data.sources import Source
 from deepcluster_core.errors import SourceError
 from deepcluster_core.progress import Progress
+from deepcluster_core.store_urls import Location
 from deepcluster_core.text import counted, printable_lines
 from stages.runs.inference import Clusters, Features, as_stored, embed_images, open_images
 from stages.runs.machine import remarks
@@ -37,7 +38,7 @@ FEATURES_SUFFIXES = (".zarr", ".parquet", ".csv", ".npy")
 
 def assign(
     run: str,
-    source: Path,
+    source: Location,
     *,
     out: Path,
     epoch: int | None = None,
@@ -91,7 +92,7 @@ def assign(
 
 def embed(
     run: str,
-    source: Path,
+    source: Location,
     *,
     out: Path,
     epoch: int | None = None,

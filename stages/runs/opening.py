@@ -100,8 +100,8 @@ def _check_versions(folder: RunFolder, *, update: bool) -> None:
             counts.append(f"{num_earlier} {stage.kind}")
     if counts:
         raise ConfigError(
-            f"{folder.root}: was made by an earlier version of this program, which computes some "
-            f"stages differently.\n"
+            f"{folder.address}: was made by an earlier version of this program, which computes "
+            f"some stages differently.\n"
             f"  Artifacts that would be made again, and replaced with all that depends on them: "
             f"{', '.join(counts)}.\n"
             f"  Fix: another --run keeps both; --update (the flow's parameter `update`) replaces "

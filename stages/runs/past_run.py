@@ -117,7 +117,7 @@ class PastRun:
         given = self.recipe.extract.from_file
         if given is not None:
             raise ConfigError(
-                f"{self.folder.root}: has no network of its own: its features come from "
+                f"{self.folder.address}: has no network of its own: its features come from "
                 f"extract.from = {given}.\n"
                 f"  Fix: use the program that made them, or a run without extract.from."
             )
@@ -218,7 +218,8 @@ class PastRun:
         found = self._epochs_with(kind, USABLE[kind])
         if not found:
             raise ArtifactError(
-                f"{self.folder.root}: has no whole {kind} yet.\n  Fix: {self._continue_command()}"
+                f"{self.folder.address}: has no whole {kind} yet.\n"
+                f"  Fix: {self._continue_command()}"
             )
         return max(found)
 

@@ -24,12 +24,13 @@ from deepcluster_core.config_files import recipe_file
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import dump, merged, plain, read_yaml
+from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.local_paths import expanded, is_url, usable_path
 from deepcluster_core.models.config import NetworkConfig
 from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
-from stages.runs.compute import ComputeConfig
+from stages.runs.compute import ComputeConfig, scratch_folder
 from stages.runs.conflicts import check_conflicts, described_conflicts
 from stages.train import Pace, TrainConfig
 
@@ -119,6 +120,11 @@ class Recipe(StrictConfig):
     def reduced_dim(self) -> int | None:
         """Number of values that are stored of each feature if they are reduced, else None."""
         return None if self.extract.pca is None else self.extract.pca.dim
+
+    @property
+    def download_scratch(self) -> Scratch:
+        """Where files of images on an object store are downloaded to before they are read."""
+        return Scratch(scratch_folder(self.compute), self.compute.scratch_bytes)
 
     def suited_to(self, num_images: int) -> str:
         """Check the recipe against the number of images; return a summary of the resulting sizes.

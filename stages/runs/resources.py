@@ -65,7 +65,7 @@ def check_fits_machine(
     summary = ", ".join(sizes)
     if lacking and not anyway:
         raise ConfigError(
-            f"{folder.root}: this run does not fit here: about {summary}.\n"
+            f"{folder.address}: this run does not fit here: about {summary}.\n"
             f"  Too little: {', '.join(lacking)}. The estimate is rough, and rather too high.\n"
             f"  Fix: {_advice(lacking)}; or --yes (the flow's parameter `yes`) to try anyway."
         )

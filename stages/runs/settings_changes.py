@@ -50,7 +50,7 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
     if not update:
         counts = [f"{num_stale[kind]} {kind}" for kind in KINDS if num_stale[kind]]
         raise ConfigError(
-            f"{folder.root}: was begun with different settings.\n"
+            f"{folder.address}: was begun with different settings.\n"
             f"  Changed: {changed}\n"
             f"  Artifacts that would be made again, and replaced: {', '.join(counts)}.\n"
             f"  Fix:     another --run keeps both; --update (the flow's parameter `update`) "
@@ -65,8 +65,8 @@ def _check_untrained(folder: RunFolder) -> None:
         condition, _ = inspect(folder.artifact(train.kind, epoch))
         if condition in (Condition.WHOLE, Condition.PRUNED):
             raise ConfigError(
-                f"{folder.root}: has trained epoch {epoch} already, but epochs: 0 is a run without "
-                f"training.\n"
+                f"{folder.address}: has trained epoch {epoch} already, but epochs: 0 is a run "
+                f"without training.\n"
                 f"  Fix: choose another --run, or leave --epochs 0 out."
             )
 

@@ -11,9 +11,7 @@ from pathlib import Path
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.config import Precision
 from deepcluster_core.data.sources import Source
-from deepcluster_core.data.sources.downloads import Scratch
 from deepcluster_core.errors import ConfigError, SourceError
-from stages.runs.compute import scratch_folder
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
 from stages.score import score
@@ -50,7 +48,7 @@ def settled(recipe: Recipe, folder: RunFolder, *, inform: Callable[[str], None])
     recipe = _for_this_machine(recipe) if begun is None else as_begun(recipe, begun)
     images = folder.images(recipe.images)
     try:
-        source = recipe.dataset.open_source(_scratch(recipe))
+        source = recipe.dataset.open_source(recipe.download_scratch)
         recipe = _for_these_images(recipe, source)
         fingerprint = source.fingerprint()
         num_images = recipe.dataset.subset or source.count()
@@ -136,10 +134,6 @@ def _with_precision(recipe: Recipe, in_extract: Precision, in_train: Precision) 
     if train.precision == "auto":
         train = train.model_copy(update={"precision": in_train})
     return recipe.model_copy(update={"extract": extract, "train": train})
-
-
-def _scratch(recipe: Recipe) -> Scratch:
-    return Scratch(scratch_folder(recipe.compute), recipe.compute.scratch_bytes)
 
 
 def _packed_before(recipe: Recipe, images: Path, error: SourceError) -> tuple[str, int]:

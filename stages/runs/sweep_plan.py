@@ -138,7 +138,7 @@ def plan(
     _, root = resolve(recipe, run, epochs, changes)
     if root.config.exists():
         raise ConfigError(
-            f"{root.root}: is a run, but a sweep is a folder with several runs in it.\n"
+            f"{root.address}: is a run, but a sweep is a folder with several runs in it.\n"
             f"  Fix: choose another --run."
         )
     members: list[Member] = []
@@ -206,7 +206,7 @@ def open_sweep(root: RunFolder) -> Sweep:
         folder = RunFolder(root.root / run_of(axis, value))
         if not folder.config.exists():
             raise ConfigError(
-                f"{folder.root}: is gone, but {SWEEP} compares it.\n"
+                f"{folder.address}: is gone, but {SWEEP} compares it.\n"
                 f"  Fix: deepcluster sweep with the other values compares those that are there."
             )
         members.append(Member(value, folder, load_own_recipe(folder.config)))

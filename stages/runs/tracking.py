@@ -41,7 +41,7 @@ def track(folder: RunFolder, name: str, place: str | None, pictures: Pictures) -
     epochs = _scored(folder)
     if not epochs:
         raise ConfigError(
-            f"{folder.root}: has no finished epoch yet, so there is nothing to track.\n"
+            f"{folder.address}: has no finished epoch yet, so there is nothing to track.\n"
             f"  Fix: deepcluster run {shell_words(folder.config)} --run "
             f"{shell_words(folder.address)}"
         )

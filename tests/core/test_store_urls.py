@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from deepcluster_core.store_urls import StoreUrl, are_same, parsed_location
+from deepcluster_core.errors import ConfigError
+from deepcluster_core.store_urls import StoreUrl, are_same, parsed_location, typed_location
 
 RIGHT = {
     "s3://bucket/a/b.tar": "s3://bucket/a/b.tar",
@@ -71,3 +72,21 @@ def test_are_same__follows_links_of_this_machine(tmp_path: Path) -> None:
     assert are_same(tmp_path / "link", tmp_path)
     assert are_same(StoreUrl("s3://b/x"), StoreUrl("s3://b/x"))
     assert not are_same(StoreUrl("s3://b/x"), tmp_path)
+
+
+def test_typed_location__is_a_url_of_a_store_or_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+
+    assert typed_location("S3://bucket//a.jpg") == StoreUrl("s3://bucket/a.jpg")
+    assert typed_location("a.jpg") == Path("a.jpg")
+    assert typed_location("~/a.jpg") == Path("/home/someone/a.jpg")
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG.items())
+def test_typed_location__says_what_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        typed_location(text, "--data")
+
+    assert str(error.value).startswith("--data ")
+    assert said in str(error.value)
+    assert "secret" not in str(error.value)

@@ -19,8 +19,8 @@ from tests.support.refusals import Refused, typed
 
 URL, OTHER_URL = "s3://bucket/x", "https://host/x"
 """A place on an object store, where runs can be; and one where nothing can be."""
-RUNS = ("run", "runs", "first", "second")
-"""Names of the parameters that are runs."""
+ON_A_STORE = ("run", "runs", "first", "second", "source", "data", "validation")
+"""Names of the parameters that are runs or images, which can be on an object store."""
 # What is given for other arguments and options that are needed.
 GIVEN = {"ks": "2,3", "name": "knn"}
 
@@ -76,7 +76,7 @@ def arguments(command: str, place: str) -> list[str]:
 
 def url_for(place: str) -> str:
     """Return a URL that this parameter does not take."""
-    return OTHER_URL if place in RUNS else URL
+    return OTHER_URL if place in ON_A_STORE else URL
 
 
 def refusal_of(url: str) -> str:
@@ -130,5 +130,8 @@ def test_flows__refuse_urls_of_their_parameters(refused: Refused) -> None:
     assert refusal_of(OTHER_URL) in refused(lambda: rerun.fn("index", run=OTHER_URL))
     assert refusal_of(URL) in refused(lambda: rerun.fn("index", run="run", out=URL))
     for option in ("data", "validation", "supervised", "protocol"):
-        given: dict[str, Any] = {"name": "knn", option: URL}
-        assert refusal_of(URL) in refused(lambda given=given: EvaluationRequest(**given))
+        url = url_for(option)
+        given: dict[str, Any] = {"name": "knn", option: url}
+        assert refusal_of(url) in refused(lambda given=given: EvaluationRequest(**given))
+    # A data set is read where it is, file by file.
+    assert refusal_of(URL) in refused(lambda: EvaluationRequest(name="retrieval", data=URL))

@@ -10,15 +10,19 @@ import pandas as pd
 import pytest
 import zarr
 
+import deepcluster
 from deepcluster_core.artifacts.remote.transfer import push_run
+from deepcluster_core.errors import SourceError
 from deepcluster_core.progress import silent
 from flows.evaluate import evaluate
 from flows.show.takeaway import show_duplicates
 from stages.evaluations.shared.results import read_results
+from stages.runs.job_variables import recipe_and_count
 from stages.runs.locate import run_folder_of
 from stages.runs.new_images import assign, embed
 from tests.support.object_stores import BUCKET, ObjectStoreServer
-from tests.support.stored_images import reached
+from tests.support.refusals import typed
+from tests.support.stored_images import reached, upload
 
 
 @pytest.fixture
@@ -34,6 +38,21 @@ def url(
     with reached(seaweedfs_server.endpoint):
         push_run(finished_run, url, silent)
         yield url
+
+
+@pytest.fixture
+def images_url(url: str, seaweedfs_server: ObjectStoreServer, tiny_images: Path) -> str:
+    """Return the URL of a copy of the images."""
+    place = f"{url}-images"
+    upload(seaweedfs_server, tiny_images, place.removeprefix(f"s3://{BUCKET}/"))
+    return place
+
+
+def command(*words: str | Path) -> None:
+    """Run a command in this process, which must succeed."""
+    with pytest.raises(SystemExit) as ended:
+        typed(*words)
+    assert ended.value.code == 0
 
 
 def test_assign__of_a_run_on_a_store(url: str, finished_run: Path, tiny_images: Path) -> None:
@@ -77,3 +96,64 @@ def test_evaluate__with_other_images_of_a_run_on_a_store(
     # Another machine finds the packed images and the results.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     assert judged(url) == expected
+
+
+def test_assign__of_images_on_a_store(
+    images_url: str, finished_run: Path, tiny_images: Path
+) -> None:
+    names = sorted(path.name for path in (tiny_images / "disc").iterdir())[:3]
+    Path("urls.txt").write_text("".join(f"{images_url}/disc/{name}\n" for name in names))
+    assign(str(finished_run), tiny_images / "disc", out=Path("here.parquet"))
+    table = pd.read_parquet("here.parquet")
+    here = dict(zip(table["path"], table["cluster"], strict=True))
+
+    def clusters_of(source: str) -> dict[str, int]:
+        out = Path(f"{source.rpartition('/')[2]}.parquet")
+        command("assign", finished_run, source, "--out", out)
+        found = pd.read_parquet(out)
+        return dict(zip(found["path"].str.rpartition("/")[2], found["cluster"], strict=True))
+
+    assert clusters_of(f"{images_url}/disc/{names[1]}") == {names[1]: here[names[1]]}
+    assert clusters_of("urls.txt") == {name: here[name] for name in names}
+    assert clusters_of(f"{images_url}/disc") == here
+
+
+def test_embed__of_images_on_a_store(
+    images_url: str, finished_run: Path, tiny_images: Path
+) -> None:
+    name = next((tiny_images / "disc").iterdir()).name
+    run = deepcluster.open_run(finished_run)
+
+    here = run.embed(tiny_images / "disc" / name)
+    there = run.embed(f"{images_url}/disc/{name}")
+
+    assert there.paths == here.paths == [name]
+    assert np.array_equal(there.features, here.features)
+    with pytest.raises(SourceError, match=r"no\.png: does not exist\.\n  Fix: give"):
+        run.assign(f"{images_url}/disc/no.png")
+
+
+def test_evaluate__with_images_on_a_store(
+    images_url: str, own_run: Path, tiny_images: Path
+) -> None:
+    def judged(data: str, result: str) -> list[dict[str, Any]]:
+        command("evaluate", "knn", own_run, "--data", data, "--as", result)
+        (results,) = own_run.glob(f"evaluations/{result}/epoch=*")
+        return read_results(results)
+
+    assert judged(images_url, "there") == judged(str(tiny_images), "here")
+
+
+def test_job_variables__of_a_run_on_a_store(
+    url: str, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, count = recipe_and_count(url, {"cluster": {"k": 3}})
+    assert (recipe.cluster.k, count) == (3, 240)
+    assert recipe_and_count(str(finished_run), {"dataset": {"subset": 9}})[1] is None
+
+    printed: list[str] = []
+    for run in (url, str(finished_run), str(finished_run / "config.yaml")):
+        command("job-variables", run, "--pool-type", "docker")
+        printed.append(capsys.readouterr().out)
+    assert printed[0].startswith("--job-variable mem_limit=")
+    assert printed[0] == printed[1] == printed[2]

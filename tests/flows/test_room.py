@@ -219,5 +219,6 @@ def test_check_fits_machine__of_a_run_on_a_store(finished_run: Path, tmp_path: P
         return check_fits_machine(folder, limited, num_images=240, use=use, anyway=False)
 
     assert "of compute.scratch_bytes" in check(needed)
-    with pytest.raises(ConfigError, match=r"Too little: compute.scratch_bytes.*\n  Fix: set"):
+    said = r"(?s)^file://.*/store/demo: .*Too little: compute.scratch_bytes.*\n  Fix: set"
+    with pytest.raises(ConfigError, match=said):
         check(needed - 1)

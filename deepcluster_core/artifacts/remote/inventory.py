@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from deepcluster_core.artifacts.commit import UNFINISHED
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, Manifest, inspect
 from deepcluster_core.artifacts.remote.lease import LEASE
-from deepcluster_core.artifacts.remote.small import is_small_file
+from deepcluster_core.artifacts.remote.small_files import is_small_file
 from deepcluster_core.artifacts.remote.store import PROBE, Store, StoredObject
 from deepcluster_core.artifacts.remote.uploads import parse_manifest
 from deepcluster_core.errors import ArtifactError, ConfigError

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
-from deepcluster_core.artifacts.remote.beside import Beside
 from deepcluster_core.artifacts.remote.downloads import delete_artifact, download_files, is_there
-from deepcluster_core.artifacts.remote.known import Known
+from deepcluster_core.artifacts.remote.known_objects import KnownObjects
 from deepcluster_core.artifacts.remote.lease import Lease, Times
 from deepcluster_core.artifacts.remote.pins import pinned
 from deepcluster_core.artifacts.remote.room import KNOWN, STATE, Room, mark_used
+from deepcluster_core.artifacts.remote.run_files import RunFiles
 from deepcluster_core.artifacts.remote.store import UNCHANGED, Store
 from deepcluster_core.artifacts.remote.uploads import Uploads, parse_manifest, put_manifest
 from deepcluster_core.errors import ArtifactError
@@ -45,9 +45,10 @@ class Mirror:
         self.root = root
         self.url = url
         self.store = Store(url)
-        self._known = Known(root.parent / KNOWN)
-        self._beside = Beside(self.store, root, self._known)
-        self._room, self._times = room, times or Times()
+        self._known = KnownObjects(root.parent / KNOWN)
+        self._run_files = RunFiles(self.store, root, self._known)
+        self.room = room
+        self._times = times or Times()
         self._uploads: dict[str, Uploads] = {}
         self._leases: dict[str, Lease] = {}
         self._absent: set[str] = set()
@@ -124,7 +125,7 @@ class Mirror:
         Raises:
             NoRoomError: the disk is full, and there is nothing more to evict.
         """
-        self._room.repeat_on_full_disk(folder, work)
+        self.room.repeat_on_full_disk(folder, work)
 
     def is_unpublished(self, folder: Path) -> bool:
         """Return whether the artifact is whole here, but its commit to the store failed."""
@@ -150,12 +151,7 @@ class Mirror:
         """
         folder = self._artifact_of(path)
         manifest = read_manifest(folder)
-        wanted = path.relative_to(folder).as_posix()
-        names = [
-            name
-            for name in manifest.files
-            if wanted in (".", name) or name.startswith(f"{wanted}/")
-        ]
+        names = _names_below(path.relative_to(folder).as_posix(), manifest.files)
         if not names and path != folder:
             raise ArtifactError(
                 f"{path}: is not named by the manifest of {self.url}/{self._name_of(folder)}.\n"
@@ -174,7 +170,7 @@ class Mirror:
             )
         if missing:
             download_files(
-                self.store, folder, self._name_of(folder), manifest, missing, room=self._room
+                self.store, folder, self._name_of(folder), manifest, missing, room=self.room
             )
 
     @contextmanager
@@ -241,7 +237,7 @@ class Mirror:
         self._take(folder, *put_manifest(self.store, name, body, etag))
         self._known.forget_uploads(name)
         self._end_uploads(name)
-        self._room.trim()
+        self.room.trim()
 
     def _uploads_of(self, folder: Path) -> Uploads:
         name = self._name_of(folder)
@@ -318,7 +314,7 @@ class Mirror:
         Raises:
             ArtifactError: a file that people edit has changed in both places.
         """
-        self.repeat_on_full_disk(self.root, self._beside.pull)
+        self.repeat_on_full_disk(self.root, self._run_files.pull)
 
     def push_small(self, names: Sequence[str]) -> None:
         """Upload files of the run beside its artifacts, if they changed.
@@ -326,7 +322,7 @@ class Mirror:
         Raises:
             ArtifactError: another process has changed the file on the store meanwhile.
         """
-        self._beside.push(names)
+        self._run_files.push(names)
 
     def prune(self, folder: Path) -> None:
         """Mark the manifest on the store as pruned, then delete the files there.
@@ -383,6 +379,13 @@ class Mirror:
 def _is_within(name: str, folder: str) -> bool:
     """Return whether a folder of the run is another one, or lies in it."""
     return folder in ("", name) or name.startswith(f"{folder}/")
+
+
+def _names_below(wanted: str, names: Collection[str]) -> list[str]:
+    """Return the name that is wanted, or those in the folder of this name; `.` stands for all."""
+    if wanted in names:
+        return [wanted]
+    return [name for name in names if wanted == "." or name.startswith(f"{wanted}/")]
 
 
 def _bytes_of(path: Path) -> bytes | None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from deepcluster_core.artifacts.locks import WITHOUT_LOCKS
 
@@ -27,7 +28,7 @@ def pinned(above: Path, folder: str) -> Iterator[None]:
     """
     opened = _open(above, folder)
     try:
-        _flock(opened, exclusive=False)
+        _lock(opened, "shared")
         yield
     finally:
         os.close(opened)
@@ -38,7 +39,7 @@ def unpinned(above: Path, folder: str) -> Iterator[bool]:
     """Yield whether nobody uses an artifact; nobody can begin to during the block."""
     opened = _open(above, folder)
     try:
-        yield _flock(opened, exclusive=True)
+        yield _lock(opened, "if free")
     finally:
         os.close(opened)
 
@@ -54,20 +55,10 @@ def alone(place: Path, file: str) -> Iterator[None]:
     number = int(hashlib.sha256(file.encode()).hexdigest(), 16) % NUM_FETCHING
     opened = _open_path(place / FETCHING / str(number))
     try:
-        _hold(opened)
+        _lock(opened, "alone")
         yield
     finally:
         os.close(opened)
-
-
-def _hold(opened: int) -> None:
-    from fcntl import LOCK_EX, flock  # noqa: PLC0415  not on Windows
-
-    try:
-        flock(opened, LOCK_EX)
-    except OSError as error:
-        if error.errno not in WITHOUT_LOCKS:
-            raise
 
 
 def _open(above: Path, folder: str) -> int:
@@ -79,16 +70,21 @@ def _open_path(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
-def _flock(opened: int, *, exclusive: bool) -> bool:
-    """Lock an open file: wait to share it, but not to have it alone; return whether it is locked.
+def _lock(opened: int, how: Literal["shared", "alone", "if free"]) -> bool:
+    """Lock an open file; return whether it is locked.
 
     Where the file system has no locks, an artifact counts as used by nobody; its files are then
     kept by the time of their last use alone.
+
+    Args:
+        opened: the file.
+        how: share it with others, or have it alone; wait for that, or only try.
     """
     from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock  # noqa: PLC0415  not on Windows
 
+    operation = {"shared": LOCK_SH, "alone": LOCK_EX, "if free": LOCK_EX | LOCK_NB}[how]
     try:
-        flock(opened, LOCK_EX | LOCK_NB if exclusive else LOCK_SH)
+        flock(opened, operation)
     except BlockingIOError:
         return False
     except OSError as error:

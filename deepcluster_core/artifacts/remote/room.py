@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
-from deepcluster_core.artifacts.remote.known import Known
+from deepcluster_core.artifacts.remote.known_objects import KnownObjects
 from deepcluster_core.artifacts.remote.pins import alone, unpinned
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.errors import ArtifactError, NoRoomError
@@ -175,7 +175,7 @@ class Room:
         for run in self.place.glob("*/*/"):
             if run.name == STATE:
                 continue
-            known = Known(run.parent / KNOWN)
+            known = KnownObjects(run.parent / KNOWN)
             for path in run.rglob(MANIFEST):
                 folder = path.parent.relative_to(run).as_posix()
                 manifest = _published(path, f"{folder}/{MANIFEST}", known)
@@ -204,7 +204,7 @@ def _is_unpinned(found: _Candidate) -> bool:
         return is_unused
 
 
-def _published(path: Path, name: str, known: Known) -> Manifest | None:
+def _published(path: Path, name: str, known: KnownObjects) -> Manifest | None:
     """Return a manifest whose artifact the store has, or None."""
     with suppress(OSError, ArtifactError):
         if known.is_published(name, path.read_bytes()):

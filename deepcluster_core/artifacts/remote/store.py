@@ -244,7 +244,8 @@ class Store:
 
     def _replace_file(self, name: str, body: bytes, etag: str) -> str | None:
         """Replace a file under a lock, since a file system knows no conditions."""
-        with lock(Path(self.url.removeprefix("file://")) / name):
+        # One lock file for all names, because nobody would delete those of former leases.
+        with lock(Path(self.url.removeprefix("file://")) / "objects"):
             found = self.head(name)
             if found is None or found.etag != etag:
                 return None

@@ -20,9 +20,9 @@ from deepcluster_core.artifacts.remote.inventory import (
     to_transfer,
     total_bytes,
 )
-from deepcluster_core.artifacts.remote.known import Known
+from deepcluster_core.artifacts.remote.known_objects import KnownObjects
 from deepcluster_core.artifacts.remote.lease import Lease, Times
-from deepcluster_core.artifacts.remote.small import SmallFiles
+from deepcluster_core.artifacts.remote.small_files import SmallFiles
 from deepcluster_core.artifacts.remote.store import Store
 from deepcluster_core.artifacts.remote.uploads import Uploads, put_manifest
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
@@ -208,4 +208,4 @@ def _pull(store: Store, root: Path, artifact: Artifact, counted: _Bytes) -> None
 
 def _small_files(store: Store, root: Path) -> SmallFiles:
     place = hashlib.sha256(store.url.encode()).hexdigest()[:16]
-    return SmallFiles(store, root, Known(root / STATE / place))
+    return SmallFiles(store, root, KnownObjects(root / STATE / place))

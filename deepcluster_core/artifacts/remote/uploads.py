@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deepcluster_core.artifacts.files import sha256_at
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, validated_manifest
-from deepcluster_core.artifacts.remote.known import Known
+from deepcluster_core.artifacts.remote.known_objects import KnownObjects
 from deepcluster_core.artifacts.remote.store import Store
 from deepcluster_core.errors import ArtifactError, first_line
 from deepcluster_core.shortage import explain_damage
@@ -24,7 +24,7 @@ class Uploads:
         store: Store,
         folder: Path,
         name: str,
-        known: Known | None = None,
+        known: KnownObjects | None = None,
         sent: Callable[[int], None] | None = None,
     ) -> None:
         """Begin without any upload.

@@ -26,7 +26,7 @@ from deepcluster_core.data.sources.parquet import ParquetSource
 from deepcluster_core.data.sources.shard_files import LocalShards
 from deepcluster_core.data.sources.shards import TarSource
 from deepcluster_core.data.sources.store_opening import open_stored
-from deepcluster_core.data.sources.wanted import Wanted
+from deepcluster_core.data.sources.wanted import Wanted, several_kinds
 from deepcluster_core.errors import SourceError
 from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.geotiff.scenes import is_scene_name
@@ -179,12 +179,7 @@ def _kind_of_folder(folder: Path) -> KindName:
         if first_file:
             found.append(kind)
     if len(found) > 1:
-        kinds = " or ".join(found)
-        raise SourceError(
-            f"{folder}: holds {_survey(folder)}, so it could be of kind {kinds}.\n"
-            f"  Fix: choose one (dataset.kind in a recipe, --kind of assign and embed), or give a "
-            f"folder with files of one kind only."
-        )
+        raise several_kinds(folder, _survey(folder), found)
     # Beside images, a compressed tar file is what they were unpacked from.
     if not found and any(_packed_tar_files(folder)):
         return "tar"

@@ -18,7 +18,7 @@ from deepcluster_core.data.sources.store_images import (
 )
 from deepcluster_core.data.sources.store_shards import StoreParquetSource, StoreTarSource
 from deepcluster_core.data.sources.tally import counts
-from deepcluster_core.data.sources.wanted import Wanted
+from deepcluster_core.data.sources.wanted import Wanted, several_kinds
 from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.store_urls import StoreUrl
 
@@ -144,12 +144,7 @@ def _kind_of_tree(tree: StoreTree, kind: str) -> tuple[str, list[StoreFile]]:
             _raise_nothing(tree.url, kind, tree.files)
         return kind, by_kind.get(kind, [])
     if len(found) > 1:
-        raise SourceError(
-            f"{tree.url}: holds {_survey(tree.files)}, so it could be of kind "
-            f"{' or '.join(found)}.\n"
-            f"  Fix: choose one (dataset.kind in a recipe, --kind of assign and embed), or give a "
-            f"folder with files of one kind only."
-        )
+        raise several_kinds(tree.url, _survey(tree.files), found)
     if not found:
         wanted = "images at any depth, or .parquet, .tar or .tar.gz files directly in it"
         _raise_nothing(tree.url, wanted, tree.files)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deepcluster_core.errors import ConfigError
+from deepcluster_core.errors import ConfigError, SourceError
 from deepcluster_core.geotiff.config import TileConfig
 from deepcluster_core.store_urls import Location
 
@@ -41,3 +41,18 @@ class Wanted:
                 f"dataset.tile cuts GeoTIFF scenes, but dataset.kind is {kind}.\n"
                 f"  Fix: dataset.kind: geotiff, or remove dataset.tile."
             )
+
+
+def several_kinds(location: Location, holds: str, kinds: Sequence[str]) -> SourceError:
+    """Return the error for a folder with files of several kinds.
+
+    Args:
+        location: the folder.
+        holds: summary of its files.
+        kinds: the kinds that it could be.
+    """
+    return SourceError(
+        f"{location}: holds {holds}, so it could be of kind {' or '.join(kinds)}.\n"
+        f"  Fix: choose one (dataset.kind in a recipe, --kind of assign and embed), or give a "
+        f"folder with files of one kind only."
+    )

@@ -1,5 +1,6 @@
 """Mirrors of two machines of one run, against two real servers."""
 
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -13,7 +14,7 @@ import zarr.storage
 from deepcluster_core.artifacts.manifest import MANIFEST, Condition, inspect, read_manifest
 from deepcluster_core.artifacts.remote.lease import Times
 from deepcluster_core.artifacts.remote.mirror import Mirror
-from deepcluster_core.artifacts.remote.opening import mirror_of
+from deepcluster_core.artifacts.remote.opening import REMOTE, mirror_of, open_mirror
 from deepcluster_core.artifacts.remote.room import Room
 from deepcluster_core.errors import ArtifactError
 from tests.support.object_stores import SECRET_KEY
@@ -256,3 +257,13 @@ def test_mirror__two_machines_make_it_once(here: Mirror, there: Mirror) -> None:
 
     assert len(made) == 1
     assert read_manifest(here.root / LABELS) == read_manifest(there.root / LABELS)
+
+
+def test_open_mirror__is_one_object_in_a_process(own: Mirror, tmp_path: Path) -> None:
+    with own.lease(own.root / LABELS):
+        # What another process writes that looks at the run with another recipe.
+        (own.root.parent / REMOTE).write_text(json.dumps({"url": own.url, "scratch_bytes": 7}))
+        assert mirror_of(own.root) is own, "or else it would not know the lease"
+
+    assert open_mirror(own.url, tmp_path / "here", 10**9) is own
+    assert own.room.limit == 10**9

@@ -324,3 +324,11 @@ def test_store__errors_hide_the_secret(
 
     assert SECRET_KEY not in repr(raised.value)
     assert SECRET_KEY not in repr(store)
+
+
+def test_store__of_files_has_one_lock_file(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}/demo")
+    for _ in range(3):
+        store.probe()
+
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == [".objects.lock"]

@@ -22,7 +22,7 @@ class KnownObject:
     """Of its contents, in hexadecimal."""
 
 
-class Known:
+class KnownObjects:
     """The known objects of a mirror, by name; a file for each, so that processes can share them."""
 
     def __init__(self, place: Path) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepcluster_core.artifacts.remote.known import Known
-from deepcluster_core.artifacts.remote.small import SmallFiles, is_small_file
+from deepcluster_core.artifacts.remote.known_objects import KnownObjects
+from deepcluster_core.artifacts.remote.small_files import SmallFiles, is_small_file
 from deepcluster_core.artifacts.remote.store import Store, StoredObject
 
 EVALUATIONS = "evaluations"
@@ -13,10 +13,10 @@ EDITED = ".csv"
 are made anew from artifacts and the recipe, so that the last one wins."""
 
 
-class Beside:
+class RunFiles:
     """The files beside the artifacts of a run or sweep."""
 
-    def __init__(self, store: Store, root: Path, known: Known) -> None:
+    def __init__(self, store: Store, root: Path, known: KnownObjects) -> None:
         self._store, self._root, self._known = store, root, known
         self._small = SmallFiles(store, root, known)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepcluster_core.artifacts.files import write_atomically
-from deepcluster_core.artifacts.remote.known import Known, sha256_of
+from deepcluster_core.artifacts.remote.known_objects import KnownObjects, sha256_of
 from deepcluster_core.artifacts.remote.store import UNCHANGED, Store
 from deepcluster_core.errors import ArtifactError
 
@@ -12,7 +12,7 @@ from deepcluster_core.errors import ArtifactError
 class SmallFiles:
     """The files right in a run's folder; names that begin with `.` or `_` are left out."""
 
-    def __init__(self, store: Store, root: Path, known: Known) -> None:
+    def __init__(self, store: Store, root: Path, known: KnownObjects) -> None:
         self._store, self._root, self._known = store, root, known
 
     def pull(self, names: Sequence[str] | None = None, *, update: bool = False) -> list[str]:
