@@ -10,11 +10,12 @@ from stages.runs import loop
 from stages.runs import recipe as recipes
 from stages.runs.access import check_run_writable
 from stages.runs.folder import RunFolder
-from stages.runs.locate import resolve, run_path
+from stages.runs.locate import run_path
 from stages.runs.opening import begin
 from stages.runs.recipe import Recipe
 from stages.runs.report import Report
 from stages.runs.run import Run as RunInProgress
+from stages.runs.settled import resolve
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

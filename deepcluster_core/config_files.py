@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from deepcluster_core.local_paths import expanded
-
 CONFIGS = (Path(__file__).parent / "configs").resolve()
 """The shipped files. In a checkout this is a link to its `configs/`; a wheel holds a copy."""
 
@@ -18,27 +16,9 @@ def config_file(name: str) -> Path:
     A file in the working folder takes precedence over the shipped one.
     """
     local_file = Path("configs") / name
-    if _is_file(local_file):
+    if is_file(local_file):
         return local_file
     return CONFIGS / name
-
-
-def recipe_file(text: str | Path) -> Path:
-    """Return the recipe file that `demo`, `configs/demo.yaml` or another path stands for.
-
-    An existing file is returned as given. If no recipe is found, the path is returned unchanged, so
-    that a later error message names what the user typed.
-    """
-    path = expanded(text, Path())
-    if _is_file(path):
-        return path
-    found = path
-    if path.parent == Path() and not path.suffix:  # a name such as `demo`
-        found = config_file(f"{path.name}.yaml")
-    elif path.parent == Path("configs"):
-        # The documentation writes configs/demo.yaml, which exists only in a checkout.
-        found = CONFIGS / path.name
-    return found if _is_file(found) else path
 
 
 def recipe_names() -> list[str]:
@@ -47,6 +27,6 @@ def recipe_names() -> list[str]:
     return sorted({path.stem for path in found})
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     """Return whether a path is a file; False if the path cannot be looked up."""
     return os.path.isfile(path)  # noqa: PTH113  pathlib raises if it may not look

@@ -29,21 +29,10 @@ def groups(images: Iterator[SourceImage]) -> Iterator[list[SourceImage]]:
 
 def record(outcome: Outcome, writer: ImagesWriter, findings: Findings) -> None:
     """Add an image to the artifact, or to its list of skipped images."""
-    if outcome.reason is not None:
-        writer.skip(outcome.path, outcome.reason, is_loss=outcome.is_loss)
+    if outcome.image is None:
+        writer.skip(outcome.path, outcome.reason or "", is_loss=outcome.is_loss)
         return
-    row = PackedImage(
-        path=outcome.path,
-        label=outcome.label,
-        width=outcome.width,
-        height=outcome.height,
-        format=outcome.format,
-        packed_height=outcome.packed_height,
-        packed_width=outcome.packed_width,
-        packed=outcome.packed,
-        colour_copy=outcome.colour_copy,
-    )
-    writer.add(row)
+    writer.add(outcome.image)
     findings.add(outcome)  # afterwards: what is saved in `add` does not count this image
 
 
@@ -80,23 +69,27 @@ class Reading:
             packed = self.packing.stored(decoded.pixels_HWC)
             colour_copy = self.packing.colour_copy(decoded.pixels_HWC)
         except LeftOutError as error:
-            return Outcome(image.path, image.label, str(error), is_loss=False)
+            return Outcome(image.path, reason=str(error), is_loss=False)
         except (OSError, UnreadableImageError) as error:
             if is_shortage(error):  # memory or disk ran out, so the image itself may be good
                 raise
-            return Outcome(image.path, image.label, str(error))
+            return Outcome(image.path, reason=str(error))
         height, width = decoded.pixels_HWC.shape[:2]
-        return Outcome(
+        packed_image = PackedImage(
             image.path,
             image.label,
             width=decoded.width,
             height=decoded.height,
             format=decoded.format,
+            packed_height=height,
+            packed_width=width,
+            packed=packed,
+            colour_copy=colour_copy,
+        )
+        return Outcome(
+            image.path,
+            packed_image,
             num_pages=decoded.num_pages,
             highest=decoded.highest,
             is_deep=decoded.is_deep,
-            packed_width=width,
-            packed_height=height,
-            packed=packed,
-            colour_copy=colour_copy,
         )

@@ -5,11 +5,15 @@ They are deleted when the first rank has read them, and are no part of the artif
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.ipc  # pyright: ignore[reportUnusedImport]  as pa.ipc
+
+from deepcluster_core.artifacts.images_writer import PackedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,49 +21,48 @@ class Outcome:
     """What became of an image: its packed pixels, or the reason why there are none."""
 
     path: str
-    label: str | None
+    image: PackedImage | None = None
+    """None if it was skipped."""
     reason: str | None = None
     """Why it was skipped; None if it was packed."""
     is_loss: bool = True
     """Whether an image without pixels was lost, and not left out on purpose."""
-    width: int = 0
-    """Width of the upright original in pixels."""
-    height: int = 0
-    """Height of the upright original in pixels."""
-    format: str = ""
-    """Format found in the content: JPEG, PNG, NPY, …"""
     num_pages: int = 1
     """Number of pages of the file, of which one was read, or their maximum."""
     highest: float | None = None
     """The highest value of a picture of more than 8 bits that was converted by `range`."""
     is_deep: bool = False
     """Whether it had more than 8 bits, and no window of its own; see `Decoded`."""
-    packed_width: int = 0
-    packed_height: int = 0
-    packed: bytes = b""
-    colour_copy: bytes = b""
-    """A JPEG in colour, if the artifact has such copies."""
+
+    @property
+    def format(self) -> str:
+        """Format found in the content: JPEG, PNG, NPY, …; empty if the image was skipped."""
+        return "" if self.image is None else self.image.format
 
 
-SCHEMA = pa.schema(
-    {
-        "path": pa.string(),
-        "label": pa.string(),
-        "reason": pa.string(),
-        "is_loss": pa.bool_(),
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "format": pa.string(),
-        "num_pages": pa.int32(),
-        "highest": pa.float64(),
-        "is_deep": pa.bool_(),
-        "packed_width": pa.int32(),
-        "packed_height": pa.int32(),
-        "packed": pa.large_binary(),
-        "colour_copy": pa.large_binary(),
-    }
-)
-assert SCHEMA.names == [field.name for field in fields(Outcome)]
+_TYPES = {
+    str: pa.string(),
+    bool: pa.bool_(),
+    int: pa.int32(),
+    float: pa.float64(),
+    bytes: pa.large_binary(),
+}
+
+
+def _columns_of(row: type) -> dict[str, pa.DataType]:
+    """Return the Arrow types of the fields of a dataclass, by name."""
+    hints = get_type_hints(row)
+    return {field.name: _arrow_type(hints[field.name]) for field in fields(row)}
+
+
+def _arrow_type(hint: Any) -> pa.DataType:  # noqa: ANN401  a type, or a union of a type and None
+    (kind,) = {*(get_args(hint) or (hint,))} - {NoneType}
+    if kind in _TYPES:
+        return _TYPES[kind]
+    return pa.struct(_columns_of(kind).items())
+
+
+SCHEMA = pa.schema(_columns_of(Outcome))
 
 
 class OutcomeWriter:
@@ -71,8 +74,8 @@ class OutcomeWriter:
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Add a group."""
-        columns = [[getattr(outcome, name) for outcome in outcomes] for name in SCHEMA.names]
-        self._writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+        rows = [asdict(outcome) for outcome in outcomes]
+        self._writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
 
     def close(self) -> None:
         """Finish the file."""
@@ -83,8 +86,13 @@ def read_outcomes(path: Path) -> Iterator[list[Outcome]]:
     """Yield the groups of a file; memory holds one of them."""
     with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
         for batch in stream:
-            columns = [column.to_pylist() for column in batch.columns]
-            yield [Outcome(*row) for row in zip(*columns, strict=True)]
+            yield [_outcome(row) for row in batch.to_pylist()]
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    if row["image"] is not None:
+        row["image"] = PackedImage(**row["image"])
+    return Outcome(**row)
 
 
 def unit_path(folder: Path, number: int) -> Path:

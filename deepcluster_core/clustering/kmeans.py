@@ -9,7 +9,7 @@ import numpy as np
 from deepcluster_core.clustering.device_rows import ProjectedOnDevice, points_of
 from deepcluster_core.clustering.faiss_index import Library, library_for
 from deepcluster_core.clustering.fit import Fit
-from deepcluster_core.clustering.least_size import Quota
+from deepcluster_core.clustering.least_size import Blocks, Quota
 from deepcluster_core.clustering.lloyd import iterate
 from deepcluster_core.clustering.nearest import UNIT_ROWS, Nearest, search_rows
 from deepcluster_core.clustering.points import DevicePoints, Points
@@ -103,8 +103,7 @@ class KMeans:
         self._check(rows.num_rows)
         library = self.library or library_for(device)
         sample_S = self._sample(rows.num_rows, seed)
-        held_on = device if library == "torch" else None
-        points = self._points(rows, sample_S, ranks, held_on)
+        points = self._points(rows, sample_S, ranks, device if library == "torch" else None)
         _check_finite(points, sample_S)
         centroids_KQ, objective = iterate(
             points,
@@ -116,17 +115,13 @@ class KMeans:
             library=library,
             least=self._least(points.num_points),
         )
-        # Assign all rows, and not only those of the sample.
+        # All rows get a cluster, and not only those of the sample.
         block_rows = search_rows(rows.num_rows, device)
         nearest = Nearest(centroids_KQ, device=device, block_rows=block_rows, library=library)
         if sample_S is None:
-            # The rows of this rank need not be computed again.
-            cluster_N, distance_N = points.assign(nearest, progress)
-            blocks = partial(points.blocks, block_rows)
+            cluster_N, distance_N, blocks = _assigned_points(points, nearest, progress)
         else:
-            own = own_rows(rows.num_rows, ranks, unit=UNIT_ROWS)
-            cluster_N, distance_N = _assigned(nearest, rows, own, progress)
-            blocks = partial(rows.blocks, own)
+            cluster_N, distance_N, blocks = _assigned_rows(rows, nearest, ranks, progress)
         quota = Quota(blocks, centroids_KQ, self._least(rows.num_rows), device)
         cluster_N, distance_N = quota.fill(cluster_N, distance_N)
         cluster_N, distance_N = _gathered(cluster_N, distance_N, ranks)
@@ -194,14 +189,31 @@ class KMeans:
             )
 
 
-def _assigned(
-    nearest: Nearest, rows: Rows, own: range, progress: Progress
-) -> tuple[ClusterIds, Floats]:
-    """Return cluster_N and distance_N of this rank's rows, which may not be those of `points`."""
+def _assigned_points(
+    points: Points | DevicePoints, nearest: Nearest, progress: Progress
+) -> tuple[ClusterIds, Floats, Blocks]:
+    """Return cluster_N and distance_N of this rank's rows, and the rows in blocks.
+
+    The points are all rows, which need not be computed again.
+    """
+    cluster_N, distance_N = points.assign(nearest, progress)
+    return cluster_N, distance_N, partial(points.blocks, nearest.block_rows)
+
+
+def _assigned_rows(
+    rows: Rows, nearest: Nearest, ranks: Ranks, progress: Progress
+) -> tuple[ClusterIds, Floats, Blocks]:
+    """Return cluster_N and distance_N of this rank's rows, and the rows in blocks.
+
+    The points are a sample, and not necessarily of the rows that this rank assigns.
+    """
+    own = own_rows(rows.num_rows, ranks, unit=UNIT_ROWS)
+    blocks = partial(rows.blocks, own)
     if nearest.is_on_device and isinstance(rows, ProjectedOnDevice):
-        blocks = rows.on_device(own)
-        return nearest.assign_on_device(blocks, own, rows.num_rows, progress=progress)
-    return nearest.assign_blocks(rows.blocks(own), own, rows.num_rows, progress=progress)
+        found = nearest.assign_on_device(rows.on_device(own), own, rows.num_rows, progress=progress)
+    else:
+        found = nearest.assign_blocks(blocks(), own, rows.num_rows, progress=progress)
+    return *found, blocks
 
 
 def _check_finite(points: Points | DevicePoints, sample_S: RowIds | None) -> None:

@@ -168,16 +168,16 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
     from deepcluster_core.artifacts.mirrored import mirror_of  # noqa: PLC0415
     from flows.show.farewell import farewell  # noqa: PLC0415
     from stages.runs.access import check_run_writable  # noqa: PLC0415
-    from stages.runs.locate import resolve  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
     from stages.runs.settings_changes import check_settings  # noqa: PLC0415
+    from stages.runs.settled import as_begun, begun_with, resolve  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])
     # Check everything that can be checked now, before waiting for Prefect to start.
     resolved, folder = resolve(str(recipe), given(run), epochs, changes)
     # The flow checks again, which would ask an object store again.
     if dry_run or mirror_of(folder.root) is None:
-        check_settings(folder, resolved, update=update)
+        check_settings(folder, as_begun(resolved, begun_with(folder)), update=update)
     if dry_run:
         from flows.show.forecast import show_forecast  # noqa: PLC0415
 
@@ -221,8 +221,9 @@ def stage(
 ) -> None:
     """Run one stage of one epoch again, in the run or, with --out, elsewhere."""
     SERVER.begin()  # starts in the background, during the imports
-    from stages.runs.locate import existing_run, resolve, run_folder_of  # noqa: PLC0415
+    from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
+    from stages.runs.settled import resolve  # noqa: PLC0415
     from stages.runs.stage_request import check_stage_request  # noqa: PLC0415
 
     changes = parse_overrides(overrides or [])

@@ -10,8 +10,8 @@ from flows.engine.report import FlowReport
 from flows.engine.run import FlowRun
 from flows.prefect_.crashed_runs import mark_alive, mark_crashed_runs
 from stages.runs.access import check_run_writable
-from stages.runs.locate import resolve
 from stages.runs.opening import begin
+from stages.runs.settled import resolve
 from stages.runs.tracking import LiveTracking
 
 Makes = Literal["run", "artifact", "elsewhere"]

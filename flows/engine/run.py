@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -12,9 +14,7 @@ from flows.engine.report import FlowReport
 from flows.prefect_.crashed_runs import Alive
 from flows.prefect_.embedded import TASK_RUNS
 from flows.prefect_.task_records import place_of_records, usable_place
-from stages.runs.folder import RunFolder
 from stages.runs.job import Job
-from stages.runs.recipe import Recipe
 from stages.runs.run import Run
 
 
@@ -42,14 +42,13 @@ def run_stage(key: str, body: Callable[[], str]) -> dict[str, str]:
 class FlowRun(Run[FlowReport]):
     """A run that a flow makes, with a task for each job."""
 
-    def __init__(
-        self, folder: RunFolder, recipe: Recipe, report: FlowReport, *, only_reads: bool = False
-    ) -> None:
-        super().__init__(folder, recipe, report, only_reads=only_reads)
-        self.records = place_of_records(folder, only_reads=only_reads)
+    alive: Alive | None = None
+    """The mark that this process is alive, held while the run is in progress."""
+
+    @cached_property
+    def records(self) -> Path:
         """The folder with Prefect's records of tasks, and with the marks of live processes."""
-        self.alive: Alive | None = None
-        """The mark that this process is alive, held while the run is in progress."""
+        return place_of_records(self.folder, only_reads=self.only_reads)
 
     def execute(self, job: Job, key: str, body: Callable[[], str], *, done: bool) -> bool:
         """Call the body in a task, or only look up Prefect's record of that task."""

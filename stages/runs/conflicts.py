@@ -18,31 +18,21 @@ Conflict = tuple[tuple[str, ...], str]
 """The keys that were compared, and what is wrong."""
 
 
-def check_conflicts(recipe: "Recipe", *, name: str) -> None:
+def check_conflicts(recipe: "Recipe", *, name: str, only_shown: bool = False) -> None:
     """Raise one ConfigError with all conflicts between the keys of a recipe.
 
     Args:
         recipe: a recipe whose keys and values are valid one by one.
         name: what the message calls the recipe: its file, or `overrides`.
+        only_shown: check `report.bands` alone.
     """
-    found = described_conflicts(recipe)
+    found = paragraphs_of(_shown_bands(recipe) if only_shown else conflicts(recipe))
     if found:
         raise invalid(name, found)
 
 
-def check_shown_bands(recipe: "Recipe", *, name: str) -> None:
-    """Raise the ConfigError of `check_conflicts` for `report.bands` alone."""
-    found = _paragraphs(_shown_bands(recipe))
-    if found:
-        raise invalid(name, found)
-
-
-def described_conflicts(recipe: "Recipe", wrong: Collection[str] = ()) -> list[str]:
+def paragraphs_of(found: Iterable[Conflict], wrong: Collection[str] = ()) -> list[str]:
     """Return a paragraph for each conflict that involves none of the keys in `wrong`."""
-    return _paragraphs(conflicts(recipe), wrong)
-
-
-def _paragraphs(found: Iterable[Conflict], wrong: Collection[str] = ()) -> list[str]:
     paragraphs: list[str] = []
     for keys, text in found:
         if not _are_among(keys, wrong):

@@ -15,7 +15,7 @@ from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.clustering.scratch import MEMORY_BYTES
 from stages.cluster import Sizes
 from stages.index import DatasetConfig
-from stages.runs.recipe import Recipe
+from stages.runs.recipe import KeepConfig, Recipe
 from stages.train import Pace
 
 GIB = 1 << 30
@@ -54,6 +54,9 @@ class Needs:
 
     disk: dict[str, int]
     """Disk space by kind of artifact, when the run is at its largest."""
+    disk_at_once: dict[str, int]
+    """Disk space by kind of artifact of what a stage may read: all images, because training reads
+    them in random order, and the artifacts of two epochs."""
     scratch: int
     """Disk space for intermediate results, which may be on another disk; 0 if memory holds them."""
     memory: int
@@ -76,7 +79,10 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     sizes = Sizes.of(recipe.cluster, num_images=num_images, dim=dim, reduced=recipe.reduced_dim)
     # If the algorithm finds k, it can be as large as the number of images.
     all_k = [k or num_images for k in sizes.all_k]
-    disk = _disk_bytes(recipe, training, num_images=num_images, dim=dim, sizes=sizes, all_k=all_k)
+    disk, disk_at_once = (
+        _disk_bytes(one, training, num_images=num_images, dim=dim, sizes=sizes, all_k=all_k)
+        for one in (recipe, _two_epochs_of(recipe))
+    )
     training_bytes = _training_bytes(
         recipe, training, k=sum(all_k), num_images=num_images, num_ranks=num_ranks
     )
@@ -86,13 +92,20 @@ def needs_of(recipe: Recipe, *, num_images: int, device: str, num_ranks: int = 1
     # The bank lies in main memory, also where a GPU trains.
     bank_bytes = training.bank_bytes
     if not device.startswith("cuda"):
-        return Needs(disk, scratch, PROCESS_BYTES + max(clustering, training_bytes + bank_bytes), 0)
+        memory = PROCESS_BYTES + max(clustering, training_bytes + bank_bytes)
+        return Needs(disk, disk_at_once, scratch, memory, device=0)
 
     memory = PROCESS_BYTES + max(clustering, bank_bytes)
     device_bytes = _device_bytes(
         recipe, num_images=num_images, dim=dim, width=sizes.pca_dim, k=max(all_k)
     )
-    return Needs(disk, scratch, memory, max(training_bytes, device_bytes))
+    return Needs(disk, disk_at_once, scratch, memory, max(training_bytes, device_bytes))
+
+
+def _two_epochs_of(recipe: Recipe) -> Recipe:
+    """Return the recipe of a run that keeps as little as it can, and ends after two epochs."""
+    keep = KeepConfig(features=1, checkpoints=1)
+    return recipe.model_copy(update={"epochs": min(2, recipe.epochs), "keep": keep})
 
 
 def _device_bytes(recipe: Recipe, *, num_images: int, dim: int, width: int, k: int) -> int:

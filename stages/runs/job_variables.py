@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepcluster_core.artifacts.manifest import has_manifest, read_manifest
-from deepcluster_core.config_files import recipe_file
 from deepcluster_core.errors import ConfigError
 from stages.runs.folder import RunFolder
+from stages.runs.recipe import recipe_file
 from stages.runs.remote_runs import url_of
 
 if TYPE_CHECKING:

@@ -1,54 +1,14 @@
-"""Find the folder and the recipe of a run from what a person typed."""
+"""Find the folder of a run from what a person typed."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from deepcluster_core.artifacts.permissions import why_not_writable
-from deepcluster_core.config_files import recipe_file
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local, expanded
 from stages.runs.access import check_readable
 from stages.runs.compute import ComputeConfig
-from stages.runs.conflicts import check_conflicts, check_shown_bands
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import Recipe, read_recipe
 from stages.runs.remote_runs import mirror_root, url_of
-from stages.runs.settled import is_finished
-
-
-def resolve(
-    recipe: str, run: str | None, epochs: int | None, overrides: Mapping[str, Any]
-) -> tuple[Recipe, RunFolder]:
-    """Return the recipe with all overrides applied, and the folder of the run.
-
-    Args:
-        recipe: path of a YAML file, or the name of one in `configs/`.
-        run: a folder, a name for one under `runs/`, or a URL; None for the recipe's name.
-        epochs: number of epochs; None for the recipe's.
-        overrides: nested keys of the recipe.
-
-    Raises:
-        ConfigError: the recipe is invalid, or the path of the run is a file.
-    """
-    changes = dict(overrides)
-    if epochs is not None:
-        changes["epochs"] = epochs
-    path = recipe_file(recipe)
-    read = read_recipe(path, changes)
-    # A run is named after its recipe, unless a person names it.
-    root = run_path(run or path.stem, read.compute)
-    if root.exists() and not root.is_dir():
-        raise ConfigError(
-            f"{root}: is a file, but a run is a folder.\n  Fix: choose another --run."
-        )
-    folder = RunFolder(root)
-    if is_finished(folder, read):
-        # It was checked before, which takes long; only what people see may be new.
-        check_shown_bands(read, name=str(path))
-    else:
-        check_conflicts(read, name=str(path))
-    return read, folder
 
 
 def run_path(run: str, compute: ComputeConfig | None = None) -> Path:

@@ -9,7 +9,7 @@ from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.store_urls import StoreUrl
 from stages.runs.epoch import EPOCH_STAGES
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import Recipe, save_recipe
+from stages.runs.recipe import save_recipe
 from stages.runs.run import Run
 from stages.runs.settings_changes import check_settings
 
@@ -46,7 +46,7 @@ def _begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
     run.anyway = anyway
     if run.num_images is not None and not run.is_finished:
         run.check_fits_machine(run.num_images)
-    _write_config(run.recipe, run.folder)
+    _write_config(run)
 
 
 def _warn_inside_source(run: Run[Any]) -> None:
@@ -109,11 +109,12 @@ def _check_versions(folder: RunFolder, *, update: bool) -> None:
         )
 
 
-def _write_config(recipe: Recipe, folder: RunFolder) -> None:
+def _write_config(run: Run[Any]) -> None:
     """Write the recipe to the folder of the run; raise ConfigError if that is not allowed."""
+    folder = run.folder
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
-        save_recipe(recipe, folder.config)
+        save_recipe(run.recipe, folder.config)
         publish_small(folder.config)
     except OSError as error:
         raise ConfigError(

@@ -20,7 +20,7 @@ from pydantic import (
 from deepcluster_core.artifacts.files import write_atomically
 from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.config import StrictConfig, keys_of
-from deepcluster_core.config_files import recipe_file
+from deepcluster_core.config_files import config_file, is_file
 from deepcluster_core.config_overrides import parse_assignments
 from deepcluster_core.config_problems import described, invalid
 from deepcluster_core.config_yaml import dump, merged, plain, read_yaml
@@ -31,7 +31,7 @@ from stages.cluster import ClusterConfig, Sizes
 from stages.extract import ExtractConfig
 from stages.index import DatasetConfig
 from stages.runs.compute import ComputeConfig, scratch_folder
-from stages.runs.conflicts import check_conflicts, described_conflicts
+from stages.runs.conflicts import check_conflicts, conflicts, paragraphs_of
 from stages.train import Pace, TrainConfig
 
 
@@ -183,25 +183,46 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         ConfigError: the file cannot be read, or keys or values are invalid. All invalid keys and
             values are reported together.
     """
-    path = recipe_file(path)
-    recipe = read_recipe(path, overrides or {})
+    path, recipe = read_recipe(path, overrides or {})
     check_conflicts(recipe, name=str(path))
     return recipe
 
 
-def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
+def read_recipe(file: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, Recipe]:
     """Read a recipe file and apply `overrides`; `check_conflicts` completes the validation.
 
     Args:
-        path: path of a YAML file.
+        file: path of a YAML file, or a name that `recipe_file` finds.
         overrides: nested values that replace those in the file.
+
+    Returns:
+        The path of the file, and the recipe.
 
     Raises:
         ConfigError: the file cannot be read, or keys or values are invalid one by one.
     """
+    path = recipe_file(file)
     changes = plain(overrides, name="overrides")
     _resolve_paths(changes, Path.cwd())
-    return _valid_recipe(merged(_read(path), changes), name=str(path))
+    return path, _valid_recipe(merged(_read(path), changes), name=str(path))
+
+
+def recipe_file(text: str | Path) -> Path:
+    """Return the recipe file that `demo`, `configs/demo.yaml` or another path stands for.
+
+    An existing file is returned as given. If no recipe is found, the path is returned unchanged, so
+    that a later error message names what the user typed.
+    """
+    path = expanded(text, Path())
+    if is_file(path):
+        return path
+    found = path
+    if path.parent == Path() and not path.suffix:  # a name such as `demo`
+        found = config_file(f"{path.name}.yaml")
+    elif path.parent == Path("configs"):
+        # The documentation writes configs/demo.yaml, which exists only in a checkout.
+        found = config_file(path.name)
+    return found if is_file(found) else path
 
 
 def load_own_recipe(path: Path) -> Recipe:
@@ -324,7 +345,7 @@ def _conflicts_beside(error: ValidationError, values: Mapping[str, Any]) -> list
         recipe = _parsed(merged(required, valid_values))
     except ValidationError:
         return []
-    return described_conflicts(recipe, wrong)
+    return paragraphs_of(conflicts(recipe), wrong)
 
 
 def _optional(model: type[BaseModel]) -> type[BaseModel]:

@@ -10,11 +10,10 @@ from deepcluster_core.artifacts.resource_errors import bytes_in
 from deepcluster_core.errors import ArtifactError, ConfigError
 from deepcluster_core.limits import available_memory
 from deepcluster_core.text import readable_size
-from stages.runs.compute import scratch_folder
+from stages.runs.compute import ComputeConfig, scratch_folder
 from stages.runs.epoch import EPOCH_KINDS
-from stages.runs.estimate import PROCESS_BYTES, Needs, needs_of
+from stages.runs.estimate import PROCESS_BYTES, Needs
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -29,29 +28,35 @@ class MachineUse:
 
 
 def check_fits_machine(
-    folder: RunFolder, recipe: Recipe, *, num_images: int, use: MachineUse, anyway: bool
+    folder: RunFolder,
+    images: Path,
+    needs: Needs,
+    compute: ComputeConfig,
+    *,
+    use: MachineUse,
+    anyway: bool,
 ) -> str:
     """Check that a run fits on this machine; return a summary of what it needs and what is free.
 
     Args:
         folder: folder of the run. What it already holds need not be made.
-        recipe: recipe of the run.
-        num_images: number of images.
+        images: folder of its images artifact.
+        needs: what the run needs, with the device and number of ranks of `use`.
+        compute: where the run computes.
         use: the device, and how many ranks use this machine.
         anyway: do not raise an error.
 
     Raises:
         ConfigError: the run needs more than is free.
     """
-    needs = needs_of(recipe, num_images=num_images, device=use.device, num_ranks=use.total)
     # With several ranks, the run itself is one more process.
     memory = needs.memory if use.here == 1 else needs.memory * use.here + PROCESS_BYTES
     found = [
-        *_disks(folder, recipe, needs, num_images=num_images),
+        *_disks(folder, images, needs, compute),
         ("memory", memory, available_memory()),
     ]
     if needs.scratch:  # 0 for few images
-        scratch = scratch_folder(recipe.compute)
+        scratch = scratch_folder(compute)
         found.append(("scratch disk", needs.scratch * use.here, _free_disk(scratch)))
     if needs.device:  # 0 on a CPU
         found.append(("GPU memory", needs.device, _free_memory_of_gpus(use)))
@@ -73,32 +78,28 @@ def check_fits_machine(
 
 
 def _disks(
-    folder: RunFolder, recipe: Recipe, needs: Needs, *, num_images: int
+    folder: RunFolder, images: Path, needs: Needs, compute: ComputeConfig
 ) -> list[tuple[str, int, int]]:
     """Return what a run needs of the disk and of `compute.scratch_bytes`, and what is free."""
     free = _free_disk(folder.root)
     if mirror_of(folder.root) is None:
-        return [("disk", _disk_needed(folder, folder.images(recipe.images), needs), free)]
-    needed = needed_at_once(folder, recipe, num_images)
+        return [("disk", disk_needed(folder, images, needs), free)]
+    needed = needed_at_once(images, needs)
     missing = max(0, needed - bytes_in(folder.root))
     disks = [("disk of the mirror", missing, free)]
-    limit = recipe.compute.scratch_bytes
-    if limit is not None:
-        disks.append(("compute.scratch_bytes", needed, limit))
+    if compute.scratch_bytes is not None:
+        disks.append(("compute.scratch_bytes", needed, compute.scratch_bytes))
     return disks
 
 
-def needed_at_once(folder: RunFolder, recipe: Recipe, num_images: int) -> int:
+def needed_at_once(images: Path, needs: Needs) -> int:
     """Return the bytes of a run on an object store that have to be here at the same time.
 
-    All images, because training reads them in random order, and the artifacts of two epochs. Those
-    of earlier epochs can be deleted here.
+    Artifacts of earlier epochs than the last two can be deleted here.
     """
-    keep = recipe.keep.model_copy(update={"features": 1, "checkpoints": 1})
-    two_epochs = recipe.model_copy(update={"epochs": min(2, recipe.epochs), "keep": keep})
-    disk = needs_of(two_epochs, num_images=num_images, device="cpu").disk
+    disk = dict(needs.disk_at_once)
     # Finished images are complete, even if they are smaller than the estimate.
-    disk["images"] = _bytes_of(folder.images(recipe.images)) or disk["images"]
+    disk["images"] = _bytes_of(images) or disk["images"]
     return sum(disk.values())
 
 
@@ -112,14 +113,8 @@ def _free_memory_of_gpus(use: MachineUse) -> int:
     return min(torch.cuda.mem_get_info(device)[0] for device in devices)
 
 
-def disk_needed(folder: RunFolder, recipe: Recipe, num_images: int) -> int:
-    """Return the bytes that a run still has to write."""
-    needs = needs_of(recipe, num_images=num_images, device="cpu")
-    return _disk_needed(folder, folder.images(recipe.images), needs)
-
-
-def _disk_needed(folder: RunFolder, images: Path, needs: Needs) -> int:
-    """Return the bytes that are still to be written: the need of each kind, less what exists."""
+def disk_needed(folder: RunFolder, images: Path, needs: Needs) -> int:
+    """Return the bytes that a run still has to write: the need of each kind, less what exists."""
     total = 0
     for kind, needed in needs.disk.items():
         if kind in EPOCH_KINDS:

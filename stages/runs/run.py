@@ -23,6 +23,7 @@ from stages.runs.access import check_result_writable
 from stages.runs.claim import Claim
 from stages.runs.compute import scratch_folder
 from stages.runs.epoch import Before, one_epoch
+from stages.runs.estimate import needs_of
 from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.launch.placement import Placement
@@ -62,6 +63,7 @@ class Run(Generic[ReportT]):
         """
         self.folder = folder
         self.report = report
+        self.only_reads = only_reads
         found = settled(recipe, folder, inform=report.info)
         self.recipe = found.recipe
         self.source_fingerprint = found.source_fingerprint
@@ -151,12 +153,10 @@ class Run(Generic[ReportT]):
         Raises:
             ConfigError: the run needs more than is free, and `anyway` is false.
         """
+        use = self.placement.use_of_machine()
+        needs = needs_of(self.recipe, num_images=num_images, device=use.device, num_ranks=use.total)
         summary = check_fits_machine(
-            self.folder,
-            self.recipe,
-            num_images=num_images,
-            use=self.placement.use_of_machine(),
-            anyway=self.anyway,
+            self.folder, self.images, needs, self.recipe.compute, use=use, anyway=self.anyway
         )
         self.report.info(summary)
 
@@ -263,7 +263,8 @@ class Run(Generic[ReportT]):
         except NoRoomError as error:
             if self.num_images is None:
                 raise
-            needed = disk_needed(self.folder, self.recipe, self.num_images)
+            needs = needs_of(self.recipe, num_images=self.num_images, device="cpu")
+            needed = disk_needed(self.folder, self.images, needs)
             raise NoRoomError(f"{error}\n  The run needs about {needed:,} bytes more.") from error
 
     def _provide(self, artifact: Path) -> None:

@@ -11,7 +11,6 @@ from stages.extract import extract
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import Recipe, load_own_recipe
-from stages.runs.settled import as_begun
 from stages.runs.states import STALE, ArtifactState, states_of
 from stages.train import train
 
@@ -23,7 +22,12 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
 
     The text is empty if the run has made nothing yet, or if no artifact depends on the changes.
 
-    Settings that the recipe leaves open do not count as changed; the source is not opened.
+    The source is not opened.
+
+    Args:
+        folder: folder of the run.
+        recipe: recipe of the run, `as_begun` or settled; what it leaves open counts as changed.
+        update: do not raise an error about changed settings.
 
     Raises:
         ConfigError: existing artifacts depend on changed settings, and `update` is false; or the
@@ -34,7 +38,6 @@ def check_settings(folder: RunFolder, recipe: Recipe, *, update: bool) -> str:
     if not recipe.trains:
         _check_untrained(folder)
     before = load_own_recipe(folder.config)
-    recipe = as_begun(recipe, before)
     # Count only artifacts that this change makes stale, not those that were stale before.
     new_contents = _new_contents(folder, before, recipe)
     was_stale = set[Path]()

@@ -1,20 +1,57 @@
-"""Settle once what a recipe leaves open, from what its run began with, its images and the machine.
+"""From what a person typed to a recipe that leaves nothing open.
 
-These are `dataset.deep` and `precision: auto`. A run keeps what it began with, also when it goes on
-on another machine.
+`resolve` reads the recipe, finds the folder of its run, and checks that the keys of the recipe fit
+together. `settled` opens the source, and settles once what the recipe leaves open: `dataset.deep`
+and `precision: auto`, from the images, the machine and what the run began with. A run keeps what it
+began with, also when it goes on on another machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deepcluster_core.artifacts.manifest import Condition, inspect, read_manifest
 from deepcluster_core.config import Precision
 from deepcluster_core.data.sources import Source
 from deepcluster_core.errors import ConfigError, SourceError
+from stages.runs.conflicts import check_conflicts
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import Recipe, load_own_recipe
+from stages.runs.locate import run_path
+from stages.runs.recipe import Recipe, load_own_recipe, read_recipe
 from stages.score import score
+
+
+def resolve(
+    recipe: str, run: str | None, epochs: int | None, overrides: Mapping[str, Any]
+) -> tuple[Recipe, RunFolder]:
+    """Return the recipe with all overrides applied, and the folder of the run.
+
+    Args:
+        recipe: path of a YAML file, or the name of one in `configs/`.
+        run: a folder, a name for one under `runs/`, or a URL; None for the recipe's name.
+        epochs: number of epochs; None for the recipe's.
+        overrides: nested keys of the recipe.
+
+    Raises:
+        ConfigError: the recipe is invalid, or the path of the run is a file.
+    """
+    changes = dict(overrides)
+    if epochs is not None:
+        changes["epochs"] = epochs
+    path, read = read_recipe(recipe, changes)
+    # A run is named after its recipe, unless a person names it.
+    root = run_path(run or path.stem, read.compute)
+    if root.exists() and not root.is_dir():
+        raise ConfigError(
+            f"{root}: is a file, but a run is a folder.\n  Fix: choose another --run."
+        )
+    folder = RunFolder(root)
+    # The recipe of a finished run was checked before, which takes long; only what people see may
+    # be new.
+    was_checked = is_finished(folder, read, begun_with(folder))
+    check_conflicts(read, name=str(path), only_shown=was_checked)
+    return read, folder
 
 
 @dataclass(frozen=True)
@@ -45,7 +82,9 @@ def settled(recipe: Recipe, folder: RunFolder, *, inform: Callable[[str], None])
         SourceError: the source cannot be found, and its images were not packed before.
     """
     begun = begun_with(folder)
-    recipe = _for_this_machine(recipe) if begun is None else as_begun(recipe, begun)
+    recipe = as_begun(recipe, begun)
+    if begun is None:
+        recipe = _for_this_machine(recipe)
     images = folder.images(recipe.images)
     try:
         source = recipe.dataset.open_source(recipe.download_scratch)
@@ -57,7 +96,7 @@ def settled(recipe: Recipe, folder: RunFolder, *, inform: Callable[[str], None])
         is_denied = isinstance(error.__cause__, PermissionError)
         why = "cannot be read by you" if is_denied else "is gone"
         inform(f"{recipe.dataset.source} {why}; continuing with the images in {images}")
-    is_done = _has_scored(folder, recipe, begun) and _are_indexed_from(images, fingerprint)
+    is_done = is_finished(folder, recipe, begun) and _are_indexed_from(images, fingerprint)
     return Settled(recipe, fingerprint, num_images, is_done)
 
 
@@ -71,12 +110,16 @@ def begun_with(folder: RunFolder) -> Recipe | None:
         return None  # reported where the run is opened
 
 
-def as_begun(recipe: Recipe, begun: Recipe) -> Recipe:
+def as_begun(recipe: Recipe, begun: Recipe | None) -> Recipe:
     """Return a recipe with the settings that it leaves open, and its run began with.
+
+    That of a new run stays as it is.
 
     A run of an earlier version, which kept `precision: auto` and in which `range` was the default
     of `dataset.deep`, continues with these. Images of another source are looked at again.
     """
+    if begun is None:
+        return recipe
     dataset = recipe.dataset
     if dataset.deep is None and dataset.source == begun.dataset.source:
         dataset = dataset.model_copy(update={"deep": begun.dataset.deep})
@@ -84,7 +127,7 @@ def as_begun(recipe: Recipe, begun: Recipe) -> Recipe:
     return _with_precision(recipe, begun.extract.precision, begun.train.precision)
 
 
-def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
+def is_finished(folder: RunFolder, recipe: Recipe, begun: Recipe | None) -> bool:
     """Return whether a run has scored its last epoch with this recipe, whatever `report` is.
 
     Such a recipe was checked before that, and the run needs nothing more from this machine. What
@@ -94,10 +137,6 @@ def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
     The artifacts are still looked up one by one. If one of them has been damaged or deleted, it is
     made again, and whatever is wrong with this machine is reported by then.
     """
-    return _has_scored(folder, recipe, begun_with(folder))
-
-
-def _has_scored(folder: RunFolder, recipe: Recipe, begun: Recipe | None) -> bool:
     if begun is None:
         return False
     # People may see the images in another way than before.

@@ -15,9 +15,9 @@ from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
 from stages.index import index
 from stages.runs.access import check_run_writable
 from stages.runs.folder import RunFolder
-from stages.runs.locate import resolve
 from stages.runs.plan import Plan
 from stages.runs.recipe import Recipe, load_own_recipe
+from stages.runs.settled import resolve
 
 K = "cluster.k"
 """The key that a sweep varies unless another one is named."""

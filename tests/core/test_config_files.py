@@ -1,16 +1,10 @@
-"""Recipes and protocols by name: the working folder's first, then those that are shipped."""
+"""Configuration files by name: the working folder's first, then those that are shipped."""
 
 from pathlib import Path
 
 import pytest
 
-from deepcluster_core.config_files import (
-    CONFIGS,
-    DEPLOYMENTS,
-    config_file,
-    recipe_file,
-    recipe_names,
-)
+from deepcluster_core.config_files import CONFIGS, DEPLOYMENTS, config_file, recipe_names
 
 
 @pytest.fixture(autouse=True)
@@ -38,35 +32,6 @@ def test_config_file__shipped_or_the_working_folders() -> None:
     own = write("configs/demo.yaml")
 
     assert config_file("demo.yaml") == own
-
-
-@pytest.mark.parametrize("text", ["demo", "configs/demo.yaml"])
-def test_recipe_file__by_name(text: str) -> None:
-    assert recipe_file(text) == CONFIGS / "demo.yaml"
-
-    own = write("configs/demo.yaml")
-
-    assert recipe_file(text) == own
-
-
-@pytest.mark.parametrize("text", ["demo", "demo.yaml", "folder/demo"])
-def test_recipe_file__a_file_is_taken_as_it_is(text: str) -> None:
-    path = write(text)
-
-    assert recipe_file(text) == path
-
-
-@pytest.mark.parametrize(
-    "text", ["dmo", "demo.yml", "folder/demo", "configs/no.yaml", "a\0b", "x" * 300]
-)
-def test_recipe_file__one_that_is_not_there_stays_as_typed(text: str) -> None:
-    assert recipe_file(text) == Path(text)
-
-
-def test_recipe_file__a_folder_of_a_recipes_name_is_none() -> None:
-    Path("demo").mkdir()
-
-    assert recipe_file("demo") == CONFIGS / "demo.yaml"
 
 
 def test_recipe_names__own_and_shipped() -> None:

@@ -13,7 +13,7 @@ from flows.cli.evaluation import evaluation
 from flows.cli.results import results
 from flows.stage_rerun import rerun
 from stages.runs.evaluation_request import EvaluationRequest
-from stages.runs.locate import resolve
+from stages.runs.settled import resolve
 from tests.support.recipes import write_small_recipe
 from tests.support.refusals import Refused, typed
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.errors import ConfigError
-from stages.runs.locate import existing_run, resolve, run_path
+from stages.runs.locate import existing_run, run_path
+from stages.runs.settled import resolve
 
 
 @pytest.mark.parametrize(

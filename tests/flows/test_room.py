@@ -10,7 +10,7 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.training.config import PrototypesConfig
 from stages.runs.estimate import GIB, Needs, needs_of
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import load_recipe
+from stages.runs.recipe import Recipe, load_recipe
 from stages.runs.resources import (
     MachineUse,
     check_fits_machine,
@@ -57,30 +57,36 @@ def test_needs_of__memory_of_the_papers_network() -> None:
 
 def test_disk_needed__is_less_by_what_is_there(finished_run: Path, tmp_path: Path) -> None:
     recipe = load_recipe(finished_run / "config.yaml")
-    whole = disk_needed(RunFolder(tmp_path / "none"), recipe, 240)
-    rest = disk_needed(RunFolder(finished_run), recipe, 240)
 
-    assert rest < whole / 5
+    def needed(run: Path, recipe: Recipe) -> int:
+        needs = needs_of(recipe, num_images=240, device="cpu")
+        return disk_needed(RunFolder(run), run / "images", needs)
+
+    whole = needed(tmp_path / "none", recipe)
+    assert needed(finished_run, recipe) < whole / 5
     more = recipe.model_copy(update={"epochs": 6})
-    assert disk_needed(RunFolder(finished_run), more, 240) > whole / 3
+    assert needed(finished_run, more) > whole / 3
 
 
 def test_refuse_what_cannot_fit__names_what_is_too_little(
     finished_run: Path, tmp_path: Path
 ) -> None:
     recipe = load_recipe(finished_run / "config.yaml")
-    folder = RunFolder(tmp_path / "huge")
-    many = 10**11
+    needs = needs_of(recipe, num_images=10**11, device="cpu")
+
+    def check(*, anyway: bool) -> str:
+        folder, use = RunFolder(tmp_path / "huge"), MachineUse("cpu")
+        images = folder.images(None)
+        return check_fits_machine(folder, images, needs, recipe.compute, use=use, anyway=anyway)
 
     with pytest.raises(ConfigError) as refused:
-        check_fits_machine(folder, recipe, num_images=many, use=MachineUse("cpu"), anyway=False)
+        check(anyway=False)
 
     said = str(refused.value)
     assert "Too little: disk, memory" in said
     assert "cluster.max_points_per_centroid" in said
     assert "--yes" in said
-    told = check_fits_machine(folder, recipe, num_images=many, use=MachineUse("cpu"), anyway=True)
-    assert told.startswith("needs about ")
+    assert check(anyway=True).startswith("needs about ")
 
 
 def test_needs_of__clustering_counts_on_a_gpu() -> None:
@@ -210,13 +216,13 @@ def test_check_fits_machine__of_a_run_on_a_store(finished_run: Path, tmp_path: P
     root = open_mirror(f"file://{tmp_path}/store/demo", tmp_path / "scratch", None).root
     recipe = load_recipe(finished_run / "config.yaml", {"epochs": 500})
     folder, use = RunFolder(root), MachineUse("cpu")
-    needed = needed_at_once(folder, recipe, 240)
-    assert 20 * needed < disk_needed(folder, recipe, 240), "those of old epochs can be deleted here"
+    images, needs = folder.images(None), needs_of(recipe, num_images=240, device="cpu")
+    needed = needed_at_once(images, needs)
+    assert 20 * needed < disk_needed(folder, images, needs), "old epochs can be deleted here"
 
     def check(scratch_bytes: int) -> str:
         compute = recipe.compute.model_copy(update={"scratch_bytes": scratch_bytes})
-        limited = recipe.model_copy(update={"compute": compute})
-        return check_fits_machine(folder, limited, num_images=240, use=use, anyway=False)
+        return check_fits_machine(folder, images, needs, compute, use=use, anyway=False)
 
     assert "of compute.scratch_bytes" in check(needed)
     said = r"(?s)^file://.*/store/demo: .*Too little: compute.scratch_bytes.*\n  Fix: set"

@@ -83,8 +83,8 @@ def test_is_finished__whatever_people_see(run: Path) -> None:
     folder = RunFolder(run)
     recipe = load_own_recipe(folder.config)
     assert recipe.report.bands == BANDS
-    assert is_finished(folder, recipe.model_copy(update={"report": ReportConfig()}))
-    assert not is_finished(folder, recipe.model_copy(update={"seed": 1}))
+    assert is_finished(folder, recipe.model_copy(update={"report": ReportConfig()}), recipe)
+    assert not is_finished(folder, recipe.model_copy(update={"seed": 1}), recipe)
 
 
 def test_write_page__shows_the_bands(run: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe
-from stages.runs.settled import is_finished
+from stages.runs.settled import begun_with, is_finished
 from tests.support.recipes import write_recipe
 from tests.support.refusals import make
 
@@ -22,7 +22,7 @@ def test_is_finished__knows_the_recipe_that_the_run_was_made_with(
 ) -> None:
     recipe, folder = made
 
-    assert is_finished(folder, load_recipe(recipe))
+    assert is_finished(folder, load_recipe(recipe), begun_with(folder))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_is_finished__is_false_for_any_other_recipe(
 ) -> None:
     recipe, folder = made
 
-    assert not is_finished(folder, load_recipe(recipe, changes))
+    assert not is_finished(folder, load_recipe(recipe, changes), begun_with(folder))
 
 
 @pytest.mark.parametrize("missing", ["metrics", "config.yaml"])
@@ -44,4 +44,4 @@ def test_is_finished__is_false_without_the_last_metrics(
     path = folder.root / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    assert not is_finished(folder, load_recipe(recipe))
+    assert not is_finished(folder, load_recipe(recipe), begun_with(folder))

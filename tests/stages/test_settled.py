@@ -15,7 +15,7 @@ from stages.runs.recipe import Recipe, load_recipe, save_recipe
 from stages.runs.report import Report
 from stages.runs.run import Run
 from stages.runs.settings_changes import check_settings
-from stages.runs.settled import settled
+from stages.runs.settled import as_begun, settled
 from tests.support.recipes import write_recipe
 from tests.support.refusals import make
 
@@ -47,7 +47,7 @@ def test_settled__a_run_keeps_the_format_of_the_machine_that_began_it(
     machine(monkeypatch, "float32")
 
     assert settle(given, folder) == begun
-    assert check_settings(folder, given, update=False) == ""
+    assert check_settings(folder, as_begun(given, begun), update=False) == ""
     assert formats_of(settle(given, RunFolder(tmp_path / "other"))) == ("float32", "float32")
 
 
