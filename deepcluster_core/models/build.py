@@ -1,16 +1,18 @@
 """Build the network that a recipe describes, or compute its sizes without building it."""
 
-from contextlib import nullcontext
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deepcluster_core.errors import ConfigError, first_line
 from deepcluster_core.models.config import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig
 from deepcluster_core.models.network import Network
 from deepcluster_core.models.projection import projection_head
-from deepcluster_core.models.registry import find_builder
+from deepcluster_core.models.registry import OWN_NETWORKS, find_builder
 from deepcluster_core.models.sobel import Sobel
 from deepcluster_core.models.weights import fitting_state, load_starting_weights
 from deepcluster_core.seeding import torch_seeded
@@ -74,11 +76,10 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
     size = config.image_size
     try:
         network = _weightless(config, channels=channels)
-        with torch.device("meta"), torch.no_grad():
-            images_NCHW = torch.empty(1, channels, size, size, dtype=torch.uint8)
+        with _on_trial(network, channels=channels, size=size) as images_NCHW:
             if layer is not None:
                 return network.layer_feature(images_NCHW, layer).shape[1]
-            found = tuple(network.feature(images_NCHW).shape)
+            found = network.feature(images_NCHW).shape[1:]
     except (RuntimeError, ValueError, AssertionError) as error:  # torch's errors about shapes
         cause = first_line(error)
         raise ConfigError(
@@ -86,8 +87,7 @@ def feature_dim_of(config: NetworkConfig, *, channels: int, layer: str | None = 
             f"{size} px.\n  Cause: {cause}\n"
             f"  Fix:   set network.image_size (224 fits all) and extract.resize, or network.name."
         ) from error
-    expected = (1, network.feature_dim)
-    assert found == expected, f"{config.name}: feature has shape {found}"
+    assert found == (network.feature_dim,), f"{config.name}: feature has shape {found}"
     return network.feature_dim
 
 
@@ -116,13 +116,12 @@ def accepts_size(config: NetworkConfig, *, channels: int, size: int) -> bool:
         size: side of the images in pixels.
     """
     network = _weightless(config, channels=channels)
-    with torch.device("meta"), torch.no_grad():
-        image_1CSS = torch.empty(1, channels, size, size, dtype=torch.uint8)
+    with _on_trial(network, channels=channels, size=size) as images_NCSS:
         try:
-            found = tuple(network.feature(image_1CSS).shape)
+            found = network.feature(images_NCSS).shape[1:]
         except (RuntimeError, ValueError, AssertionError):  # torch's errors about shapes
             return False
-    return found == (1, network.feature_dim)
+    return found == (network.feature_dim,)
 
 
 @dataclass(frozen=True)
@@ -148,25 +147,48 @@ def footprint_of(config: NetworkConfig, *, channels: int, size: int | None = Non
 
     def count(_module: nn.Module, _inputs: object, output: object) -> None:
         nonlocal activations
-        if isinstance(output, torch.Tensor):
-            activations += output.numel()
+        if isinstance(output, Tensor):
+            # No values at all if no image passes through.
+            activations += output.numel() or math.prod(output.shape[1:])
 
     # Only modules without children, because the others return the outputs of their children.
     for module in network.modules():
         if not any(module.children()):
             module.register_forward_hook(count)
     size = size or config.image_size
-    with torch.device("meta"), torch.no_grad():
-        image_1CHW = torch.empty(1, channels, size, size, dtype=torch.uint8)
-        network.project(network.feature(image_1CHW))
+    with _on_trial(network, channels=channels, size=size) as images_NCHW:
+        network.project(network.feature(images_NCHW))
     num_weights = sum(weight.numel() for weight in network.parameters())
     return Footprint(num_weights, activations)
 
 
 def _weightless(config: NetworkConfig, *, channels: int) -> Network:
-    """Return the network in eval mode on the meta device, with shapes but no values."""
-    network = _unfilled(config, channels=channels)
-    return network.to("meta").eval()
+    """Return the network in eval mode, with shapes but no values, on the device of its trial pass.
+
+    A batch of no images passes through this package's networks on the CPU, where memory that nobody
+    touches costs nothing. On the meta device the pass would import torch's compiler, for 1.3 s of
+    CPU time. Networks of torchvision and timm import it anyway, and not all accept such a batch.
+    """
+    network = _unfilled(config, channels=channels).eval()
+    if config.name not in OWN_NETWORKS:
+        return network.to("meta")
+    # Not `to_empty`, which asks the meta device for copies.
+    state = network.state_dict()
+    empty = {name: torch.empty(value.shape, dtype=value.dtype) for name, value in state.items()}
+    network.load_state_dict(empty, assign=True)
+    return network
+
+
+@contextmanager
+def _on_trial(network: Network, *, channels: int, size: int) -> Iterator[Tensor]:
+    """Yield images_NCSS for a trial pass through a network of `_weightless`; compute no gradient.
+
+    N is 1 on the meta device and 0 on the CPU.
+    """
+    device = network.mean_C11.device
+    num_images = 1 if device.type == "meta" else 0
+    with device, torch.no_grad():
+        yield torch.empty(num_images, channels, size, size, dtype=torch.uint8)
 
 
 def _unfilled(config: NetworkConfig, *, channels: int) -> Network:

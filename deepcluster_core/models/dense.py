@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from deepcluster_core.errors import ConfigError
 from deepcluster_core.models.layers import window_of
 from deepcluster_core.models.network import Network
-from deepcluster_core.models.registry import NETWORKS
-
-OWN_NETWORKS = [name for name in NETWORKS if ":" not in name]
+from deepcluster_core.models.registry import OWN_NETWORKS
 
 
 @dataclass(frozen=True)

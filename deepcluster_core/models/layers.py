@@ -108,8 +108,11 @@ def initialise(module: nn.Module) -> None:
     """Initialise one layer as the released code does; use as `network.apply(initialise)`.
 
     Convolutions are He-normal by fan-out, linear layers N(0, 0.01), biases 0, and batch
-    normalisations the identity. The weights are drawn from torch's global generator.
+    normalisations the identity. The weights are drawn from torch's global generator. Layers on the
+    meta device, which have no values, are left alone: torch imports its compiler to draw those.
     """
+    if any(weight.is_meta for weight in module.parameters(recurse=False)):
+        return
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Linear):

@@ -40,6 +40,7 @@ NETWORKS = {
 The function of `FAMILY:NAME` also takes the name, and checks when it is called that the network
 exists.
 """
+OWN_NETWORKS = [name for name in NETWORKS if ":" not in name]
 
 
 def is_known(name: str) -> bool:

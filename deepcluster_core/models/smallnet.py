@@ -57,5 +57,5 @@ def _he_normal(module: nn.Module) -> None:
 
     At 256 inputs N(0, 0.01) shrinks a signal about ninefold in each layer; He-normal keeps it.
     """
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

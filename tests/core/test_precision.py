@@ -299,7 +299,28 @@ def test_measured__takes_the_format_of_the_shorter_steps(monkeypatch: pytest.Mon
         return sum(1 if precision == "bfloat16" else 2 for precision in begun)
 
     monkeypatch.setattr(formats, "autocast", recorded)
-    monkeypatch.setattr(formats.time, "perf_counter", now)
+    monkeypatch.setattr(formats.time, "thread_time", now)
 
     assert formats._measured.__wrapped__() == "bfloat16"  # pyright: ignore[reportPrivateUsage]
-    assert begun == ["float32", "bfloat16"] * 6
+    assert begun == ["float32", "bfloat16"] * 4
+
+
+def test_measured__computes_in_one_thread_and_restores_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers: list[int] = []
+
+    def recorded(device: str, precision: Any) -> Any:  # noqa: ANN401
+        numbers.append(torch.get_num_threads())
+        return autocast(device, precision)
+
+    monkeypatch.setattr(formats, "autocast", recorded)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        formats._measured.__wrapped__()  # pyright: ignore[reportPrivateUsage]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+    assert set(numbers) == {1}

@@ -7,9 +7,14 @@ import torch
 from pydantic import ValidationError
 
 from deepcluster_core.errors import ConfigError
-from deepcluster_core.models.build import build_network, feature_dim_of
+from deepcluster_core.models.build import (
+    Footprint,
+    build_network,
+    feature_dim_of,
+    footprint_of,
+)
 from deepcluster_core.models.config import NetworkConfig
-from deepcluster_core.models.registry import NETWORKS
+from deepcluster_core.models.registry import NETWORKS, OWN_NETWORKS
 
 SMALL = NetworkConfig(name="smallnet", image_size=32)
 
@@ -66,6 +71,36 @@ def test_feature_dim_of__knows_every_network(name: str, dim: int) -> None:
 def test_feature_dim_of__refuses_images_that_are_too_small() -> None:
     with pytest.raises(ConfigError, match="alexnet: images of 32 px"):
         feature_dim_of(NetworkConfig(image_size=32), channels=3)
+
+
+@pytest.mark.parametrize(("name", "size"), [("alexnet", 64), ("resnet18-small", 32)])
+def test_footprint_of__counts_what_one_image_leaves_in_a_real_pass(name: str, size: int) -> None:
+    config = NetworkConfig(name=name, image_size=size, sobel=True)
+    network = build_network(config, channels=3, seed=0).eval()
+    sizes: list[int] = []
+    for module in network.modules():
+        if not any(module.children()):
+            module.register_forward_hook(lambda _, __, output: sizes.append(output.numel()))
+
+    network.feature(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+
+    num_weights = sum(weight.numel() for weight in network.parameters())
+    assert footprint_of(config, channels=3) == Footprint(num_weights, sum(sizes))
+
+
+def test_feature_dim_of__imports_no_compiler() -> None:
+    code = f"""
+import sys
+from deepcluster_core.models.build import accepts_size, feature_dim_of, footprint_of
+from deepcluster_core.models.config import NetworkConfig
+for name in {OWN_NETWORKS}:
+    config = NetworkConfig(name=name, image_size=64, sobel=True, projection={{}})
+    feature_dim_of(config, channels=3, layer="projection")
+    footprint_of(config, channels=3)
+    accepts_size(config, channels=3, size=96)
+assert not {{"sympy", "torch._dynamo"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_network_config__takes_the_lists_of_yaml() -> None:
