@@ -18,6 +18,9 @@ install = { test -x $(UV) && $(UV_INSTALL) $(1); } || \
 # Tests often wait for a server or a disk, so that three processes keep two cores busy.
 PYTEST := $(VENV)/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
+# Hundreds of processes import this code: it is compiled once, whatever the shell has set.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What must hold on every processor: the bytes and numbers that everything else is made from.
 NARROW := tests/core/clustering tests/core/test_features.py tests/core/training \
 	tests/stages/test_extract.py tests/stages/test_cluster.py tests/stages/test_train.py \

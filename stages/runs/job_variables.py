@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from deepcluster_core.artifacts.manifest import has_manifest, read_manifest
 from deepcluster_core.errors import ConfigError
 from stages.runs.folder import RunFolder
-from stages.runs.recipe import recipe_file
 from stages.runs.remote_runs import url_of
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def recipe_and_count(place: str, overrides: Mapping[str, Any]) -> tuple["Recipe"
         StoreError: the object store of the run is not available.
     """
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415
-    from stages.runs.recipe import load_recipe  # noqa: PLC0415
+    from stages.runs.recipe import load_recipe, recipe_file  # noqa: PLC0415
 
     path = recipe_file(place)
     if url_of(place) is None and not RunFolder(path).config.exists():
