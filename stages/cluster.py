@@ -38,7 +38,14 @@ NO_WHITENING = (
 """Why a recipe without a PCA is refused if it asks for whitening."""
 
 
-def _default_k(given: dict[str, Any]) -> int | Literal["auto"]:
+NumClusters = int | Literal["auto", "fine"]
+IMAGES_IN_CLUSTER = {"auto": 100, "fine": 20}
+"""Mean number of images in a cluster, where `k` is a word."""
+MOST_CLUSTERS = 10_000
+"""The paper's k, which `auto` and `fine` do not exceed."""
+
+
+def _default_k(given: dict[str, Any]) -> NumClusters:
     """Return the default of `k`, given the keys that were validated before it."""
     if _finds_k(given.get("algorithm")):
         return "auto"
@@ -52,7 +59,7 @@ def _finds_k(algorithm: str | None) -> bool:
 
 TIMES = {1: "", 2: " twice", 3: " three times"}
 
-NumClusters = Annotated[int, Field(ge=2)] | Literal["auto"]
+ValidK = Annotated[int, Field(ge=2)] | Literal["auto", "fine"]
 
 
 class ClusterConfig(StrictConfig):
@@ -65,11 +72,12 @@ class ClusterConfig(StrictConfig):
     clustering, which finds the number of clusters itself; or `python:MODULE:NAME`, a clusterer with
     the methods of scikit-learn's. See docs/how-to/clustering.md."""
 
-    k: NumClusters | Annotated[tuple[NumClusters, ...], Field(min_length=1)] = Field(
+    k: ValidK | Annotated[tuple[ValidK, ...], Field(min_length=1)] = Field(
         default_factory=_default_k
     )
     """Number of clusters. Default: 10,000, ten for each class of ImageNet, which was best in figure
-    2(c). auto: see `Sizes`. With `pic`, leave it out or set auto: `pic` finds the number.
+    2(c). auto: about 100 images in a cluster; fine: about 20; see `Sizes`. With `pic`, leave it out
+    or set auto: `pic` finds the number.
 
     A list, such as [3000, 3000, 3000] in DeepCluster-v2: k-means clusters all images once for each
     entry, from a start of its own, and the network learns to predict the clusters of each. Results
@@ -159,18 +167,18 @@ class ClusterConfig(StrictConfig):
         return value
 
     @property
-    def all_k(self) -> tuple[int | Literal["auto"], ...]:
+    def all_k(self) -> tuple[NumClusters, ...]:
         """`k` of each clustering."""
         return self.k if isinstance(self.k, tuple) else (self.k,)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """k and pca_dim as numbers; `auto` derives them from the number of images.
+    """k and pca_dim as numbers; `auto` and `fine` derive them from the number of images.
 
-    k: about 100 images per cluster (128 in the paper, 1.28 M / 10,000; 100 in our demo). With fewer
-    than 1,000 images: 10 clusters, or as many as leaves 10 images for each. At least 2, and at most
-    the paper's 10,000.
+    k: about 100 images per cluster (128 in the paper, 1.28 M / 10,000; 100 in our demo), with
+    `fine` about 20. With few images: 10 clusters, or as many as leaves 10 images for each. At least
+    2, and at most the paper's 10,000.
     pca_dim: the paper's 256, but at most a quarter of the feature's dimensions, a tenth of the
     images that the PCA is fitted to (with fewer images, whitening amplifies noise in the last
     components) and the rank, which only the PCA finds. none: the number of the feature's
@@ -214,7 +222,8 @@ class Sizes:
         Raises:
             FeatureError: there are too few images.
         """
-        all_k, pca_dim = _numbers(cluster.all_k, num_images), cluster.pca_dim
+        all_k = tuple(_number(k, num_images) for k in cluster.all_k)
+        pca_dim = cluster.pca_dim
         num_fitted = min(num_images, cluster.pca_sample or num_images)
         if pca_dim == "auto":
             pca_dim = reduced or max(1, min(256, dim // 4, num_fitted // 10))
@@ -242,12 +251,13 @@ class Sizes:
         return cls(all_k[0], pca_dim, all_k[1:])
 
 
-def _numbers(all_k: tuple[int | Literal["auto"], ...], num_images: int) -> tuple[int, ...]:
-    """Return the number of clusters of each clustering."""
+def _number(k: NumClusters, num_images: int) -> int:
+    """Return the number of clusters of a clustering."""
+    if isinstance(k, int):
+        return k
     ten_if_possible = min(10, num_images // 10)
-    wanted = max(num_images // 100, ten_if_possible)
-    auto = max(2, min(10_000, wanted))
-    return tuple(auto if k == "auto" else k for k in all_k)
+    wanted = max(num_images // IMAGES_IN_CLUSTER[k], ten_if_possible)
+    return max(2, min(MOST_CLUSTERS, wanted))
 
 
 def _listed(texts: list[str]) -> str:

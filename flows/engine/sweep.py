@@ -10,6 +10,7 @@ from flows.prefect_.ui import dashed
 from flows.show.sweep_table import tabulate, write_comparison
 from flows.show.sweep_values import evaluated
 from stages.runs.recipe import RecipeOverrides
+from stages.runs.settled import as_begun
 from stages.runs.sweep_plan import (
     Sweep,
     check_fits,
@@ -26,7 +27,8 @@ def make_shared(planned: Sweep, recipe: str, epochs: int | None) -> FlowRun:
     # Shared artifacts do not depend on the varied key, so any member's overrides make them.
     overrides = RecipeOverrides.model_validate(planned.members[0].overrides)
     shared = open_run(recipe, str(planned.root.root), epochs, overrides, makes="artifact")
-    runs = [(member.folder, member.recipe) for member in planned.members]
+    # What the recipes leave open is settled for all runs alike.
+    runs = [(one.folder, as_begun(one.recipe, shared.recipe)) for one in planned.members]
     # Everything depends on a key of no section, such as the seed.
     if planned.varied is not None:
         share(shared, runs, varied=planned.varied)

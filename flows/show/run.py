@@ -149,10 +149,10 @@ def _check_epoch(folder: RunFolder, epoch: int, existing: Iterable[int]) -> None
 
 
 def _clusters(recipe: Recipe, states: list[ArtifactState]) -> str:
-    """Return k as text; if it is auto, with the number of clusters of the latest epoch."""
+    """Return k as text; if it is a word, with the number of clusters of the latest epoch."""
     all_k = recipe.cluster.all_k
     k = ", ".join(map(str, all_k))
-    if "auto" not in all_k:
+    if all(isinstance(one, int) for one in all_k):
         return k
     labels: list[Path] = []
     for state in states:

@@ -157,7 +157,7 @@ def probe(recipe: Recipe, images: int) -> Times:
     batch_size = Pace.of(recipe.train, num_images=images).batch_size
     few = min(images, PROBE_STEPS * batch_size)
     clusters = [
-        max(2, few // 20) if k == "auto" else min(k, few // 2) for k in recipe.cluster.all_k
+        min(k, few // 2) if isinstance(k, int) else max(2, few // 20) for k in recipe.cluster.all_k
     ]
     changes: dict[str, Any] = {
         "epochs": min(1, recipe.epochs),

@@ -160,9 +160,11 @@ class Recipe(StrictConfig):
                 f", {pace.steps:,} steps of {pace.batch_size} images an epoch "
                 f"({passes:.3g} times the data set)"
             )
-        if "auto" not in settings:
+        words = [word for word in ("auto", "fine") if word in settings]
+        if not words:
             return summary
-        return f"{summary}: auto follows the number of images, a number in the recipe overrules it"
+        follow = f"{words[0]} follows" if len(words) == 1 else "auto and fine follow"
+        return f"{summary}: {follow} the number of images, a number in the recipe overrules it"
 
     def section(self, name: str) -> StrictConfig:
         """Return the section of a name."""

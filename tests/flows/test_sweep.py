@@ -66,17 +66,21 @@ def test_sweep__the_loop_goes_on_with_one_of_its_runs(recipe: Path, own_sweep: P
     assert in_state(states, "Completed") == tasks(2)
 
 
-def test_sweep__second_call_makes_nothing(recipe: Path, own_sweep: Path) -> None:
+def test_sweep__second_call_makes_nothing(
+    recipe: Path, own_sweep: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def made() -> dict[str, tuple[int, str]]:
         written_by_any_run = (".lock", "config.yaml", "overview.png", "report.html")
         found = contents(own_sweep).items()
         return {name: at for name, at in found if not name.endswith(written_by_any_run)}
 
     before = made()
+    caplog.clear()
 
     swept(recipe, own_sweep, 4, 8)
 
     assert made() == before, "not even a time of change may differ"
+    assert "made once for all runs" not in caplog.text
     assert {"sweep.parquet", "sweep.png"} <= set(before)
 
 

@@ -116,6 +116,7 @@ def test_cluster_config__a_list_may_hold_auto(path: Path) -> None:
         ("[5,5,5]", "k = 5 three times (48 images a cluster), "),
         ("[5,10,20]", "k = 5, 10 and 20 (48, 24 and 12 images a cluster), "),
         ("[auto,5]", "k = 10 and 5 (24 and 48 images a cluster), "),
+        ("[5,fine]", "k = 5 and 12 (48 and 20 images a cluster), "),
     ],
 )
 def test_suited_to__names_the_clusters_of_each_entry(k: str, words: str, path: Path) -> None:
@@ -125,6 +126,25 @@ def test_suited_to__names_the_clusters_of_each_entry(k: str, words: str, path: P
 
     assert summary.startswith(words)
     assert ("auto follows" in summary) == ("auto" in k)
+    assert ("fine follows" in summary) == ("fine" in k)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "auto", "fine"),
+    [
+        (10, 2, 2),
+        (60, 6, 6),
+        (150, 10, 10),
+        (1_000, 10, 50),
+        (7_700, 77, 385),
+        (500_000, 5_000, 10_000),
+        (2_000_000, 10_000, 10_000),
+    ],
+)
+def test_sizes__words_follow_the_number_of_images(num_images: int, auto: int, fine: int) -> None:
+    cluster = ClusterConfig(k=("auto", "fine"), algorithm="spherical", pca_dim="none", whiten=False)
+
+    assert Sizes.of(cluster, num_images=num_images, dim=128).all_k == (auto, fine)
 
 
 def test_suited_to__names_the_dimensions_without_a_pca(path: Path) -> None:
