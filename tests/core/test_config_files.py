@@ -5,18 +5,13 @@ from pathlib import Path
 import pytest
 
 from deepcluster_core.config_files import CONFIGS, DEPLOYMENTS, config_file, recipe_names
+from tests.support.recipes import write_shortest
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def write(path: str) -> Path:
-    Path(path).parent.mkdir(exist_ok=True)
-    Path(path).write_text("epochs: 1")
-    return Path(path)
 
 
 def test_shipped__are_the_files_of_the_checkout() -> None:
@@ -29,12 +24,12 @@ def test_shipped__are_the_files_of_the_checkout() -> None:
 def test_config_file__shipped_or_the_working_folders() -> None:
     assert config_file("evaluations/knn.yaml") == CONFIGS / "evaluations/knn.yaml"
 
-    own = write("configs/demo.yaml")
+    own = write_shortest("configs/demo.yaml")
 
     assert config_file("demo.yaml") == own
 
 
 def test_recipe_names__own_and_shipped() -> None:
-    write("configs/mine.yaml")
+    write_shortest("configs/mine.yaml")
 
     assert {"mine", "demo", "own-images"} < set(recipe_names())

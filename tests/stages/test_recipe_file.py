@@ -6,6 +6,7 @@ import pytest
 
 from deepcluster_core.config_files import CONFIGS
 from stages.runs.recipe import recipe_file
+from tests.support.recipes import write_shortest
 
 
 @pytest.fixture(autouse=True)
@@ -14,24 +15,18 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write(path: str) -> Path:
-    Path(path).parent.mkdir(exist_ok=True)
-    Path(path).write_text("epochs: 1")
-    return Path(path)
-
-
 @pytest.mark.parametrize("text", ["demo", "configs/demo.yaml"])
 def test_recipe_file__by_name(text: str) -> None:
     assert recipe_file(text) == CONFIGS / "demo.yaml"
 
-    own = write("configs/demo.yaml")
+    own = write_shortest("configs/demo.yaml")
 
     assert recipe_file(text) == own
 
 
 @pytest.mark.parametrize("text", ["demo", "demo.yaml", "folder/demo"])
 def test_recipe_file__a_file_is_taken_as_it_is(text: str) -> None:
-    path = write(text)
+    path = write_shortest(text)
 
     assert recipe_file(text) == path
 

@@ -35,6 +35,12 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def write_shortest(path: str) -> Path:
+    """Write a file with one key, whose folder need not exist; return its path as given."""
+    Path(path).parent.mkdir(exist_ok=True)
+    return write(Path(path), "epochs: 1")
+
+
 def write_recipe(path: Path, source: Path, **replaced: str) -> Path:
     """Write `RECIPE` for a source; `cluster="{k: 5}"` replaces or adds that section."""
     sections = RECIPE | replaced
