@@ -72,7 +72,7 @@ def test_recipe_reference__has_every_key_with_its_default(hooks: ModuleType) -> 
         assert f"## `{section}`" in text
     for key in ClusterConfig.model_fields:
         assert f"| `cluster.{key}" in text
-    numbers = "integer ≥ 2 or `auto`"
+    numbers = "integer ≥ 2 or `auto`, `fine`"
     assert f"| `cluster.k` | {numbers} or list of {numbers} | `10000` | Number of clusters" in text
     assert "| `dataset.source` | path |  | A folder" in text, "it has no default"
     assert "### Sizes" in text, "what descriptions refer to is explained"

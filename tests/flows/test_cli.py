@@ -126,7 +126,7 @@ def test_run__names_all_problems_at_once(recipe: Path, capsys: pytest.CaptureFix
 
     assert "2 problems" in told
     assert (
-        "cluster.k: Input should be greater than or equal to 2, or 'auto', or a list (got 1)"
+        "cluster.k: Input should be greater than or equal to 2, or 'auto' or 'fine', or a list (got 1)"
         in told
     )
     assert "train.bach_size: unknown key" in told
