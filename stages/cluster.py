@@ -37,19 +37,19 @@ NO_WHITENING = (
 )
 """Why a recipe without a PCA is refused if it asks for whitening."""
 
-
-NumClusters = int | Literal["auto", "fine"]
-IMAGES_IN_CLUSTER = {"auto": 100, "fine": 20}
+_Word = Literal["auto", "fine"]
+NumClusters = int | _Word
+IMAGES_IN_CLUSTER: dict[_Word, int] = {"auto": 100, "fine": 20}
 """Mean number of images in a cluster, where `k` is a word."""
-MOST_CLUSTERS = 10_000
-"""The paper's k, which `auto` and `fine` do not exceed."""
+PAPERS_K = 10_000
+"""Ten for each class of ImageNet, best in figure 2(c); `auto` and `fine` do not exceed it."""
 
 
 def _default_k(given: dict[str, Any]) -> NumClusters:
     """Return the default of `k`, given the keys that were validated before it."""
     if _finds_k(given.get("algorithm")):
         return "auto"
-    return 10_000
+    return PAPERS_K
 
 
 def _finds_k(algorithm: str | None) -> bool:
@@ -59,7 +59,7 @@ def _finds_k(algorithm: str | None) -> bool:
 
 TIMES = {1: "", 2: " twice", 3: " three times"}
 
-ValidK = Annotated[int, Field(ge=2)] | Literal["auto", "fine"]
+_ValidK = Annotated[int, Field(ge=2)] | _Word
 
 
 class ClusterConfig(StrictConfig):
@@ -72,7 +72,7 @@ class ClusterConfig(StrictConfig):
     clustering, which finds the number of clusters itself; or `python:MODULE:NAME`, a clusterer with
     the methods of scikit-learn's. See docs/how-to/clustering.md."""
 
-    k: ValidK | Annotated[tuple[ValidK, ...], Field(min_length=1)] = Field(
+    k: _ValidK | Annotated[tuple[_ValidK, ...], Field(min_length=1)] = Field(
         default_factory=_default_k
     )
     """Number of clusters. Default: 10,000, ten for each class of ImageNet, which was best in figure
@@ -257,7 +257,7 @@ def _number(k: NumClusters, num_images: int) -> int:
         return k
     ten_if_possible = min(10, num_images // 10)
     wanted = max(num_images // IMAGES_IN_CLUSTER[k], ten_if_possible)
-    return max(2, min(MOST_CLUSTERS, wanted))
+    return max(2, min(PAPERS_K, wanted))
 
 
 def _listed(texts: list[str]) -> str:

@@ -43,7 +43,7 @@ def recipe_and_count(place: str, overrides: Mapping[str, Any]) -> tuple["Recipe"
         overrides: nested values that replace those of the recipe.
 
     Raises:
-        ConfigError: there is no such recipe or run, or the recipe is invalid.
+        ConfigError: the recipe or run does not exist, or the recipe is invalid.
         StoreError: the object store of the run is not available.
     """
     from stages.runs.locate import existing_run, run_folder_of  # noqa: PLC0415

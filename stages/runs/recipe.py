@@ -163,7 +163,7 @@ class Recipe(StrictConfig):
         words = [word for word in ("auto", "fine") if word in settings]
         if not words:
             return summary
-        follow = f"{words[0]} follows" if len(words) == 1 else "auto and fine follow"
+        follow = f"{' and '.join(words)} {'follows' if len(words) == 1 else 'follow'}"
         return f"{summary}: {follow} the number of images, a number in the recipe overrules it"
 
     def section(self, name: str) -> StrictConfig:
