@@ -96,13 +96,10 @@ def compare_all(folders: Iterable[Path]) -> None:
 
 
 def forget(root: Path) -> None:
-    """Compare the artifacts below a folder again when they are next read."""
+    """Compare the artifacts below a folder again when they are next read, and list new epochs."""
     mirror = mirror_of(root)
-    if mirror is None:
-        return
-    for folder in [*mirror.asked]:
-        if folder.is_relative_to(root):
-            mirror.asked.discard(folder)
+    if mirror is not None:
+        mirror.forget(root)
 
 
 def fetched(path: Path) -> Path:

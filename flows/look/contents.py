@@ -20,6 +20,7 @@ from deepcluster_core.artifacts.manifest import MANIFEST, Condition, read_manife
 from deepcluster_core.artifacts.tables import Labels, read_labels
 from deepcluster_core.errors import ArtifactError, DeepClusterError
 from deepcluster_core.inspection.neighbours import Neighbours, NeighbourSearch
+from flows.look.store_watch import EVERY_S, StoreWatch
 from stages.runs.cluster_names import CLUSTER_NAMES, ClusterName, names_at
 from stages.runs.epoch import EPOCH_KINDS
 from stages.runs.folder import RunFolder
@@ -153,14 +154,22 @@ class EpochContents:
 class RunContents:
     """A run, which may go on meanwhile. Methods are thread-safe."""
 
-    def __init__(self, past: PastRun, epoch: int | None) -> None:
-        """Open the images, and the labels of an epoch; of the last one if `epoch` is None.
+    def __init__(
+        self, past: PastRun, epoch: int | None, *, ask_store_every_s: float = EVERY_S
+    ) -> None:
+        """Open the images, and the labels of an epoch.
+
+        Args:
+            past: the run, just opened.
+            epoch: the epoch; None for the last one.
+            ask_store_every_s: the least time in seconds between two questions to an object store.
 
         Raises:
             ConfigError: the run does not have the epoch.
             ArtifactError: the images or labels are missing or damaged.
         """
         self.past = past
+        self._store_watch = StoreWatch(past.folder, ask_store_every_s)
         # Empty, so that the first page notices what has come since the run was opened.
         self._signatures: dict[str, Signature | None] = {}
         self._lock = threading.RLock()
@@ -218,8 +227,9 @@ class RunContents:
         """Open the run again if an artifact has come, changed or gone.
 
         What was read stays in memory where it was made from the same artifacts. Only the manifests
-        are looked at, and those in a mirror alone if the run is on an object store.
+        are looked at; new ones on an object store show on a later page.
         """
+        self._store_watch.ask(self.epochs)
         signatures = _signatures(self.past.folder)
         if signatures == self._signatures:
             return

@@ -9,8 +9,9 @@ import pytest
 
 from stages.runs.cluster_names import names_at
 from stages.runs.folder import RunFolder
-from tests.support.browser import Tab, browser, eventually, needs_browser
+from tests.support.browser import Tab, browser, needs_browser
 from tests.support.look_server import LAST, Served, members_of, rows_of
+from tests.support.timeouts import eventually
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from flows.look.pages import IMAGES
-from tests.support.browser import browser, eventually, needs_browser
+from tests.support.browser import browser, needs_browser
 from tests.support.look_server import serving_look
 from tests.support.program import ENVIRONMENT, PROGRAM
+from tests.support.timeouts import eventually
 
 pytestmark = pytest.mark.slow  # packs and clusters 100,000 images
 

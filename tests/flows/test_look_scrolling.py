@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from flows.look.facts import SIMILAR
-from tests.support.browser import Tab, browser, eventually, needs_browser
+from tests.support.browser import Tab, browser, needs_browser
 from tests.support.look_server import LAST, Served
+from tests.support.timeouts import eventually
 
 LIST = f"/epoch/{LAST}/image/5"
 """A page with a list of all other images, the most similar first."""

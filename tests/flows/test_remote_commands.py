@@ -15,14 +15,19 @@ from deepcluster_core.artifacts.remote.transfer import push_run
 from deepcluster_core.errors import SourceError
 from deepcluster_core.progress import silent
 from flows.evaluate import evaluate
+from flows.look.contents import RunContents
 from flows.show.takeaway import show_duplicates
 from stages.evaluations.shared.results import read_results
 from stages.runs.job_variables import recipe_and_count
 from stages.runs.locate import run_folder_of
 from stages.runs.new_images import assign, embed
+from stages.runs.past_run import PastRun
+from tests.support.flow_runs import KEEP_ALL
 from tests.support.object_stores import BUCKET, ObjectStoreServer
+from tests.support.plain_runs import make_run
 from tests.support.refusals import typed
 from tests.support.stored_images import reached, upload
+from tests.support.timeouts import eventually
 
 
 @pytest.fixture
@@ -157,3 +162,29 @@ def test_job_variables__of_a_run_on_a_store(
         printed.append(capsys.readouterr().out)
     assert printed[0].startswith("--job-variable mem_limit=")
     assert printed[0] == printed[1] == printed[2]
+
+
+def test_open_run__sees_an_epoch_that_the_store_has_gained(
+    url: str, recipe: Path, own_run: Path
+) -> None:
+    before = deepcluster.open_run(url)
+    assert before.epochs == [0, 1, 2]
+
+    make_run(recipe, own_run, epochs=4, overrides=KEEP_ALL)
+    push_run(own_run, url, silent)
+
+    assert deepcluster.open_run(url).epochs == [0, 1, 2, 3]
+
+
+def test_run_contents__shows_an_epoch_that_the_store_has_gained(
+    url: str, recipe: Path, own_run: Path
+) -> None:
+    shown = RunContents(PastRun.open(run_folder_of(Path(url))), None, ask_store_every_s=0)
+    assert shown.first_shown == 2
+
+    make_run(recipe, own_run, epochs=4, overrides=KEEP_ALL)
+    push_run(own_run, url, silent)
+
+    eventually(lambda: shown.first_shown, 3)
+    assert shown.at(3).members(0).size > 0
+    assert shown.at(2).neighbours(np.array([5]), 3).image_id_NM.shape == (1, 3)

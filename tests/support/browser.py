@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,14 +134,6 @@ def browser() -> Iterator[Tab]:
         finally:
             process.terminate()
             process.wait(timeout=WITHIN_S)
-
-
-def eventually(ask: Callable[[], Any], wanted: object) -> None:
-    """Wait until a question to the page has an answer."""
-    deadline = time.monotonic() + WITHIN_S
-    while ask() != wanted:
-        assert time.monotonic() < deadline, f"{ask()!r}, not {wanted!r}"
-        time.sleep(0.02)
 
 
 def _address(profile: Path) -> str:

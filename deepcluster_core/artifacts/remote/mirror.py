@@ -268,7 +268,7 @@ class Mirror:
             if name:
                 stack.enter_context(self.use(folder))
             had_holder = lease.acquire()
-            self._epochs.clear()
+            self.forget_epochs()
             self._leases[name] = lease
             try:
                 yield had_holder
@@ -283,6 +283,17 @@ class Mirror:
         for leased, lease in [*self._leases.items()]:
             if _is_within(name, leased):
                 lease.check()
+
+    def forget(self, folder: Path) -> None:
+        """Ask the store again, when it is next needed, for what it has in a folder of the run."""
+        for asked in [*self.asked]:
+            if asked.is_relative_to(folder):
+                self.asked.discard(asked)
+        self.forget_epochs()
+
+    def forget_epochs(self) -> None:
+        """List again, when it is next needed, which epochs the store has."""
+        self._epochs.clear()
 
     def is_known_absent(self, folder: Path) -> bool:
         """Return whether the store has no such epoch, by the list of `epochs`, nor this machine.
@@ -300,7 +311,8 @@ class Mirror:
     def epochs(self, kind: str) -> list[int]:
         """Return the epochs that the store has folders of, ascending; listed once for each kind.
 
-        They are listed again when a lease was acquired: another process may have made some.
+        They are listed again after `forget`, and when a lease was acquired: another process may
+        have made some.
         """
         if kind not in self._epochs:
             folders, _ = self.store.list_folder(kind)
