@@ -23,6 +23,7 @@ class FlowReport(Report):
         super().__init__(folder, epochs=epochs, echo=echo)
         self.ui = Ui(folder, epochs=epochs)
         self._ui_is_old = True
+        self._tasks_ran = False
         self.tracking: LiveTracking | None = None
         """The tracker that the recipe names in `compute.track`; set for a whole run."""
         self.notices = RunNotices(folder, self.warn)
@@ -50,17 +51,16 @@ class FlowReport(Report):
 
             yield show
 
-    def job_done(self, job: Job, *, cached: bool) -> None:
-        """Record how a job ended."""
-        super().job_done(job, cached=cached)
-        self._ui_is_old |= not cached
+    def task_ran(self) -> None:
+        """Note that a task ran, so that the UI lacks something."""
+        self._ui_is_old = self._tasks_ran = True
 
     def epoch_done(self, epoch: int) -> None:
         """Report the line of an epoch, and update the UI."""
         super().epoch_done(epoch)
         if self.tracking is not None:
             self.tracking.epoch_done(epoch)
-        # Epochs whose stages were all Cached change nothing in the UI, except that it must be
+        # Epochs whose tasks were all Cached change nothing in the UI, except that it must be
         # complete after the last one.
         is_last = epoch == self._epochs - 1
         if self._ui_is_old or is_last:
@@ -70,7 +70,7 @@ class FlowReport(Report):
     def run_done(self) -> None:
         """Draw overview.png, write report.html, and report how many jobs there were.
 
-        If any of them ran, the pictures are also shown in the UI.
+        If any task ran, the pictures are also shown in the UI.
         """
         # Imported here, because only a whole run draws, and matplotlib is slow to import.
         from flows.show.overview import draw_overview  # noqa: PLC0415
@@ -83,7 +83,7 @@ class FlowReport(Report):
             draw_overview(self._folder, num_epochs=self._epochs)
         write_page(self._folder)
         pictures = key_pictures(self._folder)
-        if self.num_cached < self.num_jobs:
+        if self._tasks_ran:
             for name, png in pictures.items():
                 title = f"Run {self._folder.name}: {name}"
                 self.ui.show_picture(name, png, title)

@@ -9,7 +9,6 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import CachePolicy
 
-from deepcluster_core.artifacts.mirrored import mirror_of
 from flows.engine.report import FlowReport
 from flows.prefect_.crashed_runs import Alive
 from flows.prefect_.embedded import TASK_RUNS
@@ -66,6 +65,7 @@ class FlowRun(Run[FlowReport]):
         if task_runs is not None and task_run_id is not None:
             task_runs.append(task_run_id)
         state.result()  # raises the error of the stage, if it failed
-        # The records of a run on an object store are those of this machine alone.
-        is_known = done and mirror_of(job.out) is not None
-        return is_known or state.name == "Cached"
+        # Prefect has no record of what was made without it, or on another machine.
+        if state.name != "Cached":
+            self.report.task_ran()
+        return done

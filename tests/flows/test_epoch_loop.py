@@ -88,12 +88,13 @@ def test_deepcluster__damaged_artifact_is_made_again_alone(
 
 
 def test_deepcluster__without_prefects_records_nothing_is_made_again(
-    recipe: Path, own_run: Path
+    recipe: Path, own_run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = artifact_contents(own_run)
     shutil.rmtree(own_run / ".prefect")
 
     loop(recipe, own_run, overrides=KEEP_ALL)
+    assert "every stage Cached (13 of 13)" in caplog.text
     again = loop(recipe, own_run, overrides=KEEP_ALL)
 
     assert artifact_contents(own_run) == before
