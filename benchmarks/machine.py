@@ -59,8 +59,12 @@ def machine() -> dict[str, Any]:
 
 
 def instruction_limit() -> str | None:
-    """Return the newest instructions that networks may use, such as AVX2; None without a limit."""
-    return os.environ.get("ONEDNN_MAX_CPU_ISA")
+    """Return AVX2, or an older limit, where networks have no newer instructions; None elsewhere."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    if limit is not None:
+        return limit
+    _, instructions = _processor()
+    return "AVX2" if instructions == ["avx2"] else None
 
 
 def versions() -> dict[str, str]:
