@@ -1,17 +1,19 @@
 """Run a command as older processors would: with the kernels that libraries choose on them.
 
-    python -m tests.processors avx2 sse41 -- COMMAND …
+    python -m tests.processors [--if-older] avx2 sse41 -- COMMAND …
 
 PyTorch, oneDNN, MKL, OpenBLAS, NumPy and faiss choose their kernels by the processor. Other kernels
 round differently and are of other speed, so what holds on one machine may not on the next. Each
 library reads a variable that limits it; together they make this machine compute like an older one.
-Names that a library does not know, it ignores.
+Names that a library does not know, it ignores. With --if-older, a processor that this one does not
+exceed is left out, because the command computes the same without limits.
 """
 
 import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 PROCESSORS = {
     # AMD up to Zen 3, Intel up to 2016 and most of its desktops: no AVX-512, no bfloat16.
@@ -37,13 +39,34 @@ PROCESSORS = {
 }
 
 
+NEWER = {"avx2": ("avx512", "avx10", "avx_vnni", "avx_ne", "amx"), "sse41": ("avx",)}
+"""Beginnings of the flags, as Linux calls them, of a processor that exceeds each of them."""
+
+
 def environment(processor: str) -> dict[str, str]:
     """Return the environment of this process with the limits of a processor."""
     return os.environ | PROCESSORS[processor]
 
 
+def exceeds(flags: set[str], processor: str) -> bool:
+    """Return whether a processor with these flags has instructions that another one lacks."""
+    return any(flag.startswith(NEWER[processor]) for flag in flags)
+
+
+def own_flags() -> set[str]:
+    """Return the flags of this processor, as Linux calls them; elsewhere one that exceeds all."""
+    try:
+        described = Path("/proc/cpuinfo").read_text()
+    except FileNotFoundError:
+        return {"avx512f"}
+    flags = (line for line in described.splitlines() if line.startswith("flags"))
+    return set(next(flags, "").partition(":")[2].split())
+
+
 def main(arguments: list[str]) -> int:
     """Run the command once for each processor; return the exit code of the first that fails."""
+    only_older = arguments[:1] == ["--if-older"]
+    arguments = arguments[only_older:]
     if "--" not in arguments or not set(arguments[: arguments.index("--")]) <= PROCESSORS.keys():
         print(__doc__, file=sys.stderr)  # noqa: T201
         return 2
@@ -51,7 +74,11 @@ def main(arguments: list[str]) -> int:
     if platform.machine() not in {"x86_64", "AMD64"}:
         print(f"not on {platform.machine()}: the limits are those of x86-64")  # noqa: T201
         return 0
+    flags = own_flags()
     for processor in arguments[:split]:
+        if only_older and not exceeds(flags, processor):
+            print(f"this processor is like one with {processor} only: left out")  # noqa: T201
+            continue
         print(f"as on a processor with {processor} only:", flush=True)  # noqa: T201
         done = subprocess.run(arguments[split + 1 :], env=environment(processor), check=False)
         if done.returncode:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.processors import environment, main
+from tests.processors import environment, exceeds, main
 
 LIBRARIES = """
 import faiss, numpy, torch
@@ -33,6 +33,26 @@ def test_environment__libraries_keep_to_it(processor: str) -> None:
 def test_main__gives_the_exit_code_of_the_command() -> None:
     assert main(["avx2", "--", sys.executable, "-c", "raise SystemExit(3)"]) == 3
     assert main(["avx2", "sse41", "--", sys.executable, "-c", ""]) == 0
+
+
+def test_exceeds__by_the_flags_of_a_processor() -> None:
+    zen_3 = {"sse4_1", "avx", "avx2", "fma"}
+    assert not exceeds(zen_3, "avx2")
+    assert exceeds(zen_3 | {"avx512f", "avx512_bf16"}, "avx2")
+    assert exceeds(zen_3 | {"avx_vnni"}, "avx2")
+    assert exceeds(zen_3, "sse41")
+    assert not exceeds({"sse4_1", "sse4_2"}, "sse41")
+
+
+def test_main__leaves_out_what_the_processor_does_not_exceed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.processors.own_flags", lambda: {"sse4_1", "avx2"})
+    fails = ["--", sys.executable, "-c", "raise SystemExit(3)"]
+
+    assert main(["--if-older", "avx2", *fails]) == 0
+    assert main(["avx2", *fails]) == 3
+    assert main(["--if-older", "avx2", "sse41", *fails]) == 3
 
 
 @pytest.mark.parametrize("wrong", [["avx2"], ["z80", "--", "true"]])

@@ -23,6 +23,7 @@ def run(out: Path, *more: str) -> list[dict[str, object]]:
     return json.loads(out.read_text())["lines"]
 
 
+@pytest.mark.slow
 def test_main__measures_every_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [line.name for line in LINES if not line.name.startswith(tuple(WITHOUT_A_PACKAGE))]
 

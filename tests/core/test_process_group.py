@@ -68,6 +68,7 @@ def different_calls(ranks: Ranks, _: Path) -> None:
     ranks.sum(torch.zeros(3 + ranks.rank), "covariance")
 
 
+@pytest.mark.slow
 def test_joined__different_calls_raise_on_every_rank(tmp_path: Path) -> None:
     found = on_processes(2, different_calls, tmp_path)
 
@@ -108,6 +109,7 @@ def one_has_not_begun(ranks: Ranks, _: Path) -> str:
     return missing
 
 
+@pytest.mark.slow
 def test_missing__names_a_rank_that_has_not_begun(tmp_path: Path) -> None:
     missing, _ = on_processes(2, one_has_not_begun, tmp_path)
 

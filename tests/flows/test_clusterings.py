@@ -7,6 +7,7 @@ import pytest
 from deepcluster_core.artifacts.tables import read_labels, read_metrics
 from deepcluster_core.errors import ConfigError
 from tests.support.flow_runs import in_state, loop, tasks
+from tests.support.plain_runs import make_run
 from tests.support.run_files import manifests
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 def test_deepcluster__pic_decides_the_number_of_clusters(recipe: Path, tmp_path: Path) -> None:
     overrides = {"cluster": {"algorithm": "pic", "k": "auto"}}
 
-    loop(recipe, tmp_path / "run", epochs=2, overrides=overrides)
+    make_run(recipe, tmp_path / "run", epochs=2, overrides=overrides)
 
     found = manifests(tmp_path / "run")
     for epoch in (0, 1):
@@ -50,6 +51,6 @@ def test_deepcluster__a_clusterer_that_is_not_there_is_told_before_anything_star
     overrides = {"cluster": {"algorithm": "python:nowhere:make"}}
 
     with pytest.raises(ConfigError, match="the module nowhere does not exist"):
-        loop(recipe, tmp_path / "run", epochs=1, overrides=overrides)
+        make_run(recipe, tmp_path / "run", epochs=1, overrides=overrides)
 
     assert not (tmp_path / "run" / "images").exists()

@@ -141,6 +141,7 @@ def test_evaluate__supervised_weights_are_one_more_row(own_run: Path) -> None:
     assert given == [row["top1"] for row in of_epoch_0 if row["network"] == "epoch 0"]
 
 
+@pytest.mark.slow
 def test_evaluate__reads_data_sets_as_they_are_distributed(own_run: Path, tmp_path: Path) -> None:
     oxford = draw_landmarks(tmp_path / "oxford")
     small = {"long_side": 64, "dims": 16}

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from deepcluster_core.errors import ArtifactError
 from flows.look.contents import RunContents, UnknownPageError
 from stages.runs.past_run import PastRun
-from tests.support.flow_runs import KEEP_ALL, loop
+from tests.support.flow_runs import KEEP_ALL
 from tests.support.look_server import rows_of, serving_look
+from tests.support.plain_runs import make_run
 
 LAST, NEXT = 2, 3
 """The last epoch of the run when the server starts, and the one that it gains."""
@@ -22,7 +24,7 @@ def test_look__shows_an_epoch_that_the_run_gains(recipe: Path, own_run: Path) ->
             name = {"name": f"group {cluster}"}
             client.post(f"/epoch/{LAST}/cluster/{cluster}/name", json=name)
 
-        loop(recipe, own_run, epochs=NEXT + 1, overrides=KEEP_ALL)
+        make_run(recipe, own_run, epochs=NEXT + 1, overrides=KEEP_ALL)
 
         page = client.get("/")
         assert page.url.path == f"/epoch/{NEXT}/"
@@ -39,12 +41,13 @@ def test_look__shows_an_epoch_that_the_run_gains(recipe: Path, own_run: Path) ->
             assert row["epoch"] == str(epoch)
 
 
+@pytest.mark.slow
 def test_look__features_stay_in_memory_when_the_run_deletes_them(
     recipe: Path, own_run: Path
 ) -> None:
     with serving_look(own_run, own_run.parent) as served, served.client() as client:
         similar = client.get(f"/epoch/{LAST}/image/5").text
-        loop(recipe, own_run, epochs=NEXT + 1)  # keeps the features of the last epoch alone
+        make_run(recipe, own_run, epochs=NEXT + 1)  # keeps the features of the last epoch alone
 
         def with_similar(epoch: int) -> str:
             return client.get(f"/epoch/{epoch}/image/5").text.partition("Most similar")[2]
@@ -59,7 +62,7 @@ def test_run_contents__reads_again_only_what_has_changed(recipe: Path, own_run: 
     first, last = run.at(0), run.at(LAST)
     assert run.history(5)[-1][0] == LAST
 
-    loop(recipe, own_run, epochs=NEXT + 1, overrides=KEEP_ALL)
+    make_run(recipe, own_run, epochs=NEXT + 1, overrides=KEEP_ALL)
 
     assert run.at(0) is first
     assert run.at(LAST) is last
@@ -72,11 +75,9 @@ def test_run_contents__reads_again_only_what_has_changed(recipe: Path, own_run: 
     assert run.first_shown == LAST
 
 
-def test_look__says_that_all_labels_are_gone(own_run: Path) -> None:
-    with serving_look(own_run, own_run.parent) as served, served.client() as client:
-        shutil.rmtree(own_run / "labels")
+def test_run_contents__says_that_all_labels_are_gone(own_run: Path) -> None:
+    run = RunContents(PastRun.open(str(own_run)), None)
+    shutil.rmtree(own_run / "labels")
 
-        answer = client.get(f"/epoch/{LAST}/")
-
-    assert answer.status_code == 409
-    assert "Fix: start `deepcluster look` again" in answer.text
+    with pytest.raises(ArtifactError, match="Fix: start `deepcluster look` again"):
+        run.at(LAST)

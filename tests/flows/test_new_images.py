@@ -22,7 +22,7 @@ from deepcluster_core.errors import ArtifactError, ConfigError, DeepClusterError
 from stages.runs import new_images
 from stages.runs.new_images import assign, embed
 from stages.runs.outputs.origin import belonging
-from tests.support.flow_runs import loop
+from tests.support.plain_runs import make_run
 
 OUT = Path("labels.parquet")
 
@@ -65,7 +65,7 @@ def test_assign__images_packed_as_jpeg_and_cropped_get_their_labels_too(
     # In float32, so that storing as float16 rounds: bfloat16 has no digits to lose.
     extract = {"resize": 18, "layer": "conv3", "precision": "float32"}
     overrides = {"dataset": dataset, "extract": extract, "compute": {"feed": feed}}
-    loop(recipe, run, epochs=1, overrides=overrides)
+    make_run(recipe, run, epochs=1, overrides=overrides)
 
     assign(str(run), tiny_images, out=OUT)
 
@@ -81,7 +81,7 @@ def test_assign__colour_images_of_a_grey_run_get_its_labels(
     dataset = {"source": str(source), "encoding": "grey", "channels": 3, "shorter_side": 22}
     extract = {"resize": 18, "precision": "float32"}
     overrides = {"dataset": dataset, "extract": extract, "compute": {"feed": feed}}
-    loop(recipe, run, epochs=1, overrides=overrides)
+    make_run(recipe, run, epochs=1, overrides=overrides)
 
     assign(str(run), source, out=OUT)
 
@@ -94,7 +94,7 @@ def test_assign__finds_the_clusters_of_every_clustering(
     run = tmp_path / "heads"
     cluster = {"algorithm": "spherical", "k": [8, 5], "pca_dim": "none", "whiten": False}
     extract = {"precision": "float32"}
-    loop(recipe, run, epochs=0, overrides={"cluster": cluster, "extract": extract})
+    make_run(recipe, run, epochs=0, overrides={"cluster": cluster, "extract": extract})
 
     assign(str(run), tiny_images, out=OUT)
 
@@ -107,7 +107,7 @@ def test_assign__clusters_that_are_no_cells_are_told(
     recipe: Path, some_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "pic"
-    loop(recipe, run, epochs=1, overrides={"cluster": {"algorithm": "pic", "k": "auto"}})
+    make_run(recipe, run, epochs=1, overrides={"cluster": {"algorithm": "pic", "k": "auto"}})
 
     assign(str(run), some_images, out=OUT)
 

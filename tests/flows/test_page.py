@@ -19,7 +19,7 @@ from stages.runs.image_facts import ImageFacts
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import load_recipe, save_recipe
 from stages.runs.run_images import RunImages
-from tests.support.flow_runs import loop
+from tests.support.plain_runs import make_run
 from tests.support.recipes import write_recipe
 from tests.support.report_pages import cards_of, evaluate, text_of
 
@@ -124,7 +124,7 @@ def test_write_page__black_pictures_are_said_first(
         with Image.open(path) as picture:
             Image.fromarray(np.asarray(picture) // 16).save(to)
     run = tmp_path / "run"
-    loop(write_recipe(tmp_path / "dark.yaml", tmp_path / "dark"), run, epochs=1)
+    make_run(write_recipe(tmp_path / "dark.yaml", tmp_path / "dark"), run, epochs=1)
 
     page = page_of(run)
 
@@ -164,7 +164,7 @@ def test_write_page__one_epoch_without_labels(
         shutil.copy(path, flat / f"{number}.png")
     run = tmp_path / "run"
     changes = {"dataset": {"channels": 3, "encoding": "none"}}
-    loop(write_recipe(tmp_path / "flat.yaml", flat), run, epochs=1, overrides=changes)
+    make_run(write_recipe(tmp_path / "flat.yaml", flat), run, epochs=1, overrides=changes)
 
     page = page_of(run)
     assert "It should fall from epoch to epoch." in text_of(page)

@@ -11,7 +11,7 @@ import pytest
 from flows.show.page import write_page
 from stages.runs.folder import RunFolder
 from tests.support.browser import PROGRAM, Tab, browser
-from tests.support.flow_runs import loop
+from tests.support.plain_runs import make_run
 from tests.support.recipes import write_recipe
 from tests.support.report_pages import evaluate
 
@@ -38,7 +38,7 @@ def hostile_page(
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, to)
     run = folder / "<script>alert(1)<"
-    loop(write_recipe(folder / "hostile.yaml", folder / "source"), run)
+    make_run(write_recipe(folder / "hostile.yaml", folder / "source"), run)
     evaluate(run, "filters", 2)
     return write_page(RunFolder(run), clusters=6)
 

@@ -19,7 +19,7 @@ from stages.runs.folder import RunFolder
 from stages.runs.recipe import load_recipe, save_recipe
 from stages.runs.states import states_of
 from tests.support.artifacts import reseal
-from tests.support.flow_runs import loop
+from tests.support.plain_runs import make_run
 from tests.support.recipes import write_recipe
 from tests.support.run_files import manifests
 
@@ -144,7 +144,7 @@ def test_show_run__says_how_many_images_were_skipped(
     source = shutil.copytree(tiny_images, tmp_path / "pictures")
     (source / "disc" / "broken.png").write_bytes(b"no picture")
     run = tmp_path / "run"
-    loop(recipe, run, epochs=1, overrides={"dataset": {"source": str(source)}})
+    make_run(recipe, run, epochs=1, overrides={"dataset": {"source": str(source)}})
 
     lines = shown(capsys, run)
 
@@ -318,7 +318,7 @@ def test_show__escapes_what_a_file_name_could_do_to_the_terminal(
     source = shutil.copytree(tiny_images, tmp_path / "source")
     shutil.copy(source / "disc/000.png", source / "disc/a\x1b[31m\rb\nc[bold]\u202eé.png")
     run = tmp_path / "run"
-    loop(write_recipe(tmp_path / "own.yaml", source), run, epochs=1)
+    make_run(write_recipe(tmp_path / "own.yaml", source), run, epochs=1)
     capsys.readouterr()
 
     for cluster in range(8):

@@ -10,6 +10,7 @@ from deepcluster_core.errors import ArtifactError, ConfigError, SourceError
 from flows.stage_rerun import rerun
 from stages.runs.stage_request import check_stage_request
 from tests.support.flow_runs import KEEP_ALL, call, in_state, loop
+from tests.support.plain_runs import make_run
 from tests.support.recipes import write_recipe
 from tests.support.run_files import artifact_contents, made_since, manifests
 
@@ -62,7 +63,7 @@ def test_rerun__changed_settings_go_to_a_folder_of_their_own(own_run: Path, tmp_
 
 
 def test_rerun__makes_pruned_features_again(recipe: Path, own_run: Path) -> None:
-    loop(recipe, own_run, overrides={"keep": {"features": 1}})
+    make_run(recipe, own_run, overrides={"keep": {"features": 1}})
     features = own_run / "features/epoch=0000"
     assert inspect(features)[0] is Condition.PRUNED
 
@@ -98,7 +99,7 @@ def test_rerun__forced_without_its_source_keeps_the_packed_images(
 ) -> None:
     source = shutil.copytree(tiny_images, tmp_path / "source")
     run = tmp_path / "run"
-    loop(write_recipe(tmp_path / "own.yaml", source), run, epochs=1)
+    make_run(write_recipe(tmp_path / "own.yaml", source), run, epochs=1)
     shutil.rmtree(source)
 
     with pytest.raises(SourceError, match="does not exist"):
@@ -163,7 +164,7 @@ def test_rerun__refuses_what_cannot_be_meant_and_loses_nothing(
 
 
 def test_rerun__deletes_again_what_it_made_on_the_way(recipe: Path, own_run: Path) -> None:
-    loop(recipe, own_run, overrides={"keep": {"features": 1}})
+    make_run(recipe, own_run, overrides={"keep": {"features": 1}})
     assert inspect(own_run / "features/epoch=0000")[0] is Condition.PRUNED
 
     call(rerun, stage="cluster", run=str(own_run), epoch=0, force=True)

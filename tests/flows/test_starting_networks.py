@@ -17,6 +17,7 @@ from stages.runs.export import export
 from stages.runs.folder import RunFolder
 from stages.runs.new_images import assign, embed
 from tests.support.flow_runs import loop, tasks
+from tests.support.plain_runs import make_run
 
 OVERRIDES: dict[str, Any] = {
     "network": {"projection": {"hidden": 16, "dim": 8}},
@@ -101,7 +102,7 @@ def test_deepcluster__depends_on_the_contents_of_the_weights(
     before = read_manifest(run / "features/epoch=0000").digest
     write_weights(copied, seed=98)
     with pytest.raises(ConfigError, match=r"Changed: the contents of network\.weights \(.*copied"):
-        loop(recipe, run, epochs=1, overrides=with_weights(copied))
+        make_run(recipe, run, epochs=1, overrides=with_weights(copied))
     assert read_manifest(run / "features/epoch=0000").digest == before
     states = loop(recipe, run, epochs=1, overrides=with_weights(copied), update=True)
     assert {name for name, state in states.items() if state == "Completed"} >= tasks(0)
@@ -113,11 +114,11 @@ def test_deepcluster__says_that_the_weights_are_gone(
 ) -> None:
     run, path = tmp_path / "run", tmp_path / "weights.safetensors"
     write_weights(path, seed=99)
-    loop(recipe, run, epochs=1, overrides=with_weights(path))
+    make_run(recipe, run, epochs=1, overrides=with_weights(path))
     path.unlink()
 
     with pytest.raises(DeepClusterError, match=r"network\.weights: .* cannot be read"):
-        loop(recipe, run, epochs=2, overrides=with_weights(path))
+        make_run(recipe, run, epochs=2, overrides=with_weights(path))
     # Commands that only look at the run need no weights.
     show_run(RunFolder(run), None)
     assert "smallnet, k = 8, seed 31" in capsys.readouterr().out

@@ -24,6 +24,7 @@ from tests.support.flow_runs import (
     swept,
     tasks,
 )
+from tests.support.plain_runs import make_run
 from tests.support.recipes import write_recipe
 from tests.support.run_files import artifact_contents, contents, made_since, manifests
 
@@ -49,7 +50,7 @@ def test_sweep__its_runs_are_those_that_the_loop_would_have_made(
     recipe: Path, finished_sweep: Path, tmp_path: Path
 ) -> None:
     swept_run = finished_sweep / "k=00004"
-    loop(recipe, tmp_path / "alone", epochs=SWEPT_EPOCHS, overrides={"cluster": {"k": 4}})
+    make_run(recipe, tmp_path / "alone", epochs=SWEPT_EPOCHS, overrides={"cluster": {"k": 4}})
 
     alone, found = manifests(tmp_path / "alone"), manifests(swept_run)
     assert set(found) == set(alone)

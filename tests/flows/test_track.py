@@ -198,6 +198,7 @@ def test_run__is_tracked_while_it_goes(prefect_server: str, recipe: Path, tmp_pa
     assert [point.step for point in events.Images("overview")] == [0, 1]
 
 
+@pytest.mark.slow
 def test_run__goes_on_without_a_tracker_that_fails(
     prefect_server: str,
     recipe: Path,

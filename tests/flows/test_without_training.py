@@ -188,6 +188,7 @@ def test_deepcluster__features_of_another_model(
         loop(recipe, run, epochs=0, overrides={"extract": {"from": str(moved)}})
 
 
+@pytest.mark.slow
 def test_deepcluster__features_of_another_model_have_no_network(
     untrained: Path, recipe: Path, tmp_path: Path, tiny_images: Path
 ) -> None:

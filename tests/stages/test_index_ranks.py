@@ -272,6 +272,7 @@ def test_index__what_a_dead_rank_has_left_is_not_used(sources: Path, tmp_path: P
     assert [*out.glob("*.part")] == []
 
 
+@pytest.mark.slow
 def test_index__two_real_ranks_make_the_bytes_of_one(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     names = ("shards", "pictures")

@@ -76,6 +76,7 @@ def several_attempts(job: Job, ranks: Ranks, folder: Path) -> bool:
     return was_stopped
 
 
+@pytest.mark.slow
 def test_run__two_ranks_make_the_artifact_of_one(
     images: Path, labels: Path, network: NetworkConfig, tmp_path: Path
 ) -> None:

@@ -21,6 +21,11 @@ from stages.train import TrainConfig, train
 from tests.margins import SEED
 
 EPOCHS = 8
+ONE_PASS: dict[str, Any] = {
+    "epochs": 1,
+    "learning": TrainConfig(batch_size=64, reassign_every=1, crop_area=(0.1, 0.6)),
+}
+"""Settings with which a network learns nearly nothing, for tests of what does not depend on it."""
 NETWORK = NetworkConfig(name="smallnet", image_size=32, dropout=0.0)
 LAST = Context(seed=SEED, epoch=EPOCHS - 1, workers=1)
 """The context of an evaluation of the network that `pretrain` returns by default."""

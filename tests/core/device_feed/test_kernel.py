@@ -62,9 +62,8 @@ def interpreted(
     return torch.from_numpy(np.load(out))
 
 
-@pytest.mark.parametrize(
-    ("channels", "last"), [pytest.param(1, False, marks=pytest.mark.slow), (3, True)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "last"), [(1, False), (3, True)])
 def test_crop_resize_kernel__is_torchs_antialiased_resizing(
     channels: int, last: bool, tmp_path: Path
 ) -> None:
@@ -83,6 +82,7 @@ def test_crop_resize_kernel__is_torchs_antialiased_resizing(
         torch.testing.assert_close(found_CSS, expected_CSS, rtol=0, atol=KERNEL_ERROR)
 
 
+@pytest.mark.slow
 def test_crop_resize_kernel__shows_a_window_of_the_resized_box(tmp_path: Path) -> None:
     drawn, cut = windows_of_boxes()
     bytes_X, offset_V, width_V = joined(drawn)

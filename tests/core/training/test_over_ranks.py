@@ -151,7 +151,7 @@ def largest_difference(one: Trained, other: Trained) -> float:
     ("size", "case"),
     [
         pytest.param(2, Case(dropout=0.5), id="2"),
-        pytest.param(3, Case(network="alexnet", dropout=0.5), id="3"),
+        pytest.param(3, Case("alexnet", dropout=0.5), id="3", marks=pytest.mark.slow),
         pytest.param(2, Case(dropout=0.5, steps=50), id="2 long", marks=pytest.mark.slow),
         pytest.param(2, Case(steps=50), id="2 without dropout", marks=pytest.mark.slow),
         pytest.param(

@@ -319,6 +319,7 @@ def test_train_epoch__threads_as_ranks_learn_what_one_learns(size: int) -> None:
     assert_like(one, found)
 
 
+@pytest.mark.slow
 def test_train_epoch__processes_draw_the_masks_of_the_whole_batch(tmp_path: Path) -> None:
     one = trained(ALONE, steps=6, dropout=0.5)
 

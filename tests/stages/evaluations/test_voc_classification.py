@@ -28,7 +28,7 @@ from stages.evaluations.voc_classification import (
     data_digest,
 )
 from tests.margins import above
-from tests.support.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
+from tests.support.pretraining import EPOCHS, LAST, NETWORK, ONE_PASS, mean_lead, pretrain
 from tests.support.voc_tree import CLASSES, write_voc
 
 SIZES = {"train": 16, "val": 16, "test": 360}
@@ -66,15 +66,22 @@ def pretrained(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrain(voc / "VOCdevkit/VOC2007/JPEGImages", tmp_path_factory.mktemp("run"))
 
 
+@pytest.fixture(scope="session")
+def checkpoint(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of a network that has learnt nearly nothing."""
+    pictures = voc / "VOCdevkit/VOC2007/JPEGImages"
+    return pretrain(pictures, tmp_path_factory.mktemp("one-pass"), **ONE_PASS)
+
+
 @pytest.fixture
-def evaluated(voc: Path, pretrained: Path, tmp_path: Path) -> Evaluated:
+def evaluated(voc: Path, checkpoint: Path, tmp_path: Path) -> Evaluated:
     """Return a function that evaluates the checkpoint, and reads the rows."""
 
     def of(keys: VocClassificationConfig, *, out: str = "out", **others: object) -> pd.DataFrame:
         given: Keys = {
             "network": NETWORK,
             "data": voc,
-            "checkpoint": pretrained,
+            "checkpoint": checkpoint,
             "supervised": None,
             "channels": 3,
             "context": LAST,
@@ -93,8 +100,10 @@ def mean(rows: pd.DataFrame, network: str) -> float:
 
 @pytest.mark.learns
 @pytest.mark.slow
-def test_run__both_networks_beat_chance(evaluated: Evaluated, tmp_path: Path) -> None:
-    rows = evaluated(protocol(**SHORT))
+def test_run__both_networks_beat_chance(
+    evaluated: Evaluated, pretrained: Path, tmp_path: Path
+) -> None:
+    rows = evaluated(protocol(**SHORT), checkpoint=pretrained)
 
     assert rows["class"].tolist() == [*CLASSES, "mean"] * 2
     each = rows[rows["class"] != "mean"]
@@ -153,9 +162,9 @@ def test_run__writes_the_same_bytes_again(evaluated: Evaluated, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_run__weights_trained_with_labels_are_one_more_network(
-    evaluated: Evaluated, pretrained: Path
+    evaluated: Evaluated, checkpoint: Path
 ) -> None:
-    rows = evaluated(protocol(**BRIEF), supervised=pretrained / MODEL)
+    rows = evaluated(protocol(**BRIEF), supervised=checkpoint / MODEL)
     assert rows.network.unique().tolist() == ["random", f"epoch {EPOCHS - 1}", "supervised"]
     assert mean(rows, "supervised") == mean(rows, f"epoch {EPOCHS - 1}"), "the same weights"
 

@@ -37,7 +37,7 @@ from stages.evaluations.voc_segmentation import (
 )
 from stages.evaluations.voc_segmentation_protocol import VocSegmentationConfig
 from tests.margins import above
-from tests.support.pretraining import EPOCHS, LAST, NETWORK, mean_lead, pretrain
+from tests.support.pretraining import EPOCHS, LAST, NETWORK, ONE_PASS, mean_lead, pretrain
 from tests.support.voc_tree import CLASSES, HEIGHT, WIDTH, write_voc2012
 
 SIZES = {"train": 40, "val": 200}
@@ -91,15 +91,22 @@ def pretrained(voc2012: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrain(pictures, tmp_path_factory.mktemp("run2012"))
 
 
+@pytest.fixture(scope="session")
+def checkpoint(voc2012: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of a network that has learnt nearly nothing."""
+    pictures = voc2012 / "VOCdevkit/VOC2012/JPEGImages"
+    return pretrain(pictures, tmp_path_factory.mktemp("one-pass"), **ONE_PASS)
+
+
 @pytest.fixture
-def evaluated(objects: Path, pretrained: Path, tmp_path: Path) -> Evaluated:
+def evaluated(objects: Path, checkpoint: Path, tmp_path: Path) -> Evaluated:
     """Return a function that evaluates the checkpoint, and reads the rows."""
 
     def of(keys: VocSegmentationConfig, *, out: str = "out", **others: object) -> pd.DataFrame:
         given: Keys = {
             "network": NETWORK,
             "data": objects,
-            "checkpoint": pretrained,
+            "checkpoint": checkpoint,
             "supervised": None,
             "channels": 3,
             "context": LAST,
@@ -128,9 +135,9 @@ def true_masks(tree: Path, subset: str) -> list[Mask]:
 @pytest.mark.learns
 @pytest.mark.slow
 def test_run__both_networks_beat_chance(
-    evaluated: Evaluated, voc2012: Path, tmp_path: Path
+    evaluated: Evaluated, voc2012: Path, pretrained: Path, tmp_path: Path
 ) -> None:
-    rows = evaluated(protocol(**SHORT), data=voc2012)
+    rows = evaluated(protocol(**SHORT), data=voc2012, checkpoint=pretrained)
 
     assert rows["class"].tolist() == [*("background", *CLASSES), "mean"] * 2
     each = rows[rows["class"] != "mean"]
@@ -260,9 +267,9 @@ def test_run__writes_the_same_bytes_again_whatever_is_kept_in_memory(
 
 @pytest.mark.slow
 def test_run__weights_trained_with_labels_are_one_more_network(
-    evaluated: Evaluated, pretrained: Path
+    evaluated: Evaluated, checkpoint: Path
 ) -> None:
-    rows = evaluated(protocol(**BRIEF), supervised=pretrained / MODEL)
+    rows = evaluated(protocol(**BRIEF), supervised=checkpoint / MODEL)
     assert rows.network.unique().tolist() == ["random", f"epoch {EPOCHS - 1}", "supervised"]
     assert mean(rows, "supervised") == mean(rows, f"epoch {EPOCHS - 1}"), "the same weights"
 

@@ -55,7 +55,8 @@ def test_placement__progress_reaches_the_run(placement: Launch, tmp_path: Path) 
     assert heard == [(1, 1)]
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow  # three processes that import torch
+@pytest.mark.parametrize("rank", [0, 1])
 def test_placement__an_error_for_people_is_raised_again(
     placement: Launch, context: Context, tmp_path: Path, rank: int
 ) -> None:
