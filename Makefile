@@ -34,8 +34,8 @@ NARROW_TESTS := $(VENV)/bin/pytest --quiet --numprocesses 2 --dist loadfile $(NA
 demo: $(INSTALLED)
 	$(VENV)/bin/deepcluster run configs/demo.yaml $(ARGS)
 
+# All tests that take seconds.
 test: $(INSTALLED_DEV)
-	@$(MAKE) --no-print-directory --jobs 2 lint test-narrow
 	$(PYTEST) $(ARGS)
 
 # With the kernels that libraries choose on older processors, if this one is newer; see

@@ -45,7 +45,8 @@ def every_call(ranks: Ranks, _: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
 def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_path: Path) -> None:
     found = on_processes(size, every_call, tmp_path)
 
@@ -176,6 +177,7 @@ def gradients(ranks: Ranks, _: Path) -> tuple[Tensor, Tensor, int]:
     return weight.grad, ranks.sum_in_step(weight.detach()), ranks.moved_bytes["gradients"]
 
 
+@pytest.mark.slow
 def test_wrap__leaves_the_mean_gradient_everywhere(tmp_path: Path) -> None:
     found = on_processes(2, gradients, tmp_path)
 

@@ -171,6 +171,7 @@ def test_placement__srun_in_an_allocation(slurm: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("slurm")
+@pytest.mark.slow
 def test_placement__ranks_started_by_srun(tmp_path: Path) -> None:
     job = ranked_job(tmp_path / "out")
     run = RunFolder(tmp_path / "run")
