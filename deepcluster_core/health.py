@@ -170,9 +170,9 @@ def _low_rank(row: Row) -> Sign | None:
         "low_rank",
         f"the features have collapsed onto {shown:.1f} directions (participation "
         f"ratio); healthy ones keep {least:.1f} or more",
-        "use larger batches (train.batch_size: 64 or more), more passes between two clusterings "
-        "(train.reassign_every: 5, or auto), a lower train.lr or milder crops (train.crop_area: "
-        "[0.5, 1.0]); check that the images are as meant (overview.png).",
+        "use larger batches (train.batch_size, at least 64), more passes between two clusterings "
+        "(a larger train.reassign_every, or auto), a lower train.lr or milder crops "
+        "(train.crop_area: [0.5, 1.0]); check that the images are as meant (overview.png).",
     )
 
 

@@ -115,7 +115,8 @@ def show_picked(
     console.print(f"\n{'image_id':>9}  {'why':<44}  path")
     for one in picked.images[:limit]:
         console.print(f"{one.image_id:9}  {one.why:<44}  {printable(one.path)}")
-    _print_rest(len(picked.images), limit, out)
+    _print_rest(len(picked.images), limit)
+    _print_written(out, "all of them")
 
 
 def _print_reasons(picked: "Picked") -> None:
@@ -147,7 +148,9 @@ def show_duplicates(
             console.print(f"{one.similarity:10.4f}  cluster {one.cluster:<5} {path}")
         if len(group) > 5:
             console.print(f"{'':12}… and {len(group) - 5:,} more")
-    _print_rest(len(found.groups), limit, out)
+    _print_rest(len(found.groups), limit)
+    is_list = out is not None and out.suffix == ".txt"
+    _print_written(out, f"the {found.num_surplus:,} that could go" if is_list else "all groups")
 
 
 def _print_threshold(found: "Duplicates") -> None:
@@ -163,12 +166,14 @@ def _print_threshold(found: "Duplicates") -> None:
         console.print(f"Closer than usual in this run are images from {found.suggested:.4f} on.")
 
 
-def _print_rest(num_all: int, limit: int, out: Path | None) -> None:
-    console = console_for_tables()
+def _print_rest(num_all: int, limit: int) -> None:
     if num_all > limit:
-        console.print(f"… and {num_all - limit:,} more; --limit {num_all} shows all")
+        console_for_tables().print(f"… and {num_all - limit:,} more; --limit {num_all} shows all")
+
+
+def _print_written(out: Path | None, contents: str) -> None:
     if out is not None:
-        console.print(f"\n{short(out)}: all of them")
+        console_for_tables().print(f"\n{short(out)}: {contents}")
 
 
 @contextmanager

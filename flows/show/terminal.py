@@ -7,10 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from deepcluster_core.artifacts.mirrored import address_of, mirror_of
 from deepcluster_core.text import printable, shell_words
 from stages.runs.folder import RunFolder
-from stages.runs.terminal import plain_console
+from stages.runs.terminal import from_here, plain_console, typed
 
 
 def console_for_tables() -> Console:
@@ -30,7 +29,7 @@ def table_of_numbers(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> T
 
 def short(path: Path) -> str:
     """Return a path as people would type it in the working folder, or its URL, for display."""
-    return printable(_typed(path))
+    return printable(typed(path))
 
 
 def shell_path(path: Path) -> str:
@@ -38,29 +37,17 @@ def shell_path(path: Path) -> str:
 
     For a run on an object store, it is the URL.
     """
-    typed = _typed(path)
-    if typed.startswith("-"):  # a command would take it for an option
-        typed = f"./{typed}"
-    return shell_words(typed)
+    words = typed(path)
+    if words.startswith("-"):  # a command would take it for an option
+        words = f"./{words}"
+    return shell_words(words)
 
 
 def go_on(folder: RunFolder) -> str:
     """Return the command that continues a run."""
     run = shell_path(folder.root)
     # The file itself, because a recipe has no URL.
-    return f"deepcluster run {shell_words(_from_here(folder.config))} --run {run}"
-
-
-def _typed(path: Path) -> str:
-    return address_of(path) if mirror_of(path) else str(_from_here(path))
-
-
-def _from_here(path: Path) -> Path:
-    here = Path.cwd()
-    full = path.absolute()
-    if full.is_relative_to(here):
-        return full.relative_to(here)
-    return full
+    return f"deepcluster run {shell_words(from_here(folder.config))} --run {run}"
 
 
 def program_name() -> str:

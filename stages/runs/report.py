@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from deepcluster_core.artifacts.manifest import read_manifest
-from deepcluster_core.artifacts.mirrored import address_of
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.health import signs
 from deepcluster_core.progress import Progress
@@ -15,7 +14,7 @@ from stages.runs.folder import RunFolder
 from stages.runs.job import Job
 from stages.runs.progress import bar, lines
 from stages.runs.run_end import RunEnd, clock_time
-from stages.runs.terminal import plain_console
+from stages.runs.terminal import plain_console, typed
 from stages.score import score
 
 HEADER = (
@@ -75,7 +74,7 @@ class Report:
             num_skipped = manifest.facts["skipped"]
             skipped = f"{num_skipped} skipped"
             if num_skipped:
-                skipped += f" (why: {address_of(job.out / 'skipped.parquet')})"
+                skipped += f" (why: {typed(job.out / 'skipped.parquet')})"
             time = _time(manifest.seconds, cached=cached)
             line = f"index: {manifest.rows:,} images, {skipped}, {time}"
             self.info("\n  ".join([line, *manifest.facts.get("notes", ())]))
@@ -85,7 +84,7 @@ class Report:
     def ended(self, job: Job, *, cached: bool) -> None:
         """Report the end of a stage that was run on its own, and where its artifact is."""
         time = _time(read_manifest(job.out).seconds, cached=cached)
-        self.info(f"{job.title}: {time}, {address_of(job.out)}")
+        self.info(f"{job.title}: {time}, {typed(job.out)}")
 
     def epoch_done(self, epoch: int) -> None:
         """Report the line of an epoch, and warn about signs that the network learns nothing."""

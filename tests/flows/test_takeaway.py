@@ -83,7 +83,12 @@ def test_commands__one_after_the_other(run: Path, typed: Typed) -> None:
     code, printed = typed("duplicates", run, "--threshold", "0.5", "--out", "d.csv")
     assert code == 0
     assert "threshold 0.5000: the cosine" in printed
+    assert printed.endswith("\nd.csv: all groups\n")
     assert typed("check", "d.csv")[0] == 0
+    code, printed = typed("duplicates", run, "--threshold", "0.5", "--out", "d.txt")
+    could_go = len(Path("d.txt").read_text().splitlines())
+    assert f"; {could_go} could go" in printed
+    assert printed.endswith(f"\nd.txt: the {could_go} that could go\n")
 
 
 @pytest.mark.parametrize(

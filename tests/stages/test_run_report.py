@@ -1,9 +1,11 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.runs.report import HEADER, epoch_line
+from stages.runs.terminal import typed
 
 NAMES = ("extract", "cluster", "train", "score")
 USUAL: dict[str, Any] = {
@@ -62,3 +64,12 @@ def test_epoch_line__unknown_agreement_is_a_dash() -> None:
     row = USUAL | {"nmi_previous": None, "nmi_labels": None}
 
     assert epoch_line(0, row, dict.fromkeys(NAMES, 1.0), {}).split()[2:4] == ["–", "–"]
+
+
+def test_typed__paths_in_the_working_folder_are_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert typed(tmp_path / "runs/mine/images") == "runs/mine/images"
+    assert typed(tmp_path.parent / "other") == str(tmp_path.parent / "other")
