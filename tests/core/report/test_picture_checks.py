@@ -63,8 +63,11 @@ def test_picture_remarks__dark_pictures_that_show_something_are_not_black(draw: 
     assert picture_remarks(gallery({number: draw(number) for number in range(30)})) == []
 
 
-def test_picture_remarks__clusters_of_blank_and_of_identical_pictures_are_named() -> None:
-    blank = {number: np.full((16, 16, 1), 200, np.uint8) for number in range(10)}
+@pytest.mark.parametrize("noise_of_camera", [1, 6])
+def test_picture_remarks__clusters_of_blank_and_of_identical_pictures_are_named(
+    noise_of_camera: int,
+) -> None:
+    blank = {number: 200 + noise(number, noise_of_camera) for number in range(10)}
     equal = {number: noise(0) for number in range(10, 20)}
     others = {number: noise(number) for number in range(20, 30)}
 
