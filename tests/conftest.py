@@ -31,7 +31,7 @@ pytest.register_assert_rewrite("tests.support")
 
 from tests.support.drawn_shapes import draw_images
 from tests.support.made_once import made_once
-from tests.support.object_stores import ObjectStoreServer, object_store
+from tests.support.object_stores import ObjectStoreServer, google_store, object_store
 from tests.support.prefect_databases import make_prefect_database
 
 # The same examples every time: a red run stays red, and is repeated by running it again.
@@ -123,7 +123,26 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStor
         yield server
 
 
-@pytest.fixture(params=["seaweedfs", pytest.param("moto", marks=pytest.mark.slow)])
+@pytest.fixture(scope="session")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
+    """Yield Microsoft's emulator of Azure's object store. Shared."""
+    with object_store("azurite", tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def google_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
+    """Yield a stand-in for Google Cloud Storage. Shared."""
+    with google_store(tmp_path_factory.mktemp("google")) as server:
+        yield server
+
+
+SLOW_SERVERS = ("moto", "azurite", "google")
+
+
+@pytest.fixture(
+    params=["seaweedfs", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_SERVERS)]
+)
 def store_server(request: pytest.FixtureRequest) -> ObjectStoreServer:
-    """Return a running object store; tests that use it run with each kind, the second if slow."""
+    """Return a running object store; tests that use it run with each kind, all but one if slow."""
     return request.getfixturevalue(f"{request.param}_server")

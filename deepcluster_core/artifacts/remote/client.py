@@ -25,6 +25,7 @@ ENDPOINTS = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT",
+    "GOOGLE_BASE_URL",
     "AZURE_STORAGE_ENDPOINT",
     "AZURE_ENDPOINT",
 )
@@ -113,7 +114,11 @@ CREDENTIALS = (
     "for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://, AZURE_STORAGE_ACCOUNT_NAME and "
     "AZURE_STORAGE_ACCOUNT_KEY for az://; AWS_ENDPOINT_URL for another server."
 )
+_NO_PLACE = {"NoSuchBucket": "bucket", "ContainerNotFound": "container"}
+"""Codes of answers, and what they say is missing."""
 _NO_CREDENTIALS = ("credential", "169.254.169.254", "metadata.google", "/api/token")
+_ANSWER = re.compile(r"<Code>(\w+)</Code>\s*<Message>([^<\n]*)")
+"""In the XML with which stores answer a request that fails."""
 AGAIN = "run the same command again once the store answers; what is finished is kept."
 
 
@@ -148,10 +153,11 @@ def explain_store_errors(where: str) -> Iterator[None]:
             f"  Fix:   {CREDENTIALS}"
         ) from None
     except (exceptions.BaseError, FileNotFoundError) as error:
-        if "NoSuchBucket" in str(error):
-            raise StoreError(
-                f"{where}: the bucket does not exist.\n  Fix: create it, or correct the URL."
-            ) from None
+        for code, place in _NO_PLACE.items():
+            if code in str(error):
+                raise StoreError(
+                    f"{where}: the {place} does not exist.\n  Fix: create it, or correct the URL."
+                ) from None
         if isinstance(error, FileNotFoundError):
             raise
         # Without credentials, obstore asks the machine's own service for some.
@@ -167,8 +173,11 @@ def explain_store_errors(where: str) -> Iterator[None]:
 
 
 def cause_of(error: BaseException) -> str:
-    """Return the first line of an error, and what the system says, without secrets."""
+    """Return the first line of an error, and what store or system say, without secrets."""
     line = first_line(error, limit=400)
+    answer = _ANSWER.search(str(error))
+    if answer is not None:
+        line = f"{line.partition('<')[0]}{answer[1]}: {answer[2]}"
     system = re.findall(r'message: "([^"]+)"', str(error))
     return without_secrets(f"{line} ({system[-1]})" if system else line)
 

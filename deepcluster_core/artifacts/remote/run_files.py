@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deepcluster_core.artifacts.remote.known_objects import KnownObjects
 from deepcluster_core.artifacts.remote.small_files import SmallFiles, is_small_file
-from deepcluster_core.artifacts.remote.store import Store, StoredObject
+from deepcluster_core.artifacts.remote.store import Store, StoredObject, is_same_version
 
 EVALUATIONS = "evaluations"
 EDITED = ".csv"
@@ -53,7 +53,7 @@ class RunFiles:
 
     def _is_current(self, listed: StoredObject) -> bool:
         known = self._known.get(listed.name)
-        is_same = known is not None and known.etag == listed.etag
+        is_same = known is not None and is_same_version(known.etag, listed.etag)
         return is_same and (self._root / listed.name).exists()
 
 

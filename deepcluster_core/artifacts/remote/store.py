@@ -26,8 +26,9 @@ from deepcluster_core.errors import ConfigError
 if TYPE_CHECKING:
     from obstore import GetResult, UpdateVersion
 
-SHA256 = "deepcluster-sha256"
-"""Metadata of uploaded files: the SHA-256 of the contents, in hexadecimal."""
+SHA256 = "deepclustersha256"
+"""Metadata of uploaded files: the SHA-256 of the contents, in hexadecimal. Azure refuses names with
+a hyphen, and some servers drop headers with an underscore."""
 PROBE = "_probe-"
 """Beginning of the names of objects with which a store is tried."""
 PARTS_AT_ONCE = 2
@@ -368,6 +369,14 @@ def _etag(meta: Any) -> str:  # noqa: ANN401  PutResult or ObjectMeta
 
 def _http_etag(etag: str) -> str:
     return etag.partition("\n")[0]
+
+
+def is_same_version(etag: str, other: str) -> bool:
+    """Return whether two ETags name the same contents of an object.
+
+    One of them may come from a list: there, Azure leaves out the quotes, and Google the version.
+    """
+    return _http_etag(etag).strip('"') == _http_etag(other).strip('"')
 
 
 def _version(etag: str) -> "UpdateVersion":

@@ -20,9 +20,12 @@ PATIENCE_S = 5
 
 
 @pytest.fixture
-def url() -> str:
-    """Return a place of a run that no other test uses."""
-    return f"s3://{BUCKET}/runs/{uuid4().hex[:12]}"
+def url(request: pytest.FixtureRequest) -> str:
+    """Return a place of a run that no other test uses, on the server of the test."""
+    # Tests of one server use S3.
+    is_of_each = "store_server" in request.fixturenames
+    scheme = request.getfixturevalue("store_server").scheme if is_of_each else "s3"
+    return f"{scheme}://{BUCKET}/runs/{uuid4().hex[:12]}"
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def moto_proxy(
 
 def _before(server: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreProxy]:
     with store_proxy("127.0.0.1", server.port) as proxy:
-        for name, value in environment_of(proxy.address).items():
+        for name, value in environment_of(proxy.address, server.scheme).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv(PATIENCE, str(PATIENCE_S))
         yield proxy

@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 
 from deepcluster_core.artifacts.remote.client import PATIENCE
-from deepcluster_core.artifacts.remote.store import UNCHANGED, Store
+from deepcluster_core.artifacts.remote.store import UNCHANGED, Store, is_same_version
 from deepcluster_core.artifacts.remote.streams import PART_BYTES
 from deepcluster_core.errors import ConfigError, StoreError
-from tests.support.object_stores import BUCKET, SECRET_KEY, ObjectStoreServer, object_store
-from tests.support.store_proxy import Fault, Kind, StoreProxy
+from tests.support.object_stores import (
+    BUCKET,
+    SECRET_KEY,
+    ObjectStoreServer,
+    environment_of,
+    object_store,
+)
+from tests.support.store_proxy import Fault, Kind, StoreProxy, store_proxy
 
 ALWAYS = 1_000_000
 TURNS = 2
@@ -51,13 +57,16 @@ def test_store__reads_what_it_writes(store: Store, tmp_path: Path) -> None:
     assert [one.name for one in store.list("a")] == ["a/large", "a/small"]
     folders, objects = store.list_folder("")
     assert (folders, objects) == (["a"], [])
+    assert all(is_same_version(one.etag, etag) == (one.bytes == 5) for one in store.list("a"))
+    small = store.list_folder("a")[1][1]
+    assert store.get_range("a/small", 1, 3, small.etag) == b"ma", "also with a list's ETag"
 
 
 def test_store__missing_objects(store: Store, tmp_path: Path) -> None:
     assert store.get("none") is None
     assert store.head("none") is None
     assert store.get_if_changed("none", '"etag"\n') is None
-    assert store.replace("none", b"", '"etag"\n') is None
+    assert store.replace("none", b"", store.put("other", b"")) is None
     assert [*store.list("none")] == []
     store.delete(["none", "neither"])
     with pytest.raises(FileNotFoundError):
@@ -122,7 +131,7 @@ def test_replace__one_of_eight_threads_wins(
         assert won == 1
 
 
-def test_probe__accepts_both_servers(store: Store) -> None:
+def test_probe__accepts_all_servers(store: Store) -> None:
     store.probe()
 
     assert [*store.list("")] == []
@@ -143,6 +152,19 @@ def test_probe__rejects_a_store_that_ignores_conditions(
 
     with pytest.raises(ConfigError, match=r"does not honour If-None-Match\.\n.*\n  Fix:"):
         moto_store.probe()
+
+
+@pytest.mark.slow
+def test_probe__rejects_a_store_that_ignores_generations(
+    google_server: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store_proxy("127.0.0.1", google_server.port) as proxy:
+        for name, value in environment_of(proxy.address, "gs").items():
+            monkeypatch.setenv(name, value)
+        proxy.fail(Fault("without_conditions", "PUT", times=ALWAYS))
+
+        with pytest.raises(ConfigError, match="does not honour If-None-Match"):
+            Store(f"gs://{BUCKET}/runs/ignored").probe()
 
 
 def test_probe__rejects_a_store_that_ignores_if_match(
@@ -247,27 +269,44 @@ def test_store__gives_up_after_its_patience(
 def test_store__refused_credentials(
     store_server: ObjectStoreServer, proxy: StoreProxy, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if store_server.name == "moto":
+    if store_server.name in ("moto", "google"):
         pytest.skip("moto accepts all credentials")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wr0ng-secret")
+    is_azure = store_server.scheme == "az"
+    variable = "AZURE_STORAGE_ACCOUNT_KEY" if is_azure else "AWS_SECRET_ACCESS_KEY"
+    wrong = "d3IwbmctMSE="
+    monkeypatch.setenv(variable, wrong)
 
     with pytest.raises(StoreError, match="refuses the credentials") as raised:
         Store(url).get("x")
 
-    assert "wr0ng-secret" not in str(raised.value)
+    assert wrong not in str(raised.value)
     assert "AKIA" not in str(raised.value)
 
 
 def test_store__missing_bucket(moto_proxy: StoreProxy) -> None:
     store = Store("s3://other-bucket/runs/demo")
 
+    check_missing(store, "the bucket does not exist")
+
+
+@pytest.mark.slow
+def test_store__missing_container(
+    azurite_server: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in azurite_server.environment.items():
+        monkeypatch.setenv(name, value)
+
+    check_missing(Store("az://other-bucket/runs/demo"), "the container does not exist")
+
+
+def check_missing(store: Store, message: str) -> None:
     for request in (
         lambda: store.put("x", b""),
         lambda: store.get("x"),
         lambda: [*store.list("")],
         lambda: store.list_folder(""),
     ):
-        with pytest.raises(StoreError, match="the bucket does not exist"):
+        with pytest.raises(StoreError, match=message):
             request()
 
 
