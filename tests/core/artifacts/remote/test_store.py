@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepcluster_core.artifacts.remote.client import PATIENCE
-from deepcluster_core.artifacts.remote.store import UNCHANGED, Store, is_same_version
+from deepcluster_core.artifacts.remote.store import SHA256, UNCHANGED, Store, is_same_version
 from deepcluster_core.artifacts.remote.streams import PART_BYTES
 from deepcluster_core.errors import ConfigError, StoreError
 from tests.support.object_stores import (
@@ -93,6 +93,17 @@ def test_store__copies_and_deletes(store: Store) -> None:
 
     assert store.get("a") is None
     assert store.get("b") is not None
+
+
+def test_metadata__has_a_name_that_azure_takes() -> None:
+    assert SHA256.isidentifier()
+    assert "_" not in SHA256, "servers before S3 drop headers with an underscore"
+
+
+def test_is_same_version__of_a_list_and_an_object() -> None:
+    assert is_same_version('"abc"\n17', '"abc"\n'), "Google's list has no version"
+    assert is_same_version('"0x1"\n', "0x1\n"), "Azure's list has no quotes"
+    assert not is_same_version('"abc"\n17', '"abd"\n17')
 
 
 def raced(attempt: Callable[[int], str | None]) -> int:
