@@ -34,7 +34,7 @@ IMAGES, QUICK_IMAGES = 8192, 1024
 EPOCHS, QUICK_EPOCHS = 5, 3
 LOOKED_AT, QUICK_LOOKED_AT = (5, 500), (5, 50)
 """Numbers of epochs of the runs whose states are looked at."""
-EPOCH_BOUND_S, CACHED_BOUND_S, SHOW_BOUND_S = 1.5, 15.0, 1.5
+EPOCH_BOUND_S, CACHED_BOUND_S, SHOW_BOUND_S = 1.5, 5.0, 1.5
 GROWTH_BOUND = 0.1
 """Bound on the growth, as a fraction of what is added to an epoch."""
 FEW_STEPS = "train.reassign_every=0.02"
