@@ -102,14 +102,23 @@ def environment_of(endpoint: str, scheme: str = "s3") -> dict[str, str]:
     }
 
 
+_GIVEN: set[int] = set()
+"""Ports of this process, of which some belong to servers that were killed and will be back."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free now, below 50,000 because SeaweedFS adds 10,000 for gRPC."""
+    """Return ports that are free now, with those that are 10,000 higher, for SeaweedFS's gRPC.
+
+    All are below 32,768, where Linux begins to give ports to clients. Processes that start at the
+    same time begin at places of their own.
+    """
     found: list[int] = []
-    number = 20_000 + (os.getpid() * 37 + time.monotonic_ns() // 1000) % 20_000
+    number = 20_000 + os.getpid() * 37 % 2_500
     while len(found) < count:
         number += 1
-        if _is_free(number) and _is_free(number + 10_000):
+        if number not in _GIVEN and _is_free(number) and _is_free(number + 10_000):
             found.append(number)
+    _GIVEN.update(found)
     return found
 
 
