@@ -17,8 +17,9 @@ DARK = 24
 lamps of a street at night, stars, cells that glow."""
 FLAT = 8
 """Contrast, in the same unit, below which a picture looks like one colour: the range of its middle
-98 percent. Its full range must be small as well, less than `DARK`. Thumbnails of empty fields with
-the noise of a camera reach 4 to 6, those of cells in the same fields 89 and more."""
+98 percent. Its full range must be small as well, less than `DARK`. In pictures generated like those
+of a microscope, thumbnails of empty fields with the noise of a camera reach 4 to 6, and those with
+cells 89 and more."""
 MOST_OF = 0.8
 """Share of the pictures that must be so."""
 
