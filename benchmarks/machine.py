@@ -84,19 +84,29 @@ def commit() -> str | None:
     return _output_of("git", "describe", *options)
 
 
+def cpu_flags() -> set[str]:
+    """Return the flags of the processor, as Linux calls them; none where they are not known."""
+    return set(_cpu_fields().get("flags", "").split())
+
+
 def _processor() -> tuple[str, list[str]]:
+    fields = _cpu_fields()
+    model = fields.get("model name") or platform.processor() or platform.machine()
+    flags = cpu_flags()
+    return model, [name for name in INSTRUCTIONS if name in flags]
+
+
+def _cpu_fields() -> dict[str, str]:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux
-        return platform.processor() or platform.machine(), []
+        return {}
     # Every core has its own block; they are equal, so that the last one may win.
     fields: dict[str, str] = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
         fields[name.strip()] = value.strip()
-    flags = fields.get("flags", "").split()
-    model = fields.get("model name", platform.machine())
-    return model, [name for name in INSTRUCTIONS if name in flags]
+    return fields
 
 
 def _gpus() -> list[str]:

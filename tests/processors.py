@@ -13,7 +13,8 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
+
+from benchmarks.machine import cpu_flags
 
 PROCESSORS = {
     # AMD up to Zen 3, Intel up to 2016 and most of its desktops: no AVX-512, no bfloat16.
@@ -53,16 +54,6 @@ def exceeds(flags: set[str], processor: str) -> bool:
     return any(flag.startswith(NEWER[processor]) for flag in flags)
 
 
-def own_flags() -> set[str]:
-    """Return the flags of this processor, as Linux calls them; elsewhere one that exceeds all."""
-    try:
-        described = Path("/proc/cpuinfo").read_text()
-    except FileNotFoundError:
-        return {"avx512f"}
-    flags = (line for line in described.splitlines() if line.startswith("flags"))
-    return set(next(flags, "").partition(":")[2].split())
-
-
 def main(arguments: list[str]) -> int:
     """Run the command once for each processor; return the exit code of the first that fails."""
     only_older = arguments[:1] == ["--if-older"]
@@ -74,9 +65,9 @@ def main(arguments: list[str]) -> int:
     if platform.machine() not in {"x86_64", "AMD64"}:
         print(f"not on {platform.machine()}: the limits are those of x86-64")  # noqa: T201
         return 0
-    flags = own_flags()
+    flags = cpu_flags()
     for processor in arguments[:split]:
-        if only_older and not exceeds(flags, processor):
+        if only_older and flags and not exceeds(flags, processor):
             print(f"this processor is like one with {processor} only: left out")  # noqa: T201
             continue
         print(f"as on a processor with {processor} only:", flush=True)  # noqa: T201

@@ -47,7 +47,7 @@ def test_exceeds__by_the_flags_of_a_processor() -> None:
 def test_main__leaves_out_what_the_processor_does_not_exceed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tests.processors.own_flags", lambda: {"sse4_1", "avx2"})
+    monkeypatch.setattr("tests.processors.cpu_flags", lambda: {"sse4_1", "avx2"})
     fails = ["--", sys.executable, "-c", "raise SystemExit(3)"]
 
     assert main(["--if-older", "avx2", *fails]) == 0

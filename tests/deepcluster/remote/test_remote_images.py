@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ from tests.support.recipes import write_recipe
 from tests.support.remote_runs import MAKE, Machine, contents, finished
 from tests.support.store_proxy import Fault, StoreProxy
 from tests.support.stored_images import dataset, indexed, shard, upload, write_tar
-from tests.support.timeouts import WITHIN_S
+from tests.support.timeouts import WITHIN_S, eventually
 
 Here = Callable[[str], Machine]
 BATCH_ROWS, PART_BYTES = 16, 6000
@@ -51,13 +50,6 @@ def parts_in(images: Path) -> list[str]:
     return sorted(path.name for path in images.rglob("*.arrow"))
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_index__publishes_each_part_as_soon_as_it_is_full(
     here: Here, url: str, tmp_path: Path, tiny_images: Path, proxy: StoreProxy
 ) -> None:
@@ -66,7 +58,7 @@ def test_index__publishes_each_part_as_soon_as_it_is_full(
     with lease(folder):
         indexed(dataset(tiny_images, channels=1, encoding="raw"), folder)
         # All but the last one, which the end of the stage closes.
-        _until(lambda: proxy.counts_of("part-")["PUT"] == NUM_PARTS - 1)
+        eventually(lambda: proxy.counts_of("part-")["PUT"], NUM_PARTS - 1)
         assert proxy.counts_of("_manifest.json")["PUT"] == 0
         commit(folder)
     assert proxy.counts_of("part-")["PUT"] == NUM_PARTS, "each once"
@@ -166,7 +158,8 @@ def test_run_epochs__index_of_a_store_goes_on_after_kill(
     # The last shard never comes, so that the process is killed in the middle of the index.
     proxy.fail(Fault("hang", "GET", "shards/00005.tar", times=ALWAYS))
     killed = machine("first").start(recipe, url, epochs=1, program=program)
-    _until(lambda: proxy.counts_of("part-00002.arrow")["PUT"] > 0 or killed.poll() is not None)
+    part = "part-00002.arrow"
+    eventually(lambda: proxy.counts_of(part)["PUT"] > 0 or killed.poll() is not None, wanted=True)
     killed.send_signal(signal.SIGKILL)
     output, _ = killed.communicate(timeout=WITHIN_S)
     assert proxy.counts_of("part-00002.arrow")["PUT"], output
