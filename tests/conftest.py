@@ -32,7 +32,7 @@ pytest.register_assert_rewrite("tests.support")
 from tests.support.drawn_shapes import draw_images
 from tests.support.made_once import made_once
 from tests.support.object_stores import ObjectStoreServer, google_store, object_store
-from tests.support.prefect_databases import make_prefect_database
+from tests.support.prefect_servers import make_prefect_database
 
 # The same examples every time: a red run stays red, and is repeated by running it again.
 settings.register_profile("repeatable", derandomize=True)

@@ -46,9 +46,9 @@ SHORTER = {
     "--data ~/VOC": "--data ~/VOC --set iterations=2",
 }
 SHORTER_DEMO = {
-    "dataset": {"subset": 1000},
+    "dataset": {"subset": 500},
     "cluster": {"k": 20, "pca_dim": "auto"},
-    "train": {"lr": 0.001},  # 16 steps an epoch are too few for the recipe's
+    "train": {"lr": 0.001},  # 8 steps an epoch are too few for the recipe's
 }
 VOC_SIZES = {"train": 8, "val": 8, "test": 16}
 LOOK = "deepcluster look"
@@ -73,7 +73,7 @@ EXPECTED = {
     "deepcluster evaluate table2 runs/mine": r"^ours[^*]*\*[^*]*\*[^*]*\*[^*]*$",
     "deepcluster name runs/demo 3 'round threes'": r"^epoch 9, cluster 3: round threes$",
     "deepcluster name runs/demo --epoch 8": r"^cluster +share +name$|has no names",
-    "deepcluster table runs/demo --out demo.parquet": r"^demo\.parquet: 1,000 images, epoch 9",
+    "deepcluster table runs/demo --out demo.parquet": r"^demo\.parquet: 500 images, epoch 9",
     "deepcluster check demo.parquet": r"^demo\.parquet: belongs to runs/demo, whose labels of",
     "deepcluster sort runs/demo --out sorted --per-cluster 20": r"^sorted: \d+ images of epoch 9",
     "deepcluster pick runs/demo --images 100 --out to-label.csv": r"^ +50 +cluster +drawn from",

@@ -120,11 +120,18 @@ class EmbeddedServer:
     @contextmanager
     def _started(self, within_s: float) -> Iterator[None]:
         """Make the flows in the block use the server of this command."""
-        from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+        from prefect.settings import (  # noqa: PLC0415
+            PREFECT_API_URL,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+            temporary_settings,
+        )
 
         api = self.wait(within_s)
         assert self._process is not None
-        with temporary_settings({PREFECT_API_URL: api}) as settings:
+        # Nobody waits for the heartbeats of a flow whose server ends with it, and Prefect ends the
+        # thread that sends them at full seconds only.
+        changes = {PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        with temporary_settings(changes) as settings:
             # If the server ends, Prefect's client would retry for minutes, in case it returns.
             Thread(target=self._watch, args=(self._process, settings), daemon=True).start()
             task_runs: list[UUID] = []

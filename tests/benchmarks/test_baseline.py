@@ -125,6 +125,7 @@ def test_balanced_order__draws_clusters_equally_often() -> None:
     assert counts.sum() == counts[[0, 2, 5]].sum()
 
 
+@pytest.mark.slow
 @pytest.mark.learns
 def test_train__learns_what_the_labels_say(recipe: Recipe) -> None:
     slow = recipe.train.model_copy(update={"lr": 0.01})  # for batches of 8

@@ -13,6 +13,7 @@ CONVOLUTIONS.append(2 * 9 * 128 * 256 * 2**2)
 FORWARD = sum(CONVOLUTIONS) + 2 * 256 * 256 * 2
 
 
+@pytest.mark.slow
 def test_extraction__counts_the_forward_pass() -> None:
     figures = extraction(SMALLNET, BATCH, "float32", 0.01)
 
@@ -22,6 +23,7 @@ def test_extraction__counts_the_forward_pass() -> None:
     )
 
 
+@pytest.mark.slow
 def test_training__counts_both_passes_without_the_gradient_of_the_images() -> None:
     figures = training(SMALLNET, BATCH, "float32", 0.01)
 

@@ -83,7 +83,11 @@ def test_ingredients__sections_are_valid(name: str) -> None:
     TrainConfig.model_validate_json(json.dumps(overrides.get("train", {})))
 
 
-@pytest.mark.parametrize("setting", [SMALLNET, RESNET], ids=lambda setting: setting.network)
+@pytest.mark.parametrize(
+    "setting",
+    [SMALLNET, pytest.param(RESNET, marks=pytest.mark.slow)],
+    ids=lambda setting: setting.network,
+)
 def test_ingredients__recipes_are_valid(setting: Setting, tmp_path: Path) -> None:
     known = ingredients(setting)
     base = {"dataset": {"source": str(tmp_path)}, "network": {"name": setting.network}}

@@ -59,6 +59,7 @@ def test_clock__leaves_out_the_ends() -> None:
     assert clock.images_per_s(first=1, last=1) == 10
 
 
+@pytest.mark.slow
 def test_learning__both_sides_see_the_same_digits(tmp_path: Path) -> None:
     count = write_digits(tmp_path / "digits", every=100)
     overrides = {

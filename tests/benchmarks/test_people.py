@@ -6,6 +6,7 @@ import pytest
 from benchmarks import people
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_main__measures_each_command(tmp_path: Path) -> None:
     out = tmp_path / "out.json"

@@ -47,6 +47,7 @@ def test_pixels__recognise_what_hardly_changes(arguments: dict[str, Any]) -> Non
     assert found["accuracy_object"] > 0.7
 
 
+@pytest.mark.slow
 def test_loop__trains_until_the_time_is_up(arguments: dict[str, Any], tmp_path: Path) -> None:
     run = tmp_path / "run"
 
@@ -62,6 +63,7 @@ def test_loop__trains_until_the_time_is_up(arguments: dict[str, Any], tmp_path: 
     assert not run.exists(), "the figures are all that stays"
 
 
+@pytest.mark.slow
 def test_run_until__continues_while_there_is_time(
     arguments: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def test_main__takes_the_fixed_start_off(tmp_path: Path, monkeypatch: pytest.Mon
     assert named["farthest from the middle"]["met"]
 
 
+@pytest.mark.slow
 def test_moved_digits__are_as_many_as_asked_for_and_differ(tmp_path: Path) -> None:
     path = tmp_path / "images.parquet"
 

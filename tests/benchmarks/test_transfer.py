@@ -12,6 +12,7 @@ from stages.runs.evaluations import EVALUATIONS
 from tests.support.tiny_benchmark import TINY
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_transfer__hours_are_seconds_of_a_step_at_full_length(tmp_path: Path) -> None:
     networks, steps = {"alexnet": TINY["network"]}, {"voc-classification": 6}

@@ -59,6 +59,7 @@ def test_import__is_cheap() -> None:
     assert not {*HEAVY, "prefect"} & set(loaded)
 
 
+@pytest.mark.slow
 def test_import__of_every_name_needs_no_prefect() -> None:
     loaded = in_new_process(
         "import sys, json, deepcluster; "

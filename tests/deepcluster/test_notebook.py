@@ -12,6 +12,7 @@ import pytest
 from tests.support.documentation import DOCS
 
 
+@pytest.mark.slow
 def test_notebook__runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     mpl.use("agg")

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
 
 from deepcluster_core.artifacts import commit, locks
 from deepcluster_core.artifacts.commit import lock, prune, tidy
@@ -32,10 +30,10 @@ from tests.support.other_user import (
     needs_root,
     open_folder,
 )
+from tests.support.prefect_servers import running_server
 from tests.support.recipes import write_small_recipe
 from tests.support.refusals import make
 from tests.support.run_files import contents
-from tests.support.timeouts import WITHIN_S
 
 pytestmark = pytest.mark.slow  # starts servers or whole runs, minutes in all
 
@@ -45,12 +43,10 @@ FORBIDDEN = "cannot be written to (Permission denied)"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a server of Prefect for all commands of this file; yield its URL."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.chdir(tmp_path_factory.mktemp("here")):
-            stack.enter_context(prefect_test_harness(server_startup_timeout=WITHIN_S))
-        yield PREFECT_API_URL.value()
+    with running_server(prefect_database, tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
 @pytest.fixture

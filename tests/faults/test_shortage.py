@@ -224,6 +224,7 @@ except ArtifactError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="not Linux")
 def test_explain_resource_errors__of_a_real_limit(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LITTLE_MEMORY, str(tmp_path)]

@@ -1,13 +1,10 @@
 """A Prefect server for this folder, a small recipe, finished runs of it, and one that is served."""
 
-import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL
-from prefect.testing import utilities
 
 from deepcluster_core.artifacts.images import Images
 from flows.sweep import sweep
@@ -22,8 +19,8 @@ from tests.support.flow_runs import (
 )
 from tests.support.look_server import HOSTILE, Served, serving_look
 from tests.support.made_once import made_once
+from tests.support.prefect_servers import running_server
 from tests.support.recipes import write_recipe
-from tests.support.timeouts import WITHIN_S
 
 
 @pytest.fixture(scope="session")
@@ -31,15 +28,8 @@ def prefect_server(
     prefect_database: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """Start one server for all flows of this folder; yield its URL."""
-    folder = tmp_path_factory.mktemp("prefect-server")
-    shutil.copy(prefect_database, folder / "prefect-test.db")  # as the harness calls it
-    with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
-        with contextlib.chdir(tmp_path_factory.mktemp("here")):  # Prefect reads ./prefect.toml
-            harness = utilities.prefect_test_harness(server_startup_timeout=WITHIN_S)
-            stack.enter_context(harness)
-        yield PREFECT_API_URL.value()
+    with running_server(prefect_database, tmp_path_factory.mktemp("prefect-server")) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

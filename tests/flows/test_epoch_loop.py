@@ -45,8 +45,8 @@ def test_deepcluster__second_run_is_cached_throughout(recipe: Path, own_run: Pat
     "artifact",
     [
         "images",
-        "features/epoch=0002",
         "labels/epoch=0001",
+        pytest.param("features/epoch=0002", marks=pytest.mark.slow),
         pytest.param("checkpoints/epoch=0001", marks=pytest.mark.slow),
         pytest.param("metrics/epoch=0001", marks=pytest.mark.slow),
     ],
@@ -68,7 +68,7 @@ def test_deepcluster__deleted_artifact_is_made_again_alone(
     "artifact",
     [
         "features/epoch=0002",
-        "labels/epoch=0001",
+        pytest.param("labels/epoch=0001", marks=pytest.mark.slow),
         pytest.param("images", marks=pytest.mark.slow),
         pytest.param("checkpoints/epoch=0001", marks=pytest.mark.slow),
         pytest.param("metrics/epoch=0001", marks=pytest.mark.slow),

@@ -264,6 +264,7 @@ def test_look__names_the_fix(
     assert "Fix:" in printed
 
 
+@pytest.mark.slow
 def test_look__port_of_another_program(hostile_run: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -276,6 +277,7 @@ def test_look__port_of_another_program(hostile_run: Path) -> None:
     assert f"--port {port}: another program listens there." in ended.stderr
 
 
+@pytest.mark.slow
 def test_look__needs_no_prefect() -> None:
     program = "import sys, flows.look.server; sys.exit('prefect' in sys.modules)"
 

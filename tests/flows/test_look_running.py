@@ -16,6 +16,7 @@ LAST, NEXT = 2, 3
 """The last epoch of the run when the server starts, and the one that it gains."""
 
 
+@pytest.mark.slow
 def test_look__shows_an_epoch_that_the_run_gains(recipe: Path, own_run: Path) -> None:
     with serving_look(own_run, own_run.parent) as served, served.client() as client:
         assert client.get("/").url.path == f"/epoch/{LAST}/"

@@ -84,6 +84,7 @@ def test_flow__notifies_when_it_is_finished(
     assert warnings <= {"DeepCluster mine: warning"}
 
 
+@pytest.mark.slow
 def test_flow__notifies_of_what_is_known(
     prefect_server: str,
     recipe: Path,

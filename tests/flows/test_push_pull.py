@@ -36,6 +36,7 @@ def call(*words: object, endpoint: str, code: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_push_pull__a_pulled_run_continues(
     moto_server: ObjectStoreServer, url: str, own_run: Path, recipe: Path, tmp_path: Path
 ) -> None:

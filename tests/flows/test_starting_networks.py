@@ -86,6 +86,7 @@ def with_weights(path: Path) -> dict[str, Any]:
     return {"network": {"weights": str(path)}}
 
 
+@pytest.mark.slow
 def test_deepcluster__depends_on_the_contents_of_the_weights(
     recipe: Path, tmp_path: Path, prefect_server: str
 ) -> None:

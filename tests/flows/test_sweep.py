@@ -85,6 +85,7 @@ def test_sweep__second_call_makes_nothing(
     assert {"sweep.parquet", "sweep.png"} <= set(before)
 
 
+@pytest.mark.slow
 def test_sweep__another_k_runs_alone(recipe: Path, own_sweep: Path) -> None:
     for run in runs_of(own_sweep):
         prune(run / "features/epoch=0000")

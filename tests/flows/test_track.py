@@ -112,6 +112,7 @@ def test_track__mlflow_holds_the_run_once(
     assert picture.path == "overview.png"
 
 
+@pytest.mark.slow
 def test_track__mlflow_keeps_a_changed_parameter_as_a_tag(
     own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_deepcluster__training_later_goes_on_from_the_clusters_without_training(
         loop(recipe, run, epochs=0)
 
 
+@pytest.mark.slow
 def test_deepcluster__trained_epochs_are_the_same_with_and_without_the_stop(
     recipe: Path, tmp_path: Path, finished_run: Path
 ) -> None:

@@ -250,6 +250,7 @@ def test_key__is_that_of_before_without_tile(changes: dict[str, Any], absent: bo
     assert "label_key" not in dumped
 
 
+@pytest.mark.slow
 def test_command__writes_a_map_and_imports_neither_torch_nor_prefect(
     run: Path, tmp_path: Path
 ) -> None:

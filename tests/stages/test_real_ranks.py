@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 
 from deepcluster_core.artifacts.manifest import read_manifest
@@ -50,6 +51,7 @@ class Work:
         )
 
 
+@pytest.mark.slow
 def test_run__two_real_ranks_make_the_bytes_of_one(
     images: Path, network: NetworkConfig, tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ def recorded_tasks(
         if is_complete and all(run.state and run.state.is_final() for run in [*known, *runs]):
             return {run.name: run.state.name or "" for run in runs if run.state}
         assert time.monotonic() < deadline, f"not recorded: {runs}"
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def states_of_run(name: str) -> dict[str, str]:

@@ -88,6 +88,7 @@ def test_footprint_of__counts_what_one_image_leaves_in_a_real_pass(name: str, si
     assert footprint_of(config, channels=3) == Footprint(num_weights, sum(sizes))
 
 
+@pytest.mark.slow
 def test_feature_dim_of__imports_no_compiler() -> None:
     code = f"""
 import sys

@@ -32,9 +32,8 @@ def interpreted(folder: Path, plane_N1HW: Tensor, *, white: int) -> Tensor:
     return torch.from_numpy(np.load(out)).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.uint8, pytest.param(torch.float32, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_contrast__is_that_of_torch(dtype: torch.dtype, tmp_path: Path) -> None:
     # Sides that are no multiples of those of a block.
     bytes_N1HW = torch.randint(256, (3, 1, 11, 37), generator=torch.Generator().manual_seed(0))

@@ -75,6 +75,7 @@ def test_feature_dim_of__says_which_network_and_size_do_not_fit() -> None:
             feature_dim_of(config, channels=3)
 
 
+@pytest.mark.slow
 def test_models__do_not_import_torchvision_before_it_is_needed() -> None:
     code = (
         "import sys; from deepcluster_core.models.build import *; "

@@ -62,6 +62,7 @@ def gallery(assigned: Assigned) -> Gallery:
     return Gallery(0, groups, clusters, thumbnails, paths, {}, K)
 
 
+@pytest.mark.slow
 def test_render__10_000_photographs_make_a_page_of_less_than_3_mb() -> None:
     points = image_map(10_000)
     generator = np.random.default_rng(0)

@@ -155,7 +155,7 @@ def largest_difference(one: Trained, other: Trained) -> float:
 @pytest.mark.parametrize(
     ("size", "case"),
     [
-        pytest.param(2, Case(dropout=0.5), id="2"),
+        pytest.param(2, Case(dropout=0.5), id="2", marks=pytest.mark.slow),
         pytest.param(3, Case("alexnet", dropout=0.5), id="3", marks=pytest.mark.slow),
         pytest.param(2, Case(dropout=0.5, **LONG), id="2 long", marks=pytest.mark.slow),
         pytest.param(2, Case(**LONG), id="2 without dropout", marks=pytest.mark.slow),

@@ -115,6 +115,7 @@ def test_images__reading_begins_before_the_last_part_is_here(
         assert np.array_equal(read[239], expected[239])
 
 
+@pytest.mark.slow
 def test_run_epochs__goes_on_with_parts_of_another_machine(
     here: Here, url: str, recipe: Path, tmp_path: Path
 ) -> None:

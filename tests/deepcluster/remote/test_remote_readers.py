@@ -50,6 +50,7 @@ def test_pandas__reads_the_labels_of_all_epochs(
     assert sorted(metrics["epoch"].astype(int)) == [0, 1]
 
 
+@pytest.mark.slow
 def test_duckdb__queries_the_labels(published: str, files: fs.S3FileSystem) -> None:
     # Its own extension for S3 is downloaded when it is first used, so pyarrow reads for it.
     labels: Any = dataset.dataset(
@@ -60,6 +61,7 @@ def test_duckdb__queries_the_labels(published: str, files: fs.S3FileSystem) -> N
     assert rows == [(0, 240), (1, 240)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # zarr calls its ObjectStore experimental
 def test_zarr__opens_the_features(published: str, local_run: Path) -> None:
     from obstore.store import S3Store  # noqa: PLC0415  an extra

@@ -73,6 +73,7 @@ def test_run__no_file_and_no_output_holds_a_credential(
         assert not any(secret in path.read_bytes() for secret in secrets), path
 
 
+@pytest.mark.slow
 def test_run_epochs__a_local_run_imports_no_client(recipe: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", IMPORTED, str(recipe), str(tmp_path / "run")],

@@ -119,7 +119,11 @@ SMALL_CACHE = 5_000_000
     "changes",
     [
         pytest.param({}, id="everything is computed once"),
-        pytest.param({"cache_bytes": SMALL_CACHE}, id="most is computed in every epoch"),
+        pytest.param(
+            {"cache_bytes": SMALL_CACHE},
+            id="most is computed in every epoch",
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"random_crop": True, "flip": 0.5}, id="random views"),
     ],
 )

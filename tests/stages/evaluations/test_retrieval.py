@@ -97,10 +97,12 @@ def test_run__a_row_for_each_network(retrieve: Retrieve, checkpoint: Path, tmp_p
         assert picture.width > 8 * 112
 
 
+@pytest.mark.slow
 def test_run__the_same_twice_and_with_any_number_of_workers(retrieve: Retrieve) -> None:
     assert retrieve(context=Context(seed=31, epoch=0, workers=5)) == retrieve()
 
 
+@pytest.mark.slow
 def test_run__whitening_on_the_data_base_itself_is_named(retrieve: Retrieve, oxford: Path) -> None:
     (row,) = retrieve(keys={"whiten_with": None})
 

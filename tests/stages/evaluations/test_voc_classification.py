@@ -153,6 +153,7 @@ def test_run__names_every_deviation_from_the_paper(evaluated: Evaluated, tmp_pat
     }
 
 
+@pytest.mark.slow
 def test_run__writes_the_same_bytes_again(evaluated: Evaluated, tmp_path: Path) -> None:
     evaluated(protocol(**BRIEF))
     evaluated(protocol(**BRIEF), out="again", context=Context(seed=31, epoch=EPOCHS - 1, workers=2))

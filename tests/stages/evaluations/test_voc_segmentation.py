@@ -252,6 +252,7 @@ def test_run__names_every_deviation(evaluated: Evaluated, tmp_path: Path) -> Non
     assert WITHOUT_SBD in read_manifest(tmp_path / "out").facts["deviations"]
 
 
+@pytest.mark.slow
 def test_run__writes_the_same_bytes_again_whatever_is_kept_in_memory(
     evaluated: Evaluated, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_placement__clusterers_for_one_rank_are_named() -> None:
     )
 
 
+@pytest.mark.slow
 def test_placement__one_rank_imports_and_starts_nothing(tmp_path: Path) -> None:
     """A process of its own, because other tests import everything."""
     program = (
