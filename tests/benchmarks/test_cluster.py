@@ -6,6 +6,7 @@ import pytest
 from benchmarks import cluster
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_main__compares_with_faiss_and_with_itself(tmp_path: Path) -> None:
     sizes = cluster.Sizes({"count": 600, "dim": 512, "k": 10}, {"dim": 512, "k": 10}, (300, 600))

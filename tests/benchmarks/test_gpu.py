@@ -70,6 +70,7 @@ def test_main__leaves_lines_out_when_the_time_is_up(tmp_path: Path) -> None:
     assert {record["error"] for record in records} == {"left out: the time is up"}
 
 
+@pytest.mark.slow
 def test_gpu_lines__need_few_packages() -> None:
     # A machine that is rented for minutes has torch and little else.
     program = (

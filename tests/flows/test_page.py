@@ -133,6 +133,7 @@ def test_write_page__black_pictures_are_said_first(
     )
 
 
+@pytest.mark.slow
 def test_write_page__as_many_clusters_as_asked_for_by_seed(own_run: Path) -> None:
     few, other = page_of(own_run, clusters=5, seed=1), page_of(own_run, clusters=5, seed=2)
 

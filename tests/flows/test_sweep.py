@@ -60,6 +60,7 @@ def test_sweep__its_runs_are_those_that_the_loop_would_have_made(
     assert (swept_run / "config.yaml").read_bytes() == (tmp_path / "alone/config.yaml").read_bytes()
 
 
+@pytest.mark.slow
 def test_sweep__the_loop_goes_on_with_one_of_its_runs(recipe: Path, own_sweep: Path) -> None:
     states = loop(recipe, own_sweep / "k=00004", epochs=3, overrides={"cluster": {"k": 4}})
 
@@ -204,6 +205,7 @@ def swept_rates(recipe: Path, root: Path) -> None:
     sweep(over=over, recipe=str(recipe), run=str(root), epochs=1)
 
 
+@pytest.mark.slow
 def test_sweep__over_another_key(recipe: Path, tmp_path: Path) -> None:
     root = tmp_path / "rates"
 

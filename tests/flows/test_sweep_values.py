@@ -42,6 +42,7 @@ def made(root: Path) -> dict[str, tuple[int, str]]:
     return {name: at for name, at in contents(root).items() if not name.endswith(changing)}
 
 
+@pytest.mark.slow
 def test_evaluate__of_a_sweep_is_figure_2c(
     recipe: Path, own_sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,6 +137,7 @@ def test_measured__a_number_stands_in_the_column_of_its_network(deviating: Path)
         assert smallnet is not None
 
 
+@pytest.mark.slow
 def test_show_table__deviations_that_a_result_names_by_network(
     own_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def test_deepcluster__no_epochs_give_clusters_and_their_scores(untrained: Path) 
     assert (untrained / "overview.png").exists()
 
 
+@pytest.mark.slow
 def test_deepcluster__training_later_goes_on_from_the_clusters_without_training(
     recipe: Path, tmp_path: Path, prefect_server: str
 ) -> None:

@@ -138,6 +138,7 @@ def test_name_cluster__refuses(run: RunFolder, epoch: int, cluster: int, name: s
     assert not (run.root / CLUSTER_NAMES).exists()
 
 
+@pytest.mark.slow
 def test_name_cluster__several_processes_at_once(run: RunFolder) -> None:
     code = (
         "import sys; from pathlib import Path; "

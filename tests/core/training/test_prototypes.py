@@ -197,6 +197,7 @@ def test_prototypes__logits_are_float32_under_autocast() -> None:
         assert torch.equal(logits_MK, expected_MK)
 
 
+@pytest.mark.slow
 def test_fresh__learns_from_several_views() -> None:
     batch = replace(batch_of(0), cluster_HB=batch_of(0).cluster_HB[:1])
     model = learner(head=Fresh.drawn(D, CLUSTERS[0], seed=2))

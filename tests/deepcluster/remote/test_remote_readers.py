@@ -39,6 +39,7 @@ def files(proxy: StoreProxy) -> fs.S3FileSystem:
     )
 
 
+@pytest.mark.slow
 def test_pandas__reads_the_labels_of_all_epochs(
     published: str, files: fs.S3FileSystem, local_run: Path
 ) -> None:

@@ -158,6 +158,7 @@ def test_run__compares_weights_that_were_trained_with_labels(
     pd.testing.assert_frame_equal(of_network(rows, "supervised"), of_network(rows, "epoch 0"))
 
 
+@pytest.mark.slow
 @pytest.mark.learns
 def test_run__judges_on_the_validation_images_that_are_given(
     evaluated: Linear, relabelled: Callable[..., Path], tmp_path: Path
@@ -173,6 +174,7 @@ def test_run__judges_on_the_validation_images_that_are_given(
     assert below("linear: top-1 by wrong names", greatest, 15), "chance is 25"
 
 
+@pytest.mark.slow
 def test_run__takes_named_layers_of_torchvisions_networks(evaluated: Linear) -> None:
     config = NetworkConfig(name="torchvision:resnet18", image_size=32)
     once: Keys = {"epochs": 1, "weight_decays": [0.0001]}

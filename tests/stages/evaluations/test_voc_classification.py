@@ -134,6 +134,7 @@ def test_run__pretrained_networks_beat_random_ones(
     assert above("classification: mean lead over random", found, 0)
 
 
+@pytest.mark.slow
 def test_run__selects_on_val(evaluated: Evaluated, tmp_path: Path) -> None:
     evaluated(protocol(**BRIEF, select=True), checkpoint=None)
     facts = read_manifest(tmp_path / "out").facts
