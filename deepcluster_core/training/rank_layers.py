@@ -183,7 +183,7 @@ class _Normalise(torch.autograd.Function):
             training=False,
             eps=ctx.eps,
         )
-        return of_maps - through_statistics, of_weight_C, of_bias_C, None, None
+        return of_maps.sub_(through_statistics), of_weight_C, of_bias_C, None, None
 
 
 def _moments(maps: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ def every_call(ranks: Ranks, _: Path) -> dict[str, object]:
     return {
         "sum": ranks.sum(part, "sum"),
         "part": part,
+        "large": ranks.sum(torch.full((100_000,), 2.0**ranks.rank), "large").unique().tolist(),
         "gather": ranks.gather(ranks.rank * 10, "gather"),
         "rows": ranks.gather(np.full(3, ranks.rank, np.int32), "rows"),
         "first": ranks.on_first(lambda: ranks.rank + 7, "first"),
@@ -46,7 +47,7 @@ def every_call(ranks: Ranks, _: Path) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, 3, 5])
 def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_path: Path) -> None:
     found = on_processes(size, every_call, tmp_path)
 
@@ -54,6 +55,7 @@ def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_pa
         assert isinstance(calls, dict), calls
         torch.testing.assert_close(calls["sum"], torch.full((2, 3), 2.0**size - 1).double())
         torch.testing.assert_close(calls["part"], torch.full((2, 3), 2.0**rank).double())
+        assert calls["large"] == [2.0**size - 1]
         assert calls["gather"] == ([rank * 10 for rank in range(size)] if rank == 0 else None)
         assert calls["first"] == 7
         assert calls["any"] == [True, False]
@@ -61,8 +63,11 @@ def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_pa
         rows = cast("list[NDArray[np.int32]] | None", calls["rows"])
         assert rows is None or [row.tolist() for row in rows] == [[r] * 3 for r in range(size)]
         assert (rows is None) == (rank != 0)
-        # Six float64 on a ring: (R - 1) / R of them twice; and three int32 to the first rank.
-        assert calls["moved"] == [2 * (size - 1) * 48 // size, 0 if rank == 0 else 12]
+        # Six float64 to the rank without the lowest bit and back, and three int32 to the first one.
+        lowest_bit = rank & -rank or size
+        children = [rank | bit for bit in (1, 2, 4) if bit < lowest_bit and rank | bit < size]
+        num_sent = len(children) + (rank > 0)
+        assert calls["moved"] == [48 * num_sent, 0 if rank == 0 else 12]
 
 
 def different_calls(ranks: Ranks, _: Path) -> None:
