@@ -16,8 +16,9 @@ print(__cpu_features__["X86_V4"], is_narrow("cpu", "auto"))
 FOUND = {"avx2": ["AVX2", "AVX2", "False", "False"], "sse41": ["DEFAULT", "NONE", "False", "False"]}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="limits of x86-64")
-@pytest.mark.parametrize("processor", ["avx2", pytest.param("sse41", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processor", ["avx2", "sse41"])
 def test_environment__libraries_keep_to_it(processor: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIBRARIES],

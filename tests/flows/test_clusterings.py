@@ -27,6 +27,7 @@ def test_deepcluster__pic_decides_the_number_of_clusters(recipe: Path, tmp_path:
         assert 2 <= k == metrics["k"] == trained <= 120
 
 
+@pytest.mark.slow
 def test_deepcluster__warm_start_reads_the_labels_before_and_nothing_else_changes(
     recipe: Path, own_run: Path
 ) -> None:

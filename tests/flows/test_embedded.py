@@ -103,6 +103,7 @@ def test_begin__starts_nothing_beside_a_configured_server(monkeypatch: pytest.Mo
     assert servers(os.getpid()) <= before
 
 
+@pytest.mark.slow
 def test_main__ends_at_once_where_a_file_configures_a_server() -> None:
     Path("prefect.toml").write_text('[api]\nurl = "http://127.0.0.1:1/api"\n')
 

@@ -7,6 +7,7 @@ import pytest
 from deepcluster_core.artifacts.manifest import Condition, inspect
 from deepcluster_core.errors import ConfigError, FeatureError, SourceError
 from tests.support.flow_runs import KEEP_ALL, in_state, loop, tasks
+from tests.support.plain_runs import make_run
 from tests.support.recipes import write_recipe
 from tests.support.run_files import artifact_contents, made_since, manifests
 
@@ -104,7 +105,7 @@ def test_deepcluster__without_prefects_records_nothing_is_made_again(
 def test_deepcluster__same_seed_same_bytes_whatever_the_workers(
     recipe: Path, finished_run: Path, tmp_path: Path
 ) -> None:
-    loop(recipe, tmp_path / "run", overrides=KEEP_ALL | {"compute": {"workers": 1}})
+    make_run(recipe, tmp_path / "run", overrides=KEEP_ALL | {"compute": {"workers": 1}})
 
     found = {name: made.digest for name, made in manifests(tmp_path / "run").items()}
     expected = {name: made.digest for name, made in manifests(finished_run).items()}
@@ -115,7 +116,7 @@ def test_deepcluster__same_seed_same_bytes_whatever_the_workers(
 def test_deepcluster__another_seed_gives_other_labels(
     recipe: Path, finished_run: Path, tmp_path: Path
 ) -> None:
-    loop(recipe, tmp_path / "run", epochs=1, overrides={"seed": 32})
+    make_run(recipe, tmp_path / "run", epochs=1, overrides={"seed": 32})
 
     for kind in ("features", "labels", "checkpoints"):
         name = f"{kind}/epoch=0000"
@@ -154,11 +155,11 @@ def test_deepcluster__pruned_features_are_made_again_for_the_stage_that_needs_th
     recipe: Path, own_run: Path
 ) -> None:
     keep_one = {"keep": {"features": 1}}
-    loop(recipe, own_run, overrides=keep_one)
+    make_run(recipe, own_run, overrides=keep_one)
     before = manifests(own_run)
     shutil.rmtree(own_run / "labels/epoch=0000")
 
-    loop(recipe, own_run, overrides=keep_one)
+    make_run(recipe, own_run, overrides=keep_one)
 
     assert made_since(before, own_run) == {"features/epoch=0000", "labels/epoch=0000"}
     digests = {name: made.digest for name, made in manifests(own_run).items()}

@@ -44,8 +44,12 @@ def imported_by(*arguments: str) -> list[str]:
     ("command", "needed"),
     [
         (["show"], set[str]()),
-        (["show", "--epoch", "1", "--cluster", "0"], {"pandas"}),  # pyarrow asks for it
-        (["diff"], {"pandas", "scipy", "zarr"}),  # it compares tables, and can write one
+        # pyarrow asks for it.
+        pytest.param(
+            ["show", "--epoch", "1", "--cluster", "0"], {"pandas"}, marks=pytest.mark.slow
+        ),
+        # It compares tables, and can write one.
+        pytest.param(["diff"], {"pandas", "scipy", "zarr"}, marks=pytest.mark.slow),
     ],
 )
 def test_main__looks_at_a_run_without_heavy_libraries(

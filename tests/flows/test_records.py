@@ -41,7 +41,7 @@ def called(proof: Path) -> str:
     return record(JSON, json.dumps({"__class__": "os.mkdir", "data": [str(proof)]}))
 
 
-@pytest.mark.parametrize("hostile", [pickled, called])
+@pytest.mark.parametrize("hostile", [pickled, pytest.param(called, marks=pytest.mark.slow)])
 def test_loop__hostile_records_run_no_code(
     hostile: Any,  # noqa: ANN401
     recipe: Path,

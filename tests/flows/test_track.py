@@ -88,6 +88,7 @@ def test_track__tensorboard_again_writes_nothing(finished_run: Path, tmp_path: P
     assert before.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_track__mlflow_holds_the_run_once(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -309,6 +309,7 @@ def test_scratch__deletes_folders_of_dead_processes_alone(
     assert proxy.counts_of("00001.tar").total() == 0, "nothing is downloaded before it is needed"
 
 
+@pytest.mark.slow
 def test_index__denied_is_no_traceback(tmp_path: Path, sources: Path) -> None:
     with object_store("seaweedfs", tmp_path) as server:
         upload(server, sources / "classes", "data/classes")

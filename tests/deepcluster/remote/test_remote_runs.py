@@ -99,6 +99,7 @@ def test_open_run__credentials_in_a_url_are_refused(here: Here) -> None:
     assert "sEcReT" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_run_epochs__a_damaged_copy_is_fetched_again(
     here: Here, url: str, recipe: Path, local_run: Path
 ) -> None:

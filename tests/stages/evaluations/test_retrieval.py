@@ -112,6 +112,7 @@ def test_run__whitening_on_the_data_base_itself_is_named(retrieve: Retrieve, oxf
     assert (same["mAP"], same["deviations"]) == (row["mAP"], row["deviations"])
 
 
+@pytest.mark.slow
 def test_run__a_query_that_is_a_whole_image_finds_itself_first(
     retrieve: Retrieve, oxford: Path, tmp_path: Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_run__refuses_a_query_that_cannot_be_used(
     assert inspect(tmp_path / "retrieval")[0] is not Condition.WHOLE
 
 
+@pytest.mark.slow
 def test_run__progress_counts_the_images_of_all_networks(
     retrieve: Retrieve, checkpoint: Path
 ) -> None:

@@ -175,6 +175,7 @@ def test_run__pretrained_networks_beat_random_ones(
     assert above("segmentation: mean lead over random", found, 0)
 
 
+@pytest.mark.slow
 def test_run__a_class_that_is_nowhere_does_not_count(evaluated: Evaluated) -> None:
     rows = evaluated(protocol(**BRIEF), checkpoint=None)
     without, others = rows[rows["class"] == "background"], rows[1:-1]
