@@ -1,14 +1,15 @@
-"""Tables of images, opened with the programs that people use. Suffixes: N images."""
+"""Tables of images, opened with the programs that people use. Suffixes: N images.
+
+These programs are imported by the tests that use them, because each takes a second.
+"""
 
 import json
 import shutil
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import anndata
-import datasets
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -62,6 +63,7 @@ def test_write_image_table__a_copy_is_the_nearest_image(table: Path) -> None:
 
 
 def test_write_image_table__opens_in_duckdb(table: Path) -> None:
+    duckdb: Any = import_module("duckdb")
     with duckdb.connect() as connection:
         query = "select cluster, count(*), avg(outlier) from read_parquet(?) group by 1 order by 1"
         found = connection.execute(query, [str(table)]).fetchall()
@@ -72,7 +74,8 @@ def test_write_image_table__opens_in_duckdb(table: Path) -> None:
 def test_write_image_table__opens_in_datasets_with_pictures(
     table: Path, tmp_path: Path, past: PastRun
 ) -> None:
-    found: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(tmp_path))
+    datasets: Any = import_module("datasets")
+    found = datasets.Dataset.from_parquet(str(table), cache_dir=str(tmp_path))
 
     assert isinstance(found.features["image"], datasets.Image)
     picture = found[0]["image"]
@@ -91,7 +94,7 @@ def test_write_image_table__thumbnails_are_pictures(table: Path) -> None:
 def test_write_image_table__opens_in_anndata(past: PastRun, table: Path, tmp_path: Path) -> None:
     written = write_image_table(past, tmp_path / "t.h5ad", TableRequest())
 
-    found = anndata.read_h5ad(tmp_path / "t.h5ad")
+    found = import_module("anndata").read_h5ad(tmp_path / "t.h5ad")
     frame = pd.read_parquet(table)
     assert written.num_images == found.n_obs == NUM_IMAGES
     np.testing.assert_array_equal(np.asarray(found.X), np.stack(list(frame["embedding"])))
@@ -200,7 +203,7 @@ def test_write_image_table__features_that_were_deleted(own_run: Path, tmp_path: 
         *("image_id", "path", "cluster", "cluster_name", "distance", "stability", "label")
     ]
     write_image_table(past, tmp_path / "t.h5ad", TableRequest(without_features=True))
-    assert anndata.read_h5ad(tmp_path / "t.h5ad").shape == (NUM_IMAGES, 0)
+    assert import_module("anndata").read_h5ad(tmp_path / "t.h5ad").shape == (NUM_IMAGES, 0)
 
 
 def test_write_image_table__several_clusterings(pictures: Path, tmp_path: Path) -> None:
