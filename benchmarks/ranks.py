@@ -1,5 +1,7 @@
 """Several ranks on one machine: what they gain, what they exchange, and what memory each needs.
 
+`--only PART …` takes some of the parts.
+
 Weak scaling: twice the images on two ranks, each on one core with one thread, should take as long
 as the images on one rank. Extract and train run on enlarged digits with the small convnet of the
 demo; in training the batch grows with the ranks. Cluster runs on random features, k = 1,000.
@@ -14,7 +16,7 @@ The largest part clusters 10 million rows on two ranks, each limited to 2 GiB of
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,57 +64,76 @@ RANK_BYTES = 2 * GIB
 
 def main(argv: list[str] | None = None, *, quick_sizes: Sizes = QUICK) -> None:
     """Run the benchmark, print its table and write its JSON file."""
-    options = Options.of(parser("ranks", __doc__).parse_args(argv))
+    arguments = parser("ranks", __doc__)
+    arguments.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART")
+    given = arguments.parse_args(argv)
+    options = Options.of(given)
     sizes = options.size(FULL, quick_sizes)
+    runs: Runs = {}
     targets: list[Target] = []
     notes = ["Each rank has one thread, and is bound to one core. Imports are not timed."]
-    with scratch(options) as folder:
-        runs = _against_faiss(sizes, options)
-        targets.append(_iteration(runs, quick=options.quick))
-        for name in ("extract", "train", "cluster"):
-            found = _scaling(name, folder / name, sizes, options)
-            runs |= found
-            targets.append(_efficiency(name, found, quick=options.quick))
-        targets += _exchanged(folder / "cluster", runs, sizes, notes, quick=options.quick)
-        targets.append(_launch(folder / "extract", runs))
-    # The small data are deleted before the large ones are written.
-    with scratch(options) as folder:
-        targets += _many_rows(folder, runs, sizes, notes, quick=options.quick)
-    Result("ranks", targets, runs, settings=vars(sizes) | {"width": WIDTH}, notes=notes).report(
-        options
-    )
+    for name in given.only:
+        # The data of one part are deleted before those of the next are written.
+        with scratch(options) as folder:
+            targets += PARTS[name](folder, sizes, options, runs, notes)
+    settings = vars(sizes) | {"width": WIDTH, "parts": given.only}
+    Result("ranks", targets, runs, settings=settings, notes=notes).report(options)
 
 
-def _against_faiss(sizes: Sizes, options: Options) -> Runs:
+def _iteration(
+    _: Path, sizes: Sizes, options: Options, runs: Runs, notes: list[str]
+) -> list[Target]:
+    """Compare an iteration of k-means with faiss's."""
     arguments = {"count": sizes.iterations_rows, "width": WIDTH, "k": sizes.k}
     sides = {
         "iteration, faiss": Side("benchmarks.ranks_sides:faiss_iterations", arguments),
         "iteration, ours": Side("benchmarks.ranks_sides:own_iterations", arguments),
     }
-    return alternate(sides, repeats=options.repeats, afresh=False)
-
-
-def _iteration(runs: Runs, *, quick: bool) -> Target:
+    runs |= alternate(sides, repeats=options.repeats, afresh=False)
     ours, theirs = spread(runs["iteration, ours"]), spread(runs["iteration, faiss"])
-    bound = None if quick else 1.1
+    bound = _full(1.1, options.quick)
     ratio = ours.median / theirs.median
-    return Target("an iteration of k-means, against faiss", ratio, bound, "x", at_most=True)
+    return [Target("an iteration of k-means, against faiss", ratio, bound, "x", at_most=True)]
 
 
-def _scaling(name: str, folder: Path, sizes: Sizes, options: Options) -> Runs:
+def _extract(
+    folder: Path, sizes: Sizes, options: Options, runs: Runs, notes: list[str]
+) -> list[Target]:
+    scaling = _scaling("extract", 0.9, folder, sizes, options, runs)
+    return [scaling, _launch(folder, runs)]
+
+
+def _train(
+    folder: Path, sizes: Sizes, options: Options, runs: Runs, notes: list[str]
+) -> list[Target]:
+    return [_scaling("train", 0.75, folder, sizes, options, runs)]
+
+
+def _cluster(
+    folder: Path, sizes: Sizes, options: Options, runs: Runs, notes: list[str]
+) -> list[Target]:
+    scaling = _scaling("cluster", 0.9, folder, sizes, options, runs)
+    return [scaling, *_exchanged(folder, runs, sizes, notes, quick=options.quick)]
+
+
+def _scaling(
+    name: str, bound: float, folder: Path, sizes: Sizes, options: Options, runs: Runs
+) -> Target:
     """Run a stage on one rank, and on twice the data on two ranks, in turns."""
     arguments: dict[int, Mapping[str, Any]] = {}
     for size in (1, 2):
         run = str(folder / f"inputs-{size}")
         arguments[size] = {"run": run, "k": sizes.k, "batch_size": 64 * size}
         _prepare(name, run, sizes, size)
-    runs: Runs = {_side(name, size): [] for size in (1, 2)}
+        runs[_side(name, size)] = []
     for turn in range(options.repeats):
         for size in (1, 2):
             figures = run_ranks(f"{name}_stage", arguments[size], size=size, folder=folder)
             runs[_side(name, size)].append(figures)
             log(f"  turn {turn + 1} of {options.repeats}, {name}, R = {size}: {_s(figures)}")
-    return runs
+    one, two = spread(runs[_side(name, 1)]), spread(runs[_side(name, 2)])
+    reached = one.median / two.median
+    return Target(f"weak scaling of {name}, R = 2", reached, _full(bound, options.quick))
 
 
 def _prepare(name: str, run: str, sizes: Sizes, size: int) -> None:
@@ -124,13 +145,6 @@ def _prepare(name: str, run: str, sizes: Sizes, size: int) -> None:
         return
     log(f"packing {size * sizes.images:,} images")
     Side("benchmarks.ranks_sides:write_images", {"run": run, "count": size * sizes.images}).run()
-
-
-def _efficiency(name: str, runs: Runs, *, quick: bool) -> Target:
-    one, two = spread(runs[_side(name, 1)]), spread(runs[_side(name, 2)])
-    bounds = {"extract": 0.9, "cluster": 0.9, "train": 0.75}
-    bound = None if quick else bounds[name]
-    return Target(f"weak scaling of {name}, R = 2", one.median / two.median, bound)
 
 
 def _exchanged(
@@ -183,7 +197,7 @@ def _launch(folder: Path, runs: Runs) -> Target:
 
 
 def _many_rows(
-    folder: Path, runs: Runs, sizes: Sizes, notes: list[str], *, quick: bool
+    folder: Path, sizes: Sizes, options: Options, runs: Runs, notes: list[str]
 ) -> list[Target]:
     """Cluster many rows on two ranks, once, each under a limit of memory."""
     run = str(folder / "inputs")
@@ -205,9 +219,22 @@ def _many_rows(
     minutes = figures["seconds"] / 60
     peak_gib = figures["private_bytes"] / GIB
     return [
-        Target(name, minutes, _full(10.0, quick), "min", at_most=True),
-        Target("private memory of a rank", peak_gib, _full(1.5, quick), "GiB", at_most=True),
+        Target(name, minutes, _full(10.0, options.quick), "min", at_most=True),
+        Target(
+            "private memory of a rank", peak_gib, _full(1.5, options.quick), "GiB", at_most=True
+        ),
     ]
+
+
+PARTS: dict[str, Callable[[Path, Sizes, Options, Runs, list[str]], list[Target]]] = {
+    "iteration": _iteration,
+    "extract": _extract,
+    "train": _train,
+    "cluster": _cluster,
+    "rows": _many_rows,
+}
+"""The parts by the names that `--only` takes: what measures one in a folder of its own, adds to the
+runs and notes, and returns its targets."""
 
 
 def _side(name: str, size: int) -> str:
