@@ -14,7 +14,11 @@ from pathlib import Path
 
 import prefect
 import pytest
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    get_current_settings,
+    temporary_settings,
+)
 
 from flows.prefect_.database import configured_database, lock_unless_current
 from flows.prefect_.embedded import EmbeddedServer
@@ -83,6 +87,11 @@ def test_begin__killed_command_leaves_no_server(after_s: int) -> None:
     while servers(process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_running__sends_no_heartbeats(prefect_server: str) -> None:
+    # Prefect would wait for the next full second at the end of every flow.
+    assert get_current_settings().flows.heartbeat_frequency is None
 
 
 def test_end__leaves_no_server() -> None:

@@ -14,6 +14,13 @@ def test_parse__takes_aliases_that_people_write() -> None:
     assert values["again"] == [{"a": 1, "b": 2}] * 2
 
 
+def test_parse__gives_values_that_the_caller_may_change() -> None:
+    text = "cluster: {k: [4, 8]}"
+    parse(text)["cluster"]["k"].append(16)
+
+    assert parse(text) == {"cluster": {"k": [4, 8]}}
+
+
 def test_parse__counts_what_aliases_repeat() -> None:
     many = MAX_VALUES // 20
     long = f"long: &long [{'1, ' * many}]\n"
