@@ -36,6 +36,8 @@ KILLS = [
 ]
 """In the order in which a run comes to them, so that each attempt begins where the last one was
 killed."""
+SEED = "RANKS_KILLS_SEED"
+"""Environment variable with the seed of the victims; without it another one each time."""
 SETTINGS = {"compute": {"save_every_steps": 3}}
 
 
@@ -92,11 +94,10 @@ def undisturbed_ranks(ranked: RankedRun) -> RankedRun:
     return run
 
 
-@pytest.mark.parametrize("seed", [random.SystemRandom().randrange(1000)])
-def test_run__killed_in_every_phase(
-    ranked: RankedRun, undisturbed_ranks: RankedRun, seed: int
-) -> None:
-    print(f"seed {seed}")  # noqa: T201  to repeat a failure
+def test_run__killed_in_every_phase(ranked: RankedRun, undisturbed_ranks: RankedRun) -> None:
+    # Not a parameter: all processes of pytest-xdist must collect the same tests.
+    seed = int(os.environ.get(SEED) or random.SystemRandom().randrange(1000))
+    print(f"to repeat it: {SEED}={seed}")  # noqa: T201
     draw = random.Random(seed)  # noqa: S311  no secret
     victims = [VICTIMS[number % 3] for number in range(len(KILLS))]
     draw.shuffle(victims)
