@@ -31,7 +31,7 @@ from deepcluster_core.ranks import is_of_exchange
 T = TypeVar("T")
 
 PUBLISH_S = 5.0
-"""Seconds between two reports of a rank on how far it has come, for messages about missing ones."""
+"""Longest time between two reports of a rank that it lives, and how far it has come, seconds."""
 SMALL_BYTES = 64 * 1024
 """Largest tensor that is summed along a tree. gloo sums by many messages at once: 65 float64 of two
 ranks on one machine take it 1.6 ms and most of that of a core, and 0.24 ms along the tree."""
@@ -109,6 +109,7 @@ class ProcessGroup:
         self._store = dist.PrefixStore("progress", store)
         self._device = device
         self._timeout_s = timeout_s
+        self._beat_s = min(PUBLISH_S, timeout_s / 4)
         self._num_calls = 0
         self._publishing = threading.Lock()
         self._ended = threading.Event()
@@ -257,9 +258,8 @@ class ProcessGroup:
     def publishing(self) -> Iterator[None]:
         """Report in the background how far this rank has come, during the block."""
         self._store.set(f"host {self.rank}", f"{socket.gethostname()}, process {os.getpid()}")
+        self._store.set(f"beats {self.rank}", "0")
         self._store.set(f"calls {self.rank}", "0")
-        if self.rank == 0:
-            self._store.set("beats", "0")
         thread = threading.Thread(target=self._publish, name="ranks", daemon=True)
         thread.start()
         try:
@@ -270,13 +270,12 @@ class ProcessGroup:
 
     def _publish(self) -> None:
         published = num_beats = 0
-        while not self._ended.wait(min(PUBLISH_S, self._timeout_s / 4)):
+        while not self._ended.wait(self._beat_s):
             num_beats += 1
             try:
                 if self._num_calls != published:
                     published = self._publish_calls()
-                if self.rank == 0:
-                    self._store.set("beats", str(num_beats))
+                self._store.set(f"beats {self.rank}", str(num_beats))
             except RuntimeError:
                 return  # the process that holds the store is gone; so will be this one
 
@@ -303,7 +302,7 @@ class ProcessGroup:
         pause_s = 0.001
         beats, heard_s = b"", time.monotonic()
         while int(self._store.get("calls 0")) < self._num_calls:
-            now_beats = self._store.get("beats")
+            now_beats = self._store.get("beats 0")
             if now_beats != beats:
                 beats, heard_s = now_beats, time.monotonic()
             elif time.monotonic() - heard_s > self._timeout_s:
@@ -335,19 +334,28 @@ class ProcessGroup:
             ) from error
 
     def _missing(self) -> str:
-        """Return which ranks have not reached the call in which this rank waits."""
+        """Return which ranks have not reached the call in which this rank waits, or hang in it."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
         missing: list[str] = []
-        for rank in range(self.size):
-            keys = (f"calls {rank}", f"host {rank}")
-            try:
-                has_begun = self._store.check(list(keys))
-                num_calls, host = map(self._store.get, keys) if has_begun else (b"0", b"")
-            except RuntimeError:
-                return "rank 0, which does not answer"
-            if rank != self.rank and int(num_calls) < self._num_calls:
-                place = host.decode() if has_begun else "which has joined, but not begun"
-                missing.append(f"rank {rank} ({place})")
+        try:
+            for rank in others:
+                if not self._store.check([f"calls {rank}", f"host {rank}"]):
+                    missing.append(f"rank {rank} (which has joined, but not begun)")
+                elif int(self._store.get(f"calls {rank}")) < self._num_calls:
+                    missing.append(self._placed(rank))
+            if not missing:
+                # All have arrived, so that one must have stopped in the middle of the call.
+                before = [self._store.get(f"beats {rank}") for rank in others]
+                time.sleep(2 * self._beat_s)
+                for rank, beats in zip(others, before, strict=True):
+                    if self._store.get(f"beats {rank}") == beats:
+                        missing.append(self._placed(rank))
+        except RuntimeError:
+            return "rank 0, which does not answer"
         return ", ".join(missing) or "an answer, although all ranks have arrived"
+
+    def _placed(self, rank: int) -> str:
+        return f"rank {rank} ({self._store.get(f'host {rank}').decode()})"
 
     def _check_same_call(self, name: str, what: str) -> None:
         """Raise RanksError on every rank unless all make the same call.
