@@ -138,6 +138,7 @@ def test_embed__of_images_on_a_store(
         run.assign(f"{images_url}/disc/no.png")
 
 
+@pytest.mark.slow
 def test_evaluate__with_images_on_a_store(
     images_url: str, own_run: Path, tiny_images: Path
 ) -> None:

@@ -124,7 +124,7 @@ SMALL_CACHE = 5_000_000
             id="most is computed in every epoch",
             marks=pytest.mark.slow,
         ),
-        pytest.param({"random_crop": True, "flip": 0.5}, id="random views"),
+        pytest.param({"random_crop": True, "flip": 0.5}, id="random views", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.usefixtures("seeded_in_turn")

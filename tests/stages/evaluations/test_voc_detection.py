@@ -225,6 +225,7 @@ def test_run__proposes_by_a_network_where_there_is_no_file(
     assert data_digest(few, protocol(proposals="rpn")) != data_digest(few, protocol())
 
 
+@pytest.mark.slow
 def test_run__selects_on_val(evaluated: Evaluated, tmp_path: Path) -> None:
     evaluated(protocol(**BRIEF | {"proposals": "rpn"}, select=True))
     facts = read_manifest(tmp_path / "out").facts

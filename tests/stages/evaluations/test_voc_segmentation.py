@@ -185,6 +185,7 @@ def test_run__a_class_that_is_nowhere_does_not_count(evaluated: Evaluated) -> No
     assert (others.found > 0).sum() > 1, "otherwise other tests here test little"
 
 
+@pytest.mark.slow
 def test_run__finetuning_reaches_convolutions(evaluated: Evaluated) -> None:
     frozen, all_of_it = (
         evaluated(protocol(mode, **BRIEF), out=mode, checkpoint=None) for mode in ("fc6-8", "all")

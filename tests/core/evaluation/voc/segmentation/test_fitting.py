@@ -79,6 +79,7 @@ def test_fit__the_result_does_not_depend_on_what_is_kept() -> None:
     assert min(some.read.values()) < max(some.read.values()) == 8
 
 
+@pytest.mark.slow
 def test_fit__maps_that_change_are_not_kept() -> None:
     pictures = Pictures()
     state = fitted(pictures, loading(10**9), "all")
