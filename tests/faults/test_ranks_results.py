@@ -167,7 +167,8 @@ def test_run__two_ranks_lead_to_the_next_labels_of_one(
     two = RankedRun(recipe, tmp_path / "two")
     one = replace(alone, run=tmp_path / "one")  # not the shared run, which has one epoch
     for run, ranks in ((two, 2), (one, 1)):
-        run.finish(ranks, epochs=2)
+        # At 0.01, training magnifies rounding: the NMI was 0.79 on an AMD processor with AVX2.
+        run.finish(ranks, epochs=2, train={"lr": 0.002})
 
     first, second = (read_labels(run.artifact("labels", 1)).cluster_N for run in (two, one))
     assert nmi(first, second) >= 0.95
