@@ -130,8 +130,9 @@ class EmbeddedServer:
         assert self._process is not None
         # Nobody waits for the heartbeats of a flow whose server ends with it, and Prefect ends the
         # thread that sends them at full seconds only.
-        changes = {PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-        with temporary_settings(changes) as settings:
+        with temporary_settings(
+            {PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        ) as settings:
             # If the server ends, Prefect's client would retry for minutes, in case it returns.
             Thread(target=self._watch, args=(self._process, settings), daemon=True).start()
             task_runs: list[UUID] = []
