@@ -216,7 +216,7 @@ class ProcessGroup:
 
         Args:
             total: this rank's part, in main memory; receives the result.
-            combine: adds its second argument to the first one, in place.
+            combine: combines its second argument into the first one, in place.
 
         Returns:
             The bytes that this rank has sent.

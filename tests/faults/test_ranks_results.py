@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -162,14 +161,15 @@ def largest_difference(run: RankedRun, expected: RankedRun) -> float:
     )
 
 
-def test_run__two_ranks_lead_to_the_next_labels_of_one(alone: RankedRun, tmp_path: Path) -> None:
-    labels: list[NDArray[np.int32]] = []
-    for name, ranks, threads in (("one", 1, 1), ("threads", 1, 2), ("two", 2, 1)):
-        run = replace(alone, run=tmp_path / name)  # not the shared run, which has one epoch
-        run.finish(ranks, epochs=2, train={"lr": 0.002}, compute={"threads": threads})
-        labels.append(read_labels(run.artifact("labels", 1)).cluster_N)
+def test_run__two_ranks_lead_to_the_next_labels_of_one(
+    recipe: Path, alone: RankedRun, tmp_path: Path
+) -> None:
+    two = RankedRun(recipe, tmp_path / "two")
+    one = replace(alone, run=tmp_path / "one")  # not the shared run, which has one epoch
+    for run, ranks in ((two, 2), (one, 1)):
+        # Training magnifies rounding: on an AMD processor with AVX2, the NMI was 0.79 at 0.01 and
+        # 0.92 at 0.002.
+        run.finish(ranks, epochs=2, train={"lr": 0.0003})
 
-    one, two_threads, two_ranks = labels
-    # What rounding moves already with one rank: on an AMD processor with AVX2, two ranks had an NMI
-    # of 0.92 with one at this learning rate, and of 0.79 at 0.01.
-    assert nmi(two_ranks, one) >= min(0.95, nmi(two_threads, one) - 0.05)
+    first, second = (read_labels(run.artifact("labels", 1)).cluster_N for run in (two, one))
+    assert nmi(first, second) >= 0.95
