@@ -70,6 +70,13 @@ def test_main__helps_without_heavy_libraries() -> None:
     assert all_imported_by("--help") == []
 
 
+def test_evaluations__are_listed_without_torchvision() -> None:
+    listing = "import sys, stages.runs.evaluations; print('torchvision' in sys.modules)"
+    command = [sys.executable, "-c", listing]
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["False"]
+
+
 def test_main__answers_a_finished_run_with_prefect_alone(recipe: Path, own_run: Path) -> None:
     loop(recipe, own_run, overrides=KEEP_ALL)  # draws the overview, which names the folder
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from deepcluster_core import seeding
 from deepcluster_core.config import Precision
 from deepcluster_core.data.decode import Pixels
+from deepcluster_core.evaluation.voc.detection.boxes import (
+    best_of_overlapping,
+    box_coder,
+    clipped_to,
+)
 from deepcluster_core.evaluation.voc.detection.proposal_network import (
     Proposing,
     proposal_network,
@@ -153,7 +156,7 @@ class Detector(Learner):
             modules["rpn"] = self._rpn
         for module in modules.values():
             to_device(module, device)
-        self._coder = BoxCoder(BOX_UNITS)
+        self._coder = box_coder(BOX_UNITS)
         super().__init__(design.sgd, modules, seed=seed, device=device)
 
     def map(self, picture_HWC: Pixels, *, flipped: bool) -> Tensor:
@@ -205,7 +208,7 @@ class Detector(Learner):
 
         probability_RC = torch.cat(scores).softmax(dim=1)
         box_RX = self._coder.decode_single(torch.cat(moves), proposals_R4)
-        box_RC4 = clip_boxes_to_image(box_RX.unflatten(1, (-1, 4)), size)
+        box_RC4 = clipped_to(box_RX.unflatten(1, (-1, 4)), size)
         # Column 0 is the background, which is not a detection.
         box_RC4 = box_RC4[:, 1:]
         probability_RC = probability_RC[:, 1:]
@@ -290,7 +293,7 @@ def _best(box_RC4: Tensor, probability_RC: Tensor, chosen: Chosen) -> Detections
     box_K4 = box_RC4[region, column]
     score_K = probability_RC[region, column]
     # NMS returns the best detection first.
-    kept = batched_nms(box_K4, score_K, column, chosen.nms_iou)
+    kept = best_of_overlapping(box_K4, score_K, column, chosen.nms_iou)
     best = kept[: chosen.detections]
     # Without the background, column 0 is the class with label 1.
     label = column[best] + 1

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from deepcluster_core import seeding
 from deepcluster_core.data.decode import Pixels
 from deepcluster_core.data.loader import ordered_map
+from deepcluster_core.evaluation.voc.detection.boxes import overlaps
 from deepcluster_core.evaluation.voc.detection.detector import Detections, Detector, Example
 from deepcluster_core.evaluation.voc.detection.sampling import Objects
 from deepcluster_core.evaluation.voc.detection.scaling import Frame, Scale, clipped, scaled
@@ -170,7 +170,7 @@ def judge(model: Detector, judged: Pictured, feeding: Feeding) -> Iterator[Found
 
         # An object that no proposal overlaps enough cannot be found.
         box_O4 = judged.objects[loaded.row].box_O4.to(model.device)
-        iou_OP = box_iou(frame.enter(box_O4), proposals_P4)
+        iou_OP = overlaps(frame.enter(box_O4), proposals_P4)
         is_proposed_O = (iou_OP >= MIN_IOU).any(dim=1)
         detections = Detections(
             box_K4=frame.leave(scaled_detections.box_K4).cpu(),

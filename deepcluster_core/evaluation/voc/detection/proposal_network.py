@@ -5,13 +5,17 @@ Suffixes: C channels, H rows, W columns of a map, A anchors of a pixel, N boxes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from deepcluster_core.models.dense import Place
+
+# Importing it takes seconds, see boxes.py.
+if TYPE_CHECKING:
+    from torchvision.models.detection.image_list import ImageList
+    from torchvision.models.detection.rpn import RegionProposalNetwork
 
 # Ren et al. 2015 (Faster R-CNN), sections 3.1 and 3.3, and its released code.
 RATIOS = (0.5, 1.0, 2.0)  # height / width
@@ -56,7 +60,7 @@ class Anchors(nn.Module):
         self.around_A4 = nn.Buffer(around_A4, persistent=False)
         self._place = place
 
-    def forward(self, _images: ImageList, maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, _images: "ImageList", maps: list[Tensor]) -> list[Tensor]:
         """Return anchors_N4 of one map, row by row and pixel by pixel, with all A of a pixel."""
         (map_1CHW,) = maps
         height, width = map_1CHW.shape[2:]
@@ -73,12 +77,17 @@ class Anchors(nn.Module):
         return self._place.first + 0.5 + self._place.stride * steps
 
 
-def proposal_network(channels: int, place: Place, proposing: Proposing) -> RegionProposalNetwork:
+def proposal_network(channels: int, place: Place, proposing: Proposing) -> "RegionProposalNetwork":
     """Return a network that reads one map of `channels`.
 
     Its weights are drawn from torch's global generator. In train mode it also returns its losses,
     and a different number of proposals.
     """
+    from torchvision.models.detection.rpn import (  # noqa: PLC0415
+        RegionProposalNetwork,
+        RPNHead,
+    )
+
     anchors = Anchors(proposing.anchor_sides, place)
     anchors_per_pixel = len(proposing.anchor_sides) * len(RATIOS)
     return RegionProposalNetwork(
@@ -95,7 +104,7 @@ def proposal_network(channels: int, place: Place, proposing: Proposing) -> Regio
 
 
 def propose(
-    rpn: RegionProposalNetwork,
+    rpn: "RegionProposalNetwork",
     map_1CHW: Tensor,
     size: tuple[int, int],
     *,
@@ -109,6 +118,8 @@ def propose(
         size: height and width of the picture, pixels.
         learn_N4: boxes of its objects to learn from; None to propose only.
     """
+    from torchvision.models.detection.image_list import ImageList  # noqa: PLC0415
+
     rpn.train(learn_N4 is not None)
     images = ImageList(map_1CHW, [size])
     targets = None if learn_N4 is None else [{"boxes": learn_N4}]

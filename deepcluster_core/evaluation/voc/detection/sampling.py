@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+
+from deepcluster_core.evaluation.voc.detection.boxes import overlaps
 
 BACKGROUND = 0
 """Label of a region that does not show an object."""
@@ -61,7 +62,7 @@ def sample_regions(proposals_P4: Tensor, objects: Objects, sampling: Sampling) -
     """
     # The object that each box overlaps most, and by how much.
     box_Q4 = torch.cat((objects.box_O4, proposals_P4))
-    iou_QO = box_iou(box_Q4, objects.box_O4)
+    iou_QO = overlaps(box_Q4, objects.box_O4)
     iou_Q, object_Q = iou_QO.max(dim=1)
     is_object_Q = iou_Q >= sampling.object_iou
     is_background_Q = ~is_object_Q & (iou_Q >= sampling.background_iou)

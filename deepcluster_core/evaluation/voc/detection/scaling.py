@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import clip_boxes_to_image
 
 from deepcluster_core.data.resize import Pixels, resize
+from deepcluster_core.evaluation.voc.detection.boxes import clipped_to
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Frame:
 
 def clipped(box_N4: Tensor, size: tuple[int, int]) -> Tensor:
     """Clip boxes to a picture of this height and width; boxes that become empty are left out."""
-    inside_N4 = clip_boxes_to_image(box_N4, size)
+    inside_N4 = clipped_to(box_N4, size)
     low_N2, high_N2 = inside_N4.split(2, dim=1)
     is_box_N = (high_N2 > low_N2).all(dim=1)
     return inside_N4[is_box_N]

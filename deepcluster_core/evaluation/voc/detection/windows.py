@@ -5,8 +5,8 @@ Suffixes: R regions, C channels, H rows, W columns of a map, S side of the squar
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_pool
 
+from deepcluster_core.evaluation.voc.detection.boxes import pooled
 from deepcluster_core.models.dense import Place
 
 
@@ -38,5 +38,5 @@ def pooled_windows(
     pixel_R4 = box_R4 - box_R4.new_tensor((0, 0, 1, 1))
     place_R4 = (pixel_R4 - place.first) / place.stride
     place_R4 = place_R4.clamp(min=first_4, max=last_4)
-    # roi_pool does not support bfloat16 on a CPU. In float32, a maximum has an equal value.
-    return roi_pool(map_1CHW.float(), [place_R4], side)
+    # torchvision's does not support bfloat16 on a CPU. In float32, a maximum has an equal value.
+    return pooled(map_1CHW.float(), place_R4, side)
