@@ -87,8 +87,10 @@ class ClusterConfig(StrictConfig):
     """Number of dimensions that the PCA keeps. auto: see `Sizes`. none: no PCA; the features are
     only scaled to length one, as in DeepCluster-v2, and `whiten` must be false."""
 
-    whiten: bool = True
-    """Scale each kept dimension to variance one."""
+    whiten: bool | Literal["zca"] = True
+    """Scale each kept dimension to variance one. zca: the same, for `train.prototypes`: the
+    centroids are then turned back, from the axes of the PCA to those of the embeddings. Not part of
+    DeepCluster-v2, which clusters embeddings as they are."""
 
     pca_sample: Annotated[int, Field(ge=2)] | None = None
     """Fit the PCA to this many random images, drawn anew in each epoch, as DeeperCluster does.
@@ -310,7 +312,7 @@ def cluster(
         [clusterer.build(cluster, k, start_N) for k, start_N in starts],
         draft.context,
         pca_dim=None if cluster.pca_dim == "none" else sizes.pca_dim,
-        whitened=cluster.whiten,
+        whitened=bool(cluster.whiten),
         clip=cluster.pca_dim == "auto",  # to the rank
         pca_sample=cluster.pca_sample,
     )

@@ -94,6 +94,10 @@ class Prototypes(nn.Module):
     def of_labels(cls, labels: Path, *, dim: int, temperature: float) -> Self:
         """Return the centroids of a labels artifact.
 
+        Centroids in whitened principal components, whose axes are orthonormal directions of the
+        embeddings, are turned back to these: a cosine with such a prototype is the cosine of the
+        embedding's components with the centroid.
+
         Args:
             labels: folder of the artifact.
             dim: D, the number of values of an embedding.
@@ -103,9 +107,12 @@ class Prototypes(nn.Module):
             ConfigError: the centroids are not points among the embeddings.
         """
         # Imported here, because DeepCluster itself reads no tables when it trains.
-        from deepcluster_core.artifacts.tables import centroids_of  # noqa: PLC0415
+        from deepcluster_core.artifacts.tables import centroids_of, read_clustering  # noqa: PLC0415
 
         centroids = centroids_of(labels)
+        components_QD = read_clustering(labels).get("pca_components")
+        if components_QD is not None:
+            centroids = [centroids_KQ @ components_QD for centroids_KQ in centroids]
         width = centroids[0].shape[1]
         if width != dim:
             raise ConfigError(

@@ -212,16 +212,17 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
             f"{key}: takes centroids of length 1; set cluster.algorithm: spherical in place of "
             f"{cluster.algorithm}",
         )
-    if pca_dim != "none":
+    if pca_dim != "none" and cluster.whiten != "zca":
         yield (
             (key, "cluster.pca_dim"),
             f"{key}: takes centroids of the embeddings themselves, not of their principal "
-            f"components; set cluster.pca_dim: none in place of {pca_dim}",
+            f"components; set cluster.pca_dim: none in place of {pca_dim}, or cluster.whiten: zca",
         )
-    if cluster.whiten:
+    if cluster.whiten is True:
         yield (
             (key, "cluster.whiten"),
-            f"{key}: takes centroids of the embeddings themselves; set cluster.whiten: false",
+            f"{key}: takes centroids of the embeddings themselves; set cluster.whiten: false, or "
+            f"zca",
         )
     if recipe.network.projection is None:
         yield (

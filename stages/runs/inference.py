@@ -186,7 +186,7 @@ class Clusters:
             ArtifactError: the labels artifact is damaged.
         """
         clustering = read_clustering(self.labels)
-        return Assigner.of(clustering, whitened=self._settings["whiten"], device=device)
+        return Assigner.of(clustering, whitened=bool(self._settings["whiten"]), device=device)
 
 
 def as_stored(features: Features, dtype: str) -> Features:

@@ -80,6 +80,10 @@ def test_load_recipe__prototypes_take_no_principal_components(path: Path) -> Non
         load_recipe(write(path, PLAIN), PROTOTYPES)
 
 
+def test_load_recipe__prototypes_take_whitened_components_that_are_turned_back(path: Path) -> None:
+    assert load_recipe(write(path, PLAIN), merged(PROTOTYPES, {"cluster": {"whiten": "zca"}}))
+
+
 def test_conflicts__several_clusterings_need_prototypes(path: Path) -> None:
     (found,) = problems_of(path, {"cluster": {"k": [5, 5]}})
 

@@ -15,12 +15,14 @@ from deepcluster_core.artifacts.checkpoints import restore_network
 from deepcluster_core.artifacts.features import Features
 from deepcluster_core.artifacts.file_names import AVERAGE, FEATURES, MODEL, MOMENTUM
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
+from deepcluster_core.artifacts.tables import read_clustering, read_labels
 from deepcluster_core.context import Context, SaveEvery
 from deepcluster_core.data.augment_config import ViewsConfig
 from deepcluster_core.errors import ConfigError, FeatureError
 from deepcluster_core.models.config import NetworkConfig, ProjectionConfig
 from deepcluster_core.ranks import ALONE, Ranks
 from deepcluster_core.training.config import LarsConfig, PrototypesConfig, ScheduleConfig
+from deepcluster_core.training.heads import Prototypes
 from stages.cluster import ClusterConfig, cluster
 from stages.extract import ExtractConfig, extract
 from stages.train import TrainConfig, train
@@ -120,6 +122,31 @@ def files(folder: Path) -> set[str]:
 
 
 # What is written
+
+
+def test_run__whitened_prototypes_are_directions_of_the_embeddings(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    zca = CLUSTERING.model_copy(update={"pca_dim": D - 2, "whiten": "zca"})
+    labels = tmp_path / "labels"
+    given = {"images": inputs.images, "features": inputs.features}
+    cluster.run(cluster=zca, **given, out=labels, context=CONTEXT)
+
+    # Whitened in the axes of the embeddings: there, each image is closest to its own prototype.
+    stored = read_clustering(labels)
+    components_QD = stored["pca_components"]
+    rows_ND = np.concatenate(list(Features(inputs.features).blocks())).astype(np.float32)
+    whitened_NQ = (rows_ND - stored["pca_mean"]) @ components_QD.T
+    whitened_NQ /= np.sqrt(stored["pca_eigenvalues"])
+    back_ND = torch.from_numpy(whitened_NQ @ components_QD)
+    head = Prototypes.of_labels(labels, dim=D, temperature=1.0)
+    for logits_NK, found in zip(head.classify(back_ND), read_labels(labels).heads, strict=True):
+        np.testing.assert_array_equal(logits_NK.argmax(dim=1).numpy(), found.cluster_N)
+        assert logits_NK.shape == (N, found.k)
+
+    out = tmp_path / "checkpoint"
+    Inputs(inputs.images, inputs.features, labels).train(out, PLAIN)
+    assert (out / MODEL).is_file()
 
 
 def test_run__several_views_and_clusterings_with_prototypes(inputs: Inputs, tmp_path: Path) -> None:
@@ -335,7 +362,7 @@ def test_run__refuses_clusters_of_other_features(
     inputs: Inputs, labels: Path, features: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ConfigError, match=r"have 16 values, but the embeddings have 12\.\n.*\n.*Fix"
+        ConfigError, match=r"have 256 values, but the embeddings have 12\.\n.*\n.*Fix"
     ):
         inputs.train(tmp_path / "out", PLAIN, labels=labels)
     with pytest.raises(FeatureError, match="cannot be the beginning of the bank"):
