@@ -72,9 +72,7 @@ def with_schedule(overrides: Overrides, *, epochs: int) -> Overrides:
 
 
 def _ladder(setting: Setting) -> dict[str, Ingredient]:
-    size, small = setting.image_size, setting.small_size
-    two = {"count": 2, "size": size, "area": [0.3, 1.0]}
-    four = {"count": 4, "size": small, "area": [0.1, 0.3]}
+    _, two, four = _views(setting)
     return {
         "v1": Ingredient("DeepCluster, the recipe as it is", None, {}),
         "prototypes": Ingredient(
@@ -90,7 +88,9 @@ def _ladder(setting: Setting) -> dict[str, Ingredient]:
         ),
         "views-2": Ingredient("two views of an image", "prototypes", {"train": {"views": [two]}}),
         "views-2+4": Ingredient(
-            f"four more views of {small} px", "views-2", {"train": {"views": [two, four]}}
+            f"four more views of {setting.small_size} px",
+            "views-2",
+            {"train": {"views": [two, four]}},
         ),
         "rgb": Ingredient("no Sobel filter", "views-2+4", {"network": {"sobel": False}}),
         "colour": Ingredient("random colours", "rgb", {"train": {"colour": _colour(setting)}}),
@@ -102,6 +102,7 @@ def _branches(setting: Setting) -> dict[str, Ingredient]:
     num_images = setting.num_images
     granularities = [max(2, num_images // per_cluster) for per_cluster in (200, 100, 25)]
     passes = {"often": 0.5, "seldom": 3.0}
+    one, _, four = _views(setting)
     branches = {
         "cosine": Ingredient("a learning rate that falls as half a cosine", FULL, {}, True),
         "bank": Ingredient(
@@ -122,6 +123,14 @@ def _branches(setting: Setting) -> dict[str, Ingredient]:
             FULL,
             {"cluster": {"k": granularities}},
         ),
+        "one-large": Ingredient(
+            "one large view instead of two", FULL, {"train": {"views": [one, four]}}
+        ),
+        "whitened": Ingredient(
+            "clusters of whitened embeddings",
+            FULL,
+            {"cluster": {"pca_dim": "auto", "whiten": "zca"}},
+        ),
         "blur": Ingredient("random blur", FULL, {"train": {"blur": {"radius": [0.1, 1.0]}}}),
         "lr-0.1": Ingredient("twice the learning rate", FULL, {"train": {"lr": 0.1}}),
         "no-colour": Ingredient(
@@ -136,6 +145,13 @@ def _branches(setting: Setting) -> dict[str, Ingredient]:
             {"train": {"reassign_every": number}},
         )
     return branches
+
+
+def _views(setting: Setting) -> tuple[Overrides, Overrides, Overrides]:
+    """Return one large view, two large ones, and four small ones."""
+    one = {"count": 1, "size": setting.image_size, "area": [0.3, 1.0]}
+    four = {"count": 4, "size": setting.small_size, "area": [0.1, 0.3]}
+    return one, one | {"count": 2}, four
 
 
 def _colour(setting: Setting) -> Overrides:
