@@ -100,8 +100,8 @@ class NamedImages(ABC):
         notes: list[str] = []
         if self._classes:
             notes.append(
-                f"true labels: the names of {counted(len(self._classes), 'folder')}. They score the "
-                f"clusters and train nothing; if they are no classes: dataset.labels: none"
+                f"true labels: the names of {counted(len(self._classes), 'folder')}. They score "
+                f"the clusters and train nothing; if they are no classes: dataset.labels: none"
             )
         if self._num_flat and self._with_labels:
             lie = "lies" if self._num_flat == 1 else "lie"
