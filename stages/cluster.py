@@ -181,8 +181,8 @@ class Sizes:
     k: about 100 images per cluster (128 in the paper, 1.28 M / 10,000; 100 in our demo), with
     `fine` about 20. With few images: 10 clusters, or as many as leaves 10 images for each. At least
     2, and at most the paper's 10,000.
-    pca_dim: the paper's 256, but at most a quarter of the feature's dimensions, a tenth of the
-    images that the PCA is fitted to (with fewer images, whitening amplifies noise in the last
+    pca_dim: the paper's 256, but at most a quarter of the feature's dimensions (with `whiten: zca`
+    all of them), a tenth of the images that the PCA is fitted to (with fewer images, whitening amplifies noise in the last
     components) and the rank, which only the PCA finds. none: the number of the feature's
     dimensions.
     These rules are ours, not the paper's.
@@ -228,7 +228,9 @@ class Sizes:
         pca_dim = cluster.pca_dim
         num_fitted = min(num_images, cluster.pca_sample or num_images)
         if pca_dim == "auto":
-            pca_dim = reduced or max(1, min(256, dim // 4, num_fitted // 10))
+            # Embeddings, which zca is for, have few dimensions already.
+            most = dim if cluster.whiten == "zca" else dim // 4
+            pca_dim = reduced or max(1, min(256, most, num_fitted // 10))
         largest_k = max(all_k)
         needs = [("k", largest_k, largest_k)]
         if pca_dim == "none":

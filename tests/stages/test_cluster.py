@@ -310,6 +310,13 @@ def test_sizes__numbers_overrule_auto() -> None:
     assert Sizes.of(config, num_images=240, dim=256) == Sizes(7, 24)
 
 
+def test_sizes__embeddings_are_whitened_in_all_their_dimensions() -> None:
+    config = ClusterConfig(algorithm="spherical", k="auto", pca_dim="auto", whiten="zca")
+
+    assert Sizes.of(config, num_images=7_700, dim=128).pca_dim == 128
+    assert Sizes.of(config, num_images=300, dim=128).pca_dim == 30
+
+
 def test_run__auto_is_written_as_numbers(images: Path, features: Path, tmp_path: Path) -> None:
     manifest = cluster(images, features, tmp_path / "out", config=AUTO)
 
