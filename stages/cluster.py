@@ -182,9 +182,9 @@ class Sizes:
     `fine` about 20. With few images: 10 clusters, or as many as leaves 10 images for each. At least
     2, and at most the paper's 10,000.
     pca_dim: the paper's 256, but at most a quarter of the feature's dimensions (with `whiten: zca`
-    all of them), a tenth of the images that the PCA is fitted to (with fewer images, whitening amplifies noise in the last
-    components) and the rank, which only the PCA finds. none: the number of the feature's
-    dimensions.
+    all of them), a tenth of the images that the PCA is fitted to (with fewer images, whitening
+    amplifies noise in the last components) and the rank, which only the PCA finds. none: the number
+    of the feature's dimensions.
     These rules are ours, not the paper's.
     """
 
