@@ -22,7 +22,7 @@ VALUES = [
     ("seed", "~", "seed: Input should be a valid integer (got None)"),
     ("cluster", "{k: 1}", "cluster.k: Input should be greater than or equal to 2, or 'auto'"),
     ("cluster", "{k: 2.5}", "cluster.k: Input should be a valid integer"),
-    ("cluster", "{whiten: 1}", "cluster.whiten: Input should be a valid boolean (got 1)"),
+    ("cluster", "{whiten: 1}", "cluster.whiten: Input should be a valid boolean, or 'zca' (got 1)"),
     ("cluster", "{algorithm: dbscan}", "unknown algorithm 'dbscan'; known: kmeans, spherical, pic"),
     ("cluster", "[4, 4]", "cluster: Input should be an object"),
     ("train", "{lr: -0.1}", "train.lr: Input should be greater than 0 (got -0.1)"),

@@ -51,8 +51,6 @@ class NamedImages(ABC):
         """Files that are no pictures by their names, by extension."""
         self._num_flat = 0
         """Images directly in the root, if there are others in folders."""
-        self._classes: set[str] = set()
-        """Folders whose names are the labels of their images."""
 
     @abstractmethod
     def _names(
@@ -73,7 +71,6 @@ class NamedImages(ABC):
         is_labelled = self._with_labels and self._has_only_folders()
         self._left_out.clear()
         self._others.clear()
-        self._classes.clear()
         num_flat = num_nested = 0
         for name in self._names(self._left_out, self._others):
             path = displayed(name)
@@ -82,8 +79,6 @@ class NamedImages(ABC):
                 num_nested += 1
             elif self._is_flat(path):
                 num_flat += 1
-            if is_labelled:
-                self._classes.add(top_folder)
             yield self._image(name, top_folder if is_labelled else None)
         self._num_flat = num_flat if num_nested else 0
 
@@ -98,11 +93,6 @@ class NamedImages(ABC):
     def notes(self) -> list[str]:
         """See `Source`."""
         notes: list[str] = []
-        if self._classes:
-            notes.append(
-                f"true labels: the names of {counted(len(self._classes), 'folder')}. They score "
-                f"the clusters and train nothing; if they are no classes: dataset.labels: none"
-            )
         if self._num_flat and self._with_labels:
             lie = "lies" if self._num_flat == 1 else "lie"
             notes.append(

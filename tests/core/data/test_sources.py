@@ -70,19 +70,6 @@ def test_folder__labels_are_first_level_folders(tmp_path: Path) -> None:
     assert labels_of(tmp_path, labels="none") == [None] * 3
 
 
-@pytest.mark.parametrize("with_labels", [True, False])
-def test_folder__says_that_names_of_folders_are_labels(
-    tmp_path: Path, *, with_labels: bool
-) -> None:
-    put(tmp_path, "2024-05-01/1.png", "2024-05-02/1.png")
-    source = FolderSource(tmp_path, with_labels=with_labels)
-    list(source.images())
-
-    found = [note for note in source.notes() if "the names of 2 folders" in note]
-    assert len(found) == with_labels
-    assert all("dataset.labels: none" in note for note in found)
-
-
 def test_folder__no_labels_when_an_image_lies_in_the_root(tmp_path: Path) -> None:
     put(tmp_path, "cat/1.png", "dog/1.png", "zebra.png")
     source = FolderSource(tmp_path, with_labels=True)
