@@ -119,7 +119,7 @@ class Prototypes(nn.Module):
                 f"train.prototypes: the centroids in {labels} have {width} values, but the "
                 f"embeddings have {dim}.\n"
                 f"  Cause: the features that were clustered are not the embeddings\n"
-                f"  Fix:   set extract.layer: projection and cluster.pca_dim: none."
+                f"  Fix:   set extract.layer: projection."
             )
         return cls(centroids, temperature=temperature)
 
