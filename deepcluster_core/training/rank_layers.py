@@ -165,25 +165,28 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Return the gradients of the maps, and of weight and bias from this rank's images."""
         maps, weight_C, mean_C, variance_C, count = ctx.saved_tensors
-        # With fixed statistics first: gradient * weight / deviation.
-        of_maps, of_weight_C, of_bias_C = _backward_with_fixed_statistics(
-            gradients[0], maps, weight_C, mean_C, variance_C, ctx.eps
+        gradient = gradients[0]
+        of_weight_C, of_bias_C = _gradients_of_affine(
+            gradient, maps, weight_C, mean_C, variance_C, ctx.eps
         )
         # Mean and variance depend on all images, so that the gradient of each depends on the sums.
         sums_2C = torch.cat((of_weight_C, of_bias_C)).double()
         means_2C = ctx.sum_over_ranks(sums_2C) / count
         mean_of_weight_C, mean_of_bias_C = means_2C.float().chunk(2)
         scale_C = weight_C * torch.rsqrt(variance_C + ctx.eps)
-        through_statistics = functional.batch_norm(
+        # scale * (gradient - mean_of_bias - normalised maps * mean_of_weight)
+        of_maps = functional.batch_norm(
             maps,
             mean_C,
             variance_C,
-            scale_C * mean_of_weight_C,
-            scale_C * mean_of_bias_C,
+            -scale_C * mean_of_weight_C,
+            -scale_C * mean_of_bias_C,
             training=False,
             eps=ctx.eps,
         )
-        return of_maps.sub_(through_statistics), of_weight_C, of_bias_C, None, None
+        by_channel = (1, -1, *[1] * (maps.ndim - 2))
+        of_maps.addcmul_(gradient, scale_C.view(by_channel).to(maps.dtype))
+        return of_maps, of_weight_C, of_bias_C, None, None
 
 
 def _moments(maps: Tensor) -> Tensor:
@@ -203,25 +206,25 @@ def _moments(maps: Tensor) -> Tensor:
     return moments
 
 
-def _backward_with_fixed_statistics(
+def _gradients_of_affine(
     gradient: Tensor, maps: Tensor, weight_C: Tensor, mean_C: Tensor, variance_C: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of maps, weight and bias if mean and variance were constants."""
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of weight and bias from this rank's images."""
     if maps.numel() == 0:  # torch's kernel divides by zero
-        return torch.zeros_like(maps), torch.zeros_like(weight_C), torch.zeros_like(weight_C)
-    deviation_C = torch.rsqrt(variance_C + eps)
-    return torch.ops.aten.native_batch_norm_backward(
+        return torch.zeros_like(weight_C), torch.zeros_like(weight_C)
+    _, of_weight_C, of_bias_C = torch.ops.aten.native_batch_norm_backward(
         gradient,
         maps,
         weight_C,
         mean_C,
         variance_C,
         mean_C,
-        deviation_C,
+        torch.rsqrt(variance_C + eps),
         False,
         eps,
-        [True, True, True],
+        [False, True, True],
     )
+    return of_weight_C, of_bias_C
 
 
 class MaskOverRanks(nn.Module):

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -119,14 +120,27 @@ def options(
         os.environ[DEBUG] = "1"  # an environment variable, so that subprocesses inherit it
 
 
-@app.command(rich_help_panel=RUN, epilog=examples("deepcluster init mine"))
+class Template(StrEnum):
+    """The choices of `init --like`."""
+
+    v1 = "own-images"
+    v2 = "own-images-v2"
+
+
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples("deepcluster init mine", "deepcluster init mine --like own-images-v2"),
+)
 def init(
     name: Annotated[str, typer.Argument(help="Writes NAME.yaml and NAME.schema.json.")],
+    like: Annotated[
+        Template, typer.Option(help="The recipe to copy; -v2 is DeepCluster-v2.")
+    ] = Template.v1,
 ) -> None:
     """Write a recipe to start from, with comments, and a schema for editors."""
     from stages.runs.new_recipe import write_new_recipe  # noqa: PLC0415
 
-    recipe = shell_words(write_new_recipe(path(name)))
+    recipe = shell_words(write_new_recipe(path(name), like))
     print(f"Set dataset.source in {recipe}, then: deepcluster run {recipe}")  # noqa: T201
 
 

@@ -31,7 +31,7 @@ ImageKeyOption = Annotated[
 ]
 LayerOption = Annotated[
     str | None,
-    typer.Option(help="Layer, for example conv5; the one that the run clusters if left out."),
+    typer.Option(help="Layer, for example conv5. If left out, the one that the run clusters, or the backbone's feature if that is the projection."),
 ]
 
 

@@ -8,11 +8,13 @@ from deepcluster_core.errors import ConfigError
 from deepcluster_core.local_paths import check_is_local
 from stages.runs.recipe import Recipe
 
-TEMPLATE = "own-images.yaml"
 
-
-def write_new_recipe(name: str | Path) -> Path:
+def write_new_recipe(name: str | Path, template: str = "own-images") -> Path:
     """Write NAME.yaml and NAME.schema.json; return the path of NAME.yaml.
+
+    Args:
+        name: path of the new recipe, with or without `.yaml`.
+        template: name of the shipped recipe to copy, with its comments.
 
     Raises:
         ConfigError: one of them exists already, or cannot be written.
@@ -20,9 +22,9 @@ def write_new_recipe(name: str | Path) -> Path:
     check_is_local(name)
     recipe = Path(f"{str(name).removesuffix('.yaml')}.yaml")
     schema = recipe.with_suffix(".schema.json")
-    template = (CONFIGS / TEMPLATE).read_text(encoding="utf-8")
+    text = (CONFIGS / f"{template}.yaml").read_text(encoding="utf-8")
     # Commands in the template name the template; in the copy they name the copy.
-    own_text = template.replace(f"configs/{TEMPLATE}", str(recipe))
+    own_text = text.replace(f"deepcluster run configs/{template}.yaml", f"deepcluster run {recipe}")
     texts = {
         recipe: f"# yaml-language-server: $schema={schema.name}\n{own_text}",
         schema: json.dumps(Recipe.model_json_schema(), indent=2) + "\n",

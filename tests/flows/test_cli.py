@@ -236,7 +236,8 @@ def test_version__is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_init__says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        app(["init", "mine"])
+        app(["init", "mine", "--like", "own-images-v2"])
 
+    assert "projection" in Path("mine.yaml").read_text()
     assert capsys.readouterr().out.endswith("deepcluster run mine.yaml\n")
     assert {path.name for path in Path().iterdir()} == {"mine.yaml", "mine.schema.json"}

@@ -33,6 +33,17 @@ def test_write_new_recipe__it_is_a_recipe_with_comments(written: Path) -> None:
     assert "configs/" not in text
 
 
+def test_write_new_recipe__copies_the_recipe_of_deepcluster_v2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    written = write_new_recipe("mine", "own-images-v2")
+
+    assert load_recipe(written).train.prototypes is not None
+    assert "deepcluster run mine.yaml --set" in written.read_text()
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_write_new_recipe__schema_accepts_recipes(path: Path, written: Path) -> None:
     assert written.exists()

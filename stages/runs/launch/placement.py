@@ -114,11 +114,16 @@ class Placement:
 
     def remark_on(self, section: ClusterConfig) -> str | None:
         """Return a remark if there are several ranks, but a recipe clusters on one of them."""
-        clusterer = find_clusterer(section.algorithm)
-        if self.num_ranks == 1 or clusterer.runs_on_many_ranks:
+        if self.num_ranks == 1:
+            return None
+        if not find_clusterer(section.algorithm).runs_on_many_ranks:
+            setting = f"algorithm: {section.algorithm}"
+        elif section.least_size is not None:
+            setting = f"least_size: {section.least_size:g}"
+        else:
             return None
         return (
-            f"cluster.algorithm: {section.algorithm} runs on one rank, in the process of the run; "
+            f"cluster.{setting} runs on one rank, in the process of the run; "
             f"index, extract and train use {self.num_ranks}"
         )
 

@@ -104,10 +104,19 @@ def test_placement__clusterers_for_one_rank_are_named() -> None:
     assert two.remark_on(ClusterConfig()) is None
     remark = two.remark_on(ClusterConfig(algorithm="pic"))
     assert remark is not None
-    assert "pic runs on one rank" in remark
+    assert "algorithm: pic runs on one rank" in remark
     assert (
         Placement.of(RUN, ComputeConfig(), "cpu").remark_on(ClusterConfig(algorithm="pic")) is None
     )
+
+
+def test_placement__a_least_size_of_clusters_takes_one_rank() -> None:
+    two = Placement.of(RUN, ComputeConfig(ranks=2), "cpu")
+
+    remark = two.remark_on(ClusterConfig(least_size=0.5))
+
+    assert remark is not None
+    assert "least_size: 0.5 runs on one rank" in remark
 
 
 @pytest.mark.slow
