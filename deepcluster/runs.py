@@ -219,7 +219,8 @@ class Run:
     def assign(self, images: Given, *, epoch: int | None = None) -> pd.DataFrame:
         """Return the nearest cluster of each of any images.
 
-        The run's own images get the clusters that they have in the run.
+        The run's own images get the clusters that they have in the run, unless it clusters with
+        `pic`, `python:`, `least_size` or `train.prototypes.bank`.
 
         Args:
             images: a source or pixels, as for `embed`.
@@ -269,7 +270,7 @@ class Run:
     @property
     def _images(self) -> Path:
         """The folder of the packed images, which several runs can share."""
-        return self.recipe.images or self.past.folder.artifact("images", None)
+        return self.past.folder.images(self.recipe.images)
 
 
 class _Found:

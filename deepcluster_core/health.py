@@ -141,8 +141,10 @@ def _chance(row: Row) -> Sign | None:
     populated = row["k"] - row["empty_clusters"]
     if is_first or loss is None or populated < 2:
         return None
-    # A head soon learns which clusters are empty, so chance counts only the others.
-    chance = log(populated)
+    # A head soon learns which clusters are empty, so chance counts only the others. Of several
+    # clusterings, ln_k is the mean, and the empty ones are those of the first.
+    ln_k = row.get("ln_k") or log(row["k"])
+    chance = ln_k + log(populated / row["k"])
     if loss < CHANCE * chance:
         return None
     return Sign(

@@ -160,6 +160,13 @@ class DatasetConfig(StrictConfig):
             source.check_channels(self.channels)
         return source
 
+    def count(self, source: Source) -> int | None:
+        """Return how many images are packed; None if only indexing can count them."""
+        if self.subset is not None:
+            return self.subset
+        # How many pages there are is known only when all files have been opened.
+        return None if self.pages == "all" else source.count()
+
     def settled_deep(self, source: Source) -> Deep:
         """Return `deep`; if it is not set, what the first images and `tile.range` suggest."""
         if self.deep is not None:

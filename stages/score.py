@@ -1,11 +1,11 @@
 """Score: labels (+ previous labels) -> metrics. How clusters changed, and what they agree with."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deepcluster_core.artifacts.commit import Draft
-from deepcluster_core.artifacts.file_names import METRICS
+from deepcluster_core.artifacts.file_names import METRICS, in_clustering
 from deepcluster_core.artifacts.images import Images
 from deepcluster_core.artifacts.manifest import Manifest, read_manifest
 from deepcluster_core.artifacts.tables import Labels, read_labels, write_metrics
@@ -59,12 +59,22 @@ def _agreement(assigned: Labels, before: Labels | None) -> Row:
     if before is not None:
         row["nmi_previous"] = nmi(before.cluster_N, assigned.cluster_N)
         row["moved_fraction"] = moved_fraction(before.cluster_N, assigned.cluster_N)
-    first, *others = assigned.heads
-    # The first and the last clustering see the same images, but start from other centroids and may
-    # read other views. Where the data have clear clusters, both find them.
-    if others:
-        row["head_agreement"] = nmi(first.cluster_N, others[-1].cluster_N)
+    if (pair := _comparable(assigned.heads)) is not None:
+        row["head_agreement"] = nmi(pair[0].cluster_N, pair[1].cluster_N)
     return row
+
+
+def _comparable(heads: Sequence[Labels]) -> tuple[Labels, Labels] | None:
+    """Return the first clustering with a k that another one has, and the last one with that k.
+
+    They see the same images, but start from other centroids and may read other views. Where the
+    data have clear clusters, both find them; with different k, even nested clusters would differ.
+    """
+    for number, first in enumerate(heads):
+        others = [other for other in heads[number + 1 :] if other.k == first.k]
+        if others:
+            return first, others[-1]
+    return None
 
 
 def _agreement_with_labels(assigned: Labels, pictures: Images) -> Row:
@@ -102,11 +112,17 @@ def _sizes(assigned: Labels) -> Row:
 
 
 def _learning(manifests: Mapping[str, Manifest]) -> Row:
-    """Return the loss beside ln k, that of a head that knows nothing, and measures of features."""
+    """Return the loss beside ln k, that of a head that knows nothing, and measures of features.
+
+    If there are several clusterings, both are means over them.
+    """
     checkpoint, labels = manifests.get("checkpoint"), manifests["labels"]
+    all_k = [labels.facts["k"]]
+    while (further := in_clustering("k", len(all_k))) in labels.facts:
+        all_k.append(labels.facts[further])
     return {
         "loss": None if checkpoint is None else checkpoint.facts["loss"],
-        "ln_k": math.log(labels.facts["k"]),
+        "ln_k": sum(map(math.log, all_k)) / len(all_k),
         "effective_rank": labels.facts["effective_rank"],
         # Labels of older versions lack these facts; they are not made again to add them.
         "dead_features": labels.facts.get("dead_features"),

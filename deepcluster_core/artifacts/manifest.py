@@ -385,7 +385,8 @@ def _first_problem(folder: Path, manifest: Manifest) -> str | None:
         problem = record.problem_of(path)
         if problem and is_elsewhere:
             path.unlink()  # a copy; it is fetched again
-        elif problem:
+            continue
+        if problem:
             return f"{name}: {problem}"
         # Large files are not hashed, so nothing has opened them.
         if not may_read(path):

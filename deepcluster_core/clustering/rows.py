@@ -27,7 +27,7 @@ YIELD_ROWS = 16 * PROJECT_ROWS
 
 
 class Rows(Protocol):
-    """The input of a clustering: whitened features, float32, in the order of image_id.
+    """The input of a clustering: reduced features, float32, in the order of image_id.
 
     Each row has length 1, or 0 if its feature projects to zero. Every rank can read all rows.
     """

@@ -71,7 +71,12 @@ class Bank:
         if ranks.rank != 0:
             return cls(np.empty((0, num_views * dim), np.float16), num_views=num_views, ranks=ranks)
         stored = Features(folder)
-        found = (stored.num_images, stored.dim // stored.views)
+        if stored.is_reduced:
+            raise FeatureError(
+                f"{stored.path}: cannot be the beginning of the bank: holds principal components.\n"
+                f"  Fix: leave extract.pca out, or train.prototypes.bank."
+            )
+        found = (stored.num_images, stored.view_dim)
         if found != (num_images, dim):
             raise FeatureError(
                 f"{stored.path}: cannot be the beginning of the bank: holds {found[0]} images with "

@@ -95,8 +95,8 @@ class Prototypes(nn.Module):
         """Return the centroids of a labels artifact.
 
         Centroids in whitened principal components, whose axes are orthonormal directions of the
-        embeddings, are turned back to these: a cosine with such a prototype is the cosine of the
-        embedding's components with the centroid.
+        embeddings, are turned back to these. An embedding is then compared with them as it is,
+        neither centred nor whitened.
 
         Args:
             labels: folder of the artifact.

@@ -211,8 +211,8 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ArtifactError(
-            f"{folder}: what the ranks of a machine share for training, 8 bytes an image, cannot "
-            f"be written here.\n"
+            f"{folder}: what the ranks of a machine share for training, 4 bytes for each image "
+            f"drawn and for each cluster of an image, cannot be written here.\n"
             f"  Cause: {error.strerror or error}\n"
             f"  Fix:   set compute.scratch to a folder on a disk with more room."
         ) from error

@@ -183,6 +183,7 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
     from flows.show.farewell import farewell  # noqa: PLC0415
     from stages.runs.access import check_run_writable  # noqa: PLC0415
     from stages.runs.recipe import parse_overrides  # noqa: PLC0415
+    from stages.runs.run_images import clustered_by  # noqa: PLC0415
     from stages.runs.settings_changes import check_settings  # noqa: PLC0415
     from stages.runs.settled import as_begun, begun_with, resolve  # noqa: PLC0415
 
@@ -212,7 +213,9 @@ def run(  # noqa: PLR0913, PLR0917  each is an option
             yes=yes,
         )
     seconds = time.monotonic() - start
-    print(farewell(folder, epochs=resolved.epochs, seconds=seconds))  # noqa: T201
+    epochs = resolved.epochs
+    features = folder.artifact(*clustered_by(resolved, max(0, epochs - 1)))
+    print(farewell(folder, epochs=epochs, features=features, seconds=seconds))  # noqa: T201
 
 
 @app.command(

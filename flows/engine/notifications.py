@@ -15,6 +15,7 @@ from typing import Any
 from deepcluster_core.artifacts.tables import read_metrics
 from deepcluster_core.notification import Kind, send
 from deepcluster_core.text import (
+    counted,
     duration,
     known,
     printable_lines,
@@ -69,13 +70,13 @@ class RunNotices:
             self._sent.add(without_numbers)
             self._send("warning", text, "warning")
 
-    def finished(self, *, epochs: int) -> None:
+    def finished(self, *, epoch: int) -> None:
         """Send that the run is finished, and what its last epoch has learnt."""
-        row = read_metrics(self._folder.artifact(score.kind, epochs - 1))
+        row = read_metrics(self._folder.artifact(score.kind, epoch))
         figures = {name: row[column] for name, column in FIGURES.items()}
         told = [f"{name} {three_decimals(one)}" for name, one in figures.items() if known(one)]
         lines = [
-            f"{epochs} epochs; {duration(time.monotonic() - self._start)} since it was started",
+            f"{counted(epoch + 1, 'epoch')}; {duration(time.monotonic() - self._start)} since it was started",
             ", ".join(told),
             f"{self._folder.root / 'report.html'}",
         ]

@@ -92,4 +92,4 @@ class FlowReport(Report):
             if where is not None:
                 self.info(f"tracked in {where}")
         super().run_done()
-        self.notices.finished(epochs=self._epochs)
+        self.notices.finished(epoch=self._epochs - 1)

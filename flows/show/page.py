@@ -61,5 +61,4 @@ def write_page(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page)
         publish_small(path)
-        publish_small(path)
     return path

@@ -224,6 +224,12 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
             f"{key}: takes centroids of the embeddings themselves; set cluster.whiten: false, or "
             f"zca",
         )
+    if recipe.train.has_bank and extract.pca is not None:
+        yield (
+            ("train.prototypes.bank", "extract.pca"),
+            "train.prototypes.bank: begins with the embeddings of all images, which extract.pca "
+            "would store reduced; leave one of them out",
+        )
     if recipe.network.projection is None:
         yield (
             (key, "network.projection"),

@@ -239,7 +239,7 @@ def _training_of(recipe: Recipe, num_images: int) -> _Training:
     if train.has_bank:
         # An embedding for each view of the first kind.
         num_rows = num_images * (views[0].count if views else 1)
-        bank_bytes = num_rows * head_dim * np.dtype(recipe.extract.dtype).itemsize
+        bank_bytes = num_rows * head_dim * np.dtype(np.float16).itemsize
     copies = 2 if train.average is None else 3
     return _Training(size.weights, activations, head_dim, copies, bank_bytes)
 

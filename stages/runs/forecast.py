@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepcluster_core.artifacts.manifest import Condition, Manifest, inspect, read_manifest
+from deepcluster_core.clustering.registry import find_clusterer
 from deepcluster_core.errors import ArtifactError, DeepClusterError
 from stages.runs.compute import scratch_folder
 from stages.runs.epoch import STAGES
@@ -163,10 +164,11 @@ def probe(recipe: Recipe, images: int) -> Times:
         "epochs": min(1, recipe.epochs),
         "images": None,
         "dataset": {"subset": few},
-        "cluster": {"k": clusters if len(clusters) > 1 else clusters[0]},
         "train": {"batch_size": batch_size, "reassign_every": 1},
         "compute": {"track": None},
     }
+    if not find_clusterer(recipe.cluster.algorithm).finds_k:
+        changes["cluster"] = {"k": clusters if len(clusters) > 1 else clusters[0]}
     scratch = scratch_folder(recipe.compute)
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="probe-") as place:

@@ -59,7 +59,7 @@ class ImageFacts:
 
     @cached_property
     def rows(self) -> NDArray[np.float32]:
-        """The features in the space that was clustered: whitened, of length 1.
+        """The features in the space that was clustered, usually whitened, of length 1.
 
         Raises:
             ArtifactError: the run has deleted the features (`keep.features`), or they are damaged.

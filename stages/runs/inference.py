@@ -36,6 +36,7 @@ from deepcluster_core.store_urls import Location, are_same
 from deepcluster_core.suggestions import did_you_mean
 from stages.runs.past_run import PastRun
 from stages.runs.recipe import Recipe
+from stages.runs.run_images import clustered_by
 
 Features = Iterator[tuple[list[str], NDArray[np.floating]]]
 """Batches of paths and features (B, D)."""
@@ -140,6 +141,8 @@ class Clusters:
     labels: Path
     checkpoint: Path | None
     """Checkpoint of the previous epoch; None in the first epoch, which has an untrained network."""
+    of_bank: bool
+    """Whether the embeddings of training were clustered, and not features that were extracted."""
 
     @classmethod
     def of(cls, past: PastRun, epoch: int | None) -> "Clusters":
@@ -156,7 +159,8 @@ class Clusters:
         checkpoint = None
         if number > 0:
             checkpoint = past.whole("checkpoints", number - 1)
-        return cls(number, labels, checkpoint)
+        kind, _ = clustered_by(past.recipe, number)
+        return cls(number, labels, checkpoint, of_bank=kind == "checkpoints")
 
     @property
     def method(self) -> str:
@@ -167,12 +171,19 @@ class Clusters:
         return settings["algorithm"] + beside
 
     @property
-    def assigns_to_nearest(self) -> bool:
-        """Whether the run itself assigned each image to the cluster with the nearest mean."""
+    def remark(self) -> str | None:
+        """Why the run's own images may have other clusters in the run; None if they have the same.
+
+        In the run, an image can belong to a cluster other than that of the nearest mean, and with a
+        bank, its place is that of the views that it was trained on.
+        """
         settings = self._settings
-        if settings.get("least_size") is not None:
-            return False
-        return find_clusterer(settings["algorithm"]).assigns_to_nearest
+        is_nearest = find_clusterer(settings["algorithm"]).assigns_to_nearest
+        if not is_nearest or settings.get("least_size") is not None:
+            return f"clusters of {self.method}: each image goes to that of the nearest mean"
+        if self.of_bank:
+            return "clusters of views that were trained on: each image goes to that of its center"
+        return None
 
     @property
     def _settings(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def job_variables(
     # Imported here because every command needs `PoolType`, and none of the stages behind this.
     from stages.runs.estimate import GIB, PROCESS_BYTES, needs_of  # noqa: PLC0415
 
-    num_images = num_images or recipe.dataset.subset or recipe.dataset.open_source().count()
+    num_images = num_images or recipe.dataset.count(recipe.dataset.open_source())
     if num_images is None:
         raise ConfigError(
             f"{recipe.dataset.source}: its images are counted only when they are packed.\n"

@@ -48,7 +48,8 @@ def assign(
     """Write a table with the clusters and distances of images, in the columns of a run's labels.
 
     The clusters of an epoch are found in features of the network before its training. The run's own
-    images get the clusters that they have in the run, up to ties within float16.
+    images get the clusters that they have in the run, up to ties within float16, unless a remark
+    says why not (`Clusters.remark`).
 
     Args:
         run: folder of the run, or its name under `runs/`.
@@ -72,8 +73,8 @@ def assign(
     past.check_out(out, LABELS_SUFFIXES)
     images = open_images(past.recipe, source, kind, image_key)
     assigner = clusters.assigner(past.device)
-    if not clusters.assigns_to_nearest:
-        _say(f"clusters of {clusters.method}: each image goes to that of the nearest mean")
+    if clusters.remark is not None:
+        _say(clusters.remark)
     checkpoint = clusters.checkpoint
     about = origin(past, out, labels=clusters.labels, checkpoint=checkpoint)
     about["source"] = str(source)

@@ -26,8 +26,8 @@ def begin(run: Run[Any], *, update: bool, anyway: bool) -> None:
         ConfigError: the folder holds a run with different settings or images, the run does not fit
             on this machine, or its folder cannot be written.
     """
-    run.claim.begin()  # until `run_epochs` ends
     try:
+        run.claim.begin()  # until `run_epochs` ends
         _begin(run, update=update, anyway=anyway)
     except BaseException:
         run.claim.end()

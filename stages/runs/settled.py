@@ -90,7 +90,7 @@ def settled(recipe: Recipe, folder: RunFolder, *, inform: Callable[[str], None])
         source = recipe.dataset.open_source(recipe.download_scratch)
         recipe = _for_these_images(recipe, source)
         fingerprint = source.fingerprint()
-        num_images = recipe.dataset.subset or source.count()
+        num_images = recipe.dataset.count(source)
     except SourceError as error:
         fingerprint, num_images = _packed_before(recipe, images, error)
         is_denied = isinstance(error.__cause__, PermissionError)

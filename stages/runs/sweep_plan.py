@@ -303,7 +303,7 @@ def count_images(sweep: Sweep) -> int | None:
     """Return the number of images of the source; None if only indexing it can count them."""
     dataset = sweep.members[0].recipe.dataset
     try:
-        return dataset.subset or dataset.open_source().count()
+        return dataset.count(dataset.open_source())
     except SourceError:
         # The packed images may be enough. If not, the run will report the missing source.
         return packed_images(sweep)

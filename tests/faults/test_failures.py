@@ -203,7 +203,7 @@ def test_printed_commands__can_be_pasted(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(tmp_path / 'a "b" [1]')
 
-    text = farewell(folder, epochs=1, seconds=1)
+    text = farewell(folder, epochs=1, features=folder.artifact("features", 0), seconds=1)
 
     assert """ show 'a "b" [1]'\n""" in text
     assert """ --run 'a "b" [1]' --epoch 0 """ in text

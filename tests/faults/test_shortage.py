@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from deepcluster_core.artifacts.packing import Packing
 from deepcluster_core.artifacts.resource_errors import explain_resource_errors
 from deepcluster_core.data.sources.base import SourceImage, read_file
-from deepcluster_core.errors import ArtifactError
+from deepcluster_core.data.sources.stack_pages import pages_as_images
+from deepcluster_core.errors import ArtifactError, NoRoomError
 from deepcluster_core.evaluation.retrieval.rmac import RegionReader
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
@@ -94,6 +95,22 @@ def test_explain_resource_errors__of_main_memory(name: str, tmp_path: Path) -> N
     said = explained(ON_HOST[name], tmp_path)
     assert "there is too little memory" in said
     assert "GPU" not in said
+
+
+def test_explain_resource_errors__of_a_disk_too_full_for_the_folder_itself(tmp_path: Path) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(NoRoomError, match=r"the disk is full: 0 bytes .* are written, [\d,]+ bytes"):
+        with explain_resource_errors(tmp_path / "labels" / "epoch=0001"):
+            raise error
+
+
+def test_pages_as_images__a_shortage_is_no_damaged_file() -> None:
+    def read() -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        list(pages_as_images([SourceImage("stack.tif", None, read)]))
 
 
 @pytest.mark.parametrize("name", LIMITS)

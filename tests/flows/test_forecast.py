@@ -101,6 +101,14 @@ def test_probe__measures_all_stages_and_leaves_nothing(recipe: Path, tmp_path: P
     assert [*scratch.iterdir()] == []
 
 
+def test_probe__of_a_clusterer_that_finds_the_number_of_clusters(
+    recipe: Path, tmp_path: Path
+) -> None:
+    changes = {"compute": {"scratch": str(tmp_path)}, "cluster": {"algorithm": "pic", "k": "auto"}}
+
+    assert "cluster" in probe(load_recipe(recipe, changes), images=240).seconds_per_row
+
+
 def test_past_times__not_of_a_run_with_another_network(finished_run: Path, recipe: Path) -> None:
     other = load_recipe(recipe, {"network": {"dropout": 0.1}})
 

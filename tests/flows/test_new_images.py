@@ -103,6 +103,44 @@ def test_assign__finds_the_clusters_of_every_clustering(
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
+def test_assign__turns_back_to_the_whitened_space_that_was_clustered(
+    recipe: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "zca"
+    cluster = {"algorithm": "spherical", "k": [8, 5], "pca_dim": 8, "whiten": "zca"}
+    overrides = {
+        "network": {"projection": {"hidden": 32, "dim": 16}},
+        "extract": {"precision": "float32", "layer": "projection"},
+        "cluster": cluster,
+    }
+    make_run(recipe, run, epochs=0, overrides=overrides)
+
+    assign(str(run), tiny_images, out=OUT)
+
+    pd.testing.assert_frame_equal(pd.read_parquet(OUT), labels_of(run, 0), check_exact=True)
+
+
+def test_assign__clusters_of_trained_views_are_told(
+    recipe: Path, some_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "bank"
+    overrides = {
+        "network": {"projection": {"hidden": 32, "dim": 16}},
+        "extract": {"layer": "projection"},
+        "cluster": {"algorithm": "spherical", "pca_dim": "none", "whiten": False},
+        "train": {"prototypes": {"bank": True}},
+    }
+    make_run(recipe, run, epochs=2, overrides=overrides)
+
+    assign(str(run), some_images, out=OUT, epoch=1)
+    told = capsys.readouterr().out
+    assign(str(run), some_images, out=Path("first.parquet"), epoch=0)
+
+    remark = "clusters of views that were trained on"
+    assert remark in told
+    assert remark not in capsys.readouterr().out, "epoch 0 clusters what extract has written"
+
+
 def test_assign__clusters_that_are_no_cells_are_told(
     recipe: Path, some_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -362,7 +362,9 @@ def test_show_sweep__damaged_table_and_the_way_out(tmp_path: Path) -> None:
 
 
 def test_farewell__names_what_was_made_and_what_to_type(finished_run: Path) -> None:
-    told = farewell(RunFolder(finished_run), epochs=3, seconds=3725.2)
+    folder = RunFolder(finished_run)
+
+    told = farewell(folder, epochs=3, features=folder.artifact("features", 2), seconds=3725.2)
 
     assert f"{finished_run}: 3 epochs, in 1 h 2 min\n" in told
     _, commands = told.split("Next:\n")
@@ -377,6 +379,9 @@ def test_farewell__is_short_about_paths_below_here(
 ) -> None:
     monkeypatch.chdir(finished_run.parent)
 
-    assert "\nfinished: 3 epochs, in 0.2 s\n" in farewell(
-        RunFolder(finished_run), epochs=3, seconds=0.2
-    )
+    folder = RunFolder(finished_run)
+    features = folder.artifact("features", 2)
+
+    told = farewell(folder, epochs=3, features=features, seconds=0.2)
+
+    assert "\nfinished: 3 epochs, in 0.2 s\n" in told

@@ -95,7 +95,9 @@ def test_show_run__without_training(
     assert "0 epochs asked for" in printed
     assert "stale" not in printed
     assert "missing" not in printed
-    bye = farewell(RunFolder(untrained), epochs=0, seconds=0.2)
+    folder = RunFolder(untrained)
+    features = folder.artifact("features", 0)
+    bye = farewell(folder, epochs=0, features=features, seconds=0.2)
     assert "clusters of the network as it begins, in 0.2 s" in bye
     assert "epoch=0000/features.zarr" in bye
 

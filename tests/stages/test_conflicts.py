@@ -49,6 +49,10 @@ def problems_of(path: Path, *changes: dict[str, Any]) -> list[str]:
         ({"cluster": {"whiten": True}}, r"train\.prototypes: .*cluster\.whiten: false"),
         ({"network": {"projection": None}, "extract": {"layer": None}}, r"network\.projection"),
         ({"extract": {"layer": None}}, r"is the feature of the network; set extract\.layer: proj"),
+        (
+            {"train": {"prototypes": {"bank": True}}, "extract": {"pca": {"dim": 4}}},
+            r"train\.prototypes\.bank: .*extract\.pca",
+        ),
         ({"extract": {"layer": "layer4"}}, r"clustered is layer4; set extract\.layer: projection"),
         ({"train": {"views": [SMALL, LARGE]}}, r"train\.views: .*8 px.*image_size = 16"),
         ({"train": {"blur": {"radius": [1.0, 5.0]}}}, r"train\.blur\.radius: 5 px .* of 8 px"),

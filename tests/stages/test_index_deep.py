@@ -283,6 +283,20 @@ def test_index__files_of_many_bands_name_the_settings_that_read_them(tmp_path: P
         index(config(tmp_path), tmp_path / "out")
 
 
+def test_settled__pages_are_counted_when_they_are_packed(tmp_path: Path) -> None:
+    """k = 2 needs two images: three pages are enough, although they are in one file."""
+    source = stacks(tmp_path / "source") / "three.tif"
+    path = write_recipe(tmp_path / "recipe.yaml", source)
+    pages = load_recipe(path, {"dataset": {"pages": "all"}})
+    first = load_recipe(path, {"dataset": {"pages": "first"}})
+    subset = load_recipe(path, {"dataset": {"pages": "all", "subset": 2}})
+    folder = RunFolder(tmp_path / "run")
+
+    counts = [settled(one, folder, inform=print).num_images for one in (pages, first, subset)]
+
+    assert counts == [None, 1, 2]
+
+
 # The default of a run
 
 

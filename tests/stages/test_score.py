@@ -170,12 +170,45 @@ def test_run__unlabelled_images_do_not_count_for_nmi_labels(
     assert row.ami == pytest.approx(adjusted_mutual_info_score(*known), rel=1e-9)
 
 
+def test_run__of_several_clusterings_the_agreement_is_that_of_two_with_one_k(
+    score: Score, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read_labels(labels)
+    thirds_N = (np.arange(240) % 3).astype(np.int32)
+    third = Labels(thirds_N, first.distance_N, k=3)
+    other = Labels(np.sort(thirds_N), first.distance_N, k=3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.score.read_labels", lambda _: replace(first, others=(third, other)))
+        row = score()
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.score.read_labels", lambda _: replace(first, others=(third,)))
+        without = score()
+
+    assert row.head_agreement == pytest.approx(reference_nmi(thirds_N, np.sort(thirds_N)), abs=1e-9)
+    assert pd.isna(without.head_agreement), "clusters of different sizes never agree fully"
+
+
+def test_run__of_several_clusterings_ln_k_is_the_mean_as_the_loss_is(
+    score: Score, labels: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(labels)
+    k = manifest.facts["k"]
+    several = shutil.copytree(labels, tmp_path / "labels")
+    facts = manifest.facts | {"k_1": 5 * k, "k_2": 5 * k}
+    write_manifest(several, manifest.model_copy(update={"facts": facts}))
+
+    row = score(labels=several)
+
+    assert row.ln_k == pytest.approx(math.log(k) + 2 / 3 * math.log(5), rel=1e-12)
+
+
 def test_run__heads_agree_by_the_nmi_of_the_first_and_the_last(
     score: Score, labels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = read_labels(labels)
     halves_N = (np.arange(240) % 2).astype(np.int32)
-    half = Labels(halves_N, first.distance_N, k=2)
+    half = Labels(halves_N, first.distance_N, first.k)
     # The middle one equals the first, so that an agreement of 1 would be the wrong pair.
     monkeypatch.setattr("stages.score.read_labels", lambda _: replace(first, others=(first, half)))
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 from deepcluster_core.artifacts.manifest import MANIFEST, Manifest, read_manifest
@@ -53,6 +54,8 @@ class Room:
         self.place = place
         self.limit = limit
         self._grace_s = grace_s
+        self._lock = Lock()
+        """Held while room is made: several threads fetch files."""
         self._used = 0
         self._scanned = float("-inf")
 
@@ -66,13 +69,14 @@ class Room:
             return
         if needed > self.limit:
             raise self._no_room(needed, self.limit)
-        is_old = time.monotonic() > self._scanned + SCAN_S
-        if is_old or self._used + needed > self.limit:
-            self._scan()
-        excess = self._used + needed - self.limit
-        if excess > 0 and not self._evicted(excess):
-            raise self._no_room(needed, max(0, self.limit - self._used))
-        self._used += needed
+        with self._lock:
+            is_old = time.monotonic() > self._scanned + SCAN_S
+            if is_old or self._used + needed > self.limit:
+                self._scan()
+            excess = self._used + needed - self.limit
+            if excess > 0 and not self._evicted(excess):
+                raise self._no_room(needed, max(0, self.limit - self._used))
+            self._used += needed
 
     def fetching(self, file: str) -> AbstractContextManager[None]:
         """Let one thread of one process fetch a file, by its URL, at a time."""
@@ -121,7 +125,9 @@ class Room:
 
     def trim(self) -> None:
         """Evict what is above the limit, as far as possible."""
-        if self.limit is not None:
+        if self.limit is None:
+            return
+        with self._lock:
             self._scan()
             if self._used > self.limit:
                 self._evicted(self._used - self.limit)

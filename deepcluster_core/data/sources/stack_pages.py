@@ -7,6 +7,7 @@ from functools import partial
 from deepcluster_core.data.pages import num_pages, page_of
 from deepcluster_core.data.sources.base import SourceImage
 from deepcluster_core.data.unreadable import UnreadableImageError
+from deepcluster_core.shortage import is_shortage
 
 
 def pages_as_images(images: Iterable[SourceImage]) -> Iterator[SourceImage]:
@@ -18,7 +19,9 @@ def pages_as_images(images: Iterable[SourceImage]) -> Iterator[SourceImage]:
     for image in images:
         try:
             count = num_pages(image.read())
-        except (OSError, UnreadableImageError):
+        except (OSError, UnreadableImageError) as error:
+            if is_shortage(error):
+                raise
             count = 1
         if count == 1:
             yield image
