@@ -22,7 +22,7 @@ from pathlib import Path
 import faiss
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from deepcluster_core.data import dicom, extras
 
@@ -35,7 +35,11 @@ from tests.support.object_stores import ObjectStoreServer, google_store, object_
 from tests.support.prefect_servers import make_prefect_database
 
 # The same examples every time: a red run stays red, and is repeated by running it again.
-settings.register_profile("repeatable", derandomize=True)
+# Without limits of time, which a busy machine exceeds.
+slow = [HealthCheck.too_slow]
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=slow
+)
 settings.load_profile("repeatable")
 
 LONGEST = {

@@ -40,7 +40,9 @@ class Served:
     def client(self) -> Iterator[httpx.Client]:
         """Yield a client that has opened the address, as a browser of the person does."""
         headers = {"Origin": self.base}
-        with httpx.Client(base_url=self.base, follow_redirects=True, headers=headers) as client:
+        with httpx.Client(
+            base_url=self.base, follow_redirects=True, headers=headers, timeout=WITHIN_S
+        ) as client:
             assert client.get(self.address).status_code == 200
             yield client
 

@@ -223,7 +223,7 @@ def test_new_artifact__clears_a_link_but_not_what_it_points_to(tmp_path: Path) -
 
     commit(tmp_path / "out", {"a": "x"})
 
-    assert not (tmp_path / "out" / "link").is_symlink()
+    assert not (tmp_path / "out" / "a").is_symlink()
     assert (elsewhere / "data").read_text() == "mine"
 
 

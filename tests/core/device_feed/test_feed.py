@@ -138,14 +138,13 @@ def test_feed__device_memory_that_is_overwritten_too_early_would_be_noticed(
 
 
 def test_feed__ends_its_threads_when_the_caller_stops(stored: Images) -> None:
-    before = threading.active_count()
     feed = Feed(source_of(stored), channels=3, device="cpu", num_slots=2)
     batches = feed.batches((request_for(ids) for ids in BATCHES), workers=3)
 
     with closing(batches):
         next(batches)
 
-    assert threading.active_count() == before
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("loader")]
 
 
 def test_ring__closing_ends_the_waiting_for_a_slot() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from deepcluster_core.config import Precision
 from deepcluster_core.errors import TrainingError
-from deepcluster_core.features import to_device, to_images
+from deepcluster_core.features import to_images
 from deepcluster_core.models.build import build_network
 from deepcluster_core.models.config import NetworkConfig
 from deepcluster_core.models.network import Network
@@ -136,8 +136,7 @@ def test_train_epoch__returns_the_mean_over_images_not_batches() -> None:
 def test_train_epoch__equals_plain_torch_in_two_epochs_with_momentum_carried() -> None:
     # The backbone's optimiser lives through both epochs here, in ours it is restored between them.
     epochs = [batches(4, seed=5), batches(4, seed=6)]
-    expected = network()
-    to_device(expected, "cpu")
+    expected = network().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(expected.parameters(), 0.05, 0.9, weight_decay=1e-4)
     expected_losses: list[float] = []
     for number, epoch in enumerate(epochs):

@@ -22,6 +22,9 @@ from tests.support.timeouts import WITHIN_S
 
 FOLDER = "labels/epoch=0003"
 SHORT = Times(lease_s=2.0, heartbeat_s=0.2, look_s=0.1)
+"""For leases that end during a test."""
+LASTING = Times(lease_s=60.0, heartbeat_s=0.2, look_s=0.1)
+"""For leases that must not, on the slowest machine."""
 ALWAYS = 1_000_000
 
 HOLD = """
@@ -80,7 +83,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_lease__is_renewed_and_released(store: Store, proxy: StoreProxy) -> None:
-    lease = Lease(store, FOLDER, SHORT)
+    lease = Lease(store, FOLDER, LASTING)
 
     assert lease.acquire() is False
     until(lambda: proxy.counts_of("_lease")["PUT"] >= 3)
@@ -96,7 +99,7 @@ def test_lease__is_renewed_and_released(store: Store, proxy: StoreProxy) -> None
 
 
 def test_lease__waits_until_it_is_released(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    first, second = Lease(store, FOLDER, SHORT), Lease(store, FOLDER, SHORT)
+    first, second = Lease(store, FOLDER, LASTING), Lease(store, FOLDER, LASTING)
     first.acquire()
     order: list[str] = []
 
@@ -179,7 +182,7 @@ def test_lease__stopped_process_loses_it(store: Store, holder: "subprocess.Popen
 
 
 def test_lease__holder_notices_that_it_has_lost(moto_store: Store) -> None:
-    lease = Lease(moto_store, FOLDER, SHORT)
+    lease = Lease(moto_store, FOLDER, LASTING)
     lease.acquire()
     moto_store.put(f"{FOLDER}/_lease", b'{"attempt": "another"}')
 

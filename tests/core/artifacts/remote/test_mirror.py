@@ -96,6 +96,19 @@ def test_fetch__missing_object(here: Mirror, there: Mirror) -> None:
         there.fetch(folder / "labels.parquet")
 
 
+def test_inspect__a_damaged_copy_is_fetched_again(here: Mirror, there: Mirror) -> None:
+    make_artifact(here, LABELS, FILES)
+    folder = there.root / LABELS
+    there.refresh(folder)
+    there.fetch(folder)
+    (folder / "labels.parquet").write_bytes(FILES["labels.parquet"][:-1])
+
+    assert inspect(folder) == (Condition.WHOLE, "")
+    there.fetch(folder)
+
+    assert (folder / "labels.parquet").read_bytes() == FILES["labels.parquet"]
+
+
 def test_fetch__half_written_local_file_is_replaced(here: Mirror, there: Mirror) -> None:
     make_artifact(here, LABELS, FILES)
     folder = there.root / LABELS

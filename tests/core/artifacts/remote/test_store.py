@@ -150,9 +150,11 @@ def test_probe__accepts_all_servers(store: Store) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", ""])
 def test_probe__lost_response(store: Store, proxy: StoreProxy, method: str) -> None:
-    proxy.fail(Fault("lost", method))
+    lost = proxy.fail(Fault("lost", method))
 
     store.probe()
+
+    assert lost.hits == 1
 
 
 def test_probe__rejects_a_store_that_ignores_conditions(
@@ -222,11 +224,12 @@ def test_download__object_replaced_meanwhile(
 
 def test_get__survives_cut_and_busy_answers(store: Store, proxy: StoreProxy) -> None:
     store.put("x", b"contents")
-    proxy.fail(Fault("cut", "GET", times=2, after_bytes=3))
-    proxy.fail(Fault("busy", "GET", times=2))
+    cut = proxy.fail(Fault("cut", "GET", times=2, after_bytes=3))
+    busy = proxy.fail(Fault("busy", "GET", times=2))
 
     found = store.get("x")
 
+    assert (cut.hits, busy.hits) == (2, 2)
     assert found is not None
     assert found[0] == b"contents"
 
@@ -235,23 +238,28 @@ def test_put__large_upload_survives_busy_and_lost_answers(
     store: Store, proxy: StoreProxy, tmp_path: Path
 ) -> None:
     body = random_file(tmp_path / "large", 2 * PART_BYTES + 5)
-    proxy.fail(Fault("busy", "PUT"))
-    proxy.fail(Fault("lost", "PUT"))
-    proxy.fail(Fault("busy", "POST"))
+    faults = [Fault("busy", "PUT"), Fault("lost", "PUT"), Fault("busy", "POST")]
+    for fault in faults:
+        proxy.fail(fault)
     sent: list[int] = []
 
     store.put("large", tmp_path / "large", sent=sent.append)
     store.download("large", tmp_path / "got")
 
+    assert [fault.hits for fault in faults] == [1, 1, 1]
     assert (tmp_path / "got").read_bytes() == body
     assert sum(sent) == len(body)
 
 
-def test_get__survives_an_answer_that_never_comes(store: Store, proxy: StoreProxy) -> None:
+def test_get__survives_an_answer_that_never_comes(
+    store: Store, proxy: StoreProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.put("x", b"contents")
-    proxy.fail(Fault("hang", "GET"))
+    hang = proxy.fail(Fault("hang", "GET"))
+    monkeypatch.setenv(PATIENCE, "5")
 
-    assert store.get("x") is not None
+    assert Store(store.url).get("x") is not None
+    assert hang.hits == 1
 
 
 def test_create__lost_response_leaves_the_object(store: Store, proxy: StoreProxy) -> None:

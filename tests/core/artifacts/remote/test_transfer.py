@@ -130,12 +130,13 @@ def test_push__progress_counts_bytes(moto_proxy: StoreProxy, url: str, run: Path
 def test_push__interrupted_goes_on(
     moto_proxy: StoreProxy, url: str, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(PATIENCE, "0.5")
+    monkeypatch.setenv(PATIENCE, "5")
     moto_proxy.fail(Fault("busy", "PUT", "c/5/0", times=ALWAYS))
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="c/5/0"):
         push_run(run, url, silent)
     assert Store(url).get(f"{FEATURES}/{MANIFEST}") is None
     moto_proxy.forget()
+    monkeypatch.setenv(PATIENCE, "60")
 
     push_run(run, url, silent)
 
@@ -150,14 +151,15 @@ def test_pull__interrupted_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     push_run(run, url, silent)
-    monkeypatch.setenv(PATIENCE, "0.5")
+    monkeypatch.setenv(PATIENCE, "5")
     moto_proxy.fail(Fault("busy", "GET", "c/5/0", times=ALWAYS))
     copy = tmp_path / "copy"
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="c/5/0"):
         pull_run(url, copy, silent)
     assert inspect(copy / FEATURES)[0] is Condition.UNFINISHED
     assert not (copy / "config.yaml").exists()
     moto_proxy.forget()
+    monkeypatch.setenv(PATIENCE, "60")
 
     pull_run(url, copy, silent)
 
