@@ -233,7 +233,8 @@ def stage(
 
     Args:
         name: name of the stage.
-        version: increase it when unchanged inputs and settings would give a different artifact.
+        version: increase it when unchanged inputs and settings would give a different artifact,
+            beyond rounding, which differs between processors and versions of torch as well.
         kind: kind of its artifacts, and their folder in a run.
         files: files and folders of an artifact, besides the manifest.
         optional_files: files and folders that it has with some settings only.

@@ -37,6 +37,10 @@ from tests.support.recipes import PLAIN, write
         ("{algorithm: pic, least_size: 0.5}", "cluster.least_size: pic does not read it, only kme"),
         ("{least_size: 1.5}", "cluster.least_size: Input should be less than or equal to 1"),
         ("{pca_dim: none}", "cluster.pca_dim: none leaves out the PCA, without which nothing can"),
+        (
+            "{pca_dim: none, whiten: zca, algorithm: spherical}",
+            "cluster.pca_dim: none leaves out the PCA, without which nothing can",
+        ),
         ("{options: {a: 1}}", "cluster.options: kmeans does not read it, only python:MODULE:NAME"),
         ("{algorithm: pic, pic: {sgima: 1}}", "cluster.pic.sgima: unknown key; known"),
         ("{algorithm: pic, pic: {sigma: 0}}", "cluster.pic.sigma: Input should be greater than 0"),

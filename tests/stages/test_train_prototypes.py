@@ -145,8 +145,21 @@ def test_run__whitened_prototypes_are_directions_of_the_embeddings(
         assert logits_NK.shape == (N, found.k)
 
     out = tmp_path / "checkpoint"
-    Inputs(inputs.images, inputs.features, labels).train(out, PLAIN)
-    assert (out / MODEL).is_file()
+    loss = Inputs(inputs.images, inputs.features, labels).train(out, PLAIN).facts["loss"]
+    assert 0 < loss < 2 * np.log(8)
+
+
+def test_run__whitened_prototypes_of_a_bank_are_those_of_its_first_view(
+    inputs: Inputs, banked: Path, tmp_path: Path
+) -> None:
+    zca = CLUSTERING.model_copy(update={"pca_dim": "auto", "whiten": "zca"})
+    given = {"images": inputs.images, "features": banked}
+    cluster.run(cluster=zca, **given, out=tmp_path, context=CONTEXT)
+
+    head = Prototypes.of_labels(tmp_path, dim=D, temperature=1.0)
+
+    embeddings_ND = torch.from_numpy(rows_of(inputs.features)).float()
+    assert [tuple(one.shape) for one in head.classify(embeddings_ND)] == [(N, 8), (N, 6)]
 
 
 def test_run__several_views_and_clusterings_with_prototypes(inputs: Inputs, tmp_path: Path) -> None:
