@@ -37,9 +37,7 @@ from tests.support.prefect_servers import make_prefect_database
 # The same examples every time: a red run stays red, and is repeated by running it again.
 # Without limits of time, which a busy machine exceeds.
 slow = [HealthCheck.too_slow]
-settings.register_profile(
-    "repeatable", derandomize=True, deadline=None, suppress_health_check=slow
-)
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=slow)
 settings.load_profile("repeatable")
 
 LONGEST = {

@@ -31,7 +31,10 @@ ImageKeyOption = Annotated[
 ]
 LayerOption = Annotated[
     str | None,
-    typer.Option(help="Layer, for example conv5. If left out, the one that the run clusters, or the backbone's feature if that is the projection."),
+    typer.Option(
+        help="Layer, for example conv5. If left out, the one that the run clusters, or the "
+        "backbone's feature if that is the projection."
+    ),
 ]
 
 

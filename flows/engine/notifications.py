@@ -75,8 +75,9 @@ class RunNotices:
         row = read_metrics(self._folder.artifact(score.kind, epoch))
         figures = {name: row[column] for name, column in FIGURES.items()}
         told = [f"{name} {three_decimals(one)}" for name, one in figures.items() if known(one)]
+        took = duration(time.monotonic() - self._start)
         lines = [
-            f"{counted(epoch + 1, 'epoch')}; {duration(time.monotonic() - self._start)} since it was started",
+            f"{counted(epoch + 1, 'epoch')}; {took} since it was started",
             ", ".join(told),
             f"{self._folder.root / 'report.html'}",
         ]

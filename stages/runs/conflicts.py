@@ -182,6 +182,12 @@ def _reduced(recipe: "Recipe") -> Iterator[Conflict]:
             "cluster.pca_sample: is not read with extract.pca, whose sample is extract.pca.sample; "
             "leave one of them out",
         )
+    if recipe.train.has_bank:
+        yield (
+            ("train.prototypes.bank", "extract.pca"),
+            "train.prototypes.bank: begins with the embeddings of all images, which extract.pca "
+            "would store reduced; leave one of them out",
+        )
     if extract.from_file is not None:
         yield (
             ("extract.pca", "extract.from"),
@@ -223,12 +229,6 @@ def _prototypes(recipe: "Recipe") -> Iterator[Conflict]:
             (key, "cluster.whiten"),
             f"{key}: takes centroids of the embeddings themselves; set cluster.whiten: false, or "
             f"zca",
-        )
-    if recipe.train.has_bank and extract.pca is not None:
-        yield (
-            ("train.prototypes.bank", "extract.pca"),
-            "train.prototypes.bank: begins with the embeddings of all images, which extract.pca "
-            "would store reduced; leave one of them out",
         )
     if recipe.network.projection is None:
         yield (

@@ -100,7 +100,7 @@ def test_explain_resource_errors__of_main_memory(name: str, tmp_path: Path) -> N
 def test_explain_resource_errors__of_a_disk_too_full_for_the_folder_itself(tmp_path: Path) -> None:
     error = OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(NoRoomError, match=r"the disk is full: 0 bytes .* are written, [\d,]+ bytes"):
+    with pytest.raises(NoRoomError, match=r"the disk is full: 0 bytes .* are written, [\d,]+ "):
         with explain_resource_errors(tmp_path / "labels" / "epoch=0001"):
             raise error
 

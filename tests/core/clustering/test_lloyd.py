@@ -123,7 +123,7 @@ def test_iterate__no_worker_goes_on_after_an_interruption(monkeypatch: pytest.Mo
         found.append(len(rows_NQ))
         has_begun.set()
         time.sleep(0.05)
-        return np.zeros(len(rows_NQ), np.int64)
+        return np.zeros(len(rows_NQ), np.int32)
 
     def interrupted(task: Future[object], timeout: float | None = None) -> object:
         has_begun.wait()
