@@ -184,8 +184,13 @@ class _Normalise(torch.autograd.Function):
             training=False,
             eps=ctx.eps,
         )
-        by_channel = (1, -1, *[1] * (maps.ndim - 2))
-        of_maps.addcmul_(gradient, scale_C.view(by_channel).to(maps.dtype))
+        if maps.dtype == torch.float32:
+            of_maps.addcmul_(gradient, scale_C.view(1, -1, *[1] * (maps.ndim - 2)))
+        else:  # a scale of bfloat16 would be wrong in the third digit
+            zeros_C = torch.zeros_like(mean_C)
+            of_maps += functional.batch_norm(
+                gradient, zeros_C, variance_C, weight_C, zeros_C, training=False, eps=ctx.eps
+            )
         return of_maps, of_weight_C, of_bias_C, None, None
 
 
