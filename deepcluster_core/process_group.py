@@ -1,8 +1,9 @@
 """Ranks as processes that talk through torch.distributed. The only module that imports it.
 
-Sums of a stage go through gloo in main memory, on GPUs as well: they are few and small, and gloo
-raises an error when it has waited too long, where NCCL ends the process. Gradients and the
-statistics of batch normalisation, which are exchanged in every step, stay on the device.
+Sums of a stage are taken in main memory, on GPUs as well: they are few and small. On one machine they
+go through memory that the ranks share, otherwise through gloo; both raise an error when they have
+waited too long, where NCCL ends the process. Gradients and the statistics of batch normalisation,
+which are exchanged in every step, stay on the device.
 """
 # torch.distributed lists only some of its public names.
 # pyright: reportPrivateImportUsage=false
@@ -27,14 +28,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from deepcluster_core.errors import PeerLostError, RanksError, first_line
 from deepcluster_core.ranks import is_of_exchange
+from deepcluster_core.shared_sums import SharedSums
 
 T = TypeVar("T")
 
 PUBLISH_S = 5.0
 """Longest time between two reports of a rank that it lives, and how far it has come, seconds."""
 SMALL_BYTES = 64 * 1024
-"""Largest tensor that is summed along a tree. gloo sums by many messages at once: 65 float64 of two
-ranks on one machine take it 1.6 ms and most of that of a core, and 0.24 ms along the tree."""
+"""Largest tensor that ranks of several machines sum along a tree. gloo sums by many messages at once:
+65 float64 of two ranks take it 1.6 ms and most of that of a core, and 0.24 ms along the tree."""
 LOOK_EVERY_S = 0.1
 """Longest pause between two looks of a rank that waits for the first one to finish its work."""
 
@@ -78,7 +80,13 @@ def joined(
             f"  Fix:   look into the logs of the other ranks; the same command then continues."
         ) from error
     try:
-        group = ProcessGroup(rendezvous, local_rank=local_rank, device=device, timeout_s=timeout_s)
+        shared = None
+        if store.startswith("file://"):  # on one machine
+            memory_store = dist.PrefixStore("shared", rendezvous)
+            shared = SharedSums.opened(memory_store, rank=rank, size=size, timeout_s=timeout_s)
+        group = ProcessGroup(
+            rendezvous, shared, local_rank=local_rank, device=device, timeout_s=timeout_s
+        )
         with group.publishing():
             yield group
     finally:
@@ -99,14 +107,29 @@ class ProcessGroup:
     """The ranks of a stage, as one of them sees them; implements `Ranks`."""
 
     def __init__(
-        self, store: dist.Store, *, local_rank: int, device: str, timeout_s: float
+        self,
+        store: dist.Store,
+        shared: SharedSums | None,
+        *,
+        local_rank: int,
+        device: str,
+        timeout_s: float,
     ) -> None:
-        """Begin, after all processes have joined the default group of torch.distributed."""
+        """Begin, after all processes have joined the default group of torch.distributed.
+
+        Args:
+            store: where they have found each other.
+            shared: what adds up tensors in main memory; None for gloo.
+            local_rank: number of this process among those on its machine.
+            device: torch device of this rank.
+            timeout_s: how long a call waits for the other ranks, seconds.
+        """
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
         self.local_rank = local_rank
         self.moved_bytes: dict[str, int] = {}
         self._store = dist.PrefixStore("progress", store)
+        self._shared = shared
         self._device = device
         self._timeout_s = timeout_s
         self._beat_s = min(PUBLISH_S, timeout_s / 4)
@@ -174,11 +197,12 @@ class ProcessGroup:
 
         The weights of the first rank are copied to all. Buffers are not exchanged.
         """
-        # torch rearranges the gradients after the first step, unless it must look for unused
-        # weights. With three or more ranks, this changes the order of additions, so that training
-        # that was resumed would differ in the last bits from training that was not.
-        keeps_arrangement = self.size > 2
         is_cuda = self._device.startswith("cuda")
+        # torch rearranges the gradients after the first step, unless it must look for unused
+        # weights. With three or more ranks, this changes the order of additions of gloo and NCCL,
+        # so that training that was resumed would differ in the last bits from training that was
+        # not.
+        keeps_arrangement = self.size > 2 and (is_cuda or self._shared is None)
         with self._waiting("first weights"), warnings.catch_warnings():
             # Deprecated in torch 2.15 in favour of an argument that older versions lack, and with
             # which buffers would be exchanged here.
@@ -192,8 +216,14 @@ class ProcessGroup:
             )
 
         def count_and_reduce(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-            moved = 2 * (self.size - 1) * _bytes_of(bucket.buffer()) // self.size
-            self._count("gradients", moved)
+            gradients = bucket.buffer()
+            if self._shared is not None and gradients.is_cpu:
+                gradients /= self.size
+                self._sum_in_place(gradients, "gradients")
+                done: torch.futures.Future[Tensor] = torch.futures.Future()
+                done.set_result(gradients)
+                return done
+            self._count("gradients", 2 * (self.size - 1) * _bytes_of(gradients) // self.size)
             return allreduce_hook(cast("dist.ProcessGroup", dist.group.WORLD), bucket)
 
         wrapped.register_comm_hook(None, count_and_reduce)
@@ -201,6 +231,10 @@ class ProcessGroup:
 
     def _sum_in_place(self, total: Tensor, name: str) -> None:
         """Replace a tensor by its sum over all ranks, bit-identical on each of them."""
+        if self._shared is not None and total.is_cpu:
+            self._shared.add_up(total)
+            self._count(name, _bytes_of(total))
+            return
         if total.is_cpu and _bytes_of(total) <= SMALL_BYTES:
             self._count(name, self._combine(total, Tensor.add_))
             return

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepcluster_core.errors import FeatureError, RanksError
+from deepcluster_core.errors import FeatureError, PeerLostError, RanksError
 from deepcluster_core.process_group import ProcessGroup
 from deepcluster_core.ranks import ALONE, Ranks, own_rows
 from tests.support.gloo import on_processes
@@ -48,8 +48,11 @@ def every_call(ranks: Ranks, _: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_path: Path) -> None:
-    found = on_processes(size, every_call, tmp_path)
+@pytest.mark.parametrize("several_machines", [False, True])
+def test_joined__every_call_gives_each_rank_what_is_documented(
+    size: int, several_machines: bool, tmp_path: Path
+) -> None:
+    found = on_processes(size, every_call, tmp_path, several_machines=several_machines)
 
     for rank, calls in enumerate(found):
         assert isinstance(calls, dict), calls
@@ -63,10 +66,11 @@ def test_joined__every_call_gives_each_rank_what_is_documented(size: int, tmp_pa
         rows = cast("list[NDArray[np.int32]] | None", calls["rows"])
         assert rows is None or [row.tolist() for row in rows] == [[r] * 3 for r in range(size)]
         assert (rows is None) == (rank != 0)
-        # Six float64 to the rank without the lowest bit and back, and three int32 to the first one.
+        # Six float64 to the rank without the lowest bit and back, or once into the memory that all
+        # share; and three int32 to the first one.
         lowest_bit = rank & -rank or size
         children = [rank | bit for bit in (1, 2, 4) if bit < lowest_bit and rank | bit < size]
-        num_sent = len(children) + (rank > 0)
+        num_sent = len(children) + (rank > 0) if several_machines else 1
         assert calls["moved"] == [48 * num_sent, 0 if rank == 0 else 12]
 
 
@@ -183,8 +187,9 @@ def gradients(ranks: Ranks, _: Path) -> tuple[Tensor, Tensor, int]:
 
 
 @pytest.mark.slow
-def test_wrap__leaves_the_mean_gradient_everywhere(tmp_path: Path) -> None:
-    found = on_processes(2, gradients, tmp_path)
+@pytest.mark.parametrize("several_machines", [False, True])
+def test_wrap__leaves_the_mean_gradient_everywhere(several_machines: bool, tmp_path: Path) -> None:
+    found = on_processes(2, gradients, tmp_path, several_machines=several_machines)
 
     torch.manual_seed(0)
     twice = 2 * nn.Linear(3, 1, bias=False).weight.detach()
@@ -211,10 +216,40 @@ def backward_with_errors(ranks: Ranks, _: Path) -> str:
 
 
 @pytest.mark.slow
-def test_exchanging__names_a_missing_rank_and_leaves_other_errors_alone(tmp_path: Path) -> None:
-    message, _ = on_processes(2, backward_with_errors, tmp_path, timeout_s=4)
+@pytest.mark.parametrize("several_machines", [False, True])
+def test_exchanging__names_a_missing_rank_and_leaves_other_errors_alone(
+    several_machines: bool, tmp_path: Path
+) -> None:
+    message, _ = on_processes(
+        2, backward_with_errors, tmp_path, timeout_s=4, several_machines=several_machines
+    )
 
     assert "rank 0 has waited 4 s in 'gradients' for rank 1 (" in str(message)
+
+
+def one_is_killed(ranks: Ranks, _: Path) -> str:
+    """Wait for a sum, and for gradients, with a rank that has died."""
+    wrapped = ranks.wrap(nn.Linear(3, 1))
+    ranks.barrier("start")
+    if ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(PeerLostError) as raised:
+        ranks.sum_in_step(torch.ones(3))
+    with pytest.raises(PeerLostError), ranks.exchanging("gradients"):
+        wrapped(torch.eye(3)).sum().backward()
+    return str(raised.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("several_machines", [False, True])
+def test_joined__a_rank_that_dies_is_noticed_at_once(
+    several_machines: bool, tmp_path: Path
+) -> None:
+    (message,) = on_processes(
+        2, one_is_killed, tmp_path, several_machines=several_machines, answers=1
+    )
+
+    assert "rank 0 has lost the connection to other ranks in 'batch statistics'" in str(message)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

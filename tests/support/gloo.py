@@ -1,8 +1,9 @@
-"""Real ranks: processes that talk through gloo on the loopback interface."""
+"""Real ranks: processes that share memory, or talk through gloo on the loopback interface."""
 
 import multiprocessing
 import os
 import pickle
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ def on_processes(
     folder: Path,
     *,
     timeout_s: float = WITHIN_S,
+    several_machines: bool = False,
+    answers: int | None = None,
 ) -> list[T | BaseException]:
     """Call a function of a test module in `size` processes; return the result or error of each.
 
@@ -27,9 +30,15 @@ def on_processes(
         work: receives the ranks and `folder`; pickled by name, so it must not be a local function.
         folder: an empty folder, in which the ranks also find each other.
         timeout_s: how long a collective waits.
+        several_machines: whether they exchange tensors as those of several machines do.
+        answers: how many ranks have a result; all if left out.
     """
     spawn = multiprocessing.get_context("spawn")
     store = f"file://{folder / 'store'}"
+    if several_machines:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            store = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     queue: multiprocessing.Queue[tuple[int, Any]] = spawn.Queue()
     processes = [
         spawn.Process(target=_rank, args=(queue, work, folder, store, rank, size, timeout_s))
@@ -38,12 +47,12 @@ def on_processes(
     for process in processes:
         process.start()
     results: dict[int, Any] = {}
-    while len(results) < size:
+    while len(results) < (answers or size):
         rank, result = queue.get(timeout=WITHIN_S)
         results[rank] = pickle.loads(result)  # noqa: S301  from our own processes
     for process in processes:
         process.join(WITHIN_S)
-    return [results[rank] for rank in range(size)]
+    return [results[rank] for rank in sorted(results)]
 
 
 def _rank(
