@@ -1,9 +1,9 @@
 """Ranks as processes that talk through torch.distributed. The only module that imports it.
 
-Sums of a stage are taken in main memory, on GPUs as well: they are few and small. On one machine they
-go through memory that the ranks share, otherwise through gloo; both raise an error when they have
-waited too long, where NCCL ends the process. Gradients and the statistics of batch normalisation,
-which are exchanged in every step, stay on the device.
+Sums of a stage are taken in main memory, on GPUs as well: they are few and small. On one machine
+they go through memory that the ranks share, otherwise through gloo; both raise an error when they
+have waited too long, where NCCL ends the process. Gradients and the statistics of batch
+normalisation, which are exchanged in every step, stay on the device.
 """
 # torch.distributed lists only some of its public names.
 # pyright: reportPrivateImportUsage=false
@@ -35,8 +35,8 @@ T = TypeVar("T")
 PUBLISH_S = 5.0
 """Longest time between two reports of a rank that it lives, and how far it has come, seconds."""
 SMALL_BYTES = 64 * 1024
-"""Largest tensor that ranks of several machines sum along a tree. gloo sums by many messages at once:
-65 float64 of two ranks take it 1.6 ms and most of that of a core, and 0.24 ms along the tree."""
+"""Largest tensor that ranks of several machines sum along a tree. gloo sums by many messages at
+once: 65 float64 of two ranks take it 1.6 ms and most of that of a core; along the tree, 0.24 ms."""
 LOOK_EVERY_S = 0.1
 """Longest pause between two looks of a rank that waits for the first one to finish its work."""
 

@@ -20,6 +20,7 @@ from deepcluster_core.data.pages import Pages
 from deepcluster_core.data.picture_values import channel_values, is_deep_file
 from deepcluster_core.data.sources.base import SourceImage, prepared
 from deepcluster_core.data.unreadable import UnreadableImageError
+from deepcluster_core.errors import DeepClusterError, StoreError
 from deepcluster_core.shortage import is_shortage
 
 PROBED = 32
@@ -35,10 +36,17 @@ even if each has 100 megapixels.
 def default_deep(images: Iterable[SourceImage]) -> Deep:
     """Return `percentile` if one of the first images has more than 8 bits, otherwise `range`.
 
+    A source that cannot be listed has no deep images; the error is raised where it is indexed.
+
     Raises:
-        SourceError: the source cannot be listed, or its store is not available.
+        SourceError: the source is on a store that is not available, and may be again by then.
     """
-    is_deep = any(_is_deep(image) for image in islice(images, PROBED))
+    try:
+        is_deep = any(_is_deep(image) for image in islice(images, PROBED))
+    except DeepClusterError as error:
+        if isinstance(error.__cause__, StoreError):
+            raise
+        return "range"
     return "percentile" if is_deep else "range"
 
 

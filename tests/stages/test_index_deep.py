@@ -3,6 +3,7 @@
 Suffixes: H height, W width, C channels.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from deepcluster_core.artifacts.images import Images, deep_rule
 from deepcluster_core.artifacts.manifest import Manifest, dump_sections, read_manifest
 from deepcluster_core.context import Context
 from deepcluster_core.data.deep_scales import DeepScales
-from deepcluster_core.errors import SourceError
+from deepcluster_core.data.measuring import default_deep
+from deepcluster_core.data.sources.base import SourceImage
+from deepcluster_core.errors import SourceError, StoreError
 from stages.index import DatasetConfig
 from stages.index import index as stage
 from stages.runs.folder import RunFolder
@@ -314,6 +317,16 @@ def test_settled__a_run_keeps_what_it_began_with(source: Path, tmp_path: Path) -
     save_recipe(recipe.model_copy(update={"dataset": before}), folder.config)
 
     assert deep_of(recipe, folder) == "range"
+
+
+def test_default_deep__is_not_decided_by_a_store_that_fails() -> None:
+    def images(cause: Exception | None) -> Iterator[SourceImage]:
+        raise SourceError("s3://bucket/data: not available") from cause
+        yield
+
+    with pytest.raises(SourceError, match="not available"):
+        default_deep(images(StoreError("busy")))
+    assert default_deep(images(None)) == "range", "index will say what is wrong"
 
 
 def test_settled__of_8_bits_and_of_a_source_that_is_gone(tiny_images: Path, tmp_path: Path) -> None:
