@@ -151,9 +151,8 @@ class ProcessGroup:
         with self._waiting(name):
             self._check_same_call(name, "gather")
             dist.gather_object(value, values)
-        # Of other values than arrays there are few bytes.
-        if self.rank != 0 and isinstance(value, np.ndarray):
-            self._count(name, value.nbytes)
+        if self.rank != 0 and (sent := _bytes_in(value)):
+            self._count(name, sent)
         return values
 
     def on_first(self, make: Callable[[], T], name: str) -> T:
@@ -414,6 +413,17 @@ class ProcessGroup:
 
     def _count(self, name: str, num_bytes: int) -> None:
         self.moved_bytes[name] = self.moved_bytes.get(name, 0) + num_bytes
+
+
+def _bytes_in(value: object) -> int:
+    """Return the bytes of the arrays in a value; of others there are few."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, Tensor):
+        return _bytes_of(value)
+    if isinstance(value, dict):
+        return sum(map(_bytes_in, cast("dict[str, object]", value).values()))
+    return 0
 
 
 def _bytes_of(tensor: Tensor) -> int:
